@@ -1,0 +1,258 @@
+"""Every error of energyql, and the one place that draws carets under a query.
+
+An error carries the query and the spans at fault as fields, and prints as
+
+    UnknownAttribute: 'glases' is not an attribute of model 'avatars'
+      smile AND NOT (glases OR beerd)
+                     ^^^^^^    ^^^^^
+    did you mean glasses, beard?
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeVar
+
+_WINDOW = 100
+"""Widest piece of a query line that is drawn, in terminal columns."""
+_MAX_LINES = 6
+"""Most query lines that one error draws."""
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
+
+
+class Span(NamedTuple):
+    """Half-open range of character offsets into the query text."""
+
+    start: int
+    end: int
+
+
+class EnergyQLError(Exception):
+    """Root of every error that energyql raises on purpose.
+
+    `str(error)` is the message, the query with carets under the parts at fault, and the hint; `error.render()` puts
+    the class name in front, which is what the command line prints.
+
+    Args:
+        message: what is wrong, in one sentence without a full stop.
+        query: the text that `spans` point into.
+        spans: (start, end) character offsets of the parts at fault, the most important first. An empty span is a place
+            between two characters, such as the end of the text.
+        hint: what to do about it.
+    """
+
+    message: str
+    query: str | None
+    spans: tuple[Span, ...]
+    hint: str | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        query: str | None = None,
+        spans: Iterable[tuple[int, int]] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.query = query
+        self.spans = tuple(Span(start, end) for start, end in spans)
+        self.hint = hint
+
+    @property
+    def span(self) -> Span | None:
+        """The first of `spans`, or None."""
+        return self.spans[0] if self.spans else None
+
+    @property
+    def line(self) -> int | None:
+        """Line of `span` in the query, counted from 1; None where there is no span."""
+        position = self._position()
+        return None if position is None else position[0]
+
+    @property
+    def column(self) -> int | None:
+        """Column of `span` in its line, in characters counted from 1; None where there is no span."""
+        position = self._position()
+        return None if position is None else position[1]
+
+    def _position(self) -> tuple[int, int] | None:
+        if self.query is None or not self.spans:
+            return None
+        start = min(max(self.spans[0].start, 0), len(self.query))
+        number, first = 1, 0
+        for line_break in _LINE_BREAK.finditer(self.query, 0, start):
+            number, first = number + 1, line_break.end()
+        return number, start - first + 1
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.query is not None and self.spans:
+            parts.append(draw(self.query, self.spans))
+        if self.hint:
+            parts.append(self.hint)
+        return "\n".join(parts)
+
+    def render(self) -> str:
+        """The class name and the whole drawing, as the command line prints it."""
+        return f"{type(self).__name__}: {self}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle by calling the class with `args`; a subclass with required arguments of its own would fail.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+_Error = TypeVar("_Error", bound=EnergyQLError)
+
+
+def _restore(kind: type[_Error], args: tuple[Any, ...], state: dict[str, Any]) -> _Error:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class QuerySyntaxError(EnergyQLError):
+    """The text is not a query."""
+
+
+class UnknownAttribute(EnergyQLError):
+    """A query names attributes that the model does not have; `names` holds all of them in order of appearance."""
+
+    names: tuple[str, ...]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        query: str | None = None,
+        spans: Iterable[tuple[int, int]] = (),
+        hint: str | None = None,
+        names: Iterable[str] = (),
+    ) -> None:
+        super().__init__(message, query=query, spans=spans, hint=hint)
+        self.names = tuple(names)
+
+
+class KindError(EnergyQLError):
+    """An attribute is used as if it were of another kind, or with a value or number it cannot have."""
+
+
+class Contradiction(EnergyQLError):
+    """No sample can satisfy the query."""
+
+
+class LimitError(EnergyQLError):
+    """A query is too long, nested too deep or too large."""
+
+
+class VocabularyError(EnergyQLError):
+    """The description of a model's attributes is wrong."""
+
+
+class ArgumentError(EnergyQLError, TypeError, ValueError):
+    """A public function or operator was given something it cannot use.
+
+    It is a TypeError and a ValueError too, as which Python programs expect to catch it.
+    """
+
+
+class DataError(EnergyQLError):
+    """A table or array is not what it should be."""
+
+
+class ModelError(EnergyQLError):
+    """A model folder or checkpoint is missing, damaged or does not fit."""
+
+
+class TautologyWarning(UserWarning):
+    """A query is true of every sample, so it asks for nothing."""
+
+
+def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Draws the lines of `query` that hold `spans`, each above a line of carets.
+
+    Lines are indented by two; a query of several lines gets line numbers. A long line is cut to a window around the
+    first span in it. An empty span gets one caret.
+
+    Args:
+        query: the text.
+        spans: (start, end) character offsets into it.
+
+    Returns:
+        One or more lines without a final newline.
+    """
+    marks = [(min(max(start, 0), len(query)), min(max(start, end, 0), len(query))) for start, end in spans]
+    starts = [0, *(line_break.end() for line_break in _LINE_BREAK.finditer(query))]
+    ends = [*(line_break.start() for line_break in _LINE_BREAK.finditer(query)), len(query)]
+    by_line: dict[int, list[tuple[int, int]]] = {}
+    for number, (first, last) in enumerate(zip(starts, ends, strict=True), start=1):
+        text = query[first:last]
+        for start, end in marks:
+            if start > last or end < first or (end == first and start < first) or (start == last and end > last):
+                continue
+            low, high = max(start, first) - first, min(end, last) - first
+            if start < first:  # the indentation of a continued line is not at fault
+                low += len(text[low:high]) - len(text[low:high].lstrip())
+            by_line.setdefault(number, []).append((low, high))
+    width = len(str(max(by_line, default=1)))
+    lines: list[str] = []
+    previous = 0
+    for number, pieces in sorted(by_line.items())[:_MAX_LINES]:
+        text, carets = _draw_line(query[starts[number - 1] : ends[number - 1]], pieces)
+        if len(starts) == 1:
+            lines += [f"  {text}", f"  {carets}"]
+            continue
+        if previous and number > previous + 1:
+            lines.append(f"  {'':{width}} | ...")
+        lines += [f"  {number:{width}} | {text}", f"  {'':{width}} | {carets}"]
+        previous = number
+    if len(by_line) > _MAX_LINES:
+        lines.append(f"  {'':{width}} | ...")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
+    """The visible part of one line, and the carets under it."""
+    first, last = _window(line, *marks[0])
+    before, after = "..." * (first > 0), "..." * (last < len(line))
+    shown = [_show(character) for character in line[first:last]]
+    text = before + "".join(piece for piece, _ in shown) + after
+    columns = [len(before)]
+    for _, width in shown:
+        columns.append(columns[-1] + width)
+    carets = bytearray(b" " * (columns[-1] + 1))
+    for start, end in marks:
+        if start > last or end < first:
+            continue
+        left = columns[max(start, first) - first]
+        right = max(columns[min(end, last) - first], left + 1)
+        carets[left:right] = b"^" * (right - left)
+    return text, carets.decode("ascii").rstrip()
+
+
+def _window(line: str, start: int, end: int) -> tuple[int, int]:
+    """The part of a long line to show: around the span, about `_WINDOW` characters of it."""
+    if len(line) <= _WINDOW + 6:
+        return 0, len(line)
+    room = max(_WINDOW - (end - start), 40)
+    first = min(max(start - room // 2, 0), len(line) - _WINDOW)
+    while 0 < first < start and unicodedata.combining(line[first]):
+        first += 1
+    return first, min(first + _WINDOW, len(line))
+
+
+def _show(character: str) -> tuple[str, int]:
+    """How one character is drawn, and how many terminal columns it takes."""
+    if character == "\t":
+        return "    ", 4
+    category = unicodedata.category(character)
+    if category in {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}:
+        # Invisible, or without a known width: an escape shows what is there and keeps the carets in place.
+        escape = character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        return escape, len(escape)
+    if category in {"Mn", "Me"} or "\u1160" <= character <= "\u11ff":
+        return character, 0
+    return character, 2 if unicodedata.east_asian_width(character) in "WF" else 1
