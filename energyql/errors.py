@@ -90,7 +90,7 @@ class EnergyQLError(Exception):
 
     def __str__(self) -> str:
         parts = [self.message]
-        if self.query is not None and self.spans:
+        if self.query and not self.query.isspace() and self.spans:
             parts.append(draw(self.query, self.spans))
         if self.hint:
             parts.append(self.hint)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from numbers import Real
+from typing import Any, Literal, get_args
 
 from energyql.errors import VocabularyError
 
 Kind = Literal["yes/no", "categorical", "continuous"]
+
+FORMAT_VERSION = 1
+"""Version of the JSON shape that `Vocabulary.to_dict` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,9 @@ class AttributeSpec:
         low, high: the range of a continuous attribute.
         tolerance: what `=` means for a continuous attribute: within this distance.
         description: one line for people.
+
+    Raises:
+        VocabularyError: a field does not fit the others.
     """
 
     name: str
@@ -32,14 +42,75 @@ class AttributeSpec:
     tolerance: float = 0.05
     description: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _text(self.name, "the name of an attribute"))
+        label = f"attribute {self.name!r}"
+        if self.kind not in get_args(Kind):
+            raise VocabularyError(f'{label}: kind is "yes/no", "categorical" or "continuous", not {self.kind!r}')
+        if isinstance(self.values, str) or not isinstance(self.values, Iterable):
+            raise VocabularyError(f"{label}: values must be a list of strings, not {self.values!r}")
+        values = tuple(_text(value, f"{label}: a value") for value in self.values)
+        object.__setattr__(self, "values", values)
+        if self.kind == "categorical":
+            if len(set(values)) != len(values):
+                twice = next(value for value in values if values.count(value) > 1)
+                raise VocabularyError(f"{label}: value {twice!r} is listed twice")
+            if len(values) < 2:
+                raise VocabularyError(f"{label}: a categorical attribute needs at least two values, not {len(values)}")
+        elif values:
+            raise VocabularyError(f"{label}: only a categorical attribute has values")
+        for field in ("low", "high", "tolerance"):
+            object.__setattr__(self, field, _number(getattr(self, field), f"{label}: {field}"))
+        if self.low >= self.high:
+            raise VocabularyError(f"{label}: low must be below high, not {self.low:g} and {self.high:g}")
+        if self.tolerance <= 0:
+            raise VocabularyError(f"{label}: tolerance must be greater than 0, not {self.tolerance:g}")
+        if not isinstance(self.description, str):
+            raise VocabularyError(f"{label}: description must be a string, not {self.description!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that matter for this kind, as JSON values."""
+        data: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        if self.kind == "categorical":
+            data["values"] = list(self.values)
+        if self.kind == "continuous":
+            data.update(low=self.low, high=self.high, tolerance=self.tolerance)
+        if self.description:
+            data["description"] = self.description
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AttributeSpec:
+        """Undoes `to_dict`.
+
+        Raises:
+            VocabularyError: a field is missing, unknown or wrong.
+        """
+        if not isinstance(data, Mapping):
+            raise VocabularyError(f"an attribute must be an object with name and kind, not {data!r}")
+        if missing := [field for field in ("name", "kind") if field not in data]:
+            raise VocabularyError(f"an attribute has no {' and no '.join(missing)}: {dict(data)!r}")
+        if unknown := [str(field) for field in data if field not in cls.__match_args__]:
+            raise VocabularyError(f"attribute {data['name']!r}: unknown field {', '.join(unknown)}")
+        return cls(**data)
+
 
 class Vocabulary(Mapping[str, AttributeSpec]):
-    """The attributes of one model, by name, in a fixed order."""
+    """The attributes of one model, by name, in a fixed order. It does not change once made.
+
+    Args:
+        specs: the attributes.
+        model: the model's name, for messages.
+    """
+
+    __slots__ = ("_specs", "model")
 
     def __init__(self, specs: Iterable[AttributeSpec], *, model: str = "") -> None:
         self.model = model
         self._specs: dict[str, AttributeSpec] = {}
         for spec in specs:
+            if not isinstance(spec, AttributeSpec):
+                raise VocabularyError(f"a vocabulary is made of AttributeSpec, not {spec!r}")
             if spec.name in self._specs:
                 raise VocabularyError(f"attribute {spec.name!r} is defined twice")
             self._specs[spec.name] = spec
@@ -52,3 +123,88 @@ class Vocabulary(Mapping[str, AttributeSpec]):
 
     def __len__(self) -> int:
         return len(self._specs)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        # The order counts: it is the order of the heads.
+        return self.model == other.model and list(self.values()) == list(other.values())
+
+    def __hash__(self) -> int:
+        return hash((self.model, tuple(self.values())))
+
+    def __repr__(self) -> str:
+        rows = [f"Vocabulary of model {self.model!r}:" if self.model else "Vocabulary:"]
+        width = max((len(name) for name in self), default=0)
+        for spec in self.values():
+            detail: str = spec.kind
+            if spec.kind == "categorical":
+                detail = ", ".join(spec.values)
+            elif spec.kind == "continuous":
+                detail = f"{spec.low:g} to {spec.high:g}, = means +- {spec.tolerance:g}"
+            note = f"  # {spec.description}" if spec.description else ""
+            rows.append(f"  {spec.name:{width}}  {detail}{note}")
+        return "\n".join(rows)
+
+    def suggest(self, name: str) -> str | None:
+        """The attribute that `name` was probably meant to be, or None."""
+        return closest(name, self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The vocabulary as JSON values, for `from_dict`."""
+        return {
+            "version": FORMAT_VERSION,
+            "model": self.model,
+            "attributes": [spec.to_dict() for spec in self.values()],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Vocabulary:
+        """Undoes `to_dict`.
+
+        Raises:
+            VocabularyError: the version is unknown, or a field is missing or wrong.
+        """
+        if not isinstance(data, Mapping):
+            raise VocabularyError(f"a vocabulary must be an object, not {type(data).__name__}")
+        version = data.get("version")
+        if version != FORMAT_VERSION:
+            raise VocabularyError(
+                f"vocabulary version {version!r} is unknown: this energyql reads version {FORMAT_VERSION}",
+                hint="a newer energyql may read it" if isinstance(version, int) and version > FORMAT_VERSION else None,
+            )
+        attributes, model = data.get("attributes"), data.get("model", "")
+        if isinstance(attributes, (str, Mapping)) or not isinstance(attributes, Iterable):
+            raise VocabularyError("a vocabulary needs a list of attributes")
+        if not isinstance(model, str):
+            raise VocabularyError(f"the model of a vocabulary must be a string, not {model!r}")
+        return cls((AttributeSpec.from_dict(entry) for entry in attributes), model=model)
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that looks most like `name`, without regard to case, blanks and `_`; None if none does."""
+    plain: dict[str, str] = {}
+    for candidate in known:
+        plain.setdefault(_plain(candidate), candidate)
+    matches = difflib.get_close_matches(_plain(name)[:200], plain, n=1, cutoff=0.6)
+    return plain[matches[0]] if matches else None
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace(" ", "").replace("_", "").replace("-", "")
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise VocabularyError(f"{what} must be a string that is not empty, not {value!r}")
+    # The same rule as for names in queries: a name that no query can spell would be a dead attribute.
+    for character in value:
+        if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
+            raise VocabularyError(f"{what} must not hold the control character U+{ord(character):04X}: {value!r}")
+    return unicodedata.normalize("NFC", value)
+
+
+def _number(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise VocabularyError(f"{what} must be a finite number, not {value!r}")
+    return float(value) + 0.0

@@ -1,0 +1,195 @@
+"""Names to attributes: checks a tree against the vocabulary of a model, after parsing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lark.exceptions import LarkError
+
+from energyql.errors import EnergyQLError, KindError, Span, UnknownAttribute
+from energyql.language.ast import Attribute, Expr, Interval, Near, OneOf
+from energyql.language.builder import text_of, token_span
+from energyql.language.checks import shorten, show_number
+from energyql.language.parser import parse, tokenize
+from energyql.language.printer import quote
+from energyql.vocabulary import AttributeSpec, Vocabulary, closest
+
+Predicate = Attribute | OneOf | Interval | Near
+
+_MOST_LISTED = 12
+"""Most names or values that one hint lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """One mistake: what to say, and the texts to underline within the predicate (nothing: all of it)."""
+
+    message: str
+    hint: str | None = None
+    words: tuple[str, ...] = ()
+    numbers: tuple[float, ...] = ()
+    is_name: bool = False
+
+
+def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Expr:
+    """Checks every name, kind, value and range of a query, and fills in what only the model knows.
+
+    Args:
+        expr: the tree.
+        vocabulary: the attributes of the model.
+        query: the text that the spans of `expr` point into, for the drawing of errors. Without it an error is drawn
+            over `str(expr)`.
+
+    Returns:
+        The tree with the tolerance of every `attribute = number` filled in.
+
+    Raises:
+        UnknownAttribute: names that the model does not have, all of them at once.
+        KindError: attributes used against their kind or with values they cannot have, all of them at once.
+    """
+    predicates = [node for node in expr.walk() if isinstance(node, (Attribute, OneOf, Interval, Near))]
+    unknown = [index for index, node in enumerate(predicates) if node.name not in vocabulary]
+    if unknown:
+        raise _unknown_names(expr, predicates, unknown, vocabulary, query)
+    problems = {index: found for index, node in enumerate(predicates) if (found := _check(node, vocabulary[node.name]))}
+    if problems:
+        raise _wrong_kinds(expr, problems, query)
+    return expr.map_leaves(lambda node: _fill(node, vocabulary))
+
+
+def _fill(node: Expr, vocabulary: Vocabulary) -> Expr:
+    if isinstance(node, Near) and node.tolerance is None:
+        return replace(node, tolerance=vocabulary[node.name].tolerance)
+    return node
+
+
+def _check(node: Predicate, spec: AttributeSpec) -> _Problem | None:
+    name = quote(spec.name)
+    if spec.kind == "yes/no":
+        if isinstance(node, Attribute):
+            return None
+        return _Problem(f"{name} is yes or no: write `{name}` or `NOT {name}`")
+    if spec.kind == "categorical":
+        if not isinstance(node, OneOf):
+            values = f"values of {name}: {_listed(spec.values)}"
+            return _Problem(f"{name} has {len(spec.values)} values: write `{name} = {quote(spec.values[0])}`", values)
+        return _check_values(node, spec)
+    if not isinstance(node, (Interval, Near)):
+        middle = show_number(round((spec.low + spec.high) / 2, 6))
+        sign = ">" if isinstance(node, Attribute) else "="
+        return _Problem(f"{name} is a number {_range(spec)}: write `{name} {sign} {middle}`")
+    return _check_range(node, spec)
+
+
+def _check_values(node: OneOf, spec: AttributeSpec) -> _Problem | None:
+    wrong = tuple(value for value in node.values if value not in spec.values)
+    if not wrong:
+        return None
+    name = quote(spec.name)
+    close = list(dict.fromkeys(quote(match) for value in wrong if (match := closest(value, spec.values))))
+    hint = f"did you mean {', '.join(close)}?" if close else f"values of {name}: {_listed(spec.values)}"
+    shown = ", ".join(f"'{shorten(value)}'" for value in wrong[:_MOST_LISTED])
+    return _Problem(f"{shown} {'is not a value' if len(wrong) == 1 else 'are not values'} of {name}", hint, wrong)
+
+
+def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
+    name = quote(spec.name)
+    numbers = (node.value,) if isinstance(node, Near) else (node.low, node.high)
+    outside = tuple(x for x in numbers if x is not None and not spec.low <= x <= spec.high)
+    if outside:
+        shown = " and ".join(show_number(x) for x in outside)
+        verb = "is" if len(outside) == 1 else "are"
+        return _Problem(f"{shown} {verb} out of range: {name} runs {_range(spec)}", numbers=outside)
+    if isinstance(node, Interval):
+        if node.low == spec.high and not node.low_closed:
+            return _Problem(f"{name} is never above {show_number(spec.high)}: it runs {_range(spec)}")
+        if node.high == spec.low and not node.high_closed:
+            return _Problem(f"{name} is never below {show_number(spec.low)}: it runs {_range(spec)}")
+    return None
+
+
+def _range(spec: AttributeSpec) -> str:
+    return f"from {show_number(spec.low)} to {show_number(spec.high)}"
+
+
+def _unknown_names(
+    expr: Expr, predicates: Sequence[Predicate], unknown: list[int], vocabulary: Vocabulary, query: str | None
+) -> UnknownAttribute:
+    names = list(dict.fromkeys(predicates[index].name for index in unknown))
+    of_model = f"model '{vocabulary.model}'" if vocabulary.model else "this model"
+    places = {index: _Problem("", words=(predicates[index].name,), is_name=True) for index in unknown}
+    query, spans = _locate(expr, query, places)
+    hints: list[str] = []
+    matches = {name: match for name in names[:_MOST_LISTED] if (match := vocabulary.suggest(name))}
+    if len(matches) == len(names):
+        hints.append(f"did you mean {', '.join(dict.fromkeys(map(quote, matches.values())))}?")
+    else:
+        hints += [f"did you mean {quote(match)} for '{shorten(name)}'?" for name, match in matches.items()]
+        hints.append(f"attributes: {_listed(vocabulary)}")
+    for index in unknown:
+        node = predicates[index]
+        if isinstance(node, OneOf) and len(node.values) == 1:
+            (value,) = node.values
+            if value in vocabulary and node.name in vocabulary[value].values:  # black = hair
+                sign = "!=" if node.negated else "="
+                hints = [f"write the attribute first: `{quote(value)} {sign} {quote(node.name)}`"]
+    if len(names) > 1 and query is not None and len(query) > 100:  # some may lie beyond the window that is drawn
+        hints.append(f"also unknown: {_listed(names[1:])}")
+        elif isinstance(node, Attribute):
+            owners = [spec for spec in vocabulary.values() if node.name in spec.values]
+            hints += [f"write `{quote(spec.name)} = {quote(node.name)}`" for spec in owners[:1]]
+    message = f"'{shorten(names[0])}' is not an attribute of {of_model}"
+    return UnknownAttribute(message, query=query, spans=spans, hint="\n".join(hints), names=names)
+
+
+def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -> KindError:
+    messages = list(dict.fromkeys(problem.message for problem in problems.values()))
+    hints = list(dict.fromkeys(problem.hint for problem in problems.values() if problem.hint))
+    more = f"; and {len(messages) - 3} more" if len(messages) > 3 else ""
+    query, spans = _locate(expr, query, problems)
+    return KindError("; ".join(messages[:3]) + more, query=query, spans=spans, hint="\n".join(hints[:3]) or None)
+
+
+def _locate(expr: Expr, query: str | None, problems: dict[int, _Problem]) -> tuple[str | None, list[Span]]:
+    """The text to draw and the spans of the problems in it, given by the index of their predicates."""
+    if query is None:
+        query = str(expr)
+        try:
+            expr = parse(query)
+        except EnergyQLError:  # too long to be read again: the message has to do
+            return None, []
+    predicates = [node for node in expr.walk() if isinstance(node, (Attribute, OneOf, Interval, Near))]
+    spans: list[Span] = []
+    for index, problem in problems.items():
+        span = predicates[index].span
+        if span is not None:
+            spans.extend(_parts(query, span, problem) or [span])
+    return query, spans
+
+
+def _parts(query: str, span: Span, problem: _Problem) -> list[Span]:
+    """Where within a predicate the words and numbers at fault stand.
+
+    A node knows the span of the whole predicate only. Its tokens are found again here, since only errors need them.
+    """
+    try:
+        tokens = tokenize(query[span.start : span.end])
+        names = [text_of(token) if token.type in ("NAME", "QUOTED") else None for token in tokens]
+    except (LarkError, EnergyQLError):  # `query` is not the text that this tree came from
+        return []
+    found: list[Span] = []
+    for word in problem.words:
+        places = [token_span(token) for token, name in zip(tokens, names, strict=True) if name == word]
+        # In `hair = hair` the first is the attribute, the last the value.
+        found += places[:1] if problem.is_name else places[-1:]
+    for token in tokens:
+        if token.type == "NUMBER" and float(token) in problem.numbers:
+            found.append(token_span(token))
+    return [Span(span.start + start, span.start + end) for start, end in found]
+
+
+def _listed(names: Sequence[str] | Vocabulary) -> str:
+    shown = [quote(name) for name in names]
+    more = f" and {len(shown) - _MOST_LISTED} more" if len(shown) > _MOST_LISTED else ""
+    return ", ".join(shown[:_MOST_LISTED]) + more

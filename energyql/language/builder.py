@@ -1,0 +1,200 @@
+"""Grammar rules to nodes: one method for every alias and helper rule of grammar/query.lark.
+
+Lark calls these methods while it parses, children first, so no pass over the text or tree recurses. Each method gets
+everything its rule matched, brackets and commas too, which is how the spans are known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from lark import Token
+
+from energyql.errors import ArgumentError, LimitError, QuerySyntaxError, Span
+from energyql.language import ast, checks
+
+Part = Token | ast.Expr | list["Part"]
+
+_Result = TypeVar("_Result")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+def text_of(token: Token) -> str:
+    """The name that a NAME or QUOTED token stands for."""
+    if token.type != "QUOTED":
+        return checks.normalize(token)
+    for escape in _ESCAPE.finditer(token):
+        if escape[1] not in '"\\':
+            at = (token.start_pos or 0) + escape.start()
+            raise QuerySyntaxError(
+                f"unknown escape {escape[0]!r} in a quoted name".replace("\\\\", "\\"),
+                spans=[(at, at + 2)],
+                hint=r"only \" and \\ are escapes",
+            )
+    return _checked([token], lambda: checks.name(_ESCAPE.sub(r"\1", token[1:-1]), "a quoted name"))
+
+
+def token_span(token: Token) -> Span:
+    """Where a token stands."""
+    start = token.start_pos or 0
+    return Span(start, start + len(token))
+
+
+class Builder:
+    """The methods that Lark calls; none is called from elsewhere."""
+
+    def start(self, parts: list[ast.Expr]) -> ast.Expr:
+        return parts[0]
+
+    def name(self, parts: list[Token]) -> Token:
+        return parts[0]
+
+    less = greater = equals = name
+
+    def operands(self, parts: list[Part]) -> list[Part]:
+        return parts
+
+    values = operands
+
+    def group(self, parts: list[Part]) -> ast.Expr:
+        (inner,) = _exprs(parts)
+        inner._set("span", _span(parts))  # parentheses are in the span, so that no caret line cuts them off
+        return inner
+
+    def iff(self, parts: list[Part]) -> ast.Expr:
+        return _node(parts, ast.Iff, _exprs(parts))
+
+    def or_(self, parts: list[Part]) -> ast.Expr:
+        return _node(parts, ast.Or, _exprs(parts))
+
+    def xor(self, parts: list[Part]) -> ast.Expr:
+        return _node(parts, ast.Xor, _exprs(parts))
+
+    def and_(self, parts: list[Part]) -> ast.Expr:
+        return _node(parts, ast.And, _exprs(parts))
+
+    def implies(self, parts: list[Part]) -> ast.Expr:
+        return _node(parts, ast.Implies, *_exprs(parts))
+
+    def not_(self, parts: list[Part]) -> ast.Expr:
+        return _node(parts, ast.Not, *_exprs(parts))
+
+    def weight(self, parts: list[Part]) -> ast.Expr:
+        factor = _tokens(parts)[0]
+        value = _checked([factor], lambda: checks.positive(float(factor), "a weight"))
+        return _node(parts, ast.Weight, value, *_exprs(parts))
+
+    def constant(self, parts: list[Part]) -> ast.Expr:
+        return _node(parts, ast.Constant, _tokens(parts)[0].type == "TRUE")
+
+    def attribute(self, parts: list[Part]) -> ast.Expr:
+        return _node(parts, ast.Attribute, text_of(_tokens(parts)[0]))
+
+    def counted(self, parts: list[Part]) -> ast.Expr:
+        *words, number, _ = _tokens(parts)
+        quantifier = " ".join(word.type for word in words)
+        operands = _exprs(parts[-1:])
+        span = _span(parts)
+        # `Cardinality` makes the float a whole number, or says why not.
+        return _checked([number], lambda: ast.Cardinality(quantifier, float(number), operands, span=span))  # type: ignore[arg-type]
+
+    def quantified(self, parts: list[Part]) -> ast.Expr:
+        return _node(parts, ast.Cardinality, _tokens(parts)[0].type, None, _exprs(parts[-1:]))
+
+    def compare(self, parts: list[Part]) -> ast.Expr:
+        name, sign, bound = _tokens(parts)
+        return _bounded(parts, name, sign.type, _number(bound))
+
+    def compare_reversed(self, parts: list[Part]) -> ast.Expr:
+        bound, sign, name = _tokens(parts)
+        turned = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE"}
+        return _bounded(parts, name, turned[sign.type], _number(bound))
+
+    def between(self, parts: list[Part]) -> ast.Expr:
+        first, first_sign, name, second_sign, second = _tokens(parts)
+        ends = [(_number(first), first_sign.type[1] == "E"), (_number(second), second_sign.type[1] == "E")]
+        (low, low_closed), (high, high_closed) = ends if first_sign.type[0] == "L" else reversed(ends)
+        return _node(parts, ast.Interval, text_of(name), low, high, low_closed, high_closed)
+
+    def interval(self, parts: list[Part]) -> ast.Expr:
+        tokens = _tokens(parts)
+        low, high = (_number(token) for token in tokens if token.type == "NUMBER")
+        inside = _node(parts, ast.Interval, text_of(tokens[0]), low, high, True, True)
+        return _node(parts, ast.Not, inside) if tokens[1].type == "NOT" else inside
+
+    def near(self, parts: list[Part]) -> ast.Expr:
+        name, sign, value, *rest = _tokens(parts)
+        tolerance = _checked(rest, lambda: checks.positive(float(rest[1]), "a tolerance")) if rest else None
+        return _near(parts, name, sign, _number(value), tolerance)
+
+    def near_reversed(self, parts: list[Part]) -> ast.Expr:
+        value, sign, name = _tokens(parts)
+        return _near(parts, name, sign, _number(value), None)
+
+    def one_of(self, parts: list[Part]) -> ast.Expr:
+        name, sign, value = _tokens(parts)
+        return _node(parts, ast.OneOf, text_of(name), (text_of(value),), sign.type == "NE")
+
+    def one_of_set(self, parts: list[Part]) -> ast.Expr:
+        tokens, values = _tokens(parts), parts[-1]
+        names = [text_of(token) for token in _tokens(values) if token.type in ("NAME", "QUOTED")]  # type: ignore[arg-type]
+        return _node(parts, ast.OneOf, text_of(tokens[0]), tuple(names), tokens[1].type == "NOT")
+
+
+def _near(parts: list[Part], name: Token, sign: Token, value: float, tolerance: float | None) -> ast.Expr:
+    near = _node(parts, ast.Near, text_of(name), value, tolerance)
+    return _node(parts, ast.Not, near) if sign.type == "NE" else near
+
+
+def _bounded(parts: list[Part], name: Token, sign: str, bound: float) -> ast.Expr:
+    closed = sign[1] == "E"
+    if sign[0] == "G":
+        return _node(parts, ast.Interval, text_of(name), bound, None, closed, False)
+    return _node(parts, ast.Interval, text_of(name), None, bound, False, closed)
+
+
+def _number(token: Token) -> float:
+    return _checked([token], lambda: checks.number(float(token), "a number"))
+
+
+def _node(parts: Sequence[Part], kind: Callable[..., ast.Expr], *fields: object) -> ast.Expr:
+    return _checked(parts, lambda: kind(*fields, span=_span(parts)))
+
+
+def _checked(parts: Sequence[Part], make: Callable[[], _Result]) -> _Result:
+    """What `make` returns; what a node refuses becomes an error of the text, at `parts`."""
+    try:
+        return make()
+    except ArgumentError as error:
+        raise QuerySyntaxError(error.message, spans=error.spans or [_span(parts)], hint=error.hint) from None
+    except LimitError as error:
+        error.spans = error.spans or (_span(parts),)
+        raise
+
+
+def _exprs(parts: Sequence[Part]) -> tuple[ast.Expr, ...]:
+    found: list[ast.Expr] = []
+    for part in parts:
+        if isinstance(part, ast.Expr):
+            found.append(part)
+        elif isinstance(part, list):
+            found.extend(_exprs(part))
+    return tuple(found)
+
+
+def _tokens(parts: Sequence[Part]) -> list[Token]:
+    return [part for part in parts if isinstance(part, Token)]
+
+
+def _span(parts: Sequence[Part]) -> Span:
+    return Span(_edge(parts[0]).start, _edge(parts[-1]).end)
+
+
+def _edge(part: Part) -> Span:
+    if isinstance(part, Token):
+        return token_span(part)
+    if isinstance(part, list):
+        return _span(part)
+    return part.span or Span(0, 0)
