@@ -120,27 +120,35 @@ def _unknown_names(
     of_model = f"model '{vocabulary.model}'" if vocabulary.model else "this model"
     places = {index: _Problem("", words=(predicates[index].name,), is_name=True) for index in unknown}
     query, spans = _locate(expr, query, places)
-    hints: list[str] = []
-    matches = {name: match for name in names[:_MOST_LISTED] if (match := vocabulary.suggest(name))}
-    if len(matches) == len(names):
-        hints.append(f"did you mean {', '.join(dict.fromkeys(map(quote, matches.values())))}?")
-    else:
-        hints += [f"did you mean {quote(match)} for '{shorten(name)}'?" for name, match in matches.items()]
-        hints.append(f"attributes: {_listed(vocabulary)}")
-    for index in unknown:
-        node = predicates[index]
+    hints = _unknown_hints([predicates[index] for index in unknown], names, vocabulary)
+    if len(names) > 1 and query is not None and len(query) > 100:  # some may lie beyond the window that is drawn
+        hints.append(f"also unknown: {_listed(names[1:])}")
+    message = f"'{shorten(names[0])}' is not an attribute of {of_model}"
+    return UnknownAttribute(message, query=query, spans=spans, hint="\n".join(hints), names=names)
+
+
+def _unknown_hints(nodes: list[Predicate], names: list[str], vocabulary: Vocabulary) -> list[str]:
+    for node in nodes:
         if isinstance(node, OneOf) and len(node.values) == 1:
             (value,) = node.values
             if value in vocabulary and node.name in vocabulary[value].values:  # black = hair
                 sign = "!=" if node.negated else "="
-                hints = [f"write the attribute first: `{quote(value)} {sign} {quote(node.name)}`"]
-    if len(names) > 1 and query is not None and len(query) > 100:  # some may lie beyond the window that is drawn
-        hints.append(f"also unknown: {_listed(names[1:])}")
-        elif isinstance(node, Attribute):
-            owners = [spec for spec in vocabulary.values() if node.name in spec.values]
-            hints += [f"write `{quote(spec.name)} = {quote(node.name)}`" for spec in owners[:1]]
-    message = f"'{shorten(names[0])}' is not an attribute of {of_model}"
-    return UnknownAttribute(message, query=query, spans=spans, hint="\n".join(hints), names=names)
+                return [f"write the attribute first: `{quote(value)} {sign} {quote(node.name)}`"]
+    hints: list[str] = []
+    lost = False
+    matches: dict[str, str] = {}
+    for name in names[:_MOST_LISTED]:
+        owner = next((spec.name for spec in vocabulary.values() if name in spec.values), None)
+        if owner is not None:
+            hints.append(f"'{shorten(name)}' is a value of {quote(owner)}: write `{quote(owner)} = {quote(name)}`")
+        elif match := vocabulary.suggest(name):
+            matches[name] = quote(match)
+        else:
+            lost = True
+    if len(matches) == len(names):
+        return [f"did you mean {', '.join(dict.fromkeys(matches.values()))}?"]
+    hints += [f"did you mean {match} for '{shorten(name)}'?" for name, match in matches.items()]
+    return [*hints, f"attributes: {_listed(vocabulary)}"] if lost else hints
 
 
 def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -> KindError:
