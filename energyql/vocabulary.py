@@ -201,7 +201,7 @@ def _text(value: object, what: str) -> str:
     for character in value:
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
             raise VocabularyError(f"{what} must not hold the control character U+{ord(character):04X}: {value!r}")
-    return unicodedata.normalize("NFC", value)
+    return str(unicodedata.normalize("NFC", value))
 
 
 def _number(value: object, what: str) -> float:

@@ -14,7 +14,7 @@ _INSTEAD = {
     "'": 'names with blanks or signs stand in double quotes, as in "dark brown"',
     "-": "write NOT for `without`, -> for `implies`, and a number right behind its sign, as in -0.5",
     "+": "write AND for `and`, and a tolerance as `age = 0.7 +- 0.05`",
-    ";": "write AND between two conditions",
+    ";": "write AND between two conditions, and a comma in a list",
     ":": "write =",
     ".": "a number needs digits, and a name with a dot double quotes",
     "/": "write a weight as a decimal number, as in 0.5 * smile",

@@ -12,7 +12,7 @@ from energyql.errors import ArgumentError
 
 def normalize(name: str) -> str:
     """A name in Unicode normal form C, so that one name typed in two ways is one name."""
-    return unicodedata.normalize("NFC", name)
+    return str(unicodedata.normalize("NFC", name))  # plain: a lexer's token or a NumPy string is a str too
 
 
 def name(value: object, what: str = "a name") -> str:

@@ -34,7 +34,7 @@ _FORM_HINTS = {
     "ALL": "write `ALL OF (a, b)`",
     "ANY": "write `ANY OF (a, b)`",
     "NONE": "write `NONE OF (a, b)`",
-    "OF": "write `AT LEAST 2 OF (a, b, c)`",
+    "OF": "write the operands in parentheses: OF (a, b, c)",
 }
 
 
@@ -175,13 +175,15 @@ def _inside_form(
         what = "a value" if last.type in ("LBRACE", "COMMA") else "an attribute"
         if kind == "NUMBER" and what == "a value":
             hint = 'write an interval as [0.2, 0.4], and a value that looks like a number as "5"'
+        elif kind == "NUMBER":
+            hint = "write the attribute between its bounds: `0.2 < age < 0.4`"
     elif "NUMBER" in expected:
         what = "a value" if expected & _NAMES else "a whole number" if hint else "a number"
         if kind in ("TRUE", "FALSE"):
             hint = "a yes/no attribute is a condition by itself: write `smile` or `NOT smile`"
         elif kind in _NAMES and last.type in ("LSQB", "COMMA"):
             hint = "write a set of values as {black, gray}"
-        elif kind in _NAMES and hint is None:
+        elif kind in _NAMES and last.type in _COMPARISONS:
             hint = "only numbers have an order; a value is compared with = or !="
     else:
         what = " or ".join(f"'{_SIGN[type_]}'" if type_ in _SIGN else type_ for type_ in sorted(expected))

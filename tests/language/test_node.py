@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+from hypothesis import given, settings
+
+from energyql.errors import LimitError
+from energyql.language import And, Attribute, E, Expr, Not, Weight, parse
+from energyql.language.node import MAX_DEPTH, MAX_NODES
+
+from .strategies import trees
+
+
+def chain(levels: int) -> Expr:
+    expr: Expr = E.a
+    for _ in range(levels - 1):
+        expr = ~expr
+    return expr
+
+
+def test_depth_and_size() -> None:
+    expr = parse("a AND NOT (b OR c)")
+    assert (expr.depth, expr.size) == (4, 6)
+    assert (E.a.depth, E.a.size) == (1, 1)
+
+
+def test_the_deepest_tree_works_everywhere() -> None:
+    deep = chain(MAX_DEPTH)
+    assert deep == chain(MAX_DEPTH)
+    assert deep != chain(MAX_DEPTH - 2)
+    assert hash(deep) == hash(chain(MAX_DEPTH))
+    assert parse(str(deep)) == deep
+    assert pickle.loads(pickle.dumps(deep)) == deep
+    assert copy.deepcopy(deep) is deep
+    assert len(repr(deep)) > MAX_DEPTH
+
+
+def test_a_deeper_tree_is_refused_when_it_is_built() -> None:
+    with pytest.raises(LimitError, match="nested more than 200 levels deep"):
+        chain(MAX_DEPTH + 1)
+
+
+def test_shared_subtrees_do_not_blow_up() -> None:
+    expr: Expr = E.a
+    with pytest.raises(LimitError, match=f"the query has more than {MAX_NODES} parts"):
+        for _ in range(100):
+            expr = expr.implies(expr)
+
+
+def test_spans_take_no_part_in_comparison() -> None:
+    assert parse("a AND b") == parse("  (a)   &   b") == E.a & E.b
+    assert {parse("a"), parse(" a"), E.a} == {E.a}
+
+
+@settings(max_examples=100, deadline=None)
+@given(trees)
+def test_copies_are_equal(expr: Expr) -> None:
+    assert pickle.loads(pickle.dumps(expr)) == expr
+    assert copy.copy(expr) is expr
+
+
+def test_pickle_keeps_spans() -> None:
+    expr = parse("a AND NOT b")
+    again = pickle.loads(pickle.dumps(expr))
+    assert [node.span for node in again.walk()] == [node.span for node in expr.walk()]
+
+
+def test_walk_goes_in_the_order_of_the_text() -> None:
+    expr = parse("a AND (b OR c) IMPLIES AT LEAST 1 OF (d, NOT e)")
+    assert [node.name for node in expr.walk() if isinstance(node, Attribute)] == list("abcde")
+
+
+def test_map_leaves_rebuilds_only_what_changes() -> None:
+    expr = parse("a AND (b OR c)")
+    assert expr.map_leaves(lambda leaf: leaf) is expr
+    changed = expr.map_leaves(lambda leaf: Not(leaf) if leaf == E.c else leaf)
+    assert changed == parse("a AND (b OR NOT c)")
+    assert changed.children[0] is expr.children[0]
+    assert changed.span == expr.span
+
+
+def test_children() -> None:
+    assert parse("a IMPLIES b").children == (E.a, E.b)
+    assert Weight(2, E.a).children == (E.a,)
+    assert And((E.a, E.b)).children == (E.a, E.b)
+    assert E.a.children == ()
+
+
+def test_nodes_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        E.a.name = "b"  # type: ignore[misc]

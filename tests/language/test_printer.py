@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+from hypothesis import given, settings
+
+from energyql.language import Attribute, E, Expr, parse, quote, to_text
+from energyql.language.printer import KEYWORDS
+
+from .strategies import names, trees
+
+
+@settings(max_examples=400, deadline=None)
+@given(trees)
+def test_every_tree_survives_printing_and_parsing(expr: Expr) -> None:
+    again = parse(to_text(expr))
+    assert again == expr
+    assert hash(again) == hash(expr)
+    assert to_text(again) == to_text(expr)
+
+
+@settings(max_examples=300, deadline=None)
+@given(names)
+def test_every_name_survives_quoting(name: str) -> None:
+    assert parse(quote(Attribute(name).name)) == Attribute(name)
+
+
+@settings(max_examples=100, deadline=None)
+@given(trees)
+def test_no_pair_of_parentheses_can_be_left_out(expr: Expr) -> None:
+    text = to_text(expr)
+    if '"' in text or "OF" in text:
+        return
+    stack: list[int] = []
+    for closed, character in enumerate(text):
+        if character == "(":
+            stack.append(closed)
+        elif character == ")":
+            opened = stack.pop()
+            without = f"{text[:opened]} {text[opened + 1 : closed]} {text[closed + 1 :]}"
+            assert parse(without) != expr
+
+
+@pytest.mark.parametrize("word", sorted(KEYWORDS))
+def test_keywords_are_quoted_in_any_case(word: str) -> None:
+    for name in (word, word.lower(), word.title()):
+        assert quote(name) == f'"{name}"'
+        assert str(E[name] & E.smile) == f'"{name}" AND smile'
+
+
+@pytest.mark.parametrize("name", ["orange", "android", "notable", "a1", "_", "größe"])
+def test_plain_names_are_not_quoted(name: str) -> None:
+    assert quote(name) == name
+
+
+def test_repr_is_python() -> None:
+    expr = E.smile & ~E["5 o'clock shadow"]
+    assert repr(expr) == "parse('smile AND NOT \"5 o\\'clock shadow\"')"
+    assert eval(repr(expr)) == expr
+
+
+def test_the_grammar_and_the_printer_know_the_same_keywords() -> None:
+    grammar = files("energyql.grammar").joinpath("query.lark").read_text("utf-8")
+    assert set(re.findall(r'^[A-Z]+\.\d: "([A-Z]+)"i END', grammar, re.MULTILINE)) == KEYWORDS

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import traceback
+
+import pytest
+
+from energyql import errors
+from energyql.errors import ArgumentError, EnergyQLError, Span, UnknownAttribute, draw
+
+EXAMPLE = UnknownAttribute(
+    "'glases' is not an attribute of model 'avatars'",
+    query="smile AND NOT (glases OR beerd)",
+    spans=[(15, 21), (25, 30)],
+    hint="did you mean glasses, beard?",
+    names=["glases", "beerd"],
+)
+DRAWING = """\
+'glases' is not an attribute of model 'avatars'
+  smile AND NOT (glases OR beerd)
+                 ^^^^^^    ^^^^^
+did you mean glasses, beard?"""
+
+
+def test_the_drawing() -> None:
+    assert str(EXAMPLE) == DRAWING
+    assert EXAMPLE.render() == f"UnknownAttribute: {DRAWING}"
+    assert "".join(traceback.format_exception_only(EXAMPLE)) == f"energyql.errors.UnknownAttribute: {DRAWING}\n"
+
+
+def test_fields() -> None:
+    assert (EXAMPLE.line, EXAMPLE.column, EXAMPLE.span) == (1, 16, Span(15, 21))
+    assert EXAMPLE.span is not None
+    assert EXAMPLE.span.end == 21
+    bare = EnergyQLError("something")
+    assert (bare.line, bare.column, bare.span, bare.query, bare.hint, str(bare)) == (*[None] * 5, "something")
+
+
+def test_errors_pickle_and_copy() -> None:
+    for again in (pickle.loads(pickle.dumps(EXAMPLE)), copy.copy(EXAMPLE), copy.deepcopy(EXAMPLE)):
+        assert type(again) is UnknownAttribute
+        assert again.render() == EXAMPLE.render()
+        assert again.names == EXAMPLE.names
+
+
+def test_every_error_has_one_root() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert all(issubclass(kind, EnergyQLError) or issubclass(kind, UserWarning) for kind in kinds)
+    assert issubclass(ArgumentError, TypeError)
+    assert issubclass(ArgumentError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("query", "spans", "expected"),
+    [
+        ("a AND", [(5, 5)], "  a AND\n       ^"),
+        ("", [(0, 0)], "\n  ^"),
+        ("a AND\n  b OR", [(12, 12)], "  2 |   b OR\n    |       ^"),
+        ("a\r\nb", [(3, 4)], "  2 | b\n    | ^"),
+        ("a\n(b\n  c)\nd", [(2, 9)], "  2 | (b\n    | ^^\n  3 |   c)\n    |   ^^"),
+        ("a\nb\nc\nd", [(0, 1), (6, 7)], "  1 | a\n    | ^\n    | ...\n  4 | d\n    | ^"),
+        ("\ta b", [(3, 4)], "      a b\n        ^"),
+        ("年齢 b", [(3, 4)], "  年齢 b\n       ^"),
+        ("年齢 b", [(0, 2)], "  年齢 b\n  ^^^^"),
+        ("e\u0301 b", [(3, 4)], "  e\u0301 b\n    ^"),
+        ("e\u0301 b", [(1, 2)], "  e\u0301 b\n   ^"),
+        ("a\u200bb c", [(4, 5)], "  a\\u200bb c\n           ^"),
+        ("\ud800 c", [(2, 3)], "  \\ud800 c\n         ^"),
+        ("ab", [(-3, 1), (1, 99)], "  ab\n  ^^"),
+    ],
+)
+def test_drawings(query: str, spans: list[tuple[int, int]], expected: str) -> None:
+    assert draw(query, spans) == expected
+
+
+@pytest.mark.parametrize("start", [0, 30, 500, 969, 998])
+def test_a_long_line_is_cut_around_the_span(start: int) -> None:
+    query = "x" * start + "Y" + "x" * (999 - start)
+    text, carets = draw(query, [(start, start + 1)]).split("\n")
+    assert len(text) <= 2 + 100 + 6
+    assert text[carets.index("^")] == "Y"
+    assert text.startswith("  ...") == (start > 100)
+    assert text.endswith("...") == (start < 900)
+
+
+def test_a_long_span_is_cut_too() -> None:
+    text, carets = draw("x" * 1000, [(0, 1000)]).split("\n")
+    assert text == "  " + "x" * 100 + "..."
+    assert carets == "  " + "^" * 100
+
+
+def test_many_lines_are_cut() -> None:
+    assert draw("a\n" * 50, [(0, 100)]).count("\n") == 12
