@@ -1,0 +1,65 @@
+"""The variance-preserving (VP) noise schedule, in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from energyql.errors import ArgumentError
+
+Time = TypeVar("Time", float, Tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class VPSchedule:
+    """Linear noise rate of the VP-SDE `dz = -½ β(t) z dt + sqrt(β(t)) dW`, t from 0 (clean) to 1 (noise).
+
+    N(0, I) is stationary under this equation, whatever the rates. Song et al. 2021 (arXiv 2011.13456), eq. 32 and 33;
+    Nie et al. 2021 (arXiv 2110.10873) use the same rates in latent space.
+
+    Args:
+        beta_min: β(0), per unit of time, at least 0.
+        beta_max: β(1), per unit of time, above 0 and at least `beta_min`.
+
+    Raises:
+        ArgumentError: the rates are not finite or not in that order.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        ordered = 0.0 <= self.beta_min <= self.beta_max and self.beta_max > 0.0
+        if not (ordered and isfinite(self.beta_max)):
+            raise ArgumentError(
+                f"VPSchedule needs 0 <= beta_min <= beta_max with beta_max above 0 and finite; "
+                f"got beta_min={self.beta_min!r}, beta_max={self.beta_max!r}"
+            )
+
+    def beta(self, t: Time) -> Time:
+        """β(t), the noise rate at time t. Outside [0, 1] the line goes on."""
+        return self.beta_min + t * (self.beta_max - self.beta_min)
+
+    def integral(self, t: Time) -> Time:
+        """∫₀ᵗ β(s) ds, without unit: 10.05 at t = 1 for the default rates."""
+        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """exp(-½ ∫₀ᵗ β), in (0, 1]: how much of z(0) is left in the mean of z(t)."""
+        return torch.exp(-0.5 * self.integral(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sqrt(1 - alpha(t)²), in [0, 1): the standard deviation of z(t) given z(0)."""
+        # expm1 keeps the digits that 1 - exp(-x) loses near t = 0, where the flow ends.
+        return torch.sqrt(-torch.expm1(-self.integral(t)))
+
+    def flow_time(self, t0: float, t1: float) -> float:
+        """½ ∫ β from t1 to t0: the autonomous time that the flow dz/dt = ½ β ∇E covers going from t0 down to t1.
+
+        In that time the flow is plain gradient descent, dz/dτ = -∇E(z). 5.025 from t = 1 to 0 for the default rates.
+        """
+        return 0.5 * (self.integral(t0) - self.integral(t1))

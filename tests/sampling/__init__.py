@@ -1,0 +1,1 @@
+"""Tests of energyql.sampling, file by file."""

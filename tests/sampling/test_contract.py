@@ -1,0 +1,110 @@
+"""What every sampler promises. A new sampler joins `energyql.sampling.SAMPLERS` and nothing here."""
+
+import pytest
+import torch
+
+from energyql.errors import ArgumentError
+from energyql.sampling import SAMPLERS, SampleResult, Status
+
+from .toys import Mixed, Poisoned, Quadratic, QuadraticByHand, Wall, start
+
+# A batch of another size may round differently in the last bit, which steep energies enlarge.
+ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+@pytest.fixture(params=SAMPLERS.values(), ids=SAMPLERS.keys())
+def sampler(request):
+    return request.param()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shapes_dtypes_and_devices(sampler, dtype):
+    result = sampler.sample(Quadratic(), start(7, 5, dtype=dtype))
+    assert result.z.shape == (7, 5)
+    assert result.z.dtype == dtype
+    assert not result.z.requires_grad
+    for numbers in (result.status, result.evaluations, result.accepted, result.rejected):
+        assert numbers.shape == (7,)
+        assert numbers.dtype == torch.int64
+        assert numbers.device.type == "cpu"
+    assert result.ok.all()
+    assert (result.evaluations > 0).all()
+
+
+@pytest.mark.parametrize("energy", [Quadratic(), QuadraticByHand(), Mixed(), Wall()], ids=lambda e: type(e).__name__)
+def test_energy_falls(sampler, energy):
+    z0 = start(16, 64)
+    assert energy(sampler.sample(energy, z0).z).mean() < 0.1 * energy(z0).mean()
+
+
+@pytest.mark.parametrize("energy", [Mixed(), Wall()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_chunks_make_no_difference(sampler, energy, dtype):
+    z0 = start(64, 64, dtype=dtype)
+    whole = sampler.sample(energy, z0)
+    for size in (1, 7):
+        parts = SampleResult.join([sampler.sample(energy, chunk) for chunk in z0.split(size)])
+        torch.testing.assert_close(parts.z, whole.z, rtol=0, atol=ROUNDING[dtype])
+        assert parts.evaluations.tolist() == whole.evaluations.tolist()
+
+
+def test_order_makes_no_difference(sampler):
+    z0, order = start(16, 64), torch.randperm(16, generator=torch.Generator().manual_seed(1))
+    shuffled, straight = sampler.sample(Wall(), z0[order]), sampler.sample(Wall(), z0)
+    torch.testing.assert_close(shuffled.z, straight.z[order], rtol=0, atol=ROUNDING[torch.float32])
+
+
+def test_a_failing_sample_leaves_its_mates_alone(sampler):
+    z0 = start(8, 4)
+    z0[3, 0] = -10.0
+    result = sampler.sample(Poisoned(Quadratic(), edge=-9.0), z0)
+    assert result.status[3] == Status.NON_FINITE
+    assert torch.isfinite(result.z).all()
+    mates = [0, 1, 2, 4, 5, 6, 7]
+    alone = sampler.sample(Quadratic(), z0[mates])
+    assert result.ok[mates].all()
+    torch.testing.assert_close(result.z[mates], alone.z, rtol=0, atol=ROUNDING[torch.float32])
+
+
+def test_leaves_z0_and_the_global_random_state_alone(sampler):
+    z0 = start(4, 3).requires_grad_(True)
+    before, state = z0.detach().clone(), torch.get_rng_state()
+    result = sampler.sample(Quadratic(), z0)
+    assert torch.equal(z0, before)
+    assert result.z.data_ptr() != z0.data_ptr()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_runs_twice_the_same(sampler):
+    z0 = start(4, 64)
+    assert torch.equal(sampler.sample(Wall(), z0).z, sampler.sample(Wall(), z0).z)
+
+
+def test_runs_under_inference_mode(sampler):
+    with torch.inference_mode():
+        result = sampler.sample(Quadratic(), start(2, 3))
+    assert result.ok.all()
+
+
+def test_an_empty_batch_is_a_batch(sampler):
+    result = sampler.sample(Quadratic(), torch.zeros(0, 3))
+    assert result.z.shape == (0, 3)
+    assert result.counts() == {}
+
+
+def test_progress_rises_to_one_and_prints_nothing(sampler, capsys):
+    calls = []
+    sampler.sample(Mixed(), start(8, 4), progress=lambda done, active: calls.append((done, active)))
+    fractions, active = zip(*calls, strict=True)
+    assert list(fractions) == sorted(fractions)
+    assert fractions[0] >= 0
+    assert calls[-1] == (1.0, 0)
+    assert list(active) == sorted(active, reverse=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_refuses_latents_and_energies_of_the_wrong_shape(sampler):
+    with pytest.raises(ArgumentError, match="z0 must have shape"):
+        sampler.sample(Quadratic(), torch.zeros(3))
+    with pytest.raises(ArgumentError, match="must have shape"):
+        sampler.sample(lambda z: z.sum(), torch.zeros(2, 3))

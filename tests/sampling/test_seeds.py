@@ -1,0 +1,109 @@
+import math
+import random
+import statistics
+
+import numpy as np
+import pytest
+import torch
+
+from energyql.errors import ArgumentError
+from energyql.sampling import normals, prior_latents, uniforms
+
+
+@pytest.mark.parametrize("z_dim", [1, 3, 4, 64, 130])
+def test_rows_do_not_depend_on_the_chunk(z_dim):
+    whole = prior_latents(7, 0, 1100, z_dim)
+    for start, count in ((0, 1), (1, 1), (5, 17), (1000, 100), (1099, 1), (3, 0)):
+        assert torch.equal(prior_latents(7, start, count, z_dim), whole[start : start + count])
+
+
+def test_rows_are_float32_on_the_cpu():
+    z = prior_latents(0, 0, 3, 5)
+    assert (z.shape, z.dtype, z.device.type) == ((3, 5), torch.float32, "cpu")
+
+
+def test_numbers_are_the_same_on_every_machine_for_ever():
+    # A change here changes every picture that anyone made with a seed.
+    assert prior_latents(0, 0, 1, 4).tolist() == GOLDEN_FIRST
+    assert prior_latents(2**64 - 1, 10**12, 1, 3).tolist() == GOLDEN_FAR
+
+
+def test_rows_seeds_and_streams_differ():
+    base = prior_latents(1, 0, 2, 64)
+    others = [base[1:], prior_latents(2, 0, 1, 64), normals(1, 0, 1, 64, stream="langevin/0")]
+    for other in others:
+        assert abs(float(torch.corrcoef(torch.cat([base[:1], other]))[0, 1])) < 0.5
+        assert not torch.isin(base[0], other).any()
+
+
+def test_normals_have_normal_moments_and_distribution():
+    x = prior_latents(3, 0, 10_000, 20).double().flatten()
+    n = len(x)
+    assert abs(float(x.mean())) < 4 / math.sqrt(n)
+    assert abs(float(x.var()) - 1) < 4 * math.sqrt(2 / n)
+    assert abs(float((x**4).mean()) - 3) < 4 * math.sqrt(96 / n)
+    assert kolmogorov_smirnov(torch.special.ndtr(x)) < 1.95  # p = 0.001
+
+
+def test_columns_and_neighbouring_rows_are_uncorrelated():
+    z = prior_latents(4, 0, 20_000, 8).double()
+    both = torch.cat([z[:-1], z[1:]], dim=1)
+    off_diagonal = torch.corrcoef(both.T) - torch.eye(16)
+    assert float(off_diagonal.abs().max()) < 5 / math.sqrt(len(z))
+
+
+def test_uniforms_are_uniform_and_never_an_end():
+    u = uniforms(5, 0, 50_000, 2, stream="accept").flatten()
+    assert u.dtype == torch.float64
+    assert 0 < float(u.min()) < float(u.max()) < 1
+    assert kolmogorov_smirnov(u) < 1.95
+    assert torch.equal(uniforms(5, 11, 2, 2, stream="accept").flatten(), u[22:26])
+
+
+def test_words_become_normals_by_the_inverse_distribution_function():
+    u = uniforms(6, 0, 2000, 1, stream="prior").flatten()
+    exact = [statistics.NormalDist().inv_cdf(float(p)) for p in u]
+    torch.testing.assert_close(prior_latents(6, 0, 2000, 1).flatten(), torch.tensor(exact), rtol=1e-6, atol=1e-7)
+
+
+def test_the_far_tails_are_finite_and_right(monkeypatch):
+    extremes = np.array([[0, 2**64 - 1, 2**30, 2**63]], dtype=np.uint64)
+    monkeypatch.setattr("energyql.sampling.seeds._words", lambda *_: extremes)
+    low, high, far, middle = normals(0, 0, 1, 4, stream="x")[0].tolist()
+    assert low == -high == pytest.approx(statistics.NormalDist().inv_cdf(2.0**-53), rel=1e-6)
+    assert far == pytest.approx(statistics.NormalDist().inv_cdf((2**18 + 0.5) * 2.0**-52), rel=1e-6)
+    assert middle == pytest.approx(0, abs=1e-15)
+
+
+def test_global_random_states_are_neither_read_nor_changed():
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    prior_latents(0, 0, 2, 2)
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1, np.int64(5), np.uint64(2**64 - 1)])
+def test_seeds_in_range_are_taken(seed):
+    assert torch.equal(prior_latents(seed, 0, 1, 4), prior_latents(int(seed), 0, 1, 4))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.0, "0", None])
+def test_seeds_out_of_range_are_refused(seed):
+    with pytest.raises(ArgumentError, match="seed must be an integer from 0 to 18446744073709551615"):
+        prior_latents(seed, 0, 1, 4)
+
+
+@pytest.mark.parametrize("rows", [(-1, 1, 1), (0, -1, 1), (0, 1, 0), (0.5, 1, 1)])
+def test_rows_out_of_range_are_refused(rows):
+    with pytest.raises(ArgumentError, match="must be an integer from"):
+        prior_latents(0, *rows)
+
+
+def kolmogorov_smirnov(u: torch.Tensor) -> float:
+    """sqrt(n) times the largest gap between the sorted values and the uniform distribution."""
+    n = len(u)
+    gap = torch.sort(u).values - (torch.arange(n) + 0.5) / n
+    return math.sqrt(n) * (float(gap.abs().max()) + 0.5 / n)
+
+
+GOLDEN_FIRST = [[0.6308504343032837, 0.5703397393226624, 0.23746150732040405, 2.3409535884857178]]
+GOLDEN_FAR = [[2.0341906547546387, -1.2492214441299438, 0.9712994694709778]]
