@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from energyql.errors import ArgumentError, LimitError, QuerySyntaxError, Span
-from energyql.language import E, Not, as_query, parse
+from energyql.errors import ArgumentError, EnergyQLError, LimitError, QuerySyntaxError, Span
+from energyql.language import E, Not, as_query, parse, parser
 from energyql.language.parser import MAX_BYTES
 
 
@@ -84,3 +84,12 @@ def test_importing_the_language_builds_no_parser_and_imports_no_torch() -> None:
         "assert p._lark.cache_info().currsize == 0; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_checkout_that_is_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_package(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(parser, "files", no_package)
+    with pytest.raises(EnergyQLError, match="the query grammar is not installed\n.*`pip install -e .`"):
+        parser._lark.__wrapped__()
