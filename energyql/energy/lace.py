@@ -1,0 +1,227 @@
+"""The `lace` semantics: the rules published with LACE, kept to reproduce the paper and to compare with it.
+
+Nie, Vahdat, Anandkumar: Controllable and Compositional Generation with Latent-Space Energy-Based Models (2021,
+arXiv 2110.10873). A part of a query has a value, higher where it holds; the energy is the root's negative. As
+published:
+
+| part | value |
+|---|---|
+| yes/no | log sigmoid(logit) |
+| categorical `=` | log-softmax of the class |
+| continuous | `-(mean - target)^2 / (2 sigma^2)`, sigma = 0.1: a Gaussian's exponent, so 0 at the target |
+| AND | sum |
+| OR | `log(20 exp(left) + exp(right))`, folded from the left, so it does not commute |
+| NOT | `-alpha * value`, alpha = min(1, 0.1 / abs(value)), through which no gradient flows |
+
+The tree is taken as written: no law of logic is applied (but as a tree `a OR (b OR c)` already is one OR of three).
+What the paper has no rule for is expressed in what it has:
+
+| part | here |
+|---|---|
+| `IN {a, b}` | OR of the classes as written; `!=`, `NOT IN`: NOT of that |
+| `value +- tolerance` | the target is the value; the tolerance is not used |
+| interval | the target is the nearest point of the interval, so 0 inside it |
+| a IMPLIES b | NOT a OR b |
+| a XOR b | (a AND NOT b) OR (NOT a AND b), folded from the left |
+| a IFF b | (a AND b) OR (NOT a AND NOT b), folded from the left |
+| AT LEAST k | OR over the groups of k operands of the AND of the group; AT MOST k is NOT AT LEAST k + 1 |
+| EXACTLY k | OR over the groups of k operands of the AND of the group and of NOT each other |
+| ALL, ANY, NONE | AND, OR, NOT OR |
+| weight | multiplies the value |
+| TRUE, FALSE | removed before anything else |
+
+The sum of exponentials is computed without underflow, which the published code does not guard against.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from itertools import combinations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from energyql.attributes.predictions import Categorical, Continuous, Predictions, YesNo
+from energyql.errors import Contradiction, KindError, LimitError
+from energyql.language.ast import (
+    And,
+    Attribute,
+    Cardinality,
+    Constant,
+    Expr,
+    Iff,
+    Implies,
+    Interval,
+    Near,
+    Not,
+    OneOf,
+    Or,
+    Weight,
+    Xor,
+)
+from energyql.logic.constants import fold_constants
+from energyql.logic.tree import Predicate, children, fold, postorder
+from energyql.vocabulary import AttributeSpec
+
+SIGMA = 0.1
+"""Standard deviation of the Gaussian around a continuous target, in the attribute's own units."""
+LEFT_WEIGHT = 20.0
+"""How much more the left operand of an OR counts than the right one."""
+NOT_LIMIT = 0.1
+"""Largest absolute value of a NOT, in nats."""
+MAX_GROUPS = 4096
+"""Most groups of operands that one cardinality may expand to."""
+
+_FINITE = 1e30  # -infinity times the alpha of a NOT would be NaN
+
+
+class LaceRule:
+    """Evaluates the published rules on the tree; see `EnergyRule`."""
+
+    def __init__(self, expr: Expr, attributes: tuple[str, ...]) -> None:
+        self.expr = expr
+        self.attributes = attributes
+
+    def log_value(self, predictions: Predictions) -> Tensor:
+        """The value of the root, `(batch,)`, in nats, higher is better; it can be above 0."""
+        return fold(self.expr, lambda node, operands: _value(node, operands, predictions))
+
+    def explain(self) -> str:
+        """The rules, applied to this tree."""
+        lines: list[str] = []
+        stack: list[tuple[Expr, int]] = [(self.expr, 0)]
+        while stack:
+            node, depth = stack.pop()
+            lines.append("  " * depth + _rule_of(node))
+            stack.extend((operand, depth + 1) for operand in reversed(children(node)))
+        return "\n".join(
+            [*lines, "", "energy = -value of the first line; rules of arXiv 2110.10873, not a probability"]
+        )
+
+
+def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRule:
+    """Prepare a bound query for the published rules.
+
+    Raises:
+        Contradiction: what remains after folding constants is FALSE.
+        LimitError: a cardinality expands to more than `MAX_GROUPS` groups.
+    """
+    folded = fold_constants(expr)
+    if folded == Constant(False):
+        raise Contradiction("the query is always false")
+    nodes = postorder(folded)
+    for node in nodes:
+        if isinstance(node, Cardinality) and _groups(node) > MAX_GROUPS:
+            raise LimitError(
+                f"{node.quantifier} {node.count} OF {len(node.operands)} operands expands to {_groups(node):,} groups "
+                f"under the published rules, more than {MAX_GROUPS:,}",
+                hint='semantics="exact" counts without expanding',
+            )
+    used = {node.name for node in nodes if isinstance(node, Predicate)}
+    return LaceRule(folded, tuple(name for name in vocabulary if name in used))
+
+
+def log_or(left: Tensor, right: Tensor) -> Tensor:
+    """The published OR: `log(20 exp(left) + exp(right))`."""
+    return torch.logaddexp(left + math.log(LEFT_WEIGHT), right)
+
+
+def negated(value: Tensor) -> Tensor:
+    """The published NOT: `-alpha * value`, alpha = min(1, 0.1 / abs(value)) and constant to the gradient."""
+    value = value.clamp(-_FINITE, _FINITE)
+    size = value.detach().abs()
+    alpha = NOT_LIMIT / size.clamp(min=NOT_LIMIT)  # the minimum with 1, without dividing by 0
+    return -alpha * value
+
+
+def _value(node: Expr, operands: list[Tensor], predictions: Predictions) -> Tensor:
+    match node:
+        case Not():
+            return negated(operands[0])
+        case Weight(factor=factor):
+            return factor * operands[0]
+        case And():
+            return _sum(operands)
+        case Or():
+            return reduce(log_or, operands)
+        case Implies():
+            return log_or(negated(operands[0]), operands[1])
+        case Xor():
+            return reduce(lambda a, b: log_or(a + negated(b), negated(a) + b), operands)
+        case Iff():
+            return reduce(lambda a, b: log_or(a + b, negated(a) + negated(b)), operands)
+        case Cardinality():
+            return _count(node, operands)
+        case Constant():  # only TRUE on its own is left, and it depends on nothing
+            return torch.zeros(())
+    assert isinstance(node, Predicate)
+    return _literal(node, predictions)
+
+
+def _literal(node: Predicate, predictions: Predictions) -> Tensor:
+    prediction = predictions[node.name]
+    match node, prediction:
+        case Attribute(), YesNo(logit=logit):
+            return logsigmoid(logit)
+        case OneOf(values=values), Categorical():
+            classes = torch.log_softmax(prediction.logits, dim=1)
+            either = reduce(log_or, [classes[:, prediction.values.index(value)] for value in values])
+            return negated(either) if node.negated else either
+        case Near(value=target), Continuous(mean=mean):
+            return _gaussian(mean - target)
+        case Interval(low=low, high=high), Continuous(mean=mean):
+            return _gaussian(mean - mean.detach().clamp(low, high) if (low, high) != (None, None) else mean * 0)
+    raise KindError(f"{node.name!r} is used as another kind than its head predicts")
+
+
+def _gaussian(distance: Tensor) -> Tensor:
+    return -(distance**2) / (2 * SIGMA**2)
+
+
+def _count(node: Cardinality, operands: list[Tensor]) -> Tensor:
+    size, count = len(operands), node.count or 0
+    match node.quantifier:
+        case "ALL":
+            return _sum(operands)
+        case "ANY":
+            return reduce(log_or, operands)
+        case "NONE":
+            return negated(reduce(log_or, operands))
+        case "AT LEAST":
+            return reduce(log_or, [_sum(group) for group in combinations(operands, count)])
+        case "AT MOST":
+            return negated(reduce(log_or, [_sum(group) for group in combinations(operands, count + 1)]))
+    nots = [negated(operand) for operand in operands]
+    groups = [set(group) for group in combinations(range(size), count)]
+    return reduce(log_or, [_sum([operands[i] if i in group else nots[i] for i in range(size)]) for group in groups])
+
+
+def _groups(node: Cardinality) -> int:
+    if node.count is None:
+        return 1
+    return math.comb(len(node.operands), node.count + (node.quantifier == "AT MOST"))
+
+
+def _sum(values: Sequence[Tensor]) -> Tensor:
+    return reduce(torch.add, values)
+
+
+def _rule_of(node: Expr) -> str:
+    names = {
+        Not: "NOT: -min(1, 0.1 / |value|) * value",
+        And: "AND: sum",
+        Or: "OR: log(20 exp(left) + exp(right))",
+        Implies: "IMPLIES: NOT left OR right",
+        Xor: "XOR: (left AND NOT right) OR (NOT left AND right)",
+        Iff: "IFF: (left AND right) OR (NOT left AND NOT right)",
+    }
+    if type(node) in names:
+        return names[type(node)]
+    if isinstance(node, Weight):
+        return f"{node.factor:g} times"
+    if isinstance(node, Cardinality):
+        return " ".join([node.quantifier, *([str(node.count)] if node.count is not None else []), "OF"])
+    return str(node)

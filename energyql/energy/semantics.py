@@ -1,0 +1,97 @@
+"""What a query's energy means: the table of named semantics, and the one interface that all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from energyql.attributes.predictions import Predictions
+from energyql.energy.circuit_rule import CircuitRule
+from energyql.energy.lace import compile_lace
+from energyql.energy.product import compile_product
+from energyql.errors import ArgumentError, LimitError
+from energyql.language.ast import Expr
+from energyql.logic.circuit import compile_query
+from energyql.logic.diagram import DEFAULT_MAX_NODES
+from energyql.vocabulary import AttributeSpec
+
+SemanticsName = Literal["exact", "product", "lace"]
+
+
+class EnergyRule(Protocol):
+    """A compiled query: from what the attribute heads predict to a log-value, whose negative is the energy."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names whose predictions `log_value` needs, in the vocabulary's order."""
+
+    def log_value(self, predictions: Predictions) -> Tensor:
+        """The log-value of the query, `(batch,)`, in nats, higher is better; `predictions` has `attributes`, at least
+        one."""
+
+    def explain(self) -> str:
+        """How the value is computed, as text to read."""
+
+
+def compile_exact(
+    expr: Expr,
+    vocabulary: Mapping[str, AttributeSpec],
+    *,
+    query: str | None = None,
+    max_nodes: int = DEFAULT_MAX_NODES,
+) -> EnergyRule:
+    """The exact log-probability of a query, by a deterministic, decomposable circuit (see `compile_query`)."""
+    return CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes))
+
+
+_WITHOUT_DIAGRAM: dict[str, Callable[[Expr, Mapping[str, AttributeSpec]], EnergyRule]] = {
+    "product": compile_product,
+    "lace": compile_lace,
+}
+SEMANTICS: tuple[str, ...] = ("exact", *_WITHOUT_DIAGRAM)
+"""The names that `compile_energy_rule` knows."""
+
+
+def compile_energy_rule(
+    expr: Expr,
+    vocabulary: Mapping[str, AttributeSpec],
+    semantics: str = "exact",
+    *,
+    query: str | None = None,
+    max_nodes: int = DEFAULT_MAX_NODES,
+) -> EnergyRule:
+    """Compile a bound query under one of the named semantics.
+
+    | name | rule |
+    |---|---|
+    | `exact` | log-probability by weighted model counting; every Boolean law holds |
+    | `product` | negation normal form, then AND = sum and OR = log-sum-exp; no diagram, so no query is too large |
+    | `lace` | the rules published with LACE (Nie et al. 2021, arXiv 2110.10873), on the tree as written |
+
+    A contradiction is an error under all three, as far as the diagram that finds it fits `max_nodes`.
+
+    Args:
+        expr: the query, as `bind` returned it.
+        vocabulary: the attributes it may use.
+        semantics: a name of the table.
+        query: the text it came from, for drawing errors.
+        max_nodes: the largest decision diagram to build.
+
+    Raises:
+        ArgumentError: no such semantics.
+        Contradiction: nothing satisfies the query.
+        LimitError: the diagram is too large (only `exact`), or the expansion of a cardinality is (only `lace`).
+
+    Warns:
+        TautologyWarning: everything satisfies the query.
+    """
+    if semantics not in SEMANTICS:
+        raise ArgumentError(f"no semantics is called {semantics!r}", hint=f"choose one of {', '.join(SEMANTICS)}")
+    if semantics == "exact":
+        return compile_exact(expr, vocabulary, query=query, max_nodes=max_nodes)
+    with suppress(LimitError):  # if it is too large to tell whether anything satisfies it, these do not need to know
+        compile_query(expr, vocabulary, query=query, max_nodes=max_nodes)
+    return _WITHOUT_DIAGRAM[semantics](expr, vocabulary)

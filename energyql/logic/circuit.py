@@ -1,0 +1,193 @@
+"""A query compiled to a circuit of leaves, sums and log-sum-exps over log-probabilities, as frozen data.
+
+    leaf         log P(attribute falls in these cells | z)
+    sum          children over different attributes: AND, energies add
+    log-sum-exp  children that exclude one another: OR, probabilities add
+
+Compiled from a decision diagram the circuit is deterministic and decomposable, so its value is log P(query | z)
+exactly, given attributes that are independent given z. This is weighted model counting (Darwiche 2002; as a loss for
+networks, Xu et al. 2018, arXiv 1711.11157); for diffusion models see LogDiff (arXiv 2602.05549).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from energyql.errors import LimitError, TautologyWarning
+from energyql.language.ast import Expr
+from energyql.logic.cells import CellSet
+from energyql.logic.contradiction import contradiction
+from energyql.logic.diagram import DEFAULT_MAX_NODES, FALSE, TRUE, Diagram, WeightVariable
+from energyql.logic.explain import explain
+from energyql.logic.nodes import Builder, Folded, Leaf, LogSumExp, Node, Scaled, ScaledComplement, Sum
+from energyql.vocabulary import AttributeSpec
+
+__all__ = ["Circuit", "Leaf", "LogSumExp", "Node", "Scaled", "ScaledComplement", "Sum", "compile_query"]
+
+_SMALL = 64
+"""Up to this many nodes the vocabulary's order is good enough, and no other order is tried."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Circuit:
+    """The nodes of a compiled query in evaluation order: children come before their parents, the root is last.
+
+    Two circuits are equal exactly if their queries are equivalent, however they are spelled; and equal circuits hash
+    equal. (Where the vocabulary's variable order is too large and another was used, equality is only sufficient.)
+
+    Args:
+        nodes: the nodes; the value of the last is the log-probability of the query, in nats. A query that is always
+            true is the single node `Sum(())`.
+        attributes: names of the attributes that the value depends on, in the vocabulary's order.
+        cells: for these attributes, the cells that the query can tell apart.
+        key: names the function that the circuit computes, as a hexadecimal digest.
+    """
+
+    nodes: tuple[Node, ...]
+    attributes: tuple[str, ...]
+    cells: Mapping[str, tuple[CellSet, ...]] = field(repr=False)
+    key: str
+
+    def __eq__(self, other: object) -> bool:
+        return self.key == other.key if isinstance(other, Circuit) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def explain(self) -> str:
+        """The circuit as an indented drawing: what is added, what is chosen between, and every attribute's cells."""
+        return explain(self.nodes, self.cells)
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The leaves in evaluation order."""
+        return tuple(node for node in self.nodes if isinstance(node, Leaf))
+
+
+def compile_query(
+    expr: Expr,
+    vocabulary: Mapping[str, AttributeSpec],
+    *,
+    query: str | None = None,
+    max_nodes: int = DEFAULT_MAX_NODES,
+) -> Circuit:
+    """Compile a bound query to a circuit whose value is its exact log-probability.
+
+    A weight other than 1 makes its operand one opaque predicate with `log p = factor * log P(operand)`, so weighted
+    conjuncts add up to `sum_i w_i E_i`.
+
+    Args:
+        expr: the query, as `bind` returned it.
+        vocabulary: the attributes it may use.
+        query: the text it came from, for drawing errors.
+        max_nodes: the largest decision diagram to build.
+
+    Raises:
+        Contradiction: nothing satisfies the query; the error says which parts clash.
+        LimitError: the diagram needs more than `max_nodes` nodes.
+
+    Warns:
+        TautologyWarning: everything satisfies the query.
+    """
+    diagram, root, key = _smallest(expr, vocabulary, max_nodes)
+    if root == FALSE:
+        raise contradiction(expr, diagram, query=query)
+    if root == TRUE:
+        warnings.warn(TautologyWarning(f"{_shown(expr)} is always true, so it asks for nothing"), stacklevel=2)
+    nodes = _to_nodes(diagram, root)
+    used = {node.attribute for node in nodes if isinstance(node, Leaf)}
+    cells = {name: diagram.cells[name] for name in vocabulary if name in used}
+    return Circuit(nodes, tuple(cells), cells, key)
+
+
+def _shown(expr: Expr, limit: int = 80) -> str:
+    text = str(expr)
+    return text if len(text) <= limit else "the query"
+
+
+def _smallest(expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int) -> tuple[Diagram, int, str]:
+    """The smaller diagram of two variable orders, its root, and a key from the vocabulary's order where that fits."""
+    try:
+        diagram = Diagram(expr, vocabulary, max_nodes=max_nodes)
+        root = diagram.build(expr)
+    except LimitError:
+        diagram = Diagram(expr, vocabulary, order="occurrence", max_nodes=max_nodes)
+        root = diagram.build(expr)
+        return diagram, root, f"occurrence {diagram.digest(root)}"
+    key = diagram.digest(root)
+    if root not in (FALSE, TRUE) and len(diagram.levels) > _SMALL:
+        size = _size(diagram, root)
+        try:
+            other = Diagram(expr, vocabulary, order="occurrence", max_nodes=len(diagram.levels))
+            other_root = other.build(expr)
+        except LimitError:
+            return diagram, root, key
+        if _size(other, other_root) < size:
+            return other, other_root, key
+    return diagram, root, key
+
+
+def _size(diagram: Diagram, root: int) -> int:
+    return sum(1 for _ in _reachable(diagram, root))
+
+
+def _reachable(diagram: Diagram, root: int) -> Iterator[int]:
+    seen, stack = {root}, [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        needed = [child for child in diagram.children[node] if child not in seen]
+        variable = diagram.variables.get(diagram.levels[node])
+        if isinstance(variable, WeightVariable) and variable.inner not in seen:
+            needed.append(variable.inner)
+        for child in needed:
+            if child not in seen:
+                seen.add(child)
+                stack.append(child)
+
+
+def _to_nodes(diagram: Diagram, root: int) -> tuple[Node, ...]:
+    """Turn a diagram into circuit nodes: each branch is a sum, each choice between branches a log-sum-exp."""
+    builder = Builder()
+    done: dict[int, Folded] = {FALSE: False, TRUE: True}
+    uses: dict[int, int] = {}
+    for node in [*_reachable(diagram, root)]:
+        for child in set(diagram.children[node]):
+            uses[child] = uses.get(child, 0) + 1
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        if node in done:
+            stack.pop()
+            continue
+        variable = diagram.variables[diagram.levels[node]]
+        needed = list(diagram.children[node])
+        if isinstance(variable, WeightVariable):
+            needed.append(variable.inner)
+            if diagram.children[node][0] != FALSE:
+                needed.append(diagram.negate(variable.inner))
+        missing = [child for child in needed if child not in done]
+        if missing:
+            stack.extend(missing)
+            continue
+        if isinstance(variable, WeightVariable):
+            no, yes = diagram.children[node]
+            inner = done[variable.inner]
+            choices = [(builder.scaled(variable.factor, inner), yes)]
+            if no != FALSE:
+                complement = done[diagram.negate(variable.inner)]
+                choices.append((builder.scaled_complement(variable.factor, inner, complement), no))
+        else:
+            branches = diagram.branches(node)
+            choices = [(builder.leaf(variable.name, cells), child) for cells, child in branches if child != FALSE]
+        # Sums that only this branch uses are flattened into it; shared ones stay shared.
+        terms = [
+            builder.sum([here, *(builder.terms(done[child]) if uses.get(child) == 1 else [done[child]])])
+            for here, child in choices
+            if child != FALSE
+        ]
+        done[node] = builder.log_sum_exp(terms)
+        stack.pop()
+    return builder.finish(done[root])

@@ -1,0 +1,279 @@
+"""Ordered decision diagrams with many-valued variables: reduced, shared, and bounded in size.
+
+A node asks which cell one attribute falls in and has one child for each cell; `FALSE` and `TRUE` are the ends. Equal
+nodes are one node and a node whose children are all equal is dropped, so under one variable order two formulas are
+equivalent exactly if they have the same node (Bryant 1986; for weighted model counting, Darwiche 2002).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from energyql.errors import LimitError
+from energyql.language.ast import And, Cardinality, Constant, Expr, Iff, Implies, Not, Or, Weight, Xor
+from energyql.logic.cells import Cell, CellSet, holds, partition, predicate_cells, union
+from energyql.logic.tree import Predicate, allowed_counts, balanced, fold
+from energyql.vocabulary import AttributeSpec
+
+FALSE, TRUE = 0, 1
+DEFAULT_MAX_NODES = 100_000
+STEPS_PER_NODE = 4
+"""Bounds the work as well as the size: a diagram may take this many times `max_nodes` steps to build."""
+
+Order = Literal["vocabulary", "occurrence"]
+_BELOW_ALL = 1 << 80
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeVariable:
+    """Which of the disjoint `atoms` the attribute falls in."""
+
+    name: str
+    atoms: tuple[CellSet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightVariable:
+    """Whether the opaque predicate `factor * inner` is true; `inner` is a node. Its cells are false and true."""
+
+    factor: float
+    inner: int
+
+
+class Diagram:
+    """All diagrams of one query, sharing nodes.
+
+    Args:
+        expr: the query whose attributes and thresholds make the variables.
+        vocabulary: kinds, classes and ranges of the attributes.
+        order: "vocabulary" asks about attributes in the vocabulary's order and then about weighted parts; it is the
+            same for every query, which makes diagrams comparable. "occurrence" follows the text, which keeps things
+            small when related attributes are written side by side.
+        max_nodes: raise `LimitError` beyond this many nodes.
+    """
+
+    def __init__(
+        self,
+        expr: Expr,
+        vocabulary: Mapping[str, AttributeSpec],
+        *,
+        order: Order = "vocabulary",
+        max_nodes: int = DEFAULT_MAX_NODES,
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.cells = partition(expr, vocabulary)
+        self.order = order
+        self.max_nodes = max_nodes
+        self.variables: dict[int, AttributeVariable | WeightVariable] = {}
+        self.levels: list[int] = [_BELOW_ALL, _BELOW_ALL]  # of node i: the key of its variable, smaller is asked first
+        self.children: list[tuple[int, ...]] = [(), ()]
+        self._unique: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._memo: dict[tuple[int, int, int], int] = {}
+        self._attribute_levels: dict[str, int] = {}
+        self._weight_levels: dict[tuple[float, int], int] = {}
+        self._digests: dict[int, str] = {FALSE: "false", TRUE: "true"}
+        if order == "vocabulary":
+            for name in self.cells:
+                self._attribute_level(name)
+
+    def build(self, expr: Expr) -> int:
+        """The node of `expr`, whose attributes and thresholds all occur in the query given at the start."""
+        return fold(expr, self._combine)
+
+    def conjunction(self, nodes: list[int]) -> int:
+        """The node of the AND of some nodes."""
+        return balanced([TRUE, *nodes], lambda a, b: self.ite(a, b, FALSE))
+
+    def negate(self, node: int) -> int:
+        """The node of NOT."""
+        return self.ite(node, FALSE, TRUE)
+
+    def ite(self, test: int, then: int, otherwise: int) -> int:
+        """The node of "if test then `then` else `otherwise`", which every other operator reduces to."""
+        root = _normal(test, then, otherwise)
+        stack = [root]
+        while stack:
+            key = stack[-1]
+            if self._known(key) is not None:
+                stack.pop()
+                continue
+            level = min(self.levels[key[0]], self.levels[key[1]], self.levels[key[2]])
+            sides = [self._cofactors(node, level) for node in key]
+            parts = [_normal(*triple) for triple in zip(*sides, strict=True)]
+            results = [self._known(part) for part in parts]
+            if None in results:
+                stack.extend(part for part, result in zip(parts, results, strict=True) if result is None)
+                continue
+            if len(self._memo) >= STEPS_PER_NODE * self.max_nodes:
+                raise self._too_large()
+            self._memo[key] = self._node(level, tuple(result for result in results if result is not None))
+            stack.pop()
+        result = self._known(root)
+        assert result is not None
+        return result
+
+    def branches(self, node: int) -> list[tuple[CellSet, int]]:
+        """The children of an attribute's node that differ, each with all the cells that lead to it."""
+        variable = self.variables[self.levels[node]]
+        assert isinstance(variable, AttributeVariable)
+        atoms: dict[int, list[CellSet]] = {}
+        for atom, child in zip(variable.atoms, self.children[node], strict=True):
+            atoms.setdefault(child, []).append(atom)
+        spec = self.vocabulary[variable.name]
+        merged = [(union(group, spec), child) for child, group in atoms.items()]
+        places: list[Cell] = [True, False, *spec.values]  # in the drawing, yes comes before no
+        return sorted(merged, key=lambda branch: _place(branch[0][0], places))
+
+    def digest(self, node: int) -> str:
+        """A name for the function a node stands for: equal for equivalent functions, in whatever query they occur.
+
+        It is comparable between diagrams of the same order; only the vocabulary's order is the same for every query.
+        """
+        stack = [node]
+        while stack:
+            top = stack[-1]
+            if top in self._digests:
+                stack.pop()
+                continue
+            variable = self.variables[self.levels[top]]
+            if isinstance(variable, WeightVariable):
+                needed = [*self.children[top], variable.inner]
+            else:
+                needed = list(self.children[top])
+            missing = [child for child in needed if child not in self._digests]
+            if missing:
+                stack.extend(missing)
+                continue
+            if isinstance(variable, WeightVariable):
+                text = (
+                    f"weight {self._weight_digest(variable)}: {[self._digests[child] for child in self.children[top]]}"
+                )
+            else:
+                text = f"{variable.name!r}: {[(cells, self._digests[child]) for cells, child in self.branches(top)]}"
+            self._digests[top] = hashlib.sha256(text.encode()).hexdigest()
+            stack.pop()
+        return self._digests[node]
+
+    def _combine(self, expr: Expr, operands: list[int]) -> int:
+        match expr:
+            case Constant(value=value):
+                return TRUE if value else FALSE
+            case Not():
+                return self.negate(operands[0])
+            case Weight(factor=factor):
+                return self._weighted(factor, operands[0])
+            case And():
+                return self.conjunction(operands)
+            case Or():
+                return balanced([FALSE, *operands], lambda a, b: self.ite(a, TRUE, b))
+            case Xor():
+                return balanced(operands, lambda a, b: self.ite(a, self.negate(b), b))
+            case Iff():  # associative, so a balanced tree means the same as the left fold
+                return balanced(operands, lambda a, b: self.ite(a, b, self.negate(b)))
+            case Implies():
+                return self.ite(operands[0], operands[1], TRUE)
+            case Cardinality():
+                return self._count(expr, operands)
+        assert isinstance(expr, Predicate)
+        level = self._attribute_level(expr.name)
+        cells = predicate_cells(expr, self.vocabulary[expr.name])
+        return self._node(level, tuple(TRUE if holds(cells, atom) else FALSE for atom in self.cells[expr.name]))
+
+    def _count(self, expr: Cardinality, operands: list[int]) -> int:
+        """Counts true operands by dynamic programming; `ends[j]` is the node of "j so far, and the rest fits"."""
+        allowed = allowed_counts(expr)
+        ends = [TRUE if count in allowed else FALSE for count in range(len(operands) + 1)]
+        # Operands asked about last come first, so that each `ite` adds nodes on top of finished ones.
+        for operand in sorted(operands, key=lambda node: self.levels[node], reverse=True):
+            ends = [self.ite(operand, ends[count + 1], ends[count]) for count in range(len(ends) - 1)]
+        return ends[0]
+
+    def _weighted(self, factor: float, inner: int) -> int:
+        if inner not in (FALSE, TRUE):
+            variable = self.variables[self.levels[inner]]
+            if isinstance(variable, WeightVariable) and self.children[inner] == (FALSE, TRUE):
+                product = factor * variable.factor  # 2 * (3 * smile) is 6 * smile
+                if 0 < product < math.inf:
+                    factor, inner = product, variable.inner
+        factor = float(f"{factor:.12g}")  # as thresholds: 0.1 * (3 * a) and 0.3 * a are one predicate
+        if factor == 1 or inner in (FALSE, TRUE):
+            return inner
+        return self._node(self._weight_level(factor, inner), (FALSE, TRUE))
+
+    def _attribute_level(self, name: str) -> int:
+        level = self._attribute_levels.get(name)
+        if level is None:
+            level = self._attribute_levels[name] = len(self.variables)
+            self.variables[level] = AttributeVariable(name, self.cells[name])
+        return level
+
+    def _weight_level(self, factor: float, inner: int) -> int:
+        level = self._weight_levels.get((factor, inner))
+        if level is None:
+            variable = WeightVariable(factor, inner)
+            level = len(self.variables)
+            if self.order == "vocabulary":
+                # Ordered by what it says, not by when it was met: below all attributes, where its digest puts it.
+                level = len(self.cells) + int(self._weight_digest(variable)[:16], 16)
+            self._weight_levels[factor, inner] = level
+            self.variables[level] = variable
+        return level
+
+    def _weight_digest(self, variable: WeightVariable) -> str:
+        return hashlib.sha256(f"{variable.factor!r} * {self.digest(variable.inner)}".encode()).hexdigest()
+
+    def _known(self, key: tuple[int, int, int]) -> int | None:
+        test, then, otherwise = key
+        if test == TRUE or then == otherwise:
+            return then
+        if test == FALSE:
+            return otherwise
+        if then == TRUE and otherwise == FALSE:
+            return test
+        return self._memo.get(key)
+
+    def _cofactors(self, node: int, level: int) -> tuple[int, ...]:
+        if self.levels[node] == level:
+            return self.children[node]
+        variable = self.variables[level]
+        return (node,) * (len(variable.atoms) if isinstance(variable, AttributeVariable) else 2)
+
+    def _node(self, level: int, children: tuple[int, ...]) -> int:
+        if all(child == children[0] for child in children):
+            return children[0]
+        node = self._unique.get((level, children))
+        if node is None:
+            node = len(self.levels)
+            if node >= self.max_nodes + 2:
+                raise self._too_large()
+            self.levels.append(level)
+            self.children.append(children)
+            self._unique[level, children] = node
+        return node
+
+    def _too_large(self) -> LimitError:
+        return LimitError(
+            f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; "
+            'use semantics="product", which needs no diagram, or write the query in smaller parts'
+        )
+
+
+def _place(cell: Cell, places: list[Cell]) -> float:
+    return cell[0] if isinstance(cell, tuple) else places.index(cell)
+
+
+def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
+    """Spellings of one if-then-else brought to one, so that the memo finds it."""
+    if then == test:
+        then = TRUE
+    if otherwise == test:
+        otherwise = FALSE
+    if otherwise == FALSE and then < test:  # AND commutes
+        test, then = then, test
+    elif then == TRUE and otherwise < test:  # OR commutes
+        test, otherwise = otherwise, test
+    return test, then, otherwise

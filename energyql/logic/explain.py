@@ -1,0 +1,122 @@
+"""A circuit as text to read: an indented drawing, its size, and the cells of every attribute."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from energyql.language.printer import quote
+from energyql.logic.cells import CellSet
+from energyql.logic.nodes import Leaf, LogSumExp, Node, Scaled, Sum, operands
+
+MAX_LINES = 200
+"""Most lines of a drawing; what a larger circuit has below is counted, not drawn."""
+
+
+def explain(nodes: Sequence[Node], cells: Mapping[str, tuple[CellSet, ...]]) -> str:
+    """Draw a circuit.
+
+        log P(query) = sum
+        ├─ log P(smile)
+        ├─ log P(NOT glasses)
+        └─ log P(NOT beard)
+
+    A node with several parents is drawn once and called by its label `[1]` after that.
+
+    Args:
+        nodes: in evaluation order, the root last.
+        cells: for each attribute, the cells that the query can tell apart.
+    """
+    lines = _draw(nodes, cells)
+    if len(lines) > MAX_LINES:
+        lines = [*lines[:MAX_LINES], f"... and {len(lines) - MAX_LINES:,} lines more"]
+    lines += ["", _sizes(nodes), "energy = -log P(query), in nats: lower is better"]
+    if cells:
+        lines += ["", "cells that the query tells apart"]
+        width = max(len(name) for name in cells)
+        lines += [f"  {name:{width}}  {_cells_of(name, atoms)}" for name, atoms in cells.items()]
+    return "\n".join(lines)
+
+
+def describe(name: str, cells: CellSet, atoms: tuple[CellSet, ...]) -> str:
+    """A cell set in the words of the query language: `NOT smile`, `hair IN {black, gray}`, `age > 0.6`.
+
+    Args:
+        atoms: all cells of the attribute; where the missing classes are fewer they are named instead.
+    """
+    name, first = quote(name), cells[0]
+    if isinstance(first, bool):
+        return name if first else f"NOT {name}"
+    if isinstance(first, tuple):
+        return " OR ".join(_bounds(name, *cell) for cell in cells if isinstance(cell, tuple))
+    missing = [cell for atom in atoms for cell in atom if cell not in cells]
+    named, negated = (missing, True) if 0 < len(missing) < len(cells) else (list(cells), False)
+    if len(named) == 1:
+        return f"{name} {'!=' if negated else '='} {quote(str(named[0]))}"
+    return f"{name} {'NOT IN' if negated else 'IN'} {{{', '.join(quote(str(value)) for value in named)}}}"
+
+
+def _bounds(name: str, low: float, high: float) -> str:
+    if low == -math.inf:
+        return f"{name} < {high:.12g}"
+    return f"{name} > {low:.12g}" if high == math.inf else f"{low:.12g} < {name} < {high:.12g}"
+
+
+def _draw(nodes: Sequence[Node], cells: Mapping[str, tuple[CellSet, ...]]) -> list[str]:
+    uses = Counter(child for node in nodes for child in set(operands(node)))
+    shared = [i for i, node in enumerate(nodes) if uses[i] > 1 and not isinstance(node, Leaf)]
+    labels = {index: f"[{number}] " for number, index in enumerate(reversed(shared), start=1)}
+    lines: list[str] = []
+    drawn: set[int] = set()
+    stack = [(len(nodes) - 1, "log P(query) = ", "")]
+    while stack:
+        index, head, indent = stack.pop()
+        node = nodes[index]
+        if index in drawn and index in labels:
+            lines.append(f"{head}{labels[index]}as above")
+            continue
+        drawn.add(index)
+        lines.append(f"{head}{labels.get(index, '')}{_title(node, cells)}")
+        below = operands(node)
+        for position in reversed(range(len(below))):
+            last = position == len(below) - 1
+            stack.append((below[position], indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  ")))
+    return lines
+
+
+def _title(node: Node, cells: Mapping[str, tuple[CellSet, ...]]) -> str:
+    if isinstance(node, Leaf):
+        return f"log P({describe(node.attribute, node.cells, cells[node.attribute])})"
+    if isinstance(node, Sum):
+        return "sum" if node.children else "0, the query is always true"
+    if isinstance(node, LogSumExp):
+        return "log-sum-exp"
+    if isinstance(node, Scaled):
+        return f"{node.factor:.12g} times"
+    return f"log(1 - exp({node.factor:.12g} times the first)), given the second, its complement"
+
+
+def _sizes(nodes: Sequence[Node]) -> str:
+    counts = Counter(type(node) for node in nodes)
+    parts = [
+        f"{counts[kind]:,} {word}{'s' if counts[kind] > 1 and plural else ''}"
+        for kind, word, plural in [(Leaf, "leaf", False), (Sum, "sum", True), (LogSumExp, "log-sum-exp", False)]
+        if counts[kind]
+    ]
+    weighted = sum(counts[kind] for kind in counts if kind not in (Leaf, Sum, LogSumExp))
+    if weighted:
+        parts.append(f"{weighted:,} weighted")
+    return ", ".join(parts).replace(" leaf", " leaves" if counts[Leaf] > 1 else " leaf")
+
+
+def _cells_of(name: str, atoms: tuple[CellSet, ...]) -> str:
+    if atoms == ((False,), (True,)):
+        return "no | yes"
+    texts = []
+    for atom in atoms:
+        if isinstance(atom[0], tuple):
+            texts.append(_bounds(quote(name), *atom[0]))
+        else:
+            texts.append(", ".join(quote(str(value)) for value in atom))
+    return " | ".join(texts)

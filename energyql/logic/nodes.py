@@ -1,0 +1,151 @@
+"""The nodes of a circuit, and a builder that shares equal nodes and folds constants away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from energyql.errors import LimitError
+from energyql.logic.cells import CellSet
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """`log P(attribute falls in cells | z)`."""
+
+    attribute: str
+    cells: CellSet
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """The sum of the children, which are indices of earlier nodes; 0 without any."""
+
+    children: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogSumExp:
+    """`log(sum_i exp(child_i))`."""
+
+    children: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """`factor * child`: the log-probability of a weighted part."""
+
+    factor: float
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledComplement:
+    """`log(1 - exp(factor * child))`: that a weighted part is false.
+
+    `complement` is the node of `log(1 - exp(child))`: it keeps the digits that `child` loses near probability 1.
+    """
+
+    factor: float
+    child: int
+    complement: int
+
+
+Node = Leaf | Sum | LogSumExp | Scaled | ScaledComplement
+Folded = int | bool
+"""What a builder hands out: the index of a node, or a truth value that needs none."""
+
+
+def operands(node: Node) -> tuple[int, ...]:
+    """The indices of the nodes that a node is computed from."""
+    if isinstance(node, (Sum, LogSumExp)):
+        return node.children
+    if isinstance(node, Scaled):
+        return (node.child,)
+    return (node.child, node.complement) if isinstance(node, ScaledComplement) else ()
+
+
+class Builder:
+    """Collects nodes; equal nodes get one index. `True` and `False` stand for log-probabilities 0 and -infinity.
+
+    Args:
+        max_nodes: raise `LimitError` beyond this many.
+    """
+
+    def __init__(self, max_nodes: int | None = None) -> None:
+        self._nodes: list[Node] = []
+        self._indices: dict[Node, int] = {}
+        self._max_nodes = max_nodes
+
+    def leaf(self, attribute: str, cells: CellSet) -> Folded:
+        """A leaf; without cells it is false."""
+        return self._add(Leaf(attribute, cells)) if cells else False
+
+    def sum(self, terms: Sequence[Folded]) -> Folded:
+        """The sum of some values."""
+        if any(term is False for term in terms):
+            return False
+        kept = tuple(term for term in terms if term is not True)
+        if len(kept) < 2:
+            return kept[0] if kept else True
+        return self._add(Sum(kept))
+
+    def log_sum_exp(self, terms: Sequence[Folded]) -> Folded:
+        """The log-sum-exp of some values; true as soon as one of them is."""
+        if any(term is True for term in terms):
+            return True
+        kept = tuple(term for term in terms if term is not False)
+        if len(kept) < 2:
+            return kept[0] if kept else False
+        return self._add(LogSumExp(kept))
+
+    def scaled(self, factor: float, child: Folded) -> Folded:
+        """A value times a factor."""
+        return child if isinstance(child, bool) or factor == 1 else self._add(Scaled(factor, child))
+
+    def scaled_complement(self, factor: float, child: Folded, complement: Folded) -> Folded:
+        """The complement of a scaled value."""
+        if isinstance(child, bool) or isinstance(complement, bool):
+            return not child
+        return self._add(ScaledComplement(factor, child, complement))
+
+    def terms(self, value: Folded) -> list[Folded]:
+        """The terms of a sum; of anything else, itself."""
+        node = None if isinstance(value, bool) else self._nodes[value]
+        return list(node.children) if isinstance(node, Sum) else [value]
+
+    def finish(self, root: Folded) -> tuple[Node, ...]:
+        """The nodes that `root` needs, renumbered, `root` last. True becomes the empty sum."""
+        if isinstance(root, bool):
+            assert root, "a circuit cannot stand for FALSE"
+            return (Sum(()),)
+        new: dict[int, int] = {}
+        stack = [root]
+        while stack:  # depth first, so that the order follows the drawing
+            index = stack[-1]
+            missing = [child for child in operands(self._nodes[index]) if child not in new]
+            if index not in new and not missing:
+                new[index] = len(new)
+            stack.extend(reversed(missing))
+            if index in new:
+                stack.pop()
+        return tuple(_renumbered(self._nodes[index], new) for index in new)
+
+    def _add(self, node: Node) -> int:
+        index = self._indices.get(node)
+        if index is None:
+            index = self._indices[node] = len(self._nodes)
+            self._nodes.append(node)
+            if self._max_nodes is not None and index >= self._max_nodes:
+                raise LimitError(f"the circuit of this query needs more than {self._max_nodes:,} nodes")
+        return index
+
+
+def _renumbered(node: Node, new: dict[int, int]) -> Node:
+    if isinstance(node, (Sum, LogSumExp)):
+        return replace(node, children=tuple(new[child] for child in node.children))
+    if isinstance(node, Scaled):
+        return replace(node, child=new[node.child])
+    if isinstance(node, ScaledComplement):
+        return replace(node, child=new[node.child], complement=new[node.complement])
+    return node

@@ -1,0 +1,91 @@
+import math
+
+import pytest
+import torch
+
+from energyql.energy.fold import CircuitFold, log_scaled_complement
+from energyql.logic.circuit import Circuit, Leaf, LogSumExp, Scaled, ScaledComplement, Sum
+
+
+def leaf(name):
+    return Leaf(name, (True,))
+
+
+def circuit(*nodes):
+    return Circuit(nodes, (), {}, "")
+
+
+def one_by_one(nodes, leaves):
+    values, rows = [], iter(leaves)
+    for node in nodes:
+        if isinstance(node, Leaf):
+            values.append(next(rows))
+        elif isinstance(node, Scaled):
+            values.append(node.factor * values[node.child])
+        elif isinstance(node, ScaledComplement):
+            values.append(torch.log(1 - torch.exp(node.factor * values[node.child])))
+        else:
+            below = torch.stack([values[child] for child in node.children])
+            values.append(below.sum(0) if isinstance(node, Sum) else below.logsumexp(0))
+    return values[-1]
+
+
+NESTED = (
+    leaf("a"),
+    leaf("b"),
+    Sum((0, 1)),
+    leaf("c"),
+    LogSumExp((2, 3)),
+    Scaled(0.5, 4),
+    leaf("d"),
+    Sum((5, 6, 0)),
+    LogSumExp((0, 6)),
+    Scaled(3.0, 8),
+    LogSumExp((7, 9, 3)),
+)
+
+
+@pytest.mark.parametrize(
+    "nodes", [(leaf("a"),), (leaf("a"), leaf("b"), Sum((0, 1))), (leaf("a"), leaf("b"), Sum((1, 0))), NESTED]
+)
+def test_a_fold_is_the_circuit_node_by_node(nodes):
+    count = sum(isinstance(node, Leaf) for node in nodes)
+    leaves = -torch.rand(count, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.1
+    leaves.requires_grad_()
+    fold = CircuitFold(circuit(*nodes))
+    torch.testing.assert_close(fold(leaves), one_by_one(nodes, leaves))
+    assert torch.autograd.gradcheck(fold, (leaves,))
+
+
+def test_one_fold_serves_every_type():
+    fold = CircuitFold(circuit(*NESTED))
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        assert fold(-torch.ones(4, 3, dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.5, 2.0, 1000.0])
+def test_the_complement_of_a_scaled_value(factor):
+    p = torch.tensor([1e-6, 0.1, 0.49, 0.51, 0.9, 1 - 1e-6], dtype=torch.float64)
+    value = log_scaled_complement(p.log(), torch.log1p(-p), torch.tensor(factor, dtype=torch.float64))
+    torch.testing.assert_close(value.exp(), -torch.expm1(factor * p.log()), rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("factor", [0.01, 2.0, 1000.0])
+@pytest.mark.parametrize("logit", [-200.0, -20.0, 0.0, 20.0, 200.0])
+def test_the_complement_and_its_gradient_survive_saturation(factor, logit):
+    x = torch.tensor([logit], requires_grad=True)
+    value = log_scaled_complement(
+        torch.nn.functional.logsigmoid(x), torch.nn.functional.logsigmoid(-x), torch.tensor(factor)
+    )
+    value.backward()
+    assert value.isfinite().all()
+    assert x.grad.isfinite().all()
+    if logit == 200.0:  # 1 - (1 - u)^f is f u, u = exp(-logit), though exp(-200) is 0 in float32
+        assert value.item() == pytest.approx(math.log(factor) - 200, rel=1e-5)
+        assert x.grad.item() == pytest.approx(-1)
+
+
+def test_certain_values():
+    value = torch.tensor([0.0, -math.inf])
+    result = log_scaled_complement(value, value.flip(0), torch.tensor(2.0))
+    assert result.tolist() == [-math.inf, 0.0]

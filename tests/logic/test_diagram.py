@@ -1,0 +1,93 @@
+import random
+import time
+
+import pytest
+
+from energyql.errors import LimitError
+from energyql.language.ast import And, Attribute, Cardinality, Iff, Not, Or, Weight, Xor
+from energyql.logic.diagram import FALSE, TRUE, Diagram
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+VOCABULARY = Vocabulary([AttributeSpec(f"a{i}", "yes/no") for i in range(600)])
+A = [Attribute(f"a{i}") for i in range(600)]
+
+
+def root(expr, **settings):
+    diagram = Diagram(expr, VOCABULARY, **settings)
+    return diagram, diagram.build(expr)
+
+
+def test_a_literal_has_one_node():
+    diagram, node = root(A[0])
+    assert diagram.children[node] == (FALSE, TRUE)
+    assert diagram.negate(node) == diagram.build(Not(A[0]))
+
+
+def test_equal_functions_share_a_node():
+    query = Or((And((A[0], A[1])), And((A[1], A[0]))))
+    diagram, node = root(query)
+    assert node == diagram.build(And((A[1], A[0])))
+
+
+def test_a_redundant_question_is_dropped():
+    diagram, node = root(Or((And((A[0], A[1])), And((Not(A[0]), A[1])))))
+    assert node == diagram.build(A[1])
+
+
+@pytest.mark.parametrize("order", ["vocabulary", "occurrence"])
+def test_both_orders_find_constants(order):
+    assert root(And((A[0], Not(A[0]))), order=order)[1] == FALSE
+    assert root(Or((A[0], Not(A[0]))), order=order)[1] == TRUE
+
+
+def test_the_occurrence_order_keeps_pairs_together():
+    query = Or(tuple(And((A[i], A[i + 100])) for i in range(30)))
+    with pytest.raises(LimitError):
+        root(query, max_nodes=20_000)
+    diagram, _ = root(query, order="occurrence")
+    assert len(diagram.levels) < 2_000
+
+
+def test_digests_name_functions_across_queries():
+    first, one = root(And((A[0], Not(Or((A[1], A[2]))))))
+    second, two = root(And((Not(A[2]), A[0], Not(A[1]), Or((A[5], Not(A[5]))))))
+    assert first.digest(one) == second.digest(two)
+    assert first.digest(one) != first.digest(first.negate(one))
+
+
+def test_weighted_parts_are_ordered_by_content():
+    first, one = root(Or((Weight(2.0, A[3]), Weight(3.0, A[1]))))
+    second, two = root(Or((Weight(3.0, A[1]), Weight(2.0, A[3]))))
+    assert first.digest(one) == second.digest(two)
+
+
+@pytest.mark.parametrize("count", [1, 10, 19])
+def test_counting_twenty_is_small_and_fast(count):
+    start = time.perf_counter()
+    diagram, _ = root(Cardinality("AT LEAST", count, tuple(A[:20])))
+    assert time.perf_counter() - start < 2
+    assert len(diagram.levels) < 500
+
+
+def test_six_hundred_attributes_need_no_deep_stack():
+    for query in [And(tuple(A)), Or(tuple(reversed(A))), Xor(tuple(A)), Cardinality("EXACTLY", 2, tuple(A))]:
+        diagram, node = root(query)
+        assert node not in (FALSE, TRUE)
+        diagram.digest(node)
+
+
+def test_deep_trees_need_no_deep_stack():
+    query = A[0]
+    for i in range(1, 60):
+        query = Not(Or((A[i % 7], Iff((query, A[i % 5])))))
+    root(query)
+
+
+def test_the_size_is_bounded_in_bytes_and_in_time():
+    chance = random.Random(0)
+    clauses = (Or(tuple(chance.choice((a, Not(a))) for a in chance.sample(A[:80], 3))) for _ in range(200))
+    query = And(tuple(clauses))
+    start = time.perf_counter()
+    with pytest.raises(LimitError, match='more than 5,000 nodes; use semantics="product"'):
+        root(query, max_nodes=5_000)
+    assert time.perf_counter() - start < 5

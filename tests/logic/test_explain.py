@@ -1,0 +1,88 @@
+import pytest
+
+from energyql.errors import TautologyWarning
+from energyql.language.ast import And, Attribute, Cardinality, Constant, Interval, Near, Not, OneOf, Or, Weight
+from energyql.logic.circuit import compile_query
+from energyql.logic.explain import MAX_LINES, describe
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+VOCABULARY = Vocabulary(
+    [
+        *(AttributeSpec(name, "yes/no") for name in ["smile", "glasses", "beard", "hat", "5 o'clock shadow"]),
+        AttributeSpec("hair", "categorical", values=("black", "dark brown", "red", "gray")),
+        AttributeSpec("age", "continuous"),
+        *(AttributeSpec(f"a{i}", "yes/no") for i in range(40)),
+    ]
+)
+SMILE, GLASSES, BEARD, HAT = map(Attribute, ["smile", "glasses", "beard", "hat"])
+
+
+def explained(query):
+    return compile_query(query, VOCABULARY).explain()
+
+
+def test_the_headline_query():
+    assert explained(And((SMILE, Not(Or((GLASSES, BEARD)))))) == (
+        "log P(query) = sum\n"
+        "├─ log P(smile)\n"
+        "├─ log P(NOT glasses)\n"
+        "└─ log P(NOT beard)\n"
+        "\n"
+        "3 leaves, 1 sum\n"
+        "energy = -log P(query), in nats: lower is better\n"
+        "\n"
+        "cells that the query tells apart\n"
+        "  smile    no | yes\n"
+        "  glasses  no | yes\n"
+        "  beard    no | yes"
+    )
+
+
+def test_branches_weights_and_cells():
+    old = And((OneOf("hair", ("gray", "dark brown")), Interval("age", 0.6, None)))
+    assert explained(And((Weight(2.0, Or((old, Near("age", 0.2, 0.1)))), HAT))) == (
+        "log P(query) = sum\n"
+        "├─ log P(hat)\n"
+        "└─ 2 times\n"
+        "   └─ log-sum-exp\n"
+        "      ├─ sum\n"
+        "      │  ├─ log P(hair IN {black, red})\n"
+        "      │  └─ log P(0.1 < age < 0.3)\n"
+        "      └─ sum\n"
+        '         ├─ log P(hair IN {"dark brown", gray})\n'
+        "         └─ log P(0.1 < age < 0.3 OR age > 0.6)\n"
+        "\n"
+        "5 leaves, 3 sums, 1 log-sum-exp, 1 weighted\n"
+        "energy = -log P(query), in nats: lower is better\n"
+        "\n"
+        "cells that the query tells apart\n"
+        "  hat   no | yes\n"
+        '  hair  black, red | "dark brown", gray\n'
+        "  age   age < 0.1 | 0.1 < age < 0.3 | 0.3 < age < 0.6 | age > 0.6"
+    )
+
+
+def test_shared_parts_are_drawn_once():
+    lines = explained(Cardinality("EXACTLY", 2, (SMILE, GLASSES, BEARD, HAT))).splitlines()
+    assert sum("[1] log-sum-exp" in line for line in lines) == 1
+    assert sum("[1] as above" in line for line in lines) == 1
+
+
+def test_one_leaf_and_no_leaf():
+    assert explained(SMILE).splitlines()[:3] == ["log P(query) = log P(smile)", "", "1 leaf"]
+    with pytest.warns(TautologyWarning):
+        assert explained(Constant(True)).startswith("log P(query) = 0, the query is always true")
+
+
+def test_a_large_circuit_is_cut():
+    lines = explained(Cardinality("AT LEAST", 20, tuple(Attribute(f"a{i}") for i in range(40)))).splitlines()
+    assert len(lines) < MAX_LINES + 60
+    assert "lines more" in lines[MAX_LINES]
+
+
+def test_descriptions_use_the_query_language():
+    atoms = (("black", "dark brown"), ("red",), ("gray",))
+    assert describe("hair", ("red",), atoms) == "hair = red"
+    assert describe("hair", ("black", "dark brown", "gray"), atoms) == "hair != red"
+    assert describe("hair", ("red", "gray"), atoms) == "hair IN {red, gray}"
+    assert describe("5 o'clock shadow", (False,), ((False,), (True,))) == 'NOT "5 o\'clock shadow"'
