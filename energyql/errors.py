@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
@@ -188,19 +189,21 @@ def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
     starts = [0, *(line_break.end() for line_break in _LINE_BREAK.finditer(query))]
     ends = [*(line_break.start() for line_break in _LINE_BREAK.finditer(query)), len(query)]
     by_line: dict[int, list[tuple[int, int]]] = {}
-    for number, (first, last) in enumerate(zip(starts, ends, strict=True), start=1):
-        text = query[first:last]
-        for start, end in marks:
-            if start > last or end < first or (end == first and start < first) or (start == last and end > last):
-                continue
-            low, high = max(start, first) - first, min(end, last) - first
-            if start < first:  # the indentation of a continued line is not at fault
-                low += len(text[low:high]) - len(text[low:high].lstrip())
-            by_line.setdefault(number, []).append((low, high))
-    width = len(str(max(by_line, default=1)))
+    for start, end in marks:
+        first = bisect_right(starts, start) - 1
+        for index in range(first, min(len(starts), first + _MAX_LINES + 1)):
+            if index > first and starts[index] >= end:
+                break
+            low, high = max(start, starts[index]), min(end, ends[index])
+            if index > first:  # the indentation of a continued line is not at fault
+                low += len(query[low:high]) - len(query[low:high].lstrip())
+            if low < high or start == end:
+                by_line.setdefault(index + 1, []).append((low - starts[index], high - starts[index]))
+    shown = sorted(by_line.items())[:_MAX_LINES]
+    width = len(str(shown[-1][0])) if shown else 1
     lines: list[str] = []
     previous = 0
-    for number, pieces in sorted(by_line.items())[:_MAX_LINES]:
+    for number, pieces in shown:
         text, carets = _draw_line(query[starts[number - 1] : ends[number - 1]], pieces)
         if len(starts) == 1:
             lines += [f"  {text}", f"  {carets}"]
