@@ -74,10 +74,10 @@ def allowed_counts(node: Cardinality) -> range:
     count = node.count if node.count is not None else 0
     bounds = {
         "AT LEAST": range(max(count, 0), size + 1),
-        "AT MOST": range(0, min(count, size) + 1),
+        "AT MOST": range(min(count, size) + 1),
         "EXACTLY": range(count, count + 1) if 0 <= count <= size else range(0),
         "ALL": range(size, size + 1),
         "ANY": range(1, size + 1),
-        "NONE": range(0, 1),
+        "NONE": range(1),
     }
     return bounds[node.quantifier]

@@ -7,7 +7,7 @@ from math import isclose
 from typing import Any
 
 import torch
-import torchdiffeq  # type: ignore[import-untyped]
+import torchdiffeq
 from torch import Tensor
 
 from energyql.errors import ArgumentError, EnergyQLError
@@ -19,7 +19,7 @@ from energyql.sampling.schedule import VPSchedule
 
 try:
     # torchdiffeq has no public name for its methods; `read_tableau` looks at what it finds here with suspicion.
-    from torchdiffeq._impl.odeint import SOLVERS  # type: ignore[import-untyped]
+    from torchdiffeq._impl.odeint import SOLVERS
 except ImportError:
     SOLVERS = {}
 

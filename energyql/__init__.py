@@ -1,0 +1,69 @@
+"""energyql: logical queries over the attributes of a pretrained generator, sampled as one latent energy.
+
+>>> import energyql
+>>> result = energyql.generate("smile AND NOT (glasses OR beard)", n=16)  # doctest: +SKIP
+
+Importing this package does not import torch: names are looked up when they are first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from energyql.errors import EnergyQLError
+from energyql.language import E, Expr, all_of, any_of, at_least, at_most, exactly, none_of, parse
+from energyql.version import __version__
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+if TYPE_CHECKING:
+    from energyql.model import Model, load_model
+    from energyql.pipeline import Pipeline, generate
+    from energyql.result import Result
+    from energyql.sampling import ODESolver
+    from energyql.scoring import score
+
+_LAZY = {
+    "Model": "model",
+    "ODESolver": "sampling",
+    "Pipeline": "pipeline",
+    "Result": "result",
+    "generate": "pipeline",
+    "load_model": "model",
+    "score": "scoring",
+}
+
+__all__ = [
+    "AttributeSpec",
+    "E",
+    "EnergyQLError",
+    "Expr",
+    "Model",
+    "ODESolver",
+    "Pipeline",
+    "Result",
+    "Vocabulary",
+    "__version__",
+    "all_of",
+    "any_of",
+    "at_least",
+    "at_most",
+    "exactly",
+    "generate",
+    "load_model",
+    "none_of",
+    "parse",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(importlib.import_module(f"energyql.{_LAZY[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'energyql' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

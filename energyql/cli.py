@@ -1,0 +1,160 @@
+"""The command line. Commands import what they need when they run, so that help and `explain` answer at once."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
+from energyql.version import __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Logical queries over the attributes of a pretrained generator, sampled as one latent energy.",
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Query = Annotated[str, typer.Argument(help='A query, such as "smile AND NOT (glasses OR beard)".')]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")]
+SemanticsOption = Annotated[str, typer.Option(help="exact, product or lace.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        out.print(f"energyql {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def generate(
+    query: Query,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of pictures.")] = 16,
+    save_to: Annotated[
+        Path, typer.Option("--out", "-o", help="A labelled grid (.png, .jpg, .webp), or a folder for everything.")
+    ] = Path("energyql.png"),
+    model: ModelOption = "avatars",
+    semantics: SemanticsOption = "exact",
+    sampler: Annotated[str, typer.Option(help="How to sample.")] = "ode",
+    strength: Annotated[
+        Optional[float], typer.Option(help="Multiplies the energy: more is more certain, less varied.")  # noqa: UP045
+    ] = None,
+    truncation: Annotated[
+        Optional[float], typer.Option(help="psi in 0..1: less varied, safer.")  # noqa: UP045
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    batch_size: Annotated[Optional[int], typer.Option(help="Samples computed together.")] = None,  # noqa: UP045
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+) -> None:
+    """Draw pictures that satisfy a query."""
+    from energyql.pipeline import generate as run
+    from energyql.result import check_destination
+
+    check_destination(save_to)
+    result = run(
+        query, n, model=model, semantics=semantics, sampler=sampler, strength=strength, truncation=truncation, seed=seed,
+        device=device, batch_size=batch_size, progress=not quiet,
+    )  # fmt: skip
+    result.save(save_to)
+    if not quiet:
+        seconds = result.statistics["seconds_sampling"] + result.statistics["seconds_drawing"]
+        out.print(f"{escape(result.summary())} ({seconds:.1f} s). Saved {escape(str(save_to))}")
+
+
+@app.command()
+def explain(query: Query, model: ModelOption = "avatars", semantics: SemanticsOption = "exact") -> None:
+    """Show what a query means: canonical text, circuit, or why nothing can satisfy it."""
+    from energyql.language import as_query, bind
+    from energyql.models import read_vocabulary
+
+    vocabulary = read_vocabulary(model)
+    expr, text = as_query(query)
+    bound = bind(expr, vocabulary, query=text)
+    out.print(f"query  {escape(str(expr))}")
+    if semantics == "exact":
+        from energyql.logic.circuit import compile_query
+
+        explained = compile_query(bound, vocabulary, query=text).explain()
+    else:
+        from energyql.energy.semantics import compile_energy_rule
+
+        explained = compile_energy_rule(bound, vocabulary, semantics, query=text).explain()
+    out.print(escape(explained))
+
+
+@app.command()
+def attributes(model: ModelOption = "avatars") -> None:
+    """List what queries can name."""
+    from rich.table import Table
+
+    from energyql.models import read_vocabulary
+
+    table = Table("attribute", "kind", "values", "meaning", box=None, pad_edge=False)
+    for spec in read_vocabulary(model).values():
+        values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if spec.kind == "continuous" else "")
+        table.add_row(escape(spec.name), spec.kind, escape(values), escape(spec.description))
+    out.print(table)
+
+
+@app.command()
+def score(
+    query: Query,
+    table: Annotated[Path, typer.Argument(help="A CSV file of predictions, a row a sample.")],
+    save_to: Annotated[Optional[Path], typer.Option("--out", "-o", help="Write a CSV instead of printing.")] = None,  # noqa: UP045
+    top: Annotated[Optional[int], typer.Option(min=1, help="Only the best rows.")] = None,  # noqa: UP045
+    semantics: SemanticsOption = "exact",
+) -> None:
+    """Rank the rows of a table of predictions by a query, best first.
+
+    Columns: `smile` holds the probability of yes; `hair=black`, `hair=brown`, ... the probability of each class;
+    `age` and `age_std` (or `age.mean` and `age.std`) a mean and a standard deviation. Other columns are kept.
+    """
+    from energyql.tables import rank_table
+
+    ranked = rank_table(query, table, semantics=semantics, top=top)
+    if save_to is None:
+        sys.stdout.write(ranked)
+        return
+    from energyql.files import write_text
+
+    write_text(save_to, ranked)
+    err.print(f"Saved {escape(str(save_to))}")
+
+
+def main() -> None:
+    """Entry point: errors of energyql are messages, not stack traces."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except EnergyQLError as error:
+        err.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
+        sys.exit(2 if isinstance(error, ArgumentError) else 1)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *rest: object) -> None:
+    if issubclass(category, TautologyWarning):
+        err.print(f"[yellow]note[/]: {escape(str(message))}")
+    else:
+        err.print(f"[yellow]{category.__name__}[/]: {escape(str(message))}")

@@ -1,0 +1,1 @@
+"""Judging results with networks that took no part in making them."""

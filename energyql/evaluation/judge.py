@@ -1,0 +1,94 @@
+"""An image judge: reads attributes off pictures, and never guides a sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from energyql.attributes.outputs import output_count, split_outputs
+from energyql.attributes.predictions import Prediction
+from energyql.errors import ModelError
+from energyql.files import read_json, write_json, write_tensors
+from energyql.vocabulary import Vocabulary
+
+
+class Judge(nn.Module):
+    """A convolutional network from pictures to predictions of every attribute.
+
+    Args:
+        vocabulary: what it reads.
+        side: pictures are resized to this side first.
+        channels: width of each level; a level is two 3x3 convolutions, and halves the resolution.
+    """
+
+    std: Tensor
+
+    def __init__(self, vocabulary: Vocabulary, *, side: int = 64, channels: Sequence[int] = (24, 48, 96, 128)) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.side = side
+        self.channels = tuple(channels)
+        widths = (3, *self.channels)
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(widths[i], widths[i + 1], 3, padding=1),
+                nn.BatchNorm2d(widths[i + 1]),
+                nn.SiLU(),
+                nn.Conv2d(widths[i + 1], widths[i + 1], 3, stride=2, padding=1),
+                nn.BatchNorm2d(widths[i + 1]),
+                nn.SiLU(),
+            )
+            for i in range(len(self.channels))
+        )
+        last = side >> len(self.channels)
+        outputs = sum(output_count(spec) for spec in vocabulary.values())
+        self.head = nn.Linear(self.channels[-1] * last**2, outputs)
+        self.register_buffer("std", torch.full((len(vocabulary),), 0.05))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pictures in [-1, 1], (batch, 3, height, width) -> (batch, features), the input of the last layer."""
+        x = F.interpolate(images, size=(self.side, self.side), mode="area")
+        for level in self.levels:
+            x = level(x)
+        return x.flatten(1)
+
+    def forward(self, images: Tensor) -> dict[str, Prediction]:
+        """Pictures in [-1, 1], (batch, 3, height, width) -> attribute -> prediction."""
+        std = dict(zip(self.vocabulary, self.std, strict=True))
+        return split_outputs(self.head(self.features(images)), self.vocabulary.values(), std)
+
+    def save(self, folder: Path) -> None:
+        """Write `judge.safetensors` (half precision) and `judge.json`, each whole or not at all."""
+        tensors = {name: value.half() for name, value in self.state_dict().items() if value.is_floating_point()}
+        write_tensors(folder / "judge.safetensors", tensors)
+        write_json(
+            folder / "judge.json",
+            {"side": self.side, "channels": list(self.channels), "vocabulary": self.vocabulary.to_dict()},
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Judge:
+        """Read what `save` wrote, ready to judge.
+
+        Raises:
+            ModelError: a file is missing, damaged or does not fit the other.
+        """
+        description = read_json(folder / "judge.json")
+        try:
+            judge = cls(
+                Vocabulary.from_dict(description["vocabulary"]),
+                side=description["side"],
+                channels=description["channels"],
+            )
+            tensors = {name: value.float() for name, value in load_file(folder / "judge.safetensors").items()}
+            counters = {name: value for name, value in judge.state_dict().items() if not value.is_floating_point()}
+            judge.load_state_dict(tensors | counters)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(f"cannot read the judge in {folder}: {error}") from error
+        return judge.eval().requires_grad_(False)

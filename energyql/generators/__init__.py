@@ -1,0 +1,1 @@
+"""Generators: latents in, pictures out."""

@@ -1,0 +1,295 @@
+"""StyleGAN2 in plain PyTorch: no compiler, no custom operators, any device.
+
+Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020 (arXiv 1912.04958), with the
+skip architecture. Module names and unit-scale parameters are those of the widely used checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from energyql.errors import ArgumentError, ModelError
+
+Noise = Literal["const", "random", "none"]
+
+ACTIVATION_SLOPE = 0.2
+ACTIVATION_GAIN = math.sqrt(2)  # keeps unit variance through a leaky ReLU of slope 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleGAN2Config:
+    """Architecture of a StyleGAN2.
+
+    Args:
+        resolution: side of the square pictures, a power of two from 8 to 1024.
+        z_dim, w_dim: sizes of the two latents.
+        c_dim: number of class labels, 0 for an unconditional model.
+        mapping_layers: depth of the mapping network.
+        mapping_lr_multiplier: learning-rate multiplier the mapping weights are stored with.
+        channel_base, channel_max: a block of resolution r has min(channel_base / r, channel_max) channels.
+        image_channels: 3 for RGB.
+        conv_clamp: activations are clamped to +- this value; `None` for no clamping.
+    """
+
+    resolution: int
+    z_dim: int = 512
+    w_dim: int = 512
+    c_dim: int = 0
+    mapping_layers: int = 8
+    mapping_lr_multiplier: float = 0.01
+    channel_base: int = 32768
+    channel_max: int = 512
+    image_channels: int = 3
+    conv_clamp: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.resolution < 8 or self.resolution & (self.resolution - 1):
+            raise ModelError(f"resolution must be a power of two of at least 8, not {self.resolution}")
+
+    @property
+    def block_resolutions(self) -> list[int]:
+        return [2**i for i in range(2, self.resolution.bit_length())]
+
+    @property
+    def num_ws(self) -> int:
+        """Number of W+ rows: one a convolution and one for the last RGB layer."""
+        return 2 * len(self.block_resolutions)
+
+    def channels(self, resolution: int) -> int:
+        return min(self.channel_base // resolution, self.channel_max)
+
+
+def _activate(x: Tensor, clamp: float | None, gain: float = 1.0) -> Tensor:
+    x = F.leaky_relu(x, ACTIVATION_SLOPE) * (ACTIVATION_GAIN * gain)
+    return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
+
+
+def _normalize(x: Tensor) -> Tensor:
+    """Unit second moment over the features."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+class FullyConnected(nn.Module):
+    """Linear layer with an equalised learning rate: parameters at unit scale, scaled when used."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, activate: bool = False, lr_multiplier: float = 1.0, bias: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
+        self.activate = activate
+        self.weight_gain = lr_multiplier / math.sqrt(inputs)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        return _activate(x, None) if self.activate else x
+
+
+class MappingNetwork(nn.Module):
+    """z (and a class label) -> w."""
+
+    w_avg: Tensor
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.config = config
+        inputs = config.z_dim
+        if config.c_dim:
+            self.embed = FullyConnected(config.c_dim, config.w_dim)
+            inputs += config.w_dim
+        for i in range(config.mapping_layers):
+            layer = FullyConnected(inputs, config.w_dim, activate=True, lr_multiplier=config.mapping_lr_multiplier)
+            self.add_module(f"fc{i}", layer)
+            inputs = config.w_dim
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def forward(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
+        """z (batch, z_dim), label (batch, c_dim) one-hot or `None` -> w (batch, w_dim).
+
+        Truncation psi pulls w toward its mean: `w_avg + psi (w - w_avg)`.
+        """
+        x = _normalize(z)
+        if self.config.c_dim:
+            if label is None:
+                raise ArgumentError(f"this generator is conditional on {self.config.c_dim} classes: give a label")
+            x = torch.cat([x, _normalize(self.embed(label))], 1)
+        for i in range(self.config.mapping_layers):
+            x = self.get_submodule(f"fc{i}")(x)
+        return x if truncation == 1.0 else torch.lerp(self.w_avg, x, truncation)
+
+
+class ModulatedConv(nn.Module):
+    """Convolution whose input channels are scaled by styles, optionally demodulated and up-sampled by two.
+
+    The styles scale the activations rather than the weights, so one convolution serves the whole batch.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, w_dim: int, *, kernel: int = 3, demodulate: bool = True, up: bool = False
+    ) -> None:
+        super().__init__()
+        self.affine = FullyConnected(w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.demodulate = demodulate
+        self.up = up
+        self.style_gain = 1.0 if demodulate else 1 / math.sqrt(inputs * kernel**2)
+
+    def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor) -> Tensor:
+        styles = self.affine(w) * self.style_gain
+        weight = self.weight
+        if self.demodulate:  # normalising both first leaves the result as it is and the numbers in range
+            weight = weight * weight.square().mean((1, 2, 3), keepdim=True).rsqrt()
+            styles = styles * styles.square().mean(1, keepdim=True).rsqrt()
+        x = x * styles.to(x.dtype)[:, :, None, None]
+        if self.up:
+            x = _upsample_convolve(x, weight, resample_filter)
+        else:
+            x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2)
+        if self.demodulate:
+            scale = (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
+            x = x * scale.to(x.dtype)[:, :, None, None]
+        return x
+
+
+def _upsample_convolve(x: Tensor, weight: Tensor, resample_filter: Tensor) -> Tensor:
+    """Convolve, up-sample by two and low-pass, as one transposed convolution with the composed kernel.
+
+    The transposed convolution and the filter are both linear, so their kernels compose: 3x3 with 4x4 gives 6x6.
+    """
+    outputs, inputs, kernel, _ = weight.shape
+    taps = resample_filter.shape[0]
+    composed = F.conv2d(weight.reshape(-1, 1, kernel, kernel), 4 * resample_filter[None, None], padding=taps - 1)
+    composed = composed.reshape(outputs, inputs, kernel + taps - 1, kernel + taps - 1).transpose(0, 1)
+    return F.conv_transpose2d(x, composed.to(x.dtype), stride=2, padding=2)
+
+
+def _upsample_image(x: Tensor, resample_filter: Tensor) -> Tensor:
+    kernel = (4 * resample_filter).to(x.dtype).repeat(x.shape[1], 1, 1, 1)
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution, noise, bias, leaky ReLU."""
+
+    noise_const: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, resolution: int, config: StyleGAN2Config, *, up: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv = ModulatedConv(inputs, outputs, config.w_dim, up=up)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.clamp = config.conv_clamp
+
+    def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor, noise: Noise) -> Tensor:
+        x = self.conv(x, w, resample_filter)
+        bias = self.bias[:, None, None]
+        if noise == "const":
+            bias = bias + self.noise_const * self.noise_strength
+        elif noise == "random":
+            bias = bias + torch.randn_like(x[:, :1], dtype=bias.dtype) * self.noise_strength
+        return _activate(x + bias.to(x.dtype), self.clamp)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to picture channels, without demodulation."""
+
+    def __init__(self, inputs: int, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.conv = ModulatedConv(inputs, config.image_channels, config.w_dim, kernel=1, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(config.image_channels))
+        self.clamp = config.conv_clamp
+
+    def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor) -> Tensor:
+        x = self.conv(x, w, resample_filter) + self.bias.to(x.dtype)[:, None, None]
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution. The first block starts from a learned constant."""
+
+    def __init__(self, resolution: int, config: StyleGAN2Config) -> None:
+        super().__init__()
+        channels = config.channels(resolution)
+        self.first = resolution == 4
+        if self.first:
+            self.const = nn.Parameter(torch.randn(channels, 4, 4))
+        else:
+            self.conv0 = SynthesisLayer(config.channels(resolution // 2), channels, resolution, config, up=True)
+        self.conv1 = SynthesisLayer(channels, channels, resolution, config)
+        self.torgb = ToRGB(channels, config)
+
+    def forward(
+        self, x: Tensor | None, image: Tensor | None, ws: Tensor, resample_filter: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """ws (batch, 2 or 3, w_dim): a row a layer; the RGB layer shares its row with the next block's first."""
+        if x is None:
+            x = self.const.expand(len(ws), -1, -1, -1).to(ws.dtype)
+        else:
+            x = self.conv0(x, ws[:, -3], resample_filter, noise)
+        x = self.conv1(x, ws[:, -2], resample_filter, noise)
+        rgb = self.torgb(x, ws[:, -1], resample_filter)
+        return x, rgb if image is None else _upsample_image(image, resample_filter) + rgb
+
+
+class SynthesisNetwork(nn.Module):
+    """W or W+ -> picture."""
+
+    resample_filter: Tensor
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.config = config
+        for resolution in config.block_resolutions:
+            self.add_module(f"b{resolution}", SynthesisBlock(resolution, config))
+        binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        self.register_buffer("resample_filter", binomial.outer(binomial) / 64)
+
+    def forward(self, ws: Tensor, noise: Noise = "const") -> Tensor:
+        """ws (batch, w_dim) or (batch, num_ws, w_dim) -> (batch, image_channels, resolution, resolution)."""
+        if ws.ndim == 2:
+            ws = ws[:, None].expand(-1, self.config.num_ws, -1)
+        x: Tensor | None = None
+        image: Tensor | None = None
+        row = 0
+        for resolution in self.config.block_resolutions:
+            rows = 2 if resolution == 4 else 3
+            x, image = self.get_submodule(f"b{resolution}")(
+                x, image, ws[:, row : row + rows], self.resample_filter, noise
+            )
+            row += rows - 1
+        assert image is not None
+        return image
+
+
+class StyleGAN2(nn.Module):
+    """The generator: mapping and synthesis."""
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.z_dim = config.z_dim
+        self.mapping = MappingNetwork(config)
+        self.synthesis = SynthesisNetwork(config)
+
+    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
+        """z (batch, z_dim) -> w (batch, w_dim), truncated toward the mean w."""
+        w: Tensor = self.mapping(z, truncation, label)
+        return w
+
+    def synthesize(self, w: Tensor, noise: Noise = "const") -> Tensor:
+        """w (batch, w_dim) or W+ (batch, num_ws, w_dim) -> pictures, about [-1, 1], (batch, channels, side, side)."""
+        image: Tensor = self.synthesis(w, noise)
+        return image

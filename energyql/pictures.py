@@ -1,0 +1,100 @@
+"""Tensors to pictures, and labelled grids of them."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+PAPER, INK, FAINT = "#ffffff", "#1d2433", "#6b7280"
+YES, NO = "#15803d", "#b91c1c"
+GAP = 10
+CAPTION = 20
+LEAST_SIDE, MOST_SIDE = 128, 256  # a tile is enlarged or reduced to lie between these
+
+
+def to_pictures(images: Tensor) -> list[Image.Image]:
+    """Images in [-1, 1], (batch, 1 or 3, height, width) -> PIL pictures; values outside are clipped."""
+    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(array) for array in pixels]
+
+
+def label_grid(
+    pictures: Sequence[Image.Image],
+    *,
+    title: str = "",
+    captions: Sequence[str] | None = None,
+    verdicts: Sequence[bool] | None = None,
+    footer: str = "",
+    columns: int | None = None,
+) -> Image.Image:
+    """Draw pictures in rows, with a caption and a tick or cross under each.
+
+    Args:
+        pictures: all of one size, at least one.
+        title: printed above, wrapped to the width.
+        captions: one a picture.
+        verdicts: one a picture: tick or cross.
+        footer: printed below.
+        columns: pictures a row; by default the grid is about twice as wide as high.
+    """
+    count = len(pictures)
+    columns = columns or min(count, max(1, math.ceil(math.sqrt(2 * count))))
+    rows = math.ceil(count / columns)
+    scale = _scale(pictures[0].size)
+    width, height = (round(side * scale) for side in pictures[0].size)
+    labelled = captions is not None or verdicts is not None
+    cell_height = height + (CAPTION if labelled else 0) + GAP
+    title_font, small = ImageFont.load_default(18), ImageFont.load_default(12)
+    total_width = max(columns * (width + GAP) + GAP, 320)
+    title_lines = _wrapped(title, title_font, total_width - 2 * GAP)
+    footer_lines = _wrapped(footer, small, total_width - 2 * GAP)
+    top = GAP + (len(title_lines) * 24 + 4 if title_lines else 0)
+    total_height = top + rows * cell_height + (len(footer_lines) * 16 + 4 if footer_lines else 0)
+    sheet = Image.new("RGB", (total_width, total_height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, line in enumerate(title_lines):
+        draw.text((GAP, GAP - 2 + 24 * i), line, INK, title_font)
+    for i, picture in enumerate(pictures):
+        x = GAP + (i % columns) * (width + GAP)
+        y = top + (i // columns) * cell_height
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        sheet.paste(picture, (x, y))
+        left = x
+        if verdicts is not None:
+            _verdict(draw, x, y + height + 4, verdicts[i])
+            left += 18
+        if captions is not None:
+            draw.text((left, y + height + 3), captions[i], FAINT, small)
+    for i, line in enumerate(footer_lines):
+        draw.text((GAP, top + rows * cell_height + 16 * i), line, FAINT, small)
+    return sheet
+
+
+def _scale(size: tuple[int, int]) -> float:
+    side = max(size)
+    if side < LEAST_SIDE:
+        return float(math.ceil(LEAST_SIDE / side))
+    return min(1.0, MOST_SIDE / side)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    if not text:
+        return []
+    per_line = max(10, int(len(text) * width / max(font.getlength(text.replace("\n", " ")), 1)))
+    return [line for part in text.splitlines() for line in textwrap.wrap(part, per_line)][:8]
+
+
+def _verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> None:
+    """A tick or a cross: told apart by shape, not by colour alone."""
+    if satisfied:
+        draw.line([(x + 1, y + 6), (x + 5, y + 10), (x + 12, y + 1)], YES, 3, joint="curve")
+    else:
+        draw.line([(x + 2, y + 1), (x + 11, y + 10)], NO, 3)
+        draw.line([(x + 2, y + 10), (x + 11, y + 1)], NO, 3)

@@ -1,0 +1,35 @@
+"""One progress bar for all that takes long. Numeric loops only call a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+Report = Callable[[str, float], None]
+"""Called with the name of a stage and the fraction of it that is done, in [0, 1]."""
+
+
+@contextmanager
+def reporting(show: bool) -> Iterator[Report]:
+    """A progress bar a stage, on standard error; nothing is drawn where `show` is false."""
+    if not show:
+        yield lambda stage, fraction: None
+        return
+    columns = (
+        TextColumn("{task.description:>9}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, object] = {}
+
+        def report(stage: str, fraction: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=1.0)
+            bars.update(tasks[stage], completed=fraction)  # type: ignore[arg-type]
+
+        yield report

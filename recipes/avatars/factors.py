@@ -1,0 +1,171 @@
+"""What an avatar latent means: Gaussian scores of z, the choices they make, and the code that the synthesis sees.
+
+`scores = A z` with unit rows and a chosen correlation matrix (a Gaussian copula), so a category is an argmax of
+smooth coordinates, a yes/no choice is a score above its threshold, and prevalences and dependencies are as set here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Z_DIM = 64
+FACTOR_SEED = 20
+
+# Yes/no choices: name -> prevalence.
+SWITCHES = {
+    "glasses": 0.38, "dark": 0.42, "thick": 0.5, "beard": 0.32, "full_beard": 0.5, "moustache": 0.28,
+    "big_moustache": 0.5, "bald": 0.17, "long": 0.42, "hat": 0.28, "brim": 0.5,
+}  # fmt: skip
+# One-of-many choices: name -> option -> bias added to its score (nats of nothing: standard deviations).
+CHOICES = {
+    "mouth": {"laugh": 0.15, "grin": 0.1, "serious": 0.05, "sad": 0.1},
+    "eyes": {"open": 0.4, "happy": 0.0, "wide": 0.0},
+    "short": {"waved": 0.0, "curly": 0.0, "pixie": 0.0},
+    "flowing": {"straight": 0.0, "parted": 0.0, "loose": 0.0},
+    "hair": {"black": 0.15, "brown": 0.15, "blonde": 0.0, "red": -0.15, "gray": -0.1},
+    "brows": {"relaxed": 0.3, "raised": 0.0, "angry": 0.0},
+}
+CONTINUOUS = ("skin_tone", "background", "clothing", "hat_color")
+# Dependencies as in life: a hidden presentation factor and a hidden age factor load on these scores.
+PRESENTATION = {"long": 0.6, "beard": -0.6, "moustache": -0.55, "bald": -0.45, "mouth.laugh": 0.2}
+AGE = {"hair.gray": 0.65, "glasses": 0.4, "bald": 0.35, "beard": 0.2, "brows.angry": 0.15, "hat": 0.15}
+
+SCORES = (
+    *SWITCHES,
+    *(f"{name}.{option}" for name, options in CHOICES.items() for option in options),
+    *CONTINUOUS,
+)
+CODE_DIM = 2 * (len(SCORES) - len(CONTINUOUS)) + 2 * len(CONTINUOUS)
+
+PALETTES = {  # stops of each continuous paint, RGB
+    "skin": ("#FFE0C0", "#F2C196", "#DDA06E", "#BE7F52", "#8E5A3A"),
+    "background": ("#F6F1E4", "#BFE3DC", "#6FB1C8", "#3E6DA3", "#20294F"),
+    "clothing": ("#E4572E", "#F3A712", "#76B041", "#2E86AB", "#8E4585"),
+    "hat": ("#D1495B", "#EDAE49", "#66A182", "#2E6FAB", "#5D3A8E"),
+}
+HAIR_COLORS = {"black": "#15131B", "brown": "#5B2E17", "blonde": "#F0D064", "red": "#D9400B", "gray": "#BDC1C7"}
+
+
+def _rgb(color: str) -> list[float]:
+    return [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+
+
+def gradient(stops: Tensor, position: Tensor) -> Tensor:
+    """Piecewise linear colour ramp: stops (k, 3), position (batch,) in [0, 1] -> (batch, 3)."""
+    scaled = position.clamp(0, 1) * (len(stops) - 1)
+    index = scaled.long().clamp(max=len(stops) - 2)
+    return torch.lerp(stops[index], stops[index + 1], (scaled - index)[:, None])
+
+
+def score_matrix() -> Tensor:
+    """A of `scores = A z`, shape (scores, Z_DIM), unit rows with the correlations that the hidden factors give."""
+    generator = torch.Generator().manual_seed(FACTOR_SEED)
+    basis = torch.linalg.qr(torch.randn(Z_DIM, Z_DIM, generator=generator, dtype=torch.float64))[0]
+    rows = []
+    for i, name in enumerate(SCORES):
+        presentation, age = PRESENTATION.get(name, 0.0), AGE.get(name, 0.0)
+        own = math.sqrt(1 - presentation**2 - age**2)
+        rows.append(presentation * basis[0] + age * basis[1] + own * basis[2 + i])
+    return torch.stack(rows).float()
+
+
+@dataclass(frozen=True)
+class Avatars:
+    """A batch of avatars: the synthesis code, what to draw, in which paints, and the true attributes.
+
+    Attributes:
+        code: (batch, CODE_DIM).
+        parts: slot -> drawing index, (batch,).
+        paints: paint -> RGB in [0, 1], (batch, 3).
+        labels: attribute -> class index (yes/no and categorical) or value in [0, 1] (continuous), (batch,).
+    """
+
+    code: Tensor
+    parts: dict[str, Tensor]
+    paints: dict[str, Tensor]
+    labels: dict[str, Tensor]
+
+
+class Factors:
+    """z -> scores -> choices.
+
+    Args:
+        sharpness: slope of the saturating half of the code; the other half is the bare margin, so that the gradient
+            of a query never dies on the way from z to w.
+    """
+
+    def __init__(self, sharpness: float = 3.0) -> None:
+        self.matrix = score_matrix()
+        self.sharpness = sharpness
+        self.threshold = {
+            name: math.sqrt(2) * torch.erfinv(torch.tensor(1 - 2 * p)).item() for name, p in SWITCHES.items()
+        }
+        self.palettes = {name: torch.tensor([_rgb(stop) for stop in stops]) for name, stops in PALETTES.items()}
+        self.hair_colors = torch.tensor([_rgb(color) for color in HAIR_COLORS.values()])
+
+    def __call__(self, z: Tensor) -> Avatars:
+        """z (batch, Z_DIM) -> Avatars. Like StyleGAN's mapping network, only the direction of z counts."""
+        z = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+        score = dict(zip(SCORES, (z @ self.matrix.T).unbind(1), strict=True))
+        margins: dict[str, Tensor] = {name: score[name] - self.threshold[name] for name in SWITCHES}
+        chosen: dict[str, Tensor] = {name: margin > 0 for name, margin in margins.items()}
+        for name, options in CHOICES.items():
+            values = torch.stack([score[f"{name}.{option}"] + bias for option, bias in options.items()], 1)
+            top, index = values.topk(2, dim=1)
+            chosen[name] = index[:, 0]
+            others = torch.where(values == top[:, :1], top[:, 1:], top[:, :1])
+            for j, option in enumerate(options):
+                margins[f"{name}.{option}"] = values[:, j] - others[:, j]
+        uniform = {name: torch.special.ndtr(score[name]) for name in CONTINUOUS}
+        margin = torch.stack(list(margins.values()), 1)
+        plain = torch.stack([score[name] for name in CONTINUOUS], 1)
+        level = torch.stack([2 * uniform[name] - 1 for name in CONTINUOUS], 1)
+        code = torch.cat([torch.tanh(self.sharpness * margin), 0.5 * margin, 1.7 * level, 0.5 * plain], 1)
+        return Avatars(code, *self._drawn(chosen, uniform))
+
+    def _drawn(
+        self, chosen: dict[str, Tensor], uniform: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        hat, bald = chosen["hat"], chosen["bald"] & ~chosen["hat"]  # nobody sees a bald head under a hat
+        long = chosen["long"] & ~bald
+        sunglasses = chosen["glasses"] & chosen["dark"]
+        hair = torch.where(long, 4 + chosen["flowing"], 1 + chosen["short"]) * ~bald
+        parts = {
+            "mouth": chosen["mouth"],
+            "eyes": torch.where(sunglasses, 3, chosen["eyes"]),
+            "hair": hair,
+            "beard": chosen["beard"] * (1 + chosen["full_beard"].long()),
+            "moustache": chosen["moustache"] * (1 + chosen["big_moustache"].long()),
+            "hat": hat * (1 + chosen["brim"].long()),
+            "glasses": chosen["glasses"] * (1 + 2 * chosen["dark"].long() + chosen["thick"].long()),
+            "brows": chosen["brows"],
+        }
+        paints = {
+            "background": gradient(self.palettes["background"], uniform["background"]),
+            "skin": gradient(self.palettes["skin"], uniform["skin_tone"]),
+            "clothing": gradient(self.palettes["clothing"], uniform["clothing"]),
+            "hat": gradient(self.palettes["hat"], uniform["hat_color"]),
+            "hair": self.hair_colors[chosen["hair"]],
+        }
+        labels = {
+            "smile": chosen["mouth"] <= 1,
+            "frown": chosen["mouth"] == 3,
+            "glasses": chosen["glasses"],
+            "sunglasses": sunglasses,
+            "beard": chosen["beard"],
+            "moustache": chosen["moustache"],
+            "bald": bald,
+            "long_hair": long,
+            "hat": hat,
+            "hair": chosen["hair"],
+            "mouth": chosen["mouth"],
+            "eyes": parts["eyes"],
+            "brows": chosen["brows"],
+            "skin_tone": uniform["skin_tone"],
+            "background": uniform["background"],
+        }
+        return parts, paints, labels

@@ -1,0 +1,87 @@
+"""Train the packaged judge on rendered pictures, roughened so that it reads imperfect ones too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from energyql.attributes.outputs import output_count
+from energyql.attributes.training import attribute_loss, balanced_accuracy
+from energyql.evaluation.judge import Judge
+from energyql.vocabulary import AttributeSpec
+from recipes.avatars.factors import Avatars
+from recipes.avatars.vocabulary import VOCABULARY
+
+Draw = Callable[[int, torch.Generator], tuple[Tensor, Avatars]]
+
+
+def roughen(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Zoom, shift, soften, change contrast and add noise, a picture at a time."""
+    batch = len(images)
+    zoom = 1 + 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
+    shift = 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
+    theta = torch.cat([torch.diag_embed(zoom), shift[:, :, None]], 2)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    softened = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    amount = torch.rand(batch, 1, 1, 1, generator=generator)
+    images = torch.lerp(images, softened, amount)
+    contrast = 1 + 0.05 * torch.randn(batch, 1, 1, 1, generator=generator)
+    noise = 0.06 * torch.rand(batch, 1, 1, 1, generator=generator) * torch.randn(images.shape, generator=generator)
+    return images * contrast + noise
+
+
+def label_tensors(avatars: Avatars) -> dict[str, Tensor]:
+    """The true attributes as float class indices and numbers."""
+    return {name: avatars.labels[name].float() for name in VOCABULARY}
+
+
+def _columns(outputs: Tensor, labels: dict[str, Tensor]) -> list[tuple[Tensor, Tensor, AttributeSpec]]:
+    parts = outputs.split([output_count(spec) for spec in VOCABULARY.values()], 1)
+    return [(part.float(), labels[spec.name], spec) for part, spec in zip(parts, VOCABULARY.values(), strict=True)]
+
+
+def train_judge(draw: Draw, *, steps: int = 2500, batch: int = 64, seed: int = 202) -> Judge:
+    """draw(batch, generator) gives pictures and their avatars."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    judge = Judge(VOCABULARY).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compiled = torch.compile(lambda x: judge.head(judge.features(x)))
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    for step in range(steps):
+        images, avatars = draw(batch, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = compiled(roughen(images, generator))
+        loss = torch.stack([attribute_loss(*column) for column in _columns(outputs, label_tensors(avatars))]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0:
+            print(f"judge {step}/{steps} loss {loss.item():.3f}", flush=True)
+    judge.eval().requires_grad_(False)
+    return judge
+
+
+def examine(judge: Judge, draw: Draw, *, count: int = 4096, seed: int = 303) -> dict[str, float]:
+    """Balanced accuracy by attribute on pictures never trained on (1 - mean error for the continuous ones).
+
+    Also fits the judge's residual standard deviations.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    outputs, labels = [], []
+    for _ in range(count // 256):
+        images, avatars = draw(256, generator)
+        outputs.append(judge.head(judge.features(images)))
+        labels.append(label_tensors(avatars))
+    truth = {name: torch.cat([part[name] for part in labels]) for name in VOCABULARY}
+    scores = {}
+    for i, (part, answers, spec) in enumerate(_columns(torch.cat(outputs), truth)):
+        scores[spec.name] = balanced_accuracy(part, answers, spec)
+        if spec.kind == "continuous":
+            judge.std[i] = (part[:, 0] - answers).square().mean().sqrt()
+    return scores
