@@ -78,12 +78,14 @@ class Avatars:
     """A batch of avatars: the synthesis code, what to draw, in which paints, and the true attributes.
 
     Attributes:
-        code: (batch, CODE_DIM).
+        z: (batch, Z_DIM).
+        code: (batch, CODE_DIM), all that the picture depends on.
         parts: slot -> drawing index, (batch,).
         paints: paint -> RGB in [0, 1], (batch, 3).
         labels: attribute -> class index (yes/no and categorical) or value in [0, 1] (continuous), (batch,).
     """
 
+    z: Tensor
     code: Tensor
     parts: dict[str, Tensor]
     paints: dict[str, Tensor]
@@ -109,8 +111,8 @@ class Factors:
 
     def __call__(self, z: Tensor) -> Avatars:
         """z (batch, Z_DIM) -> Avatars. Like StyleGAN's mapping network, only the direction of z counts."""
-        z = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
-        score = dict(zip(SCORES, (z @ self.matrix.T).unbind(1), strict=True))
+        direction = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+        score = dict(zip(SCORES, (direction @ self.matrix.T).unbind(1), strict=True))
         margins: dict[str, Tensor] = {name: score[name] - self.threshold[name] for name in SWITCHES}
         chosen: dict[str, Tensor] = {name: margin > 0 for name, margin in margins.items()}
         for name, options in CHOICES.items():
@@ -125,7 +127,7 @@ class Factors:
         plain = torch.stack([score[name] for name in CONTINUOUS], 1)
         level = torch.stack([2 * uniform[name] - 1 for name in CONTINUOUS], 1)
         code = torch.cat([torch.tanh(self.sharpness * margin), 0.5 * margin, 1.7 * level, 0.5 * plain], 1)
-        return Avatars(code, *self._drawn(chosen, uniform))
+        return Avatars(z, code, *self._drawn(chosen, uniform))
 
     def _drawn(
         self, chosen: dict[str, Tensor], uniform: dict[str, Tensor]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from energyql.generators.stylegan2 import StyleGAN2Config, SynthesisNetwork
+from energyql.generators.stylegan2 import MappingNetwork, StyleGAN2Config, SynthesisNetwork
 from recipes.avatars.drawing import CROP_LEFT, CROP_SIZE, CROP_TOP, Drawing
 from recipes.avatars.factors import CODE_DIM, Z_DIM, Avatars, Factors
 from recipes.avatars.reader import PartReader, answers_loss, augment
@@ -35,17 +35,31 @@ FEATURE_WEIGHT, ANSWER_WEIGHT, GRADIENT_WEIGHT = 0.15, 0.02, 1.0
 EMA_DECAY = 0.998
 
 
-class CodeToPicture(nn.Module):
-    """The synthesis network behind a linear embedding of the code. `embed(code)` is the w that mapping learns."""
+class Painter(nn.Module):
+    """An encoder (code or z -> w) and the synthesis network behind it.
 
-    def __init__(self, resolution: int) -> None:
+    Args:
+        resolution: side of the pictures.
+        mapping: a fitted mapping network, which is then kept as it is; by default a linear embedding of the code, whose
+            w the mapping network learns later.
+    """
+
+    def __init__(self, resolution: int, mapping: MappingNetwork | None = None) -> None:
         super().__init__()
-        self.embed = nn.Linear(CODE_DIM, CONFIG.w_dim)
-        nn.init.normal_(self.embed.weight, std=1 / math.sqrt(CODE_DIM))
+        self.encoder: nn.Module
+        if mapping is None:
+            self.encoder = nn.Linear(CODE_DIM, CONFIG.w_dim)
+            nn.init.normal_(self.encoder.weight, std=1 / math.sqrt(CODE_DIM))
+        else:
+            self.encoder = mapping.requires_grad_(False)
         self.synthesis = SynthesisNetwork(dataclasses.replace(CONFIG, resolution=resolution))
 
-    def forward(self, code: Tensor) -> Tensor:
-        picture: Tensor = self.synthesis(self.embed(code), "none")
+    def inputs(self, avatars: Avatars) -> Tensor:
+        """What `forward` takes: z for a mapping network, else the code."""
+        return avatars.z if isinstance(self.encoder, MappingNetwork) else avatars.code
+
+    def forward(self, x: Tensor) -> Tensor:
+        picture: Tensor = self.synthesis(self.encoder(x), "none")
         return picture
 
 
@@ -75,30 +89,36 @@ class Trainer:
         reader: the feature network.
         resolution: side of the pictures; a lower one learns the coarse layers in half the time.
         steps: length of the run; the learning rate falls along a cosine to zero at its end.
-        start: weights of a run at a lower resolution to grow from.
+        start: weights of an earlier run to go on from, perhaps at a lower resolution.
+        mapping: a fitted mapping network, to train on the w that it gives; see `Painter`.
     """
 
     def __init__(
-        self, folder: Path, reader: PartReader, resolution: int, steps: int, *,
-        start: dict[str, Tensor] | None = None, batch: int = 32, seed: int = 7, lr: float = 3e-3,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        reader: PartReader,
+        resolution: int,
+        steps: int,
+        *,
+        start: dict[str, Tensor] | None = None,
+        mapping: MappingNetwork | None = None,
+        batch: int = 32,
+        seed: int = 7,
+        lr: float = 3e-3,
+    ) -> None:
         torch.manual_seed(seed)
-        self.folder, self.resolution, self.steps, self.batch, self.seed, self.lr = (
-            folder,
-            resolution,
-            steps,
-            batch,
-            seed,
-            lr,
-        )
+        self.folder, self.name = folder, "polish" if mapping else f"synthesis{resolution}"
+        self.resolution, self.steps, self.batch, self.seed, self.lr = resolution, steps, batch, seed, lr
         folder.mkdir(parents=True, exist_ok=True)
         self.factors, self.drawing = Factors(), Drawing(resolution)
-        self.model = CodeToPicture(resolution).to(memory_format=torch.channels_last)
+        self.mapping = mapping
+        self.model = Painter(resolution, mapping).to(memory_format=torch.channels_last)
         if start is not None:
             self.model.load_state_dict(start, strict=False)
         self.compiled, self.reader = torch.compile(self.model), torch.compile(reader)
         self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr, betas=(0.9, 0.99))
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, lr=lr, betas=(0.9, 0.99))
         self.weights = face_weights(resolution)
         self.spread: list[Tensor] = []
         self.step = 0
@@ -109,7 +129,7 @@ class Trainer:
 
     def loss(self, real: Tensor, avatars: Avatars, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.autocast("cpu", torch.bfloat16):
-            fake = self.compiled(avatars.code)
+            fake = self.compiled(self.model.inputs(avatars))
         fake = fake.float()
         pixels = pixel_loss(fake, real, self.weights)
         numbers = {"l1": (fake.detach() - real).abs().mean().item()}
@@ -125,7 +145,10 @@ class Trainer:
         if not self.spread:
             self.spread = [feature.float().std() for feature in real_features]
         distance = sum(
-            ((a.float() - b.float()).abs().mean() / s for a, b, s in zip(features, real_features, self.spread, strict=True)),
+            (
+                (a.float() - b.float()).abs().mean() / s
+                for a, b, s in zip(features, real_features, self.spread, strict=True)
+            ),
             torch.zeros(()),
         )
         answer, right = answers_loss(answers, avatars)
@@ -152,16 +175,16 @@ class Trainer:
             if self.step % 100 == 0:
                 rate = (self.step - first) * self.batch / (time.time() - start)
                 shown = " ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-                print(f"synthesis {self.resolution} {self.step}/{self.steps} {shown} pictures/s {rate:.0f}", flush=True)
+                print(f"{self.name} {self.step}/{self.steps} {shown} pictures/s {rate:.0f}", flush=True)
             self.step += 1
             if self.step % 500 == 0 or self.step == self.steps:
                 self.save()
             if self.step % 1000 == 0 or self.step == self.steps:
-                self.picture(self.folder / f"step{self.resolution}-{self.step:06d}.png")
+                self.picture(self.folder / f"{self.name}-{self.step:06d}.png")
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / f"synthesis{self.resolution}.pt"
+        return self.folder / f"{self.name}.pt"
 
     def save(self) -> None:
         state = {
@@ -179,8 +202,9 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema, self.spread, self.step = state["ema"], state["spread"], state["step"]
 
-    def averaged(self) -> CodeToPicture:
-        model = CodeToPicture(self.resolution)
+    def averaged(self) -> Painter:
+        """The moving average, for use."""
+        model = Painter(self.resolution, self.mapping)
         model.load_state_dict(self.ema)
         return model.eval().requires_grad_(False)
 
@@ -188,7 +212,8 @@ class Trainer:
         """Twelve targets above their pictures, twice."""
         real, avatars = self.draw(24, torch.Generator().manual_seed(1))
         with torch.no_grad():
-            fake = self.averaged()(avatars.code)
+            model = self.averaged()
+            fake = model(model.inputs(avatars))
         rows = torch.cat([real[:12], fake[:12], real[12:], fake[12:]])
         side = rows.shape[-1]
         grid = rows.reshape(4, 12, 3, side, side).permute(0, 3, 1, 4, 2).reshape(4 * side, 12 * side, 3)

@@ -1,0 +1,115 @@
+"""Make the packaged model `avatars` from nothing: `python -m recipes.avatars.make`.
+
+Every stage leaves a file in the run folder; a run that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from energyql.evaluation.judge import Judge
+from energyql.generators.stylegan2 import MappingNetwork, StyleGAN2
+from energyql.model import load_stylegan2, save_model
+from recipes.avatars.card import write_card
+from recipes.avatars.drawing import Drawing
+from recipes.avatars.factors import Z_DIM, Avatars, Factors
+from recipes.avatars.heads import fit_heads
+from recipes.avatars.judging import examine, train_judge
+from recipes.avatars.mapping import fit_mapping
+from recipes.avatars.reader import PartReader, train_reader
+from recipes.avatars.synthesis import CONFIG, Painter, Trainer
+
+PACKAGED = Path(__file__).parents[2] / "energyql" / "models" / "avatars"
+COARSE, FINE = 64, CONFIG.resolution
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def stage(path: Path, empty: Callable[[], Network], train: Callable[[], Network]) -> Network:
+    """The network that `path` holds, trained and kept there if it is not there yet."""
+    if path.exists():
+        network = empty()
+        network.load_state_dict(torch.load(path, weights_only=True))
+        return network.eval().requires_grad_(False)
+    network = train()
+    torch.save(network.state_dict(), path.with_suffix(".partial"))
+    path.with_suffix(".partial").replace(path)
+    return network
+
+
+def draw(factors: Factors, drawing: Drawing, batch: int, generator: torch.Generator) -> tuple[Tensor, Avatars]:
+    """A batch of rendered avatars."""
+    avatars = factors(torch.randn(batch, Z_DIM, generator=generator))
+    return drawing.compose(avatars.parts, avatars.paints), avatars
+
+
+def train_synthesis(folder: Path, reader: PartReader, steps: tuple[int, int, int]) -> tuple[MappingNetwork, Painter]:
+    """Coarse pictures, then fine ones, then the mapping network, then fine ones again from what it gives."""
+    coarse = Trainer(folder, reader, COARSE, steps[0])
+    coarse.run()
+    fine = Trainer(folder, reader, FINE, steps[1], start=coarse.ema, lr=2e-3)
+    fine.run()
+    embed = fine.averaged().encoder
+    assert isinstance(embed, nn.Linear)
+    mapping = stage(folder / "mapping.pt", lambda: MappingNetwork(CONFIG), lambda: fit_mapping(embed))
+    polished = Trainer(folder, reader, FINE, steps[2], start=fine.ema, mapping=mapping, lr=5e-4)
+    polished.run()
+    return mapping, polished.averaged()
+
+
+def assemble(mapping: MappingNetwork, painter: Painter) -> StyleGAN2:
+    """The generator, without the noise inputs that avatars have no use for."""
+    generator = StyleGAN2(CONFIG)
+    generator.mapping.load_state_dict(mapping.state_dict())
+    generator.synthesis.load_state_dict(painter.synthesis.state_dict())
+    for name, buffer in generator.named_buffers():
+        if name.endswith("noise_const"):
+            buffer.zero_()
+    return generator.eval().requires_grad_(False)
+
+
+def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
+    """Run all stages.
+
+    Args:
+        folder: keeps what each stage made.
+        out: the model folder.
+        scale: multiplies the length of every stage; well below 1 only shows that the recipe runs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def steps(count: int) -> int:
+        return max(2, int(count * scale))
+
+    factors = Factors()
+    coarse = partial(draw, factors, Drawing(COARSE))
+    reader = stage(folder / "reader.pt", PartReader, lambda: train_reader(coarse, steps(1200)))
+    mapping, painter = train_synthesis(folder, reader, (steps(6000), steps(4500), steps(600)))
+    fingerprint = save_model(out, "avatars", assemble(mapping, painter))
+    generator = load_stylegan2(out / "generator.safetensors", CONFIG)  # as shipped, in half precision
+    fine = partial(draw, factors, Drawing(FINE))
+    if not (out / "judge.json").exists():
+        judge = train_judge(fine, steps=steps(2500))
+        examine(judge, fine)
+        judge.save(out)
+    judge = Judge.load(out)
+    bank, reports = fit_heads(generator, judge, fingerprint, count=steps(30000), steps=steps(4000))
+    bank.save(out)
+    write_card(out, examine(judge, fine, seed=909), reports)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/avatars"), help="keeps what each stage made")
+    parser.add_argument("--out", type=Path, default=PACKAGED, help="the model folder")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the length of every stage")
+    arguments = parser.parse_args()
+    make(arguments.run, arguments.out, scale=arguments.scale)
