@@ -1,0 +1,194 @@
+"""Random formulas that a model can satisfy and that are not trivial."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from energyql.errors import Contradiction, EnergyQLError, TautologyWarning
+from energyql.language import And, Attribute, Cardinality, E, Expr, Implies, Not, Or, Xor, bind
+from energyql.logic.circuit import Circuit, compile_query
+from energyql.logic.tree import Predicate, postorder
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+T = TypeVar("T")
+
+LEAST_PREVALENCE, MOST_PREVALENCE = 0.001, 0.6
+DEPTHS = (1, 2, 3)
+TRIES = 5000
+ROOTS = ("AND", "OR", "AND", "OR", "AND", "XOR", "IMPLIES", "AT LEAST")
+"""Outermost connectives, in turn: with 24 formulas, each depth has all of them."""
+CONNECTIVES = (("AND", 0.44), ("OR", 0.34), ("XOR", 0.08), ("IMPLIES", 0.07), ("AT LEAST", 0.07))
+"""The connectives further in, and how often each is drawn."""
+KNOWLEDGE = {
+    "avatars": "(sunglasses IMPLIES glasses) AND (eyes = hidden IFF sunglasses) AND NOT (bald AND (hat OR long_hair))"
+    " AND (smile IFF mouth IN {laugh, grin}) AND (frown IFF mouth = sad)",
+}
+"""What holds in every picture that a model was trained on, by the model's name.
+
+A judge that errs once in a hundred sees a few smiles with a sad mouth. Prevalence is therefore counted among pictures
+that are as this says, or such formulas would pass as merely rare.
+"""
+
+
+def random_formulas(
+    vocabulary: Vocabulary,
+    prevalence: Callable[[Expr], float],
+    count: int = 24,
+    seed: int = 2026,
+    *,
+    least: float = LEAST_PREVALENCE,
+    most: float = MOST_PREVALENCE,
+) -> list[Expr]:
+    """Draw formulas of depth 1, 2 and 3, in equal numbers, shallow ones first.
+
+    The depth is the number of connectives above the deepest literal, where a NOT is free: `smile AND NOT hat` has depth
+    1, `smile AND NOT (glasses OR beard)` depth 2. A formula is kept if
+
+    - by logic it is no contradiction and no tautology, every attribute in it matters (`(smile OR beard) AND beard` is
+      just `beard`), and it is not equivalent to one drawn before;
+    - its prevalence among samples of the prior is at least `least` and at most `most`.
+
+    The second rule is a choice that makes the benchmark easier at one end and harder at the other, and whoever reads
+    its numbers should know: what a generator never draws by chance (a bald head with long hair, in the packaged model)
+    is left out, because no sampler could be blamed for missing it, and so are formulas that most samples satisfy
+    anyway. At 0.001 and 8,000 samples, 8 pictures must show a combination, so nothing rarer is tested here.
+
+    Every formula has a random stream of its own, so the list is the same on every machine that judges the same pictures
+    alike; where rounding moves a prevalence over a limit, only that formula changes (and perhaps one that
+    was left out because it was equivalent to it).
+
+    Args:
+        vocabulary: the attributes to draw from.
+        prevalence: the fraction of prior samples that satisfy a bound query (and the model's `KNOWLEDGE`).
+        count: how many; a third of each depth.
+        seed: same seed, same formulas.
+        least, most: limits of the prevalence.
+
+    Raises:
+        EnergyQLError: nothing suitable was found in `TRIES` attempts; the attributes of the model hardly vary.
+    """
+    formulas: list[Expr] = []
+    seen: set[Circuit] = set()
+    for index, depth in enumerate(sorted(DEPTHS[i % len(DEPTHS)] for i in range(count))):
+        draw = Draw(random.Random(f"{seed}/{index}"), vocabulary)  # text is hashed: the same in every Python
+        for attempt in range(TRIES):
+            # Given, not drawn, or the limits of the prevalence would favour AND; drawn where the given one cannot fit.
+            kind = ROOTS[index % len(ROOTS)] if attempt < TRIES // 2 else draw.connective()
+            formula = bind(draw.formula(depth, kind), vocabulary)
+            if not least <= prevalence(formula) <= most:
+                continue
+            circuit = _circuit(formula, vocabulary)
+            if circuit is not None and circuit not in seen and set(circuit.attributes) == attributes_of(formula):
+                break
+        else:
+            raise EnergyQLError(
+                f"no formula of depth {depth} has a prevalence from {least:g} to {most:g} in {TRIES} attempts",
+                hint="look at the judge's readings of prior samples: most attributes seem to be constant",
+            )
+        seen.add(circuit)
+        formulas.append(formula)
+    return formulas
+
+
+def depth_of(formula: Expr) -> int:
+    """Connectives above the deepest literal; NOT does not count."""
+    if isinstance(formula, Not):
+        return depth_of(formula.operand)
+    operands = operands_of(formula)
+    return 1 + max(map(depth_of, operands)) if operands else 0
+
+
+def operands_of(formula: Expr) -> Sequence[Expr]:
+    """What a connective joins; nothing for a literal."""
+    if isinstance(formula, Implies):
+        return (formula.left, formula.right)
+    return formula.operands if isinstance(formula, And | Or | Xor | Cardinality) else ()
+
+
+def attributes_of(formula: Expr) -> set[str]:
+    """The names that occur in a formula."""
+    return {node.name for node in postorder(formula) if isinstance(node, Predicate)}
+
+
+def _circuit(formula: Expr, vocabulary: Mapping[str, AttributeSpec]) -> Circuit | None:
+    """The compiled formula; nothing where it is always false or always true."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TautologyWarning)
+        try:
+            return compile_query(formula, vocabulary)
+        except (Contradiction, TautologyWarning):
+            return None
+
+
+class Draw:
+    """Random choices by `Random.random` alone, the only method whose numbers Python promises never to change."""
+
+    def __init__(self, source: random.Random, vocabulary: Vocabulary) -> None:
+        self.uniform = source.random
+        self.specs = list(vocabulary.values())
+
+    def formula(self, depth: int, kind: str) -> Expr:
+        """A formula of exactly this depth, whose outermost connective is `kind`."""
+        least = {"XOR": 2, "IMPLIES": 2, "AT LEAST": 3}.get(kind)
+        width = least or (2 if self.uniform() < 0.6 else 3)
+        # One operand is as deep as it must be; the others are mostly literals, so that people can read the formula.
+        depths = [depth - 1, *(int(self.uniform() ** 2 * depth) for _ in range(width - 1))]
+        specs = self.some(self.specs, min(width, len(self.specs)))  # literals side by side differ in attribute
+        operands = []
+        for i, inner in enumerate(self.some(depths, width)):
+            if inner == 0:
+                operands.append(self.literal(specs[i % len(specs)]))
+            elif self.uniform() < 0.35:
+                operands.append(Not(self.formula(inner, self.connective())))
+            else:
+                operands.append(self.formula(inner, self.connective(other_than=kind)))  # AND in AND would be one AND
+        if kind == "AND":
+            return And(tuple(operands))
+        if kind == "OR":
+            return Or(tuple(operands))
+        if kind == "XOR":
+            return Xor(tuple(operands))
+        return Implies(*operands) if kind == "IMPLIES" else Cardinality("AT LEAST", 2, tuple(operands))
+
+    def literal(self, spec: AttributeSpec) -> Expr:
+        """One attribute, in one of the ways that its kind allows."""
+        attribute = E[spec.name]
+        if spec.kind == "yes/no":
+            return Not(attribute) if self.uniform() < 0.35 else attribute
+        if spec.kind == "continuous":
+            return self.interval(attribute, spec)
+        if len(spec.values) < 4 or self.uniform() < 0.6:
+            value = self.some(spec.values, 1)[0]
+            return attribute.eq(value) if self.uniform() < 0.75 else attribute.ne(value)
+        values = self.some(spec.values, 2)
+        return attribute.is_in(values) if self.uniform() < 0.7 else attribute.not_in(values)
+
+    def interval(self, attribute: Attribute, spec: AttributeSpec) -> Expr:
+        """Above, below or between tenths of the range, at least three tenths wide."""
+        tenths = [round(spec.low + (spec.high - spec.low) * tenth / 10, 6) for tenth in range(11)]
+        kind = self.uniform()
+        if kind < 0.35:
+            return attribute > self.some(tenths[3:8], 1)[0]
+        if kind < 0.7:
+            return attribute < self.some(tenths[3:8], 1)[0]
+        low = int(self.uniform() * 5) + 1
+        high = low + 3 + int(self.uniform() * (7 - low))
+        return attribute.is_between(tenths[low], tenths[high], closed="none")
+
+    def connective(self, other_than: str = "") -> str:
+        """The name of a connective, drawn by weight."""
+        choices = [(name, weight) for name, weight in CONNECTIVES if name != other_than]
+        left = self.uniform() * sum(weight for _, weight in choices)
+        for name, weight in choices:
+            left -= weight
+            if left < 0:
+                return name
+        return choices[-1][0]
+
+    def some(self, values: Sequence[T], count: int) -> list[T]:
+        """`count` of the values, without repetition, in random order."""
+        pool = list(values)
+        return [pool.pop(int(self.uniform() * len(pool))) for _ in range(count)]

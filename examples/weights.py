@@ -1,0 +1,16 @@
+"""Weights: how much a part of the query counts. A weight multiplies the energy of what follows it.
+
+The weighted part becomes more or less certain relative to the rest; the pictures start from the same latents.
+"""
+
+from common import options
+
+import energyql
+
+args = options(__doc__)
+
+for weight in (0.1, 1, 5):
+    result = energyql.generate(f"smile AND {weight} * hat", n=args.n, model=args.model)
+    smile, hat = (result.probabilities[name].mean() for name in ("smile", "hat"))
+    print(f"weight {weight}: mean probability of smile {smile:.3f}, of hat {hat:.3f}")
+    result.save(args.out / f"weights-{weight}.png")
