@@ -51,18 +51,16 @@ def draw(factors: Factors, drawing: Drawing, batch: int, generator: torch.Genera
     return drawing.compose(avatars.parts, avatars.paints), avatars
 
 
-def train_synthesis(folder: Path, reader: PartReader, steps: tuple[int, int, int]) -> tuple[MappingNetwork, Painter]:
-    """Coarse pictures, then fine ones, then the mapping network, then fine ones again from what it gives."""
+def train_synthesis(folder: Path, reader: PartReader, steps: tuple[int, int]) -> tuple[MappingNetwork, Painter]:
+    """Coarse pictures from codes, then the mapping network, then fine pictures from the w that it gives."""
     coarse = Trainer(folder, reader, COARSE, steps[0])
     coarse.run()
-    fine = Trainer(folder, reader, FINE, steps[1], start=coarse.ema, lr=2e-3)
-    fine.run()
-    embed = fine.averaged().encoder
+    embed = coarse.averaged().encoder
     assert isinstance(embed, nn.Linear)
     mapping = stage(folder / "mapping.pt", lambda: MappingNetwork(CONFIG), lambda: fit_mapping(embed))
-    polished = Trainer(folder, reader, FINE, steps[2], start=fine.ema, mapping=mapping, lr=5e-4)
-    polished.run()
-    return mapping, polished.averaged()
+    fine = Trainer(folder, reader, FINE, steps[1], start=coarse.ema, mapping=mapping, lr=2e-3)
+    fine.run()
+    return mapping, fine.averaged()
 
 
 def assemble(mapping: MappingNetwork, painter: Painter) -> StyleGAN2:
@@ -92,7 +90,7 @@ def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
     factors = Factors()
     coarse = partial(draw, factors, Drawing(COARSE))
     reader = stage(folder / "reader.pt", PartReader, lambda: train_reader(coarse, steps(1200)))
-    mapping, painter = train_synthesis(folder, reader, (steps(6000), steps(4500), steps(600)))
+    mapping, painter = train_synthesis(folder, reader, (steps(6000), steps(4500)))
     fingerprint = save_model(out, "avatars", assemble(mapping, painter))
     generator = load_stylegan2(out / "generator.safetensors", CONFIG)  # as shipped, in half precision
     fine = partial(draw, factors, Drawing(FINE))

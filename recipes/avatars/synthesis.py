@@ -107,7 +107,7 @@ class Trainer:
         lr: float = 3e-3,
     ) -> None:
         torch.manual_seed(seed)
-        self.folder, self.name = folder, "polish" if mapping else f"synthesis{resolution}"
+        self.folder, self.name = folder, f"synthesis{resolution}"
         self.resolution, self.steps, self.batch, self.seed, self.lr = resolution, steps, batch, seed, lr
         folder.mkdir(parents=True, exist_ok=True)
         self.factors, self.drawing = Factors(), Drawing(resolution)
