@@ -106,7 +106,7 @@ def markdown(data: dict[str, Any]) -> str:
     lines.append(f"| {' | '.join(header)} |")
     lines.append(f"|---|{'---:|' * (len(header) - 1)}")
     for formula, *cells in rows(data["formulas"], semantics):
-        shown = formula if formula in ("mean", "worst") else f"`{formula}`"
+        shown = formula if formula in ("mean", "worst") else f"`{formula}`".replace("|", "\\|")
         lines.append(f"| {' | '.join([shown, *cells])} |")
     for title, facts in (("Settings", settings), ("Machine", data["machine"])):
         lines += ["", f"## {title}", "", *(f"- {key}: {_fact(value)}" for key, value in facts.items())]
