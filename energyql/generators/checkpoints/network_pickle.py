@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from energyql.generators.checkpoints.records import (
+    EASY_DICT,
+    NUMPY_NAMES,
+    SET_NAMES,
+    TORCH_NAMES,
+    Record,
+    Storage,
+    TensorRecord,
+    plain,
+    record,
+)
+from energyql.generators.checkpoints.refusal import Refused, reading
+from energyql.generators.checkpoints.torch_file import read_torch_file
+from energyql.generators.checkpoints.unpickle import Budget, Names, unpickle
+
+PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
+TF_NETWORK = "dnnlib.tflib.network.Network"
+MAX_MODULES = 20_000
+MAX_DEPTH = 32
 
 
 @dataclass(frozen=True)
@@ -18,12 +40,14 @@ class NetworkRecord:
         init_kwargs: what it was built with: numbers, strings, lists and dicts, NumPy scalars turned into Python ones.
         tensors: parameters and buffers by the names of a state dict, such as "synthesis.b4.const", as stored.
         source: the file, for messages.
+        attributes: numbers, strings and flags of the modules, such as "synthesis.b4.conv1.conv_clamp".
     """
 
     class_name: str
     init_kwargs: dict[str, Any]
     tensors: dict[str, Tensor]
     source: Path
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 def read_network_pickle(path: Path, network: str = "G_ema") -> NetworkRecord:
@@ -36,4 +60,105 @@ def read_network_pickle(path: Path, network: str = "G_ema") -> NetworkRecord:
     Raises:
         ModelError: the file is missing, damaged, holds a class that is not allowed, or is another format.
     """
-    raise NotImplementedError
+    with reading(path):
+        data = file_bytes(path)
+        return network_record(unpickle_official(data), len(data), path, network)
+
+
+def file_bytes(path: Path) -> memoryview:
+    """The bytes of a file, which the system reads as they are looked at."""
+    with path.open("rb") as file:
+        try:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except ValueError:
+            raise Refused("it is empty") from None
+
+
+def unpickle_official(data: memoryview) -> Any:
+    """The records in an official pickle of either era.
+
+    Raises:
+        Refused: it is damaged or names something that is not allowed.
+    """
+    budget = Budget()
+
+    def nested(content: Any) -> Storage:
+        if not isinstance(content, memoryview):
+            raise Refused("the data of a tensor is not bytes")
+        storage = read_torch_file(content, TORCH_NAMES, budget)  # cannot nest again: these names have no loader
+        if not isinstance(storage, Storage):
+            raise Refused("the data of a tensor is something else")
+        return storage
+
+    names: Names = {
+        **TORCH_NAMES,
+        **NUMPY_NAMES,
+        **SET_NAMES,
+        **EASY_DICT,
+        ("torch.storage", "_load_from_bytes"): nested,
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): record(PERSISTENT),
+        ("dnnlib.tflib.network", "Network"): record(TF_NETWORK),
+    }
+    return unpickle(data, names, budget=budget)[0]
+
+
+def network_record(content: Any, file_size: int, path: Path, network: str = "G_ema") -> NetworkRecord:
+    """The network called `network` in what `unpickle_official` returned."""
+    if not isinstance(content, Mapping) or network not in content:
+        found = ", ".join(sorted(str(key)[:30] for key in content)[:8]) if isinstance(content, Mapping) else ""
+        raise Refused(f"it has no network {network}" + (f", only {found}" if found else ""))
+    class_name, state = _meta(content[network])
+    collector = _Collector(file_size)
+    collector.visit(content[network], "", 0)
+    return NetworkRecord(
+        class_name, plain(state.get("_init_kwargs") or {}), collector.tensors, path, collector.attributes
+    )
+
+
+def _meta(value: Any) -> tuple[str, dict[str, Any]]:
+    """Class name and state of a persistent object."""
+    if not isinstance(value, Record) or value.name != PERSISTENT or len(value.arguments) != 1:
+        raise Refused("a part of the network is not one of the official code")
+    meta = value.arguments[0]
+    state = meta.get("state") if isinstance(meta, dict) and meta.get("type") == "class" else None
+    if not isinstance(state, dict) or not isinstance(meta.get("class_name"), str):
+        raise Refused("a part of the network has no state")
+    return meta["class_name"], state
+
+
+class _Collector:
+    """Gathers the tensors of a module and of those inside it."""
+
+    def __init__(self, file_size: int) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.attributes: dict[str, Any] = {}
+        self.modules = 0
+        self.room = 2 * file_size  # parts that share their data must not multiply it without end
+
+    def visit(self, module: Any, prefix: str, depth: int) -> None:
+        self.modules += 1
+        if self.modules > MAX_MODULES or depth > MAX_DEPTH:
+            raise Refused("its modules are nested without end")
+        _, state = _meta(module)
+        for group in ("_parameters", "_buffers"):
+            for name, value in self.items(state, group):
+                if isinstance(value, TensorRecord):
+                    self.room -= value.nbytes
+                    if self.room < 0:
+                        raise Refused("its tensors are larger than the file")
+                    self.tensors[prefix + name] = value.tensor()
+                elif value is not None:
+                    raise Refused(f"{ascii(prefix + name)[1:-1]} is not a tensor")
+        for name, value in state.items():
+            if isinstance(name, str) and isinstance(value, bool | int | float | str) and not name.startswith("_"):
+                self.attributes[prefix + name] = value
+        for name, value in self.items(state, "_modules"):
+            if value is not None:
+                self.visit(value, f"{prefix}{name}.", depth + 1)
+
+    @staticmethod
+    def items(state: dict[str, Any], group: str) -> list[tuple[str, Any]]:
+        members = state.get(group)
+        if not isinstance(members, dict) or not all(isinstance(name, str) for name in members):
+            raise Refused(f"a part of the network has no {group}")
+        return list(members.items())

@@ -1,0 +1,161 @@
+"""StyleGAN2 weights under their official names -> a StyleGAN2 ready to draw. Shapes tell the architecture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from energyql.errors import ModelError
+from energyql.generators.checkpoints.refusal import reading
+from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+
+MAX_RESOLUTION = 2048
+MAX_MAPPING_LAYERS = 64
+MEAN_SAMPLES = 4096
+_LAYER = re.compile(r"(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)")
+
+
+def assemble(
+    tensors: Mapping[str, Tensor],
+    source: Path,
+    *,
+    conv_clamp: float | None = None,
+    mapping_lr_multiplier: float = 0.01,
+) -> StyleGAN2:
+    """Build a StyleGAN2 from tensors with the names of the official StyleGAN2-ADA code.
+
+    Where there is no `mapping.w_avg`, the mean of w is computed, from a fixed seed.
+
+    Args:
+        tensors: by names such as "synthesis.b8.conv0.affine.weight"; resampling filters may be left out.
+        source: the file, for messages.
+        conv_clamp, mapping_lr_multiplier: the two settings that no shape shows.
+
+    Returns:
+        The generator in float32 on the CPU, in evaluation mode.
+
+    Raises:
+        ModelError: tensors are missing, too many, or do not fit together.
+    """
+    with reading(source):
+        weights = {_own_name(name): tensor.float() for name, tensor in tensors.items() if "resample_filter" not in name}
+        weights["synthesis.resample_filter"] = _resample_filter(tensors)
+        config = _configuration(weights, conv_clamp, mapping_lr_multiplier)
+        has_mean = "mapping.w_avg" in weights
+        weights.setdefault("mapping.w_avg", torch.zeros(config.w_dim))
+        with torch.device("meta"):
+            generator = StyleGAN2(config)
+        _check(weights, generator.state_dict())
+        generator.load_state_dict(weights, assign=True)
+        generator.eval().requires_grad_(False)
+        if not has_mean:
+            generator.mapping.w_avg.copy_(mean_w(generator))
+        return generator
+
+
+@torch.no_grad()
+def mean_w(generator: StyleGAN2, seed: int = 0) -> Tensor:
+    """Mean of w over `MEAN_SAMPLES` latents drawn from `seed`, all class labels taking turns."""
+    z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
+    classes = generator.config.c_dim
+    label = torch.eye(classes)[torch.arange(MEAN_SAMPLES) % classes] if classes else None
+    return generator.encode(z, label=label).mean(0)
+
+
+def _own_name(name: str) -> str:
+    return _LAYER.sub(r"\1.conv.\2", name)
+
+
+def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The one low-pass filter that all layers share."""
+    binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    standard = binomial.outer(binomial) / 64
+    filters = [tensor.float() for name, tensor in tensors.items() if "resample_filter" in name]
+    for kernel in filters:
+        if kernel.shape != standard.shape or not torch.allclose(kernel, kernel.flip(0, 1)):
+            raise ModelError(f"its resampling filter {tuple(kernel.shape)} is not a symmetric 4x4 one")
+        if not torch.allclose(kernel, filters[0]):
+            raise ModelError("its layers have different resampling filters")
+    return filters[0] if filters else standard
+
+
+def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_multiplier: float) -> StyleGAN2Config:
+    def shape(name: str, dimensions: int) -> torch.Size:
+        if name not in weights:
+            raise ModelError(f"it has no {name}, so it is not a StyleGAN2 generator")
+        if weights[name].ndim != dimensions or not weights[name].numel():
+            raise ModelError(f"{name} has the shape {tuple(weights[name].shape)}")
+        return weights[name].shape
+
+    channels = {4: shape("synthesis.b4.const", 3)[0]}
+    while f"synthesis.b{2 * max(channels)}.conv0.conv.weight" in weights and max(channels) < MAX_RESOLUTION:
+        resolution = 2 * max(channels)
+        channels[resolution] = shape(f"synthesis.b{resolution}.conv0.conv.weight", 4)[0]
+    layers = 0
+    while f"mapping.fc{layers}.weight" in weights and layers < MAX_MAPPING_LAYERS:
+        layers += 1
+    for resolution in channels:
+        if f"synthesis.b{resolution}.skip.weight" in weights:
+            raise ModelError("it has the residual architecture; only the one with skip connections is supported")
+        if f"synthesis.b{resolution}.torgb.conv.weight" not in weights:
+            raise ModelError(
+                f"it draws no picture at {resolution}x{resolution}; only the architecture with skip connections is "
+                "supported"
+            )
+    z_dim = shape("mapping.fc0.weight", 2)[1]
+    w_dim, c_dim = shape("synthesis.b4.conv1.conv.affine.weight", 2)[1], 0
+    if "mapping.embed.weight" in weights:
+        embedding, c_dim = shape("mapping.embed.weight", 2)
+        z_dim -= embedding
+    base, largest = channel_rule(channels)
+    return StyleGAN2Config(
+        resolution=max(channels),
+        z_dim=z_dim,
+        w_dim=w_dim,
+        c_dim=c_dim,
+        mapping_layers=layers,
+        mapping_lr_multiplier=lr_multiplier,
+        channel_base=base,
+        channel_max=largest,
+        image_channels=shape("synthesis.b4.torgb.conv.weight", 4)[0],
+        conv_clamp=conv_clamp,
+    )
+
+
+def channel_rule(channels: Mapping[int, int]) -> tuple[int, int]:
+    """channel_base and channel_max that give these channels by resolution.
+
+    >>> channel_rule({4: 512, 8: 512, 16: 256, 32: 128})
+    (4096, 512)
+    """
+    largest = max(channels.values())
+    base = max(resolution * count for resolution, count in channels.items())
+    for resolution, count in channels.items():
+        if min(base // resolution, largest) != count:
+            table = ", ".join(f"{side}x{side}: {number}" for side, number in channels.items())
+            raise ModelError(
+                f"its numbers of channels ({table}) do not follow the rule min(base / resolution, maximum)"
+            )
+    return base, largest
+
+
+def _check(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    missing = [name for name in expected if name not in weights]
+    extra = [name for name in weights if name not in expected]
+    wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
+    if missing:
+        raise ModelError(f"tensors are missing: {_some(missing)}")
+    if extra:
+        raise ModelError(f"it has tensors that a StyleGAN2 has not: {_some(extra)}")
+    if wrong:
+        shapes = [f"{name} {tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}" for name in wrong]
+        raise ModelError(f"tensors do not fit together: {_some(shapes)}")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(ascii(name[:120])[1:-1] for name in names[:3])
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,38 @@
+"""What is wrong with a checkpoint, and how that becomes an error that names the file."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from energyql.errors import ModelError
+
+
+class Refused(Exception):
+    """What is wrong with a file, before its name is known. `reading` turns it into a ModelError."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file causes inside the block into a ModelError that names `path`."""
+    try:
+        yield
+    except Refused as error:
+        raise ModelError(f"cannot read {path}: {error}", hint=error.hint) from error
+    except ModelError as error:
+        if str(path) in error.message:
+            raise
+        raise ModelError(f"cannot read {path}: {error.message}", hint=error.hint) from error
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing") from None
+    except (OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+        raise ModelError(f"cannot read {path}: it is damaged ({type(error).__name__}: {error})") from error
+    except (EOFError, struct.error, zipfile.BadZipFile) as error:
+        raise ModelError(f"cannot read {path}: it is damaged or cut short ({error})") from error

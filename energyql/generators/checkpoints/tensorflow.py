@@ -1,0 +1,143 @@
+"""Pickles of the TensorFlow era: StyleGAN2 and StyleGAN2-ADA, such as stylegan2-ffhq-config-f.pkl."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from energyql.errors import ModelError
+from energyql.generators.checkpoints.assemble import assemble
+from energyql.generators.checkpoints.network_pickle import TF_NETWORK
+from energyql.generators.checkpoints.records import ArrayRecord, Record, plain
+from energyql.generators.checkpoints.refusal import Refused, reading
+from energyql.generators.stylegan2 import StyleGAN2
+
+OLDEST_VERSION = 4
+SUPPORTED = {
+    "architecture": "skip",
+    "nonlinearity": "lrelu",
+    "mapping_nonlinearity": "lrelu",
+    "use_noise": True,
+    "normalize_latents": True,
+    "mapping_func": None,
+    "synthesis_func": None,
+}
+"""Settings and the only values of theirs that can be drawn with; `None`: anything, the variables tell."""
+
+
+def is_tensorflow(content: Any) -> bool:
+    """Whether what a pickle held is the three networks of the TensorFlow era."""
+    return (
+        isinstance(content, tuple)
+        and len(content) == 3
+        and all(isinstance(part, Record) and part.name == TF_NETWORK for part in content)
+    )
+
+
+def build_tensorflow(content: Any, source: Path) -> StyleGAN2:
+    """The averaged generator (Gs) of three networks.
+
+    Raises:
+        ModelError: it is a StyleGAN of the first generation, or of a kind that is not supported.
+    """
+    with reading(source):
+        state = content[2].state
+        settings = plain(state.get("static_kwargs") or {})
+        variables: dict[str, Tensor] = {}
+        _collect(content[2], "", variables, 0)
+        if "synthesis/4x4/Conv/mod_weight" not in variables:
+            raise ModelError(
+                "it is a network of the TensorFlow era, but not a StyleGAN2", hint="StyleGAN2 is supported"
+            )
+        version = state.get("version")
+        if not isinstance(version, int) or version < OLDEST_VERSION:
+            raise ModelError(f"its version {version!a} is older than {OLDEST_VERSION}")
+        for name, supported in SUPPORTED.items():
+            if supported is not None and settings.get(name) not in (supported, None):
+                raise ModelError(f"its {name} is {settings[name]!a}; only {supported!r} is supported")
+        if "mapping/LabelConcat/weight" in variables:
+            raise ModelError("it is conditional in the way of the first StyleGAN2, which is not supported")
+        clamp = settings.get("conv_clamp")
+        tensors = _official_names(variables)
+        kernel = settings.get("resample_kernel") or [1, 3, 3, 1]
+        taps = torch.tensor(kernel, dtype=torch.float32)
+        tensors["resample_filter"] = taps.outer(taps) / taps.sum() ** 2
+        return assemble(
+            tensors,
+            source,
+            conv_clamp=None if clamp is None else float(clamp),
+            mapping_lr_multiplier=float(settings.get("mapping_lrmul") or 0.01),
+        )
+
+
+def _collect(network: Any, prefix: str, variables: dict[str, Tensor], depth: int) -> None:
+    """Variables of a network and of its components, which come with the component's name in front."""
+    if not isinstance(network, Record) or network.name != TF_NETWORK or depth > 2:
+        raise Refused("a component is not a network")
+    for pair in network.state.get("variables") or ():
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise Refused("a variable has no name")
+        if isinstance(pair[1], ArrayRecord):
+            array = pair[1].array()
+            # A copy in the machine's byte order: torch takes neither another order nor a view that cannot be written.
+            variables[prefix + pair[0]] = torch.from_numpy(array.astype(np.float32))
+        elif isinstance(pair[1], int | float):
+            variables[prefix + pair[0]] = torch.tensor(float(pair[1]))
+    components = network.state.get("components") or {}
+    if not isinstance(components, dict) or len(components) > 8:
+        raise Refused("its components are damaged")
+    for name, component in components.items():
+        _collect(component, f"{prefix}{name}/", variables, depth + 1)
+
+
+_DENSE = re.compile(r"mapping/Dense(\d+)/(weight|bias)")
+_EMBEDDING = re.compile(r"mapping/LabelEmbed/(weight|bias)")
+_NOISE = re.compile(r"synthesis/noise(\d+)")
+_LAYER = re.compile(r"synthesis/(\d+)x\1/(Conv|Conv0_up|Conv1|ToRGB|Skip)/(\w+)")
+_LAYER_NAMES = {"Conv": "conv1", "Conv0_up": "conv0", "Conv1": "conv1", "ToRGB": "torgb", "Skip": "skip"}
+
+
+def _official_names(variables: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Variables -> tensors under the names and in the layout of StyleGAN2-ADA."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in variables.items():
+        if match := _DENSE.fullmatch(name):
+            tensors[f"mapping.fc{match[1]}.{match[2]}"] = value.T if value.ndim == 2 else value
+        elif match := _EMBEDDING.fullmatch(name):
+            tensors[f"mapping.embed.{match[1]}"] = value.T if value.ndim == 2 else value
+        elif match := _NOISE.fullmatch(name):
+            layer = int(match[1])
+            block = 2 ** min((layer + 5) // 2, 30)
+            tensors[f"synthesis.b{block}.conv{(layer + 1) % 2}.noise_const"] = value.reshape(value.shape[-2:])
+        elif match := _LAYER.fullmatch(name):
+            prefix = f"synthesis.b{match[1]}.{_LAYER_NAMES[match[2]]}"
+            tensors.update(_layer(prefix, match[3], value, flip=match[2] in ("Conv0_up", "Skip")))
+        elif name == "synthesis/4x4/Const/const":
+            tensors["synthesis.b4.const"] = value[0]
+        elif name == "dlatent_avg":
+            tensors["mapping.w_avg"] = value
+        elif name.startswith("synthesis/ToRGB_lod"):
+            raise ModelError("it has the architecture without skip connections, which is not supported")
+        elif name.rpartition("/")[2] != "lod":
+            raise ModelError(f"it has a variable {ascii(name[:80])[1:-1]} that a StyleGAN2 has not")
+    return tensors
+
+
+def _layer(prefix: str, part: str, value: Tensor, *, flip: bool) -> dict[str, Tensor]:
+    """One variable of a convolution layer. Styles are stored without the 1 that is added to them."""
+    if part == "weight" and value.ndim == 4:
+        value = value.flip(0, 1) if flip else value
+        return {f"{prefix}.weight": value.permute(3, 2, 0, 1)}
+    if part == "mod_weight":
+        return {f"{prefix}.affine.weight": value.T if value.ndim == 2 else value}
+    if part == "mod_bias":
+        return {f"{prefix}.affine.bias": value + 1}
+    return {
+        f"{prefix}.{part}": value.reshape(()) if part == "noise_strength" and math.prod(value.shape) == 1 else value
+    }

@@ -1,0 +1,296 @@
+"""A pickle machine that only knows data.
+
+Python's own unpickler imports what a file names and calls it. This one has a table of names, each standing for a
+function of ours that builds an inert value; it imports nothing, calls nothing else and sets no attributes. What else
+can hurt is bounded: sizes are compared with what is left of the file before anything is taken, the number of operations
+is capped, and only strings and small integers may be keys, so that no hash runs deep or collides on purpose.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from energyql.generators.checkpoints.refusal import Refused
+
+MAX_OPERATIONS = 1_000_000
+"""Most pickle operations in one file; the largest official pickles take about a tenth of it."""
+MAX_KEY = 2**53
+MAX_NAME = 256
+
+Names = Mapping[tuple[str, str], Callable[..., Any]]
+"""(module, name) in the file -> the function of ours that stands for it."""
+
+
+class Inert:
+    """A value that a pickle may give a state to."""
+
+    def set_state(self, state: Any) -> None:
+        raise Refused(f"it gives a state to a {type(self).__name__}, which has none")
+
+
+@dataclass(frozen=True, eq=False)
+class Stand:
+    """A name in the file that stands for a function of ours."""
+
+    name: str
+    build: Callable[..., Any]
+
+
+@dataclass
+class Budget:
+    """Operations that a file, with the pickles nested in it, may still take."""
+
+    operations: int = MAX_OPERATIONS
+
+    def spend(self) -> None:
+        self.operations -= 1
+        if self.operations < 0:
+            raise Refused(f"it takes more than {MAX_OPERATIONS} operations to read, far more than any known checkpoint")
+
+
+def unpickle(
+    data: memoryview,
+    names: Names,
+    *,
+    start: int = 0,
+    persistent: Callable[[Any], Any] | None = None,
+    budget: Budget | None = None,
+) -> tuple[Any, int]:
+    """Read one pickle.
+
+    Args:
+        data: the bytes that hold it. Byte strings in the result are views of it.
+        names: what the pickle may name.
+        start: where in `data` it begins.
+        persistent: what to do with persistent ids; `None` refuses them.
+        budget: shared by the pickles of one file.
+
+    Returns:
+        The value, and the position after the pickle.
+
+    Raises:
+        Refused: it is damaged or holds something that is not allowed.
+    """
+    machine = _Machine(data, names, start, persistent, budget or Budget())
+    try:
+        return machine.run(), machine.position
+    except (IndexError, KeyError, UnicodeDecodeError, struct.error) as error:
+        raise Refused(f"it is damaged near byte {machine.position} ({type(error).__name__})") from error
+
+
+class _Machine:
+    def __init__(
+        self, data: memoryview, names: Names, start: int, persistent: Callable[[Any], Any] | None, budget: Budget
+    ) -> None:
+        self.data = data
+        self.names = names
+        self.position = start
+        self.persistent = persistent
+        self.budget = budget
+        self.stack: list[Any] = []
+        self.outer: list[list[Any]] = []  # the stacks below each mark
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        while True:
+            self.budget.spend()
+            operation = self.take(1)[0]
+            if operation == 0x2E:  # STOP
+                return self.stack.pop()
+            try:
+                step = _OPERATIONS[operation]
+            except KeyError:
+                raise Refused(
+                    f"pickle operation 0x{operation:02x} at byte {self.position - 1} is not allowed",
+                    "it is damaged, or not a checkpoint",
+                ) from None
+            step(self)
+
+    # reading
+
+    def take(self, size: int) -> memoryview:
+        begin, self.position = self.position, self.position + size
+        if size < 0 or self.position > len(self.data):
+            self.position = begin
+            raise Refused(f"it is cut short: {size} bytes are announced at byte {begin} of {len(self.data)}")
+        return self.data[begin : self.position]
+
+    def number(self, size: int, signed: bool = False) -> int:
+        return int.from_bytes(self.take(size), "little", signed=signed)
+
+    def text(self, size: int) -> str:
+        return str(self.take(size), "utf-8", "surrogatepass")
+
+    def line(self) -> str:
+        window = bytes(self.data[self.position : self.position + MAX_NAME])
+        end = window.find(b"\n")
+        if end < 0:
+            raise Refused(f"it is damaged near byte {self.position}: a name has no end")
+        self.position += end + 1
+        return window[:end].decode("utf-8")
+
+    # the stack
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def mark(self) -> None:
+        self.outer.append(self.stack)
+        self.stack = []
+
+    def pop_mark(self) -> list[Any]:
+        items = self.stack
+        self.stack = self.outer.pop()
+        return items
+
+    def pop(self) -> None:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.pop_mark()
+
+    def push_tuple(self, size: int) -> None:
+        if len(self.stack) < size:
+            raise Refused(f"it is damaged near byte {self.position}")
+        self.stack[-size:] = [tuple(self.stack[-size:])]
+
+    def discard(self, _: Any) -> None:
+        """Read something and make nothing of it."""
+
+    def put(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    # containers
+
+    def append(self, items: list[Any]) -> None:
+        self.last(list).extend(items)
+
+    def set_items(self, items: list[Any]) -> None:
+        if len(items) % 2:
+            raise Refused(f"it is damaged near byte {self.position}: a key without a value")
+        target = self.last(dict)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[checked_key(key)] = value
+
+    def add_items(self, items: list[Any]) -> None:
+        self.last(set).update(checked_key(item) for item in items)
+
+    def last(self, kind: type) -> Any:
+        if not isinstance(self.stack[-1], kind):
+            raise Refused(
+                f"it is damaged near byte {self.position}: {type(self.stack[-1]).__name__} is no {kind.__name__}"
+            )
+        return self.stack[-1]
+
+    # names
+
+    def named(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise Refused(f"it is damaged near byte {self.position}: a name is not a string")
+        full = f"{module}.{name}"
+        build = self.names.get((module, name))
+        if build is None:
+            shown = full if len(full) <= 80 else full[:80] + "..."
+            raise Refused(
+                f"it names {ascii(shown)[1:-1]}, which no supported checkpoint needs",
+                "nothing was run. If you trust the file, load it with the program that wrote it and save the plain "
+                "state dict; otherwise delete it",
+            )
+        self.push(Stand(full, build))
+
+    def stack_global(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.named(module, name)
+
+    def instance(self) -> None:
+        self.named(self.line(), self.line())
+        raise Refused("it uses the pickle operation INST, which no supported checkpoint needs")
+
+    def call(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Stand) or not isinstance(arguments, tuple):
+            raise Refused(f"at byte {self.position} it calls a {type(function).__name__}, which is data")
+        try:
+            value = function.build(*arguments)
+        except (TypeError, ValueError, LookupError, OverflowError) as error:
+            raise Refused(f"{function.name} has arguments that make no sense ({error})") from error
+        self.push(value)
+
+    def build(self) -> None:
+        state, value = self.stack.pop(), self.stack[-1]
+        if isinstance(value, Inert):
+            value.set_state(state)
+        elif not (isinstance(value, dict) and isinstance(state, dict)):  # attributes of a dict, such as a state dict's
+            raise Refused(f"it gives a state to a {type(value).__name__}")
+
+    def persistent_id(self) -> None:
+        if self.persistent is None:
+            raise Refused("it refers to data outside the file (a persistent id)")
+        self.push(self.persistent(self.stack.pop()))
+
+    def frame(self) -> None:
+        size = self.number(8)
+        if size > len(self.data) - self.position:
+            raise Refused(f"it is cut short: a frame of {size} bytes is announced at byte {self.position}")
+
+
+def checked_key(key: Any) -> Any:
+    """The key of a dict or member of a set, if it is one whose hash is quick."""
+    if key is None or isinstance(key, str) or (isinstance(key, int) and -MAX_KEY < key < MAX_KEY):
+        return key
+    raise Refused(f"it uses a {type(key).__name__} as a key")
+
+
+_OPERATIONS: dict[int, Callable[[_Machine], None]] = {
+    ord("("): _Machine.mark,
+    ord("0"): _Machine.pop,
+    ord("1"): lambda m: m.discard(m.pop_mark()),
+    ord("N"): lambda m: m.push(None),
+    0x88: lambda m: m.push(True),
+    0x89: lambda m: m.push(False),
+    ord("K"): lambda m: m.push(m.number(1)),
+    ord("M"): lambda m: m.push(m.number(2)),
+    ord("J"): lambda m: m.push(m.number(4, signed=True)),
+    0x8A: lambda m: m.push(m.number(m.number(1), signed=True)),  # LONG1
+    0x8B: lambda m: m.push(m.number(m.number(4, signed=True), signed=True)),  # LONG4
+    ord("G"): lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
+    0x8C: lambda m: m.push(m.text(m.number(1))),
+    ord("X"): lambda m: m.push(m.text(m.number(4))),
+    0x8D: lambda m: m.push(m.text(m.number(8))),
+    ord("C"): lambda m: m.push(m.take(m.number(1))),
+    ord("B"): lambda m: m.push(m.take(m.number(4))),
+    0x8E: lambda m: m.push(m.take(m.number(8))),
+    0x96: lambda m: m.push(m.take(m.number(8))),  # BYTEARRAY8
+    ord(")"): lambda m: m.push(()),
+    ord("]"): lambda m: m.push([]),
+    ord("}"): lambda m: m.push({}),
+    0x8F: lambda m: m.push(set()),
+    ord("t"): lambda m: m.push(tuple(m.pop_mark())),
+    0x85: lambda m: m.push_tuple(1),
+    0x86: lambda m: m.push_tuple(2),
+    0x87: lambda m: m.push_tuple(3),
+    ord("l"): lambda m: m.push(m.pop_mark()),
+    ord("a"): lambda m: m.append([m.stack.pop()]),
+    ord("e"): lambda m: m.append(m.pop_mark()),
+    ord("s"): lambda m: m.set_items([m.stack.pop(-2), m.stack.pop()]),
+    ord("u"): lambda m: m.set_items(m.pop_mark()),
+    0x90: lambda m: m.add_items(m.pop_mark()),
+    0x91: lambda m: m.push(frozenset(checked_key(item) for item in m.pop_mark())),
+    ord("q"): lambda m: m.put(m.number(1)),
+    ord("r"): lambda m: m.put(m.number(4)),
+    0x94: lambda m: m.put(len(m.memo)),  # MEMOIZE
+    ord("h"): lambda m: m.push(m.memo[m.number(1)]),
+    ord("j"): lambda m: m.push(m.memo[m.number(4)]),
+    ord("c"): lambda m: m.named(m.line(), m.line()),
+    0x93: _Machine.stack_global,
+    ord("R"): _Machine.call,
+    0x81: _Machine.call,  # NEWOBJ
+    ord("b"): _Machine.build,
+    ord("i"): _Machine.instance,
+    ord("Q"): _Machine.persistent_id,
+    0x80: lambda m: m.discard(m.take(1)),  # PROTO
+    0x95: _Machine.frame,
+}
