@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -21,8 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Logical queries over the attributes of a pretrained generator, sampled as one latent energy.",
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 Query = Annotated[str, typer.Argument(help='A query, such as "smile AND NOT (glasses OR beard)".')]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")]
@@ -55,14 +55,12 @@ def generate(
     semantics: SemanticsOption = "exact",
     sampler: Annotated[str, typer.Option(help="How to sample.")] = "ode",
     strength: Annotated[
-        Optional[float], typer.Option(help="Multiplies the energy: more is more certain, less varied.")  # noqa: UP045
+        float | None, typer.Option(help="Multiplies the energy: more is more certain, less varied.")
     ] = None,
-    truncation: Annotated[
-        Optional[float], typer.Option(help="psi in 0..1: less varied, safer.")  # noqa: UP045
-    ] = None,
+    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    batch_size: Annotated[Optional[int], typer.Option(help="Samples computed together.")] = None,  # noqa: UP045
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples computed together.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
 ) -> None:
     """Draw pictures that satisfy a query."""
@@ -71,8 +69,8 @@ def generate(
 
     check_destination(save_to)
     result = run(
-        query, n, model=model, semantics=semantics, sampler=sampler, strength=strength, truncation=truncation, seed=seed,
-        device=device, batch_size=batch_size, progress=not quiet,
+        query, n, model=model, semantics=semantics, sampler=sampler, strength=strength, truncation=truncation,
+        seed=seed, device=device, batch_size=batch_size, progress=not quiet,
     )  # fmt: skip
     result.save(save_to)
     if not quiet:
@@ -119,8 +117,8 @@ def attributes(model: ModelOption = "avatars") -> None:
 def score(
     query: Query,
     table: Annotated[Path, typer.Argument(help="A CSV file of predictions, a row a sample.")],
-    save_to: Annotated[Optional[Path], typer.Option("--out", "-o", help="Write a CSV instead of printing.")] = None,  # noqa: UP045
-    top: Annotated[Optional[int], typer.Option(min=1, help="Only the best rows.")] = None,  # noqa: UP045
+    save_to: Annotated[Path | None, typer.Option("--out", "-o", help="Write a CSV instead of printing.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Only the best rows.")] = None,
     semantics: SemanticsOption = "exact",
 ) -> None:
     """Rank the rows of a table of predictions by a query, best first.
@@ -136,7 +134,10 @@ def score(
         return
     from energyql.files import write_text
 
-    write_text(save_to, ranked)
+    try:
+        write_text(save_to, ranked)
+    except OSError as error:
+        raise ArgumentError(f"cannot write {save_to}: {error.strerror or error}") from error
     err.print(f"Saved {escape(str(save_to))}")
 
 
@@ -148,12 +149,16 @@ def main() -> None:
     except EnergyQLError as error:
         err.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
         sys.exit(2 if isinstance(error, ArgumentError) else 1)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        sys.exit(130)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *rest: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     if issubclass(category, TautologyWarning):
         err.print(f"[yellow]note[/]: {escape(str(message))}")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,17 +61,22 @@ def load_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
             raise ModelError(f"{folder}: model format {config['format']!r} is unknown; this energyql reads {FORMAT}")
         generator = load_stylegan2(folder / "generator.safetensors", StyleGAN2Config(**config["generator"]))
         name, truncation = str(config["name"]), float(config["truncation"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{folder / 'config.json'} is damaged: {error}") from error
+        if not math.isfinite(truncation):
+            raise ValueError(f"truncation is {truncation}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ModelError(f"{folder / 'config.json'} is damaged: {what}") from error
     bank = AttributeBank.load(folder)
     weights = fingerprint(folder / "generator.safetensors")
     if bank.generator not in ("", weights):
         raise ModelError(f"{folder}: the attributes were fitted to another generator", hint="train them again")
-    if bank.space == "w" and bank.latent_dim != generator.config.w_dim:
-        raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but w has {generator.config.w_dim}")
-    judge = Judge.load(folder).to(device) if (folder / "judge.json").is_file() else None
+    size = generator.config.w_dim if bank.space == "w" else generator.config.z_dim
+    if bank.latent_dim != size:
+        raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}")
+    judge = Judge.load(folder) if (folder / "judge.json").is_file() else None
+    if judge is not None and dict(judge.vocabulary) != dict(bank.vocabulary):
+        raise ModelError(f"{folder}: the judge does not read the attributes of the heads", hint="train it again")
+    judge = None if judge is None else judge.to(device)
     return Model(name, generator.to(device), bank.to(device), judge, truncation, weights)
 
 

@@ -10,18 +10,21 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from energyql.errors import ArgumentError
+
 PAPER, INK, FAINT = "#ffffff", "#1d2433", "#6b7280"
 YES, NO = "#15803d", "#b91c1c"
 GAP = 10
 CAPTION = 20
+TICK = 18  # width of a verdict
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 LEAST_SIDE, MOST_SIDE = 128, 256  # a tile is enlarged or reduced to lie between these
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """Images in [-1, 1], (batch, 1 or 3, height, width) -> PIL pictures; values outside are clipped."""
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    pixels = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(array) for array in pixels]
+    return [Image.fromarray(array) for array in pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def label_grid(
@@ -38,13 +41,20 @@ def label_grid(
     Args:
         pictures: all of one size, at least one.
         title: printed above, wrapped to the width.
-        captions: one a picture.
+        captions: one a picture, cut to its width.
         verdicts: one a picture: tick or cross.
         footer: printed below.
         columns: pictures a row; by default the grid is about twice as wide as high.
+
+    Raises:
+        ArgumentError: there are no pictures, or `columns` is below 1.
     """
     count = len(pictures)
-    columns = columns or min(count, max(1, math.ceil(math.sqrt(2 * count))))
+    if count == 0:
+        raise ArgumentError("a grid needs at least one picture")
+    columns = min(count, math.ceil(math.sqrt(2 * count)) if columns is None else columns)
+    if columns < 1:
+        raise ArgumentError(f"a grid needs at least one column, not {columns}")
     rows = math.ceil(count / columns)
     scale = _scale(pictures[0].size)
     width, height = (round(side * scale) for side in pictures[0].size)
@@ -66,12 +76,11 @@ def label_grid(
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BICUBIC)
         sheet.paste(picture, (x, y))
-        left = x
+        indent = 0 if verdicts is None else TICK
         if verdicts is not None:
             _verdict(draw, x, y + height + 4, verdicts[i])
-            left += 18
         if captions is not None:
-            draw.text((left, y + height + 3), captions[i], FAINT, small)
+            draw.text((x + indent, y + height + 3), _cut(captions[i], small, width - indent), FAINT, small)
     for i, line in enumerate(footer_lines):
         draw.text((GAP, top + rows * cell_height + 16 * i), line, FAINT, small)
     return sheet
@@ -84,11 +93,25 @@ def _scale(size: tuple[int, int]) -> float:
     return min(1.0, MOST_SIDE / side)
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    if not text:
-        return []
-    per_line = max(10, int(len(text) * width / max(font.getlength(text.replace("\n", " ")), 1)))
-    return [line for part in text.splitlines() for line in textwrap.wrap(part, per_line)][:8]
+def _cut(text: str, font: Font, width: int) -> str:
+    """The start of `text` that fits, without line breaks."""
+    text = " ".join(text[:200].split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _wrapped(text: str, font: Font, width: int) -> list[str]:
+    """At most eight lines, each as wide as `width` at most."""
+    per_line = 200
+    while True:
+        lines = [line for part in text.splitlines() for line in textwrap.wrap(part, per_line)][:8]
+        widest = max((font.getlength(line) for line in lines), default=0.0)
+        if widest <= width or per_line == 1:
+            return lines
+        per_line = max(1, min(per_line - 1, int(per_line * width / widest)))
 
 
 def _verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from energyql.errors import ArgumentError
 from energyql.language import Expr, as_query, bind
 from energyql.logic.truth import satisfied
 from energyql.model import Model, load_model
-from energyql.models import DEFAULT_MODEL
+from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.pictures import to_pictures
 from energyql.progress import Report, reporting
 from energyql.result import Result
@@ -30,6 +32,8 @@ LATENT_BATCH = 4096
 """Latents that are sampled together unless a call says otherwise."""
 PIXEL_BATCH = 1 << 20
 """Pixels that are drawn together unless a call says otherwise: 64 pictures of 128 x 128, one of 1024 x 1024."""
+MOST_SAMPLES = 1_000_000
+"""Most pictures of one call, all of which it holds in memory."""
 
 
 class Pipeline:
@@ -97,7 +101,7 @@ class Pipeline:
                 "query": text,
                 "canonical": str(expr),
                 "n": n,
-                "seed": seed,
+                "seed": int(seed),
                 "model": self.model.name,
                 "fingerprint": self.model.fingerprint,
                 "semantics": semantics,
@@ -114,7 +118,7 @@ class Pipeline:
         return self.model.generator.encode(z, truncation) if self.model.bank.space == "w" else z
 
     def _truncation(self, truncation: float | None) -> float:
-        psi = self.model.truncation if truncation is None else truncation
+        psi = self.model.truncation if truncation is None else _number("truncation", truncation)
         low, high = self.model.bank.truncation
         if not low <= psi <= high:
             allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
@@ -180,7 +184,7 @@ def generate(
 
     Args:
         query: text such as `"smile AND NOT (glasses OR beard)"`, or `E.smile & ~(E.glasses | E.beard)`.
-        n: number of pictures.
+        n: number of pictures, at least 1.
         model: name of a packaged model, or a model folder.
         semantics: "exact", "product" or "lace".
         sampler: a name, or a sampler with settings of its own.
@@ -198,16 +202,18 @@ def generate(
     Raises:
         EnergyQLError: the query, a name or a setting is wrong; the message says what, where and what to do.
     """
-    pipeline = _pipeline(str(model), str(choose_device(device)))
-    return pipeline.generate(
+    folder = model_folder(model).resolve()
+    written = max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0)
+    return _pipeline(folder, str(choose_device(device)), written).generate(
         query, n, semantics=semantics, sampler=sampler, strength=strength, truncation=truncation, seed=seed,
         batch_size=batch_size, progress=progress,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=4)
-def _pipeline(model: str, device: str) -> Pipeline:
-    return Pipeline(load_model(model, device), torch.device(device))
+def _pipeline(folder: Path, device: str, written: int) -> Pipeline:
+    """Models stay loaded, as long as nothing is `written` to their folder."""
+    return Pipeline(load_model(folder, device), torch.device(device))
 
 
 def choose_device(name: str) -> torch.device:
@@ -222,8 +228,8 @@ def choose_device(name: str) -> torch.device:
         )
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ArgumentError(f"device {name!r} is not available here", hint="use auto, cpu, cuda or mps") from error
     return device
 
@@ -232,14 +238,22 @@ def _sampler(sampler: str | Sampler, strength: float | None) -> Sampler:
     if not isinstance(sampler, str):
         if strength is not None:
             raise ArgumentError("strength belongs to the sampler", hint="set it where you make the sampler")
+        if not callable(getattr(sampler, "sample", None)):
+            raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}")
         return sampler
     if sampler not in SAMPLERS:
         raise ArgumentError(f"there is no sampler {sampler!r}", hint=f"samplers: {', '.join(SAMPLERS)}")
     make: Callable[..., Sampler] = SAMPLERS[sampler]
-    return make() if strength is None else make(strength=strength)
+    return make() if strength is None else make(strength=_number("strength", strength))
 
 
 def _count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ArgumentError(f"{name} must be a whole number of at least 1, not {value!r}")
-    return value
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= MOST_SAMPLES:
+        raise ArgumentError(f"{name} must be a whole number from 1 to {MOST_SAMPLES:,}, not {value!r}")
+    return int(value)
+
+
+def _number(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ArgumentError(f"{name} must be a finite number, not {value!r}")
+    return float(value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +25,27 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def check_destination(path: Path) -> Path:
-    """Refuse, before any work is done, a path whose ending no result is saved as.
+    """Refuse, before any work is done, a path that no result can be saved as.
 
     Raises:
-        ArgumentError: the path ends like another kind of file.
+        ArgumentError: the path ends like another kind of file, is a folder where a file is asked for or the other way
+            round, or lies where nothing can be written.
     """
-    if path.suffix and path.suffix.lower() not in PICTURE_SUFFIXES and not path.is_dir():
+    picture = path.suffix.lower() in PICTURE_SUFFIXES
+    if path.suffix and not picture and not path.is_dir():
         raise ArgumentError(
             f"a result cannot be saved as {path.suffix}",
             hint=f"end the path in {', '.join(PICTURE_SUFFIXES)}, or name a folder",
         )
+    if picture and path.is_dir():
+        raise ArgumentError(f"cannot write {path}: it is a folder", hint="name a file in it, or another folder")
+    folder = path.parent if picture else path
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ArgumentError(f"cannot write {path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK):
+        raise ArgumentError(f"cannot write {path}: {folder} is not writable")
     return path
 
 
@@ -76,15 +89,20 @@ class Result:
         return f"<Result of {self.provenance['query']!r}: {self.summary()}>"
 
     def grid(self, columns: int | None = None) -> Image.Image:
-        """All pictures with the probability of the query and the judge's verdict under each."""
+        """All pictures with the probability of the query (or its energy, where that is none) and the judge's verdict.
+
+        Raises:
+            ArgumentError: `columns` is below 1.
+        """
         settings = self.provenance
+        exact = settings["semantics"] == "exact"
         footer = (
             f"{self.summary()}. Model {settings['model']}, seed {settings['seed']}, {settings['semantics']} semantics"
         )
         return label_grid(
             self.images,
             title=settings["query"],
-            captions=[f"P {probability:.3f}" for probability in np.exp(-self.energy)],
+            captions=[f"P {np.exp(-energy):.3f}" if exact else f"E {energy:.3f}" for energy in self.energy],
             verdicts=self.satisfied.tolist(),
             footer=footer,
             columns=columns,
@@ -116,7 +134,10 @@ class Result:
         text = PngImagePlugin.PngInfo()
         text.add_itxt("energyql", json.dumps(self.provenance, ensure_ascii=False))
         with replacing(path) as temporary:
-            picture.save(temporary, **({"pnginfo": text} if path.suffix.lower() == ".png" else {"quality": 92}))
+            try:
+                picture.save(temporary, **({"pnginfo": text} if path.suffix.lower() == ".png" else {"quality": 92}))
+            except ValueError as error:  # a side that the format cannot hold
+                raise ArgumentError(f"cannot write {path}: {error}", hint="save as .png, or to a folder") from error
 
     def _save_folder(self, folder: Path) -> None:
         for i, image in enumerate(self.images):
@@ -127,9 +148,9 @@ class Result:
             {
                 "picture": f"{i:05d}.png",
                 "satisfied": bool(self.satisfied[i]),
-                "energy": float(self.energy[i]),
+                "energy": _plain(self.energy[i]),
                 "status": self.status[i].name,
-                "judged": {name: values[i].item() for name, values in self.judged.items()},
+                "judged": {name: _plain(values[i]) for name, values in self.judged.items()},
             }
             for i in range(len(self))
         ]
@@ -142,3 +163,9 @@ class Result:
         buffer = io.BytesIO()
         self.grid().save(buffer, "PNG")
         return buffer.getvalue()
+
+
+def _plain(value: np.generic) -> Any:
+    """As JSON has it, which knows neither NaN nor infinity."""
+    plain = value.item()
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain

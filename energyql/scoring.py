@@ -48,6 +48,11 @@ def score(query: str | Expr, attributes: Mapping[str, AttributeData], semantics:
         >>> score("smile AND NOT hat", {"smile": [0.5, 1.0], "hat": [0.5, 0.0]}).round(3) + 0.0
         array([1.386, 0.   ])
     """
+    if not isinstance(attributes, Mapping):
+        raise DataError(
+            f"attributes must be a dict from names to what is known of them, not {type(attributes).__name__}",
+            hint='write {"smile": [0.9, 0.2]}',
+        )
     columns = {name: _columns(name, data) for name, data in attributes.items()}
     rows = _rows(columns)
     for name, parts in columns.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,9 @@ class AttributeBank:
         space: the latent that they read, "w" or "z".
         truncation: range of truncation psi whose latents they were fitted on.
         generator: fingerprint of the generator that they belong to.
+
+    Raises:
+        ModelError: heads, vocabulary and the rest do not belong together.
     """
 
     def __init__(
@@ -72,6 +76,15 @@ class AttributeBank:
     ) -> None:
         if list(heads) != list(vocabulary):
             raise ModelError(f"heads {list(heads)} do not match the vocabulary {list(vocabulary)}")
+        if not heads:
+            raise ModelError("a bank needs at least one head")
+        if space not in ("w", "z"):
+            raise ModelError(f'heads read "w" or "z", not {space!r}')
+        if not -math.inf < truncation[0] <= truncation[1] < math.inf:
+            raise ModelError(f"{truncation} is no range of truncation")
+        latent_dim = next(iter(heads.values())).skip_weight.shape[-1]
+        for name, head in heads.items():
+            _check_head(name, head, output_count(vocabulary[name]), latent_dim)
         self.vocabulary = vocabulary
         self.heads = dict(heads)
         self.space = space
@@ -81,6 +94,7 @@ class AttributeBank:
 
     @property
     def latent_dim(self) -> int:
+        """Numbers in a latent that the heads read."""
         return next(iter(self.heads.values())).hidden_weight.shape[1]
 
     def to(self, device: torch.device | str) -> AttributeBank:
@@ -99,6 +113,9 @@ class AttributeBank:
         Args:
             latent: (batch, latent_dim), in the space that the bank was fitted for.
             names: attributes in any order.
+
+        Raises:
+            ArgumentError: there is no head of that name.
         """
         chosen = tuple(self.vocabulary if names is None else names)
         fused = self._fused.get(chosen)
@@ -115,13 +132,14 @@ class AttributeBank:
         if unknown or not names:
             raise ArgumentError(f"this bank has no heads for {unknown}" if unknown else "name at least one attribute")
         heads = [self.heads[name] for name in names]
-        return Fused(
-            torch.cat([head.hidden_weight for head in heads]),
-            torch.cat([head.hidden_bias for head in heads]),
-            torch.block_diag(*(head.out_weight for head in heads)),
-            torch.cat([head.skip_weight for head in heads]),
-            torch.cat([head.out_bias for head in heads]),
-        )
+        with torch.inference_mode(False):  # it is kept, and a tensor made in inference mode could not serve a gradient
+            return Fused(
+                torch.cat([head.hidden_weight for head in heads]),
+                torch.cat([head.hidden_bias for head in heads]),
+                torch.block_diag(*(head.out_weight for head in heads)),
+                torch.cat([head.skip_weight for head in heads]),
+                torch.cat([head.out_bias for head in heads]),
+            )
 
     def save(self, folder: Path) -> None:
         """Write `attributes.safetensors` and `vocabulary.json`, each whole or not at all."""
@@ -146,29 +164,43 @@ class AttributeBank:
         Raises:
             ModelError: a file is missing, damaged or does not fit the other.
         """
-        path = folder / "attributes.safetensors"
-        description = read_json(folder / "vocabulary.json")
+        described, path = folder / "vocabulary.json", folder / "attributes.safetensors"
+        description = read_json(described)
         try:
             vocabulary = Vocabulary.from_dict(description["vocabulary"])
-            low, high = description["truncation"]
+            low, high = (float(psi) for psi in description["truncation"])
+            space, generator = str(description["space"]), str(description["generator"])
+        except KeyError as error:
+            raise ModelError(f"{described}: {error} is missing") from None
+        except (TypeError, ValueError, OverflowError, VocabularyError) as error:
+            raise ModelError(f"{described}: {error}") from error
+        try:
             tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
             fields = list(Head.__dataclass_fields__)
             heads = {name: Head(**{field: tensors.pop(f"{name}/{field}") for field in fields}) for name in vocabulary}
             if tensors:
-                raise ModelError(f"{path} holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
-            for name, head in heads.items():
-                if head.out_bias.shape != (output_count(vocabulary[name]),):
-                    raise ModelError(f"{path}: the head of {name!r} does not fit its values in vocabulary.json")
-            return cls(
-                vocabulary,
-                heads,
-                space=description["space"],
-                truncation=(low, high),
-                generator=description["generator"],
-            )
+                raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
+            return cls(vocabulary, heads, space=space, truncation=(low, high), generator=generator)
         except KeyError as error:
-            raise ModelError(f"{folder}: {error} is missing in vocabulary.json or attributes.safetensors") from None
-        except (OSError, SafetensorError, TypeError, ValueError, VocabularyError) as error:
-            if isinstance(error, ModelError):
-                raise
-            raise ModelError(f"cannot read the attributes in {folder}: {error}") from error
+            raise ModelError(f"{path}: {error} is missing, which {described.name} asks for") from None
+        except (OSError, SafetensorError, ModelError) as error:
+            raise ModelError(f"{path}: {error}") from error
+
+
+def _check_head(name: str, head: Head, outputs: int, latent_dim: int) -> None:
+    hidden = len(head.hidden_bias) if head.hidden_bias.ndim else 0
+    for field, shape in {
+        "hidden_weight": (hidden, latent_dim),
+        "hidden_bias": (hidden,),
+        "out_weight": (outputs, hidden),
+        "skip_weight": (outputs, latent_dim),
+        "out_bias": (outputs,),
+        "std": (),
+    }.items():
+        tensor: Tensor = getattr(head, field)
+        if tuple(tensor.shape) != shape:
+            raise ModelError(f"the head of {name!r}: {field} has shape {tuple(tensor.shape)}, not {shape}")
+        if not tensor.isfinite().all():
+            raise ModelError(f"the head of {name!r}: {field} is not finite")
+    if not head.std > 0:
+        raise ModelError(f"the head of {name!r}: std must be above 0, not {head.std.item():g}")

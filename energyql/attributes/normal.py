@@ -22,12 +22,12 @@ _CERTAIN = 9.0
 
 def log_normal_cdf(x: Tensor) -> Tensor:
     """`log Phi(x)`, elementwise, for the standard normal; -infinity and infinity are allowed."""
-    return cast(Tensor, _LogCDF.apply(x))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _LogCDF.apply(x))
 
 
 def log_normal_interval(middle: Tensor, width: Tensor) -> Tensor:
     """`log(Phi(middle + width / 2) - Phi(middle - width / 2))`, elementwise; finite, `width` positive."""
-    return cast(Tensor, _LogInterval.apply(middle, width))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _LogInterval.apply(middle, width))
 
 
 class _LogCDF(torch.autograd.Function):

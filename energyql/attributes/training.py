@@ -35,16 +35,16 @@ class HeadReport:
 class _Stack(torch.nn.Module):
     """The heads of all attributes as stacked parameters, on standardised latents."""
 
-    def __init__(self, latent_dim: int, outputs: list[int], hidden: int) -> None:
+    def __init__(self, latent_dim: int, outputs: list[int], hidden: int, random: torch.Generator) -> None:
         super().__init__()
         count, total = len(outputs), sum(outputs)
         self.outputs = outputs
-        self.hidden_weight = torch.nn.Parameter(torch.randn(count, hidden, latent_dim) / math.sqrt(latent_dim))
+        hidden_weight = torch.randn(count, hidden, latent_dim, generator=random) / math.sqrt(latent_dim)
+        self.hidden_weight = torch.nn.Parameter(hidden_weight)
         self.hidden_bias = torch.nn.Parameter(torch.zeros(count, hidden))
-        self.out_weight = torch.nn.Parameter(torch.randn(total, hidden) / math.sqrt(hidden))
+        self.out_weight = torch.nn.Parameter(torch.randn(total, hidden, generator=random) / math.sqrt(hidden))
         self.skip_weight = torch.nn.Parameter(torch.zeros(total, latent_dim))
         self.out_bias = torch.nn.Parameter(torch.zeros(total))
-        self.register_buffer("owner", torch.repeat_interleave(torch.arange(count), torch.tensor(outputs)))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.einsum("bd,ahd->abh", x, self.hidden_weight) + self.hidden_bias[:, None]
@@ -113,56 +113,56 @@ def train_heads(
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have each.
         hidden: width of each head.
+        steps, batch, lr, weight_decay: of AdamW under a one-cycle schedule.
         held_out: share of the latents, the last ones, kept for calibration and the report.
+        seed: same seed, same bank; no global random state is read or changed.
+        space, truncation, generator: for the bank.
         progress: called with the fraction done.
 
     Returns:
         The bank and a report by attribute, from the held-out latents.
 
     Raises:
-        DataError: labels are missing, of the wrong length, or of one class only.
+        DataError: latents or labels are missing, of the wrong shape or no valid values, or an attribute has one class
+            only, or none among the latents held out.
     """
     specs = list(vocabulary.values())
+    latents = latents.float()
+    if latents.ndim != 2 or not latents.isfinite().all():
+        raise DataError(f"latents must be finite numbers (n, latent_dim), not of shape {tuple(latents.shape)}")
+    split = int(len(latents) * (1 - held_out))
     for spec in specs:
         if spec.name not in labels:
             raise DataError(f"no labels for attribute {spec.name!r}")
-        column = labels[spec.name]
-        if column.shape != latents.shape[:1]:
-            raise DataError(f"{spec.name!r}: {len(latents)} latents but labels of shape {tuple(column.shape)}")
-        if spec.kind != "continuous" and len(column[~column.isnan()].unique()) < 2:
-            raise DataError(f"{spec.name!r}: all labels are the same, so there is nothing to learn")
+        _check_labels(labels[spec.name].float(), spec, len(latents), split)
     random = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        stack = _Stack(latents.shape[1], [output_count(spec) for spec in specs], hidden).to(latents.device)
-    split = int(len(latents) * (1 - held_out))
-    mean, std = latents[:split].mean(0), latents[:split].std(0) + 1e-6
+    stack = _Stack(latents.shape[1], [output_count(spec) for spec in specs], hidden, random).to(latents.device)
+    mean, std = latents[:split].mean(0), latents[:split].std(0)
+    std = torch.where(std > 1e-6, std, 1.0)
     x, targets = (latents - mean) / std, torch.stack([labels[spec.name].float() for spec in specs], 1)
     optimizer = torch.optim.AdamW(stack.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
 
-    def columns(outputs: Tensor) -> list[tuple[Tensor, Tensor, AttributeSpec]]:
-        return list(zip(outputs.split(stack.outputs, 1), rows.unbind(1), specs, strict=True))
+    def columns(rows: Tensor | slice) -> list[tuple[Tensor, Tensor, AttributeSpec]]:
+        return list(zip(stack(x[rows]).split(stack.outputs, 1), targets[rows].unbind(1), specs, strict=True))
 
     for step in range(steps):
         index = torch.randint(split, (batch,), generator=random).to(latents.device)
-        rows = targets[index]
-        loss = torch.stack([attribute_loss(*column) for column in columns(stack(x[index]))]).sum()
+        loss = torch.stack([attribute_loss(*column) for column in columns(index)]).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if progress is not None:
             progress((step + 1) / steps)
-    rows = targets[split:]
     heads, reports = {}, {}
     with torch.no_grad():
-        held = columns(stack(x[split:]))
-        for i, (head, (outputs, answers, spec)) in enumerate(zip(_split(stack, mean, std), held, strict=True)):
+        for head, (outputs, answers, spec) in zip(_split(stack, mean, std), columns(slice(split, None)), strict=True):
             temperature, residual = 1.0, 1.0
             if spec.kind == "continuous":
                 error = outputs[:, 0] - answers
                 residual = error[~error.isnan()].square().mean().sqrt().item()
+                residual = max(residual, 1e-6 * (spec.high - spec.low))
             else:
                 temperature = _temperature(outputs, answers, spec)
             heads[spec.name] = Head(
@@ -171,9 +171,27 @@ def train_heads(
                 torch.tensor(residual, device=latents.device),
             )  # fmt: skip
             reports[spec.name] = HeadReport(balanced_accuracy(outputs, answers, spec), temperature, residual)
-        assert i + 1 == len(specs)
     bank = AttributeBank(vocabulary, heads, space=space, truncation=truncation, generator=generator)
     return bank, reports
+
+
+def _check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) -> None:
+    if tuple(labels.shape) != (count,):
+        raise DataError(f"{spec.name!r}: {count} latents but labels of shape {tuple(labels.shape)}")
+    known = labels[~labels.isnan()]
+    if spec.kind == "continuous":
+        if known.isinf().any():
+            raise DataError(f"{spec.name!r}: a label is infinite")
+    else:
+        classes = max(2, output_count(spec))
+        wrong = ~torch.isin(known, torch.arange(classes, dtype=known.dtype, device=known.device))
+        if wrong.any():
+            raise DataError(f"{spec.name!r}: labels are 0 to {classes - 1}, not {known[wrong][0].item():g}")
+        if len(known.unique()) < 2:
+            raise DataError(f"{spec.name!r}: all labels are the same, so there is nothing to learn")
+    for part, rows in (("to learn from", labels[:split]), ("held out", labels[split:])):
+        if rows.isnan().all():
+            raise DataError(f"{spec.name!r}: none of the latents {part} has a label")
 
 
 def _split(stack: _Stack, mean: Tensor, std: Tensor) -> list[dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from energyql.attributes.outputs import output_count, split_outputs
 from energyql.attributes.predictions import Prediction
-from energyql.errors import ModelError
+from energyql.errors import ModelError, VocabularyError
 from energyql.files import read_json, write_json, write_tensors
 from energyql.vocabulary import Vocabulary
 
@@ -46,7 +47,7 @@ class Judge(nn.Module):
             )
             for i in range(len(self.channels))
         )
-        last = side >> len(self.channels)
+        last = math.ceil(side / 2 ** len(self.channels))
         outputs = sum(output_count(spec) for spec in vocabulary.values())
         self.head = nn.Linear(self.channels[-1] * last**2, outputs)
         self.register_buffer("std", torch.full((len(vocabulary),), 0.05))
@@ -79,16 +80,27 @@ class Judge(nn.Module):
         Raises:
             ModelError: a file is missing, damaged or does not fit the other.
         """
-        description = read_json(folder / "judge.json")
+        described, path = folder / "judge.json", folder / "judge.safetensors"
+        description = read_json(described)
         try:
-            judge = cls(
-                Vocabulary.from_dict(description["vocabulary"]),
-                side=description["side"],
-                channels=description["channels"],
-            )
-            tensors = {name: value.float() for name, value in load_file(folder / "judge.safetensors").items()}
-            counters = {name: value for name, value in judge.state_dict().items() if not value.is_floating_point()}
-            judge.load_state_dict(tensors | counters)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(f"cannot read the judge in {folder}: {error}") from error
+            vocabulary = Vocabulary.from_dict(description["vocabulary"])
+            side, channels = description["side"], description["channels"]
+            if not channels or not all(type(size) is int and 0 < size <= 1 << 16 for size in (side, *channels)):
+                raise ValueError(f"side {side!r} and channels {channels!r} make no network")
+            with torch.device("meta"):  # no memory is taken for sizes that the weights do not have
+                judge = cls(vocabulary, side=side, channels=channels)
+        except KeyError as error:
+            raise ModelError(f"{described}: {error} is missing") from None
+        except (TypeError, ValueError, RuntimeError, VocabularyError) as error:
+            raise ModelError(f"{described}: {error}") from error
+        try:
+            tensors = {name: value.float() for name, value in load_file(path).items()}
+            counters = {
+                name: torch.zeros(value.shape, dtype=value.dtype)
+                for name, value in judge.state_dict().items()
+                if not value.is_floating_point()
+            }
+            judge.load_state_dict(tensors | counters, assign=True)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ModelError(f"{path}: {error}") from error
         return judge.eval().requires_grad_(False)

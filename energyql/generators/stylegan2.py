@@ -1,14 +1,14 @@
 """StyleGAN2 in plain PyTorch: no compiler, no custom operators, any device.
 
 Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020 (arXiv 1912.04958), with the
-skip architecture. Module names and unit-scale parameters are those of the widely used checkpoints.
+skip architecture. Parameters are at unit scale, as in the widely used checkpoints.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,9 @@ class StyleGAN2Config:
         channel_base, channel_max: a block of resolution r has min(channel_base / r, channel_max) channels.
         image_channels: 3 for RGB.
         conv_clamp: activations are clamped to +- this value; `None` for no clamping.
+
+    Raises:
+        ModelError: a number is out of its range.
     """
 
     resolution: int
@@ -49,8 +52,24 @@ class StyleGAN2Config:
     conv_clamp: float | None = None
 
     def __post_init__(self) -> None:
-        if self.resolution < 8 or self.resolution & (self.resolution - 1):
-            raise ModelError(f"resolution must be a power of two of at least 8, not {self.resolution}")
+        if self.resolution not in (8, 16, 32, 64, 128, 256, 512, 1024):
+            raise ModelError(f"resolution must be a power of two from 8 to 1024, not {self.resolution!r}")
+        for name, least, most in (
+            ("z_dim", 1, 1 << 16),
+            ("w_dim", 1, 1 << 16),
+            ("c_dim", 0, 1 << 16),
+            ("mapping_layers", 1, 64),
+            ("channel_base", self.resolution, 1 << 24),
+            ("channel_max", 1, 1 << 16),
+            ("image_channels", 1, 64),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ModelError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+        for name in ("mapping_lr_multiplier", "conv_clamp"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ModelError(f"{name} must be a positive number, not {value!r}")
 
     @property
     def block_resolutions(self) -> list[int]:
@@ -65,9 +84,9 @@ class StyleGAN2Config:
         return min(self.channel_base // resolution, self.channel_max)
 
 
-def _activate(x: Tensor, clamp: float | None, gain: float = 1.0) -> Tensor:
-    x = F.leaky_relu(x, ACTIVATION_SLOPE) * (ACTIVATION_GAIN * gain)
-    return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
+def _activate(x: Tensor, clamp: float | None) -> Tensor:
+    x = F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN
+    return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 def _normalize(x: Tensor) -> Tensor:
@@ -115,12 +134,20 @@ class MappingNetwork(nn.Module):
         """z (batch, z_dim), label (batch, c_dim) one-hot or `None` -> w (batch, w_dim).
 
         Truncation psi pulls w toward its mean: `w_avg + psi (w - w_avg)`.
+
+        Raises:
+            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
         """
         x = _normalize(z)
-        if self.config.c_dim:
+        classes = self.config.c_dim
+        if classes:
             if label is None:
-                raise ArgumentError(f"this generator is conditional on {self.config.c_dim} classes: give a label")
-            x = torch.cat([x, _normalize(self.embed(label))], 1)
+                raise ArgumentError(f"this generator is conditional on {classes} classes: give a label")
+            if label.shape != (len(z), classes):
+                raise ArgumentError(f"label must have shape {(len(z), classes)}, not {tuple(label.shape)}")
+            x = torch.cat([x, _normalize(self.embed(label.to(z.dtype)))], 1)
+        elif label is not None:
+            raise ArgumentError("this generator has no classes, so it takes no label")
         for i in range(self.config.mapping_layers):
             x = self.get_submodule(f"fc{i}")(x)
         return x if truncation == 1.0 else torch.lerp(self.w_avg, x, truncation)
@@ -145,11 +172,11 @@ class ModulatedConv(nn.Module):
         self.style_gain = 1.0 if demodulate else 1 / math.sqrt(inputs * kernel**2)
 
     def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor) -> Tensor:
-        styles = self.affine(w) * self.style_gain
-        weight = self.weight
+        weight: Tensor = self.weight
+        styles = self.affine(w.to(weight.dtype)) * self.style_gain
         if self.demodulate:  # normalising both first leaves the result as it is and the numbers in range
-            weight = weight * weight.square().mean((1, 2, 3), keepdim=True).rsqrt()
-            styles = styles * styles.square().mean(1, keepdim=True).rsqrt()
+            weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
+            styles = styles * (styles.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         x = x * styles.to(x.dtype)[:, :, None, None]
         if self.up:
             x = _upsample_convolve(x, weight, resample_filter)
@@ -258,9 +285,20 @@ class SynthesisNetwork(nn.Module):
         self.register_buffer("resample_filter", binomial.outer(binomial) / 64)
 
     def forward(self, ws: Tensor, noise: Noise = "const") -> Tensor:
-        """ws (batch, w_dim) or (batch, num_ws, w_dim) -> (batch, image_channels, resolution, resolution)."""
+        """ws (batch, w_dim) or (batch, num_ws, w_dim) -> (batch, image_channels, resolution, resolution).
+
+        Noise is that of training ("const"), drawn anew from torch's global generator ("random"), or left out ("none").
+
+        Raises:
+            ArgumentError: ws has another shape, or there is no such noise.
+        """
+        rows, size = self.config.num_ws, self.config.w_dim
+        if noise not in get_args(Noise):
+            raise ArgumentError(f'noise is "const", "random" or "none", not {noise!r}')
+        if tuple(ws.shape[1:]) not in ((size,), (rows, size)):
+            raise ArgumentError(f"w must be (batch, {size}) or (batch, {rows}, {size}), not {tuple(ws.shape)}")
         if ws.ndim == 2:
-            ws = ws[:, None].expand(-1, self.config.num_ws, -1)
+            ws = ws[:, None].expand(-1, rows, -1)
         x: Tensor | None = None
         image: Tensor | None = None
         row = 0

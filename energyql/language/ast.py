@@ -379,7 +379,7 @@ class Iff(_Joined):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cardinality(Expr):
-    """`AT LEAST 2 OF (a, b, c)`; quantifier is AT LEAST, AT MOST, EXACTLY (with count) or ALL, ANY, NONE (count None)."""
+    """`AT LEAST 2 OF (a, b, c)`; the quantifier is AT LEAST, AT MOST, EXACTLY (with count), ALL, ANY or NONE."""
 
     quantifier: str
     count: int | None

@@ -81,7 +81,7 @@ def _parse(text: str) -> Expr:
                 open_brackets.pop()
             elif token.type == "NAME" and not token.isidentifier():
                 raise characters.bad_name(token)
-        tree = state.feed_eof()  # type: ignore[no-untyped-call]
+        tree = state.feed_eof()
     except UnexpectedCharacters as error:
         raise characters.bad_character(text, error.pos_in_stream or 0) from None
     except UnexpectedToken as error:
@@ -102,13 +102,13 @@ def _acceptable(tokens: list[Token]) -> set[str]:
     state = _lark().parse_interactive("")
     for token in tokens:
         state.feed_token(token)
-    return set(state.accepts())  # type: ignore[no-untyped-call]
+    return set(state.accepts())
 
 
 def tokenize(text: str) -> list[Token]:
     """The tokens of a piece of a query that is known to parse."""
     state = _lark().parse_interactive(text)
-    return list(state.lexer_thread.lex(state.parser_state))  # type: ignore[no-untyped-call]
+    return list(state.lexer_thread.lex(state.parser_state))
 
 
 @cache

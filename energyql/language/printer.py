@@ -19,7 +19,7 @@ KEYWORDS = frozenset(
 )
 """Words that are no attribute names, in any case, unless they stand in double quotes."""
 
-# The expression that the lexer uses too: without regard to case, it takes a dotted capital I for an i, as `upper` does not.
+# The lexer's expression too: without regard to case, it takes a dotted capital I for an i, as `upper` does not.
 _KEYWORD = re.compile("|".join(sorted(KEYWORDS)), re.IGNORECASE)
 
 _ATOM = 8

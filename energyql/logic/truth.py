@@ -46,11 +46,11 @@ def satisfied(expr: Expr, values: Mapping[str, npt.NDArray[Any]], vocabulary: Ma
     def evaluate(node: Expr, operands: list[Truth]) -> Truth:
         match node:
             case Constant(value=value):
-                return np.array([value])
+                return np.array([value], bool)
             case Attribute(name=name):
                 return np.asarray(values[name], bool)
             case OneOf(name=name, values=classes, negated=negated):
-                return np.isin(values[name], classes) != negated
+                return np.isin(values[name], classes, invert=negated)
             case Interval():
                 return _inside(node, values[node.name])
             case Near(name=name, value=value, tolerance=tolerance):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from energyql.errors import ModelError
+from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import read_json
 from energyql.vocabulary import Vocabulary, closest
 
@@ -20,26 +21,35 @@ def model_folder(model: str | Path) -> Path:
     """The folder of a packaged model, or the given folder.
 
     Raises:
+        ArgumentError: `model` is no name and no path.
         ModelError: there is neither a packaged model of that name nor a model folder there.
     """
-    packaged = Path(__file__).parent / str(model)
-    if isinstance(model, str) and model in packaged_models():
-        return packaged
+    if not isinstance(model, str | os.PathLike):
+        raise ArgumentError(f"a model is a name or the path of a folder, not {type(model).__name__}")
+    known = packaged_models()
+    if isinstance(model, str) and model in known:
+        return Path(__file__).parent / model
     folder = Path(model)
     if (folder / "config.json").is_file():
         return folder
-    known = packaged_models()
     suggestion = closest(str(model), known)
-    hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known)}"
+    hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
     if folder.is_dir():
         raise ModelError(f"{folder} is not a model folder: it has no config.json", hint=hint)
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}; or give the path of a model folder")
 
 
 def read_vocabulary(model: str | Path) -> Vocabulary:
-    """The attributes of a model, without loading any weights."""
+    """The attributes of a model, without loading any weights.
+
+    Raises:
+        ModelError: there is no such model, or what its vocabulary.json holds is no vocabulary.
+    """
     path = model_folder(model) / "vocabulary.json"
     description = read_json(path)
     if "vocabulary" not in description:
         raise ModelError(f"{path} has no vocabulary")
-    return Vocabulary.from_dict(description["vocabulary"])
+    try:
+        return Vocabulary.from_dict(description["vocabulary"])
+    except VocabularyError as error:
+        raise ModelError(f"{path}: {error}") from error

@@ -108,7 +108,7 @@ def take_step(
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Tensor:
-    """Estimated error over tolerance, RMS over z_dim, (batch,); a step passes at 1 or below. Eq. II.4.10 and II.4.11."""
+    """Estimated error over tolerance, RMS over z_dim, (batch,); a step passes at 1 or below (II.4.10 and II.4.11)."""
     tolerance = atol + rtol * torch.maximum(attempt.z0.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
 
