@@ -29,7 +29,7 @@ FORMULA_SEED = 2026
 PRIOR_SAMPLES, SMOKE_PRIOR_SAMPLES = 8000, 400
 SMOKE_COUNT, SMOKE_N = 3, 8
 
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def run(

@@ -17,10 +17,13 @@ from benchmarks import satisfaction
 from benchmarks.formulas import KNOWLEDGE, attributes_of, depth_of, random_formulas
 from benchmarks.report import markdown, rows, summarize
 from benchmarks.subject import Subject
+from energyql.attributes.outputs import output_count
 from energyql.errors import EnergyQLError, TautologyWarning
 from energyql.language import Expr, bind, parse
 from energyql.logic.circuit import compile_query
 from energyql.logic.truth import satisfied
+from energyql.model import load_model
+from energyql.sampling import prior_latents
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -54,8 +57,20 @@ def formulas() -> list[Expr]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model(folder)
+    """A random model whose judge sees something else in every picture."""
+    folder = tiny_model(tmp_path_factory.mktemp("model"))
+    loaded = load_model(folder)
+    generator, judge = loaded.generator, loaded.judge
+    assert judge is not None
+    features = judge.features(generator.synthesize(generator.encode(prior_latents(0, 0, 256, generator.z_dim))))
+    outputs = features @ judge.head.weight.T
+    judge.head.weight /= 5 * outputs.std(0)[:, None]
+    judge.head.bias.copy_(-(outputs / (5 * outputs.std(0))).mean(0))
+    start = 0
+    for spec in loaded.vocabulary.values():
+        judge.head.bias[start] += 0.5 * (spec.kind == "continuous")  # the middle of its range
+        start += output_count(spec)
+    judge.save(folder)
     return folder
 
 
@@ -172,7 +187,7 @@ def test_run_resumes_and_recomputes_only_what_is_missing(
 
 def test_measurement_counts_every_sample(model: Path) -> None:
     subject = Subject(str(model))
-    formula = bind(next(iter_literals(subject.vocabulary)), subject.vocabulary)
+    formula = bind(parse("smile AND NOT glasses"), subject.vocabulary)
     outcome = subject.measure(formula, "exact", satisfaction.SOLVERS["default"], 5, 0)
     assert sum(outcome["statuses"].values()) == 5
     assert outcome["heads"] * 5 == round(outcome["heads"] * 5)
@@ -180,10 +195,6 @@ def test_measurement_counts_every_sample(model: Path) -> None:
     assert outcome == subject.measure(formula, "exact", satisfaction.SOLVERS["default"], 5, 0) | {
         "seconds": outcome["seconds"]
     }
-
-
-def iter_literals(vocabulary: Vocabulary) -> Any:
-    return (parse(name) for name, spec in vocabulary.items() if spec.kind == "yes/no")
 
 
 def test_mean_and_worst() -> None:

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from toys import tiny_model
+from toys import CONFIG, random_generator, random_heads
 
 import energyql
+from energyql.attributes.bank import AttributeBank
+from energyql.evaluation.judge import Judge
+from energyql.model import save_model
+from recipes.avatars.vocabulary import VOCABULARY
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
@@ -27,8 +31,11 @@ def readme_rows() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with the attributes of the packaged one."""
     folder = tmp_path_factory.mktemp("model")
-    tiny_model(folder)
+    fingerprint = save_model(folder, "tiny", random_generator())
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), generator=fingerprint).save(folder)
+    Judge(VOCABULARY, side=16, channels=(4, 6)).eval().save(folder)
     return folder
 
 
