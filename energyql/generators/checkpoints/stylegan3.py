@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energyql.errors import ModelError
 from energyql.generators.checkpoints.network_pickle import NetworkRecord
-from energyql.generators.checkpoints.unpickle import reading
+from energyql.generators.checkpoints.refusal import reading
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 
 _SETTINGS = {

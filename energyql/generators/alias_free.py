@@ -1,0 +1,103 @@
+"""Low-pass filters, and resampling with them: what keeps StyleGAN3 free of aliasing.
+
+Kaiser's window and its two design formulas are in Oppenheim and Schafer, "Discrete-Time Signal Processing", section
+7.5.3; the radial filter is in appendix C of Karras et al., "Alias-Free Generative Adversarial Networks" (2021).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def kaiser_beta(taps: int, width: float) -> float:
+    """Shape of the Kaiser window with which a filter of `taps` taps has a transition band of the given width.
+
+    Args:
+        taps: length of the filter.
+        width: full width of the transition band, as a fraction of half the sampling rate.
+    """
+    attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # decibels that a filter of this length can reach
+    if attenuation > 50:
+        return 0.1102 * (attenuation - 8.7)
+    if attenuation > 21:
+        return 0.5842 * math.pow(attenuation - 21, 0.4) + 0.07886 * (attenuation - 21)
+    return 0.0
+
+
+def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float, *, radial: bool = False) -> Tensor:
+    """Kaiser-windowed ideal low-pass filter of unit gain at frequency zero, in float32 on the CPU.
+
+    Args:
+        taps: length of the filter.
+        cutoff: frequency that is halved in amplitude, below half the sampling rate.
+        width: full width of the transition band around `cutoff`.
+        sampling_rate: in the unit of `cutoff` and `width`.
+        radial: whether to pass a disc of frequencies rather than a square.
+
+    Returns:
+        Shape (taps,), to apply along both axes; (taps, taps) where `radial`.
+    """
+    beta = kaiser_beta(taps, 2 * width / sampling_rate)
+    position = torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) / 2
+    # The window in terms of its edge: I0(beta sqrt(1 - (position / edge)^2)) up to scale. One tap is its own edge.
+    edge = max((taps - 1) / 2, 1.0)
+    window = torch.special.i0(beta * (1 - (position / edge) ** 2).clamp(min=0).sqrt())
+    band = 2 * cutoff / sampling_rate
+    if radial:
+        radius = math.pi * torch.hypot(position[:, None], position[None, :])
+        # J1(band r) / r, the transform of a disc, whose limit at the centre is band / 2
+        ideal = torch.where(radius > 0, torch.special.bessel_j1(band * radius) / radius.clamp(min=1e-9), band / 2)
+        kernel = ideal * window.outer(window)
+    else:
+        kernel = torch.special.sinc(band * position) * window
+    normalized: Tensor = kernel / kernel.sum()
+    return normalized.float()
+
+
+def upsample(x: Tensor, kernel: Tensor | None, factor: int, padding: tuple[int, int]) -> Tensor:
+    """Puts samples `factor` apart with zeros between them, pads, and filters without padding further.
+
+    Args:
+        x: (batch, channels, side, side).
+        kernel: symmetric filter of unit gain, (taps,); `None` for the identity.
+        factor: how many times more samples there are along each axis.
+        padding: zeros before and after, counted in the new samples; a negative number crops.
+
+    Returns:
+        (batch, channels, new side, new side), new side = side * factor + sum(padding) - taps + 1.
+    """
+    low, high = padding
+    if kernel is None:
+        kernel = x.new_ones(1)
+    taps, channels = len(kernel), x.shape[1]
+    weight = (kernel * factor).to(x.dtype).expand(channels, 1, 1, taps)  # the zeros between samples dilute the signal
+    # A transposed convolution skips the zeros. It pads by taps - 1 and leaves out the zeros after the last sample.
+    trim = (low - (taps - 1), high - (taps - 1) + (factor - 1))
+    x = F.pad(F.conv_transpose2d(x, weight, stride=(1, factor), groups=channels), trim)
+    x = F.conv_transpose2d(x, weight.transpose(2, 3), stride=(factor, 1), groups=channels)
+    return F.pad(x, (0, 0, *trim))
+
+
+def downsample(x: Tensor, kernel: Tensor | None, factor: int) -> Tensor:
+    """Filters without padding and keeps every `factor`-th sample.
+
+    Args:
+        x: (batch, channels, side, side).
+        kernel: symmetric filter, (taps,) or (taps, taps); `None` for the identity.
+        factor: how many times fewer samples there are along each axis.
+
+    Returns:
+        (batch, channels, new side, new side), new side = (side - taps) // factor + 1.
+    """
+    if kernel is None:
+        return x[:, :, ::factor, ::factor]
+    channels = x.shape[1]
+    kernel = kernel.to(x.dtype)
+    if kernel.ndim == 2:
+        return F.conv2d(x, kernel.expand(channels, 1, -1, -1), stride=factor, groups=channels)
+    x = F.conv2d(x, kernel.expand(channels, 1, 1, -1), stride=(1, factor), groups=channels)
+    return F.conv2d(x, kernel[:, None].expand(channels, 1, -1, 1), stride=(factor, 1), groups=channels)

@@ -1,0 +1,222 @@
+"""StyleGAN3 in plain PyTorch: no compiler, no custom operators, any device.
+
+Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS 2021 (arXiv 2106.12423): T (translation) and R
+(rotation) variants. Equations and appendices in comments are the paper's. Parameters are at unit scale, as in the
+widely used checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from energyql.errors import ArgumentError
+from energyql.generators.alias_free import downsample, lowpass_filter, upsample
+from energyql.generators.stylegan2 import (
+    ACTIVATION_GAIN,
+    ACTIVATION_SLOPE,
+    FullyConnected,
+    MappingNetwork,
+    StyleGAN2Config,
+)
+from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
+
+__all__ = ["StyleGAN3", "StyleGAN3Config", "placement"]
+
+
+class FourierFeatures(nn.Module):
+    """Sine waves of random frequencies and phases, moved and turned as w says, then mixed."""
+
+    transform: Tensor
+    freqs: Tensor
+    phases: Tensor
+
+    def __init__(self, signal: SignalSpec, w_dim: int) -> None:
+        super().__init__()
+        self.signal = signal
+        channels = signal.channels
+        angle = 2 * math.pi * torch.rand(channels)
+        radius = signal.cutoff * torch.rand(channels).sqrt()  # uniform over a disc
+        self.weight = nn.Parameter(torch.randn(channels, channels))
+        self.affine = FullyConnected(w_dim, 4)
+        with torch.no_grad():  # at first w neither turns nor moves
+            self.affine.weight.zero_()
+            self.affine.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+        self.register_buffer("transform", torch.eye(3))
+        self.register_buffer("freqs", torch.stack([angle.cos(), angle.sin()], 1) * radius[:, None])
+        self.register_buffer("phases", torch.rand(channels) - 0.5)
+
+    def forward(self, w: Tensor, transform: Tensor | None = None) -> Tensor:
+        """w (batch, w_dim), transform (3, 3) or (batch, 3, 3) -> (batch, channels, size, size)."""
+        learned = self.affine(w)
+        learned = learned / learned[:, :2].norm(dim=1, keepdim=True)
+        cosine, sine, shift = learned[:, 0], learned[:, 1], learned[:, 2:, None]
+        rotation = torch.stack([cosine, -sine, sine, cosine], 1).reshape(-1, 2, 2)
+        given = self.transform if transform is None else transform.to(w)
+        # Samples go through the user's transform, then back along the learned shift, then the learned rotation.
+        moved = rotation @ (given[..., :2, :] - shift * given[..., 2:, :])
+        freqs = self.freqs @ moved[:, :, :2]
+        phases = self.phases + (self.freqs @ moved[:, :, 2:]).squeeze(2)
+        # A transform that shrinks the picture may raise frequencies above what the grid can hold: fade those out.
+        room = self.signal.sampling_rate / 2 - self.signal.cutoff
+        amplitudes = (1 - (freqs.norm(dim=2) - self.signal.cutoff) / room).clamp(0, 1)
+        size = self.signal.size
+        grid = (torch.arange(size, device=w.device, dtype=w.dtype) + 0.5 - size / 2) / self.signal.sampling_rate
+        along_x = freqs[:, :, :1] * grid
+        along_y = freqs[:, :, 1:] * grid + phases[:, :, None]
+        x = torch.sin(2 * math.pi * (along_x[:, :, None, :] + along_y[:, :, :, None])) * amplitudes[:, :, None, None]
+        return F.conv2d(x, (self.weight / math.sqrt(len(self.weight)))[:, :, None, None])
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution and bias, then a leaky ReLU on a finer grid between two low-pass filters.
+
+    The RGB layer has neither the filters nor the leaky ReLU, and does not normalise its output.
+    """
+
+    magnitude_ema: Tensor
+    up_filter: Tensor | None
+    down_filter: Tensor | None
+
+    def __init__(self, before: SignalSpec, after: SignalSpec, config: StyleGAN3Config, *, rgb: bool = False) -> None:
+        super().__init__()
+        self.rgb = rgb
+        self.clamp = config.conv_clamp
+        kernel = 1 if rgb else config.conv_kernel
+        self.affine = FullyConnected(config.w_dim, before.channels, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(after.channels, before.channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(after.channels))
+        self.register_buffer("magnitude_ema", torch.ones(()))
+        rate = max(before.sampling_rate, after.sampling_rate) * (1 if rgb else config.lrelu_upsampling)
+        self.up = rate // before.sampling_rate
+        self.down = rate // after.sampling_rate
+        up_taps = config.filter_size * self.up if self.up > 1 else 1
+        down_taps = config.filter_size * self.down if self.down > 1 else 1
+        radial = config.use_radial_filters and not after.critical
+        up_filter = lowpass_filter(up_taps, before.cutoff, 2 * before.half_width, rate) if up_taps > 1 else None
+        down_filter = None
+        if down_taps > 1:
+            down_filter = lowpass_filter(down_taps, after.cutoff, 2 * after.half_width, rate, radial=radial)
+        self.register_buffer("up_filter", up_filter if up_filter is None else up_filter.to(self.weight.device))
+        self.register_buffer("down_filter", down_filter if down_filter is None else down_filter.to(self.weight.device))
+        # What the fine grid must hold for the output to have its size, less what it holds after up-sampling.
+        padding = (after.size - 1) * self.down + 1 - (before.size + kernel - 1) * self.up + up_taps + down_taps - 2
+        low = (padding + self.up) // 2  # keeps the centres of both grids in one place (appendix C.3)
+        self.padding = (low, padding - low)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x (batch, channels, size, size), w (batch, w_dim) -> the same with the sizes of the next signal."""
+        x = self._convolve(x, self.affine(w)) + self.bias[:, None, None]
+        x = upsample(x, self.up_filter, self.up, self.padding)
+        if not self.rgb:
+            x = F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN
+        if self.clamp is not None:
+            x = x.clamp(-self.clamp, self.clamp)
+        return downsample(x, self.down_filter, self.down)
+
+    def _convolve(self, x: Tensor, styles: Tensor) -> Tensor:
+        """Scales the input rather than the weights, so that one convolution serves the whole batch."""
+        weight: Tensor = self.weight
+        input_gain = self.magnitude_ema.rsqrt()  # brings the input to unit variance, as measured in training
+        if self.rgb:
+            gain = input_gain / math.sqrt(weight[0].numel())
+            return F.conv2d(x * (styles * gain)[:, :, None, None], weight)
+        # Normalising both first leaves the result as it is and the numbers in range.
+        weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
+        styles = styles * (styles.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        demodulation = (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
+        x = F.conv2d(x * (styles * input_gain)[:, :, None, None], weight, padding=weight.shape[-1] - 1)
+        return x * demodulation[:, :, None, None]
+
+
+class SynthesisNetwork(nn.Module):
+    """W or W+ -> picture."""
+
+    def __init__(self, config: StyleGAN3Config) -> None:
+        super().__init__()
+        self.config = config
+        signals = config.signals()
+        self.input = FourierFeatures(signals[0], config.w_dim)
+        self.layers = nn.ModuleList(
+            SynthesisLayer(signals[max(i - 1, 0)], signals[i], config, rgb=i == config.num_layers)
+            for i in range(len(signals))
+        )
+
+    def forward(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
+        """ws (batch, w_dim) or (batch, num_ws, w_dim) -> (batch, image_channels, resolution, resolution).
+
+        Raises:
+            ArgumentError: ws or transform has another shape.
+        """
+        rows, size = self.config.num_ws, self.config.w_dim
+        if tuple(ws.shape[1:]) not in ((size,), (rows, size)):
+            raise ArgumentError(f"w must be (batch, {size}) or (batch, {rows}, {size}), not {tuple(ws.shape)}")
+        if transform is not None and tuple(transform.shape) not in ((3, 3), (len(ws), 3, 3)):
+            raise ArgumentError(f"transform must be (3, 3) or ({len(ws)}, 3, 3), not {tuple(transform.shape)}")
+        if ws.ndim == 2:
+            ws = ws[:, None].expand(-1, rows, -1)
+        ws = ws.to(self.input.weight.dtype)
+        x: Tensor = self.input(ws[:, 0], transform)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, ws[:, i + 1])
+        return x * self.config.output_scale
+
+
+class StyleGAN3(nn.Module):
+    """The generator: mapping and synthesis."""
+
+    def __init__(self, config: StyleGAN3Config) -> None:
+        super().__init__()
+        self.config = config
+        self.z_dim = config.z_dim
+        self.mapping = MappingNetwork(
+            StyleGAN2Config(
+                resolution=8,  # the mapping network reads only the fields below
+                z_dim=config.z_dim,
+                w_dim=config.w_dim,
+                c_dim=config.c_dim,
+                mapping_layers=config.mapping_layers,
+                mapping_lr_multiplier=config.mapping_lr_multiplier,
+            )
+        )
+        self.synthesis = SynthesisNetwork(config)
+
+    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
+        """z (batch, z_dim) -> w (batch, w_dim), truncated toward the mean w."""
+        w: Tensor = self.mapping(z, truncation, label)
+        return w
+
+    def synthesize(self, w: Tensor, transform: Tensor | None = None) -> Tensor:
+        """w (batch, w_dim) or W+ (batch, num_ws, w_dim) -> pictures, about [-1, 1], (batch, channels, side, side).
+
+        Args:
+            w: what `encode` returned.
+            transform: matrices from `placement`, (3, 3) or (batch, 3, 3); by default those stored in the model, as a
+                rule the identity.
+        """
+        image: Tensor = self.synthesis(w, transform)
+        return image
+
+
+def placement(rotation: float = 0.0, translation: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    """Matrix for `StyleGAN3.synthesize` that turns the picture, then moves it.
+
+    Args:
+        rotation: angle in radians, clockwise as seen.
+        translation: right and down, as fractions of the side of the picture.
+
+    Returns:
+        Shape (3, 3): where in the unmoved picture each point of the moved one is found.
+    """
+    cosine, sine = math.cos(rotation), math.sin(rotation)
+    right, down = translation
+    return torch.tensor(
+        [
+            [cosine, sine, -cosine * right - sine * down],
+            [-sine, cosine, sine * right - cosine * down],
+            [0.0, 0.0, 1.0],
+        ]
+    )
