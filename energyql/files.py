@@ -41,9 +41,12 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors."""
-    from safetensors.torch import save  # here, because it imports torch and this module must not
+    import torch  # here, because reading a vocabulary needs this module and must not wait for torch
+    from safetensors.torch import save
 
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    # Copies, because tensors that share memory are refused.
+    form = torch.contiguous_format
+    data = save({name: tensor.detach().cpu().clone(memory_format=form) for name, tensor in tensors.items()})
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 

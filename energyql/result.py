@@ -32,17 +32,17 @@ def check_destination(path: Path) -> Path:
             round, or lies where nothing can be written.
     """
     picture = path.suffix.lower() in PICTURE_SUFFIXES
-    if path.suffix and not picture and not path.is_dir():
+    if path.suffix and not picture and not os.path.isdir(path):
         raise ArgumentError(
             f"a result cannot be saved as {path.suffix}",
             hint=f"end the path in {', '.join(PICTURE_SUFFIXES)}, or name a folder",
         )
-    if picture and path.is_dir():
+    if picture and os.path.isdir(path):
         raise ArgumentError(f"cannot write {path}: it is a folder", hint="name a file in it, or another folder")
     folder = path.parent if picture else path
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ArgumentError(f"cannot write {path}: {folder} is not a folder")
     if not os.access(folder, os.W_OK):
         raise ArgumentError(f"cannot write {path}: {folder} is not writable")

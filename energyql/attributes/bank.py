@@ -178,6 +178,11 @@ class AttributeBank:
             tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
             fields = list(Head.__dataclass_fields__)
             heads = {name: Head(**{field: tensors.pop(f"{name}/{field}") for field in fields}) for name in vocabulary}
+            for name, head in heads.items():
+                if not all(tensor.isfinite().all() for tensor in vars(head).values()):
+                    raise ModelError(f"the head of {name!r} has a number that is not finite")
+                if not (head.std > 0).all():
+                    raise ModelError(f"the head of {name!r} has a std that is not above 0")
             if tensors:
                 raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
             return cls(vocabulary, heads, space=space, truncation=(low, high), generator=generator)
@@ -200,7 +205,3 @@ def _check_head(name: str, head: Head, outputs: int, latent_dim: int) -> None:
         tensor: Tensor = getattr(head, field)
         if tuple(tensor.shape) != shape:
             raise ModelError(f"the head of {name!r}: {field} has shape {tuple(tensor.shape)}, not {shape}")
-        if not tensor.isfinite().all():
-            raise ModelError(f"the head of {name!r}: {field} is not finite")
-    if not head.std > 0:
-        raise ModelError(f"the head of {name!r}: std must be above 0, not {head.std.item():g}")

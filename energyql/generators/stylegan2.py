@@ -59,16 +59,16 @@ class StyleGAN2Config:
             ("w_dim", 1, 1 << 16),
             ("c_dim", 0, 1 << 16),
             ("mapping_layers", 1, 64),
-            ("channel_base", self.resolution, 1 << 24),
+            ("channel_base", self.resolution, 1 << 27),
             ("channel_max", 1, 1 << 16),
             ("image_channels", 1, 64),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ModelError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
-        for name in ("mapping_lr_multiplier", "conv_clamp"):
+        for name in ("mapping_lr_multiplier", *(["conv_clamp"] if self.conv_clamp is not None else [])):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise ModelError(f"{name} must be a positive number, not {value!r}")
 
     @property

@@ -30,11 +30,11 @@ def model_folder(model: str | Path) -> Path:
     if isinstance(model, str) and model in known:
         return Path(__file__).parent / model
     folder = Path(model)
-    if (folder / "config.json").is_file():
+    if os.path.isfile(folder / "config.json"):  # false also for what cannot be a path
         return folder
     suggestion = closest(str(model), known)
     hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
-    if folder.is_dir():
+    if os.path.isdir(folder):
         raise ModelError(f"{folder} is not a model folder: it has no config.json", hint=hint)
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}; or give the path of a model folder")
 

@@ -1,0 +1,227 @@
+import dataclasses
+import json
+import struct
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toys import VOCABULARY, random_heads
+
+from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.predictions import Categorical, Continuous, YesNo
+from energyql.errors import ArgumentError, ModelError
+from energyql.files import write_json, write_tensors
+from energyql.vocabulary import Vocabulary
+
+DIM = 6
+
+
+def bank(**settings):
+    return AttributeBank(VOCABULARY, random_heads(VOCABULARY, DIM), **settings)
+
+
+def latents(batch=5):
+    return torch.randn(batch, DIM, generator=torch.Generator().manual_seed(1))
+
+
+def outputs(prediction):
+    if isinstance(prediction, Categorical):
+        return prediction.logits
+    return (prediction.logit if isinstance(prediction, YesNo) else prediction.mean)[:, None]
+
+
+def alone(head, x):
+    return F.leaky_relu(x @ head.hidden_weight.T + head.hidden_bias, 0.2) @ head.out_weight.T + (
+        x @ head.skip_weight.T + head.out_bias
+    )
+
+
+def changed(name, field, value):
+    heads = random_heads(VOCABULARY, DIM)
+    heads[name] = dataclasses.replace(heads[name], **{field: value})
+    return heads
+
+
+class TestPredictions:
+    def test_together_as_alone(self):
+        x, subject = latents(), bank()
+        predictions = subject.predict(x)
+        assert list(predictions) == list(VOCABULARY)
+        for name, prediction in predictions.items():
+            torch.testing.assert_close(outputs(prediction), alone(subject.heads[name], x))
+
+    def test_kinds(self):
+        predictions = bank().predict(latents())
+        assert [type(p) for p in predictions.values()] == [YesNo, Categorical, Continuous, YesNo, YesNo]
+        assert predictions["hair"].values == VOCABULARY["hair"].values
+        assert predictions["hair"].logits.shape == (5, 3)
+        assert predictions["age"].std == pytest.approx(0.1)
+
+    @pytest.mark.parametrize("names", [("hair",), ("beard", "age", "hair"), ("age", "smile"), ["glasses", "smile"]])
+    def test_some_in_any_order(self, names):
+        x, subject = latents(), bank()
+        everything, some = subject.predict(x), subject.predict(x, names)
+        assert list(some) == list(names)
+        for name in names:
+            torch.testing.assert_close(outputs(some[name]), outputs(everything[name]))
+
+    def test_unknown_names(self):
+        with pytest.raises(ArgumentError, match=r"no heads for \['hat'\]"):
+            bank().predict(latents(), ("smile", "hat"))
+        with pytest.raises(ArgumentError, match="at least one"):
+            bank().predict(latents(), ())
+
+    def test_a_first_call_in_inference_mode_does_not_spoil_gradients(self):
+        subject = bank()
+        with torch.inference_mode():
+            subject.predict(latents())
+        x = latents().requires_grad_()
+        (gradient,) = torch.autograd.grad(subject.predict(x)["smile"].logit.sum(), x)
+        assert (gradient != 0).any(dim=1).all()
+
+    def test_the_linear_path_keeps_a_gradient(self):
+        heads = changed("smile", "out_weight", torch.zeros(1, 4))
+        x = latents().requires_grad_()
+        (gradient,) = torch.autograd.grad(AttributeBank(VOCABULARY, heads).predict(x)["smile"].logit.sum(), x)
+        torch.testing.assert_close(gradient, heads["smile"].skip_weight.expand(5, -1))
+
+
+class TestConstruction:
+    def test_to(self):
+        subject = bank(space="z", truncation=(0.5, 1.0), generator="abc")
+        moved = subject.to("meta")
+        assert moved.predict(latents().to("meta"))["hair"].logits.device.type == "meta"
+        assert (moved.space, moved.truncation, moved.generator) == ("z", (0.5, 1.0), "abc")
+        assert subject.heads["smile"].std.device.type == "cpu"
+
+    def test_latent_dim(self):
+        assert bank().latent_dim == DIM
+
+    @pytest.mark.parametrize(
+        ("field", "value", "message"),
+        [
+            ("hidden_weight", torch.zeros(4, DIM + 1), r"hidden_weight has shape \(4, 7\), not \(4, 6\)"),
+            ("hidden_weight", torch.zeros(3, DIM), "hidden_weight"),
+            ("hidden_bias", torch.zeros(()), "the head of 'hair': hidden_weight has shape"),
+            ("out_weight", torch.zeros(2, 4), r"out_weight has shape \(2, 4\), not \(3, 4\)"),
+            ("skip_weight", torch.zeros(3, 2), "skip_weight"),
+            ("out_bias", torch.zeros(3, 1), "out_bias"),
+            ("std", torch.ones(1), "std has shape"),
+        ],
+    )
+    def test_a_head_that_does_not_fit(self, field, value, message):
+        with pytest.raises(ModelError, match=message):
+            AttributeBank(VOCABULARY, changed("hair", field, value))
+
+    def test_heads_and_vocabulary_differ(self):
+        heads = random_heads(VOCABULARY, DIM)
+        with pytest.raises(ModelError, match="do not match"):
+            AttributeBank(VOCABULARY, {name: heads[name] for name in reversed(heads)})
+        with pytest.raises(ModelError, match="at least one head"):
+            AttributeBank(Vocabulary([]), {})
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ({"space": "w+"}, "not 'w\\+'"),
+            ({"truncation": (1.0, 0.5)}, "no range"),
+            ({"truncation": (0.5, float("nan"))}, "no range"),
+        ],
+    )
+    def test_wrong_settings(self, setting, message):
+        with pytest.raises(ModelError, match=message):
+            bank(**setting)
+
+
+class TestFiles:
+    def test_round_trip_is_exact(self, tmp_path):
+        subject = bank(space="z", truncation=(0.5, 0.9), generator="abc")
+        subject.save(tmp_path)
+        loaded = AttributeBank.load(tmp_path)
+        assert loaded.vocabulary == VOCABULARY
+        assert (loaded.space, loaded.truncation, loaded.generator) == ("z", (0.5, 0.9), "abc")
+        for name, head in subject.heads.items():
+            for field in Head.__dataclass_fields__:
+                assert torch.equal(getattr(loaded.heads[name], field), getattr(head, field))
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["attributes.safetensors", "vocabulary.json"]
+
+    def test_saved_again_it_is_the_same_file(self, tmp_path):
+        bank().save(tmp_path / "a")
+        AttributeBank.load(tmp_path / "a").save(tmp_path / "b")
+        for name in ("attributes.safetensors", "vocabulary.json"):
+            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+    def test_the_weights_are_no_pickle(self, tmp_path):
+        bank().save(tmp_path)
+        data = (tmp_path / "attributes.safetensors").read_bytes()
+        (length,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + length])
+        assert {"smile/std", "hair/out_weight"} <= set(header)
+
+    @pytest.mark.parametrize("file", ["attributes.safetensors", "vocabulary.json"])
+    @pytest.mark.parametrize("damage", ["missing", "empty", "half", "noise", "folder", "pickle"])
+    def test_damaged_files_are_named(self, tmp_path, file, damage):
+        bank().save(tmp_path)
+        path = tmp_path / file
+        data = path.read_bytes()
+        path.unlink()
+        if damage == "folder":
+            path.mkdir()
+        elif damage == "pickle":
+            torch.save({"smile": torch.ones(2)}, path)
+        elif damage != "missing":
+            path.write_bytes({"empty": b"", "half": data[: len(data) // 2], "noise": b"\xff\x00\xfe" * 99}[damage])
+        with pytest.raises(ModelError, match=file):
+            AttributeBank.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"space": "q"}, '"w" or "z", not \'q\''),
+            ({"truncation": [0.5]}, "vocabulary.json"),
+            ({"truncation": ["a", 1]}, "vocabulary.json"),
+            ({"truncation": None}, "vocabulary.json"),
+            ({"vocabulary": []}, "vocabulary.json"),
+            ({"vocabulary": {"version": 99, "attributes": []}}, "vocabulary.json: vocabulary version 99 is unknown"),
+            ({"vocabulary": {"version": 1, "attributes": []}}, "tensors that no attribute needs: age/"),
+        ],
+    )
+    def test_wrong_descriptions(self, tmp_path, change, message):
+        bank().save(tmp_path)
+        path = tmp_path / "vocabulary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        with pytest.raises(ModelError, match=message):
+            AttributeBank.load(tmp_path)
+
+    @pytest.mark.parametrize("key", ["space", "truncation", "generator", "vocabulary"])
+    def test_a_description_without_a_part(self, tmp_path, key):
+        bank().save(tmp_path)
+        path = tmp_path / "vocabulary.json"
+        description = json.loads(path.read_text())
+        del description[key]
+        write_json(path, description)
+        with pytest.raises(ModelError, match=f"vocabulary.json: '{key}' is missing"):
+            AttributeBank.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"hat/std": torch.ones(())}, "attributes.safetensors: it holds tensors that no attribute needs: hat/std"),
+            ({"smile/std": None}, "attributes.safetensors: 'smile/std' is missing"),
+            ({"smile/out_bias": torch.zeros(2)}, "attributes.safetensors: the head of 'smile': out_bias has shape"),
+            ({"age/std": torch.tensor(0.0)}, "attributes.safetensors: the head of 'age' has .* not above 0"),
+            (
+                {"age/out_bias": torch.tensor([torch.nan])},
+                "attributes.safetensors: the head of 'age' has .* not finite",
+            ),
+            ({"age/hidden_weight": torch.zeros(4, 7)}, "attributes.safetensors: the head of 'age': hidden_weight has"),
+        ],
+    )
+    def test_wrong_tensors(self, tmp_path, change, message):
+        subject = bank()
+        subject.save(tmp_path)
+        tensors = {f"{n}/{f}": tensor for n, head in subject.heads.items() for f, tensor in vars(head).items()} | change
+        path = tmp_path / "attributes.safetensors"
+        write_tensors(path, {name: tensor for name, tensor in tensors.items() if tensor is not None})
+        with pytest.raises(ModelError, match=message):
+            AttributeBank.load(tmp_path)

@@ -1,0 +1,348 @@
+"""StyleGAN2 against the formulas of the paper, written here with per-sample weights and explicit zero insertion."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toys import random_generator
+
+from energyql.errors import ArgumentError, ModelError
+from energyql.generators.base import Generator
+from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+
+SMALL = StyleGAN2Config(resolution=32, z_dim=6, w_dim=10, mapping_layers=3, channel_base=128, channel_max=12)
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+FIR = (1.0, 3.0, 3.0, 1.0)
+
+
+def latents(config, batch=3, dtype=torch.float64, seed=1):
+    return torch.randn(batch, config.z_dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
+        dtype
+    )
+
+
+class Reference:
+    """The generator from its parameters alone."""
+
+    def __init__(self, generator):
+        self.config = generator.config
+        self.p = generator.state_dict()
+
+    def linear(self, name, x, lr=1.0):
+        weight, bias = self.p[f"{name}.weight"], self.p[f"{name}.bias"]
+        return x @ (weight * (lr / math.sqrt(weight.shape[1]))).T + bias * lr
+
+    def mapping(self, z, psi=1.0, label=None):
+        def unit(x):
+            return x / (x.square().mean(dim=1, keepdim=True) + 1e-8).sqrt()
+
+        x = unit(z)
+        if label is not None:
+            x = torch.cat([x, unit(self.linear("mapping.embed", label))], dim=1)
+        for i in range(self.config.mapping_layers):
+            x = self.linear(f"mapping.fc{i}", x, self.config.mapping_lr_multiplier)
+            x = torch.where(x > 0, x, 0.2 * x) * math.sqrt(2)
+        mean = self.p["mapping.w_avg"]
+        return mean + psi * (x - mean)
+
+    def fir(self, x, before, after):
+        """Zero-pad and filter each channel by [1, 3, 3, 1] in both directions, with gain 4."""
+        kernel = torch.tensor(FIR, dtype=x.dtype)
+        kernel = 4 * kernel.outer(kernel) / kernel.sum() ** 2
+        channels = x.shape[1]
+        x = F.pad(x, (before, after, before, after))
+        return F.conv2d(x, kernel.expand(channels, 1, 4, 4), groups=channels)
+
+    def spread(self, x):
+        """Zeros between pixels."""
+        batch, channels, height, width = x.shape
+        out = x.new_zeros(batch, channels, 2 * height, 2 * width)
+        out[:, :, ::2, ::2] = x
+        return out
+
+    def convolve(self, name, x, w, *, up=False, demodulate=True):
+        weight = self.p[f"{name}.weight"]
+        outputs, inputs, size, _ = weight.shape
+        styles = self.linear(f"{name}.affine", w)
+        if not demodulate:
+            styles = styles / math.sqrt(inputs * size * size)
+        weights = weight[None] * styles[:, None, :, None, None]  # (batch, outputs, inputs, size, size)
+        if demodulate:
+            weights = weights / (weights.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).sqrt()
+        batch = len(x)
+        padding = size // 2
+        if up:  # a true convolution of the spread picture, then the filter
+            x, weights, padding = self.spread(x), weights.flip((3, 4)), size - 1
+        x = x.reshape(1, batch * inputs, *x.shape[2:])
+        x = F.conv2d(x, weights.reshape(batch * outputs, inputs, size, size), padding=padding, groups=batch)
+        x = x.reshape(batch, outputs, *x.shape[2:])
+        return self.fir(x[:, :, :-1, :-1], 1, 1) if up else x
+
+    def layer(self, name, x, w, noise, *, up=False):
+        x = self.convolve(f"{name}.conv", x, w, up=up)
+        if noise:
+            x = x + self.p[f"{name}.noise_const"] * self.p[f"{name}.noise_strength"]
+        return self.act(x + self.p[f"{name}.bias"][:, None, None])
+
+    def act(self, x):
+        return self.clamp(torch.where(x > 0, x, 0.2 * x) * math.sqrt(2))
+
+    def clamp(self, x):
+        limit = self.config.conv_clamp
+        return x if limit is None else x.clamp(-limit, limit)
+
+    def synthesis(self, ws, noise=True):
+        if ws.ndim == 2:
+            ws = torch.stack([ws] * (2 * int(math.log2(self.config.resolution)) - 2), dim=1)
+        x = torch.stack([self.p["synthesis.b4.const"]] * len(ws))
+        image, row, resolution = None, 0, 4
+        while resolution <= self.config.resolution:
+            block = f"synthesis.b{resolution}"
+            if resolution > 4:
+                x = self.layer(f"{block}.conv0", x, ws[:, row], noise, up=True)
+                row += 1
+            x = self.layer(f"{block}.conv1", x, ws[:, row], noise)
+            row += 1  # and the picture layer shares the row of the next convolution
+            rgb = self.convolve(f"{block}.torgb.conv", x, ws[:, row], demodulate=False)
+            rgb = self.clamp(rgb + self.p[f"{block}.torgb.bias"][:, None, None])
+            image = rgb if image is None else self.fir(self.spread(image), 2, 1) + rgb
+            resolution *= 2
+        assert row + 1 == ws.shape[1]
+        return image
+
+
+@pytest.mark.parametrize("resolution", [8, 32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("clamp", [None, 0.7])
+def test_it_draws_what_the_formulas_say(resolution, dtype, clamp):
+    config = dataclasses.replace(SMALL, resolution=resolution, conv_clamp=clamp)
+    generator = random_generator(config).to(dtype)
+    reference = Reference(generator)
+    w = generator.encode(latents(config, dtype=dtype), 0.7)
+    assert w.dtype == dtype
+    torch.testing.assert_close(w, reference.mapping(latents(config, dtype=dtype), 0.7), rtol=0, atol=TOLERANCE[dtype])
+    image = generator.synthesize(w)
+    assert image.shape == (3, 3, resolution, resolution)
+    assert image.std() > 0.1
+    torch.testing.assert_close(image, reference.synthesis(w), rtol=0, atol=TOLERANCE[dtype])
+
+
+def test_the_clamp_matters():
+    free = random_generator(SMALL)
+    clamped = random_generator(dataclasses.replace(SMALL, conv_clamp=0.7))
+    w = free.encode(latents(SMALL, dtype=torch.float32))
+    assert (free.synthesize(w) - clamped.synthesize(w)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("psi", [1.0, 0.5, 0.0])
+def test_truncation_pulls_towards_the_mean(psi):
+    generator = random_generator(SMALL).double()
+    z = latents(SMALL)
+    expected = generator.mapping.w_avg + psi * (generator.encode(z) - generator.mapping.w_avg)
+    torch.testing.assert_close(generator.encode(z, psi), expected)
+
+
+def test_the_length_of_z_does_not_matter():
+    generator, z = random_generator(SMALL).double(), latents(SMALL)
+    torch.testing.assert_close(generator.encode(3 * z), generator.encode(z), rtol=1e-7, atol=1e-7)
+
+
+class TestLabels:
+    config = dataclasses.replace(SMALL, c_dim=4)
+
+    def test_a_label_is_embedded(self):
+        generator = random_generator(self.config).double()
+        z, label = latents(self.config), torch.eye(4, dtype=torch.float64)[[0, 3, 1]]
+        w = generator.encode(z, 0.9, label)
+        torch.testing.assert_close(w, Reference(generator).mapping(z, 0.9, label), rtol=0, atol=1e-9)
+        assert (w - generator.encode(z, 0.9, label.roll(1, 0))).abs().min(dim=1).values.max() > 1e-6
+
+    def test_a_label_of_integers_is_a_label(self):
+        generator = random_generator(self.config)
+        z, label = latents(self.config, dtype=torch.float32), torch.eye(4, dtype=torch.long)[[0, 3, 1]]
+        assert torch.equal(generator.encode(z, label=label), generator.encode(z, label=label.float()))
+
+    @pytest.mark.parametrize(
+        ("label", "message"),
+        [
+            (None, "conditional on 4 classes: give a label"),
+            (torch.tensor([0, 3, 1]), r"label must have shape \(3, 4\), not \(3,\)"),
+            (torch.eye(4)[:2], r"label must have shape \(3, 4\), not \(2, 4\)"),
+        ],
+    )
+    def test_wrong_labels(self, label, message):
+        with pytest.raises(ArgumentError, match=message):
+            random_generator(self.config).encode(latents(self.config, dtype=torch.float32), label=label)
+
+    def test_a_label_for_a_generator_without_classes(self):
+        with pytest.raises(ArgumentError, match="no classes"):
+            random_generator(SMALL).encode(latents(SMALL, dtype=torch.float32), label=torch.eye(4)[:3])
+
+
+class TestRows:
+    def test_equal_rows_are_w(self):
+        generator = random_generator(SMALL)
+        w = generator.encode(latents(SMALL, dtype=torch.float32))
+        rows = w[:, None].repeat(1, SMALL.num_ws, 1)
+        assert torch.equal(generator.synthesize(rows), generator.synthesize(w))
+
+    @pytest.mark.parametrize("row", range(SMALL.num_ws))
+    def test_a_row_drives_its_convolution_and_the_picture_layer_before_it(self, row):
+        """As in the official code: row 0 is b4.conv1, row 1 is b4.torgb and b8.conv0, row 2 is b8.conv1, ..."""
+        generator = random_generator(SMALL).double()
+        seen = {}
+        for name, module in generator.synthesis.named_modules():
+            if name.endswith(("conv0", "conv1", "torgb")):
+                module.register_forward_hook(
+                    lambda _, inputs, __, name=name: seen.setdefault(name, []).append(inputs[1].clone())
+                )
+        ws = generator.encode(latents(SMALL))[:, None].repeat(1, SMALL.num_ws, 1)
+        generator.synthesize(ws)
+        ws[:, row] += 1
+        generator.synthesize(ws)
+        changed = {name for name, (before, after) in seen.items() if not torch.equal(before, after)}
+        last = SMALL.num_ws - 1
+        level = 4 << (row // 2)
+        if row % 2 == 0:
+            assert changed == {f"b{level}.conv1"}
+        else:
+            assert changed == {f"b{level}.torgb"} | ({f"b{2 * level}.conv0"} if row < last else set())
+
+    def test_a_row_changes_only_what_comes_after_it(self):
+        generator = random_generator(SMALL).double()
+        features = []
+        for resolution in SMALL.block_resolutions:
+            block = generator.synthesis.get_submodule(f"b{resolution}")
+            block.register_forward_hook(lambda _, __, output: features.append(output))
+        ws = generator.encode(latents(SMALL))[:, None].repeat(1, SMALL.num_ws, 1)
+        generator.synthesize(ws)
+        ws[:, 3] += 1  # b8.torgb and b16.conv0
+        generator.synthesize(ws)
+        before, after = features[:4], features[4:]
+        same = [[torch.equal(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(before, after, strict=True)]
+        assert same == [[True, True], [True, False], [False, False], [False, False]]
+
+    def test_counts(self):
+        assert [dataclasses.replace(SMALL, resolution=r).num_ws for r in (8, 32, 64, 128)] == [4, 8, 10, 12]
+        assert StyleGAN2Config(resolution=1024).num_ws == 18
+
+    @pytest.mark.parametrize("shape", [(2, SMALL.num_ws - 1, SMALL.w_dim), (2, SMALL.w_dim + 1), (SMALL.w_dim,)])
+    def test_wrong_shapes(self, shape):
+        with pytest.raises(ArgumentError, match=r"w must be \(batch, 10\) or \(batch, 8, 10\), not"):
+            random_generator(SMALL).synthesize(torch.zeros(shape))
+
+
+class TestNoise:
+    def test_constant_noise_is_added_and_can_be_left_out(self):
+        generator = random_generator(SMALL).double()
+        w = generator.encode(latents(SMALL))
+        quiet, usual = generator.synthesize(w, "none"), generator.synthesize(w, "const")
+        torch.testing.assert_close(quiet, Reference(generator).synthesis(w, noise=False), rtol=0, atol=1e-9)
+        assert (quiet - usual).abs().max() > 0.01
+        assert torch.equal(usual, generator.synthesize(w))
+
+    def test_random_noise_differs_by_sample_and_call(self):
+        generator = random_generator(SMALL)
+        w = generator.encode(latents(SMALL, batch=1, dtype=torch.float32)).repeat(2, 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            first, second = generator.synthesize(w, "random"), generator.synthesize(w, "random")
+        assert not torch.equal(first[0], first[1])
+        assert not torch.equal(first, second)
+        usual = generator.synthesize(w)
+        assert (first - second).abs().mean() < 4 * (first - usual).abs().mean()
+
+    def test_random_noise_of_strength_zero_is_none(self):
+        generator = random_generator(SMALL)
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.zero_()
+        w = generator.encode(latents(SMALL, dtype=torch.float32))
+        assert torch.equal(generator.synthesize(w, "random"), generator.synthesize(w, "none"))
+
+    def test_no_such_noise(self):
+        with pytest.raises(ArgumentError, match="not 'loud'"):
+            random_generator(SMALL).synthesize(torch.zeros(1, SMALL.w_dim), "loud")
+
+
+@pytest.mark.parametrize("resolution", [8, 16, 32, 64, 128, 256, 512, 1024])
+def test_every_size(resolution):
+    config = StyleGAN2Config(resolution, z_dim=4, w_dim=4, mapping_layers=1, channel_base=1024, channel_max=2)
+    generator = StyleGAN2(config).eval().requires_grad_(False)
+    image = generator.synthesize(generator.encode(torch.ones(1, 4)))
+    assert image.shape == (1, 3, resolution, resolution)
+    assert image.isfinite().all()
+
+
+def test_gradients_reach_z_and_every_row():
+    generator = random_generator(SMALL).double()
+    z = latents(SMALL).requires_grad_()
+    ws = generator.encode(z)[:, None].repeat(1, SMALL.num_ws, 1)
+    ws.retain_grad()
+    generator.synthesize(ws).square().sum().backward()
+    assert (ws.grad.abs().amax(dim=2) > 0).all()
+    assert (z.grad.abs().amax(dim=1) > 0).all()
+
+
+def test_the_gradient_is_the_gradient():
+    config = dataclasses.replace(SMALL, resolution=8)
+    generator = random_generator(config).double()
+    z = latents(config, batch=2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: generator.synthesize(generator.encode(z, 0.7)).mean(dim=(2, 3)), z)
+
+
+@pytest.mark.parametrize("how", ["latents", "module", "autocast"])
+def test_low_precision(how):
+    generator = random_generator(SMALL)
+    w = generator.encode(latents(SMALL, dtype=torch.float32))
+    exact = generator.synthesize(w)
+    if how == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            image = generator.synthesize(w)
+    else:
+        image = (generator.bfloat16() if how == "module" else generator).synthesize(w.bfloat16())
+        assert image.dtype == torch.bfloat16
+    error = (image.float() - exact).abs()
+    assert 0 < error.mean() < 0.05 * exact.abs().mean()
+
+
+def test_dead_filters_and_styles_are_not_nan():
+    generator = random_generator(SMALL)
+    layer = generator.synthesis.b8.conv0.conv
+    layer.weight[0] = 0
+    layer.affine.weight.zero_()
+    layer.affine.bias.zero_()
+    w = generator.encode(latents(SMALL, dtype=torch.float32))
+    image = generator.synthesize(w)
+    torch.testing.assert_close(image, Reference(generator).synthesis(w), rtol=0, atol=1e-4)
+
+
+def test_it_is_a_generator():
+    assert isinstance(random_generator(SMALL), Generator)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"resolution": 4}, "resolution must be a power of two from 8 to 1024, not 4"),
+        ({"resolution": 48}, "not 48"),
+        ({"resolution": 2048}, "not 2048"),
+        ({"resolution": "32"}, "not '32'"),
+        ({"z_dim": 0}, "z_dim must be a whole number from 1"),
+        ({"w_dim": 1.5}, "w_dim must be a whole number"),
+        ({"c_dim": -1}, "c_dim"),
+        ({"mapping_layers": 10**9}, "mapping_layers"),
+        ({"channel_base": 31}, "channel_base must be a whole number from 32"),
+        ({"channel_max": True}, "channel_max"),
+        ({"image_channels": None}, "image_channels"),
+        ({"conv_clamp": float("nan")}, "conv_clamp must be a positive number"),
+        ({"conv_clamp": "256"}, "conv_clamp must be a positive number, not '256'"),
+        ({"mapping_lr_multiplier": 0}, "mapping_lr_multiplier"),
+        ({"mapping_lr_multiplier": None}, "mapping_lr_multiplier"),
+    ],
+)
+def test_impossible_architectures(wrong, message):
+    with pytest.raises(ModelError, match=message):
+        dataclasses.replace(SMALL, **wrong)

@@ -1,0 +1,132 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+sys.path.append(str(Path(__file__).parents[1] / "energy"))  # where pytest puts it only if it collects that folder
+from formulas import VOCABULARY, BruteForce, formulas, with_weights
+
+from energyql.language import E, at_least, at_most, bind, exactly, parse
+from energyql.language.ast import And, Attribute, Constant, Iff, Implies, Interval, Near, Not, OneOf, Or, Weight, Xor
+from energyql.language.namespace import FALSE, TRUE, all_of, any_of, none_of
+from energyql.logic.truth import satisfied
+
+CENTRES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+
+
+def decided(worlds):
+    """Values of attributes from the indices that `BruteForce` counts worlds by."""
+    values = {}
+    for name, index in worlds.items():
+        spec = VOCABULARY[name]
+        if spec.kind == "yes/no":
+            values[name] = index == 1
+        else:
+            values[name] = CENTRES[index] if spec.kind == "continuous" else np.array(spec.values)[index]
+    return values
+
+
+def without_weights(expr):
+    """A weight that is not a weight to the reference, which gives weighted parts a truth of their own."""
+    if isinstance(expr, Weight):
+        return without_weights(expr.operand)
+    if isinstance(expr, Not):
+        return Not(without_weights(expr.operand))
+    if isinstance(expr, Implies):
+        return Implies(without_weights(expr.left), without_weights(expr.right))
+    if hasattr(expr, "operands"):
+        operands = tuple(without_weights(operand) for operand in expr.operands)
+        if hasattr(expr, "quantifier"):
+            return type(expr)(expr.quantifier, expr.count, operands)
+        return type(expr)(operands)
+    return expr
+
+
+def agree(expr):
+    reference = BruteForce(without_weights(expr))
+    truth = satisfied(expr, decided(reference.world), VOCABULARY)
+    assert truth.dtype == bool
+    assert np.array_equal(np.broadcast_to(truth, (reference.count,)), reference.table[:, 0])
+
+
+@given(formulas)
+def test_every_world_of_random_formulas(expr):
+    agree(expr)
+
+
+@given(with_weights)
+def test_weights_do_not_matter(expr):
+    agree(expr)
+
+
+VALUES = {
+    "smile": np.array([True, True, False, False]),
+    "hat": np.array([True, False, True, False]),
+    "hair": np.array(["black", "red", "gray", "red"]),
+    "age": np.array([0.2, 0.4, 0.6, 0.8]),
+}
+SMILE, HAT = E.smile, E.hat
+
+
+@pytest.mark.parametrize(
+    ("expr", "expected"),
+    [
+        (SMILE, "1100"),
+        (~SMILE, "0011"),
+        (SMILE & HAT, "1000"),
+        (SMILE | HAT, "1110"),
+        (SMILE ^ HAT, "0110"),
+        (Xor((SMILE, HAT, SMILE)), "1010"),
+        (SMILE >> HAT, "1011"),
+        (SMILE.iff(HAT), "1001"),
+        (Iff((SMILE, HAT, HAT)), "1100"),
+        (3 * SMILE, "1100"),
+        (OneOf("hair", ("red",)), "0101"),
+        (OneOf("hair", ("red", "gray")), "0111"),
+        (OneOf("hair", ("red",), negated=True), "1010"),
+        (Interval("age", 0.4, None), "0011"),
+        (Interval("age", 0.4, None, low_closed=True), "0111"),
+        (Interval("age", None, 0.6), "1100"),
+        (Interval("age", None, 0.6, high_closed=True), "1110"),
+        (Interval("age", 0.2, 0.8, low_closed=True), "1110"),
+        (Near("age", 0.5, 0.15), "0110"),
+        (Near("age", 0.62), "0010"),
+        (at_least(1, SMILE, HAT), "1110"),
+        (at_most(1, SMILE, HAT), "0111"),
+        (exactly(1, SMILE, HAT), "0110"),
+        (exactly(0, SMILE, HAT), "0001"),
+        (all_of(SMILE, HAT), "1000"),
+        (any_of(SMILE, HAT), "1110"),
+        (none_of(SMILE, HAT), "0001"),
+        (at_least(2, SMILE, HAT, TRUE), "1110"),
+        (And((SMILE, TRUE)), "1100"),
+        (Or((FALSE, HAT)), "1010"),
+        (Implies(TRUE, SMILE), "1100"),
+        (Xor((TRUE, SMILE)), "0011"),
+        (Iff((FALSE, SMILE)), "0011"),
+        (Not(And((TRUE, HAT))), "0101"),
+    ],
+    ids=str,
+)
+def test_by_hand(expr, expected):
+    assert "".join(str(int(value)) for value in satisfied(expr, VALUES, VOCABULARY)) == expected
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_constant_is_one_value(value):
+    truth = satisfied(Constant(value), {}, {})
+    assert truth.tolist() == [value]
+    assert truth.dtype == bool
+
+
+def test_no_rows():
+    empty = {"smile": np.zeros(0, bool), "age": np.zeros(0)}
+    query = bind(parse("AT LEAST 1 OF (smile, age > 0.5, FALSE)"), VOCABULARY)
+    assert satisfied(query, empty, VOCABULARY).shape == (0,)
+
+
+def test_a_missing_attribute_is_an_error():
+    with pytest.raises(KeyError, match="beard"):
+        satisfied(Attribute("beard"), VALUES, VOCABULARY)

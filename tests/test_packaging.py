@@ -1,0 +1,72 @@
+from configparser import ConfigParser
+from fnmatch import fnmatch
+from importlib.metadata import entry_points, version
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import energyql
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def setup():
+    parser = ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def on_disk():
+    """Every folder of the package, by dotted name, and the grammar, which is installed into it."""
+    folders = {path.parent for path in (ROOT / "energyql").rglob("__init__.py")}
+    return {".".join(folder.relative_to(ROOT).parts): folder for folder in folders} | {
+        "energyql.grammar": ROOT / "grammar"
+    }
+
+
+def test_every_package_is_listed(setup):
+    listed = setup["options"]["packages"].split()
+    assert listed == sorted(set(listed))
+    assert set(listed) == set(on_disk())
+
+
+def test_every_folder_with_code_is_a_package():
+    for path in (ROOT / "energyql").rglob("*.py"):
+        assert (path.parent / "__init__.py").exists(), path
+
+
+def test_every_file_that_is_no_code_is_shipped(setup):
+    patterns = {
+        package: [pattern.strip() for pattern in text.replace("\n", ",").split(",") if pattern.strip()]
+        for package, text in setup["options.package_data"].items()
+    }
+    for package, folder in on_disk().items():
+        for path in folder.rglob("*"):
+            if not path.is_file() or path.suffix in (".py", ".pyc"):
+                continue
+            owner = next(p for p in sorted(on_disk(), key=len, reverse=True) if on_disk()[p] in path.parents)
+            name = path.relative_to(on_disk()[owner]).as_posix()
+            assert any(fnmatch(name, pattern) for pattern in patterns.get(owner, [])), f"{name} of {package}"
+
+
+def test_every_pattern_of_a_package_on_disk_has_a_file(setup):
+    assert list((ROOT / "grammar").glob("*.lark"))
+    assert (ROOT / "energyql" / "py.typed").exists()
+    assert "*.lark" in setup["options.package_data"]["energyql.grammar"]
+    assert setup["options"]["package_dir"].split() == ["energyql.grammar", "=", "grammar"]
+
+
+def test_the_installed_grammar_is_this_one():
+    installed = files("energyql.grammar").joinpath("query.lark").read_text(encoding="utf-8")
+    assert installed == (ROOT / "grammar" / "query.lark").read_text(encoding="utf-8")
+
+
+def test_versions_agree(setup):
+    assert energyql.__version__ == version("energyql") == setup["metadata"]["version"]
+
+
+def test_the_command_is_installed():
+    (command,) = entry_points(group="console_scripts", name="energyql")
+    assert callable(command.load())

@@ -1,0 +1,308 @@
+import dataclasses
+import shutil
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from toys import CONFIG, VOCABULARY, pixels, random_generator, tiny_model
+
+import energyql
+from energyql import E, ODESolver, Pipeline, generate, load_model, pipeline, score
+from energyql.attributes.outputs import tabulate
+from energyql.errors import ArgumentError, Contradiction, EnergyQLError, ModelError, TautologyWarning, UnknownAttribute
+from energyql.model import save_model
+from energyql.pipeline import choose_device
+from energyql.sampling import Status, prior_latents
+
+QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age > 0.6'
+
+
+@pytest.fixture
+def draw(tiny):
+    """`generate` on the tiny model."""
+
+    def call(query=QUERY, n=3, **settings):
+        return generate(query, n, **({"model": tiny, "device": "cpu", "progress": False} | settings))
+
+    return call
+
+
+class TestResults:
+    def test_shapes(self, draw):
+        result = draw(n=5)
+        assert len(result) == 5
+        assert [(image.size, image.mode) for image in result.images] == [((16, 16), "RGB")] * 5
+        assert (result.z.shape, result.w.shape) == ((5, CONFIG.z_dim), (5, CONFIG.w_dim))
+        assert result.z.dtype == result.w.dtype == torch.float32
+        assert result.energy.shape == (5,)
+        assert result.energy.dtype == np.float64
+        assert list(result.probabilities) == list(result.judged) == list(VOCABULARY)
+        assert result.probabilities["smile"].shape == (5,)
+        assert list(result.probabilities["hair"]) == list(VOCABULARY["hair"].values)
+        assert [column.shape for column in result.probabilities["age"]] == [(5,), (5,)]
+        assert result.judged["smile"].dtype == bool
+        assert set(result.judged["hair"]) <= set(VOCABULARY["hair"].values)
+        assert result.satisfied.shape == (5,)
+        assert result.satisfied.dtype == bool
+        assert result.status == [Status.OK] * 5
+        assert {"evaluations_mean", "evaluations_max", "steps_rejected", "seconds_sampling", "seconds_drawing"} == set(
+            result.statistics
+        )
+
+    def test_samples_move_to_low_energy(self, draw, tiny):
+        model, start = load_model(tiny), prior_latents(0, 0, 16, CONFIG.z_dim)
+        before = score(QUERY, tabulate(model.bank.predict(model.generator.encode(start, 0.7))))
+        after = draw(n=16).energy
+        assert (after <= before + 1e-4).all()
+        assert np.median(after) < 0.7 * np.median(before)
+
+    def test_energy_and_probabilities_agree(self, draw):
+        result = draw(n=6, sampler=ODESolver(max_evaluations=8))
+        assert score(QUERY, result.probabilities) == pytest.approx(result.energy, abs=1e-4)
+        assert result.energy.std() > 0.01
+
+    @pytest.mark.parametrize("semantics", ["product", "lace"])
+    def test_other_semantics(self, draw, semantics):
+        result = draw(semantics=semantics)
+        assert score(QUERY, result.probabilities, semantics) == pytest.approx(result.energy, abs=1e-4)
+        assert result.provenance["semantics"] == semantics
+
+    def test_w_and_pictures_belong_to_z(self, draw, tiny):
+        result, generator = draw(), load_model(tiny).generator
+        torch.testing.assert_close(generator.encode(result.z, 0.7), result.w)
+        shown = np.stack([np.asarray(image) for image in result.images]).astype(float)
+        exact = (generator.synthesize(result.w).clamp(-1, 1) + 1).permute(0, 2, 3, 1).numpy() * 127.5
+        assert np.abs(shown - exact).max() < 0.6
+
+    def test_provenance(self, draw):
+        provenance = draw(seed=np.int64(4), truncation=0.9, strength=2).provenance
+        assert provenance["query"] == QUERY
+        assert (provenance["seed"], type(provenance["seed"])) == (4, int)
+        assert provenance["truncation"] == 0.9
+        assert "strength=2.0" in provenance["sampler"]
+        assert provenance["model"] == "tiny"
+        assert len(provenance["fingerprint"]) == 64
+        assert provenance["judge"] == "image judge"
+        assert provenance["versions"]["energyql"] == energyql.__version__
+
+    def test_without_a_judge_the_heads_decide(self, tmp_path):
+        result = generate(QUERY, 4, model=tiny_model(tmp_path, judge=False), device="cpu", progress=False)
+        assert result.provenance["judge"] == "attribute heads"
+        assert "says the attribute heads" in result.summary()
+        assert (result.judged["smile"] == (result.probabilities["smile"] > 0.5)).all()
+
+    def test_heads_on_z(self, tmp_path):
+        result = generate(QUERY, 3, model=tiny_model(tmp_path, space="z"), device="cpu", progress=False)
+        assert score(QUERY, result.probabilities) == pytest.approx(result.energy, abs=1e-4)
+
+    def test_unfinished_samples_are_counted(self, draw):
+        result = draw(sampler=ODESolver(max_evaluations=5))
+        assert Status.STEP_LIMIT in result.status
+        assert "could not finish" in result.summary()
+
+    def test_it_can_be_saved(self, draw, tmp_path):
+        draw().save(tmp_path / "run")
+        assert (tmp_path / "run" / "result.json").exists()
+
+
+class TestRepeatability:
+    def test_text_and_python_are_one(self, draw):
+        text = draw()
+        python = draw(E.smile & ~(E.glasses | E.hair.eq("dark red")) & (E.age > 0.6))
+        assert pixels(text.images) == pixels(python.images)
+        assert torch.equal(text.z, python.z)
+        assert python.provenance["canonical"] == text.provenance["canonical"]
+
+    @pytest.mark.parametrize(("n", "batch_size"), [(2, None), (7, None), (7, 1), (7, 3), (7, 100)])
+    def test_a_sample_does_not_depend_on_the_others(self, draw, n, batch_size):
+        few, many = draw(n=n, batch_size=batch_size), draw(n=5)
+        rows = min(n, 5)
+        torch.testing.assert_close(few.z[:rows], many.z[:rows], rtol=0, atol=1e-4)
+        assert few.energy[:rows] == pytest.approx(many.energy[:rows], abs=1e-3)
+        assert len(few.images) == n
+
+    def test_seeds(self, draw):
+        assert torch.equal(draw(seed=1).z, draw(seed=1).z)
+        assert not torch.equal(draw(seed=1).z, draw(seed=2).z)
+        draw(seed=2**64 - 1)
+
+    def test_global_random_numbers_are_left_alone(self, draw):
+        before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+        draw()
+        assert torch.equal(torch.get_rng_state(), before)
+        assert (np.random.get_state()[1] == numpy_before).all()
+
+    def test_a_query_of_all_attributes_after_another(self, tmp_path):
+        """The first call predicts all attributes in inference mode; the second needs a gradient of the same heads."""
+        model = tiny_model(tmp_path)
+        generate("smile", 2, model=model, device="cpu", progress=False)
+        everything = "smile AND hair = black AND age > 0.5 AND glasses AND beard"
+        assert generate(everything, 2, model=model, device="cpu", progress=False).status == [Status.OK] * 2
+
+    def test_under_no_grad_and_inference_mode(self, draw):
+        expected = draw().z
+        with torch.no_grad():
+            assert torch.equal(draw().z, expected)
+        with torch.inference_mode():
+            assert torch.equal(draw().z, expected)
+
+    def test_two_threads(self, draw):
+        expected, found = draw().z, []
+        threads = [threading.Thread(target=lambda: found.append(draw().z)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(torch.equal(z, expected) for z in found)
+        assert len(found) == 2
+
+
+class TestCost:
+    def test_one_mapping_an_evaluation(self, tiny):
+        model, calls = load_model(tiny), []
+        model.generator.mapping.register_forward_hook(lambda *_: calls.append(1))
+        result = Pipeline(model, torch.device("cpu")).generate("smile AND age > 0.5 AND glasses", 1, progress=False)
+        # One more draws the picture and one more gives the final energy.
+        assert len(calls) == result.statistics["evaluations_max"] + 2
+
+    def test_models_stay_loaded_until_they_change(self, tmp_path, monkeypatch):
+        folder, loads = tiny_model(tmp_path / "a"), []
+        load = pipeline.load_model
+        monkeypatch.setattr(pipeline, "load_model", lambda *a: loads.append(1) or load(*a))
+        before = generate("smile", 1, model=folder, device="cpu", progress=False)
+        generate("glasses", 1, model=str(folder) + "/", device="cpu", progress=False)
+        monkeypatch.chdir(tmp_path)
+        generate("glasses", 1, model="a", device="cpu", progress=False)
+        assert len(loads) == 1
+        shutil.rmtree(folder)
+        tiny_model(folder)
+        after = generate("smile", 1, model=folder, device="cpu", progress=False)
+        assert len(loads) == 2
+        assert torch.equal(before.z, after.z)
+
+    def test_relative_paths_follow_the_working_directory(self, tmp_path, monkeypatch):
+        for place in ("here", "there"):
+            tiny_model(tmp_path / place / "model", judge=place == "here")
+        judges = []
+        for place in ("here", "there"):
+            monkeypatch.chdir(tmp_path / place)
+            judges.append(generate("smile", 1, model="model", device="cpu", progress=False).provenance["judge"])
+        assert judges == ["image judge", "attribute heads"]
+
+
+class TestProgress:
+    def test_a_bar_on_standard_error(self, draw, capsys):
+        shown = draw(progress=True)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "sampling" in captured.err
+        assert "drawing" in captured.err
+        assert torch.equal(shown.z, draw().z)
+        assert capsys.readouterr() == ("", "")
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"n": 0}, "n must be a whole number from 1 to 1,000,000, not 0"),
+            ({"n": -3}, "n must be a whole number"),
+            ({"n": 10**12}, "n must be a whole number"),
+            ({"n": 2.0}, "n must be a whole number"),
+            ({"n": True}, "n must be a whole number"),
+            ({"n": "4"}, "n must be a whole number"),
+            ({"batch_size": 0}, "batch_size must be a whole number"),
+            ({"seed": -1}, "seed must be an integer from 0"),
+            ({"seed": 2**64}, "seed must be an integer from 0"),
+            ({"seed": 0.5}, "seed must be an integer from 0"),
+            ({"seed": None}, "seed must be an integer from 0"),
+            ({"truncation": 0.4}, "do not hold at truncation 0.4\nthey were fitted at truncation 0.5 to 1"),
+            ({"truncation": 1.1}, "do not hold at truncation 1.1"),
+            ({"truncation": float("nan")}, "truncation must be a finite number, not nan"),
+            ({"truncation": "0.7"}, "truncation must be a finite number, not '0.7'"),
+            ({"strength": float("nan")}, "strength must be a finite number, not nan"),
+            ({"strength": 0}, "strength must be finite and above 0"),
+            ({"strength": "2"}, "strength must be a finite number"),
+            ({"strength": 2, "sampler": ODESolver()}, "strength belongs to the sampler"),
+            ({"sampler": "odd"}, "there is no sampler 'odd'\nsamplers: ode"),
+            ({"sampler": 3}, "a sampler is a name or an object with a method sample, not 3"),
+            ({"sampler": None}, "a sampler is a name"),
+            ({"semantics": "fuzzy"}, "no semantics is called 'fuzzy'"),
+            ({"semantics": None}, "no semantics is called None"),
+            ({"device": "tpu"}, "device 'tpu' is not available here\nuse auto, cpu, cuda or mps"),
+            ({"device": "cuda:99"}, "device 'cuda:99' is not available"),
+            ({"device": "meta"}, "device 'meta' is not available"),
+            ({"device": None}, "device None is not available"),
+            ({"model": None}, "a model is a name or the path"),
+            ({"query": b"smile"}, "a query is a string or an expression"),
+            ({"query": None}, "a query is a string or an expression"),
+        ],
+    )
+    def test_arguments(self, draw, settings, message):
+        with pytest.raises(ArgumentError, match=message):
+            draw(**settings)
+
+    def test_no_such_model(self, draw):
+        with pytest.raises(ModelError, match="there is no model 'no/such'"):
+            draw(model="no/such")
+
+    def test_a_conditional_model_says_so(self, tmp_path):
+        config = dataclasses.replace(CONFIG, c_dim=3)
+        folder = tiny_model(tmp_path)
+        save_model(folder, "labelled", random_generator(config))
+        vocabulary = (folder / "vocabulary.json").read_text()
+        old = load_fingerprint(vocabulary)
+        (folder / "vocabulary.json").write_text(vocabulary.replace(old, ""))
+        with pytest.raises(EnergyQLError, match="conditional on 3 classes"):
+            generate("smile", 1, model=folder, device="cpu", progress=False)
+
+    @pytest.mark.parametrize("semantics", ["exact", "product", "lace"])
+    def test_nothing_is_sampled_for_a_contradiction(self, draw, semantics):
+        sampler = Never()
+        with pytest.raises(Contradiction):
+            draw('smile AND hair = black AND hair = "dark red"', sampler=sampler, semantics=semantics)
+        with pytest.raises(UnknownAttribute, match="smyle"):
+            draw("smyle", sampler=sampler)
+        with pytest.raises(ArgumentError, match="seed"):
+            draw(sampler=sampler, seed=-1)
+        assert sampler.calls == 0
+
+    def test_a_tautology_warns_and_leaves_samples_where_they_are(self, draw):
+        with pytest.warns(TautologyWarning):
+            result = draw("smile OR NOT smile")
+        assert torch.equal(result.z, prior_latents(0, 0, 3, CONFIG.z_dim))
+        assert result.satisfied.tolist() == [True] * 3
+        assert result.energy.tolist() == [0.0] * 3
+        result.grid()
+
+    def test_no_other_warning(self, draw):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            draw()
+
+
+class Never:
+    """A sampler that must not be asked."""
+
+    calls = 0
+
+    def sample(self, energy, z0, *, progress=None):
+        self.calls += 1
+        raise AssertionError("sampled")
+
+
+def load_fingerprint(text):
+    return next(line.split('"')[3] for line in text.splitlines() if '"generator"' in line)
+
+
+def test_devices():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    assert choose_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_a_pipeline_is_enough(tiny):
+    by_hand = Pipeline(load_model(tiny), torch.device("cpu")).generate(QUERY, 2, progress=False)
+    assert torch.equal(by_hand.z, generate(QUERY, 2, model=tiny, device="cpu", progress=False).z)
