@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,20 @@ from energyql.generators.checkpoints.network_pickle import (
     network_record,
     unpickle_official,
 )
-from energyql.generators.checkpoints.refusal import Refused, reading
+from energyql.generators.checkpoints.refusal import Refused, reading, shown
 from energyql.generators.checkpoints.rosinality import NAMES, build_rosinality, is_rosinality
 from energyql.generators.checkpoints.stylegan2_ada import build_stylegan2, is_stylegan2
+from energyql.generators.checkpoints.stylegan3 import build_stylegan3, is_stylegan3
 from energyql.generators.checkpoints.tensorflow import build_tensorflow, is_tensorflow
 from energyql.generators.checkpoints.torch_file import is_torch_file, read_torch_file
 
 SUPPORTED = (
-    "energyql reads its own model folders, official StyleGAN2 and StyleGAN2-ADA pickles (.pkl, PyTorch and TensorFlow "
-    "era) and rosinality's StyleGAN2 checkpoints (.pt)"
+    "energyql reads its own model folders, official pickles of StyleGAN2, StyleGAN2-ADA (of the TensorFlow era too) "
+    "and StyleGAN3 (.pkl), and rosinality's StyleGAN2 checkpoints (.pt)"
 )
 FAMILIES: tuple[tuple[Callable[[NetworkRecord], bool], Callable[[NetworkRecord], Generator]], ...] = (
     (is_stylegan2, build_stylegan2),
+    (is_stylegan3, build_stylegan3),
 )
 """Networks of the official pickles: how to know one, how to build it."""
 
@@ -85,21 +88,19 @@ def _from_torch_file(data: memoryview, path: Path) -> Generator:
 def _from_pickle(data: memoryview, path: Path) -> Generator:
     content = unpickle_official(data)
     if is_tensorflow(content):
-        return build_tensorflow(content, path)
+        return build_tensorflow(content, path, len(data))
     if not isinstance(content, dict) or "G_ema" not in content:
-        found = f"a dict with {_keys(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
+        found = f"a dict with {_keys(content)}" if isinstance(content, dict) else f"type {type(content).__name__}"
         raise Refused(f"it is a pickle of {found}, not of a generator", SUPPORTED)
     record = network_record(content, len(data), path)
     for recognises, build in FAMILIES:
         if recognises(record):
             return build(record)
-    raise ModelError(
-        f"its class {ascii(record.class_name[:80])[1:-1]} is not one that can be drawn with", hint=SUPPORTED
-    )
+    raise ModelError(f"its class {shown(record.class_name)} is not one that can be drawn with", hint=SUPPORTED)
 
 
 def _keys(content: dict[Any, Any]) -> str:
-    names = [ascii(str(key)[:30])[1:-1] for key in list(content)[:5]]
+    names = [shown(key, 30) for key in islice(content, 5)]
     return ("the entries " + ", ".join(names) + (", ..." if len(content) > 5 else "")) if names else "no entries"
 
 

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ModelError
-from energyql.generators.checkpoints.refusal import reading
+from energyql.generators.checkpoints.refusal import reading, shown
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
 MAX_RESOLUTION = 2048
 MAX_MAPPING_LAYERS = 64
+MAX_CLASSES = 2**16
 MEAN_SAMPLES = 4096
+_CHUNK = 128
 _LAYER = re.compile(r"(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)")
 
 
@@ -62,8 +64,14 @@ def mean_w(generator: StyleGAN2, seed: int = 0) -> Tensor:
     """Mean of w over `MEAN_SAMPLES` latents drawn from `seed`, all class labels taking turns."""
     z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     classes = generator.config.c_dim
-    label = torch.eye(classes)[torch.arange(MEAN_SAMPLES) % classes] if classes else None
-    return generator.encode(z, label=label).mean(0)
+    total = torch.zeros(generator.config.w_dim)
+    for first in range(0, MEAN_SAMPLES, _CHUNK):  # labels of many classes take room
+        label = None
+        if classes:
+            label = torch.zeros(_CHUNK, classes)
+            label[torch.arange(_CHUNK), torch.arange(first, first + _CHUNK) % classes] = 1.0
+        total += generator.encode(z[first : first + _CHUNK], label=label).sum(0)
+    return total / MEAN_SAMPLES
 
 
 def _own_name(name: str) -> str:
@@ -111,6 +119,8 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
     if "mapping.embed.weight" in weights:
         embedding, c_dim = shape("mapping.embed.weight", 2)
         z_dim -= embedding
+        if c_dim > MAX_CLASSES or z_dim < 1:
+            raise ModelError(f"its {c_dim} classes and {z_dim} latent numbers make no sense")
     base, largest = channel_rule(channels)
     return StyleGAN2Config(
         resolution=max(channels),
@@ -157,5 +167,4 @@ def _check(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(ascii(name[:120])[1:-1] for name in names[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(shown(name, 120) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from energyql.generators.checkpoints.arrays import NUMPY_NAMES, plain
+from energyql.generators.checkpoints.inert import Budget, Names
 from energyql.generators.checkpoints.records import (
     EASY_DICT,
-    NUMPY_NAMES,
     SET_NAMES,
     TORCH_NAMES,
     Record,
     Storage,
     TensorRecord,
-    plain,
     record,
 )
-from energyql.generators.checkpoints.refusal import Refused, reading
+from energyql.generators.checkpoints.refusal import Refused, reading, shown
 from energyql.generators.checkpoints.torch_file import read_torch_file
-from energyql.generators.checkpoints.unpickle import Budget, Names, unpickle
+from energyql.generators.checkpoints.unpickle import unpickle
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 TF_NETWORK = "dnnlib.tflib.network.Network"
-MAX_MODULES = 20_000
+MAX_PARTS = 200_000
+"""Most entries of modules that are looked at; modules that are shared count each time."""
 MAX_DEPTH = 32
 
 
@@ -67,6 +68,8 @@ def read_network_pickle(path: Path, network: str = "G_ema") -> NetworkRecord:
 
 def file_bytes(path: Path) -> memoryview:
     """The bytes of a file, which the system reads as they are looked at."""
+    if path.exists() and not path.is_file():
+        raise Refused("it is not a file")
     with path.open("rb") as file:
         try:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -80,7 +83,7 @@ def unpickle_official(data: memoryview) -> Any:
     Raises:
         Refused: it is damaged or names something that is not allowed.
     """
-    budget = Budget()
+    budget = Budget(len(data))
 
     def nested(content: Any) -> Storage:
         if not isinstance(content, memoryview):
@@ -104,8 +107,8 @@ def unpickle_official(data: memoryview) -> Any:
 
 def network_record(content: Any, file_size: int, path: Path, network: str = "G_ema") -> NetworkRecord:
     """The network called `network` in what `unpickle_official` returned."""
-    if not isinstance(content, Mapping) or network not in content:
-        found = ", ".join(sorted(str(key)[:30] for key in content)[:8]) if isinstance(content, Mapping) else ""
+    if not isinstance(content, dict) or network not in content:
+        found = ", ".join(shown(key, 30) for key in islice(content, 8)) if isinstance(content, dict) else ""
         raise Refused(f"it has no network {network}" + (f", only {found}" if found else ""))
     class_name, state = _meta(content[network])
     collector = _Collector(file_size)
@@ -132,14 +135,12 @@ class _Collector:
     def __init__(self, file_size: int) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.attributes: dict[str, Any] = {}
-        self.modules = 0
+        self.parts = 0
         self.room = 2 * file_size  # parts that share their data must not multiply it without end
 
     def visit(self, module: Any, prefix: str, depth: int) -> None:
-        self.modules += 1
-        if self.modules > MAX_MODULES or depth > MAX_DEPTH:
-            raise Refused("its modules are nested without end")
         _, state = _meta(module)
+        self.count(state, depth)
         for group in ("_parameters", "_buffers"):
             for name, value in self.items(state, group):
                 if isinstance(value, TensorRecord):
@@ -148,7 +149,7 @@ class _Collector:
                         raise Refused("its tensors are larger than the file")
                     self.tensors[prefix + name] = value.tensor()
                 elif value is not None:
-                    raise Refused(f"{ascii(prefix + name)[1:-1]} is not a tensor")
+                    raise Refused(f"{shown(prefix + name)} is not a tensor")
         for name, value in state.items():
             if isinstance(name, str) and isinstance(value, bool | int | float | str) and not name.startswith("_"):
                 self.attributes[prefix + name] = value
@@ -156,9 +157,14 @@ class _Collector:
             if value is not None:
                 self.visit(value, f"{prefix}{name}.", depth + 1)
 
-    @staticmethod
-    def items(state: dict[str, Any], group: str) -> list[tuple[str, Any]]:
+    def count(self, members: dict[str, Any], depth: int = 0) -> None:
+        self.parts += 1 + len(members)
+        if self.parts > MAX_PARTS or depth > MAX_DEPTH:
+            raise Refused("its modules are nested without end")
+
+    def items(self, state: dict[str, Any], group: str) -> list[tuple[str, Any]]:
         members = state.get(group)
         if not isinstance(members, dict) or not all(isinstance(name, str) for name in members):
             raise Refused(f"a part of the network has no {group}")
+        self.count(members)
         return list(members.items())

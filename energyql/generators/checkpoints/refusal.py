@@ -19,6 +19,13 @@ class Refused(Exception):
         self.hint = hint
 
 
+def shown(value: object, length: int = 80) -> str:
+    """A string of a file as ASCII, cut; anything else as its type, for printing it may take forever."""
+    if isinstance(value, str):
+        return ascii(value[:length])[1:-1] + ("..." if len(value) > length else "")
+    return str(value) if value is None or isinstance(value, bool | int | float) else f"a {type(value).__name__}"
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file causes inside the block into a ModelError that names `path`."""

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ModelError
+from energyql.generators.checkpoints.arrays import NUMPY_NAMES
 from energyql.generators.checkpoints.assemble import assemble
-from energyql.generators.checkpoints.records import NUMPY_NAMES, SET_NAMES, TORCH_NAMES, TensorRecord, record
-from energyql.generators.checkpoints.refusal import Refused, reading
-from energyql.generators.checkpoints.unpickle import Names
+from energyql.generators.checkpoints.inert import Names
+from energyql.generators.checkpoints.records import SET_NAMES, TORCH_NAMES, TensorRecord, record
+from energyql.generators.checkpoints.refusal import Refused, reading, shown
 from energyql.generators.stylegan2 import StyleGAN2
 
 NAMES: Names = {**TORCH_NAMES, **NUMPY_NAMES, **SET_NAMES, ("argparse", "Namespace"): record("argparse.Namespace")}
@@ -54,7 +55,7 @@ def build_rosinality(content: Any, source: Path, file_size: int) -> StyleGAN2:
         tensors: dict[str, Tensor] = {}
         for name, value in records.items():
             if not isinstance(name, str) or not isinstance(value, TensorRecord):
-                raise Refused(f"{ascii(str(name)[:80])[1:-1]} is not a tensor")
+                raise Refused(f"{shown(name)} is not a tensor")
             room -= value.nbytes
             if room < 0:
                 raise Refused("its tensors are larger than the file")
@@ -97,7 +98,7 @@ def _official(name: str, value: Tensor) -> dict[str, Tensor]:
     else:
         part = ""
     if part not in _PARTS:
-        raise ModelError(f"it has a tensor {ascii(name[:80])[1:-1]} that a StyleGAN2 has not")
+        raise ModelError(f"it has a tensor {shown(name)} that a StyleGAN2 has not")
     if part == "conv.weight" and value.ndim == 5:
         value = value.squeeze(0)
     elif part == "noise.weight":

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from energyql.errors import ModelError
-from energyql.generators.checkpoints.assemble import assemble
+from energyql.generators.checkpoints.assemble import MAX_RESOLUTION, assemble
 from energyql.generators.checkpoints.network_pickle import NetworkRecord
+from energyql.generators.checkpoints.refusal import shown
 from energyql.generators.stylegan2 import StyleGAN2
 
 DEFAULT_LR_MULTIPLIER = 0.01
+_SIDES = "|".join(str(2**power) for power in range(2, MAX_RESOLUTION.bit_length()))
 
 
 def is_stylegan2(record: NetworkRecord) -> bool:
@@ -34,13 +36,15 @@ def build_stylegan2(record: NetworkRecord) -> StyleGAN2:
     ):
         value = _setting(record, name, pattern, supported)
         if value != supported:
-            raise ModelError(f"cannot read {record.source}: its {name} is {value!a}; only {supported!r} is supported")
+            raise ModelError(
+                f"cannot read {record.source}: its {name} is {shown(value)}; only {supported!r} is supported"
+            )
     for name, value in (("conv_clamp", clamp), ("lr_multiplier", lr_multiplier)):
         if not (isinstance(value, int | float) and value > 0) and not (value is None and name == "conv_clamp"):
-            raise ModelError(f"cannot read {record.source}: its {name} is {value!a}")
+            raise ModelError(f"cannot read {record.source}: its {name} is {shown(value)}")
     tensors = dict(record.tensors)
     for name in record.tensors:  # a network without noise inputs is one whose noise has no strength
-        layer = re.fullmatch(r"synthesis\.b(\d{1,4})\.conv[01]\.weight", name)
+        layer = re.fullmatch(rf"synthesis\.b({_SIDES})\.conv[01]\.weight", name)
         prefix = name.removesuffix("weight")
         if layer and prefix + "noise_strength" not in tensors and record.attributes.get(prefix + "use_noise") is False:
             tensors[prefix + "noise_strength"] = torch.zeros(())

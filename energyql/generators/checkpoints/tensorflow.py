@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ModelError
+from energyql.generators.checkpoints.arrays import ArrayRecord, plain
 from energyql.generators.checkpoints.assemble import assemble
 from energyql.generators.checkpoints.network_pickle import TF_NETWORK
-from energyql.generators.checkpoints.records import ArrayRecord, Record, plain
-from energyql.generators.checkpoints.refusal import Refused, reading
+from energyql.generators.checkpoints.records import Record
+from energyql.generators.checkpoints.refusal import Refused, reading, shown
 from energyql.generators.stylegan2 import StyleGAN2
 
 OLDEST_VERSION = 4
+COMPONENTS = ("mapping", "synthesis")
 SUPPORTED = {
     "architecture": "skip",
     "nonlinearity": "lrelu",
@@ -40,7 +42,7 @@ def is_tensorflow(content: Any) -> bool:
     )
 
 
-def build_tensorflow(content: Any, source: Path) -> StyleGAN2:
+def build_tensorflow(content: Any, source: Path, file_size: int) -> StyleGAN2:
     """The averaged generator (Gs) of three networks.
 
     Raises:
@@ -50,17 +52,20 @@ def build_tensorflow(content: Any, source: Path) -> StyleGAN2:
         state = content[2].state
         settings = plain(state.get("static_kwargs") or {})
         variables: dict[str, Tensor] = {}
-        _collect(content[2], "", variables, 0)
+        networks = {"": content[2]} | {f"{name}/": _component(content[2], name) for name in COMPONENTS}
+        room = 2 * file_size
+        for prefix, network in networks.items():
+            room = _collect(network, prefix, variables, room)
         if "synthesis/4x4/Conv/mod_weight" not in variables:
             raise ModelError(
                 "it is a network of the TensorFlow era, but not a StyleGAN2", hint="StyleGAN2 is supported"
             )
         version = state.get("version")
         if not isinstance(version, int) or version < OLDEST_VERSION:
-            raise ModelError(f"its version {version!a} is older than {OLDEST_VERSION}")
+            raise ModelError(f"its version {shown(version)} is older than {OLDEST_VERSION}")
         for name, supported in SUPPORTED.items():
             if supported is not None and settings.get(name) not in (supported, None):
-                raise ModelError(f"its {name} is {settings[name]!a}; only {supported!r} is supported")
+                raise ModelError(f"its {name} is {shown(settings[name])}; only {supported!r} is supported")
         if "mapping/LabelConcat/weight" in variables:
             raise ModelError("it is conditional in the way of the first StyleGAN2, which is not supported")
         clamp = settings.get("conv_clamp")
@@ -76,24 +81,30 @@ def build_tensorflow(content: Any, source: Path) -> StyleGAN2:
         )
 
 
-def _collect(network: Any, prefix: str, variables: dict[str, Tensor], depth: int) -> None:
-    """Variables of a network and of its components, which come with the component's name in front."""
-    if not isinstance(network, Record) or network.name != TF_NETWORK or depth > 2:
-        raise Refused("a component is not a network")
-    for pair in network.state.get("variables") or ():
+def _component(network: Record, name: str) -> Record:
+    components = network.state.get("components")
+    component = components.get(name) if isinstance(components, dict) else None
+    if not isinstance(component, Record) or component.name != TF_NETWORK:
+        raise Refused(f"it has no {name} network")
+    return component
+
+
+def _collect(network: Record, prefix: str, variables: dict[str, Tensor], room: int) -> int:
+    """Add the variables of a network. Takes and returns how many bytes they may have."""
+    pairs = network.state.get("variables")
+    for pair in pairs if isinstance(pairs, list) else ():
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
             raise Refused("a variable has no name")
         if isinstance(pair[1], ArrayRecord):
-            array = pair[1].array()
+            room -= len(pair[1].data)
+            if room < 0:
+                raise Refused("its variables are larger than the file")
             # A copy in the machine's byte order: torch takes neither another order nor a view that cannot be written.
-            variables[prefix + pair[0]] = torch.from_numpy(array.astype(np.float32))
+            with np.errstate(over="ignore", invalid="ignore"):
+                variables[prefix + pair[0]] = torch.from_numpy(pair[1].array().astype(np.float32))
         elif isinstance(pair[1], int | float):
             variables[prefix + pair[0]] = torch.tensor(float(pair[1]))
-    components = network.state.get("components") or {}
-    if not isinstance(components, dict) or len(components) > 8:
-        raise Refused("its components are damaged")
-    for name, component in components.items():
-        _collect(component, f"{prefix}{name}/", variables, depth + 1)
+    return room
 
 
 _DENSE = re.compile(r"mapping/Dense(\d+)/(weight|bias)")
@@ -125,7 +136,7 @@ def _official_names(variables: dict[str, Tensor]) -> dict[str, Tensor]:
         elif name.startswith("synthesis/ToRGB_lod"):
             raise ModelError("it has the architecture without skip connections, which is not supported")
         elif name.rpartition("/")[2] != "lod":
-            raise ModelError(f"it has a variable {ascii(name[:80])[1:-1]} that a StyleGAN2 has not")
+            raise ModelError(f"it has a variable {shown(name)} that a StyleGAN2 has not")
     return tensors
 
 

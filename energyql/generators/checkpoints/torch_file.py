@@ -9,19 +9,18 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Mapping
 from typing import Any
 
+from energyql.generators.checkpoints.inert import Budget, Names
 from energyql.generators.checkpoints.records import Storage, storage_dtype
-from energyql.generators.checkpoints.refusal import Refused
-from energyql.generators.checkpoints.unpickle import Budget, Names, unpickle
+from energyql.generators.checkpoints.refusal import Refused, shown
+from energyql.generators.checkpoints.unpickle import unpickle
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."
 _LEGACY_PROTOCOL = 1001
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_MAX_ENTRIES = 100_000
 
 
 def is_torch_file(data: memoryview) -> bool:
@@ -36,7 +35,7 @@ def read_torch_file(data: memoryview, names: Names, budget: Budget | None = None
     Raises:
         Refused: it is damaged or holds something that is not allowed.
     """
-    budget = budget or Budget()
+    budget = budget or Budget(len(data))
     if bytes(data[:4]) == ZIP_MAGIC:
         return _read_zip(data, names, budget)
     return _read_legacy(data, names, budget)
@@ -67,13 +66,15 @@ class _View(io.RawIOBase):
 
 
 def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
+    budget.copy(len(data))  # the directory may be all of it, and a nested file may be named many times
     try:
         with zipfile.ZipFile(_View(data)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, IndexError, EOFError) as error:
         raise Refused(f"it starts as a zip file but is damaged or cut short ({error})") from error
+    budget.spend(len(entries))
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
-    if len(pickles) != 1 or len(entries) > _MAX_ENTRIES:
+    if len(pickles) != 1:
         raise Refused("it is a zip file but not one of torch.save")
     root = pickles[0].removesuffix("data.pkl")
     order = f"{root}byteorder"
@@ -85,11 +86,11 @@ def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
         dtype, key, count = _storage_id(identifier)
         if key not in storages:
             if f"{root}data/{key}" not in entries:
-                raise Refused(f"tensor data {key[:40]!a} is missing")
+                raise Refused(f"tensor data {shown(key, 40)} is missing")
             storages[key] = Storage(dtype, count, _stored(data, entries[f"{root}data/{key}"]))
         known = storages[key]
         if known.dtype != dtype or known.count != count or len(known.data or ()) < count * dtype.itemsize:
-            raise Refused(f"tensor data {key[:40]!a} is not of the announced type and size")
+            raise Refused(f"tensor data {shown(key, 40)} is not of the announced type and size")
         return known
 
     return unpickle(_stored(data, entries[pickles[0]]), names, persistent=storage, budget=budget)[0]
@@ -114,7 +115,7 @@ def _read_legacy(data: memoryview, names: Names, budget: Budget) -> Any:
     magic, position = unpickle(data, nothing, budget=budget)
     protocol, position = unpickle(data, nothing, start=position, budget=budget)
     system, position = unpickle(data, nothing, start=position, budget=budget)
-    if magic != LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL or not isinstance(system, Mapping):
+    if magic != LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL or not isinstance(system, dict):
         raise Refused("it is not a file of torch.save")
     if system.get("little_endian") is not True:
         raise Refused("its numbers are in big-endian order", "save it again on a little-endian machine")
@@ -126,20 +127,20 @@ def _read_legacy(data: memoryview, names: Names, budget: Budget) -> Any:
             raise Refused(f"it is cut short: a tensor takes {count * dtype.itemsize} bytes, the file has {len(data)}")
         known = storages.setdefault(key, Storage(dtype, count))
         if known.dtype != dtype or known.count != count:
-            raise Refused(f"tensor data {key[:40]!a} is announced in two ways")
+            raise Refused(f"tensor data {shown(key, 40)} is announced in two ways")
         return known
 
     value, position = unpickle(data, names, start=position, persistent=storage, budget=budget)
     keys, position = unpickle(data, nothing, start=position, budget=budget)
-    if not isinstance(keys, list) or set(keys) != set(storages):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != set(storages):
         raise Refused("its list of tensors is damaged")
-    for key in keys:
+    for key in dict.fromkeys(keys):
         known = storages[key]
         size = known.count * known.dtype.itemsize
         count = int.from_bytes(data[position : position + 8], "little")
         position += 8
         if count != known.count or position + size > len(data):
-            raise Refused(f"it is cut short or damaged: tensor data {key[:40]!a} of {size} bytes does not fit")
+            raise Refused(f"it is cut short or damaged: tensor data {shown(key, 40)} of {size} bytes does not fit")
         known.data = data[position : position + size]
         position += size
     return value

@@ -9,46 +9,15 @@ is capped, and only strings and small integers may be keys, so that no hash runs
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-from energyql.generators.checkpoints.refusal import Refused
+from energyql.generators.checkpoints.inert import Budget, Inert, Names, Stand, checked_key
+from energyql.generators.checkpoints.refusal import Refused, shown
 
-MAX_OPERATIONS = 1_000_000
-"""Most pickle operations in one file; the largest official pickles take about a tenth of it."""
-MAX_KEY = 2**53
 MAX_NAME = 256
-
-Names = Mapping[tuple[str, str], Callable[..., Any]]
-"""(module, name) in the file -> the function of ours that stands for it."""
-
-
-class Inert:
-    """A value that a pickle may give a state to."""
-
-    def set_state(self, state: Any) -> None:
-        raise Refused(f"it gives a state to a {type(self).__name__}, which has none")
-
-
-@dataclass(frozen=True, eq=False)
-class Stand:
-    """A name in the file that stands for a function of ours."""
-
-    name: str
-    build: Callable[..., Any]
-
-
-@dataclass
-class Budget:
-    """Operations that a file, with the pickles nested in it, may still take."""
-
-    operations: int = MAX_OPERATIONS
-
-    def spend(self) -> None:
-        self.operations -= 1
-        if self.operations < 0:
-            raise Refused(f"it takes more than {MAX_OPERATIONS} operations to read, far more than any known checkpoint")
+MAX_INTEGER = 16
+"""Most bytes of an integer; arithmetic with longer ones takes time."""
 
 
 def unpickle(
@@ -74,7 +43,7 @@ def unpickle(
     Raises:
         Refused: it is damaged or holds something that is not allowed.
     """
-    machine = _Machine(data, names, start, persistent, budget or Budget())
+    machine = _Machine(data, names, start, persistent, budget or Budget(len(data)))
     try:
         return machine.run(), machine.position
     except (IndexError, KeyError, UnicodeDecodeError, struct.error) as error:
@@ -120,6 +89,11 @@ class _Machine:
 
     def number(self, size: int, signed: bool = False) -> int:
         return int.from_bytes(self.take(size), "little", signed=signed)
+
+    def long(self, size: int) -> int:
+        if not 0 <= size <= MAX_INTEGER:
+            raise Refused(f"it holds a number of {size} bytes at byte {self.position}")
+        return self.number(size, signed=True)
 
     def text(self, size: int) -> str:
         return str(self.take(size), "utf-8", "surrogatepass")
@@ -193,9 +167,8 @@ class _Machine:
         full = f"{module}.{name}"
         build = self.names.get((module, name))
         if build is None:
-            shown = full if len(full) <= 80 else full[:80] + "..."
             raise Refused(
-                f"it names {ascii(shown)[1:-1]}, which no supported checkpoint needs",
+                f"it names {shown(full)}, which no supported checkpoint needs",
                 "nothing was run. If you trust the file, load it with the program that wrote it and save the plain "
                 "state dict; otherwise delete it",
             )
@@ -213,6 +186,11 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Stand) or not isinstance(arguments, tuple):
             raise Refused(f"at byte {self.position} it calls a {type(function).__name__}, which is data")
+        for argument in arguments:  # what a function may copy
+            if isinstance(argument, str):
+                self.budget.copy(len(argument))
+            elif isinstance(argument, dict | list | tuple | set | frozenset):
+                self.budget.spend(len(argument))
         try:
             value = function.build(*arguments)
         except (TypeError, ValueError, LookupError, OverflowError) as error:
@@ -237,13 +215,6 @@ class _Machine:
             raise Refused(f"it is cut short: a frame of {size} bytes is announced at byte {self.position}")
 
 
-def checked_key(key: Any) -> Any:
-    """The key of a dict or member of a set, if it is one whose hash is quick."""
-    if key is None or isinstance(key, str) or (isinstance(key, int) and -MAX_KEY < key < MAX_KEY):
-        return key
-    raise Refused(f"it uses a {type(key).__name__} as a key")
-
-
 _OPERATIONS: dict[int, Callable[[_Machine], None]] = {
     ord("("): _Machine.mark,
     ord("0"): _Machine.pop,
@@ -254,8 +225,8 @@ _OPERATIONS: dict[int, Callable[[_Machine], None]] = {
     ord("K"): lambda m: m.push(m.number(1)),
     ord("M"): lambda m: m.push(m.number(2)),
     ord("J"): lambda m: m.push(m.number(4, signed=True)),
-    0x8A: lambda m: m.push(m.number(m.number(1), signed=True)),  # LONG1
-    0x8B: lambda m: m.push(m.number(m.number(4, signed=True), signed=True)),  # LONG4
+    0x8A: lambda m: m.push(m.long(m.number(1))),  # LONG1
+    0x8B: lambda m: m.push(m.long(m.number(4, signed=True))),  # LONG4
     ord("G"): lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
     0x8C: lambda m: m.push(m.text(m.number(1))),
     ord("X"): lambda m: m.push(m.text(m.number(4))),

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from energyql.errors import ModelError
+from energyql.generators.checkpoints.assemble import assemble, channel_rule
+from energyql.generators.checkpoints.network_pickle import read_network_pickle
+
+from .writer import DATA
+
+SOURCE = Path("some.pkl")
+
+
+@pytest.fixture
+def tensors() -> dict[str, Tensor]:
+    return read_network_pickle(DATA / "ada_conditional.pkl").tensors
+
+
+@pytest.mark.parametrize("base", [100, 2048, 16384, 32768])
+@pytest.mark.parametrize("largest", [8, 512])
+def test_channel_rule(base: int, largest: int) -> None:
+    channels = {2**i: min(base // 2**i, largest) for i in range(2, 7)}
+    found_base, found_largest = channel_rule(channels)
+    assert {side: min(found_base // side, found_largest) for side in channels} == channels
+
+
+def test_channels_without_a_rule() -> None:
+    with pytest.raises(ModelError, match="4x4: 8, 8x8: 16"):
+        channel_rule({4: 8, 8: 16})
+    with pytest.raises(ModelError):
+        channel_rule({4: 512, 8: 512, 16: 1024})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("synthesis.b4.const", None, "not a StyleGAN2"),
+        ("synthesis.b4.const", torch.ones(3), r"has the shape \(3,\)"),
+        ("synthesis.b8.conv1.bias", None, r"missing: synthesis\.b8\.conv1\.bias"),
+        (
+            "synthesis.b8.conv1.bias",
+            torch.ones(3),
+            r"do not fit together: synthesis\.b8\.conv1\.bias \(3,\) instead of",
+        ),
+        ("synthesis.b16.torgb.weight", None, "no picture at 16x16"),
+        ("synthesis.b16.skip.weight", torch.ones(1, 1, 1, 1), "residual"),
+        ("synthesis.b8.extra", torch.ones(1), r"has not: synthesis\.b8\.extra"),
+        ("synthesis.b64.conv0.weight", torch.ones(1, 1, 3, 3), "has not"),
+        ("synthesis.b8.resample_filter", torch.ones(4, 4), "different resampling filters"),
+        ("synthesis.b8.resample_filter", torch.ones(12), "symmetric 4x4"),
+        ("synthesis.b8.resample_filter", torch.arange(16.0).reshape(4, 4), "symmetric 4x4"),
+        ("mapping.fc0.weight", None, r"no mapping\.fc0"),
+        ("mapping.embed.weight", torch.ones(8, 2**17), "make no sense"),
+    ],
+)
+def test_misfits(tensors: dict[str, Tensor], name: str, value: Tensor | None, message: str) -> None:
+    if value is None:
+        del tensors[name]
+    else:
+        tensors[name] = value
+    with pytest.raises(ModelError, match=message) as caught:
+        assemble(tensors, SOURCE)
+    assert "some.pkl" in caught.value.message
+
+
+def test_mean_of_a_conditional_model(tensors: dict[str, Tensor]) -> None:
+    del tensors["mapping.w_avg"]
+    generator = assemble(tensors, SOURCE)
+    z = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(1))
+    w = generator.encode(z, label=torch.eye(4).repeat(5000, 1))
+    torch.testing.assert_close(generator.mapping.w_avg, w.mean(0), atol=0.1, rtol=0)
+
+
+def test_the_filter_is_kept(tensors: dict[str, Tensor]) -> None:
+    taps = torch.tensor([1.0, 2.0, 2.0, 1.0])
+    for name in tensors:
+        if "resample_filter" in name:
+            tensors[name] = taps.outer(taps) / 36
+    assert torch.equal(assemble(tensors, SOURCE).synthesis.resample_filter, taps.outer(taps) / 36)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from energyql.errors import ModelError
+from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from energyql.generators.zoo import load_generator
+
+from .writer import DATA, Call, Named, dumps
+
+NETWORK = Named("dnnlib.tflib.network", "Network")
+
+
+def network(variables: list[tuple[str, Any]], components: dict[str, Any] | None = None, **settings: Any) -> Call:
+    state = {
+        "version": settings.pop("version", 4),
+        "name": "G",
+        "static_kwargs": settings,
+        "components": components or {},
+        "build_module_src": "",
+        "variables": variables,
+    }
+    return Call(NETWORK, (), state)
+
+
+def variables_of(generator: StyleGAN2) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    """Mapping and synthesis variables for the weights of a generator of ours, written from the format's description."""
+    mapping, synthesis = [], []
+    for name, tensor in generator.state_dict().items():
+        parts, value = name.split("."), tensor.numpy()
+        if name.startswith("mapping.fc"):
+            mapping.append((f"Dense{parts[1][2:]}/{parts[2]}", value.T))
+        elif name == "synthesis.b4.const":
+            synthesis.append(("4x4/Const/const", value[None]))
+        elif name.startswith("synthesis.b"):
+            side = int(parts[1][1:])
+            layer = {"conv0": "Conv0_up", "conv1": "Conv1" if side > 4 else "Conv", "torgb": "ToRGB"}[parts[2]]
+            prefix = f"{side}x{side}/{layer}/"
+            if name.endswith("conv.weight"):
+                value = value.transpose(2, 3, 1, 0)
+                synthesis.append((prefix + "weight", value[::-1, ::-1].copy() if layer == "Conv0_up" else value))
+            elif name.endswith("affine.weight"):
+                synthesis.append((prefix + "mod_weight", value.T))
+            elif name.endswith("affine.bias"):
+                synthesis.append((prefix + "mod_bias", value - 1))
+            elif name.endswith("noise_const"):
+                number = 2 * (side.bit_length() - 1) - (4 if parts[2] == "conv1" else 5)
+                synthesis.append((f"noise{number}", value[None, None]))
+            else:
+                synthesis.append((prefix + parts[-1], value))
+    return mapping, synthesis
+
+
+@pytest.fixture
+def generator() -> StyleGAN2:
+    torch.manual_seed(0)
+    made = StyleGAN2(StyleGAN2Config(16, 8, 8, mapping_layers=2, channel_base=64, channel_max=8))
+    made.mapping.w_avg.normal_()
+    for name, parameter in made.named_parameters():
+        if "noise_strength" in name or name.endswith("bias"):
+            parameter.data.add_(torch.randn_like(parameter))
+    return made.eval().requires_grad_(False)
+
+
+class Writer:
+    def __init__(self, path: Path, generator: StyleGAN2) -> None:
+        self.path = path
+        self.mapping, self.synthesis = variables_of(generator)
+        self.own: list[tuple[str, Any]] = [("lod", np.float32(0)), ("dlatent_avg", generator.mapping.w_avg.numpy())]
+
+    def load(self, **settings: Any) -> StyleGAN2:
+        components = {"mapping": network(self.mapping), "synthesis": network(self.synthesis)}
+        self.path.write_bytes(dumps((network([]), network([]), network(self.own, components, **settings))))
+        made = load_generator(self.path)
+        assert isinstance(made, StyleGAN2)
+        return made
+
+
+@pytest.fixture
+def writer(tmp_path: Path, generator: StyleGAN2) -> Writer:
+    return Writer(tmp_path / "tf.pkl", generator)
+
+
+def test_round_trip(generator: StyleGAN2, writer: Writer) -> None:
+    read = writer.load()
+    assert read.config == generator.config
+    for name, tensor in generator.state_dict().items():
+        torch.testing.assert_close(read.state_dict()[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_settings(writer: Writer) -> None:
+    read = writer.load(conv_clamp=2, mapping_lrmul=0.1, resample_kernel=[1, 1, 1, 1], nonlinearity="lrelu")
+    assert read.config.conv_clamp == 2.0
+    assert read.config.mapping_lr_multiplier == 0.1
+    assert torch.equal(read.synthesis.resample_filter, torch.full((4, 4), 1 / 16))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architecture": "resnet"}, "architecture is resnet"),
+        ({"nonlinearity": "relu"}, "nonlinearity is relu"),
+        ({"normalize_latents": False}, "normalize_latents is False"),
+        ({"version": 2}, "version 2 is older"),
+        ({"resample_kernel": [1, 2, 1]}, "symmetric 4x4"),
+        ({"resample_kernel": "x"}, "damaged"),
+    ],
+)
+def test_unsupported_settings(writer: Writer, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        writer.load(**settings)
+
+
+def test_unsupported_networks(writer: Writer) -> None:
+    complete = list(writer.synthesis)
+    writer.synthesis.append(("ToRGB_lod0/bias", np.zeros(3, np.float32)))
+    with pytest.raises(ModelError, match="without skip connections"):
+        writer.load()
+    writer.synthesis[-1] = ("16x16/Conv2/bias", np.zeros(3, np.float32))
+    with pytest.raises(ModelError, match="16x16/Conv2/bias"):
+        writer.load()
+    writer.synthesis = complete
+    writer.mapping.append(("LabelConcat/weight", np.zeros((3, 8), np.float32)))
+    with pytest.raises(ModelError, match="conditional in the way of the first"):
+        writer.load()
+    writer.synthesis = [("4x4/Const/const", np.zeros((1, 8, 4, 4), np.float32))]
+    with pytest.raises(ModelError, match="not a StyleGAN2"):
+        writer.load()
+
+
+def test_damaged_networks(tmp_path: Path) -> None:
+    for broken in (
+        network([], {"mapping": 3, "synthesis": 4}),
+        network([], {"mapping": network([("x",)]), "synthesis": network([])}),  # type: ignore[list-item]
+        network([], {"mapping": network(3), "synthesis": network([])}),  # type: ignore[arg-type]
+        Call(NETWORK),
+    ):
+        (tmp_path / "tf.pkl").write_bytes(dumps((broken, broken, broken)))
+        with pytest.raises(ModelError, match=r"tf\.pkl"):
+            load_generator(tmp_path / "tf.pkl")
+
+
+def test_the_averaged_network_is_used() -> None:
+    read = load_generator(DATA / "tensorflow.pkl")  # its first two networks are empty
+    reference: dict[str, Tensor] = load_file(DATA / "tensorflow.safetensors")
+    assert read.encode(reference["z"]).shape == (3, 12)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import argparse
+import io
+import zipfile
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from energyql.generators.checkpoints.records import TensorRecord
+from energyql.generators.checkpoints.refusal import Refused
+from energyql.generators.checkpoints.rosinality import NAMES
+from energyql.generators.checkpoints.torch_file import is_torch_file, read_torch_file
+
+BASE = torch.arange(24.0).reshape(2, 3, 4)
+TENSORS = {
+    "plain": BASE,
+    "transposed": BASE.permute(2, 0, 1),
+    "slice": BASE[1, :, 1:3],
+    "scalar": torch.tensor(2.5),
+    "empty": torch.zeros(0, 3),
+    "parameter": torch.nn.Parameter(torch.ones(3)),
+    **{str(dtype): torch.ones(5).to(dtype) for dtype in (torch.float16, torch.float64, torch.bfloat16, torch.int64)},
+    **{str(dtype): torch.tensor([1, 0]).to(dtype) for dtype in (torch.uint8, torch.int8, torch.bool, torch.int32)},
+}
+
+
+def saved(value: Any, legacy: bool) -> memoryview:
+    stream = io.BytesIO()
+    torch.save(value, stream, _use_new_zipfile_serialization=not legacy)
+    return memoryview(stream.getvalue())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors(legacy: bool) -> None:
+    data = saved(TENSORS, legacy)
+    assert is_torch_file(data)
+    content = read_torch_file(data, NAMES)
+    assert list(content) == list(TENSORS)
+    for name, expected in TENSORS.items():
+        tensor = content[name].tensor()
+        assert isinstance(tensor, Tensor)
+        assert tensor.is_contiguous()
+        assert tensor.dtype == expected.dtype
+        assert torch.equal(tensor, expected.detach())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_training_checkpoint(legacy: bool) -> None:
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    content = {
+        "g_ema": layer.state_dict(),
+        "optim": optimizer.state_dict(),
+        "args": argparse.Namespace(size=3, path="x"),
+        "shape": torch.Size([2, 3]),
+    }
+    read = read_torch_file(saved(content, legacy), NAMES)
+    assert torch.equal(read["g_ema"]["weight"].tensor(), layer.weight.detach())
+    assert read["args"].state == {"size": 3, "path": "x"}
+    assert read["shape"] == (2, 3)
+
+
+def test_a_changed_tensor_does_not_change_the_file() -> None:
+    data = saved({"a": torch.zeros(3)}, False)
+    read_torch_file(data, NAMES)["a"].tensor().fill_(1)
+    assert read_torch_file(data, NAMES)["a"].tensor().sum() == 0
+
+
+def test_compressed_files_are_refused() -> None:
+    stream = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(saved(TENSORS, False))) as old,
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.namelist():
+            new.writestr(entry, old.read(entry))
+    with pytest.raises(Refused, match="compressed"):
+        read_torch_file(memoryview(stream.getvalue()), NAMES)
+
+
+def test_other_zip_files_are_refused() -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("word/document.xml", "<x/>")
+    with pytest.raises(Refused, match=r"not one of torch\.save"):
+        read_torch_file(memoryview(stream.getvalue()), NAMES)
+
+
+def test_big_endian_files_are_refused() -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(saved({}, False))) as old, zipfile.ZipFile(stream, "w") as new:
+        for entry in old.namelist():
+            new.writestr(entry, b"big" if entry.endswith("byteorder") else old.read(entry))
+    with pytest.raises(Refused, match="big-endian"):
+        read_torch_file(memoryview(stream.getvalue()), NAMES)
+    with pytest.raises(Refused, match="big-endian"):
+        read_torch_file(memoryview(bytes(saved({}, True)).replace(b"endianq\x02\x88", b"endianq\x02\x89")), NAMES)
+
+
+def test_a_view_outside_its_storage_is_refused() -> None:
+    content = bytes(saved({"a": torch.zeros(7)}, True))
+    shape = b"K\x00K\x07\x85"  # offset 0, size (7,)
+    assert content.count(shape) == 1
+    for wrong in (b"K\x01K\x07\x85", b"K\x00K\x08\x85", b"K\x00K\xff\x85"):
+        with pytest.raises(Refused, match="does not fit"):
+            read_torch_file(memoryview(content.replace(shape, wrong)), NAMES)
+
+
+def test_records_are_lazy() -> None:
+    content = read_torch_file(saved({"a": torch.zeros(1000)}, False), NAMES)
+    assert isinstance(content["a"], TensorRecord)
+    assert content["a"].nbytes == 4000
