@@ -42,8 +42,37 @@ def test_own_folder(tmp_path: Path) -> None:
     assert load_generator(tmp_path).z_dim == 4
 
 
+@pytest.mark.parametrize("name", ["ada_conditional.pkl", "rosinality.pt", "stylegan3-t.pkl", "stylegan3-r.pkl"])
+def test_converting(tmp_path: Path, name: str) -> None:
+    original = load_generator(DATA / name)
+    config = folder.write_generator(tmp_path, original, dtype=torch.float32)  # type: ignore[arg-type]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    read = load_generator(tmp_path)
+    assert describe(read) == describe(original)
+    weights = original.state_dict()  # type: ignore[attr-defined]
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in read.state_dict().items())  # type: ignore[attr-defined]
+
+
+def test_numbers_too_large_for_half_precision(tmp_path: Path) -> None:
+    made = StyleGAN2(StyleGAN2Config(8, 4, 4, mapping_layers=2, channel_base=32, channel_max=4))
+    made.mapping.w_avg[0] = 1e6
+    with pytest.raises(ModelError, match=r"mapping\.w_avg has numbers"):
+        folder.write_generator(tmp_path, made)
+    with pytest.raises(ModelError, match="Linear cannot be written"):
+        folder.write_generator(tmp_path, torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    "config", ["{}", "[]", "{", '{"generator": 3}', '{"generator": {"resolution": 7}}', '{"generator": {"x": 1}}']
+    "config",
+    [
+        '{"generator": {"kind": "dcgan"}}',
+        "{}",
+        "[]",
+        "{",
+        '{"generator": 3}',
+        '{"generator": {"resolution": 7}}',
+        '{"generator": {"x": 1}}',
+    ],
 )
 def test_damaged_folder(tmp_path: Path, config: str) -> None:
     (tmp_path / "config.json").write_text(config)

@@ -12,14 +12,20 @@ from safetensors.torch import load_file
 
 from energyql.errors import ModelError
 from energyql.files import fingerprint, read_json, write_tensors
-from energyql.generators.checkpoints.refusal import reading
+from energyql.generators.checkpoints.refusal import reading, shown
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 
 WEIGHTS = "generator.safetensors"
 CONFIG = "config.json"
+KINDS: dict[str, tuple[type[Any], type[Any]]] = {
+    "stylegan2": (StyleGAN2, StyleGAN2Config),
+    "stylegan3": (StyleGAN3, StyleGAN3Config),
+}
+"""What `generator.kind` in the configuration stands for. A StyleGAN2 goes without."""
 
 
-def read_generator(folder: Path) -> StyleGAN2:
+def read_generator(folder: Path) -> StyleGAN2 | StyleGAN3:
     """The generator of a model folder, in float32 on the CPU, ready to draw.
 
     Raises:
@@ -27,18 +33,15 @@ def read_generator(folder: Path) -> StyleGAN2:
     """
     path = folder / CONFIG
     with reading(path):
-        config = StyleGAN2Config(**read_json(path)["generator"])
-    return read_weights(folder / WEIGHTS, config)
-
-
-def read_weights(path: Path, config: StyleGAN2Config) -> StyleGAN2:
-    """A generator of a known architecture, from safetensors of any precision.
-
-    Raises:
-        ModelError: the file is missing, damaged, or does not fit the configuration.
-    """
-    with torch.device("meta"):
-        generator = StyleGAN2(config)
+        settings = dict(read_json(path)["generator"])
+        kind = settings.pop("kind", "stylegan2")
+        if kind not in KINDS:
+            raise ModelError(f"its generator is of an unknown kind {shown(kind)}; known are {', '.join(KINDS)}")
+        network, config = KINDS[kind]
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        with torch.device("meta"):
+            generator: StyleGAN2 | StyleGAN3 = network(config(**settings))
+    path = folder / WEIGHTS
     with reading(path):
         try:
             tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
@@ -48,14 +51,27 @@ def read_weights(path: Path, config: StyleGAN2Config) -> StyleGAN2:
     return generator.eval().requires_grad_(False)
 
 
-def write_generator(folder: Path, generator: StyleGAN2, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
+def write_generator(
+    folder: Path, generator: StyleGAN2 | StyleGAN3, *, dtype: torch.dtype = torch.float16
+) -> dict[str, Any]:
     """Write the weights, by default in half precision.
 
     Returns:
         The entries of `config.json` that `read_generator` needs.
+
+    Raises:
+        ModelError: a number is too large for `dtype`, or the generator is of a kind that has no folder.
     """
-    write_tensors(folder / WEIGHTS, {name: tensor.to(dtype) for name, tensor in generator.state_dict().items()})
-    return {"generator": dataclasses.asdict(generator.config)}
+    kind = next((name for name, (network, _) in KINDS.items() if type(generator) is network), None)
+    if kind is None:
+        raise ModelError(f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(KINDS)}")
+    tensors = {name: tensor.to(dtype) for name, tensor in generator.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{name} has numbers that do not fit {dtype}", hint="write it with dtype=torch.float32")
+    write_tensors(folder / WEIGHTS, tensors)
+    settings = dataclasses.asdict(generator.config)
+    return {"generator": settings if kind == "stylegan2" else {"kind": kind, **settings}}
 
 
 def weights_fingerprint(folder: Path) -> str:
