@@ -46,7 +46,7 @@ def run(
     settings = {
         "model": subject.model.name,
         "model_files": subject.identity,
-        "generator": subject.model.fingerprint,
+        "generator": subject.model.fingerprints["generator"],
         "truncation": subject.model.truncation,
         "count": count,
         "n": n,

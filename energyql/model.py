@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from energyql.attributes.bank import AttributeBank
 from energyql.errors import ModelError
 from energyql.evaluation.judge import Judge
-from energyql.files import fingerprint, read_json, write_json, write_tensors
+from energyql.files import fingerprint, read_json, write_json
 from energyql.generators.base import Generator
-from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from energyql.generators.checkpoints.folder import read_generator, weights_fingerprint, write_generator
+from energyql.generators.checkpoints.refusal import reading
+from energyql.generators.stylegan2 import StyleGAN2
+from energyql.generators.stylegan3 import StyleGAN3
 from energyql.models import model_folder
 from energyql.vocabulary import Vocabulary
 
@@ -33,7 +34,7 @@ class Model:
         bank: guides; its vocabulary is the model's.
         judge: reads attributes off pictures, independent of generator and bank; `None` if there is none.
         truncation: psi used unless a call says otherwise.
-        fingerprint: SHA-256 of the generator's weights.
+        fingerprints: SHA-256 of the weights of "generator", "attributes" and "judge".
     """
 
     name: str
@@ -41,7 +42,7 @@ class Model:
     bank: AttributeBank
     judge: Judge | None
     truncation: float = 1.0
-    fingerprint: str = ""
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -55,20 +56,18 @@ def load_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
         ModelError: it is missing or damaged, or its parts do not belong together.
     """
     folder = model_folder(model)
-    config = read_json(folder / "config.json")
-    try:
+    path = folder / "config.json"
+    config = read_json(path)
+    with reading(path):
         if config["format"] != FORMAT:
-            raise ModelError(f"{folder}: model format {config['format']!r} is unknown; this energyql reads {FORMAT}")
-        generator = load_stylegan2(folder / "generator.safetensors", StyleGAN2Config(**config["generator"]))
+            raise ModelError(f"model format {config['format']!r} is unknown; this energyql reads {FORMAT}")
         name, truncation = str(config["name"]), float(config["truncation"])
         if not math.isfinite(truncation):
             raise ValueError(f"truncation is {truncation}")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise ModelError(f"{folder / 'config.json'} is damaged: {what}") from error
+    generator = read_generator(folder)
     bank = AttributeBank.load(folder)
-    weights = fingerprint(folder / "generator.safetensors")
-    if bank.generator not in ("", weights):
+    weights = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))}
+    if bank.generator not in ("", weights["generator"]):
         raise ModelError(f"{folder}: the attributes were fitted to another generator", hint="train them again")
     size = generator.config.w_dim if bank.space == "w" else generator.config.z_dim
     if bank.latent_dim != size:
@@ -80,30 +79,19 @@ def load_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
     return Model(name, generator.to(device), bank.to(device), judge, truncation, weights)
 
 
-def load_stylegan2(path: Path, config: StyleGAN2Config) -> StyleGAN2:
-    """Read the weights that `save_model` wrote, ready to draw, in float32 on the CPU.
-
-    Raises:
-        ModelError: the file is missing, damaged, or does not fit the configuration.
-    """
-    with torch.device("meta"):
-        generator = StyleGAN2(config)
-    try:
-        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
-        generator.load_state_dict(tensors, assign=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
-    return generator.eval().requires_grad_(False)
-
-
-def save_model(folder: Path, name: str, generator: StyleGAN2, *, truncation: float = 1.0) -> str:
-    """Write `generator.safetensors` (half precision) and `config.json`.
+def save_model(
+    folder: Path,
+    name: str,
+    generator: StyleGAN2 | StyleGAN3,
+    *,
+    truncation: float = 1.0,
+    dtype: torch.dtype = torch.float16,
+) -> str:
+    """Write `generator.safetensors`, by default in half precision, and `config.json`.
 
     Returns:
         The fingerprint to give to the attribute bank.
     """
-    path = folder / "generator.safetensors"
-    write_tensors(path, {key: value.half() for key, value in generator.state_dict().items()})
-    settings = {"format": FORMAT, "name": name, "truncation": truncation}
-    write_json(folder / "config.json", settings | {"generator": dataclasses.asdict(generator.config)})
-    return fingerprint(path)
+    described = write_generator(folder, generator, dtype=dtype)
+    write_json(folder / "config.json", {"format": FORMAT, "name": name, "truncation": truncation, **described})
+    return weights_fingerprint(folder)

@@ -103,7 +103,7 @@ class Pipeline:
                 "n": n,
                 "seed": int(seed),
                 "model": self.model.name,
-                "fingerprint": self.model.fingerprint,
+                "fingerprints": dict(self.model.fingerprints),
                 "semantics": semantics,
                 "sampler": repr(solver),
                 "truncation": psi,

@@ -62,7 +62,7 @@ class Result:
         satisfied: whether what the judge sees satisfies the query, (n,) bool.
         status: how the solver ended, one a sample.
         statistics: evaluations, steps and seconds.
-        provenance: what replays this result: query, seed, model and its fingerprint, settings, versions.
+        provenance: what replays this result: query, seed, model and its fingerprints, settings, versions.
     """
 
     images: list[Image.Image]

@@ -9,7 +9,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.errors import ModelError
 from energyql.evaluation.judge import Judge
 from energyql.files import fingerprint, write_tensors
-from energyql.model import load_model, load_stylegan2, save_model
+from energyql.model import load_model, save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -30,7 +30,7 @@ def test_what_was_saved_is_loaded(tiny):
     assert model.name == "tiny"
     assert model.truncation == 0.7
     assert model.vocabulary == model.bank.vocabulary == VOCABULARY
-    assert model.fingerprint == model.bank.generator == fingerprint(tiny / "generator.safetensors")
+    assert model.fingerprints["generator"] == model.bank.generator == fingerprint(tiny / "generator.safetensors")
     assert model.generator.config == CONFIG
     assert model.judge is not None
     assert not model.judge.training
@@ -68,17 +68,17 @@ def test_heads_on_z(tmp_path):
     ("change", "message"),
     [
         (lambda c: c.update(format=2), "model format 2 is unknown; this energyql reads 1"),
-        (lambda c: c.pop("format"), r"config\.json is damaged: 'format' is missing"),
+        (lambda c: c.pop("format"), r"config\.json: it is damaged \('format' is missing"),
         (lambda c: c.pop("name"), "'name' is missing"),
         (lambda c: c.pop("generator"), "'generator' is missing"),
-        (lambda c: c.update(generator=[1]), r"config\.json is damaged"),
-        (lambda c: c.update(truncation="much"), r"config\.json is damaged: could not convert"),
-        (lambda c: c.update(truncation=None), r"config\.json is damaged"),
-        (lambda c: c.update(truncation=float("nan")), r"config\.json is damaged: truncation is nan"),
+        (lambda c: c.update(generator=[1]), r"config\.json: it is damaged"),
+        (lambda c: c.update(truncation="much"), r"config\.json: it is damaged .*could not convert"),
+        (lambda c: c.update(truncation=None), r"config\.json: it is damaged"),
+        (lambda c: c.update(truncation=float("nan")), r"config\.json: it is damaged .*truncation is nan"),
         (lambda c: c["generator"].update(resolution=24), "resolution must be a power of two"),
         (lambda c: c["generator"].update(resolution="16"), "resolution must be a power of two"),
         (lambda c: c["generator"].update(z_dim=-8), "z_dim must be a whole number"),
-        (lambda c: c["generator"].update(depth=3), r"config\.json is damaged.*depth"),
+        (lambda c: c["generator"].update(depth=3), r"config\.json: it is damaged.*depth"),
         (lambda c: c["generator"].update(w_dim=17), r"generator\.safetensors"),
         (
             lambda c: c["generator"].update(w_dim=60_000, channel_max=60_000, channel_base=10**8),
@@ -136,10 +136,10 @@ def test_missing_and_extra_weights(copy):
     path = copy / "generator.safetensors"
     write_tensors(path, state | {"more": torch.ones(1)})
     with pytest.raises(ModelError, match=r"(?s)generator\.safetensors.*more"):
-        load_stylegan2(path, CONFIG)
+        load_model(copy)
     write_tensors(path, {name: tensor for name, tensor in state.items() if name != "mapping.w_avg"})
     with pytest.raises(ModelError, match=r"(?s)generator\.safetensors.*w_avg"):
-        load_stylegan2(path, CONFIG)
+        load_model(copy)
 
 
 def test_heads_of_another_generator(copy):

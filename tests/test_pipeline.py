@@ -83,7 +83,11 @@ class TestResults:
         assert provenance["truncation"] == 0.9
         assert "strength=2.0" in provenance["sampler"]
         assert provenance["model"] == "tiny"
-        assert len(provenance["fingerprint"]) == 64
+        assert {name: len(digest) for name, digest in provenance["fingerprints"].items()} == {
+            "attributes": 64,
+            "generator": 64,
+            "judge": 64,
+        }
         assert provenance["judge"] == "image judge"
         assert provenance["versions"]["energyql"] == energyql.__version__
 

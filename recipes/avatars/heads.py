@@ -14,7 +14,6 @@ from energyql.sampling import prior_latents
 from recipes.avatars.vocabulary import VOCABULARY
 
 LATENT_SEED = 404
-TRUNCATION = (0.7, 1.0)
 
 
 def label(prediction: Prediction) -> Tensor:
@@ -26,29 +25,26 @@ def label(prediction: Prediction) -> Tensor:
     return (prediction.logit > 0).float()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def labelled_latents(generator: StyleGAN2, judge: Judge, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """w of `count` prior samples, three quarters at truncation 1 and the rest spread over `TRUNCATION`; and labels."""
+    """z of `count` prior samples, and what the judge sees in their pictures."""
     latents, labels = [], []
-    random = torch.Generator().manual_seed(LATENT_SEED)
     for start in range(0, count, 64):
         z = prior_latents(LATENT_SEED, start, min(64, count - start), generator.z_dim)
-        low, high = TRUNCATION
-        psi = low + (high - low) * torch.rand(len(z), 1, generator=random)
-        psi = torch.where(torch.rand(len(z), 1, generator=random) < 0.75, torch.ones(()), psi)
-        w = torch.lerp(generator.mapping.w_avg, generator.encode(z), psi)
-        latents.append(w)
-        labels.append({name: label(prediction) for name, prediction in judge(generator.synthesize(w)).items()})
-        if start % 3200 == 0:
+        images = generator.synthesize(generator.encode(z))
+        latents.append(z)
+        labels.append({name: label(prediction) for name, prediction in judge(images).items()})
+        if start % 6400 == 0:
             print(f"labels {start}/{count}", flush=True)
     return torch.cat(latents), {name: torch.cat([part[name] for part in labels]) for name in VOCABULARY}
 
 
 def fit_heads(
-    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 30000, steps: int = 4000
+    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 80000, steps: int = 8000
 ) -> tuple[AttributeBank, dict[str, HeadReport]]:
-    """The attribute bank of the generator with that fingerprint."""
+    """The attribute bank of the generator with that fingerprint.
+
+    The heads read z: see docs/decisions/avatar-codes.md.
+    """
     latents, labels = labelled_latents(generator, judge, count)
-    return train_heads(
-        latents.clone(), labels, VOCABULARY, steps=steps, truncation=TRUNCATION, generator=fingerprint, seed=LATENT_SEED
-    )
+    return train_heads(latents, labels, VOCABULARY, steps=steps, space="z", generator=fingerprint, seed=LATENT_SEED)

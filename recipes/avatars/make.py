@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from energyql.evaluation.judge import Judge
+from energyql.generators.checkpoints.folder import read_generator
 from energyql.generators.stylegan2 import MappingNetwork, StyleGAN2
-from energyql.model import load_stylegan2, save_model
+from energyql.model import save_model
+from energyql.sampling import prior_latents
 from recipes.avatars.card import write_card
 from recipes.avatars.drawing import Drawing
 from recipes.avatars.factors import Z_DIM, Avatars, Factors
@@ -51,8 +53,8 @@ def draw(factors: Factors, drawing: Drawing, batch: int, generator: torch.Genera
     return drawing.compose(avatars.parts, avatars.paints), avatars
 
 
-def train_synthesis(folder: Path, reader: PartReader, steps: tuple[int, int]) -> tuple[MappingNetwork, Painter]:
-    """Coarse pictures from codes, then the mapping network, then fine pictures from the w that it gives."""
+def train_generator(folder: Path, reader: PartReader, steps: tuple[int, int]) -> Painter:
+    """Coarse pictures from codes, then the mapping network for those codes, then fine pictures from z."""
     coarse = Trainer(folder, reader, COARSE, steps[0])
     coarse.run()
     embed = coarse.averaged().encoder
@@ -60,13 +62,15 @@ def train_synthesis(folder: Path, reader: PartReader, steps: tuple[int, int]) ->
     mapping = stage(folder / "mapping.pt", lambda: MappingNetwork(CONFIG), lambda: fit_mapping(embed))
     fine = Trainer(folder, reader, FINE, steps[1], start=coarse.ema, mapping=mapping, lr=2e-3)
     fine.run()
-    return mapping, fine.averaged()
+    return fine.averaged()
 
 
-def assemble(mapping: MappingNetwork, painter: Painter) -> StyleGAN2:
-    """The generator, without the noise inputs that avatars have no use for."""
+@torch.no_grad()
+def assemble(painter: Painter) -> StyleGAN2:
+    """The generator, with its mean w, and without the noise inputs that avatars have no use for."""
     generator = StyleGAN2(CONFIG)
-    generator.mapping.load_state_dict(mapping.state_dict())
+    generator.mapping.load_state_dict(painter.encoder.state_dict())
+    generator.mapping.w_avg.copy_(generator.encode(prior_latents(0, 0, 65536, Z_DIM)).mean(0))
     generator.synthesis.load_state_dict(painter.synthesis.state_dict())
     for name, buffer in generator.named_buffers():
         if name.endswith("noise_const"):
@@ -90,16 +94,16 @@ def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
     factors = Factors()
     coarse = partial(draw, factors, Drawing(COARSE))
     reader = stage(folder / "reader.pt", PartReader, lambda: train_reader(coarse, steps(1200)))
-    mapping, painter = train_synthesis(folder, reader, (steps(6000), steps(4500)))
-    fingerprint = save_model(out, "avatars", assemble(mapping, painter))
-    generator = load_stylegan2(out / "generator.safetensors", CONFIG)  # as shipped, in half precision
+    painter = train_generator(folder, reader, (steps(5000), steps(4000)))
+    fingerprint = save_model(out, "avatars", assemble(painter))
+    generator = read_generator(out)  # as shipped, in half precision
     fine = partial(draw, factors, Drawing(FINE))
     if not (out / "judge.json").exists():
         judge = train_judge(fine, steps=steps(2500))
         examine(judge, fine)
         judge.save(out)
     judge = Judge.load(out)
-    bank, reports = fit_heads(generator, judge, fingerprint, count=steps(30000), steps=steps(4000))
+    bank, reports = fit_heads(generator, judge, fingerprint, count=steps(80000), steps=steps(8000))
     bank.save(out)
     write_card(out, examine(judge, fine, seed=909), reports)
 

@@ -13,9 +13,9 @@ from recipes.avatars.synthesis import CONFIG
 
 
 def fit_mapping(
-    embed: nn.Linear, *, steps: int = 6000, batch: int = 2048, lr: float = 0.1, seed: int = 11
+    embed: nn.Linear, *, steps: int = 5000, batch: int = 2048, lr: float = 0.1, seed: int = 11
 ) -> MappingNetwork:
-    """The network that gives the w which `embed` makes of the code of z; `w_avg` is set as well."""
+    """The network that gives the w which `embed` makes of the code of z."""
     torch.manual_seed(seed)
     factors = Factors()
     mapping = MappingNetwork(CONFIG)
@@ -38,5 +38,4 @@ def fit_mapping(
             share = loss.item() / target.var(0).mean().item()
             print(f"mapping {step}/{steps} error {loss.item():.4f}, {share:.1%} of the variance", flush=True)
     mapping.eval().requires_grad_(False)
-    mapping.w_avg.copy_(mapping(torch.randn(65536, Z_DIM, generator=generator)).mean(0))
     return mapping

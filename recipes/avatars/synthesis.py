@@ -6,6 +6,7 @@ network that reads avatars, each level divided by its spread; and, lightly, that
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
@@ -40,8 +41,8 @@ class Painter(nn.Module):
 
     Args:
         resolution: side of the pictures.
-        mapping: a fitted mapping network, which is then kept as it is; by default a linear embedding of the code, whose
-            w the mapping network learns later.
+        mapping: a fitted mapping network to go on from; by default a linear embedding of the code, whose w the mapping
+            network learns later.
     """
 
     def __init__(self, resolution: int, mapping: MappingNetwork | None = None) -> None:
@@ -51,7 +52,7 @@ class Painter(nn.Module):
             self.encoder = nn.Linear(CODE_DIM, CONFIG.w_dim)
             nn.init.normal_(self.encoder.weight, std=1 / math.sqrt(CODE_DIM))
         else:
-            self.encoder = mapping.requires_grad_(False)
+            self.encoder = copy.deepcopy(mapping).requires_grad_(True)
         self.synthesis = SynthesisNetwork(dataclasses.replace(CONFIG, resolution=resolution))
 
     def inputs(self, avatars: Avatars) -> Tensor:
@@ -90,7 +91,7 @@ class Trainer:
         resolution: side of the pictures; a lower one learns the coarse layers in half the time.
         steps: length of the run; the learning rate falls along a cosine to zero at its end.
         start: weights of an earlier run to go on from, perhaps at a lower resolution.
-        mapping: a fitted mapping network, to train on the w that it gives; see `Painter`.
+        mapping: a fitted mapping network, to train from z to picture; see `Painter`.
     """
 
     def __init__(
@@ -117,8 +118,7 @@ class Trainer:
             self.model.load_state_dict(start, strict=False)
         self.compiled, self.reader = torch.compile(self.model), torch.compile(reader)
         self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=lr, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr, betas=(0.9, 0.99))
         self.weights = face_weights(resolution)
         self.spread: list[Tensor] = []
         self.step = 0

@@ -21,7 +21,7 @@ def avatar(**chosen):
     parts = {slot: torch.zeros(1, dtype=torch.long) for slot, names in PARTS.items() if len(names) > 1}
     parts |= {slot: torch.tensor([PARTS[slot].index(name)]) for slot, name in chosen.items()}
     grey = torch.full((1, 3), 0.5)
-    paints = {name: grey for name in ("background", "skin", "clothing", "hair", "hat")}
+    paints = dict.fromkeys(("background", "skin", "clothing", "hair", "hat"), grey)
     return parts, paints
 
 

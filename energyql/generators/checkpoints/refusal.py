@@ -39,6 +39,8 @@ def reading(path: Path) -> Iterator[None]:
         raise ModelError(f"cannot read {path}: {error.message}", hint=error.hint) from error
     except FileNotFoundError:
         raise ModelError(f"{path} is missing") from None
+    except KeyError as error:
+        raise ModelError(f"cannot read {path}: it is damaged ({error} is missing)") from error
     except (OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
         raise ModelError(f"cannot read {path}: it is damaged ({type(error).__name__}: {error})") from error
     except (EOFError, struct.error, zipfile.BadZipFile) as error:
