@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from energyql.evaluation.judge import Judge
 from energyql.generators.checkpoints.folder import read_generator
-from energyql.generators.stylegan2 import MappingNetwork, StyleGAN2
+from energyql.generators.stylegan2 import StyleGAN2
 from energyql.model import save_model
 from energyql.sampling import prior_latents
 from recipes.avatars.card import write_card
@@ -24,7 +24,7 @@ from recipes.avatars.drawing import Drawing
 from recipes.avatars.factors import Z_DIM, Avatars, Factors
 from recipes.avatars.heads import fit_heads
 from recipes.avatars.judging import examine, train_judge
-from recipes.avatars.mapping import fit_mapping
+from recipes.avatars.mapping import shift_styles, write_mapping
 from recipes.avatars.reader import PartReader, train_reader
 from recipes.avatars.synthesis import CONFIG, Painter, Trainer
 
@@ -54,13 +54,14 @@ def draw(factors: Factors, drawing: Drawing, batch: int, generator: torch.Genera
 
 
 def train_generator(folder: Path, reader: PartReader, steps: tuple[int, int]) -> Painter:
-    """Coarse pictures from codes, then the mapping network for those codes, then fine pictures from z."""
+    """Coarse pictures from codes, then the mapping network that gives these codes, then fine pictures from z."""
     coarse = Trainer(folder, reader, COARSE, steps[0])
     coarse.run()
-    embed = coarse.averaged().encoder
-    assert isinstance(embed, nn.Linear)
-    mapping = stage(folder / "mapping.pt", lambda: MappingNetwork(CONFIG), lambda: fit_mapping(embed))
-    fine = Trainer(folder, reader, FINE, steps[1], start=coarse.ema, mapping=mapping, lr=2e-3)
+    painter = coarse.averaged()
+    shift_styles(painter)
+    assert isinstance(painter.encoder, nn.Linear)
+    mapping = write_mapping(painter.encoder, coarse.factors)
+    fine = Trainer(folder, reader, FINE, steps[1], start=painter.state_dict(), mapping=mapping, lr=2e-3)
     fine.run()
     return fine.averaged()
 

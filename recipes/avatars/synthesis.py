@@ -6,7 +6,6 @@ network that reads avatars, each level divided by its spread; and, lightly, that
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
@@ -25,7 +24,7 @@ CONFIG = StyleGAN2Config(
     resolution=128,
     z_dim=Z_DIM,
     w_dim=256,
-    mapping_layers=6,
+    mapping_layers=5,
     mapping_lr_multiplier=0.1,
     channel_base=3072,
     channel_max=192,
@@ -37,12 +36,12 @@ EMA_DECAY = 0.998
 
 
 class Painter(nn.Module):
-    """An encoder (code or z -> w) and the synthesis network behind it.
+    """An encoder, from code or z to w, and the synthesis network behind it.
 
     Args:
         resolution: side of the pictures.
-        mapping: a fitted mapping network to go on from; by default a linear embedding of the code, whose w the mapping
-            network learns later.
+        mapping: the mapping network, which is kept as it is; by default a linear embedding of the code, which is
+            trained along.
     """
 
     def __init__(self, resolution: int, mapping: MappingNetwork | None = None) -> None:
@@ -52,15 +51,16 @@ class Painter(nn.Module):
             self.encoder = nn.Linear(CODE_DIM, CONFIG.w_dim)
             nn.init.normal_(self.encoder.weight, std=1 / math.sqrt(CODE_DIM))
         else:
-            self.encoder = copy.deepcopy(mapping).requires_grad_(True)
+            self.encoder = mapping.requires_grad_(False)
         self.synthesis = SynthesisNetwork(dataclasses.replace(CONFIG, resolution=resolution))
 
-    def inputs(self, avatars: Avatars) -> Tensor:
-        """What `forward` takes: z for a mapping network, else the code."""
-        return avatars.z if isinstance(self.encoder, MappingNetwork) else avatars.code
+    def encode(self, avatars: Avatars) -> Tensor:
+        """The w of avatars, from z if there is a mapping network, else from their code."""
+        w: Tensor = self.encoder(avatars.z if isinstance(self.encoder, MappingNetwork) else avatars.code)
+        return w
 
-    def forward(self, x: Tensor) -> Tensor:
-        picture: Tensor = self.synthesis(self.encoder(x), "none")
+    def forward(self, avatars: Avatars) -> Tensor:
+        picture: Tensor = self.synthesis(self.encode(avatars), "none")
         return picture
 
 
@@ -91,7 +91,7 @@ class Trainer:
         resolution: side of the pictures; a lower one learns the coarse layers in half the time.
         steps: length of the run; the learning rate falls along a cosine to zero at its end.
         start: weights of an earlier run to go on from, perhaps at a lower resolution.
-        mapping: a fitted mapping network, to train from z to picture; see `Painter`.
+        mapping: see `Painter`.
     """
 
     def __init__(
@@ -116,9 +116,10 @@ class Trainer:
         self.model = Painter(resolution, mapping).to(memory_format=torch.channels_last)
         if start is not None:
             self.model.load_state_dict(start, strict=False)
-        self.compiled, self.reader = torch.compile(self.model), torch.compile(reader)
+        self.synthesize, self.reader = torch.compile(self.model.synthesis), torch.compile(reader)
         self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr, betas=(0.9, 0.99))
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, lr=lr, betas=(0.9, 0.99))
         self.weights = face_weights(resolution)
         self.spread: list[Tensor] = []
         self.step = 0
@@ -128,8 +129,9 @@ class Trainer:
         return self.drawing.compose(avatars.parts, avatars.paints), avatars
 
     def loss(self, real: Tensor, avatars: Avatars, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        w = self.model.encode(avatars)
         with torch.autocast("cpu", torch.bfloat16):
-            fake = self.compiled(self.model.inputs(avatars))
+            fake = self.synthesize(w, "none")
         fake = fake.float()
         pixels = pixel_loss(fake, real, self.weights)
         numbers = {"l1": (fake.detach() - real).abs().mean().item()}
@@ -212,8 +214,7 @@ class Trainer:
         """Twelve targets above their pictures, twice."""
         real, avatars = self.draw(24, torch.Generator().manual_seed(1))
         with torch.no_grad():
-            model = self.averaged()
-            fake = model(model.inputs(avatars))
+            fake = self.averaged()(avatars)
         rows = torch.cat([real[:12], fake[:12], real[12:], fake[12:]])
         side = rows.shape[-1]
         grid = rows.reshape(4, 12, 3, side, side).permute(0, 3, 1, 4, 2).reshape(4 * side, 12 * side, 3)
