@@ -17,6 +17,7 @@ from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
+    from energyql.generators.zoo import load_generator
     from energyql.model import Model, load_model
     from energyql.pipeline import Pipeline, generate
     from energyql.result import Result
@@ -29,6 +30,7 @@ _LAZY = {
     "Pipeline": "pipeline",
     "Result": "result",
     "generate": "pipeline",
+    "load_generator": "generators.zoo",
     "load_model": "model",
     "score": "scoring",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "at_most",
     "exactly",
     "generate",
+    "load_generator",
     "load_model",
     "none_of",
     "parse",

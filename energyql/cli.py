@@ -114,6 +114,28 @@ def attributes(model: ModelOption = "avatars") -> None:
 
 
 @app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="StyleGAN2, StyleGAN2-ADA or StyleGAN3 .pkl, rosinality .pt.")],
+    save_to: Annotated[Path, typer.Option("--out", "-o", help="The model folder to write.")],
+    name: Annotated[str, typer.Option(help="What to call the model; by default like the file.")] = "",
+    truncation: Annotated[float, typer.Option(min=0, max=1, help="psi used unless a call says otherwise.")] = 1.0,
+) -> None:
+    """Turn someone else's checkpoint into a model folder. Nothing in the checkpoint is run."""
+    import torch
+
+    from energyql.generators.zoo import describe, load_generator
+    from energyql.model import save_model
+
+    generator = load_generator(checkpoint)
+    try:
+        save_model(save_to, name or checkpoint.stem, generator, truncation=truncation, dtype=torch.float32)
+    except OSError as error:
+        raise ArgumentError(f"cannot write {save_to}: {error.strerror or error}") from error
+    facts = ", ".join(f"{fact} {value}" for fact, value in describe(generator).items())
+    out.print(escape(f"Saved {save_to}: {facts}"))
+
+
+@app.command()
 def score(
     query: Query,
     table: Annotated[Path, typer.Argument(help="A CSV file of predictions, a row a sample.")],

@@ -22,6 +22,7 @@ from energyql.models import model_folder
 from energyql.vocabulary import Vocabulary
 
 FORMAT = 1
+NO_ATTRIBUTES = "fit some with energyql.attributes.training.train_heads and save the bank in the folder"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def load_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
         if not math.isfinite(truncation):
             raise ValueError(f"truncation is {truncation}")
     generator = read_generator(folder)
+    if not (folder / "vocabulary.json").is_file():
+        raise ModelError(f"model {name!r} has no attributes yet, so no query can be asked of it", hint=NO_ATTRIBUTES)
     bank = AttributeBank.load(folder)
     weights = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))}
     if bank.generator not in ("", weights["generator"]):

@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from energyql import cli
-from energyql.errors import ArgumentError, Contradiction
+from energyql import cli, load_generator, load_model
+from energyql.errors import ArgumentError, Contradiction, ModelError
 from energyql.version import __version__
+
+CHECKPOINTS = Path(__file__).parent / "generators" / "checkpoints" / "data"
 
 ENTRY = "from energyql.cli import main; main()"
 TABLE = "file,smile,hat\na,0.2,0.5\nb,0.9,0.5\nc,0.5,0.5\n"
@@ -261,3 +265,28 @@ finally:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout
+
+
+@pytest.mark.parametrize(
+    "checkpoint", sorted([*CHECKPOINTS.glob("*.pkl"), *CHECKPOINTS.glob("*.pt")]), ids=lambda p: p.name
+)
+def test_convert_makes_a_model_folder(checkpoint, tmp_path):
+    outcome = invoke("convert", checkpoint, "--out", tmp_path / "model", "--name", "mine")
+    assert outcome.exit_code == 0, outcome.output
+    assert "kind StyleGAN" in outcome.output
+    converted, original = load_generator(tmp_path / "model"), load_generator(checkpoint)
+    z = torch.randn(2, original.z_dim, generator=torch.Generator().manual_seed(0))
+    label = torch.eye(original.config.c_dim)[:2] if original.config.c_dim else None
+    w = original.encode(z, 0.7, label)
+    assert torch.equal(converted.encode(z, 0.7, label), w)
+    assert torch.allclose(converted.synthesize(w), original.synthesize(w), atol=1e-5)  # other memory layouts
+    with pytest.raises(ModelError, match="model 'mine' has no attributes yet"):
+        load_model(tmp_path / "model")
+
+
+def test_convert_refuses_what_is_no_checkpoint(tmp_path):
+    (tmp_path / "notes.pkl").write_text("hello")
+    outcome = invoke("convert", tmp_path / "notes.pkl", "--out", tmp_path / "model")
+    assert isinstance(outcome.exception, ModelError)
+    assert "notes.pkl" in str(outcome.exception)
+    assert not (tmp_path / "model").exists()
