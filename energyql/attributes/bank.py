@@ -4,51 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from energyql.attributes.heads import FusedHeads, Head
 from energyql.attributes.outputs import output_count, split_outputs
 from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import read_json, write_json, write_tensors
 from energyql.vocabulary import Vocabulary
 
-SLOPE = 0.2  # of the leaky ReLU between the two layers
-
-
-@dataclass(frozen=True)
-class Head:
-    """`out(leaky_relu(hidden(x))) + skip(x)` on a latent x. The linear path keeps a gradient where the rest is flat.
-
-    Attributes:
-        hidden_weight: (hidden, latent_dim); hidden_bias: (hidden,).
-        out_weight: (outputs, hidden); skip_weight: (outputs, latent_dim); out_bias: (outputs,).
-        std: residual standard deviation of a continuous attribute, a scalar; 1 for the others.
-    """
-
-    hidden_weight: Tensor
-    hidden_bias: Tensor
-    out_weight: Tensor
-    skip_weight: Tensor
-    out_bias: Tensor
-    std: Tensor
-
-
-@dataclass(frozen=True)
-class Fused:
-    """The heads of some attributes as two matrix products."""
-
-    hidden_weight: Tensor
-    hidden_bias: Tensor
-    out_weight: Tensor  # block-diagonal
-    skip_weight: Tensor
-    out_bias: Tensor
+__all__ = ["AttributeBank", "Head"]
 
 
 class AttributeBank:
@@ -84,13 +54,13 @@ class AttributeBank:
             raise ModelError(f"{truncation} is no range of truncation")
         latent_dim = next(iter(heads.values())).skip_weight.shape[-1]
         for name, head in heads.items():
-            _check_head(name, head, output_count(vocabulary[name]), latent_dim)
+            head.check(name, output_count(vocabulary[name]), latent_dim)
         self.vocabulary = vocabulary
         self.heads = dict(heads)
         self.space = space
         self.truncation = truncation
         self.generator = generator
-        self._fused: dict[tuple[str, ...], Fused] = {}
+        self._fused: dict[tuple[str, ...], FusedHeads] = {}
 
     @property
     def latent_dim(self) -> int:
@@ -99,10 +69,7 @@ class AttributeBank:
 
     def to(self, device: torch.device | str) -> AttributeBank:
         """The same bank on another device."""
-        heads = {
-            name: Head(**{field: tensor.to(device) for field, tensor in vars(head).items()})
-            for name, head in self.heads.items()
-        }
+        heads = {name: head.to(device) for name, head in self.heads.items()}
         return AttributeBank(
             self.vocabulary, heads, space=self.space, truncation=self.truncation, generator=self.generator
         )
@@ -121,30 +88,47 @@ class AttributeBank:
         fused = self._fused.get(chosen)
         if fused is None:
             fused = self._fused[chosen] = self._fuse(chosen)
-        hidden = F.leaky_relu(F.linear(latent, fused.hidden_weight, fused.hidden_bias), SLOPE)
-        outputs = F.linear(hidden, fused.out_weight, fused.out_bias) + F.linear(latent, fused.skip_weight)
         return split_outputs(
-            outputs, [self.vocabulary[name] for name in chosen], {name: self.heads[name].std for name in chosen}
+            fused(latent), [self.vocabulary[name] for name in chosen], {name: self.heads[name].std for name in chosen}
         )
 
-    def _fuse(self, names: tuple[str, ...]) -> Fused:
+    def with_heads(self, specs: Vocabulary, heads: Mapping[str, Head], *, replace: bool = False) -> AttributeBank:
+        """A bank with more heads; those it has stay as they are, to the last bit.
+
+        Args:
+            specs: the attributes to add, in their order.
+            heads: one for each of them.
+            replace: let a new head take the place of one with the same name.
+
+        Raises:
+            VocabularyError: a name is taken and `replace` is false.
+            ModelError: a head does not fit.
+        """
+        if (taken := [name for name in specs if name in self.vocabulary]) and not replace:
+            raise VocabularyError(
+                f"the model already has {', '.join(map(repr, taken))}",
+                hint="give the attribute another name, or ask to replace the old one",
+            )
+        merged = dict(self.vocabulary) | dict(specs)
+        return AttributeBank(
+            Vocabulary(merged.values(), model=self.vocabulary.model),
+            {**self.heads, **heads},
+            space=self.space,
+            truncation=self.truncation,
+            generator=self.generator,
+        )
+
+    def _fuse(self, names: tuple[str, ...]) -> FusedHeads:
         unknown = [name for name in names if name not in self.heads]
         if unknown or not names:
             raise ArgumentError(f"this bank has no heads for {unknown}" if unknown else "name at least one attribute")
-        heads = [self.heads[name] for name in names]
         with torch.inference_mode(False):  # it is kept, and a tensor made in inference mode could not serve a gradient
-            return Fused(
-                torch.cat([head.hidden_weight for head in heads]),
-                torch.cat([head.hidden_bias for head in heads]),
-                torch.block_diag(*(head.out_weight for head in heads)),
-                torch.cat([head.skip_weight for head in heads]),
-                torch.cat([head.out_bias for head in heads]),
-            )
+            return FusedHeads([self.heads[name] for name in names])
 
     def save(self, folder: Path) -> None:
         """Write `attributes.safetensors` and `vocabulary.json`, each whole or not at all."""
         tensors = {
-            f"{name}/{field}": tensor for name, head in self.heads.items() for field, tensor in vars(head).items()
+            f"{name}/{field}": tensor for name, head in self.heads.items() for field, tensor in head.tensors().items()
         }
         write_tensors(folder / "attributes.safetensors", tensors)
         write_json(
@@ -176,10 +160,9 @@ class AttributeBank:
             raise ModelError(f"{described}: {error}") from error
         try:
             tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
-            fields = list(Head.__dataclass_fields__)
-            heads = {name: Head(**{field: tensors.pop(f"{name}/{field}") for field in fields}) for name in vocabulary}
+            heads = {name: _take_head(name, tensors) for name in vocabulary}
             for name, head in heads.items():
-                if not all(tensor.isfinite().all() for tensor in vars(head).values()):
+                if not all(tensor.isfinite().all() for tensor in head.tensors().values()):
                     raise ModelError(f"the head of {name!r} has a number that is not finite")
                 if not (head.std > 0).all():
                     raise ModelError(f"the head of {name!r} has a std that is not above 0")
@@ -192,16 +175,14 @@ class AttributeBank:
             raise ModelError(f"{path}: {error}") from error
 
 
-def _check_head(name: str, head: Head, outputs: int, latent_dim: int) -> None:
-    hidden = len(head.hidden_bias) if head.hidden_bias.ndim else 0
-    for field, shape in {
-        "hidden_weight": (hidden, latent_dim),
-        "hidden_bias": (hidden,),
-        "out_weight": (outputs, hidden),
-        "skip_weight": (outputs, latent_dim),
-        "out_bias": (outputs,),
-        "std": (),
-    }.items():
-        tensor: Tensor = getattr(head, field)
-        if tuple(tensor.shape) != shape:
-            raise ModelError(f"the head of {name!r}: {field} has shape {tuple(tensor.shape)}, not {shape}")
+def _take_head(name: str, tensors: dict[str, Tensor]) -> Head:
+    """Take the head called `name` out of the tensors of a bank."""
+    prefix = f"{name}/"
+    mine = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    try:
+        head = Head.from_tensors(mine)
+    except KeyError as error:
+        raise KeyError(prefix + error.args[0]) from None
+    for field in head.tensors():
+        del tensors[prefix + field]
+    return head

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from toys import VOCABULARY, random_heads
 
-from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.bank import AttributeBank
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import write_json, write_tensors
@@ -141,8 +141,8 @@ class TestFiles:
         assert loaded.vocabulary == VOCABULARY
         assert (loaded.space, loaded.truncation, loaded.generator) == ("z", (0.5, 0.9), "abc")
         for name, head in subject.heads.items():
-            for field in Head.__dataclass_fields__:
-                assert torch.equal(getattr(loaded.heads[name], field), getattr(head, field))
+            for field, tensor in head.tensors().items():
+                assert torch.equal(loaded.heads[name].tensors()[field], tensor)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["attributes.safetensors", "vocabulary.json"]
 
     def test_saved_again_it_is_the_same_file(self, tmp_path):
@@ -220,7 +220,9 @@ class TestFiles:
     def test_wrong_tensors(self, tmp_path, change, message):
         subject = bank()
         subject.save(tmp_path)
-        tensors = {f"{n}/{f}": tensor for n, head in subject.heads.items() for f, tensor in vars(head).items()} | change
+        tensors = {
+            f"{n}/{f}": tensor for n, head in subject.heads.items() for f, tensor in head.tensors().items()
+        } | change
         path = tmp_path / "attributes.safetensors"
         write_tensors(path, {name: tensor for name, tensor in tensors.items() if tensor is not None})
         with pytest.raises(ModelError, match=message):

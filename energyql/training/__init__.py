@@ -1,0 +1,1 @@
+"""From a generator and labels to a model folder: what `energyql train` does."""

@@ -1,0 +1,163 @@
+"""Heads that others have trained: LACE's classifiers and InterFaceGAN's boundaries."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from energyql.attributes.heads import Head
+from energyql.errors import ModelError
+from energyql.generators.checkpoints.network_pickle import file_bytes
+from energyql.generators.checkpoints.records import TORCH_NAMES, TensorRecord
+from energyql.generators.checkpoints.refusal import Refused, reading, shown
+from energyql.generators.checkpoints.torch_file import is_torch_file, read_torch_file
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+LACE_STD = 0.1
+"""Standard deviation that LACE gives every continuous attribute."""
+_LAYER = re.compile(r"net\.(\d+)\.(weight|bias)")
+
+
+def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict[str, Head]:
+    """The heads in a checkpoint of LACE's attribute classifiers. Nothing in the file is run.
+
+    The network is taken over as it is: fully connected layers (512-384-256-128 as published; any sizes will do), each
+    with a leaky ReLU of slope 0.2. It has two outputs for yes/no, no and yes; energyql keeps their difference, which
+    is the same probability.
+
+    Args:
+        path: the `.pt` file.
+        specs: what the file's attributes are, in their order; most files have one.
+        std: residual standard deviation of continuous attributes, which the file does not hold.
+
+    Raises:
+        ModelError: the file is missing, damaged, unsafe, of another form, or has other attributes.
+    """
+    with reading(path):
+        tensors = _state_dict(path)
+        layers = _layers(tensors)
+        weight, bias = _pair(tensors, "heads")
+        counts = [2 if spec.kind == "yes/no" else max(1, len(spec.values)) for spec in specs.values()]
+        if len(weight) != sum(counts):
+            wanted = ", ".join(f"{count} for {name}" for name, count in zip(specs, counts, strict=True))
+            raise Refused(f"it has {len(weight)} outputs, not {wanted}", "name its attributes and their classes")
+        heads = {}
+        parts = zip(specs.values(), weight.split(counts), bias.split(counts), strict=True)
+        for spec, rows, offsets in parts:
+            if spec.kind == "yes/no":
+                rows, offsets = rows[1:] - rows[:1], offsets[1:] - offsets[:1]
+            head = Head(
+                *layers[0], rows, torch.zeros(len(rows), layers[0][0].shape[1]), offsets,
+                torch.tensor(std if spec.kind == "continuous" else 1.0), tuple(layers[1:]),
+            )  # fmt: skip
+            head.check(spec.name, len(rows), layers[0][0].shape[1])
+            heads[spec.name] = head
+        return heads
+
+
+def import_boundary(
+    path: Path, spec: AttributeSpec, *, latents: Tensor | None = None, labels: Tensor | None = None
+) -> Head:
+    """The head that a boundary of InterFaceGAN stands for: `scale * (normal . x) + intercept` is the logit of yes.
+
+    The file holds the normal alone. With labels, scale and intercept are those of the highest likelihood. Without, the
+    boundary goes through the origin and the scale is 1, which is a guess: directions are right, probabilities are not.
+
+    Args:
+        path: a `.npy` file of shape (1, latent_dim) or (latent_dim,).
+        spec: a yes/no attribute.
+        latents: (n, latent_dim), of the space that the boundary is for.
+        labels: (n,) 0 or 1, NaN where missing.
+
+    Raises:
+        ModelError: the file is missing, damaged or of another form; the attribute is of another kind; or all labels
+            are the same.
+    """
+    if spec.kind != "yes/no":
+        raise ModelError(f"{path}: a boundary tells yes from no, so {spec.name!r} cannot be {spec.kind}")
+    with reading(path):
+        normal = torch.from_numpy(np.array(np.load(path, allow_pickle=False), dtype=np.float32)).squeeze()
+        if normal.ndim != 1 or not normal.isfinite().all() or not normal.any():
+            raise Refused(f"a boundary has the shape (1, numbers), not {tuple(normal.shape)}, and is not zero")
+    normal = normal / normal.norm()
+    scale, intercept = 1.0, 0.0
+    if latents is not None and labels is not None:
+        if latents.shape[1:] != normal.shape:
+            raise ModelError(f"{path} is for latents of {len(normal)} numbers, not {latents.shape[1]}")
+        known = ~labels.isnan()
+        if len(labels[known].unique()) < 2:
+            raise ModelError(f"{path}: all labels of {spec.name!r} are the same, so nothing can be fitted to them")
+        scale, intercept = _logistic(latents[known] @ normal, labels[known])
+    size = len(normal)
+    return Head(
+        torch.zeros(0, size), torch.zeros(0), torch.zeros(1, 0), scale * normal[None], torch.tensor([intercept]),
+        torch.tensor(1.0),
+    )  # fmt: skip
+
+
+def _logistic(distance: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Scale and intercept with the highest likelihood; a weak pull keeps them finite where the classes are apart."""
+    unit = distance.std().clamp(min=1e-12).item()
+    x, y = (distance / unit).double(), labels.double()
+    numbers = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([numbers], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(numbers[0] * x + numbers[1], y)
+        loss = loss + 0.5e-3 * numbers[0].square() / len(y)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return numbers[0].item() / unit, numbers[1].item()
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    data = file_bytes(path)
+    if not is_torch_file(data):
+        raise Refused("it is not a file of torch.save")
+    content: Any = read_torch_file(data, TORCH_NAMES)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or "heads.weight" not in content:
+        raise Refused("it has no state_dict with heads.weight, so it is not a classifier of LACE")
+    room, tensors = 2 * len(data), {}
+    for name, value in content.items():
+        if not isinstance(value, TensorRecord):
+            raise Refused(f"{shown(name)} is not a tensor")
+        room -= value.nbytes
+        if room < 0:
+            raise Refused("its tensors are larger than the file")
+        tensors[str(name)] = value.tensor().float()
+    return tensors
+
+
+def _layers(tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of each hidden layer, from the latent on."""
+    extra = [name for name in tensors if not _LAYER.fullmatch(name) and not name.startswith("heads.")]
+    numbers = sorted({int(match[1]) for name in tensors if (match := _LAYER.fullmatch(name))})
+    if not numbers:
+        raise Refused("it has no hidden layers")
+    layers = [_pair(tensors, f"net.{i}") for i in numbers]
+    if extra or any(weight.ndim != 2 for weight, _ in layers):
+        name = extra[0] if extra else f"net.{numbers[1]}"
+        raise Refused(f"it has {shown(name)}: classifiers with normalisation layers are not supported")
+    return layers
+
+
+def _pair(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
+        raise Refused(f"it has no {name}.weight and {name}.bias")
+    weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+    if weight.ndim == 4 and weight.shape[2:] == (1, 1):
+        weight = weight[:, :, 0, 0]
+    if not weight.isfinite().all() or not bias.isfinite().all():
+        raise Refused(f"{name} has a number that is not finite")
+    return weight, bias

@@ -1,0 +1,174 @@
+"""Labelled latents: prior samples of a generator shown to a labeller, or those of a table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from energyql.attributes.image_labels import label_images, labeller_name
+from energyql.attributes.labels import Column, ImageLabeller
+from energyql.errors import DataError
+from energyql.files import write_json
+from energyql.generators.base import Generator
+from energyql.sampling import prior_latents, uniforms
+
+LATENTS_AT_ONCE = 256
+PICTURES_A_PART = 256
+"""Pictures that are labelled between two writes: what an interruption costs at most."""
+PIXELS_AT_ONCE = 1 << 21
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Prior samples of a generator.
+
+    Attributes:
+        generator: whose.
+        seed: sample i is that of (seed, i).
+        truncation: range of psi, from which each sample has a value of its own.
+        device: where to compute.
+    """
+
+    generator: Generator
+    seed: int
+    truncation: tuple[float, float]
+    device: torch.device
+
+    def z(self, index: Tensor) -> Tensor:
+        """Latents of samples by their index, (n, z_dim), on the CPU."""
+        parts, numbers = [], index.tolist()
+        first = 0
+        for i in range(1, len(numbers) + 1):  # neighbours together, for speed
+            if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
+                parts.append(prior_latents(self.seed, numbers[first], i - first, self.generator.z_dim))
+                first = i
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def w(self, index: Tensor) -> Tensor:
+        """What `encode` makes of them, (n, w_dim), on the CPU."""
+        parts = []
+        low, high = self.truncation
+        for rows in index.split(LATENTS_AT_ONCE):
+            z = self.z(rows).to(self.device)
+            if low == high:
+                parts.append(self.generator.encode(z, low).cpu())
+                continue
+            share = torch.cat([uniforms(self.seed, i, 1, 1, stream="truncation") for i in rows.tolist()]).float()
+            # Truncation moves w along a line from psi = 0 to psi = 1.
+            start, end = (self.generator.encode(z, psi).cpu() for psi in (0.0, 1.0))
+            parts.append(start + (low + share * (high - low)) * (end - start))
+        return torch.cat(parts)
+
+
+@torch.no_grad()
+def label_prior(
+    prior: Prior,
+    count: int,
+    labeller: ImageLabeller,
+    folder: Path,
+    *,
+    generator: str,
+    check: Callable[[list[str]], None],
+    progress: Callable[[float], None],
+) -> dict[str, Column]:
+    """Show samples 0 to `count - 1` to a labeller.
+
+    Answers are written to `folder` as they come. The same call after an interruption goes on from there.
+
+    Args:
+        prior: the samples.
+        count: how many.
+        labeller: asked about their pictures.
+        folder: for the answers so far.
+        generator: its fingerprint, for a folder that is used again with another one.
+        check: called with the names of the attributes, once the first are known.
+        progress: called with the fraction done.
+
+    Returns:
+        Attribute -> `count` cells.
+    """
+    settings = {
+        "labeller": labeller_name(labeller), "seed": prior.seed, "truncation": list(prior.truncation),
+        "generator": generator,
+    }  # fmt: skip
+    if _read(folder / "settings.json") != settings:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(folder / "settings.json", settings)
+    columns: dict[str, list[Any]] = {}
+    for start in range(0, count, PICTURES_A_PART):
+        stop = min(start + PICTURES_A_PART, count)
+        path = folder / f"{start}-{stop}.json"
+        part = _read(path)
+        if part is None:
+            part = _label(prior, torch.arange(start, stop), labeller, lambda done: progress(done / count))
+            write_json(path, part)
+        if start and list(part) != list(columns):
+            raise DataError(f"the labeller told of {', '.join(columns)} first, and of {', '.join(part)} now")
+        if not start:
+            check(list(part))
+        for name, cells in part.items():
+            columns.setdefault(name, []).extend(cells)
+        progress(stop / count)
+    return dict(columns)
+
+
+def _label(
+    prior: Prior, index: Tensor, labeller: ImageLabeller, progress: Callable[[float], None]
+) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {}
+    w = prior.w(index).to(prior.device)
+    at, size = 0, 1  # one picture first tells how many fit
+    while at < len(w):
+        images = prior.generator.synthesize(w[at : at + size])
+        for name, cells in label_images(labeller, images).items():
+            columns.setdefault(name, []).extend(cells)
+        at += size
+        size = max(1, min(64, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2])))
+        progress(int(index[0]) + min(at, len(w)))
+    if any(len(cells) != len(w) for cells in columns.values()):
+        raise DataError("the labeller does not tell of the same attributes each time")
+    return columns
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+@torch.no_grad()
+def estimate_truncation(generator: Generator, w: Tensor, source: str) -> float:
+    """The psi with which latents were drawn: their spread against that of the generator.
+
+    Raises:
+        DataError: these are no latents of that generator.
+    """
+    z = prior_latents(0, 0, 2048, generator.z_dim)
+    device = next((p.device for p in generator.parameters()), None) if isinstance(generator, torch.nn.Module) else None
+    z = z if device is None else z.to(device)
+    centre, free = (generator.encode(z, psi).cpu() for psi in (0.0, 1.0))
+    if w.shape[1] != free.shape[1]:
+        raise DataError(f"{source}: latents have {w.shape[1]} numbers, but the generator's w has {free.shape[1]}")
+    spread, own = (x.std(0).norm().item() for x in (w, free))
+    if not own > 0:
+        return 1.0
+    psi = spread / own
+    middle = centre.mean(0)
+    shift = (w.mean(0) - torch.lerp(middle, free.mean(0), psi)).norm().item()
+    if not 0.02 <= psi <= 1.25 or shift > (0.5 + 4 / len(w) ** 0.5) * spread:
+        raise DataError(
+            f"{source}: these do not look like latents of this generator: their spread is "
+            f"{psi:.3g} of what it should be, and their mean is {shift / max(spread, 1e-12):.2g} of that away",
+            hint="if they are, tell the truncation they were drawn with",
+        )
+    return float(min(1.0, round(psi, 2)))

@@ -1,0 +1,87 @@
+"""New heads into a model folder, beside those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import Head
+from energyql.attributes.report_picture import draw_report
+from energyql.errors import ModelError
+from energyql.files import read_json, replacing, write_json
+from energyql.generators.base import Generator
+from energyql.training.target import Target, open_target, set_truncation
+from energyql.version import __version__
+from energyql.vocabulary import Vocabulary
+
+
+def add_heads(
+    model: str | Path | Generator,
+    specs: Vocabulary,
+    heads: Mapping[str, Head],
+    out: str | Path | None = None,
+    *,
+    space: str = "w",
+    truncation: tuple[float, float] = (1.0, 1.0),
+    replace: bool = False,
+) -> AttributeBank:
+    """Put heads that were made elsewhere into a model folder, as they are.
+
+    Args:
+        model, out, replace: as for `train_attributes`.
+        specs: the attributes.
+        heads: one for each of them.
+        space, truncation: what the heads read; where the folder has heads already, the same as theirs.
+
+    Raises:
+        ModelError: the heads do not fit the generator or the heads that are there.
+    """
+    target = open_target(model, out, truncation[1])
+    bank = AttributeBank(specs, heads, space=space, truncation=truncation, generator=target.fingerprint)
+    if target.bank is not None and (target.bank.space, target.bank.truncation) != (space, truncation):
+        raise ModelError(
+            f"the attributes of {target.folder} read {target.bank.space} at truncation {target.bank.truncation}, so "
+            f"new ones cannot read {space} at {truncation}",
+            hint="choose another folder",
+        )
+    size = getattr(getattr(target.generator, "config", target.generator), f"{space}_dim", bank.latent_dim)
+    if size != bank.latent_dim:
+        raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
+    if (target.folder / "judge.json").is_file() and (target.bank is None or set(specs) - set(target.bank.vocabulary)):
+        raise ModelError(
+            f"the judge of {target.folder} does not know {', '.join(map(repr, specs))}",
+            hint="choose another folder: the copy there goes without a judge",
+        )
+    return save_heads(target, bank, {}, replace=replace)
+
+
+def save_heads(
+    target: Target, bank: AttributeBank, report: Mapping[str, Mapping[str, Any]], *, replace: bool = False
+) -> AttributeBank:
+    """Write a bank and what is to be said of it; heads that the folder has already stay as they are.
+
+    Returns:
+        The bank as it is in the folder now.
+    """
+    merged = bank
+    if target.bank is not None:
+        merged = target.bank.with_heads(bank.vocabulary, bank.heads, replace=replace)
+    set_truncation(target, bank.truncation)
+    merged.save(target.folder)
+    _write_report(target.folder, report, [name for name in merged.vocabulary if name not in bank.vocabulary])
+    return merged
+
+
+def _write_report(folder: Path, report: Mapping[str, Mapping[str, Any]], kept: Sequence[str]) -> None:
+    """`report.json` and `report.png`, with what earlier trainings said of the attributes in `kept`."""
+    path = folder / "report.json"
+    earlier = read_json(path).get("attributes", {}) if path.is_file() else {}
+    merged: dict[str, Mapping[str, Any]] = {name: earlier[name] for name in kept if name in earlier} | dict(report)
+    if not merged:
+        return
+    write_json(path, {"energyql": __version__, "attributes": merged})
+    picture = draw_report(merged, f"Attribute heads of {folder.resolve().name}")
+    with replacing(folder / "report.png") as temporary:
+        picture.save(temporary)

@@ -1,0 +1,178 @@
+"""What docs/own-model.md says, done on a tiny network of the same format."""
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import typer
+from labelled import CHECKPOINTS, answers, latents_of, write_csv, write_styleflow
+from PIL import Image
+from typer.testing import CliRunner
+
+from energyql.attributes import clip_labels
+from energyql.cli import generate
+from energyql.cli_train import import_heads, train
+from energyql.generators.zoo import load_generator
+from energyql.model import load_model
+from energyql.training import run
+
+PAGE = (Path(__file__).parents[1] / "docs" / "own-model.md").read_text(encoding="utf-8")
+SMALL = ["--steps", "60", "--hidden", "8"]
+COUNT = 60
+
+
+def blocks(section, language):
+    found = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"```{language}\n(.*?)```", found[1], re.DOTALL)
+
+
+def do(command):
+    """Run a command of the page; trainings are made smaller."""
+    app = typer.Typer()
+    app.command()(train)
+    app.command()(import_heads)
+    app.command()(generate)
+    program, *words = shlex.split(command)
+    assert program == "energyql"
+    if words[0] == "train":
+        words += SMALL
+        if "-n" in words:
+            words[words.index("-n") + 1] = str(COUNT)
+    outcome = CliRunner().invoke(app, words)
+    if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+        raise outcome.exception
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+def shell(section):
+    return "".join(do(line) for block in blocks(section, "sh") for line in block.splitlines())
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path, monkeypatch):
+    """A folder with the files that the page speaks of."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shutil.copy(CHECKPOINTS / "ada.pkl", "ffhq.pkl")
+    yield
+    for name in ("my_labels", "more_labels"):
+        sys.modules.pop(name, None)
+
+
+def labeller(name, text):
+    Path(f"{name}.py").write_text(text)
+
+
+def test_two_commands_from_nothing_to_pictures():
+    write_styleflow(Path("styleflow"), latents_of(load_generator("ffhq.pkl"), 400, 0.8))
+    assert len(blocks("From `ffhq.pkl` and StyleFlow's labels to pictures", "sh")[0].splitlines()) == 2
+    output = shell("From `ffhq.pkl` and StyleFlow's labels to pictures")
+    assert "satisfy" in output
+    with Image.open("energyql.png") as grid:
+        assert "energyql" in grid.text
+    with Image.open("ffhq/report.png") as report:
+        assert report.width > 1000
+    model = load_model("ffhq")
+    assert list(model.vocabulary) == re.findall(r"width height .*?haircolor", PAGE)[0].split() + [
+        f"light{i}" for i in range(9)
+    ]
+    assert model.truncation == pytest.approx(0.8, abs=0.05)
+
+
+def test_a_table():
+    header, *rows = blocks("Labels in a table", "csv")[0].splitlines()
+    w = latents_of(load_generator("ffhq.pkl"), 200, 0.7, seed=7)
+    found = answers(w)
+    columns = {
+        "index": list(range(200)),
+        "glasses": ["yes" if x else "no" for x in found["glasses"]],
+        "hair": [("black", "blond", "")[k % 3] for k in found["haircolor"]],
+        "age": [f"{x:.2f}" if i % 3 != 2 else "" for i, x in enumerate(found["age"])],
+    }
+    assert header.split(",") == list(columns)
+    assert len(rows) == 3
+    write_csv(Path("labels.csv"), columns)
+    np.save("latents.npy", w.numpy())
+    shell("Labels in a table")
+    for folder in ("from-table", "from-latents"):
+        kinds = [spec.kind for spec in load_model(folder).vocabulary.values()]
+        assert kinds == ["yes/no", "categorical", "continuous"]
+    assert load_model("from-table").bank.truncation == (0.7, 0.7)
+
+
+def test_a_function_and_one_attribute_more(monkeypatch):
+    function, python = blocks("Labels from a function", "python")
+    labeller("my_labels", function)
+    shell("Labels from a function")
+    monkeypatch.setattr(run, "HeadSettings", partial(run.HeadSettings, steps=20, hidden=4))
+    names = {}
+    exec(python.replace("count=5000", f"count={COUNT}"), names)
+    assert list(names["trained"].bank.vocabulary) == ["bright", "green", "light"]
+
+    before = load_model("from-function").bank
+    labeller("more_labels", "def look(images):\n    return {'dark': -images.mean((1, 2, 3))}\n")
+    shell("One attribute more")
+    after = load_model("from-function").bank
+    assert list(after.vocabulary) == [*before.vocabulary, "dark"]
+    for name, head in before.heads.items():
+        for field, tensor in head.tensors().items():
+            assert torch.equal(after.heads[name].tensors()[field], tensor)
+
+
+def test_words(monkeypatch):
+    """With a stand-in that has the interface of open_clip; a real model is tested in attributes/test_clip_labels.py."""
+    prompts = blocks("Labels from words", "json")[0]
+    Path("prompts.json").write_text(prompts)
+
+    class Stand(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logit_scale = torch.nn.Parameter(torch.tensor(4.0))
+            self.visual = SimpleNamespace(image_size=16)
+
+        def encode_image(self, pictures):
+            features = pictures.mean(3).flatten(1)
+            return features - features.mean(0)
+
+        def encode_text(self, tokens):
+            return tokens
+
+    def tokenizer(texts):
+        return torch.randn(len(texts), 48, generator=torch.Generator().manual_seed(sum(map(len, texts))))
+
+    library = SimpleNamespace(create_model=lambda *_, **__: Stand(), get_tokenizer=lambda name: tokenizer)
+    monkeypatch.setattr(clip_labels.importlib, "import_module", lambda name: library)
+    shell("Labels from words")
+    assert list(load_model("from-words").vocabulary) == list(json.loads(prompts))
+
+
+def test_heads_of_others():
+    size = load_generator("ffhq.pkl").config.w_dim
+    state = {"net.0.weight": torch.randn(4, size, 1, 1), "net.0.bias": torch.zeros(4)}
+    state |= {"heads.weight": torch.randn(2, 4), "heads.bias": torch.zeros(2)}
+    torch.save({"state_dict": state}, "glasses.pt")
+    np.save("smile.npy", np.ones((1, size)) / size**0.5)
+    output = shell("Heads that others have trained")
+    assert "not calibrated" in output
+    assert list(load_model("imported").vocabulary) == ["glasses", "smile"]
+
+
+def test_a_generator_of_ones_own(monkeypatch):
+    monkeypatch.setattr(run, "HeadSettings", partial(run.HeadSettings, steps=60, hidden=8, lr=2e-2, weight_decay=1e-2))
+    (block,) = blocks("A generator that is no StyleGAN", "python")
+    names = {}
+    exec(block.replace("count=2000", "count=300"), names)
+    assert len(names["result"].images) == 4
+
+
+def test_every_block_is_run():
+    assert len(re.findall(r"```\w+\n", PAGE)) == 12
