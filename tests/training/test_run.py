@@ -10,7 +10,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.labels import LabelTable
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.generators.zoo import load_generator
-from energyql.model import load_model
+from energyql.model import load_model, save_model
 from energyql.pipeline import generate
 from energyql.training import run
 from energyql.training.run import HeadSettings, train_attributes
@@ -141,6 +141,18 @@ class TestLabeller:
 
 
 class TestAdding:
+    def test_to_a_converted_model_without_attributes(self, tmp_path):
+        save_model(tmp_path / "m", "m", load_generator(ADA), truncation=0.9, dtype=torch.float32)
+        trained = train_attributes(tmp_path / "m", bright, count=60, settings=SHORT, progress=False)
+        assert trained.bank.truncation == (0.9, 0.9)
+        train_attributes(
+            ADA, lambda images: {"dark": -images.mean((1, 2, 3))}, tmp_path / "m", count=60, settings=SHORT,
+            progress=False,
+        )  # fmt: skip
+        model = load_model(tmp_path / "m")
+        assert list(model.vocabulary) == ["bright", "dark"]
+        assert model.truncation == 0.9
+
     def test_others_stay_as_they_are(self, tmp_path):
         tiny_model(tmp_path / "m", judge=False)
         before = AttributeBank.load(tmp_path / "m")
