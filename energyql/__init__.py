@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from energyql.result import Result
     from energyql.sampling import ODESolver
     from energyql.scoring import score
+    from energyql.training.run import train_attributes
 
 _LAZY = {
     "Model": "model",
@@ -33,6 +34,7 @@ _LAZY = {
     "load_generator": "generators.zoo",
     "load_model": "model",
     "score": "scoring",
+    "train_attributes": "training.run",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "none_of",
     "parse",
     "score",
+    "train_attributes",
 ]
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from energyql.cli_train import import_heads, train
 from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
 from energyql.version import __version__
 
@@ -161,6 +162,10 @@ def score(
     except OSError as error:
         raise ArgumentError(f"cannot write {save_to}: {error.strerror or error}") from error
     err.print(f"Saved {escape(str(save_to))}")
+
+
+app.command()(train)
+app.command("import-heads")(import_heads)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from energyql.models import model_folder
 from energyql.vocabulary import Vocabulary
 
 FORMAT = 1
-NO_ATTRIBUTES = "fit some with energyql.attributes.training.train_heads and save the bank in the folder"
+NO_ATTRIBUTES = "fit some with energyql train"
 
 
 @dataclass(frozen=True)

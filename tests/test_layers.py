@@ -32,12 +32,25 @@ ALLOWED = {
     "model": MODEL,
     "result": BASE | {"attributes", "sampling"},
     "pipeline": ENERGY | MODEL | {"sampling", "model", "result"},
+    "training": MODEL | {"sampling", "model"},
+    "cli_train": None,
     "cli": None,  # the top
     "__init__": None,  # names only, looked up when first used
 }
-LOCAL = {"cli", "__init__"}  # may import inside functions, so that they start at once
+LOCAL = {"cli", "cli_train", "__init__"}  # may import inside functions, so that they start at once
 LOCAL_IMPORTS = {("files", "torch"), ("files", "safetensors.torch")}  # reading a vocabulary must not wait for torch
-WITHOUT_TORCH = {"errors", "vocabulary", "files", "version", "progress", "language", "models", "cli", "__init__"}
+WITHOUT_TORCH = {
+    "errors",
+    "vocabulary",
+    "files",
+    "version",
+    "progress",
+    "language",
+    "models",
+    "cli",
+    "cli_train",
+    "__init__",
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -29,18 +29,21 @@ def label(prediction: Prediction) -> Tensor:
 def labelled_latents(generator: StyleGAN2, judge: Judge, count: int) -> tuple[Tensor, dict[str, Tensor]]:
     """z of `count` prior samples, and what the judge sees in their pictures."""
     latents, labels = [], []
+    synthesize = torch.compile(generator.synthesis)
     for start in range(0, count, 64):
         z = prior_latents(LATENT_SEED, start, min(64, count - start), generator.z_dim)
-        images = generator.synthesize(generator.encode(z))
+        w = generator.encode(z)
+        with torch.autocast("cpu", torch.bfloat16):
+            images = synthesize(w)
         latents.append(z)
-        labels.append({name: label(prediction) for name, prediction in judge(images).items()})
+        labels.append({name: label(prediction) for name, prediction in judge(images.float()).items()})
         if start % 6400 == 0:
             print(f"labels {start}/{count}", flush=True)
     return torch.cat(latents), {name: torch.cat([part[name] for part in labels]) for name in VOCABULARY}
 
 
 def fit_heads(
-    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 80000, steps: int = 8000
+    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 40000, steps: int = 6000
 ) -> tuple[AttributeBank, dict[str, HeadReport]]:
     """The attribute bank of the generator with that fingerprint.
 
