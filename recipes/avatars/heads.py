@@ -14,6 +14,7 @@ from energyql.sampling import prior_latents
 from recipes.avatars.vocabulary import VOCABULARY
 
 LATENT_SEED = 404
+WEIGHT_DECAY = 1.0  # smooth heads guide better than accurate ones: see docs/decisions/avatar-codes.md
 
 
 def label(prediction: Prediction) -> Tensor:
@@ -43,11 +44,14 @@ def labelled_latents(generator: StyleGAN2, judge: Judge, count: int) -> tuple[Te
 
 
 def fit_heads(
-    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 40000, steps: int = 6000
+    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 40000, steps: int = 3000
 ) -> tuple[AttributeBank, dict[str, HeadReport]]:
     """The attribute bank of the generator with that fingerprint.
 
     The heads read z: see docs/decisions/avatar-codes.md.
     """
     latents, labels = labelled_latents(generator, judge, count)
-    return train_heads(latents, labels, VOCABULARY, steps=steps, space="z", generator=fingerprint, seed=LATENT_SEED)
+    return train_heads(
+        latents, labels, VOCABULARY, steps=steps, weight_decay=WEIGHT_DECAY, patience=6, space="z", generator=fingerprint,
+        seed=LATENT_SEED,
+    )  # fmt: skip
