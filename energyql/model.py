@@ -66,7 +66,7 @@ def load_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
         if not math.isfinite(truncation):
             raise ValueError(f"truncation is {truncation}")
     generator = read_generator(folder)
-    if not (folder / "vocabulary.json").is_file():
+    if not any((folder / file).is_file() for file in ("vocabulary.json", "attributes.safetensors")):
         raise ModelError(f"model {name!r} has no attributes yet, so no query can be asked of it", hint=NO_ATTRIBUTES)
     bank = AttributeBank.load(folder)
     weights = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))}

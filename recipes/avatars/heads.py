@@ -52,6 +52,13 @@ def fit_heads(
     """
     latents, labels = labelled_latents(generator, judge, count)
     return train_heads(
-        latents, labels, VOCABULARY, steps=steps, weight_decay=WEIGHT_DECAY, patience=6, space="z", generator=fingerprint,
+        latents,
+        labels,
+        VOCABULARY,
+        steps=steps,
+        weight_decay=WEIGHT_DECAY,
+        patience=6,
+        space="z",
+        generator=fingerprint,
         seed=LATENT_SEED,
-    )  # fmt: skip
+    )
