@@ -16,8 +16,6 @@ from energyql.files import fingerprint, read_json, write_json
 from energyql.generators.base import Generator
 from energyql.generators.checkpoints.folder import read_generator, weights_fingerprint, write_generator
 from energyql.generators.checkpoints.refusal import reading
-from energyql.generators.stylegan2 import StyleGAN2
-from energyql.generators.stylegan3 import StyleGAN3
 from energyql.models import model_folder
 from energyql.vocabulary import Vocabulary
 
@@ -85,7 +83,7 @@ def load_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
 def save_model(
     folder: Path,
     name: str,
-    generator: StyleGAN2 | StyleGAN3,
+    generator: Generator,
     *,
     truncation: float = 1.0,
     dtype: torch.dtype = torch.float16,

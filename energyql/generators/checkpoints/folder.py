@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from energyql.errors import ModelError
 from energyql.files import fingerprint, read_json, write_tensors
+from energyql.generators.base import Generator
 from energyql.generators.checkpoints.refusal import reading, shown
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
@@ -51,9 +52,7 @@ def read_generator(folder: Path) -> StyleGAN2 | StyleGAN3:
     return generator.eval().requires_grad_(False)
 
 
-def write_generator(
-    folder: Path, generator: StyleGAN2 | StyleGAN3, *, dtype: torch.dtype = torch.float16
-) -> dict[str, Any]:
+def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
     """Write the weights, by default in half precision.
 
     Returns:
@@ -63,7 +62,7 @@ def write_generator(
         ModelError: a number is too large for `dtype`, or the generator is of a kind that has no folder.
     """
     kind = next((name for name, (network, _) in KINDS.items() if type(generator) is network), None)
-    if kind is None:
+    if kind is None or not isinstance(generator, StyleGAN2 | StyleGAN3):
         raise ModelError(f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(KINDS)}")
     tensors = {name: tensor.to(dtype) for name, tensor in generator.state_dict().items()}
     for name, tensor in tensors.items():
