@@ -79,7 +79,8 @@ class Pipeline:
         with torch.inference_mode():
             latent = w if self.model.bank.space == "w" else sampled.z
             predictions = self.model.bank.predict(latent)
-            energies = energy(sampled.z).double().cpu().numpy()
+            value = rule.log_value(predictions) if rule.attributes else torch.zeros(n)
+            energies = (0.0 - value).double().cpu().numpy()  # and not -value, which makes -0.0 of 0
         decided = judged or decide(predictions)
         return Result(
             images=images,
