@@ -6,7 +6,6 @@ skip architecture. Parameters are at unit scale, as in the widely used checkpoin
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Literal, get_args
 
@@ -14,143 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError
+from energyql.generators.layers import FullyConnected, MappingNetwork, activation
+from energyql.generators.stylegan2_config import StyleGAN2Config
+
+__all__ = ["StyleGAN2", "StyleGAN2Config"]
 
 Noise = Literal["const", "random", "none"]
-
-ACTIVATION_SLOPE = 0.2
-ACTIVATION_GAIN = math.sqrt(2)  # keeps unit variance through a leaky ReLU of slope 0.2
-
-
-@dataclasses.dataclass(frozen=True)
-class StyleGAN2Config:
-    """Architecture of a StyleGAN2.
-
-    Args:
-        resolution: side of the square pictures, a power of two from 8 to 1024.
-        z_dim, w_dim: sizes of the two latents.
-        c_dim: number of class labels, 0 for an unconditional model.
-        mapping_layers: depth of the mapping network.
-        mapping_lr_multiplier: learning-rate multiplier the mapping weights are stored with.
-        channel_base, channel_max: a block of resolution r has min(channel_base / r, channel_max) channels.
-        image_channels: 3 for RGB.
-        conv_clamp: activations are clamped to +- this value; `None` for no clamping.
-
-    Raises:
-        ModelError: a number is out of its range.
-    """
-
-    resolution: int
-    z_dim: int = 512
-    w_dim: int = 512
-    c_dim: int = 0
-    mapping_layers: int = 8
-    mapping_lr_multiplier: float = 0.01
-    channel_base: int = 32768
-    channel_max: int = 512
-    image_channels: int = 3
-    conv_clamp: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.resolution not in (8, 16, 32, 64, 128, 256, 512, 1024):
-            raise ModelError(f"resolution must be a power of two from 8 to 1024, not {self.resolution!r}")
-        for name, least, most in (
-            ("z_dim", 1, 1 << 16),
-            ("w_dim", 1, 1 << 16),
-            ("c_dim", 0, 1 << 16),
-            ("mapping_layers", 1, 64),
-            ("channel_base", self.resolution, 1 << 27),
-            ("channel_max", 1, 1 << 16),
-            ("image_channels", 1, 64),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise ModelError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
-        for name in ("mapping_lr_multiplier", *(["conv_clamp"] if self.conv_clamp is not None else [])):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ModelError(f"{name} must be a positive number, not {value!r}")
-
-    @property
-    def block_resolutions(self) -> list[int]:
-        return [2**i for i in range(2, self.resolution.bit_length())]
-
-    @property
-    def num_ws(self) -> int:
-        """Number of W+ rows: one a convolution and one for the last RGB layer."""
-        return 2 * len(self.block_resolutions)
-
-    def channels(self, resolution: int) -> int:
-        return min(self.channel_base // resolution, self.channel_max)
-
-
-def _activate(x: Tensor, clamp: float | None) -> Tensor:
-    x = F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN
-    return x if clamp is None else x.clamp(-clamp, clamp)
-
-
-def _normalize(x: Tensor) -> Tensor:
-    """Unit second moment over the features."""
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
-
-
-class FullyConnected(nn.Module):
-    """Linear layer with an equalised learning rate: parameters at unit scale, scaled when used."""
-
-    def __init__(
-        self, inputs: int, outputs: int, *, activate: bool = False, lr_multiplier: float = 1.0, bias: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
-        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
-        self.activate = activate
-        self.weight_gain = lr_multiplier / math.sqrt(inputs)
-        self.bias_gain = lr_multiplier
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
-        return _activate(x, None) if self.activate else x
-
-
-class MappingNetwork(nn.Module):
-    """z (and a class label) -> w."""
-
-    w_avg: Tensor
-
-    def __init__(self, config: StyleGAN2Config) -> None:
-        super().__init__()
-        self.config = config
-        inputs = config.z_dim
-        if config.c_dim:
-            self.embed = FullyConnected(config.c_dim, config.w_dim)
-            inputs += config.w_dim
-        for i in range(config.mapping_layers):
-            layer = FullyConnected(inputs, config.w_dim, activate=True, lr_multiplier=config.mapping_lr_multiplier)
-            self.add_module(f"fc{i}", layer)
-            inputs = config.w_dim
-        self.register_buffer("w_avg", torch.zeros(config.w_dim))
-
-    def forward(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """z (batch, z_dim), label (batch, c_dim) one-hot or `None` -> w (batch, w_dim).
-
-        Truncation psi pulls w toward its mean: `w_avg + psi (w - w_avg)`.
-
-        Raises:
-            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
-        """
-        x = _normalize(z)
-        classes = self.config.c_dim
-        if classes:
-            if label is None:
-                raise ArgumentError(f"this generator is conditional on {classes} classes: give a label")
-            if label.shape != (len(z), classes):
-                raise ArgumentError(f"label must have shape {(len(z), classes)}, not {tuple(label.shape)}")
-            x = torch.cat([x, _normalize(self.embed(label.to(z.dtype)))], 1)
-        elif label is not None:
-            raise ArgumentError("this generator has no classes, so it takes no label")
-        for i in range(self.config.mapping_layers):
-            x = self.get_submodule(f"fc{i}")(x)
-        return x if truncation == 1.0 else torch.lerp(self.w_avg, x, truncation)
 
 
 class ModulatedConv(nn.Module):
@@ -227,7 +96,7 @@ class SynthesisLayer(nn.Module):
             bias = bias + self.noise_const * self.noise_strength
         elif noise == "random":
             bias = bias + torch.randn_like(x[:, :1], dtype=bias.dtype) * self.noise_strength
-        return _activate(x + bias.to(x.dtype), self.clamp)
+        return activation(x + bias.to(x.dtype), self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -319,6 +188,7 @@ class StyleGAN2(nn.Module):
         super().__init__()
         self.config = config
         self.z_dim = config.z_dim
+        self.c_dim = config.c_dim
         self.mapping = MappingNetwork(config)
         self.synthesis = SynthesisNetwork(config)
 

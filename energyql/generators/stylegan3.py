@@ -15,13 +15,7 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
 from energyql.generators.alias_free import downsample, lowpass_filter, upsample
-from energyql.generators.stylegan2 import (
-    ACTIVATION_GAIN,
-    ACTIVATION_SLOPE,
-    FullyConnected,
-    MappingNetwork,
-    StyleGAN2Config,
-)
+from energyql.generators.layers import FullyConnected, MappingNetwork, activation
 from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
 
 __all__ = ["StyleGAN3", "StyleGAN3Config", "placement"]
@@ -112,7 +106,7 @@ class SynthesisLayer(nn.Module):
         x = self._convolve(x, self.affine(w)) + self.bias[:, None, None]
         x = upsample(x, self.up_filter, self.up, self.padding)
         if not self.rgb:
-            x = F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN
+            x = activation(x)
         if self.clamp is not None:
             x = x.clamp(-self.clamp, self.clamp)
         return downsample(x, self.down_filter, self.down)
@@ -172,16 +166,8 @@ class StyleGAN3(nn.Module):
         super().__init__()
         self.config = config
         self.z_dim = config.z_dim
-        self.mapping = MappingNetwork(
-            StyleGAN2Config(
-                resolution=8,  # the mapping network reads only the fields below
-                z_dim=config.z_dim,
-                w_dim=config.w_dim,
-                c_dim=config.c_dim,
-                mapping_layers=config.mapping_layers,
-                mapping_lr_multiplier=config.mapping_lr_multiplier,
-            )
-        )
+        self.c_dim = config.c_dim
+        self.mapping = MappingNetwork(config)
         self.synthesis = SynthesisNetwork(config)
 
     def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
