@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from energyql.cli_train import import_heads, train
+from energyql.cli_train import LabelOption, import_heads, read_label, train
 from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
 from energyql.version import __version__
 
@@ -59,6 +59,7 @@ def generate(
         float | None, typer.Option(help="Multiplies the energy: more is more certain, less varied.")
     ] = None,
     truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
+    label: LabelOption = None,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples computed together.")] = None,
@@ -71,7 +72,7 @@ def generate(
     check_destination(save_to)
     result = run(
         query, n, model=model, semantics=semantics, sampler=sampler, strength=strength, truncation=truncation,
-        seed=seed, device=device, batch_size=batch_size, progress=not quiet,
+        label=read_label(label), seed=seed, device=device, batch_size=batch_size, progress=not quiet,
     )  # fmt: skip
     result.save(save_to)
     if not quiet:

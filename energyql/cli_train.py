@@ -20,6 +20,12 @@ OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", help="The model folder to make or add to. By default that of the model.")
 ]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new attributes replace old ones of that name.")]
+LabelOption = Annotated[
+    str | None, typer.Option(help="Of a conditional generator: a class, or numbers separated by commas.")
+]
+FittedLabelOption = Annotated[
+    str | None, typer.Option(help="Of a conditional generator: a class, numbers, or random for one each.")
+]
 TruncationOption = Annotated[str | None, typer.Option(help="psi of the latents, or a range such as 0.5:1.")]
 
 
@@ -41,6 +47,7 @@ def train(
     n: Annotated[int, typer.Option("-n", min=20, help="Pictures to show to --labeller or CLIP.")] = 10_000,
     space: Annotated[str | None, typer.Option(help="The latent that heads read: w or z.")] = None,
     truncation: TruncationOption = None,
+    label: FittedLabelOption = None,
     seed: Annotated[int | None, typer.Option(help="Of the samples: the seed that drew labelled pictures.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training at most.")] = 2000,
     hidden: Annotated[int, typer.Option(min=1, help="Width of each head.")] = 64,
@@ -81,9 +88,9 @@ def train(
     elif prompts is not None:
         source = load_clip_labeller(prompts, model=clip_model, weights=clip_weights, margin=clip_margin, device=where)
     trained = train_attributes(
-        model, source, save_to, kinds=_kinds(kind), only=chosen, count=n, space=space, truncation=psi, seed=seed,
-        replace=replace, settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where,
-        progress=not quiet,
+        model, source, save_to, kinds=_kinds(kind), only=chosen, count=n, space=space, truncation=psi,
+        label=_fitted_label(label), seed=seed, replace=replace,
+        settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
     )  # fmt: skip
     if quiet:
         return
@@ -105,6 +112,7 @@ def import_heads(
     save_to: OutOption = None,
     space: Annotated[str, typer.Option(help="The latent that the heads read: w or z.")] = "w",
     truncation: TruncationOption = None,
+    label: FittedLabelOption = None,
     replace: ReplaceOption = False,
 ) -> None:
     """Put attribute heads that others have trained into a model folder, as they are."""
@@ -121,8 +129,29 @@ def import_heads(
     else:
         found = import_lace(heads, specs)
     psi = _truncation(truncation) or (1.0, 1.0)
-    bank = add_heads(model, specs, found, save_to, space=_space(space) or "w", truncation=psi, replace=replace)
+    bank = add_heads(
+        model, specs, found, save_to, space=_space(space) or "w", truncation=psi,
+        label=_fitted_label(label), replace=replace,
+    )  # fmt: skip
     out.print(f"Saved {escape(', '.join(found))}; the model has {len(bank.vocabulary)} attributes now")
+
+
+def read_label(text: str | None) -> int | list[float] | None:
+    """A class, or a list of numbers.
+
+    Raises:
+        ArgumentError: the text is neither.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",") if part.strip()] if "," in text or "." in text else int(text)
+    except ValueError:
+        raise ArgumentError(f"a label is a class, such as 3, or numbers such as 0.5,0.5, not {text!r}") from None
+
+
+def _fitted_label(text: str | None) -> int | list[float] | str | None:
+    return text if text == "random" else read_label(text)
 
 
 def _space(text: str | None) -> str | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from energyql.attributes.image_labels import read_images
 from energyql.attributes.outputs import decide, tabulate
-from energyql.energy.query_energy import QueryEnergy
+from energyql.energy.query_energy import Encode, QueryEnergy
 from energyql.energy.semantics import compile_energy_rule
 from energyql.errors import ArgumentError
+from energyql.generators.classes import as_condition, encode_under
 from energyql.language import Expr, as_query, bind
 from energyql.logic.truth import satisfied
 from energyql.model import Model, load_model
@@ -40,12 +42,12 @@ class Pipeline:
     """A model on a device, ready for queries.
 
     Args:
-        model: a loaded model.
+        model: a loaded model; its torch modules are moved to the device.
         device: where to compute.
     """
 
     def __init__(self, model: Model, device: torch.device) -> None:
-        self.model = model
+        self.model = model.to(device)
         self.device = device
 
     def generate(
@@ -57,24 +59,28 @@ class Pipeline:
         sampler: str | Sampler = "ode",
         strength: float | None = None,
         truncation: float | None = None,
+        label: int | Sequence[float] | None = None,
         seed: int = 0,
         batch_size: int | None = None,
         progress: bool = True,
     ) -> Result:
         """See `energyql.generate`."""
         n, batch_size = _count("n", n), None if batch_size is None else _count("batch_size", batch_size)
-        psi = self._truncation(truncation)
+        psi, checked = self._truncation(truncation), self.model.check_label(label)
+        condition = as_condition(checked, self.model.generator)
+        encode = partial(encode_under, self.model.generator, truncation=psi, condition=condition)
         solver = _sampler(sampler, strength)
         expr, text = as_query(query)
         bound = bind(expr, self.model.vocabulary, query=text)
         rule = compile_energy_rule(bound, self.model.vocabulary, semantics, query=text)
-        energy = QueryEnergy(rule, lambda z: self._latent(z, psi), self.model.bank.predict)
+        read = encode if self.model.bank.space == "w" else lambda z: z
+        energy = QueryEnergy(rule, read, self.model.bank.predict)
         z0 = prior_latents(seed, 0, n, self.model.generator.z_dim)
         with reporting(progress) as report:
             started = time.perf_counter()
             sampled = self._sample(solver, energy, z0, batch_size, report)
             drawn = time.perf_counter()
-            images, w, judged = self._draw(sampled.z, psi, batch_size, report)
+            images, w, judged = self._draw(sampled.z, encode, batch_size, report)
             finished = time.perf_counter()
         with torch.inference_mode():
             latent = w if self.model.bank.space == "w" else sampled.z
@@ -108,15 +114,12 @@ class Pipeline:
                 "semantics": semantics,
                 "sampler": repr(solver),
                 "truncation": psi,
+                "label": checked,
                 "judge": "image judge" if judged else "attribute heads",
                 "device": str(self.device),
                 "versions": {"energyql": __version__, "torch": torch.__version__},
             },
         )
-
-    def _latent(self, z: Tensor, truncation: float) -> Tensor:
-        """What the heads read."""
-        return self.model.generator.encode(z, truncation) if self.model.bank.space == "w" else z
 
     def _truncation(self, truncation: float | None) -> float:
         psi = self.model.truncation if truncation is None else _number("truncation", truncation)
@@ -146,7 +149,7 @@ class Pipeline:
 
     @torch.inference_mode()
     def _draw(
-        self, z: Tensor, truncation: float, batch_size: int | None, report: Report
+        self, z: Tensor, encode: Encode, batch_size: int | None, report: Report
     ) -> tuple[list[Any], Tensor, dict[str, Any]]:
         """Pictures, w, and what the judge reads (nothing where there is no judge)."""
         pictures: list[Any] = []
@@ -154,12 +157,12 @@ class Pipeline:
         size = batch_size or 1  # one picture first tells how many fit
         start = 0
         while start < len(z):
-            w = self.model.generator.encode(z[start : start + size], truncation)
+            w = encode(z[start : start + size])
             images = self.model.generator.synthesize(w)
             pictures += to_pictures(images)
             latents.append(w)
             if self.model.judge is not None:
-                readings.append(decide(self.model.judge(images)))
+                readings.append(read_images(self.model.judge, images, self.model.vocabulary))
             start += size
             size = batch_size or max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
             report("drawing", min(1.0, start / len(z)))
@@ -171,11 +174,12 @@ def generate(
     query: str | Expr,
     n: int = 16,
     *,
-    model: str | Path = DEFAULT_MODEL,
+    model: str | Path | Model = DEFAULT_MODEL,
     semantics: str = "exact",
     sampler: str | Sampler = "ode",
     strength: float | None = None,
     truncation: float | None = None,
+    label: int | Sequence[float] | None = None,
     seed: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
@@ -186,14 +190,16 @@ def generate(
     Args:
         query: text such as `"smile AND NOT (glasses OR beard)"`, or `E.smile & ~(E.glasses | E.beard)`.
         n: number of pictures, at least 1.
-        model: name of a packaged model, or a model folder.
+        model: name of a packaged model, a model folder, or a `Model` in memory.
         semantics: "exact", "product" or "lace".
         sampler: a name, or a sampler with settings of its own.
         strength: lambda > 0, multiplies the energy: 1 is the query as stated, more is more certain and less varied.
             By default the sampler's own.
         truncation: psi in [0, 1]: pulls w toward its mean, less varied and safer. By default the model's own.
+        label: of a conditional generator: a class, or as many numbers as it has classes. By default the one that the
+            attributes were fitted under, if they were fitted under one.
         seed: 0 to 2**64 - 1. Picture i depends on (seed, i) alone, whatever n, batch size or device count.
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        device: "auto" (where a `Model` in memory is, else a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         batch_size: samples that are computed together; by default as many as suit the model.
         progress: show a progress bar.
 
@@ -203,11 +209,15 @@ def generate(
     Raises:
         EnergyQLError: the query, a name or a setting is wrong; the message says what, where and what to do.
     """
-    folder = model_folder(model).resolve()
-    written = max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0)
-    return _pipeline(folder, str(choose_device(device)), written).generate(
-        query, n, semantics=semantics, sampler=sampler, strength=strength, truncation=truncation, seed=seed,
-        batch_size=batch_size, progress=progress,
+    if isinstance(model, Model):
+        pipeline = Pipeline(model, model.device if device == "auto" else choose_device(device))
+    else:
+        folder = model_folder(model).resolve()
+        written = max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0)
+        pipeline = _pipeline(folder, str(choose_device(device)), written)
+    return pipeline.generate(
+        query, n, semantics=semantics, sampler=sampler, strength=strength, truncation=truncation, label=label,
+        seed=seed, batch_size=batch_size, progress=progress,
     )  # fmt: skip
 
 

@@ -96,9 +96,10 @@ class Result:
         """
         settings = self.provenance
         exact = settings["semantics"] == "exact"
-        footer = (
-            f"{self.summary()}. Model {settings['model']}, seed {settings['seed']}, {settings['semantics']} semantics"
+        model = (
+            settings["model"] if settings.get("label") is None else f"{settings['model']}, label {settings['label']}"
         )
+        footer = f"{self.summary()}. Model {model}, seed {settings['seed']}, {settings['semantics']} semantics"
         return label_grid(
             self.images,
             title=settings["query"],

@@ -20,6 +20,8 @@ from energyql.vocabulary import Vocabulary
 
 __all__ = ["AttributeBank", "Head"]
 
+FittedLabel = int | tuple[float, ...] | str | None
+
 
 class AttributeBank:
     """Heads by attribute name.
@@ -29,6 +31,8 @@ class AttributeBank:
         heads: one an attribute.
         space: the latent that they read, "w" or "z".
         truncation: range of truncation psi whose latents they were fitted on.
+        label: class label of those latents, a number or a list of them; "random" where each had one of its own; `None`
+            for a generator without classes.
         generator: fingerprint of the generator that they belong to.
 
     Raises:
@@ -42,6 +46,7 @@ class AttributeBank:
         *,
         space: str = "w",
         truncation: tuple[float, float] = (1.0, 1.0),
+        label: FittedLabel = None,
         generator: str = "",
     ) -> None:
         if list(heads) != list(vocabulary):
@@ -52,6 +57,12 @@ class AttributeBank:
             raise ModelError(f'heads read "w" or "z", not {space!r}')
         if not -math.inf < truncation[0] <= truncation[1] < math.inf:
             raise ModelError(f"{truncation} is no range of truncation")
+        if not _is_label(label):
+            raise ModelError(f"{label!r} is no class label")
+        if label == "random" and space == "z":
+            raise ModelError(
+                "heads that read z cannot tell the classes apart", hint="let them read w, or fit one class"
+            )
         latent_dim = next(iter(heads.values())).skip_weight.shape[-1]
         for name, head in heads.items():
             head.check(name, output_count(vocabulary[name]), latent_dim)
@@ -59,6 +70,7 @@ class AttributeBank:
         self.heads = dict(heads)
         self.space = space
         self.truncation = truncation
+        self.label = label
         self.generator = generator
         self._fused: dict[tuple[str, ...], FusedHeads] = {}
 
@@ -67,12 +79,16 @@ class AttributeBank:
         """Numbers in a latent that the heads read."""
         return next(iter(self.heads.values())).hidden_weight.shape[1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the heads are."""
+        return next(iter(self.heads.values())).hidden_weight.device
+
     def to(self, device: torch.device | str) -> AttributeBank:
         """The same bank on another device."""
-        heads = {name: head.to(device) for name, head in self.heads.items()}
-        return AttributeBank(
-            self.vocabulary, heads, space=self.space, truncation=self.truncation, generator=self.generator
-        )
+        if self.device == torch.device(device):
+            return self
+        return self._having(self.vocabulary, {name: head.to(device) for name, head in self.heads.items()})
 
     def predict(self, latent: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
         """Run the heads of `names` (all by default) once.
@@ -110,12 +126,12 @@ class AttributeBank:
                 hint="give the attribute another name, or ask to replace the old one",
             )
         merged = dict(self.vocabulary) | dict(specs)
+        return self._having(Vocabulary(merged.values(), model=self.vocabulary.model), {**self.heads, **heads})
+
+    def _having(self, vocabulary: Vocabulary, heads: Mapping[str, Head]) -> AttributeBank:
+        """A bank of other heads that read the same latents."""
         return AttributeBank(
-            Vocabulary(merged.values(), model=self.vocabulary.model),
-            {**self.heads, **heads},
-            space=self.space,
-            truncation=self.truncation,
-            generator=self.generator,
+            vocabulary, heads, space=self.space, truncation=self.truncation, label=self.label, generator=self.generator
         )
 
     def _fuse(self, names: tuple[str, ...]) -> FusedHeads:
@@ -136,6 +152,7 @@ class AttributeBank:
             {
                 "space": self.space,
                 "truncation": list(self.truncation),
+                "label": list(self.label) if isinstance(self.label, tuple) else self.label,
                 "generator": self.generator,
                 "vocabulary": self.vocabulary.to_dict(),
             },
@@ -154,6 +171,8 @@ class AttributeBank:
             vocabulary = Vocabulary.from_dict(description["vocabulary"])
             low, high = (float(psi) for psi in description["truncation"])
             space, generator = str(description["space"]), str(description["generator"])
+            label = description.get("label")  # models of generators without classes may go without
+            label = tuple(float(number) for number in label) if isinstance(label, list) else label
         except KeyError as error:
             raise ModelError(f"{described}: {error} is missing") from None
         except (TypeError, ValueError, OverflowError, VocabularyError) as error:
@@ -168,11 +187,17 @@ class AttributeBank:
                     raise ModelError(f"the head of {name!r} has a std that is not above 0")
             if tensors:
                 raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
-            return cls(vocabulary, heads, space=space, truncation=(low, high), generator=generator)
+            return cls(vocabulary, heads, space=space, truncation=(low, high), label=label, generator=generator)
         except KeyError as error:
             raise ModelError(f"{path}: {error} is missing, which {described.name} asks for") from None
         except (OSError, SafetensorError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
+
+
+def _is_label(label: object) -> bool:
+    if isinstance(label, tuple):
+        return all(isinstance(number, float) and math.isfinite(number) for number in label)
+    return label in (None, "random") or (isinstance(label, int) and not isinstance(label, bool) and label >= 0)
 
 
 def _take_head(name: str, tensors: dict[str, Tensor]) -> Head:

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.labels import ImageLabeller, as_cells
+from energyql.attributes.labels import ImageLabeller, as_cells, encode_column
 from energyql.errors import ArgumentError, DataError
+from energyql.vocabulary import Vocabulary
 
 
 def import_labeller(name: str) -> ImageLabeller:
@@ -66,6 +69,35 @@ def label_images(labeller: ImageLabeller, images: Tensor) -> dict[str, list[Any]
             hint='it must give a dict such as {"smile": [True, False, ...]}, one value a picture',
         )
     return {name: as_cells(values, len(images), name) for name, values in answer.items()}
+
+
+def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any]]:
+    """What a labeller sees in pictures, as values that a query can be judged by.
+
+    Args:
+        labeller: a judge, or any function that tells of every attribute.
+        images: in [-1, 1], (batch, channels, height, width).
+        vocabulary: the attributes; what else the labeller tells of is left out.
+
+    Returns:
+        Attribute -> (batch,) bool, class names or float64.
+
+    Raises:
+        DataError: an attribute or the value of a picture is missing, or is none that the attribute has.
+    """
+    columns = label_images(labeller, images)
+    if missing := [name for name in vocabulary if name not in columns]:
+        raise DataError(f"the judge tells nothing of {', '.join(map(repr, missing))}")
+    values: dict[str, npt.NDArray[Any]] = {}
+    for name, spec in vocabulary.items():
+        numbers = encode_column(columns[name], spec, "the judge").numpy()
+        if np.isnan(numbers).any():
+            raise DataError(f"the judge gives no value of {name!r} for some pictures", hint="a judge tells of each one")
+        if spec.kind == "categorical":
+            values[name] = np.array(spec.values)[numbers.astype(int)]
+        else:
+            values[name] = numbers.astype(bool if spec.kind == "yes/no" else np.float64)
+    return values
 
 
 def labeller_name(labeller: ImageLabeller) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.attributes.fitting import Fit, HeadReport
 from energyql.attributes.losses import attribute_loss, balanced_accuracy
 from energyql.attributes.outputs import output_count
@@ -42,6 +42,7 @@ def train_heads(
     seed: int = 0,
     space: str = "w",
     truncation: tuple[float, float] = (1.0, 1.0),
+    label: FittedLabel = None,
     generator: str = "",
     checkpoint: Path | None = None,
     progress: Callable[[float], None] | None = None,
@@ -62,7 +63,7 @@ def train_heads(
         patience: keep each head as it was when it did best on the held-out latents, and stop when none has become
             better for so many looks out of `LOOKS`. `None` trains to the end and keeps that.
         seed: same seed, same bank; no global random state is read or changed.
-        space, truncation, generator: for the bank.
+        space, truncation, label, generator: for the bank.
         checkpoint: a file for the state; where an interrupted training left one, it goes on. Removed at the end.
         progress: called with the fraction done.
 
@@ -115,7 +116,8 @@ def train_heads(
     heads, reports = fit.calibrated(mean, std)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return AttributeBank(vocabulary, heads, space=space, truncation=truncation, generator=generator), reports
+    bank = AttributeBank(vocabulary, heads, space=space, truncation=truncation, label=label, generator=generator)
+    return bank, reports
 
 
 def _rate(done: float) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from energyql.attributes.table_labels import read_label_table
 from energyql.attributes.training import train_heads
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.generators.base import Generator
+from energyql.generators.classes import RANDOM
 from energyql.progress import Report, reporting
 from energyql.training.samples import Prior, estimate_truncation, label_prior
 from energyql.training.saving import save_heads
-from energyql.training.target import Target, open_target
+from energyql.training.target import Target, check_reading, fitted_label, open_target
 from energyql.vocabulary import Kind, Vocabulary
 
 WORK = ".training"
@@ -32,7 +33,7 @@ TEST_SHARE, HELD_OUT_SHARE = 0.1, 0.12
 """Of all samples for the report alone; of the rest for early stopping and calibration."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class HeadSettings:
     """How heads are fitted; see `train_heads`. Decay is strong because latents are many numbers and labels are few."""
 
@@ -45,7 +46,7 @@ class HeadSettings:
     balance: bool = False
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Trained:
     """What a training made.
 
@@ -71,6 +72,7 @@ def train_attributes(
     count: int = 10_000,
     space: str | None = None,
     truncation: float | tuple[float, float] | None = None,
+    label: int | Sequence[float] | str | None = None,
     seed: int | None = None,
     replace: bool = False,
     settings: HeadSettings | None = None,
@@ -94,6 +96,9 @@ def train_attributes(
         space: the latent that heads read, "w" or "z"; by default that of the model's other heads, else "w".
         truncation: psi of the latents, or a range of it from which every sample gets its own. By default that of the
             model's other heads, else that of the latents of a table, else that of the model.
+        label: of a conditional generator: the class of all pictures, or as many numbers as it has classes; or "random"
+            for a class of its own each, after which the heads hold for every class. By default that of the model's
+            other heads.
         seed: of the samples; picture i of `energyql.generate(seed=...)` is sample i. 0 by default for a table.
         replace: let a new attribute take the place of one with the same name.
         settings: of the fit.
@@ -119,15 +124,12 @@ def train_attributes(
     if isinstance(target.generator, torch.nn.Module):
         target.generator.to(device).eval()
     space = space or (target.bank.space if target.bank is not None else "w")
-    psi = psi or _default_truncation(target, labels, space)
-    if target.bank is not None and (target.bank.space, target.bank.truncation) != (space, psi):
-        raise ModelError(
-            f"the attributes of {target.folder} read {target.bank.space} at truncation {target.bank.truncation}, so "
-            f"new ones cannot read {space} at {psi}",
-            hint="train them all in another folder",
-        )
+    label = fitted_label(target, label, space)
     seed = seed if seed is not None else 0 if isinstance(labels, LabelTable) else LABEL_SEED
-    prior = Prior(target.generator, seed, psi, device)
+    prior = Prior(target.generator, seed, psi or (1.0, 1.0), device, label)
+    psi = psi or _default_truncation(target, labels, space, prior)
+    prior = dataclasses.replace(prior, truncation=psi)
+    check_reading(target, space, psi, label)
     with reporting(progress) as report:
         latents, columns = _labelled(prior, labels, count, space, target, only, replace, report)
         specs = infer(columns, kinds, vocabulary or known)
@@ -140,9 +142,9 @@ def train_attributes(
         fitted = len(latents) - test
         bank, fits = train_heads(
             latents[:fitted].to(device), {name: values[:fitted].to(device) for name, values in targets.items()}, specs,
-            held_out=HELD_OUT_SHARE, seed=seed % 2**63, space=space, truncation=psi, generator=target.fingerprint,
-            checkpoint=target.folder / WORK / "heads.safetensors",
-            progress=lambda done: report("training", done), **asdict(settings),
+            held_out=HELD_OUT_SHARE, seed=seed % 2**63, space=space, truncation=psi, label=label,
+            generator=target.fingerprint, checkpoint=target.folder / WORK / "heads.safetensors",
+            progress=lambda done: report("training", done), **dataclasses.asdict(settings),
         )  # fmt: skip
         bank = bank.to("cpu")
     rows = slice(fitted, None) if test else slice(int(fitted * (1 - HELD_OUT_SHARE)), None)
@@ -166,11 +168,13 @@ def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float
     return float(low), float(high)
 
 
-def _default_truncation(target: Target, labels: LabelTable | ImageLabeller, space: str) -> tuple[float, float]:
+def _default_truncation(
+    target: Target, labels: LabelTable | ImageLabeller, space: str, prior: Prior
+) -> tuple[float, float]:
     if target.bank is not None:
         return target.bank.truncation
     if isinstance(labels, LabelTable) and labels.latents is not None and space == "w":
-        psi = estimate_truncation(target.generator, labels.latents, labels.source)
+        psi = estimate_truncation(prior, labels.latents, labels.source)
     else:
         psi = 1.0 if target.truncation is None else target.truncation
     return psi, psi
@@ -223,6 +227,8 @@ def _labelled(
         return labels.latents, columns
     if isinstance(labels, LabelTable) and prior.truncation[0] != prior.truncation[1]:
         raise ArgumentError("pictures that were labelled by hand have one truncation", hint="give that, not a range")
+    if isinstance(labels, LabelTable) and prior.label == RANDOM:
+        raise ArgumentError("pictures that were labelled by hand have one class label", hint='give that, not "random"')
     return (prior.w(index) if space == "w" else prior.z(index)), columns
 
 

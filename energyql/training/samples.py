@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from energyql.attributes.bank import FittedLabel
 from energyql.attributes.image_labels import label_images, labeller_name
 from energyql.attributes.labels import Column, ImageLabeller
 from energyql.errors import DataError
 from energyql.files import write_json
 from energyql.generators.base import Generator
+from energyql.generators.classes import as_condition, class_count, encode_under, one_hot
 from energyql.sampling import prior_latents, uniforms
 
 LATENTS_AT_ONCE = 256
@@ -34,12 +36,14 @@ class Prior:
         seed: sample i is that of (seed, i).
         truncation: range of psi, from which each sample has a value of its own.
         device: where to compute.
+        label: class label of all samples, "random" for a class of its own each, `None` where there are no classes.
     """
 
     generator: Generator
     seed: int
     truncation: tuple[float, float]
     device: torch.device
+    label: FittedLabel = None
 
     def z(self, index: Tensor) -> Tensor:
         """Latents of samples by their index, (n, z_dim), on the CPU."""
@@ -57,15 +61,26 @@ class Prior:
         parts = []
         low, high = self.truncation
         for rows in index.split(LATENTS_AT_ONCE):
-            z = self.z(rows).to(self.device)
+            z, condition = self.z(rows).to(self.device), self._condition(rows)
             if low == high:
-                parts.append(self.generator.encode(z, low).cpu())
+                parts.append(encode_under(self.generator, z, low, condition).cpu())
                 continue
-            share = torch.cat([uniforms(self.seed, i, 1, 1, stream="truncation") for i in rows.tolist()]).float()
+            share = self._uniforms(rows, "truncation").float()
             # Truncation moves w along a line from psi = 0 to psi = 1.
-            start, end = (self.generator.encode(z, psi).cpu() for psi in (0.0, 1.0))
+            start, end = (encode_under(self.generator, z, psi, condition).cpu() for psi in (0.0, 1.0))
             parts.append(start + (low + share * (high - low)) * (end - start))
         return torch.cat(parts)
+
+    def _condition(self, index: Tensor) -> Tensor | None:
+        """Labels of samples, (n, c_dim), or that of all of them, (c_dim,)."""
+        if not isinstance(self.label, str):
+            return as_condition(self.label, self.generator)
+        count = class_count(self.generator)
+        return one_hot((self._uniforms(index, "class")[:, 0] * count).long(), count)
+
+    def _uniforms(self, index: Tensor, stream: str) -> Tensor:
+        """Numbers in (0, 1) that belong to the samples, (n, 1) float64."""
+        return torch.cat([uniforms(self.seed, i, 1, 1, stream=stream) for i in index.tolist()])
 
 
 @torch.no_grad()
@@ -97,7 +112,7 @@ def label_prior(
     """
     settings = {
         "labeller": labeller_name(labeller), "seed": prior.seed, "truncation": list(prior.truncation),
-        "generator": generator,
+        "label": list(prior.label) if isinstance(prior.label, tuple) else prior.label, "generator": generator,
     }  # fmt: skip
     if _read(folder / "settings.json") != settings:
         shutil.rmtree(folder, ignore_errors=True)
@@ -146,17 +161,14 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-@torch.no_grad()
-def estimate_truncation(generator: Generator, w: Tensor, source: str) -> float:
-    """The psi with which latents were drawn: their spread against that of the generator.
+def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
+    """The psi with which latents were drawn: their spread against that of the prior, whose own psi does not matter.
 
     Raises:
         DataError: these are no latents of that generator.
     """
-    z = prior_latents(0, 0, 2048, generator.z_dim)
-    device = next((p.device for p in generator.parameters()), None) if isinstance(generator, torch.nn.Module) else None
-    z = z if device is None else z.to(device)
-    centre, free = (generator.encode(z, psi).cpu() for psi in (0.0, 1.0))
+    index = torch.arange(2048)
+    centre, free = (replace(prior, seed=0, truncation=(psi, psi)).w(index) for psi in (0.0, 1.0))
     if w.shape[1] != free.shape[1]:
         raise DataError(f"{source}: latents have {w.shape[1]} numbers, but the generator's w has {free.shape[1]}")
     spread, own = (x.std(0).norm().item() for x in (w, free))

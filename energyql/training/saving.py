@@ -12,7 +12,7 @@ from energyql.attributes.report_picture import draw_report
 from energyql.errors import ModelError
 from energyql.files import read_json, replacing, write_json
 from energyql.generators.base import Generator
-from energyql.training.target import Target, open_target, set_truncation
+from energyql.training.target import Target, check_reading, fitted_label, open_target, set_truncation
 from energyql.version import __version__
 from energyql.vocabulary import Vocabulary
 
@@ -25,6 +25,7 @@ def add_heads(
     *,
     space: str = "w",
     truncation: tuple[float, float] = (1.0, 1.0),
+    label: int | Sequence[float] | str | None = None,
     replace: bool = False,
 ) -> AttributeBank:
     """Put heads that were made elsewhere into a model folder, as they are.
@@ -33,19 +34,16 @@ def add_heads(
         model, out, replace: as for `train_attributes`.
         specs: the attributes.
         heads: one for each of them.
-        space, truncation: what the heads read; where the folder has heads already, the same as theirs.
+        space, truncation, label: what the heads read; where the folder has heads already, the same as theirs.
 
     Raises:
+        ArgumentError: a conditional generator needs a label, or has no such label.
         ModelError: the heads do not fit the generator or the heads that are there.
     """
     target = open_target(model, out, truncation[1])
-    bank = AttributeBank(specs, heads, space=space, truncation=truncation, generator=target.fingerprint)
-    if target.bank is not None and (target.bank.space, target.bank.truncation) != (space, truncation):
-        raise ModelError(
-            f"the attributes of {target.folder} read {target.bank.space} at truncation {target.bank.truncation}, so "
-            f"new ones cannot read {space} at {truncation}",
-            hint="choose another folder",
-        )
+    label = fitted_label(target, label, space)
+    bank = AttributeBank(specs, heads, space=space, truncation=truncation, label=label, generator=target.fingerprint)
+    check_reading(target, space, truncation, label)
     size = getattr(getattr(target.generator, "config", target.generator), f"{space}_dim", bank.latent_dim)
     if size != bank.latent_dim:
         raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")

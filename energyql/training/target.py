@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import read_json, replacing, write_json
 from energyql.generators.base import Generator
 from energyql.generators.checkpoints.folder import CONFIG, WEIGHTS, read_generator, weights_fingerprint
+from energyql.generators.classes import RANDOM, check_fitted_label
 from energyql.generators.stylegan2 import StyleGAN2
 from energyql.generators.stylegan3 import StyleGAN3
 from energyql.generators.zoo import load_generator
@@ -70,6 +72,39 @@ def open_target(model: str | Path | Generator, out: str | Path | None, truncatio
     if bank is not None and bank.generator not in ("", mark):
         raise ModelError(f"{folder} holds attributes of another generator", hint="choose another folder")
     return Target(folder, model, mark, None, bank)
+
+
+def fitted_label(target: Target, label: int | Sequence[float] | str | None, space: str) -> FittedLabel:
+    """The label that heads are fitted under: the given one, else that of the heads that are there.
+
+    Raises:
+        ArgumentError: the generator needs a label, or has no such label, or has no heads on `space` that can be fitted
+            under it.
+    """
+    known = None if target.bank is None else target.bank.label
+    checked = check_fitted_label(known if label is None else label, target.generator)
+    if checked == RANDOM and space == "z":
+        raise ArgumentError("heads that read z cannot tell the classes apart", hint="let them read w, or fit one class")
+    return checked
+
+
+def check_reading(target: Target, space: str, truncation: tuple[float, float], label: FittedLabel) -> None:
+    """Heads in one folder read the same latent, at the same truncation, under the same label.
+
+    Raises:
+        ModelError: the folder has heads that read another one.
+    """
+    bank = target.bank
+    if bank is not None and (bank.space, bank.truncation, bank.label) != (space, truncation, label):
+        raise ModelError(
+            f"the attributes of {target.folder} read {_reading(bank.space, bank.truncation, bank.label)}, so new ones "
+            f"cannot read {_reading(space, truncation, label)}",
+            hint="choose another folder",
+        )
+
+
+def _reading(space: str, truncation: tuple[float, float], label: FittedLabel) -> str:
+    return f"{space} at truncation {truncation}" + ("" if label is None else f" under label {label}")
 
 
 def set_truncation(target: Target, allowed: tuple[float, float]) -> None:
