@@ -76,7 +76,7 @@ def train(
     if latents is not None and labels is None:
         raise ArgumentError("--latents belongs to --labels")
     space = _space(space)
-    psi, where = _truncation(truncation), choose_device(device)
+    psi, where, condition = _truncation(truncation), choose_device(device), _fitted_label(label)
     chosen = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
     source: Any = None
     if labels is not None:
@@ -89,7 +89,7 @@ def train(
         source = load_clip_labeller(prompts, model=clip_model, weights=clip_weights, margin=clip_margin, device=where)
     trained = train_attributes(
         model, source, save_to, kinds=_kinds(kind), only=chosen, count=n, space=space, truncation=psi,
-        label=_fitted_label(label), seed=seed, replace=replace,
+        label=condition, seed=seed, replace=replace,
         settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
     )  # fmt: skip
     if quiet:

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -10,10 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from toys import CONFIG, VOCABULARY, random_generator, random_heads
 from typer.testing import CliRunner
 
 from energyql import cli, load_generator, load_model
+from energyql.attributes.bank import AttributeBank
 from energyql.errors import ArgumentError, Contradiction, ModelError
+from energyql.model import save_model
 from energyql.version import __version__
 
 CHECKPOINTS = Path(__file__).parent / "generators" / "checkpoints" / "data"
@@ -113,6 +117,18 @@ class TestGenerate:
         assert provenance["semantics"] == "product"
         assert provenance["truncation"] == 0.9
         assert "strength=3.0" in provenance["sampler"]
+
+    @pytest.mark.parametrize(("text", "label"), [("1", 1), ("0.5,0.5", [0.5, 0.5]), ("0,1", 1)])
+    def test_a_class_label(self, tmp_path, text, label):
+        mark = save_model(tmp_path / "m", "m", random_generator(dataclasses.replace(CONFIG, c_dim=2)))
+        AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), generator=mark).save(tmp_path / "m")
+        out = tmp_path / "run"
+        arguments = ("generate", "smile", "-n", 1, "-m", tmp_path / "m", "-o", out, "--device", "cpu", "-q")
+        assert invoke(*arguments, "--label", text).exit_code == 0
+        assert json.loads((out / "result.json").read_text())["provenance"]["label"] == label
+        for wrong, message in (("2", "there is no class 2"), ("cat", "a label is a class, such as 3, or numbers")):
+            with pytest.raises(ArgumentError, match=message):
+                raise invoke(*arguments, "--label", wrong).exception
 
     def test_the_destination_is_checked_first(self, tmp_path):
         result = invoke("generate", "smile", "-m", "no/such/model", "-o", tmp_path / "faces.gif")

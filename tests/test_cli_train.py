@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import typer
 from labelled import CHECKPOINTS, answers, latents_of, write_csv
@@ -74,6 +75,7 @@ def test_quiet_and_only(tmp_path, table):
         (["--labels", "no.csv", "--truncation", "a:b"], ArgumentError, "a range such as 0.5:1"),
         (["--labels", "no.csv", "--truncation", "1:2:3"], ArgumentError, "a range such as 0.5:1"),
         (["--labels", "no.csv", "--device", "abacus"], ArgumentError, "not available"),
+        (["--labels", "no.csv", "--label", "cat"], ArgumentError, "a label is a class, such as 3"),
     ],
 )
 def test_mistakes(words, error, message):
@@ -85,6 +87,25 @@ def test_mistakes(words, error, message):
 def test_wrong_kinds(tmp_path, table, kind):
     with pytest.raises(ArgumentError, match="is not name=kind\nkinds are yes/no, categorical, continuous"):
         run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--kind", kind)
+
+
+def test_labels_of_a_conditional_generator(tmp_path, monkeypatch):
+    (tmp_path / "looks.py").write_text("def look(images):\n    return {'bright': images.mean((1, 2, 3))}\n")
+    monkeypatch.chdir(tmp_path)
+    conditional = CHECKPOINTS / "ada_conditional.pkl"
+    arguments = ("train", conditional, "--labeller", "looks:look", "-n", 40, "--steps", 3, "-q", "--out")
+    for text, label in (("1", 1), ("random", "random"), ("0.5,0.5,0,0", (0.5, 0.5, 0.0, 0.0))):
+        run(*arguments, tmp_path / text, "--label", text)
+        assert load_model(tmp_path / text).bank.label == label
+    with pytest.raises(ArgumentError, match="conditional on 4 classes: give a label"):
+        run(*arguments, tmp_path / "none")
+    size = load_generator(conditional).config.w_dim
+    np.save("smile.npy", np.ones((1, size)))
+    run("import-heads", "1", "smile.npy", "--attribute", "smile", "--truncation", "0.7")
+    with pytest.raises(ModelError, match=r"\(0.7, 0.7\) under label 1, so new ones cannot .* under label 2"):
+        run("import-heads", "1", "smile.npy", "--attribute", "grin", "--truncation", "0.7", "--label", 2)
+    with pytest.raises(ArgumentError, match="give a label"):
+        run("import-heads", conditional, "smile.npy", "--attribute", "smile", "--out", "new")
 
 
 def test_a_boundary_has_one_attribute(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -9,7 +10,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.errors import ModelError
 from energyql.evaluation.judge import Judge
 from energyql.files import fingerprint, write_tensors
-from energyql.model import load_model, save_model
+from energyql.model import Model, load_model, save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -153,6 +154,43 @@ def test_heads_of_another_size(copy, space, wrong, right):
     AttributeBank(VOCABULARY, random_heads(VOCABULARY, wrong), space=space).save(copy)
     with pytest.raises(ModelError, match=f"heads read {wrong} numbers but {space} has {right}"):
         load_model(copy)
+
+
+@pytest.mark.parametrize(("classes", "label"), [(0, 1), (0, "random"), (3, 3), (3, (1.0, 0.5))])
+def test_heads_of_a_label_that_the_generator_has_not(tmp_path, classes, label):
+    config = dataclasses.replace(CONFIG, c_dim=classes)
+    mark = save_model(tmp_path, "tiny", random_generator(config))
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), label=label, generator=mark).save(tmp_path)
+    with pytest.raises(ModelError, match=r"(no class|not 3 finite)(.|\n)*train the attributes again"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("label", [None, 2, (0.0, 0.5, 0.5), "random"])
+def test_heads_of_a_label(tmp_path, label):
+    mark = save_model(tmp_path, "tiny", random_generator(dataclasses.replace(CONFIG, c_dim=3)))
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), label=label, generator=mark).save(tmp_path)
+    model = load_model(tmp_path)
+    assert model.bank.label == label
+    assert model.check_label(2 if label in (None, "random") else None) == (label if isinstance(label, tuple) else 2)
+
+
+def test_moving_a_model(tiny):
+    model = load_model(tiny)
+    assert model.device == torch.device("cpu")
+    model.generator.train()
+    moved = model.to("meta")
+    assert not moved.generator.training
+    assert moved.device.type == moved.bank.device.type == "meta"
+    assert model.bank.device.type == "cpu"
+
+
+def test_where_a_generator_without_weights_computes(tiny):
+    class Plain:
+        z_dim = 8
+
+    bank = load_model(tiny).bank
+    assert Model("plain", Plain(), bank).device == torch.device("cpu")
+    assert Model("plain", Plain(), bank).to("meta").device.type == "meta"
 
 
 def test_a_judge_of_other_attributes(copy):

@@ -173,6 +173,8 @@ class AttributeBank:
             space, generator = str(description["space"]), str(description["generator"])
             label = description.get("label")  # models of generators without classes may go without
             label = tuple(float(number) for number in label) if isinstance(label, list) else label
+            if not _is_label(label):
+                raise ValueError(f"{label!r} is no class label")
         except KeyError as error:
             raise ModelError(f"{described}: {error} is missing") from None
         except (TypeError, ValueError, OverflowError, VocabularyError) as error:

@@ -126,6 +126,11 @@ class TestConstruction:
             ({"space": "w+"}, "not 'w\\+'"),
             ({"truncation": (1.0, 0.5)}, "no range"),
             ({"truncation": (0.5, float("nan"))}, "no range"),
+            ({"label": "cat"}, "'cat' is no class label"),
+            ({"label": -1}, "-1 is no class label"),
+            ({"label": True}, "True is no class label"),
+            ({"label": (0.5, float("inf"))}, "is no class label"),
+            ({"label": "random", "space": "z"}, "heads that read z cannot tell the classes apart"),
         ],
     )
     def test_wrong_settings(self, setting, message):
@@ -144,6 +149,22 @@ class TestFiles:
             for field, tensor in head.tensors().items():
                 assert torch.equal(loaded.heads[name].tensors()[field], tensor)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["attributes.safetensors", "vocabulary.json"]
+
+    @pytest.mark.parametrize("label", [None, 0, 7, (0.25, 0.75), "random"])
+    def test_the_label_is_kept(self, tmp_path, label):
+        subject = bank(label=label)
+        subject.save(tmp_path)
+        assert AttributeBank.load(tmp_path).label == subject.to("meta").label == label
+        specs = Vocabulary([dataclasses.replace(VOCABULARY["smile"], name="grin")])
+        assert subject.with_heads(specs, random_heads(specs, DIM)).label == label
+
+    def test_a_description_without_a_label(self, tmp_path):
+        bank().save(tmp_path)
+        path = tmp_path / "vocabulary.json"
+        description = json.loads(path.read_text())
+        del description["label"]
+        write_json(path, description)
+        assert AttributeBank.load(tmp_path).label is None
 
     def test_saved_again_it_is_the_same_file(self, tmp_path):
         bank().save(tmp_path / "a")
@@ -181,6 +202,8 @@ class TestFiles:
             ({"truncation": [0.5]}, "vocabulary.json"),
             ({"truncation": ["a", 1]}, "vocabulary.json"),
             ({"truncation": None}, "vocabulary.json"),
+            ({"label": {}}, "vocabulary.json: {} is no class label"),
+            ({"label": ["a"]}, "vocabulary.json"),
             ({"vocabulary": []}, "vocabulary.json"),
             ({"vocabulary": {"version": 99, "attributes": []}}, "vocabulary.json: vocabulary version 99 is unknown"),
             ({"vocabulary": {"version": 1, "attributes": []}}, "tensors that no attribute needs: age/"),

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,14 +7,17 @@ from labelled import CHECKPOINTS, answers, latents_of, write_csv, write_styleflo
 from PIL import Image
 from toys import tiny_model
 
+from energyql import E
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.labels import LabelTable
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.generators.zoo import load_generator
 from energyql.model import load_model, save_model
 from energyql.pipeline import generate
+from energyql.sampling import prior_latents
 from energyql.training import run
 from energyql.training.run import HeadSettings, train_attributes
+from energyql.training.samples import Prior
 from energyql.training.styleflow import read_styleflow
 
 ADA = CHECKPOINTS / "ada.pkl"
@@ -246,6 +250,92 @@ class TestTable:
         with pytest.raises(DataError, match="too few"):
             few = LabelTable({"a": [0, 1] * 3}, index=torch.arange(6))
             train_attributes(ADA, few, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(("name", "classes"), [("ada_conditional.pkl", 4), ("stylegan3-t-conditional.pkl", 3)])
+class TestClassLabels:
+    def train(self, name, folder, labels=bright, **settings):
+        settings = {"count": 60, "settings": SHORT, "progress": False} | settings
+        return train_attributes(CHECKPOINTS / name, labels, folder, **settings)
+
+    def test_one_class(self, tmp_path, name, classes):
+        seen = []
+
+        def look(images):
+            seen.append(images)
+            return bright(images)
+
+        trained = self.train(name, tmp_path, look, label=torch.eye(classes)[1], truncation=0.8, seed=3)
+        assert trained.bank.label == load_model(tmp_path).bank.label == 1
+        above = trained.bank.vocabulary["bright"].low + 0.01
+        generator = load_model(tmp_path).generator
+        w = generator.encode(prior_latents(3, 0, 60, generator.z_dim), 0.8, torch.eye(classes)[[1] * 60])
+        torch.testing.assert_close(torch.cat(seen), generator.synthesize(w), atol=1e-4, rtol=1e-4)
+        self.train(name, tmp_path, lambda images: {"dark": -images.mean((1, 2, 3))})  # the label is that of the others
+        result = generate(E.bright > above, 1, model=tmp_path, progress=False)
+        assert result.provenance["label"] == 1
+        with pytest.raises(ArgumentError, match="do not hold under label 2\nthey were fitted under label 1"):
+            generate(E.bright > above, 1, model=tmp_path, label=2, progress=False)
+        with pytest.raises(ModelError, match="under label 1, so new ones cannot read .* under label 2"):
+            self.train(name, tmp_path, lambda images: {"light": images.mean((1, 2, 3))}, label=2)
+
+    def test_a_class_of_its_own_each(self, tmp_path, name, classes):
+        trained = self.train(name, tmp_path, label="random", count=300)
+        assert trained.bank.label == "random"
+        above = trained.bank.vocabulary["bright"].low + 0.01
+        for label in (0, classes - 1):
+            assert (
+                generate(E.bright > above, 1, model=tmp_path, label=label, progress=False).provenance["label"] == label
+            )
+
+    def test_the_class_belongs_to_the_sample(self, name, classes):
+        generator = load_generator(CHECKPOINTS / name)
+        prior = Prior(generator, 5, (0.5, 1.0), torch.device("cpu"), "random")
+        w, some = prior.w(torch.arange(64)), torch.tensor([40, 3, 9])
+        torch.testing.assert_close(prior.w(some), w[some])
+        own = [prior_with.w(torch.arange(64)) for prior_with in (replace(prior, label=k) for k in range(classes))]
+        chosen = torch.stack([(w - other).abs().sum(1) for other in own]).argmin(0)
+        assert set(chosen.tolist()) == set(range(classes))
+        torch.testing.assert_close(torch.stack(own)[chosen, torch.arange(64)], w)
+
+    def test_truncation_is_read_off_latents_of_a_class(self, tmp_path, name, classes):
+        generator = load_generator(CHECKPOINTS / name)
+        w = generator.encode(torch.randn(500, generator.z_dim), 0.6, torch.eye(classes)[[2] * 500])
+        table = LabelTable({"a": [0, 1] * 250}, latents=w)
+        assert self.train(name, tmp_path, table, label=2).bank.truncation[0] == pytest.approx(0.6, abs=0.05)
+
+    def test_an_interrupted_labelling_of_another_class_is_not_used(self, tmp_path, name, classes):
+        def stopped(images):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            self.train(name, tmp_path, stopped, label=0)
+        settings = tmp_path / run.WORK / "labels" / "settings.json"
+        assert json.loads(settings.read_text())["label"] == 0
+        with pytest.raises(KeyboardInterrupt):
+            self.train(name, tmp_path, stopped, label=[0.5] * classes)
+        assert json.loads(settings.read_text())["label"] == [0.5] * classes
+
+    def test_mistakes(self, tmp_path, name, classes):
+        for label, message in (
+            (None, f"conditional on {classes} classes: give a label"),
+            (classes, f"there is no class {classes}\na label is a class from 0 to {classes - 1}"),
+            ([0.5, 0.5], f"are not {classes} finite numbers"),
+            ("any", "'any' is no label"),
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                self.train(name, tmp_path, label=label)
+        with pytest.raises(ArgumentError, match="heads that read z cannot tell the classes apart"):
+            self.train(name, tmp_path, label="random", space="z")
+        table = LabelTable({"a": [0, 1] * 30}, index=torch.arange(60))
+        with pytest.raises(ArgumentError, match="labelled by hand have one class label"):
+            self.train(name, tmp_path, table, label="random")
+
+
+def test_a_label_for_a_generator_without_classes(tmp_path):
+    for label in (0, "random"):
+        with pytest.raises(ArgumentError, match="has no classes, so it takes no label"):
+            train_attributes(ADA, bright, tmp_path, label=label, progress=False)
 
 
 class TestInterruption:
