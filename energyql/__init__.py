@@ -17,6 +17,7 @@ from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
+    from energyql.generators.checkpoints.weights import read_weights
     from energyql.generators.zoo import load_generator
     from energyql.model import Model, load_model
     from energyql.pipeline import Pipeline, generate
@@ -33,6 +34,7 @@ _LAZY = {
     "generate": "pipeline",
     "load_generator": "generators.zoo",
     "load_model": "model",
+    "read_weights": "generators.checkpoints.weights",
     "score": "scoring",
     "train_attributes": "training.run",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "load_model",
     "none_of",
     "parse",
+    "read_weights",
     "score",
     "train_attributes",
 ]

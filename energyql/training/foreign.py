@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +12,8 @@ from torch import Tensor
 
 from energyql.attributes.heads import Head
 from energyql.errors import ModelError
-from energyql.generators.checkpoints.network_pickle import file_bytes
-from energyql.generators.checkpoints.records import TORCH_NAMES, TensorRecord
 from energyql.generators.checkpoints.refusal import Refused, reading, shown
-from energyql.generators.checkpoints.torch_file import is_torch_file, read_torch_file
+from energyql.generators.checkpoints.weights import read_weights
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LACE_STD = 0.1
@@ -120,23 +117,15 @@ def _logistic(distance: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
-    data = file_bytes(path)
-    if not is_torch_file(data):
-        raise Refused("it is not a file of torch.save")
-    content: Any = read_torch_file(data, TORCH_NAMES)
+    content = read_weights(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or "heads.weight" not in content:
         raise Refused("it has no state_dict with heads.weight, so it is not a classifier of LACE")
-    room, tensors = 2 * len(data), {}
     for name, value in content.items():
-        if not isinstance(value, TensorRecord):
+        if not isinstance(value, Tensor):
             raise Refused(f"{shown(name)} is not a tensor")
-        room -= value.nbytes
-        if room < 0:
-            raise Refused("its tensors are larger than the file")
-        tensors[str(name)] = value.tensor().float()
-    return tensors
+    return {str(name): value.float() for name, value in content.items()}
 
 
 def _layers(tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
