@@ -14,15 +14,17 @@ class Options:
     out: Path  # folder for what the example writes
     n: int  # pictures a query
     model: str  # a packaged model, or a model folder
+    smoke: bool  # whether it is only to be seen that the example runs
 
 
-def options(description: str | None) -> Options:
-    """Read the command line; `--help` prints `description`."""
+def options(description: str | None, *, model: str | None = "avatars") -> Options:
+    """Read the command line; `--help` prints `description`. An example without `model` brings its own."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--out", type=Path, default=Path("runs/examples"), help="folder to write to")
     parser.add_argument("--smoke", action="store_true", help="few pictures: only to see that it runs")
-    parser.add_argument("--model", default="avatars", help="a packaged model, or a model folder")
-    arguments = parser.parse_args()
-    return Options(arguments.out, 4 if arguments.smoke else 16, arguments.model)
+    if model is not None:
+        parser.add_argument("--model", default=model, help="a packaged model, or a model folder")
+    given = parser.parse_args()
+    return Options(given.out, 4 if given.smoke else 16, getattr(given, "model", ""), given.smoke)
