@@ -15,7 +15,12 @@ from energyql.errors import ArgumentError, ModelError
 from energyql.evaluation.judge import Judge
 from energyql.files import fingerprint, read_json, write_json
 from energyql.generators.base import Generator
-from energyql.generators.checkpoints.folder import read_generator, weights_fingerprint, write_generator
+from energyql.generators.checkpoints.folder import (
+    module_fingerprint,
+    read_generator,
+    weights_fingerprint,
+    write_generator,
+)
 from energyql.generators.checkpoints.refusal import reading
 from energyql.generators.classes import RANDOM, Label, check_fitted_label, check_label
 from energyql.models import model_folder
@@ -88,12 +93,19 @@ class Model:
         return replace(self, bank=self.bank.to(device))
 
 
-def load_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
+def load_model(model: str | Path, device: torch.device | str = "cpu", *, generator: Generator | None = None) -> Model:
     """Load a packaged model by name, or a model folder.
+
+    Args:
+        model: which.
+        device: where to compute.
+        generator: of one's own, for a folder that has attributes only because they were trained on it.
 
     Raises:
         ModelError: it is missing or damaged, or its parts do not belong together.
     """
+    if generator is not None:
+        return _with_generator(Path(model), generator, device)
     folder = model_folder(model)
     path = folder / "config.json"
     config = read_json(path)
@@ -110,11 +122,7 @@ def load_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
     weights = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))}
     if bank.generator not in ("", weights["generator"]):
         raise ModelError(f"{folder}: the attributes were fitted to another generator", hint="train them again")
-    try:
-        if bank.label is not None:
-            check_fitted_label(bank.label, generator)
-    except ArgumentError as error:
-        raise ModelError(f"{folder}: {error.message}", hint="train the attributes again") from None
+    _check_label(folder, bank, generator)
     size = generator.config.w_dim if bank.space == "w" else generator.config.z_dim
     if bank.latent_dim != size:
         raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}")
@@ -122,6 +130,26 @@ def load_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
     if judge is not None and dict(judge.vocabulary) != dict(bank.vocabulary):
         raise ModelError(f"{folder}: the judge does not read the attributes of the heads", hint="train it again")
     return Model(name, generator, bank, judge, truncation, weights).to(device)
+
+
+def _with_generator(folder: Path, generator: Generator, device: torch.device | str) -> Model:
+    bank = AttributeBank.load(folder)
+    mark = module_fingerprint(generator)
+    if bank.generator not in ("", mark):
+        raise ModelError(
+            f"{folder}: the attributes were fitted to another generator", hint="give that one, or train them again"
+        )
+    _check_label(folder, bank, generator)
+    prints = {"generator": mark, "attributes": fingerprint(folder / "attributes.safetensors")}
+    return Model(folder.resolve().name, generator, bank, None, bank.truncation[1], prints).to(device)
+
+
+def _check_label(folder: Path, bank: AttributeBank, generator: Generator) -> None:
+    try:
+        if bank.label is not None:
+            check_fitted_label(bank.label, generator)
+    except ArgumentError as error:
+        raise ModelError(f"{folder}: {error.message}", hint="train the attributes again") from None
 
 
 def save_model(

@@ -10,6 +10,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.errors import ModelError
 from energyql.evaluation.judge import Judge
 from energyql.files import fingerprint, write_tensors
+from energyql.generators.checkpoints.folder import module_fingerprint
 from energyql.model import Model, load_model, save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -172,6 +173,36 @@ def test_heads_of_a_label(tmp_path, label):
     model = load_model(tmp_path)
     assert model.bank.label == label
     assert model.check_label(2 if label in (None, "random") else None) == (label if isinstance(label, tuple) else 2)
+
+
+class Blobs(torch.nn.Module):
+    """A generator of one's own."""
+
+    z_dim = 8
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(3))
+
+
+def test_attributes_beside_a_generator_of_ones_own(tmp_path):
+    blobs = Blobs()
+    heads = random_heads(VOCABULARY, 8)
+    bank = AttributeBank(VOCABULARY, heads, truncation=(0.5, 0.8), generator=module_fingerprint(blobs))
+    bank.save(tmp_path / "blobs")
+    model = load_model(tmp_path / "blobs", generator=blobs)
+    assert (model.name, model.generator, model.judge, model.truncation) == ("blobs", blobs, None, 0.8)
+    assert model.fingerprints["generator"] == bank.generator
+    assert not blobs.training
+    with torch.no_grad():
+        blobs.scale += 1
+    with pytest.raises(ModelError, match="fitted to another generator\ngive that one"):
+        load_model(tmp_path / "blobs", generator=blobs)
+    AttributeBank(VOCABULARY, heads, label=1).save(tmp_path / "blobs")
+    with pytest.raises(ModelError, match="blobs: this generator has no classes"):
+        load_model(tmp_path / "blobs", generator=blobs)
+    with pytest.raises(ModelError, match=r"vocabulary\.json is missing"):
+        load_model(tmp_path, generator=blobs)
 
 
 def test_moving_a_model(tiny):

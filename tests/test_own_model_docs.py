@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import dcgan
 import numpy as np
 import pytest
 import torch
@@ -64,7 +65,7 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     shutil.copy(CHECKPOINTS / "ada.pkl", "ffhq.pkl")
     yield
-    for name in ("my_labels", "more_labels"):
+    for name in ("my_labels", "more_labels", "my_network"):
         sys.modules.pop(name, None)
 
 
@@ -166,13 +167,28 @@ def test_heads_of_others():
     assert list(load_model("imported").vocabulary) == ["glasses", "smile"]
 
 
-def test_a_generator_of_ones_own(monkeypatch):
-    monkeypatch.setattr(run, "HeadSettings", partial(run.HeadSettings, steps=60, hidden=8, lr=2e-2, weight_decay=1e-2))
-    (block,) = blocks("A generator that is no StyleGAN", "python")
+def test_conditional_generators():
+    shutil.copy(CHECKPOINTS / "tensorflow_conditional.pkl", "animals.pkl")
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    shell("Conditional generators")
+    assert load_model("cats").bank.label == 2
+    assert load_model("animals").bank.label == "random"
+
+
+def test_any_torch_module(monkeypatch):
+    monkeypatch.setattr(run, "HeadSettings", partial(run.HeadSettings, steps=20, hidden=4))
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    shutil.copy(dcgan.__file__, "my_network.py")
+    dcgan.write_weights(Path("weights.tar"))
     names = {}
-    exec(block.replace("count=2000", "count=300"), names)
-    assert len(names["result"].images) == 4
+    wrapping, *using = blocks("Any torch module", "python")
+    exec(wrapping, names)
+    assert len(wrapping[wrapping.index("class") :].splitlines()) <= 13
+    for block in using:
+        exec(block.replace("count=5000", f"count={COUNT}"), names)
+    assert "of 4 satisfy the query, says the image judge" in names["result"].summary()
+    assert list(names["model"].vocabulary) == ["bright", "green", "light"]
 
 
 def test_every_block_is_run():
-    assert len(re.findall(r"```\w+\n", PAGE)) == 12
+    assert len(re.findall(r"```\w+\n", PAGE)) == 16

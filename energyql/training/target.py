@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,13 @@ from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import read_json, replacing, write_json
 from energyql.generators.base import Generator
-from energyql.generators.checkpoints.folder import CONFIG, WEIGHTS, read_generator, weights_fingerprint
+from energyql.generators.checkpoints.folder import (
+    CONFIG,
+    WEIGHTS,
+    module_fingerprint,
+    read_generator,
+    weights_fingerprint,
+)
 from energyql.generators.classes import RANDOM, check_fitted_label
 from energyql.generators.stylegan2 import StyleGAN2
 from energyql.generators.stylegan3 import StyleGAN3
@@ -114,17 +119,6 @@ def set_truncation(target: Target, allowed: tuple[float, float]) -> None:
     psi = min(max(target.truncation, allowed[0]), allowed[1])
     if psi != target.truncation:
         write_json(target.folder / CONFIG, read_json(target.folder / CONFIG) | {"truncation": psi})
-
-
-def module_fingerprint(generator: Generator) -> str:
-    """SHA-256 of the parameters and buffers of a torch module; "" for anything else."""
-    if not isinstance(generator, torch.nn.Module):
-        return ""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(generator.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _from_folder(model: str | Path, out: str | Path | None) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,14 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
 def weights_fingerprint(folder: Path) -> str:
     """SHA-256 of the weights, by which attribute heads know their generator."""
     return fingerprint(folder / WEIGHTS)
+
+
+def module_fingerprint(generator: Generator) -> str:
+    """SHA-256 of the parameters and buffers of a torch module; "" for anything else."""
+    if not isinstance(generator, torch.nn.Module):
+        return ""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(generator.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
