@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "energyql"
-BASE = {"errors", "vocabulary", "files", "version", "progress", "pictures"}
+BASE = {"errors", "vocabulary", "files", "version", "progress", "pictures", "pullback"}
 LANGUAGE = BASE | {"language"}
 LOGIC = LANGUAGE | {"logic"}
-ENERGY = LOGIC | {"energy", "attributes.normal", "attributes.predictions"}
+ENERGY = LOGIC | {"energy", *(f"attributes.{name}" for name in ("normal", "predictions", "outputs", "fused"))}
 MODEL = BASE | {"generators", "attributes", "evaluation", "models"}
 ALLOWED = {
     # What each part may import beside itself. A part is a module or a package of `energyql`.
@@ -19,6 +19,7 @@ ALLOWED = {
     "vocabulary": {"errors"},
     "files": {"errors"},
     "pictures": {"errors"},
+    "pullback": {"errors"},
     "language": BASE,
     "logic": LANGUAGE,
     "attributes": BASE,
