@@ -6,7 +6,7 @@ Parameters are at unit scale, as in the widely used checkpoints.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from energyql.errors import ArgumentError
 
 ACTIVATION_SLOPE = 0.2
 ACTIVATION_GAIN = math.sqrt(2)  # keeps unit variance through a leaky ReLU of slope 0.2
+NORM_EPSILON = 1e-8
 
 
 class MappingConfig(Protocol):
@@ -39,9 +40,9 @@ def activation(x: Tensor, clamp: float | None = None) -> Tensor:
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
-def _normalize(x: Tensor) -> Tensor:
-    """Unit second moment over the features."""
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+def inverse_norm(x: Tensor) -> Tensor:
+    """What scales each row to unit second moment, (batch, 1)."""
+    return torch.rsqrt(x.square().mean(1, keepdim=True) + NORM_EPSILON)
 
 
 class FullyConnected(nn.Module):
@@ -80,6 +81,11 @@ class MappingNetwork(nn.Module):
             inputs = config.w_dim
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
+    @property
+    def layers(self) -> list[FullyConnected]:
+        """The layers, in order."""
+        return [cast(FullyConnected, self.get_submodule(f"fc{i}")) for i in range(self.config.mapping_layers)]
+
     def forward(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
         """z (batch, z_dim), label (batch, c_dim) one-hot or `None` -> w (batch, w_dim).
 
@@ -88,16 +94,28 @@ class MappingNetwork(nn.Module):
         Raises:
             ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
         """
-        x = _normalize(z)
-        classes = self.config.c_dim
-        if classes:
-            if label is None:
-                raise ArgumentError(f"this generator is conditional on {classes} classes: give a label")
-            if label.shape != (len(z), classes):
-                raise ArgumentError(f"label must have shape {(len(z), classes)}, not {tuple(label.shape)}")
-            x = torch.cat([x, _normalize(self.embed(label.to(z.dtype)))], 1)
-        elif label is not None:
-            raise ArgumentError("this generator has no classes, so it takes no label")
-        for i in range(self.config.mapping_layers):
-            x = self.get_submodule(f"fc{i}")(x)
+        x = z * inverse_norm(z)
+        classes = self.embedded(label if label is None else label.to(z.dtype), len(z))
+        if classes is not None:
+            x = torch.cat([x, classes], 1)
+        for layer in self.layers:
+            x = layer(x)
         return x if truncation == 1.0 else torch.lerp(self.w_avg, x, truncation)
+
+    def embedded(self, label: Tensor | None, count: int) -> Tensor | None:
+        """What the layers see of `count` labels, (count, w_dim); `None` for a generator without classes.
+
+        Raises:
+            ArgumentError: as `forward`.
+        """
+        classes = self.config.c_dim
+        if not classes:
+            if label is not None:
+                raise ArgumentError("this generator has no classes, so it takes no label")
+            return None
+        if label is None:
+            raise ArgumentError(f"this generator is conditional on {classes} classes: give a label")
+        if label.shape != (count, classes):
+            raise ArgumentError(f"label must have shape {(count, classes)}, not {tuple(label.shape)}")
+        embedding: Tensor = self.embed(label)
+        return embedding * inverse_norm(embedding)

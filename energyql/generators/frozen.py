@@ -1,0 +1,73 @@
+"""A mapping network prepared for being evaluated often: no gains to multiply, no graph, one product a layer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from energyql.generators.layers import ACTIVATION_GAIN, ACTIVATION_SLOPE, MappingNetwork, inverse_norm
+from energyql.pullback import Back, leaky_relu_back_
+
+
+class FrozenMapping:
+    """z (batch, z_dim) -> w (batch, w_dim), equal to the network's up to rounding; a `Differentiable`.
+
+    Takes the parameters as they are now: make another when they change. Weights are kept in both orders, because a
+    product with a transposed matrix is slower by a fifth on a CPU.
+
+    Args:
+        network: the mapping network.
+        truncation: psi.
+        label: (c_dim,), that of all samples; `None` for a generator without classes.
+
+    Raises:
+        ArgumentError: label and generator do not go together.
+    """
+
+    def __init__(self, network: MappingNetwork, truncation: float = 1.0, label: Tensor | None = None) -> None:
+        self.truncation = truncation
+        self._layers: list[tuple[Tensor, Tensor, Tensor]] = []  # weight (in, out), bias (out,), weight (out, in)
+        # It is kept, and a tensor made in inference mode could not serve a gradient.
+        with torch.inference_mode(False), torch.no_grad():
+            condition = network.embedded(label if label is None else label[None].to(network.w_avg), 1)
+            for i, layer in enumerate(network.layers):
+                # A leaky ReLU commutes with a positive factor.
+                weight: Tensor = layer.weight * (layer.weight_gain * ACTIVATION_GAIN)
+                bias: Tensor = layer.bias * (layer.bias_gain * ACTIVATION_GAIN)
+                if i == 0 and condition is not None:  # all samples have one class: its part of the product is constant
+                    weight, of_condition = weight.split([network.config.z_dim, condition.shape[1]], 1)
+                    bias = bias + of_condition @ condition[0]
+                self._layers.append((weight.T.contiguous(), bias, weight.contiguous()))
+            self._mean = network.w_avg * (1 - truncation)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """z (batch, z_dim) -> w (batch, w_dim)."""
+        x = z * inverse_norm(z)
+        for weight, bias, _ in self._layers:
+            x = F.leaky_relu_(torch.addmm(bias, x, weight), ACTIVATION_SLOPE)
+        return self._truncated(x)
+
+    def pullback(self, z: Tensor) -> tuple[Tensor, Back]:
+        """See `Differentiable`."""
+        scale = inverse_norm(z)
+        kept = [z * scale]
+        for weight, bias, _ in self._layers:
+            kept.append(F.leaky_relu_(torch.addmm(bias, kept[-1], weight), ACTIVATION_SLOPE))
+        return self._truncated(kept[-1]), partial(self._back, scale, kept)
+
+    def _back(self, scale: Tensor, kept: list[Tensor], grad: Tensor) -> Tensor:
+        """`kept` are the inputs of all layers and the output of the last."""
+        if self.truncation != 1.0:
+            grad = grad.mul_(self.truncation)
+        for (_, _, weight), result in zip(reversed(self._layers), reversed(kept), strict=False):
+            grad = leaky_relu_back_(grad, result, ACTIVATION_SLOPE) @ weight
+        # Through x = z / norm: what points along x is lost.
+        x = kept[0]
+        along = torch.linalg.vecdot(grad, x).unsqueeze(1)
+        return torch.addcmul(grad, along, x, value=-1 / x.shape[1]).mul_(scale)
+
+    def _truncated(self, x: Tensor) -> Tensor:
+        return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)
