@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from energyql.attributes.heads import FusedHeads, Head
+from energyql.attributes.fused import FusedHeads, RawOutputs
+from energyql.attributes.heads import Head
 from energyql.attributes.outputs import output_count, split_outputs
 from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError, ModelError, VocabularyError
@@ -72,7 +73,7 @@ class AttributeBank:
         self.truncation = truncation
         self.label = label
         self.generator = generator
-        self._fused: dict[tuple[str, ...], FusedHeads] = {}
+        self._raw: dict[tuple[str, ...], RawOutputs] = {}
 
     @property
     def latent_dim(self) -> int:
@@ -100,13 +101,19 @@ class AttributeBank:
         Raises:
             ArgumentError: there is no head of that name.
         """
-        chosen = tuple(self.vocabulary if names is None else names)
-        fused = self._fused.get(chosen)
-        if fused is None:
-            fused = self._fused[chosen] = self._fuse(chosen)
-        return split_outputs(
-            fused(latent), [self.vocabulary[name] for name in chosen], {name: self.heads[name].std for name in chosen}
-        )
+        raw = self.raw_outputs(tuple(self.vocabulary if names is None else names))
+        return split_outputs(raw.function(latent), raw.specs, raw.std)
+
+    def raw_outputs(self, names: tuple[str, ...]) -> RawOutputs:
+        """The heads of `names` as one function, and how to read what it returns.
+
+        Raises:
+            ArgumentError: there is no head of that name.
+        """
+        found = self._raw.get(names)
+        if found is None:
+            found = self._raw[names] = self._fuse(names)
+        return found
 
     def with_heads(self, specs: Vocabulary, heads: Mapping[str, Head], *, replace: bool = False) -> AttributeBank:
         """A bank with more heads; those it has stay as they are, to the last bit.
@@ -134,12 +141,15 @@ class AttributeBank:
             vocabulary, heads, space=self.space, truncation=self.truncation, label=self.label, generator=self.generator
         )
 
-    def _fuse(self, names: tuple[str, ...]) -> FusedHeads:
+    def _fuse(self, names: tuple[str, ...]) -> RawOutputs:
         unknown = [name for name in names if name not in self.heads]
         if unknown or not names:
             raise ArgumentError(f"this bank has no heads for {unknown}" if unknown else "name at least one attribute")
         with torch.inference_mode(False):  # it is kept, and a tensor made in inference mode could not serve a gradient
-            return FusedHeads([self.heads[name] for name in names])
+            function = FusedHeads.of([self.heads[name] for name in names])
+        specs = [self.vocabulary[name] for name in names]
+        std = {spec.name: self.heads[spec.name].std for spec in specs if spec.kind == "continuous"}
+        return RawOutputs(function, specs, std)
 
     def save(self, folder: Path) -> None:
         """Write `attributes.safetensors` and `vocabulary.json`, each whole or not at all."""

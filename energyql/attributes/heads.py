@@ -1,12 +1,11 @@
-"""One attribute's network, and the networks of several attributes run as few products."""
+"""One attribute's network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.errors import ModelError
@@ -76,67 +75,3 @@ class Head:
 
 
 FIELDS = ("hidden_weight", "hidden_bias", "out_weight", "skip_weight", "out_bias", "std")
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Heads that run together: of one hidden layer and any width, or of the same widths."""
-
-    hidden_weight: Tensor
-    hidden_bias: Tensor
-    deeper: tuple[tuple[Tensor, Tensor], ...]  # (heads, width before, width), (heads, 1, width)
-    out_weight: Tensor  # block-diagonal
-
-    def __call__(self, latent: Tensor) -> Tensor:
-        x = F.leaky_relu(F.linear(latent, self.hidden_weight, self.hidden_bias), SLOPE)
-        if self.deeper:
-            x = x.unflatten(1, (len(self.deeper[0][0]), -1)).transpose(0, 1)
-            for weight, bias in self.deeper:
-                x = F.leaky_relu(torch.baddbmm(bias, x, weight), SLOPE)
-            x = x.transpose(0, 1).flatten(1)
-        return F.linear(x, self.out_weight)
-
-
-class FusedHeads:
-    """Several heads as one function, `(batch, latent_dim) -> (batch, sum of outputs)` in the order given.
-
-    Args:
-        heads: at least one, all on the same latents.
-    """
-
-    def __init__(self, heads: Sequence[Head]) -> None:
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for i, head in enumerate(heads):
-            widths = (len(head.hidden_bias), *(len(bias) for _, bias in head.deeper)) if head.deeper else ()
-            groups.setdefault(widths, []).append(i)
-        order = [i for members in groups.values() for i in members]
-        self._groups = [_group([heads[i] for i in members]) for members in groups.values()]
-        self._skip = torch.cat([heads[i].skip_weight for i in order])
-        self._bias = torch.cat([heads[i].out_bias for i in order])
-        self._columns: Tensor | None = None
-        if order != list(range(len(heads))):
-            blocks = torch.arange(len(self._bias), device=self._bias.device).split(
-                [len(heads[i].out_bias) for i in order]
-            )
-            self._columns = torch.cat([blocks[order.index(i)] for i in range(len(heads))])
-
-    def __call__(self, latent: Tensor) -> Tensor:
-        parts = [group(latent) for group in self._groups]
-        outputs = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)) + F.linear(latent, self._skip, self._bias)
-        return outputs if self._columns is None else outputs[:, self._columns]
-
-
-def _group(heads: list[Head]) -> _Group:
-    deeper = tuple(
-        (
-            torch.stack([head.deeper[i][0].T for head in heads]),
-            torch.stack([head.deeper[i][1] for head in heads])[:, None],
-        )
-        for i in range(len(heads[0].deeper))
-    )
-    return _Group(
-        torch.cat([head.hidden_weight for head in heads]),
-        torch.cat([head.hidden_bias for head in heads]),
-        deeper,
-        torch.block_diag(*(head.out_weight for head in heads)),
-    )

@@ -3,11 +3,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-import torch.nn.functional as F
 from toys import VOCABULARY, random_heads
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import FusedHeads, Head
+from energyql.attributes.heads import Head
 from energyql.attributes.outputs import output_count
 from energyql.errors import ModelError, VocabularyError
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -24,13 +23,6 @@ def deep(outputs, widths=(5, 4, 3), seed=0):
     return Head(*layers[0], out, skip, bias, torch.tensor(1.0), tuple(layers[1:]))
 
 
-def alone(head, x):
-    h = x
-    for weight, bias in ((head.hidden_weight, head.hidden_bias), *head.deeper):
-        h = F.leaky_relu(h @ weight.T + bias, 0.2)
-    return h @ head.out_weight.T + x @ head.skip_weight.T + head.out_bias
-
-
 def latents(count=7):
     return torch.randn(count, DIM, generator=torch.Generator().manual_seed(1))
 
@@ -40,33 +32,6 @@ def linear(outputs=1):
         torch.zeros(0, DIM), torch.zeros(0), torch.zeros(outputs, 0), torch.ones(outputs, DIM), torch.ones(outputs),
         torch.tensor(1.0),
     )  # fmt: skip
-
-
-CASES = [
-    [deep(1)],
-    [deep(1), deep(3, seed=1), deep(1, seed=2)],
-    [deep(2), deep(1, (4, 4), 1), deep(3, seed=2), deep(1, (4, 4), 3)],
-    [linear(), deep(2), linear(3)],
-    [linear(2)],
-    [deep(1, (5,)), deep(2, (3,), 1), deep(1, (2, 2), 2), linear()],
-]
-
-
-@pytest.mark.parametrize("heads", CASES)
-def test_together_as_alone(heads):
-    x = latents().requires_grad_()
-    together, apart = FusedHeads(heads)(x), torch.cat([alone(head, x) for head in heads], 1)
-    torch.testing.assert_close(together, apart)
-    ours, expected = (torch.autograd.grad(outputs.square().sum(), x)[0] for outputs in (together, apart))
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_heads_of_equal_widths_take_few_products(monkeypatch):
-    calls = []
-    real = F.linear
-    monkeypatch.setattr(F, "linear", lambda *arguments: calls.append(1) or real(*arguments))
-    FusedHeads([deep(1, seed=i) for i in range(12)])(latents())
-    assert len(calls) == 3  # first layer, last layer, linear path
 
 
 def test_a_bank_of_deep_heads_is_stored_exactly(tmp_path):

@@ -1,0 +1,162 @@
+"""The networks of several attributes run as few products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from energyql.attributes.heads import SLOPE, Head
+from energyql.pullback import Back, leaky_relu_back_
+from energyql.vocabulary import AttributeSpec
+
+
+@dataclass(frozen=True)
+class FusedHeads:
+    """Several heads as one function, `(batch, latent_dim) -> (batch, outputs)`; a `Differentiable`.
+
+    Attributes:
+        groups: what is added up.
+        bias: (outputs, 1), the rest.
+    """
+
+    groups: tuple[_Group, ...]
+    bias: Tensor
+
+    @classmethod
+    def of(cls, heads: Sequence[Head]) -> FusedHeads:
+        """Heads on the same latents, at least one; their outputs come side by side, in the order given."""
+        deep: dict[tuple[int, ...], list[int]] = {}
+        for i, head in enumerate(heads):
+            if head.deeper:
+                deep.setdefault((len(head.hidden_bias), *(len(bias) for _, bias in head.deeper)), []).append(i)
+        groups = (_shallow(heads), *(_deep(heads, members) for members in deep.values()))
+        return cls(groups, torch.cat([head.out_bias for head in heads])[:, None])
+
+    def then(self, matrix: Tensor, offset: Tensor) -> FusedHeads:
+        """The function that maps the outputs on by `matrix` (rows, outputs) and `offset` (rows,): at no further cost.
+
+        Both are float64, on the CPU; an offset may be infinite.
+        """
+
+        def mapped(weight: Tensor) -> Tensor:
+            return matrix @ weight.cpu().double()
+
+        groups = tuple(replace(group, out=mapped(group.out).to(group.out)) for group in self.groups)
+        return FusedHeads(groups, (mapped(self.bias) + offset[:, None]).to(self.bias))
+
+    def __call__(self, latent: Tensor) -> Tensor:
+        """Outputs (batch, outputs) of latents (batch, latent_dim)."""
+        return self._total(group.run(latent) for group in self.groups)
+
+    def pullback(self, latent: Tensor) -> tuple[Tensor, Back]:
+        """See `Differentiable`."""
+        kept = [group.run(latent) for group in self.groups]
+        return self._total(kept), partial(self._back, kept)
+
+    def _total(self, results: Iterable[list[Tensor]]) -> Tensor:
+        # Transposed, because what is made of the outputs works on a whole row of samples at a time.
+        rows = self.bias
+        for group, layers in zip(self.groups, results, strict=True):
+            rows = torch.addmm(rows, group.out, _side_by_side(layers[-1]).t())
+        return rows.t()
+
+    def _back(self, kept: list[list[Tensor]], grad: Tensor) -> Tensor:
+        (first, layers), *others = zip(self.groups, kept, strict=True)
+        total = first.back(layers, grad) @ first.first_back
+        for group, layers in others:
+            total.addmm_(group.back(layers, grad), group.first_back)
+        return total
+
+
+class RawOutputs(NamedTuple):
+    """Heads before their outputs become predictions.
+
+    Attributes:
+        function: from latents to the outputs of all heads side by side.
+        specs: the attributes, in the order of the outputs; each has `output_count` of them.
+        std: residual standard deviation of each continuous attribute, scalars.
+    """
+
+    function: FusedHeads
+    specs: Sequence[AttributeSpec]
+    std: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Networks that run together: of one hidden layer and any width, or of the same widths.
+
+    Attributes:
+        first: (latent_dim, units) and first_bias: (units,), the first layers of all side by side; first_back: `first`
+            transposed. Weights are kept in both orders, because a product with a transposed matrix is slower on a CPU.
+        deeper: weight (heads, width before, width), bias (heads, 1, width) and the weight transposed, layer by layer.
+        out: (outputs, all last widths), from the last layers to what they add to the outputs of all groups.
+    """
+
+    first: Tensor
+    first_bias: Tensor
+    first_back: Tensor
+    deeper: tuple[tuple[Tensor, Tensor, Tensor], ...]
+    out: Tensor
+
+    def run(self, latent: Tensor) -> list[Tensor]:
+        """What each layer returns: the first (batch, units), the others (heads, batch, width)."""
+        layers = [F.leaky_relu_(torch.addmm(self.first_bias, latent, self.first), SLOPE)]
+        if self.deeper:
+            heads, width, _ = self.deeper[0][0].shape
+            x = layers[0].view(len(latent), heads, width).transpose(0, 1)
+            for weight, bias, _ in self.deeper:
+                x = F.leaky_relu_(torch.baddbmm(bias, x, weight), SLOPE)
+                layers.append(x)
+        return layers
+
+    def back(self, layers: list[Tensor], grad: Tensor) -> Tensor:
+        """From the gradient with respect to the outputs to that before the first activation, (batch, units)."""
+        x = grad @ self.out
+        if self.deeper:
+            heads, _, width = self.deeper[-1][0].shape
+            x = x.view(len(x), heads, width).transpose(0, 1)
+            for (_, _, weight), result in zip(reversed(self.deeper), reversed(layers), strict=False):
+                x = leaky_relu_back_(x, result, SLOPE) @ weight
+            x = _side_by_side(x)
+        return leaky_relu_back_(x, layers[0], SLOPE)
+
+
+def _side_by_side(x: Tensor) -> Tensor:
+    """(heads, batch, width) as (batch, heads * width); (batch, units) as it is."""
+    return x if x.ndim == 2 else x.transpose(0, 1).flatten(1)
+
+
+def _shallow(heads: Sequence[Head]) -> _Group:
+    """The heads of one hidden layer, and the linear paths of all.
+
+    A linear path takes two units: (f(x) - f(-x)) / (1 + slope) = x for a leaky ReLU f. So it costs no product of its
+    own.
+    """
+    plain = [head for head in heads if not head.deeper]
+    skip = torch.cat([head.skip_weight for head in heads])
+    path = torch.eye(len(skip), dtype=skip.dtype, device=skip.device) / (1 + SLOPE)
+    first = torch.cat([*(head.hidden_weight for head in plain), skip, -skip])
+    bias = torch.cat([*(head.hidden_bias for head in plain), skip.new_zeros(2 * len(skip))])
+    blocks = [head.out_weight[:, :0] if head.deeper else head.out_weight for head in heads]
+    out = torch.cat([torch.block_diag(*blocks), path, -path], 1)
+    return _Group(first.T.contiguous(), bias, first, (), out)
+
+
+def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
+    chosen = [heads[i] for i in members]
+    deeper = []
+    for i in range(len(chosen[0].deeper)):
+        weight = torch.stack([head.deeper[i][0] for head in chosen])
+        bias = torch.stack([head.deeper[i][1] for head in chosen])[:, None]
+        deeper.append((weight.transpose(1, 2).contiguous(), bias, weight))
+    first = torch.cat([head.hidden_weight for head in chosen])
+    bias = torch.cat([head.hidden_bias for head in chosen])
+    blocks = [head.out_weight if i in members else head.out_weight[:, :0] for i, head in enumerate(heads)]
+    return _Group(first.T.contiguous(), bias, first, tuple(deeper), torch.block_diag(*blocks))
