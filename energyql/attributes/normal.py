@@ -25,9 +25,41 @@ def log_normal_cdf(x: Tensor) -> Tensor:
     return cast(Tensor, _LogCDF.apply(x))
 
 
+def log_normal_cdf_slope(x: Tensor) -> Tensor:
+    """The derivative of `log_normal_cdf`, `1 / R(x)`; 0 at infinity."""
+    slope: Tensor = math.sqrt(2 / math.pi) / torch.special.erfcx(x * -math.sqrt(0.5))
+    return slope
+
+
 def log_normal_interval(middle: Tensor, width: Tensor) -> Tensor:
     """`log(Phi(middle + width / 2) - Phi(middle - width / 2))`, elementwise; finite, `width` positive."""
     return cast(Tensor, _LogInterval.apply(middle, width))
+
+
+def log_normal_interval_and_slope(middle: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """`log_normal_interval` and its derivative with respect to `middle`."""
+    value, product, ratio = _interval(middle, width)
+    return value, torch.expm1(-product) * middle.sign() / ratio
+
+
+def _interval(middle: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The value, and what its derivatives are made of: `-log(phi(far) / phi(near))` and `P / phi(near)`.
+
+    Reflected so that the interval lies left of 0, with bounds `far` and `near`.
+    """
+    info = torch.finfo(middle.dtype)
+    distance, width = middle.abs(), width.clamp(min=info.tiny)
+    half = 0.5 * width
+    # Capped where what lies beyond is below every rounding error, because R(near) would overflow further on.
+    near, far = (half - distance).clamp(max=_CERTAIN), -distance - half
+    product = (distance * width).clamp(min=info.tiny)  # phi(far) = phi(near) exp(-product)
+    scaled_near = torch.special.erfcx(near * -math.sqrt(0.5))
+    scaled_far = torch.special.erfcx(far * -math.sqrt(0.5))
+    difference = math.sqrt(math.pi / 2) * (scaled_near - torch.exp(-product) * scaled_far)
+    # A narrow interval has fewer digits in that difference than in a straight line under the log-density.
+    line = width * (torch.expm1(-product) / -product)
+    ratio = torch.where(width < (12 * info.eps) ** (1 / 3), line, difference)
+    return (ratio.log() - 0.5 * near * near - _LOG_SQRT_2PI).clamp(max=0), product, ratio
 
 
 class _LogCDF(torch.autograd.Function):
@@ -41,29 +73,15 @@ class _LogCDF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        slope: Tensor = math.sqrt(2 / math.pi) / torch.special.erfcx(x * -math.sqrt(0.5))  # 1 / R(x), 0 at infinity
-        return grad * slope
+        return grad * log_normal_cdf_slope(x)
 
 
 class _LogInterval(torch.autograd.Function):
-    """Reflected so that the interval lies left of 0, with bounds `far` and `near`; all follows from P / phi(near)."""
-
     @staticmethod
     def forward(ctx: Any, middle: Tensor, width: Tensor) -> Tensor:
-        info = torch.finfo(middle.dtype)
-        distance, width = middle.abs(), width.clamp(min=info.tiny)
-        half = 0.5 * width
-        # Capped where what lies beyond is below every rounding error, because R(near) would overflow further on.
-        near, far = (half - distance).clamp(max=_CERTAIN), -distance - half
-        product = (distance * width).clamp(min=info.tiny)  # phi(far) = phi(near) exp(-product)
-        scaled_near = torch.special.erfcx(near * -math.sqrt(0.5))
-        scaled_far = torch.special.erfcx(far * -math.sqrt(0.5))
-        difference = math.sqrt(math.pi / 2) * (scaled_near - torch.exp(-product) * scaled_far)
-        # A narrow interval has fewer digits in that difference than in a straight line under the log-density.
-        line = width * (torch.expm1(-product) / -product)
-        ratio = torch.where(width < (12 * info.eps) ** (1 / 3), line, difference)  # P / phi(near)
+        value, product, ratio = _interval(middle, width)
         ctx.save_for_backward(middle, product, ratio)
-        return (ratio.log() - 0.5 * near * near - _LOG_SQRT_2PI).clamp(max=0)
+        return value
 
     @staticmethod
     @once_differentiable

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from energyql.attributes.fused import RawOutputs
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
 from energyql.energy.circuit_rule import CircuitRule
+from energyql.energy.direct import DirectEnergy
 from energyql.energy.semantics import EnergyRule
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
+from energyql.pullback import by_autograd, pullback_of
+
+_ONE_DEVICE = "move the heads and z to one device and dtype"
 
 Encode = Callable[[Tensor], Tensor]
 """From z `(batch, z_dim)` to w `(batch, ...)`: the generator's mapping network, truncation applied."""
@@ -19,26 +26,45 @@ Predict = Callable[[Tensor, tuple[str, ...]], Predictions]
 """From w and names to the predictions of these attributes."""
 
 
+@runtime_checkable
+class Heads(Protocol):
+    """Heads that a query can become a part of, such as an `AttributeBank`."""
+
+    def predict(self, latent: Tensor, names: tuple[str, ...], /) -> Predictions:
+        """From w and names to the predictions of these attributes."""
+        ...
+
+    def raw_outputs(self, names: tuple[str, ...], /) -> RawOutputs:
+        """The same before it becomes predictions."""
+        ...
+
+
 class QueryEnergy:
     """`E(z) = -log P(query | z)` in nats, lower is better, one value per sample.
 
-    One evaluation encodes z once and asks for the predictions of the attributes that the query uses once.
+    One evaluation encodes z once and runs the heads of the attributes that the query uses once. With a bank, and an
+    `encode` that is `Differentiable`, energy and gradient cost little more than the matrix products of both. Any other
+    torch functions are differentiated by autograd.
 
     Args:
         rule: what `compile_energy_rule` or `compile_query` returned.
-        encode: from z `(batch, z_dim)` to w `(batch, ...)`.
-        predict: from w and the names needed to a prediction of each.
+        encode: from z `(batch, z_dim)` to w `(batch, ...)`; `Identity()` where the heads read z.
+        predict: an attribute bank; or a function from w and the names needed to a prediction of each.
 
     Example:
-        >>> energy = QueryEnergy(compile_energy_rule(expr, vocabulary), generator.encode, bank)  # doctest: +SKIP
+        >>> energy = QueryEnergy(compile_energy_rule(expr, vocabulary), encoder(generator), bank)  # doctest: +SKIP
         >>> energy(z).shape  # doctest: +SKIP
         torch.Size([64])
     """
 
-    def __init__(self, rule: EnergyRule | Circuit, encode: Encode, predict: Predict) -> None:
+    def __init__(self, rule: EnergyRule | Circuit, encode: Encode, predict: Predict | Heads) -> None:
         self.rule: EnergyRule = CircuitRule(rule) if isinstance(rule, Circuit) else rule
         self.encode = encode
-        self.predict = predict
+        self.predict = predict.predict if isinstance(predict, Heads) else predict
+        self._pullback = pullback_of(encode)
+        self._direct: DirectEnergy | None = None
+        if isinstance(predict, Heads) and isinstance(self.rule, CircuitRule) and self.rule.attributes:
+            self._direct = DirectEnergy.of(self.rule.circuit, predict.raw_outputs(self.rule.attributes))
         self._checked: set[tuple[torch.device, torch.dtype, int]] = set()
 
     @property
@@ -56,17 +82,11 @@ class QueryEnergy:
             ArgumentError: z, or what `encode` and `predict` make of it, does not have the right shape, type or device.
                 What they make is checked at the first call with a device, dtype and dimension.
         """
-        if z.ndim != 2 or not z.is_floating_point():
-            raise ArgumentError(f"z must be floating point of shape (batch, z_dim), not {_described(z)}")
-        names = self.rule.attributes
-        if not names:  # always true
+        self._check(z)
+        if not self.rule.attributes:  # always true
             return z.new_zeros(len(z))
-        predictions = self.predict(self.encode(z), names)
-        key = (z.device, z.dtype, z.shape[1])
-        if key not in self._checked:
-            _check(predictions, names, z)
-            self._checked.add(key)
-        return -self.rule.log_value(predictions)
+        latent = self.encode(z)
+        return self._by_predictions(z, latent) if self._direct is None else self._direct(latent)
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The energy and its gradient with respect to z, both detached.
@@ -80,20 +100,36 @@ class QueryEnergy:
         Raises:
             ArgumentError: as a call; or the energy does not depend on z, because `encode` or `predict` detach it.
         """
-        # A copy made outside inference mode can be differentiated wherever z comes from.
-        with torch.inference_mode(False), torch.enable_grad():
-            variable = z.detach().clone().requires_grad_()
-            energy = self(variable)
-            if not self.rule.attributes:
-                return energy, torch.zeros_like(z)
-            if not energy.requires_grad:
+        self._check(z)
+        if not self.rule.attributes:
+            return z.new_zeros(len(z)), torch.zeros_like(z)
+        with torch.no_grad():
+            latent, back = self._pullback(z.detach())
+            if self._direct is not None:
+                energy, gradient = self._direct.with_gradient(latent)
+            else:
+                energy, back_to_latent = by_autograd(partial(self._by_predictions, z), latent)
+                # Samples do not interact, so the gradient of the sum holds every sample's own gradient.
+                gradient = back_to_latent(torch.ones_like(energy))
+            return energy, back(gradient)
+
+    def _by_predictions(self, z: Tensor, latent: Tensor) -> Tensor:
+        predictions = self.predict(latent, self.rule.attributes)
+        key = (z.device, z.dtype, z.shape[1])
+        if key not in self._checked:
+            _check(predictions, self.rule.attributes, z)
+            self._checked.add(key)
+        return -self.rule.log_value(predictions)
+
+    def _check(self, z: Tensor) -> None:
+        if z.ndim != 2 or not z.is_floating_point():
+            raise ArgumentError(f"z must be floating point of shape (batch, z_dim), not {_described(z)}")
+        if self._direct is not None:
+            heads = self._direct.heads.bias
+            if z.dtype != heads.dtype or z.device != heads.device:
                 raise ArgumentError(
-                    "the energy does not depend on z, so it has no gradient",
-                    hint="encode and predict must not detach their input or switch gradients off",
+                    f"the heads are {_type(heads)} on {heads.device}, and z is {_described(z)}", hint=_ONE_DEVICE
                 )
-            # Samples do not interact, so the gradient of the sum holds every sample's own gradient.
-            (gradient,) = torch.autograd.grad(energy.sum(), variable)
-        return energy.detach(), gradient
 
 
 def _check(predictions: Predictions, names: tuple[str, ...], z: Tensor) -> None:
@@ -107,7 +143,7 @@ def _check(predictions: Predictions, names: tuple[str, ...], z: Tensor) -> None:
             if tensor.device != z.device or tensor.dtype != z.dtype:
                 raise ArgumentError(
                     f"the {what} of attribute {name!r} is {_described(tensor)}, and z is {_described(z)}",
-                    hint="move the heads and z to one device and dtype",
+                    hint=_ONE_DEVICE,
                 )
 
 
@@ -123,4 +159,8 @@ def _tensors(prediction: Prediction, batch: int) -> list[tuple[str, Tensor, tupl
 
 
 def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)} on {tensor.device}"
+    return f"{_type(tensor)} of shape {tuple(tensor.shape)} on {tensor.device}"
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
