@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "energyql"
-BASE = {"errors", "vocabulary", "files", "version", "progress", "pictures", "pullback"}
+BASE = {"display", "errors", "vocabulary", "files", "version", "progress", "pictures", "pullback"}
 LANGUAGE = BASE | {"language"}
 LOGIC = LANGUAGE | {"logic"}
 ENERGY = LOGIC | {"energy", *(f"attributes.{name}" for name in ("normal", "predictions", "outputs", "fused"))}
@@ -19,6 +19,7 @@ ALLOWED = {
     "vocabulary": {"errors"},
     "files": {"errors"},
     "pictures": {"errors"},
+    "display": set(),
     "pullback": {"errors"},
     "language": BASE,
     "logic": LANGUAGE,
@@ -46,6 +47,7 @@ WITHOUT_TORCH = {
     "files",
     "version",
     "progress",
+    "display",
     "language",
     "models",
     "cli",

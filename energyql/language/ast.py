@@ -15,6 +15,7 @@ from energyql.errors import ArgumentError, Span
 from energyql.language import checks
 from energyql.language.node import MAX_NODES, Node
 from energyql.language.printer import to_text
+from energyql.language.tree_svg import draw_tree, tree_html
 
 __all__ = [
     "And",
@@ -64,6 +65,12 @@ class Expr(Node):
 
     def __repr__(self) -> str:
         return f"parse({to_text(self)!r})"
+
+    def _repr_html_(self) -> str:
+        return tree_html(self)
+
+    def _repr_svg_(self) -> str:
+        return draw_tree(self, standalone=True)
 
     def __and__(self, other: object) -> Expr:
         return And((self, _operand(other, "&")))

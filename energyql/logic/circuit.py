@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from energyql.errors import LimitError, TautologyWarning
 from energyql.language.ast import Expr
 from energyql.logic.cells import CellSet
+from energyql.logic.circuit_svg import draw_circuit
 from energyql.logic.contradiction import contradiction
 from energyql.logic.diagram import DEFAULT_MAX_NODES, FALSE, TRUE, Diagram, WeightVariable
 from energyql.logic.explain import explain
@@ -59,6 +60,16 @@ class Circuit:
     def explain(self) -> str:
         """The circuit as an indented drawing: what is added, what is chosen between, and every attribute's cells."""
         return explain(self.nodes, self.cells)
+
+    def svg(self) -> str:
+        """The circuit as a picture: an SVG file that stands on its own, on white."""
+        return draw_circuit(self.nodes, self.cells, standalone=True)
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+    def _repr_html_(self) -> str:
+        return draw_circuit(self.nodes, self.cells)  # in the colours of the notebook
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:

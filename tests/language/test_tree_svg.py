@@ -1,0 +1,56 @@
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+
+from energyql import E, exactly, parse
+from energyql.display.graph import MOST_BOXES
+
+from .strategies import trees
+
+
+def texts(expr):
+    return [text.text for text in ElementTree.fromstring(expr._repr_svg_()).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_operators_and_leaves_in_the_order_of_the_text():
+    assert texts(parse("smile AND NOT (glasses OR age > 0.5)")) == [
+        *("AND", "all hold", "smile", "NOT", "OR", "at least one holds", "glasses", "age > 0.5"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("a XOR b", ["XOR", "exactly one holds"]),
+        ("a XOR b XOR c", ["XOR", "folded from the left"]),
+        ("a IFF b", ["IFF", "both or neither"]),
+        ("a -> b", ["IMPLIES", "if the upper, then the lower"]),
+        ("2 * a", ["2 *", "weight"]),
+        ("AT LEAST 2 OF (a, b, c)", ["AT LEAST 2 OF", "these 3"]),
+        ("NONE OF (a, b)", ["NONE OF", "these 2"]),
+        ("TRUE", ["TRUE"]),
+    ],
+)
+def test_words(query, expected):
+    assert texts(parse(query))[: len(expected)] == expected
+
+
+def test_a_notebook_shows_text_and_tree():
+    html = (E["<b>"] & ~E.hat)._repr_html_()
+    assert html.startswith("<div><code>&quot;&lt;b&gt;&quot; AND NOT hat</code>")
+    assert html.count("<svg") == 1
+    ElementTree.fromstring(html)
+
+
+def test_a_large_query_is_not_drawn():
+    query = exactly(3, [E[f"a{i}"] for i in range(MOST_BOXES)])
+    assert texts(query) == ["too large to draw: 121 parts"]
+    assert len(exactly(3, [E["x" * 99 + str(i)] for i in range(999)])._repr_html_()) < 10_000
+
+
+@settings(max_examples=40)
+@given(trees)
+def test_every_tree_is_drawn(expr):
+    ElementTree.fromstring(expr._repr_html_())
+    assert texts(expr)
