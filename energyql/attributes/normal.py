@@ -22,7 +22,7 @@ _CERTAIN = 9.0
 
 def log_normal_cdf(x: Tensor) -> Tensor:
     """`log Phi(x)`, elementwise, for the standard normal; -infinity and infinity are allowed."""
-    return cast(Tensor, _LogCDF.apply(x))
+    return cast(Tensor, _LogCDF.apply(x)) if _needs_graph(x) else torch.special.log_ndtr(x)
 
 
 def log_normal_cdf_slope(x: Tensor) -> Tensor:
@@ -33,13 +33,19 @@ def log_normal_cdf_slope(x: Tensor) -> Tensor:
 
 def log_normal_interval(middle: Tensor, width: Tensor) -> Tensor:
     """`log(Phi(middle + width / 2) - Phi(middle - width / 2))`, elementwise; finite, `width` positive."""
-    return cast(Tensor, _LogInterval.apply(middle, width))
+    if _needs_graph(middle) or _needs_graph(width):
+        return cast(Tensor, _LogInterval.apply(middle, width))
+    return _interval(middle, width)[0]
 
 
 def log_normal_interval_and_slope(middle: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     """`log_normal_interval` and its derivative with respect to `middle`."""
     value, product, ratio = _interval(middle, width)
     return value, torch.expm1(-product) * middle.sign() / ratio
+
+
+def _needs_graph(x: Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled()
 
 
 def _interval(middle: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:

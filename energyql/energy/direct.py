@@ -18,8 +18,8 @@ class DirectEnergy:
 
     Attributes:
         heads: from latents (batch, latent_dim) to what `parts` reads, transposed.
-        parts: from there to the log-probabilities that `fold` reads.
-        fold: from there to the circuit's log-value.
+        parts: from there to the energies of the circuit's leaves.
+        fold: from there to the energy of the circuit.
     """
 
     def __init__(self, heads: FusedHeads, parts: Parts, fold: LevelFold) -> None:
@@ -38,11 +38,11 @@ class DirectEnergy:
 
     def __call__(self, latent: Tensor) -> Tensor:
         """The energies, (batch,), in nats; autograd can differentiate them."""
-        return -self.fold(self.parts(self.heads(latent).t()))
+        return self.fold(self.parts(self.heads(latent).t()))
 
     def with_gradient(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """The energies and their gradients with respect to the latents, without a graph."""
         rows, back_to_latent = self.heads.pullback(latent)
-        logs, back_to_rows = self.parts.pullback(rows.t())
-        value, slopes = self.fold.with_slopes(logs)
-        return -value, back_to_latent(back_to_rows(slopes).t())
+        energies, back_to_rows = self.parts.pullback(rows.t())
+        energy, slopes = self.fold.with_slopes(energies)
+        return energy, back_to_latent(back_to_rows(slopes).t())

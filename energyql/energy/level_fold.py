@@ -20,17 +20,17 @@ _LEAST = -80.0
 class _Level(NamedTuple):
     """Sums are (terms, values): every value has as many terms as the longest, filled up with -infinity."""
 
-    matrix: Tensor  # (terms * values, rows so far)
-    transposed: Tensor
+    matrix: Tensor  # (terms * values, rows so far): to energies if there is one term, to log-probabilities if more
+    slopes: Tensor  # of energies, transposed
     offset: Tensor | None  # (terms * values, 1), 0 or -infinity; None where no value is filled up
     terms: int
     values: int
 
 
 class LevelFold:
-    """The function from the leaves' log-probabilities to the circuit's value.
+    """The function from the energies of leaves to the energy of a circuit: sums of energies, and their -log-sum-exp.
 
-    Leaves must be finite: a sum that does not contain a leaf adds zero times its value.
+    Energies must be finite: a sum that does not contain one adds zero times its value.
 
     Args:
         levels: what `multiply_out` returned.
@@ -54,7 +54,7 @@ class LevelFold:
         return True
 
     def __call__(self, leaves: Tensor) -> Tensor:
-        """The circuit's log-value, `(batch,)`, in nats, of the leaves, `(rows, batch)`."""
+        """The circuit's energy, `(batch,)`, in nats, of the leaves', `(rows, batch)`."""
         table = fresh = leaves
         for level in self._levels:
             table = table if fresh is table else torch.cat([table, fresh])
@@ -64,7 +64,7 @@ class LevelFold:
         return fresh[0]
 
     def with_slopes(self, leaves: Tensor) -> tuple[Tensor, Tensor]:
-        """The value, and its derivatives with respect to the leaves, `(rows, batch)` or `(rows, 1)`. No autograd."""
+        """The energy and its slopes in the leaves', `(rows, batch)` or `(rows, 1)`, without a graph."""
         table = fresh = leaves
         shares: list[Tensor | None] = []  # how much each sum counts in its value
         for level in self._levels:
@@ -78,12 +78,12 @@ class LevelFold:
         value, slopes = fresh[0], None
         for level, share in zip(reversed(self._levels), reversed(shares), strict=True):
             if slopes is None:  # the last level is the value, whose slope is 1
-                slopes = level.transposed if share is None else level.transposed @ share.flatten(0, 1)
+                slopes = level.slopes if share is None else level.slopes @ share.flatten(0, 1)
                 continue
             before = level.matrix.shape[1]
             own = slopes[before:]
             pull = own if share is None else (share * own).flatten(0, 1)
-            slopes = torch.addmm(slopes[:before], level.transposed, pull)
+            slopes = torch.addmm(slopes[:before], level.slopes, pull)
         assert slopes is not None
         return value, slopes
 
@@ -93,14 +93,14 @@ def _sums(level: _Level, table: Tensor) -> Tensor:
 
 
 def _log_sum(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The log-sum-exp over dimension 0; the exponentials and their sum, both relative to the largest.
+    """Minus the log-sum-exp over dimension 0; the exponentials and their sum, both relative to the largest.
 
     `torch.logsumexp` is many times slower where exponentials come out denormal.
     """
     most = sums.amax(0)
     sizes = (sums - most).clamp_(min=_LEAST).exp_()
     total = sizes.sum(0)
-    return total.log().add_(most), sizes, total
+    return total.log().add_(most).neg_(), sizes, total
 
 
 def _prepared(values: tuple[Value, ...], rows: int, like: Tensor) -> _Level:
@@ -112,4 +112,6 @@ def _prepared(values: tuple[Value, ...], rows: int, like: Tensor) -> _Level:
             for row, times in term.items():
                 matrix[i, j, row] = times
     matrix, offset = matrix.flatten(0, 1).to(like), offset.flatten()[:, None].to(like)
-    return _Level(matrix, matrix.T.contiguous(), offset if offset.any() else None, terms, len(values))
+    return _Level(
+        matrix if terms == 1 else -matrix, matrix.T.contiguous(), offset if offset.any() else None, terms, len(values)
+    )

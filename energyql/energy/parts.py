@@ -1,11 +1,11 @@
-"""The leaves of a circuit, in parts that are each one number of a head away from a log-probability.
+"""The leaves of a circuit, in parts that are each one number away from an energy.
 
-| part | log-probability | made of the raw outputs |
+| part | energy, -log P | of what the heads give |
 |---|---|---|
-| an answer | log-sigmoid | the logit, or minus the logit |
-| a set of classes | log-sigmoid | log-sum-exp of its logits minus that of all others |
-| an interval without one end | log of the normal CDF | standard deviations from mean to bound, signed |
-| an interval | log of a difference of normal CDFs | standard deviations from mean to middle |
+| an answer | softplus | the logit against it |
+| a set of classes | softplus | log-sum-exp of all other logits minus that of its own |
+| an interval without one end | -log of the normal CDF | standard deviations from mean to bound, signed |
+| an interval | -log of a difference of normal CDFs | standard deviations from mean to middle |
 
 A leaf of several intervals has as many parts, and is their log-sum-exp. Everything in the third column is linear (of a
 set, what its log-sum-exps are taken of), so that the heads' last layer can give it.
@@ -36,10 +36,11 @@ Row = tuple[dict[int, float], float]
 """Factors of raw outputs by their column, and an offset."""
 _ANSWER, _SET, _TAIL, _INTERVAL = range(4)
 _NOTHING: Row = ({}, -math.inf)
+_LINEAR = 40.0  # where exp(-x) is below the rounding error of x in every type
 
 
 class Parts:
-    """The function from (rows, batch), linear in the raw outputs, to log-probabilities (parts, batch) in nats.
+    """The function from (rows, batch), linear in the raw outputs, to the energies of parts (parts, batch), in nats.
 
     Args:
         leaves: the leaves of a circuit.
@@ -73,49 +74,47 @@ class Parts:
                 self.matrix[i, column] = factor
         self.offset = torch.tensor([offset for _, offset in rows], dtype=torch.float64)
         self._widths = torch.tensor(found.widths, dtype=like.dtype, device=like.device)[:, None]
+        self._least = math.log(torch.finfo(like.dtype).tiny) / 3 + 1
         self._sizes = [self._answers, self._tails, self._intervals, len(table)]
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """The log-probabilities; autograd can differentiate them."""
+        """The energies; autograd can differentiate them."""
         logits, tails, middles, table = self._split(rows)
         if self._sets:
-            inside, outside = torch.logsumexp(table.view(self._shape), 0)
-            logits = torch.cat([logits, inside - outside])
-        found = [F.logsigmoid(logits)]
+            outside, inside = torch.logsumexp(table.view(self._shape), 0)
+            logits = torch.cat([logits, outside - inside])
+        found = [self._unlikeliness(logits)]
         if self._tails:
-            found.append(log_normal_cdf(tails))
+            found.append(-log_normal_cdf(tails))
         if self._intervals:
-            found.append(log_normal_interval(middles, self._widths.expand_as(middles)))
+            found.append(-log_normal_interval(middles, self._widths.expand_as(middles)))
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def pullback(self, rows: Tensor) -> tuple[Tensor, Back]:
-        """The log-probabilities, and the way from the slopes of a value in them to those of *minus* that value in the
-        rows: an energy's, if the value is a log-probability. Slopes are (parts, batch), or (parts, 1) where constant.
-        """
+        """The energies and the way back, without a graph. It also takes a gradient that is the same for all samples,
+        (parts, 1)."""
         logits, tails, middles, table = self._split(rows)
         classes = table.view(self._shape) if self._sets else table
         if self._sets:
-            inside, outside = torch.logsumexp(classes, 0)
-            logits = torch.cat([logits, inside - outside])
-        found = [F.logsigmoid(logits)]
+            outside, inside = torch.logsumexp(classes, 0)
+            logits = torch.cat([logits, outside - inside])
+        found, slope = [self._unlikeliness(logits)], tails
         if self._tails:
-            found.append(log_normal_cdf(tails))
-        slope: Tensor | None = None
+            found.append(-log_normal_cdf(tails))
         if self._intervals:
             value, slope = log_normal_interval_and_slope(middles, self._widths)
-            found.append(value)
+            found.append(-value)
 
         def back(grad: Tensor) -> Tensor:
             if len(found) == 1 and not self._sets:
-                return torch.expm1(found[0]).mul_(grad)  # the slope of a log-sigmoid is 1 - sigmoid
+                return torch.sigmoid(logits).mul_(grad)
             of_logits, of_tails, of_middles = grad.split([len(logits), self._tails, self._intervals])
-            of_logits = torch.expm1(found[0]).mul_(of_logits)
-            of_answers, of_sets = of_logits.split([self._answers, self._sets])
+            of_answers, of_sets = torch.sigmoid(logits).mul_(of_logits).split([self._answers, self._sets])
             below = [of_answers]
             if self._tails:
-                below.append(log_normal_cdf_slope(tails).mul_(of_tails).neg_())
-            if slope is not None:
-                below.append(-slope * of_middles)
+                below.append(log_normal_cdf_slope(tails).mul_(-of_tails))
+            if self._intervals:
+                below.append(slope * -of_middles)
             if self._sets:
                 both = torch.stack([of_sets, -of_sets])
                 below.append(torch.softmax(classes, 0).mul_(both).flatten(0, 2))
@@ -128,6 +127,11 @@ class Parts:
             return rows, rows, rows, rows  # the others are not looked at
         blocks: tuple[Tensor, ...] = rows.split(self._sizes)
         return blocks
+
+    def _unlikeliness(self, logits: Tensor) -> Tensor:
+        """`-log P` of logits against."""
+        # Clamped where the next power of exp(x) that log1p takes would be denormal, which is many times slower.
+        return F.softplus(logits.clamp(min=self._least), threshold=_LINEAR)
 
 
 class _Found:
@@ -163,14 +167,14 @@ class _Found:
         if spec.kind == "yes/no":
             if len(cells) != 1:
                 return self._certain(bool(cells))
-            return self._row(_ANSWER, ({column: 1.0 if True in cells else -1.0}, 0.0))
+            return self._row(_ANSWER, ({column: -1.0 if True in cells else 1.0}, 0.0))
         if spec.kind == "categorical":
             classes: list[Row] = [({column + i: 1.0}, 0.0) for i in range(len(spec.values))]
             inside = [row for row, value in zip(classes, spec.values, strict=True) if value in cells]
             outside = [row for row, value in zip(classes, spec.values, strict=True) if value not in cells]
             if not inside or not outside:
                 return self._certain(bool(inside))
-            self.sets.append((inside, outside))
+            self.sets.append((outside, inside))
             return _SET, len(self.sets) - 1
         cell, std = cells[0], self.std[spec.name]
         assert isinstance(cell, tuple)
@@ -184,7 +188,7 @@ class _Found:
         return self._row(_INTERVAL, ({column: -1 / std}, (low + high) / 2 / std))
 
     def _certain(self, yes: bool) -> tuple[int, int]:
-        return self._row(_ANSWER, ({}, math.inf if yes else -math.inf))
+        return self._row(_ANSWER, ({}, -math.inf if yes else math.inf))
 
     def _row(self, kind: int, row: Row) -> tuple[int, int]:
         self.blocks[kind].append(row)
@@ -192,7 +196,7 @@ class _Found:
 
 
 def _table(sets: Sequence[tuple[list[Row], list[Row]]]) -> list[Row]:
-    """The classes inside and outside of each set, as a table (classes, 2, sets), filled up with what adds nothing."""
+    """The classes outside and inside of each set, as a table (classes, 2, sets), filled up with what adds nothing."""
     longest = max((len(side) for pair in sets for side in pair), default=0)
     return [
         pair[side][i] if i < len(pair[side]) else _NOTHING for i in range(longest) for side in (0, 1) for pair in sets

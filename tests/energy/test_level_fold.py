@@ -16,14 +16,14 @@ LEVELS = {
 
 
 def leaves(dtype=torch.float64, scale=1.0):
-    return (-scale * torch.rand(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).to(dtype)
+    return (scale * torch.rand(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).to(dtype)
 
 
 def plain(levels, table):
     rows = list(table)
     for values in levels:
         rows += [
-            torch.stack([sum(times * rows[row] for row, times in term.items()) for term in value]).logsumexp(0)
+            -torch.stack([-sum(times * rows[row] for row, times in term.items()) for term in value]).logsumexp(0)
             for value in values
         ]
     return rows[-1]
@@ -61,7 +61,7 @@ def test_terms_that_are_far_apart_are_finite_in_float32(levels):
 def test_equal_terms():
     fold = LevelFold(LEVELS["a choice"], 4, x := torch.zeros(4, 2))
     value, slopes = fold.with_slopes(x)
-    torch.testing.assert_close(value, torch.full((2,), 3.0).log())
+    torch.testing.assert_close(value, -torch.full((2,), 3.0).log())
     torch.testing.assert_close(slopes[:, 0], torch.tensor([1, 1, 1, 0.5]) / 3)
 
 

@@ -36,8 +36,9 @@ def rows(parts, outputs):
     return outputs @ parts.matrix.to(outputs).T + parts.offset.to(outputs)
 
 
-def of_leaves(parts, leaves, logs):
-    return torch.stack([logs[parts.of_leaf[leaf]].logsumexp(0) for leaf in leaves])
+def of_leaves(parts, leaves, energies):
+    """Log-probabilities of leaves."""
+    return torch.stack([(-energies[parts.of_leaf[leaf]]).logsumexp(0) for leaf in leaves])
 
 
 def expected(leaves, outputs):
@@ -54,7 +55,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("leaves", CASES)
-def test_log_probabilities_and_slopes(leaves):
+def test_energies_and_slopes(leaves):
     outputs = raw().requires_grad_()
     found = expected(leaves, outputs)
     weights = 0.5 + torch.rand(found.shape, dtype=found.dtype, generator=torch.Generator().manual_seed(1))
@@ -62,15 +63,15 @@ def test_log_probabilities_and_slopes(leaves):
 
     parts = Parts(leaves, SPECS, STD, outputs)
     given = rows(parts, outputs.detach())
-    logs = parts(given.T)
-    assert len(logs) == parts.count
-    torch.testing.assert_close(of_leaves(parts, leaves, logs), found)
+    energies = parts(given.T)
+    assert len(energies) == parts.count
+    torch.testing.assert_close(of_leaves(parts, leaves, energies), found)
 
     value, back = parts.pullback(given.T)
-    torch.testing.assert_close(value, logs)
+    torch.testing.assert_close(value, energies)
     variable = value.clone().requires_grad_()
     (pull,) = torch.autograd.grad((weights * of_leaves(parts, leaves, variable)).sum(), variable)
-    torch.testing.assert_close(-back(pull).T @ parts.matrix, slopes)
+    torch.testing.assert_close(back(pull).T @ parts.matrix, slopes)
 
 
 def test_slopes_that_are_the_same_for_all_samples():
@@ -81,7 +82,7 @@ def test_slopes_that_are_the_same_for_all_samples():
     torch.testing.assert_close(back(pull), parts.pullback(given)[1](pull.expand(-1, 4).contiguous()))
 
 
-def test_autograd_can_differentiate_the_log_probabilities():
+def test_autograd_can_differentiate_the_energies():
     parts = Parts(LEAVES, SPECS, STD, raw())
     assert torch.autograd.gradcheck(lambda outputs: parts(rows(parts, outputs).T), (raw().requires_grad_(),))
 
@@ -101,7 +102,7 @@ def test_everything_and_nothing(name, everything):
     parts = Parts(leaves, SPECS, STD, raw())
     value, back = parts.pullback(rows(parts, raw()).T)
     logs = of_leaves(parts, leaves, value)
-    assert (logs[0] == 0).all()
+    torch.testing.assert_close(logs[0], torch.zeros_like(logs[0]))
     assert (logs[1] == -INF).all()
     assert back(torch.ones(parts.count, 4, dtype=torch.float64)).isfinite().all()
 
