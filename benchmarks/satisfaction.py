@@ -12,11 +12,11 @@ from rich.console import Console
 from benchmarks.formulas import KNOWLEDGE, LEAST_PREVALENCE, MOST_PREVALENCE, depth_of, random_formulas
 from benchmarks.report import NOTE, machine, markdown, rich_table, summarize
 from benchmarks.subject import Subject
+from energyql.arguments import choose_device
 from energyql.energy.semantics import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import read_json, write_json, write_text
 from energyql.language import bind, parse
-from energyql.pipeline import choose_device
 from energyql.progress import Report, reporting
 from energyql.sampling import ODESolver
 from energyql.version import __version__

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from energyql.attributes.outputs import decide
+from energyql.drawing import Values, draw, join_values, judge
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.semantics import compile_energy_rule
 from energyql.errors import ModelError
@@ -23,10 +23,6 @@ from energyql.model import load_model
 from energyql.models import model_folder
 from energyql.progress import Report
 from energyql.sampling import Sampler, normals, prior_latents
-
-PIXEL_BATCH = 1 << 20
-Values = dict[str, npt.NDArray[Any]]
-"""Attribute -> decided values, (n,)."""
 
 
 class Subject:
@@ -45,7 +41,6 @@ class Subject:
         self.model = load_model(model, device)
         if self.model.judge is None:
             raise ModelError(f"model {self.model.name!r} has no judge, and heads cannot judge themselves")
-        self.judge = self.model.judge
         self.device = torch.device(device)
         self.vocabulary = self.model.vocabulary
         files = sorted(path for path in self.folder.iterdir() if path.suffix in (".json", ".safetensors"))
@@ -59,18 +54,15 @@ class Subject:
         """What the heads read."""
         return self.encode(z) if self.model.bank.space == "w" else z
 
-    @torch.inference_mode()
     def read(self, z: Tensor, report: Report = lambda stage, fraction: None) -> Values:
         """What the judge sees in the pictures of z, (n, z_dim). Pictures are thrown away."""
         parts: list[Values] = []
-        start, size = 0, 1  # one picture first tells how many fit
-        while start < len(z):
-            images = self.model.generator.synthesize(self.encode(z[start : start + size].to(self.device)))
-            parts.append(decide(self.judge(images)))
-            start += size
-            size = max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
-            report("judging", min(1.0, start / len(z)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        done = 0
+        for _, images in draw(self.model.generator, self.encode, z.to(self.device)):
+            parts.append(judge(self.model, images))
+            done += len(images)
+            report("judging", done / len(z))
+        return join_values(parts)
 
     def prior(self, count: int, seed: int, folder: Path, report: Report) -> Values:
         """Judged samples of the prior, kept in `folder` so that they are judged once for a model."""

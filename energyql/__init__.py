@@ -17,16 +17,19 @@ from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
+    from energyql.gallery.calls import traverse, truth_table
+    from energyql.gallery.gallery import Gallery
     from energyql.generators.checkpoints.weights import read_weights
     from energyql.generators.zoo import load_generator
     from energyql.model import Model, load_model
-    from energyql.pipeline import Pipeline, generate
+    from energyql.pipeline import Pipeline, generate, sample_latents, until_satisfied
     from energyql.result import Result
     from energyql.sampling import ODESolver
     from energyql.scoring import score
     from energyql.training.run import train_attributes
 
 _LAZY = {
+    "Gallery": "gallery.gallery",
     "Model": "model",
     "ODESolver": "sampling",
     "Pipeline": "pipeline",
@@ -35,8 +38,12 @@ _LAZY = {
     "load_generator": "generators.zoo",
     "load_model": "model",
     "read_weights": "generators.checkpoints.weights",
+    "sample_latents": "pipeline",
     "score": "scoring",
     "train_attributes": "training.run",
+    "traverse": "gallery.calls",
+    "truth_table": "gallery.calls",
+    "until_satisfied": "pipeline",
 }
 
 __all__ = [
@@ -44,6 +51,7 @@ __all__ = [
     "E",
     "EnergyQLError",
     "Expr",
+    "Gallery",
     "Model",
     "ODESolver",
     "Pipeline",
@@ -61,8 +69,12 @@ __all__ = [
     "none_of",
     "parse",
     "read_weights",
+    "sample_latents",
     "score",
     "train_attributes",
+    "traverse",
+    "truth_table",
+    "until_satisfied",
 ]
 
 

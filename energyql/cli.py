@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from energyql.cli_gallery import gallery
 from energyql.cli_train import LabelOption, import_heads, read_label, train
 from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
 from energyql.version import __version__
@@ -54,7 +56,9 @@ def generate(
     ] = Path("energyql.png"),
     model: ModelOption = "avatars",
     semantics: SemanticsOption = "exact",
-    sampler: Annotated[str, typer.Option(help="How to sample.")] = "ode",
+    sampler: Annotated[
+        str, typer.Option(help="slice+ode, slice, ode, langevin, predictor-corrector, published-ode ...")
+    ] = "slice+ode",
     strength: Annotated[
         float | None, typer.Option(help="Multiplies the energy: more is more certain, less varied.")
     ] = None,
@@ -62,14 +66,23 @@ def generate(
     label: LabelOption = None,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    first: Annotated[int, typer.Option(min=0, help="Number of the first picture: go on where a run ended.")] = 0,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Keep drawing until all of N satisfy the query, at most this many.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples computed together.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
 ) -> None:
     """Draw pictures that satisfy a query."""
-    from energyql.pipeline import generate as run
+    from energyql import pipeline
     from energyql.result import check_destination
 
     check_destination(save_to)
+    if budget is not None and first:
+        raise ArgumentError("a run with a budget starts at its first sample", hint="leave out --first or --budget")
+    run = (
+        partial(pipeline.generate, first=first) if budget is None else partial(pipeline.until_satisfied, budget=budget)
+    )
     result = run(
         query, n, model=model, semantics=semantics, sampler=sampler, strength=strength, truncation=truncation,
         label=read_label(label), seed=seed, device=device, batch_size=batch_size, progress=not quiet,
@@ -165,6 +178,7 @@ def score(
     err.print(f"Saved {escape(str(save_to))}")
 
 
+app.command()(gallery)
 app.command()(train)
 app.command("import-heads")(import_heads)
 

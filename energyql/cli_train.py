@@ -60,10 +60,10 @@ def train(
 
     Interrupt at will: the same command goes on where it was.
     """
+    from energyql.arguments import choose_device
     from energyql.attributes.clip_labels import load_clip_labeller
     from energyql.attributes.image_labels import import_labeller
     from energyql.attributes.table_labels import read_label_table
-    from energyql.pipeline import choose_device
     from energyql.training.run import HeadSettings, train_attributes
     from energyql.training.styleflow import read_styleflow
 

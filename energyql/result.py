@@ -6,19 +6,22 @@ import io
 import json
 import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from energyql.attributes.outputs import Table
+from energyql.attributes.outputs import Table, join_tables, select_rows
 from energyql.errors import ArgumentError
 from energyql.files import replacing, write_json, write_tensors
 from energyql.pictures import label_grid
+from energyql.result_html import alternative_text, result_html
 from energyql.sampling import Status
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -56,18 +59,20 @@ class Result:
     Attributes:
         images: n pictures (PIL, RGB).
         z, w: latents, (n, z_dim) and (n, w_dim), float32 on the CPU.
+        index: number of each sample in its run, which with the seed gives the sample again, (n,) int64.
         energy: of the query at z, in nats, lower is better, (n,) float64.
         probabilities: what the attribute heads predict, by attribute, in the form that `energyql.score` takes.
         judged: the value of each attribute according to the judge, (n,) bool, class names or numbers.
         satisfied: whether what the judge sees satisfies the query, (n,) bool.
         status: how the solver ended, one a sample.
-        statistics: evaluations, steps and seconds.
+        statistics: evaluations, seconds, and what the sampler tells; see `energyql.sampling.summarize`.
         provenance: what replays this result: query, seed, model and its fingerprints, settings, versions.
     """
 
     images: list[Image.Image]
     z: Tensor
     w: Tensor
+    index: npt.NDArray[np.int64]
     energy: npt.NDArray[np.float64]
     probabilities: dict[str, Table]
     judged: dict[str, npt.NDArray[Any]]
@@ -83,10 +88,59 @@ class Result:
         """One line: how many satisfy the query, who says so, and at what cost."""
         failed = sum(status != Status.OK for status in self.status)
         line = f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
+        if "budget" in self.provenance:
+            line += f", out of {self.statistics['drawn']:.0f} drawn"
+            if len(self) < self.provenance["wanted"]:
+                line += (
+                    f"; {self.provenance['wanted']} were wanted, but the budget of {self.provenance['budget']} ended"
+                )
         return line if not failed else f"{line}; the solver could not finish {failed}"
 
     def __repr__(self) -> str:
         return f"<Result of {self.provenance['query']!r}: {self.summary()}>"
+
+    def select(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Result:
+        """The result of some of the samples, in the order of `rows`."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return replace(
+            self,
+            images=[self.images[i] for i in rows],
+            z=self.z[rows],
+            w=self.w[rows],
+            index=self.index[rows],
+            energy=self.energy[rows],
+            probabilities={name: select_rows(table, rows) for name, table in self.probabilities.items()},
+            judged={name: values[rows] for name, values in self.judged.items()},
+            satisfied=self.satisfied[rows],
+            status=[self.status[i] for i in rows],
+            statistics=dict(self.statistics),
+            provenance=self.provenance | {"n": len(rows)},
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Result]) -> Result:
+        """The samples of several results of one query as one, with the provenance and statistics of the first.
+
+        Raises:
+            ArgumentError: there are no parts.
+        """
+        if not parts:
+            raise ArgumentError("Result.join needs at least one result; got an empty sequence")
+        return cls(
+            images=[image for part in parts for image in part.images],
+            z=torch.cat([part.z for part in parts]),
+            w=torch.cat([part.w for part in parts]),
+            index=np.concatenate([part.index for part in parts]),
+            energy=np.concatenate([part.energy for part in parts]),
+            probabilities={
+                name: join_tables([part.probabilities[name] for part in parts]) for name in parts[0].probabilities
+            },
+            judged={name: np.concatenate([part.judged[name] for part in parts]) for name in parts[0].judged},
+            satisfied=np.concatenate([part.satisfied for part in parts]),
+            status=[status for part in parts for status in part.status],
+            statistics=dict(parts[0].statistics),
+            provenance=parts[0].provenance | {"n": sum(map(len, parts))},
+        )
 
     def grid(self, columns: int | None = None) -> Image.Image:
         """All pictures with the probability of the query (or its energy, where that is none) and the judge's verdict.
@@ -94,20 +148,24 @@ class Result:
         Raises:
             ArgumentError: `columns` is below 1.
         """
-        settings = self.provenance
-        exact = settings["semantics"] == "exact"
-        model = (
-            settings["model"] if settings.get("label") is None else f"{settings['model']}, label {settings['label']}"
-        )
-        footer = f"{self.summary()}. Model {model}, seed {settings['seed']}, {settings['semantics']} semantics"
         return label_grid(
             self.images,
-            title=settings["query"],
-            captions=[f"P {np.exp(-energy):.3f}" if exact else f"E {energy:.3f}" for energy in self.energy],
+            title=self.provenance["query"],
+            captions=self._captions(),
             verdicts=self.satisfied.tolist(),
-            footer=footer,
+            footer=self._footer(),
             columns=columns,
         )
+
+    def _captions(self) -> list[str]:
+        exact = self.provenance["semantics"] == "exact"
+        return [f"P {np.exp(-energy):.3f}" if exact else f"E {energy:.3f}" for energy in self.energy]
+
+    def _footer(self) -> str:
+        settings = self.provenance
+        label = "" if settings.get("label") is None else f", label {settings['label']}"
+        made = f"Model {settings['model']}{label}, seed {settings['seed']}, {settings['semantics']} semantics"
+        return f"{self.summary()}. {made}"
 
     def save(self, path: str | Path) -> Path:
         """Write the labelled grid (a path that ends in .png, .jpg or .webp), or everything (a folder).
@@ -122,6 +180,10 @@ class Result:
             ArgumentError: the ending is that of another kind of file, or the path cannot be written.
         """
         path = check_destination(Path(path))
+        if not self.images:
+            raise ArgumentError(
+                f"there is no picture to save: {self.summary()}", hint="raise the budget, or ask for less"
+            )
         try:
             if path.suffix.lower() in PICTURE_SUFFIXES:
                 self._save_picture(self.grid(), path)
@@ -148,6 +210,7 @@ class Result:
         samples = [
             {
                 "picture": f"{i:05d}.png",
+                "index": int(self.index[i]),
                 "satisfied": bool(self.satisfied[i]),
                 "energy": _plain(self.energy[i]),
                 "status": self.status[i].name,
@@ -164,6 +227,16 @@ class Result:
         buffer = io.BytesIO()
         self.grid().save(buffer, "PNG")
         return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        verdicts: list[bool] = self.satisfied.tolist()
+        query, judge = self.provenance["query"], self.provenance["judge"]
+        words = [
+            alternative_text(self.judged, i, len(self), judge, [(query, holds)]) for i, holds in enumerate(verdicts)
+        ]
+        return result_html(
+            self.images, title=query, captions=self._captions(), verdicts=verdicts, words=words, footer=self._footer()
+        )
 
 
 def _plain(value: np.generic) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "energyql"
-BASE = {"display", "errors", "vocabulary", "files", "version", "progress", "pictures", "pullback"}
+BASE = {"display", "errors", "result_html", "vocabulary", "files", "version", "progress", "pictures", "pullback"}
 LANGUAGE = BASE | {"language"}
 LOGIC = LANGUAGE | {"logic"}
 ENERGY = LOGIC | {"energy", *(f"attributes.{name}" for name in ("normal", "predictions", "outputs", "fused"))}
@@ -20,6 +20,7 @@ ALLOWED = {
     "files": {"errors"},
     "pictures": {"errors"},
     "display": set(),
+    "result_html": {"display", "pictures"},
     "pullback": {"errors"},
     "language": BASE,
     "logic": LANGUAGE,
@@ -33,13 +34,19 @@ ALLOWED = {
     "models": BASE,
     "model": MODEL,
     "result": BASE | {"attributes", "sampling"},
-    "pipeline": ENERGY | MODEL | {"sampling", "model", "result"},
+    "arguments": {"errors", "sampling"},
+    "drawing": MODEL | {"model"},
+    "prepared": ENERGY | MODEL | {"sampling", "model", "result", "drawing"},
+    "until": BASE | {"sampling", "result", "prepared"},
+    "pipeline": ENERGY | MODEL | {"sampling", "model", "result", "arguments", "prepared", "until"},
     "training": MODEL | {"sampling", "model"},
+    "gallery": ENERGY | MODEL | {"sampling", "model", "result", "pipeline", "scoring"},
+    "cli_gallery": None,
     "cli_train": None,
     "cli": None,  # the top
     "__init__": None,  # names only, looked up when first used
 }
-LOCAL = {"cli", "cli_train", "__init__"}  # may import inside functions, so that they start at once
+LOCAL = {"cli", "cli_gallery", "cli_train", "__init__"}  # may import inside functions, so that they start at once
 LOCAL_IMPORTS = {("files", "torch"), ("files", "safetensors.torch")}  # reading a vocabulary must not wait for torch
 WITHOUT_TORCH = {
     "errors",
@@ -51,6 +58,7 @@ WITHOUT_TORCH = {
     "language",
     "models",
     "cli",
+    "cli_gallery",
     "cli_train",
     "__init__",
 }

@@ -9,12 +9,23 @@ import torch
 from toys import CONFIG, VOCABULARY, pixels, random_generator, random_heads, tiny_model
 
 import energyql
-from energyql import E, Model, ODESolver, Pipeline, generate, load_model, pipeline, score
+from energyql import (
+    E,
+    Model,
+    ODESolver,
+    Pipeline,
+    generate,
+    load_model,
+    pipeline,
+    sample_latents,
+    score,
+    until_satisfied,
+)
+from energyql.arguments import choose_device
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.outputs import tabulate
 from energyql.errors import ArgumentError, Contradiction, ModelError, TautologyWarning, UnknownAttribute
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
-from energyql.pipeline import choose_device
 from energyql.sampling import Status, prior_latents
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -49,9 +60,9 @@ class TestResults:
         assert result.satisfied.shape == (5,)
         assert result.satisfied.dtype == bool
         assert result.status == [Status.OK] * 5
-        assert {"evaluations_mean", "evaluations_max", "steps_rejected", "seconds_sampling", "seconds_drawing"} == set(
-            result.statistics
-        )
+        assert {"evaluations_mean", "gradients_mean", "effective_samples", "log_probability"} < set(result.statistics)
+        assert result.statistics["seconds_sampling"] > 0 < result.statistics["seconds_drawing"]
+        assert result.index.tolist() == [0, 1, 2, 3, 4]
 
     def test_samples_move_to_low_energy(self, draw, tiny):
         model, start = load_model(tiny), prior_latents(0, 0, 16, CONFIG.z_dim)
@@ -165,11 +176,78 @@ class TestRepeatability:
         assert len(found) == 2
 
 
+class TestGoingOn:
+    def test_a_later_call_goes_on_where_one_ended(self, draw):
+        whole, later = draw(n=5), draw(n=3, first=2)
+        torch.testing.assert_close(later.z, whole.z[2:], rtol=0, atol=1e-4)
+        assert later.index.tolist() == [2, 3, 4]
+
+    def test_latents_without_pictures(self, draw, tiny):
+        batches = list(sample_latents(QUERY, 7, model=tiny, device="cpu", batch_size=3, progress=False))
+        assert [len(batch.z) for batch in batches] == [3, 3, 1]
+        torch.testing.assert_close(torch.cat([batch.z for batch in batches]), draw(n=7).z, rtol=0, atol=1e-4)
+
+    def test_latents_take_no_more_memory_than_a_batch(self, tiny):
+        """Nothing is drawn before it is asked for, however many are wanted."""
+        batches = sample_latents("smile", 10**12, model=tiny, device="cpu", batch_size=2, progress=False)
+        assert [len(next(batches).z), len(next(batches).z)] == [2, 2]
+
+    def test_mistakes_show_at_the_call(self, tiny):
+        with pytest.raises(UnknownAttribute):
+            sample_latents("smyle", 7, model=tiny)
+
+
+class TestUntilSatisfied:
+    QUERY = "age > 0.5 AND glasses"
+    ROUGH = ODESolver(max_evaluations=5)  # leaves many samples where they do not satisfy it
+
+    @pytest.fixture
+    def plain(self, tmp_path):
+        """A model whose heads decide: the random judge of the other sees the same in every picture."""
+        return tiny_model(tmp_path, judge=False)
+
+    def ask(self, model, n, budget=None, **settings):
+        settings = {"model": model, "device": "cpu", "progress": False, "sampler": self.ROUGH} | settings
+        return until_satisfied(self.QUERY, n, budget=budget, **settings)
+
+    def test_all_of_them_satisfy(self, plain):
+        result = self.ask(plain, 6, 500)
+        drawn = int(result.statistics["drawn"])
+        assert result.satisfied.all()
+        assert len(result) == len(result.images) == 6
+        assert 6 < drawn <= 500
+        assert f"6 of 6 satisfy the query, says the attribute heads, out of {drawn} drawn" in result.summary()
+        assert result.statistics["evaluations_mean"] > 0
+
+    def test_they_are_the_first_of_the_run(self, plain):
+        result = self.ask(plain, 6, 500)
+        n = int(result.statistics["drawn"])
+        run = generate(self.QUERY, n, model=plain, device="cpu", progress=False, sampler=self.ROUGH)
+        assert result.index.tolist() == np.flatnonzero(run.satisfied)[:6].tolist()
+        assert pixels(result.images) == pixels([run.images[i] for i in result.index])
+
+    def test_the_budget_may_end_first(self, plain):
+        result = self.ask(plain, 30, 30)
+        assert 0 < len(result) < 30
+        assert result.statistics["drawn"] == 30
+        assert "30 were wanted, but the budget of 30 ended" in result.summary()
+        assert result.provenance["budget"] == 30
+
+    def test_the_judge_decides_where_there_is_one(self, tiny):
+        result = self.ask(tiny, 2, 20)
+        assert result.provenance["judge"] == "image judge"
+
+    def test_a_budget_below_n_is_refused(self, plain):
+        with pytest.raises(ArgumentError, match="budget must be a whole number from 6"):
+            self.ask(plain, 6, 5)
+
+
 class TestCost:
     def test_one_mapping_an_evaluation(self, tiny):
         model, calls = load_model(tiny), []
         model.generator.mapping.register_forward_hook(lambda *_: calls.append(1))
-        result = Pipeline(model, torch.device("cpu")).generate("smile AND age > 0.5 AND glasses", 1, progress=False)
+        ask = Pipeline(model, torch.device("cpu")).generate
+        result = ask("smile AND age > 0.5 AND glasses", 1, sampler="ode", progress=False)
         # One more draws the picture; the final energy comes from the predictions for it.
         assert len(calls) == result.statistics["evaluations_max"] + 1
 
@@ -220,10 +298,10 @@ class TestErrors:
             ({"n": True}, "n must be a whole number"),
             ({"n": "4"}, "n must be a whole number"),
             ({"batch_size": 0}, "batch_size must be a whole number"),
-            ({"seed": -1}, "seed must be an integer from 0"),
-            ({"seed": 2**64}, "seed must be an integer from 0"),
-            ({"seed": 0.5}, "seed must be an integer from 0"),
-            ({"seed": None}, "seed must be an integer from 0"),
+            ({"seed": -1}, "seed must be a whole number from 0"),
+            ({"seed": 2**64}, "seed must be a whole number from 0"),
+            ({"seed": 0.5}, "seed must be a whole number from 0"),
+            ({"seed": None}, "seed must be a whole number from 0"),
             ({"truncation": 0.4}, "do not hold at truncation 0.4\nthey were fitted at truncation 0.5 to 1"),
             ({"truncation": 1.1}, "do not hold at truncation 1.1"),
             ({"truncation": float("nan")}, "truncation must be a finite number, not nan"),
@@ -232,7 +310,7 @@ class TestErrors:
             ({"strength": 0}, "strength must be finite and above 0"),
             ({"strength": "2"}, "strength must be a finite number"),
             ({"strength": 2, "sampler": ODESolver()}, "strength belongs to the sampler"),
-            ({"sampler": "odd"}, "there is no sampler 'odd'\nsamplers: ode"),
+            ({"sampler": "odd"}, "there is no sampler 'odd'\nsamplers: slice.ode, slice, ode"),
             ({"sampler": 3}, "a sampler is a name or an object with a method sample, not 3"),
             ({"sampler": None}, "a sampler is a name"),
             ({"semantics": "fuzzy"}, "no semantics is called 'fuzzy'"),
@@ -284,7 +362,7 @@ class Never:
 
     calls = 0
 
-    def sample(self, energy, z0, *, progress=None):
+    def sample(self, energy, z0, *, noise=None, progress=None):
         self.calls += 1
         raise AssertionError("sampled")
 

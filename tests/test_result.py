@@ -21,8 +21,13 @@ def make(n=3, energy=None, semantics="exact", **changes):
         "images": [Image.new("RGB", (16, 16), (i * 60, 0, 0)) for i in range(n)],
         "z": torch.arange(8.0 * n).reshape(n, 8),
         "w": torch.arange(16.0 * n).reshape(n, 16),
+        "index": np.arange(n),
         "energy": energy,
-        "probabilities": {"smile": np.full(n, 0.5)},
+        "probabilities": {
+            "smile": np.arange(n) / 10,
+            "hair": {"red": np.arange(n) / 10, "black": np.ones(n)},
+            "age": (np.arange(n) / 10, np.full(n, 0.1)),
+        },
         "judged": {"smile": np.array([True, False, True][:n]), "hair": np.array(["red"] * n), "age": np.full(n, 0.5)},
         "satisfied": np.array([True, False, True][:n]),
         "status": [Status.OK, Status.STEP_LIMIT, Status.OK][:n],
@@ -181,3 +186,39 @@ class TestGrid:
 
     def test_energies_without_bounds(self):
         make(energy=[np.nan, np.inf, -2000.0], semantics="lace").grid()
+
+
+class TestParts:
+    def test_some_samples(self):
+        some = make().select([2, 0])
+        assert some.index.tolist() == [2, 0]
+        assert [image.getpixel((0, 0))[0] for image in some.images] == [120, 0]
+        assert some.z[:, 0].tolist() == [16.0, 0.0]
+        assert some.w[:, 0].tolist() == [32.0, 0.0]
+        assert some.energy.tolist() == [np.inf, 0.0]
+        assert some.probabilities["smile"].tolist() == [0.2, 0.0]
+        assert some.probabilities["hair"]["red"].tolist() == [0.2, 0.0]
+        assert some.probabilities["age"][0].tolist() == [0.2, 0.0]
+        assert some.judged["smile"].tolist() == [True, True]
+        assert some.satisfied.tolist() == [True, True]
+        assert some.status == [Status.OK, Status.OK]
+        assert some.provenance["n"] == 2
+
+    def test_joined_again(self):
+        whole = make()
+        joined = Result.join([whole.select([0]), whole.select([]), whole.select([1, 2])])
+        assert joined.index.tolist() == [0, 1, 2]
+        assert torch.equal(joined.z, whole.z)
+        assert joined.probabilities["hair"]["red"].tolist() == whole.probabilities["hair"]["red"].tolist()
+        assert joined.probabilities["age"][1].tolist() == whole.probabilities["age"][1].tolist()
+        assert joined.status == whole.status
+        assert len(joined.images) == joined.provenance["n"] == 3
+
+    def test_no_parts(self):
+        with pytest.raises(ArgumentError, match="at least one result"):
+            Result.join([])
+
+    def test_nothing_to_save(self, tmp_path):
+        with pytest.raises(ArgumentError, match="there is no picture to save: 0 of 0 satisfy"):
+            make().select([]).save(tmp_path / "faces.png")
+        assert not list(tmp_path.iterdir())

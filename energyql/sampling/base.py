@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.sampling.flow import Energy
+from energyql.sampling.noise import FIRST_RUN, Noise
 
 Progress = Callable[[float, int], None]
 """Called with the fraction done in [0, 1] (mean over samples, never falling) and the number of samples still moving."""
@@ -34,8 +35,8 @@ class Status(IntEnum):
 _SENTENCES = {
     Status.OK: "The sample reached the end.",
     Status.STEP_LIMIT: (
-        "The sample used up its evaluations and is returned as it stood: raise max_evaluations, loosen rtol and atol, "
-        "or lower strength."
+        "The sample used up its evaluations and is returned as it stood: raise max_evaluations, lower strength, or "
+        "loosen rtol and atol if the sampler has them."
     ),
     Status.NON_FINITE: (
         "The energy or its gradient is infinite or NaN where the sample starts or where it was heading, and the sample "
@@ -56,17 +57,17 @@ class SampleResult:
     Args:
         z: latents (n, z_dim), on the device and in the dtype of `z0`. Finite wherever `z0` was.
         status: a `Status` code for each sample, (n,) int64, on the CPU like all that follow.
-        evaluations: evaluations of the energy's gradient (or of the energy, for a sampler that needs no gradient)
-            spent on each sample, (n,) int64.
-        accepted: steps taken, (n,) int64.
-        rejected: steps tried and thrown away, (n,) int64.
+        evaluations: how often the energy was evaluated for each sample, with its gradient or without, (n,) int64.
+        gradients: how many of them came with a gradient, (n,) int64. A gradient costs about as much again as its
+            energy, or twice.
+        diagnostics: what else a sampler has to tell of each sample, (n,) a name; its own documentation says what.
     """
 
     z: Tensor
     status: Tensor
     evaluations: Tensor
-    accepted: Tensor
-    rejected: Tensor
+    gradients: Tensor
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def ok(self) -> Tensor:
@@ -87,25 +88,34 @@ class SampleResult:
         """
         if not parts:
             raise ArgumentError("SampleResult.join needs at least one result; got an empty sequence")
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        return cls(
+            torch.cat([part.z for part in parts]),
+            torch.cat([part.status for part in parts]),
+            torch.cat([part.evaluations for part in parts]),
+            torch.cat([part.gradients for part in parts]),
+            {name: torch.cat([part.diagnostics[name] for part in parts]) for name in parts[0].diagnostics},
+        )
 
 
 class Sampler(Protocol):
     """Moves latents towards low energy.
 
     A sampler is a small frozen object that holds its settings. It never sees a query, only an energy. Its promises,
-    kept by one test for all samplers: row i of the result depends on row i of `z0` alone, so that any splitting into
-    chunks gives the same samples (up to rounding); a sample that fails gets a status and its batch-mates go on; `z0`
-    is not modified; nothing is printed and no global random state is read or changed.
+    kept by one test for all samplers: row i of the result depends on row i of `z0` and of `noise` alone, so that any
+    splitting into chunks gives the same samples (up to rounding); a sample that fails gets a status and its batch-mates
+    go on; `z0` is not modified; nothing is printed and no global random state is read or changed.
     """
 
-    def sample(self, energy: Energy, z0: Tensor, *, progress: Progress | None = None) -> SampleResult:
+    def sample(
+        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+    ) -> SampleResult:
         """Samples from every row of `z0`.
 
         Args:
             energy: see `Energy`.
             z0: start latents (n, z_dim), float32 or float64, usually from `prior_latents`; the work is done in this
                 dtype and on this device.
+            noise: where a sampler that needs random numbers takes them from; the deterministic ones leave it alone.
             progress: called at most once a step.
 
         Raises:

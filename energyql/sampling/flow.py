@@ -11,8 +11,8 @@ from torch import Tensor
 from energyql.errors import ArgumentError
 from energyql.sampling.schedule import VPSchedule
 
-Flow = Callable[[Tensor, Tensor], Tensor]
-"""dz/dt as `flow(t, z)`: times (batch,) and latents (batch, z_dim) -> velocities (batch, z_dim)."""
+Flow = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""`flow(t, z)`: times (batch,) and latents (batch, z_dim) -> velocities dz/dt (batch, z_dim) and energies (batch,)."""
 
 
 class Energy(Protocol):
@@ -33,6 +33,17 @@ class GradientEnergy(Energy, Protocol):
     def gradient(self, z: Tensor, /) -> tuple[Tensor, Tensor]:
         """Energies (batch,) and their gradients with respect to `z` (batch, z_dim), both detached."""
         ...
+
+
+def checked_energy(energy: Energy, z: Tensor) -> Tensor:
+    """The energies (batch,) in nats of the latents `z`, without their gradient.
+
+    Raises:
+        ArgumentError: the energy answers with another shape.
+    """
+    value = energy(z)
+    _check_shape("energy(z)", value, z.shape[:1])
+    return value.detach()
 
 
 def energy_and_gradient(energy: Energy, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,15 +89,15 @@ def vp_flow(energy: Energy, schedule: VPSchedule, strength: float = 1.0) -> Flow
         strength: λ, multiplies the energy.
 
     Returns:
-        A function of times (batch,) and latents (batch, z_dim). Where an energy is not finite, neither is the
-        velocity: a point without an energy has no direction.
+        A function of times (batch,) and latents (batch, z_dim), to velocities and to energies, λ E. Where an energy is
+        not finite, neither is the velocity: a point without an energy has no direction.
     """
 
-    def flow(t: Tensor, z: Tensor) -> Tensor:
+    def flow(t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = energy_and_gradient(energy, z)
         rate = (0.5 * strength) * schedule.beta(t)
         rate = torch.where(torch.isfinite(value), rate, torch.nan)
-        return rate.unsqueeze(-1) * gradient
+        return rate.unsqueeze(-1) * gradient, strength * value
 
     return flow
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.sampling.base import Progress, SampleResult, check_latents
 from energyql.sampling.flow import Energy, vp_flow
+from energyql.sampling.noise import FIRST_RUN, Noise
 from energyql.sampling.per_sample import solve
 from energyql.sampling.runge_kutta import Tableau
 from energyql.sampling.schedule import VPSchedule
@@ -46,6 +47,9 @@ class ODESolver:
         t0, t1: start and end of the flow in the schedule's time, 0 <= t1 < t0 <= 1.
         schedule: β(t).
         strength: λ > 0, multiplies the energy.
+        enough: a sample is done, wherever its clock stands, once λE is at most this many nats; 0.01 is a query that
+            holds with probability 0.99. It then stays as near to its start as may be, and costs nothing more. None
+            follows the flow to its end.
         overshoot: False ends the last step exactly at t1. True does as plain `odeint`: the last step may go beyond t1
             and z is interpolated back. At loose tolerances it can end far beyond t = 0, where β is negative and the
             flow climbs; this is there to reproduce published runs.
@@ -64,6 +68,7 @@ class ODESolver:
     t1: float = 1e-3
     schedule: VPSchedule = field(default_factory=VPSchedule)
     strength: float = 1.0
+    enough: float | None = None
     overshoot: bool = False
 
     def __post_init__(self) -> None:
@@ -73,19 +78,28 @@ class ODESolver:
         _require(0 <= self.t1 < self.t0 <= 1, "t0 and t1 must satisfy 0 <= t1 < t0 <= 1", (self.t0, self.t1))
         _require(0 < self.strength < float("inf"), "strength must be finite and above 0", self.strength)
         _require(
+            self.enough is None or 0 < self.enough < float("inf"), "enough must be finite and above 0", self.enough
+        )
+        _require(
             self.max_evaluations >= least,
             f"max_evaluations must be at least {least} for {self.method}, two to choose the first step and one step",
             self.max_evaluations,
         )
 
     @torch.no_grad()
-    def sample(self, energy: Energy, z0: Tensor, *, progress: Progress | None = None) -> SampleResult:
-        """Follows the flow from every row of `z0`; see `Sampler.sample`. Progress is the mean fraction of t covered."""
+    def sample(
+        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+    ) -> SampleResult:
+        """Follows the flow from every row of `z0`; see `Sampler.sample`. Progress is the mean fraction of t covered.
+
+        Diagnostics: `steps_accepted` and `steps_rejected`.
+        """
         check_latents(z0)
         flow = vp_flow(energy, self.schedule, self.strength)
 
-        def slope(s: Tensor, z: Tensor) -> Tensor:
-            return -flow(-s, z)
+        def slope(s: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+            velocity, value = flow(-s, z)
+            return -velocity, value
 
         return solve(
             slope,
@@ -96,6 +110,7 @@ class ODESolver:
             rtol=self.rtol,
             atol=self.atol,
             max_evaluations=self.max_evaluations,
+            enough=-float("inf") if self.enough is None else self.enough,
             overshoot=self.overshoot,
             progress=progress,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ def solve(
     rtol: float,
     atol: float,
     max_evaluations: int,
+    enough: float = -math.inf,
     overshoot: bool = False,
     progress: Progress | None = None,
 ) -> SampleResult:
@@ -42,21 +44,23 @@ def solve(
     step: to learn how many samples still move.
 
     Args:
-        slope: dz/ds of times (batch,) and latents (batch, z_dim), row by row. It must be of the form c(s) g(z): a
-            sample whose slope is exactly zero at the start is at rest, and ends after this one evaluation.
+        slope: see `Slope`; dz/ds must be of the form c(s) g(z): a sample whose slope is exactly zero at the start is
+            at rest, and ends after this one evaluation.
         z0: start latents (n, z_dim), float32 or float64; times are computed in the same dtype.
         start, stop: the clock, start < stop.
         tableau: the method.
         rtol, atol: a step passes when the RMS over z_dim of error / (atol + rtol max(abs(z))) is at most 1.
         max_evaluations: per sample; at least 2 and one step.
+        enough: a sample ends well, wherever its clock stands, once the number that comes with its slope is this low
+            after a step (or just beside its end, see `Attempt.last_slope`).
         overshoot: let the last step go beyond `stop` and interpolate back, instead of cutting it.
         progress: see `Progress`; the fraction is that of the clock, and a sample that ended counts as done.
     """
     limit = float("inf") if overshoot else stop
     record = _Record(z0)
-    moving = _Moving.at_start(z0, start, slope)
+    moving, value = _Moving.at_start(z0, start, slope)
     finite = torch.isfinite(moving.z).all(dim=-1) & torch.isfinite(moving.slope).all(dim=-1)
-    outcome = torch.where((moving.slope == 0).all(dim=-1), Status.OK, _MOVING)
+    outcome = torch.where((moving.slope == 0).all(dim=-1) | (value <= enough), Status.OK, _MOVING)
     outcome = torch.where(finite, outcome, Status.NON_FINITE)
     stay, leave, _ = _partition(outcome, moving.s)
     record.end(moving, leave, outcome, moving.z[leave], evaluations=1, attempts=0)
@@ -80,21 +84,21 @@ def solve(
         ratio = torch.where(finite, ratio, torch.inf)
         accept = ratio <= 1
         moving.accept(accept, attempt.s1, attempt.z1, attempt.last_slope)
+        arrived = accept & ((moving.s >= stop) | (attempt.value <= enough))
         moving.step = next_step(attempt.step, ratio, tableau.order)
 
         stuck = torch.where(finite, Status.STEP_UNDERFLOW, Status.NON_FINITE)
         outcome = torch.where(moving.s + moving.step > moving.s, _MOVING, stuck)
         if evaluations + tableau.evaluations > max_evaluations:
             outcome = torch.where(outcome == _MOVING, Status.STEP_LIMIT, outcome)
-        arrived = accept & (moving.s >= stop)
         outcome = torch.where(arrived, Status.OK, outcome)
 
         stay, leave, clock = _partition(outcome, moving.s)
         if len(leave):
             z = moving.z[leave]
             if overshoot:
-                at_stop = interpolate(attempt, tableau.midpoint, stop, leave)
-                z = torch.where(arrived[leave].unsqueeze(-1), at_stop, z)
+                beyond = (arrived & (moving.s > stop))[leave].unsqueeze(-1)
+                z = torch.where(beyond, interpolate(attempt, tableau.midpoint, stop, leave), z)
             record.end(moving, leave, outcome, z, evaluations, attempts)
             moving = moving.rows(stay)
         if progress is not None:
@@ -115,18 +119,16 @@ class _Moving:
     accepted: Tensor
 
     @classmethod
-    def at_start(cls, z0: Tensor, start: float, slope: Slope) -> _Moving:
+    def at_start(cls, z0: Tensor, start: float, slope: Slope) -> tuple[_Moving, Tensor]:
         z = z0.detach()
         s = torch.full_like(z[:, 0], start)
         index = torch.arange(len(z), device=z.device)
         # An empty batch has no slope to ask for.
-        first = slope(s, z) if len(z) else torch.zeros_like(z)
-        return cls(index, s, torch.zeros_like(s), z, first, torch.zeros_like(index))
+        first, value = slope(s, z) if len(z) else (torch.zeros_like(z), torch.zeros_like(s))
+        return cls(index, s, torch.zeros_like(s), z, first, torch.zeros_like(index)), value
 
     def rows(self, rows: Tensor) -> _Moving:
-        return _Moving(
-            self.index[rows], self.s[rows], self.step[rows], self.z[rows], self.slope[rows], self.accepted[rows]
-        )
+        return _Moving(*(getattr(self, name.name)[rows] for name in fields(self)))
 
     def accept(self, accept: Tensor, s: Tensor, z: Tensor, slope: Tensor) -> None:
         self.s = torch.where(accept, s, self.s)
@@ -151,7 +153,8 @@ class _Record:
 
     def result(self) -> SampleResult:
         status, evaluations, accepted, rejected = self._numbers.cpu().unbind(dim=1)
-        return SampleResult(self._z, status, evaluations, accepted, rejected)
+        told = {"steps_accepted": accepted, "steps_rejected": rejected}
+        return SampleResult(self._z, status, evaluations, evaluations, told)
 
 
 def _partition(outcome: Tensor, s: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Slope = Callable[[Tensor, Tensor], Tensor]
-"""dz/ds as `slope(s, z)`."""
+Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""`slope(s, z)`: dz/ds, and a number for each sample that steps carry along and that does not change them."""
 
 SAFETY = 0.9
 """The next step aims at this fraction of the size that would just pass."""
@@ -59,7 +59,10 @@ class Tableau:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One step tried for each sample: from `z0` at `s0` to `z1` at `s1`, which is `step` later."""
+    """One step tried for each sample: from `z0` at `s0` to `z1` at `s1`, which is `step` later.
+
+    `value` is the number that came with the last slope, (batch,).
+    """
 
     s0: Tensor
     step: Tensor
@@ -68,6 +71,7 @@ class Attempt:
     z1: Tensor
     slopes: tuple[Tensor, ...]
     error: Tensor
+    value: Tensor
 
     @property
     def last_slope(self) -> Tensor:
@@ -102,9 +106,10 @@ def take_step(
     for node, row in zip(tableau.nodes, tableau.rows, strict=True):
         stage = z + width * _weighted(row, slopes)
         # s + 1 * step may round differently from s1, which is where the next step starts.
-        slopes.append(slope(s1 if node == 1.0 else s + node * step, stage))
+        last, value = slope(s1 if node == 1.0 else s + node * step, stage)
+        slopes.append(last)
     z1 = stage if tableau.ends_on_last_stage else z + width * _weighted(tableau.solution, slopes)
-    return Attempt(s, step, s1, z, z1, tuple(slopes), width * _weighted(tableau.error, slopes))
+    return Attempt(s, step, s1, z, z1, tuple(slopes), width * _weighted(tableau.error, slopes), value)
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Tensor:
@@ -124,7 +129,7 @@ def initial_step(slope: Slope, s: Tensor, z: Tensor, first: Tensor, order: int, 
     scale = atol + rtol * z.abs()
     size, speed = _rms(z / scale), _rms(first / scale)
     trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
-    second = slope(s + trial, z + trial.unsqueeze(-1) * first)
+    second, _ = slope(s + trial, z + trial.unsqueeze(-1) * first)
     bend = _rms((second - first) / scale) / trial
     fastest = torch.maximum(speed, bend)
     refined = torch.where(fastest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), (0.01 / fastest) ** (1 / order))

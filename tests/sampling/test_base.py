@@ -9,7 +9,7 @@ from energyql.sampling.base import check_latents
 def result(*codes: Status) -> SampleResult:
     n = len(codes)
     numbers = torch.arange(n)
-    return SampleResult(torch.zeros(n, 2), torch.tensor(codes, dtype=torch.int64), numbers, numbers, numbers)
+    return SampleResult(torch.zeros(n, 2), torch.tensor(codes, dtype=torch.int64), numbers, numbers, {"steps": numbers})
 
 
 @pytest.mark.parametrize("status", Status)
@@ -39,7 +39,8 @@ def test_ok_and_counts():
 def test_join_keeps_the_order():
     joined = SampleResult.join([result(Status.OK, Status.OK), result(), result(Status.NON_FINITE)])
     assert joined.status.tolist() == [Status.OK, Status.OK, Status.NON_FINITE]
-    assert joined.evaluations.tolist() == [0, 1, 0]
+    assert joined.evaluations.tolist() == joined.gradients.tolist() == [0, 1, 0]
+    assert joined.diagnostics["steps"].tolist() == [0, 1, 0]
     assert joined.z.shape == (3, 2)
 
 

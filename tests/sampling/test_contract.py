@@ -1,10 +1,13 @@
-"""What every sampler promises. A new sampler joins `energyql.sampling.SAMPLERS` and nothing here."""
+"""What every sampler promises. A new sampler joins `energyql.sampling.SAMPLERS` and nothing here.
+
+Samplers called "published" are others with slow settings: `test_named.py` sees to it.
+"""
 
 import pytest
 import torch
 
 from energyql.errors import ArgumentError
-from energyql.sampling import SAMPLERS, SampleResult, Status
+from energyql.sampling import SAMPLERS, Noise, SampleResult, Status
 
 from .toys import Mixed, Poisoned, Quadratic, QuadraticByHand, Wall, start
 
@@ -12,9 +15,9 @@ from .toys import Mixed, Poisoned, Quadratic, QuadraticByHand, Wall, start
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
-@pytest.fixture(params=SAMPLERS.values(), ids=SAMPLERS.keys())
+@pytest.fixture(params=[name for name in SAMPLERS if not name.startswith("published")])
 def sampler(request):
-    return request.param()
+    return SAMPLERS[request.param]()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -23,47 +26,59 @@ def test_shapes_dtypes_and_devices(sampler, dtype):
     assert result.z.shape == (7, 5)
     assert result.z.dtype == dtype
     assert not result.z.requires_grad
-    for numbers in (result.status, result.evaluations, result.accepted, result.rejected):
-        assert numbers.shape == (7,)
+    for numbers in (result.status, result.evaluations, result.gradients):
         assert numbers.dtype == torch.int64
+    for numbers in (result.status, result.evaluations, result.gradients, *result.diagnostics.values()):
+        assert numbers.shape == (7,)
         assert numbers.device.type == "cpu"
     assert result.ok.all()
     assert (result.evaluations > 0).all()
+    assert (result.gradients <= result.evaluations).all()
 
 
-@pytest.mark.parametrize("energy", [Quadratic(), QuadraticByHand(), Mixed(), Wall()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("energy", [Quadratic(3.0), QuadraticByHand(3.0), Wall()], ids=lambda e: type(e).__name__)
 def test_energy_falls(sampler, energy):
     z0 = start(16, 64)
-    assert energy(sampler.sample(energy, z0).z).mean() < 0.1 * energy(z0).mean()
+    # Under the posterior of the quadratic energy it is a quarter of what it is under the prior.
+    assert energy(sampler.sample(energy, z0).z).mean() < 0.7 * energy(z0).mean()
 
 
 @pytest.mark.parametrize("energy", [Mixed(), Wall()], ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_chunks_make_no_difference(sampler, energy, dtype):
-    z0 = start(64, 64, dtype=dtype)
-    whole = sampler.sample(energy, z0)
+    z0, noise = start(15, 64, dtype=dtype), Noise(seed=5, start=2)
+    whole = sampler.sample(energy, z0, noise=noise)
     for size in (1, 7):
-        parts = SampleResult.join([sampler.sample(energy, chunk) for chunk in z0.split(size)])
+        parts = SampleResult.join(
+            [
+                sampler.sample(energy, z0[first : first + size], noise=noise.skip(first))
+                for first in range(0, len(z0), size)
+            ]
+        )
         torch.testing.assert_close(parts.z, whole.z, rtol=0, atol=ROUNDING[dtype])
         assert parts.evaluations.tolist() == whole.evaluations.tolist()
-
-
-def test_order_makes_no_difference(sampler):
-    z0, order = start(16, 64), torch.randperm(16, generator=torch.Generator().manual_seed(1))
-    shuffled, straight = sampler.sample(Wall(), z0[order]), sampler.sample(Wall(), z0)
-    torch.testing.assert_close(shuffled.z, straight.z[order], rtol=0, atol=ROUNDING[torch.float32])
+        for name, numbers in whole.diagnostics.items():
+            torch.testing.assert_close(parts.diagnostics[name], numbers, rtol=0, atol=1e-4)
 
 
 def test_a_failing_sample_leaves_its_mates_alone(sampler):
     z0 = start(8, 4)
+    healthy = sampler.sample(Quadratic(), z0)
     z0[3, 0] = -10.0
     result = sampler.sample(Poisoned(Quadratic(), edge=-9.0), z0)
-    assert result.status[3] == Status.NON_FINITE
+    # A sampler that looks for a start of its own need not fail.
+    assert result.status[3] in (Status.NON_FINITE, Status.OK)
     assert torch.isfinite(result.z).all()
     mates = [0, 1, 2, 4, 5, 6, 7]
-    alone = sampler.sample(Quadratic(), z0[mates])
     assert result.ok[mates].all()
-    torch.testing.assert_close(result.z[mates], alone.z, rtol=0, atol=ROUNDING[torch.float32])
+    torch.testing.assert_close(result.z[mates], healthy.z[mates], rtol=0, atol=ROUNDING[torch.float32])
+
+
+def test_nowhere_to_go_is_a_status(sampler):
+    z0 = start(2, 3)
+    result = sampler.sample(lambda z: z.sum(1) * torch.nan, z0)
+    assert result.status.tolist() == [Status.NON_FINITE] * 2
+    assert torch.equal(result.z, z0)
 
 
 def test_leaves_z0_and_the_global_random_state_alone(sampler):

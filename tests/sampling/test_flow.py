@@ -31,7 +31,8 @@ def test_gradient_comes_in_the_dtype_of_z():
 
 def test_flow_is_half_beta_strength_gradient():
     schedule, t = VPSchedule(), torch.tensor([1.0, 0.7, 0.5, 0.1, 0.001])
-    velocity = vp_flow(Quadratic(2.0), schedule, strength=3.0)(t, Z)
+    velocity, energy = vp_flow(Quadratic(2.0), schedule, strength=3.0)(t, Z)
+    torch.testing.assert_close(energy, 3.0 * Z.square().sum(dim=-1))
     torch.testing.assert_close(velocity, 0.5 * schedule.beta(t)[:, None] * 3.0 * 2.0 * Z)
 
 
@@ -43,12 +44,12 @@ def test_velocity_is_not_finite_where_the_energy_is_not(value):
             energy[1] = value
             return energy, gradient
 
-    velocity = vp_flow(Broken(), VPSchedule())(torch.ones(5), Z)
+    velocity, _ = vp_flow(Broken(), VPSchedule())(torch.ones(5), Z)
     assert torch.isfinite(velocity).all(dim=-1).tolist() == [True, False, True, True, True]
 
 
 def test_a_flat_energy_has_no_slope():
-    assert (vp_flow(flat, VPSchedule())(torch.ones(5), Z) == 0).all()
+    assert (vp_flow(flat, VPSchedule())(torch.ones(5), Z)[0] == 0).all()
 
 
 @pytest.mark.parametrize(

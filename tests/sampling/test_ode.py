@@ -22,7 +22,7 @@ def lone(solver, energy, z0):
     def field(t, z):
         nonlocal calls
         calls += 1
-        return flow(t.expand(1), z)
+        return flow(t.expand(1), z)[0]
 
     times = torch.tensor([solver.t0, solver.t1], dtype=z0.dtype)
     options = {"dtype": z0.dtype} if solver.overshoot else {"dtype": z0.dtype, "step_t": times[1:]}
@@ -88,7 +88,7 @@ def test_a_flat_energy_leaves_z_alone_and_costs_one_evaluation(method):
     assert torch.equal(result.z, z0)
     assert result.ok.all()
     assert result.evaluations.tolist() == [1] * 5
-    assert result.accepted.tolist() == [0] * 5
+    assert result.diagnostics["steps_accepted"].tolist() == [0] * 5
 
 
 def test_the_end_is_never_overshot_unless_asked():
@@ -164,3 +164,34 @@ def test_a_torchdiffeq_without_methods_is_recognised(monkeypatch):
     monkeypatch.setattr(ode, "SOLVERS", {})
     with pytest.raises(EnergyQLError, match="it lists no adaptive method"):
         ODESolver()
+
+
+def test_enough_ends_a_sample_near_its_start():
+    z0, energy = start(50, 64), Wall()
+    result = ODESolver(enough=0.05).sample(energy, z0)
+    through = ODESolver().sample(energy, z0)
+    assert (energy(result.z) <= 0.05 + 1e-6).all()
+    assert result.ok.all()
+    assert (result.gradients < through.gradients).all()
+    assert (result.z - z0).norm(dim=1).mean() < 0.95 * (through.z - z0).norm(dim=1).mean()
+
+
+def test_enough_counts_the_strength_and_a_good_start_costs_one_evaluation():
+    z0 = torch.tensor([[0.3, 0.0], [0.5, 0.0]])  # energies 0.045 and 0.125
+    result = ODESolver(enough=0.1).sample(Quadratic(), z0)
+    assert result.gradients.tolist()[0] == 1
+    assert result.gradients.tolist()[1] > 1
+    assert torch.equal(result.z[0], z0[0])
+    assert ODESolver(enough=0.1, strength=3.0).sample(Quadratic(), z0).gradients[0] > 1
+
+
+def test_enough_does_not_hide_an_overshoot():
+    z0 = start(3, 2)
+    whole = ODESolver("dopri5", overshoot=True).sample(Quadratic(), z0)
+    assert torch.equal(ODESolver("dopri5", overshoot=True, enough=1e-9).sample(Quadratic(), z0).z, whole.z)
+
+
+@pytest.mark.parametrize("enough", [0.0, -1.0, float("inf"), float("nan")])
+def test_enough_out_of_range_is_refused(enough):
+    with pytest.raises(ArgumentError, match="enough must be"):
+        ODESolver(enough=enough)

@@ -1,0 +1,48 @@
+"""The random numbers that a sampler spends on a batch, each belonging to a sample and a purpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from energyql.sampling.seeds import normals, uniforms
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Numbers for the samples `start`, `start + 1`, … of a run: row i of every answer depends on (seed, start + i).
+
+    Normals and uniforms of one stream come from the same words: what must be independent needs streams of its own.
+
+    Args:
+        seed: of the run, 0 to 2⁶⁴ - 1.
+        start: index of the first sample of the batch in the run.
+        purpose: goes before the name of every stream; see `part`.
+    """
+
+    seed: int = 0
+    start: int = 0
+    purpose: str = ""
+
+    def part(self, name: str) -> Noise:
+        """Numbers independent of these, for a part of the work that names its streams as it likes."""
+        return replace(self, purpose=f"{self.purpose}{name}/")
+
+    def skip(self, count: int) -> Noise:
+        """The numbers of the samples after the first `count`."""
+        return replace(self, start=self.start + count)
+
+    def normals(self, like: Tensor, stream: str) -> Tensor:
+        """Draws from N(0, I) of the shape, dtype and device of the latents `like`, (n, z_dim)."""
+        return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream).to(like)
+
+    def uniforms(self, like: Tensor, width: int, stream: str) -> Tensor:
+        """Draws from the open interval (0, 1), (n, width) float64, `width` for each row of `like`, on its device."""
+        drawn = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream)
+        # Before it moves, a device without float64 gets the largest float32 below 1 in place of 1.
+        return drawn.to(like.device) if like.device.type != "mps" else drawn.float().clamp(max=1 - 2**-24).to("mps")
+
+
+FIRST_RUN = Noise()
+"""Of seed 0, from its first sample on."""

@@ -1,0 +1,216 @@
+"""Draws from the posterior: rejection while it is cheap, then annealed elliptical slice sampling. No gradients.
+
+Both lean on what is special here: the prior is N(0, I) and can be drawn from at will.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+from torch import Tensor
+
+from energyql.errors import ArgumentError
+from energyql.sampling.base import Progress, SampleResult, Status, check_latents
+from energyql.sampling.flow import Energy, checked_energy
+from energyql.sampling.noise import FIRST_RUN, Noise
+
+MOST_SHRINKS = 100
+"""Of one slice move; the bracket then is narrower than a float can tell."""
+SHRINKS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSampler:
+    """Draws from `N(z; 0, I) exp(-λ E(z))`, every sample on its own. A `Sampler`.
+
+    *Rejection.* A sample looks at up to `proposals` draws from the prior, its row of `z0` first, and takes the first
+    that it accepts, with probability exp(-λE): an exact draw.
+
+    *Annealing.* A sample that accepted none picks one of its proposals by importance, at an exponent β at which their
+    weights spread by about one nat. Then β rises to λ, each time by the factor `growth`, and after each rise `moves`
+    elliptical slice moves (Murray, Adams and MacKay 2010, arXiv 1001.0175) leave `N(z; 0, I) exp(-βE)` as it is. (The
+    ladder is set before the sample climbs it: one that followed its energy would spoil the weights.) This is annealed importance sampling (Neal 2001, arXiv physics/9803008): samples
+    come without their weights, so they follow the posterior the better the more moves they get, and the weights say how
+    well. Unlike a population that resamples, samples never share an ancestor, so there are no near-duplicates.
+
+    Energies must be at least 0 where the samples go, as `-log P` is; below, exp(-λE) is taken as 1 by rejection.
+
+    Diagnostics: `proposals` looked at, their `mass` (the sum of exp(-λE) over them), `exact` (1 for an exact draw),
+    `stages` of annealing, and `log_weight`, in nats, of the annealed samples (0 for exact ones). `summarize` makes
+    sense of them.
+
+    Args:
+        strength: λ > 0.
+        proposals: at least 1.
+        growth: of the exponent from stage to stage, above 1.
+        moves: slice moves in a stage, at least 1; the last stage makes two more.
+        max_evaluations: of the energy, per sample.
+
+    Raises:
+        ArgumentError: an argument is outside its range.
+    """
+
+    _: KW_ONLY
+    strength: float = 1.0
+    proposals: int = 16
+    growth: float = 1.5
+    moves: int = 1
+    max_evaluations: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, least in (("strength", 0), ("growth", 1)):
+            if not least < getattr(self, name) < math.inf:
+                raise ArgumentError(f"{name} must be finite and above {least}; got {getattr(self, name)!r}")
+        for name in ("proposals", "moves", "max_evaluations"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
+                raise ArgumentError(f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}")
+
+    @torch.no_grad()
+    def sample(
+        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+    ) -> SampleResult:
+        """Draws one sample a row; see `Sampler.sample`. The rows of `z0` must be draws from the prior."""
+        check_latents(z0)
+        run = _Run(self, energy, z0.detach(), noise.part("slice"), progress)
+        run.reject()
+        run.anneal()
+        return run.result()
+
+
+class _Run:
+    """One call of `sample`. Tensors hold a row for each sample; `rows` are the indices of those still looking."""
+
+    def __init__(
+        self, settings: SliceSampler, energy: Energy, z0: Tensor, noise: Noise, progress: Progress | None
+    ) -> None:
+        self.settings, self.energy, self.noise, self.progress = settings, energy, noise, progress
+        self.z = z0.clone()
+        self.e = torch.full_like(z0[:, 0], math.inf)
+        self.rows = torch.arange(len(z0), device=z0.device)
+        counts = torch.zeros_like(self.rows)
+        self.status = torch.full_like(counts, Status.OK)
+        self.evaluations, self.proposals, self.stages, self.exact = (counts.clone() for _ in range(4))
+        self.log_weight, self.beta, self.mass = (torch.zeros_like(self.e) for _ in range(3))
+        self.reported = 0.0
+        self.pool: list[tuple[Tensor, Tensor, Tensor]] = []  # of each round: rows, proposals, energies
+
+    def evaluate(self, rows: Tensor, z: Tensor) -> Tensor:
+        """Energies; one that is not a number counts as infinite, so that nobody goes there."""
+        self.evaluations[rows] += 1
+        return torch.nan_to_num(checked_energy(self.energy, z), nan=math.inf, neginf=math.inf)
+
+    def reject(self) -> None:
+        chances = self.noise.uniforms(self.z, self.settings.proposals, "accept")
+        for number in range(self.settings.proposals):
+            if not len(self.rows):
+                return
+            rows = self.rows
+            drawn = self.noise.normals(self.z, f"proposal/{number}")[rows] if number else self.z[rows]
+            e = self.evaluate(rows, drawn)
+            self.pool.append((rows, drawn, e))
+            chance = torch.exp(-self.settings.strength * e)
+            self.mass[rows] += chance.clamp(max=1)
+            accept = chances[rows, number] < chance
+            taken = rows[accept]
+            self.z[taken], self.e[taken], self.exact[taken] = drawn[accept], e[accept], 1
+            self.proposals[rows] = number + 1
+            self.rows = rows[~accept]
+            self.report(0.5 * (number + 1) / self.settings.proposals)
+
+    def anneal(self) -> None:
+        rows = self.start()
+        stage = 0
+        while len(rows):
+            last = self.beta[rows] >= self.settings.strength
+            for move in range(self.settings.moves + 2):
+                moving = rows if move < self.settings.moves else rows[last]
+                if len(moving):
+                    self.move(moving, f"stage/{stage}/{move}")
+            spent = self.evaluations[rows] >= self.settings.max_evaluations
+            self.status[rows[spent & ~last]] = Status.STEP_LIMIT
+            rows = rows[~last & ~spent]
+            self.raise_exponent(rows)
+            stage += 1
+            self.rows = rows
+            self.report(0.5 + 0.5 * float(self.beta[rows].sum()) / (self.settings.strength * max(1, len(rows))))
+
+    def start(self) -> Tensor:
+        """Let the samples that accepted nothing pick a proposal; returns those that found a finite one."""
+        rows = self.rows
+        if not len(rows):
+            return rows
+        waiting = torch.zeros_like(self.status, dtype=torch.bool)
+        waiting[rows] = True
+        energies = torch.stack([e[waiting[of]] for of, _, e in self.pool], 1)
+        finite = energies.isfinite()
+        usable = finite.any(1)
+        self.status[rows[~usable]] = Status.NON_FINITE
+        known = torch.where(finite, energies, torch.nan)
+        mean = known.nanmean(1, keepdim=True)
+        spread = (known - mean).square().nanmean(1).sqrt()
+        beta = (1 / spread.clamp(min=1e-6)).clamp(max=self.settings.strength)
+        log_weights = torch.where(finite, -beta[:, None] * energies, -math.inf)
+        log_weight = torch.logsumexp(log_weights, 1) - math.log(len(self.pool))
+        level = self.noise.uniforms(self.z, 1, "pick")[rows]
+        shares = torch.softmax(log_weights, 1).double().cumsum(1)
+        chosen = (shares < level * shares[:, -1:]).sum(1).clamp(max=len(self.pool) - 1)
+        for number, (of, drawn, e) in enumerate(self.pool):
+            picked = usable & (chosen == number)
+            self.z[rows[picked]], self.e[rows[picked]] = drawn[waiting[of]][picked], e[waiting[of]][picked]
+        self.pool.clear()
+        rows = rows[usable]
+        self.beta[rows], self.log_weight[rows], self.stages[rows] = beta[usable], log_weight[usable], 1
+        self.rows = rows
+        return rows
+
+    def raise_exponent(self, rows: Tensor) -> None:
+        risen = (self.beta[rows] * self.settings.growth).clamp(max=self.settings.strength)
+        self.log_weight[rows] -= (risen - self.beta[rows]) * self.e[rows]
+        self.beta[rows] = risen
+        self.stages[rows] += 1
+
+    def move(self, rows: Tensor, stream: str) -> None:
+        """One elliptical slice move of each of the rows: Murray, Adams and MacKay 2010, figure 2."""
+        direction = self.noise.normals(self.z, f"{stream}/direction")[rows]
+        chances = self.noise.uniforms(self.z, 2, f"{stream}/level")[rows].to(self.z.dtype)
+        beta, here = self.beta[rows], self.z[rows]
+        level = -beta * self.e[rows] + chances[:, 0].log()
+        angle = 2 * math.pi * chances[:, 1]
+        low, high = angle - 2 * math.pi, angle.clone()
+        left = torch.arange(len(rows), device=rows.device)
+        for shrink in range(MOST_SHRINKS):
+            z = here[left] * angle[left, None].cos() + direction[left] * angle[left, None].sin()
+            e = self.evaluate(rows[left], z)
+            inside = -beta[left] * e > level[left]
+            found = rows[left[inside]]
+            self.z[found], self.e[found] = z[inside], e[inside]
+            left = left[~inside]
+            if not len(left):
+                return
+            if shrink % SHRINKS_AT_ONCE == 0:
+                chances = self.noise.uniforms(self.z, SHRINKS_AT_ONCE, f"{stream}/{shrink}")[rows].to(self.z.dtype)
+            below = angle[left] < 0
+            low[left] = torch.where(below, angle[left], low[left])
+            high[left] = torch.where(below, high[left], angle[left])
+            angle[left] = low[left] + chances[left, shrink % SHRINKS_AT_ONCE] * (high[left] - low[left])
+
+    def report(self, fraction: float) -> None:
+        if self.progress is not None:
+            done = 1 - len(self.rows) / len(self.z)
+            self.reported = max(self.reported, done + (1 - done) * fraction)
+            self.progress(self.reported, len(self.rows))
+
+    def result(self) -> SampleResult:
+        told = {
+            "proposals": self.proposals, "mass": self.mass, "exact": self.exact, "stages": self.stages,
+            "log_weight": self.log_weight,
+        }  # fmt: skip
+        return SampleResult(
+            self.z,
+            self.status.cpu(),
+            self.evaluations.cpu(),
+            torch.zeros_like(self.evaluations).cpu(),
+            {name: tensor.cpu() for name, tensor in told.items()},
+        )

@@ -1,0 +1,28 @@
+import torch
+
+from energyql.sampling import Noise, normals
+
+LIKE = torch.zeros(4, 3)
+
+
+def test_numbers_belong_to_samples():
+    noise = Noise(seed=3, start=10)
+    drawn = noise.normals(LIKE, "a")
+    assert torch.equal(drawn, normals(3, 10, 4, 3, stream="a"))
+    assert torch.equal(noise.skip(2).normals(LIKE[:2], "a"), drawn[2:])
+    assert torch.equal(noise.skip(1).uniforms(LIKE[:1], 5, "u"), noise.uniforms(LIKE, 5, "u")[1:2])
+
+
+def test_streams_and_parts_are_independent():
+    noise = Noise()
+    streams = [noise.normals(LIKE, "a"), noise.normals(LIKE, "b"), noise.part("b").normals(LIKE, "a")]
+    streams += [noise.part("b").part("c").normals(LIKE, "a"), Noise(seed=1).normals(LIKE, "a")]
+    for i, one in enumerate(streams):
+        assert all(not torch.equal(one, other) for other in streams[i + 1 :])
+
+
+def test_dtypes():
+    assert Noise().normals(LIKE.double(), "a").dtype == torch.float64
+    uniform = Noise().uniforms(LIKE, 1000, "u")
+    assert (uniform.dtype, uniform.shape) == (torch.float64, (4, 1000))
+    assert 0 < uniform.min() < uniform.max() < 1

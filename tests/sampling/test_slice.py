@@ -1,0 +1,125 @@
+import math
+
+import pytest
+import torch
+
+from energyql.errors import ArgumentError
+from energyql.sampling import Noise, SliceSampler, Status, prior_latents, summarize
+
+from .toys import Counting, Quadratic, flat
+
+
+def halfspace(threshold, slope=20.0):
+    """E = -log sigmoid(slope (z_0 - threshold)): nearly the event z_0 > threshold."""
+    return lambda z: torch.nn.functional.softplus(-slope * (z[:, 0] - threshold))
+
+
+def truth(energy):
+    """log E[exp(-E)], and mean and standard deviation of z_0 under the posterior, by quadrature."""
+    x = torch.linspace(-9, 9, 200001, dtype=torch.float64)
+    density = torch.exp(-0.5 * x**2 - energy(x[:, None])) / math.sqrt(2 * math.pi)
+    mass = torch.trapezoid(density, x)
+    mean = torch.trapezoid(density * x, x) / mass
+    return mass.log().item(), mean.item(), (torch.trapezoid(density * (x - mean) ** 2, x) / mass).sqrt().item()
+
+
+def draw(energy, n=4000, z_dim=3, seed=0, **settings):
+    return SliceSampler(**settings).sample(energy, prior_latents(seed, 0, n, z_dim), noise=Noise(seed))
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.5, 1.5])
+def test_common_events_are_drawn_exactly(threshold):
+    energy = halfspace(threshold)
+    result = draw(energy, proposals=200)
+    log_probability, mean, std = truth(energy)
+    assert result.diagnostics["exact"].all()
+    assert result.z[:, 0].mean().item() == pytest.approx(mean, abs=4 * std / math.sqrt(4000))
+    assert result.z[:, 0].std().item() == pytest.approx(std, rel=0.06)
+    assert result.z[:, 1:].mean(0).abs().max() < 4 / math.sqrt(4000)
+    assert result.z[:, 1:].std().item() == pytest.approx(1, abs=0.03)
+    assert summarize(result)["log_probability"] == pytest.approx(log_probability, abs=0.1)
+
+
+@pytest.mark.parametrize("threshold", [2.5, 3.5])
+def test_rare_events_are_annealed(threshold):
+    energy = halfspace(threshold)
+    result = draw(energy, growth=1.2, moves=3)
+    log_probability, mean, std = truth(energy)
+    assert result.diagnostics["exact"].double().mean() < 0.15
+    assert result.ok.all()
+    assert result.z[:, 0].mean().item() == pytest.approx(mean, abs=0.4 * std)
+    assert result.z[:, 0].std().item() == pytest.approx(std, rel=0.35)
+    assert result.z[:, 1:].std().item() == pytest.approx(1, abs=0.04)
+    found = summarize(result)
+    assert found["log_probability"] == pytest.approx(log_probability, abs=0.5)
+    assert 0 < found["effective_samples"] <= 4000
+
+
+def test_more_moves_lead_nearer_to_the_posterior():
+    energy = halfspace(3.0)
+    _, mean, _ = truth(energy)
+    few, many = (draw(energy, growth=growth, moves=moves).z[:, 0].mean().item() for growth, moves in ((2, 1), (1.2, 3)))
+    assert abs(many - mean) < 0.5 * abs(few - mean)
+
+
+def test_the_conjugate_posterior():
+    # N(0, 1) times exp(-z²/2 · κ) is N(0, 1 / (1 + κ)).
+    result = draw(Quadratic(3.0), z_dim=2, growth=1.2, moves=3)
+    assert result.z.std().item() == pytest.approx(0.5, rel=0.04)
+    assert summarize(result)["log_probability"] == pytest.approx(math.log(1 / 4), abs=0.1)
+
+
+def test_strength_is_an_exponent():
+    result = draw(Quadratic(1.0), z_dim=1, strength=8.0, proposals=200)
+    assert result.z.std().item() == pytest.approx(1 / 3, rel=0.05)
+
+
+def test_a_flat_energy_keeps_the_prior_draws():
+    z0 = prior_latents(0, 0, 5, 3)
+    result = SliceSampler().sample(flat, z0)
+    assert torch.equal(result.z, z0)
+    assert result.evaluations.tolist() == result.diagnostics["exact"].tolist() == [1] * 5
+
+
+def test_every_evaluation_is_counted_and_none_is_a_gradient():
+    energy = Counting(Quadratic(50.0))
+    result = SliceSampler().sample(energy, prior_latents(0, 0, 20, 3))
+    assert sum(energy.rows) == result.evaluations.sum()
+    assert result.gradients.sum() == 0
+
+
+def test_a_sample_that_is_done_costs_nothing_more():
+    energy = Counting(Quadratic(0.5))
+    SliceSampler(proposals=100).sample(energy, prior_latents(0, 0, 50, 3))
+    assert energy.rows == sorted(energy.rows, reverse=True)
+    assert energy.rows[-1] < 10
+
+
+def test_the_budget_is_kept_and_the_state_returned():
+    result = draw(halfspace(4.0), n=50, max_evaluations=25)
+    limited = result.status == Status.STEP_LIMIT
+    assert limited.any()
+    assert (result.evaluations[~limited] < 60).all()
+    assert torch.isfinite(result.z).all()
+
+
+def test_places_without_energy_are_avoided():
+    result = draw(lambda z: torch.where(z[:, 0] > 0, torch.nan, 0.0) + 0.5 * z[:, 1].square(), n=500)
+    assert result.ok.all()
+    assert (result.z[:, 0] <= 0).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strength": 0.0},
+        {"strength": math.inf},
+        {"growth": 1.0},
+        {"proposals": 0},
+        {"moves": 1.5},
+        {"max_evaluations": 0},
+    ],
+)
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(ArgumentError, match=next(iter(settings))):
+        SliceSampler(**settings)
