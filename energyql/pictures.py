@@ -1,7 +1,9 @@
-"""Tensors to pictures, and labelled grids of them."""
+"""Tensors to pictures, labelled grids of them, and pictures inside of pages."""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ GAP = 10
 CAPTION = 20
 TICK = 18  # width of a verdict
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+PIXEL_ART = 64  # up to this side, losing detail would show
 LEAST_SIDE, MOST_SIDE = 128, 256  # a tile is enlarged or reduced to lie between these
 
 
@@ -121,3 +124,20 @@ def _verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> None
     else:
         draw.line([(x + 2, y + 1), (x + 11, y + 10)], NO, 3)
         draw.line([(x + 2, y + 10), (x + 11, y + 1)], NO, 3)
+
+
+def picture_uri(picture: Image.Image, side: int) -> str:
+    """A picture as a data URI: WebP, or PNG where the picture is so small that every pixel counts.
+
+    Args:
+        side: the longer side at most, in pixels; a larger picture is reduced.
+    """
+    scale = side / max(picture.size)
+    if scale < 1:
+        size = tuple(max(1, round(length * scale)) for length in picture.size)
+        picture = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    small = max(picture.size) <= PIXEL_ART
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "PNG" if small else "WEBP", **({} if small else {"quality": 88, "method": 4}))
+    kind = "png" if small else "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

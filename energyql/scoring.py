@@ -25,7 +25,13 @@ SUM_TOLERANCE = 1e-3
 """How far the probabilities of a categorical attribute may be from adding up to 1; they are then scaled to do so."""
 
 
-def score(query: str | Expr, attributes: Mapping[str, AttributeData], semantics: str = "exact") -> Array:
+def score(
+    query: str | Expr,
+    attributes: Mapping[str, AttributeData],
+    semantics: str = "exact",
+    *,
+    vocabulary: Mapping[str, AttributeSpec] | None = None,
+) -> Array:
     """The energy of every row under a query.
 
     Args:
@@ -34,13 +40,16 @@ def score(query: str | Expr, attributes: Mapping[str, AttributeData], semantics:
             yes/no: probabilities `(n,)` of yes. Categorical: a dict from each class to probabilities `(n,)`, which add
             up to 1. Continuous: a tuple (mean, std) of arrays `(n,)`, std above 0.
         semantics: "exact", "product" or "lace".
+        vocabulary: what a model knows of the attributes: the range of a continuous one and its tolerance of `=`.
+            Without it continuous attributes have no ends, and classes are those of `attributes`.
 
     Returns:
         Energies `(n,)`, in nats, lower is better. Under `exact` it is `-log P(query)`: 0 where the query is certain
         and infinity where it is impossible.
 
     Raises:
-        DataError: an array has the wrong shape, or a value that is no probability; names the attribute and row.
+        DataError: an array has the wrong shape, or a value that is no probability, or not what the vocabulary says;
+            names the attribute and row.
         EnergyQLError: the query is wrong, or names an attribute that is missing from `attributes`.
 
     Example:
@@ -61,9 +70,11 @@ def score(query: str | Expr, attributes: Mapping[str, AttributeData], semantics:
     specs = [_spec(name, data) for name, data in attributes.items()]
     for spec in specs:
         _check(spec, columns[spec.name])
-    vocabulary = Vocabulary(specs)
+    if vocabulary is not None:
+        specs = [_known(spec, vocabulary, columns) for spec in specs]
+    known = Vocabulary(specs)
     expr, text = (parse(query), query) if isinstance(query, str) else (query, None)
-    rule = compile_energy_rule(bind(expr, vocabulary, query=text), vocabulary, semantics, query=text)
+    rule = compile_energy_rule(bind(expr, known, query=text), known, semantics, query=text)
     if not rule.attributes:
         return np.zeros(rows)
     predictions = {spec.name: _prediction(spec, columns[spec.name]) for spec in specs if spec.name in rule.attributes}
@@ -112,6 +123,22 @@ def _spec(name: str, data: AttributeData) -> AttributeSpec:
     if isinstance(data, tuple):  # nothing is known of its range
         return AttributeSpec(name, "continuous", low=-sys.float_info.max, high=sys.float_info.max)
     return AttributeSpec(name, "yes/no")
+
+
+def _known(
+    spec: AttributeSpec, vocabulary: Mapping[str, AttributeSpec], columns: dict[str, dict[str, Array]]
+) -> AttributeSpec:
+    """The vocabulary's own description of what the data look like; `columns` get its order of classes."""
+    known = vocabulary.get(spec.name)
+    if known is None:
+        raise DataError(f"the vocabulary has no attribute {spec.name!r}")
+    if known.kind != spec.kind or set(known.values) != set(spec.values):
+        expected = ", ".join(known.values) or known.kind
+        raise DataError(f"attribute {spec.name!r} is {', '.join(spec.values) or spec.kind}, and should be {expected}")
+    if known.values:
+        labels = [f"{spec.name} = {value}" for value in known.values]
+        columns[spec.name] = {label: columns[spec.name][label] for label in labels}
+    return known
 
 
 def _check(spec: AttributeSpec, columns: Mapping[str, Array]) -> None:

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from markup import decode
 from PIL import Image
 
 from energyql.errors import ArgumentError
-from energyql.pictures import CAPTION, GAP, label_grid, to_pictures
+from energyql.pictures import CAPTION, GAP, label_grid, picture_uri, to_pictures
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -103,3 +104,17 @@ class TestGrid:
         plain, footed = label_grid([solid()]), label_grid([solid()], footer="model tiny")
         assert footed.height > plain.height
         assert dark(footed, (0, plain.height - GAP // 2, footed.width, footed.height)) > 20
+
+
+class TestUri:
+    @pytest.mark.parametrize(
+        ("size", "shown", "kind"),
+        [((128, 96), (128, 96), "WEBP"), ((800, 200), (512, 128), "WEBP"), ((16, 8), (16, 8), "PNG")],
+    )
+    def test_size_and_kind(self, size, shown, kind):
+        picture = decode(picture_uri(solid(size), 512))
+        assert (picture.size, picture.format) == (shown, kind)
+        assert np.abs(np.asarray(picture.convert("RGB"), int) - RED).max() < 12
+
+    def test_a_line_keeps_its_width(self):
+        assert decode(picture_uri(solid((4000, 2)), 512)).size == (512, 1)

@@ -6,6 +6,7 @@ import pytest
 from energyql.errors import ArgumentError, Contradiction, DataError, EnergyQLError, KindError, UnknownAttribute
 from energyql.language.ast import And, Attribute, Not
 from energyql.scoring import score
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 TABLE = {
     "smile": [0.9, 0.5, 0.0, 1.0],
@@ -107,3 +108,42 @@ def test_wrong_queries():
         score("smile", TABLE, "fuzzy")
     with pytest.raises(EnergyQLError):
         score("smile AND", TABLE)
+
+
+class TestVocabulary:
+    """What a model knows of the attributes and a table does not say."""
+
+    KNOWN = Vocabulary(
+        [
+            AttributeSpec("smile", "yes/no"),
+            AttributeSpec("hat", "yes/no"),
+            AttributeSpec("hair", "categorical", values=("gray", "dark brown", "red")),
+            AttributeSpec("age", "continuous", low=0.0, high=1.0, tolerance=0.2),
+            AttributeSpec("more", "yes/no"),
+        ]
+    )
+
+    def test_ranges_and_tolerances(self):
+        assert score("age IN [0, 0.5]", TABLE, vocabulary=self.KNOWN) == pytest.approx(score("age < 0.5", TABLE))
+        assert score("age IN [0, 0.5]", TABLE)[3] > score("age < 0.5", TABLE)[3]
+        assert score("age = 0.5", TABLE, vocabulary=self.KNOWN) == pytest.approx(score("age = 0.5 +- 0.2", TABLE))
+
+    def test_classes_in_another_order(self):
+        for query in ("hair = red", 'hair != "dark brown" AND smile'):
+            assert score(query, TABLE, vocabulary=self.KNOWN) == pytest.approx(score(query, TABLE))
+
+    @pytest.mark.parametrize(
+        ("name", "data", "message"),
+        [
+            ("beard", [0.5], "the vocabulary has no attribute 'beard'"),
+            ("smile", ([0.5], 0.1), "attribute 'smile' is continuous, and should be yes/no"),
+            ("hair", {"red": 0.4, "gray": 0.6}, "'hair' is red, gray, and should be gray, dark brown, red"),
+        ],
+    )
+    def test_data_that_do_not_fit(self, name, data, message):
+        with pytest.raises(DataError, match=message):
+            score("smile", {name: data}, vocabulary=self.KNOWN)
+
+    def test_only_what_the_data_hold_can_be_asked(self):
+        with pytest.raises(UnknownAttribute, match="'more' is not an attribute"):
+            score("more", TABLE, vocabulary=self.KNOWN)

@@ -1,0 +1,71 @@
+"""The parts of a query, and how sure each of them is in each picture."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from energyql.errors import Contradiction, LimitError, TautologyWarning
+from energyql.language import And, Expr, Not, Or, Weight
+from energyql.logic.contradiction import conjuncts
+from energyql.result import Result
+from energyql.scoring import score
+from energyql.vocabulary import Vocabulary
+
+ALL = "all must hold"
+MOST_CLAUSES = 24
+"""A query of more parts is shown as one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clause:
+    """One part of a query.
+
+    Args:
+        text: as the query language writes it.
+        probability: that it holds in each picture, by the attribute heads, (n,); `None` if it is too large to tell.
+    """
+
+    text: str
+    probability: npt.NDArray[np.float64] | None
+
+
+def clauses(expr: Expr) -> tuple[str, list[Expr]]:
+    """The parts of a query and how they belong together, in words.
+
+    What is joined by AND, openly or under a NOT, must all hold. Any other query is taken apart once, at its root.
+    """
+    parts = conjuncts(expr)
+    if 1 < len(parts) <= MOST_CLAUSES:
+        return ALL, parts
+    root = parts[0] if len(parts) == 1 else expr
+    while isinstance(root, Weight):
+        root = root.operand
+    if not root.children or isinstance(root, (Not, And)) or len(root.children) > MOST_CLAUSES:
+        return "", [root]
+    return "at least one must hold" if isinstance(root, Or) else "its parts", list(root.children)
+
+
+def score_clauses(parts: list[Expr], result: Result, vocabulary: Vocabulary) -> list[Clause]:
+    """The exact probability of every part in every picture. A weight says how much a part counts, not how sure it is,
+    so it is left out of the probability."""
+    return [Clause(str(part), probability(part, result, vocabulary)) for part in parts]
+
+
+def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArray[np.float64] | None:
+    """P(expr) in every picture of a result, (n,), from what the attribute heads predict."""
+    while isinstance(expr, Weight):
+        expr = expr.operand
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TautologyWarning)
+        try:
+            energy = score(expr, result.probabilities, vocabulary=vocabulary)
+        except LimitError:
+            return None
+        except Contradiction:  # one way of many to satisfy a query may be impossible
+            return np.zeros(len(result))
+    found: npt.NDArray[np.float64] = np.exp(-energy)
+    return found

@@ -1,0 +1,228 @@
+"""Collects queries, draws them all with one set of settings, and writes the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from energyql.errors import ArgumentError
+from energyql.files import write_text
+from energyql.gallery import page
+from energyql.gallery.clauses import clauses, probability, score_clauses
+from energyql.gallery.queries import Checked, Question, as_questions, check, check_all, check_semantics, repetition
+from energyql.gallery.sections import Answer, Section, Traversal, TruthTable
+from energyql.gallery.traversal import MOST_STEPS, Given, interpolate
+from energyql.gallery.truth_table import check_literals, fill_table
+from energyql.language import Expr
+from energyql.logic.truth import satisfied
+from energyql.model import Model
+from energyql.models import DEFAULT_MODEL, read_vocabulary
+from energyql.pipeline import generate
+from energyql.progress import Report, reporting
+from energyql.result import Result
+from energyql.sampling import DEFAULT_SAMPLER, Sampler
+from energyql.vocabulary import Vocabulary
+
+Query = str | Expr
+Queries = Query | Iterable[Query | tuple[str, Query] | Question] | Mapping[str, Query]
+
+
+class Gallery:
+    """A page of queries, each with its pictures, verdicts, clauses and circuit.
+
+    All queries are checked before the first is sampled.
+
+    Args:
+        queries: a list of queries (text or expressions), of pairs (title, query), or a dict from titles to queries.
+        n: pictures a query.
+        title: of the page.
+        model, semantics, sampler, strength, truncation, label, seed, device, batch_size: as for `energyql.generate`,
+            for every query of the gallery.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: some queries are wrong; the message shows all of them.
+        EnergyQLError: a setting is wrong.
+
+    Example:
+        >>> gallery = Gallery(["smile AND hat", "beard XOR long_hair"], n=8)  # doctest: +SKIP
+        >>> gallery.add_truth_table("smile", "glasses")  # doctest: +SKIP
+        >>> gallery.save("site/")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        queries: Queries = (),
+        n: int = 8,
+        *,
+        title: str = "",
+        model: str | Path | Model = DEFAULT_MODEL,
+        semantics: str = "exact",
+        sampler: str | Sampler = DEFAULT_SAMPLER,
+        strength: float | None = None,
+        truncation: float | None = None,
+        label: int | Sequence[float] | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        batch_size: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.title, self.n, self.progress = title, n, progress
+        self.semantics = check_semantics(semantics)
+        self.sections: list[Section] = []
+        self.vocabulary: Vocabulary = model.vocabulary if isinstance(model, Model) else read_vocabulary(model)
+        self._draw_latents = partial(
+            generate, model=model, semantics=semantics, truncation=truncation, label=label, seed=seed, device=device,
+            batch_size=batch_size, progress=False,
+        )  # fmt: skip
+        self._draw = partial(self._draw_latents, sampler=sampler, strength=strength)
+        self.add_all(queries)
+
+    @property
+    def results(self) -> list[Result]:
+        """Everything that was drawn, in the order of the page."""
+        return [result for section in self.sections for result in section.results]
+
+    def __repr__(self) -> str:
+        return f"<Gallery: {self.summary()}>"
+
+    def summary(self) -> str:
+        """One line: how many pictures there are and how many of them satisfy their query."""
+        return page.summary(self.sections)
+
+    def add(self, query: Query, title: str = "") -> Result:
+        """Draw one more query."""
+        checked = check(Question(query, title), self.vocabulary, self.semantics)
+        with reporting(self.progress) as report:
+            return self._add(checked, report)
+
+    def add_all(self, several: Queries, *, source: str = "") -> list[Result]:
+        """Draw more queries, once all of them are checked.
+
+        Args:
+            several: as the argument `queries` of the class; or `Question`s, as `read_queries` returns them.
+            source: the file they come from, for messages.
+
+        Raises:
+            DataError: some queries are wrong; the message shows all of them.
+        """
+        checked = check_all(as_questions(several), self.vocabulary, self.semantics, source=source)
+        results = []
+        with reporting(self.progress and len(checked) > 0) as report:
+            for number, each in enumerate(checked):
+                report("gallery", number / len(checked))
+                results.append(self._add(each, report))
+            report("gallery", 1.0)
+        return results
+
+    def add_truth_table(self, *literals: Query, n: int | None = None) -> TruthTable:
+        """Draw every combination of up to four attributes, such as `"smile", "hair = red", "skin_tone > 0.6"`.
+
+        A combination that contradicts itself is part of the table, with the reason in place of pictures.
+
+        Args:
+            literals: one to four different ones; any query can be one.
+            n: pictures a combination; by default the gallery's, but not more than 4.
+        """
+        parts = check_literals(literals, self.vocabulary)
+        draw = partial(self._draw, n=min(self.n, 4) if n is None else n)
+        with reporting(self.progress) as report:
+            table = fill_table(parts, self.vocabulary, self.semantics, draw, lambda fraction: report("table", fraction))
+            report("table", 1.0)
+        self.sections.append(table)
+        return table
+
+    def add_traversal(self, start: Query, end: Query, steps: int = 8, *, n: int | None = None) -> Traversal:
+        """Go from samples of one query to samples of another, each pair of which started from the same latent.
+
+        Args:
+            start, end: the two queries.
+            steps: pictures a way, both ends included.
+            n: ways; by default the gallery's number of pictures, but not more than 3.
+        """
+        n = min(self.n, 3) if n is None else n
+        first, last = self.check_traversal(start, end, steps)
+        times = [step / (steps - 1) for step in range(steps)]
+        with reporting(self.progress) as report:
+            report("traversal", 0.0)
+            from_here = self._draw(first.expr, n).z
+            report("traversal", 1 / 3)
+            to_there = self._draw(last.expr, n).z
+            report("traversal", 2 / 3)
+            latents = interpolate(from_here, to_there, times).flatten(0, 1)
+            result = self._draw_latents(first.expr, len(latents), sampler=Given(latents))
+            report("traversal", 1.0)
+        traversal = Traversal(
+            first,
+            last,
+            times,
+            result,
+            (probability(first.bound, result, self.vocabulary), probability(last.bound, result, self.vocabulary)),
+            (
+                satisfied(first.bound, result.judged, self.vocabulary),
+                satisfied(last.bound, result.judged, self.vocabulary),
+            ),
+        )
+        self.sections.append(traversal)
+        return traversal
+
+    def check_traversal(self, start: Query, end: Query, steps: int) -> list[Checked]:
+        """The two queries of a traversal.
+
+        Raises:
+            DataError: one of them is wrong, or both; the message shows it.
+            ArgumentError: there cannot be so many steps.
+        """
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
+            raise ArgumentError(f"steps must be a whole number from 2 to {MOST_STEPS}, not {steps!r}")
+        questions = [Question(start, place="start"), Question(end, place="end")]
+        return check_all(questions, self.vocabulary, self.semantics, source="traversal")
+
+    def notes(self) -> list[str]:
+        """What is odd about the gallery: queries that mean the same as earlier ones."""
+        return [
+            f"{section.query.name} means the same as {first.query.name}"
+            for section in self.sections
+            if isinstance(section, Answer) and section.same_as is not None
+            for first in [self.sections[section.same_as - 1]]
+            if isinstance(first, Answer)
+        ]
+
+    def to_html(self) -> str:
+        """The page."""
+        return page.render(self.sections, title=self.title)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page, whole or not at all: into a folder, as `index.html`, or to a path that ends in .html.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            ArgumentError: nothing can be written there, or the gallery is empty.
+        """
+        target = page.page_path(path)
+        if not self.sections:
+            raise ArgumentError("the gallery is empty", hint="add a query first")
+        try:
+            write_text(target, self.to_html())
+        except OSError as error:
+            raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
+        return target
+
+    def _repr_html_(self) -> str:
+        return page.frame(self.to_html()) if self.sections else "<em>an empty gallery</em>"
+
+    def _add(self, checked: Checked, report: Report) -> Result:
+        earlier = [
+            (number, section.query)
+            for number, section in enumerate(self.sections, start=1)
+            if isinstance(section, Answer)
+        ]
+        same_as = repetition(checked, earlier)
+        result = self._draw(checked.text, self.n)
+        joined, parts = clauses(checked.bound)
+        scored = score_clauses(parts, result, self.vocabulary)
+        self.sections.append(Answer(checked, result, joined, scored, same_as))
+        return result

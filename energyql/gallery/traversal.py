@@ -1,0 +1,57 @@
+"""From a sample of one query to a sample of another, in equal steps through the latent space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from energyql.sampling import Noise, Progress, SampleResult, Status
+from energyql.sampling.flow import Energy
+from energyql.sampling.noise import FIRST_RUN
+
+MOST_STEPS = 64
+
+
+def interpolate(start: Tensor, end: Tensor, times: list[float]) -> Tensor:
+    """Latents on great arcs from `start` to `end` (Shoemake 1985), their lengths changing evenly.
+
+    A straight line would pass through latents that are shorter than any sample of the prior.
+
+    Args:
+        start, end: latents (n, z_dim).
+        times: from 0 to 1.
+
+    Returns:
+        (n, len(times), z_dim). Where start and end point into opposite directions no arc is shortest, and the line
+        between them is taken.
+    """
+    first, last = start.double(), end.double()
+    lengths = first.norm(dim=1, keepdim=True), last.norm(dim=1, keepdim=True)
+    directions = first / lengths[0].clamp_min(1e-12), last / lengths[1].clamp_min(1e-12)
+    angle = (directions[0] * directions[1]).sum(1, keepdim=True).clamp(-1, 1).arccos()
+    sine = angle.sin()
+    curved = (sine > 1e-6) & (lengths[0] > 0) & (lengths[1] > 0)
+    places = []
+    for time in times:
+        weights = [((1 - time) * angle).sin() / sine, (time * angle).sin() / sine]
+        direction = weights[0] * directions[0] + weights[1] * directions[1]
+        arc = direction * ((1 - time) * lengths[0] + time * lengths[1])
+        places.append(torch.where(curved, arc, (1 - time) * first + time * last))
+    return torch.stack(places, dim=1).to(start.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """A sampler that moves nothing: sample i of the run is row i of `latents`."""
+
+    latents: Tensor = field(repr=False)
+
+    def sample(
+        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+    ) -> SampleResult:
+        """See `Sampler`; neither the energy nor the numbers in `z0` matter."""
+        rows = self.latents[noise.start : noise.start + len(z0)].to(z0)
+        none = torch.zeros(len(z0), dtype=torch.int64)
+        return SampleResult(rows, none + Status.OK, none, none)

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from toys import VOCABULARY
+
+from energyql import generate, parse
+from energyql.gallery.clauses import ALL, MOST_CLAUSES, clauses, probability, score_clauses
+from energyql.language import bind
+
+
+@pytest.mark.parametrize(
+    ("query", "joined", "expected"),
+    [
+        ("smile AND NOT (glasses OR beard)", ALL, ["smile", "NOT glasses", "NOT beard"]),
+        ("2 * smile AND 0.5 * (beard OR glasses)", ALL, ["2 * smile", "0.5 * (beard OR glasses)"]),
+        ("NONE OF (smile, beard)", ALL, ["NOT smile", "NOT beard"]),
+        ("smile OR beard", "at least one must hold", ["smile", "beard"]),
+        ("3 * (smile OR beard)", "at least one must hold", ["smile", "beard"]),
+        ("smile XOR beard", "its parts", ["smile", "beard"]),
+        ("AT LEAST 2 OF (smile, beard, glasses)", "its parts", ["smile", "beard", "glasses"]),
+        ("smile -> beard", "its parts", ["smile", "beard"]),
+        ("smile", "", ["smile"]),
+        ("NOT (smile AND beard)", "", ["NOT (smile AND beard)"]),
+        ("TRUE", "", ["TRUE"]),
+    ],
+)
+def test_parts(query, joined, expected):
+    how, parts = clauses(parse(query))
+    assert (how, [str(part) for part in parts]) == (joined, expected)
+
+
+@pytest.mark.parametrize("word", ["AND", "OR"])
+def test_too_many_parts_are_one(word):
+    query = f" {word} ".join(f"a{i}" for i in range(MOST_CLAUSES + 1))
+    assert clauses(parse(query)) == ("", [parse(query)])
+
+
+@pytest.fixture(scope="module")
+def result(tiny):
+    return generate("smile OR beard", 6, model=tiny, progress=False)
+
+
+def asked(query, result):
+    return probability(bind(parse(query), VOCABULARY), result, VOCABULARY)
+
+
+def test_the_whole_query_is_as_sure_as_its_energy(result):
+    assert asked("smile OR beard", result) == pytest.approx(np.exp(-result.energy), rel=1e-4)
+
+
+@pytest.mark.parametrize("query", ["smile AND age IN [0, 0.5]", "age = 0.5", 'hair IN {black, "dark red"} XOR glasses'])
+def test_every_query_is_as_sure_as_the_model_says(tiny, query):
+    result = generate(query, 4, model=tiny, progress=False)
+    assert asked(query, result) == pytest.approx(np.exp(-result.energy), rel=1e-4)
+
+
+def test_weights_say_how_much_and_not_how_sure(result):
+    assert asked("2 * (3 * smile)", result) == pytest.approx(result.probabilities["smile"])
+
+
+def test_what_cannot_be_and_what_always_is(result):
+    assert asked("smile AND NOT smile", result).tolist() == [0.0] * 6
+    assert asked("smile OR NOT smile", result).tolist() == [1.0] * 6
+
+
+def test_names_and_numbers(result):
+    _, parts = clauses(parse("smile AND NOT beard"))
+    scored = score_clauses(parts, result, VOCABULARY)
+    assert [clause.text for clause in scored] == ["smile", "NOT beard"]
+    assert scored[1].probability == pytest.approx(1 - result.probabilities["beard"])

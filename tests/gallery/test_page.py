@@ -1,0 +1,243 @@
+"""What the page is: one file, well-formed, safe, with words for everything that it shows."""
+
+import base64
+import hashlib
+import re
+import warnings
+
+import pytest
+import torch
+from markup import Document, decode
+from toys import CONFIG, random_generator, random_heads, tiny_model
+
+from energyql import Gallery
+from energyql.attributes.bank import AttributeBank
+from energyql.gallery.page import render
+from energyql.gallery.words import percent, plural, query_code, verdict
+from energyql.model import save_model
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+QUERIES = {"Headline": "smile AND NOT (glasses OR beard)", "": "beard XOR age > 0.5", "Both": "2 * smile and (beard)"}
+EVIL = '"</script><script>alert(1)</script>"'
+
+
+@pytest.fixture(scope="module")
+def gallery(tiny):
+    made = Gallery(QUERIES, n=3, model=tiny, title="Faces & <more>", progress=False)
+    made.add_truth_table("smile", "hair = black", "hair = brown", n=1)
+    made.add_traversal("smile", "beard", 3, n=2)
+    return made
+
+
+@pytest.fixture(scope="module")
+def html(gallery):
+    return gallery.to_html()
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Document(html)
+
+
+class TestSelfContained:
+    def test_nothing_is_fetched(self, page, html):
+        for name, attributes, _ in page.elements:
+            for attribute in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
+                value = attributes.get(attribute) or ""
+                assert not value or value.startswith(("#", "data:image/")), (name, attribute, value[:60])
+        style, script = page.texts("style")[0], page.texts("script")[0]
+        assert "url(" not in style
+        assert "@import" not in style
+        assert not re.search(r"fetch|XMLHttp|import\(|innerHTML|eval|document\.write", script)
+        assert "http://" not in html
+        assert "https://" not in html
+
+    def test_the_policy_allows_these_two_and_no_others(self, page):
+        (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; img-src data:; ")
+        assert "unsafe" not in policy
+        for name in ("style", "script"):
+            (text,) = page.texts(name)
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            assert f"{name}-src 'sha256-{digest}'" in policy
+
+    def test_no_handlers_and_no_styles_in_elements(self, page):
+        for name, attributes, _ in page.elements:
+            assert not [key for key in attributes if key.startswith("on") or key == "style"], name
+
+    def test_identities_are_unique_and_references_lead_somewhere(self, page):
+        identities = [attributes["id"] for _, attributes, _ in page.elements if "id" in attributes]
+        assert len(identities) == len(set(identities))
+        for _, attributes, _ in page.elements:
+            for key in ("aria-labelledby", "data-row", "data-for"):
+                assert attributes.get(key) is None or attributes[key] in identities
+            if (attributes.get("href") or "").startswith("#"):
+                assert attributes["href"][1:] in identities
+
+    def test_what_a_document_needs(self, page, html):
+        assert html.startswith('<!DOCTYPE html>\n<html lang="en">')
+        assert [meta["content"] for meta in page.all("meta") if meta.get("name") == "viewport"]
+        assert page.texts("title") == page.texts("h1") == ["Faces & <more>"]
+
+
+class TestContent:
+    def test_every_picture_is_there_and_said_in_words(self, page, gallery):
+        images = [image for image in page.all("img") if image.get("src")]
+        assert len(images) == sum(map(len, gallery.results)) == 9 + 6 + 6
+        for image in images:
+            assert decode(image["src"]).size == (16, 16)
+            assert re.match(
+                r"Picture \d+ of \d+\. Image judge: .*(smile|beard).* The query .* (holds|does not hold)\.",
+                image["alt"],
+            )
+        first = gallery.results[0]
+        says = "holds" if first.satisfied[0] else "does not hold"
+        assert images[0]["alt"].endswith(f"The query smile AND NOT (glasses OR beard) {says}.")
+
+    def test_canonical_queries_can_be_copied(self, page):
+        copied = [button["data-copy"] for button in page.all("button", "copy")]
+        assert copied[:3] == ["smile AND NOT (glasses OR beard)", "beard XOR age > 0.5", "2 * smile AND beard"]
+
+    def test_how_it_was_written_where_that_differs(self, html):
+        assert html.count("written as") == 1
+        assert "written as 2 * smile and (beard)" in html
+
+    def test_verdicts_are_told_apart_by_shape(self, page, gallery):
+        badges = [attributes["href"] for name, attributes, _ in page.elements if name == "use"]
+        expected = ["#yes" if ok else "#no" for result in gallery.results[:-1] for ok in result.satisfied]
+        assert badges == expected
+
+    def test_circuits_and_their_words(self, page, html):
+        graphs = page.all("svg", "eql-graph")
+        assert len(graphs) == 3
+        assert all(graph["role"] == "img" and graph["aria-label"] for graph in graphs)
+        assert html.count("log P(query) = ") == 3
+
+    def test_clauses_say_how_sure_they_are(self, page, gallery):
+        rows = [text for text in page.texts("td") if re.fullmatch(r"[01]\.\d{3}", text)]
+        means = [f"{clause.probability.mean():.3f}" for section in gallery.sections[:3] for clause in section.clauses]
+        assert all(mean in rows for mean in means)
+
+    def test_numbers_of_every_picture(self, page, gallery):
+        table = page.all("table", "numbers")
+        assert len(table) == 5
+        cells = page.texts("td")
+        for result in gallery.results[:3]:
+            assert f"{result.energy[0]:.4g} (P {2.718281828459045 ** -result.energy[0]:.4f})" in cells
+        assert "0, picture 2" in cells
+
+    def test_contradictions_are_part_of_the_table(self, html):
+        assert html.count("a contradiction: hair cannot be both black and brown") == 2
+
+    def test_filters_know_what_they_filter(self, page, gallery):
+        cards = page.all("section", "card")
+        assert [card["data-text"].split()[0] for card in cards] == ["headline", "beard", "both", "truth", "traversal"]
+        assert [float(card["data-energy"]) for card in cards if "data-energy" in card] == pytest.approx(
+            [float(result.energy.mean()) for result in gallery.results[:3]], rel=1e-4
+        )
+
+    def test_how_it_was_drawn(self, page):
+        facts = page.texts("dd")
+        assert "tiny" in facts
+        assert "exact" in facts
+
+    def test_the_index_leads_to_every_card(self, page):
+        links = [link["href"] for link in page.all("a") if "class" not in link]
+        assert links == [f"#s{i}" for i in range(1, 6)]
+
+
+class TestOddities:
+    def test_a_hostile_vocabulary_is_text(self, tmp_path):
+        """Names of attributes, classes and models, titles and queries are data."""
+        vocabulary = Vocabulary(
+            [
+                AttributeSpec("</script><script>alert(1)</script>", "yes/no"),
+                AttributeSpec('x" onerror="alert(1)', "categorical", values=("<b>", "&amp;", "'")),
+            ],
+            model="<img src=x>",
+        )
+        fingerprint = save_model(tmp_path, "<img src=x onerror=alert(1)>", random_generator())
+        heads = random_heads(vocabulary, CONFIG.w_dim)
+        AttributeBank(vocabulary, heads, generator=fingerprint).save(tmp_path)
+        made = Gallery([("<script>alert(2)</script>", EVIL)], n=1, model=tmp_path, progress=False)
+        made.add_truth_table(EVIL, r'"x\" onerror=\"alert(1)" = "<b>"', n=1)
+        made.add_traversal(EVIL, f"NOT {EVIL}", 2, n=1)
+        page = Document(made.to_html())
+        assert len(page.all("script")) == 1
+        assert [image for image in page.all("img") if image.get("src") == "x"] == []
+        assert page.all("b") == []
+        for _, attributes, _ in page.elements:
+            assert not [key for key in attributes if key.startswith("on")]
+        assert EVIL in [button["data-copy"] for button in page.all("button", "copy")]
+
+    @pytest.mark.parametrize("semantics", ["product", "lace"])
+    def test_other_semantics(self, tiny, semantics):
+        made = Gallery(["smile OR beard"], n=2, model=tiny, semantics=semantics, progress=False)
+        made.add_truth_table("smile", n=1)
+        made.add_traversal("smile", "beard", 2, n=1)
+        page = Document(made.to_html())
+        captions = page.texts("h3")
+        assert ("Compiled circuit" in captions) == (semantics == "product")
+        assert len(page.all("svg", "eql-graph")) == 1
+        assert re.search(r"E -?\d+\.\d{3}", made.to_html())
+
+    def test_a_model_without_judge(self, tmp_path):
+        folder = tiny_model(tmp_path, judge=False)
+        made = Gallery(["smile"], n=1, model=folder, progress=False)
+        alt = Document(made.to_html()).all("img")[0]["alt"]
+        assert alt.startswith("Picture 1 of 1. Attribute heads: ")
+
+    def test_a_query_that_asks_for_nothing(self, tiny):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = Gallery(["TRUE", "smile OR NOT smile"], n=1, model=tiny, progress=False)
+        Document(made.to_html())
+        assert made.sections[1].same_as == 1
+
+    def test_no_sections(self):
+        assert Document(render([])).texts("h1") == ["Gallery"]
+
+    def test_dollar_signs_stay(self, tiny):
+        made = Gallery({"$title ${x} $$": "smile"}, n=1, model=tiny, title="$style", progress=False)
+        page = Document(made.to_html())
+        assert page.texts("h1") == ["$style"]
+        assert "$title ${x} $$" in page.texts("h2")
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        ("smile AND NOT orange", ["AND", "NOT"]),
+        ('"AND" OR x2', ['"AND"', "OR"]),
+        ("2 * a AND 0.25 < age <= 1e-3", ["2", "AND", "0.25", "1e-3"]),
+        (r'"say \"AND\"" XOR b', [r'"say \"AND\""', "XOR"]),
+    ],
+)
+def test_marked_queries(text, marked):
+    code = query_code(text)
+    assert Document(code).texts("span") == marked
+    assert re.sub("<[^>]+>", "", code).replace("&quot;", '"').replace("&lt;", "<") == text
+
+
+def test_small_words():
+    assert [percent(a, b) for a, b in ((0, 3), (1, 3), (3, 3), (999, 1000), (0, 0))] == [
+        "0 %",
+        "33 %",
+        "100 %",
+        "99 %",
+        "0 %",
+    ]
+    assert plural(1, "query", "queries") == "1 query"
+    assert plural(2_000, "picture") == "2,000 pictures"
+    assert verdict([("a", True), ("b", True)]) == "A and B hold"
+    assert verdict([("a", False), ("b", True)]) == "B holds"
+    assert verdict([("a", False), ("b", False)]) == "neither A nor B holds"
+
+
+def test_infinite_energies_sort_last(tiny):
+    made = Gallery(["smile"], n=1, model=tiny, progress=False)
+    made.results[0].energy[:] = float("inf")
+    page = Document(made.to_html())
+    assert page.all("section", "card")[0]["data-energy"] == "Infinity"
+    assert [item["data-energy"] for item in page.all("li") if "data-energy" in item] == ["Infinity"]
+    assert torch.isfinite(made.results[0].z).all()
