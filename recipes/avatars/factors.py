@@ -100,7 +100,7 @@ class Factors:
             of a query never dies on the way from z to w.
     """
 
-    def __init__(self, sharpness: float = 3.0) -> None:
+    def __init__(self, sharpness: float = 8.0) -> None:
         self.matrix = score_matrix()
         self.sharpness = sharpness
         self.threshold = {

@@ -18,7 +18,7 @@ from recipes.avatars.synthesis import CONFIG, Painter
 
 SHIFT = 8.0  # what is added to a signal so that it passes a leaky ReLU unbent: scores cannot exceed the norm of z
 W_SHIFT = 4.0  # the same for w
-SATURATING_NODES = (-1.0, -0.55, -0.25, 0.25, 0.55, 1.0)
+SATURATING_NODES = (-3.0, -1.65, -0.75, 0.75, 1.65, 3.0)  # of tanh, over its sharpness
 LEVEL_NODES = (-2.2, -1.3, -0.6, 0.6, 1.3, 2.2)
 
 
@@ -132,8 +132,9 @@ def write_mapping(embed: nn.Linear, factors: Factors) -> MappingNetwork:
     plain = {name: layer.carry(signals[name]) for name in CONTINUOUS}
     grid = torch.linspace(-4, 4, 4001, dtype=torch.float64)
     bend, level = torch.tanh(factors.sharpness * grid), 2 * torch.special.ndtr(grid) - 1
+    bends = tuple(node / factors.sharpness for node in SATURATING_NODES)
     code = [
-        *(_pieces(layer, margins[name], carried[name], bend, grid, SATURATING_NODES) for name in margins),
+        *(_pieces(layer, margins[name], carried[name], bend, grid, bends) for name in margins),
         *(0.5 * form for form in carried.values()),
         *(1.7 * _pieces(layer, signals[name], plain[name], level, grid, LEVEL_NODES) for name in CONTINUOUS),
         *(0.5 * form for form in plain.values()),
