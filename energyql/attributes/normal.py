@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+_SQRT_HALF = math.sqrt(0.5)
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _CERTAIN = 9.0
 """Standard deviations beyond which a normal has less than 1e-18 of its mass."""
@@ -27,7 +28,7 @@ def log_normal_cdf(x: Tensor) -> Tensor:
 
 def log_normal_cdf_slope(x: Tensor) -> Tensor:
     """The derivative of `log_normal_cdf`, `1 / R(x)`; 0 at infinity."""
-    slope: Tensor = math.sqrt(2 / math.pi) / torch.special.erfcx(x * -math.sqrt(0.5))
+    slope: Tensor = math.sqrt(2 / math.pi) / torch.special.erfcx(x * -_SQRT_HALF)
     return slope
 
 
@@ -40,8 +41,8 @@ def log_normal_interval(middle: Tensor, width: Tensor) -> Tensor:
 
 def log_normal_interval_and_slope(middle: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     """`log_normal_interval` and its derivative with respect to `middle`."""
-    value, product, ratio = _interval(middle, width)
-    return value, torch.expm1(-product) * middle.sign() / ratio
+    value, lost, ratio = _interval(middle, width)
+    return value, middle.sign().mul_(lost).div_(ratio)
 
 
 def _needs_graph(x: Tensor) -> bool:
@@ -49,23 +50,23 @@ def _needs_graph(x: Tensor) -> bool:
 
 
 def _interval(middle: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The value, and what its derivatives are made of: `-log(phi(far) / phi(near))` and `P / phi(near)`.
+    """The value, and what its derivatives are made of: `phi(far) / phi(near) - 1` and `P / phi(near)`.
 
-    Reflected so that the interval lies left of 0, with bounds `far` and `near`.
+    Reflected so that the interval lies right of 0, with bounds `near` and `far`, here divided by sqrt(2).
     """
     info = torch.finfo(middle.dtype)
-    distance, width = middle.abs(), width.clamp(min=info.tiny)
-    half = 0.5 * width
-    # Capped where what lies beyond is below every rounding error, because R(near) would overflow further on.
-    near, far = (half - distance).clamp(max=_CERTAIN), -distance - half
-    product = (distance * width).clamp(min=info.tiny)  # phi(far) = phi(near) exp(-product)
-    scaled_near = torch.special.erfcx(near * -math.sqrt(0.5))
-    scaled_far = torch.special.erfcx(far * -math.sqrt(0.5))
-    difference = math.sqrt(math.pi / 2) * (scaled_near - torch.exp(-product) * scaled_far)
+    width = width.clamp(min=info.tiny)
+    distance, half = middle.abs().mul_(_SQRT_HALF), width * (0.5 * _SQRT_HALF)
+    # Capped where what lies beyond is below every rounding error, because erfcx would overflow further on.
+    near, far = (distance - half).clamp_(min=-_CERTAIN * _SQRT_HALF), distance + half
+    product = (distance * (width / -_SQRT_HALF)).clamp_(max=-info.tiny)  # phi(far) = phi(near) exp(product)
+    lost = torch.expm1(product)
+    beyond = torch.special.erfcx(far)
+    difference = torch.addcmul(torch.special.erfcx(near).sub_(beyond), lost, beyond, value=-1)
     # A narrow interval has fewer digits in that difference than in a straight line under the log-density.
-    line = width * (torch.expm1(-product) / -product)
-    ratio = torch.where(width < (12 * info.eps) ** (1 / 3), line, difference)
-    return (ratio.log() - 0.5 * near * near - _LOG_SQRT_2PI).clamp(max=0), product, ratio
+    narrow = width < (12 * info.eps) ** (1 / 3)
+    ratio = torch.where(narrow, lost / product * width, difference.mul_(math.sqrt(math.pi / 2)))
+    return torch.addcmul(ratio.log(), near, near, value=-1).sub_(_LOG_SQRT_2PI).clamp_(max=0), lost, ratio
 
 
 class _LogCDF(torch.autograd.Function):
@@ -85,14 +86,13 @@ class _LogCDF(torch.autograd.Function):
 class _LogInterval(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, middle: Tensor, width: Tensor) -> Tensor:
-        value, product, ratio = _interval(middle, width)
-        ctx.save_for_backward(middle, product, ratio)
+        value, lost, ratio = _interval(middle, width)
+        ctx.save_for_backward(middle, lost, ratio)
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        middle, product, ratio = ctx.saved_tensors
+        middle, lost, ratio = ctx.saved_tensors
         pull = grad / ratio
-        lost = torch.expm1(-product)
         return pull * lost * middle.sign(), pull * (1 + 0.5 * lost)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from energyql.errors import ArgumentError
+from energyql.generators import frozen
 from energyql.generators.frozen import FrozenMapping
 from energyql.generators.layers import MappingNetwork
 from energyql.generators.stylegan2 import StyleGAN2Config
@@ -37,54 +38,67 @@ def test_equal_to_the_network(label, truncation, layers):
     grad = torch.randn(w.shape, dtype=w.dtype, generator=torch.Generator().manual_seed(2))
     (expected,) = torch.autograd.grad(w, z, grad)
 
-    frozen = FrozenMapping(mapping, truncation, label)
-    torch.testing.assert_close(frozen(z), w)
-    torch.testing.assert_close(torch.autograd.grad(frozen(z), z, grad)[0], expected)
-    value, back = frozen.pullback(z.detach())
+    prepared = FrozenMapping(mapping, truncation, label)
+    torch.testing.assert_close(prepared(z), w)
+    torch.testing.assert_close(torch.autograd.grad(prepared(z), z, grad)[0], expected)
+    value, back = prepared.pullback(z.detach())
     torch.testing.assert_close(value, w)
     torch.testing.assert_close(back(grad.clone()), expected)
     assert not value.requires_grad
-    assert isinstance(frozen, Differentiable)
+    assert isinstance(prepared, Differentiable)
 
 
 def test_against_finite_differences():
-    frozen, z = FrozenMapping(network(), 0.7), latents()
+    prepared, z = FrozenMapping(network(), 0.7), latents()
     grad = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     step = torch.zeros_like(z)
     columns = []
     for j in range(z.shape[1]):
         step.zero_()[:, j] = 1e-6
-        columns.append(((frozen(z + step) - frozen(z - step)) * grad).sum(1) / 2e-6)
-    torch.testing.assert_close(frozen.pullback(z)[1](grad), torch.stack(columns, 1), rtol=1e-6, atol=1e-6)
+        columns.append(((prepared(z + step) - prepared(z - step)) * grad).sum(1) / 2e-6)
+    torch.testing.assert_close(prepared.pullback(z)[1](grad), torch.stack(columns, 1), rtol=1e-6, atol=1e-6)
 
 
 def test_in_float32_and_in_batches_of_any_size():
-    frozen, exact = FrozenMapping(network(dtype=torch.float32), 0.7), FrozenMapping(network(), 0.7)
+    single, exact = FrozenMapping(network(dtype=torch.float32), 0.7), FrozenMapping(network(), 0.7)
     for batch in (0, 1, 40):
         z = latents(batch)
-        value, back = frozen.pullback(z.float())
+        value, back = single.pullback(z.float())
         expected, exact_back = exact.pullback(z)
         torch.testing.assert_close(value, expected.float(), rtol=1e-5, atol=1e-5)
         ones = torch.ones(batch, 5)
         torch.testing.assert_close(back(ones.clone()), exact_back(ones.double()).float(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [10, 11, 19])
+def test_large_batches_go_in_parts(batch, monkeypatch):
+    monkeypatch.setattr(frozen, "CHUNK", 25)  # 5 rows of 5 numbers
+    parts, whole = FrozenMapping(network(), 0.7), network()
+    z = latents(batch).requires_grad_()
+    w, grad = whole(z, 0.7), torch.randn(batch, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    (expected,) = torch.autograd.grad(w, z, grad)
+    value, back = parts.pullback(z.detach())
+    torch.testing.assert_close(value, w)
+    torch.testing.assert_close(back(grad), expected)
+    torch.testing.assert_close(parts(z), w)
+
+
 def test_made_in_inference_mode_it_serves_gradients():
     with torch.inference_mode():
-        frozen = FrozenMapping(network(CLASSES), 0.7, torch.eye(CLASSES)[0])
-        frozen.pullback(latents())[1](torch.ones(4, 5, dtype=torch.float64))
+        prepared = FrozenMapping(network(CLASSES), 0.7, torch.eye(CLASSES)[0])
+        prepared.pullback(latents())[1](torch.ones(4, 5, dtype=torch.float64))
     z = latents().requires_grad_()
-    frozen(z).sum().backward()
+    prepared(z).sum().backward()
     assert z.grad.isfinite().all()
 
 
 def test_it_keeps_the_parameters_it_was_made_of():
     mapping = network()
-    frozen, before = FrozenMapping(mapping), mapping(latents()).detach()
+    prepared, before = FrozenMapping(mapping), mapping(latents()).detach()
     with torch.no_grad():
         for parameter in mapping.parameters():
             parameter.zero_()
-    torch.testing.assert_close(frozen(latents()), before)
+    torch.testing.assert_close(prepared(latents()), before)
 
 
 @pytest.mark.parametrize(
