@@ -197,7 +197,8 @@ def _facts(section: Answer | TruthTable) -> Markup:
         first = section.results[0].provenance
         energy = np.concatenate([result.energy for result in section.results]).mean()
         parts += [f"mean energy {energy:.3g} nats" if first["semantics"] == "exact" else f"mean energy {energy:.3g}"]
-        parts += [f"{first['semantics']} semantics", f"seed {first['seed']}", f"says the {first['judge']}"]
+        parts += [f"{first['semantics']} semantics", words.sampler_name(first.get("sampler", ""))]
+        parts += [f"seed {first['seed']}", f"says the {first['judge']}"]
     return element("p", words.joined(parts), class_="facts")
 
 

@@ -84,6 +84,14 @@ def facts(result: Result) -> list[tuple[str, str]]:
     return [(name, text) for name, text in rows if text]
 
 
+def sampler_name(described: str) -> str:
+    """A sampler in a word or two: the classes in the `repr` that the provenance holds."""
+    names = [
+        name for name in re.findall(r"\b([A-Z]\w+)\(", described) if name.endswith(("Sampler", "Solver", "Corrector"))
+    ]
+    return " + ".join(names) or described.partition("(")[0]
+
+
 def joined(parts: Iterable[str]) -> Markup:
     """Facts in one line, with dots between them."""
     return join([part for part in parts if part], " · ")

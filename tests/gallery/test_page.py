@@ -13,7 +13,7 @@ from toys import CONFIG, random_generator, random_heads, tiny_model
 from energyql import Gallery
 from energyql.attributes.bank import AttributeBank
 from energyql.gallery.page import render
-from energyql.gallery.words import percent, plural, query_code, verdict
+from energyql.gallery.words import percent, plural, query_code, sampler_name, verdict
 from energyql.model import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -232,6 +232,13 @@ def test_small_words():
     assert verdict([("a", True), ("b", True)]) == "A and B hold"
     assert verdict([("a", False), ("b", True)]) == "B holds"
     assert verdict([("a", False), ("b", False)]) == "neither A nor B holds"
+
+
+def test_samplers_in_a_word():
+    chain = "Chain(samplers=(SliceSampler(strength=1.0, schedule=VPSchedule(0.1, 20)), ODESolver(strength=1.0)))"
+    assert sampler_name(chain) == "SliceSampler + ODESolver"
+    assert sampler_name("Mine(3)") == "Mine"
+    assert sampler_name("") == ""
 
 
 def test_infinite_energies_sort_last(tiny):
