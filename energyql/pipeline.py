@@ -17,7 +17,7 @@ from energyql.language import Expr, as_query, bind
 from energyql.model import Model, load_model
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.prepared import PreparedQuery
-from energyql.progress import reporting
+from energyql.progress import Report, reporting
 from energyql.result import Result
 from energyql.sampling import DEFAULT_SAMPLER, Sampler, SampleResult
 from energyql.until import draw_until_satisfied
@@ -80,7 +80,7 @@ class Pipeline:
         )
 
     def generate(
-        self, query: str | Expr, n: int = 16, *, first: int = 0, progress: bool = True, **settings: Any
+        self, query: str | Expr, n: int = 16, *, first: int = 0, progress: bool | Report = True, **settings: Any
     ) -> Result:
         """See `energyql.generate`."""
         n, first = whole_number("n", n), whole_number("first", first, least=0, most=2**62)
@@ -89,7 +89,7 @@ class Pipeline:
             return prepared.generate(first, n, report)[0]
 
     def until_satisfied(
-        self, query: str | Expr, n: int = 16, *, budget: int | None = None, progress: bool = True, **settings: Any
+        self, query: str | Expr, n: int = 16, *, budget: int | None = None, progress: bool | Report = True, **settings: Any
     ) -> Result:
         """See `energyql.until_satisfied`."""
         n = whole_number("n", n)
@@ -99,7 +99,7 @@ class Pipeline:
             return draw_until_satisfied(prepared, n, budget, report)
 
     def sample_latents(
-        self, query: str | Expr, n: int, *, first: int = 0, progress: bool = True, **settings: Any
+        self, query: str | Expr, n: int, *, first: int = 0, progress: bool | Report = True, **settings: Any
     ) -> Iterator[SampleResult]:
         """See `energyql.sample_latents`."""
         n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
@@ -137,7 +137,7 @@ def generate(
     first: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
-    progress: bool = True,
+    progress: bool | Report = True,
 ) -> Result:
     """Draw pictures that satisfy a query.
 
@@ -156,7 +156,8 @@ def generate(
         first: the i of the first picture, so that a later call can go on where this one ends.
         device: "auto" (where a `Model` in memory is, else a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         batch_size: samples that are computed together; by default as many as suit the model.
-        progress: show a progress bar.
+        progress: show a progress bar, or a function that is called with the name of a stage and the fraction of it that
+            is done; an exception that it raises ends the run.
 
     Returns:
         A `Result`: pictures, latents, energies, verdicts and provenance.

@@ -1,4 +1,4 @@
-"""One progress bar for all that takes long. Numeric loops only call a function."""
+"""One way to tell how far something long has come: a bar, or a function of the caller's. Numeric loops only call it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 Report = Callable[[str, float], None]
-"""Called with the name of a stage and the fraction of it that is done, in [0, 1]."""
+"""Called with the name of a stage and the fraction of it that is done, in [0, 1]. An exception that it raises ends the
+work: that is how a caller cancels."""
 
 
 @contextmanager
-def reporting(show: bool) -> Iterator[Report]:
-    """A progress bar a stage, on standard error; nothing is drawn where `show` is false."""
+def reporting(show: bool | Report) -> Iterator[Report]:
+    """A progress bar a stage, on standard error; nothing is drawn where `show` is false.
+
+    A function in place of true or false is called instead.
+    """
+    if callable(show):
+        yield show
+        return
     if not show:
         yield lambda stage, fraction: None
         return

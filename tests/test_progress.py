@@ -1,5 +1,6 @@
 import pytest
 
+from energyql import generate
 from energyql.progress import reporting
 
 
@@ -30,3 +31,27 @@ def test_errors_pass(capsys):
     with pytest.raises(ValueError, match="stop"):
         fail()
     assert "sampling" in capsys.readouterr().err
+
+
+def test_a_function_is_called_instead(capsys):
+    told = []
+    with reporting(lambda stage, fraction: told.append((stage, fraction))) as report:
+        report("sampling", 0.25)
+    assert told == [("sampling", 0.25)]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_tells_how_far_it_is_and_can_be_ended(tiny):
+    told = []
+    generate("smile", 3, model=tiny, device="cpu", batch_size=2, progress=lambda *step: told.append(step))
+    assert list(dict.fromkeys(stage for stage, _ in told)) == ["sampling", "drawing"]
+    for stage in ("sampling", "drawing"):
+        fractions = [fraction for name, fraction in told if name == stage]
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1.0
+
+    def stop(stage, fraction):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate("smile", 3, model=tiny, device="cpu", progress=stop)
