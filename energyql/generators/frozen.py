@@ -89,7 +89,8 @@ class FrozenMapping:
 def _inverse_norm(z: Tensor) -> Tensor:
     """What makes a unit vector of each row, (batch, 1)."""
     norm = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    return (norm.square() + NORM_EPSILON * z.shape[1]).rsqrt()
+    inverse: Tensor = (norm.square() + NORM_EPSILON * z.shape[1]).rsqrt()
+    return inverse
 
 
 def _joined(backs: tuple[Back, ...], rows: int, grad: Tensor) -> Tensor:
