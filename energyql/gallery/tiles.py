@@ -85,7 +85,7 @@ def strip(probability: npt.NDArray[np.float64], needed: bool) -> Markup:
     Args:
         needed: whether a low bar means that the query fails; it then has the colour of failure.
     """
-    width, gap, height = 6, 2, 24
+    width, gap, height = 9, 3, 24
     bars = [
         element(
             "rect",
