@@ -1,0 +1,85 @@
+"""Every block of the documentation runs, links lead somewhere, and pictures can be drawn."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from markdown import ROOT, blocks, run_page
+from PIL import Image
+
+DOCS = ROOT / "docs"
+ELSEWHERE = {"own-model.md": "test_own_model_docs.py"}
+"""Pages that need a set-up of their own."""
+PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
+SLOW = [page for page in PAGES if any(block.slow for block in blocks(page))]
+LANGUAGES = {"python", "sh", "text", "json", "csv", "query", "error", "{include}", "{toctree}", "{eval-rst}"}
+
+
+def installing(words: list[str]) -> bool:
+    """Commands that set something up: the continuous integration runs them, or they need what it has not."""
+    return words[:2] in (["pip", "install"], ["sphinx-build", "-W"]) or words[:2] == ["python", "docs/draw.py"]
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder in which the reader works."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(Image.Image, "show", lambda self: None)
+
+
+def name(page: Path) -> str:
+    return page.stem
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks_run(page: Path) -> None:
+    run_page(page, elsewhere=installing)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SLOW, ids=name)
+def test_slow_blocks_run(page: Path) -> None:
+    run_page(page, slow=True, elsewhere=installing)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=name)
+def test_no_block_is_of_an_unknown_kind(page: Path) -> None:
+    assert {block.language for block in blocks(page)} <= LANGUAGES
+    assert page.read_text(encoding="utf-8").count("\n```") == 2 * len(blocks(page))
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_picture_has_a_text() -> None:
+    for page in DOCS.rglob("*.md"):
+        assert "![](" not in page.read_text(encoding="utf-8"), page
+
+
+def test_pages_of_their_own_set_up_are_tested() -> None:
+    for page, test in ELSEWHERE.items():
+        assert (DOCS / page).exists()
+        assert page in (ROOT / "tests" / test).read_text(encoding="utf-8")
+
+
+def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    import draw
+
+    for drawn in ("strips", "circuits", "plane"):
+        monkeypatch.setattr(sys, "argv", ["draw.py", drawn, "--out", str(tmp_path)])
+        draw.main()
+    made = {path.name for path in tmp_path.iterdir()} | {"gallery.png"}
+    kept = {path.name for path in (DOCS / "images").iterdir()}
+    assert made <= kept
+    pages = [*DOCS.rglob("*.md"), ROOT / "README.md"]
+    used = {Path(t).name for p in pages for t in re.findall(r"\]\(([^)\s]+)", p.read_text(encoding="utf-8"))}
+    assert kept <= used
+    assert (DOCS / "images" / "gallery.png").stat().st_size <= 300_000
