@@ -59,14 +59,14 @@ def label_grid(
     if columns < 1:
         raise ArgumentError(f"a grid needs at least one column, not {columns}")
     rows = math.ceil(count / columns)
-    scale = _scale(pictures[0].size)
+    scale = tile_scale(pictures[0].size)
     width, height = (round(side * scale) for side in pictures[0].size)
     labelled = captions is not None or verdicts is not None
     cell_height = height + (CAPTION if labelled else 0) + GAP
     title_font, small = ImageFont.load_default(18), ImageFont.load_default(12)
     total_width = max(columns * (width + GAP) + GAP, 320)
-    title_lines = _wrapped(title, title_font, total_width - 2 * GAP)
-    footer_lines = _wrapped(footer, small, total_width - 2 * GAP)
+    title_lines = wrapped(title, title_font, total_width - 2 * GAP)
+    footer_lines = wrapped(footer, small, total_width - 2 * GAP)
     top = GAP + (len(title_lines) * 24 + 4 if title_lines else 0)
     total_height = top + rows * cell_height + (len(footer_lines) * 16 + 4 if footer_lines else 0)
     sheet = Image.new("RGB", (total_width, total_height), PAPER)
@@ -81,22 +81,23 @@ def label_grid(
         sheet.paste(picture, (x, y))
         indent = 0 if verdicts is None else TICK
         if verdicts is not None:
-            _verdict(draw, x, y + height + 4, verdicts[i])
+            draw_verdict(draw, x, y + height + 4, verdicts[i])
         if captions is not None:
-            draw.text((x + indent, y + height + 3), _cut(captions[i], small, width - indent), FAINT, small)
+            draw.text((x + indent, y + height + 3), cut(captions[i], small, width - indent), FAINT, small)
     for i, line in enumerate(footer_lines):
         draw.text((GAP, top + rows * cell_height + 16 * i), line, FAINT, small)
     return sheet
 
 
-def _scale(size: tuple[int, int]) -> float:
+def tile_scale(size: tuple[int, int]) -> float:
+    """What a picture of this size is enlarged or reduced by in a grid."""
     side = max(size)
     if side < LEAST_SIDE:
         return float(math.ceil(LEAST_SIDE / side))
     return min(1.0, MOST_SIDE / side)
 
 
-def _cut(text: str, font: Font, width: int) -> str:
+def cut(text: str, font: Font, width: int) -> str:
     """The start of `text` that fits, without line breaks."""
     text = " ".join(text[:200].split())
     if font.getlength(text) <= width:
@@ -106,7 +107,7 @@ def _cut(text: str, font: Font, width: int) -> str:
     return text + "..."
 
 
-def _wrapped(text: str, font: Font, width: int) -> list[str]:
+def wrapped(text: str, font: Font, width: int) -> list[str]:
     """At most eight lines, each as wide as `width` at most."""
     per_line = 200
     while True:
@@ -117,7 +118,7 @@ def _wrapped(text: str, font: Font, width: int) -> list[str]:
         per_line = max(1, min(per_line - 1, int(per_line * width / widest)))
 
 
-def _verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> None:
+def draw_verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> None:
     """A tick or a cross: told apart by shape, not by colour alone."""
     if satisfied:
         draw.line([(x + 1, y + 6), (x + 5, y + 10), (x + 12, y + 1)], YES, 3, joint="curve")

@@ -165,7 +165,7 @@ def generate(
     Raises:
         EnergyQLError: the query, a name or a setting is wrong; the message says what, where and what to do.
     """
-    return _pipeline_for(model, device).generate(
+    return pipeline_for(model, device).generate(
         query, n, first=first, semantics=semantics, sampler=sampler, strength=strength, truncation=truncation,
         label=label, seed=seed, batch_size=batch_size, progress=progress,
     )  # fmt: skip
@@ -194,7 +194,7 @@ def until_satisfied(
     Raises:
         EnergyQLError: as for `generate`.
     """
-    return _pipeline_for(model, device).until_satisfied(query, n, budget=budget, **settings)
+    return pipeline_for(model, device).until_satisfied(query, n, budget=budget, **settings)
 
 
 def sample_latents(
@@ -213,10 +213,11 @@ def sample_latents(
     Raises:
         EnergyQLError: as for `generate`, at the call and not at the first batch.
     """
-    return _pipeline_for(model, device).sample_latents(query, n, **settings)
+    return pipeline_for(model, device).sample_latents(query, n, **settings)
 
 
-def _pipeline_for(model: str | Path | Model, device: str) -> Pipeline:
+def pipeline_for(model: str | Path | Model, device: str) -> Pipeline:
+    """A model ready for queries: as `generate` takes it; packaged models and folders stay loaded."""
     if isinstance(model, Model):
         return Pipeline(model, model.device if device == "auto" else choose_device(device))
     folder = model_folder(model).resolve()
