@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks.contenders import Bare, Published, gradient_by_autograd, random_bank, random_mapping
 from benchmarks.heads import LACE_SIZES
-from benchmarks.report import machine
 from energyql.attributes.bank import AttributeBank
+from energyql.bench.machine import machine
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.semantics import compile_energy_rule
 from energyql.files import write_json, write_text

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.report import machine
 from energyql.attributes.training import attribute_loss, balanced_accuracy, train_heads
+from energyql.bench.machine import machine
 from energyql.files import write_json
 from energyql.progress import reporting
 from energyql.training.run import HELD_OUT_SHARE, HeadSettings

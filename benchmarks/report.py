@@ -1,18 +1,13 @@
-"""Results of the satisfaction benchmark as tables, and the machine that they come from."""
+"""Results of the satisfaction benchmark as tables."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from rich import box
 from rich.markup import escape
 from rich.table import Table
-
-from energyql.version import __version__
 
 COLUMNS = ("judge %", "heads %", "evals", "failed")
 NOTE = (
@@ -23,28 +18,6 @@ NOTE = (
     "All semantics run on the same model, start latents and solver, so `lace` is the paper's energy in this library's "
     "sampler, not a rerun of the published program."
 )
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were computed on."""
-    return {
-        "processor": _processor(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "energyql": __version__,
-    }
-
-
-def _processor() -> str:
-    try:  # platform.processor() is empty or a mere "x86_64" on Linux
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} logical cores" if names else platform.processor() or platform.machine()
 
 
 def summarize(records: Sequence[dict[str, Any]], semantics: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:

@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 
 from benchmarks.formulas import KNOWLEDGE, LEAST_PREVALENCE, MOST_PREVALENCE, depth_of, random_formulas
-from benchmarks.report import NOTE, machine, markdown, rich_table, summarize
+from benchmarks.report import NOTE, markdown, rich_table, summarize
 from benchmarks.subject import Subject
 from energyql.arguments import choose_device
+from energyql.bench.machine import machine
 from energyql.energy.semantics import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import read_json, write_json, write_text

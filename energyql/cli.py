@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from energyql.cli_bench import bench
 from energyql.cli_gallery import gallery
 from energyql.cli_train import LabelOption, import_heads, read_label, train
 from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
@@ -178,6 +179,7 @@ def score(
     err.print(f"Saved {escape(str(save_to))}")
 
 
+app.command()(bench)
 app.command()(gallery)
 app.command()(train)
 app.command("import-heads")(import_heads)

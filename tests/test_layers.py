@@ -41,12 +41,16 @@ ALLOWED = {
     "pipeline": ENERGY | MODEL | {"sampling", "model", "result", "arguments", "prepared", "until"},
     "training": MODEL | {"sampling", "model"},
     "gallery": ENERGY | MODEL | {"sampling", "model", "result", "pipeline", "scoring"},
+    "bench": ENERGY
+    | MODEL
+    | {"sampling", "model", "drawing", "arguments", "prepared", "pipeline", "gallery.queries"},
+    "cli_bench": None,
     "cli_gallery": None,
     "cli_train": None,
     "cli": None,  # the top
     "__init__": None,  # names only, looked up when first used
 }
-LOCAL = {"cli", "cli_gallery", "cli_train", "__init__"}  # may import inside functions, so that they start at once
+LOCAL = {"cli", "cli_bench", "cli_gallery", "cli_train", "__init__"}  # may import inside functions, so that they start at once
 LOCAL_IMPORTS = {("files", "torch"), ("files", "safetensors.torch")}  # reading a vocabulary must not wait for torch
 WITHOUT_TORCH = {
     "errors",
@@ -58,6 +62,7 @@ WITHOUT_TORCH = {
     "language",
     "models",
     "cli",
+    "cli_bench",
     "cli_gallery",
     "cli_train",
     "__init__",

@@ -138,7 +138,8 @@ def _log_sum(logits: Tensor, indices: list[int]) -> Tensor:
 @lru_cache(maxsize=1024)
 def _index(indices: tuple[int, ...], device: torch.device) -> Tensor:
     """Kept, because copying a list to a device takes longer than all else here."""
-    return torch.tensor(indices, device=device)
+    with torch.inference_mode(False):  # a tensor made in inference mode could not serve a gradient
+        return torch.tensor(indices, device=device)
 
 
 def _intervals(

@@ -122,3 +122,13 @@ def test_gradients_are_right():
         return log_probabilities([*requests, (YesNo(mean), (False,))])
 
     assert torch.autograd.gradcheck(rows, (mean, std, logits))
+
+
+def test_what_was_evaluated_in_inference_mode_can_be_differentiated_later() -> None:
+    values = ("a", "b", "c", "d", "e")
+    cells = frozenset(("b", "d"))
+    with torch.inference_mode():
+        Categorical(torch.randn(3, 5), values).log_probability(cells)
+    logits = torch.randn(3, 5, requires_grad=True)
+    Categorical(logits, values).log_probability(cells).sum().backward()
+    assert logits.grad is not None
