@@ -17,6 +17,9 @@ from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
+    from energyql.editing.edit import edit
+    from energyql.editing.edited import Edit
+    from energyql.editing.presets import Preset
     from energyql.gallery.calls import traverse, truth_table
     from energyql.gallery.gallery import Gallery
     from energyql.generators.checkpoints.weights import read_weights
@@ -29,11 +32,14 @@ if TYPE_CHECKING:
     from energyql.training.run import train_attributes
 
 _LAZY = {
+    "Edit": "editing.edited",
     "Gallery": "gallery.gallery",
     "Model": "model",
     "ODESolver": "sampling",
     "Pipeline": "pipeline",
+    "Preset": "editing.presets",
     "Result": "result",
+    "edit": "editing.edit",
     "generate": "pipeline",
     "load_generator": "generators.zoo",
     "load_model": "model",
@@ -49,12 +55,14 @@ _LAZY = {
 __all__ = [
     "AttributeSpec",
     "E",
+    "Edit",
     "EnergyQLError",
     "Expr",
     "Gallery",
     "Model",
     "ODESolver",
     "Pipeline",
+    "Preset",
     "Result",
     "Vocabulary",
     "__version__",
@@ -62,6 +70,7 @@ __all__ = [
     "any_of",
     "at_least",
     "at_most",
+    "edit",
     "exactly",
     "generate",
     "load_generator",

@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from energyql.cli_bench import bench
+from energyql.cli_edit import edit
 from energyql.cli_gallery import gallery
+from energyql.cli_studio import studio
 from energyql.cli_train import LabelOption, import_heads, read_label, train
 from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
 from energyql.version import __version__
@@ -180,7 +182,9 @@ def score(
 
 
 app.command()(bench)
+app.command()(edit)
 app.command()(gallery)
+app.command()(studio)
 app.command()(train)
 app.command("import-heads")(import_heads)
 

@@ -45,12 +45,16 @@ ALLOWED = {
     | MODEL
     | {"sampling", "model", "drawing", "arguments", "prepared", "pipeline", "gallery.queries"},
     "cli_bench": None,
+    "editing": ENERGY
+    | MODEL
+    | {"sampling", "model", "result", "arguments", "prepared", "pipeline", "drawing", "gallery.traversal"},
+    "cli_edit": None,
     "cli_gallery": None,
     "cli_train": None,
     "cli": None,  # the top
     "__init__": None,  # names only, looked up when first used
 }
-LOCAL = {"cli", "cli_bench", "cli_gallery", "cli_train", "__init__"}  # may import inside functions, so that they start at once
+LOCAL = {"cli", "cli_bench", "cli_edit", "cli_gallery", "cli_train", "__init__"}  # these import inside functions, to start fast
 LOCAL_IMPORTS = {("files", "torch"), ("files", "safetensors.torch")}  # reading a vocabulary must not wait for torch
 WITHOUT_TORCH = {
     "errors",
@@ -63,6 +67,7 @@ WITHOUT_TORCH = {
     "models",
     "cli",
     "cli_bench",
+    "cli_edit",
     "cli_gallery",
     "cli_train",
     "__init__",

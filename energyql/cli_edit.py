@@ -1,0 +1,106 @@
+"""The command that edits pictures in sequence: `energyql edit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from energyql.cli_train import LabelOption, read_label
+from energyql.errors import ArgumentError
+
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def edit(
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="One step each, in their order.")],
+    start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--start", "-s", help="A seed, or the path of a photograph; repeat for several. By default seed 0."
+        ),
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Pictures of one seed.")] = None,
+    save_to: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="A filmstrip (.png, .jpg), a moving picture (.gif, .webp), or a folder for everything."
+        ),
+    ] = Path("edit.png"),
+    mode: Annotated[
+        str, typer.Option(help="cumulative: hold what earlier steps asked; alone: each step by itself.")
+    ] = ("cumulative"),
+    keep: Annotated[str, typer.Option(help="Attributes to hold, separated by commas, or everything.")] = "everything",
+    preset: Annotated[str, typer.Option(help="default, lace, lace-reweighted or query-only.")] = "default",
+    layers: Annotated[str | None, typer.Option(help="Layers of W+ that may change: 4-9 or 0,1,7.")] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
+    semantics: Annotated[str | None, typer.Option(help="exact, product or lace; by default the preset's.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Multiplies the energy of what is asked.")] = None,
+    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
+    label: LabelOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures drawn together.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+) -> None:
+    """Edit pictures step by step: what is asked changes, the rest stays, and what changed all the same is told."""
+    from energyql.editing.animation import SUFFIXES
+    from energyql.editing.edit import edit as run
+    from energyql.result import check_destination
+
+    moving = save_to.suffix.lower() in SUFFIXES
+    if save_to.suffix.lower() != ".gif":
+        check_destination(save_to)
+    edited = run(
+        read_start(start or ["0"]), queries, n=n, model=model, mode=mode, keep=read_keep(keep), preset=preset,
+        layers=read_layers(layers), semantics=semantics, strength=strength, truncation=truncation,
+        label=read_label(label), device=device, batch_size=batch_size, progress=not quiet,
+    )  # fmt: skip
+    if moving:
+        edited.animate(save_to)
+    elif save_to.suffix:
+        edited.save_filmstrip(save_to)
+    else:
+        edited.save(save_to)
+    if not quiet:
+        out.print(f"{escape(edited.summary())}\nSaved {escape(str(save_to))}")
+
+
+def read_start(texts: list[str]) -> Any:
+    """A seed, seeds, or paths of pictures.
+
+    Raises:
+        ArgumentError: seeds and pictures are mixed.
+    """
+    seeds = [int(text) for text in texts if text.isascii() and text.isdigit()]
+    if len(seeds) == len(texts):
+        return seeds[0] if len(seeds) == 1 else seeds
+    if seeds:
+        raise ArgumentError("an edit starts from seeds or from photographs, not from both")
+    return [Path(text) for text in texts]
+
+
+def read_keep(text: str) -> str | list[str]:
+    """ "everything", or names."""
+    return text if text == "everything" else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def read_layers(text: str | None) -> list[int] | None:
+    """Numbers and ranges, such as 4-9 or 0,1,7.
+
+    Raises:
+        ArgumentError: they are not.
+    """
+    if text is None:
+        return None
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise ArgumentError(f"layers are written 4-9 or 0,1,7, not {text!r}") from None
+    return found
