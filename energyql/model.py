@@ -53,6 +53,7 @@ class Model:
 
     @property
     def vocabulary(self) -> Vocabulary:
+        """The attributes that queries may name."""
         return self.bank.vocabulary
 
     @property
@@ -97,9 +98,12 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
     """Load a packaged model by name, or a model folder.
 
     Args:
-        model: which.
+        model: a packaged model's name, such as "avatars", or a folder.
         device: where to compute.
         generator: of one's own, for a folder that has attributes only because they were trained on it.
+
+    Returns:
+        The model in evaluation mode. It goes wherever a name would: `generate(..., model=model)`.
 
     Raises:
         ModelError: it is missing or damaged, or its parts do not belong together.

@@ -160,7 +160,7 @@ def generate(
             is done; an exception that it raises ends the run.
 
     Returns:
-        A `Result`: pictures, latents, energies, verdicts and provenance.
+        Pictures with their latents, energies, verdicts and provenance.
 
     Raises:
         EnergyQLError: the query, a name or a setting is wrong; the message says what, where and what to do.
@@ -207,7 +207,7 @@ def sample_latents(
         settings: the other arguments of `generate`; `batch_size` is 4096 by default.
 
     Returns:
-        An iterator over consecutive batches: latents z, status, evaluations and diagnostics. The latents are those
+        An iterator over consecutive batches of latents z, with status, evaluations and diagnostics. They are those
         that `generate` draws for the same seed and index.
 
     Raises:

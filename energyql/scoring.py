@@ -44,7 +44,7 @@ def score(
             Without it continuous attributes have no ends, and classes are those of `attributes`.
 
     Returns:
-        Energies `(n,)`, in nats, lower is better. Under `exact` it is `-log P(query)`: 0 where the query is certain
+        Energies `(n,)`, in nats, lower is better. Under `exact` that is `-log P(query)`, 0 where the query is certain
         and infinity where it is impossible.
 
     Raises:

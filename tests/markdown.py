@@ -1,8 +1,9 @@
 """Runs the blocks of a Markdown page from top to bottom, as a reader would.
 
-`python` blocks share one set of names. In `sh` blocks, lines that begin with `energyql` run in this process. A block of any
-other language is written to a file if the sentence before it says so: "... into `queries.txt`:". A comment before a
-block says what else there is to know: `<!-- slow -->` puts it off to the slow tests, `<!-- not run: why -->` leaves it out.
+`python` blocks share one set of names. In `sh` blocks, lines that begin with `energyql` run in this process. A block of
+any other language is written to a file if the sentence before it says so: "... into `queries.txt`:". A comment before a
+block says what else there is to know: `<!-- slow -->` puts it off to the slow tests, `<!-- not run: why -->` leaves it
+out.
 """
 
 from __future__ import annotations

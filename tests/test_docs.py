@@ -10,12 +10,18 @@ import pytest
 from markdown import ROOT, blocks, run_page
 from PIL import Image
 
+import energyql
+from energyql import parse
+from energyql.language import bind
+from energyql.models import read_vocabulary
+
 DOCS = ROOT / "docs"
 ELSEWHERE = {"own-model.md": "test_own_model_docs.py"}
 """Pages that need a set-up of their own."""
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
 SLOW = [page for page in PAGES if any(block.slow for block in blocks(page))]
-LANGUAGES = {"python", "sh", "text", "json", "csv", "query", "error", "{include}", "{toctree}", "{eval-rst}"}
+LANGUAGES = {"python", "sh", "text", "json", "csv", "query", "error"}
+DIRECTIVES = {"{include}", "{literalinclude}", "{toctree}", "{eval-rst}"}
 
 
 def installing(words: list[str]) -> bool:
@@ -48,14 +54,36 @@ def test_slow_blocks_run(page: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=name)
 def test_no_block_is_of_an_unknown_kind(page: Path) -> None:
-    assert {block.language for block in blocks(page)} <= LANGUAGES
-    assert page.read_text(encoding="utf-8").count("\n```") == 2 * len(blocks(page))
+    assert {block.language for block in blocks(page)} <= LANGUAGES | DIRECTIVES
+    assert f"\n{page.read_text(encoding='utf-8')}".count("\n```") == 2 * len(blocks(page))
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=name)
 def test_links_and_pictures_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_examples_are_all_shown() -> None:
+    shown = re.findall(
+        r"^```\{literalinclude\} (\S+)", (DOCS / "examples.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    scripts = {path for path in (ROOT / "examples").glob("*.py") if path.stem != "common"}
+    assert {(DOCS / target).resolve() for target in shown} == scripts
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
+    documented = set(re.findall(r"auto(?:function|class|data):: energyql\.(?:\w+\.)*(\w+)$", text, re.MULTILINE))
+    assert set(energyql.__all__) - {"__version__"} <= documented
+
+
+def test_every_query_in_a_box_is_one_of_the_packaged_model() -> None:
+    vocabulary = read_vocabulary("avatars")
+    for page in PAGES:
+        for block in blocks(page):
+            for line in block.text.splitlines() if block.language == "query" else ():
+                bind(parse(line), vocabulary, query=line)
 
 
 def test_every_picture_has_a_text() -> None:

@@ -65,18 +65,16 @@ def compile_energy_rule(
 ) -> EnergyRule:
     """Compile a bound query under one of the named semantics.
 
-    | name | rule |
-    |---|---|
-    | `exact` | log-probability by weighted model counting; every Boolean law holds |
-    | `product` | negation normal form, then AND = sum and OR = log-sum-exp; no diagram, so no query is too large |
-    | `lace` | the rules published with LACE (Nie et al. 2021, arXiv 2110.10873), on the tree as written |
+    - `exact`: log-probability by weighted model counting; every Boolean law holds.
+    - `product`: negation normal form, then AND = sum and OR = log-sum-exp; no diagram, so no query is too large.
+    - `lace`: the rules published with LACE (Nie et al. 2021, arXiv 2110.10873), on the tree as written.
 
     A contradiction is an error under all three, as far as the diagram that finds it fits `max_nodes`.
 
     Args:
         expr: the query, as `bind` returned it.
         vocabulary: the attributes it may use.
-        semantics: a name of the table.
+        semantics: one of these names.
         query: the text it came from, for drawing errors.
         max_nodes: the largest decision diagram to build.
 

@@ -37,6 +37,9 @@ def truth_table(*literals: Query, n: int = 4, **settings: Unpack[Settings]) -> G
         literals: such as `"smile", "hair = red", E.skin_tone > 0.6`.
         n: pictures a combination.
         settings: the other arguments of `Gallery`.
+
+    Raises:
+        EnergyQLError: a literal or a setting is wrong.
     """
     gallery = Gallery(n=n, **settings)
     gallery.add_truth_table(*literals, n=n)
@@ -51,6 +54,9 @@ def traverse(start: Query, end: Query, steps: int = 8, *, n: int = 3, **settings
         steps: pictures a way, both ends included.
         n: ways.
         settings: the other arguments of `Gallery`.
+
+    Raises:
+        EnergyQLError: a query or a setting is wrong.
     """
     gallery = Gallery(n=n, **settings)
     gallery.add_traversal(start, end, steps, n=n)

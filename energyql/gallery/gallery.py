@@ -92,7 +92,18 @@ class Gallery:
         return page.summary(self.sections)
 
     def add(self, query: Query, title: str = "") -> Result:
-        """Draw one more query."""
+        """Draw one more query.
+
+        Args:
+            query: text or expression.
+            title: what to call it on the page; by default the query itself.
+
+        Returns:
+            Its pictures, as `energyql.generate` returns them.
+
+        Raises:
+            EnergyQLError: the query is wrong.
+        """
         checked = check(Question(query, title), self.vocabulary, self.semantics)
         with reporting(self.progress) as report:
             return self._add(checked, report)
@@ -124,6 +135,10 @@ class Gallery:
         Args:
             literals: one to four different ones; any query can be one.
             n: pictures a combination; by default the gallery's, but not more than 4.
+
+        Raises:
+            ArgumentError: there are too few literals, too many, or one is there twice.
+            DataError: some of them are wrong; the message shows all of them.
         """
         parts = check_literals(literals, self.vocabulary)
         draw = partial(self._draw, n=min(self.n, 4) if n is None else n)
@@ -140,6 +155,10 @@ class Gallery:
             start, end: the two queries.
             steps: pictures a way, both ends included.
             n: ways; by default the gallery's number of pictures, but not more than 3.
+
+        Raises:
+            DataError: a query is wrong; the message shows it.
+            ArgumentError: there cannot be so many steps.
         """
         n = min(self.n, 3) if n is None else n
         first, last = self.check_traversal(start, end, steps)

@@ -44,38 +44,83 @@ class Namespace:
 
 
 E = Namespace()
-"""The namespace of all attributes."""
+"""All attributes by their names; see `Namespace`."""
 
 Operands = Expr | Iterable[Expr]
 
 
 def at_least(count: int, *operands: Operands) -> Expr:
-    """`AT LEAST count OF (...)`. Operands are expressions, lists of them, or both."""
+    """`AT LEAST count OF (...)`: at least so many of the operands hold.
+
+    Args:
+        count: a whole number, 0 or more.
+        operands: expressions, lists of them, or both.
+
+    Raises:
+        ArgumentError: `count` is none such or can never be reached, an operand is no expression, or there is none.
+    """
     return Cardinality("AT LEAST", count, _flatten(operands))
 
 
 def at_most(count: int, *operands: Operands) -> Expr:
-    """`AT MOST count OF (...)`."""
+    """`AT MOST count OF (...)`: no more than so many of the operands hold.
+
+    Args:
+        count: a whole number, 0 or more.
+        operands: expressions, lists of them, or both.
+
+    Raises:
+        ArgumentError: `count` is none such or can never be reached, an operand is no expression, or there is none.
+    """
     return Cardinality("AT MOST", count, _flatten(operands))
 
 
 def exactly(count: int, *operands: Operands) -> Expr:
-    """`EXACTLY count OF (...)`."""
+    """`EXACTLY count OF (...)`: so many of the operands hold, and the others do not.
+
+    Args:
+        count: a whole number, 0 or more.
+        operands: expressions, lists of them, or both.
+
+    Raises:
+        ArgumentError: `count` is none such or can never be reached, an operand is no expression, or there is none.
+    """
     return Cardinality("EXACTLY", count, _flatten(operands))
 
 
 def all_of(*operands: Operands) -> Expr:
-    """`ALL OF (...)`."""
+    """`ALL OF (...)`: every operand holds.
+
+    Args:
+        operands: expressions, lists of them, or both.
+
+    Raises:
+        ArgumentError: an operand is no expression, or there is none.
+    """
     return Cardinality("ALL", None, _flatten(operands))
 
 
 def any_of(*operands: Operands) -> Expr:
-    """`ANY OF (...)`."""
+    """`ANY OF (...)`: at least one operand holds.
+
+    Args:
+        operands: expressions, lists of them, or both.
+
+    Raises:
+        ArgumentError: an operand is no expression, or there is none.
+    """
     return Cardinality("ANY", None, _flatten(operands))
 
 
 def none_of(*operands: Operands) -> Expr:
-    """`NONE OF (...)`."""
+    """`NONE OF (...)`: no operand holds.
+
+    Args:
+        operands: expressions, lists of them, or both.
+
+    Raises:
+        ArgumentError: an operand is no expression, or there is none.
+    """
     return Cardinality("NONE", None, _flatten(operands))
 
 

@@ -13,8 +13,8 @@ def summarize(result: SampleResult) -> dict[str, float]:
     """Costs, and how far the samples can be trusted to follow the posterior where the sampler aims at it.
 
     Returns:
-        For every sampler: `evaluations_mean` and `evaluations_max` of the energy, `gradients_mean` of them with a
-        gradient. Where the sampler tells: `steps_rejected`, all together. Where it draws from the posterior:
+        `evaluations_mean` and `evaluations_max` of the energy, and `gradients_mean` of them with a gradient, for every
+        sampler. Where the sampler tells: `steps_rejected`, all together. Where it draws from the posterior:
 
         - `acceptance`: accepted proposals over proposals;
         - `exact`: fraction of samples that are exact draws;

@@ -105,6 +105,9 @@ def train_attributes(
         device: where pictures are drawn and heads are fitted.
         progress: show progress bars.
 
+    Returns:
+        The folder, all heads of the model, and a report of the new ones.
+
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
     """

@@ -24,8 +24,8 @@ def read_weights(path: str | Path) -> Any:
         path: the file; whole networks that were pickled as objects are refused, for they are code.
 
     Returns:
-        What was saved, as a rule a dict of state dicts: tensors on the CPU in their own dtype, NumPy arrays, numbers,
-        text, and containers of these. Options of the training (`argparse.Namespace`) are a dict.
+        What was saved, as a rule a dict of state dicts. It holds tensors on the CPU in their own dtype, NumPy arrays,
+        numbers, text, and containers of these. Options of the training (`argparse.Namespace`) are a dict.
 
     Raises:
         ModelError: the file is missing, damaged or unsafe.
