@@ -17,8 +17,10 @@ from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
+    from energyql.bench.calls import compare_samplers
     from energyql.editing.edit import edit
     from energyql.editing.edited import Edit
+    from energyql.editing.invert import Inversion, invert
     from energyql.editing.presets import Preset
     from energyql.gallery.calls import traverse, truth_table
     from energyql.gallery.gallery import Gallery
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from energyql.generators.zoo import load_generator
     from energyql.model import Model, load_model
     from energyql.pipeline import Pipeline, generate, sample_latents, until_satisfied
+    from energyql.protocols.calls import evaluate
     from energyql.result import Result
     from energyql.sampling import ODESolver
     from energyql.scoring import score
@@ -34,13 +37,17 @@ if TYPE_CHECKING:
 _LAZY = {
     "Edit": "editing.edited",
     "Gallery": "gallery.gallery",
+    "Inversion": "editing.invert",
     "Model": "model",
     "ODESolver": "sampling",
     "Pipeline": "pipeline",
     "Preset": "editing.presets",
     "Result": "result",
+    "compare_samplers": "bench.calls",
     "edit": "editing.edit",
+    "evaluate": "protocols.calls",
     "generate": "pipeline",
+    "invert": "editing.invert",
     "load_generator": "generators.zoo",
     "load_model": "model",
     "read_weights": "generators.checkpoints.weights",
@@ -59,6 +66,7 @@ __all__ = [
     "EnergyQLError",
     "Expr",
     "Gallery",
+    "Inversion",
     "Model",
     "ODESolver",
     "Pipeline",
@@ -70,9 +78,12 @@ __all__ = [
     "any_of",
     "at_least",
     "at_most",
+    "compare_samplers",
     "edit",
+    "evaluate",
     "exactly",
     "generate",
+    "invert",
     "load_generator",
     "load_model",
     "none_of",

@@ -14,11 +14,12 @@ from typing import Any
 from energyql.editing.animation import Film
 from energyql.editing.edited import Edit
 from energyql.editing.implied import Knowledge
+from energyql.editing.invert import Inversion, begin_pictures
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.editing.leaks import Leaks, find_leaks
 from energyql.editing.presets import Preset, choose_preset
 from energyql.editing.showing import show
-from energyql.editing.start import Begun, Start, begin
+from energyql.editing.start import Begun, Start, begin, pictures_of
 from energyql.editing.step import Step, take
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError, LimitError, TautologyWarning
@@ -88,6 +89,8 @@ def edit(
     settings = _settings(pipeline_for(model, device), queries, mode, keep, preset, strength, semantics, identity)
     if isinstance(start, Edit):
         start = start.final
+    if isinstance(start, Inversion):
+        start = start.result
     if isinstance(start, Result):
         truncation = start.provenance["truncation"] if truncation is None else truncation
         label = start.provenance["label"] if label is None else label
@@ -96,7 +99,8 @@ def edit(
     space = LatentSpace(settings.pipeline.model, prepared[0].provenance["truncation"], prepared[0].provenance["label"])
     masks = [_layers(layers, query.rule.attributes, space) for query in prepared]
     with reporting(progress) as report:
-        begun = begin(start, n, space)
+        pictures = pictures_of(start) if n is None else None
+        begun = begin(start, n, space) if pictures is None else begin_pictures(pictures, space, batch_size, report)
         return _run(settings, begun, prepared, masks, space, told, report)
 
 

@@ -78,8 +78,10 @@ class Company:
 
     def excludes_query(self, expr: Expr) -> bool:
         """Whether the query makes another one impossible."""
+        if not self.known:
+            return False
         then, now = (satisfied(expr, known, self.vocabulary).mean() for known in (self.prior, self.draws))
-        return bool(self.known and then * self.count >= LEAST_EXPECTED and now < IMPOSSIBLE * then)
+        return bool(then * self.count >= LEAST_EXPECTED and now < IMPOSSIBLE * then)
 
 
 class Knowledge:

@@ -14,7 +14,7 @@ from energyql.errors import ArgumentError
 from energyql.generators.classes import Label, as_condition
 from energyql.generators.encoder import encoder
 from energyql.model import Model
-from energyql.pullback import Back, pullback_of
+from energyql.pullback import pullback_of
 
 SAME_W = 1e-3
 """Largest relative difference of two w that count as the same: beyond what rounding makes."""
@@ -92,15 +92,25 @@ class LatentSpace:
         near = offset.abs().max() <= SAME_W * (1 + w.abs().max()) if len(z) else True
         return Latents(z, None if near else offset)
 
+    @property
+    def layer_count(self) -> int:
+        """Layers of W+.
+
+        Raises:
+            ArgumentError: the generator has no W+.
+        """
+        count = getattr(getattr(self.model.generator, "config", None), "num_ws", None)
+        if not isinstance(count, int):
+            raise ArgumentError("this generator has no W+: its layers cannot be told apart")
+        return count
+
     def check_layers(self, layers: Sequence[int]) -> Tensor:
         """The layers of W+ that may change, as a mask (num_ws,).
 
         Raises:
             ArgumentError: the generator has no W+, or not that layer.
         """
-        count = getattr(getattr(self.model.generator, "config", None), "num_ws", None)
-        if not isinstance(count, int):
-            raise ArgumentError("this generator has no W+, so no edit can be kept to some of its layers")
+        count = self.layer_count
         bad = [layer for layer in layers if isinstance(layer, bool) or not isinstance(layer, int) or layer >= count]
         if bad or not layers or min(layers) < 0:
             raise ArgumentError(f"layers are whole numbers from 0 to {count - 1}, at least one, not {list(layers)!r}")
@@ -140,11 +150,3 @@ def shifted(mapped: Tensor, offset: Tensor | None) -> Tensor:
 def mean_offset(offset: Tensor | None) -> Tensor | None:
     """An offset as heads on w see it: of W+ the mean over the layers."""
     return offset if offset is None or offset.ndim == 2 else offset.mean(1)
-
-
-def no_back(gradient: Tensor) -> Tensor:
-    """The way back from what is not looked at."""
-    return torch.zeros_like(gradient)
-
-
-__all__ = ["Back", "LatentSpace", "Latents", "Synthesis", "mean_offset", "no_back", "shifted"]

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from energyql.arguments import whole_number
 from energyql.editing.latents import Latents, LatentSpace
+from energyql.editing.photographs import Picture
 from energyql.errors import ArgumentError
 from energyql.result import Result
 from energyql.sampling import prior_latents
 
-Picture = str | Path | Image.Image
 Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | Picture | Sequence[Picture]
 """A seed, seeds, latents (n, z_dim), an earlier result, or photographs."""
 
