@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown import ROOT, blocks, execute
 
 from energyql.errors import EnergyQLError
 from energyql.language import bind, parse
 
-README = (Path(__file__).parents[1] / "grammar" / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-QUERIES = [line for kind, block in BLOCKS if kind == "query" for line in block.splitlines()]
-ERRORS = [block for kind, block in BLOCKS if kind == "error"]
+PAGE = ROOT / "grammar" / "README.md"
+README = PAGE.read_text("utf-8")
+BLOCKS = blocks(PAGE)
+QUERIES = [line for block in BLOCKS if block.language == "query" for line in block.text.splitlines()]
+ERRORS = [block.text for block in BLOCKS if block.language == "error"]
 
 
 @pytest.fixture(scope="module")
 def namespace() -> dict[str, Any]:
     """The names that the Python examples define, run one after another as a reader would."""
     names: dict[str, Any] = {}
-    for kind, block in BLOCKS:
-        if kind == "python":
-            exec(block, names)
+    for block in BLOCKS:
+        if block.language == "python":
+            execute(block, names, PAGE)
     return names
 
 
 def test_no_block_is_left_out() -> None:
-    assert {kind for kind, _ in BLOCKS} == {"query", "python", "error"}
+    assert {block.language for block in BLOCKS} == {"query", "python", "error"}
     assert README.count("\n```") == 2 * len(BLOCKS)
 
 

@@ -15,6 +15,8 @@ import pytest
 import torch
 import typer
 from labelled import CHECKPOINTS, answers, latents_of, write_csv, write_styleflow
+from markdown import ROOT, texts
+from markdown import blocks as all_blocks
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -25,14 +27,15 @@ from energyql.generators.zoo import load_generator
 from energyql.model import load_model
 from energyql.training import run
 
-PAGE = (Path(__file__).parents[1] / "docs" / "own-model.md").read_text(encoding="utf-8")
+PAGE = ROOT / "docs" / "own-model.md"
 SMALL = ["--steps", "60", "--hidden", "8"]
 COUNT = 60
 
 
 def blocks(section, language):
-    found = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
-    return re.findall(rf"```{language}\n(.*?)```", found[1], re.DOTALL)
+    found = texts(PAGE, language, section)
+    assert found, f"no {language} under {section}"
+    return found
 
 
 def do(command):
@@ -83,9 +86,8 @@ def test_two_commands_from_nothing_to_pictures():
     with Image.open("ffhq/report.png") as report:
         assert report.width > 1000
     model = load_model("ffhq")
-    assert list(model.vocabulary) == re.findall(r"width height .*?haircolor", PAGE)[0].split() + [
-        f"light{i}" for i in range(9)
-    ]
+    listed = re.findall(r"width height .*?haircolor", PAGE.read_text(encoding="utf-8"))[0].split()
+    assert list(model.vocabulary) == [*listed, *(f"light{i}" for i in range(9))]
     assert model.truncation == pytest.approx(0.8, abs=0.05)
 
 
@@ -191,4 +193,4 @@ def test_any_torch_module(monkeypatch):
 
 
 def test_every_block_is_run():
-    assert len(re.findall(r"```\w+\n", PAGE)) == 16
+    assert len(all_blocks(PAGE)) == 16
