@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "energyql"
-BASE = {"display", "errors", "result_html", "vocabulary", "files", "version", "progress", "pictures", "pullback"}
+BASE = {
+    "display", "errors", "files", "normalization", "pictures", "progress", "pullback", "result_html", "version",
+    "vocabulary",
+}  # fmt: skip
 LANGUAGE = BASE | {"language"}
 LOGIC = LANGUAGE | {"logic"}
 ENERGY = LOGIC | {"energy", *(f"attributes.{name}" for name in ("normal", "predictions", "outputs", "fused"))}
@@ -22,6 +25,7 @@ ALLOWED = {
     "display": set(),
     "result_html": {"display", "pictures"},
     "pullback": {"errors"},
+    "normalization": set(),
     "language": BASE,
     "logic": LANGUAGE,
     "attributes": BASE,
@@ -41,20 +45,25 @@ ALLOWED = {
     "pipeline": ENERGY | MODEL | {"sampling", "model", "result", "arguments", "prepared", "until"},
     "training": MODEL | {"sampling", "model"},
     "gallery": ENERGY | MODEL | {"sampling", "model", "result", "pipeline", "scoring"},
-    "bench": ENERGY
+    "bench": ENERGY | MODEL | {"sampling", "model", "drawing", "arguments", "prepared", "pipeline", "gallery.queries"},
+    "studio": ENERGY
     | MODEL
-    | {"sampling", "model", "drawing", "arguments", "prepared", "pipeline", "gallery.queries"},
+    | {"sampling", "model", "result", "arguments", "prepared", "pipeline", "editing", "gallery"},
+    "protocols": ENERGY | MODEL | {"sampling", "model", "arguments", "bench", "editing"},
     "cli_bench": None,
+    "cli_evaluate": None,
     "editing": ENERGY
     | MODEL
     | {"sampling", "model", "result", "arguments", "prepared", "pipeline", "drawing", "gallery.traversal"},
     "cli_edit": None,
     "cli_gallery": None,
+    "cli_studio": None,
     "cli_train": None,
     "cli": None,  # the top
     "__init__": None,  # names only, looked up when first used
 }
-LOCAL = {"cli", "cli_bench", "cli_edit", "cli_gallery", "cli_train", "__init__"}  # these import inside functions, to start fast
+LOCAL = {"cli", "cli_bench", "cli_edit", "cli_evaluate", "cli_gallery", "cli_studio", "cli_train", "__init__"}
+"""These may import inside functions, so that they start at once."""
 LOCAL_IMPORTS = {("files", "torch"), ("files", "safetensors.torch")}  # reading a vocabulary must not wait for torch
 WITHOUT_TORCH = {
     "errors",
@@ -68,7 +77,9 @@ WITHOUT_TORCH = {
     "cli",
     "cli_bench",
     "cli_edit",
+    "cli_evaluate",
     "cli_gallery",
+    "cli_studio",
     "cli_train",
     "__init__",
 }

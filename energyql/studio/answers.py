@@ -1,0 +1,173 @@
+"""Pictures of one request as they come, and what the API says of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from energyql.editing.edited import Edit
+from energyql.editing.leaks import Leaks
+from energyql.gallery import words
+from energyql.gallery.clauses import ALL, Clause, clauses, score_clauses
+from energyql.language import Expr, bind, parse
+from energyql.pictures import picture_uri
+from energyql.result import Result
+from energyql.result_html import alternative_text
+from energyql.studio.jobs import Job
+from energyql.studio.queries import noting_warnings
+from energyql.studio.schemas import Change, ClauseInfo, Fact, JobInfo, Picture, PictureClause
+from energyql.vocabulary import Vocabulary
+
+PICTURE_SIDE = 512
+"""Longest side of a picture inside of an answer, in pixels; the download has all of them."""
+
+
+@dataclass(eq=False)
+class Answer:
+    """The pictures of one request. One thread adds, others look: whatever they see is complete in itself.
+
+    Args:
+        kind: what was asked for.
+        total: pictures there will be.
+        vocabulary: of the model.
+        results: one for each query that was drawn: one for a whole wall, one a step for an edit.
+        pictures: as the API gives them.
+        joined, clauses: how the parts of the last query belong together, and how sure they are.
+        edit: all of a finished edit.
+    """
+
+    kind: Literal["draw", "edit"]
+    total: int
+    vocabulary: Vocabulary
+    results: list[Result] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    joined: str = ""
+    clauses: list[Clause] = field(default_factory=list)
+    edit: Edit | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds, about."""
+        pictures = sum(3 * image.width * image.height for result in self.results for image in result.images)
+        latents = sum(4 * (result.z.numel() + result.w.numel()) for result in self.results)
+        return pictures + latents + sum(len(picture.image) + len(picture.alt) for picture in self.pictures)
+
+    def extend(self, expr: Expr, part: Result) -> None:
+        """More pictures of the query that is being drawn.
+
+        Args:
+            expr: the query, bound.
+            part: the next of its pictures.
+        """
+        whole = Result.join([*self.results, part])
+        start = len(whole) - len(part)
+        self._measure(expr, whole)
+        new = [self._picture(whole, i, i) for i in range(start, len(whole))]
+        self.results = [whole]
+        self.pictures = [*self.pictures, *new]
+
+    def add_step(self, result: Result, leaks: Leaks | None = None) -> None:
+        """The start of an edit, or one more step.
+
+        Args:
+            result: one picture.
+            leaks: what the step changed although it did not name it; `None` for the start.
+        """
+        expr = bind(parse(result.provenance["query"]), self.vocabulary)
+        self._measure(expr, result)
+        picture = self._picture(result, 0, len(self.pictures))
+        if leaks is not None:
+            picture.changes = _changes(leaks, self.results[-1], result)
+            picture.superseded = list(leaks.superseded)
+        self.results = [*self.results, result]
+        self.pictures = [*self.pictures, picture]
+
+    def describe(self, job: Job, place: int, after: int) -> JobInfo:
+        """What the API says; see `JobInfo`."""
+        pictures, state, last = self.pictures, job.state, self.results[-1] if self.results else None
+        return JobInfo(
+            id=job.id,
+            kind=self.kind,
+            state=state,
+            stage=job.stage,
+            fraction=job.fraction,
+            place=place,
+            total=self.total,
+            done=len(pictures),
+            pictures=pictures[after:],
+            joined=self.joined,
+            clauses=[self._clause(clause) for clause in self.clauses],
+            summary=last.summary() if last else "",
+            facts=[Fact(name=name, text=text) for name, text in words.facts(self.results[0])] if last else [],
+            problem=job.problem,
+        )
+
+    def select(self, position: int) -> Result | None:
+        """The result of one picture, as if it had been drawn alone; `None` if there is none of that position."""
+        if not 0 <= position < len(self.pictures):
+            return None
+        return self.results[position] if self.kind == "edit" else self.results[0].select([position])
+
+    def _measure(self, expr: Expr, result: Result) -> None:
+        joined, parts = clauses(expr)
+        with noting_warnings():
+            self.clauses = score_clauses(parts, result, self.vocabulary)
+        self.joined = joined
+
+    def _clause(self, clause: Clause) -> ClauseInfo:
+        needed, p = len(self.clauses) == 1 or self.joined == ALL, clause.probability
+        numbers = {} if p is None else {"mean": float(p.mean()), "least": float(p.min())}
+        return ClauseInfo(text=clause.text, needed=needed, **numbers)
+
+    def _picture(self, result: Result, row: int, position: int) -> Picture:
+        image, known = result.images[row], result.provenance
+        energy, holds = float(result.energy[row]), bool(result.satisfied[row])
+        count = self.total if self.kind == "draw" else 1
+        return Picture(
+            position=position,
+            index=int(result.index[row]),
+            query=known["canonical"],
+            image=picture_uri(image, PICTURE_SIDE),
+            width=image.width,
+            height=image.height,
+            alt=alternative_text(result.judged, row, count, known["judge"], [(known["canonical"], holds)]),
+            satisfied=holds,
+            energy=energy if math.isfinite(energy) else None,
+            probability=float(np.exp(-energy)) if known["semantics"] == "exact" and not math.isnan(energy) else None,
+            clauses=[PictureClause(text=c.text, probability=_at(c.probability, row)) for c in self.clauses],
+            judged={name: _plain(values[row]) for name, values in result.judged.items()},
+            status=result.status[row].name,
+        )
+
+
+def _changes(leaks: Leaks, before: Result, after: Result) -> list[Change]:
+    return [
+        Change(
+            attribute=name,
+            before=_word(before.judged[name][0]),
+            after=_word(after.judged[name][0]),
+            implied=name in leaks.implied and bool(leaks.implied[name][0]),
+        )
+        for name, rows in leaks.changed.items()
+        if rows[0] and name not in leaks.asked
+    ]
+
+
+def _word(value: np.generic) -> str:
+    plain = _plain(value)
+    if isinstance(plain, bool):
+        return "yes" if plain else "no"
+    return f"{plain:.2f}" if isinstance(plain, float) else str(plain)
+
+
+def _at(values: npt.NDArray[np.float64] | None, row: int) -> float | None:
+    return None if values is None else float(values[row])
+
+
+def _plain(value: np.generic) -> bool | float | str | None:
+    plain = value.item()
+    return plain if isinstance(plain, bool | str) else float(plain) if math.isfinite(plain) else None

@@ -1,0 +1,157 @@
+"""What stands before every route: who may ask, how much is read, and what browsers are told to allow."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from energyql.studio.problems import Forbidden, NotJSON, StudioError, TooLarge, TooSlow, describe
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+PATIENCE = 10.0
+"""Seconds within which all of a request must have arrived."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-cache",
+}
+
+
+class Guard:
+    """Refuses requests that a page of another site makes, or that are too large, before anything else sees them.
+
+    A page of another site can reach a server on this machine through the visitor's browser: openly, which the headers
+    `Origin` and `Sec-Fetch-Site` show, or under a name of its own that it lets point here (DNS rebinding), which the
+    header `Host` shows. A number as a host name cannot be rebound.
+
+    Args:
+        app: what it guards.
+        hosts: names under which the studio may be asked for.
+        numbers: allow any IP address as well: for a studio that other machines can reach.
+        body: most bytes of a request.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], numbers: bool, body: int) -> None:
+        self.app, self.hosts, self.numbers, self.body = app, frozenset(hosts), numbers, body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        headers = Headers(scope=scope)
+        try:
+            self._check_source(scope["method"], headers)
+            if scope["method"] not in ("GET", "HEAD"):
+                _check_type(scope["method"], headers)
+                receive = await self._read(headers, receive)
+        except StudioError as error:
+            refusal = JSONResponse(describe(error).model_dump(), status_code=error.status)
+            await refusal(scope, receive, send_with_headers)
+            return
+        await self.app(scope, receive, send_with_headers)
+
+    def _check_source(self, method: str, headers: Headers) -> None:
+        host = headers.get("host", "")
+        if not self._known(_name(host)):
+            raise Forbidden(
+                f"this studio is not called {_name(host)[:80]!r}",
+                hint="open it under the address that it printed, or start it with --allow-host NAME",
+            )
+        origin = headers.get("origin")
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        if foreign or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            # A link from elsewhere may open the page; what another page asks for in the background is refused.
+            target = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+            if method == "GET" and target == ("navigate", "document"):
+                return
+            raise Forbidden("the request comes from another site", hint="send it from the studio's own page")
+
+    def _known(self, name: str) -> bool:
+        if name in self.hosts:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self.numbers
+
+    async def _read(self, headers: Headers, receive: Receive) -> Receive:
+        """The whole body at once, so that one that never ends is refused, whatever length it claims."""
+        claimed = headers.get("content-length", "0")
+        if claimed.isdigit() and int(claimed) > self.body:
+            raise self._too_large()
+        body, more = bytearray(), True
+        with anyio.move_on_after(PATIENCE) as waiting:
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    break
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                if len(body) > self.body:
+                    raise self._too_large()
+        if waiting.cancelled_caught:
+            raise TooSlow(f"the request did not arrive within {PATIENCE:g} seconds")
+        given = False
+
+        async def replay() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        return replay
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the request is larger than {self.body // 1024} KiB")
+
+
+def _check_type(method: str, headers: Headers) -> None:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if method != "DELETE" and kind != "application/json":
+        raise NotJSON("the request is not marked as JSON", hint="send the header Content-Type: application/json")
+
+
+def _name(host: str) -> str:
+    """The name in a `Host` header, without its port and without the brackets of IPv6."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+    return name.strip("[]").rstrip(".").lower()
+
+
+def known_hosts(host: str, extra: Collection[str] = ()) -> tuple[frozenset[str], bool]:
+    """Names under which a studio that listens on `host` may be asked for, and whether any IP address will do."""
+    names = {_name(name) for name in extra}
+    if is_loopback(host):
+        return LOOPBACK | {host.lower()} | names, False
+    return LOOPBACK | {host.lower(), socket.gethostname().lower()} | names, True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

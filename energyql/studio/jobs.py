@@ -1,0 +1,181 @@
+"""A bounded queue and the one thread that works it off. Knows nothing of queries and pictures.
+
+One thread, because torch uses all cores for one request already: two at a time would both be slower.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+from energyql.errors import EnergyQLError
+from energyql.studio.limits import Limits
+from energyql.studio.problems import INTERNAL, Busy, Problem, TimeUp, describe
+
+State = Literal["waiting", "running", "done", "cancelled", "failed"]
+log = logging.getLogger("energyql.studio")
+
+
+class Stopped(Exception):
+    """Raised in the middle of work that nobody wants any more."""
+
+
+class Job:
+    """One request on its way through the queue.
+
+    Attributes:
+        id: unguessable; whoever knows it may look at the job and cancel it.
+        state: waiting, running, done, cancelled or failed.
+        stage, fraction: what it is doing and how much of that is done, in [0, 1].
+        problem: why it failed, or why it was given up.
+        seen: when somebody last asked about it, on the monotonic clock.
+        finished: when it ended; infinity before.
+    """
+
+    def __init__(self, work: Callable[[Job], None], limits: Limits) -> None:
+        self.id = secrets.token_urlsafe(18)
+        self.state: State = "waiting"
+        self.stage, self.fraction = "waiting", 0.0
+        self.problem: Problem | None = None
+        self.seen = time.monotonic()
+        self.finished = float("inf")
+        self._work, self._limits = work, limits
+        self._stop = threading.Event()
+        self._deadline = float("inf")
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, well or badly."""
+        return self.state not in ("waiting", "running")
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody asks about it any more."""
+        return time.monotonic() - self.seen > self._limits.unwatched
+
+    def check(self) -> None:
+        """Called again and again by the work; raises once it is to end.
+
+        Raises:
+            Stopped: it was cancelled or abandoned.
+            TimeUp: it has run for too long.
+        """
+        if self._stop.is_set() or self.abandoned:
+            raise Stopped
+        if time.monotonic() > self._deadline:
+            raise TimeUp(
+                f"the request took longer than {self._limits.seconds:g} seconds",
+                hint="ask for fewer pictures, or choose a quicker sampler",
+            )
+
+    def report(self, stage: str, fraction: float) -> None:
+        """A progress function for `energyql.generate` and the like; it ends the work as `check` does."""
+        self.check()
+        self.stage, self.fraction = stage, fraction
+
+    def run(self) -> None:
+        """Do the work; whatever goes wrong ends up in the job."""
+        self._deadline = time.monotonic() + self._limits.seconds
+        try:
+            self.check()
+            self._work(self)
+            self.end("done")
+        except Stopped:
+            self.end("cancelled")
+        except EnergyQLError as error:
+            self.problem = describe(error)
+            self.end("failed")
+        except Exception:
+            log.exception("a request failed")
+            self.problem = INTERNAL
+            self.end("failed")
+
+    def touch(self) -> None:
+        """Somebody asked about it."""
+        self.seen = time.monotonic()
+
+    def end(self, state: State) -> None:
+        self.finished = time.monotonic()
+        self.state = state
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+class Queue:
+    """Jobs in the order in which they came, one running at a time.
+
+    Args:
+        limits: how many may wait, how long one may run.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._closed = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._loop, name="energyql-studio", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Job], None]) -> Job:
+        """Queue up some work.
+
+        Raises:
+            Busy: too much is waiting already, or the studio is closing.
+        """
+        job = Job(work, self.limits)
+        with self._change:
+            self._drop_abandoned()
+            if self._closed or len(self._waiting) >= self.limits.waiting:
+                raise Busy(f"{len(self._waiting)} requests are waiting already", hint="try again in a moment")
+            self._waiting.append(job)
+            self._change.notify_all()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """End a job: at once if it waits, at its next check if it runs. One that is over stays as it is."""
+        with self._change:
+            job.stop()
+            if job in self._waiting:
+                self._waiting.remove(job)
+                job.end("cancelled")
+
+    def place(self, job: Job) -> int:
+        """How many jobs are before this one; 0 for the one that runs, and for those that are over."""
+        with self._change:
+            if job not in self._waiting:
+                return 0
+            return self._waiting.index(job) + (self._running is not None)
+
+    def close(self, patience: float = 5.0) -> None:
+        """Cancel everything and wait for the thread to end."""
+        with self._change:
+            self._closed = True
+            for job in [*self._waiting, *([self._running] if self._running else [])]:
+                self.cancel(job)
+            self._change.notify_all()
+        self._thread.join(patience)
+
+    def _drop_abandoned(self) -> None:
+        for job in [job for job in self._waiting if job.abandoned]:
+            self._waiting.remove(job)
+            job.end("cancelled")
+
+    def _loop(self) -> None:
+        while True:
+            with self._change:
+                while not self._waiting and not self._closed:
+                    self._change.wait()
+                if self._closed:
+                    return
+                self._running = self._waiting.popleft()
+                self._running.state = "running"
+            self._running.run()
+            with self._change:
+                self._running = None

@@ -1,0 +1,104 @@
+"""What the studio says of a query before anything is drawn."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from energyql.energy.semantics import compile_energy_rule
+from energyql.errors import EnergyQLError, LimitError, TautologyWarning
+from energyql.language import as_query, bind, quote
+from energyql.language.tree_svg import draw_tree
+from energyql.logic.circuit import Circuit
+from energyql.logic.circuit_svg import draw_circuit
+from energyql.studio.limits import Limits
+from energyql.studio.problems import describe
+from energyql.studio.schemas import Attribute, Check
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+# Python keeps warning filters for the whole process: two threads that change them at once would leave them changed.
+_FILTERS = threading.Lock()
+
+
+@contextmanager
+def noting_warnings() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect energyql's warnings instead of printing them, one thread at a time."""
+    with _FILTERS, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", TautologyWarning)
+        yield caught
+
+
+def check_length(query: str, limits: Limits) -> str:
+    """The query, if it is not too long for the studio.
+
+    Raises:
+        LimitError: it is.
+    """
+    if len(query) > limits.characters:
+        raise LimitError(f"the query has {len(query):,} characters; this studio takes {limits.characters:,}")
+    return query
+
+
+def check_query(query: str, vocabulary: Vocabulary, semantics: str, limits: Limits) -> Check:
+    """What a query means, or what is wrong with it; nothing is raised for a query that is wrong."""
+    try:
+        expr, text = as_query(check_length(query, limits))
+        bound = bind(expr, vocabulary, query=text)
+        with noting_warnings() as caught:
+            rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
+    except EnergyQLError as error:
+        return Check(ok=False, problem=describe(error))
+    circuit = getattr(rule, "circuit", None)
+    if isinstance(circuit, Circuit):
+        caption, drawing = "Compiled circuit", draw_circuit(circuit.nodes, circuit.cells)
+    else:
+        caption, drawing = "Tree, which this semantics scores as written", draw_tree(expr)
+    return Check(
+        ok=True,
+        warning=str(caught[0].message) if caught else None,
+        canonical=str(expr),
+        caption=caption,
+        drawing=drawing,
+        explanation=rule.explain(),
+    )
+
+
+def describe_attribute(spec: AttributeSpec) -> Attribute:
+    """An attribute as the API says it."""
+    numbers = {"low": spec.low, "high": spec.high, "tolerance": spec.tolerance} if spec.kind == "continuous" else {}
+    return Attribute(
+        name=spec.name,
+        written=quote(spec.name),
+        kind=spec.kind,
+        values=[quote(value) for value in spec.values],
+        description=spec.description,
+        **numbers,
+    )
+
+
+_EXAMPLES = (
+    "smile AND NOT (glasses OR beard)",
+    "hair = red AND long_hair AND mouth = laugh",
+    "AT LEAST 2 OF (glasses, beard, hat)",
+    "beard XOR long_hair",
+    "hair IN {gray, black} AND skin_tone > 0.6 AND NOT hat",
+    "sunglasses AND hat AND beard AND frown",
+)
+
+
+def examples(vocabulary: Vocabulary) -> list[str]:
+    """Queries to begin with: well-known ones that fit the model, else some that are made from its attributes."""
+    fitting = [query for query in _EXAMPLES if check_query(query, vocabulary, "exact", Limits()).ok]
+    if len(fitting) >= 3:
+        return fitting
+    plain = [quote(spec.name) for spec in vocabulary.values() if spec.kind == "yes/no"][:3]
+    made = [f"{plain[0]} AND NOT {plain[1]}", f"{plain[0]} XOR {plain[1]}"] if len(plain) > 1 else plain
+    for spec in vocabulary.values():
+        if spec.kind == "categorical":
+            made.append(f"{quote(spec.name)} = {quote(spec.values[0])}")
+        elif spec.kind == "continuous":
+            made.append(f"{quote(spec.name)} > {(spec.low + spec.high) / 2:g}")
+    return [*fitting, *made][:6]

@@ -1,0 +1,75 @@
+// Calls of the HTTP API. What goes wrong is thrown as a `Problem` of the API, whatever its cause.
+
+const LOST = {
+  error: "NoAnswer",
+  message: "the studio does not answer",
+  hint: "is it still running?",
+  spans: [],
+  drawing: "the studio does not answer",
+};
+
+export async function call(method, path, body, signal) {
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      signal,
+      headers: body === undefined ? {} : { "content-type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw LOST;
+  }
+  const found = await answer.json().catch(() => LOST);
+  if (!answer.ok) throw found;
+  return found;
+}
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+// One request at a time in each place that shows one: a new one ends the one before.
+export class Runner {
+  constructor() {
+    this.id = null;
+    this.turn = 0;
+  }
+
+  // Start a job and call `update(job, fresh)` with what is new until it is over; false if another one took its place.
+  async run(path, body, update) {
+    const turn = ++this.turn;
+    this.cancel();
+    let job = await call("POST", path, body);
+    if (turn !== this.turn) {
+      call("DELETE", `/api/jobs/${job.id}`).catch(() => {});
+      return false;
+    }
+    this.id = job.id;
+    let seen = 0;
+    for (let wait = 60; ; wait = Math.min(wait * 1.3, 400)) {
+      seen += job.pictures.length;
+      update(job, job.pictures);
+      if (!["waiting", "running"].includes(job.state)) break;
+      await pause(wait);
+      if (turn !== this.turn) return false;
+      const next = await call("GET", `/api/jobs/${job.id}?after=${seen}`);
+      if (turn !== this.turn) return false;
+      job = next;
+    }
+    this.id = null;
+    return true;
+  }
+
+  // The job itself says when it is over.
+  cancel() {
+    if (this.id === null) return;
+    call("DELETE", `/api/jobs/${this.id}`).catch(() => {});
+    this.id = null;
+  }
+
+  // Leave a job alone: nothing of it is shown any more.
+  forget() {
+    this.turn++;
+    this.cancel();
+  }
+}

@@ -1,0 +1,51 @@
+// Small helpers for making elements. Text is text: nothing here parses markup but `drawing`.
+
+export const $ = (id) => document.getElementById(id);
+
+export function h(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (key === "class") node.className = value;
+    else if (key === "dataset") Object.assign(node.dataset, value);
+    else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value === true) node.setAttribute(key, "");
+    else node.setAttribute(key, value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+// A picture made of lines that the studio itself sent, as an inert document first: no script in it would run.
+export function drawing(markup) {
+  return document.importNode(new DOMParser().parseFromString(markup, "text/html").body.firstElementChild, true);
+}
+
+export function badge(satisfied) {
+  const space = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(space, "svg");
+  const use = document.createElementNS(space, "use");
+  use.setAttribute("href", satisfied ? "#yes" : "#no");
+  svg.setAttribute("class", `badge ${satisfied ? "yes" : "no"}`);
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(use);
+  return svg;
+}
+
+export function say(text) {
+  $("said").textContent = "";
+  requestAnimationFrame(() => { $("said").textContent = text; });
+}
+
+export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+export async function copy(text) {
+  try { await navigator.clipboard.writeText(text); return true; } catch { /* not allowed here: the old way */ }
+  const area = h("textarea", { class: "hidden" });
+  area.value = text;
+  (document.querySelector("dialog[open]") || document.body).append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  return done;
+}

@@ -1,0 +1,229 @@
+// A query box: colours, completion, and what the studio says of the text while it is being typed.
+
+import { call } from "./api.js";
+import { h } from "./dom.js";
+import { toUnits } from "./language.js";
+
+const CHECK_AFTER = 160; // milliseconds without a key
+let boxes = 0;
+
+export class QueryBox {
+  // `ask()` gives what to check the text against: {model, semantics}. `changed(check)` is called with every answer,
+  // `submit()` on Enter.
+  constructor(root, { label, placeholder = "", language, ask, changed = () => {}, submit = () => {} }) {
+    const id = `box-${++boxes}`;
+    Object.assign(this, { language, ask, changed, submit, id, items: [], spans: [], active: -1, checked: null });
+    this.paper = h("pre", { class: "paper", "aria-hidden": "true" });
+    this.area = h("textarea", {
+      id,
+      rows: 1,
+      class: "area",
+      placeholder,
+      spellcheck: "false",
+      autocapitalize: "off",
+      autocomplete: "off",
+      "aria-label": label,
+      "aria-autocomplete": "list",
+      "aria-haspopup": "listbox",
+      "aria-controls": `${id}-list`,
+      "aria-describedby": `${id}-verdict`,
+    });
+    this.list = h("ul", { id: `${id}-list`, class: "offers", role: "listbox", "aria-label": "Completions", hidden: true });
+    this.verdict = h("div", { id: `${id}-verdict`, class: "verdict", role: "status" });
+    root.replaceChildren(h("div", { class: "box" }, this.paper, this.area, this.list), this.verdict);
+    this.area.addEventListener("input", () => this.edited(true));
+    this.area.addEventListener("keydown", (event) => this.key(event));
+    this.area.addEventListener("blur", () => this.close());
+    this.area.addEventListener("click", () => this.close());
+    this.list.addEventListener("pointerdown", (event) => {
+      event.preventDefault(); // the text box keeps the focus
+      const item = event.target.closest("li");
+      if (item) this.accept(Number(item.dataset.number));
+    });
+    this.paint();
+  }
+
+  get text() { return this.area.value; }
+
+  set text(value) {
+    this.area.value = value;
+    this.edited(false);
+  }
+
+  focus() { this.area.focus(); }
+
+  edited(typed) {
+    this.spans = [];
+    this.checked = null;
+    this.paint();
+    if (typed) this.offer(false);
+    else this.close();
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.check(), typed ? CHECK_AFTER : 0);
+  }
+
+  // Ask the studio; an answer to an older text is dropped.
+  async check() {
+    clearTimeout(this.timer);
+    this.pending?.abort();
+    this.pending = new AbortController();
+    const query = this.text;
+    if (!query.trim()) {
+      this.tell({ ok: false, problem: null });
+      return;
+    }
+    try {
+      const found = await call("POST", "/api/check", { query, ...this.ask() }, this.pending.signal);
+      if (query === this.text) this.tell(found);
+    } catch (problem) {
+      if (problem.name !== "AbortError") this.tell({ ok: false, problem });
+    }
+  }
+
+  tell(check) {
+    this.checked = check;
+    this.spans = toUnits(this.text, check.problem?.spans || []);
+    this.area.setAttribute("aria-invalid", String(Boolean(check.problem)));
+    this.verdict.className = `verdict ${check.problem ? "bad" : check.warning ? "odd" : check.ok ? "good" : ""}`;
+    const words = this.words(check);
+    this.verdict.replaceChildren(...(words.length ? [h("div", {}, words)] : []));
+    this.paint();
+    this.changed(check);
+  }
+
+  words({ ok, problem, warning, canonical }) {
+    if (problem) {
+      return [h("strong", {}, sentence(problem.message)), problem.hint ? h("span", {}, sentence(problem.hint)) : null];
+    }
+    if (warning) return [h("span", {}, sentence(warning))];
+    if (ok && canonical !== this.text.trim()) return [h("span", {}, "Read as "), h("code", {}, canonical)];
+    return ok ? [h("span", {}, "A valid query.")] : [];
+  }
+
+  // The text again, in colours, with carets under what is wrong and a mark where the text cursor is.
+  paint() {
+    const { text } = this;
+    const place = this.area.selectionStart;
+    const pieces = [];
+    const bad = (at) => this.spans.some(([start, end]) => start <= at && at < end);
+    const points = new Set(this.spans.filter(([start, end]) => start === end).map(([start]) => start));
+    const put = (at) => {
+      if (points.has(at)) pieces.push(h("mark", { class: "caret" }));
+      if (at === place) pieces.push((this.cursor = h("span", { class: "cursor" })));
+    };
+    for (const { kind, text: part, start } of this.language.tokens(text)) {
+      let run = "";
+      const flush = () => {
+        if (run) pieces.push(h("span", { class: `t-${kind}` }, run));
+        run = "";
+      };
+      let at = start;
+      for (const character of part) {
+        if (points.has(at) || at === place) { flush(); put(at); }
+        if (bad(at)) {
+          flush();
+          const wide = character === "\n" ? "caret" : "caret under";
+          pieces.push(h("mark", { class: wide }, h("span", { class: `t-${kind}` }, character)));
+        } else {
+          run += character;
+        }
+        at += character.length;
+      }
+      flush();
+    }
+    put(text.length);
+    this.paper.replaceChildren(...pieces, "\u200b"); // so that an empty last line has a height
+  }
+
+  offer(asked) {
+    const found = this.language.suggest(this.text, this.area.selectionStart, asked);
+    if (!found || this.area.selectionStart !== this.area.selectionEnd) { this.close(); return; }
+    this.range = [found.start, found.end];
+    this.items = found.items;
+    this.active = -1;
+    this.list.replaceChildren(...found.items.map(({ label, note }, number) => h(
+      "li",
+      { id: `${this.id}-${number}`, role: "option", "aria-selected": "false", dataset: { number } },
+      h("code", {}, label),
+      note ? h("span", {}, note) : null,
+    )));
+    this.list.hidden = false;
+    this.paint();
+    const wide = this.list.parentElement.clientWidth;
+    const { offsetLeft, offsetTop, offsetHeight } = this.cursor;
+    this.list.style.left = `${Math.max(0, Math.min(offsetLeft - 12, wide - this.list.offsetWidth - 8))}px`;
+    this.list.style.top = `${offsetTop + offsetHeight + 4}px`;
+    this.select(-1);
+  }
+
+  close() {
+    this.list.hidden = true;
+    this.active = -1;
+    this.area.removeAttribute("aria-activedescendant");
+  }
+
+  select(number) {
+    this.active = number;
+    [...this.list.children].forEach((item, place) => item.setAttribute("aria-selected", String(place === number)));
+    if (number < 0) { this.area.removeAttribute("aria-activedescendant"); return; }
+    this.area.setAttribute("aria-activedescendant", `${this.id}-${number}`);
+    this.list.children[number].scrollIntoView({ block: "nearest" });
+  }
+
+  accept(number) {
+    const [start, end] = this.range;
+    this.replace(start, end, this.items[number].insert);
+    this.offer(false); // the values of an attribute, say
+  }
+
+  // As if it were typed, so that the browser's own undo takes it back.
+  replace(start, end, text) {
+    this.area.focus();
+    this.area.setSelectionRange(start, end);
+    if (!document.execCommand("insertText", false, text)) {
+      this.area.setRangeText(text, start, end, "end");
+      this.edited(true);
+    }
+  }
+
+  // A piece at the end, joined by AND where something stands there already.
+  add(piece) {
+    const end = this.text.trimEnd();
+    const tokens = this.language.tokens(end).filter(({ kind }) => kind !== "comment");
+    const last = tokens[tokens.length - 1];
+    const open = !last || last.kind === "keyword" || (last.kind === "sign" && !")}]".includes(last.text));
+    this.replace(end.length, this.text.length, `${last ? " " : ""}${open ? "" : "AND "}${piece}`);
+    this.close();
+  }
+
+  key(event) {
+    const { key } = event;
+    const open = !this.list.hidden;
+    if (event.isComposing) return;
+    if (open && (key === "ArrowDown" || key === "ArrowUp")) {
+      const count = this.items.length;
+      const next = key === "ArrowDown" ? this.active + 1 : this.active - 1;
+      this.select(next < 0 ? count - 1 : next % count);
+    } else if (open && key === "Tab" && !event.shiftKey) {
+      this.accept(Math.max(this.active, 0));
+    } else if (open && key === "Enter" && this.active >= 0) {
+      this.accept(this.active);
+    } else if (open && key === "Escape") {
+      this.close();
+      event.stopPropagation();
+    } else if (key === " " && event.ctrlKey) {
+      this.offer(true);
+    } else if (key === "Enter" && !event.shiftKey && !event.altKey) {
+      this.close();
+      this.submit();
+    } else {
+      return;
+    }
+    event.preventDefault();
+  }
+}
+
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}${/[.?!`)]$/.test(text) ? "" : "."}`;
+}
+

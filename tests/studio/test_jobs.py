@@ -1,0 +1,201 @@
+"""The queue, with work that does nothing but wait."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from energyql.errors import ArgumentError
+from energyql.studio.jobs import Queue
+from energyql.studio.limits import Limits
+from energyql.studio.problems import Busy
+
+LIMITS = Limits(waiting=2, seconds=5.0)
+
+
+@pytest.fixture
+def queue():
+    made = Queue(LIMITS)
+    yield made
+    made.close()
+
+
+def until(condition, seconds=3.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.005)
+
+
+class Work:
+    """Runs until it is told to end, and looks all the time whether it should."""
+
+    def __init__(self):
+        self.started, self.go, self.ended = threading.Event(), threading.Event(), False
+
+    def __call__(self, job):
+        self.started.set()
+        while not self.go.wait(0.005):
+            job.check()
+        self.ended = True
+
+
+def test_work_is_done_in_order_and_one_at_a_time(queue):
+    log = []
+    first = Work()
+    jobs = [queue.submit(lambda job: (first(job), log.append("first")))]
+    assert first.started.wait(2)
+    jobs += [queue.submit(lambda job, n=n: log.append(n)) for n in (2, 3)]
+    assert [job.state for job in jobs] == ["running", "waiting", "waiting"]
+    assert [queue.place(job) for job in jobs] == [0, 1, 2]
+    first.go.set()
+    until(lambda: jobs[-1].over)
+    assert log == ["first", 2, 3]
+    assert [job.state for job in jobs] == ["done"] * 3
+
+
+def test_what_does_not_fit_is_refused(queue):
+    work = Work()
+    queue.submit(work)
+    assert work.started.wait(2)
+    for _ in range(LIMITS.waiting):
+        queue.submit(lambda job: None)
+    with pytest.raises(Busy, match="2 requests are waiting already\ntry again"):
+        queue.submit(lambda job: None)
+    work.go.set()
+    until(lambda: not queue._waiting)
+    queue.submit(lambda job: None)
+
+
+def test_cancelling_stops_what_runs_and_frees_the_queue(queue):
+    work, after = Work(), Work()
+    running = queue.submit(work)
+    assert work.started.wait(2)
+    waiting = queue.submit(after)
+    started = time.monotonic()
+    queue.cancel(running)
+    assert after.started.wait(1)
+    assert time.monotonic() - started < 1
+    assert running.state == "cancelled"
+    assert not work.ended
+    after.go.set()
+    until(lambda: waiting.state == "done")
+
+
+def test_cancelling_what_waits(queue):
+    work = Work()
+    queue.submit(work)
+    assert work.started.wait(2)
+    ran = []
+    waiting = queue.submit(ran.append)
+    queue.cancel(waiting)
+    assert waiting.state == "cancelled"
+    work.go.set()
+    done = queue.submit(lambda job: None)
+    until(lambda: done.over)
+    assert ran == []
+    queue.cancel(done)
+    assert done.state == "done"
+
+
+def test_progress_is_told_and_ends_the_work(queue):
+    go = threading.Event()
+
+    def work(job):
+        job.report("sampling", 0.25)
+        go.wait(2)
+        job.report("drawing", 0.5)
+
+    job = queue.submit(work)
+    until(lambda: job.stage == "sampling")
+    assert job.fraction == 0.25
+    queue.cancel(job)
+    go.set()
+    until(lambda: job.over)
+    assert (job.state, job.stage) == ("cancelled", "sampling")
+
+
+def test_a_mistake_is_told(queue):
+    def work(job):
+        raise ArgumentError("n is odd", hint="make it even")
+
+    job = queue.submit(work)
+    until(lambda: job.over)
+    assert job.state == "failed"
+    assert (job.problem.error, job.problem.message, job.problem.hint) == ("ArgumentError", "n is odd", "make it even")
+
+
+def test_a_fault_of_ours_is_logged_and_not_shown(queue, caplog):
+    def work(job):
+        raise KeyError("secret")
+
+    job = queue.submit(work)
+    until(lambda: job.over)
+    assert job.state == "failed"
+    assert job.problem.error == "InternalError"
+    assert "secret" not in job.problem.model_dump_json()
+    until(lambda: "secret" in caplog.text)
+    after = queue.submit(lambda job: None)
+    until(lambda: after.state == "done")
+
+
+def test_time_is_bounded():
+    queue = Queue(replace(LIMITS, seconds=0.1))
+    job = queue.submit(Work())
+    until(lambda: job.over)
+    assert job.state == "failed"
+    assert job.problem.error == "TimeUp"
+    assert "longer than 0.1 seconds" in job.problem.message
+    queue.close()
+
+
+def test_what_nobody_asks_about_is_given_up():
+    queue = Queue(replace(LIMITS, unwatched=0.2, waiting=1))
+    work = Work()
+    running = queue.submit(work)
+    assert work.started.wait(2)
+    queue.submit(lambda job: None)
+    while not running.over:
+        time.sleep(0.02)
+    assert running.state == "cancelled"
+    watched = queue.submit(Work())
+    for _ in range(20):
+        watched.touch()
+        time.sleep(0.02)
+    assert watched.state == "running"
+    queue.close()
+
+
+def test_places_of_those_who_left_are_given_to_others():
+    queue = Queue(replace(LIMITS, unwatched=0.15, waiting=1))
+    work = Work()
+    running = queue.submit(work)
+    assert work.started.wait(2)
+    left = queue.submit(lambda job: None)
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        running.touch()
+        time.sleep(0.01)
+    queue.submit(lambda job: None)
+    assert left.state == "cancelled"
+    queue.close()
+
+
+def test_closing_ends_everything():
+    queue = Queue(LIMITS)
+    work = Work()
+    running, waiting = queue.submit(work), queue.submit(lambda job: None)
+    assert work.started.wait(2)
+    queue.close()
+    assert running.state == "cancelled"
+    assert waiting.state == "cancelled"
+    assert not queue._thread.is_alive()
+    with pytest.raises(Busy):
+        queue.submit(lambda job: None)
+
+
+def test_ids_cannot_be_guessed(queue):
+    ids = {queue.submit(lambda job: None).id for _ in range(1)} | {Queue(LIMITS).submit(lambda job: None).id}
+    assert len(ids) == 2
+    assert all(len(key) == 24 for key in ids)
