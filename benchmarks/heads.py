@@ -8,7 +8,6 @@ directions of w, partly curved, with noise. Both kinds of heads see the same lat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,13 +68,11 @@ def labelled_latents(count: int, dim: int) -> tuple[Tensor, dict[str, Tensor], V
     return w, labels, Vocabulary(specs)
 
 
-def lace_head(
-    x: Tensor, y: Tensor, split: int, spec: AttributeSpec, epochs: int, seed: int
-) -> Callable[[Tensor], Tensor]:
+def lace_head(x: Tensor, y: Tensor, split: int, spec: AttributeSpec, epochs: int, seed: int) -> nn.Sequential:
     """One head as LACE trains it: the epoch with the best accuracy on the rows from `split` on.
 
     Returns:
-        Latents -> outputs as `attribute_loss` takes them.
+        The network; a yes/no attribute has an output for each answer.
     """
     outputs = {"yes/no": 2, "categorical": len(spec.values), "continuous": 1}[spec.kind]
     sizes = (x.shape[1], *LACE_SIZES)
@@ -85,10 +82,6 @@ def lace_head(
         for i in range(len(LACE_SIZES)):
             layers += [nn.Linear(sizes[i], sizes[i + 1]), nn.LeakyReLU(0.2)]
         network = nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
-
-    def predict(latents: Tensor) -> Tensor:
-        found: Tensor = network(latents)
-        return found[:, 1:] - found[:, :1] if spec.kind == "yes/no" else found
 
     optimizer = torch.optim.Adam(network.parameters(), lr=LACE_LR)
     random = torch.Generator().manual_seed(seed)
@@ -104,11 +97,17 @@ def lace_head(
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            accuracy = _plain_accuracy(predict(x[split:]), y[split:], spec)
+            accuracy = _plain_accuracy(outputs_of(network, x[split:], spec), y[split:], spec)
         if accuracy > best:
             best, kept = accuracy, {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(kept)
-    return predict
+    return network
+
+
+def outputs_of(network: nn.Module, latents: Tensor, spec: AttributeSpec) -> Tensor:
+    """Outputs as `attribute_loss` takes them."""
+    found: Tensor = network(latents)
+    return found[:, 1:] - found[:, :1] if spec.kind == "yes/no" else found
 
 
 def _plain_accuracy(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> float:
@@ -152,7 +151,7 @@ def run(count: int, test: int, dim: int, settings: HeadSettings, epochs: int) ->
             with torch.no_grad():
                 rows[name] = {
                     "ours": measured(prediction, answers[fitted:], spec),
-                    "separate": measured(separate(latents[fitted:]), answers[fitted:], spec),
+                    "separate": measured(outputs_of(separate, latents[fitted:], spec), answers[fitted:], spec),
                 }
     mean = {
         kind: {

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from energyql.cli_bench import bench
 from energyql.cli_edit import edit
+from energyql.cli_evaluate import evaluate
 from energyql.cli_gallery import gallery
 from energyql.cli_studio import studio
 from energyql.cli_train import LabelOption, import_heads, read_label, train
@@ -183,6 +184,7 @@ def score(
 
 app.command()(bench)
 app.command()(edit)
+app.command()(evaluate)
 app.command()(gallery)
 app.command()(studio)
 app.command()(train)

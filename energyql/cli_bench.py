@@ -42,20 +42,14 @@ def bench(
     Everything is held against exact samples: the prior, of which the judge keeps what satisfies the query. Interrupt
     at will: the same command goes on. Writes results.json, results.md and two plots.
     """
-    from energyql.bench.compare import Size, compare
-    from energyql.bench.contenders import read_contenders
-    from energyql.bench.queries import read_questions
+    from energyql.bench.calls import compare_samplers
     from energyql.bench.report import NOTE, TABLE_WIDTH, query_table, summary_table
-    from energyql.bench.subject import Subject
-    from energyql.progress import reporting
 
-    contenders = read_contenders(samplers)
-    subject = Subject(model, device=device, truncation=truncation, label=read_label(label))
-    checked = read_questions(queries, subject.vocabulary, contenders)
-    size = Size(n=n, prior=prior, oracle=oracle, seed=seed)
     try:
-        with reporting(not quiet) as report:
-            data = compare(subject, checked, contenders, size=size, folder=save_to, report=report)
+        data = compare_samplers(
+            queries, samplers, folder=save_to, model=model, n=n, prior=prior, oracle=oracle, truncation=truncation,
+            label=read_label(label), seed=seed, device=device, progress=not quiet,
+        )  # fmt: skip
     except KeyboardInterrupt:
         err.print("interrupted; the same command goes on from here")
         raise typer.Exit(130) from None
@@ -64,7 +58,7 @@ def bench(
     wide = Console(highlight=False, emoji=False)
     wide.width = max(wide.width, TABLE_WIDTH)  # narrow pipes would break the numbers
     wide.print(query_table(data))
-    if len(checked) > 1:
+    if len(data["queries"]) > 1:
         wide.print(summary_table(data))
     out.print(NOTE)
     out.print(f"Saved {escape(str(save_to))}: results.json, results.md, satisfied.png, frequency-error.png")

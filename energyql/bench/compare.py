@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from energyql.bench.contenders import DEFAULT_CONTENDERS, Contender, read_contenders
 from energyql.bench.machine import machine
-from energyql.bench.measure import measure
+from energyql.bench.measure import Ground, measure
 from energyql.bench.oracle import find_oracle
 from energyql.bench.prior import prior_samples
 from energyql.bench.report import write_report
-from energyql.bench.subject import Subject
+from energyql.bench.subject import Seen, Subject
 from energyql.errors import ArgumentError
 from energyql.evaluation.frequencies import Cells
-from energyql.files import read_json, write_json
+from energyql.files import read_json, replacing, write_json
 from energyql.gallery.queries import Checked
+from energyql.language import Expr
+from energyql.logic.truth import satisfied
+from energyql.pictures import label_grid
 from energyql.progress import Report
 from energyql.version import __version__
 
@@ -51,6 +57,8 @@ def compare(
     folder: Path,
     report: Report,
     title: str = "Samplers compared",
+    shown: int = 0,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Measure every contender on every query, and write tables and plots.
 
@@ -63,6 +71,8 @@ def compare(
         size: how much to draw.
         folder: for `results.json`, `results.md`, plots, and what is kept for the next run.
         title: of the page.
+        shown: pictures of each contender for each query on the page.
+        kept: folder of judged pictures of the prior and of oracles, where several comparisons share them.
         report: called with the stages "prior", "queries", "oracle", "sampling" and "judging".
 
     Returns:
@@ -73,17 +83,19 @@ def compare(
     settings = _settings(subject, size)
     data: dict[str, Any] = {"settings": settings, "machine": machine(), "contenders": [one.name for one in several]}
     earlier = _earlier(folder / RESULTS, settings)
-    prior = prior_samples(subject, size.prior, folder / "prior", report, seed=size.seed)
+    kept = folder if kept is None else kept
+    prior = prior_samples(subject, size.prior, kept / "prior", report, seed=size.seed)
     cells = Cells(subject.vocabulary, prior.values)
     records: list[dict[str, Any]] = []
     for number, query in enumerate(queries):
         record = _record(query, earlier)
-        missing = [one for one in several if _missing(record, one)]
+        missing = [one for one in several if _missing(record, one, shown)]
         if missing:
             exact = Contender("", "exact", missing[0].sampler).energy(subject, query.bound)
             oracle = find_oracle(
-                subject, query.bound, exact, prior, size.oracle, folder / "oracle", report, seed=size.seed
+                subject, query.bound, exact, prior, size.oracle, kept / "oracle", report, seed=size.seed
             )
+            ground = Ground(query.bound, cells, oracle, prior)
             record["oracle"] = {
                 "prevalence": oracle.prevalence,
                 "prevalence_error": oracle.prevalence_error,
@@ -94,7 +106,8 @@ def compare(
             }
             for i, one in enumerate(missing):
                 report("queries", (number + i / len(missing)) / len(queries))
-                outcome = measure(one, subject, query.bound, cells, oracle, size.n, size.seed, report)
+                outcome, seen = measure(one, subject, ground, size.n, size.seed, report, shown=shown)
+                outcome["pictures"] = _show(folder, record["query"], one, seen, query.bound, subject)
                 record["samplers"][one.name] = outcome
                 earlier[record["query"]] = record
                 _write(folder, data, [*records, record], earlier)
@@ -140,9 +153,27 @@ def _record(query: Checked, earlier: dict[str, dict[str, Any]]) -> dict[str, Any
     }
 
 
-def _missing(record: dict[str, Any], contender: Contender) -> bool:
+def _missing(record: dict[str, Any], contender: Contender, shown: int) -> bool:
     found = record["samplers"].get(contender.name)
-    return found is None or (found["sampler"], found["semantics"]) != (repr(contender.sampler), contender.semantics)
+    if found is None or (shown and found["pictures"] is None):
+        return True
+    return (found["sampler"], found["semantics"]) != (repr(contender.sampler), contender.semantics)
+
+
+def _show(folder: Path, query: str, contender: Contender, seen: Seen, bound: Expr, subject: Subject) -> str | None:
+    """Write a grid of the pictures that were kept; the path of it, relative to the folder."""
+    if not seen.pictures:
+        return None
+    holds = np.broadcast_to(satisfied(bound, seen.values, subject.vocabulary), (len(seen),))
+    name = hashlib.sha256(f"{query} {contender.name}".encode()).hexdigest()[:16]
+    path = Path("pictures") / f"{name}.png"
+    grid = label_grid(
+        seen.pictures, title=query, verdicts=holds[: len(seen.pictures)].tolist(), columns=len(seen.pictures),
+        footer=f"{contender.name}, ticks by the judge",
+    )  # fmt: skip
+    with replacing(folder / path) as temporary:
+        grid.save(temporary)
+    return path.as_posix()
 
 
 def _write(

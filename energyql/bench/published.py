@@ -20,6 +20,8 @@ from energyql.attributes.heads import SLOPE, Head
 from energyql.attributes.outputs import split_outputs
 from energyql.attributes.predictions import Prediction
 from energyql.energy.semantics import EnergyRule
+from energyql.normalization import normalized
+from energyql.pullback import Identity
 from energyql.sampling import Energy, Noise, Progress, SampleResult, Status, VPSchedule, energy_and_gradient
 from energyql.sampling.base import check_latents
 from energyql.sampling.noise import FIRST_RUN
@@ -39,7 +41,8 @@ class PublishedEnergy:
 
     def __init__(self, rule: EnergyRule, encode: Callable[[Tensor], Tensor], bank: AttributeBank) -> None:
         self._rule, self._bank = rule, bank
-        self._encode = encode if bank.space == "w" else lambda z: z
+        read: dict[str, Callable[[Tensor], Tensor]] = {"w": encode, "z": Identity(), "direction": normalized}
+        self._encode = read[bank.space]
 
     def __call__(self, z: Tensor) -> Tensor:
         if not self._rule.attributes:

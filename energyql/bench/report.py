@@ -129,6 +129,9 @@ def markdown(data: dict[str, Any], title: str) -> str:
         lines += ["", f"### {named}`{record['query']}`", "", _described(oracle), "", *_header("sampler")]
         for name in names:
             lines.append(f"| `{name}` | {' | '.join(cells(numbers(record['samplers'][name]), n))} |")
+        for name in names:
+            if path := record["samplers"][name].get("pictures"):
+                lines += ["", f"![{name}, of {record['query']}]({path})"]
     for heading in ("settings", "machine"):
         facts = data[heading].items()
         lines += ["", f"## {heading.capitalize()}", "", *(f"- {key}: `{value}`" for key, value in facts)]

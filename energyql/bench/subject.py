@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energyql.arguments import choose_device
@@ -19,10 +20,11 @@ from energyql.attributes.image_labels import labeller_name
 from energyql.attributes.outputs import decide
 from energyql.drawing import Values, draw, join_values, judge
 from energyql.errors import ModelError
-from energyql.evaluation.features import features_of, read_features
+from energyql.evaluation.features import Features, judge_features
 from energyql.generators.checkpoints.folder import module_fingerprint
 from energyql.generators.classes import as_condition, encode_under
 from energyql.model import Model, load_model
+from energyql.pictures import to_pictures
 from energyql.pipeline import Pipeline
 from energyql.progress import Report
 from energyql.vocabulary import Vocabulary
@@ -35,19 +37,21 @@ class Seen:
     Attributes:
         z: (n, z_dim); w: (n, ...), flat; both float32 on the CPU.
         values: attribute -> decided values, (n,).
-        features: of the judge, (n, dim) float32 on the CPU; `None` where it has none.
+        features: of the feature network, (n, dim) float32 on the CPU; `None` where there is none.
+        pictures: of the first rows, as many as were asked for.
     """
 
     z: Tensor
     w: Tensor
     values: Values
     features: Tensor | None
+    pictures: tuple[Image.Image, ...] = ()
 
     def __len__(self) -> int:
         return len(self.z)
 
     def select(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Seen:
-        """Some of the rows, in that order."""
+        """Some of the rows, in that order, without their pictures."""
         index = np.asarray(rows, dtype=np.int64)
         at = torch.from_numpy(index)
         return Seen(
@@ -59,7 +63,7 @@ class Seen:
 
     @classmethod
     def join(cls, parts: Sequence[Seen]) -> Seen:
-        """Several as one."""
+        """Several as one, without their pictures."""
         features = [part.features for part in parts if part.features is not None]
         return cls(
             torch.cat([part.z for part in parts]),
@@ -76,6 +80,7 @@ class Subject:
         model: a packaged model, a model folder, or a `Model` in memory.
         device: as for `energyql.generate`.
         truncation, label: as for `energyql.generate`, for all that is drawn.
+        features: that distances between pictures are measured in; by default the judge's, if it has some.
 
     Attributes:
         settings: what `Pipeline.prepare` is given besides a query and a sampler.
@@ -93,6 +98,7 @@ class Subject:
         device: str = "auto",
         truncation: float | None = None,
         label: int | Sequence[float] | None = None,
+        features: Features | None = None,
     ) -> None:
         if isinstance(model, Model):
             self.pipeline = Pipeline(model, model.device if device == "auto" else choose_device(device))
@@ -110,8 +116,8 @@ class Subject:
         checked = self.model.check_label(label)
         condition = as_condition(checked, self.model.generator)
         self.encode = partial(encode_under, self.model.generator, truncation=psi, condition=condition)
-        self.features = features_of(self.model.judge)
-        self.identity = _identity(self.model, psi, checked)
+        self.features = judge_features(self.model.judge) if features is None else features
+        self.identity = _identity(self.model, psi, checked, None if self.features is None else self.features.name)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -121,21 +127,24 @@ class Subject:
     def z_dim(self) -> int:
         return self.model.generator.z_dim
 
-    def look(self, z: Tensor, report: Report = lambda stage, fraction: None) -> Seen:
-        """Draw latents (n, z_dim) and look at the pictures, which are thrown away."""
+    def look(self, z: Tensor, report: Report = lambda stage, fraction: None, *, shown: int = 0) -> Seen:
+        """Draw latents (n, z_dim) and look at the pictures, of which the first `shown` are kept."""
         latents: list[Tensor] = []
         values: list[Values] = []
         features: list[Tensor] = []
+        pictures: list[Image.Image] = []
         done = 0
         for w, images in draw(self.model.generator, self.encode, z.to(self.device)):
             latents.append(w.flatten(1).float().cpu())
             values.append(judge(self.model, images))
-            if (found := read_features(self.features, images)) is not None:
-                features.append(found)
+            if self.features is not None:
+                features.append(self.features.read(images))
+            pictures += to_pictures(images[: shown - done]) if done < shown else []
             done += len(images)
             report("judging", done / len(z))
         w = torch.cat(latents)
-        return Seen(z.float().cpu(), w, join_values(values), torch.cat(features) if features else None)
+        found = torch.cat(features) if features else None
+        return Seen(z.float().cpu(), w, join_values(values), found, tuple(pictures))
 
     def read_heads(self, z: Tensor) -> Values:
         """What the heads say of latents: the likeliest value of each attribute."""
@@ -144,7 +153,7 @@ class Subject:
             return decide(bank.predict(self.encode(z) if bank.space == "w" else z))
 
 
-def _identity(model: Model, truncation: float, label: object) -> str:
+def _identity(model: Model, truncation: float, label: object, features: str | None) -> str:
     facts = dict(model.fingerprints)
     facts.setdefault("generator", module_fingerprint(model.generator))
     if "judge" not in facts and model.judge is not None:
@@ -153,7 +162,7 @@ def _identity(model: Model, truncation: float, label: object) -> str:
         facts["attributes"] = _digest(
             {name: [tensor.tolist() for tensor in head.tensors().values()] for name, head in model.bank.heads.items()}
         )
-    return _digest([facts, truncation, label])
+    return _digest([facts, truncation, label, features])
 
 
 def _digest(facts: object) -> str:

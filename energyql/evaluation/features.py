@@ -1,20 +1,44 @@
-"""What a judge sees in pictures before it decides: the features that distances between pictures are measured in."""
+"""What a network sees in pictures: the features that distances between pictures are measured in."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from energyql.attributes.labels import ImageLabeller
+from energyql.errors import EnergyQLError, ModelError
 from energyql.evaluation.judge import Judge
 
-Features = Callable[[Tensor], Tensor]
-"""Pictures in [-1, 1], (batch, 3, height, width) -> features (batch, dim)."""
+INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
+"""The file that torch-fidelity keeps Inception's weights in."""
 
 
-def features_of(judge: ImageLabeller | None) -> Features | None:
+@dataclass(frozen=True)
+class Features:
+    """A network and what to call it.
+
+    Attributes:
+        name: tells it from others, in reports and in the names of files that keep features.
+        function: pictures in [-1, 1], (batch, 3, height, width) -> features (batch, dim).
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+
+    @torch.inference_mode()
+    def read(self, images: Tensor) -> Tensor:
+        """Features of pictures, (batch, dim) float32 on the CPU."""
+        return self.function(images).flatten(1).float().cpu()
+
+
+def judge_features(judge: ImageLabeller | None) -> Features | None:
     """The features of a judge; nothing for a judge that has none, such as a function.
 
     Those of a `Judge` are averaged over the positions of its last level, as those of Inception are for its distance:
@@ -22,12 +46,42 @@ def features_of(judge: ImageLabeller | None) -> Features | None:
     """
     if isinstance(judge, Judge):
         channels = judge.channels[-1]
-        return lambda images: judge.features(images).unflatten(1, (channels, -1)).mean(2)
+        return Features("judge", lambda images: judge.features(images).unflatten(1, (channels, -1)).mean(2))
     found = getattr(judge, "features", None)
-    return found if callable(found) else None
+    return Features("judge", found) if callable(found) else None
 
 
-@torch.inference_mode()
-def read_features(features: Features | None, images: Tensor) -> Tensor | None:
-    """Features of pictures, (batch, dim) float32 on the CPU."""
-    return None if features is None else features(images).flatten(1).float().cpu()
+def inception_features(weights: Path | None = None) -> Features:
+    """The 2,048 features of Inception that the usual Fréchet inception distance is measured in, by torch-fidelity.
+
+    Args:
+        weights: torch-fidelity's file of weights; by default where it keeps them. Nothing is downloaded.
+
+    Raises:
+        EnergyQLError: torch-fidelity is not installed.
+        ModelError: the weights are missing, or hold more than tensors.
+    """
+    try:
+        module: Any = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
+    except ImportError:
+        raise EnergyQLError(
+            "Inception's features need torch-fidelity", hint='pip install "energyql[inception]"'
+        ) from None
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_WEIGHTS if weights is None else weights
+    try:
+        # torch-fidelity unpickles whatever the file holds, so it is given only files that hold nothing but tensors.
+        torch.load(path, weights_only=True, map_location="meta")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        network = module.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing", hint=f"download it: {module.URL_INCEPTION_V3}") from None
+    except Exception as error:  # torch names no errors of its own for damaged files
+        raise ModelError(f"{path} does not hold the weights of Inception: {error}") from error
+
+    def function(images: Tensor) -> Tensor:
+        network.to(images.device)
+        pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        found: Tensor = network(pixels.expand(-1, 3, -1, -1))[0]
+        return found
+
+    return Features(f"inception {digest[:12]}", function)

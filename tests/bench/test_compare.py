@@ -115,11 +115,11 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, lively: Subject, monkeypatch
     queries, done = ["smile", "glasses OR beard"], []
     measure = module.measure
 
-    def counting(contender: Any, subject: Any, query: Any, *rest: Any) -> Any:
+    def counting(contender: Any, subject: Any, ground: Any, *rest: Any, **more: Any) -> Any:
         if len(done) == 4:
             raise KeyboardInterrupt
-        done.append((str(query), contender.name))
-        return measure(contender, subject, query, *rest)
+        done.append((str(ground.query), contender.name))
+        return measure(contender, subject, ground, *rest, **more)
 
     monkeypatch.setattr(module, "measure", counting)
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,99 @@
+"""What a query costs beside the pictures: `python -m benchmarks.tax --help`.
+
+`generate(query, n)` against n unconditional pictures of the same model: encode, synthesize, convert. They take turns in
+one process; the tax is the median of ratios.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.large import large_model
+from energyql.bench.machine import machine
+from energyql.drawing import draw
+from energyql.files import write_json
+from energyql.generators.classes import encode_under
+from energyql.model import Model, load_model
+from energyql.models import DEFAULT_MODEL
+from energyql.pictures import to_pictures
+from energyql.pipeline import generate
+from energyql.progress import Report, reporting
+from energyql.sampling import prior_latents
+
+QUERY, LARGE_QUERY = "smile AND NOT (glasses OR beard)", "a1 AND NOT (a2 OR a3)"
+N, LARGE_N, SMOKE_N = 64, 8, 2
+TURNS, LARGE_TURNS, SMOKE_TURNS = 9, 3, 1
+RESOLUTION = 1024
+NOTE = (
+    "Query: generate(query, n) with the default sampler, verdicts of heads and judge included. Unconditional: n "
+    "pictures of prior samples, by the same generator in the same batches. Tax: median of ratios of runs that took "
+    "turns."
+)
+
+
+def measure(model: Model, query: str, n: int, turns: int, report: Report) -> dict[str, Any]:
+    """Time both; seconds are medians."""
+    calls: dict[str, Callable[[int], object]] = {
+        "unconditional": partial(_unconditional, model, n),
+        "query": lambda seed: generate(query, n, model=model, seed=seed, progress=False),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(-1, turns):  # the first is not counted
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call(turn + 1)
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - started)
+        report(model.name, (turn + 2) / (turns + 1))
+    tax = median(a / b for a, b in zip(seconds["query"], seconds["unconditional"], strict=True))
+    return {"model": model.name, "query": query, "n": n, "turns": turns, "tax": tax} | {
+        name: median(taken) for name, taken in seconds.items()
+    }
+
+
+def _unconditional(model: Model, n: int, seed: int) -> int:
+    encode = partial(encode_under, model.generator, truncation=model.truncation)
+    z = prior_latents(seed, 0, n, model.generator.z_dim)
+    return sum(len(to_pictures(images)) for _, images in draw(model.generator, encode, z))
+
+
+def main(
+    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for results.json and trained heads.")] = Path("runs/tax"),
+    large: Annotated[bool, typer.Option(help="Time a StyleGAN2 of 1024 x 1024 too, with random weights.")] = True,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Two pictures, one turn, 16 x 16 for the large one.")] = False,
+) -> None:
+    """Time queries against unconditional pictures, on the packaged model and on a StyleGAN2 of 1024 x 1024."""
+    torch.set_num_threads(threads)
+    n, turns = (SMOKE_N, SMOKE_TURNS) if smoke else (N, TURNS)
+    with reporting(True) as report:
+        rows = [measure(load_model(DEFAULT_MODEL), QUERY, n, turns, report)]
+        if large:
+            n, turns = (SMOKE_N, SMOKE_TURNS) if smoke else (LARGE_N, LARGE_TURNS)
+            model = large_model(16 if smoke else RESOLUTION, out, report, smoke=smoke)
+            rows.append(measure(model, LARGE_QUERY, n, turns, report))
+    write_json(out / "results.json", {"machine": machine(), "rows": rows})
+    table = Table("model", "n", "unconditional, s", "query, s", "tax")
+    for row in rows:
+        table.add_row(
+            row["model"], str(row["n"]), f"{row['unconditional']:.2f}", f"{row['query']:.2f}", f"{row['tax']:.2f}"
+        )
+    console = Console(highlight=False)
+    console.width = max(console.width, 80)
+    console.print(table)
+    console.print(NOTE)
+    console.print(f"Saved {out / 'results.json'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from energyql.evaluation.edits import as_images, edit_strength, identity_distance
+
+YES, NO = True, False
+
+
+def rows(*values: bool) -> np.ndarray:
+    return np.array(values)
+
+
+def test_identity_is_one_minus_the_cosine() -> None:
+    before = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    after = torch.tensor([[3.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
+    torch.testing.assert_close(identity_distance(before, after), torch.tensor([0.0, 1.0, 2.0]).double())
+
+
+def test_strength_is_what_was_won_and_leak_what_was_lost() -> None:
+    found = edit_strength(
+        rows(NO, NO, NO, YES), rows(YES, YES, NO, YES), {"hat": rows(NO, NO, NO, YES), "age": rows(YES, NO, NO, YES)}
+    )
+    assert (found.strength, found.leak, found.leaking) == (0.5, 0.5, "age")
+    assert found.disentangled == 0
+
+
+def test_a_perfect_edit() -> None:
+    found = edit_strength(rows(NO, NO), rows(YES, YES), {"hat": rows(NO, NO)})
+    assert (found.disentangled, found.leaking) == (1, "")
+    assert edit_strength(rows(NO), rows(YES), {}).disentangled == 1
+
+
+def test_doing_nothing_is_worth_nothing_and_harm_is_negative() -> None:
+    assert edit_strength(rows(NO, YES), rows(NO, YES), {"hat": rows(NO, NO)}).disentangled == 0
+    assert edit_strength(rows(NO, YES), rows(NO, NO), {"hat": rows(NO, YES)}).disentangled == -1
+
+
+def test_pictures_as_images() -> None:
+    picture = np.zeros((2, 3, 3), np.uint8)
+    picture[0, 1] = 255
+    images = as_images([picture, picture])
+    assert images.shape == (2, 3, 2, 3)
+    assert images[0, :, 0, 1].tolist() == pytest.approx([1, 1, 1])
+    assert images.min() == -1
