@@ -16,6 +16,7 @@ from pygments.lexers.special import TextLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Text
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyXRefRole
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 from energyql.language.printer import KEYWORDS
 from energyql.version import __version__
@@ -91,8 +92,28 @@ def code_or_name(
     return [nodes.literal(rawtext, text)], []
 
 
+def untyped_returns(self: GoogleDocstring, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+    """`Returns:` is prose; Napoleon would take all before its first colon for a type, which annotations give."""
+    lines = self._dedent(self._consume_to_next_section())
+    return [("", "", lines)] if lines else []
+
+
+def untyped_attribute(self: GoogleDocstring) -> tuple[str, list[str]]:
+    """The same for the docstring of a property or a constant."""
+    return "", [self._lines.next(), *self._dedent(self._consume_to_end())]
+
+
+def plurals(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Let a letter follow a backtick, as in `Sampler`s, for which reStructuredText wants an escaped blank."""
+    # Span by span from the left, so that the blank between two spans is never taken for one.
+    lines[:] = re.sub(r"(`[^`]+`)(\w?)", lambda m: f"{m[1]}\\ {m[2]}" if m[2] else m[1], "\n".join(lines)).split("\n")
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    GoogleDocstring._consume_returns_section = untyped_returns  # type: ignore[method-assign]
+    GoogleDocstring._consume_inline_attribute = untyped_attribute  # type: ignore[method-assign]
+    app.connect("autodoc-process-docstring", plurals)
     app.add_role("code-or-name", code_or_name)
     app.add_lexer("query", QueryLexer)
     for alias in PlainLexer.aliases:
