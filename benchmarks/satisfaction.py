@@ -12,7 +12,6 @@ from rich.console import Console
 from benchmarks.formulas import KNOWLEDGE, LEAST_PREVALENCE, MOST_PREVALENCE, depth_of, random_formulas
 from benchmarks.report import NOTE, markdown, rich_table, summarize
 from benchmarks.subject import Subject
-from energyql.arguments import choose_device
 from energyql.bench.machine import machine
 from energyql.energy.semantics import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
@@ -127,7 +126,7 @@ def main(
         raise ArgumentError(f"semantics {semantics!r} are unknown", hint=f"choose from {', '.join(SEMANTICS)}")
     if solver not in SOLVERS:
         raise ArgumentError(f"there is no solver {solver!r}", hint=f"choose from {', '.join(SOLVERS)}")
-    subject = Subject(model, choose_device(device))
+    subject = Subject(model, device=device)
     if smoke:
         count, n = SMOKE_COUNT, SMOKE_N
     try:

@@ -11,19 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import tiny_model
+from bench.lively import lively_model
 
 from benchmarks import satisfaction
 from benchmarks.formulas import KNOWLEDGE, attributes_of, depth_of, random_formulas
 from benchmarks.report import markdown, rows, summarize
 from benchmarks.subject import Subject
-from energyql.attributes.outputs import output_count
 from energyql.errors import EnergyQLError, TautologyWarning
 from energyql.language import Expr, bind, parse
 from energyql.logic.circuit import compile_query
 from energyql.logic.truth import satisfied
-from energyql.model import load_model
-from energyql.sampling import prior_latents
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -58,20 +55,7 @@ def formulas() -> list[Expr]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model whose judge sees something else in every picture."""
-    folder = tiny_model(tmp_path_factory.mktemp("model"))
-    loaded = load_model(folder)
-    generator, judge = loaded.generator, loaded.judge
-    assert judge is not None
-    features = judge.features(generator.synthesize(generator.encode(prior_latents(0, 0, 256, generator.z_dim))))
-    outputs = features @ judge.head.weight.T
-    judge.head.weight /= 5 * outputs.std(0)[:, None]
-    judge.head.bias.copy_(-(outputs / (5 * outputs.std(0))).mean(0))
-    start = 0
-    for spec in loaded.vocabulary.values():
-        judge.head.bias[start] += 0.5 * (spec.kind == "continuous")  # the middle of its range
-        start += output_count(spec)
-    judge.save(folder)
-    return folder
+    return lively_model(tmp_path_factory.mktemp("model"))
 
 
 def test_formulas_are_the_same_each_time_and_differ_by_seed(formulas: list[Expr]) -> None:
