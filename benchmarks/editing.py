@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from energyql.bench.machine import machine
 from energyql.arguments import choose_device
+from energyql.bench.machine import machine
 from energyql.editing.edit import edit
 from energyql.editing.presets import PRESETS
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
@@ -151,7 +151,7 @@ def run(
         raise ModelError(f"model {loaded.name!r} has no judge, and heads cannot judge themselves")
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
     digest = hashlib.sha256("".join(f"{path.name} {fingerprint(path)}\n" for path in files).encode()).hexdigest()
-    settings = {
+    settings: dict[str, Any] = {
         "model": loaded.name,
         "model_files": digest,
         "n": n,

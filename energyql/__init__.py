@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from energyql.editing.edited import Edit
     from energyql.editing.invert import Inversion, invert
     from energyql.editing.presets import Preset
+    from energyql.editing.traversal import animate
     from energyql.gallery.calls import traverse, truth_table
     from energyql.gallery.gallery import Gallery
     from energyql.generators.checkpoints.weights import read_weights
@@ -43,6 +44,7 @@ _LAZY = {
     "Pipeline": "pipeline",
     "Preset": "editing.presets",
     "Result": "result",
+    "animate": "editing.traversal",
     "compare_samplers": "bench.calls",
     "edit": "editing.edit",
     "evaluate": "protocols.calls",
@@ -75,6 +77,7 @@ __all__ = [
     "Vocabulary",
     "__version__",
     "all_of",
+    "animate",
     "any_of",
     "at_least",
     "at_most",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from energyql.cli_bench import bench
-from energyql.cli_edit import edit
+from energyql.cli_edit import animate, edit
 from energyql.cli_evaluate import evaluate
 from energyql.cli_gallery import gallery
 from energyql.cli_studio import studio
@@ -183,6 +183,7 @@ def score(
 
 
 app.command()(bench)
+app.command()(animate)
 app.command()(edit)
 app.command()(evaluate)
 app.command()(gallery)

@@ -52,7 +52,7 @@ def edit(
     from energyql.result import check_destination
 
     moving = save_to.suffix.lower() in SUFFIXES
-    if save_to.suffix.lower() != ".gif":
+    if not moving:
         check_destination(save_to)
     edited = run(
         read_start(start or ["0"]), queries, n=n, model=model, mode=mode, keep=read_keep(keep), preset=preset,
@@ -67,6 +67,38 @@ def edit(
         edited.save(save_to)
     if not quiet:
         out.print(f"{escape(edited.summary())}\nSaved {escape(str(save_to))}")
+
+
+def animate(
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY QUERY...", help="From one to the next.")],
+    save_to: Annotated[Path, typer.Option("--out", "-o", help="Ends in .gif or .webp.")] = Path("traversal.webp"),
+    n: Annotated[int, typer.Option("-n", min=1, max=64, help="Ways, side by side.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, max=200, help="Pictures from one query to the next.")] = 16,
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
+    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
+    label: LabelOption = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+) -> None:
+    """Write a moving picture that goes from samples of one query to samples of the next."""
+    from energyql.editing.animation import check_path
+    from energyql.editing.traversal import animate as run
+    from energyql.pipeline import generate
+
+    check_path(save_to)
+    if len(queries) < 2:
+        raise ArgumentError("a way needs at least two queries")
+    stops = [
+        generate(
+            query, n, model=model, truncation=truncation, label=read_label(label), seed=seed, device=device,
+            progress=not quiet,
+        )
+        for query in queries
+    ]  # fmt: skip
+    run(stops, save_to, model=model, rows=range(n), frames=frames, device=device)
+    if not quiet:
+        out.print(f"Saved {escape(str(save_to))}")
 
 
 def read_start(texts: list[str]) -> Any:

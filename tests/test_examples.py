@@ -66,7 +66,7 @@ def test_smoke(
     assert written
     assert all(fnmatch(name, readme_rows()[script]) for name in written)
     for name in written:
-        if name.endswith(".png"):
+        if name.endswith((".png", ".webp")):
             with Image.open(tmp_path / name) as picture:
                 picture.load()
                 assert min(picture.size) > 100

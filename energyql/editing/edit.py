@@ -13,7 +13,7 @@ from typing import Any
 
 from energyql.editing.animation import Film
 from energyql.editing.edited import Edit
-from energyql.editing.implied import Knowledge
+from energyql.editing.implied import Company, Knowledge
 from energyql.editing.invert import Inversion, begin_pictures
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.editing.leaks import Leaks, find_leaks
@@ -205,7 +205,7 @@ def _run(
             warnings.simplefilter("ignore", TautologyWarning)  # of the start nothing is asked
             nothing = settings.prepare("TRUE", semantics="exact", **told)
         before = draw(nothing, latents, 0)
-    first, earlier = before, list[int]()
+    first, earlier, wider = before, list[int](), list[PreparedQuery]()
     steps, leaks = list[Result](), list[Leaks]()
     for i, (query, mask) in enumerate(zip(prepared, masks, strict=True)):
         began = time.perf_counter()
@@ -213,7 +213,8 @@ def _run(
         company = knowledge.company(exact.expr, exact.rule)
         gone = [j for j in earlier if company.excludes_query(prepared[j].expr)]
         earlier = [j for j in earlier if j not in gone]
-        step = Step(query, [prepared[j] for j in earlier], settings.keep, company, mask, settings.identity)
+        wider.append(_with_consequences(settings, i, query, company, told))
+        step = Step(query, [wider[j] for j in (i, *earlier)], settings.keep, company, mask, settings.identity)
         latents, ended = take(step, latents, space, settings.preset, _moving(_part(report, "editing", i, count)))
         whole = query
         if earlier:
@@ -249,6 +250,14 @@ def _for_knowledge(settings: _Settings, expr: Expr, query: PreparedQuery, told: 
         return settings.prepare(expr, semantics="exact", **told)
     except LimitError:  # too large for a diagram
         return settings.prepare(expr, semantics="product", **told)
+
+
+def _with_consequences(
+    settings: _Settings, i: int, query: PreparedQuery, company: Company, told: dict[str, Any]
+) -> PreparedQuery:
+    """The query, and what follows from it."""
+    follows = company.consequences(query.rule.attributes) if settings.preset.release_implied else None
+    return query if follows is None else settings.prepare(settings.queries[i] & follows, **told)
 
 
 def _part(report: Report, stage: str, done: int, count: int) -> Report:

@@ -7,8 +7,10 @@ too, and keeping the old value would only fight it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from energyql.attributes.outputs import decide
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.semantics import EnergyRule
-from energyql.language.ast import Expr
+from energyql.language import E, Expr
 from energyql.logic.truth import satisfied
 from energyql.pullback import Identity
 from energyql.sampling import Noise, SliceSampler, normals
@@ -26,8 +28,10 @@ from energyql.vocabulary import Vocabulary
 
 PRIOR, DRAWS = 4096, 512
 """Latents of the prior, and draws from the posterior of a query, that frequencies are taken from."""
-IMPOSSIBLE = 0.1
-"""A value is impossible where it occurs less than this often as in the prior."""
+IMPOSSIBLE = 0.3
+"""A value is impossible where it occurs less than this many times as often as in the prior. In `avatars`, what cannot
+be drawn together is found together 0 to 0.25 times as often, because the heads err; what is only rare together, such
+as beards and long hair, 0.6 times as often (docs/decisions/editing.md)."""
 LEAST_EXPECTED = 5.0
 """Occurrences that the prior's frequency must let expect among the draws, for their absence to mean anything."""
 LEAST_DRAWS = 32
@@ -75,6 +79,28 @@ class Company:
         else:
             then, now = ((known[name] == np.asarray(values)[:, None]).mean(1) for known in (self.prior, self.draws))
         return np.asarray((then * self.count >= LEAST_EXPECTED) & (now < IMPOSSIBLE * then))
+
+    def consequences(self, asked: Sequence[str]) -> Expr | None:
+        """What follows from the query for attributes that it does not name; `None` if nothing does.
+
+        Asked along with it, it makes the edit surer, because heads that err do not all err together.
+
+        Args:
+            asked: the attributes that the query names.
+        """
+        found: list[Expr] = []
+        for name, spec in self.vocabulary.items():
+            if name in asked or spec.kind == "continuous":
+                continue
+            values = np.array([False, True]) if spec.kind == "yes/no" else np.array(spec.values)
+            excluded = self.excludes(name, values)
+            if not excluded.any() or excluded.all():
+                continue
+            if spec.kind == "yes/no":
+                found.append(~E[name] if excluded[1] else E[name])
+            else:
+                found.append(~E[name].is_in([str(value) for value in values[excluded]]))
+        return reduce(and_, found) if found else None
 
     def excludes_query(self, expr: Expr) -> bool:
         """Whether the query makes another one impossible."""

@@ -42,7 +42,7 @@ class Step:
 
     Args:
         newest: the query of this step.
-        earlier: those before it that still hold, in mode "cumulative".
+        energies: what is made true for it: the query, with what follows from it; then the earlier ones that still hold.
         kept: attributes to keep.
         company: what goes with the newest query.
         layers: mask of the layers of W+ that may change; `None` for all.
@@ -50,7 +50,7 @@ class Step:
     """
 
     newest: PreparedQuery
-    earlier: Sequence[PreparedQuery]
+    energies: Sequence[PreparedQuery]
     kept: tuple[str, ...]
     company: Company
     layers: Tensor | None = None
@@ -96,7 +96,7 @@ def _terms(
     bank = space.model.bank
     continuous = any(space.model.vocabulary[name].kind == "continuous" for name in step.newest.rule.attributes)
     newest = preset.newest_continuous if continuous else preset.newest
-    asked = [(step.newest, newest), *((query, preset.earlier) for query in step.earlier)]
+    asked = [(query, newest if i == 0 else preset.earlier) for i, query in enumerate(step.energies)]
     terms: list[Term] = [
         Asked(QueryEnergy(query.rule, Identity(), bank), preset.strength * weight) for query, weight in asked if weight
     ]

@@ -1,0 +1,75 @@
+import json
+
+import numpy as np
+
+from energyql.editing.implied import Company
+from energyql.editing.leaks import changed, find_leaks
+from energyql.language import bind, parse
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+VOCABULARY = Vocabulary(
+    [
+        AttributeSpec("smile", "yes/no"),
+        AttributeSpec("mouth", "categorical", values=("up", "flat", "down")),
+        AttributeSpec("age", "continuous", tolerance=0.1),
+    ]
+)
+BEFORE = {"smile": np.array([False, False]), "mouth": np.array(["down", "flat"]), "age": np.array([0.5, 0.5])}
+AFTER = {"smile": np.array([True, True]), "mouth": np.array(["up", "up"]), "age": np.array([0.58, 0.65])}
+
+
+def test_a_number_changes_by_more_than_its_tolerance():
+    assert changed(VOCABULARY["age"], BEFORE["age"], AFTER["age"]).tolist() == [False, True]
+    assert changed(VOCABULARY["mouth"], BEFORE["mouth"], AFTER["mouth"]).all()
+
+
+def test_what_is_asked_or_implied_is_no_leak():
+    implied = {"mouth": np.array([True, False]), "age": np.array([False, False])}
+    leaks = find_leaks("smile", ["smile"], ["mouth", "age"], BEFORE, AFTER, implied, VOCABULARY, superseded=["NOT smile"])
+    assert set(leaks.changed) == set(VOCABULARY)
+    assert {name: rows.tolist() for name, rows in leaks.leaked.items()} == {"mouth": [False, True], "age": [False, True]}
+    assert list(leaks.implied) == ["mouth"]
+    assert leaks.by_attribute == {"mouth": 0.5, "age": 0.5}
+    assert leaks.rate == 2 / 3  # of mouth in one sample and age in two
+    assert leaks.of(0) == ()
+    assert leaks.of(1) == ("mouth", "age")
+    text = str(leaks)
+    assert "66.7% of what nobody asked about changed (mouth 50.0%, age 50.0%)" in text
+    assert "implied: mouth" in text
+    assert "instead of: NOT smile" in text
+    assert json.loads(json.dumps(leaks.to_dict()))["implied"] == {"mouth": [True, False]}
+
+
+def test_nothing_leaks_where_nothing_moves():
+    leaks = find_leaks("smile", ["smile"], [], BEFORE, BEFORE, {}, VOCABULARY)
+    assert leaks.rate == 0
+    assert leaks.by_attribute == {}
+
+
+def company(count=200):
+    """Smiles have mouths that turn up; ages are drawn alike."""
+    ages = np.linspace(0, 1, count)
+    draws = {"smile": np.ones(count, bool), "mouth": np.full(count, "up"), "age": ages}
+    prior = {
+        "smile": np.arange(count) % 2 == 0,
+        "mouth": np.array(["up", "down"])[np.arange(count) % 2],
+        "age": ages,
+    }
+    return Company(draws, prior, VOCABULARY)
+
+
+def test_what_a_query_makes_impossible():
+    found = company()
+    assert found.excludes("mouth", np.array(["up", "down", "flat"])).tolist() == [False, True, False]  # flat: too rare
+    assert not found.excludes("age", np.array([0.1, 0.9])).any()
+    assert str(found.consequences(["smile"])) == "mouth != down"
+    assert found.consequences(["smile", "mouth"]) is None
+    assert found.excludes_query(bind(parse("NOT smile"), VOCABULARY))
+    assert not found.excludes_query(bind(parse("age > 0.5"), VOCABULARY))
+
+
+def test_too_few_draws_tell_nothing():
+    found = company(20)
+    assert not found.known
+    assert not found.excludes("mouth", np.array(["down"])).any()
+    assert not found.excludes_query(bind(parse("NOT smile"), VOCABULARY))

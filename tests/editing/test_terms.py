@@ -1,0 +1,142 @@
+"""Gradients written by hand against autograd, in both spaces, with offsets."""
+
+import pytest
+import torch
+
+from energyql.editing.latents import Latents, LatentSpace, Synthesis, mean_offset, shifted
+from energyql.editing.terms import (
+    Asked,
+    EditEnergy,
+    KeepIdentity,
+    KeepLogits,
+    KeepPredictions,
+    Near,
+    Point,
+    flat_features,
+)
+from energyql.energy.query_energy import QueryEnergy
+from energyql.energy.semantics import compile_energy_rule
+from energyql.errors import ArgumentError
+from energyql.language import bind, parse
+from energyql.model import load_model
+from energyql.pullback import Identity
+from toys import CONFIG, tiny_model
+
+N = 3
+
+
+@pytest.fixture(scope="module", params=["z", "w"])
+def space(request, tmp_path_factory):
+    model = load_model(tiny_model(tmp_path_factory.mktemp("model"), space=request.param))
+    return LatentSpace(model, 0.7, None)
+
+
+def draws(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_differences(objective, z, rows, step=1e-2):
+    """Central differences, in float32: coarse."""
+    columns = []
+    for i in range(z.shape[1]):
+        shift = torch.zeros_like(z)
+        shift[:, i] = step
+        columns.append((objective(z + shift, rows)[0] - objective(z - shift, rows)[0]) / (2 * step))
+    return torch.stack(columns, 1)
+
+
+def check(space, before, terms):
+    energy = EditEnergy(space, before, terms)
+    z, rows = before.z[[2, 0]] + 0.3 * draws(2, 8, seed=9), torch.tensor([2, 0])
+    value, gradient = energy(z, rows)
+    assert value.shape == (2,)
+    numeric = by_differences(energy, z, rows)
+    assert torch.allclose(gradient, numeric, atol=0.03 * numeric.abs().max().item() + 1e-3)
+
+
+@pytest.fixture(scope="module", params=[None, 2, 3])
+def before(request, space):
+    z = draws(N, 8)
+    shape = {2: (N, CONFIG.w_dim), 3: (N, CONFIG.num_ws, CONFIG.w_dim)}.get(request.param)
+    return Latents(z, None if shape is None else 0.3 * draws(*shape, seed=4))
+
+
+def outputs(space, before):
+    return space.heads(space.read_by_heads(before)).contiguous()
+
+
+def test_the_query(space, before):
+    vocabulary = space.model.vocabulary
+    query = bind(parse("smile AND NOT (hair = black OR age > 0.6)"), vocabulary)
+    energy = QueryEnergy(compile_energy_rule(query, vocabulary), Identity(), space.model.bank)
+    check(space, before, [Asked(energy, 3.0)])
+
+
+def test_nearness(space, before):
+    check(space, before, [Near("z", before.z, 0.5), Near("w", space.encode(before.z), 0.2)])
+
+
+@pytest.mark.parametrize("kind", [KeepPredictions, KeepLogits])
+def test_keeping(space, before, kind):
+    raw = space.model.bank.raw_outputs(space.names)
+    weights = torch.tensor([[1.0, 2.0, 0.5, 0.0, 1.0]]).expand(N, -1)
+    term = kind(raw, outputs(space, before), weights)
+    check(space, before, [term])
+
+
+def test_predictions_cost_their_divergence(space, before):
+    raw = space.model.bank.raw_outputs(space.names)
+    term = KeepPredictions(raw, outputs(space, before), torch.ones(N, 5))
+    rows = torch.arange(N)
+    same = space.read_by_heads(before)
+    value, gradient = term(Point(rows, before.z, None, same))
+    assert torch.allclose(value, torch.zeros(N), atol=1e-5)
+    assert torch.allclose(gradient, torch.zeros_like(gradient), atol=1e-4)
+    moved = same + draws(*same.shape, seed=5)
+    now, then = space.model.bank.predict(moved), space.model.bank.predict(same)
+    expected = torch.zeros(N)
+    for name in ("smile", "glasses", "beard"):
+        p, q = then[name].logit.sigmoid(), now[name].logit.sigmoid()
+        expected += p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    p, q = then["hair"].logits.softmax(1), now["hair"].logits.softmax(1)
+    expected += (p * (p / q).log()).sum(1) + ((now["age"].mean - then["age"].mean) / now["age"].std).square() / 2
+    assert torch.allclose(term(Point(rows, before.z, None, moved))[0], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [None, [1, 2]])
+def test_identity(space, before, layers):
+    def embed(images):
+        return images.flatten(1)[:, ::7]
+
+    w = space.w(before)
+    synthesis = Synthesis(before, w, None if layers is None else space.check_layers(layers))
+    seen = flat_features(embed, space.model.generator.synthesize(w))
+    term = KeepIdentity(embed, space.model.generator.synthesize, synthesis, seen, 2.0)
+    check(space, before, [term])
+    rows = torch.arange(N)
+    value, _ = term(Point(rows, before.z, space.encode(before.z), space.read_by_heads(before)))
+    assert torch.allclose(value, torch.zeros(N), atol=1e-5)
+
+
+def test_an_embedding_that_is_none():
+    with pytest.raises(ArgumentError, match=r"tensor \(batch, features\), not float"):
+        flat_features(lambda images: 1.0, torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ArgumentError, match=r"not Tensor of shape \(2,\)"):
+        flat_features(lambda images: images.sum((1, 2, 3)), torch.zeros(2, 3, 4, 4))
+
+
+def test_latents_beside_what_z_is_mapped_to(space):
+    z, offset = draws(N, 8), 0.5 * draws(N, CONFIG.num_ws, CONFIG.w_dim, seed=1)
+    assert space.beside(z, space.encode(z)).offset is None
+    found = space.beside(z, shifted(space.encode(z), offset))
+    assert torch.allclose(found.offset, offset, atol=1e-5)
+    assert torch.allclose(space.w(found), shifted(space.encode(z), offset), atol=1e-5)
+    assert torch.equal(mean_offset(offset), offset.mean(1))
+    with pytest.raises(ArgumentError, match="does not go with z"):
+        space.beside(z, torch.zeros(N, 5))
+
+
+@pytest.mark.parametrize("layers", [[], [-1], [99], [True]])
+def test_layers_that_are_none(space, layers):
+    with pytest.raises(ArgumentError, match="layers are whole numbers"):
+        space.check_layers(layers)
