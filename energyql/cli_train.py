@@ -45,7 +45,7 @@ def train(
     only: Annotated[str | None, typer.Option(help="Attributes to train, separated by commas.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="name=kind, where inferring it goes wrong.")] = None,
     n: Annotated[int, typer.Option("-n", min=20, help="Pictures to show to --labeller or CLIP.")] = 10_000,
-    space: Annotated[str | None, typer.Option(help="The latent that heads read: w or z.")] = None,
+    space: Annotated[str | None, typer.Option(help="The latent that heads read: w, z or direction.")] = None,
     truncation: TruncationOption = None,
     label: FittedLabelOption = None,
     seed: Annotated[int | None, typer.Option(help="Of the samples: the seed that drew labelled pictures.")] = None,
@@ -75,8 +75,8 @@ def train(
         )
     if latents is not None and labels is None:
         raise ArgumentError("--latents belongs to --labels")
-    space = _space(space)
     psi, where, condition = _truncation(truncation), choose_device(device), _fitted_label(label)
+    space = _space(space)
     chosen = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
     source: Any = None
     if labels is not None:
@@ -110,7 +110,7 @@ def import_heads(
         typer.Option(help="Of each head in the file: name, name=continuous, or name=black,brown,... by its classes."),
     ],
     save_to: OutOption = None,
-    space: Annotated[str, typer.Option(help="The latent that the heads read: w or z.")] = "w",
+    space: Annotated[str, typer.Option(help="The latent that the heads read: w, z or direction.")] = "w",
     truncation: TruncationOption = None,
     label: FittedLabelOption = None,
     replace: ReplaceOption = False,
@@ -155,8 +155,10 @@ def _fitted_label(text: str | None) -> int | list[float] | str | None:
 
 
 def _space(text: str | None) -> str | None:
-    if text not in (None, "w", "z"):
-        raise ArgumentError(f"heads read w or z, not {text!r}")
+    from energyql.attributes.bank import SPACES
+
+    if text not in (None, *SPACES):
+        raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {text!r}")
     return text
 
 

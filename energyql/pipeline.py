@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from energyql.arguments import choose_device, choose_sampler, finite_number, whole_number
 from energyql.energy.semantics import compile_energy_rule
 from energyql.errors import ArgumentError
-from energyql.generators.classes import as_condition, encode_under
+from energyql.generators.classes import as_condition
+from energyql.generators.encoder import encoder
 from energyql.language import Expr, as_query, bind
 from energyql.model import Model, load_model
 from energyql.models import DEFAULT_MODEL, model_folder
@@ -60,7 +61,7 @@ class Pipeline:
             device=self.device,
             expr=bound,
             rule=compile_energy_rule(bound, self.model.vocabulary, semantics, query=text),
-            encode=partial(encode_under, self.model.generator, truncation=psi, condition=condition),
+            encode=encoder(self.model.generator, psi, condition),
             sampler=chosen,
             seed=whole_number("seed", seed, least=0, most=2**64 - 1),
             batch_size=batch_size,
@@ -89,7 +90,13 @@ class Pipeline:
             return prepared.generate(first, n, report)[0]
 
     def until_satisfied(
-        self, query: str | Expr, n: int = 16, *, budget: int | None = None, progress: bool | Report = True, **settings: Any
+        self,
+        query: str | Expr,
+        n: int = 16,
+        *,
+        budget: int | None = None,
+        progress: bool | Report = True,
+        **settings: Any,
     ) -> Result:
         """See `energyql.until_satisfied`."""
         n = whole_number("n", n)

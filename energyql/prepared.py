@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from energyql.attributes.outputs import decide, tabulate
 from energyql.drawing import Encode, draw, join_values, judge
@@ -20,6 +19,7 @@ from energyql.logic.truth import satisfied
 from energyql.model import Model
 from energyql.pictures import to_pictures
 from energyql.progress import Report
+from energyql.pullback import Identity
 from energyql.result import Result
 from energyql.sampling import Noise, Sampler, SampleResult, Status, prior_latents, summarize
 
@@ -56,7 +56,7 @@ class PreparedQuery:
     @property
     def energy(self) -> QueryEnergy:
         """The energy of the query as a function of z."""
-        return QueryEnergy(self.rule, self._latent, self.model.bank.predict)
+        return QueryEnergy(self.rule, self._read, self.model.bank)
 
     def sample(self, first: int, n: int, report: Report) -> Iterator[SampleResult]:
         """Sample `first` … `first + n - 1` of the run, a batch at a time; no more than a batch is held in memory."""
@@ -94,7 +94,8 @@ class PreparedQuery:
             report("drawing", len(pictures) / len(sampled.z))
         w, judged = torch.cat(latents), join_values(readings)
         with torch.inference_mode():
-            predictions = self.model.bank.predict(w if self.model.bank.space == "w" else sampled.z)
+            read = w if self.model.bank.space == "w" else sampled.z
+            predictions = self.model.bank.predict(read.mean(1) if read.ndim == 3 else read)  # of W+ what layers share
             value = self.rule.log_value(predictions) if self.rule.attributes else torch.zeros(len(w))
             energies = (0.0 - value).double().cpu().numpy()  # and not -value, which makes -0.0 of 0
         decided = judged or decide(predictions)
@@ -113,6 +114,7 @@ class PreparedQuery:
             provenance=self.provenance | {"n": len(w), "judge": "image judge" if judged else "attribute heads"},
         )
 
-    def _latent(self, z: Tensor) -> Tensor:
-        """What the heads read."""
-        return self.encode(z) if self.model.bank.space == "w" else z
+    @property
+    def _read(self) -> Encode:
+        """From z to what the heads read."""
+        return self.encode if self.model.bank.space == "w" else Identity()

@@ -155,14 +155,14 @@ def test_what_must_start_at_once_does_not_import_torch(path):
     assert part(path) not in WITHOUT_TORCH or not {name.split(".")[0] for name in found} & heavy
 
 
-def test_only_the_pipeline_knows_every_layer():
+def test_only_a_prepared_query_knows_every_layer():
     layers = {"language", "logic", "energy", "attributes", "sampling", "model"}
     everything = [
         part(path)
         for path in MODULES
         if layers <= {name.split(".")[1] for name, _, _ in statements(path) if name.startswith("energyql.")}
     ]
-    assert everything == ["pipeline"]
+    assert everything == ["prepared"]
 
 
 @pytest.mark.parametrize(

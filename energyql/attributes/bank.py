@@ -21,6 +21,8 @@ from energyql.vocabulary import Vocabulary
 
 __all__ = ["AttributeBank", "Head"]
 
+SPACES = ("w", "z", "direction")
+"""What heads can read. The direction is z scaled to unit second moment, which is all that a StyleGAN sees of z."""
 FittedLabel = int | tuple[float, ...] | str | None
 
 
@@ -30,7 +32,7 @@ class AttributeBank:
     Args:
         vocabulary: what the heads know.
         heads: one an attribute.
-        space: the latent that they read, "w" or "z".
+        space: the latent that they read, one of `SPACES`.
         truncation: range of truncation psi whose latents they were fitted on.
         label: class label of those latents, a number or a list of them; "random" where each had one of its own; `None`
             for a generator without classes.
@@ -54,13 +56,13 @@ class AttributeBank:
             raise ModelError(f"heads {list(heads)} do not match the vocabulary {list(vocabulary)}")
         if not heads:
             raise ModelError("a bank needs at least one head")
-        if space not in ("w", "z"):
-            raise ModelError(f'heads read "w" or "z", not {space!r}')
+        if space not in SPACES:
+            raise ModelError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
         if not -math.inf < truncation[0] <= truncation[1] < math.inf:
             raise ModelError(f"{truncation} is no range of truncation")
         if not _is_label(label):
             raise ModelError(f"{label!r} is no class label")
-        if label == "random" and space == "z":
+        if label == "random" and space != "w":
             raise ModelError(
                 "heads that read z cannot tell the classes apart", hint="let them read w, or fit one class"
             )
@@ -95,7 +97,7 @@ class AttributeBank:
         """Run the heads of `names` (all by default) once.
 
         Args:
-            latent: (batch, latent_dim), in the space that the bank was fitted for.
+            latent: (batch, latent_dim): w, or z for the other spaces.
             names: attributes in any order.
 
         Raises:
@@ -146,7 +148,7 @@ class AttributeBank:
         if unknown or not names:
             raise ArgumentError(f"this bank has no heads for {unknown}" if unknown else "name at least one attribute")
         with torch.inference_mode(False):  # it is kept, and a tensor made in inference mode could not serve a gradient
-            function = FusedHeads.of([self.heads[name] for name in names])
+            function = FusedHeads.of([self.heads[name] for name in names], direction=self.space == "direction")
         specs = [self.vocabulary[name] for name in names]
         std = {spec.name: self.heads[spec.name].std for spec in specs if spec.kind == "continuous"}
         return RawOutputs(function, specs, std)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.heads import SLOPE, Head
+from energyql.normalization import inverse_norm, normalized, normalized_back
 from energyql.pullback import Back, leaky_relu_back_
 from energyql.vocabulary import AttributeSpec
 
@@ -23,20 +24,22 @@ class FusedHeads:
     Attributes:
         groups: what is added up.
         bias: (outputs, 1), the rest.
+        direction: whether the networks see latents scaled to unit second moment, so that their length does not count.
     """
 
     groups: tuple[_Group, ...]
     bias: Tensor
+    direction: bool = False
 
     @classmethod
-    def of(cls, heads: Sequence[Head]) -> FusedHeads:
+    def of(cls, heads: Sequence[Head], *, direction: bool = False) -> FusedHeads:
         """Heads on the same latents, at least one; their outputs come side by side, in the order given."""
         deep: dict[tuple[int, ...], list[int]] = {}
         for i, head in enumerate(heads):
             if head.deeper:
                 deep.setdefault((len(head.hidden_bias), *(len(bias) for _, bias in head.deeper)), []).append(i)
         groups = (_shallow(heads), *(_deep(heads, members) for members in deep.values()))
-        return cls(groups, torch.cat([head.out_bias for head in heads])[:, None])
+        return cls(groups, torch.cat([head.out_bias for head in heads])[:, None], direction)
 
     def then(self, matrix: Tensor, offset: Tensor) -> FusedHeads:
         """The function that maps the outputs on by `matrix` (rows, outputs) and `offset` (rows,): at no further cost.
@@ -48,16 +51,22 @@ class FusedHeads:
             return matrix @ weight.cpu().double()
 
         groups = tuple(replace(group, out=mapped(group.out).to(group.out)) for group in self.groups)
-        return FusedHeads(groups, (mapped(self.bias) + offset[:, None]).to(self.bias))
+        return replace(self, groups=groups, bias=(mapped(self.bias) + offset[:, None]).to(self.bias))
 
     def __call__(self, latent: Tensor) -> Tensor:
         """Outputs (batch, outputs) of latents (batch, latent_dim)."""
+        latent = normalized(latent) if self.direction else latent
         return self._total(group.run(latent) for group in self.groups)
 
     def pullback(self, latent: Tensor) -> tuple[Tensor, Back]:
         """See `Differentiable`."""
-        kept = [group.run(latent) for group in self.groups]
-        return self._total(kept), partial(self._back, kept)
+        if not self.direction:
+            kept = [group.run(latent) for group in self.groups]
+            return self._total(kept), partial(self._back, kept)
+        scale = inverse_norm(latent)
+        scaled = latent * scale
+        kept = [group.run(scaled) for group in self.groups]
+        return self._total(kept), lambda grad: normalized_back(self._back(kept, grad), scaled, scale)
 
     def _total(self, results: Iterable[list[Tensor]]) -> Tensor:
         # Transposed, because what is made of the outputs works on a whole row of samples at a time.

@@ -16,6 +16,7 @@ from energyql.attributes.outputs import output_count
 from energyql.attributes.progress_file import digest, read_state, write_state
 from energyql.attributes.stack import HeadStack
 from energyql.errors import DataError
+from energyql.normalization import normalized
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 __all__ = ["HeadReport", "attribute_loss", "balanced_accuracy", "train_heads"]
@@ -53,7 +54,7 @@ def train_heads(
     too. `balance` weighs classes equally and takes the weights out of the logits afterwards, which is exact.
 
     Args:
-        latents: (n, latent_dim).
+        latents: (n, latent_dim): w, or z for the other spaces.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have each.
         hidden: width of each head.
@@ -75,7 +76,7 @@ def train_heads(
             only, or none among the latents held out.
     """
     specs = list(vocabulary.values())
-    latents = latents.float()
+    latents = normalized(latents.float()) if space == "direction" else latents.float()
     if latents.ndim != 2 or not latents.isfinite().all():
         raise DataError(f"latents must be finite numbers (n, latent_dim), not of shape {tuple(latents.shape)}")
     split = int(len(latents) * (1 - held_out))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.generators.layers import ACTIVATION_GAIN, ACTIVATION_SLOPE, NORM_EPSILON, MappingNetwork
+from energyql.generators.layers import ACTIVATION_GAIN, ACTIVATION_SLOPE, MappingNetwork
+from energyql.normalization import inverse_norm, normalized, normalized_back
 from energyql.pullback import Back, leaky_relu_back_
 
 CHUNK = 1 << 16
@@ -44,7 +44,6 @@ class FrozenMapping:
                 bias: Tensor = layer.bias * (layer.bias_gain * ACTIVATION_GAIN)
                 if i == 0:
                     weight, of_condition = weight.tensor_split([network.config.z_dim], 1)
-                    weight = weight * math.sqrt(network.config.z_dim)  # it is given unit vectors
                     if condition is not None:  # all samples have one class, so its part of the product is constant
                         bias = bias + of_condition @ condition[0]
                 self._layers.append((weight.T.contiguous(), bias, weight.contiguous()))
@@ -55,7 +54,7 @@ class FrozenMapping:
         """z (batch, z_dim) -> w (batch, w_dim)."""
         if len(z) > self._rows and z.device.type == "cpu":
             return torch.cat([self(part) for part in z.split(self._rows)])
-        x = z * _inverse_norm(z)
+        x = normalized(z)
         for weight, bias, _ in self._layers:
             x = F.leaky_relu_(torch.addmm(bias, x, weight), ACTIVATION_SLOPE)
         return self._truncated(x)
@@ -65,7 +64,7 @@ class FrozenMapping:
         if len(z) > self._rows and z.device.type == "cpu":
             values, backs = zip(*map(self.pullback, z.split(self._rows)), strict=True)
             return torch.cat(values), partial(_joined, backs, self._rows)
-        scale = _inverse_norm(z)
+        scale = inverse_norm(z)
         kept = [z * scale]
         for weight, bias, _ in self._layers:
             kept.append(F.leaky_relu_(torch.addmm(bias, kept[-1], weight), ACTIVATION_SLOPE))
@@ -77,20 +76,10 @@ class FrozenMapping:
             grad = grad.mul_(self.truncation)
         for (_, _, weight), result in zip(reversed(self._layers), reversed(kept), strict=False):
             grad = leaky_relu_back_(grad, result, ACTIVATION_SLOPE) @ weight
-        # Through x = z / norm: what points along x is lost.
-        x = kept[0]
-        grad = torch.addcmul(grad, (grad * x).sum(1, keepdim=True), x, value=-1)
-        return grad.mul_(scale)
+        return normalized_back(grad, kept[0], scale)
 
     def _truncated(self, x: Tensor) -> Tensor:
         return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)
-
-
-def _inverse_norm(z: Tensor) -> Tensor:
-    """What makes a unit vector of each row, (batch, 1)."""
-    norm = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    inverse: Tensor = (norm.square() + NORM_EPSILON * z.shape[1]).rsqrt()
-    return inverse
 
 
 def _joined(backs: tuple[Back, ...], rows: int, grad: Tensor) -> Tensor:

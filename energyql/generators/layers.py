@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
+from energyql.normalization import normalized
 
 ACTIVATION_SLOPE = 0.2
 ACTIVATION_GAIN = math.sqrt(2)  # keeps unit variance through a leaky ReLU of slope 0.2
-NORM_EPSILON = 1e-8
 
 
 class MappingConfig(Protocol):
@@ -38,11 +38,6 @@ def activation(x: Tensor, clamp: float | None = None) -> Tensor:
     """Leaky ReLU that keeps the variance, then clamped to +- `clamp`."""
     x = F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN
     return x if clamp is None else x.clamp(-clamp, clamp)
-
-
-def inverse_norm(x: Tensor) -> Tensor:
-    """What scales each row to unit second moment, (batch, 1)."""
-    return torch.rsqrt(x.square().mean(1, keepdim=True) + NORM_EPSILON)
 
 
 class FullyConnected(nn.Module):
@@ -94,7 +89,7 @@ class MappingNetwork(nn.Module):
         Raises:
             ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
         """
-        x = z * inverse_norm(z)
+        x = normalized(z)
         classes = self.embedded(label if label is None else label.to(z.dtype), len(z))
         if classes is not None:
             x = torch.cat([x, classes], 1)
@@ -118,4 +113,4 @@ class MappingNetwork(nn.Module):
         if label.shape != (count, classes):
             raise ArgumentError(f"label must have shape {(count, classes)}, not {tuple(label.shape)}")
         embedding: Tensor = self.embed(label)
-        return embedding * inverse_norm(embedding)
+        return normalized(embedding)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.bank import SPACES, AttributeBank
 from energyql.attributes.labels import Column, ImageLabeller, LabelTable, encode_column, infer
 from energyql.attributes.report import report_heads
 from energyql.attributes.table_labels import read_label_table
@@ -93,7 +93,8 @@ def train_attributes(
         kinds: kinds of single attributes, where inferring them goes wrong.
         only: attributes to train, all by default.
         count: pictures that a labeller is shown.
-        space: the latent that heads read, "w" or "z"; by default that of the model's other heads, else "w".
+        space: the latent that heads read, "w", "z" or, for a StyleGAN, which sees nothing else of z, its "direction";
+            by default that of the model's other heads, else "w".
         truncation: psi of the latents, or a range of it from which every sample gets its own. By default that of the
             model's other heads, else that of the latents of a table, else that of the model.
         label: of a conditional generator: the class of all pictures, or as many numbers as it has classes; or "random"
@@ -127,6 +128,8 @@ def train_attributes(
     if isinstance(target.generator, torch.nn.Module):
         target.generator.to(device).eval()
     space = space or (target.bank.space if target.bank is not None else "w")
+    if space not in SPACES:
+        raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
     label = fitted_label(target, label, space)
     seed = seed if seed is not None else 0 if isinstance(labels, LabelTable) else LABEL_SEED
     prior = Prior(target.generator, seed, psi or (1.0, 1.0), device, label)

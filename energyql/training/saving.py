@@ -44,7 +44,9 @@ def add_heads(
     label = fitted_label(target, label, space)
     bank = AttributeBank(specs, heads, space=space, truncation=truncation, label=label, generator=target.fingerprint)
     check_reading(target, space, truncation, label)
-    size = getattr(getattr(target.generator, "config", target.generator), f"{space}_dim", bank.latent_dim)
+    size = getattr(
+        getattr(target.generator, "config", target.generator), "w_dim" if space == "w" else "z_dim", bank.latent_dim
+    )
     if size != bank.latent_dim:
         raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
     if (target.folder / "judge.json").is_file() and (target.bank is None or set(specs) - set(target.bank.vocabulary)):

@@ -88,7 +88,7 @@ def fitted_label(target: Target, label: int | Sequence[float] | str | None, spac
     """
     known = None if target.bank is None else target.bank.label
     checked = check_fitted_label(known if label is None else label, target.generator)
-    if checked == RANDOM and space == "z":
+    if checked == RANDOM and space != "w":
         raise ArgumentError("heads that read z cannot tell the classes apart", hint="let them read w, or fit one class")
     return checked
 

@@ -198,7 +198,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"space": "q"}, '"w" or "z", not \'q\''),
+            ({"space": "q"}, "w, z, direction, not 'q'"),
             ({"truncation": [0.5]}, "vocabulary.json"),
             ({"truncation": ["a", 1]}, "vocabulary.json"),
             ({"truncation": None}, "vocabulary.json"),

@@ -56,6 +56,19 @@ def expected(heads, x):
     return torch.cat([alone(one, x) for one in heads], 1)
 
 
+def test_a_direction_is_read_without_its_length(heads):
+    x = latents().requires_grad_()
+    fused = FusedHeads.of(heads, direction=True)
+    scaled = x * (DIM**0.5 / x.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(fused(3 * x), expected(heads, scaled), rtol=1e-6, atol=1e-6)
+    value, back = fused.pullback(x.detach())
+    grad = torch.randn(value.shape, dtype=value.dtype, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(value, fused(x))
+    torch.testing.assert_close(back(grad.clone()), torch.autograd.grad(fused(x), x, grad)[0])
+    mapped = fused.then(torch.ones(1, value.shape[1], dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    torch.testing.assert_close(mapped(x), fused(x).sum(1, keepdim=True))
+
+
 def test_together_as_alone(heads):
     x = latents().requires_grad_()
     together, apart = FusedHeads.of(heads)(x), expected(heads, x)

@@ -108,6 +108,17 @@ def test_the_same_seed_gives_the_same_bank_and_global_random_numbers_are_left_al
     assert not torch.equal(first.heads["smile"].hidden_weight, other.heads["smile"].hidden_weight)
 
 
+def test_heads_on_the_direction_are_blind_to_length():
+    latents, labels = planted(60)
+    lengths = torch.linspace(0.5, 2, 60)[:, None]
+    settings = {"hidden": 4, "steps": 3, "batch": 8, "space": "direction"}
+    bank, _ = train_heads(latents, labels, VOCABULARY, **settings)
+    same, _ = train_heads(latents * lengths, labels, VOCABULARY, **settings)
+    for name in VOCABULARY:
+        torch.testing.assert_close(raw(bank, latents, name), raw(same, latents * lengths, name), rtol=1e-3, atol=1e-4)
+
+
+
 def test_what_the_bank_is_told_it_keeps():
     bank, _ = few(space="z", truncation=(0.5, 1.0), generator="abc")
     assert (bank.space, bank.truncation, bank.generator) == ("z", (0.5, 1.0), "abc")
