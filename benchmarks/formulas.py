@@ -54,7 +54,7 @@ def random_formulas(
     The second rule is a choice that makes the benchmark easier at one end and harder at the other, and whoever reads
     its numbers should know: what a generator never draws by chance (a bald head with long hair, in the packaged model)
     is left out, because no sampler could be blamed for missing it, and so are formulas that most samples satisfy
-    anyway. At 0.001 and 8,000 samples, 8 pictures must show a combination, so nothing rarer is tested here.
+    anyway. At 0.001 and 8,000 samples, 8 pictures must show a combination; `rare_formulas` draws what is rarer.
 
     Every formula has a random stream of its own, so the list is the same on every machine that judges the same pictures
     alike; where rounding moves a prevalence over a limit, only that formula changes (and perhaps one that
@@ -87,6 +87,39 @@ def random_formulas(
             raise EnergyQLError(
                 f"no formula of depth {depth} has a prevalence from {least:g} to {most:g} in {TRIES} attempts",
                 hint="look at the judge's readings of prior samples: most attributes seem to be constant",
+            )
+        seen.add(circuit)
+        formulas.append(formula)
+    return formulas
+
+
+def rare_formulas(
+    vocabulary: Vocabulary, prevalence: Callable[[Expr], float], count: int, seed: int, *, least: float, most: float
+) -> list[Expr]:
+    """Draw conjunctions of three to five parts, each a literal or an OR of two, that hardly any sample satisfies.
+
+    Args:
+        vocabulary, prevalence, count, seed: as for `random_formulas`, whose rules hold here too.
+        least, most: limits of the prevalence.
+
+    Raises:
+        EnergyQLError: nothing suitable was found in `TRIES` attempts.
+    """
+    formulas: list[Expr] = []
+    seen: set[Circuit] = set()
+    for index in range(count):
+        draw = Draw(random.Random(f"{seed}/rare/{index}"), vocabulary)
+        for _ in range(TRIES):
+            formula = bind(draw.conjunction(3 + int(3 * draw.uniform())), vocabulary)
+            if not least <= prevalence(formula) <= most:
+                continue
+            circuit = _circuit(formula, vocabulary)
+            if circuit is not None and circuit not in seen and set(circuit.attributes) == attributes_of(formula):
+                break
+        else:
+            raise EnergyQLError(
+                f"no conjunction has a prevalence from {least:g} to {most:g} in {TRIES} attempts",
+                hint="judge more samples of the prior: rare combinations cannot be seen in few",
             )
         seen.add(circuit)
         formulas.append(formula)
@@ -152,6 +185,18 @@ class Draw:
         if kind == "XOR":
             return Xor(tuple(operands))
         return Implies(*operands) if kind == "IMPLIES" else Cardinality("AT LEAST", 2, tuple(operands))
+
+    def conjunction(self, parts: int) -> Expr:
+        """An AND of so many parts on different attributes, of which about a third are an OR of two literals."""
+        specs = self.some(self.specs, min(2 * parts, len(self.specs)))
+        parts = min(parts, len(specs))
+        operands = []
+        for i in range(parts):
+            first = self.literal(specs[i])
+            other = parts + i
+            either = other < len(specs) and self.uniform() < 0.35
+            operands.append(Or((first, self.literal(specs[other]))) if either else first)
+        return And(tuple(operands))
 
     def literal(self, spec: AttributeSpec) -> Expr:
         """One attribute, in one of the ways that its kind allows."""

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.formulas import KNOWLEDGE, random_formulas
+from benchmarks.formulas import KNOWLEDGE, random_formulas, rare_formulas
 from energyql.bench.compare import ORACLE, PRIOR, Size, compare
 from energyql.bench.contenders import PAPER, read_contenders
 from energyql.bench.prior import prior_samples
@@ -36,13 +36,13 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def choose_formulas(subject: Subject, prior: Seen, common: int, rare: int) -> list[Expr]:
-    """Seeded formulas of depth 1 to 3 over the model's attributes; see `random_formulas` for what is left out.
+    """Seeded formulas over the model's attributes; see `random_formulas` for what is left out.
 
     Args:
         subject: the model.
         prior: judged samples of the prior.
-        common: formulas with a prevalence from 0.1 to 60 %.
-        rare: formulas with a prevalence from `LEAST_RARE` to `MOST_RARE`.
+        common: formulas of depth 1 to 3 with a prevalence from 0.1 to 60 %.
+        rare: conjunctions with a prevalence from `LEAST_RARE` to `MOST_RARE`.
     """
     knowledge = bind(parse(KNOWLEDGE.get(subject.model.name, "TRUE")), subject.vocabulary)
     known = np.broadcast_to(satisfied(knowledge, prior.values, subject.vocabulary), (len(prior),))
@@ -52,9 +52,7 @@ def choose_formulas(subject: Subject, prior: Seen, common: int, rare: int) -> li
 
     formulas = random_formulas(subject.vocabulary, prevalence, common, FORMULA_SEED)
     if rare:
-        formulas += random_formulas(
-            subject.vocabulary, prevalence, rare, FORMULA_SEED + 1, least=LEAST_RARE, most=MOST_RARE
-        )
+        formulas += rare_formulas(subject.vocabulary, prevalence, rare, FORMULA_SEED, least=LEAST_RARE, most=MOST_RARE)
     return formulas
 
 

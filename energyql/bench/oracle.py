@@ -106,50 +106,66 @@ def find_oracle(
         return Oracle(prior.select(rows), np.ones(len(rows)), share, error, len(prior), 0)
     key = f"{subject.identity} {query} {len(prior)} {wanted} {seed} {MOST_LATENTS} {MOST_PICTURES}"
     path = folder / f"oracle-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
-    seen, arrays = read_seen(path), read_arrays(path)
-    if seen is None or arrays is None:
-        search = _Search(subject, query, energy, prior.select(rows), len(prior), seed)
-        search.run(wanted, report)
-        seen, log_p = search.found()
-        facts = {"log_p": log_p, "pictures": np.array(search.pictures), "latents": np.array(search.latents)}
-        write_seen(path, seen, ("z", "w", "values", "features"), **facts)
-        arrays = facts
-    pictures, latents = int(arrays["pictures"]), int(arrays["latents"])
-    weights = _weights(arrays["log_p"], len(prior), latents)
+    search = _Search(subject, query, energy, len(prior), seed, path)
+    if not search.resume():
+        search.begin(prior.select(rows))
+    search.run(wanted, report)
+    seen, log_p = search.found()
+    weights = _weights(log_p, len(prior), search.latents)
     error = math.sqrt(float(np.square(weights).sum()))  # of a sum of Poisson many terms
-    return Oracle(seen, weights, float(weights.sum()), error, len(prior) + pictures, latents)
+    return Oracle(seen, weights, float(weights.sum()), error, len(prior) + search.pictures, search.latents)
 
 
 class _Search:
-    """Proposals of the heads, drawn and judged, until there are enough."""
+    """Proposals of the heads, drawn and judged, until there are enough; kept on disk as it goes."""
 
     def __init__(
-        self, subject: Subject, query: Expr, energy: Callable[[Tensor], Tensor], kept: Seen, count: int, seed: int
+        self, subject: Subject, query: Expr, energy: Callable[[Tensor], Tensor], count: int, seed: int, path: Path
     ) -> None:
-        self._subject, self._query, self._energy, self._seed = subject, query, energy, seed
-        self._count = count
-        self._kept = [kept]
-        self._log_p = [self._ask(kept.z)]
+        self._subject, self._query, self._energy = subject, query, energy
+        self._count, self._seed, self._path = count, seed, path
+        self._kept: list[Seen] = []
+        self._log_p: list[Tensor] = []
         self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._finished = False
         self.latents = self.pictures = 0
+
+    def resume(self) -> bool:
+        """Go on from where an earlier search ended or was interrupted, if there was one."""
+        seen, arrays = read_seen(self._path), read_arrays(self._path)
+        if seen is None or arrays is None:
+            return False
+        self._kept, self._log_p = [seen], [torch.from_numpy(arrays["log_p"])]
+        self.latents, self.pictures = int(arrays["latents"]), int(arrays["pictures"])
+        self._finished = bool(arrays["finished"])
+        return True
+
+    def begin(self, kept: Seen) -> None:
+        """Start with the samples of the prior that satisfy the query."""
+        self._kept, self._log_p = [kept], [self._ask(kept.z)]
 
     def run(self, wanted: int, report: Report) -> None:
         """Go on until the samples are worth `wanted`, or it takes too long."""
-        while self.latents < MOST_LATENTS and self.pictures < MOST_PICTURES:
+        while not self._finished:
             z = normals(self._seed, self.latents, LOOK_AT_ONCE, self._subject.z_dim, stream="bench/proposal")
             level = uniforms(self._seed, self.latents, LOOK_AT_ONCE, 1, stream="bench/propose")[:, 0]
             log_p = self._ask(z)
             chosen = level.log() < 0.5 * log_p
             self._waiting.append((z[chosen], log_p[chosen]))
             self.latents += LOOK_AT_ONCE
-            if sum(len(z) for z, _ in self._waiting) >= DRAW_AT_ONCE:
+            last = self.latents >= MOST_LATENTS
+            if last or sum(len(z) for z, _ in self._waiting) >= DRAW_AT_ONCE:
                 self._draw()
                 size = effective_size(_weights(self.found()[1], self._count, self.latents))
-                if size >= wanted:
-                    break
-                report("oracle", size / wanted)
-        self._draw()
-        report("oracle", 1.0)
+                self._finished = last or size >= wanted or self.pictures >= MOST_PICTURES
+                self._keep()
+                report("oracle", 1.0 if self._finished else size / wanted)
+
+    def _keep(self) -> None:
+        seen, log_p = self.found()
+        numbers = {"pictures": self.pictures, "latents": self.latents, "finished": self._finished}
+        facts = {name: np.array(number) for name, number in numbers.items()}
+        write_seen(self._path, seen, ("z", "w", "values", "features"), log_p=log_p, **facts)
 
     def found(self) -> tuple[Seen, Array]:
         """The samples, and log P(query | z) of each by the heads."""

@@ -79,13 +79,32 @@ def test_proposals_alone_would_be_wrong(tmp_path: Path) -> None:
 
 def test_a_search_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = find(known_model(), "a AND b", 100, tmp_path)
-    monkeypatch.setattr(module._Search, "run", lambda *arguments: pytest.fail("searched again"))
+    monkeypatch.setattr(module._Search, "_ask", lambda *arguments: pytest.fail("searched again"))
     again = find(known_model(), "a AND b", 100, tmp_path)
     assert again.weights.tolist() == first.weights.tolist()
     assert again.seen.z.equal(first.seen.z)
     assert {name: column.tolist() for name, column in again.seen.values.items()} == {
         name: column.tolist() for name, column in first.seen.values.items()
     }
+
+
+def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = find(known_model(), "a AND b", 300, tmp_path / "whole")
+    draw, times = module._Search._draw, []
+
+    def interrupted(self: module._Search) -> None:
+        times.append(1)
+        if len(times) == 3:
+            raise KeyboardInterrupt
+        draw(self)
+
+    monkeypatch.setattr(module._Search, "_draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        find(known_model(), "a AND b", 300, tmp_path / "parts")
+    again = find(known_model(), "a AND b", 300, tmp_path / "parts")
+    assert (again.latents, again.pictures) == (whole.latents, whole.pictures)
+    assert again.weights.tolist() == whole.weights.tolist()
+    assert again.seen.z.equal(whole.seen.z)
 
 
 def test_what_hardly_exists_ends_the_search_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
