@@ -71,7 +71,10 @@ def markdown(data: dict[str, Any]) -> str:
     lines += [f"| pixel error, mean | {error['mean']:.4f} |", f"| pixel error, worst | {error['worst']:.4f} |"]
     lines += [f"| read back | {100 * data['read_back']:.2f} % |"]
     lines += [f"| {name} | {100 * share:.1f} % |" for name, share in data["by_attribute"].items()]
-    lines += [f"| evaluations | {data['evaluations']:.0f} |", f"| seconds a picture | {data['seconds_per_picture']:.1f} |"]
+    lines += [
+        f"| evaluations | {data['evaluations']:.0f} |",
+        f"| seconds a picture | {data['seconds_per_picture']:.1f} |",
+    ]
     for title, facts in (("Settings", data["settings"]), ("Machine", data["machine"])):
         lines += ["", f"## {title}", "", *(f"- {key}: `{value}`" for key, value in facts.items())]
     return "\n".join(lines) + "\n"
@@ -87,7 +90,9 @@ def main(
     """Invert renderings of the recipe that were never trained on."""
     data = run(2 if smoke else n, seed, space, out)
     error = data["pixel_error"]
-    typer.echo(f"pixel error {error['mean']:.4f}, worst {error['worst']:.4f}; read back {100 * data['read_back']:.2f} %")
+    typer.echo(
+        f"pixel error {error['mean']:.4f}, worst {error['worst']:.4f}; read back {100 * data['read_back']:.2f} %"
+    )
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Result:
 
     Attributes:
         images: n pictures (PIL, RGB).
-        z, w: latents, (n, z_dim) and (n, w_dim), float32 on the CPU.
+        z, w: latents, (n, z_dim) and (n, w_dim), or (n, num_ws, w_dim) in W+; float32 on the CPU.
         index: number of each sample in its run, which with the seed gives the sample again, (n,) int64.
         energy: of the query at z, in nats, lower is better, (n,) float64.
         probabilities: what the attribute heads predict, by attribute, in the form that `energyql.score` takes.

@@ -44,11 +44,11 @@ def labelled_latents(generator: StyleGAN2, judge: Judge, count: int) -> tuple[Te
 
 
 def fit_heads(
-    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 40000, steps: int = 3000
+    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 60000, steps: int = 3000
 ) -> tuple[AttributeBank, dict[str, HeadReport]]:
     """The attribute bank of the generator with that fingerprint.
 
-    The heads read z: see docs/decisions/avatar-codes.md.
+    The heads read the direction of z: see docs/decisions/avatar-codes.md.
     """
     latents, labels = labelled_latents(generator, judge, count)
     return train_heads(
@@ -58,7 +58,7 @@ def fit_heads(
         steps=steps,
         weight_decay=WEIGHT_DECAY,
         patience=6,
-        space="z",
+        space="direction",
         generator=fingerprint,
         seed=LATENT_SEED,
     )

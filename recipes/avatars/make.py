@@ -95,7 +95,7 @@ def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
     factors = Factors()
     coarse = partial(draw, factors, Drawing(COARSE))
     reader = stage(folder / "reader.pt", PartReader, lambda: train_reader(coarse, steps(1200)))
-    painter = train_generator(folder, reader, (steps(5000), steps(4000)))
+    painter = train_generator(folder, reader, (steps(5000), steps(6700)))
     fingerprint = save_model(out, "avatars", assemble(painter))
     generator = read_generator(out)  # as shipped, in half precision
     fine = partial(draw, factors, Drawing(FINE))
@@ -104,7 +104,7 @@ def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
         examine(judge, fine)
         judge.save(out)
     judge = Judge.load(out)
-    bank, reports = fit_heads(generator, judge, fingerprint, count=steps(40000), steps=steps(3000))
+    bank, reports = fit_heads(generator, judge, fingerprint, count=steps(60000), steps=steps(3000))
     bank.save(out)
     write_card(out, examine(judge, fine, seed=909), reports)
 

@@ -17,9 +17,10 @@ export class Detail {
 
   build() {
     const button = (text, action, extra = {}) => h("button", { type: "button", class: "plain", onclick: action, ...extra }, text);
-    this.title = h("h2", { id: "view-name", tabindex: "-1", autofocus: true });
+    this.title = h("h2", { id: "view-name", tabindex: "-1" });
     this.stage = h("div", { class: "stage" });
     this.strip = h("ol", { class: "film", "aria-label": "Steps" });
+    this.verdict = h("div", { class: "known" });
     this.facts = h("div", { class: "known" });
     this.message = h("div", { class: "failure", role: "alert", hidden: true });
     this.progress = h("progress", { max: 1, value: 0, "aria-label": "Editing", hidden: true });
@@ -40,9 +41,10 @@ export class Detail {
       h(
         "div",
         { class: "view-right" },
-        this.facts,
+        this.verdict,
         h("section", { class: "edit", "aria-label": "Edit" }, h("h3", {}, "Edit this picture"), box, this.message, this.progress,
           h("div", { class: "run" }, this.apply, this.undo, this.stop), this.chips),
+        this.facts,
       ),
       h("div", { class: "buttons" }, this.previous, this.next, h("span", { class: "gap" }), this.link, this.png),
     );
@@ -69,7 +71,7 @@ export class Detail {
     this.start = picture;
     this.index = picture.index;
     this.job = job;
-    this.steps = [];
+    this.steps = this.wanted = []; // those that are done, and those on their way
     this.pictures = picture.image ? [picture] : [];
     this.at = 0;
     this.busy = false;
@@ -108,8 +110,9 @@ export class Detail {
 
   back() {
     if (this.busy || !this.steps.length) return;
-    const last = this.steps.pop();
-    this.pictures.pop();
+    const last = this.steps[this.steps.length - 1];
+    this.steps = this.wanted = this.steps.slice(0, -1);
+    this.pictures = this.pictures.slice(0, -1);
     this.at = this.pictures.length - 1;
     this.message.hidden = true;
     this.box.text = last; // to be changed, and applied again
@@ -122,6 +125,7 @@ export class Detail {
   async run(steps) {
     const before = this.pictures;
     const found = [];
+    this.wanted = steps;
     this.busy = true;
     this.message.hidden = true;
     this.show();
@@ -155,6 +159,7 @@ export class Detail {
       this.pictures = before;
       this.fail(problem);
     }
+    this.wanted = this.steps;
     this.at = Math.max(0, this.pictures.length - 1);
     this.show();
     this.page.edited(this.state);
@@ -186,6 +191,7 @@ export class Detail {
     this.film();
     if (!picture) {
       this.stage.replaceChildren(h("span", { class: "frame empty" }));
+      this.verdict.replaceChildren();
       this.facts.replaceChildren();
       this.chips.replaceChildren();
       return;
@@ -208,12 +214,12 @@ export class Detail {
           type: "button",
           class: "tile",
           "aria-current": place === this.at ? "step" : undefined,
-          "aria-label": place ? `Step ${place}: ${picture.query}` : "As it was",
-          title: place ? picture.query : "As it was",
+          "aria-label": place ? `Step ${place}: ${this.wanted[place - 1]}` : "As it was",
+          title: place ? this.wanted[place - 1] : "As it was",
           onclick: () => { this.at = place; this.show(); },
         },
         h("img", { src: picture.image, alt: "", width: picture.width, height: picture.height }),
-        h("span", { class: "below" }, place ? picture.query : "As it was"),
+        h("span", { class: "below" }, place ? this.wanted[place - 1] : "As it was"),
       ),
     )));
   }
@@ -227,12 +233,16 @@ export class Detail {
     });
     const verdict = picture.satisfied ? "The query holds" : "The query does not hold";
     const solver = picture.status === "OK" ? "" : ` The solver ended early (${picture.status.toLowerCase().replaceAll("_", " ")}).`;
-    this.facts.replaceChildren(
+    this.verdict.replaceChildren(
       code(picture.query, this.page.language),
       h("p", { class: `says ${picture.satisfied ? "yes" : "no"}` }, h("strong", {}, verdict),
-        `, says the ${this.page.judge()}. ${shown(picture)}.${solver}`),
-      h("table", { class: "clauses" }, h("tbody", {}, rows)),
+        `, says the ${this.page.judge()}. ${shown(picture).replace(" ", "\u00a0")}.${solver}`),
       this.changes(picture),
+    );
+    this.facts.replaceChildren(
+      h("h3", {}, "How sure is each clause"),
+      h("table", { class: "clauses" }, h("tbody", {}, rows)),
+      h("h3", {}, `What the ${this.page.judge()} sees`),
       h("p", { class: "read" }, reading(picture.judged)),
     );
   }

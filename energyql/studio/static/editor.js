@@ -5,6 +5,7 @@ import { h } from "./dom.js";
 import { toUnits } from "./language.js";
 
 const CHECK_AFTER = 160; // milliseconds without a key
+const BLAME_AFTER = 450; // further ones before a word that is still being typed is called wrong
 let boxes = 0;
 
 export class QueryBox {
@@ -59,11 +60,11 @@ export class QueryBox {
     if (typed) this.offer(false);
     else this.close();
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.check(), typed ? CHECK_AFTER : 0);
+    this.timer = setTimeout(() => this.check(typed), typed ? CHECK_AFTER : 0);
   }
 
   // Ask the studio; an answer to an older text is dropped.
-  async check() {
+  async check(typed = false) {
     clearTimeout(this.timer);
     this.pending?.abort();
     this.pending = new AbortController();
@@ -74,7 +75,9 @@ export class QueryBox {
     }
     try {
       const found = await call("POST", "/api/check", { query, ...this.ask() }, this.pending.signal);
-      if (query === this.text) this.tell(found);
+      if (query !== this.text) return;
+      if (typed && found.problem && !this.list.hidden) this.timer = setTimeout(() => this.tell(found), BLAME_AFTER);
+      else this.tell(found);
     } catch (problem) {
       if (problem.name !== "AbortError") this.tell({ ok: false, problem });
     }

@@ -44,8 +44,9 @@ export class Language {
       .map((item) => ({ ...item, rank: rank(unquote(item.label).toLowerCase(), prefix) }))
       .filter((item) => item.rank < 3)
       .sort((a, b) => a.rank - b.rank);
-    const done = found.length && unquote(found[0].label).toLowerCase() === prefix && (attribute || found.length === 1);
-    return found.length && !done ? { start, end: place, items: found.slice(0, 10) } : null;
+    const begin = found.filter((item) => item.rank === 0);
+    const complete = begin.length === 1 && unquote(begin[0].label).toLowerCase() === prefix;
+    return found.length && !complete ? { start, end: place, items: found.slice(0, 10) } : null;
   }
 
   // The attribute whose values can stand next, if the text before ends in `hair =`, `hair IN {black,` or the like.

@@ -74,6 +74,7 @@ async function draw(open = null) {
   $("failure").hidden = $("downloads").hidden = $("made").hidden = true;
   $("summary").textContent = "";
   wall.reset(request.n);
+  if (!columns.matches) $("pictures").scrollIntoView();
   let last = null;
   try {
     const current = await runner.run("/api/jobs", request, (job, fresh) => {

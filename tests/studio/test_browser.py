@@ -1,0 +1,313 @@
+"""The page in a real browser, with the packaged model. No test depends on what exactly a picture shows."""
+
+import io
+import json
+import zipfile
+
+import pytest
+from browser import FLAGS, find_chromium, visiting
+from client import serving
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    path = find_chromium()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def url():
+    with serving(["avatars"]) as client:
+        yield client.url
+
+
+@pytest.fixture
+def visitor(chromium, url):
+    with visiting(chromium, url, permissions=["clipboard-read", "clipboard-write"]) as visitor:
+        yield visitor
+
+
+def draw(page, n=4):
+    """Press Enter in the query box, and wait for the pictures."""
+    page.locator("#n").fill(str(n))
+    page.locator("#query textarea").press("Enter")
+    page.locator("#downloads").wait_for()
+    expect(page.locator("#wall .tile")).to_have_count(n)
+
+
+def sources(page, selector="#wall img"):
+    return page.locator(selector).evaluate_all("all => all.map(image => image.src)")
+
+
+def apply(page, step):
+    page.locator("#view textarea").fill(step)
+    page.locator("#view textarea").press("Enter")
+    expect(page.locator("#view textarea")).to_have_value("")
+
+
+def download(page, name):
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name=name).click()
+    return waiting.value.path().read_bytes()
+
+
+def test_type_a_query_and_see_pictures(visitor):
+    page = visitor.open()
+    box = page.locator("#query textarea")
+    box.fill("")
+    box.press_sequentially("smi")
+    expect(page.locator("#query .offers li").first).to_contain_text("smile")
+    visitor.shoot("completion")
+    box.press("Tab")
+    box.press_sequentially("AND NOT (gla")
+    box.press("ArrowDown")
+    expect(page.locator("#query [aria-selected=true]")).to_contain_text("glasses")
+    box.press("Enter")
+    box.press_sequentially("OR hair = b")
+    expect(page.locator("#query .offers code")).to_have_text(["black", "brown", "blonde"])
+    box.press("Tab")
+    box.press_sequentially(")")
+    expect(box).to_have_value("smile AND NOT (glasses OR hair = black)")
+    expect(page.locator("#query .verdict")).to_have_text("A valid query.")
+    assert page.locator("#query .t-keyword").all_text_contents() == ["AND", "NOT", "OR"]
+    assert page.locator("#query .t-attribute").all_text_contents() == ["smile", "glasses", "hair"]
+    expect(page.locator("#circuit svg text", has_text="hair != black")).to_be_visible()
+    draw(page, 8)
+    expect(page.locator("#summary")).to_contain_text("of 8 satisfy the query, says the image judge")
+    assert page.locator("#wall .badge").count() == 8
+    assert page.locator("#wall .bars > span").count() == 3 * 8
+    assert page.locator("#clauses tbody th").all_text_contents() == ["smile", "NOT glasses", "NOT hair = black"]
+    for place, image in enumerate(page.locator("#wall img").all(), start=1):
+        assert image.get_attribute("alt").startswith(f"Picture {place} of 8. Image judge: ")
+        assert image.evaluate("image => image.naturalWidth") == 128
+    visitor.shoot("pictures", full_page=True)
+
+
+def test_break_the_query_and_see_the_carets(visitor):
+    page = visitor.open()
+    box = page.locator("#query textarea")
+    box.fill("smile AND NOT (glases OR beerd)")
+    page.locator("#query .verdict.bad").wait_for()
+    expect(page.locator("#query .verdict")).to_contain_text("'glases' is not an attribute of model 'avatars'.Did you mean")
+    assert "".join(page.locator("#query .caret").all_text_contents()) == "glasesbeerd"
+    assert box.get_attribute("aria-invalid") == "true"
+    expect(page.locator("#draw")).to_be_disabled()
+    expect(page.locator("#circuit")).to_have_class("scroll old")
+    # The carets stand under the very letters of the text box.
+    letter = page.locator("#query .t-attribute").first.bounding_box()["width"] / len("smile")
+    left = page.locator("#query .t-attribute").first.bounding_box()["x"]
+    carets = [mark.bounding_box() for mark in page.locator("#query .caret").all()]
+    columns = [round((caret["x"] - left) / letter, 1) for caret in carets]
+    assert columns == [*range(15, 21), *range(25, 30)]
+    content = page.locator("#query .caret").first.evaluate("mark => getComputedStyle(mark, '::after').content")
+    assert content == '"^"'
+    visitor.shoot("carets")
+    box.press("Control+a")
+    box.press_sequentially("smile AND")
+    box.press("Escape")
+    expect(page.locator("#query .verdict")).to_have_text("An operand is missing after AND.")
+    assert page.locator("#query .caret").count() == 1
+    box.fill("🙂 smil")
+    expect(page.locator("#query .verdict")).to_contain_text("🙂")
+    assert "".join(page.locator("#query .caret").all_text_contents()) == "🙂"
+    box.press("Enter")
+    expect(page.locator("#failure pre")).to_contain_text("^")
+    expect(page.locator("#failure pre")).not_to_contain_text("Traceback")
+    visitor.faults = [fault for fault in visitor.faults if "422" not in fault]  # the refusal is meant
+
+
+def test_edit_undo_and_share(visitor, chromium):
+    page = visitor.open()
+    draw(page)
+    page.locator("#wall .tile").nth(2).click()
+    expect(page.get_by_role("heading", name="Picture #2")).to_be_visible()
+    expect(page.locator("#view .clauses th")).to_have_text(["smile", "NOT glasses", "NOT beard"])
+    apply(page, "glasses")
+    expect(page.locator("#view .film li")).to_have_text(["As it was", "glasses"])
+    first = sources(page, "#view .film img")
+    page.locator("#view .chips button", has_text="hair = red").click()
+    expect(page.locator("#view .film li")).to_have_text(["As it was", "glasses", "hair = red"])
+    assert sources(page, "#view .film img")[:2] == first
+    expect(page.locator("#view .known > code")).to_contain_text("glasses AND hair = red")
+    visitor.shoot("edit")
+    # Undo gives back the text of the step and the picture before it.
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#view .film li")).to_have_count(2)
+    expect(page.locator("#view textarea")).to_have_value("hair = red")
+    assert sources(page, "#view .film img") == first
+    assert sources(page, "#view .stage img") == first[1:]
+    page.locator("#view textarea").fill("glasses AND")
+    expect(page.locator("#view .verdict.bad")).to_be_visible()
+    expect(page.get_by_role("button", name="Apply")).to_be_disabled()
+    page.locator("#view").get_by_role("button", name="Copy link").click()
+    link = page.evaluate("() => navigator.clipboard.readText()")
+    assert link == page.url
+    wall = sources(page)
+    with visiting(chromium, visitor.url) as friend:
+        other = friend.open(link.removeprefix(visitor.url))
+        expect(other.locator("#view .film li")).to_have_text(["As it was", "glasses"])
+        assert sources(other, "#view .film img") == first
+        expect(other.locator("#wall .tile")).to_have_count(4)
+        assert sources(other) == wall
+        expect(other.locator("#banner")).to_be_hidden()
+
+
+def test_download_pictures_and_provenance(visitor):
+    page = visitor.open()
+    draw(page, 2)
+    with zipfile.ZipFile(io.BytesIO(download(page, "Everything"))) as packed:
+        assert {"energyql/00000.png", "energyql/00001.png", "energyql/result.json"} <= set(packed.namelist())
+    (entry,) = json.loads(download(page, "Provenance"))
+    assert (entry["query"], entry["n"], entry["model"]) == ("smile AND NOT (glasses OR beard)", 2, "avatars")
+    with Image.open(io.BytesIO(download(page, "Grid"))) as grid:
+        assert json.loads(grid.text["energyql"])["query"] == entry["query"]
+    page.locator("#wall .tile").nth(1).click()
+    apply(page, "hat")
+    with Image.open(io.BytesIO(download(page, "Download PNG"))) as picture:
+        assert picture.size == (128, 128)
+        assert json.loads(picture.text["energyql"])["query"] == "hat"
+
+
+def test_a_link_restores_every_setting(visitor, chromium):
+    page = visitor.open()
+    page.locator("#query textarea").fill("beard XOR\nlong_hair  # faces & more")
+    page.locator("#seed").fill("41")
+    page.locator("#strength").fill("2.5")
+    page.locator("#sampler").select_option("ode")
+    page.locator("#semantics").select_option("lace")
+    page.locator("#query .verdict.good").wait_for()
+    draw(page, 3)
+    with visiting(chromium, visitor.url) as friend:
+        other = friend.open(page.url.removeprefix(visitor.url))
+        expect(other.locator("#wall .tile")).to_have_count(3)
+        for name in ("seed", "strength", "sampler", "semantics", "n"):
+            assert other.locator(f"#{name}").input_value() == page.locator(f"#{name}").input_value()
+        assert other.locator("#query textarea").input_value() == page.locator("#query textarea").input_value()
+        assert sources(other) == sources(page)
+        expect(other.locator("#circuit-name")).to_contain_text("Tree")
+        stranger = friend.open(page.url.removeprefix(visitor.url).replace("weights=", "weights=0").replace("sampler=ode", "sampler=magic"))
+        stranger.reload()
+        expect(stranger.locator("#banner")).to_contain_text("does not offer sampler magic")
+        expect(stranger.locator("#banner")).to_contain_text("other weights")
+
+
+def test_progress_and_cancel(visitor):
+    page = visitor.open()
+    page.locator("#n").fill("64")
+    page.locator("#sampler").select_option("published-predictor-corrector")
+    page.locator("#draw").click()
+    expect(page.locator("#progress-text")).to_contain_text("Sampling")
+    page.locator("#progress-bar").evaluate("bar => new Promise(done => { const look = () => bar.value > 0.01 ? done() : setTimeout(look, 20); look(); })")
+    assert page.locator("#wall .empty").count() == 64
+    visitor.shoot("progress")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#progress")).to_be_hidden(timeout=1500)
+    expect(page.locator("#summary")).to_contain_text("Cancelled after 0 pictures")
+    page.locator("#sampler").select_option("ode")
+    draw(page, 2)
+
+
+def test_two_users_do_not_mix(visitor, chromium):
+    page = visitor.open()
+    with visiting(chromium, visitor.url) as friend:
+        other = friend.open()
+        other.locator("#seed").fill("9")
+        for each in (page, other):
+            each.locator("#n").fill("6")
+            each.locator("#draw").click()
+        for each in (page, other):
+            each.locator("#downloads").wait_for()
+        mine, theirs = sources(page), sources(other)
+        assert not set(mine) & set(theirs)
+        page.locator("#seed").fill("9")
+        page.locator("#draw").click()
+        expect(page.locator("#wall img").first).to_have_attribute("src", theirs[0])
+        page.locator("#downloads").wait_for()
+        assert sources(page) == theirs
+
+
+def test_the_keyboard_alone(visitor):
+    page = visitor.open()
+    draw(page, 8)
+    page.locator("#wall .tile").first.focus()
+    for key in ("ArrowRight", "ArrowRight", "End", "Home", "ArrowRight"):
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    expect(page.locator("#view-name")).to_have_text("Picture #1")
+    page.get_by_role("button", name="Next picture").press("Enter")
+    expect(page.locator("#view-name")).to_have_text("Picture #2")
+    page.keyboard.press("Escape")
+    expect(page.locator("#view")).to_be_hidden()
+    assert page.evaluate("() => document.activeElement.dataset.position") == "2"
+    tiles = page.locator("#wall .tile").evaluate_all("all => all.map(tile => tile.tabIndex)")
+    assert sorted(tiles) == [-1] * 7 + [0]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone(chromium, url, scheme):
+    with visiting(chromium, url, 390, 844, color_scheme=scheme, device_scale_factor=2, has_touch=True) as visitor:
+        page = visitor.open()
+        page.locator("#settings summary").tap()
+        draw(page)
+        for selector in ("document.documentElement", "document.body"):
+            assert page.evaluate(f"() => {selector}.scrollWidth") <= 390
+        visitor.shoot(f"phone-{scheme}", full_page=True)
+        page.locator("#wall .tile").first.tap()
+        apply(page, "hat")
+        assert page.locator("#view").evaluate("view => view.scrollWidth") <= 390
+        visitor.shoot(f"phone-{scheme}-edit")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_has_a_name_and_can_be_read(chromium, url, scheme):
+    with visiting(chromium, url, color_scheme=scheme) as visitor:
+        page = visitor.open()
+        draw(page, 2)
+        page.locator("#wall .tile").first.click()
+        visitor.shoot(f"desktop-{scheme}")
+        nameless = page.locator("button, a, select, input, textarea, summary, img").evaluate_all(
+            """all => all.filter(node => !(node.ariaLabel || node.alt !== undefined && node.tagName === 'IMG'
+                || node.textContent.trim() || node.labels?.length || node.getAttribute('aria-label')))
+                .map(node => node.outerHTML.slice(0, 90))"""
+        )
+        assert nameless == []
+        # WCAG 2 contrast of every text against the first opaque background below it.
+        weak = page.evaluate(CONTRAST)
+        assert weak == []
+
+
+CONTRAST = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const found = rgba(getComputedStyle(node).backgroundColor);
+      if (found[3] > 250) return found;
+    }
+    return rgba(getComputedStyle(document.documentElement).backgroundColor);
+  };
+  const weak = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !node.checkVisibility() || node.closest("svg, textarea, :disabled, option, .hidden, .skip")) continue;
+    const [a, b] = [light(rgba(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) weak.push(`${walker.currentNode.data.trim().slice(0, 30)}: ${ratio.toFixed(2)}`);
+  }
+  return weak;
+}"""
