@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 import warnings
 from collections.abc import Sequence
@@ -59,8 +60,6 @@ class Inversion:
         return label_grid(shown, captions=captions, columns=2 * min(4, len(self)))
 
     def _repr_png_(self) -> bytes:
-        import io
-
         buffer = io.BytesIO()
         self.comparison().save(buffer, "PNG")
         return buffer.getvalue()
