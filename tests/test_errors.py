@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import time
 import traceback
 
 import pytest
@@ -95,7 +94,6 @@ def test_many_lines_are_cut() -> None:
     assert draw("a\n" * 50, [(0, 100)]).count("\n") == 12
 
 
-def test_many_spans_on_many_lines_are_drawn_at_once() -> None:
-    start = time.perf_counter()
-    draw("x AND\n" * 10_000, [(6 * number, 6 * number + 1) for number in range(10_000)])
-    assert time.perf_counter() - start < 1
+def test_many_spans_on_many_lines_are_cut() -> None:
+    text = draw("x AND\n" * 10_000, [(6 * number, 6 * number + 1) for number in range(10_000)])
+    assert text.count("\n") < 40

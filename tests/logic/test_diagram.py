@@ -1,5 +1,4 @@
 import random
-import time
 
 import pytest
 
@@ -62,10 +61,8 @@ def test_weighted_parts_are_ordered_by_content():
 
 
 @pytest.mark.parametrize("count", [1, 10, 19])
-def test_counting_twenty_is_small_and_fast(count):
-    start = time.perf_counter()
+def test_counting_twenty_is_small(count):
     diagram, _ = root(Cardinality("AT LEAST", count, tuple(A[:20])))
-    assert time.perf_counter() - start < 2
     assert len(diagram.levels) < 500
 
 
@@ -83,11 +80,9 @@ def test_deep_trees_need_no_deep_stack():
     root(query)
 
 
-def test_the_size_is_bounded_in_bytes_and_in_time():
+def test_the_size_is_bounded():
     chance = random.Random(0)
     clauses = (Or(tuple(chance.choice((a, Not(a))) for a in chance.sample(A[:80], 3))) for _ in range(200))
     query = And(tuple(clauses))
-    start = time.perf_counter()
     with pytest.raises(LimitError, match='more than 5,000 nodes; use semantics="product"'):
         root(query, max_nodes=5_000)
-    assert time.perf_counter() - start < 5
