@@ -69,10 +69,20 @@ def read_latents(path: Path) -> Tensor:
                 raise DataError(f"{path} holds {len(tensors)} tensors", hint="save the latents alone")
             (found,) = tensors.values()
         else:
-            found = torch.from_numpy(np.array(np.load(path, allow_pickle=False), dtype=np.float32))
-    except (OSError, ValueError, TypeError, EOFError, SafetensorError) as error:
+            found = read_npy(path)
+    except (OSError, ValueError, TypeError, EOFError, OverflowError, SafetensorError) as error:
         raise DataError(f"cannot read latents from {path}: {error}") from error
     return one_a_sample(found, path)
+
+
+def read_npy(path: Path) -> Tensor:
+    """The numbers of a `.npy` file, float32.
+
+    Raises:
+        OSError, ValueError, TypeError, EOFError, OverflowError: it is missing, damaged, or holds something else.
+    """
+    # Mapped, so that no memory is taken for sizes that the file only claims.
+    return torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False), dtype=np.float32))
 
 
 def one_a_sample(latents: Tensor, path: Path) -> Tensor:

@@ -31,9 +31,10 @@ class SliceSampler:
     *Annealing.* A sample that accepted none picks one of its proposals by importance, at an exponent β at which their
     weights spread by about one nat. Then β rises to λ, each time by the factor `growth`, and after each rise `moves`
     elliptical slice moves (Murray, Adams and MacKay 2010, arXiv 1001.0175) leave `N(z; 0, I) exp(-βE)` as it is. (The
-    ladder is set before the sample climbs it: one that followed its energy would spoil the weights.) This is annealed importance sampling (Neal 2001, arXiv physics/9803008): samples
-    come without their weights, so they follow the posterior the better the more moves they get, and the weights say how
-    well. Unlike a population that resamples, samples never share an ancestor, so there are no near-duplicates.
+    ladder is set before the sample climbs it: one that followed its energy would spoil the weights.) This is annealed
+    importance sampling (Neal 2001, arXiv physics/9803008): samples come without their weights, so they follow the
+    posterior the better the more moves they get, and the weights say how well. Unlike a population that resamples,
+    samples never share an ancestor, so there are no near-duplicates.
 
     Energies must be at least 0 where the samples go, as `-log P` is; below, exp(-λE) is taken as 1 by rejection.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.heads import Head
+from energyql.attributes.table_labels import read_npy
 from energyql.errors import ModelError
 from energyql.generators.checkpoints.refusal import Refused, reading, shown
 from energyql.generators.checkpoints.weights import read_weights
@@ -79,7 +79,7 @@ def import_boundary(
     if spec.kind != "yes/no":
         raise ModelError(f"{path}: a boundary tells yes from no, so {spec.name!r} cannot be {spec.kind}")
     with reading(path):
-        normal = torch.from_numpy(np.array(np.load(path, allow_pickle=False), dtype=np.float32)).squeeze()
+        normal = read_npy(path).squeeze()
         if normal.ndim != 1 or not normal.isfinite().all() or not normal.any():
             raise Refused(f"a boundary has the shape (1, numbers), not {tuple(normal.shape)}, and is not zero")
     normal = normal / normal.norm()

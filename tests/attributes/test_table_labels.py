@@ -95,6 +95,13 @@ class TestLatents:
         with pytest.raises(DataError, match=message):
             read_latents(tmp_path / "w.npy")
 
+    @pytest.mark.parametrize("rows", [10**4, 10**12, 10**30])
+    def test_size_that_is_only_claimed(self, tmp_path, rows):
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({rows}, 5)}}".ljust(117).encode() + b"\n"
+        (tmp_path / "w.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(40))
+        with pytest.raises(DataError, match="cannot read latents"):
+            read_latents(tmp_path / "w.npy")
+
     def test_no_pickle_is_read(self, tmp_path):
         np.save(tmp_path / "w.npy", np.array([[None, 1]], dtype=object), allow_pickle=True)
         with pytest.raises(DataError, match="cannot read latents"):

@@ -121,7 +121,7 @@ NUMPY_NAMES: Names = {
 def plain(value: Any, budget: list[int] | None = None, depth: int = 0) -> Any:
     """A copy in Python's own types: dicts, lists, numbers, strings, `None`. Raises Refused for anything else."""
     budget = budget if budget is not None else [10_000]  # shared parts are visited again and again
-    budget[0] -= 1
+    budget[0] -= 1 + (math.prod(value.shape) if isinstance(value, ArrayRecord) else 0)
     if budget[0] < 0 or depth > 10:
         raise Refused("its settings are nested too deep or without end")
     if value is None or isinstance(value, bool | int | float | str):
@@ -130,6 +130,6 @@ def plain(value: Any, budget: list[int] | None = None, depth: int = 0) -> Any:
         return {str(key): plain(item, budget, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [plain(item, budget, depth + 1) for item in value]
-    if isinstance(value, ArrayRecord) and len(value.data) <= 4096:
+    if isinstance(value, ArrayRecord):
         return value.array().tolist()
     raise Refused(f"a setting is a {type(value).__name__}")

@@ -8,8 +8,8 @@ from typing import Any
 
 from energyql.generators.checkpoints.refusal import Refused
 
-MAX_OPERATIONS = 1_000_000
-"""Most pickle operations in one file; the largest official pickles take about a tenth of it."""
+MAX_OPERATIONS = 300_000
+"""Most pickle operations in one file, some tenths of a second; the largest official pickles take a fifth of it."""
 MAX_KEY = 2**53
 
 Names = Mapping[tuple[str, str], Callable[..., Any]]
@@ -36,14 +36,15 @@ class Budget:
     """Operations that a file, with the pickles nested in it, may still take."""
 
     file_size: int
-    operations: int = MAX_OPERATIONS
+    most: int = MAX_OPERATIONS
+    spent: int = 0
     copied: int = 0
 
     def spend(self, operations: int = 1) -> None:
         """Count operations, one for each item where a container is copied."""
-        self.operations -= operations
-        if self.operations < 0:
-            raise Refused(f"it takes more than {MAX_OPERATIONS} operations to read, far more than any known checkpoint")
+        self.spent += operations
+        if self.spent > self.most:
+            raise Refused(f"it takes more than {self.most} operations to read, far more than any known checkpoint")
 
     def copy(self, size: int) -> None:
         """Count bytes that are copied out of the file while it is read, so that nothing is copied again and again."""

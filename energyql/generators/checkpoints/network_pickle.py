@@ -27,7 +27,7 @@ from energyql.generators.checkpoints.unpickle import unpickle
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 TF_NETWORK = "dnnlib.tflib.network.Network"
-MAX_PARTS = 200_000
+MAX_PARTS = 50_000
 """Most entries of modules that are looked at; modules that are shared count each time."""
 MAX_DEPTH = 32
 

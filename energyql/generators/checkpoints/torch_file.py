@@ -20,7 +20,10 @@ ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."
 _LEGACY_PROTOCOL = 1001
+MAX_DIRECTORY = 1 << 21
+"""Most bytes that are read to find what a zip file holds; its directory takes about a hundred for each tensor."""
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_ENTRY_COST = 10  # operations of the pickle machine that take as long as an entry of the directory
 
 
 def is_torch_file(data: memoryview) -> bool:
@@ -42,11 +45,12 @@ def read_torch_file(data: memoryview, names: Names, budget: Budget | None = None
 
 
 class _View(io.RawIOBase):
-    """A read-only file over bytes that are not copied."""
+    """A read-only file over bytes, of which only so many are copied out."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, room: int) -> None:
         self.data = data
         self.position = 0
+        self.room = room
 
     def readable(self) -> bool:
         return True
@@ -62,17 +66,20 @@ class _View(io.RawIOBase):
         piece = self.data[self.position : self.position + len(buffer)]
         buffer[: len(piece)] = piece
         self.position += len(piece)
+        self.room -= len(piece)
+        if self.room < 0:
+            raise Refused("it is a zip file of far more entries than any known checkpoint has")
         return len(piece)
 
 
 def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
-    budget.copy(len(data))  # the directory may be all of it, and a nested file may be named many times
+    budget.copy(len(data))  # a nested file may be named many times
     try:
-        with zipfile.ZipFile(_View(data)) as archive:
+        with zipfile.ZipFile(_View(data, MAX_DIRECTORY)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, IndexError, EOFError) as error:
         raise Refused(f"it starts as a zip file but is damaged or cut short ({error})") from error
-    budget.spend(len(entries))
+    budget.spend(_ENTRY_COST * len(entries))
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise Refused("it is a zip file but not one of torch.save")

@@ -6,6 +6,7 @@ import copyreg
 import io
 import os
 import pickle
+import struct
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -249,7 +250,7 @@ def test_memo_index_takes_no_memory(refused: Any) -> None:
 
 
 def test_operations_are_capped(refused: Any) -> None:
-    assert "operations" in refused(b"\x80\x04" + b"}" * 2_000_000 + b".").message
+    assert "operations" in refused(b"\x80\x04" + b"}" * 1_000_000 + b".").message
 
 
 def test_deep_nesting(refused: Any) -> None:
@@ -304,3 +305,17 @@ def test_shared_tensors_do_not_multiply(refused: Any) -> None:
     stream = io.BytesIO()
     torch.save({"g_ema": {"input.input": tensor} | {f"convs.0.{i}": tensor for i in range(1000)}}, stream)
     refused(stream.getvalue(), "model.pt")
+
+
+def test_arrays_in_settings_do_not_multiply(refused: Any) -> None:
+    dtype = Call(Named("numpy", "dtype"), ("u1",))
+    array = Call(Named("numpy.core.multiarray", "_reconstruct"), (), (1, (4096,), dtype, False, b"x" * 4096))
+    error = refused(dumps({"G_ema": official({}, init_kwargs={"x": [array] * 9000})}))
+    assert "without end" in error.message
+
+
+def test_a_zip_of_countless_entries(refused: Any) -> None:
+    entry = struct.pack("<4s24xH16x", b"PK\x01\x02", 1) + b"x"
+    directory = entry * 1_000_000
+    end = struct.pack("<4s4xHHLLH", b"PK\x05\x06", 65535, 65535, len(directory), 4, 0)
+    assert "entries" in refused(b"PK\x03\x04" + directory + end, "model.pt").message

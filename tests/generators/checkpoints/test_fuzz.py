@@ -14,7 +14,13 @@ from energyql.generators.zoo import load_generator
 
 from .writer import DATA
 
-FILES = ["ada_conditional.pkl", "tensorflow_conditional.pkl", "rosinality.pt", "rosinality_training.pt"]
+FILES = [
+    "ada_conditional.pkl",
+    "stylegan3-r-conditional.pkl",
+    "tensorflow_conditional.pkl",
+    "rosinality.pt",
+    "rosinality_training.pt",
+]
 RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
