@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toys import tiny_model
@@ -10,3 +13,15 @@ from toys import tiny_model
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny model; not to be changed."""
     return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A started browser. Without one the tests fail where they must run, and say that they are skipped elsewhere."""
+    from browser import MISSING, find_chromium, started  # Playwright takes seconds to import
+
+    path = find_chromium()
+    if path is None:
+        (pytest.fail if os.environ.get("ENERGYQL_NEED_BROWSER") else pytest.skip)(MISSING)
+    with started(path) as browser:
+        yield browser

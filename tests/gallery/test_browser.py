@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import visiting
 
 from energyql import Gallery
 
 pytestmark = pytest.mark.browser
-PLACES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A started Chromium."""
-    path = next(filter(None, map(shutil.which, PLACES)), None)
-    if path is None:
-        if os.environ.get("ENERGYQL_NEED_BROWSER"):
-            pytest.fail("Chromium is missing: apt-get install chromium")
-        pytest.skip("Chromium is missing: apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +25,10 @@ def path(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(browser: Any, path: Path) -> Iterator[Any]:
+def page(chromium: Any, path: Path) -> Iterator[Any]:
     """The page, open; afterwards there must have been no error and no request."""
-    context = browser.new_context(viewport={"width": 1200, "height": 800})
-    opened = context.new_page()
-    trouble: list[str] = []
-    opened.on("pageerror", lambda error: trouble.append(str(error)))
-    opened.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
-    opened.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else trouble.append(r.url))
-    opened.goto(path.as_uri())
-    yield opened
-    context.close()
-    assert trouble == []
+    with visiting(chromium, path.as_uri(), folder="gallery") as visitor:
+        yield visitor.open()
 
 
 def focused(page: Any) -> str:
@@ -144,17 +118,18 @@ def test_colours_are_remembered(page: Any) -> None:
     assert paper() == light
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 768, 1440])
-def test_nothing_is_wider_than_the_screen(page: Any, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+def test_nothing_is_wider_than_the_screen(chromium: Any, path: Path, width: int, scheme: Any) -> None:
+    with visiting(chromium, path.as_uri(), width, 800, color_scheme=scheme, folder="gallery") as visitor:
+        page = visitor.open()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        visitor.shoot(f"{scheme}-{width}", full_page=True)
 
 
-def test_without_scripts_everything_is_shown(browser: Any, path: Path) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(path.as_uri())
-    assert page.locator(".card:visible").count() == 4
-    assert not page.locator(".tools").is_visible()
-    assert not page.locator(".copy").first.is_visible()
-    context.close()
+def test_without_scripts_everything_is_shown(chromium: Any, path: Path) -> None:
+    with visiting(chromium, path.as_uri(), java_script_enabled=False, folder="gallery") as visitor:
+        page = visitor.open()
+        assert page.locator(".card:visible").count() == 4
+        assert not page.locator(".tools").is_visible()
+        assert not page.locator(".copy").first.is_visible()

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from client import serving
 
 from energyql.studio.interrupt import interruptible
 from energyql.studio.limits import Limits
+from studio.client import serving
 
 ENDLESS = {"query": "smile AND hair = black", "n": 64, "sampler": "published-predictor-corrector"}
 

@@ -4,11 +4,11 @@ import http.client
 import time
 
 import pytest
-from client import serving
 
 from energyql.studio import guard
 from energyql.studio.guard import HEADERS, is_loopback, known_hosts
 from energyql.studio.limits import Limits
+from studio.client import serving
 
 
 class TestHosts:
