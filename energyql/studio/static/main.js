@@ -161,6 +161,7 @@ function changedSetting(id) {
 function restore() {
   const asked = decode(location.hash);
   if (!asked) return false;
+  $("view").close(); // if another picture is open
   const lost = settings.write(asked.settings);
   changedSetting("model");
   box.text = asked.query;
@@ -206,7 +207,7 @@ async function start() {
     link,
     neighbour: (picture, by) => (picture.image ? wall.neighbour(picture, by) : null),
     edited: (state) => { edit = state; remember(); },
-    closed: (picture) => { edit = null; remember(); wall.focus(picture.position); },
+    closed: (picture) => { edit = null; if (!pending) remember(); wall.focus(picture.position); },
   });
   showWords();
   $("draw").addEventListener("click", () => draw());

@@ -56,7 +56,8 @@ export class SettingsForm {
     };
   }
 
-  // Fields that are missing, or that this studio does not offer, stay as they are; returns what could not be restored.
+  // Fields that are missing, or that this studio does not offer, stay as they are; but no strength means the sampler's
+  // own. Returns what could not be restored.
   write(settings) {
     const lost = [];
     for (const name of ["model", "semantics", "sampler"]) {
@@ -65,7 +66,8 @@ export class SettingsForm {
       else lost.push(`${name} ${settings[name]}`);
     }
     this.fit();
-    for (const name of ["strength", "truncation", "seed", "n"]) {
+    $("strength").value = settings.strength ?? "";
+    for (const name of ["truncation", "seed", "n"]) {
       if (settings[name] !== undefined) $(name).value = settings[name];
     }
     this.show();

@@ -24,7 +24,6 @@ export function decode(fragment) {
     const value = Number(fields.get(name) || NaN);
     if (Number.isFinite(value)) settings[name] = value;
   }
-  if (fields.get("seed") === "0") settings.seed = 0;
   const index = Number(fields.get("edit") ?? NaN);
   const edit = Number.isSafeInteger(index) && index >= 0 ? { index, steps: fields.getAll("step") } : null;
   return { query: fields.get("q"), settings, fingerprint: fields.get("weights") || "", edit };
