@@ -131,6 +131,12 @@ def test_a_function_and_one_attribute_more(monkeypatch):
             assert torch.equal(after.heads[name].tensors()[field], tensor)
 
 
+def test_what_the_heads_read():
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    shell("What the heads read")
+    assert load_model("from-direction").bank.space == "direction"
+
+
 def test_words(monkeypatch):
     """With a stand-in that has the interface of open_clip; a real model is tested in attributes/test_clip_labels.py."""
     prompts = blocks("Labels from words", "json")[0]
@@ -193,4 +199,4 @@ def test_any_torch_module(monkeypatch):
 
 
 def test_every_block_is_run():
-    assert len(all_blocks(PAGE)) == 16
+    assert len(all_blocks(PAGE)) == 17
