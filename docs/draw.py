@@ -1,23 +1,29 @@
-"""Draws the pictures of the documentation into docs/images.
+"""Draws every picture of the documentation and of the README into docs/images.
 
-    python docs/draw.py                all of them; `gallery` needs Chromium
-    python docs/draw.py strips plane   only these
+    python -m docs.draw                all of them; `examples` and `studio` need Chromium
+    python -m docs.draw strips plane   only these
 
-Run it again when the packaged model or the looks have changed, and look at what it made.
+Run it at the top of the checkout, after `pip install -e ".[test]"`, when the packaged model or the looks have changed,
+and look at what it made.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from playwright.sync_api import Page
 
 import energyql
 from energyql.errors import ArgumentError
@@ -25,7 +31,9 @@ from energyql.files import replacing, write_text
 from energyql.language import bind
 from energyql.logic.circuit import compile_query
 from energyql.models import read_vocabulary
+from tests.browser import MISSING, find_chromium, started
 
+ROOT = Path(__file__).parents[1]
 PAPER, INK, FAINT, YES, NO = "#ffffff", "#1d2433", "#6b7280", "#15803d", "#b91c1c"
 SEMANTICS = ("exact", "product", "lace")
 
@@ -42,19 +50,24 @@ COMPARED = "(smile AND NOT glasses) OR (glasses AND beard)"
 CIRCUITS = {"circuit": "smile AND NOT (glasses OR beard)", "circuit-overlap": "glasses OR beard"}
 PLANE = ("a AND b", "a OR b", "NOT (a AND b)", "a AND a", "(a AND b) OR (a AND NOT b)")
 
-GALLERY = {
-    "Elder": "long_hair AND beard AND hair = gray AND hat AND sunglasses",
-    "Two moods": "((smile AND hat) OR (frown AND glasses)) AND NOT (beard OR moustache)",
-    "No glasses, no beard": "smile AND NOT (glasses OR beard)",
-    "One of two": "beard XOR long_hair",
-    "Any two": "AT LEAST 2 OF (glasses, beard, hat) AND smile",
-    "Numbers": "0.2 < skin_tone < 0.5 AND hair IN {gray, black} AND background > 0.6",
+EXAMPLES = {
+    "faces.png": ("quickstart", "quickstart.png"),
+    "rare.png": ("gallery", "gallery/rare-elder.png"),
+    "editing.webp": ("editing", "editing.png"),
+    "gallery.png": ("web_page", "web_page.html"),
+    "truth-table.png": ("truth_table", "truth_table.html"),
+    "traversal.png": ("traversal", "traversal.html"),
 }
+"""Picture: the script of examples/ that draws it, and which of its files that is; of a page, the top."""
+
+ASKED = {"q": "smile AND NOT (glasses OR beard)", "n": 8, "seed": 1}
+STUDIO = {
+    "studio.png": ASKED,
+    "studio-edit.png": ASKED | {"edit": 2, "step": ["glasses", "hair = red"]},
+}
+"""Picture: the link of the studio that it shows."""
 PAGE = (1280, 860)
-"""What of the gallery is shown, in pixels."""
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--disable-quic")  # fmt: skip
+"""What of a page is shown, in pixels."""
 
 
 def strips(out: Path, model: str) -> None:
@@ -120,26 +133,69 @@ def colours(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     return picture.round().astype(np.uint8)
 
 
-def gallery(out: Path, model: str) -> None:
-    """The top of a gallery page as a browser shows it.
+def examples(out: Path, model: str) -> None:
+    """What the examples draw at full size.
 
     Raises:
         ArgumentError: there is no browser.
     """
-    browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if browser is None:
-        raise ArgumentError("a picture of a page needs Chromium", hint="apt-get install chromium")
-    made = energyql.Gallery(GALLERY, n=8, title="Avatars by query", model=model)
-    with tempfile.TemporaryDirectory() as folder:
-        page = made.save(Path(folder) / "page.html")
-        shot = Path(folder) / "shot.png"
-        size = f"--window-size={PAGE[0]},{PAGE[1]}"
-        subprocess.run(
-            [browser, *FLAGS, f"--user-data-dir={folder}/profile", size, f"--screenshot={shot}", page.as_uri()],
-            check=True, capture_output=True, timeout=120,
-        )  # fmt: skip
-        with Image.open(shot) as picture:
-            save(picture.convert("RGB"), out / "gallery.png")
+    with tempfile.TemporaryDirectory() as temporary, browsing() as page:
+        folder = Path(temporary)
+        for script in dict.fromkeys(script for script, _ in EXAMPLES.values()):
+            command = [sys.executable, ROOT / "examples" / f"{script}.py", "--out", folder, "--model", model]
+            subprocess.run(command, check=True)
+        for name, (_, file) in EXAMPLES.items():
+            if file.endswith(".html"):
+                page.goto((folder / file).as_uri())
+                shoot(page, out / name)
+            elif Path(name).suffix == Path(file).suffix:
+                shutil.copy(folder / file, out / name)  # with its provenance
+            else:
+                with Image.open(folder / file) as picture:
+                    save(picture.convert("RGB"), out / name)
+
+
+def studio(out: Path, model: str) -> None:
+    """The studio with its answer to a query, and with an edit of one picture.
+
+    Raises:
+        ArgumentError: there is no browser.
+    """
+    command = [Path(sys.executable).with_name("energyql"), "studio", "--port", "0", "--model", model]
+    with browsing() as page, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[4].removesuffix(".")  # The studio is at ADDRESS.
+            for name, link in STUDIO.items():
+                page.goto("about:blank")
+                page.goto(f"{address}#{urlencode(link, doseq=True)}")
+                page.locator("#downloads").wait_for()
+                page.locator("#view progress").wait_for(state="hidden")
+                shoot(page, out / name)
+        finally:
+            server.terminate()
+
+
+@contextmanager
+def browsing() -> Iterator[Page]:
+    """A page of a browser.
+
+    Raises:
+        ArgumentError: there is no browser.
+    """
+    path = find_chromium()
+    if path is None:
+        raise ArgumentError(MISSING)
+    with started(path) as browser:
+        page = browser.new_page(viewport={"width": PAGE[0], "height": PAGE[1]}, reduced_motion="reduce")
+        page.set_default_timeout(120_000)
+        yield page
+
+
+def shoot(page: Page, path: Path) -> None:
+    """Write what a page shows."""
+    with Image.open(io.BytesIO(page.screenshot())) as picture:
+        save(picture.convert("RGB"), path)
 
 
 def save(picture: Image.Image, path: Path) -> None:
@@ -150,7 +206,7 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 DRAWN: dict[str, Callable[[Path, str], None]] = {
-    "strips": strips, "circuits": circuits, "plane": plane, "gallery": gallery,
+    "strips": strips, "circuits": circuits, "plane": plane, "examples": examples, "studio": studio,
 }  # fmt: skip
 
 

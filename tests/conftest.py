@@ -15,13 +15,21 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A started browser. Without one the tests fail where they must run, and say that they are skipped elsewhere."""
-    from browser import MISSING, find_chromium, started  # Playwright takes seconds to import
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Where a browser is. Without one the tests fail where they must run, and say that they are skipped elsewhere."""
+    from browser import MISSING, find_chromium  # Playwright takes seconds to import
 
     path = find_chromium()
     if path is None:
         (pytest.fail if os.environ.get("ENERGYQL_NEED_BROWSER") else pytest.skip)(MISSING)
-    with started(path) as browser:
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium(chromium_path: str) -> Iterator[Any]:
+    """A started browser."""
+    from browser import started
+
+    with started(chromium_path) as browser:
         yield browser

@@ -11,12 +11,13 @@ from markdown import ROOT, blocks, run_page
 from PIL import Image
 
 import energyql
+from docs import draw
 from energyql import parse
 from energyql.language import bind
 from energyql.models import read_vocabulary
 
 DOCS = ROOT / "docs"
-ELSEWHERE = {"own-model.md": "test_own_model_docs.py"}
+ELSEWHERE = {"own-model.md": "test_own_model_docs.py", "studio.md": "studio/test_page_of_docs.py"}
 """Pages that need a set-up of their own."""
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
 SLOW = [page for page in PAGES if any(block.slow for block in blocks(page))]
@@ -26,7 +27,7 @@ DIRECTIVES = {"{include}", "{literalinclude}", "{toctree}", "{eval-rst}"}
 
 def installing(words: list[str]) -> bool:
     """Commands that set something up: the continuous integration runs them, or they need what it has not."""
-    return words[:2] in (["pip", "install"], ["sphinx-build", "-W"]) or words[:2] == ["python", "docs/draw.py"]
+    return words[:2] in (["pip", "install"], ["sphinx-build", "-W"])
 
 
 @pytest.fixture(autouse=True)
@@ -97,17 +98,28 @@ def test_pages_of_their_own_set_up_are_tested() -> None:
         assert page in (ROOT / "tests" / test).read_text(encoding="utf-8")
 
 
-def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(DOCS))
-    import draw
+def draw_pictures(names: list[str], out: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """What `python -m docs.draw` makes of some names."""
+    monkeypatch.setattr(sys, "argv", ["draw.py", *names, "--out", str(out)])
+    draw.main()
+    return {path.name for path in out.iterdir()}
 
-    for drawn in ("strips", "circuits", "plane"):
-        monkeypatch.setattr(sys, "argv", ["draw.py", drawn, "--out", str(tmp_path)])
-        draw.main()
-    made = {path.name for path in tmp_path.iterdir()} | {"gallery.png"}
+
+def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = draw_pictures(["strips", "circuits", "plane"], tmp_path, monkeypatch)
     kept = {path.name for path in (DOCS / "images").iterdir()}
-    assert made <= kept
+    assert made | set(draw.EXAMPLES) | set(draw.STUDIO) == kept
     pages = [*DOCS.rglob("*.md"), ROOT / "README.md"]
     used = {Path(t).name for p in pages for t in re.findall(r"\]\(([^)\s]+)", p.read_text(encoding="utf-8"))}
     assert kept <= used
-    assert (DOCS / "images" / "gallery.png").stat().st_size <= 300_000
+    assert max(path.stat().st_size for path in (DOCS / "images").iterdir()) <= 400_000
+
+
+@pytest.mark.browser
+def test_pictures_of_pages(chromium_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw, "EXAMPLES", {name: draw.EXAMPLES[name] for name in ("faces.png", "traversal.png")})
+    made = draw_pictures(["examples", "studio"], tmp_path, monkeypatch)
+    assert made == set(draw.EXAMPLES) | set(draw.STUDIO)
+    for name in made:
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 500
