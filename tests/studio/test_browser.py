@@ -248,7 +248,7 @@ def test_the_keyboard_alone(visitor):
     expect(page.locator("#view-name")).to_have_text("Picture #2")
     page.keyboard.press("Escape")
     expect(page.locator("#view")).to_be_hidden()
-    assert page.evaluate("() => document.activeElement.dataset.position") == "2"
+    expect(page.locator("#wall [data-position='2']")).to_be_focused()
     tiles = page.locator("#wall .tile").evaluate_all("all => all.map(tile => tile.tabIndex)")
     assert sorted(tiles) == [-1] * 7 + [0]
 
