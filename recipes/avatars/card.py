@@ -10,8 +10,8 @@ from recipes.avatars.vocabulary import VOCABULARY
 
 HEAD = """# avatars
 
-A StyleGAN2 (skip architecture, 128 x 128, z 64, w 256) that draws cartoon avatars, with attribute heads that
-read the direction of z and an image judge. Made from nothing by `python -m recipes.avatars.make`.
+A StyleGAN2 (skip architecture, 128 x 128, z 64, w 256) that draws cartoon avatars, with attribute heads that read the
+direction of z, and an image judge. Made from nothing by `python -m recipes.avatars.make`.
 
 ## Data and licence
 
@@ -22,8 +22,9 @@ the recipe. No photographs and no real people took part. Weights: Apache-2.0, li
 
 Each avatar is a set of choices made by smooth Gaussian scores of z. The synthesis network learned pictures from codes
 of those scores (pixels, features of a network that reads avatars, and lightly that network's answers); the mapping
-network that gives the same w from z was written down rather than trained. The judge is another network, with another seed, architecture and
-augmentation, trained on rendered pictures only. The heads learned the judge's answers on generated pictures.
+network that gives the same w from z was written down rather than trained. The judge is another network, with another
+seed, architecture and augmentation, trained on rendered pictures only. The heads learned the judge's answers on
+generated pictures.
 
 ## Measures
 
