@@ -56,7 +56,7 @@ def measure(model: Model, queries: list[str], preset: str, mode: str, n: int, se
     """A record for each step of one sequence."""
     began = time.perf_counter()
     edited = edit(seed, queries, n=n, model=model, mode=mode, preset=preset, progress=False)
-    records, before = [], edited.start
+    records, before, scaled = [], edited.start, edited.film.space.scaled
     for query, after, leaks in zip(queries, edited.steps, edited.leaks, strict=True):
         alone = satisfied(bind(parse(query), model.vocabulary), after.judged, model.vocabulary)
         worst = next(iter(leaks.by_attribute.items()), ("", 0.0))
@@ -70,7 +70,7 @@ def measure(model: Model, queries: list[str], preset: str, mode: str, n: int, se
                 "worst_attribute": list(worst),
                 "implied": sorted(leaks.implied),
                 "superseded": list(leaks.superseded),
-                "moved": float((after.z - before.z).norm(dim=1).mean()),
+                "moved": float((scaled(after.z) - scaled(before.z)).norm(dim=1).mean()),
                 "evaluations": after.statistics["evaluations_mean"],
                 "seconds": after.statistics["seconds_sampling"],
                 "failures": int(sum(status != 0 for status in after.status)),

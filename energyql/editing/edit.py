@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import and_
 from pathlib import Path
@@ -17,23 +17,21 @@ from energyql.editing.implied import Company, Knowledge
 from energyql.editing.invert import Inversion, begin_pictures
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.editing.leaks import Leaks, find_leaks
-from energyql.editing.presets import Preset, choose_preset
+from energyql.editing.presets import Preset
+from energyql.editing.saved import Saved, read_saved
+from energyql.editing.settings import Layers, Settings, read_layers, read_settings
 from energyql.editing.showing import show
 from energyql.editing.start import Begun, Start, begin, pictures_of
 from energyql.editing.step import Step, take
 from energyql.editing.terms import Embed
-from energyql.errors import ArgumentError, LimitError, TautologyWarning
-from energyql.language import Expr, as_query
+from energyql.errors import LimitError, TautologyWarning
+from energyql.language import Expr
 from energyql.model import Model
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline import Pipeline, pipeline_for
+from energyql.pipeline import pipeline_for
 from energyql.prepared import PreparedQuery
 from energyql.progress import Report, reporting
 from energyql.result import Result
-from energyql.vocabulary import closest
-
-MODES = ("cumulative", "alone")
-Layers = Sequence[int] | Mapping[str, Sequence[int]]
 
 
 def edit(
@@ -62,8 +60,9 @@ def edit(
     the model, and let go.
 
     Args:
-        start: a seed, a list of seeds (one picture each), latents z of shape (n, z_dim), an earlier `Result`, or
-            pictures (a path, a PIL image, or a list of them), which are inverted first, see `energyql.invert`.
+        start: a seed, a list of seeds (one picture each), latents z of shape (n, z_dim), an earlier `Result` or
+            `Edit`, a folder that one was saved to, or pictures (a path, a PIL image, or a list of them), which are
+            inverted first, see `energyql.invert`.
         queries: one or more, in their order.
         model: name of a packaged model, a model folder, or a `Model` in memory.
         n: number of pictures, where `start` is one seed; 1 by default.
@@ -86,97 +85,28 @@ def edit(
     Raises:
         EnergyQLError: a query, a name or a setting is wrong; all queries are checked before the first is worked on.
     """
-    settings = _settings(pipeline_for(model, device), queries, mode, keep, preset, strength, semantics, identity)
+    settings = read_settings(pipeline_for(model, device), queries, mode, keep, preset, strength, semantics, identity)
     if isinstance(start, Edit):
         start = start.final
     if isinstance(start, Inversion):
         start = start.result
-    if isinstance(start, Result):
+    if isinstance(start, str | Path) and Path(start).is_dir():
+        start = read_saved(Path(start))
+    if isinstance(start, Result | Saved):
         truncation = start.provenance["truncation"] if truncation is None else truncation
         label = start.provenance["label"] if label is None else label
     told: dict[str, Any] = {"truncation": truncation, "label": label, "batch_size": batch_size}
     prepared = [settings.prepare(query, **told) for query in settings.queries]
     space = LatentSpace(settings.pipeline.model, prepared[0].provenance["truncation"], prepared[0].provenance["label"])
-    masks = [_layers(layers, query.rule.attributes, space) for query in prepared]
+    masks = [read_layers(layers, query.rule.attributes, space) for query in prepared]
     with reporting(progress) as report:
         pictures = pictures_of(start) if n is None else None
         begun = begin(start, n, space) if pictures is None else begin_pictures(pictures, space, batch_size, report)
         return _run(settings, begun, prepared, masks, space, told, report)
 
 
-@dataclass(frozen=True)
-class _Settings:
-    pipeline: Pipeline
-    queries: list[Expr]
-    texts: list[str]
-    mode: str
-    keep: tuple[str, ...]
-    preset: Preset
-    identity: Embed | None
-
-    def prepare(self, query: str | Expr, semantics: str | None = None, **told: Any) -> PreparedQuery:
-        return self.pipeline.prepare(query, semantics=semantics or self.preset.semantics, **told)
-
-    def facts(self) -> dict[str, Any]:
-        preset = asdict(self.preset) | {"solver": repr(self.preset.solver or "descent")}
-        named = None if self.identity is None else type(self.identity).__qualname__
-        return {"queries": self.texts, "mode": self.mode, "keep": list(self.keep), "preset": preset, "identity": named}
-
-
-def _settings(
-    pipeline: Pipeline, queries: Any, mode: str, keep: Any, preset: Any, strength: Any, semantics: Any, identity: Any
-) -> _Settings:
-    if isinstance(queries, str | Expr):
-        queries = [queries]
-    if not isinstance(queries, Sequence) or not queries:
-        raise ArgumentError("an edit needs at least one query", hint='such as ["smile", "hair = red"]')
-    if mode not in MODES:
-        raise ArgumentError(f"there is no mode {mode!r}", hint=f"choose {' or '.join(MODES)}")
-    chosen = choose_preset(preset, strength, semantics)
-    if identity is not None and (not callable(identity) or not chosen.identity):
-        wrong = "has no weight in this preset" if callable(identity) else "must be a function or module of pictures"
-        raise ArgumentError(f"identity {wrong}", hint="give a Preset with identity above 0")
-    parsed = [as_query(query) for query in queries]
-    return _Settings(
-        pipeline,
-        [expr for expr, _ in parsed],
-        [text for _, text in parsed],
-        mode,
-        _kept(keep, pipeline.model),
-        chosen,
-        identity,
-    )
-
-
-def _kept(keep: Any, model: Model) -> tuple[str, ...]:
-    if keep == "everything":
-        return tuple(model.vocabulary)
-    names = tuple(keep) if isinstance(keep, Iterable) and not isinstance(keep, str) else None
-    if names is None or not all(isinstance(name, str) for name in names):
-        raise ArgumentError(f'keep is "everything" or a list of attributes, not {keep!r}')
-    for name in names:
-        if name not in model.vocabulary:
-            guess = closest(name, model.vocabulary)
-            raise ArgumentError(
-                f"model {model.name!r} has no attribute {name!r} to keep",
-                hint=f"did you mean {guess}?" if guess else f"attributes: {', '.join(model.vocabulary)}",
-            )
-    return names
-
-
-def _layers(layers: Layers | None, attributes: tuple[str, ...], space: LatentSpace) -> Any:
-    if isinstance(layers, Mapping):
-        if unknown := [name for name in layers if name not in space.names]:
-            raise ArgumentError(f"layers are given for {unknown[0]!r}, which model {space.model.name!r} does not have")
-        masks = {name: space.check_layers(list(numbers)) for name, numbers in layers.items()}
-        if not attributes or not all(name in masks for name in attributes):
-            return None
-        return reduce(lambda a, b: a | b, (masks[name] for name in attributes))
-    return None if layers is None else space.check_layers(list(layers))
-
-
 def _run(
-    settings: _Settings,
+    settings: Settings,
     begun: Begun,
     prepared: list[PreparedQuery],
     masks: list[Any],
@@ -228,7 +158,7 @@ def _run(
     return Edit(first, steps, leaks, settings.texts, facts, Film(space))
 
 
-def _leaks(settings: _Settings, i: int, step: Step, before: Result, after: Result, gone: list[str]) -> Leaks:
+def _leaks(settings: Settings, i: int, step: Step, before: Result, after: Result, gone: list[str]) -> Leaks:
     return find_leaks(
         settings.texts[i],
         step.newest.rule.attributes,
@@ -242,7 +172,7 @@ def _leaks(settings: _Settings, i: int, step: Step, before: Result, after: Resul
     )
 
 
-def _for_knowledge(settings: _Settings, expr: Expr, query: PreparedQuery, told: dict[str, Any]) -> PreparedQuery:
+def _for_knowledge(settings: Settings, expr: Expr, query: PreparedQuery, told: dict[str, Any]) -> PreparedQuery:
     """The query in semantics whose energies are probabilities."""
     if settings.preset.semantics == "exact":
         return query
@@ -253,7 +183,7 @@ def _for_knowledge(settings: _Settings, expr: Expr, query: PreparedQuery, told: 
 
 
 def _with_consequences(
-    settings: _Settings, i: int, query: PreparedQuery, company: Company, told: dict[str, Any]
+    settings: Settings, i: int, query: PreparedQuery, company: Company, told: dict[str, Any]
 ) -> PreparedQuery:
     """The query, and what follows from it."""
     follows = company.consequences(query.rule.attributes) if settings.preset.release_implied else None

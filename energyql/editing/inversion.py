@@ -48,7 +48,7 @@ class InversionSettings:
         pixels: of the mean absolute pixel error, a fraction of the range.
         features: of the mean square distance of features, in units of their spread.
         attributes: of the divergence of the heads from what the judge reads, in nats.
-        shell: of `(|z| - sqrt(z_dim))²`: nearly all z of the prior are that long.
+        shell: of `(|z| - sqrt(z_dim))²`, where the length of z counts: nearly all z of the prior are that long.
         offset: of `|offset|²`, the mean over the layers in W+.
         z_evaluations, w_evaluations: of the picture and its gradient, at most, in the second and third stage.
         candidates: pictures of the prior that are looked at for a better start, and that features are scaled by.
@@ -126,7 +126,7 @@ def find_latents(
         objective, z, tolerance=1e-4, max_evaluations=settings.z_evaluations,
         progress=lambda fraction, _: report("inverting", 0.7 * fraction),
     )  # fmt: skip
-    latents, evaluations = Latents(searched.z), searched.evaluations
+    latents, evaluations = Latents(space.scaled(searched.z)), searched.evaluations
     if into != "z":
         latents, more = _beside(likeness, latents, space, settings, into, report)
         evaluations = evaluations + more

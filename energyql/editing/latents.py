@@ -13,7 +13,9 @@ from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError
 from energyql.generators.classes import Label, as_condition
 from energyql.generators.encoder import encoder
+from energyql.generators.frozen import FrozenMapping
 from energyql.model import Model
+from energyql.normalization import normalized
 from energyql.pullback import pullback_of
 
 SAME_W = 1e-3
@@ -48,6 +50,12 @@ class LatentSpace:
         model: whose; on its device.
         truncation: psi.
         label: as `Model.check_label` returned it.
+
+    Attributes:
+        heads_read_w: whether they read w, or z itself.
+        length_is_free: whether neither heads nor generator see how long z is, as a StyleGAN, which scales it first.
+            Edits then move z on a sphere: along the radius nothing changes, so it would be a way to come near for free.
+        names: of all attributes.
     """
 
     def __init__(self, model: Model, truncation: float, label: Label | None) -> None:
@@ -55,12 +63,17 @@ class LatentSpace:
         self.encode = encoder(model.generator, truncation, as_condition(label, model.generator))
         self.pullback = pullback_of(self.encode)
         self.heads_read_w = model.bank.space == "w"
+        self.length_is_free = model.bank.space in ("direction", "w") and isinstance(self.encode, FrozenMapping)
         self.names = tuple(model.vocabulary)
 
     @property
     def heads(self) -> FusedHeads:
         """All heads of the model as one function."""
         return self.model.bank.raw_outputs(self.names).function
+
+    def scaled(self, z: Tensor) -> Tensor:
+        """z as edits compare it: of one length, sqrt(z_dim), where its length is free."""
+        return normalized(z) if self.length_is_free else z
 
     def w(self, latents: Latents) -> Tensor:
         """w of each picture, (n, w_dim) or (n, num_ws, w_dim)."""

@@ -28,7 +28,9 @@ class Preset:
         semantics: what queries mean, unless a call says otherwise.
         solver: `None` goes to the minimum nearest to the start (`energyql.editing.descent`); an `ODESolver` follows the
             VP flow, as published.
-        max_evaluations: of the minimiser, per sample.
+        enough: of the minimiser: where what is asked still costs more than this many nats, it is given three times its
+            weight, and again, up to 27 times, as long as that pays (`energyql.editing.insisting`).
+        max_evaluations: of the minimiser, per sample and weight.
     """
 
     strength: float = 3.0
@@ -43,6 +45,7 @@ class Preset:
     release_implied: bool = True
     semantics: str = "exact"
     solver: ODESolver | None = None
+    enough: float = 0.1
     max_evaluations: int = 200
 
     def __post_init__(self) -> None:

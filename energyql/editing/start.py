@@ -15,14 +15,15 @@ from torch import Tensor
 from energyql.arguments import whole_number
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.editing.photographs import Picture
+from energyql.editing.saved import Saved
 from energyql.errors import ArgumentError
 from energyql.result import Result
 from energyql.sampling import prior_latents
 
-Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | Picture | Sequence[Picture]
-"""A seed, seeds, latents (n, z_dim), an earlier result, or photographs."""
+Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | Saved | Picture | Sequence[Picture]
+"""A seed, seeds, latents (n, z_dim), an earlier result or the folder that it was saved to, or photographs."""
 
-KINDS = "a seed, a list of seeds, latents (n, z_dim), a Result, or pictures (paths or PIL images)"
+KINDS = "a seed, a list of seeds, latents (n, z_dim), a Result or its folder, or pictures (paths or PIL images)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Begun:
         latents: on the model's device.
         index: number of each sample in its run, (n,).
         facts: for the provenance.
-        result: the start itself, where it was a result.
+        result: the start itself, where it was a result with its pictures.
     """
 
     latents: Latents
@@ -69,10 +70,11 @@ def begin(start: Any, n: int | None, space: LatentSpace) -> Begun:
     size = model.generator.z_dim
     if n is not None and not _is_seed(start):
         raise ArgumentError("n is the number of samples of one seed", hint="leave it out for any other start")
-    if isinstance(start, Result):
+    if isinstance(start, Result | Saved):
         _check_result(start, space)
         latents = space.beside(start.z.to(model.device), start.w.to(model.device))
-        return Begun(latents, start.index, {"start": start.provenance}, start)
+        drawn = start if isinstance(start, Result) else None
+        return Begun(latents, start.index, {"start": start.provenance}, drawn)
     if _is_seed(start):
         count, seed = whole_number("n", 1 if n is None else n), _seed(start)
         z = prior_latents(seed, 0, count, size)
@@ -111,7 +113,7 @@ def _latents(start: Tensor | npt.NDArray[Any], size: int) -> Tensor:
     return z.float()
 
 
-def _check_result(start: Result, space: LatentSpace) -> None:
+def _check_result(start: Result | Saved, space: LatentSpace) -> None:
     if not len(start):
         raise ArgumentError("an edit cannot start from a result without pictures")
     theirs, ours = (facts.get("generator") for facts in (start.provenance["fingerprints"], space.model.fingerprints))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.outputs import decide
-from energyql.editing.descent import descend
 from energyql.editing.following import follow
 from energyql.editing.implied import Company, Values
+from energyql.editing.insisting import insist
 from energyql.editing.latents import Latents, LatentSpace, Synthesis
 from energyql.editing.leaks import Rows
 from energyql.editing.presets import Preset
@@ -77,31 +77,50 @@ def take(
     with torch.no_grad():
         w = space.w(before)
     synthesis = Synthesis(before, w, step.layers)
-    energy = EditEnergy(space, before, _terms(step, before, w, space, preset, synthesis))
+    asked, held = _asked(step, space, preset), _held(step, before, w, space, preset, synthesis)
+    start = space.scaled(before.z)
+
+    def weighted(factor: float) -> EditEnergy:
+        terms = [Asked(energy, factor * preset.strength * weight) for energy, weight in asked]
+        return EditEnergy(space, before, [*terms, *held])
+
+    def cost(z: Tensor, rows: Tensor) -> Tensor:
+        latent = space.read_by_heads(Latents(z, before[rows].offset))
+        return torch.stack([energy(latent) for energy, _ in asked]).sum(0)
+
     if preset.solver is None:
-        ended = descend(energy, before.z, max_evaluations=preset.max_evaluations, progress=progress)
+        ended = insist(
+            weighted, cost, start, enough=preset.enough, max_evaluations=preset.max_evaluations, progress=progress
+        )
     else:
-        ended = follow(energy, before.z, preset.solver, progress)
-    offset = before.offset
+        ended = follow(weighted(1.0), start, preset.solver, progress)
+    z, offset = space.scaled(ended.z), before.offset
     if step.layers is not None:
         with torch.no_grad():
-            mapped = space.encode(ended.z)
+            mapped = space.encode(z)
             offset = synthesis(mapped, torch.arange(len(mapped), device=mapped.device)) - mapped[:, None]
-    return Latents(ended.z, offset), ended
+    return Latents(z, offset), ended
 
 
-def _terms(
-    step: Step, before: Latents, w: Tensor, space: LatentSpace, preset: Preset, synthesis: Synthesis
-) -> list[Term]:
-    bank = space.model.bank
+def _asked(step: Step, space: LatentSpace, preset: Preset) -> list[tuple[QueryEnergy, float]]:
+    """The energies of what is asked, as functions of what the heads read, and the weight of each."""
     continuous = any(space.model.vocabulary[name].kind == "continuous" for name in step.newest.rule.attributes)
     newest = preset.newest_continuous if continuous else preset.newest
-    asked = [(query, newest if i == 0 else preset.earlier) for i, query in enumerate(step.energies)]
-    terms: list[Term] = [
-        Asked(QueryEnergy(query.rule, Identity(), bank), preset.strength * weight) for query, weight in asked if weight
+    weights = [newest, *[preset.earlier] * (len(step.energies) - 1)]
+    return [
+        (QueryEnergy(query.rule, Identity(), space.model.bank), weight)
+        for query, weight in zip(step.energies, weights, strict=True)
+        if weight
     ]
+
+
+def _held(
+    step: Step, before: Latents, w: Tensor, space: LatentSpace, preset: Preset, synthesis: Synthesis
+) -> list[Term]:
+    """What keeps the rest as it is."""
+    bank, terms = space.model.bank, list[Term]()
     if preset.near_z:
-        terms.append(Near("z", before.z, preset.near_z))
+        terms.append(Near("z", space.scaled(before.z), preset.near_z))
     if preset.near_w:
         with torch.no_grad():
             terms.append(Near("w", space.encode(before.z), preset.near_w))

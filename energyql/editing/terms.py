@@ -19,6 +19,7 @@ from energyql.attributes.outputs import output_count
 from energyql.editing.latents import Latents, LatentSpace, Synthesis, mean_offset
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
+from energyql.normalization import inverse_norm, normalized_back
 from energyql.pullback import by_autograd
 
 Space = Literal["z", "w", "latent"]
@@ -65,7 +66,13 @@ class Asked:
 
 
 class Near:
-    """`weight * |x - x0|²`, of z or of w: the smallest change that serves, as a Gaussian around the start."""
+    """`weight * |x - x0|²`, of z or of w: the smallest change that serves, as a Gaussian around the start.
+
+    Args:
+        of: what is to stay near.
+        start: to where, (n, ...); z as the space scales it.
+        weight: of the term.
+    """
 
     def __init__(self, of: Space, start: Tensor, weight: float) -> None:
         self.of, self.start, self.weight = of, start, weight
@@ -163,6 +170,8 @@ class KeepIdentity:
 class EditEnergy:
     """The sum of terms as a function of z and of which samples its rows are: an `Objective`.
 
+    Where the length of z is free, the terms see z scaled to one length.
+
     Args:
         space: the model's latents.
         before: where the samples start.
@@ -175,6 +184,14 @@ class EditEnergy:
         self.needs_w = space.heads_read_w or any(term.of == "w" for term in terms)
 
     def __call__(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.space.length_is_free:
+            return self._at(z, rows)
+        scale = inverse_norm(z)
+        scaled = z * scale
+        value, gradient = self._at(scaled, rows)
+        return value, normalized_back(gradient, scaled, scale)
+
+    def _at(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         w, back = self.space.pullback(z) if self.needs_w else (None, None)
         latent = z
         if self.space.heads_read_w and w is not None:

@@ -62,7 +62,9 @@ class TestSteps:
 
     def test_one_picture_is_the_same_in_any_company(self, edited, model):
         alone = run(edited.start.select([3]), QUERIES, model)
-        assert torch.allclose(alone.final.z, edited.final.z[3:4], atol=1e-3)
+        assert torch.allclose(alone.steps[0].z, edited.steps[0].z[3:4], atol=1e-3)
+        # Minima are found to a thousandth of a nat, and lie in valleys that are flat: rounding moves them along.
+        assert torch.allclose(alone.final.z, edited.final.z[3:4], atol=0.1)
 
     def test_again(self, edited, model):
         assert pixels(run(5, QUERIES, model, n=6).final.images) == pixels(edited.final.images)
@@ -70,12 +72,12 @@ class TestSteps:
     def test_alone_asks_for_its_own_query_only(self, model):
         alone = run(5, ["smile", "NOT smile"], model, n=4, mode="alone")
         assert alone.steps[1].provenance["query"] == "NOT smile"
-        assert (alone.final.probabilities["smile"] < 0.2).all()
+        assert (alone.final.probabilities["smile"] < 0.1).all()
 
     def test_a_later_query_takes_the_place_of_one_that_it_makes_impossible(self, model):
         turned = run(5, ["smile", "NOT smile"], model, n=4)
         assert turned.leaks[1].superseded == ("smile",)
-        assert (turned.final.probabilities["smile"] < 0.2).all()
+        assert (turned.final.probabilities["smile"] < 0.1).all()
 
     def test_trees_and_a_single_query(self, model):
         assert run(5, E.smile & ~E.beard, model).queries == ["smile AND NOT beard"]
@@ -88,7 +90,15 @@ class TestSteps:
 
     def test_heads_that_read_w(self, tiny):
         result = run(1, ["smile"], tiny, n=3, truncation=0.7)
-        assert (result.final.probabilities["smile"] > 0.7).all()
+        assert (result.final.probabilities["smile"] > 0.9).all()
+
+    def test_what_is_not_yet_true_gains_weight(self, model):
+        plain = run(5, ["smile"], model, n=6, strength=0.2, preset=Preset(enough=100.0))
+        surer = run(5, ["smile"], model, n=6, strength=0.2, preset=Preset(enough=0.1))
+        assert (plain.final.probabilities["smile"] < 0.8).any()
+        assert (surer.final.probabilities["smile"] > 0.8).all()
+        settled = plain.final.energy <= 0.1
+        assert torch.equal(plain.final.z[settled], surer.final.z[settled])
 
     def test_progress_is_told_and_can_end_the_run(self, model):
         told = []
@@ -101,6 +111,37 @@ class TestSteps:
         with pytest.raises(InterruptedError):
             edit(0, ["smile"], model=model, progress=stop)
         assert told[-1] == "editing"
+
+
+@pytest.fixture(scope="module")
+def turning(tmp_path_factory):
+    return load_model(tiny_model(tmp_path_factory.mktemp("direction"), space="direction"))
+
+
+class TestLengthOfZ:
+    """Where neither heads nor generator see how long z is, edits turn it."""
+
+    @pytest.mark.parametrize("length", [0.01, 1.0, 30.0])
+    def test_it_does_not_matter(self, turning, length):
+        z = torch.randn(4, CONFIG.z_dim, generator=torch.Generator().manual_seed(1))
+        expected, found = (run(start, QUERIES, turning) for start in (z, length * z))
+        assert (expected.final.probabilities["smile"] > 0.9).all()
+        assert torch.allclose(found.final.z, expected.final.z, atol=1e-2)
+        assert torch.allclose(found.final.z.norm(dim=1), torch.tensor(CONFIG.z_dim**0.5), atol=1e-3)
+
+    @pytest.mark.parametrize("preset", ["lace", "query-only"])
+    def test_flows(self, turning, preset):
+        result = run(5, QUERIES, turning, n=3, preset=preset)
+        assert torch.allclose(result.final.z.norm(dim=1), torch.tensor(CONFIG.z_dim**0.5), atol=1e-3)
+
+    def test_from_the_middle_of_all_directions(self, turning):
+        result = run(torch.zeros(1, CONFIG.z_dim), ["smile"], turning)
+        assert result.final.probabilities["smile"] > 0.9
+
+    def test_it_counts_where_heads_read_it(self, model):
+        z = torch.full((1, CONFIG.z_dim), 2.0)
+        nearly_nothing = Preset(strength=1e-6, enough=100.0)
+        assert torch.allclose(run(z, ["smile"], model, preset=nearly_nothing).final.z, z, atol=0.01)
 
 
 class TestStarts:
@@ -119,6 +160,33 @@ class TestStarts:
         result = run(first, ["smile"], model)
         assert result.start is first
         assert result.final.provenance["truncation"] == 0.6
+
+    def test_a_folder_that_was_saved(self, edited, model, tmp_path):
+        again = run(edited.save(tmp_path / "edit"), ["glasses"], model)
+        expected = run(edited, ["glasses"], model)
+        assert torch.allclose(again.final.z, expected.final.z)
+        assert again.final.provenance["truncation"] == edited.final.provenance["truncation"]
+        assert again.start.index.tolist() == edited.final.index.tolist()
+        first = run(str(tmp_path / "edit" / "1"), ["glasses"], model)
+        assert torch.equal(first.start.z, edited.steps[0].z)
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("latents.safetensors", None),
+            ("latents.safetensors", "text"),
+            ("result.json", "{}"),
+            ("result.json", '{"samples": [], "provenance": {}}'),
+            ("result.json", '{"samples": 3, "provenance": 3}'),
+        ],
+    )
+    def test_a_folder_that_holds_no_result(self, edited, model, tmp_path, name, content):
+        folder = edited.final.save(tmp_path / "result")
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_text(content, encoding="utf-8")
+        with pytest.raises(ArgumentError, match="holds no result" if content is None else "holds a damaged result"):
+            run(folder, ["glasses"], model)
 
     def test_an_edit_goes_on(self, edited, model):
         assert run(edited, ["glasses"], model).start is edited.final

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from toys import CONFIG, tiny_model
 
 from energyql.editing.latents import Latents, LatentSpace, Synthesis, mean_offset, shifted
 from energyql.editing.terms import (
@@ -20,12 +21,11 @@ from energyql.errors import ArgumentError
 from energyql.language import bind, parse
 from energyql.model import load_model
 from energyql.pullback import Identity
-from toys import CONFIG, tiny_model
 
 N = 3
 
 
-@pytest.fixture(scope="module", params=["z", "w"])
+@pytest.fixture(scope="module", params=["z", "w", "direction"])
 def space(request, tmp_path_factory):
     model = load_model(tiny_model(tmp_path_factory.mktemp("model"), space=request.param))
     return LatentSpace(model, 0.7, None)
@@ -73,7 +73,12 @@ def test_the_query(space, before):
 
 
 def test_nearness(space, before):
-    check(space, before, [Near("z", before.z, 0.5), Near("w", space.encode(before.z), 0.2)])
+    terms = [Near("z", space.scaled(before.z), 0.5), Near("w", space.encode(before.z), 0.2)]
+    check(space, before, terms)
+    if space.length_is_free:
+        value, gradient = EditEnergy(space, before, terms)(3 * before.z, torch.arange(N))
+        assert torch.allclose(value, torch.zeros(N), atol=1e-4)
+        assert torch.allclose(gradient, torch.zeros_like(gradient), atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [KeepPredictions, KeepLogits])
