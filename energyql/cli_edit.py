@@ -21,7 +21,10 @@ def edit(
     start: Annotated[
         list[str] | None,
         typer.Option(
-            "--start", "-s", help="A seed, or the path of a photograph; repeat for several. By default seed 0."
+            "--start",
+            "-s",
+            help="A seed, or the path of a photograph, repeated for several; or a folder that generate or edit wrote. "
+            "By default seed 0.",
         ),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Pictures of one seed.")] = None,
@@ -102,11 +105,13 @@ def animate(
 
 
 def read_start(texts: list[str]) -> Any:
-    """A seed, seeds, or paths of pictures.
+    """A seed, seeds, a folder, or paths of pictures.
 
     Raises:
         ArgumentError: seeds and pictures are mixed.
     """
+    if len(texts) == 1 and Path(texts[0]).is_dir():
+        return Path(texts[0])
     seeds = [int(text) for text in texts if text.isascii() and text.isdigit()]
     if len(seeds) == len(texts):
         return seeds[0] if len(seeds) == 1 else seeds

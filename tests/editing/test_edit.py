@@ -353,7 +353,8 @@ class TestCommand:
         assert done.exit_code == 0, done.output
         assert target.is_file()
 
-    def test_options_are_read(self):
+    def test_options_are_read(self, tmp_path):
+        assert read_start([str(tmp_path)]) == tmp_path
         assert read_start(["7"]) == 7
         assert read_start(["7", "8"]) == [7, 8]
         assert [str(path) for path in read_start(["a.png"])] == ["a.png"]
