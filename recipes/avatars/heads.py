@@ -14,7 +14,7 @@ from energyql.sampling import prior_latents
 from recipes.avatars.vocabulary import VOCABULARY
 
 LATENT_SEED = 404
-WEIGHT_DECAY = 1.0  # smooth heads guide better than accurate ones: see docs/decisions/avatar-codes.md
+HIDDEN, WEIGHT_DECAY = 96, 0.5  # smooth heads guide better than accurate ones: see docs/decisions/avatar-codes.md
 
 
 def label(prediction: Prediction) -> Tensor:
@@ -44,7 +44,7 @@ def labelled_latents(generator: StyleGAN2, judge: Judge, count: int) -> tuple[Te
 
 
 def fit_heads(
-    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 60000, steps: int = 3000
+    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 60000, steps: int = 5000
 ) -> tuple[AttributeBank, dict[str, HeadReport]]:
     """The attribute bank of the generator with that fingerprint.
 
@@ -55,6 +55,7 @@ def fit_heads(
         latents,
         labels,
         VOCABULARY,
+        hidden=HIDDEN,
         steps=steps,
         weight_decay=WEIGHT_DECAY,
         patience=6,

@@ -104,7 +104,7 @@ def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
         examine(judge, fine)
         judge.save(out)
     judge = Judge.load(out)
-    bank, reports = fit_heads(generator, judge, fingerprint, count=steps(60000), steps=steps(3000))
+    bank, reports = fit_heads(generator, judge, fingerprint, count=steps(60000), steps=steps(5000))
     bank.save(out)
     write_card(out, examine(judge, fine, seed=909), reports)
 
