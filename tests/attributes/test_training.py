@@ -118,7 +118,6 @@ def test_heads_on_the_direction_are_blind_to_length():
         torch.testing.assert_close(raw(bank, latents, name), raw(same, latents * lengths, name), rtol=1e-3, atol=1e-4)
 
 
-
 def test_what_the_bank_is_told_it_keeps():
     bank, _ = few(space="z", truncation=(0.5, 1.0), generator="abc")
     assert (bank.space, bank.truncation, bank.generator) == ("z", (0.5, 1.0), "abc")
