@@ -14,7 +14,7 @@ from energyql.sampling import prior_latents
 from recipes.avatars.vocabulary import VOCABULARY
 
 LATENT_SEED = 404
-HIDDEN, WEIGHT_DECAY = 96, 0.5  # smooth heads guide better than accurate ones: see docs/decisions/avatar-codes.md
+HIDDEN, WEIGHT_DECAY = 96, 0.75  # smooth heads guide better than accurate ones: see docs/decisions/avatar-codes.md
 
 
 def label(prediction: Prediction) -> Tensor:
