@@ -16,7 +16,8 @@ def test_a_separate_head_learns(name, monkeypatch):
     monkeypatch.setattr(heads, "LACE_LR", 1e-3)
     latents, labels, vocabulary = heads.labelled_latents(600, 8)
     spec, answers = vocabulary[name], labels[name]
-    outputs = [heads.lace_head(latents, answers, 500, spec, epochs, 0)(latents[:500]) for epochs in (0, 12)]
+    networks = [heads.lace_head(latents, answers, 500, spec, epochs, 0) for epochs in (0, 12)]
+    outputs = [heads.outputs_of(network, latents[:500], spec) for network in networks]
     before, after = (attribute_loss(output, answers[:500], spec).item() for output in outputs)
     assert after < 0.9 * before
 
