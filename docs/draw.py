@@ -31,9 +31,11 @@ from energyql.files import replacing, write_text
 from energyql.language import bind
 from energyql.logic.circuit import compile_query
 from energyql.models import read_vocabulary
-from tests.browser import MISSING, find_chromium, started
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))  # not `tests.browser`: some packages install a `tests` of their own
+from browser import MISSING, find_chromium, started  # noqa: E402
+
 PAPER, INK, FAINT, YES, NO = "#ffffff", "#1d2433", "#6b7280", "#15803d", "#b91c1c"
 SEMANTICS = ("exact", "product", "lace")
 
