@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from energyql.cli_bench import bench
-from energyql.cli_edit import animate, edit
+from energyql.cli_edit import animate, edit, invert
 from energyql.cli_evaluate import evaluate
 from energyql.cli_gallery import gallery
 from energyql.cli_studio import studio
@@ -187,6 +187,7 @@ app.command()(animate)
 app.command()(edit)
 app.command()(evaluate)
 app.command()(gallery)
+app.command()(invert)
 app.command()(studio)
 app.command()(train)
 app.command("import-heads")(import_heads)

@@ -1,4 +1,4 @@
-"""The command that edits pictures in sequence: `energyql edit`."""
+"""The commands that change pictures: `energyql edit`, `invert` and `animate`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,14 @@ def edit(
     ] = ("cumulative"),
     keep: Annotated[str, typer.Option(help="Attributes to hold, separated by commas, or everything.")] = "everything",
     preset: Annotated[str, typer.Option(help="default, lace, lace-reweighted or query-only.")] = "default",
-    layers: Annotated[str | None, typer.Option(help="Layers of W+ that may change: 4-9 or 0,1,7.")] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="Of the preset, repeated for several: near_z=0.01, keep_logits=0.02."),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="Layers of W+ that may change: 4-9 or 0,1,7; or for an attribute, repeated: hair=6-8."),
+    ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
     semantics: Annotated[str | None, typer.Option(help="exact, product or lace; by default the preset's.")] = None,
     strength: Annotated[float | None, typer.Option(help="Multiplies the energy of what is asked.")] = None,
@@ -58,9 +65,10 @@ def edit(
     if not moving:
         check_destination(save_to)
     edited = run(
-        read_start(start or ["0"]), queries, n=n, model=model, mode=mode, keep=read_keep(keep), preset=preset,
-        layers=read_layers(layers), semantics=semantics, strength=strength, truncation=truncation,
-        label=read_label(label), device=device, batch_size=batch_size, progress=not quiet,
+        read_start(start or ["0"]), queries, n=n, model=model, mode=mode, keep=read_keep(keep),
+        preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
+        strength=strength, truncation=truncation, label=read_label(label), device=device, batch_size=batch_size,
+        progress=not quiet,
     )  # fmt: skip
     if moving:
         edited.animate(save_to)
@@ -70,6 +78,37 @@ def edit(
         edited.save(save_to)
     if not quiet:
         out.print(f"{escape(edited.summary())}\nSaved {escape(str(save_to))}")
+
+
+def invert(
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Cut square from the middle.")],
+    save_to: Annotated[
+        Path, typer.Option("--out", "-o", help="A folder, for edit --start; or a comparison (.png, .jpg, .webp).")
+    ] = Path("inverted"),
+    space: Annotated[
+        str, typer.Option(help="z; w, an offset of w; or w+, an offset for each layer of the synthesis.")
+    ] = "w",
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
+    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
+    label: LabelOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures computed together.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+) -> None:
+    """Find the latents that draw given pictures."""
+    from energyql.editing.invert import invert as run
+    from energyql.result import check_destination
+
+    check_destination(save_to)
+    inverted = run(
+        list(pictures), model=model, space=space, truncation=truncation, label=read_label(label), device=device,
+        batch_size=batch_size, progress=not quiet,
+    )  # fmt: skip
+    inverted.save(save_to)
+    if not quiet:
+        for path, error in zip(pictures, inverted.pixel_error, strict=True):
+            out.print(f"{escape(str(path))}: mean absolute pixel error {error:.3f} of the range")
+        out.print(f"Saved {escape(str(save_to))}")
 
 
 def animate(
@@ -125,14 +164,47 @@ def read_keep(text: str) -> str | list[str]:
     return text if text == "everything" else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def read_layers(text: str | None) -> list[int] | None:
-    """Numbers and ranges, such as 4-9 or 0,1,7.
+def read_preset(name: str, weights: list[str]) -> Any:
+    """A preset, some of its weights replaced.
+
+    Args:
+        name: of a preset.
+        weights: such as near_z=0.01.
 
     Raises:
-        ArgumentError: they are not.
+        ArgumentError: there is no such preset or weight, or it is no number.
     """
-    if text is None:
-        return None
+    from dataclasses import replace
+
+    from energyql.editing.presets import WEIGHTS, choose_preset
+
+    chosen: dict[str, Any] = {}
+    for text in weights:
+        weight, _, number = text.partition("=")
+        if weight not in WEIGHTS:
+            raise ArgumentError(f"there is no weight {weight!r}", hint=f"weights: {', '.join(WEIGHTS)}")
+        try:
+            chosen[weight] = float(number)
+        except ValueError:
+            raise ArgumentError(f"a weight is written {weight}=0.5, not {text!r}") from None
+    return replace(choose_preset(name, None, None), **chosen)
+
+
+def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
+    """Layers for every edit, such as 4-9 or 0,1,7; or for attributes, such as hair=6-8.
+
+    Raises:
+        ArgumentError: they are not written so, or both are given.
+    """
+    if len(texts) == 1 and "=" not in texts[0]:
+        return _layers(texts[0])
+    pairs = [text.partition("=") for text in texts]
+    if not all(sign for _, sign, _ in pairs):
+        raise ArgumentError("layers are given once, or for attributes", hint="--layers hair=6-8 --layers smile=2,3")
+    return {name.strip(): _layers(text) for name, _, text in pairs} or None
+
+
+def _layers(text: str) -> list[int]:
     found: list[int] = []
     try:
         for part in text.split(","):

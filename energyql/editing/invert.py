@@ -21,12 +21,13 @@ from energyql.editing.showing import show
 from energyql.editing.start import Begun, pictures_of
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError, TautologyWarning
+from energyql.files import replacing
 from energyql.model import Model
 from energyql.models import DEFAULT_MODEL
 from energyql.pictures import label_grid
 from energyql.pipeline import pipeline_for
 from energyql.progress import Report, reporting
-from energyql.result import Result
+from energyql.result import Result, check_destination
 from energyql.sampling import SampleResult
 
 
@@ -58,6 +59,27 @@ class Inversion:
         shown = [image for given, drawn in pairs for image in (given.resize(size, Image.Resampling.LANCZOS), drawn)]
         captions = [text for error in self.pixel_error for text in ("given", f"drawn, error {error:.3f}")]
         return label_grid(shown, captions=captions, columns=2 * min(4, len(self)))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the comparison (a path that ends in .png, .jpg or .webp), or a folder that `edit` starts from.
+
+        A folder gets what `Result.save` writes, and `comparison.png`.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArgumentError: the path cannot be written.
+        """
+        path = check_destination(Path(path))
+        if not path.suffix:
+            self.result.save(path)
+        try:
+            with replacing(path if path.suffix else path / "comparison.png") as temporary:
+                self.comparison().save(temporary)
+        except (OSError, ValueError) as error:
+            raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
+        return path
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

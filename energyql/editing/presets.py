@@ -49,16 +49,17 @@ class Preset:
     max_evaluations: int = 200
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, float) and finite_number(field.name, value) < 0:
-                raise ArgumentError(f"{field.name} must be at least 0, not {value:g}")
+        for name in WEIGHTS:
+            if finite_number(name, value := getattr(self, name)) < 0:
+                raise ArgumentError(f"{name} must be at least 0, not {value:g}")
         if self.strength <= 0 or self.newest <= 0 or self.newest_continuous <= 0:
             raise ArgumentError("strength, newest and newest_continuous must be above 0", hint="or nothing is asked")
         if self.max_evaluations < 1:
             raise ArgumentError(f"max_evaluations must be at least 1, not {self.max_evaluations}")
 
 
+WEIGHTS = tuple(field.name for field in fields(Preset) if isinstance(field.default, float))
+"""What a number can be given for by name."""
 _PUBLISHED_ODE = ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True)
 _LACE = Preset(
     strength=1.0, near_z=0.04, near_w=0.04, keep_predictions=0.0, keep_logits=0.01, identity=0.0,

@@ -51,7 +51,6 @@ def read_saved(folder: Path) -> Saved:
         data, tensors = read_json(folder / "result.json"), load_file(latents)
         z, w = tensors["z"].float(), tensors["w"].float()
         index = np.array([sample["index"] for sample in data["samples"]], np.int64)
-        provenance = {name: data["provenance"][name] for name in data["provenance"]}
         provenance = dict(data["provenance"])
         fingerprints, *_ = (provenance[name] for name in ("fingerprints", "model", "truncation", "label"))
         if z.ndim != 2 or not len(z) == len(w) == len(index) or not z.isfinite().all() or not w.isfinite().all():

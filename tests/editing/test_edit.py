@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import energyql
 from energyql import E, edit, generate, load_model
 from energyql.cli import app
-from energyql.cli_edit import read_keep, read_layers, read_start
+from energyql.cli_edit import read_keep, read_layers, read_preset, read_start
 from energyql.editing.presets import PRESETS, Preset
 from energyql.errors import ArgumentError, UnknownAttribute
 
@@ -362,7 +362,22 @@ class TestCommand:
             read_start(["7", "a.png"])
         assert read_keep("everything") == "everything"
         assert read_keep("smile, age") == ["smile", "age"]
-        assert read_layers("0,2-4") == [0, 2, 3, 4]
-        assert read_layers(None) is None
+        assert read_layers(["0,2-4"]) == [0, 2, 3, 4]
+        assert read_layers(["hair=6-8", "smile=1"]) == {"hair": [6, 7, 8], "smile": [1]}
+        assert read_layers([]) is None
         with pytest.raises(ArgumentError, match="layers are written"):
-            read_layers("first")
+            read_layers(["first"])
+        with pytest.raises(ArgumentError, match="layers are given once, or for attributes"):
+            read_layers(["1", "hair=2"])
+
+    def test_weights(self):
+        assert read_preset("lace", ["near_z=0.5", "keep_logits=0"]) == replace(
+            PRESETS["lace"], near_z=0.5, keep_logits=0.0
+        )
+        with pytest.raises(ArgumentError, match="no weight 'far'") as caught:
+            read_preset("default", ["far=1"])
+        assert "near_w" in str(caught.value)
+        with pytest.raises(ArgumentError, match="near_z=0.5, not 'near_z'"):
+            read_preset("default", ["near_z"])
+        with pytest.raises(ArgumentError, match="near_z must be at least 0"):
+            read_preset("default", ["near_z=-1"])

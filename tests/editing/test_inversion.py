@@ -5,8 +5,10 @@ import pytest
 import torch
 from PIL import Image
 from toys import CONFIG, tiny_model
+from typer.testing import CliRunner
 
 from energyql import edit, generate, invert, load_model
+from energyql.cli import app
 from energyql.editing.inversion import InversionSettings
 from energyql.editing.likeness import pixel_error
 from energyql.editing.photographs import as_images, open_picture
@@ -120,6 +122,27 @@ def test_heads_that_read_the_direction_of_z(tmp_path, pictures):
 def test_mistakes(model, pictures, settings, message):
     with pytest.raises(ArgumentError, match=message):
         invert(pictures, model=model, progress=False, **settings)
+
+
+@pytest.mark.parametrize("space", ["z", "w", "w+"])
+def test_an_inversion_is_saved_and_edited(tiny, pictures, tmp_path, space):
+    pictures[0].save(tmp_path / "me.png")
+    found = CliRunner().invoke(
+        app, ["invert", str(tmp_path / "me.png"), "--space", space, "-m", str(tiny), "-o", str(tmp_path / "me")]
+    )
+    assert found.exit_code == 0, found.output
+    assert "me.png: mean absolute pixel error 0." in found.output
+    assert (tmp_path / "me" / "comparison.png").is_file()
+    edited = edit(tmp_path / "me", ["smile"], model=tiny, progress=False)
+    assert edited.provenance["start"]["inverted"]["space"] == space
+
+
+def test_a_comparison_is_saved(model, pictures, tmp_path):
+    found = run(pictures[:1], model)
+    with Image.open(found.save(tmp_path / "pair.jpg")) as pair:
+        assert pair.size == found.comparison().size
+    with pytest.raises(ArgumentError, match="cannot be saved as .txt"):
+        found.save(tmp_path / "pair.txt")
 
 
 def test_no_pictures(model, tmp_path):
