@@ -96,7 +96,7 @@ def random_formulas(
 def rare_formulas(
     vocabulary: Vocabulary, prevalence: Callable[[Expr], float], count: int, seed: int, *, least: float, most: float
 ) -> list[Expr]:
-    """Draw conjunctions of three to five parts, each a literal or an OR of two, that hardly any sample satisfies.
+    """Draw conjunctions of four to six parts, each a literal or an OR of two, that hardly any sample satisfies.
 
     Args:
         vocabulary, prevalence, count, seed: as for `random_formulas`, whose rules hold here too.
@@ -110,7 +110,7 @@ def rare_formulas(
     for index in range(count):
         draw = Draw(random.Random(f"{seed}/rare/{index}"), vocabulary)
         for _ in range(TRIES):
-            formula = bind(draw.conjunction(3 + int(3 * draw.uniform())), vocabulary)
+            formula = bind(draw.conjunction(4 + int(3 * draw.uniform())), vocabulary)
             if not least <= prevalence(formula) <= most:
                 continue
             circuit = _circuit(formula, vocabulary)

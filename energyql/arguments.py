@@ -12,6 +12,8 @@ from energyql.sampling import Sampler, make_sampler
 
 MOST_SAMPLES = 1_000_000
 """Most samples of one call."""
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""What energies can be computed in, by name."""
 
 
 def whole_number(name: str, value: int, *, least: int = 1, most: int = MOST_SAMPLES) -> int:
@@ -49,6 +51,17 @@ def choose_sampler(sampler: str | Sampler, strength: float | None) -> Sampler:
     if not callable(getattr(sampler, "sample", None)):
         raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}")
     return sampler
+
+
+def choose_precision(name: str) -> torch.dtype:
+    """The type of number called `name`.
+
+    Raises:
+        ArgumentError: energies are not computed in it.
+    """
+    if name not in PRECISIONS:
+        raise ArgumentError(f"there is no precision {name!r}", hint=f"precisions: {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]
 
 
 def choose_device(name: str) -> torch.device:

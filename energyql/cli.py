@@ -66,6 +66,7 @@ def generate(
     strength: Annotated[
         float | None, typer.Option(help="Multiplies the energy: more is more certain, less varied.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 while it samples.")] = "float32",
     truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
     label: LabelOption = None,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
@@ -88,8 +89,9 @@ def generate(
         partial(pipeline.generate, first=first) if budget is None else partial(pipeline.until_satisfied, budget=budget)
     )
     result = run(
-        query, n, model=model, semantics=semantics, sampler=sampler, strength=strength, truncation=truncation,
-        label=read_label(label), seed=seed, device=device, batch_size=batch_size, progress=not quiet,
+        query, n, model=model, semantics=semantics, sampler=sampler, strength=strength, precision=precision,
+        truncation=truncation, label=read_label(label), seed=seed, device=device, batch_size=batch_size,
+        progress=not quiet,
     )  # fmt: skip
     result.save(save_to)
     if not quiet:

@@ -38,6 +38,7 @@ class PreparedQuery:
         rule: its meaning.
         encode: from z to w, truncation and label applied.
         sampler: moves latents to where the query holds.
+        precision: of the energy while it samples.
         seed: of the run; sample i depends on (seed, i) alone.
         batch_size: latents, and pictures, computed together.
         provenance: what replays the run.
@@ -49,6 +50,7 @@ class PreparedQuery:
     rule: EnergyRule
     encode: Encode
     sampler: Sampler
+    precision: torch.dtype
     seed: int
     batch_size: int | None
     provenance: dict[str, Any]
@@ -56,7 +58,8 @@ class PreparedQuery:
     @property
     def energy(self) -> QueryEnergy:
         """The energy of the query as a function of z."""
-        return QueryEnergy(self.rule, self._read, self.model.bank)
+        energy = QueryEnergy(self.rule, self._read, self.model.bank)
+        return energy if self.precision == torch.float32 else energy.computed_in(self.precision)
 
     def sample(self, first: int, n: int, report: Report) -> Iterator[SampleResult]:
         """Sample `first` … `first + n - 1` of the run, a batch at a time; no more than a batch is held in memory."""

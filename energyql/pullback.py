@@ -36,8 +36,24 @@ class Differentiable(Protocol):
         ...
 
 
+@runtime_checkable
+class Convertible(Protocol):
+    """A function that can do its work in another type of number."""
+
+    def computed_in(self, dtype: torch.dtype, /) -> Callable[[Tensor], Tensor]:
+        """The same function, its matrix products and what lies between them in `dtype`.
+
+        What goes in and what comes out stay what they are.
+        """
+        ...
+
+
 class Identity:
     """The function that returns its input."""
+
+    def computed_in(self, dtype: torch.dtype) -> Identity:
+        """See `Convertible`."""
+        return self
 
     def __call__(self, x: Tensor) -> Tensor:
         return x

@@ -19,7 +19,7 @@ from energyql.vocabulary import AttributeSpec
 
 @dataclass(frozen=True)
 class FusedHeads:
-    """Several heads as one function, `(batch, latent_dim) -> (batch, outputs)`; a `Differentiable`.
+    """Several heads as one function, `(batch, latent_dim) -> (batch, outputs)`; `Differentiable` and `Convertible`.
 
     Attributes:
         groups: what is added up.
@@ -53,6 +53,10 @@ class FusedHeads:
         groups = tuple(replace(group, out=mapped(group.out).to(group.out)) for group in self.groups)
         return replace(self, groups=groups, bias=(mapped(self.bias) + offset[:, None]).to(self.bias))
 
+    def computed_in(self, dtype: torch.dtype) -> FusedHeads:
+        """See `Convertible`. The last layer, small as it is, stays exact, and so outputs are not rounded."""
+        return replace(self, groups=tuple(group.computed_in(dtype) for group in self.groups))
+
     def __call__(self, latent: Tensor) -> Tensor:
         """Outputs (batch, outputs) of latents (batch, latent_dim)."""
         latent = normalized(latent) if self.direction else latent
@@ -72,7 +76,7 @@ class FusedHeads:
         # Transposed, because what is made of the outputs works on a whole row of samples at a time.
         rows = self.bias
         for group, layers in zip(self.groups, results, strict=True):
-            rows = torch.addmm(rows, group.out, _side_by_side(layers[-1]).t())
+            rows = torch.addmm(rows, group.out, _side_by_side(layers[-1]).t().to(rows))
         return rows.t()
 
     def _back(self, kept: list[list[Tensor]], grad: Tensor) -> Tensor:
@@ -80,7 +84,7 @@ class FusedHeads:
         total = first.back(layers, grad) @ first.first_back
         for group, layers in others:
             total.addmm_(group.back(layers, grad), group.first_back)
-        return total
+        return total.to(grad)
 
 
 class RawOutputs(NamedTuple):
@@ -114,9 +118,15 @@ class _Group:
     deeper: tuple[tuple[Tensor, Tensor, Tensor], ...]
     out: Tensor
 
+    def computed_in(self, dtype: torch.dtype) -> _Group:
+        """These with all that comes before `out` in another dtype."""
+        first, bias, back = (tensor.to(dtype) for tensor in (self.first, self.first_bias, self.first_back))
+        deeper = tuple((weight.to(dtype), bias.to(dtype), back.to(dtype)) for weight, bias, back in self.deeper)
+        return _Group(first, bias, back, deeper, self.out)
+
     def run(self, latent: Tensor) -> list[Tensor]:
         """What each layer returns: the first (batch, units), the others (heads, batch, width)."""
-        layers = [F.leaky_relu_(torch.addmm(self.first_bias, latent, self.first), SLOPE)]
+        layers = [F.leaky_relu_(torch.addmm(self.first_bias, latent.to(self.first), self.first), SLOPE)]
         if self.deeper:
             heads, width, _ = self.deeper[0][0].shape
             x = layers[0].view(len(latent), heads, width).transpose(0, 1)
@@ -127,7 +137,7 @@ class _Group:
 
     def back(self, layers: list[Tensor], grad: Tensor) -> Tensor:
         """From the gradient with respect to the outputs to that before the first activation, (batch, units)."""
-        x = grad @ self.out
+        x = (grad @ self.out).to(self.first)
         if self.deeper:
             heads, _, width = self.deeper[-1][0].shape
             x = x.view(len(x), heads, width).transpose(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from energyql.attributes.fused import FusedHeads, RawOutputs
@@ -35,6 +36,10 @@ class DirectEnergy:
         if levels is None or not LevelFold.fits(levels, parts.count):
             return None
         return cls(heads.then(parts.matrix, parts.offset), parts, LevelFold(levels, parts.count, heads.bias))
+
+    def computed_in(self, dtype: torch.dtype) -> DirectEnergy:
+        """See `Convertible`."""
+        return DirectEnergy(self.heads.computed_in(dtype), self.parts, self.fold)
 
     def __call__(self, latent: Tensor) -> Tensor:
         """The energies, (batch,), in nats; autograd can differentiate them."""

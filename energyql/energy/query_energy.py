@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -16,7 +17,7 @@ from energyql.energy.direct import DirectEnergy
 from energyql.energy.semantics import EnergyRule
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
-from energyql.pullback import by_autograd, pullback_of
+from energyql.pullback import Convertible, by_autograd, pullback_of
 
 _ONE_DEVICE = "move the heads and z to one device and dtype"
 
@@ -66,6 +67,26 @@ class QueryEnergy:
         if isinstance(predict, Heads) and isinstance(self.rule, CircuitRule) and self.rule.attributes:
             self._direct = DirectEnergy.of(self.rule.circuit, predict.raw_outputs(self.rule.attributes))
         self._checked: set[tuple[torch.device, torch.dtype, int]] = set()
+
+    def computed_in(self, dtype: torch.dtype) -> QueryEnergy:
+        """The same energy with the products of the mapping network and of the heads in `dtype`.
+
+        Latents, energies and gradients keep their type. Heads that a query does not become a part of (those of
+        semantics other than "exact") stay as they are.
+
+        Raises:
+            ArgumentError: `encode` is no `Convertible`.
+        """
+        if not isinstance(self.encode, Convertible):
+            raise ArgumentError(
+                f"the mapping from z to w cannot be computed in {str(dtype).removeprefix('torch.')}",
+                hint="that takes a mapping network of this library's StyleGANs; use float32",
+            )
+        converted = copy.copy(self)
+        converted.encode = self.encode.computed_in(dtype)
+        converted._pullback = pullback_of(converted.encode)
+        converted._direct = None if self._direct is None else self._direct.computed_in(dtype)
+        return converted
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import torch
@@ -18,7 +19,7 @@ faster by a sixth."""
 
 
 class FrozenMapping:
-    """z (batch, z_dim) -> w (batch, w_dim), equal to the network's up to rounding; a `Differentiable`.
+    """z (batch, z_dim) -> w (batch, w_dim), equal to the network's up to rounding; `Differentiable` and `Convertible`.
 
     Takes the parameters as they are now: make another when they change. Weights are kept in both orders, because a
     product with a transposed matrix is slower by a fifth on a CPU.
@@ -50,14 +51,20 @@ class FrozenMapping:
             self._mean = network.w_avg * (1 - truncation)
         self._rows = max(1, CHUNK // network.config.w_dim)
 
+    def computed_in(self, dtype: torch.dtype) -> FrozenMapping:
+        """See `Convertible`."""
+        lowered = copy.copy(self)
+        lowered._layers = [(weight.to(dtype), bias.to(dtype), back.to(dtype)) for weight, bias, back in self._layers]
+        return lowered
+
     def __call__(self, z: Tensor) -> Tensor:
         """z (batch, z_dim) -> w (batch, w_dim)."""
         if len(z) > self._rows and z.device.type == "cpu":
             return torch.cat([self(part) for part in z.split(self._rows)])
-        x = normalized(z)
+        x = normalized(z).to(self._dtype)
         for weight, bias, _ in self._layers:
             x = F.leaky_relu_(torch.addmm(bias, x, weight), ACTIVATION_SLOPE)
-        return self._truncated(x)
+        return self._truncated(x.to(z))
 
     def pullback(self, z: Tensor) -> tuple[Tensor, Back]:
         """See `Differentiable`."""
@@ -65,18 +72,25 @@ class FrozenMapping:
             values, backs = zip(*map(self.pullback, z.split(self._rows)), strict=True)
             return torch.cat(values), partial(_joined, backs, self._rows)
         scale = inverse_norm(z)
-        kept = [z * scale]
+        scaled = z * scale
+        x, results = scaled.to(self._dtype), []
         for weight, bias, _ in self._layers:
-            kept.append(F.leaky_relu_(torch.addmm(bias, kept[-1], weight), ACTIVATION_SLOPE))
-        return self._truncated(kept[-1]), partial(self._back, scale, kept)
+            x = F.leaky_relu_(torch.addmm(bias, x, weight), ACTIVATION_SLOPE)
+            results.append(x)
+        return self._truncated(x.to(z)), partial(self._back, scale, scaled, results)
 
-    def _back(self, scale: Tensor, kept: list[Tensor], grad: Tensor) -> Tensor:
-        """`kept` are the inputs of all layers and the output of the last."""
+    def _back(self, scale: Tensor, scaled: Tensor, results: list[Tensor], grad: Tensor) -> Tensor:
+        """`results` are those of the layers."""
         if self.truncation != 1.0:
             grad = grad.mul_(self.truncation)
-        for (_, _, weight), result in zip(reversed(self._layers), reversed(kept), strict=False):
+        grad = grad.to(self._dtype)
+        for (_, _, weight), result in zip(reversed(self._layers), reversed(results), strict=True):
             grad = leaky_relu_back_(grad, result, ACTIVATION_SLOPE) @ weight
-        return normalized_back(grad, kept[0], scale)
+        return normalized_back(grad.to(scaled), scaled, scale)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self._mean.dtype if not self._layers else self._layers[0][0].dtype
 
     def _truncated(self, x: Tensor) -> Tensor:
         return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)

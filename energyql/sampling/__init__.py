@@ -5,6 +5,7 @@ from energyql.sampling.chain import Chain
 from energyql.sampling.flow import Energy, Flow, GradientEnergy, energy_and_gradient, vp_flow
 from energyql.sampling.langevin import LangevinSampler
 from energyql.sampling.named import DEFAULT_SAMPLER, SAMPLERS, make_sampler
+from energyql.sampling.newton import NewtonSampler
 from energyql.sampling.noise import Noise
 from energyql.sampling.ode import ODESolver, adaptive_methods
 from energyql.sampling.predictor_corrector import PredictorCorrector
@@ -21,6 +22,7 @@ __all__ = [
     "Flow",
     "GradientEnergy",
     "LangevinSampler",
+    "NewtonSampler",
     "Noise",
     "ODESolver",
     "PredictorCorrector",

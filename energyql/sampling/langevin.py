@@ -66,7 +66,7 @@ class LangevinSampler:
             score = walk.score()
             step = self.step * score
             if size:
-                step = step + size * noise.normals(z0, str(number))[walk.rows]
+                step = step + size * noise.normals(z0, str(number), walk.rows)
             walk.move(step)
             walk.report(progress, (number + 1) / self.steps)
         return walk.result()

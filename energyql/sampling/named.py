@@ -9,6 +9,7 @@ from energyql.errors import ArgumentError
 from energyql.sampling.base import Sampler
 from energyql.sampling.chain import Chain
 from energyql.sampling.langevin import LangevinSampler
+from energyql.sampling.newton import NewtonSampler
 from energyql.sampling.ode import ODESolver
 from energyql.sampling.predictor_corrector import PredictorCorrector
 from energyql.sampling.slice import SliceSampler
@@ -26,10 +27,17 @@ def slice_then_ode(*, strength: float = 1.0) -> Sampler:
     return Chain((SliceSampler(strength=strength), ODESolver(strength=strength, enough=ENOUGH)))
 
 
+def slice_then_newton(*, strength: float = 1.0) -> Sampler:
+    """Draws from the posterior, then a few steps down for those that are not yet sure to satisfy the query."""
+    return Chain((SliceSampler(strength=strength), NewtonSampler(strength=strength, enough=ENOUGH)))
+
+
 SAMPLERS: dict[str, _Make] = {
     "slice+ode": slice_then_ode,
     "slice": SliceSampler,
     "ode": partial(ODESolver, enough=ENOUGH),
+    "newton": partial(NewtonSampler, enough=ENOUGH),
+    "slice+newton": slice_then_newton,
     "langevin": LangevinSampler,
     "predictor-corrector": PredictorCorrector,
     "published-ode": partial(ODESolver, "dopri5", rtol=1e-3, atol=1e-3, overshoot=True),

@@ -33,13 +33,21 @@ class Noise:
         """The numbers of the samples after the first `count`."""
         return replace(self, start=self.start + count)
 
-    def normals(self, like: Tensor, stream: str) -> Tensor:
-        """Draws from N(0, I) of the shape, dtype and device of the latents `like`, (n, z_dim)."""
-        return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream).to(like)
+    def normals(self, like: Tensor, stream: str, rows: Tensor | None = None) -> Tensor:
+        """Draws from N(0, I), (n, z_dim), of the shape, dtype and device of the latents `like`.
 
-    def uniforms(self, like: Tensor, width: int, stream: str) -> Tensor:
-        """Draws from the open interval (0, 1), (n, width) float64, `width` for each row of `like`, on its device."""
-        drawn = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream)
+        With `rows`, ascending indices, only these rows of them.
+        """
+        chosen = None if rows is None else rows.tolist()
+        return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=chosen).to(like)
+
+    def uniforms(self, like: Tensor, width: int, stream: str, rows: Tensor | None = None) -> Tensor:
+        """Draws from the open interval (0, 1), (n, width) float64, `width` for each row of `like`, on its device.
+
+        With `rows`, ascending indices, only these rows of them.
+        """
+        chosen = None if rows is None else rows.tolist()
+        drawn = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream, rows=chosen)
         # Before it moves, a device without float64 gets the largest float32 below 1 in place of 1.
         return drawn.to(like.device) if like.device.type != "mps" else drawn.float().clamp(max=1 - 2**-24).to("mps")
 

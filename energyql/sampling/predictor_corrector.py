@@ -76,10 +76,10 @@ class PredictorCorrector:
             beta = self.schedule.beta(t) / self.steps
             score = walk.score()
             drift = (1 - math.sqrt(1 - beta)) * walk.z + beta * score
-            walk.move(drift + math.sqrt(beta) * noise.normals(z0, str(number))[walk.rows])
+            walk.move(drift + math.sqrt(beta) * noise.normals(z0, str(number), walk.rows))
             for correction in range(self.corrections):
                 score = walk.score()
-                fresh = noise.normals(z0, f"{number}/{correction}")[walk.rows]
+                fresh = noise.normals(z0, f"{number}/{correction}", walk.rows)
                 ratio = self.snr * fresh.norm(dim=1) / score.norm(dim=1).clamp(min=1e-12)
                 size = (2 * (1 - beta) * ratio.square())[:, None]
                 walk.move(size * score + (2 * size).sqrt() * fresh)

@@ -9,6 +9,7 @@ same on every machine; a library's log or cos may differ in the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 import numpy as np
@@ -114,49 +115,64 @@ def prior_latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
     return normals(seed, start, count, z_dim, stream="prior")
 
 
-def normals(seed: int, start: int, count: int, width: int, *, stream: str) -> Tensor:
+def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows: Sequence[int] | None = None) -> Tensor:
     """Standard normals that belong to samples, for a purpose of their own.
 
     Args:
         seed, start, count: as for `prior_latents`.
         width: how many numbers each sample gets, at least 1.
         stream: names the purpose, for instance "langevin/17"; different names give independent numbers.
+        rows: which of the samples, ascending, from 0 to count - 1; all by default.
 
     Returns:
-        Draws from N(0, 1), (count, width) float32 on the CPU, never beyond ±8.3.
+        Draws from N(0, 1), (count or rows, width) float32 on the CPU, never beyond ±8.3.
 
     Raises:
         ArgumentError: an argument is outside its range.
     """
-    words = _words(seed, start, count, width, stream)
+    words = _words(seed, start, count, width, stream, rows)
     result = np.empty(words.shape, dtype=np.float32)
-    rows = max(1, _VALUES_AT_ONCE // width)
-    for first in range(0, count, rows):
-        result[first : first + rows] = _inverse_normal(_centred(words[first : first + rows]))
+    at_once = max(1, _VALUES_AT_ONCE // width)
+    for first in range(0, len(words), at_once):
+        result[first : first + at_once] = _inverse_normal(_centred(words[first : first + at_once]))
     return torch.from_numpy(result)
 
 
-def uniforms(seed: int, start: int, count: int, width: int, *, stream: str) -> Tensor:
+def uniforms(
+    seed: int, start: int, count: int, width: int, *, stream: str, rows: Sequence[int] | None = None
+) -> Tensor:
     """Uniform numbers that belong to samples, for instance to accept or reject; arguments as for `normals`.
 
     Returns:
-        Draws from the open interval (0, 1), (count, width) float64 on the CPU (float32 would round some of them to 1).
+        Draws from the open interval (0, 1), (count or rows, width) float64 on the CPU (float32 would round some of them
+        to 1).
 
     Raises:
         ArgumentError: an argument is outside its range.
     """
-    return torch.from_numpy(0.5 + _centred(_words(seed, start, count, width, stream)))
+    return torch.from_numpy(0.5 + _centred(_words(seed, start, count, width, stream, rows)))
 
 
-def _words(seed: int, start: int, count: int, width: int, stream: str) -> NDArray[np.uint64]:
-    """Raw words (count, width); row i takes whole counters, from i * ceil(width / 4) on."""
+def _words(
+    seed: int, start: int, count: int, width: int, stream: str, rows: Sequence[int] | None
+) -> NDArray[np.uint64]:
+    """Raw words (count or rows, width); row i takes whole counters, from i * ceil(width / 4) on."""
     seed, start = _integer("seed", seed, 0, 2**64 - 1), _integer("start", start, 0, 2**64 - 1)
     count, width = _integer("count", count, 0, 2**64 - 1), _integer("the number of columns", width, 1, 2**32)
     counts = -(-width // _WORDS_PER_COUNT)
     purpose = int.from_bytes(sha256(stream.encode()).digest()[:8], "little")
     generator = np.random.Philox(counter=start * counts, key=seed | purpose << 64)
-    words: NDArray[np.uint64] = generator.random_raw(count * counts * _WORDS_PER_COUNT)
-    return words.reshape(count, counts * _WORDS_PER_COUNT)[:, :width]
+    words: NDArray[np.uint64]
+    if rows is None or len(rows) == count:
+        words = generator.random_raw(count * counts * _WORDS_PER_COUNT)
+        return words.reshape(count, counts * _WORDS_PER_COUNT)[:, :width]
+    words = np.empty((len(rows), width), np.uint64)
+    reached = 0
+    for i, row in enumerate(rows):
+        generator.advance((row - reached) * counts)
+        words[i] = generator.random_raw(counts * _WORDS_PER_COUNT)[:width]
+        reached = row + 1
+    return words
 
 
 def _integer(name: str, value: int, lowest: int, highest: int) -> int:

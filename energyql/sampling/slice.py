@@ -19,6 +19,10 @@ from energyql.sampling.noise import FIRST_RUN, Noise
 MOST_SHRINKS = 100
 """Of one slice move; the bracket then is narrower than a float can tell."""
 SHRINKS_AT_ONCE = 16
+"""Uniform numbers that are drawn together."""
+ROWS_AHEAD = 64
+"""Where fewer samples are left, each is evaluated at the next points that it would try too: a small batch hardly takes
+less time than one of this size. No result depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,11 @@ class SliceSampler:
         return run.result()
 
 
+def points_ahead(rows: int) -> int:
+    """How many points of each of so many samples to evaluate together."""
+    return max(1, min(SHRINKS_AT_ONCE, ROWS_AHEAD // rows))
+
+
 class _Run:
     """One call of `sample`. Tensors hold a row for each sample; `rows` are the indices of those still looking."""
 
@@ -97,28 +106,45 @@ class _Run:
         self.reported = 0.0
         self.pool: list[tuple[Tensor, Tensor, Tensor]] = []  # of each round: rows, proposals, energies
 
-    def evaluate(self, rows: Tensor, z: Tensor) -> Tensor:
-        """Energies; one that is not a number counts as infinite, so that nobody goes there."""
-        self.evaluations[rows] += 1
-        return torch.nan_to_num(checked_energy(self.energy, z), nan=math.inf, neginf=math.inf)
+    def evaluate(self, z: Tensor) -> Tensor:
+        """Energies (rows, points) of (rows, points, z_dim). No number counts as infinite, so that nobody goes there."""
+        e = torch.nan_to_num(checked_energy(self.energy, z.flatten(0, 1)), nan=math.inf, neginf=math.inf)
+        return e.view(z.shape[:2])
+
+    def count(self, rows: Tensor, passed: Tensor) -> tuple[Tensor, Tensor]:
+        """For each row whether a point passed, and which was the first; evaluations count up to it.
+
+        Args:
+            rows: indices of samples.
+            passed: (rows, points).
+        """
+        found, first = passed.any(1), passed.to(torch.uint8).argmax(1)
+        self.evaluations[rows] += torch.where(found, first + 1, passed.shape[1])
+        return found, first
 
     def reject(self) -> None:
-        chances = self.noise.uniforms(self.z, self.settings.proposals, "accept")
-        for number in range(self.settings.proposals):
-            if not len(self.rows):
-                return
-            rows = self.rows
-            drawn = self.noise.normals(self.z, f"proposal/{number}")[rows] if number else self.z[rows]
-            e = self.evaluate(rows, drawn)
-            self.pool.append((rows, drawn, e))
+        most = self.settings.proposals
+        chances = self.noise.uniforms(self.z, most, "accept")
+        number = 0
+        while number < most and len(self.rows):
+            rows, ahead = self.rows, min(points_ahead(len(self.rows)), most - number)
+            drawn = torch.stack([self.proposal(number + k, rows) for k in range(ahead)], 1)
+            e = self.evaluate(drawn)
             chance = torch.exp(-self.settings.strength * e)
-            self.mass[rows] += chance.clamp(max=1)
-            accept = chances[rows, number] < chance
-            taken = rows[accept]
-            self.z[taken], self.e[taken], self.exact[taken] = drawn[accept], e[accept], 1
-            self.proposals[rows] = number + 1
+            accept, first = self.count(rows, chances[rows, number : number + ahead] < chance)
+            looked_at = torch.where(accept, first + 1, ahead)
+            unseen = torch.arange(ahead, device=rows.device) >= looked_at[:, None]
+            self.mass[rows] += chance.clamp(max=1).masked_fill(unseen, 0).sum(1)
+            self.proposals[rows] += looked_at
+            taken, which = rows[accept], first[accept]
+            self.z[taken], self.e[taken], self.exact[taken] = drawn[accept, which], e[accept, which], 1
             self.rows = rows[~accept]
-            self.report(0.5 * (number + 1) / self.settings.proposals)
+            self.pool += [(self.rows, drawn[~accept, k], e[~accept, k]) for k in range(ahead)]
+            number += ahead
+            self.report(0.5 * number / most)
+
+    def proposal(self, number: int, rows: Tensor) -> Tensor:
+        return self.noise.normals(self.z, f"proposal/{number}", rows) if number else self.z[rows]
 
     def anneal(self) -> None:
         rows = self.start()
@@ -154,7 +180,7 @@ class _Run:
         beta = (1 / spread.clamp(min=1e-6)).clamp(max=self.settings.strength)
         log_weights = torch.where(finite, -beta[:, None] * energies, -math.inf)
         log_weight = torch.logsumexp(log_weights, 1) - math.log(len(self.pool))
-        level = self.noise.uniforms(self.z, 1, "pick")[rows]
+        level = self.noise.uniforms(self.z, 1, "pick", rows)
         shares = torch.softmax(log_weights, 1).double().cumsum(1)
         chosen = (shares < level * shares[:, -1:]).sum(1).clamp(max=len(self.pool) - 1)
         for number, (of, drawn, e) in enumerate(self.pool):
@@ -174,28 +200,32 @@ class _Run:
 
     def move(self, rows: Tensor, stream: str) -> None:
         """One elliptical slice move of each of the rows: Murray, Adams and MacKay 2010, figure 2."""
-        direction = self.noise.normals(self.z, f"{stream}/direction")[rows]
-        chances = self.noise.uniforms(self.z, 2, f"{stream}/level")[rows].to(self.z.dtype)
+        direction = self.noise.normals(self.z, f"{stream}/direction", rows)
+        chances = self.noise.uniforms(self.z, 2, f"{stream}/level", rows).to(self.z.dtype)
         beta, here = self.beta[rows], self.z[rows]
         level = -beta * self.e[rows] + chances[:, 0].log()
         angle = 2 * math.pi * chances[:, 1]
-        low, high = angle - 2 * math.pi, angle.clone()
-        left = torch.arange(len(rows), device=rows.device)
-        for shrink in range(MOST_SHRINKS):
-            z = here[left] * angle[left, None].cos() + direction[left] * angle[left, None].sin()
-            e = self.evaluate(rows[left], z)
-            inside = -beta[left] * e > level[left]
-            found = rows[left[inside]]
-            self.z[found], self.e[found] = z[inside], e[inside]
-            left = left[~inside]
-            if not len(left):
-                return
-            if shrink % SHRINKS_AT_ONCE == 0:
-                chances = self.noise.uniforms(self.z, SHRINKS_AT_ONCE, f"{stream}/{shrink}")[rows].to(self.z.dtype)
-            below = angle[left] < 0
-            low[left] = torch.where(below, angle[left], low[left])
-            high[left] = torch.where(below, high[left], angle[left])
-            angle[left] = low[left] + chances[left, shrink % SHRINKS_AT_ONCE] * (high[left] - low[left])
+        low, high = angle - 2 * math.pi, angle
+        left, shrinks = rows, 0
+        while len(left) and shrinks < MOST_SHRINKS:
+            number = shrinks % SHRINKS_AT_ONCE
+            if number == 0:
+                chances = self.noise.uniforms(self.z, SHRINKS_AT_ONCE, f"{stream}/{shrinks}", left).to(self.z.dtype)
+            tried = []
+            for k in range(min(points_ahead(len(left)), SHRINKS_AT_ONCE - number)):
+                tried.append(angle)
+                low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
+                angle = low + chances[:, number + k] * (high - low)
+            angles = torch.stack(tried, 1)[..., None]
+            z = here[:, None] * angles.cos() + direction[:, None] * angles.sin()
+            e = self.evaluate(z)
+            found, first = self.count(left, -beta[:, None] * e > level[:, None])
+            moved, which = left[found], first[found]
+            self.z[moved], self.e[moved] = z[found, which], e[found, which]
+            shrinks += len(tried)
+            left, beta, level, here, direction, chances, low, high, angle = (
+                x[~found] for x in (left, beta, level, here, direction, chances, low, high, angle)
+            )
 
     def report(self, fraction: float) -> None:
         if self.progress is not None:

@@ -21,6 +21,14 @@ def test_streams_and_parts_are_independent():
         assert all(not torch.equal(one, other) for other in streams[i + 1 :])
 
 
+def test_some_rows():
+    like, noise = torch.zeros(50, 7), Noise(seed=5, start=3)
+    for rows in ([], [0], [49], [3, 4, 11, 48], list(range(50))):
+        chosen = torch.tensor(rows, dtype=torch.int64)
+        assert torch.equal(noise.normals(like, "a", chosen), noise.normals(like, "a")[chosen])
+        assert torch.equal(noise.uniforms(like, 2, "u", chosen), noise.uniforms(like, 2, "u")[chosen])
+
+
 def test_dtypes():
     assert Noise().normals(LIKE.double(), "a").dtype == torch.float64
     uniform = Noise().uniforms(LIKE, 1000, "u")

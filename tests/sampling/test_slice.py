@@ -81,14 +81,34 @@ def test_a_flat_energy_keeps_the_prior_draws():
     assert result.evaluations.tolist() == result.diagnostics["exact"].tolist() == [1] * 5
 
 
-def test_every_evaluation_is_counted_and_none_is_a_gradient():
+@pytest.fixture
+def never_ahead(monkeypatch):
+    """Every sample is evaluated at one point at a time."""
+    monkeypatch.setattr("energyql.sampling.slice.ROWS_AHEAD", 1)
+
+
+def test_every_evaluation_is_counted_and_none_is_a_gradient(never_ahead):
     energy = Counting(Quadratic(50.0))
     result = SliceSampler().sample(energy, prior_latents(0, 0, 20, 3))
     assert sum(energy.rows) == result.evaluations.sum()
     assert result.gradients.sum() == 0
 
 
-def test_a_sample_that_is_done_costs_nothing_more():
+@pytest.mark.parametrize("rows", [1, 7, 64, 100_000])
+def test_evaluating_points_ahead_saves_calls_and_changes_nothing(monkeypatch, rows):
+    z0, energy = prior_latents(0, 0, 20, 3), Counting(Quadratic(50.0))
+    usual = SliceSampler().sample(energy, z0)
+    monkeypatch.setattr("energyql.sampling.slice.ROWS_AHEAD", rows)
+    other_energy = Counting(Quadratic(50.0))
+    other = SliceSampler().sample(other_energy, z0)
+    assert torch.equal(usual.z, other.z)
+    assert usual.evaluations.tolist() == other.evaluations.tolist()
+    assert usual.diagnostics["proposals"].tolist() == other.diagnostics["proposals"].tolist()
+    assert torch.allclose(usual.diagnostics["mass"], other.diagnostics["mass"])
+    assert (len(other_energy.rows) <= len(energy.rows)) == (rows >= 64)
+
+
+def test_a_sample_that_is_done_costs_nothing_more(never_ahead):
     energy = Counting(Quadratic(0.5))
     SliceSampler(proposals=100).sample(energy, prior_latents(0, 0, 50, 3))
     assert energy.rows == sorted(energy.rows, reverse=True)

@@ -1,0 +1,78 @@
+"""Energies whose products are computed in bfloat16."""
+
+import pytest
+import torch
+from toys import tiny_model
+
+import energyql
+from energyql import load_model
+from energyql.energy.query_energy import QueryEnergy
+from energyql.errors import ArgumentError
+from energyql.pipeline import Pipeline
+from energyql.sampling import SliceSampler
+
+QUERY = "smile AND NOT beard AND (hair = black OR age > 0.5)"
+
+
+@pytest.fixture(scope="module", params=["w", "z", "direction"])
+def model(request, tmp_path_factory):
+    return load_model(tiny_model(tmp_path_factory.mktemp("model"), space=request.param))
+
+
+def prepare(model, precision, query=QUERY, **settings):
+    return Pipeline(model, torch.device("cpu")).prepare(query, precision=precision, **settings)
+
+
+def test_energies_are_nearly_the_same_and_keep_their_type(model):
+    z = torch.randn(200, model.generator.z_dim, generator=torch.Generator().manual_seed(0))
+    exact, rounded = (prepare(model, precision).energy for precision in ("float32", "bfloat16"))
+    e, gradient = rounded.gradient(z)
+    expected, slopes = exact.gradient(z)
+    assert e.dtype == gradient.dtype == torch.float32
+    assert not torch.equal(e, expected)
+    torch.testing.assert_close(e, expected, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(rounded(z), e, atol=1e-5, rtol=1e-5)
+    # A unit that is nearly 0 may be rounded to the other side of its kink, so not every gradient is as near.
+    assert torch.nn.functional.cosine_similarity(gradient, slopes).mean() > 0.99
+
+
+def test_a_row_has_the_same_energy_in_any_batch(model):
+    z = torch.randn(300, model.generator.z_dim, generator=torch.Generator().manual_seed(1))
+    energy = prepare(model, "bfloat16").energy
+    whole, parts = energy(z), torch.cat([energy(part) for part in z.split(7)])
+    torch.testing.assert_close(whole, parts, atol=1e-4, rtol=1e-4)
+
+
+def test_other_semantics_convert_what_they_can(model):
+    z = torch.randn(50, model.generator.z_dim, generator=torch.Generator().manual_seed(2))
+    exact, rounded = (prepare(model, name, semantics="lace").energy for name in ("float32", "bfloat16"))
+    torch.testing.assert_close(rounded(z), exact(z), atol=0.05, rtol=0.05)
+
+
+def test_a_result_says_so_and_is_itself_exact(model):
+    found = energyql.generate(QUERY, 3, model=model, precision="bfloat16", progress=False)
+    assert found.provenance["precision"] == "bfloat16"
+    torch.testing.assert_close(
+        torch.from_numpy(found.energy).float(), prepare(model, "float32").energy(found.z), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_the_last_layer_is_not_rounded(model):
+    z = torch.randn(400, model.generator.z_dim, generator=torch.Generator().manual_seed(3))
+    values = prepare(model, "bfloat16", "smile").energy(z)
+    assert len(values.unique()) > 300  # eight bits would leave far fewer
+
+
+def test_mistakes(model):
+    with pytest.raises(ArgumentError, match="no precision 'half'\nprecisions: float32, bfloat16"):
+        prepare(model, "half")
+    rule = prepare(model, "float32").rule
+    with pytest.raises(ArgumentError, match="cannot be computed in bfloat16"):
+        QueryEnergy(rule, lambda z: z, model.bank).computed_in(torch.bfloat16)
+
+
+def test_samplers_take_it(model):
+    found = list(
+        energyql.sample_latents(QUERY, 5, model=model, sampler=SliceSampler(), precision="bfloat16", progress=False)
+    )
+    assert sum(len(part.z) for part in found) == 5
