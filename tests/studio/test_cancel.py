@@ -10,7 +10,7 @@ from energyql.studio.interrupt import interruptible
 from energyql.studio.limits import Limits
 from studio.client import serving
 
-ENDLESS = {"query": "smile AND hair = black", "n": 64, "sampler": "published-predictor-corrector"}
+ENDLESS = {"query": "smile AND hair = black", "n": 256, "sampler": "published-predictor-corrector"}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def slow(studio):
 @pytest.mark.parametrize("slow_drawing", [False, True])
 def test_cancel_stops_what_runs_and_frees_the_queue(small, slow_drawing):
     with slow(small):
-        body = {"query": "smile", "n": 64} if slow_drawing else ENDLESS  # drawing takes half a minute, or for ever
+        body = {"query": "smile", "n": 64} if slow_drawing else ENDLESS
         key = small.start(**body)
         while small.get(f"/api/jobs/{key}").json()["stage"] != ("drawing" if slow_drawing else "sampling"):
             time.sleep(0.01)
@@ -73,8 +73,8 @@ def test_a_full_queue_is_said_so(small):
 
 
 def test_ctrl_c_does_not_wait_for_work(tiny):
-    with serving([str(tiny)]) as client, slow(client):
-        client.start(query="smile", n=64)  # half a minute of drawing
+    with serving([str(tiny)]) as client:
+        client.start(**ENDLESS)
         while not (job := client.studio.queue._running):
             time.sleep(0.01)
     assert job.state == "cancelled"
