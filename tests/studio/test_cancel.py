@@ -10,7 +10,7 @@ from energyql.studio.interrupt import interruptible
 from energyql.studio.limits import Limits
 from studio.client import serving
 
-ENDLESS = {"query": "smile AND hair = black", "n": 256, "sampler": "published-predictor-corrector"}
+ENDLESS = {"query": "smile AND hair = black", "n": 64, "sampler": "published-predictor-corrector"}
 
 
 @pytest.fixture(scope="module")
