@@ -306,3 +306,22 @@ def test_convert_refuses_what_is_no_checkpoint(tmp_path):
     assert isinstance(outcome.exception, ModelError)
     assert "notes.pkl" in str(outcome.exception)
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["1e39 * smile"], "a weight must be at most 1,000,000"),
+        (["1000 * (hat AND 1000 * (beard OR 2 * smile))"], "weights within weights multiply to more than 1,000,000"),
+        (["smile", "--strength", "1e39"], "strength must be above 0 and at most 1,000,000"),
+    ],
+)
+def test_numbers_too_large_for_an_energy(main, tiny, tmp_path, arguments, message):
+    code, _, err = main("generate", *arguments, "-m", tiny, "--out", tmp_path / "out.png")
+    assert code and message in err, err
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_the_largest_numbers_draw_pictures(tiny, tmp_path):
+    done = invoke("generate", "1e6 * smile", "--strength", "1e6", "-n", 2, "-m", tiny, "--out", tmp_path / "out.png")
+    assert done.exit_code == 0, done.output

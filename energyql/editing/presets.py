@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields, replace
 
 from energyql.arguments import finite_number
 from energyql.errors import ArgumentError
-from energyql.sampling import ODESolver
+from energyql.sampling import MOST_STRENGTH, ODESolver
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """How much everything counts in an edit, and how it is solved. Weights are at least 0.
+    """How much everything counts in an edit, and how it is solved. Weights are from 0 to a million.
 
     Args:
         strength: λ > 0, multiplies the energy of what is asked.
@@ -50,8 +50,8 @@ class Preset:
 
     def __post_init__(self) -> None:
         for name in WEIGHTS:
-            if finite_number(name, value := getattr(self, name)) < 0:
-                raise ArgumentError(f"{name} must be at least 0, not {value:g}")
+            if not 0 <= finite_number(name, value := getattr(self, name)) <= MOST_STRENGTH:
+                raise ArgumentError(f"{name} must be from 0 to {MOST_STRENGTH:,}, not {value:g}")
         if self.strength <= 0 or self.newest <= 0 or self.newest_continuous <= 0:
             raise ArgumentError("strength, newest and newest_continuous must be above 0", hint="or nothing is asked")
         if self.max_evaluations < 1:

@@ -83,7 +83,7 @@ class Builder:
 
     def weight(self, parts: list[Part]) -> ast.Expr:
         factor = _tokens(parts)[0]
-        value = _checked([factor], lambda: checks.positive(float(factor), "a weight"))
+        value = _checked([factor], lambda: checks.weight(float(factor)))
         return _node(parts, ast.Weight, value, *_exprs(parts))
 
     def constant(self, parts: list[Part]) -> ast.Expr:

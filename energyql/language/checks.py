@@ -9,6 +9,9 @@ from numbers import Real
 
 from energyql.errors import ArgumentError
 
+MOST_WEIGHT = 1_000_000
+"""Of one weight, and of weights within weights multiplied: far from where float32 ends."""
+
 
 def normalize(name: str) -> str:
     """A name in Unicode normal form C, so that one name typed in two ways is one name."""
@@ -45,6 +48,14 @@ def positive(value: object, what: str) -> float:
     result = number(value, what)
     if result <= 0:
         raise ArgumentError(f"{what} must be greater than 0, not {show_number(result)}")
+    return result
+
+
+def weight(value: object) -> float:
+    """A float above zero, at most `MOST_WEIGHT`."""
+    result = positive(value, "a weight")
+    if result > MOST_WEIGHT:
+        raise ArgumentError(f"a weight must be at most {MOST_WEIGHT:,}, not {show_number(result)}")
     return result
 
 

@@ -162,7 +162,7 @@ class Weight(Expr):
     operand: Expr
 
     def __post_init__(self) -> None:
-        self._set("factor", checks.positive(self.factor, "a weight"))
+        self._set("factor", checks.weight(self.factor))
         _operand(self.operand, "Weight")
         self._seal()
 

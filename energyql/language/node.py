@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from energyql.errors import LimitError, Span
+from energyql.language.checks import MOST_WEIGHT
 
 if TYPE_CHECKING:
     from energyql.language.ast import Expr
@@ -28,11 +29,12 @@ class Node:
     Subclasses are frozen dataclasses that call `_seal` once their fields are checked.
     """
 
-    __slots__ = ("_depth", "_hash", "_size")
+    __slots__ = ("_depth", "_hash", "_heaviest", "_size")
     __match_args__: ClassVar[tuple[str, ...]]
     if TYPE_CHECKING:  # a dataclass would make fields of these
         _depth: int
         _size: int
+        _heaviest: float
         _hash: int
     span: Span | None
 
@@ -104,8 +106,12 @@ class Node:
             raise LimitError(f"the query is nested more than {MAX_DEPTH} levels deep")
         if size > MAX_NODES:
             raise LimitError(f"the query has more than {MAX_NODES} parts")
+        heaviest = getattr(self, "factor", 1.0) * max((child._heaviest for child in children), default=1.0)
+        if heaviest > MOST_WEIGHT:
+            raise LimitError(f"weights within weights multiply to more than {MOST_WEIGHT:,}")
         self._set("_depth", depth)
         self._set("_size", size)
+        self._set("_heaviest", heaviest)
         self._set("_hash", hash((type(self).__name__, self._data(), tuple(child._hash for child in children))))
 
     def _set(self, name: str, value: object) -> None:

@@ -21,8 +21,10 @@ from energyql.vocabulary import AttributeSpec
 
 FALSE, TRUE = 0, 1
 DEFAULT_MAX_NODES = 100_000
-STEPS_PER_NODE = 4
-"""Bounds the work as well as the size: a diagram may take this many times `max_nodes` steps to build."""
+BRANCHES_PER_NODE = 4
+"""How many branches of nodes there may be, for each of `max_nodes`: many thresholds make wide nodes."""
+WORK_PER_NODE = 12
+"""Bounds the time as well as the size: how many branches may be looked at, for each of `max_nodes`."""
 
 Order = Literal["vocabulary", "occurrence"]
 _BELOW_ALL = 1 << 80
@@ -53,7 +55,7 @@ class Diagram:
         order: "vocabulary" asks about attributes in the vocabulary's order and then about weighted parts; it is the
             same for every query, which makes diagrams comparable. "occurrence" follows the text, which keeps things
             small when related attributes are written side by side.
-        max_nodes: raise `LimitError` beyond this many nodes.
+        max_nodes: raise `LimitError` beyond this many nodes; those with many branches count for more.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Diagram:
         self.children: list[tuple[int, ...]] = [(), ()]
         self._unique: dict[tuple[int, tuple[int, ...]], int] = {}
         self._memo: dict[tuple[int, int, int], int] = {}
+        self._branches, self._work = 0, 0
         self._attribute_levels: dict[str, int] = {}
         self._weight_levels: dict[tuple[float, int], int] = {}
         self._digests: dict[int, str] = {FALSE: "false", TRUE: "true"}
@@ -108,7 +111,8 @@ class Diagram:
             if None in results:
                 stack.extend(part for part, result in zip(parts, results, strict=True) if result is None)
                 continue
-            if len(self._memo) >= STEPS_PER_NODE * self.max_nodes:
+            self._work += len(parts)
+            if self._work > WORK_PER_NODE * self.max_nodes:
                 raise self._too_large()
             self._memo[key] = self._node(level, tuple(result for result in results if result is not None))
             stack.pop()
@@ -248,7 +252,8 @@ class Diagram:
         node = self._unique.get((level, children))
         if node is None:
             node = len(self.levels)
-            if node >= self.max_nodes + 2:
+            self._branches += len(children)
+            if node >= self.max_nodes + 2 or self._branches > BRANCHES_PER_NODE * self.max_nodes:
                 raise self._too_large()
             self.levels.append(level)
             self.children.append(children)

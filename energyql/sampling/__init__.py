@@ -1,6 +1,6 @@
 """From start latents to latents of low energy. Sees an energy as a callable and never a query."""
 
-from energyql.sampling.base import Progress, Sampler, SampleResult, Status
+from energyql.sampling.base import MOST_STRENGTH, Progress, Sampler, SampleResult, Status
 from energyql.sampling.chain import Chain
 from energyql.sampling.flow import Energy, Flow, GradientEnergy, energy_and_gradient, vp_flow
 from energyql.sampling.langevin import LangevinSampler
@@ -16,6 +16,7 @@ from energyql.sampling.summary import summarize
 
 __all__ = [
     "DEFAULT_SAMPLER",
+    "MOST_STRENGTH",
     "SAMPLERS",
     "Chain",
     "Energy",

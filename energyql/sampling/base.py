@@ -18,6 +18,9 @@ Progress = Callable[[float, int], None]
 """Called with the fraction done in [0, 1] (mean over samples, never falling) and the number of samples still moving."""
 
 
+MOST_STRENGTH = 1_000_000
+
+
 class Status(IntEnum):
     """How one sample ended. An integer, so that a tensor can hold it."""
 
@@ -122,6 +125,16 @@ class Sampler(Protocol):
             ArgumentError: `z0` has the wrong shape or dtype, or the energy answers with the wrong shape.
         """
         ...
+
+
+def check_strength(strength: float) -> None:
+    """Refuses a strength λ that is not above 0, or so large that float32 could not hold what it multiplies.
+
+    Raises:
+        ArgumentError: says what was found.
+    """
+    if not 0 < strength <= MOST_STRENGTH:
+        raise ArgumentError(f"strength must be above 0 and at most {MOST_STRENGTH:,}; got {strength!r}")
 
 
 def check_latents(z0: Tensor) -> None:

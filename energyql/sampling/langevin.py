@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
-from energyql.sampling.base import Progress, SampleResult, check_latents
+from energyql.sampling.base import Progress, SampleResult, check_latents, check_strength
 from energyql.sampling.flow import Energy
 from energyql.sampling.noise import FIRST_RUN, Noise
 from energyql.sampling.walk import Walk
@@ -40,9 +40,9 @@ class LangevinSampler:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("step", "strength"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ArgumentError(f"{name} must be finite and above 0; got {getattr(self, name)!r}")
+        check_strength(self.strength)
+        if not 0 < self.step < math.inf:
+            raise ArgumentError(f"step must be finite and above 0; got {self.step!r}")
         if self.noise is not None and not 0 <= self.noise < math.inf:
             raise ArgumentError(f"noise must be finite and at least 0; got {self.noise!r}")
         if not (isinstance(self.steps, int) and self.steps >= 1):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
-from energyql.sampling.base import Progress, SampleResult, Status, check_latents
+from energyql.sampling.base import Progress, SampleResult, Status, check_latents, check_strength
 from energyql.sampling.flow import Energy, energy_and_gradient
 from energyql.sampling.noise import FIRST_RUN, Noise
 
@@ -49,7 +49,8 @@ class NewtonSampler:
     max_evaluations: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("strength", "enough", "reach"):
+        check_strength(self.strength)
+        for name in ("enough", "reach"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ArgumentError(f"{name} must be finite and above 0; got {getattr(self, name)!r}")
         if not (isinstance(self.max_evaluations, int) and self.max_evaluations >= 1):

@@ -11,7 +11,7 @@ import torchdiffeq
 from torch import Tensor
 
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.sampling.base import Progress, SampleResult, check_latents
+from energyql.sampling.base import Progress, SampleResult, check_latents, check_strength
 from energyql.sampling.flow import Energy, vp_flow
 from energyql.sampling.noise import FIRST_RUN, Noise
 from energyql.sampling.per_sample import solve
@@ -76,7 +76,7 @@ class ODESolver:
         _require(0 <= self.rtol < float("inf"), "rtol must be finite and at least 0", self.rtol)
         _require(0 < self.atol < float("inf"), "atol must be finite and above 0", self.atol)
         _require(0 <= self.t1 < self.t0 <= 1, "t0 and t1 must satisfy 0 <= t1 < t0 <= 1", (self.t0, self.t1))
-        _require(0 < self.strength < float("inf"), "strength must be finite and above 0", self.strength)
+        check_strength(self.strength)
         _require(
             self.enough is None or 0 < self.enough < float("inf"), "enough must be finite and above 0", self.enough
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
-from energyql.sampling.base import Progress, SampleResult, check_latents
+from energyql.sampling.base import Progress, SampleResult, check_latents, check_strength
 from energyql.sampling.flow import Energy
 from energyql.sampling.noise import FIRST_RUN, Noise
 from energyql.sampling.schedule import VPSchedule
@@ -48,9 +48,9 @@ class PredictorCorrector:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("snr", "strength"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ArgumentError(f"{name} must be finite and above 0; got {getattr(self, name)!r}")
+        check_strength(self.strength)
+        if not 0 < self.snr < math.inf:
+            raise ArgumentError(f"snr must be finite and above 0; got {self.snr!r}")
         if not (isinstance(self.steps, int) and self.steps > self.schedule.beta_max):
             raise ArgumentError(
                 f"steps must be a whole number above beta_max, {self.schedule.beta_max:g}; got {self.steps!r}"

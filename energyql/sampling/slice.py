@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
-from energyql.sampling.base import Progress, SampleResult, Status, check_latents
+from energyql.sampling.base import Progress, SampleResult, Status, check_latents, check_strength
 from energyql.sampling.flow import Energy, checked_energy
 from energyql.sampling.noise import FIRST_RUN, Noise
 
@@ -65,9 +65,9 @@ class SliceSampler:
     max_evaluations: int = 1000
 
     def __post_init__(self) -> None:
-        for name, least in (("strength", 0), ("growth", 1)):
-            if not least < getattr(self, name) < math.inf:
-                raise ArgumentError(f"{name} must be finite and above {least}; got {getattr(self, name)!r}")
+        check_strength(self.strength)
+        if not 1 < self.growth < math.inf:
+            raise ArgumentError(f"growth must be finite and above 1; got {self.growth!r}")
         for name in ("proposals", "moves", "max_evaluations"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
                 raise ArgumentError(f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from energyql.sampling import MOST_STRENGTH
 from energyql.studio.jobs import State
 from energyql.studio.problems import Problem
 
@@ -31,7 +32,7 @@ class Settings(Strict):
     semantics: Semantics = "exact"
     sampler: str = Field(default="slice+ode", description="One of the samplers that /api/info lists.")
     strength: float | None = Field(
-        default=None, gt=0, description="Multiplies the energy. By default the sampler's own."
+        default=None, gt=0, le=MOST_STRENGTH, description="Multiplies the energy. By default the sampler's own."
     )
     truncation: float | None = Field(default=None, ge=0, le=1, description="psi. By default the model's own.")
     seed: int = Field(default=0, ge=0, le=MOST_SEED, description="The same seed gives the same pictures.")

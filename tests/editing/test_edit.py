@@ -318,7 +318,7 @@ class TestMistakes:
             ({"keep": ["smirk"]}, "no attribute 'smirk' to keep"),
             ({"keep": "smile"}, 'keep is "everything" or a list'),
             ({"preset": "best"}, "there is no preset 'best'"),
-            ({"strength": -1.0}, "strength must be at least 0"),
+            ({"strength": -1.0}, "strength must be from 0 to 1,000,000"),
             ({"strength": 0.0}, "strength, newest and newest_continuous must be above 0"),
             ({"layers": [99]}, "layers are whole numbers"),
             ({"identity": 3}, "identity must be a function"),
@@ -379,5 +379,5 @@ class TestCommand:
         assert "near_w" in str(caught.value)
         with pytest.raises(ArgumentError, match="near_z=0.5, not 'near_z'"):
             read_preset("default", ["near_z"])
-        with pytest.raises(ArgumentError, match="near_z must be at least 0"):
+        with pytest.raises(ArgumentError, match="near_z must be from 0"):
             read_preset("default", ["near_z=-1"])

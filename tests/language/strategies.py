@@ -43,6 +43,7 @@ any_names = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), 
 names = plain_names | awkward_names | any_names
 
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9).map(float)
+factors = st.floats(min_value=5e-324, max_value=1.5)  # however deep, their products stay within the limit
 positive = st.floats(min_value=5e-324, allow_nan=False, allow_infinity=False) | st.integers(1, 9).map(float)
 
 
@@ -76,7 +77,7 @@ def _nodes(children: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
     several = st.lists(children, min_size=2, max_size=4).map(tuple)
     return (
         st.builds(Not, children)
-        | st.builds(Weight, positive, children)
+        | st.builds(Weight, factors, children)
         | st.builds(And, several)
         | st.builds(Or, several)
         | st.builds(Xor, several)

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from energyql.errors import LimitError
-from energyql.language.ast import And, Attribute, Cardinality, Iff, Not, Or, Weight, Xor
+from energyql.language.ast import And, Attribute, Cardinality, Iff, Interval, Not, Or, Weight, Xor
 from energyql.logic.diagram import FALSE, TRUE, Diagram
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -86,3 +86,13 @@ def test_the_size_is_bounded():
     query = And(tuple(clauses))
     with pytest.raises(LimitError, match='more than 5,000 nodes; use semantics="product"'):
         root(query, max_nodes=5_000)
+
+
+def test_nodes_of_many_branches_count_for_more():
+    spec = Vocabulary([AttributeSpec("age", "continuous"), AttributeSpec("height", "continuous")])
+    tenths = [i / 100 for i in range(1, 60)]
+    query = Xor(tuple(And((Interval("age", low, None), Interval("height", low, None))) for low in tenths))
+    diagram = Diagram(query, spec, max_nodes=500)
+    with pytest.raises(LimitError, match="more than 500 nodes"):
+        diagram.build(query)
+    assert len(diagram.children) < 500
