@@ -54,7 +54,7 @@ def measure(query: str, n: int, *, sampler: str, threads: int, model: str) -> di
 
 def main(
     query: Annotated[str, typer.Option(help="What is sampled.")] = QUERY,
-    sampler: Annotated[str, typer.Option(help="How.")] = "slice+ode",
+    sampler: Annotated[str, typer.Option(help="How.")] = "slice+descent",
     model: Annotated[str, typer.Option(help="A packaged model, or a model folder.")] = "avatars",
     threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("runs/memory"),

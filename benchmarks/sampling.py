@@ -30,7 +30,7 @@ LEAST_RARE, MOST_RARE = 1e-4, 7e-4
 one of them is a little more frequent; it should still be under 0.1 %."""
 SMOKE = Size(n=8, prior=500, oracle=30)
 SMOKE_COMMON, SMOKE_RARE = 2, 0
-MAIN = ("slice+ode", "slice", "ode", PAPER)
+MAIN = ("slice+descent", "slice", "ode", PAPER)
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 

@@ -61,8 +61,8 @@ def generate(
     model: ModelOption = "avatars",
     semantics: SemanticsOption = "exact",
     sampler: Annotated[
-        str, typer.Option(help="slice+ode, slice, ode, langevin, predictor-corrector, published-ode ...")
-    ] = "slice+ode",
+        str, typer.Option(help="slice+descent, slice, ode, langevin, predictor-corrector, published-ode ...")
+    ] = "slice+descent",
     strength: Annotated[
         float | None, typer.Option(help="Multiplies the energy: more is more certain, less varied.")
     ] = None,

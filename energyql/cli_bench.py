@@ -27,7 +27,7 @@ def bench(
     ),
     samplers: Annotated[
         str, typer.Option(help="Names, separated by commas; also semantics:sampler, sampler@strength, and paper.")
-    ] = "slice+ode,slice,ode,paper",
+    ] = "slice+descent,slice,ode,paper",
     n: Annotated[int, typer.Option("-n", min=2, help="Samples for each query and sampler.")] = 500,
     prior: Annotated[int, typer.Option(min=100, help="Pictures of the prior, judged once for all queries.")] = 20_000,
     oracle: Annotated[int, typer.Option(min=30, help="Exact samples to compare with, for each query.")] = 1_000,

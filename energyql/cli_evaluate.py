@@ -26,7 +26,7 @@ def evaluate(
     protocols: Annotated[
         str, typer.Option(help="conditional-1, conditional-3, sequential-5, zero-shot, logic; with commas, or all.")
     ] = "all",
-    samplers: Annotated[str, typer.Option(help="Side by side; as for bench.")] = "slice+ode,paper",
+    samplers: Annotated[str, typer.Option(help="Side by side; as for bench.")] = "slice+descent,paper",
     presets: Annotated[str, typer.Option(help="Of editing, side by side; as for edit.")] = "default,lace",
     n: Annotated[int, typer.Option("-n", min=2, help="Samples for each query and sampler.")] = 200,
     edits: Annotated[int, typer.Option(min=1, help="Pictures that are edited.")] = 64,

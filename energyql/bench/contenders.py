@@ -17,7 +17,7 @@ from energyql.sampling import SAMPLERS, Energy, Noise, Sampler, SampleResult, ma
 
 PAPER = "paper"
 """Names the paper's algorithm."""
-DEFAULT_CONTENDERS = ("slice+ode", "slice", "ode", PAPER)
+DEFAULT_CONTENDERS = ("slice+descent", "slice", "ode", PAPER)
 BATCH = 4096
 """Latents that are sampled together."""
 _NAME = re.compile(r"(?:(?P<semantics>[^:@]+):)?(?P<sampler>[^:@]+)(?:@(?P<strength>[^:@]+))?")

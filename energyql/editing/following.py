@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from energyql.editing.descent import Objective
 from energyql.sampling import ODESolver, Progress, SampleResult
+from energyql.sampling.descent import Objective
 
 _UNIT = 2.0**-100
 """What a row's number is multiplied by: exact, and too small to matter to any norm."""

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from energyql.editing.descent import Objective, descend
 from energyql.sampling import Progress, SampleResult
+from energyql.sampling.descent import Objective, descend
 
 WEIGHTS = (3.0, 9.0, 27.0)
 """How many times the first weight what is asked is given, one after the other."""

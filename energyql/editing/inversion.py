@@ -23,7 +23,6 @@ from torch import Tensor
 from energyql.arguments import finite_number, whole_number
 from energyql.attributes.outputs import output_count
 from energyql.drawing import judge
-from energyql.editing.descent import Objective, descend
 from energyql.editing.latents import Latents, LatentSpace, shifted
 from energyql.editing.likeness import Likeness, pixel_error
 from energyql.editing.photographs import Picture, as_images, open_picture
@@ -31,6 +30,7 @@ from energyql.editing.terms import EditEnergy, Embed, KeepPredictions, Point, Te
 from energyql.errors import ArgumentError
 from energyql.progress import Report
 from energyql.sampling import normals
+from energyql.sampling.descent import Objective, descend
 from energyql.vocabulary import Vocabulary
 
 SPACES = ("z", "w", "w+")

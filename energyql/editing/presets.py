@@ -26,8 +26,8 @@ class Preset:
         newest_continuous: the same where the newest edit names a continuous attribute.
         release_implied: let go of what the query makes impossible: `frown` needs another mouth.
         semantics: what queries mean, unless a call says otherwise.
-        solver: `None` goes to the minimum nearest to the start (`energyql.editing.descent`); an `ODESolver` follows the
-            VP flow, as published.
+        solver: `None` goes to the minimum nearest to the start (`energyql.sampling.descent`); an `ODESolver` follows
+            the VP flow, as published.
         enough: of the minimiser: where what is asked still costs more than this many nats, it is given three times its
             weight, and again, up to 27 times, as long as that pays (`energyql.editing.insisting`).
         max_evaluations: of the minimiser, per sample and weight.

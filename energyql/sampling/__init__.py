@@ -2,10 +2,10 @@
 
 from energyql.sampling.base import MOST_STRENGTH, Progress, Sampler, SampleResult, Status
 from energyql.sampling.chain import Chain
+from energyql.sampling.descent import DescentSampler
 from energyql.sampling.flow import Energy, Flow, GradientEnergy, energy_and_gradient, vp_flow
 from energyql.sampling.langevin import LangevinSampler
 from energyql.sampling.named import DEFAULT_SAMPLER, SAMPLERS, make_sampler
-from energyql.sampling.newton import NewtonSampler
 from energyql.sampling.noise import Noise
 from energyql.sampling.ode import ODESolver, adaptive_methods
 from energyql.sampling.predictor_corrector import PredictorCorrector
@@ -19,11 +19,11 @@ __all__ = [
     "MOST_STRENGTH",
     "SAMPLERS",
     "Chain",
+    "DescentSampler",
     "Energy",
     "Flow",
     "GradientEnergy",
     "LangevinSampler",
-    "NewtonSampler",
     "Noise",
     "ODESolver",
     "PredictorCorrector",

@@ -8,14 +8,14 @@ from typing import Protocol
 from energyql.errors import ArgumentError
 from energyql.sampling.base import Sampler
 from energyql.sampling.chain import Chain
+from energyql.sampling.descent import DescentSampler
 from energyql.sampling.langevin import LangevinSampler
-from energyql.sampling.newton import NewtonSampler
 from energyql.sampling.ode import ODESolver
 from energyql.sampling.predictor_corrector import PredictorCorrector
 from energyql.sampling.slice import SliceSampler
 
 ENOUGH = 0.01
-"""Energy in nats at which the named samplers of this package call a sample done: a probability of 0.99."""
+"""Energy in nats at which the flows named here call a sample done: a probability of 0.99."""
 
 
 class _Make(Protocol):
@@ -27,17 +27,18 @@ def slice_then_ode(*, strength: float = 1.0) -> Sampler:
     return Chain((SliceSampler(strength=strength), ODESolver(strength=strength, enough=ENOUGH)))
 
 
-def slice_then_newton(*, strength: float = 1.0) -> Sampler:
-    """Draws from the posterior, then a few steps down for those that are not yet sure to satisfy the query."""
-    return Chain((SliceSampler(strength=strength), NewtonSampler(strength=strength, enough=ENOUGH)))
+def slice_then_descent(*, strength: float = 1.0) -> Sampler:
+    """Draws near the posterior, then a few steps down for those that are not yet sure to satisfy the query."""
+    draws = SliceSampler(strength=strength, then="descend", moves=5)
+    return Chain((draws, DescentSampler(strength=strength)))
 
 
 SAMPLERS: dict[str, _Make] = {
+    "slice+descent": slice_then_descent,
     "slice+ode": slice_then_ode,
     "slice": SliceSampler,
     "ode": partial(ODESolver, enough=ENOUGH),
-    "newton": partial(NewtonSampler, enough=ENOUGH),
-    "slice+newton": slice_then_newton,
+    "descent": DescentSampler,
     "langevin": LangevinSampler,
     "predictor-corrector": PredictorCorrector,
     "published-ode": partial(ODESolver, "dopri5", rtol=1e-3, atol=1e-3, overshoot=True),
@@ -45,7 +46,7 @@ SAMPLERS: dict[str, _Make] = {
     "published-predictor-corrector": PredictorCorrector.published,
 }
 """Every sampler by its name. Those called published have the settings of Nie et al. 2021 (arXiv 2110.10873)."""
-DEFAULT_SAMPLER = "slice+ode"
+DEFAULT_SAMPLER = "slice+descent"
 
 
 def make_sampler(name: str, strength: float = 1.0) -> Sampler:

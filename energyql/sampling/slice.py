@@ -1,4 +1,4 @@
-"""Draws from the posterior: rejection while it is cheap, then annealed elliptical slice sampling. No gradients.
+"""Draws from the posterior: rejection while it is cheap, then elliptical slice sampling.
 
 Both lean on what is special here: the prior is N(0, I) and can be drawn from at will.
 """
@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.sampling.base import Progress, SampleResult, Status, check_latents, check_strength
+from energyql.sampling.descent import DescentSampler
 from energyql.sampling.flow import Energy, checked_energy
 from energyql.sampling.noise import FIRST_RUN, Noise
 
 MOST_SHRINKS = 100
 """Of one slice move; the bracket then is narrower than a float can tell."""
+NEAR = 0.5
+"""λE in nats from where slice moves can take over: a probability of 0.6."""
 SHRINKS_AT_ONCE = 16
 """Uniform numbers that are drawn together."""
 ROWS_AHEAD = 64
@@ -40,17 +44,23 @@ class SliceSampler:
     posterior the better the more moves they get, and the weights say how well. Unlike a population that resamples,
     samples never share an ancestor, so there are no near-duplicates.
 
+    *Descent* instead, with `then="descend"`. Such a sample picks its proposal in the same way, goes down the gradient
+    until λE is at most `NEAR`, and makes `moves` slice moves at λ from there. It costs a few gradients and far fewer
+    evaluations, and for rare queries it is nearer to the posterior than an annealing of several times its cost, whose
+    ladder would have to be climbed slowly. There are no weights.
+
     Energies must be at least 0 where the samples go, as `-log P` is; below, exp(-λE) is taken as 1 by rejection.
 
     Diagnostics: `proposals` looked at, their `mass` (the sum of exp(-λE) over them), `exact` (1 for an exact draw),
-    `stages` of annealing, and `log_weight`, in nats, of the annealed samples (0 for exact ones). `summarize` makes
-    sense of them.
+    and, with annealing, the `stages` and the `log_weight`, in nats, of the annealed samples (0 for exact ones).
+    `summarize` makes sense of them.
 
     Args:
         strength: λ > 0.
         proposals: at least 1.
-        growth: of the exponent from stage to stage, above 1.
-        moves: slice moves in a stage, at least 1; the last stage makes two more.
+        then: "anneal" or "descend", for samples that accept no proposal.
+        growth: of the exponent from stage to stage, above 1; for annealing.
+        moves: slice moves, at least 1: in a stage, of which the last makes two more; or all there are.
         max_evaluations: of the energy, per sample.
 
     Raises:
@@ -60,6 +70,7 @@ class SliceSampler:
     _: KW_ONLY
     strength: float = 1.0
     proposals: int = 16
+    then: Literal["anneal", "descend"] = "anneal"
     growth: float = 1.5
     moves: int = 1
     max_evaluations: int = 1000
@@ -68,6 +79,8 @@ class SliceSampler:
         check_strength(self.strength)
         if not 1 < self.growth < math.inf:
             raise ArgumentError(f"growth must be finite and above 1; got {self.growth!r}")
+        if self.then not in ("anneal", "descend"):
+            raise ArgumentError(f'then must be "anneal" or "descend"; got {self.then!r}')
         for name in ("proposals", "moves", "max_evaluations"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
                 raise ArgumentError(f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}")
@@ -80,7 +93,7 @@ class SliceSampler:
         check_latents(z0)
         run = _Run(self, energy, z0.detach(), noise.part("slice"), progress)
         run.reject()
-        run.anneal()
+        run.anneal() if self.then == "anneal" else run.descend()
         return run.result()
 
 
@@ -101,7 +114,7 @@ class _Run:
         self.rows = torch.arange(len(z0), device=z0.device)
         counts = torch.zeros_like(self.rows)
         self.status = torch.full_like(counts, Status.OK)
-        self.evaluations, self.proposals, self.stages, self.exact = (counts.clone() for _ in range(4))
+        self.evaluations, self.gradients, self.proposals, self.stages, self.exact = (counts.clone() for _ in range(5))
         self.log_weight, self.beta, self.mass = (torch.zeros_like(self.e) for _ in range(3))
         self.reported = 0.0
         self.pool: list[tuple[Tensor, Tensor, Tensor]] = []  # of each round: rows, proposals, energies
@@ -162,6 +175,20 @@ class _Run:
             stage += 1
             self.rows = rows
             self.report(0.5 + 0.5 * float(self.beta[rows].sum()) / (self.settings.strength * max(1, len(rows))))
+
+    def descend(self) -> None:
+        rows = self.start()
+        sampler = DescentSampler(strength=self.settings.strength, enough=NEAR)
+        found = sampler.sample(self.energy, self.z[rows])
+        self.z[rows], self.beta[rows] = found.z, self.settings.strength
+        for counts, more in ((self.evaluations, found.evaluations), (self.gradients, found.gradients)):
+            counts[rows] += more.to(counts)
+        if len(rows):
+            self.e[rows] = self.evaluate(found.z[:, None])[:, 0]
+            self.evaluations[rows] += 1
+        for move in range(self.settings.moves):
+            self.move(rows, f"descended/{move}")
+            self.report(0.5 + 0.5 * (move + 1) / self.settings.moves)
 
     def start(self) -> Tensor:
         """Let the samples that accepted nothing pick a proposal; returns those that found a finite one."""
@@ -234,14 +261,13 @@ class _Run:
             self.progress(self.reported, len(self.rows))
 
     def result(self) -> SampleResult:
-        told = {
-            "proposals": self.proposals, "mass": self.mass, "exact": self.exact, "stages": self.stages,
-            "log_weight": self.log_weight,
-        }  # fmt: skip
+        told = {"proposals": self.proposals, "mass": self.mass, "exact": self.exact}
+        if self.settings.then == "anneal":
+            told |= {"stages": self.stages, "log_weight": self.log_weight}
         return SampleResult(
             self.z,
             self.status.cpu(),
             self.evaluations.cpu(),
-            torch.zeros_like(self.evaluations).cpu(),
+            self.gradients.cpu(),
             {name: tensor.cpu() for name, tensor in told.items()},
         )

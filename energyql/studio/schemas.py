@@ -30,7 +30,7 @@ class Settings(Strict):
     query: Text
     model: ModelName = None
     semantics: Semantics = "exact"
-    sampler: str = Field(default="slice+ode", description="One of the samplers that /api/info lists.")
+    sampler: str = Field(default="slice+descent", description="One of the samplers that /api/info lists.")
     strength: float | None = Field(
         default=None, gt=0, le=MOST_STRENGTH, description="Multiplies the energy. By default the sampler's own."
     )

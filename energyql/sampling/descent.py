@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
-from energyql.sampling import Progress, SampleResult, Status
-from energyql.sampling.base import check_latents
+from energyql.errors import ArgumentError
+from energyql.sampling.base import Progress, SampleResult, Status, check_latents, check_strength
+from energyql.sampling.flow import Energy, energy_and_gradient
+from energyql.sampling.noise import FIRST_RUN, Noise
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """`objective(z, rows)`: latents (batch, z_dim) and which of the samples they belong to (batch,) -> values (batch,) in
@@ -19,10 +23,51 @@ MEMORY = 8
 ENOUGH_DECREASE = 1e-4
 """Share of the decrease that the slope promises which a step must bring (Armijo)."""
 FIRST_MOVE = 0.3
-"""Length of the first step in z, whose coordinates have a spread of 1."""
+"""Length of the first step in z, whose coordinates have a spread of 1, where nothing is known about its end."""
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
 _MOVING = -1
+
+
+@dataclass(frozen=True, slots=True)
+class DescentSampler:
+    """Goes down an energy until the query holds with enough probability, and no further. A `Sampler`.
+
+    It ends where the flow of `ODESolver` ends, or near there, in fewer and longer steps: those of `descend`. A sample
+    that finds no way down ends at that minimum; one whose query holds already stays as it is. Deterministic: the end
+    depends on the start alone, and nothing pulls samples back to the prior.
+
+    Args:
+        strength: λ > 0, multiplies the energy.
+        enough: a sample is done once λE is at most this many nats; 0.05 is a probability of 0.95.
+        max_evaluations: of the energy's gradient, per sample.
+
+    Raises:
+        ArgumentError: an argument is outside its range.
+    """
+
+    _: KW_ONLY
+    strength: float = 1.0
+    enough: float = 0.05
+    max_evaluations: int = 200
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+        if not 0 < self.enough < math.inf:
+            raise ArgumentError(f"enough must be finite and above 0; got {self.enough!r}")
+        if not (isinstance(self.max_evaluations, int) and self.max_evaluations >= 2):
+            raise ArgumentError(f"max_evaluations must be a whole number of at least 2; got {self.max_evaluations!r}")
+
+    def sample(
+        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+    ) -> SampleResult:
+        """Goes down from every row of `z0`; see `Sampler.sample`."""
+
+        def objective(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = energy_and_gradient(energy, z)
+            return self.strength * value, self.strength * gradient
+
+        return descend(objective, z0, enough=self.enough, max_evaluations=self.max_evaluations, progress=progress)
 
 
 @torch.no_grad()
@@ -31,6 +76,7 @@ def descend(
     z0: Tensor,
     *,
     tolerance: float = 1e-3,
+    enough: float = -math.inf,
     max_evaluations: int = 200,
     progress: Progress | None = None,
 ) -> SampleResult:
@@ -40,6 +86,8 @@ def descend(
         objective: see `Objective`.
         z0: start latents (n, z_dim), float32 or float64.
         tolerance: a sample is done when three steps in a row bring less than this many nats together.
+        enough: a sample is done when its value is this low, even at its start. Where it is above 0, values are taken
+            for energies -log P, and the first step is as long as would bring P there if its log-odds were linear in z.
         max_evaluations: of the objective, per sample; a sample that uses them up ends where it stands, which for a
             smooth objective is close to the minimum: it gets `Status.STEP_LIMIT`.
         progress: see `Progress`.
@@ -57,16 +105,9 @@ def descend(
     rows = torch.arange(n, device=z0.device)
     if not n:
         return SampleResult(end, status, count[:0], count[:0])
-    state = _State.at(objective, end.clone(), rows)
+    state = _State(rows, end.clone(), *objective(end, rows), enough)
     evaluations = 1
-    while len(state.rows):
-        trial = state.z + state.step[:, None] * state.direction
-        value, gradient = objective(trial, state.rows)
-        evaluations += 1
-        promised = ENOUGH_DECREASE * state.step * state.slope
-        usable = torch.isfinite(value) & torch.isfinite(gradient).all(1)
-        accept = usable & (value <= state.value + promised)
-        state.advance(accept, trial, value, gradient)
+    while True:
         outcome = state.outcome(tolerance)
         if evaluations >= max_evaluations:
             outcome = torch.where(outcome == _MOVING, Status.STEP_LIMIT, outcome)
@@ -79,14 +120,22 @@ def descend(
             state = state.select(~leaving)
         if progress is not None:
             progress(max(1 - len(state.rows) / n, evaluations / max_evaluations), len(state.rows))
-    return SampleResult(end, status, count, count.clone())
+        if not len(state.rows):
+            return SampleResult(end, status, count, count.clone())
+        trial = state.z + state.step[:, None] * state.direction
+        value, gradient = objective(trial, state.rows)
+        evaluations += 1
+        promised = ENOUGH_DECREASE * state.step * state.slope
+        usable = torch.isfinite(value) & torch.isfinite(gradient).all(1)
+        accept = usable & (value <= state.value + promised)
+        state.advance(accept, trial, value, gradient)
 
 
 class _State:
     """The samples that still move."""
 
-    def __init__(self, rows: Tensor, z: Tensor, value: Tensor, gradient: Tensor) -> None:
-        self.rows, self.z, self.value, self.gradient = rows, z, value, gradient
+    def __init__(self, rows: Tensor, z: Tensor, value: Tensor, gradient: Tensor, enough: float) -> None:
+        self.rows, self.z, self.value, self.gradient, self.enough = rows, z, value, gradient, enough
         n, size = z.shape
         self.moves = z.new_zeros(MEMORY, n, size)
         self.changes = z.new_zeros(MEMORY, n, size)
@@ -94,11 +143,6 @@ class _State:
         self.gains = z.new_full((3, n), torch.inf)  # what the last three steps brought
         self.direction, self.slope, self.step = z, value, value
         self.aim(torch.ones_like(rows, dtype=torch.bool))
-
-    @classmethod
-    def at(cls, objective: Objective, z: Tensor, rows: Tensor) -> _State:
-        value, gradient = objective(z, rows)
-        return cls(rows, z, value, gradient)
 
     def advance(self, accept: Tensor, z: Tensor, value: Tensor, gradient: Tensor) -> None:
         """Take the steps that pay, halve the others."""
@@ -128,23 +172,34 @@ class _State:
         known = self.curvature[-1] > 0
         scale = 1 / (self.curvature[-1] * self.changes[-1].square().sum(1)).clamp_min(1e-12)
         length = self.gradient.norm(dim=1).clamp_min(1e-12)
-        direction = direction * torch.where(known, scale, FIRST_MOVE / length)[:, None]
+        first = self.first_move(length)
+        direction = direction * torch.where(known, scale, first / length)[:, None]
         for i, weight in zip(range(MEMORY), reversed(weights), strict=True):
             back = self.curvature[i] * (self.changes[i] * direction).sum(1)
             direction = torch.addcmul(direction, self.moves[i], (weight - back)[:, None])
         slope = (direction * self.gradient).sum(1)
         uphill = ~(slope < 0)
-        direction = torch.where(uphill[:, None], -self.gradient * (FIRST_MOVE / length)[:, None], direction)
+        direction = torch.where(uphill[:, None], -self.gradient * (first / length)[:, None], direction)
         size = direction.norm(dim=1).clamp_min(1e-12)
         direction = direction * (LONGEST_MOVE / size).clamp_max(1.0)[:, None]
         self.direction = torch.where(which[:, None], direction, self.direction)
         self.slope = torch.where(which, (direction * self.gradient).sum(1), self.slope)
         self.step = torch.where(which, torch.ones_like(self.step), self.step)
 
+    def first_move(self, length: Tensor) -> Tensor:
+        """How long a step is to be, given the length of the gradient, while nothing is known of the curvature."""
+        if self.enough <= 0:
+            return torch.full_like(length, FIRST_MOVE)
+        # Newton's method for one equation. Log-odds -log(exp(e) - 1) have the slope -1 / (1 - exp(-e)). They aim a
+        # little beyond what is enough, or the last of the way would be done in ever shorter steps.
+        e = self.value.clamp_min(self.enough)
+        lacking = e + torch.log1p(-torch.exp(-e)) - math.log(math.expm1(self.enough / 2))
+        return (lacking * -torch.expm1(-e) / length).clamp(max=LONGEST_MOVE)
+
     def outcome(self, tolerance: float) -> Tensor:
         """A status for each sample, or that it goes on."""
         flat = -self.slope * self.step < 1e-3 * tolerance  # not even a straight slope would bring anything
-        done = (self.gains.sum(0) < tolerance) | flat
+        done = (self.gains.sum(0) < tolerance) | flat | (self.value <= self.enough)
         finite = torch.isfinite(self.value) & torch.isfinite(self.gradient).all(1)
         return torch.where(finite, torch.where(done, Status.OK, _MOVING), Status.NON_FINITE)
 
