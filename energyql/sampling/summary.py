@@ -20,8 +20,8 @@ def summarize(result: SampleResult) -> dict[str, float]:
         - `exact`: fraction of samples that are exact draws;
         - `stages_mean`: stages of annealing of the others, if they were annealed;
         - `effective_samples`, if so: exact draws, and (Σw)²/Σw² of the annealed samples by their importance weights w
-          (Kong 1992). Well below the number of samples says that annealing was too fast, and what the query leaves open may
-          come in the wrong proportions: raise `moves`, or lower `growth`;
+          (Kong 1992). Well below the number of samples says that annealing was too fast, and what the query leaves open
+          may come in the wrong proportions: raise `moves`, or lower `growth`;
         - `log_probability`: estimate of log P(query) under the prior, in nats (of E[exp(-λE)], for a strength λ not 1),
           from the proposals (by Wald's identity, since samples stop looking once they accept) or, where too few of
           them came near and there are any, from the weights.

@@ -1,9 +1,14 @@
+import math
+
 import pytest
 import torch
+from torch.nn.functional import softplus
 
 from energyql.errors import ArgumentError
-from energyql.sampling import Status
-from energyql.sampling.descent import descend
+from energyql.sampling import DescentSampler, Status
+from energyql.sampling.descent import LONGEST_MOVE, descend
+
+from .toys import Counting, Poisoned, Quadratic, Wall, start
 
 RANDOM = torch.Generator().manual_seed(3)
 TARGETS = torch.randn(6, 5, generator=RANDOM)
@@ -71,3 +76,79 @@ def test_nothing_to_do():
 def test_bad_latents():
     with pytest.raises(ArgumentError, match="z0 must have shape"):
         descend(valley, torch.zeros(5))
+
+
+class Half:
+    """E = softplus(-15 a·z): the log-odds 15 a·z are linear."""
+
+    def __call__(self, z):
+        return softplus(-15 * z[:, 0])
+
+
+class Floor:
+    """At least one nat everywhere, far from enough."""
+
+    def __call__(self, z):
+        return 1 + z.square().sum(1) / 2
+
+
+def test_linear_log_odds_take_one_step():
+    z0 = start(50, 6) / 10
+    result = DescentSampler(enough=0.01).sample(Half(), z0)
+    left = Half()(z0) > 0.01
+    assert result.evaluations.tolist() == result.gradients.tolist() == (1 + left.long()).tolist()
+    assert torch.equal(result.z[~left], z0[~left])
+    assert torch.allclose(Half()(result.z[left]), torch.tensor(0.005), rtol=1e-2)
+    assert torch.equal(result.z[:, 1:], z0[:, 1:])
+
+
+def test_no_step_is_longer_than_the_longest():
+    z0 = start(20, 6) - 5
+    result = DescentSampler().sample(Half(), z0)
+    assert ((result.z - z0).norm(dim=1) <= LONGEST_MOVE * (result.evaluations - 1) + 1e-4).all()
+    assert (Half()(result.z) <= 0.05).all()
+
+
+def test_walls_are_passed_in_few_steps():
+    result = DescentSampler(enough=0.01).sample(Wall(), start(100, 64))
+    assert (Wall()(result.z) <= 0.01).all()
+    assert result.ok.all()
+    assert result.evaluations.double().mean() < 12
+
+
+def test_energies_never_rise_and_a_minimum_is_an_end():
+    z0 = start(30, 4)
+    result = DescentSampler().sample(Floor(), z0)
+    assert (Floor()(result.z) <= Floor()(z0)).all()
+    assert result.ok.all()
+    assert torch.allclose(Floor()(result.z), torch.tensor(1.0), atol=1e-2)
+
+
+def test_strength_counts():
+    for strength in (0.5, 5.0):
+        result = DescentSampler(strength=strength).sample(Half(), start(9, 2) - 3)
+        assert (strength * Half()(result.z) <= 0.05).all()
+
+
+def test_samples_that_are_done_cost_nothing_more():
+    energy = Counting(Wall())
+    result = DescentSampler().sample(energy, start(50, 64))
+    assert energy.rows == sorted(energy.rows, reverse=True)
+    assert sum(energy.rows) == result.evaluations.sum()
+
+
+def test_how_samples_fail():
+    z0 = start(40, 4)
+    poisoned = DescentSampler().sample(Poisoned(Quadratic(), edge=0.0, poison=math.nan), z0)
+    assert ((poisoned.status == Status.NON_FINITE) == (z0[:, 0] < 0)).all()
+    assert poisoned.z.isfinite().all()
+    limited = DescentSampler(max_evaluations=2).sample(Wall(), start(5, 64) * 9)
+    assert (limited.status == Status.STEP_LIMIT).any()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"strength": 0.0}, {"enough": math.inf}, {"max_evaluations": 1}, {"max_evaluations": 2.5}]
+)
+def test_settings_out_of_range(settings):
+    with pytest.raises(ArgumentError, match=next(iter(settings))):
+        DescentSampler(**settings)

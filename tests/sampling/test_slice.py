@@ -9,6 +9,12 @@ from energyql.sampling import Noise, SliceSampler, Status, prior_latents, summar
 from .toys import Counting, Quadratic, flat
 
 
+@pytest.fixture
+def never_ahead(monkeypatch):
+    """Every sample is evaluated at one point at a time."""
+    monkeypatch.setattr("energyql.sampling.slice.ROWS_AHEAD", 1)
+
+
 def halfspace(threshold, slope=20.0):
     """E = -log sigmoid(slope (z_0 - threshold)): nearly the event z_0 > threshold."""
     return lambda z: torch.nn.functional.softplus(-slope * (z[:, 0] - threshold))
@@ -55,6 +61,36 @@ def test_rare_events_are_annealed(threshold):
     assert 0 < found["effective_samples"] <= 4000
 
 
+@pytest.mark.parametrize("threshold", [2.5, 3.5])
+def test_rare_events_are_descended_to(threshold):
+    energy = halfspace(threshold)
+    result = draw(energy, then="descend", moves=10)
+    _, mean, std = truth(energy)
+    assert result.ok.all()
+    assert result.z[:, 0].mean().item() == pytest.approx(mean, abs=0.3 * std)
+    assert result.z[:, 0].std().item() == pytest.approx(std, rel=0.35)
+    assert result.z[:, 1:].std().item() == pytest.approx(1, abs=0.04)
+    found = summarize(result)
+    assert found["exact"] < 0.15
+    assert not {"effective_samples", "stages_mean"} & set(found)  # there are no weights
+    exact = result.diagnostics["exact"] == 1
+    assert (result.gradients[exact] == 0).all()
+    assert (result.gradients[~exact] > 0).all()
+
+
+def test_descending_counts_what_it_costs(never_ahead):
+    energy = Counting(Quadratic(50.0))
+    result = SliceSampler(then="descend").sample(energy, prior_latents(0, 0, 20, 3))
+    assert sum(energy.rows) == result.evaluations.sum()
+
+
+def test_descending_does_not_depend_on_the_batch():
+    sampler, z0 = SliceSampler(then="descend"), prior_latents(4, 0, 30, 3)
+    whole = sampler.sample(Quadratic(20.0), z0, noise=Noise(4))
+    parts = [sampler.sample(Quadratic(20.0), z0[i : i + 7], noise=Noise(4).skip(i)).z for i in range(0, 30, 7)]
+    torch.testing.assert_close(whole.z, torch.cat(parts), rtol=1e-4, atol=1e-4)
+
+
 def test_more_moves_lead_nearer_to_the_posterior():
     energy = halfspace(3.0)
     _, mean, _ = truth(energy)
@@ -79,12 +115,6 @@ def test_a_flat_energy_keeps_the_prior_draws():
     result = SliceSampler().sample(flat, z0)
     assert torch.equal(result.z, z0)
     assert result.evaluations.tolist() == result.diagnostics["exact"].tolist() == [1] * 5
-
-
-@pytest.fixture
-def never_ahead(monkeypatch):
-    """Every sample is evaluated at one point at a time."""
-    monkeypatch.setattr("energyql.sampling.slice.ROWS_AHEAD", 1)
 
 
 def test_every_evaluation_is_counted_and_none_is_a_gradient(never_ahead):
