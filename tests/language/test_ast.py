@@ -117,7 +117,7 @@ TRUTH = (
         (lambda: 0 * E.a, "a weight must be greater than 0, not 0"),
         (lambda: math.inf * E.a, "a weight must be a finite number, not inf"),
         (lambda: "2" * E.a, "a weight must be a number, not '2'"),
-        (lambda: 1e39 * E.a, "a weight must be at most 1,000,000, not 1e\\+39"),
+        (lambda: 1e39 * E.a, "a weight must be at most 1,000,000, not 1e+39"),
         (lambda: E.a.eq(True), "a yes/no attribute is an expression by itself: write E.smile or ~E.smile"),
         (lambda: E.hair.is_in("black"), "values must be a list of strings, not 'black'"),
         (lambda: E.hair.is_in([]), "at least one value is needed"),
