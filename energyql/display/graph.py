@@ -149,7 +149,7 @@ def _draw_box(box: Box, corner: Point) -> Markup:
 def _curve(points: Sequence[Point]) -> str:
     """A smooth line that leaves and enters every point level."""
     parts = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
-    for (x0, y0), (x1, y1) in pairwise(points):
+    for (x0, y0), (x1, y1) in pairwise(dict.fromkeys(points)):
         middle = (x0 + x1) / 2
         parts.append(f"C{middle:.1f} {y0:.1f} {middle:.1f} {y1:.1f} {x1:.1f} {y1:.1f}")
     return str(join(parts))
