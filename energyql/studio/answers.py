@@ -18,7 +18,6 @@ from energyql.pictures import picture_uri
 from energyql.result import Result
 from energyql.result_html import alternative_text
 from energyql.studio.jobs import Job
-from energyql.studio.queries import noting_warnings
 from energyql.studio.schemas import Change, ClauseInfo, Fact, JobInfo, Picture, PictureClause
 from energyql.vocabulary import Vocabulary
 
@@ -114,8 +113,7 @@ class Answer:
 
     def _measure(self, expr: Expr, result: Result) -> None:
         joined, parts = clauses(expr)
-        with noting_warnings():
-            self.clauses = score_clauses(parts, result, self.vocabulary)
+        self.clauses = score_clauses(parts, result, self.vocabulary)
         self.joined = joined
 
     def _clause(self, clause: Clause) -> ClauseInfo:
