@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from energyql.errors import EnergyQLError
 from energyql.studio import downloads
+from energyql.studio.gate import Gate
 from energyql.studio.guard import LOOPBACK, Guard
 from energyql.studio.problems import INTERNAL, Problem, describe, status_of
 from energyql.studio.schemas import Check, CheckRequest, DrawRequest, EditRequest, Info, JobInfo
@@ -39,7 +40,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
         422: "The query or a setting is wrong.",
     }.items()
 }
-BUSY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "The queue is full."}}
+BUSY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "Too many requests are waiting."}}
 UNKNOWN: dict[int | str, dict[str, Any]] = {
     403: REFUSED[403],
     404: {"model": Problem, "description": "There is no such request, or no longer."},
@@ -80,12 +81,12 @@ def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bo
     app.include_router(_api(studio))
     app.include_router(_files(studio))
 
-    @app.get("/", include_in_schema=False)
-    def page() -> FileResponse:
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
-    @app.get("/static/gallery.css", include_in_schema=False)
-    def gallery_style() -> FileResponse:
+    @app.api_route("/static/gallery.css", methods=["GET", "HEAD"], include_in_schema=False)
+    async def gallery_style() -> FileResponse:
         return FileResponse(str(files("energyql.gallery").joinpath("page.css")))
 
     app.mount("/static", StaticFiles(directory=STATIC))
@@ -93,35 +94,37 @@ def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bo
 
 
 def _api(studio: Studio) -> APIRouter:
-    api = APIRouter(prefix="/api", tags=["queries"])
+    api, gate = APIRouter(prefix="/api", tags=["queries"]), Gate()
 
     @api.get("/info", responses={403: REFUSED[403]})
-    def info() -> Info:
+    async def info() -> Info:
         """Models with their attributes, samplers, semantics, limits."""
         return studio.info()
 
-    @api.post("/check", responses=REFUSED)
-    def check(request: CheckRequest) -> Check:
+    @api.post("/check", responses=REFUSED | BUSY)
+    async def check(request: CheckRequest) -> Check:
         """What a query means, or what is wrong with it and where."""
-        return studio.check(request)
+        return await gate.run(studio.check, request)
 
     @api.post("/jobs", status_code=202, responses=REFUSED | BUSY)
-    def draw(request: DrawRequest) -> JobInfo:
+    async def draw(request: DrawRequest) -> JobInfo:
         """Draw pictures that satisfy a query."""
-        return studio.draw(request)
+        return await gate.run(studio.draw, request)
 
     @api.post("/edits", status_code=202, responses=REFUSED | BUSY)
-    def edit(request: EditRequest) -> JobInfo:
+    async def edit(request: EditRequest) -> JobInfo:
         """Edit one picture step by step: answers with the picture as it was, and as it is after each step."""
-        return studio.edit(request)
+        return await gate.run(studio.edit, request)
 
     @api.get("/jobs/{id}", responses=UNKNOWN)
-    def look(id: str, after: Annotated[int, Query(ge=0, description="Leave out pictures before this.")] = 0) -> JobInfo:
+    async def look(
+        id: str, after: Annotated[int, Query(ge=0, description="Leave out pictures before this.")] = 0
+    ) -> JobInfo:
         """How far a job is, and its pictures."""
         return studio.look(id, after)
 
     @api.delete("/jobs/{id}", responses=UNKNOWN)
-    def cancel(id: str) -> JobInfo:
+    async def cancel(id: str) -> JobInfo:
         """End a job. One that runs ends at its next layer or step, within moments."""
         return studio.cancel(id)
 
@@ -129,28 +132,29 @@ def _api(studio: Studio) -> APIRouter:
 
 
 def _files(studio: Studio) -> APIRouter:
-    api = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"])
+    api, gate = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"]), Gate()
 
-    @api.get("/pictures/{position}.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY)
-    def picture(id: str, position: int) -> Response:
+    @api.get("/pictures/{position}.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY | BUSY)
+    async def picture(id: str, position: int) -> Response:
         """One picture with all its pixels; its text field "energyql" holds what replays it."""
         job, answer = studio.shelf.get(id)
-        return _download(downloads.picture(job, answer, position), "image/png", f"energyql-{position:02d}.png")
+        data = await gate.run(downloads.picture, job, answer, position)
+        return _download(data, "image/png", f"energyql-{position:02d}.png")
 
-    @api.get("/grid.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY)
-    def grid(id: str) -> Response:
+    @api.get("/grid.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY | BUSY)
+    async def grid(id: str) -> Response:
         """All pictures with captions and verdicts in one picture."""
-        return _download(downloads.grid(*studio.shelf.get(id)), "image/png", "energyql-grid.png")
+        return _download(await gate.run(downloads.grid, *studio.shelf.get(id)), "image/png", "energyql-grid.png")
 
     @api.get("/provenance.json", responses=UNKNOWN | UNREADY)
-    def provenance(id: str) -> list[dict[str, Any]]:
+    async def provenance(id: str) -> list[dict[str, Any]]:
         """What replays the pictures: query, seed, model and fingerprints, settings, versions."""
         return downloads.provenance(*studio.shelf.get(id))
 
-    @api.get("/result.zip", response_class=Response, responses=ZIP | UNKNOWN | UNREADY)
-    def archive(id: str) -> Response:
+    @api.get("/result.zip", response_class=Response, responses=ZIP | UNKNOWN | UNREADY | BUSY)
+    async def archive(id: str) -> Response:
         """Everything: pictures, grid, latents, verdicts, provenance."""
-        return _download(downloads.archive(*studio.shelf.get(id)), "application/zip", "energyql.zip")
+        return _download(await gate.run(downloads.archive, *studio.shelf.get(id)), "application/zip", "energyql.zip")
 
     return api
 

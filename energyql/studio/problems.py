@@ -50,7 +50,7 @@ class NotReady(StudioError):
 
 
 class Busy(StudioError):
-    """The queue is full."""
+    """Too many requests are waiting."""
 
     status = 503
 
