@@ -87,7 +87,8 @@ class Answer:
 
     def describe(self, job: Job, place: int, after: int) -> JobInfo:
         """What the API says; see `JobInfo`."""
-        pictures, state, last = self.pictures, job.state, self.results[-1] if self.results else None
+        state = job.state  # first: what is done by then has all its pictures
+        pictures, last = self.pictures, self.results[-1] if self.results else None
         return JobInfo(
             id=job.id,
             kind=self.kind,
