@@ -55,6 +55,10 @@ class Busy(StudioError):
     status = 503
 
 
+class Unwatched(StudioError):
+    """Nobody asks about the request any more."""
+
+
 class TimeUp(StudioError):
     """The request took longer than the studio lets it."""
 
