@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +33,7 @@ given up. The same request gives the same pictures. Whatever is wrong comes back
 REFUSED: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem, "description": text}
     for code, text in {
+        400: "The request is JSON that cannot be read: it is not UTF-8, or nested too deeply.",
         403: "The request comes from another site, or asks for another host.",
         408: "The request did not arrive in time.",
         413: "The request is too large.",
@@ -46,6 +47,7 @@ UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is no such request, or no longer."},
     422: REFUSED[422],
 }
+ENDING: dict[int | str, dict[str, Any]] = UNKNOWN | {code: REFUSED[code] for code in (408, 413)}
 UNREADY: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "It is not there yet."}}
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "A PNG."}}
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}, "description": "A ZIP."}}
@@ -123,7 +125,7 @@ def _api(studio: Studio) -> APIRouter:
         """How far a job is, and its pictures."""
         return studio.look(id, after)
 
-    @api.delete("/jobs/{id}", responses=UNKNOWN)
+    @api.delete("/jobs/{id}", responses=ENDING)
     async def cancel(id: str) -> JobInfo:
         """End a job. One that runs ends at its next layer or step, within moments."""
         return studio.cancel(id)
@@ -178,18 +180,27 @@ async def _refuse_values(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     parts = []
     for fault in error.errors()[:5]:
-        place = ".".join(str(step) for step in fault["loc"][1:])  # the first says body, query or path
-        parts.append(f"{place}: {fault['msg']}" if place else str(fault["msg"]))
+        parts.append(_fault(fault))
     message = "; ".join(parts)
     hint = "GET /api/openapi.json describes every request"
     drawing = f"InvalidRequest: {message}\n{hint}"
     return _answer(Problem(error="InvalidRequest", message=message, hint=hint, drawing=drawing), 422)
 
 
+def _fault(fault: Mapping[str, Any]) -> str:
+    place = fault["loc"][1:]  # the first says body, query or path
+    if fault["type"] == "json_invalid":
+        return f"the request is not JSON: {fault['ctx']['error']} at character {place[0] + 1}"
+    return f"{'.'.join(str(step) for step in place)}: {fault['msg']}" if place else str(fault["msg"])
+
+
 async def _refuse_path(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    message = str(error.detail)
-    return _answer(Problem(error="HTTPError", message=message, drawing=f"HTTPError: {message}"), error.status_code)
+    message, hint = str(error.detail), None
+    if error.status_code == 400:  # all that the framework says is that there was an error
+        message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
+    drawing = "\n".join(filter(None, [f"HTTPError: {message}", hint]))
+    return _answer(Problem(error="HTTPError", message=message, hint=hint, drawing=drawing), error.status_code)
 
 
 async def _apologize(request: Request, error: Exception) -> JSONResponse:
