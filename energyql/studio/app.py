@@ -104,19 +104,19 @@ def _api(studio: Studio) -> APIRouter:
         return studio.info()
 
     @api.post("/check", responses=REFUSED | BUSY)
-    async def check(request: CheckRequest) -> Check:
+    async def check(request: CheckRequest, asker: Request) -> Check:
         """What a query means, or what is wrong with it and where."""
-        return await gate.run(studio.check, request)
+        return await gate.run(asker, studio.check, request)
 
     @api.post("/jobs", status_code=202, responses=REFUSED | BUSY)
-    async def draw(request: DrawRequest) -> JobInfo:
+    async def draw(request: DrawRequest, asker: Request) -> JobInfo:
         """Draw pictures that satisfy a query."""
-        return await gate.run(studio.draw, request)
+        return await gate.run(asker, studio.draw, request)
 
     @api.post("/edits", status_code=202, responses=REFUSED | BUSY)
-    async def edit(request: EditRequest) -> JobInfo:
+    async def edit(request: EditRequest, asker: Request) -> JobInfo:
         """Edit one picture step by step: answers with the picture as it was, and as it is after each step."""
-        return await gate.run(studio.edit, request)
+        return await gate.run(asker, studio.edit, request)
 
     @api.get("/jobs/{id}", responses=UNKNOWN)
     async def look(
@@ -137,16 +137,16 @@ def _files(studio: Studio) -> APIRouter:
     api, gate = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"]), Gate()
 
     @api.get("/pictures/{position}.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY | BUSY)
-    async def picture(id: str, position: int) -> Response:
+    async def picture(id: str, position: int, asker: Request) -> Response:
         """One picture with all its pixels; its text field "energyql" holds what replays it."""
         job, answer = studio.shelf.get(id)
-        data = await gate.run(downloads.picture, job, answer, position)
+        data = await gate.run(asker, downloads.picture, job, answer, position)
         return _download(data, "image/png", f"energyql-{position:02d}.png")
 
     @api.get("/grid.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY | BUSY)
-    async def grid(id: str) -> Response:
+    async def grid(id: str, asker: Request) -> Response:
         """All pictures with captions and verdicts in one picture."""
-        return _download(await gate.run(downloads.grid, *studio.shelf.get(id)), "image/png", "energyql-grid.png")
+        return _download(await gate.run(asker, downloads.grid, *studio.shelf.get(id)), "image/png", "energyql-grid.png")
 
     @api.get("/provenance.json", responses=UNKNOWN | UNREADY)
     async def provenance(id: str) -> list[dict[str, Any]]:
@@ -154,9 +154,11 @@ def _files(studio: Studio) -> APIRouter:
         return downloads.provenance(*studio.shelf.get(id))
 
     @api.get("/result.zip", response_class=Response, responses=ZIP | UNKNOWN | UNREADY | BUSY)
-    async def archive(id: str) -> Response:
+    async def archive(id: str, asker: Request) -> Response:
         """Everything: pictures, grid, latents, verdicts, provenance."""
-        return _download(await gate.run(downloads.archive, *studio.shelf.get(id)), "application/zip", "energyql.zip")
+        return _download(
+            await gate.run(asker, downloads.archive, *studio.shelf.get(id)), "application/zip", "energyql.zip"
+        )
 
     return api
 

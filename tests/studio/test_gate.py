@@ -1,5 +1,6 @@
 """What computes for long keeps nobody from looking at the page."""
 
+import http.client
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
@@ -47,6 +48,33 @@ def test_checks_that_do_not_end_block_nothing_else(blocked):
             go.set()
         assert sorted(check.result().status for check in checks) == [200] * ROOM + [503]
     assert studio.post("/api/check", {"query": "smile"}).status == 200
+
+
+def test_who_has_left_is_not_worked_for(tiny, monkeypatch):
+    compiled, started, go, seen = queries.compile_energy_rule, threading.Semaphore(0), threading.Event(), []
+
+    def slow(expr, *arguments, **settings):
+        seen.append(str(expr))
+        started.release()
+        assert go.wait(60)
+        return compiled(expr, *arguments, **settings)
+
+    with serving([str(tiny)]) as studio, ThreadPoolExecutor(3) as users:
+        monkeypatch.setattr(queries, "compile_energy_rule", slow)
+        checks = [users.submit(studio.post, "/api/check", {"query": "smile"}) for _ in range(2)]
+        for _ in checks:
+            assert started.acquire(timeout=60)
+        gone = http.client.HTTPConnection("127.0.0.1", studio.port)
+        gone.request("POST", "/api/check", b'{"query": "beard"}', {"content-type": "application/json"})
+        for _ in range(5):  # each round trip lets the server see what came before
+            assert studio.get("/api/info").status == 200
+        gone.close()
+        for _ in range(5):
+            assert studio.get("/api/info").status == 200
+        go.set()
+        checks.append(users.submit(studio.post, "/api/check", {"query": "glasses"}))
+        assert [check.result().status for check in checks] == [200] * 3
+    assert seen == ["smile", "smile", "glasses"]
 
 
 def test_two_checks_run_at_a_time_and_keep_their_warnings_apart(tiny, monkeypatch):
