@@ -50,7 +50,9 @@ def studio(
         if open_page:
             typer.launch(address)
 
+    models = model or ["avatars"]
+    out.print(f"Loading {escape(', '.join(models))}...")
     serve(
-        model or ["avatars"], host=host, port=port, device=device, allowed=allow_host or [], ready=ready,
+        models, host=host, port=port, device=device, allowed=allow_host or [], ready=ready,
         limits=Limits(pictures=most, seconds=seconds, waiting=waiting),
     )  # fmt: skip

@@ -78,6 +78,7 @@ def test_it_serves_until_ctrl_c(tiny):
     command = [PROGRAM, "studio", "-m", tiny, "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
+            assert server.stdout.readline() == f"Loading {tiny}...\n"
             words = server.stdout.readline().split()
             assert words[:4] == ["The", "studio", "is", "at"]
             assert words[4].startswith("http://127.0.0.1:")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -24,8 +23,9 @@ from energyql.editing.showing import show
 from energyql.editing.start import Begun, Start, begin, pictures_of
 from energyql.editing.step import Step, take
 from energyql.editing.terms import Embed
-from energyql.errors import LimitError, TautologyWarning
+from energyql.errors import LimitError
 from energyql.language import Expr
+from energyql.logic.tautology import noting_tautologies
 from energyql.model import Model
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline import pipeline_for
@@ -131,8 +131,7 @@ def _run(
 
     before = begun.result
     if before is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TautologyWarning)  # of the start nothing is asked
+        with noting_tautologies():  # of the start nothing is asked
             nothing = settings.prepare("TRUE", semantics="exact", **told)
         before = draw(nothing, latents, 0)
     first, earlier, wider = before, list[int](), list[PreparedQuery]()

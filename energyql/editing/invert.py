@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from energyql.editing.photographs import Picture
 from energyql.editing.showing import show
 from energyql.editing.start import Begun, pictures_of
 from energyql.editing.terms import Embed
-from energyql.errors import ArgumentError, TautologyWarning
+from energyql.errors import ArgumentError
 from energyql.files import replacing
+from energyql.logic.tautology import noting_tautologies
 from energyql.model import Model
 from energyql.models import DEFAULT_MODEL
 from energyql.pictures import label_grid
@@ -131,8 +131,7 @@ def invert(
     if perceptual is not None and not callable(perceptual):
         raise ArgumentError("perceptual must be a function or torch module of pictures")
     pipeline = pipeline_for(model, device)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TautologyWarning)  # nothing is asked of the pictures
+    with noting_tautologies():  # nothing is asked of the pictures
         prepared = pipeline.prepare("TRUE", truncation=truncation, label=label, batch_size=batch_size)
     lens = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["label"])
     began = time.perf_counter()

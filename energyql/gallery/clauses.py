@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from energyql.errors import Contradiction, LimitError, TautologyWarning
+from energyql.errors import Contradiction, LimitError
 from energyql.language import And, Expr, Not, Or, Weight
 from energyql.logic.contradiction import conjuncts
+from energyql.logic.tautology import noting_tautologies
 from energyql.result import Result
 from energyql.scoring import score
 from energyql.vocabulary import Vocabulary
@@ -59,8 +59,7 @@ def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArr
     """P(expr) in every picture of a result, (n,), from what the attribute heads predict."""
     while isinstance(expr, Weight):
         expr = expr.operand
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TautologyWarning)
+    with noting_tautologies():
         try:
             energy = score(expr, result.probabilities, vocabulary=vocabulary)
         except LimitError:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from energyql.energy.semantics import SEMANTICS, EnergyRule, compile_energy_rule
-from energyql.errors import ArgumentError, DataError, EnergyQLError, TautologyWarning
+from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.language import Expr, as_query, bind
 from energyql.language.checks import shorten
+from energyql.logic.tautology import noting_tautologies
 from energyql.vocabulary import Vocabulary
 
 MOST_BYTES = 1 << 20
@@ -138,8 +138,7 @@ def check(question: Question, vocabulary: Vocabulary, semantics: str) -> Checked
     """
     expr, text = as_query(question.query)
     bound = bind(expr, vocabulary, query=text)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TautologyWarning)  # sampling says so as well, and once is enough
+    with noting_tautologies():  # sampling says so as well, and once is enough
         rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
     return Checked(question.title, question.place, text, expr, bound, rule)
 

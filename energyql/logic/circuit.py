@@ -11,11 +11,10 @@ networks, Xu et al. 2018, arXiv 1711.11157); for diffusion models see LogDiff (a
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from energyql.errors import LimitError, TautologyWarning
+from energyql.errors import LimitError
 from energyql.language.ast import Expr
 from energyql.logic.cells import CellSet
 from energyql.logic.circuit_svg import draw_circuit
@@ -23,6 +22,7 @@ from energyql.logic.contradiction import contradiction
 from energyql.logic.diagram import DEFAULT_MAX_NODES, FALSE, TRUE, Diagram, WeightVariable
 from energyql.logic.explain import explain
 from energyql.logic.nodes import Builder, Folded, Leaf, LogSumExp, Node, Scaled, ScaledComplement, Sum
+from energyql.logic.tautology import warn_tautology
 from energyql.vocabulary import AttributeSpec
 
 __all__ = ["Circuit", "Leaf", "LogSumExp", "Node", "Scaled", "ScaledComplement", "Sum", "compile_query"]
@@ -106,7 +106,7 @@ def compile_query(
     if root == FALSE:
         raise contradiction(expr, diagram, query=query)
     if root == TRUE:
-        warnings.warn(TautologyWarning(f"{_shown(expr)} is always true, so it asks for nothing"), stacklevel=2)
+        warn_tautology(f"{_shown(expr)} is always true, so it asks for nothing")
     nodes = _to_nodes(diagram, root)
     used = {node.attribute for node in nodes if isinstance(node, Leaf)}
     cells = {name: diagram.cells[name] for name in vocabulary if name in used}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ from energyql.bench.prior import prior_samples
 from energyql.bench.queries import read_questions
 from energyql.bench.subject import Subject
 from energyql.editing.presets import choose_preset
-from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
+from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import read_json, write_json, write_text
 from energyql.language import Expr
+from energyql.logic.tautology import noting_tautologies
 from energyql.progress import Report
 from energyql.protocols.report import markdown
 from energyql.protocols.sequential import run_sequence
@@ -138,8 +138,7 @@ def evaluate(subject: Subject, plan: Plan, folder: Path, report: Report) -> dict
 def _sample(
     subject: Subject, setup: Setup, queries: list[Expr], plan: Plan, folder: Path, report: Report
 ) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TautologyWarning)
+    with noting_tautologies():
         checked = read_questions(queries, subject.vocabulary, plan.contenders)
     found = compare(
         subject, checked, plan.contenders, size=plan.size, folder=folder / setup.name, report=report,

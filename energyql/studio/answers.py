@@ -18,7 +18,6 @@ from energyql.pictures import picture_uri
 from energyql.result import Result
 from energyql.result_html import alternative_text
 from energyql.studio.jobs import Job
-from energyql.studio.queries import noting_warnings
 from energyql.studio.schemas import Change, ClauseInfo, Fact, JobInfo, Picture, PictureClause
 from energyql.vocabulary import Vocabulary
 
@@ -88,7 +87,8 @@ class Answer:
 
     def describe(self, job: Job, place: int, after: int) -> JobInfo:
         """What the API says; see `JobInfo`."""
-        pictures, state, last = self.pictures, job.state, self.results[-1] if self.results else None
+        state = job.state  # first: what is done by then has all its pictures
+        pictures, last = self.pictures, self.results[-1] if self.results else None
         return JobInfo(
             id=job.id,
             kind=self.kind,
@@ -114,8 +114,7 @@ class Answer:
 
     def _measure(self, expr: Expr, result: Result) -> None:
         joined, parts = clauses(expr)
-        with noting_warnings():
-            self.clauses = score_clauses(parts, result, self.vocabulary)
+        self.clauses = score_clauses(parts, result, self.vocabulary)
         self.joined = joined
 
     def _clause(self, clause: Clause) -> ClauseInfo:

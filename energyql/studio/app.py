@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from energyql.errors import EnergyQLError
 from energyql.studio import downloads
+from energyql.studio.gate import Gate
 from energyql.studio.guard import LOOPBACK, Guard
 from energyql.studio.problems import INTERNAL, Problem, describe, status_of
 from energyql.studio.schemas import Check, CheckRequest, DrawRequest, EditRequest, Info, JobInfo
@@ -32,6 +33,7 @@ given up. The same request gives the same pictures. Whatever is wrong comes back
 REFUSED: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem, "description": text}
     for code, text in {
+        400: "The request is JSON that cannot be read: it is not UTF-8, or nested too deeply.",
         403: "The request comes from another site, or asks for another host.",
         408: "The request did not arrive in time.",
         413: "The request is too large.",
@@ -39,12 +41,13 @@ REFUSED: dict[int | str, dict[str, Any]] = {
         422: "The query or a setting is wrong.",
     }.items()
 }
-BUSY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "The queue is full."}}
+BUSY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "Too many requests are waiting."}}
 UNKNOWN: dict[int | str, dict[str, Any]] = {
     403: REFUSED[403],
     404: {"model": Problem, "description": "There is no such request, or no longer."},
     422: REFUSED[422],
 }
+ENDING: dict[int | str, dict[str, Any]] = UNKNOWN | {code: REFUSED[code] for code in (408, 413)}
 UNREADY: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "It is not there yet."}}
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "A PNG."}}
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}, "description": "A ZIP."}}
@@ -80,12 +83,12 @@ def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bo
     app.include_router(_api(studio))
     app.include_router(_files(studio))
 
-    @app.get("/", include_in_schema=False)
-    def page() -> FileResponse:
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
-    @app.get("/static/gallery.css", include_in_schema=False)
-    def gallery_style() -> FileResponse:
+    @app.api_route("/static/gallery.css", methods=["GET", "HEAD"], include_in_schema=False)
+    async def gallery_style() -> FileResponse:
         return FileResponse(str(files("energyql.gallery").joinpath("page.css")))
 
     app.mount("/static", StaticFiles(directory=STATIC))
@@ -93,35 +96,37 @@ def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bo
 
 
 def _api(studio: Studio) -> APIRouter:
-    api = APIRouter(prefix="/api", tags=["queries"])
+    api, gate = APIRouter(prefix="/api", tags=["queries"]), Gate()
 
     @api.get("/info", responses={403: REFUSED[403]})
-    def info() -> Info:
+    async def info() -> Info:
         """Models with their attributes, samplers, semantics, limits."""
         return studio.info()
 
-    @api.post("/check", responses=REFUSED)
-    def check(request: CheckRequest) -> Check:
+    @api.post("/check", responses=REFUSED | BUSY)
+    async def check(request: CheckRequest, asker: Request) -> Check:
         """What a query means, or what is wrong with it and where."""
-        return studio.check(request)
+        return await gate.run(asker, studio.check, request)
 
     @api.post("/jobs", status_code=202, responses=REFUSED | BUSY)
-    def draw(request: DrawRequest) -> JobInfo:
+    async def draw(request: DrawRequest, asker: Request) -> JobInfo:
         """Draw pictures that satisfy a query."""
-        return studio.draw(request)
+        return await gate.run(asker, studio.draw, request)
 
     @api.post("/edits", status_code=202, responses=REFUSED | BUSY)
-    def edit(request: EditRequest) -> JobInfo:
+    async def edit(request: EditRequest, asker: Request) -> JobInfo:
         """Edit one picture step by step: answers with the picture as it was, and as it is after each step."""
-        return studio.edit(request)
+        return await gate.run(asker, studio.edit, request)
 
     @api.get("/jobs/{id}", responses=UNKNOWN)
-    def look(id: str, after: Annotated[int, Query(ge=0, description="Leave out pictures before this.")] = 0) -> JobInfo:
+    async def look(
+        id: str, after: Annotated[int, Query(ge=0, description="Leave out pictures before this.")] = 0
+    ) -> JobInfo:
         """How far a job is, and its pictures."""
         return studio.look(id, after)
 
-    @api.delete("/jobs/{id}", responses=UNKNOWN)
-    def cancel(id: str) -> JobInfo:
+    @api.delete("/jobs/{id}", responses=ENDING)
+    async def cancel(id: str) -> JobInfo:
         """End a job. One that runs ends at its next layer or step, within moments."""
         return studio.cancel(id)
 
@@ -129,28 +134,31 @@ def _api(studio: Studio) -> APIRouter:
 
 
 def _files(studio: Studio) -> APIRouter:
-    api = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"])
+    api, gate = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"]), Gate()
 
-    @api.get("/pictures/{position}.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY)
-    def picture(id: str, position: int) -> Response:
+    @api.get("/pictures/{position}.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY | BUSY)
+    async def picture(id: str, position: int, asker: Request) -> Response:
         """One picture with all its pixels; its text field "energyql" holds what replays it."""
         job, answer = studio.shelf.get(id)
-        return _download(downloads.picture(job, answer, position), "image/png", f"energyql-{position:02d}.png")
+        data = await gate.run(asker, downloads.picture, job, answer, position)
+        return _download(data, "image/png", f"energyql-{position:02d}.png")
 
-    @api.get("/grid.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY)
-    def grid(id: str) -> Response:
+    @api.get("/grid.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY | BUSY)
+    async def grid(id: str, asker: Request) -> Response:
         """All pictures with captions and verdicts in one picture."""
-        return _download(downloads.grid(*studio.shelf.get(id)), "image/png", "energyql-grid.png")
+        return _download(await gate.run(asker, downloads.grid, *studio.shelf.get(id)), "image/png", "energyql-grid.png")
 
     @api.get("/provenance.json", responses=UNKNOWN | UNREADY)
-    def provenance(id: str) -> list[dict[str, Any]]:
+    async def provenance(id: str) -> list[dict[str, Any]]:
         """What replays the pictures: query, seed, model and fingerprints, settings, versions."""
         return downloads.provenance(*studio.shelf.get(id))
 
-    @api.get("/result.zip", response_class=Response, responses=ZIP | UNKNOWN | UNREADY)
-    def archive(id: str) -> Response:
+    @api.get("/result.zip", response_class=Response, responses=ZIP | UNKNOWN | UNREADY | BUSY)
+    async def archive(id: str, asker: Request) -> Response:
         """Everything: pictures, grid, latents, verdicts, provenance."""
-        return _download(downloads.archive(*studio.shelf.get(id)), "application/zip", "energyql.zip")
+        return _download(
+            await gate.run(asker, downloads.archive, *studio.shelf.get(id)), "application/zip", "energyql.zip"
+        )
 
     return api
 
@@ -174,18 +182,27 @@ async def _refuse_values(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     parts = []
     for fault in error.errors()[:5]:
-        place = ".".join(str(step) for step in fault["loc"][1:])  # the first says body, query or path
-        parts.append(f"{place}: {fault['msg']}" if place else str(fault["msg"]))
+        parts.append(_fault(fault))
     message = "; ".join(parts)
     hint = "GET /api/openapi.json describes every request"
     drawing = f"InvalidRequest: {message}\n{hint}"
     return _answer(Problem(error="InvalidRequest", message=message, hint=hint, drawing=drawing), 422)
 
 
+def _fault(fault: Mapping[str, Any]) -> str:
+    place = fault["loc"][1:]  # the first says body, query or path
+    if fault["type"] == "json_invalid":
+        return f"the request is not JSON: {fault['ctx']['error']} at character {place[0] + 1}"
+    return f"{'.'.join(str(step) for step in place)}: {fault['msg']}" if place else str(fault["msg"])
+
+
 async def _refuse_path(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    message = str(error.detail)
-    return _answer(Problem(error="HTTPError", message=message, drawing=f"HTTPError: {message}"), error.status_code)
+    message, hint = str(error.detail), None
+    if error.status_code == 400:  # all that the framework says is that there was an error
+        message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
+    drawing = "\n".join(filter(None, [f"HTTPError: {message}", hint]))
+    return _answer(Problem(error="HTTPError", message=message, hint=hint, drawing=drawing), error.status_code)
 
 
 async def _apologize(request: Request, error: Exception) -> JSONResponse:

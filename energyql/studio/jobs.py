@@ -15,7 +15,7 @@ from typing import Literal
 
 from energyql.errors import EnergyQLError
 from energyql.studio.limits import Limits
-from energyql.studio.problems import INTERNAL, Busy, Problem, TimeUp, describe
+from energyql.studio.problems import INTERNAL, Busy, Problem, TimeUp, Unwatched, describe
 
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 log = logging.getLogger("energyql.studio")
@@ -62,11 +62,14 @@ class Job:
         """Called again and again by the work; raises once it is to end.
 
         Raises:
-            Stopped: it was cancelled or abandoned.
+            Stopped: it was cancelled.
+            Unwatched: it was abandoned.
             TimeUp: it has run for too long.
         """
-        if self._stop.is_set() or self.abandoned:
+        if self._stop.is_set():
             raise Stopped
+        if self.abandoned:
+            raise self._unwatched()
         if time.monotonic() > self._deadline:
             raise TimeUp(
                 f"the request took longer than {self._limits.seconds:g} seconds",
@@ -87,6 +90,8 @@ class Job:
             self.end("done")
         except Stopped:
             self.end("cancelled")
+        except Unwatched:
+            self.give_up()
         except EnergyQLError as error:
             self.problem = describe(error)
             self.end("failed")
@@ -98,6 +103,17 @@ class Job:
     def touch(self) -> None:
         """Somebody asked about it."""
         self.seen = time.monotonic()
+
+    def give_up(self) -> None:
+        """End it because it is abandoned, and say so, should somebody ask after all."""
+        self.problem = describe(self._unwatched())
+        self.end("cancelled")
+
+    def _unwatched(self) -> Unwatched:
+        return Unwatched(
+            f"nobody asked about it for {self._limits.unwatched:g} seconds",
+            hint="draw again: the same pictures come",
+        )
 
     def end(self, state: State) -> None:
         self.finished = time.monotonic()
@@ -165,7 +181,7 @@ class Queue:
     def _drop_abandoned(self) -> None:
         for job in [job for job in self._waiting if job.abandoned]:
             self._waiting.remove(job)
-            job.end("cancelled")
+            job.give_up()
 
     def _loop(self) -> None:
         while True:

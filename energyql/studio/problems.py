@@ -50,9 +50,13 @@ class NotReady(StudioError):
 
 
 class Busy(StudioError):
-    """The queue is full."""
+    """Too many requests are waiting."""
 
     status = 503
+
+
+class Unwatched(StudioError):
+    """Nobody asks about the request any more."""
 
 
 class TimeUp(StudioError):

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from energyql.energy.semantics import compile_energy_rule
-from energyql.errors import EnergyQLError, LimitError, TautologyWarning
+from energyql.errors import EnergyQLError, LimitError
 from energyql.language import as_query, bind, quote
 from energyql.language.tree_svg import draw_tree
 from energyql.logic.circuit import Circuit
 from energyql.logic.circuit_svg import draw_circuit
+from energyql.logic.tautology import noting_tautologies
 from energyql.studio.limits import Limits
 from energyql.studio.problems import describe
 from energyql.studio.schemas import Attribute, Check
 from energyql.vocabulary import AttributeSpec, Vocabulary
-
-# Python keeps warning filters for the whole process: two threads that change them at once would leave them changed.
-_FILTERS = threading.Lock()
-
-
-@contextmanager
-def noting_warnings() -> Iterator[list[warnings.WarningMessage]]:
-    """Collect energyql's warnings instead of printing them, one thread at a time."""
-    with _FILTERS, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", TautologyWarning)
-        yield caught
 
 
 def check_length(query: str, limits: Limits) -> str:
@@ -47,7 +31,7 @@ def check_query(query: str, vocabulary: Vocabulary, semantics: str, limits: Limi
     try:
         expr, text = as_query(check_length(query, limits))
         bound = bind(expr, vocabulary, query=text)
-        with noting_warnings() as caught:
+        with noting_tautologies() as notes:
             rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))
@@ -58,7 +42,7 @@ def check_query(query: str, vocabulary: Vocabulary, semantics: str, limits: Limi
         caption, drawing = "Tree, which this semantics scores as written", draw_tree(expr)
     return Check(
         ok=True,
-        warning=str(caught[0].message) if caught else None,
+        warning=notes[0] if notes else None,
         canonical=str(expr),
         caption=caption,
         drawing=drawing,

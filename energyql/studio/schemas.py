@@ -186,4 +186,4 @@ class JobInfo(BaseModel):
     clauses: list[ClauseInfo] = []
     summary: str = Field(default="", description="How many satisfy the query, and who says so.")
     facts: list[Fact] = Field(default=[], description="How it was drawn.")
-    problem: Problem | None = Field(default=None, description="Why it failed.")
+    problem: Problem | None = Field(default=None, description="Why it failed, or was given up.")

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 import uvicorn
+from fastapi import FastAPI
 
 from energyql.arguments import choose_device
 from energyql.errors import ArgumentError
@@ -14,10 +15,11 @@ from energyql.pipeline import Pipeline
 from energyql.studio.app import create_app
 from energyql.studio.guard import known_hosts
 from energyql.studio.limits import Limits
+from energyql.studio.patience import PatientProtocol
 from energyql.studio.studio import Studio
 
 CONNECTIONS = 100
-"""Most connections at a time; beyond that the server answers 503 at once."""
+"""Most connections at a time; beyond that the server answers 503 at once, in plain text."""
 
 
 def load_models(names: Sequence[str], device: str) -> dict[str, Pipeline]:
@@ -55,6 +57,19 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
+def web_server(app: FastAPI) -> uvicorn.Server:
+    """The server of an application that `create_app` made."""
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        log_level="warning",
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=3,
+        lifespan="on",
+    )
+    return uvicorn.Server(config)
+
+
 def serve(
     models: Sequence[str],
     *,
@@ -80,11 +95,8 @@ def serve(
         studio = Studio(load_models(models, device), limits)
         hosts, numbers = known_hosts(host, allowed)
         app = create_app(studio, hosts=hosts, numbers=numbers)
-        config = uvicorn.Config(
-            app, log_level="warning", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=3, lifespan="on"
-        )
         bound.listen(128)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/")
-        uvicorn.Server(config).run(sockets=[bound])
+        web_server(app).run(sockets=[bound])
     finally:
         bound.close()

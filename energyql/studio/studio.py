@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.language.printer import KEYWORDS
+from energyql.logic.tautology import noting_tautologies
 from energyql.pipeline import Pipeline
 from energyql.prepared import PreparedQuery
 from energyql.sampling import SAMPLERS
@@ -15,7 +16,7 @@ from energyql.studio.drawing import draw_wall
 from energyql.studio.editing import edit_picture
 from energyql.studio.jobs import Queue
 from energyql.studio.limits import Limits
-from energyql.studio.queries import check_length, check_query, describe_attribute, examples, noting_warnings
+from energyql.studio.queries import check_length, check_query, describe_attribute, examples
 from energyql.studio.schemas import (
     Check,
     CheckRequest,
@@ -146,7 +147,7 @@ class Studio:
     def _prepare(self, request: Settings) -> PreparedQuery:
         check_length(request.query, self.limits)
         pipeline = self.pipeline(request.model)
-        with noting_warnings():
+        with noting_tautologies():
             return pipeline.prepare(
                 request.query,
                 semantics=request.semantics,

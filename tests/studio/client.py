@@ -8,12 +8,10 @@ import threading
 import time
 from contextlib import contextmanager
 
-import uvicorn
-
 from energyql.studio.app import create_app
 from energyql.studio.guard import known_hosts
 from energyql.studio.limits import Limits
-from energyql.studio.serving import listen, load_models
+from energyql.studio.serving import listen, load_models, web_server
 from energyql.studio.studio import Studio
 
 
@@ -81,10 +79,7 @@ def serving(models, limits=None, host="127.0.0.1", allowed=()):
     hosts, numbers = known_hosts(host, allowed)
     socket = listen("127.0.0.1", 0)
     socket.listen(64)
-    config = uvicorn.Config(
-        create_app(studio, hosts=hosts, numbers=numbers), log_level="error", timeout_graceful_shutdown=2, lifespan="on"
-    )
-    server = uvicorn.Server(config)
+    server = web_server(create_app(studio, hosts=hosts, numbers=numbers))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
     try:

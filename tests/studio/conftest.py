@@ -10,3 +10,19 @@ def studio(tiny):
     """A client of a studio with a tiny model."""
     with serving([str(tiny)]) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def url():
+    """The address of a studio with the packaged model."""
+    with serving(["avatars"]) as client:
+        yield client.url
+
+
+@pytest.fixture
+def visitor(chromium, url):
+    """Somebody who has opened nothing yet."""
+    from studio.page import visiting  # Playwright takes seconds to import
+
+    with visiting(chromium, url, permissions=["clipboard-read", "clipboard-write"]) as visitor:
+        yield visitor

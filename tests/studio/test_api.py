@@ -209,6 +209,19 @@ class TestRefusals:
         assert answer.status == 422
         assert answer.json()["error"] in ("InvalidRequest", "QuerySyntaxError")
 
+    def test_where_it_is_not_json(self, studio):
+        answer = studio.request("POST", "/api/check", b'{"query": smile}', {"content-type": "application/json"})
+        assert answer.json()["message"] == "the request is not JSON: Expecting value at character 11"
+
+    @pytest.mark.parametrize("body", [b'{"query": "\xff"}', b"[" * 100_000], ids=["UTF-8", "depth"])
+    def test_json_that_cannot_be_read(self, studio, body):
+        answer = studio.request("POST", "/api/check", body, {"content-type": "application/json"})
+        assert answer.status == 400
+        assert answer.json()["message"] == "the request is JSON that cannot be read"
+        assert "UTF-8" in answer.json()["hint"]
+        described = studio.get("/api/openapi.json").json()["paths"]
+        assert "400" in described["/api/check"]["post"]["responses"]
+
     @pytest.mark.parametrize(
         "path", ["/api/jobs/nothing", "/api/jobs/nothing/grid.png", "/api/nowhere", "/static/../app.py"]
     )
@@ -216,6 +229,11 @@ class TestRefusals:
         answer = studio.get(path)
         assert answer.status == 404
         assert answer.json()["message"]
+
+    @pytest.mark.parametrize("path", ["/", "/static/gallery.css", "/static/main.js"])
+    def test_the_page_can_be_asked_whether_it_is_there(self, studio, path):
+        answer = studio.request("HEAD", path)
+        assert (answer.status, answer.body) == (200, b"")
 
     def test_wrong_method(self, studio):
         assert studio.request("DELETE", "/api/info").status == 405

@@ -75,7 +75,7 @@ def test_cancelling_stops_what_runs_and_frees_the_queue(queue):
     waiting = queue.submit(after)
     queue.cancel(running)
     assert after.started.wait(30)
-    assert running.state == "cancelled"
+    assert (running.state, running.problem) == ("cancelled", None)
     assert not work.ended
     after.go.set()
     until(lambda: waiting.state == "done")
@@ -157,6 +157,8 @@ def test_what_nobody_asks_about_is_given_up():
     while not running.over:
         time.sleep(0.02)
     assert running.state == "cancelled"
+    assert running.problem.message == "nobody asked about it for 0.2 seconds"
+    assert running.problem.hint == "draw again: the same pictures come"
     watched = queue.submit(Work())
     for _ in range(20):
         watched.touch()
@@ -177,6 +179,7 @@ def test_places_of_those_who_left_are_given_to_others():
         time.sleep(0.01)
     queue.submit(lambda job: None)
     assert left.state == "cancelled"
+    assert left.problem.error == "Unwatched"
     queue.close()
 
 

@@ -28,22 +28,23 @@ export async function call(method, path, body, signal) {
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-// One request at a time in each place that shows one: a new one ends the one before.
+// One request at a time in each place that shows one: a new one ends the one before, once it is accepted.
 export class Runner {
   constructor() {
     this.id = null;
-    this.turn = 0;
+    this.asked = this.turn = 0; // requests that were sent, and those that were accepted
   }
 
   // Start a job and call `update(job, fresh)` with what is new until it is over; false if another one took its place.
   async run(path, body, update) {
-    const turn = ++this.turn;
-    this.cancel();
+    const asked = ++this.asked;
     let job = await call("POST", path, body);
-    if (turn !== this.turn) {
+    if (asked !== this.asked) {
       call("DELETE", `/api/jobs/${job.id}`).catch(() => {});
       return false;
     }
+    this.cancel();
+    const turn = ++this.turn;
     this.id = job.id;
     let seen = 0;
     for (let wait = 60; ; wait = Math.min(wait * 1.3, 400)) {
@@ -69,6 +70,7 @@ export class Runner {
 
   // Leave a job alone: nothing of it is shown any more.
   forget() {
+    this.asked++;
     this.turn++;
     this.cancel();
   }

@@ -2,12 +2,12 @@
 
 import { Runner } from "./api.js";
 import { $, badge, copy, h, say } from "./dom.js";
-import { QueryBox } from "./editor.js";
+import { asking, QueryBox } from "./editor.js";
 import { code, shown } from "./wall.js";
 
 export class Detail {
-  // `page` gives what the dialog needs of the rest: language, settings(), query(), link(edit), neighbour(picture, by),
-  // closed(picture), limits.
+  // `page` gives what the dialog needs of the rest: limits, drawn() with {query, settings, model, language, job} of the
+  // pictures on the wall, link(edit), neighbour(picture, by), edited(edit), closed(picture).
   constructor(page) {
     this.page = page;
     this.runner = new Runner();
@@ -51,9 +51,9 @@ export class Detail {
     this.box = new QueryBox(box, {
       label: "What should become true of this picture",
       placeholder: "glasses AND hair = red",
-      language: this.page.language,
-      ask: () => this.page.asking(),
-      changed: (check) => { this.apply.disabled = !check.ok || this.busy; },
+      language: () => this.page.drawn().language,
+      ask: () => asking(this.page.drawn().settings),
+      changed: (check) => { this.apply.disabled = !check?.ok || this.busy; },
       submit: () => this.submit(),
     });
     this.dialog.addEventListener("close", () => this.closed());
@@ -92,7 +92,7 @@ export class Detail {
     const next = this.page.neighbour(this.start, by);
     if (!next) return;
     this.runner.forget();
-    this.open(next, [], this.page.job());
+    this.open(next, [], this.page.drawn().job);
     this.page.edited(this.state);
   }
 
@@ -101,6 +101,7 @@ export class Detail {
   submit() {
     const text = this.box.text.trim();
     if (!text || this.busy) return;
+    if (this.box.broken) { this.box.focus(); return; }
     if (this.steps.length >= this.page.limits.steps) {
       this.fail({ message: `this studio takes ${this.page.limits.steps} steps`, hint: "undo one first" });
       return;
@@ -130,8 +131,8 @@ export class Detail {
     this.message.hidden = true;
     this.show();
     try {
-      const { n, ...settings } = this.page.settings();
-      const request = { ...settings, query: this.page.query(), index: this.index, steps };
+      const { query, settings: { n, ...settings } } = this.page.drawn();
+      const request = { ...settings, query, index: this.index, steps };
       const current = await this.runner.run("/api/edits", request, (job, fresh) => {
         found.push(...fresh);
         this.last = job;
@@ -157,7 +158,7 @@ export class Detail {
     } catch (problem) {
       this.busy = false;
       this.pictures = before;
-      this.fail(problem);
+      if (!this.box.refuse(steps[steps.length - 1], problem)) this.fail(problem);
     }
     this.wanted = this.steps;
     this.at = Math.max(0, this.pictures.length - 1);
@@ -228,21 +229,21 @@ export class Detail {
     const rows = picture.clauses.map(({ text, probability }) => {
       const bar = h("span", { class: "meter", "aria-hidden": "true" }, h("i", { class: probability !== null && probability < 0.5 ? "low" : "" }));
       bar.firstChild.style.width = `${100 * (probability ?? 0)}%`;
-      return h("tr", {}, h("th", { scope: "row" }, code(text, this.page.language)), h("td", {}, bar),
+      return h("tr", {}, h("th", { scope: "row" }, code(text, this.page.drawn().language)), h("td", {}, bar),
         h("td", { class: "count" }, probability === null ? "?" : probability.toFixed(3)));
     });
     const verdict = picture.satisfied ? "The query holds" : "The query does not hold";
     const solver = picture.status === "OK" ? "" : ` The solver ended early (${picture.status.toLowerCase().replaceAll("_", " ")}).`;
     this.verdict.replaceChildren(
-      code(picture.query, this.page.language),
+      code(picture.query, this.page.drawn().language),
       h("p", { class: `says ${picture.satisfied ? "yes" : "no"}` }, h("strong", {}, verdict),
-        `, says the ${this.page.judge()}. ${shown(picture).replace(" ", "\u00a0")}.${solver}`),
+        `, says the ${this.page.drawn().model.judge}. ${shown(picture).replace(" ", "\u00a0")}.${solver}`),
       this.changes(picture),
     );
     this.facts.replaceChildren(
       h("h3", {}, "How sure is each clause"),
       h("table", { class: "clauses" }, h("tbody", {}, rows)),
-      h("h3", {}, `What the ${this.page.judge()} sees`),
+      h("h3", {}, `What the ${this.page.drawn().model.judge} sees`),
       h("p", { class: "read" }, reading(picture.judged)),
     );
   }
@@ -258,7 +259,7 @@ export class Detail {
   // The other side of every yes/no attribute, and the other classes of the rest, one click each.
   offer(picture) {
     const offers = [];
-    for (const { name, written, kind, values } of this.page.language.attributes) {
+    for (const { name, written, kind, values } of this.page.drawn().language.attributes) {
       const value = picture.judged[name];
       if (kind === "yes/no") offers.push(value === true ? `NOT ${written}` : written);
       if (kind === "categorical") offers.push(...values.filter((other) => other !== value).map((other) => `${written} = ${other}`));

@@ -6,11 +6,15 @@ import { toUnits } from "./language.js";
 
 const CHECK_AFTER = 160; // milliseconds without a key
 const BLAME_AFTER = 450; // further ones before a word that is still being typed is called wrong
+const AGAIN_AFTER = 1500; // where the studio had no answer
 let boxes = 0;
 
+// What a query is checked against.
+export const asking = ({ model, semantics }) => ({ model, semantics });
+
 export class QueryBox {
-  // `ask()` gives what to check the text against: {model, semantics}. `changed(check)` is called with every answer,
-  // `submit()` on Enter.
+  // `language()` gives the words, `ask()` what to check the text against: {model, semantics}. `changed(check)` is called
+  // with every answer, and with null when the text changes, `submit()` on Enter.
   constructor(root, { label, placeholder = "", language, ask, changed = () => {}, submit = () => {} }) {
     const id = `box-${++boxes}`;
     Object.assign(this, { language, ask, changed, submit, id, items: [], spans: [], active: -1, checked: null });
@@ -53,14 +57,26 @@ export class QueryBox {
 
   focus() { this.area.focus(); }
 
+  // Whether the studio has said that this text is no query.
+  get broken() { return this.checked !== null && !this.checked.ok; }
+
   edited(typed) {
-    this.spans = [];
-    this.checked = null;
+    this.forget();
     this.paint();
     if (typed) this.offer(false);
     else this.close();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.check(typed), typed ? CHECK_AFTER : 0);
+  }
+
+  // What the studio said holds no longer.
+  forget() {
+    this.spans = [];
+    this.checked = null;
+    this.area.removeAttribute("aria-invalid");
+    this.verdict.className = "verdict";
+    this.verdict.replaceChildren();
+    this.changed(null);
   }
 
   // Ask the studio; an answer to an older text is dropped.
@@ -79,8 +95,21 @@ export class QueryBox {
       if (typed && found.problem && !this.list.hidden) this.timer = setTimeout(() => this.tell(found), BLAME_AFTER);
       else this.tell(found);
     } catch (problem) {
-      if (problem.name !== "AbortError") this.tell({ ok: false, problem });
+      if (problem.name === "AbortError") return;
+      this.tell({ ok: false, problem });
+      this.checked = null; // this says nothing of the text
+      this.timer = setTimeout(() => this.check(), AGAIN_AFTER);
     }
+  }
+
+  // Show why the studio refused a text where that text stands; false if it does not, or the problem has no place in it.
+  refuse(text, problem) {
+    if (text !== this.text || !problem.spans?.length) return false;
+    clearTimeout(this.timer);
+    this.pending?.abort();
+    this.tell({ ok: false, problem });
+    this.focus();
+    return true;
   }
 
   tell(check) {
@@ -114,7 +143,7 @@ export class QueryBox {
       if (points.has(at)) pieces.push(h("mark", { class: "caret" }));
       if (at === place) pieces.push((this.cursor = h("span", { class: "cursor" })));
     };
-    for (const { kind, text: part, start } of this.language.tokens(text)) {
+    for (const { kind, text: part, start } of this.language().tokens(text)) {
       let run = "";
       const flush = () => {
         if (run) pieces.push(h("span", { class: `t-${kind}` }, run));
@@ -139,7 +168,7 @@ export class QueryBox {
   }
 
   offer(asked) {
-    const found = this.language.suggest(this.text, this.area.selectionStart, asked);
+    const found = this.language().suggest(this.text, this.area.selectionStart, asked);
     if (!found || this.area.selectionStart !== this.area.selectionEnd) { this.close(); return; }
     this.range = [found.start, found.end];
     this.items = found.items;
@@ -192,7 +221,7 @@ export class QueryBox {
   // A piece at the end, joined by AND where something stands there already.
   add(piece) {
     const end = this.text.trimEnd();
-    const tokens = this.language.tokens(end).filter(({ kind }) => kind !== "comment");
+    const tokens = this.language().tokens(end).filter(({ kind }) => kind !== "comment");
     const last = tokens[tokens.length - 1];
     const open = !last || last.kind === "keyword" || (last.kind === "sign" && !")}]".includes(last.text));
     this.replace(end.length, this.text.length, `${last ? " " : ""}${open ? "" : "AND "}${piece}`);

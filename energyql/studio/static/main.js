@@ -3,7 +3,7 @@
 import { call, Runner } from "./api.js";
 import { Detail } from "./detail.js";
 import { $, copy, drawing, h, plural, say } from "./dom.js";
-import { QueryBox } from "./editor.js";
+import { asking, QueryBox } from "./editor.js";
 import { Language } from "./language.js";
 import { SettingsForm } from "./settings.js";
 import { decode, encode } from "./share.js";
@@ -13,7 +13,7 @@ const NARROW = 430; // pixels of a circuit that fits into the left column
 const columns = matchMedia("(min-width: 64rem)"); // two of them
 const runner = new Runner();
 let info, language, settings, box, wall, detail;
-let drawn = null; // what the pictures on the wall answer: {query, settings, job}
+let drawn = null; // what the pictures on the wall answer: {query, settings, model, language, job}
 let edit = null; // {index, steps} while a picture is open
 let pending = null; // the same, of a link, until its picture is there
 
@@ -33,28 +33,31 @@ function startTheme() {
   });
 }
 
+const written = () => ({ query: box.text, settings: settings.read(), model: settings.model, language, job: "" });
+
+// A link to what is on the wall, whatever stands in the box by now; before the first picture, to what stands there.
 const link = (state = edit) => {
-  const from = state && drawn ? drawn : { query: box.text, settings: settings.read() };
-  return new URL(encode(from.query, from.settings, settings.model.fingerprint, state), location.href).href;
+  const from = drawn ?? written();
+  return new URL(encode(from.query, from.settings, from.model.fingerprint, state), location.href).href;
 };
 
 const remember = () => history.replaceState(null, "", link());
 
 function showCheck(check) {
-  $("draw").disabled = !check.ok;
-  $("circuit").classList.toggle("old", !check.ok);
-  if (!check.ok) return;
+  $("draw").disabled = check !== null && !check.ok;
+  $("circuit").classList.toggle("old", !check?.ok);
+  if (!check?.ok) return;
   $("circuit-name").textContent = check.caption;
   const svg = drawing(check.drawing);
   const width = Number(svg.getAttribute("width"));
   svg.style.maxWidth = `${width}px`;
   svg.style.minWidth = `${Math.min(width, Math.max(0.72 * width, 280))}px`;
   $("circuit").replaceChildren(svg);
-  placeCircuit(width > NARROW || !columns.matches);
+  placeCircuit(width > NARROW && columns.matches);
   $("explanation").textContent = check.explanation;
 }
 
-// A circuit that is too wide to be read beside the pictures goes below them, as it does where all is in one column.
+// A circuit that is too wide to be read beside the pictures goes below them.
 function placeCircuit(wide) {
   const card = $("circuit-card");
   const home = wide ? $("main-side") : $("side");
@@ -64,22 +67,15 @@ function placeCircuit(wide) {
 }
 
 async function draw(open = null) {
-  if (!box.text.trim()) { box.focus(); return; }
+  if (!box.text.trim() || box.broken) { box.focus(); return; }
   if (!settings.valid) { settings.complain(); return; }
-  pending = open;
-  edit = null;
-  const request = { query: box.text, ...settings.read() };
-  drawn = { query: request.query, settings: settings.read(), job: "" };
-  history.replaceState(null, "", link(pending));
-  $("failure").hidden = $("downloads").hidden = $("made").hidden = true;
-  $("summary").textContent = "";
-  wall.reset(request.n);
-  if (!columns.matches) $("pictures").scrollIntoView();
+  const asked = written();
+  $("failure").hidden = true;
   let last = null;
   try {
-    const current = await runner.run("/api/jobs", request, (job, fresh) => {
+    const current = await runner.run("/api/jobs", { query: asked.query, ...asked.settings }, (job, fresh) => {
+      if (!last) accept({ ...asked, job: job.id }, open);
       last = job;
-      drawn.job = job.id;
       wall.add(fresh, job.clauses);
       showJob(job);
       const wanted = pending && fresh.find((picture) => picture.index === pending.index);
@@ -89,9 +85,22 @@ async function draw(open = null) {
     finish(last);
     if (pending?.steps.length) openPending({ index: pending.index });
   } catch (problem) {
-    fail(problem);
+    if (last) fail(problem);
+    else if (!box.refuse(asked.query, problem)) complain(problem);
   }
-  pending = null;
+  if (last) pending = null;
+}
+
+// The studio draws: what was on the wall makes room.
+function accept(asked, open) {
+  drawn = asked;
+  pending = open;
+  edit = null;
+  history.replaceState(null, "", link(pending));
+  $("failure").hidden = $("downloads").hidden = $("made").hidden = true;
+  $("summary").textContent = "";
+  wall.reset(asked.settings.n);
+  if (!columns.matches) $("pictures").scrollIntoView();
 }
 
 function openPending(picture) {
@@ -116,7 +125,9 @@ function finish(job) {
   $("progress").hidden = true;
   wall.trim();
   if (job.state === "failed") { fail(job.problem); return; }
-  const facts = job.state === "cancelled" ? [`Cancelled after ${plural(job.done, "picture")}`] : [];
+  const ended = job.problem ? "Given up" : "Cancelled";
+  const facts = job.state === "cancelled" ? [`${ended} after ${plural(job.done, "picture")}`] : [];
+  if (job.problem) complain(job.problem);
   if (job.done) facts.push(job.summary);
   $("summary").textContent = facts.join(". ");
   $("nothing").hidden = job.done > 0;
@@ -126,7 +137,7 @@ function finish(job) {
     $(id).href = `/api/jobs/${job.id}/${file}`;
   }
   $("clauses").hidden = false;
-  $("clauses").replaceChildren(...clauseTable(job, wall.pictures, language));
+  $("clauses").replaceChildren(...clauseTable(job, wall.pictures, drawn.language));
   $("made").hidden = false;
   $("facts").replaceChildren(...job.facts.flatMap(({ name, text }) => [h("dt", {}, name), h("dd", {}, text)]));
 }
@@ -135,6 +146,10 @@ function fail(problem) {
   $("progress").hidden = true;
   wall.trim();
   $("nothing").hidden = wall.pictures.length > 0;
+  complain(problem);
+}
+
+function complain(problem) {
   $("failure").hidden = false;
   $("failure").replaceChildren(h("pre", {}, problem.drawing || problem.message || String(problem)));
 }
@@ -152,7 +167,7 @@ function showWords() {
 
 function changedSetting(id) {
   if (id === "model") {
-    Object.assign(language, new Language(info.keywords, settings.model.attributes));
+    language = new Language(info.keywords, settings.model.attributes);
     showWords();
   }
   if (id === "model" || id === "semantics") box.check();
@@ -194,16 +209,10 @@ async function start() {
     edit = detail.state;
     remember();
   });
-  const asking = () => ({ model: settings.model.name, semantics: settings.read().semantics });
-  box = new QueryBox($("query"), { label: "Query", placeholder: "smile AND NOT (glasses OR beard)", language, ask: asking, changed: showCheck, submit: () => draw() });
+  box = new QueryBox($("query"), { label: "Query", placeholder: "smile AND NOT (glasses OR beard)", language: () => language, ask: () => asking(settings.read()), changed: showCheck, submit: () => draw() });
   detail = new Detail({
-    language,
     limits: info.limits,
-    asking,
-    settings: () => drawn.settings,
-    query: () => drawn.query,
-    judge: () => settings.model.judge,
-    job: () => drawn.job,
+    drawn: () => drawn ?? written(),
     link,
     neighbour: (picture, by) => (picture.image ? wall.neighbour(picture, by) : null),
     edited: (state) => { edit = state; remember(); },

@@ -57,7 +57,7 @@ export class SettingsForm {
   }
 
   // Fields that are missing, or that this studio does not offer, stay as they are; but no strength means the sampler's
-  // own. Returns what could not be restored.
+  // own, and a number that is out of range becomes the next one that is not. Returns what could not be restored.
   write(settings) {
     const lost = [];
     for (const name of ["model", "semantics", "sampler"]) {
@@ -66,9 +66,14 @@ export class SettingsForm {
       else lost.push(`${name} ${settings[name]}`);
     }
     this.fit();
-    $("strength").value = settings.strength ?? "";
+    $("strength").value = settings.strength > 0 ? settings.strength : "";
+    if (settings.strength <= 0) lost.push(`strength ${settings.strength}`);
     for (const name of ["truncation", "seed", "n"]) {
-      if (settings[name] !== undefined) $(name).value = settings[name];
+      if (settings[name] === undefined) continue;
+      const { min, max, step } = $(name);
+      const value = Math.min(Number(max), Math.max(Number(min), step === "1" ? Math.round(settings[name]) : settings[name]));
+      if (value !== settings[name]) lost.push(`${name} ${settings[name]}`);
+      $(name).value = value;
     }
     this.show();
     return lost;

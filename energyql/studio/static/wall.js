@@ -9,6 +9,7 @@ export class Wall {
   constructor(open) {
     this.open = open;
     this.tiles = [];
+    this.pictures = [];
     $("wall").addEventListener("keydown", (event) => this.key(event));
   }
 

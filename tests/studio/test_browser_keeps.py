@@ -1,0 +1,112 @@
+"""What is on the wall stays, and the page says of it what is true, whatever is typed meanwhile."""
+
+import pytest
+from playwright.sync_api import expect
+
+from studio.page import draw, sources
+
+pytestmark = pytest.mark.browser
+
+
+def test_a_broken_query_leaves_the_pictures_alone(visitor):
+    page = visitor.open()
+    draw(page, 2)
+    wall, address, box = sources(page), page.url, page.locator("#query textarea")
+    box.fill("smile AND (glasses")
+    page.locator("#query .verdict.bad").wait_for()
+    asked = len(visitor.asked)
+    box.press("Enter")
+    page.locator("#draw").evaluate("button => document.activeElement.blur()")
+    page.keyboard.press("Control+Enter")
+    expect(box).to_be_focused()
+    assert "/api/jobs" not in str(visitor.asked[asked:])
+    # Quicker than the check: the studio refuses, and the reason stands where the text is, once.
+    page.route("**/api/check", lambda route: None)
+    box.fill("smil")
+    with page.expect_response("**/api/jobs") as refusal:
+        box.press("Enter")
+    assert refusal.value.status == 422
+    expect(page.locator("#query .verdict.bad")).to_contain_text("'smil' is not an attribute")
+    expect(page.locator("#failure")).to_be_hidden()
+    expect(page.locator("#progress")).to_be_hidden()
+    assert sources(page) == wall
+    assert page.url == address
+    visitor.faults = [fault for fault in visitor.faults if "422" not in fault]  # the refusal is meant
+
+
+def test_a_broken_step_is_not_sent(visitor):
+    page = visitor.open()
+    draw(page, 1)
+    page.locator("#wall .tile").first.click()
+    box = page.locator("#view textarea")
+    box.fill("glases")
+    page.locator("#view .verdict.bad").wait_for()
+    box.press("Enter")
+    assert not [url for url in visitor.asked if "/api/edits" in url]
+    page.route("**/api/check", lambda route: None)
+    box.fill("beerd")
+    with page.expect_response("**/api/edits"):
+        box.press("Enter")
+    expect(page.locator("#view .verdict.bad")).to_contain_text("'beerd' is not an attribute")
+    expect(page.locator("#view .failure")).to_be_hidden()
+    visitor.faults = [fault for fault in visitor.faults if "422" not in fault]
+
+
+def test_the_address_is_that_of_the_wall(visitor):
+    page = visitor.open()
+    page.locator("#query textarea").fill("smile")
+    draw(page, 2)
+    drawn = page.url
+    assert "q=smile&" in drawn
+    page.locator("#query textarea").fill("beard XOR hat")
+    page.locator("#seed").fill("7")
+    page.locator("#semantics").select_option("product")
+    page.locator("#wall .tile").first.click()
+    with page.expect_request("**/api/check") as check:
+        page.locator("#view textarea").fill("glasses")
+    assert check.value.post_data_json["semantics"] == "exact"
+    page.keyboard.press("Escape")
+    expect(page.locator("#view")).to_be_hidden()
+    assert page.url == drawn
+    page.locator("#copy-link").click()
+    expect(page.locator("#copy-link")).to_have_text("Copied")
+    assert page.evaluate("() => navigator.clipboard.readText()") == drawn
+
+
+def test_what_was_said_of_another_text_is_taken_back_at_once(visitor):
+    page = visitor.open()
+    page.route("**/api/check", lambda route: None)  # no answer comes
+    page.locator("#query textarea").fill("smile AND")
+    expect(page.locator("#query .verdict")).to_have_text("")
+    expect(page.locator("#query .verdict.good")).to_have_count(0)
+    expect(page.locator("#circuit")).to_have_class("scroll old")
+
+
+def test_a_studio_without_an_answer_is_asked_again(visitor):
+    page = visitor.open()
+    busy = '{"error": "Busy", "message": "18 requests are being worked on already", "hint": null, "spans": []}'
+    page.route("**/api/check", lambda route: route.fulfill(status=503, body=busy), times=1)
+    page.locator("#query textarea").fill("smile")
+    expect(page.locator("#query .verdict")).to_have_text("18 requests are being worked on already.")
+    expect(page.locator("#query .verdict")).to_have_text("A valid query.")
+    visitor.faults = [fault for fault in visitor.faults if "503" not in fault]
+
+
+def test_a_job_that_was_given_up_says_why(visitor):
+    page = visitor.open()
+
+    def give_up(route):
+        job = route.fetch().json()
+        problem = {
+            "error": "Unwatched",
+            "message": "nobody asked",
+            "hint": None,
+            "spans": [],
+            "drawing": "nobody asked",
+        }
+        route.fulfill(json=job | {"state": "cancelled", "done": 0, "pictures": [], "problem": problem})
+
+    page.route("**/api/jobs/*", give_up)
+    page.locator("#draw").click()
+    expect(page.locator("#summary")).to_have_text("Given up after 0 pictures")
+    expect(page.locator("#failure")).to_have_text("nobody asked")
