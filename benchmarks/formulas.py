@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from energyql.errors import Contradiction, EnergyQLError, TautologyWarning
-from energyql.language import And, Attribute, Cardinality, E, Expr, Implies, Not, Or, Xor, bind
+from energyql.language import And, Attribute, Cardinality, Constant, E, Expr, Implies, Not, Or, Xor, bind, parse
 from energyql.logic.circuit import Circuit, compile_query
 from energyql.logic.tree import Predicate, postorder
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -22,15 +22,16 @@ ROOTS = ("AND", "OR", "AND", "OR", "AND", "XOR", "IMPLIES", "AT LEAST")
 """Outermost connectives, in turn: with 24 formulas, each depth has all of them."""
 CONNECTIVES = (("AND", 0.44), ("OR", 0.34), ("XOR", 0.08), ("IMPLIES", 0.07), ("AT LEAST", 0.07))
 """The connectives further in, and how often each is drawn."""
-KNOWLEDGE = {
-    "avatars": "(sunglasses IMPLIES glasses) AND (eyes = hidden IFF sunglasses) AND NOT (bald AND (hat OR long_hair))"
-    " AND (smile IFF mouth IN {laugh, grin}) AND (frown IFF mouth = sad)",
-}
-"""What holds in every picture that a model was trained on, by the model's name.
 
-A judge that errs once in a hundred sees a few smiles with a sad mouth. Prevalence is therefore counted among pictures
-that are as this says, or such formulas would pass as merely rare.
-"""
+
+def all_relations(vocabulary: Vocabulary) -> Expr:
+    """What holds in every picture, by the vocabulary's relations.
+
+    A judge that errs once in a hundred sees a few smiles with a sad mouth. Prevalence is therefore counted among pictures
+    that are as this says, or such formulas would pass as merely rare.
+    """
+    relations = [bind(parse(text), vocabulary) for text in vocabulary.relations]
+    return Cardinality("ALL", None, tuple(relations)) if relations else Constant(True)
 
 
 def random_formulas(
@@ -62,7 +63,7 @@ def random_formulas(
 
     Args:
         vocabulary: the attributes to draw from.
-        prevalence: the fraction of prior samples that satisfy a bound query (and the model's `KNOWLEDGE`).
+        prevalence: the fraction of prior samples that satisfy a bound query (and `all_relations`).
         count: how many; a third of each depth.
         seed: same seed, same formulas.
         least, most: limits of the prevalence.
@@ -151,7 +152,7 @@ def _circuit(formula: Expr, vocabulary: Mapping[str, AttributeSpec]) -> Circuit 
     with warnings.catch_warnings():
         warnings.simplefilter("error", TautologyWarning)
         try:
-            return compile_query(formula, vocabulary)
+            return compile_query(formula, vocabulary, relations=False)
         except (Contradiction, TautologyWarning):
             return None
 

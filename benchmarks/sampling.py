@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.formulas import KNOWLEDGE, random_formulas, rare_formulas
+from benchmarks.formulas import all_relations, random_formulas, rare_formulas
 from energyql.bench.compare import ORACLE, PRIOR, Size, compare
 from energyql.bench.contenders import PAPER, read_contenders
 from energyql.bench.prior import prior_samples
@@ -18,7 +18,7 @@ from energyql.bench.queries import read_questions
 from energyql.bench.report import NOTE, TABLE_WIDTH, summary_table
 from energyql.bench.subject import Seen, Subject
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.language import Expr, bind, parse
+from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.progress import reporting
 from energyql.sampling import SAMPLERS
@@ -44,8 +44,8 @@ def choose_formulas(subject: Subject, prior: Seen, common: int, rare: int) -> li
         common: formulas of depth 1 to 3 with a prevalence from 0.1 to 60 %.
         rare: conjunctions with a prevalence from `LEAST_RARE` to `MOST_RARE`.
     """
-    knowledge = bind(parse(KNOWLEDGE.get(subject.model.name, "TRUE")), subject.vocabulary)
-    known = np.broadcast_to(satisfied(knowledge, prior.values, subject.vocabulary), (len(prior),))
+    relations = all_relations(subject.vocabulary)
+    known = np.broadcast_to(satisfied(relations, prior.values, subject.vocabulary), (len(prior),))
 
     def prevalence(formula: Expr) -> float:
         return float((satisfied(formula, prior.values, subject.vocabulary) & known).mean())

@@ -9,14 +9,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.formulas import KNOWLEDGE, LEAST_PREVALENCE, MOST_PREVALENCE, depth_of, random_formulas
+from benchmarks.formulas import LEAST_PREVALENCE, MOST_PREVALENCE, all_relations, depth_of, random_formulas
 from benchmarks.report import NOTE, markdown, rich_table, summarize
 from benchmarks.subject import Subject
 from energyql.bench.machine import machine
 from energyql.energy.semantics import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import read_json, write_json, write_text
-from energyql.language import bind, parse
 from energyql.progress import Report, reporting
 from energyql.sampling import ODESolver
 from energyql.version import __version__
@@ -60,9 +59,9 @@ def run(
         "energyql": __version__,
     }
     judged = subject.prior(prior, FORMULA_SEED, out, report)
-    knowledge = bind(parse(KNOWLEDGE.get(subject.model.name, "TRUE")), subject.vocabulary)
+    relations = all_relations(subject.vocabulary)
     formulas = random_formulas(
-        subject.vocabulary, lambda formula: subject.fraction(formula & knowledge, judged), count, FORMULA_SEED
+        subject.vocabulary, lambda formula: subject.fraction(formula & relations, judged), count, FORMULA_SEED
     )
     finished = _finished(out / "results.json", settings)
     data: dict[str, Any] = {"settings": settings, "machine": machine(), "formulas": []}

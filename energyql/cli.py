@@ -111,7 +111,10 @@ def explain(query: Query, model: ModelOption = "avatars", semantics: SemanticsOp
     out.print(f"query  {escape(str(expr))}")
     if semantics == "exact":
         from energyql.logic.circuit import compile_query
+        from energyql.logic.relations import relations_for
 
+        for relation in relations_for(bound, vocabulary):
+            out.print(f"always {escape(str(relation))}")
         explained = compile_query(bound, vocabulary, query=text).explain()
     else:
         from energyql.energy.semantics import compile_energy_rule

@@ -101,12 +101,20 @@ class Vocabulary(Mapping[str, AttributeSpec]):
     Args:
         specs: the attributes.
         model: the model's name, for messages.
+        relations: queries that hold in every picture, such as "sunglasses IMPLIES glasses"; they are read when a query
+            needs them, see `energyql.logic.relations`.
+
+    Raises:
+        VocabularyError: two attributes have one name, or a relation is no text.
     """
 
-    __slots__ = ("_specs", "model")
+    __slots__ = ("_specs", "model", "relations")
 
-    def __init__(self, specs: Iterable[AttributeSpec], *, model: str = "") -> None:
+    def __init__(self, specs: Iterable[AttributeSpec], *, model: str = "", relations: Iterable[str] = ()) -> None:
         self.model = model
+        if isinstance(relations, str) or not isinstance(relations, Iterable):
+            raise VocabularyError(f"relations must be a list of queries, not {relations!r}")
+        self.relations = tuple(_text(relation, "a relation") for relation in relations)
         self._specs: dict[str, AttributeSpec] = {}
         for spec in specs:
             if not isinstance(spec, AttributeSpec):
@@ -128,10 +136,11 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         if not isinstance(other, Vocabulary):
             return NotImplemented
         # The order counts: it is the order of the heads.
-        return self.model == other.model and list(self.values()) == list(other.values())
+        mine, theirs = ((each.model, each.relations, list(each.values())) for each in (self, other))
+        return mine == theirs
 
     def __hash__(self) -> int:
-        return hash((self.model, tuple(self.values())))
+        return hash((self.model, self.relations, tuple(self.values())))
 
     def __repr__(self) -> str:
         rows = [f"Vocabulary of model {self.model!r}:" if self.model else "Vocabulary:"]
@@ -144,6 +153,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
                 detail = f"{spec.low:g} to {spec.high:g}, = means +- {spec.tolerance:g}"
             note = f"  # {spec.description}" if spec.description else ""
             rows.append(f"  {spec.name:{width}}  {detail}{note}")
+        rows += [f"  always: {relation}" for relation in self.relations]
         return "\n".join(rows)
 
     def suggest(self, name: str) -> str | None:
@@ -152,11 +162,12 @@ class Vocabulary(Mapping[str, AttributeSpec]):
 
     def to_dict(self) -> dict[str, Any]:
         """The vocabulary as JSON values, for `from_dict`."""
-        return {
+        data = {
             "version": FORMAT_VERSION,
             "model": self.model,
             "attributes": [spec.to_dict() for spec in self.values()],
         }
+        return data | {"relations": list(self.relations)} if self.relations else data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Vocabulary:
@@ -178,7 +189,8 @@ class Vocabulary(Mapping[str, AttributeSpec]):
             raise VocabularyError("a vocabulary needs a list of attributes")
         if not isinstance(model, str):
             raise VocabularyError(f"the model of a vocabulary must be a string, not {model!r}")
-        return cls((AttributeSpec.from_dict(entry) for entry in attributes), model=model)
+        specs = (AttributeSpec.from_dict(entry) for entry in attributes)
+        return cls(specs, model=model, relations=data.get("relations", ()))
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

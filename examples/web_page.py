@@ -15,7 +15,7 @@ QUERIES = {
     "Any two": "AT LEAST 2 OF (glasses, beard, hat) AND smile",
     "Numbers": "0.2 < skin_tone < 0.5 AND hair IN {gray, black} AND background > 0.6",
     "Weights": "2 * smile AND 0.5 * (beard OR moustache)",
-    "What the model never draws": "bald AND hat",
+    "A rule": "glasses IMPLIES hat AND beard",
 }
 
 args = options(__doc__)

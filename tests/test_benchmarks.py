@@ -14,7 +14,7 @@ import pytest
 from bench.lively import lively_model
 
 from benchmarks import satisfaction
-from benchmarks.formulas import KNOWLEDGE, attributes_of, depth_of, random_formulas
+from benchmarks.formulas import all_relations, attributes_of, depth_of, random_formulas
 from benchmarks.report import markdown, rows, summarize
 from benchmarks.subject import Subject
 from energyql.errors import EnergyQLError, TautologyWarning
@@ -119,18 +119,11 @@ def test_a_model_that_shows_nothing_is_an_error() -> None:
         random_formulas(VOCABULARY, lambda formula: 0.0)
 
 
-def test_knowledge_of_the_packaged_model_fits_its_vocabulary() -> None:
-    from recipes.avatars.vocabulary import VOCABULARY as AVATARS
-
-    knowledge = bind(parse(KNOWLEDGE["avatars"]), AVATARS)
-    for impossible in (
-        "smile AND mouth = sad",
-        "sunglasses AND NOT glasses",
-        "bald AND hat",
-        "sunglasses AND eyes = open",
-    ):
-        with pytest.raises(EnergyQLError):
-            compile_query(bind(parse(impossible), AVATARS) & knowledge, AVATARS)
+def test_prevalence_is_counted_among_pictures_that_can_be() -> None:
+    knowing = Vocabulary(VOCABULARY.values(), relations=["smile IMPLIES hat", "NOT (beard AND hat)"])
+    relations = all_relations(knowing)
+    assert relations == parse("ALL OF (smile IMPLIES hat, NOT (beard AND hat))")
+    assert all_relations(VOCABULARY) == parse("TRUE")
 
 
 def test_run_resumes_and_recomputes_only_what_is_missing(

@@ -135,7 +135,8 @@ class AttributeBank:
                 hint="give the attribute another name, or ask to replace the old one",
             )
         merged = dict(self.vocabulary) | dict(specs)
-        return self._having(Vocabulary(merged.values(), model=self.vocabulary.model), {**self.heads, **heads})
+        known = Vocabulary(merged.values(), model=self.vocabulary.model, relations=self.vocabulary.relations)
+        return self._having(known, {**self.heads, **heads})
 
     def _having(self, vocabulary: Vocabulary, heads: Mapping[str, Head]) -> AttributeBank:
         """A bank of other heads that read the same latents."""

@@ -65,7 +65,8 @@ def compile_energy_rule(
 ) -> EnergyRule:
     """Compile a bound query under one of the named semantics.
 
-    - `exact`: log-probability by weighted model counting; every Boolean law holds.
+    - `exact`: log-probability by weighted model counting, of the query and of what the vocabulary's relations add to
+      it; every Boolean law holds.
     - `product`: negation normal form, then AND = sum and OR = log-sum-exp; no diagram, so no query is too large.
     - `lace`: the rules published with LACE (Nie et al. 2021, arXiv 2110.10873), on the tree as written.
 
@@ -91,5 +92,5 @@ def compile_energy_rule(
     if semantics == "exact":
         return compile_exact(expr, vocabulary, query=query, max_nodes=max_nodes)
     with suppress(LimitError):  # if it is too large to tell whether anything satisfies it, these do not need to know
-        compile_query(expr, vocabulary, query=query, max_nodes=max_nodes)
+        compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=False)
     return _WITHOUT_DIAGRAM[semantics](expr, vocabulary)

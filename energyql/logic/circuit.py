@@ -15,13 +15,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from energyql.errors import LimitError
-from energyql.language.ast import Expr
+from energyql.language.ast import And, Expr
 from energyql.logic.cells import CellSet
 from energyql.logic.circuit_svg import draw_circuit
 from energyql.logic.contradiction import contradiction
 from energyql.logic.diagram import DEFAULT_MAX_NODES, FALSE, TRUE, Diagram, WeightVariable
 from energyql.logic.explain import explain
 from energyql.logic.nodes import Builder, Folded, Leaf, LogSumExp, Node, Scaled, ScaledComplement, Sum
+from energyql.logic.relations import relations_for
 from energyql.logic.tautology import warn_tautology
 from energyql.vocabulary import AttributeSpec
 
@@ -83,6 +84,7 @@ def compile_query(
     *,
     query: str | None = None,
     max_nodes: int = DEFAULT_MAX_NODES,
+    relations: bool = True,
 ) -> Circuit:
     """Compile a bound query to a circuit whose value is its exact log-probability.
 
@@ -94,6 +96,7 @@ def compile_query(
         vocabulary: the attributes it may use.
         query: the text it came from, for drawing errors.
         max_nodes: the largest decision diagram to build.
+        relations: whether what the vocabulary's relations say of the query is part of it (`relations_for`).
 
     Raises:
         Contradiction: nothing satisfies the query; the error says which parts clash.
@@ -102,9 +105,11 @@ def compile_query(
     Warns:
         TautologyWarning: everything satisfies the query.
     """
-    diagram, root, key = _smallest(expr, vocabulary, max_nodes)
+    known = relations_for(expr, vocabulary) if relations else []
+    whole = And((expr, *known)) if known else expr
+    diagram, root, key = _smallest(whole, vocabulary, max_nodes)
     if root == FALSE:
-        raise contradiction(expr, diagram, query=query)
+        raise contradiction(whole, diagram, query=query, known=known)
     if root == TRUE:
         warn_tautology(f"{_shown(expr)} is always true, so it asks for nothing")
     nodes = _to_nodes(diagram, root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from energyql.errors import Contradiction, LimitError
 from energyql.language.ast import And, Cardinality, Constant, Expr, Implies, Interval, Near, Not, OneOf, Or, Weight
 from energyql.logic.cells import predicate_cells
@@ -13,13 +15,16 @@ _MOST_SHOWN = 60
 """Longest conjunct that is quoted in a message; the carets show longer ones."""
 
 
-def contradiction(expr: Expr, diagram: Diagram, *, query: str | None = None) -> Contradiction:
+def contradiction(
+    expr: Expr, diagram: Diagram, *, query: str | None = None, known: Sequence[Expr] = ()
+) -> Contradiction:
     """The error for a query that is always false, with the spans of the parts that clash.
 
     Args:
         expr: the query.
         diagram: the diagram it was built in.
         query: its text, for drawing carets.
+        known: those parts of it that are the model's relations and not the user's.
     """
     try:
         parts = _clashing(expr, diagram)
@@ -27,8 +32,12 @@ def contradiction(expr: Expr, diagram: Diagram, *, query: str | None = None) -> 
             parts = _clashing(parts[0].operand, diagram)
     except LimitError:
         return Contradiction("the query is always false", query=query)
-    spans = [part.span for part in parts if part.span is not None]
-    return Contradiction(_reason(parts, diagram), query=query, spans=spans)
+    relations = {part for relation in known for part in conjuncts(relation)}
+    needed = [str(part) for part in parts if part in relations]
+    asked = [part for part in parts if part not in relations]
+    spans = [part.span for part in asked if part.span is not None]
+    hint = f'always: {"; ".join(needed)} (semantics="product" asks all the same)' if needed else None
+    return Contradiction(_reason(asked, diagram), query=query, spans=spans, hint=hint)
 
 
 def conjuncts(expr: Expr) -> list[Expr]:

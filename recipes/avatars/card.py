@@ -40,7 +40,7 @@ TAIL = """
 
 - A choice close to its threshold can be drawn half: faint glasses, a mouth between two shapes.
 - Eyes cannot be seen behind dark lenses: `eyes` is then `hidden`. A hat hides a bald head: `bald` is then false.
-- `smile` and `frown` follow the mouth, so `smile AND frown` cannot be had, nor `bald AND hat`,
+- `smile` and `frown` follow the mouth, so `smile AND frown` is a contradiction, as are `bald AND hat`,
   `bald AND long_hair`, `sunglasses AND NOT glasses`.
 - `hair` is read off the brows alone where a head is bald or under a hat, and beardless.
 - Dependencies are built in: beards and moustaches are rare with long hair, gray hair goes with glasses and baldness.

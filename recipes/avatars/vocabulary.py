@@ -29,4 +29,11 @@ VOCABULARY = Vocabulary(
         AttributeSpec("background", "continuous", description="0 is light, 1 is dark"),
     ],
     model="avatars",
+    relations=(
+        "sunglasses IMPLIES glasses",
+        "eyes = hidden IFF sunglasses",
+        "NOT (bald AND (hat OR long_hair))",
+        "smile IFF mouth IN {laugh, grin}",
+        "frown IFF mouth = sad",
+    ),
 )

@@ -1,0 +1,66 @@
+"""What a model knows of how its attributes hang together, made part of a query.
+
+Heads are separate, so P(smile) and P(frown) may both be high where a sampler goes and a generator never does. Queries
+that hold in every picture, such as `smile IFF mouth IN {laugh, grin}`, keep samplers from there, and let the compiler
+find contradictions that logic alone cannot see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+from energyql.errors import EnergyQLError, VocabularyError
+from energyql.language import bind, parse
+from energyql.language.ast import Expr
+from energyql.logic.tree import Predicate, fold, postorder
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+
+def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[Expr]:
+    """Those relations of a vocabulary that concern a bound query.
+
+    They concern a query that names at least two attributes which they connect, directly or by way of others: of
+    `smile AND frown`, both of which speak of the mouth, but not of `smile` alone.
+
+    Returns:
+        Bound queries without spans, because they stand in no text of the user's.
+
+    Raises:
+        VocabularyError: a relation is no query over the vocabulary.
+    """
+    if not isinstance(vocabulary, Vocabulary) or not vocabulary.relations:
+        return []
+    named = _names(expr)
+    return [
+        relation
+        for group in _connected(vocabulary)
+        if len(named & frozenset().union(*map(_names, group))) > 1
+        for relation in group
+    ]
+
+
+@lru_cache(maxsize=64)
+def _connected(vocabulary: Vocabulary) -> tuple[tuple[Expr, ...], ...]:
+    """The relations in groups that share no attribute."""
+    groups: list[tuple[frozenset[str], list[Expr]]] = []
+    for text in vocabulary.relations:
+        try:
+            relation = _without_spans(bind(parse(text), vocabulary, query=text))
+        except EnergyQLError as error:
+            raise VocabularyError(f"a relation of model {vocabulary.model!r} is wrong: {error}") from error
+        names, members = _names(relation), [relation]
+        for group in [group for group in groups if group[0] & names]:
+            groups.remove(group)
+            names, members = names | group[0], [*group[1], *members]
+        groups.append((names, members))
+    return tuple(tuple(members) for _, members in groups)
+
+
+def _names(expr: Expr) -> frozenset[str]:
+    return frozenset(node.name for node in postorder(expr) if isinstance(node, Predicate))
+
+
+def _without_spans(expr: Expr) -> Expr:
+    return fold(expr, lambda node, operands: replace(node._with_children(operands), span=None))

@@ -1,0 +1,108 @@
+"""What a model knows of its attributes, as part of a query."""
+
+import math
+
+import pytest
+import torch
+
+from energyql.attributes.predictions import Categorical, YesNo
+from energyql.energy.semantics import compile_energy_rule
+from energyql.errors import Contradiction, VocabularyError
+from energyql.language import bind, parse
+from energyql.logic.circuit import compile_query
+from energyql.logic.relations import relations_for
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+SPECS = [
+    *(AttributeSpec(name, "yes/no") for name in ("smile", "frown", "glasses", "sunglasses", "hat")),
+    AttributeSpec("mouth", "categorical", values=("laugh", "grin", "sad")),
+]
+RELATIONS = ("smile IFF mouth IN {laugh, grin}", "frown IFF mouth = sad", "sunglasses IMPLIES glasses")
+KNOWING, PLAIN = Vocabulary(SPECS, relations=RELATIONS), Vocabulary(SPECS)
+
+
+def bound(text, vocabulary=KNOWING):
+    return bind(parse(text), vocabulary, query=text)
+
+
+def compiled(text, vocabulary=KNOWING):
+    return compile_query(bound(text, vocabulary), vocabulary, query=text)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("smile", []),
+        ("smile AND hat", []),
+        ("smile AND glasses", []),  # of two groups, one attribute each
+        ("smile AND frown", RELATIONS[:2]),  # by way of the mouth
+        ("smile OR mouth = sad", RELATIONS[:2]),
+        ("glasses AND NOT sunglasses AND smile", RELATIONS[2:]),
+        ("glasses AND sunglasses AND (smile OR frown)", RELATIONS),
+    ],
+)
+def test_which_concern_a_query(query, expected):
+    assert {str(relation) for relation in relations_for(bound(query), KNOWING)} == set(expected)
+
+
+def test_a_query_is_compiled_with_them():
+    both = "(smile OR frown) AND NOT mouth = laugh"
+    by_hand = f"({both}) AND (smile IFF mouth IN {{laugh, grin}}) AND (frown IFF mouth = sad)"
+    assert compiled(both) == compiled(by_hand, PLAIN)
+    assert compiled(both) != compiled(both, PLAIN)
+    assert compile_query(bound(both), KNOWING, relations=False) == compiled(both, PLAIN)
+
+
+def test_the_energy_keeps_away_from_what_cannot_be():
+    yes = YesNo(torch.tensor([9.0]))
+    heads = {
+        "smile": yes,
+        "frown": yes,
+        "mouth": Categorical(torch.tensor([[9.0, 0.0, 9.0]]), ("laugh", "grin", "sad")),
+    }
+    query = "smile AND (frown OR mouth = laugh)"
+    knowing, plain = (
+        -compile_energy_rule(bound(query, vocabulary), vocabulary).log_value(heads).item()
+        for vocabulary in (KNOWING, PLAIN)
+    )
+    assert plain < 0.01  # of separate heads, each is sure
+    assert knowing > 5
+
+
+def test_what_cannot_be_is_a_contradiction():
+    with pytest.raises(Contradiction) as caught:
+        compiled("smile AND hat AND frown")
+    assert str(caught.value).splitlines() == [
+        "smile and frown cannot both hold",
+        "  smile AND hat AND frown",
+        "  ^^^^^             ^^^^^",
+        'always: smile IFF mouth IN {laugh, grin}; frown IFF mouth = sad (semantics="product" asks all the same)',
+    ]
+    for semantics in ("product", "lace"):
+        assert compile_energy_rule(bound("smile AND frown"), KNOWING, semantics).attributes == ("smile", "frown")
+
+
+def test_a_relation_that_is_no_query():
+    for relation in ("smile AND", "grin IMPLIES smile", "hat = red"):
+        with pytest.raises(VocabularyError, match="a relation of model 'm' is wrong: "):
+            relations_for(bound("smile"), Vocabulary(SPECS, model="m", relations=[relation]))
+    for wrong in ("smile", 3, [3], [""]):
+        with pytest.raises(VocabularyError, match="relation"):
+            Vocabulary(SPECS, relations=wrong)
+
+
+def test_they_are_kept_with_the_vocabulary():
+    assert Vocabulary.from_dict(KNOWING.to_dict()) == KNOWING != PLAIN
+    assert hash(KNOWING) != hash(PLAIN)
+    assert "relations" not in PLAIN.to_dict()
+    assert "always: sunglasses IMPLIES glasses" in repr(KNOWING)
+
+
+def test_they_cost_little_where_they_hold():
+    sure = {
+        "smile": YesNo(torch.tensor([12.0])), "frown": YesNo(torch.tensor([-12.0])),
+        "mouth": Categorical(torch.tensor([[14.0, 0.0, 0.0]]), ("laugh", "grin", "sad")),
+    }  # fmt: skip
+    query = "smile AND NOT frown"
+    knowing, plain = (-compile_energy_rule(bound(query, v), v).log_value(sure).item() for v in (KNOWING, PLAIN))
+    assert math.isclose(knowing, plain, abs_tol=1e-4)
