@@ -27,8 +27,8 @@ CONNECTIVES = (("AND", 0.44), ("OR", 0.34), ("XOR", 0.08), ("IMPLIES", 0.07), ("
 def all_relations(vocabulary: Vocabulary) -> Expr:
     """What holds in every picture, by the vocabulary's relations.
 
-    A judge that errs once in a hundred sees a few smiles with a sad mouth. Prevalence is therefore counted among pictures
-    that are as this says, or such formulas would pass as merely rare.
+    A judge that errs once in a hundred sees a few smiles with a sad mouth. Prevalence is therefore counted among
+    pictures that are as this says, or such formulas would pass as merely rare.
     """
     relations = [bind(parse(text), vocabulary) for text in vocabulary.relations]
     return Cardinality("ALL", None, tuple(relations)) if relations else Constant(True)
