@@ -44,8 +44,8 @@ class SliceSampler:
     posterior the better the more moves they get, and the weights say how well. Unlike a population that resamples,
     samples never share an ancestor, so there are no near-duplicates.
 
-    *Descent* instead, with `then="descend"`. Such a sample picks its proposal in the same way, goes down the gradient
-    until λE is at most `NEAR`, and makes `moves` slice moves at λ from there. It costs a few gradients and far fewer
+    *Descent* instead, with `then="descend"`. Such a sample picks one of its proposals by importance at λ, so that the
+    branches of an OR get about their shares, goes down the gradient until λE is at most `NEAR`, and makes `moves` slice moves at λ from there. It costs a few gradients and far fewer
     evaluations, and for rare queries it is nearer to the posterior than an annealing of several times its cost, whose
     ladder would have to be climbed slowly. There are no weights.
 
@@ -205,6 +205,8 @@ class _Run:
         mean = known.nanmean(1, keepdim=True)
         spread = (known - mean).square().nanmean(1).sqrt()
         beta = (1 / spread.clamp(min=1e-6)).clamp(max=self.settings.strength)
+        if self.settings.then == "descend":  # no ladder starts here, and at λ the branches of an OR get their shares
+            beta = torch.full_like(beta, self.settings.strength)
         log_weights = torch.where(finite, -beta[:, None] * energies, -math.inf)
         log_weight = torch.logsumexp(log_weights, 1) - math.log(len(self.pool))
         level = self.noise.uniforms(self.z, 1, "pick", rows)
