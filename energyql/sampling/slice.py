@@ -45,9 +45,10 @@ class SliceSampler:
     samples never share an ancestor, so there are no near-duplicates.
 
     *Descent* instead, with `then="descend"`. Such a sample picks one of its proposals by importance at λ, so that the
-    branches of an OR get about their shares, goes down the gradient until λE is at most `NEAR`, and makes `moves` slice moves at λ from there. It costs a few gradients and far fewer
-    evaluations, and for rare queries it is nearer to the posterior than an annealing of several times its cost, whose
-    ladder would have to be climbed slowly. There are no weights.
+    branches of an OR get about their shares, goes down the gradient until λE is at most `NEAR`, and makes `moves` slice
+    moves at λ from there. It costs a few gradients and far fewer evaluations, and for rare queries it is nearer to the
+    posterior than an annealing of several times its cost, whose ladder would have to be climbed slowly. There are no
+    weights.
 
     Energies must be at least 0 where the samples go, as `-log P` is; below, exp(-λE) is taken as 1 by rejection.
 
