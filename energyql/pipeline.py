@@ -49,8 +49,13 @@ class Pipeline:
         label: int | Sequence[float] | None = None,
         seed: int = 0,
         batch_size: int | None = None,
+        relations: bool = True,
     ) -> PreparedQuery:
-        """Check and compile everything; see `energyql.generate` for the arguments and errors."""
+        """Check and compile everything; see `energyql.generate` for the arguments and errors.
+
+        Args of its own:
+            relations: see `compile_energy_rule`.
+        """
         batch_size = None if batch_size is None else whole_number("batch_size", batch_size)
         psi, checked = self._truncation(truncation), self.model.check_label(label)
         condition = as_condition(checked, self.model.generator)
@@ -61,7 +66,7 @@ class Pipeline:
             model=self.model,
             device=self.device,
             expr=bound,
-            rule=compile_energy_rule(bound, self.model.vocabulary, semantics, query=text),
+            rule=compile_energy_rule(bound, self.model.vocabulary, semantics, query=text, relations=relations),
             encode=encoder(self.model.generator, psi, condition),
             sampler=chosen,
             precision=choose_precision(precision),

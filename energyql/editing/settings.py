@@ -46,8 +46,12 @@ class Settings:
     identity: Embed | None
 
     def prepare(self, query: str | Expr, semantics: str | None = None, **told: Any) -> PreparedQuery:
-        """A query, checked; `told` is passed on to `Pipeline.prepare`."""
-        return self.pipeline.prepare(query, semantics=semantics or self.preset.semantics, **told)
+        """A query, checked; `told` is passed on to `Pipeline.prepare`.
+
+        Without relations: an edit finds out for itself what must give way (`energyql.editing.implied`), picture by
+        picture, and to ask for all that may follow would change more than it has to.
+        """
+        return self.pipeline.prepare(query, semantics=semantics or self.preset.semantics, relations=False, **told)
 
     def facts(self) -> dict[str, Any]:
         """For the provenance."""

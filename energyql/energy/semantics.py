@@ -36,17 +36,6 @@ class EnergyRule(Protocol):
         """How the value is computed, as text to read."""
 
 
-def compile_exact(
-    expr: Expr,
-    vocabulary: Mapping[str, AttributeSpec],
-    *,
-    query: str | None = None,
-    max_nodes: int = DEFAULT_MAX_NODES,
-) -> EnergyRule:
-    """The exact log-probability of a query, by a deterministic, decomposable circuit (see `compile_query`)."""
-    return CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes))
-
-
 _WITHOUT_DIAGRAM: dict[str, Callable[[Expr, Mapping[str, AttributeSpec]], EnergyRule]] = {
     "product": compile_product,
     "lace": compile_lace,
@@ -62,6 +51,7 @@ def compile_energy_rule(
     *,
     query: str | None = None,
     max_nodes: int = DEFAULT_MAX_NODES,
+    relations: bool = True,
 ) -> EnergyRule:
     """Compile a bound query under one of the named semantics.
 
@@ -78,6 +68,7 @@ def compile_energy_rule(
         semantics: one of these names.
         query: the text it came from, for drawing errors.
         max_nodes: the largest decision diagram to build.
+        relations: for `exact`, whether the vocabulary's relations are part of a query that they concern.
 
     Raises:
         ArgumentError: no such semantics.
@@ -90,7 +81,7 @@ def compile_energy_rule(
     if semantics not in SEMANTICS:
         raise ArgumentError(f"no semantics is called {semantics!r}", hint=f"choose one of {', '.join(SEMANTICS)}")
     if semantics == "exact":
-        return compile_exact(expr, vocabulary, query=query, max_nodes=max_nodes)
+        return CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=relations))
     with suppress(LimitError):  # if it is too large to tell whether anything satisfies it, these do not need to know
         compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=False)
     return _WITHOUT_DIAGRAM[semantics](expr, vocabulary)
