@@ -176,7 +176,8 @@ def studio(out: Path, model: str) -> None:
     with browsing() as page, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            address = server.stdout.readline().split()[4].removesuffix(".")  # The studio is at ADDRESS.
+            line = next(line for line in server.stdout if line.startswith("The studio is at"))
+            address = line.split()[4].removesuffix(".")
             for name, link in STUDIO.items():
                 page.goto("about:blank")
                 page.goto(f"{address}#{urlencode(link, doseq=True)}")

@@ -104,7 +104,7 @@ def test_speed_times_all_and_goes_on(model: Any, tmp_path: Path, monkeypatch: py
         for name in speed.OURS:
             assert row[name]["ratio"] > 0
             assert 0 <= row[name]["satisfied"] <= 1
-    assert len(speed.lines_of(data["rows"][0])) == 3
+    assert len(speed.lines_of(data["rows"][0])) == 1 + len(speed.OURS) == 5
     assert "12, with OR and IMPLIES" in speed.markdown(data)
     monkeypatch.setattr(speed, "_contenders", lambda *arguments: pytest.fail("timed again"))
     assert speed.run(model, n=3, turns=2, out=tmp_path, report=silent)["rows"] == data["rows"]

@@ -19,6 +19,9 @@ from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
 from energyql.pullback import Convertible, by_autograd, pullback_of
 
+LEAST_ROWS = 8
+"""Fewer latents are evaluated as so many. A CPU multiplies small matrices in another order, and samplers would enlarge
+the difference until a sample could be told from itself in another batch."""
 _ONE_DEVICE = "move the heads and z to one device and dtype"
 
 Encode = Callable[[Tensor], Tensor]
@@ -106,8 +109,9 @@ class QueryEnergy:
         self._check(z)
         if not self.rule.attributes:  # always true
             return z.new_zeros(len(z))
+        n, z = len(z), self._enough_rows(z)
         latent = self.encode(z)
-        return self._by_predictions(z, latent) if self._direct is None else self._direct(latent)
+        return (self._by_predictions(z, latent) if self._direct is None else self._direct(latent))[:n]
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The energy and its gradient with respect to z, both detached.
@@ -124,6 +128,7 @@ class QueryEnergy:
         self._check(z)
         if not self.rule.attributes:
             return z.new_zeros(len(z)), torch.zeros_like(z)
+        n, z = len(z), self._enough_rows(z)
         with torch.no_grad():
             latent, back = self._pullback(z.detach())
             if self._direct is not None:
@@ -132,7 +137,7 @@ class QueryEnergy:
                 energy, back_to_latent = by_autograd(partial(self._by_predictions, z), latent)
                 # Samples do not interact, so the gradient of the sum holds every sample's own gradient.
                 gradient = back_to_latent(torch.ones_like(energy))
-            return energy, back(gradient)
+            return energy[:n], back(gradient)[:n]
 
     def _by_predictions(self, z: Tensor, latent: Tensor) -> Tensor:
         predictions = self.predict(latent, self.rule.attributes)
@@ -141,6 +146,11 @@ class QueryEnergy:
             _check(predictions, self.rule.attributes, z)
             self._checked.add(key)
         return -self.rule.log_value(predictions)
+
+    def _enough_rows(self, z: Tensor) -> Tensor:
+        if self._direct is None or not 0 < len(z) < LEAST_ROWS or z.device.type != "cpu":
+            return z
+        return torch.cat([z, z[-1:].expand(LEAST_ROWS - len(z), -1)])
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or not z.is_floating_point():
