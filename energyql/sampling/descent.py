@@ -39,7 +39,7 @@ class DescentSampler:
 
     Args:
         strength: λ > 0, multiplies the energy.
-        enough: a sample is done once λE is at most this many nats; 0.05 is a probability of 0.95.
+        enough: a sample is done once λE is at most this many nats; 0.1 is a probability of 0.9.
         max_evaluations: of the energy's gradient, per sample.
 
     Raises:
@@ -48,7 +48,7 @@ class DescentSampler:
 
     _: KW_ONLY
     strength: float = 1.0
-    enough: float = 0.05
+    enough: float = 0.1
     max_evaluations: int = 200
 
     def __post_init__(self) -> None:
