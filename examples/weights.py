@@ -1,6 +1,7 @@
 """Weights: how much a part of the query counts. A weight multiplies the energy of what follows it.
 
-The weighted part becomes more or less certain relative to the rest; the pictures start from the same latents.
+The weighted part becomes more or less certain relative to the rest. This is to be seen in draws from the posterior, which
+the default sampler would go on from until every picture is sure.
 """
 
 from common import options
@@ -10,7 +11,7 @@ import energyql
 args = options(__doc__)
 
 for weight in (0.1, 1, 5):
-    result = energyql.generate(f"smile AND {weight} * hat", n=args.n, model=args.model)
+    result = energyql.generate(f"smile AND {weight} * hat", n=args.n, model=args.model, sampler="slice")
     smile, hat = (result.probabilities[name].mean() for name in ("smile", "hat"))
     print(f"weight {weight}: mean probability of smile {smile:.3f}, of hat {hat:.3f}")
     result.save(args.out / f"weights-{weight}.png")
