@@ -1,7 +1,7 @@
 """Weights: how much a part of the query counts. A weight multiplies the energy of what follows it.
 
-The weighted part becomes more or less certain relative to the rest. This is to be seen in draws from the posterior, which
-the default sampler would go on from until every picture is sure.
+The weighted part becomes more or less certain relative to the rest. This is to be seen in draws from the posterior,
+from which the default sampler would go on until every picture is sure.
 """
 
 from common import options
