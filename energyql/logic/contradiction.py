@@ -36,8 +36,17 @@ def contradiction(
     needed = [str(part) for part in parts if part in relations]
     asked = [part for part in parts if part not in relations]
     spans = [part.span for part in asked if part.span is not None]
-    hint = f'always: {"; ".join(needed)} (semantics="product" asks all the same)' if needed else None
-    return Contradiction(_reason(asked, diagram), query=query, spans=spans, hint=hint)
+    if not needed:
+        return Contradiction(_reason(asked, diagram), query=query, spans=spans)
+    if not asked:
+        return Contradiction(
+            "the model's relations contradict one another, so nothing can satisfy a query that they concern",
+            hint=f"mend them in its vocabulary.json: {'; '.join(needed)}",
+        )
+    # One part alone is no contradiction by itself, as `_reason` would say of it.
+    reason = f"{_quoted(asked[0])} cannot hold" if len(asked) == 1 else _reason(asked, diagram)
+    hint = f'always: {"; ".join(needed)} (semantics="product" asks all the same)'
+    return Contradiction(reason, query=query, spans=spans, hint=hint)
 
 
 def conjuncts(expr: Expr) -> list[Expr]:
@@ -112,9 +121,7 @@ def _reason(parts: list[Expr], diagram: Diagram) -> str:
 
 
 def _reason_for_one(part: Expr, names: list[str], diagram: Diagram) -> str:
-    text = str(part)
-    if len(text) > _MOST_SHOWN:
-        text = "the query"
+    text = _quoted(part)
     if isinstance(part, Constant):
         return "FALSE never holds"
     if isinstance(part, (Interval, Near)) and not predicate_cells(part, diagram.vocabulary[part.name]):
@@ -123,6 +130,11 @@ def _reason_for_one(part: Expr, names: list[str], diagram: Diagram) -> str:
     if not names:
         return f"{text} never holds"
     return f"{text} is false for every value of {_listed(names)}" if len(names) < 6 else f"{text} is always false"
+
+
+def _quoted(part: Expr) -> str:
+    text = str(part)
+    return text if len(text) <= _MOST_SHOWN else "the query"
 
 
 def _phrase(part: Expr, spec: AttributeSpec) -> str | None:

@@ -82,6 +82,19 @@ def test_what_cannot_be_is_a_contradiction():
         assert compile_energy_rule(bound("smile AND frown"), KNOWING, semantics).attributes == ("smile", "frown")
 
 
+def test_one_part_that_cannot_be():
+    with pytest.raises(Contradiction, match="^smile IFF mouth = sad cannot hold\n") as caught:
+        compiled("hat AND (smile IFF mouth = sad)")
+    assert "always: smile IFF mouth" in str(caught.value)
+
+
+def test_relations_that_contradict_one_another():
+    torn = Vocabulary(SPECS, relations=["smile AND frown", "NOT (smile AND hat) AND hat"])
+    with pytest.raises(Contradiction, match="the model's relations contradict one another") as caught:
+        compiled("smile OR frown", torn)
+    assert "mend them in its vocabulary.json: " in str(caught.value)
+
+
 def test_a_relation_that_is_no_query():
     for relation in ("smile AND", "grin IMPLIES smile", "hat = red"):
         with pytest.raises(VocabularyError, match="a relation of model 'm' is wrong: "):
