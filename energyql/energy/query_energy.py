@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energyql.attributes.fused import RawOutputs
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
+from energyql.energy.batches import at_least, few_sizes, in_batches
 from energyql.energy.circuit_rule import CircuitRule
 from energyql.energy.direct import DirectEnergy
 from energyql.energy.semantics import EnergyRule
@@ -19,9 +20,6 @@ from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
 from energyql.pullback import Convertible, by_autograd, pullback_of
 
-LEAST_ROWS = 8
-"""Fewer latents are evaluated as so many. A CPU multiplies small matrices in another order, and samplers would enlarge
-the difference until a sample could be told from itself in another batch."""
 _ONE_DEVICE = "move the heads and z to one device and dtype"
 
 Encode = Callable[[Tensor], Tensor]
@@ -67,6 +65,7 @@ class QueryEnergy:
         self.predict = predict.predict if isinstance(predict, Heads) else predict
         self._pullback = pullback_of(encode)
         self._direct: DirectEnergy | None = None
+        self._sizes = at_least
         if isinstance(predict, Heads) and isinstance(self.rule, CircuitRule) and self.rule.attributes:
             self._direct = DirectEnergy.of(self.rule.circuit, predict.raw_outputs(self.rule.attributes))
         self._checked: set[tuple[torch.device, torch.dtype, int]] = set()
@@ -89,6 +88,7 @@ class QueryEnergy:
         converted.encode = self.encode.computed_in(dtype)
         converted._pullback = pullback_of(converted.encode)
         converted._direct = None if self._direct is None else self._direct.computed_in(dtype)
+        converted._sizes = few_sizes
         return converted
 
     @property
@@ -109,9 +109,7 @@ class QueryEnergy:
         self._check(z)
         if not self.rule.attributes:  # always true
             return z.new_zeros(len(z))
-        n, z = len(z), self._enough_rows(z)
-        latent = self.encode(z)
-        return (self._by_predictions(z, latent) if self._direct is None else self._direct(latent))[:n]
+        return in_batches(self._energy, z, self._sizes_of(z))[0]
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The energy and its gradient with respect to z, both detached.
@@ -128,16 +126,23 @@ class QueryEnergy:
         self._check(z)
         if not self.rule.attributes:
             return z.new_zeros(len(z)), torch.zeros_like(z)
-        n, z = len(z), self._enough_rows(z)
         with torch.no_grad():
-            latent, back = self._pullback(z.detach())
-            if self._direct is not None:
-                energy, gradient = self._direct.with_gradient(latent)
-            else:
-                energy, back_to_latent = by_autograd(partial(self._by_predictions, z), latent)
-                # Samples do not interact, so the gradient of the sum holds every sample's own gradient.
-                gradient = back_to_latent(torch.ones_like(energy))
-            return energy[:n], back(gradient)[:n]
+            energy, gradient = in_batches(self._energy_and_gradient, z.detach(), self._sizes_of(z))
+            return energy, gradient
+
+    def _energy(self, z: Tensor) -> tuple[Tensor, ...]:
+        latent = self.encode(z)
+        return (self._by_predictions(z, latent) if self._direct is None else self._direct(latent),)
+
+    def _energy_and_gradient(self, z: Tensor) -> tuple[Tensor, ...]:
+        latent, back = self._pullback(z)
+        if self._direct is not None:
+            energy, gradient = self._direct.with_gradient(latent)
+        else:
+            energy, back_to_latent = by_autograd(partial(self._by_predictions, z), latent)
+            # Samples do not interact, so the gradient of the sum holds every sample's own gradient.
+            gradient = back_to_latent(torch.ones_like(energy))
+        return energy, back(gradient)
 
     def _by_predictions(self, z: Tensor, latent: Tensor) -> Tensor:
         predictions = self.predict(latent, self.rule.attributes)
@@ -147,10 +152,8 @@ class QueryEnergy:
             self._checked.add(key)
         return -self.rule.log_value(predictions)
 
-    def _enough_rows(self, z: Tensor) -> Tensor:
-        if self._direct is None or not 0 < len(z) < LEAST_ROWS or z.device.type != "cpu":
-            return z
-        return torch.cat([z, z[-1:].expand(LEAST_ROWS - len(z), -1)])
+    def _sizes_of(self, z: Tensor) -> list[int]:
+        return self._sizes(len(z)) if self._direct is not None and z.device.type == "cpu" else [len(z)]
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or not z.is_floating_point():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Protocol
 
@@ -29,7 +30,7 @@ def slice_then_ode(*, strength: float = 1.0) -> Sampler:
 
 def slice_then_descent(*, strength: float = 1.0) -> Sampler:
     """Draws near the posterior, then a few steps down for those that are not yet sure to satisfy the query."""
-    draws = SliceSampler(strength=strength, then="descend", moves=5)
+    draws = SliceSampler(strength=strength, then="descend", proposals=256, pilot=128, moves=1, bracket=math.pi / 2)
     return Chain((draws, DescentSampler(strength=strength)))
 
 

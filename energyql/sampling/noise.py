@@ -41,6 +41,24 @@ class Noise:
         chosen = None if rows is None else rows.tolist()
         return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=chosen).to(like)
 
+    def several_normals(self, like: Tensor, stream: str, rows: Tensor, numbers: Tensor, of: int) -> Tensor:
+        """Draws from N(0, I) for samples that have `of` of them each.
+
+        Args:
+            like: latents (n, z_dim), as for `normals`.
+            stream: as for `normals`.
+            rows: which of the samples, ascending indices, (m,).
+            numbers: which of its draws each of them gets, ascending, (m, k).
+            of: more than any number.
+
+        Returns:
+            (m, k, z_dim).
+        """
+        chosen = (rows[:, None] * of + numbers).flatten().tolist()
+        count, width = len(like) * of, like.shape[1]
+        drawn = normals(self.seed, self.start * of, count, width, stream=self.purpose + stream, rows=chosen)
+        return drawn.to(like).view(*numbers.shape, width)
+
     def uniforms(self, like: Tensor, width: int, stream: str, rows: Tensor | None = None) -> Tensor:
         """Draws from the open interval (0, 1), (n, width) float64, `width` for each row of `like`, on its device.
 

@@ -15,18 +15,14 @@ from torch import Tensor
 from energyql.errors import ArgumentError
 from energyql.sampling.base import Progress, SampleResult, Status, check_latents, check_strength
 from energyql.sampling.descent import DescentSampler
-from energyql.sampling.flow import Energy, checked_energy
+from energyql.sampling.draws import Draws
+from energyql.sampling.ellipse import slice_move
+from energyql.sampling.flow import Energy
 from energyql.sampling.noise import FIRST_RUN, Noise
+from energyql.sampling.rejection import acceptance, pick, reject
 
-MOST_SHRINKS = 100
-"""Of one slice move; the bracket then is narrower than a float can tell."""
-NEAR = 0.5
-"""λE in nats from where slice moves can take over: a probability of 0.6."""
-SHRINKS_AT_ONCE = 16
-"""Uniform numbers that are drawn together."""
-ROWS_AHEAD = 64
-"""Where fewer samples are left, each is evaluated at the next points that it would try too: a small batch hardly takes
-less time than one of this size. No result depends on it."""
+NEAR = 1.0
+"""λE in nats from where slice moves can take over: a probability of 0.37."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +30,9 @@ class SliceSampler:
     """Draws from `N(z; 0, I) exp(-λ E(z))`, every sample on its own. A `Sampler`.
 
     *Rejection.* A sample looks at up to `proposals` draws from the prior, its row of `z0` first, and takes the first
-    that it accepts, with probability exp(-λE): an exact draw.
+    that it accepts, with probability exp(-λE): an exact draw. With a `pilot`, so many draws that are the same in every
+    run first tell how common the query is, and the rarer it is the fewer proposals are looked at. What the pilot costs
+    is not counted.
 
     *Annealing.* A sample that accepted none picks one of its proposals by importance, at an exponent β at which their
     weights spread by about one nat. Then β rises to λ, each time by the factor `growth`, and after each rise `moves`
@@ -58,10 +56,13 @@ class SliceSampler:
 
     Args:
         strength: λ > 0.
-        proposals: at least 1.
+        proposals: at most, at least 1.
+        pilot: draws from which the number of proposals is taken; 0 for all of them.
         then: "anneal" or "descend", for samples that accept no proposal.
         growth: of the exponent from stage to stage, above 1; for annealing.
         moves: slice moves, at least 1: in a stage, of which the last makes two more; or all there are.
+        bracket: length of the arc in which a slice move looks first, in radians, above 0 and at most 2π. A shorter one
+            needs fewer evaluations, and its moves are shorter.
         max_evaluations: of the energy, per sample.
 
     Raises:
@@ -71,9 +72,11 @@ class SliceSampler:
     _: KW_ONLY
     strength: float = 1.0
     proposals: int = 16
+    pilot: int = 0
     then: Literal["anneal", "descend"] = "anneal"
     growth: float = 1.5
     moves: int = 1
+    bracket: float = 2 * math.pi
     max_evaluations: int = 1000
 
     def __post_init__(self) -> None:
@@ -82,9 +85,11 @@ class SliceSampler:
             raise ArgumentError(f"growth must be finite and above 1; got {self.growth!r}")
         if self.then not in ("anneal", "descend"):
             raise ArgumentError(f'then must be "anneal" or "descend"; got {self.then!r}')
-        for name in ("proposals", "moves", "max_evaluations"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise ArgumentError(f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}")
+        if not 0 < self.bracket <= 2 * math.pi:
+            raise ArgumentError(f"bracket must be above 0 and at most 2π; got {self.bracket!r}")
+        for name, least in (("proposals", 1), ("pilot", 0), ("moves", 1), ("max_evaluations", 1)):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= least):
+                raise ArgumentError(f"{name} must be a whole number of at least {least}; got {getattr(self, name)!r}")
 
     @torch.no_grad()
     def sample(
@@ -92,185 +97,50 @@ class SliceSampler:
     ) -> SampleResult:
         """Draws one sample a row; see `Sampler.sample`. The rows of `z0` must be draws from the prior."""
         check_latents(z0)
-        run = _Run(self, energy, z0.detach(), noise.part("slice"), progress)
-        run.reject()
-        run.anneal() if self.then == "anneal" else run.descend()
-        return run.result()
+        draws = Draws(energy, z0.detach(), noise.part("slice"), progress)
+        share = acceptance(draws, self.strength, self.pilot) if self.pilot else None
+        rounds = reject(draws, self.strength, self.proposals, share)
+        if self.then == "anneal":
+            self._anneal(draws, pick(draws, rounds, self.proposals, self._first_exponents))
+            return draws.result("proposals", "mass", "exact", "stages", "log_weight")
+        self._descend(draws, pick(draws, rounds, self.proposals, self._last_exponents))
+        return draws.result("proposals", "mass", "exact")
 
+    def _first_exponents(self, energies: Tensor) -> Tensor:
+        mean = energies.nanmean(1, keepdim=True)
+        spread = (energies - mean).square().nanmean(1).sqrt()
+        return (1 / spread.clamp(min=1e-6)).clamp(max=self.strength)
 
-def points_ahead(rows: int) -> int:
-    """How many points of each of so many samples to evaluate together."""
-    return max(1, min(SHRINKS_AT_ONCE, ROWS_AHEAD // rows))
+    def _last_exponents(self, energies: Tensor) -> Tensor:
+        return torch.full_like(energies[:, 0], self.strength)
 
-
-class _Run:
-    """One call of `sample`. Tensors hold a row for each sample; `rows` are the indices of those still looking."""
-
-    def __init__(
-        self, settings: SliceSampler, energy: Energy, z0: Tensor, noise: Noise, progress: Progress | None
-    ) -> None:
-        self.settings, self.energy, self.noise, self.progress = settings, energy, noise, progress
-        self.z = z0.clone()
-        self.e = torch.full_like(z0[:, 0], math.inf)
-        self.rows = torch.arange(len(z0), device=z0.device)
-        counts = torch.zeros_like(self.rows)
-        self.status = torch.full_like(counts, Status.OK)
-        self.evaluations, self.gradients, self.proposals, self.stages, self.exact = (counts.clone() for _ in range(5))
-        self.log_weight, self.beta, self.mass = (torch.zeros_like(self.e) for _ in range(3))
-        self.reported = 0.0
-        self.pool: list[tuple[Tensor, Tensor, Tensor]] = []  # of each round: rows, proposals, energies
-
-    def evaluate(self, z: Tensor) -> Tensor:
-        """Energies (rows, points) of (rows, points, z_dim). No number counts as infinite, so that nobody goes there."""
-        e = torch.nan_to_num(checked_energy(self.energy, z.flatten(0, 1)), nan=math.inf, neginf=math.inf)
-        return e.view(z.shape[:2])
-
-    def count(self, rows: Tensor, passed: Tensor) -> tuple[Tensor, Tensor]:
-        """For each row whether a point passed, and which was the first; evaluations count up to it.
-
-        Args:
-            rows: indices of samples.
-            passed: (rows, points).
-        """
-        found, first = passed.any(1), passed.to(torch.uint8).argmax(1)
-        self.evaluations[rows] += torch.where(found, first + 1, passed.shape[1])
-        return found, first
-
-    def reject(self) -> None:
-        most = self.settings.proposals
-        chances = self.noise.uniforms(self.z, most, "accept")
-        number = 0
-        while number < most and len(self.rows):
-            rows, ahead = self.rows, min(points_ahead(len(self.rows)), most - number)
-            drawn = torch.stack([self.proposal(number + k, rows) for k in range(ahead)], 1)
-            e = self.evaluate(drawn)
-            chance = torch.exp(-self.settings.strength * e)
-            accept, first = self.count(rows, chances[rows, number : number + ahead] < chance)
-            looked_at = torch.where(accept, first + 1, ahead)
-            unseen = torch.arange(ahead, device=rows.device) >= looked_at[:, None]
-            self.mass[rows] += chance.clamp(max=1).masked_fill(unseen, 0).sum(1)
-            self.proposals[rows] += looked_at
-            taken, which = rows[accept], first[accept]
-            self.z[taken], self.e[taken], self.exact[taken] = drawn[accept, which], e[accept, which], 1
-            self.rows = rows[~accept]
-            self.pool += [(self.rows, drawn[~accept, k], e[~accept, k]) for k in range(ahead)]
-            number += ahead
-            self.report(0.5 * number / most)
-
-    def proposal(self, number: int, rows: Tensor) -> Tensor:
-        return self.noise.normals(self.z, f"proposal/{number}", rows) if number else self.z[rows]
-
-    def anneal(self) -> None:
-        rows = self.start()
+    def _anneal(self, draws: Draws, beta: Tensor) -> None:
+        rows = draws.rows
+        draws.stages[rows] = 1
         stage = 0
         while len(rows):
-            last = self.beta[rows] >= self.settings.strength
-            for move in range(self.settings.moves + 2):
-                moving = rows if move < self.settings.moves else rows[last]
-                if len(moving):
-                    self.move(moving, f"stage/{stage}/{move}")
-            spent = self.evaluations[rows] >= self.settings.max_evaluations
-            self.status[rows[spent & ~last]] = Status.STEP_LIMIT
-            rows = rows[~last & ~spent]
-            self.raise_exponent(rows)
+            last = beta >= self.strength
+            for move in range(self.moves + 2):
+                moving = torch.ones_like(last) if move < self.moves else last
+                if moving.any():
+                    slice_move(draws, rows[moving], beta[moving], f"stage/{stage}/{move}", self.bracket)
+            spent = draws.evaluations[rows] >= self.max_evaluations
+            draws.status[rows[spent & ~last]] = Status.STEP_LIMIT
+            going = ~last & ~spent
+            rows, beta = rows[going], beta[going]
+            risen = (beta * self.growth).clamp(max=self.strength)
+            draws.log_weight[rows] -= (risen - beta) * draws.e[rows]
+            draws.stages[rows] += 1
+            draws.rows, beta = rows, risen
             stage += 1
-            self.rows = rows
-            self.report(0.5 + 0.5 * float(self.beta[rows].sum()) / (self.settings.strength * max(1, len(rows))))
+            draws.report(0.5 + 0.5 * float(beta.sum()) / (self.strength * max(1, len(rows))))
 
-    def descend(self) -> None:
-        rows = self.start()
-        sampler = DescentSampler(strength=self.settings.strength, enough=NEAR)
-        found = sampler.sample(self.energy, self.z[rows])
-        self.z[rows], self.beta[rows] = found.z, self.settings.strength
-        for counts, more in ((self.evaluations, found.evaluations), (self.gradients, found.gradients)):
+    def _descend(self, draws: Draws, beta: Tensor) -> None:
+        rows = draws.rows
+        found = DescentSampler(strength=self.strength, enough=NEAR).sample(draws.energy, draws.z[rows])
+        draws.z[rows], draws.e[rows] = found.z, found.diagnostics["value"].to(draws.e) / self.strength
+        for counts, more in ((draws.evaluations, found.evaluations), (draws.gradients, found.gradients)):
             counts[rows] += more.to(counts)
-        if len(rows):
-            self.e[rows] = self.evaluate(found.z[:, None])[:, 0]
-            self.evaluations[rows] += 1
-        for move in range(self.settings.moves):
-            self.move(rows, f"descended/{move}")
-            self.report(0.5 + 0.5 * (move + 1) / self.settings.moves)
-
-    def start(self) -> Tensor:
-        """Let the samples that accepted nothing pick a proposal; returns those that found a finite one."""
-        rows = self.rows
-        if not len(rows):
-            return rows
-        waiting = torch.zeros_like(self.status, dtype=torch.bool)
-        waiting[rows] = True
-        energies = torch.stack([e[waiting[of]] for of, _, e in self.pool], 1)
-        finite = energies.isfinite()
-        usable = finite.any(1)
-        self.status[rows[~usable]] = Status.NON_FINITE
-        known = torch.where(finite, energies, torch.nan)
-        mean = known.nanmean(1, keepdim=True)
-        spread = (known - mean).square().nanmean(1).sqrt()
-        beta = (1 / spread.clamp(min=1e-6)).clamp(max=self.settings.strength)
-        if self.settings.then == "descend":  # no ladder starts here, and at λ the branches of an OR get their shares
-            beta = torch.full_like(beta, self.settings.strength)
-        log_weights = torch.where(finite, -beta[:, None] * energies, -math.inf)
-        log_weight = torch.logsumexp(log_weights, 1) - math.log(len(self.pool))
-        level = self.noise.uniforms(self.z, 1, "pick", rows)
-        shares = torch.softmax(log_weights, 1).double().cumsum(1)
-        chosen = (shares < level * shares[:, -1:]).sum(1).clamp(max=len(self.pool) - 1)
-        for number, (of, drawn, e) in enumerate(self.pool):
-            picked = usable & (chosen == number)
-            self.z[rows[picked]], self.e[rows[picked]] = drawn[waiting[of]][picked], e[waiting[of]][picked]
-        self.pool.clear()
-        rows = rows[usable]
-        self.beta[rows], self.log_weight[rows], self.stages[rows] = beta[usable], log_weight[usable], 1
-        self.rows = rows
-        return rows
-
-    def raise_exponent(self, rows: Tensor) -> None:
-        risen = (self.beta[rows] * self.settings.growth).clamp(max=self.settings.strength)
-        self.log_weight[rows] -= (risen - self.beta[rows]) * self.e[rows]
-        self.beta[rows] = risen
-        self.stages[rows] += 1
-
-    def move(self, rows: Tensor, stream: str) -> None:
-        """One elliptical slice move of each of the rows: Murray, Adams and MacKay 2010, figure 2."""
-        direction = self.noise.normals(self.z, f"{stream}/direction", rows)
-        chances = self.noise.uniforms(self.z, 2, f"{stream}/level", rows).to(self.z.dtype)
-        beta, here = self.beta[rows], self.z[rows]
-        level = -beta * self.e[rows] + chances[:, 0].log()
-        angle = 2 * math.pi * chances[:, 1]
-        low, high = angle - 2 * math.pi, angle
-        left, shrinks = rows, 0
-        while len(left) and shrinks < MOST_SHRINKS:
-            number = shrinks % SHRINKS_AT_ONCE
-            if number == 0:
-                chances = self.noise.uniforms(self.z, SHRINKS_AT_ONCE, f"{stream}/{shrinks}", left).to(self.z.dtype)
-            tried = []
-            for k in range(min(points_ahead(len(left)), SHRINKS_AT_ONCE - number)):
-                tried.append(angle)
-                low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
-                angle = low + chances[:, number + k] * (high - low)
-            angles = torch.stack(tried, 1)[..., None]
-            z = here[:, None] * angles.cos() + direction[:, None] * angles.sin()
-            e = self.evaluate(z)
-            found, first = self.count(left, -beta[:, None] * e > level[:, None])
-            moved, which = left[found], first[found]
-            self.z[moved], self.e[moved] = z[found, which], e[found, which]
-            shrinks += len(tried)
-            left, beta, level, here, direction, chances, low, high, angle = (
-                x[~found] for x in (left, beta, level, here, direction, chances, low, high, angle)
-            )
-
-    def report(self, fraction: float) -> None:
-        if self.progress is not None:
-            done = 1 - len(self.rows) / len(self.z)
-            self.reported = max(self.reported, done + (1 - done) * fraction)
-            self.progress(self.reported, len(self.rows))
-
-    def result(self) -> SampleResult:
-        told = {"proposals": self.proposals, "mass": self.mass, "exact": self.exact}
-        if self.settings.then == "anneal":
-            told |= {"stages": self.stages, "log_weight": self.log_weight}
-        return SampleResult(
-            self.z,
-            self.status.cpu(),
-            self.evaluations.cpu(),
-            self.gradients.cpu(),
-            {name: tensor.cpu() for name, tensor in told.items()},
-        )
+        for move in range(self.moves):
+            slice_move(draws, rows, beta, f"descended/{move}", self.bracket)
+            draws.report(0.5 + 0.5 * (move + 1) / self.moves)

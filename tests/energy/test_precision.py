@@ -43,6 +43,17 @@ def test_a_row_has_the_same_energy_in_any_batch(model):
     torch.testing.assert_close(whole, parts, atol=1e-4, rtol=1e-4)
 
 
+def test_batches_have_few_different_sizes(model, monkeypatch):
+    # A product is compiled for every number of rows, which takes longer than the product.
+    energy, seen = prepare(model, "bfloat16").energy, set()
+    encode = energy.encode
+    monkeypatch.setattr(energy, "encode", lambda z: (seen.add(len(z)), encode(z))[1])
+    for rows in range(1, 129):
+        assert energy(torch.randn(rows, model.generator.z_dim)).shape == (rows,)
+    energy(torch.randn(1500, model.generator.z_dim))
+    assert seen == {8, *range(16, 129, 16), 512}
+
+
 def test_other_semantics_convert_what_they_can(model):
     z = torch.randn(50, model.generator.z_dim, generator=torch.Generator().manual_seed(2))
     exact, rounded = (prepare(model, name, semantics="lace").energy for name in ("float32", "bfloat16"))

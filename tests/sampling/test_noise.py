@@ -29,6 +29,19 @@ def test_some_rows():
         assert torch.equal(noise.uniforms(like, 2, "u", chosen), noise.uniforms(like, 2, "u")[chosen])
 
 
+def test_several_of_a_row():
+    like, noise = torch.zeros(9, 5), Noise(seed=5, start=3)
+    numbers = torch.arange(4).expand(9, -1)
+    every = noise.several_normals(like, "a", torch.arange(9), numbers, of=4)
+    assert every.shape == (9, 4, 5)
+    assert every.unique().numel() == every.numel()
+    chosen = torch.tensor([0, 1, 5, 8])
+    assert torch.equal(noise.several_normals(like, "a", chosen, numbers[:4, 1:3], of=4), every[chosen, 1:3])
+    assert torch.equal(noise.skip(7).several_normals(like[:2], "a", torch.arange(2), numbers[7:], of=4), every[7:])
+    others = torch.tensor([[3], [0], [1], [1]])
+    assert torch.equal(noise.several_normals(like, "a", chosen, others, of=4)[:, 0], every[chosen, others[:, 0]])
+
+
 def test_dtypes():
     assert Noise().normals(LIKE.double(), "a").dtype == torch.float64
     uniform = Noise().uniforms(LIKE, 1000, "u")

@@ -5,6 +5,7 @@ import torch
 
 from energyql.errors import ArgumentError
 from energyql.sampling import Noise, SliceSampler, Status, prior_latents, summarize
+from energyql.sampling.rejection import FEWEST
 
 from .toys import Counting, Quadratic, flat
 
@@ -12,7 +13,7 @@ from .toys import Counting, Quadratic, flat
 @pytest.fixture
 def never_ahead(monkeypatch):
     """Every sample is evaluated at one point at a time."""
-    monkeypatch.setattr("energyql.sampling.slice.ROWS_AHEAD", 1)
+    monkeypatch.setattr("energyql.sampling.draws.ROWS_AHEAD", 1)
 
 
 def halfspace(threshold, slope=20.0):
@@ -49,7 +50,7 @@ def test_common_events_are_drawn_exactly(threshold):
 @pytest.mark.parametrize("threshold", [2.5, 3.5])
 def test_rare_events_are_annealed(threshold):
     energy = halfspace(threshold)
-    result = draw(energy, growth=1.2, moves=3)
+    result = draw(energy, growth=1.2, moves=4)
     log_probability, mean, std = truth(energy)
     assert result.diagnostics["exact"].double().mean() < 0.15
     assert result.ok.all()
@@ -84,11 +85,27 @@ def test_descending_counts_what_it_costs(never_ahead):
     assert sum(energy.rows) == result.evaluations.sum()
 
 
-def test_descending_does_not_depend_on_the_batch():
-    sampler, z0 = SliceSampler(then="descend"), prior_latents(4, 0, 30, 3)
+@pytest.mark.parametrize("pilot", [0, 32])
+def test_descending_does_not_depend_on_the_batch(pilot):
+    sampler, z0 = SliceSampler(then="descend", pilot=pilot), prior_latents(4, 0, 30, 3)
     whole = sampler.sample(Quadratic(20.0), z0, noise=Noise(4))
     parts = [sampler.sample(Quadratic(20.0), z0[i : i + 7], noise=Noise(4).skip(i)).z for i in range(0, 30, 7)]
     torch.testing.assert_close(whole.z, torch.cat(parts), rtol=1e-4, atol=1e-4)
+
+
+def test_a_pilot_spares_proposals_where_hardly_any_is_accepted():
+    common, rare = (
+        SliceSampler(then="descend", proposals=64, pilot=128).sample(halfspace(threshold), prior_latents(2, 0, 200, 3))
+        for threshold in (1.0, 3.5)
+    )
+    assert common.diagnostics["exact"].all()
+    assert rare.diagnostics["proposals"].max() == FEWEST
+    patient = SliceSampler(then="descend", proposals=64).sample(halfspace(1.0), prior_latents(2, 0, 200, 3))
+    assert torch.equal(common.z, patient.z)
+
+
+def test_no_samples_at_all():
+    assert SliceSampler(then="descend", pilot=8).sample(Quadratic(1.0), torch.zeros(0, 3)).z.shape == (0, 3)
 
 
 def test_more_moves_lead_nearer_to_the_posterior():
@@ -128,14 +145,14 @@ def test_every_evaluation_is_counted_and_none_is_a_gradient(never_ahead):
 def test_evaluating_points_ahead_saves_calls_and_changes_nothing(monkeypatch, rows):
     z0, energy = prior_latents(0, 0, 20, 3), Counting(Quadratic(50.0))
     usual = SliceSampler().sample(energy, z0)
-    monkeypatch.setattr("energyql.sampling.slice.ROWS_AHEAD", rows)
+    monkeypatch.setattr("energyql.sampling.draws.ROWS_AHEAD", rows)
     other_energy = Counting(Quadratic(50.0))
     other = SliceSampler().sample(other_energy, z0)
     assert torch.equal(usual.z, other.z)
     assert usual.evaluations.tolist() == other.evaluations.tolist()
     assert usual.diagnostics["proposals"].tolist() == other.diagnostics["proposals"].tolist()
     assert torch.allclose(usual.diagnostics["mass"], other.diagnostics["mass"])
-    assert (len(other_energy.rows) <= len(energy.rows)) == (rows >= 64)
+    assert (len(other_energy.rows) <= len(energy.rows)) == (rows > 64)
 
 
 def test_a_sample_that_is_done_costs_nothing_more(never_ahead):
@@ -167,6 +184,9 @@ def test_places_without_energy_are_avoided():
         {"growth": 1.0},
         {"proposals": 0},
         {"moves": 1.5},
+        {"bracket": 0.0},
+        {"bracket": 7.0},
+        {"pilot": -1},
         {"max_evaluations": 0},
     ],
 )
