@@ -35,7 +35,7 @@ MAIN = ("slice+descent", "slice", "ode", PAPER)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def choose_formulas(subject: Subject, prior: Seen, common: int, rare: int) -> list[Expr]:
+def choose_formulas(subject: Subject, prior: Seen, common: int, rare: int, seed: int = FORMULA_SEED) -> list[Expr]:
     """Seeded formulas over the model's attributes; see `random_formulas` for what is left out.
 
     Args:
@@ -43,6 +43,7 @@ def choose_formulas(subject: Subject, prior: Seen, common: int, rare: int) -> li
         prior: judged samples of the prior.
         common: formulas of depth 1 to 3 with a prevalence from 0.1 to 60 %.
         rare: conjunctions with a prevalence from `LEAST_RARE` to `MOST_RARE`.
+        seed: of the formulas.
     """
     relations = all_relations(subject.vocabulary)
     known = np.broadcast_to(satisfied(relations, prior.values, subject.vocabulary), (len(prior),))
@@ -50,9 +51,9 @@ def choose_formulas(subject: Subject, prior: Seen, common: int, rare: int) -> li
     def prevalence(formula: Expr) -> float:
         return float((satisfied(formula, prior.values, subject.vocabulary) & known).mean())
 
-    formulas = random_formulas(subject.vocabulary, prevalence, common, FORMULA_SEED)
+    formulas = random_formulas(subject.vocabulary, prevalence, common, seed)
     if rare:
-        formulas += rare_formulas(subject.vocabulary, prevalence, rare, FORMULA_SEED, least=LEAST_RARE, most=MOST_RARE)
+        formulas += rare_formulas(subject.vocabulary, prevalence, rare, seed, least=LEAST_RARE, most=MOST_RARE)
     return formulas
 
 
@@ -62,7 +63,10 @@ def main(
     n: Annotated[int, typer.Option("--n", "-n", min=2, help="Samples for each formula and sampler.")] = 1000,
     prior: Annotated[int, typer.Option(min=100, help="Pictures of the prior that all formulas share.")] = PRIOR,
     oracle: Annotated[int, typer.Option(min=30, help="Exact samples that an oracle should be worth.")] = ORACLE,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples, not of the formulas.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    formula_seed: Annotated[
+        int, typer.Option(min=0, help="Of the formulas; another wants another folder.")
+    ] = FORMULA_SEED,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder of results, plots and what is kept.")] = Path("runs/sampling"),
     smoke: Annotated[bool, typer.Option("--smoke", help="Two formulas, few samples: only that it runs.")] = False,
@@ -74,7 +78,8 @@ def main(
     try:
         with reporting(True) as report:
             seen = prior_samples(subject, size.prior, out / "prior", report, seed=size.seed)
-            formulas = choose_formulas(subject, seen, *((SMOKE_COMMON, SMOKE_RARE) if smoke else (COMMON, RARE)))
+            counts = (SMOKE_COMMON, SMOKE_RARE) if smoke else (COMMON, RARE)
+            formulas = choose_formulas(subject, seen, *counts, formula_seed)
             checked = read_questions(formulas, subject.vocabulary, contenders)
             data = compare(
                 subject, checked, contenders, size=size, folder=out, report=report, title="Samplers on random formulas"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from energyql.errors import ModelError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 
@@ -37,6 +38,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as indented JSON."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_picture(path: Path, picture: Image) -> None:
+    """Write a picture in the format that the path ends in."""
+    with replacing(path) as temporary:
+        picture.save(temporary)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

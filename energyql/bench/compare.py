@@ -19,7 +19,7 @@ from energyql.bench.report import write_report
 from energyql.bench.subject import Seen, Subject
 from energyql.errors import ArgumentError
 from energyql.evaluation.frequencies import Cells
-from energyql.files import read_json, replacing, write_json
+from energyql.files import read_json, write_json, write_picture
 from energyql.gallery.queries import Checked
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
@@ -171,8 +171,7 @@ def _show(folder: Path, query: str, contender: Contender, seen: Seen, bound: Exp
         seen.pictures, title=query, verdicts=holds[: len(seen.pictures)].tolist(), columns=len(seen.pictures),
         footer=f"{contender.name}, ticks by the judge",
     )  # fmt: skip
-    with replacing(folder / path) as temporary:
-        grid.save(temporary)
+    write_picture(folder / path, grid)
     return path.as_posix()
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from energyql.bench.chart import draw_charts
-from energyql.files import replacing, write_json, write_text
+from energyql.files import write_json, write_picture, write_text
 
 COLUMNS = (
     "satisfied %", "heads %", "freq. error", "floor", "variety", "nearest", "dupl. %", "Fréchet", "floor", "evals",
@@ -147,8 +147,7 @@ def write_report(folder: Path, data: dict[str, Any], title: str) -> dict[str, An
     data = data | {"summary": summarize(data["queries"], data["contenders"])}
     write_json(folder / "results.json", data)
     for name, picture in draw_charts(data).items():
-        with replacing(folder / f"{name}.png") as temporary:
-            picture.save(temporary)
+        write_picture(folder / f"{name}.png", picture)
     write_text(folder / "results.md", markdown(data, title))
     return data
 

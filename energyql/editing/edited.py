@@ -14,7 +14,7 @@ from energyql.editing.animation import Film
 from energyql.editing.filmstrip import draw_filmstrip
 from energyql.editing.leaks import Leaks
 from energyql.errors import ArgumentError
-from energyql.files import replacing, write_json
+from energyql.files import write_json, write_picture
 from energyql.result import Result, check_destination
 
 
@@ -103,8 +103,7 @@ class Edit:
         for i, result in enumerate(self.steps, 1):
             result.save(folder / str(i))
         try:
-            with replacing(folder / "filmstrip.png") as temporary:
-                self.filmstrip().save(temporary)
+            write_picture(folder / "filmstrip.png", self.filmstrip())
             write_json(folder / "edit.json", self.to_dict())
         except OSError as error:
             raise ArgumentError(f"cannot write {folder}: {error.strerror or error}") from error
@@ -123,8 +122,7 @@ class Edit:
         if not path.suffix:
             raise ArgumentError(f"{path} does not end like a picture", hint="name a .png, or save(folder)")
         try:
-            with replacing(path) as temporary:
-                self.filmstrip(range(len(self))).save(temporary)
+            write_picture(path, self.filmstrip(range(len(self))))
         except (OSError, ValueError) as error:
             raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
         return path

@@ -20,7 +20,7 @@ from energyql.editing.showing import show
 from energyql.editing.start import Begun, pictures_of
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
-from energyql.files import replacing
+from energyql.files import write_picture
 from energyql.logic.tautology import noting_tautologies
 from energyql.model import Model
 from energyql.models import DEFAULT_MODEL
@@ -75,8 +75,7 @@ class Inversion:
         if not path.suffix:
             self.result.save(path)
         try:
-            with replacing(path if path.suffix else path / "comparison.png") as temporary:
-                self.comparison().save(temporary)
+            write_picture(path if path.suffix else path / "comparison.png", self.comparison())
         except (OSError, ValueError) as error:
             raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
         return path

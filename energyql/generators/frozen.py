@@ -90,7 +90,7 @@ class FrozenMapping:
 
     @property
     def _dtype(self) -> torch.dtype:
-        return self._mean.dtype if not self._layers else self._layers[0][0].dtype
+        return self._layers[0][0].dtype
 
     def _truncated(self, x: Tensor) -> Tensor:
         return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)

@@ -17,7 +17,7 @@ from energyql.editing.edit import edit
 from energyql.editing.edited import Edit
 from energyql.evaluation.edits import as_images, edit_strength, identity_distance
 from energyql.evaluation.features import Features
-from energyql.files import replacing
+from energyql.files import write_picture
 from energyql.language import Expr, bind
 from energyql.logic.truth import satisfied
 from energyql.progress import Report
@@ -49,8 +49,7 @@ def run_sequence(
         **subject.settings,
     )  # fmt: skip
     name = f"filmstrip-{preset}.png"
-    with replacing(folder / name) as temporary:
-        done.filmstrip(range(min(n, SHOWN))).save(temporary)
+    write_picture(folder / name, done.filmstrip(range(min(n, SHOWN))))
     return {
         "preset": preset,
         "steps": [measure_step(done, k, step, subject) for k, step in enumerate(steps)],

@@ -10,7 +10,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
 from energyql.attributes.report_picture import draw_report
 from energyql.errors import ModelError
-from energyql.files import read_json, replacing, write_json
+from energyql.files import read_json, write_json, write_picture
 from energyql.generators.base import Generator
 from energyql.training.target import Target, check_reading, fitted_label, open_target, set_truncation
 from energyql.version import __version__
@@ -83,5 +83,4 @@ def _write_report(folder: Path, report: Mapping[str, Mapping[str, Any]], kept: S
         return
     write_json(path, {"energyql": __version__, "attributes": merged})
     picture = draw_report(merged, f"Attribute heads of {folder.resolve().name}")
-    with replacing(folder / "report.png") as temporary:
-        picture.save(temporary)
+    write_picture(folder / "report.png", picture)
