@@ -108,19 +108,19 @@ def explain(query: Query, model: ModelOption = "avatars", semantics: SemanticsOp
     vocabulary = read_vocabulary(model)
     expr, text = as_query(query)
     bound = bind(expr, vocabulary, query=text)
-    out.print(f"query  {escape(str(expr))}")
-    if semantics == "exact":
-        from energyql.logic.circuit import compile_query
-        from energyql.logic.relations import relations_for
-
-        for relation in relations_for(bound, vocabulary):
-            out.print(f"always {escape(str(relation))}")
-        explained = compile_query(bound, vocabulary, query=text).explain()
-    else:
+    if semantics != "exact":
         from energyql.energy.semantics import compile_energy_rule
 
-        explained = compile_energy_rule(bound, vocabulary, semantics, query=text).explain()
-    out.print(escape(explained))
+        rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
+        out.print(escape(f"query  {expr}\n{rule.explain()}"))
+        return
+    from energyql.logic.circuit import compile_query
+    from energyql.logic.relations import relations_for
+
+    out.print(f"query  {escape(str(expr))}")
+    for relation in relations_for(bound, vocabulary):
+        out.print(f"always {escape(str(relation))}")
+    out.print(escape(compile_query(bound, vocabulary, query=text).explain()))
 
 
 @app.command()

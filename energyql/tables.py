@@ -56,6 +56,12 @@ def read_predictions(
             for cell, line in zip(cells, range(2, len(cells) + 2) if lines is None else lines, strict=True)
         ]
 
+    if both := [name for name in single if name in classes]:
+        raise DataError(
+            f"{source}: the columns {single[both[0]]!r} and {next(iter(classes[both[0]].values()))!r} both predict "
+            f"{both[0]!r}",
+            hint="keep the one of them that the query is to use",
+        )
     data: dict[str, AttributeData] = {}
     for name in dict.fromkeys([*single, *classes, *moments]):
         if name in moments:
@@ -94,7 +100,9 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             numbered = [(row, reader.line_num) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {path}: it is not a text in UTF-8", hint="save it as CSV in UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if len(numbered) < 2:
         raise DataError(f"{path} has no rows", hint="the first line names the columns, the others hold numbers")
@@ -156,7 +164,10 @@ def _check_columns(
         )
     for node in predicates:
         if isinstance(node, Interval | Near) and not isinstance(data[node.name], tuple):
-            raise DataError(f"{path}: {node.name!r} has no std", hint=f"add a column {node.name}.std")
+            raise DataError(
+                f"{path}: {node.name!r} has no std",
+                hint=f"add a column {node.name}.std, or write {node.name} alone if it is the probability of yes",
+            )
 
 
 def _name(header: str) -> str:

@@ -59,7 +59,8 @@ ALLOWED = {
     "cli_gallery": None,
     "cli_studio": None,
     "cli_train": None,
-    "cli": None,  # the top
+    "cli": None,
+    "__main__": None,  # the top
     "__init__": None,  # names only, looked up when first used
 }
 LOCAL = {"cli", "cli_bench", "cli_edit", "cli_evaluate", "cli_gallery", "cli_studio", "cli_train", "__init__"}

@@ -104,6 +104,7 @@ class TestErrors:
             ("smile\nnan\n", "line 2, column 'smile': 'nan' is not a finite number"),
             ('smile\n"0.5\n', "cannot read"),
             ("rank,smile\n1,0.5\n", "has a column 'rank' already\nrename it"),
+            ("smile,smile=x,smile=y\n1,0.5,0.5\n", "columns 'smile' and 'smile=x' both predict 'smile'\nkeep"),
         ],
     )
     def test_tables(self, tmp_path, text, message):

@@ -129,7 +129,7 @@ def read_prompts(path: Path) -> Prompts:
     try:
         prompts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read prompts from {path}: {error}") from error
+        raise DataError(f"cannot read prompts from {path}: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(prompts, dict):
         raise DataError(f"{path} must hold a JSON object, attribute -> prompts")
     return prompts

@@ -81,8 +81,12 @@ def read_npy(path: Path) -> Tensor:
     Raises:
         OSError, ValueError, TypeError, EOFError, OverflowError: it is missing, damaged, or holds something else.
     """
-    # Mapped, so that no memory is taken for sizes that the file only claims.
-    return torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False), dtype=np.float32))
+    try:
+        # Mapped, so that no memory is taken for sizes that the file only claims.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ValueError("it is no .npy file of plain numbers") from error
+    return torch.from_numpy(np.array(found, dtype=np.float32))
 
 
 def one_a_sample(latents: Tensor, path: Path) -> Tensor:

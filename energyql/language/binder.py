@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -78,7 +79,7 @@ def _check(node: Predicate, spec: AttributeSpec) -> _Problem | None:
     if not isinstance(node, (Interval, Near)):
         middle = show_number(round((spec.low + spec.high) / 2, 6))
         sign = ">" if isinstance(node, Attribute) else "="
-        return _Problem(f"{name} is a number {_range(spec)}: write `{name} {sign} {middle}`")
+        return _Problem(f"{name} is a number{_range(spec)}: write `{name} {sign} {middle}`")
     return _check_range(node, spec)
 
 
@@ -100,17 +101,19 @@ def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
     if outside:
         shown = " and ".join(show_number(x) for x in outside)
         verb = "is" if len(outside) == 1 else "are"
-        return _Problem(f"{shown} {verb} out of range: {name} runs {_range(spec)}", numbers=outside)
+        return _Problem(f"{shown} {verb} out of range: {name} runs{_range(spec)}", numbers=outside)
     if isinstance(node, Interval):
         if node.low == spec.high and not node.low_closed:
-            return _Problem(f"{name} is never above {show_number(spec.high)}: it runs {_range(spec)}")
+            return _Problem(f"{name} is never above {show_number(spec.high)}: it runs{_range(spec)}")
         if node.high == spec.low and not node.high_closed:
-            return _Problem(f"{name} is never below {show_number(spec.low)}: it runs {_range(spec)}")
+            return _Problem(f"{name} is never below {show_number(spec.low)}: it runs{_range(spec)}")
     return None
 
 
 def _range(spec: AttributeSpec) -> str:
-    return f"from {show_number(spec.low)} to {show_number(spec.high)}"
+    if spec.high == sys.float_info.max:  # of a table, which tells no range
+        return ""
+    return f" from {show_number(spec.low)} to {show_number(spec.high)}"
 
 
 def _unknown_names(

@@ -16,10 +16,10 @@ from energyql.sampling.seeds import normals
 COMMON = 0.04
 """Share of accepted proposals from which rejection is the cheapest way to the end, and the only one that is exact."""
 PER_SHARE = 1600
-"""Below, proposals to look at over that share: 16 of one in 100. Some more samples are exact, and the others start from
+"""Below, proposals to look at over that share: 32 of one in 50. Some more samples are exact, and the others start from
 better proposals."""
-FEWEST = 4
-"""Proposals to look at, however rare the query: the best of them starts nearer to it than a single one."""
+FEWEST = 16
+"""Proposals to look at, however rare the query."""
 
 Round = tuple[Tensor, Tensor]
 """Of some proposals: indices of the samples that accepted none of them, ascending, (m,), and the energies of what these

@@ -22,11 +22,9 @@ from energyql.generators.classes import RANDOM
 from energyql.progress import Report, reporting
 from energyql.training.samples import Prior, estimate_truncation, label_prior
 from energyql.training.saving import save_heads
-from energyql.training.target import Target, check_reading, fitted_label, open_target
+from energyql.training.target import WORK, Target, check_reading, fitted_label, nothing_left, open_target
 from energyql.vocabulary import Kind, Vocabulary
 
-WORK = ".training"
-"""Subfolder for what an interrupted training has done so far."""
 LABEL_SEED = 2**32
 """Seed of the samples that labellers see: not one that people draw pictures with."""
 TEST_SHARE, HELD_OUT_SHARE = 0.1, 0.12
@@ -122,47 +120,49 @@ def train_attributes(
     else:
         known = getattr(labels, "vocabulary", None)
         names = list(known) if isinstance(known, Vocabulary) else []
-    target = open_target(model, out, None if psi is None else psi[1])
-    _check_names(names if only is None else list(only), target, replace)
-    device = torch.device(device)
-    if isinstance(target.generator, torch.nn.Module):
-        target.generator.to(device).eval()
-    space = space or (target.bank.space if target.bank is not None else "w")
-    if space not in SPACES:
-        raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
-    label = fitted_label(target, label, space)
-    seed = seed if seed is not None else 0 if isinstance(labels, LabelTable) else LABEL_SEED
-    prior = Prior(target.generator, seed, psi or (1.0, 1.0), device, label)
-    psi = psi or _default_truncation(target, labels, space, prior)
-    prior = dataclasses.replace(prior, truncation=psi)
-    check_reading(target, space, psi, label)
-    with reporting(progress) as report:
-        latents, columns = _labelled(prior, labels, count, space, target, only, replace, report)
-        specs = infer(columns, kinds, vocabulary or known)
-        source = labels.source if isinstance(labels, LabelTable) else "the labeller"
-        targets = {name: encode_column(columns[name], spec, source) for name, spec in specs.items()}
-        test = labels.test if isinstance(labels, LabelTable) else None
-        order = _order(len(latents), test, seed)
-        test = test if test is not None else int(TEST_SHARE * len(latents))
-        latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
-        fitted = len(latents) - test
-        bank, fits = train_heads(
-            latents[:fitted].to(device), {name: values[:fitted].to(device) for name, values in targets.items()}, specs,
-            held_out=HELD_OUT_SHARE, seed=seed % 2**63, space=space, truncation=psi, label=label,
-            generator=target.fingerprint, checkpoint=target.folder / WORK / "heads.safetensors",
-            progress=lambda done: report("training", done), **dataclasses.asdict(settings),
-        )  # fmt: skip
-        bank = bank.to("cpu")
-    rows = slice(fitted, None) if test else slice(int(fitted * (1 - HELD_OUT_SHARE)), None)
-    with torch.no_grad():
-        found = report_heads(
-            bank.predict(latents[rows]), {name: values[rows] for name, values in targets.items()}, specs
-        )
-    for name, fit in fits.items():
-        found[name] |= {"temperature": fit.temperature, "steps": fit.steps, "labels": _count(targets[name])}
-    merged = save_heads(target, bank, found, replace=replace)
-    shutil.rmtree(target.folder / WORK, ignore_errors=True)
-    return Trained(target.folder, merged, found)
+    with nothing_left(out):
+        target = open_target(model, out, None if psi is None else psi[1])
+        _check_names(names if only is None else list(only), target, replace)
+        device = torch.device(device)
+        if isinstance(target.generator, torch.nn.Module):
+            target.generator.to(device).eval()
+        space = space or (target.bank.space if target.bank is not None else "w")
+        if space not in SPACES:
+            raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
+        label = fitted_label(target, label, space)
+        seed = seed if seed is not None else 0 if isinstance(labels, LabelTable) else LABEL_SEED
+        prior = Prior(target.generator, seed, psi or (1.0, 1.0), device, label)
+        psi = psi or _default_truncation(target, labels, space, prior)
+        prior = dataclasses.replace(prior, truncation=psi)
+        check_reading(target, space, psi, label)
+        with reporting(progress) as report:
+            latents, columns = _labelled(prior, labels, count, space, target, only, replace, report)
+            specs = infer(columns, kinds, vocabulary or known)
+            source = labels.source if isinstance(labels, LabelTable) else "the labeller"
+            targets = {name: encode_column(columns[name], spec, source) for name, spec in specs.items()}
+            test = labels.test if isinstance(labels, LabelTable) else None
+            order = _order(len(latents), test, seed)
+            test = test if test is not None else int(TEST_SHARE * len(latents))
+            latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
+            fitted = len(latents) - test
+            bank, fits = train_heads(
+                latents[:fitted].to(device),
+                {name: values[:fitted].to(device) for name, values in targets.items()}, specs,
+                held_out=HELD_OUT_SHARE, seed=seed % 2**63, space=space, truncation=psi, label=label,
+                generator=target.fingerprint, checkpoint=target.folder / WORK / "heads.safetensors",
+                progress=lambda done: report("training", done), **dataclasses.asdict(settings),
+            )  # fmt: skip
+            bank = bank.to("cpu")
+        rows = slice(fitted, None) if test else slice(int(fitted * (1 - HELD_OUT_SHARE)), None)
+        with torch.no_grad():
+            found = report_heads(
+                bank.predict(latents[rows]), {name: values[rows] for name, values in targets.items()}, specs
+            )
+        for name, fit in fits.items():
+            found[name] |= {"temperature": fit.temperature, "steps": fit.steps, "labels": _count(targets[name])}
+        merged = save_heads(target, bank, found, replace=replace)
+        shutil.rmtree(target.folder / WORK, ignore_errors=True)
+        return Trained(target.folder, merged, found)
 
 
 def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float] | None:

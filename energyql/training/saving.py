@@ -12,7 +12,7 @@ from energyql.attributes.report_picture import draw_report
 from energyql.errors import ModelError
 from energyql.files import read_json, write_json, write_picture
 from energyql.generators.base import Generator
-from energyql.training.target import Target, check_reading, fitted_label, open_target, set_truncation
+from energyql.training.target import Target, check_reading, fitted_label, nothing_left, open_target, set_truncation
 from energyql.version import __version__
 from energyql.vocabulary import Vocabulary
 
@@ -40,21 +40,26 @@ def add_heads(
         ArgumentError: a conditional generator needs a label, or has no such label.
         ModelError: the heads do not fit the generator or the heads that are there.
     """
-    target = open_target(model, out, truncation[1])
-    label = fitted_label(target, label, space)
-    bank = AttributeBank(specs, heads, space=space, truncation=truncation, label=label, generator=target.fingerprint)
-    check_reading(target, space, truncation, label)
-    size = getattr(
-        getattr(target.generator, "config", target.generator), "w_dim" if space == "w" else "z_dim", bank.latent_dim
-    )
-    if size != bank.latent_dim:
-        raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
-    if (target.folder / "judge.json").is_file() and (target.bank is None or set(specs) - set(target.bank.vocabulary)):
-        raise ModelError(
-            f"the judge of {target.folder} does not know {', '.join(map(repr, specs))}",
-            hint="choose another folder: the copy there goes without a judge",
+    with nothing_left(out):
+        target = open_target(model, out, truncation[1])
+        label = fitted_label(target, label, space)
+        bank = AttributeBank(
+            specs, heads, space=space, truncation=truncation, label=label, generator=target.fingerprint
         )
-    return save_heads(target, bank, {}, replace=replace)
+        check_reading(target, space, truncation, label)
+        size = getattr(
+            getattr(target.generator, "config", target.generator), "w_dim" if space == "w" else "z_dim", bank.latent_dim
+        )
+        if size != bank.latent_dim:
+            raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
+        if (target.folder / "judge.json").is_file() and (
+            target.bank is None or set(specs) - set(target.bank.vocabulary)
+        ):
+            raise ModelError(
+                f"the judge of {target.folder} does not know {', '.join(map(repr, specs))}",
+                hint="choose another folder: the copy there goes without a judge",
+            )
+        return save_heads(target, bank, {}, replace=replace)
 
 
 def save_heads(

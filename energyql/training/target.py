@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,7 +12,7 @@ from typing import cast
 import torch
 
 from energyql.attributes.bank import AttributeBank, FittedLabel
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import read_json, replacing, write_json
 from energyql.generators.base import Generator
 from energyql.generators.checkpoints.folder import (
@@ -31,6 +32,8 @@ from energyql.models import model_folder, packaged_models
 BANK_FILES = ("attributes.safetensors", "vocabulary.json")
 DEFAULT_TRUNCATION = 0.7
 """Truncation of a folder made from a checkpoint, which has none of its own."""
+WORK = ".training"
+"""Subfolder for what an interrupted training has done so far."""
 WRITABLE = (StyleGAN2, StyleGAN3)
 
 
@@ -77,6 +80,18 @@ def open_target(model: str | Path | Generator, out: str | Path | None, truncatio
     if bank is not None and bank.generator not in ("", mark):
         raise ModelError(f"{folder} holds attributes of another generator", hint="choose another folder")
     return Target(folder, model, mark, None, bank)
+
+
+@contextmanager
+def nothing_left(out: str | Path | None) -> Iterator[None]:
+    """If the block is refused, remove the folder that it made, unless that holds work to go on from."""
+    new = out is not None and not Path(out).exists()
+    try:
+        yield
+    except EnergyQLError:
+        if out is not None and new and not (Path(out) / WORK).exists():
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def fitted_label(target: Target, label: int | Sequence[float] | str | None, space: str) -> FittedLabel:

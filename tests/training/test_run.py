@@ -372,3 +372,17 @@ class TestInterruption:
         (tmp_path / run.WORK / "labels" / "0-60.json").write_text(json.dumps({"wrong": [0, 1] * 30}))
         trained = train_attributes(ADA, bright, tmp_path, count=60, settings=SHORT, progress=False)
         assert list(trained.bank.vocabulary) == ["bright"]
+
+
+def test_a_refused_training_leaves_no_folder(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("index,bright\n" + "".join(f"{i},1\n" for i in range(40)))
+    for options in ({}, {"kinds": {"other": "yes/no"}}):
+        with pytest.raises((DataError, VocabularyError)):
+            train_attributes(ADA, table, tmp_path / "model", progress=False, **options)
+        assert not (tmp_path / "model").exists()
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with pytest.raises(DataError):
+        train_attributes(ADA, table, folder, progress=False)
+    assert folder.exists()  # it was there before

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ModelError
-from energyql.generators.checkpoints.refusal import reading, shown
+from energyql.generators.checkpoints.refusal import check_weights, reading, shown
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
 MAX_RESOLUTION = 2048
@@ -44,6 +44,7 @@ def assemble(
         ModelError: tensors are missing, too many, or do not fit together.
     """
     with reading(source):
+        check_weights(tensors)
         weights = {_own_name(name): tensor.float() for name, tensor in tensors.items() if "resample_filter" not in name}
         weights["synthesis.resample_filter"] = _resample_filter(tensors)
         config = _configuration(weights, conv_clamp, mapping_lr_multiplier)

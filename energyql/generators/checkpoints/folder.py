@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from energyql.errors import ModelError
 from energyql.files import fingerprint, read_json, write_tensors
 from energyql.generators.base import Generator
-from energyql.generators.checkpoints.refusal import reading, shown
+from energyql.generators.checkpoints.refusal import check_weights, reading, shown
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 
@@ -41,6 +41,8 @@ def read_generator(folder: Path) -> StyleGAN2 | StyleGAN3:
             raise ModelError(f"its generator is of an unknown kind {shown(kind)}; known are {', '.join(KINDS)}")
         network, config = KINDS[kind]
         settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        if unknown := settings.keys() - {field.name for field in dataclasses.fields(config)}:
+            raise ModelError(f"its generator has an unknown setting {shown(min(unknown))}")
         with torch.device("meta"):
             generator: StyleGAN2 | StyleGAN3 = network(config(**settings))
     path = folder / WEIGHTS
@@ -49,6 +51,7 @@ def read_generator(folder: Path) -> StyleGAN2 | StyleGAN3:
             tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
         except SafetensorError as error:
             raise ModelError(f"it is damaged ({error})") from error
+        check_weights(tensors)
         generator.load_state_dict(tensors, assign=True)
     return generator.eval().requires_grad_(False)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from energyql.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Refused(Exception):
@@ -24,6 +28,21 @@ def shown(value: object, length: int = 80) -> str:
     if isinstance(value, str):
         return ascii(value[:length])[1:-1] + ("..." if len(value) > length else "")
     return str(value) if value is None or isinstance(value, bool | int | float) else f"a {type(value).__name__}"
+
+
+def check_weights(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no finite numbers.
+
+    Raises:
+        Refused: names the first of them.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise Refused(
+                f"{shown(name, 120)} holds {str(tensor.dtype).removeprefix('torch.')}, not numbers with digits"
+            )
+        if not tensor.isfinite().all():
+            raise Refused(f"{shown(name, 120)} has numbers that are not finite")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energyql.errors import ModelError
 from energyql.generators.checkpoints.network_pickle import NetworkRecord
-from energyql.generators.checkpoints.refusal import reading
+from energyql.generators.checkpoints.refusal import check_weights, reading
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 
 _SETTINGS = {
@@ -74,6 +74,7 @@ def convert_stylegan3(record: NetworkRecord) -> tuple[StyleGAN3Config, dict[str,
     with reading(record.source):
         if not is_stylegan3(record):
             raise ModelError("it has no Fourier features, so it is not a StyleGAN3 generator")
+        check_weights(record.tensors)
         config = _configuration(record.init_kwargs)
         _check_layers(config, record.tensors)
         state = {_own_name(name): tensor.float() for name, tensor in record.tensors.items()}

@@ -55,6 +55,8 @@ def test_channels_without_a_rule() -> None:
         ("synthesis.b8.resample_filter", torch.arange(16.0).reshape(4, 4), "symmetric 4x4"),
         ("mapping.fc0.weight", None, r"no mapping\.fc0"),
         ("mapping.embed.weight", torch.ones(8, 2**17), "make no sense"),
+        ("synthesis.b8.conv1.bias", torch.tensor([0.0, torch.nan]), "bias has numbers that are not finite"),
+        ("synthesis.b8.conv1.bias", torch.ones(2, dtype=torch.bool), "bias holds bool, not numbers with digits"),
     ],
 )
 def test_misfits(tensors: dict[str, Tensor], name: str, value: Tensor | None, message: str) -> None:
