@@ -30,6 +30,7 @@ aimed far beyond, samples would be surer of the query than they need to be, and 
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
 _MOVING = -1
+_Pair = tuple[Tensor, Tensor, Tensor]  # move and change of the gradient, and 1 / (move . change), 0 if there is no pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +142,7 @@ class _State:
     def __init__(self, rows: Tensor, z: Tensor, value: Tensor, gradient: Tensor, enough: float) -> None:
         self.rows, self.z, self.value, self.gradient, self.enough = rows, z, value, gradient, enough
         n = len(z)
-        # The last pairs of all samples: move, change, and 1 / (move . change), 0 where a sample took no such step.
-        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.pairs: list[_Pair] = []  # the last of each sample, oldest first
         self.scale = z.new_zeros(n)  # of the inverse curvature, by a sample's last pair; 0 if it has none
         self.gains = z.new_full((3, n), torch.inf)  # what the last three steps brought
         self.direction, self.slope, self.step = z, value, value
@@ -155,7 +155,7 @@ class _State:
         # Only a pair of positive curvature keeps the next direction downhill.
         keep = accept & (product > 1e-10 * length)
         inverse = torch.where(keep, 1 / product, 0.0)
-        self.pairs = [*self.pairs[1 - MEMORY :], (move, change, inverse)]
+        self.remember(keep, (move, change, inverse))
         self.scale = torch.where(keep, product / length.clamp_min(1e-12), self.scale)
         gains = torch.cat([self.gains[1:], (self.value - value)[None]])
         self.gains = torch.where(accept, gains, self.gains)
@@ -163,6 +163,17 @@ class _State:
         self.value = torch.where(accept, value, self.value)
         self.step = self.step / 2
         self.aim(accept)
+
+    def remember(self, which: Tensor, pair: _Pair) -> None:
+        """Add a pair to the memories of some samples; those of the others stay as they are."""
+        longer = [*self.pairs, pair]
+        if not bool(which.all()):
+            none = (torch.zeros_like(pair[0]), torch.zeros_like(pair[1]), torch.zeros_like(pair[2]))
+            longer = [
+                (_new(which, new[0], old[0]), _new(which, new[1], old[1]), torch.where(which, new[2], old[2]))
+                for new, old in zip(longer, [none, *self.pairs], strict=True)
+            ]
+        self.pairs = longer[-MEMORY:]
 
     def aim(self, which: Tensor) -> None:
         """A new direction for some samples: the two loops of L-BFGS."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from energyql.sampling.draws import MOST_AHEAD, Draws, points_ahead
 
+WHOLE = 2 * math.pi
 MOST_SHRINKS = 100
 """Of one move; the bracket then is narrower than a float can tell."""
 
@@ -20,15 +23,19 @@ def slice_move(draws: Draws, rows: Tensor, exponents: Tensor, stream: str, brack
         exponents: β, (m,).
         stream: name of the random numbers.
         bracket: length of the arc around the sample, in radians, in which the move looks first, at a random place in
-            it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse.
+            it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse, as published.
     """
     direction = draws.noise.normals(draws.z, f"{stream}/direction", rows)
     chances = draws.noise.uniforms(draws.z, 3, f"{stream}/level", rows).to(draws.z.dtype)
     beta, here = exponents, draws.z[rows]
     level = -beta * draws.e[rows] + chances[:, 0].log()
-    low = -bracket * chances[:, 1]
-    high = low + bracket
-    angle = low + bracket * chances[:, 2]
+    if bracket < WHOLE:
+        low = -bracket * chances[:, 1]
+        high = low + bracket
+        angle = low + bracket * chances[:, 2]
+    else:  # a whole ellipse has no ends, and is cut where the move looks first
+        angle = WHOLE * chances[:, 1]
+        low, high = angle - WHOLE, angle
     left, shrinks = rows, 0
     while len(left) and shrinks < MOST_SHRINKS:
         number = shrinks % MOST_AHEAD

@@ -16,7 +16,7 @@ from energyql.errors import ArgumentError
 from energyql.sampling.base import Progress, SampleResult, Status, check_latents, check_strength
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.draws import Draws
-from energyql.sampling.ellipse import slice_move
+from energyql.sampling.ellipse import WHOLE, slice_move
 from energyql.sampling.flow import Energy
 from energyql.sampling.noise import FIRST_RUN, Noise
 from energyql.sampling.rejection import acceptance, pick, reject
@@ -76,7 +76,7 @@ class SliceSampler:
     then: Literal["anneal", "descend"] = "anneal"
     growth: float = 1.5
     moves: int = 1
-    bracket: float = 2 * math.pi
+    bracket: float = WHOLE
     max_evaluations: int = 1000
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class SliceSampler:
             raise ArgumentError(f"growth must be finite and above 1; got {self.growth!r}")
         if self.then not in ("anneal", "descend"):
             raise ArgumentError(f'then must be "anneal" or "descend"; got {self.then!r}')
-        if not 0 < self.bracket <= 2 * math.pi:
+        if not 0 < self.bracket <= WHOLE:
             raise ArgumentError(f"bracket must be above 0 and at most 2π; got {self.bracket!r}")
         for name, least in (("proposals", 1), ("pilot", 0), ("moves", 1), ("max_evaluations", 1)):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= least):

@@ -98,7 +98,7 @@ def test_an_edit_inverts_pictures_itself(model, pictures):
 def test_heads_that_read_w(tiny, pictures):
     found = run(pictures[:1], tiny, space="w+")
     edited = edit(found, ["smile"], model=tiny, progress=False)
-    assert (edited.final.probabilities["smile"] > 0.85).all()
+    assert (edited.final.probabilities["smile"] > 0.9).all()
 
 
 def test_heads_that_read_the_direction_of_z(tmp_path, pictures):

@@ -40,7 +40,7 @@ def test_shapes_dtypes_and_devices(sampler, dtype):
 def test_energy_falls(sampler, energy):
     z0 = start(16, 64)
     # Under the posterior of the quadratic energy it is a quarter of what it is under the prior.
-    assert energy(sampler.sample(energy, z0).z).mean() < 0.75 * energy(z0).mean()
+    assert energy(sampler.sample(energy, z0).z).mean() < 0.7 * energy(z0).mean()
 
 
 @pytest.mark.parametrize("energy", [Mixed(), Wall()], ids=lambda e: type(e).__name__)

@@ -5,6 +5,7 @@ import torch
 
 from energyql.errors import ArgumentError
 from energyql.sampling import Noise, SliceSampler, Status, prior_latents, summarize
+from energyql.sampling.draws import ROWS_AHEAD
 from energyql.sampling.rejection import FEWEST
 
 from .toys import Counting, Quadratic, flat
@@ -50,7 +51,7 @@ def test_common_events_are_drawn_exactly(threshold):
 @pytest.mark.parametrize("threshold", [2.5, 3.5])
 def test_rare_events_are_annealed(threshold):
     energy = halfspace(threshold)
-    result = draw(energy, growth=1.2, moves=4)
+    result = draw(energy, growth=1.2, moves=3)
     log_probability, mean, std = truth(energy)
     assert result.diagnostics["exact"].double().mean() < 0.15
     assert result.ok.all()
@@ -152,7 +153,7 @@ def test_evaluating_points_ahead_saves_calls_and_changes_nothing(monkeypatch, ro
     assert usual.evaluations.tolist() == other.evaluations.tolist()
     assert usual.diagnostics["proposals"].tolist() == other.diagnostics["proposals"].tolist()
     assert torch.allclose(usual.diagnostics["mass"], other.diagnostics["mass"])
-    assert (len(other_energy.rows) <= len(energy.rows)) == (rows > 64)
+    assert (len(other_energy.rows) <= len(energy.rows)) == (rows >= ROWS_AHEAD)
 
 
 def test_a_sample_that_is_done_costs_nothing_more(never_ahead):
