@@ -55,7 +55,6 @@ for name, query in {
     "either": "(dark_hair XOR warm) AND background IN [0.4, 0.6]",
     "two": "AT LEAST 2 OF (dark_hair, warm, lit = front) AND background > 0.6",
 }.items():
-    # Heads that are right three times out of four are not to be believed as soon as they say 0.9.
-    result = energyql.generate(query, n=args.n, model=model, strength=2)
+    result = energyql.generate(query, n=args.n, model=model, strength=2)  # weak heads are sure too soon
     print(f"{query}: {result.summary()}")
     result.save(folder / f"{name}.png")
