@@ -8,12 +8,12 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.heads import SLOPE, Head
+from energyql.dense import Dense, DenseStack
 from energyql.normalization import inverse_norm, normalized, normalized_back
-from energyql.pullback import Back, leaky_relu_back_
+from energyql.pullback import Back
 from energyql.vocabulary import AttributeSpec
 
 
@@ -80,11 +80,10 @@ class FusedHeads:
         return rows.t()
 
     def _back(self, kept: list[list[Tensor]], grad: Tensor) -> Tensor:
-        (first, layers), *others = zip(self.groups, kept, strict=True)
-        total = first.back(layers, grad) @ first.first_back
-        for group, layers in others:
-            total.addmm_(group.back(layers, grad), group.first_back)
-        return total.to(grad)
+        first, *others = (group.back(layers, grad) for group, layers in zip(self.groups, kept, strict=True))
+        for more in others:
+            first += more
+        return first.to(grad)
 
 
 class RawOutputs(NamedTuple):
@@ -106,45 +105,40 @@ class _Group:
     """Networks that run together: of one hidden layer and any width, or of the same widths.
 
     Attributes:
-        first: (latent_dim, units) and first_bias: (units,), the first layers of all side by side; first_back: `first`
-            transposed. Weights are kept in both orders, because a product with a transposed matrix is slower on a CPU.
-        deeper: weight (heads, width before, width), bias (heads, 1, width) and the weight transposed, layer by layer.
+        first: the first layers of all side by side.
+        deeper: the others.
         out: (outputs, all last widths), from the last layers to what they add to the outputs of all groups.
     """
 
-    first: Tensor
-    first_bias: Tensor
-    first_back: Tensor
-    deeper: tuple[tuple[Tensor, Tensor, Tensor], ...]
+    first: Dense
+    deeper: tuple[DenseStack, ...]
     out: Tensor
 
     def computed_in(self, dtype: torch.dtype) -> _Group:
         """These with all that comes before `out` in another dtype."""
-        first, bias, back = (tensor.to(dtype) for tensor in (self.first, self.first_bias, self.first_back))
-        deeper = tuple((weight.to(dtype), bias.to(dtype), back.to(dtype)) for weight, bias, back in self.deeper)
-        return _Group(first, bias, back, deeper, self.out)
+        return _Group(self.first.computed_in(dtype), tuple(layer.computed_in(dtype) for layer in self.deeper), self.out)
 
     def run(self, latent: Tensor) -> list[Tensor]:
         """What each layer returns: the first (batch, units), the others (heads, batch, width)."""
-        layers = [F.leaky_relu_(torch.addmm(self.first_bias, latent.to(self.first), self.first), SLOPE)]
+        layers = [self.first(latent.to(self.first.weight))]
         if self.deeper:
-            heads, width, _ = self.deeper[0][0].shape
+            heads, _, width = self.deeper[0].weight.shape
             x = layers[0].view(len(latent), heads, width).transpose(0, 1)
-            for weight, bias, _ in self.deeper:
-                x = F.leaky_relu_(torch.baddbmm(bias, x, weight), SLOPE)
+            for layer in self.deeper:
+                x = layer(x)
                 layers.append(x)
         return layers
 
     def back(self, layers: list[Tensor], grad: Tensor) -> Tensor:
-        """From the gradient with respect to the outputs to that before the first activation, (batch, units)."""
-        x = (grad @ self.out).to(self.first)
+        """From the gradient with respect to the outputs to that with respect to the latents."""
+        x = (grad @ self.out).to(self.first.weight)
         if self.deeper:
-            heads, _, width = self.deeper[-1][0].shape
+            heads, width, _ = self.deeper[-1].weight.shape
             x = x.view(len(x), heads, width).transpose(0, 1)
-            for (_, _, weight), result in zip(reversed(self.deeper), reversed(layers), strict=False):
-                x = leaky_relu_back_(x, result, SLOPE) @ weight
+            for layer, result in zip(reversed(self.deeper), reversed(layers), strict=False):
+                x = layer.back(x, result)
             x = _side_by_side(x)
-        return leaky_relu_back_(x, layers[0], SLOPE)
+        return self.first.back(x, layers[0])
 
 
 def _side_by_side(x: Tensor) -> Tensor:
@@ -165,7 +159,7 @@ def _shallow(heads: Sequence[Head]) -> _Group:
     bias = torch.cat([*(head.hidden_bias for head in plain), skip.new_zeros(2 * len(skip))])
     blocks = [head.out_weight[:, :0] if head.deeper else head.out_weight for head in heads]
     out = torch.cat([torch.block_diag(*blocks), path, -path], 1)
-    return _Group(first.T.contiguous(), bias, first, (), out)
+    return _Group(Dense(first, bias, SLOPE), (), out)
 
 
 def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
@@ -174,8 +168,8 @@ def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
     for i in range(len(chosen[0].deeper)):
         weight = torch.stack([head.deeper[i][0] for head in chosen])
         bias = torch.stack([head.deeper[i][1] for head in chosen])[:, None]
-        deeper.append((weight.transpose(1, 2).contiguous(), bias, weight))
+        deeper.append(DenseStack(weight, bias, SLOPE))
     first = torch.cat([head.hidden_weight for head in chosen])
     bias = torch.cat([head.hidden_bias for head in chosen])
     blocks = [head.out_weight if i in members else head.out_weight[:, :0] for i, head in enumerate(heads)]
-    return _Group(first.T.contiguous(), bias, first, tuple(deeper), torch.block_diag(*blocks))
+    return _Group(Dense(first, bias, SLOPE), tuple(deeper), torch.block_diag(*blocks))

@@ -1,8 +1,9 @@
 """Batches of few different sizes.
 
-A CPU multiplies small matrices in another order, and samplers would enlarge the difference until a sample could be told
-from itself in another batch. And products in a lower precision are compiled for each number of rows that comes, in
-milliseconds, which is longer than they take; samplers have batches of every size, because samples end one by one.
+oneDNN compiles a product for each number of rows that comes, in a third of a millisecond, which is longer than most
+products take; samplers have batches of every size, because samples end one by one. And where a CPU multiplies small
+matrices in another order, samplers would enlarge the difference until a sample could be told from itself in another
+batch.
 """
 
 from __future__ import annotations
@@ -12,26 +13,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LEAST = 8
-MULTIPLE = 16
-PARTS = (512, 128)
-"""Rows of what a larger batch is cut into."""
-
-
-def at_least(count: int) -> list[int]:
-    """So many rows in one batch, filled up if they are very few."""
-    return [max(count, LEAST)] if count else []
+SIZES = (8, *range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
+"""Rows of a batch, ascending."""
 
 
 def few_sizes(count: int) -> list[int]:
-    """So many rows in batches of 8, of multiples of 16 up to 128, and of 512; the last of them is filled up."""
-    sizes = []
-    for part in PARTS:
-        sizes += [part] * (count // part)
-        count %= part
-    if count:
-        sizes.append(LEAST if count <= LEAST else -(-count // MULTIPLE) * MULTIPLE)
-    return sizes
+    """So many rows in batches of the largest of `SIZES`, and the rest in one of the smallest that holds it."""
+    whole, rest = divmod(count, SIZES[-1])
+    return [SIZES[-1]] * whole + [size for size in SIZES if size >= rest][: bool(rest)]
 
 
 def in_batches(function: Callable[[Tensor], tuple[Tensor, ...]], z: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energyql.attributes.fused import RawOutputs
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
-from energyql.energy.batches import at_least, few_sizes, in_batches
+from energyql.energy.batches import few_sizes, in_batches
 from energyql.energy.circuit_rule import CircuitRule
 from energyql.energy.direct import DirectEnergy
 from energyql.energy.semantics import EnergyRule
@@ -65,9 +65,9 @@ class QueryEnergy:
         self.predict = predict.predict if isinstance(predict, Heads) else predict
         self._pullback = pullback_of(encode)
         self._direct: DirectEnergy | None = None
-        self._sizes = at_least
         if isinstance(predict, Heads) and isinstance(self.rule, CircuitRule) and self.rule.attributes:
             self._direct = DirectEnergy.of(self.rule.circuit, predict.raw_outputs(self.rule.attributes))
+        self._few_sizes = self._direct is not None or isinstance(encode, Convertible)
         self._checked: set[tuple[torch.device, torch.dtype, int]] = set()
 
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:
@@ -88,7 +88,6 @@ class QueryEnergy:
         converted.encode = self.encode.computed_in(dtype)
         converted._pullback = pullback_of(converted.encode)
         converted._direct = None if self._direct is None else self._direct.computed_in(dtype)
-        converted._sizes = few_sizes
         return converted
 
     @property
@@ -153,7 +152,7 @@ class QueryEnergy:
         return -self.rule.log_value(predictions)
 
     def _sizes_of(self, z: Tensor) -> list[int]:
-        return self._sizes(len(z)) if self._direct is not None and z.device.type == "cpu" else [len(z)]
+        return few_sizes(len(z)) if self._few_sizes and z.device.type == "cpu" else [len(z)]
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or not z.is_floating_point():

@@ -6,23 +6,18 @@ import copy
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from energyql.dense import Dense
 from energyql.generators.layers import ACTIVATION_GAIN, ACTIVATION_SLOPE, MappingNetwork
 from energyql.normalization import inverse_norm, normalized, normalized_back
-from energyql.pullback import Back, leaky_relu_back_
-
-CHUNK = 1 << 16
-"""Numbers in a layer's output that a CPU's cache holds along with the weights; larger batches go in parts, which is
-faster by a sixth."""
+from energyql.pullback import Back
 
 
 class FrozenMapping:
     """z (batch, z_dim) -> w (batch, w_dim), equal to the network's up to rounding; `Differentiable` and `Convertible`.
 
-    Takes the parameters as they are now: make another when they change. Weights are kept in both orders, because a
-    product with a transposed matrix is slower by a fifth on a CPU.
+    Takes the parameters as they are now: make another when they change.
 
     Args:
         network: the mapping network.
@@ -35,7 +30,7 @@ class FrozenMapping:
 
     def __init__(self, network: MappingNetwork, truncation: float = 1.0, label: Tensor | None = None) -> None:
         self.truncation = truncation
-        self._layers: list[tuple[Tensor, Tensor, Tensor]] = []  # weight (in, out), bias (out,), weight (out, in)
+        self._layers: list[Dense] = []
         # It is kept, and a tensor made in inference mode could not serve a gradient.
         with torch.inference_mode(False), torch.no_grad():
             condition = network.embedded(label if label is None else label[None].to(network.w_avg), 1)
@@ -47,35 +42,29 @@ class FrozenMapping:
                     weight, of_condition = weight.tensor_split([network.config.z_dim], 1)
                     if condition is not None:  # all samples have one class, so its part of the product is constant
                         bias = bias + of_condition @ condition[0]
-                self._layers.append((weight.T.contiguous(), bias, weight.contiguous()))
+                self._layers.append(Dense(weight.contiguous(), bias, ACTIVATION_SLOPE))
             self._mean = network.w_avg * (1 - truncation)
-        self._rows = max(1, CHUNK // network.config.w_dim)
 
     def computed_in(self, dtype: torch.dtype) -> FrozenMapping:
         """See `Convertible`."""
         lowered = copy.copy(self)
-        lowered._layers = [(weight.to(dtype), bias.to(dtype), back.to(dtype)) for weight, bias, back in self._layers]
+        lowered._layers = [layer.computed_in(dtype) for layer in self._layers]
         return lowered
 
     def __call__(self, z: Tensor) -> Tensor:
         """z (batch, z_dim) -> w (batch, w_dim)."""
-        if len(z) > self._rows and z.device.type == "cpu":
-            return torch.cat([self(part) for part in z.split(self._rows)])
         x = normalized(z).to(self._dtype)
-        for weight, bias, _ in self._layers:
-            x = F.leaky_relu_(torch.addmm(bias, x, weight), ACTIVATION_SLOPE)
+        for layer in self._layers:
+            x = layer(x)
         return self._truncated(x.to(z))
 
     def pullback(self, z: Tensor) -> tuple[Tensor, Back]:
         """See `Differentiable`."""
-        if len(z) > self._rows and z.device.type == "cpu":
-            values, backs = zip(*map(self.pullback, z.split(self._rows)), strict=True)
-            return torch.cat(values), partial(_joined, backs, self._rows)
         scale = inverse_norm(z)
         scaled = z * scale
         x, results = scaled.to(self._dtype), []
-        for weight, bias, _ in self._layers:
-            x = F.leaky_relu_(torch.addmm(bias, x, weight), ACTIVATION_SLOPE)
+        for layer in self._layers:
+            x = layer(x)
             results.append(x)
         return self._truncated(x.to(z)), partial(self._back, scale, scaled, results)
 
@@ -84,17 +73,13 @@ class FrozenMapping:
         if self.truncation != 1.0:
             grad = grad.mul_(self.truncation)
         grad = grad.to(self._dtype)
-        for (_, _, weight), result in zip(reversed(self._layers), reversed(results), strict=True):
-            grad = leaky_relu_back_(grad, result, ACTIVATION_SLOPE) @ weight
+        for layer, result in zip(reversed(self._layers), reversed(results), strict=True):
+            grad = layer.back(grad, result)
         return normalized_back(grad.to(scaled), scaled, scale)
 
     @property
     def _dtype(self) -> torch.dtype:
-        return self._layers[0][0].dtype
+        return self._layers[0].weight.dtype
 
     def _truncated(self, x: Tensor) -> Tensor:
         return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)
-
-
-def _joined(backs: tuple[Back, ...], rows: int, grad: Tensor) -> Tensor:
-    return torch.cat([back(part) for back, part in zip(backs, grad.split(rows), strict=True)])

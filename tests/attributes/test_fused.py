@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from energyql.attributes.fused import FusedHeads
 from energyql.attributes.heads import Head
+from energyql.dense import Dense, DenseStack
 from energyql.pullback import Differentiable
 
 DIM = 6
@@ -21,6 +22,10 @@ def head(outputs, widths=(5,), seed=0, *, skip=True):
     path = matrix(outputs, DIM) if skip else torch.zeros(outputs, DIM, dtype=torch.float64)
     out = matrix(outputs, widths[-1])
     return Head(*layers[0], out, path, matrix(outputs), torch.tensor(1.0), tuple(layers[1:]))
+
+
+def converted(head, dtype):
+    return Head.from_tensors({name: tensor.to(dtype) for name, tensor in head.tensors().items()})
 
 
 def alone(head, x):
@@ -92,7 +97,7 @@ def test_the_pullback_is_autograds(heads, batch):
 
 
 def test_the_pullback_in_float32(heads):
-    single = [Head.from_tensors({name: tensor.float() for name, tensor in one.tensors().items()}) for one in heads]
+    single = [converted(one, torch.float32) for one in heads]
     x = latents()
     apart, grad = expected(heads, x), torch.ones(7, sum(len(one.out_bias) for one in heads))
     value, back = FusedHeads.of(single).pullback(x.float())
@@ -124,13 +129,14 @@ def test_a_row_that_is_infinite_takes_nothing_from_the_others():
     assert back(grad).isfinite().all()
 
 
-def test_heads_of_equal_widths_take_few_products(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_heads_of_equal_widths_take_few_products(dtype, monkeypatch):
     calls = []
-    for name in ("addmm", "baddbmm"):
-        real = getattr(torch, name)
-        monkeypatch.setattr(torch, name, lambda *given, real=real, name=name: calls.append(name) or real(*given))
-    FusedHeads.of([head(1, (5, 4, 3), i) for i in range(12)])(latents())
-    assert sorted(calls) == ["addmm"] * 4 + ["baddbmm"] * 2  # the linear paths are a network too
+    for layer in (Dense, DenseStack):
+        real = layer.__call__
+        monkeypatch.setattr(layer, "__call__", lambda self, x, real=real: calls.append(type(self)) or real(self, x))
+    FusedHeads.of([converted(head(1, (5, 4, 3), i), dtype) for i in range(12)])(latents().to(dtype))
+    assert calls == [Dense] * 2 + [DenseStack] * 2  # the linear paths are a network too
     calls.clear()
-    FusedHeads.of([head(1, (5,), i) for i in range(12)])(latents())
-    assert calls == ["addmm", "addmm"]
+    FusedHeads.of([converted(head(1, (5,), i), dtype) for i in range(12)])(latents().to(dtype))
+    assert calls == [Dense]

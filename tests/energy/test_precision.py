@@ -6,6 +6,8 @@ from toys import tiny_model
 
 import energyql
 from energyql import load_model
+from energyql.arguments import PRECISIONS
+from energyql.energy.batches import SIZES
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
 from energyql.pipeline import Pipeline
@@ -36,22 +38,25 @@ def test_energies_are_nearly_the_same_and_keep_their_type(model):
     assert torch.nn.functional.cosine_similarity(gradient, slopes).mean() > 0.99
 
 
-def test_a_row_has_the_same_energy_in_any_batch(model):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_row_has_the_same_energy_in_any_batch(model, precision):
     z = torch.randn(300, model.generator.z_dim, generator=torch.Generator().manual_seed(1))
-    energy = prepare(model, "bfloat16").energy
+    energy = prepare(model, precision).energy
     whole, parts = energy(z), torch.cat([energy(part) for part in z.split(7)])
     torch.testing.assert_close(whole, parts, atol=1e-4, rtol=1e-4)
 
 
-def test_batches_have_few_different_sizes(model, monkeypatch):
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("semantics", ["exact", "lace"])
+def test_batches_have_few_different_sizes(model, precision, semantics, monkeypatch):
     # A product is compiled for every number of rows, which takes longer than the product.
-    energy, seen = prepare(model, "bfloat16").energy, set()
+    energy, seen = prepare(model, precision, semantics=semantics).energy, set()
     encode = energy.encode
     monkeypatch.setattr(energy, "encode", lambda z: (seen.add(len(z)), encode(z))[1])
-    for rows in range(1, 129):
+    for rows in range(1, 514):
         assert energy(torch.randn(rows, model.generator.z_dim)).shape == (rows,)
     energy(torch.randn(1500, model.generator.z_dim))
-    assert seen == {8, *range(16, 129, 16), 512}
+    assert seen == set(SIZES)
 
 
 def test_other_semantics_convert_what_they_can(model):

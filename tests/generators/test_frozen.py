@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from energyql.errors import ArgumentError
-from energyql.generators import frozen
 from energyql.generators.frozen import FrozenMapping
 from energyql.generators.layers import MappingNetwork
 from energyql.generators.stylegan2 import StyleGAN2Config
@@ -68,19 +67,6 @@ def test_in_float32_and_in_batches_of_any_size():
         torch.testing.assert_close(value, expected.float(), rtol=1e-5, atol=1e-5)
         ones = torch.ones(batch, 5)
         torch.testing.assert_close(back(ones.clone()), exact_back(ones.double()).float(), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("batch", [10, 11, 19])
-def test_large_batches_go_in_parts(batch, monkeypatch):
-    monkeypatch.setattr(frozen, "CHUNK", 25)  # 5 rows of 5 numbers
-    parts, whole = FrozenMapping(network(), 0.7), network()
-    z = latents(batch).requires_grad_()
-    w, grad = whole(z, 0.7), torch.randn(batch, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    (expected,) = torch.autograd.grad(w, z, grad)
-    value, back = parts.pullback(z.detach())
-    torch.testing.assert_close(value, w)
-    torch.testing.assert_close(back(grad), expected)
-    torch.testing.assert_close(parts(z), w)
 
 
 def test_made_in_inference_mode_it_serves_gradients():
