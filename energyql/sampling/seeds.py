@@ -27,7 +27,8 @@ _VALUES_AT_ONCE = 1 << 15
 _LN2 = 0.6931471805599453
 
 # Wichura 1988, algorithm AS 241 (PPND7): rational approximations of the inverse normal distribution function, lowest
-# power first. The centre takes 0.425² - q², the tails take r - 1.6 and r - 5 with r = sqrt(-log p).
+# power first. The centre takes 0.425² - q², the tails take r - 1.6 with r = sqrt(-log p). Those beyond r = 5, where p
+# is below 1e-11, are not needed.
 _CENTRE = (
     (3.3871327179e0, 5.0434271938e1, 1.5929113202e2, 5.9109374720e1),
     (1.0, 1.7895169469e1, 7.8757757664e1, 6.7187563600e1),
@@ -35,10 +36,6 @@ _CENTRE = (
 _TAIL = (
     (1.4234372777e0, 2.7568153900e0, 1.3067284816e0, 1.7023821103e-1),
     (1.0, 7.3700164250e-1, 1.2021132975e-1),
-)
-_FAR_TAIL = (
-    (6.6579051150e0, 3.0812263860e0, 4.2868294337e-1, 1.7337203997e-2),
-    (1.0, 2.4197894225e-1, 1.2258202635e-2),
 )
 
 Doubles = NDArray[np.float64]
@@ -73,17 +70,19 @@ def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows:
         rows: which of the samples, ascending, from 0 to count - 1; all by default.
 
     Returns:
-        Draws from N(0, 1), (count or rows, width) float32 on the CPU, never beyond ±8.3.
+        Draws from N(0, 1), (count or rows, width) float32 on the CPU, never beyond ±6.4.
 
     Raises:
         ArgumentError: an argument is outside its range.
     """
-    words = _words(seed, start, count, width, stream, rows)
-    flat, result = words.ravel(), np.empty(words.size, dtype=np.float32)
+    width = _width(width)
+    words = _words(seed, start, count, -(-width // 2), stream, rows)
+    halves = words.astype("<u8", copy=False).view("<i4")[:, :width]
+    flat, result = halves.ravel(), np.empty(halves.size, dtype=np.float32)
     for first in range(0, len(flat), _VALUES_AT_ONCE):
         piece = slice(first, first + _VALUES_AT_ONCE)
-        result[piece] = _inverse_normal(_centred(flat[piece]))
-    return torch.from_numpy(result.reshape(words.shape))
+        result[piece] = _normal(flat[piece])
+    return torch.from_numpy(result.reshape(halves.shape))
 
 
 def uniforms(
@@ -98,7 +97,11 @@ def uniforms(
     Raises:
         ArgumentError: an argument is outside its range.
     """
-    return torch.from_numpy(0.5 + _centred(_words(seed, start, count, width, stream, rows)))
+    words = _words(seed, start, count, _width(width), stream, rows)
+    numbers = (words >> np.uint64(12)).astype(np.float64)
+    numbers *= 2.0**-52
+    numbers += 2.0**-53
+    return torch.from_numpy(numbers)
 
 
 def _words(
@@ -106,7 +109,7 @@ def _words(
 ) -> NDArray[np.uint64]:
     """Raw words (count or rows, width); row i takes whole counters, from i * ceil(width / 4) on."""
     seed, start = _integer("seed", seed, 0, 2**64 - 1), _integer("start", start, 0, 2**64 - 1)
-    count, width = _integer("count", count, 0, 2**64 - 1), _integer("the number of columns", width, 1, 2**32)
+    count = _integer("count", count, 0, 2**64 - 1)
     counts = -(-width // _WORDS_PER_COUNT)
     purpose = int.from_bytes(sha256(stream.encode()).digest()[:8], "little")
     generator = np.random.Philox(counter=start * counts, key=seed | purpose << 64)
@@ -127,6 +130,10 @@ def _words(
     return words[:, :width]
 
 
+def _width(width: int) -> int:
+    return _integer("the number of columns", width, 1, 2**32)
+
+
 def _integer(name: str, value: int, lowest: int, highest: int) -> int:
     # A NumPy integer would wrap around at 2**64 where a Python one goes on.
     if not (isinstance(value, int | np.integer) and lowest <= value <= highest):
@@ -134,27 +141,17 @@ def _integer(name: str, value: int, lowest: int, highest: int) -> int:
     return int(value)
 
 
-def _centred(words: NDArray[np.uint64]) -> Doubles:
-    """Uniform on (-½, ½), symmetric, never an end: 52 bits of each word and a half, which float64 holds exactly."""
-    q = (words >> np.uint64(12)).astype(np.float64)
-    q *= 2.0**-52
-    q += 2.0**-53 - 0.5
-    return q
-
-
-def _inverse_normal(q: Doubles) -> NDArray[np.float32]:
-    """x with Φ(x) = ½ + q, for q in (-½, ½), (n,), to a few units in float32's last place."""
-    x = q.astype(np.float32)
-    result = _ratio(_CENTRE, np.float32(0.425**2) - x * x)
-    result *= x
-    outside = np.flatnonzero(np.abs(x) > np.float32(0.425))
-    tail = q[outside]
+def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
+    """x with Φ(x) = ½ + q, to a few units in float32's last place, for q = (k + ½) / 2³²: symmetric, and never ±½."""
+    q = k.astype(np.float32)
+    q *= np.float32(2.0**-32)
+    q += np.float32(2.0**-33)
+    result = _ratio(_CENTRE, np.float32(0.425**2) - q * q)
+    result *= q
+    outside = np.flatnonzero(np.abs(q) > np.float32(0.425))
+    tail = (k[outside] + 0.5) * 2.0**-32
     r = np.sqrt(-_log(0.5 - np.abs(tail)))
-    far = _ratio(_TAIL, r - 1.6)
-    farther = r > 5.0
-    if farther.any():
-        far[farther] = _ratio(_FAR_TAIL, r[farther] - 5.0)
-    result[outside] = np.copysign(far, tail)
+    result[outside] = np.copysign(_ratio(_TAIL, r - 1.6), tail)
     return result
 
 

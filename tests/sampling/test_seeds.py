@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from energyql.errors import ArgumentError
-from energyql.sampling import normals, prior_latents, uniforms
+from energyql.sampling import normals, prior_latents, seeds, uniforms
 
 
 @pytest.mark.parametrize("z_dim", [1, 3, 4, 64, 130])
@@ -60,19 +60,21 @@ def test_uniforms_are_uniform_and_never_an_end():
     assert torch.equal(uniforms(5, 11, 2, 2, stream="accept").flatten(), u[22:26])
 
 
-def test_words_become_normals_by_the_inverse_distribution_function():
-    u = uniforms(6, 0, 2000, 1, stream="prior").flatten()
-    exact = [statistics.NormalDist().inv_cdf(float(p)) for p in u]
-    torch.testing.assert_close(prior_latents(6, 0, 2000, 1).flatten(), torch.tensor(exact), rtol=1e-6, atol=1e-7)
+def test_halves_of_words_become_normals_by_the_inverse_distribution_function():
+    words = seeds._words(6, 0, 1, 1000, "prior", None)
+    halves = [half for word in words[0].tolist() for half in (word % 2**32, word >> 32)]
+    exact = [quantile((half if half < 2**31 else half - 2**32) + 0.5) for half in halves]
+    torch.testing.assert_close(prior_latents(6, 0, 1, 2000)[0], torch.tensor(exact), rtol=1e-6, atol=1e-7)
+    assert torch.equal(prior_latents(6, 0, 1, 1999), prior_latents(6, 0, 1, 2000)[:, :1999])
 
 
 def test_the_far_tails_are_finite_and_right(monkeypatch):
-    extremes = np.array([[0, 2**64 - 1, 2**30, 2**63]], dtype=np.uint64)
+    extremes = np.array([[2**31 | (2**31 - 1) << 32, (2**31 + 2**10) | 0xFFFFFFFF << 32]], dtype=np.uint64)
     monkeypatch.setattr("energyql.sampling.seeds._words", lambda *_: extremes)
     low, high, far, middle = normals(0, 0, 1, 4, stream="x")[0].tolist()
-    assert low == -high == pytest.approx(statistics.NormalDist().inv_cdf(2.0**-53), rel=1e-6)
-    assert far == pytest.approx(statistics.NormalDist().inv_cdf((2**18 + 0.5) * 2.0**-52), rel=1e-6)
-    assert middle == pytest.approx(0, abs=1e-15)
+    assert low == -high == pytest.approx(quantile(-(2.0**31) + 0.5), rel=1e-6)
+    assert far == pytest.approx(quantile(-(2.0**31) + 2**10 + 0.5), rel=1e-6)
+    assert middle == pytest.approx(quantile(-0.5), rel=1e-6)
 
 
 def test_global_random_states_are_neither_read_nor_changed():
@@ -98,6 +100,10 @@ def test_rows_out_of_range_are_refused(rows):
         prior_latents(0, *rows)
 
 
+def quantile(k: float) -> float:
+    return statistics.NormalDist().inv_cdf(0.5 + k / 2**32)
+
+
 def kolmogorov_smirnov(u: torch.Tensor) -> float:
     """sqrt(n) times the largest gap between the sorted values and the uniform distribution."""
     n = len(u)
@@ -105,5 +111,5 @@ def kolmogorov_smirnov(u: torch.Tensor) -> float:
     return math.sqrt(n) * (float(gap.abs().max()) + 0.5 / n)
 
 
-GOLDEN_FIRST = [[0.6308504343032837, 0.5703397989273071, 0.23746150732040405, 2.340953826904297]]
-GOLDEN_FAR = [[2.0341908931732178, -1.2492213249206543, 0.971299409866333]]
+GOLDEN_FIRST = [[0.19575703144073486, -0.7194532155990601, -1.048440933227539, -0.7865373492240906]]
+GOLDEN_FAR = [[-0.14766813814640045, -0.0525786466896534, -1.9751383066177368]]
