@@ -12,19 +12,17 @@ from torch import Tensor
 from energyql.pullback import leaky_relu_back_
 
 
-class Dense:
-    """x (batch, in) -> leaky_relu(x Wᵀ + b) (batch, out), and the way back of a gradient.
+class Linear:
+    """x (batch, in) -> x Wᵀ (batch, out), and the way back of a gradient.
 
     The parameters must not change: products may use copies of them. A row of an answer depends on its own row alone.
 
     Attributes:
         weight: W, (out, in).
-        bias: b, (out,).
-        slope: of the leaky ReLU, above 0.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, slope: float) -> None:
-        self.weight, self.bias, self.slope = weight.detach(), bias.detach(), slope
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.detach()
 
     @cached_property
     def _forward(self) -> _Packed | None:
@@ -33,6 +31,28 @@ class Dense:
     @cached_property
     def _backward(self) -> _Packed | None:
         return _Packed.of(self.weight.t())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The value; autograd can differentiate it."""
+        return F.linear(x, self.weight) if self._forward is None or _in_graph(x) else self._forward(x)
+
+    def back(self, grad: Tensor) -> Tensor:
+        """From the gradient with respect to the value to that with respect to x."""
+        return grad @ self.weight if self._backward is None else self._backward(grad)
+
+
+class Dense(Linear):
+    """x (batch, in) -> leaky_relu(x Wᵀ + b) (batch, out), and the way back of a gradient; see `Linear`.
+
+    Attributes:
+        weight: W, (out, in).
+        bias: b, (out,).
+        slope: of the leaky ReLU, above 0.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, slope: float) -> None:
+        super().__init__(weight)
+        self.bias, self.slope = bias.detach(), slope
 
     def computed_in(self, dtype: torch.dtype) -> Dense:
         """The same layer with inputs, parameters and outputs in `dtype`."""
@@ -44,10 +64,9 @@ class Dense:
             return F.leaky_relu_(F.linear(x, self.weight, self.bias), self.slope)
         return self._forward.then_leaky_relu(x, self.bias, self.slope)
 
-    def back(self, grad: Tensor, result: Tensor) -> Tensor:
+    def back_through(self, grad: Tensor, result: Tensor) -> Tensor:
         """From the gradient with respect to the `result` to that with respect to x. It overwrites `grad`."""
-        grad = leaky_relu_back_(grad, result, self.slope)
-        return grad @ self.weight if self._backward is None else self._backward(grad)
+        return self.back(leaky_relu_back_(grad, result, self.slope))
 
 
 class DenseStack:
@@ -81,7 +100,7 @@ class DenseStack:
         layers = zip(self._forward, x, self.bias, strict=True)
         return torch.stack([product.then_leaky_relu(one, bias[0], self.slope) for product, one, bias in layers])
 
-    def back(self, grad: Tensor, result: Tensor) -> Tensor:
+    def back_through(self, grad: Tensor, result: Tensor) -> Tensor:
         """See `Dense`."""
         grad = leaky_relu_back_(grad, result, self.slope)
         if self._backward is None:

@@ -25,6 +25,7 @@ ALLOWED = {
     "display": set(),
     "result_html": {"display", "pictures"},
     "pullback": {"errors"},
+    "dense": {"pullback"},
     "normalization": set(),
     "language": BASE,
     "logic": LANGUAGE,

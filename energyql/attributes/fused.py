@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.heads import SLOPE, Head
-from energyql.dense import Dense, DenseStack
+from energyql.dense import Dense, DenseStack, Linear
 from energyql.normalization import inverse_norm, normalized, normalized_back
 from energyql.pullback import Back
 from energyql.vocabulary import AttributeSpec
@@ -23,7 +23,7 @@ class FusedHeads:
 
     Attributes:
         groups: what is added up.
-        bias: (outputs, 1), the rest.
+        bias: (outputs,), the rest.
         direction: whether the networks see latents scaled to unit second moment, so that their length does not count.
     """
 
@@ -39,7 +39,7 @@ class FusedHeads:
             if head.deeper:
                 deep.setdefault((len(head.hidden_bias), *(len(bias) for _, bias in head.deeper)), []).append(i)
         groups = (_shallow(heads), *(_deep(heads, members) for members in deep.values()))
-        return cls(groups, torch.cat([head.out_bias for head in heads])[:, None], direction)
+        return cls(groups, torch.cat([head.out_bias for head in heads]), direction)
 
     def then(self, matrix: Tensor, offset: Tensor) -> FusedHeads:
         """The function that maps the outputs on by `matrix` (rows, outputs) and `offset` (rows,): at no further cost.
@@ -50,8 +50,8 @@ class FusedHeads:
         def mapped(weight: Tensor) -> Tensor:
             return matrix @ weight.cpu().double()
 
-        groups = tuple(replace(group, out=mapped(group.out).to(group.out)) for group in self.groups)
-        return replace(self, groups=groups, bias=(mapped(self.bias) + offset[:, None]).to(self.bias))
+        groups = tuple(replace(group, out=Linear(mapped(group.out.weight).to(self.bias))) for group in self.groups)
+        return replace(self, groups=groups, bias=(mapped(self.bias) + offset).to(self.bias))
 
     def computed_in(self, dtype: torch.dtype) -> FusedHeads:
         """See `Convertible`. The last layer, small as it is, stays exact, and so outputs are not rounded."""
@@ -73,11 +73,10 @@ class FusedHeads:
         return self._total(kept), lambda grad: normalized_back(self._back(kept, grad), scaled, scale)
 
     def _total(self, results: Iterable[list[Tensor]]) -> Tensor:
-        # Transposed, because what is made of the outputs works on a whole row of samples at a time.
-        rows = self.bias
+        total = self.bias
         for group, layers in zip(self.groups, results, strict=True):
-            rows = torch.addmm(rows, group.out, _side_by_side(layers[-1]).t().to(rows))
-        return rows.t()
+            total = total + group.out(_side_by_side(layers[-1]).to(total))
+        return total
 
     def _back(self, kept: list[list[Tensor]], grad: Tensor) -> Tensor:
         first, *others = (group.back(layers, grad) for group, layers in zip(self.groups, kept, strict=True))
@@ -107,12 +106,12 @@ class _Group:
     Attributes:
         first: the first layers of all side by side.
         deeper: the others.
-        out: (outputs, all last widths), from the last layers to what they add to the outputs of all groups.
+        out: from the last layers, side by side, to what they add to the outputs of all groups.
     """
 
     first: Dense
     deeper: tuple[DenseStack, ...]
-    out: Tensor
+    out: Linear
 
     def computed_in(self, dtype: torch.dtype) -> _Group:
         """These with all that comes before `out` in another dtype."""
@@ -131,14 +130,14 @@ class _Group:
 
     def back(self, layers: list[Tensor], grad: Tensor) -> Tensor:
         """From the gradient with respect to the outputs to that with respect to the latents."""
-        x = (grad @ self.out).to(self.first.weight)
+        x = self.out.back(grad).to(self.first.weight)
         if self.deeper:
             heads, width, _ = self.deeper[-1].weight.shape
             x = x.view(len(x), heads, width).transpose(0, 1)
             for layer, result in zip(reversed(self.deeper), reversed(layers), strict=False):
-                x = layer.back(x, result)
+                x = layer.back_through(x, result)
             x = _side_by_side(x)
-        return self.first.back(x, layers[0])
+        return self.first.back_through(x, layers[0])
 
 
 def _side_by_side(x: Tensor) -> Tensor:
@@ -159,7 +158,7 @@ def _shallow(heads: Sequence[Head]) -> _Group:
     bias = torch.cat([*(head.hidden_bias for head in plain), skip.new_zeros(2 * len(skip))])
     blocks = [head.out_weight[:, :0] if head.deeper else head.out_weight for head in heads]
     out = torch.cat([torch.block_diag(*blocks), path, -path], 1)
-    return _Group(Dense(first, bias, SLOPE), (), out)
+    return _Group(Dense(first, bias, SLOPE), (), Linear(out))
 
 
 def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
@@ -172,4 +171,4 @@ def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
     first = torch.cat([head.hidden_weight for head in chosen])
     bias = torch.cat([head.hidden_bias for head in chosen])
     blocks = [head.out_weight if i in members else head.out_weight[:, :0] for i, head in enumerate(heads)]
-    return _Group(Dense(first, bias, SLOPE), tuple(deeper), torch.block_diag(*blocks))
+    return _Group(Dense(first, bias, SLOPE), tuple(deeper), Linear(torch.block_diag(*blocks)))

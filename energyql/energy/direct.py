@@ -19,7 +19,7 @@ class DirectEnergy:
 
     Attributes:
         heads: from latents (batch, latent_dim) to what `parts` reads, transposed.
-        parts: from there to the energies of the circuit's leaves.
+        parts: from there to the energies of the circuit's leaves, on a row of all samples at a time.
         fold: from there to the energy of the circuit.
     """
 
@@ -43,11 +43,11 @@ class DirectEnergy:
 
     def __call__(self, latent: Tensor) -> Tensor:
         """The energies, (batch,), in nats; autograd can differentiate them."""
-        return self.fold(self.parts(self.heads(latent).t()))
+        return self.fold(self.parts(self.heads(latent).t().contiguous()))
 
     def with_gradient(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """The energies and their gradients with respect to the latents, without a graph."""
         rows, back_to_latent = self.heads.pullback(latent)
-        energies, back_to_rows = self.parts.pullback(rows.t())
+        energies, back_to_rows = self.parts.pullback(rows.t().contiguous())
         energy, slopes = self.fold.with_slopes(energies)
         return energy, back_to_latent(back_to_rows(slopes).t())

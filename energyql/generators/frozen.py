@@ -74,7 +74,7 @@ class FrozenMapping:
             grad = grad.mul_(self.truncation)
         grad = grad.to(self._dtype)
         for layer, result in zip(reversed(self._layers), reversed(results), strict=True):
-            grad = layer.back(grad, result)
+            grad = layer.back_through(grad, result)
         return normalized_back(grad.to(scaled), scaled, scale)
 
     @property
