@@ -13,13 +13,9 @@ from energyql.sampling.noise import Noise
 
 MOST_AHEAD = 16
 """Points of a sample that are evaluated together, and uniform numbers that are drawn together."""
-ROWS_AHEAD = 128
-"""Where fewer samples are left, each is evaluated at the next points that it would try too: a small batch hardly takes
-less time than one of this size. No result depends on it."""
-MOST_ROWS_AHEAD = 256
-"""The same where hardly any of the points will be taken: a batch of this size takes the least time for a row."""
-WASTED = 0.2
-"""Share of points evaluated in vain that this may cost."""
+ROWS_AHEAD = 256
+"""Where fewer samples are left, each is evaluated at the next points that it would try too: a batch of this size takes
+the least time for a row. No result depends on it."""
 
 
 class Draws:
@@ -72,9 +68,6 @@ class Draws:
         return SampleResult(self.z, *counts, {name: getattr(self, name).cpu() for name in told})
 
 
-def points_ahead(rows: int, share: float | None = None) -> int:
-    """How many points of each of so many samples to evaluate together; `share` of them will be taken, where known."""
-    ahead = ROWS_AHEAD // rows
-    if share is not None:
-        ahead = max(ahead, min(MOST_ROWS_AHEAD // rows, int(WASTED / max(share, 1e-9))))
-    return max(1, min(MOST_AHEAD, ahead))
+def points_ahead(rows: int) -> int:
+    """How many points of each of so many samples to evaluate together."""
+    return max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))

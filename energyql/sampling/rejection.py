@@ -54,7 +54,7 @@ def reject(draws: Draws, strength: float, most: int, share: float | None = None)
     number = 0
     while number < most and len(draws.rows):
         rows = draws.rows
-        ahead = min(points_ahead(len(rows), share), most - number)
+        ahead = min(points_ahead(len(rows)), most - number)
         numbers = torch.arange(number, number + ahead, device=rows.device).expand(len(rows), -1)
         drawn = _proposals(draws, rows, numbers, of)
         e = draws.evaluate(drawn)

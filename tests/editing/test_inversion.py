@@ -24,7 +24,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(model):
-    return generate("TRUE OR smile", 3, model=model, seed=11, progress=False).images
+    return generate("TRUE OR smile", 3, model=model, seed=12, progress=False).images
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -98,15 +98,15 @@ def test_edit_undo_and_share(visitor, chromium):
     apply(page, "glasses")
     expect(page.locator("#view .film li")).to_have_text(["As it was", "glasses"])
     first = sources(page, "#view .film img")
-    page.locator("#view .chips button", has_text="hair = red").click()
-    expect(page.locator("#view .film li")).to_have_text(["As it was", "glasses", "hair = red"])
+    page.locator("#view .chips button", has_text="hair = black").click()
+    expect(page.locator("#view .film li")).to_have_text(["As it was", "glasses", "hair = black"])
     assert sources(page, "#view .film img")[:2] == first
-    expect(page.locator("#view .known > code")).to_contain_text("glasses AND hair = red")
+    expect(page.locator("#view .known > code")).to_contain_text("glasses AND hair = black")
     visitor.shoot("edit")
     # Undo gives back the text of the step and the picture before it.
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("#view .film li")).to_have_count(2)
-    expect(page.locator("#view textarea")).to_have_value("hair = red")
+    expect(page.locator("#view textarea")).to_have_value("hair = black")
     assert sources(page, "#view .film img") == first
     assert sources(page, "#view .stage img") == first[1:]
     page.locator("#view textarea").fill("glasses AND")
