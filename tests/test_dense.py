@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from energyql import dense
-from energyql.dense import Dense, DenseStack
+from energyql.dense import Dense, DenseStack, Linear
 from energyql.energy.batches import SIZES
 
 SLOPE = 0.2
@@ -29,7 +29,7 @@ def layer(networks, inputs=12, outputs=9):
 @pytest.fixture(params=[True, False], ids=["packed", "plain"])
 def packed(request, monkeypatch):
     if not request.param:
-        monkeypatch.setattr(dense._Packed, "of", staticmethod(lambda weight: None))
+        monkeypatch.setattr(dense._Packed, "of", staticmethod(lambda *parameters: None))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -48,11 +48,11 @@ def test_value_and_way_back(dtype, networks, batch):
     found = stack(x)
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), value.detach(), **tolerance)
-    torch.testing.assert_close(stack.back(pull.clone(), found).double(), gradient, **tolerance)
+    torch.testing.assert_close(stack.back_through(pull.clone(), found).double(), gradient, **tolerance)
 
     one = Dense(weight[0], bias[0, 0], SLOPE).computed_in(dtype)
     torch.testing.assert_close(one(x[0]).double(), value[0].detach(), **tolerance)
-    torch.testing.assert_close(one.back(pull[0].clone(), found[0]).double(), gradient[0], **tolerance)
+    torch.testing.assert_close(one.back_through(pull[0].clone(), found[0]).double(), gradient[0], **tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -74,6 +74,17 @@ def test_autograd_finds_its_way_through(dtype):
         torch.testing.assert_close(again, x.grad)
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.usefixtures("packed")
+def test_without_bias_and_activation(dtype):
+    weight, x, pull = (matrix(*shape).to(dtype) for shape in ((9, 12), (5, 12), (5, 9)))
+    linear, tolerance = Linear(weight), {"rtol": TYPES[dtype], "atol": TYPES[dtype] * 9}
+    torch.testing.assert_close(linear(x).double(), x.double() @ weight.double().T, **tolerance)
+    torch.testing.assert_close(linear.back(pull).double(), pull.double() @ weight.double(), **tolerance)
+    x.requires_grad_()
+    torch.testing.assert_close(torch.autograd.grad(linear(x), x, pull)[0], linear.back(pull), **tolerance)
+
+
 @needs_onednn
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_is_the_same_in_every_batch(dtype):
@@ -83,13 +94,13 @@ def test_a_row_is_the_same_in_every_batch(dtype):
     )
     x = matrix(2, SIZES[-1], 96, seed=2).to(dtype)
     whole, alone = stack(x), one(x[0])
-    back, back_alone = stack.back(whole.clone(), whole), one.back(alone.clone(), alone)
+    back, back_alone = stack.back_through(whole.clone(), whole), one.back_through(alone.clone(), alone)
     for count in SIZES:
         rows = stack(x[:, -count:])
         assert torch.equal(rows, whole[:, -count:])
         assert torch.equal(one(x[0, -count:]), alone[-count:])
-        assert torch.equal(stack.back(rows.clone(), rows), back[:, -count:])
-        assert torch.equal(one.back(alone[-count:].clone(), alone[-count:]), back_alone[-count:])
+        assert torch.equal(stack.back_through(rows.clone(), rows), back[:, -count:])
+        assert torch.equal(one.back_through(alone[-count:].clone(), alone[-count:]), back_alone[-count:])
 
 
 @needs_onednn
