@@ -12,15 +12,16 @@ from benchmarks.heads import LACE_SIZES
 from energyql.attributes.bank import AttributeBank, Head
 from energyql.attributes.outputs import output_count, split_outputs
 from energyql.attributes.predictions import Prediction
+from energyql.dense import Linear
 from energyql.energy.semantics import EnergyRule
 from energyql.generators.layers import MappingConfig, MappingNetwork
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
 class Bare:
-    """The matrix products of one evaluation and nothing else, with weights in the order that is fastest on a CPU.
+    """The matrix products of one evaluation and nothing else, with weights laid out as is fastest on a CPU.
 
-    Those of all heads are one product a layer. The linear paths of heads with one hidden layer are one more; LACE's
+    The first layers of all heads are one product. The linear paths of heads with one hidden layer are one more; LACE's
     heads, which have more layers, have none.
 
     Args:
@@ -32,45 +33,49 @@ class Bare:
 
     def __init__(self, layers: int, dim: int, heads: Sequence[Head], batch: int) -> None:
         first, outputs = heads[0], sum(len(head.out_bias) for head in heads)
-        shapes = [(dim, dim)] * layers + [(dim, len(heads) * len(first.hidden_bias))]
-        self._flat = [torch.randn(shape) / shape[0] ** 0.5 for shape in shapes]
-        self._deep = [torch.randn(len(heads), *weight.T.shape) / weight.shape[1] ** 0.5 for weight, _ in first.deeper]
-        self._out = torch.randn(len(heads) * first.out_weight.shape[1], outputs)
-        self._path = None if first.deeper else torch.randn(dim, outputs)
+        self._width = len(first.hidden_bias)
+        self._flat = [_product(dim, dim) for _ in range(layers)] + [_product(len(heads) * self._width, dim)]
+        self._deep = [[_product(*weight.shape) for weight, _ in first.deeper] for _ in heads] if first.deeper else []
+        self._out = _product(outputs, len(heads) * first.out_weight.shape[1])
+        self._path = None if first.deeper else _product(outputs, dim)
         self._x, self._grad = torch.randn(batch, dim), torch.randn(batch, outputs)
-        self._flat_back = [weight.T.contiguous() for weight in reversed(self._flat)]
-        self._deep_back = [weight.mT.contiguous() for weight in reversed(self._deep)]
-        self._out_back = self._out.T.contiguous()
-        self._path_back = None if self._path is None else self._path.T.contiguous()
 
     def forward(self) -> Tensor:
         """Those of the value."""
         x = latent = self._x
-        for weight in self._flat:
-            x, latent = torch.mm(x, weight), x
+        for product in self._flat:
+            x, latent = product(x), x
         if self._path is not None:
-            torch.mm(latent, self._path)
-        return torch.mm(self._through(x, self._deep), self._out)
+            self._path(latent)
+        if self._deep:
+            ends = []
+            for products, end in zip(self._deep, x.split(self._width, 1), strict=True):
+                for product in products:
+                    end = product(end)
+                ends.append(end)
+            x = torch.cat(ends, 1)
+        return self._out(x)
 
     def both(self) -> Tensor:
         """Those of the value and of the gradient."""
         self.forward()
-        if self._path_back is not None:
-            torch.mm(self._grad, self._path_back)
-        x = self._through(torch.mm(self._grad, self._out_back), self._deep_back)
-        for weight in self._flat_back:
-            x = torch.mm(x, weight)
+        if self._path is not None:
+            self._path.back(self._grad)
+        x = self._out.back(self._grad)
+        if self._deep:
+            starts = []
+            for products, start in zip(self._deep, x.chunk(len(self._deep), 1), strict=True):
+                for product in reversed(products):
+                    start = product.back(start)
+                starts.append(start)
+            x = torch.cat(starts, 1)
+        for product in reversed(self._flat):
+            x = product.back(x)
         return x
 
-    @staticmethod
-    def _through(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """The deeper layers: one network a head."""
-        if not weights:
-            return x
-        x = x.view(len(x), len(weights[0]), -1).transpose(0, 1)
-        for weight in weights:
-            x = torch.bmm(x, weight)
-        return x.transpose(0, 1).flatten(1)
+
+def _product(outputs: int, inputs: int) -> Linear:
+    return Linear(torch.randn(outputs, inputs) / inputs**0.5)
 
 
 class Published:

@@ -65,8 +65,8 @@ COLUMNS = {
 }
 """What is timed -> what it is called, and what its time is divided by."""
 NOTE = (
-    "Bare: the matrix products of one mapping pass and of the heads that the query uses, all heads in one product a "
-    "layer, forward and backward, in milliseconds. The other columns are multiples of it (the energy alone: of the "
+    "Bare: the matrix products of one mapping pass and of the heads that the query uses, forward and backward, with "
+    "weights packed for oneDNN, in milliseconds. The other columns are multiples of it (the energy alone: of the "
     "products forward). Published: the mapping network once for each attribute, separate heads of LACE's size, LACE's "
     "rules, autograd. Medians of runs that took turns in one process; float32."
 )

@@ -166,7 +166,7 @@ def generate(
         strength: lambda > 0, multiplies the energy: 1 is the query as stated, more is more certain and less varied.
             By default the sampler's own.
         precision: "float32"; or "bfloat16" for the mapping network and the heads while they sample, on a processor that
-            has it: energies are then off by a hundredth, and a large mapping network is two to three times faster.
+            has it: energies are then off by a hundredth, and a large mapping network takes two thirds of the time.
             What a `Result` tells is computed in float32 all the same.
         truncation: psi in [0, 1]: pulls w toward its mean, less varied and safer. By default the model's own.
         label: of a conditional generator: a class, or as many numbers as it has classes. By default the one that the

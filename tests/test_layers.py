@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "energyql"
 BASE = {
-    "display", "errors", "files", "normalization", "pictures", "progress", "pullback", "result_html", "version",
+    "dense", "display", "errors", "files", "normalization", "pictures", "progress", "pullback", "result_html", "version",
     "vocabulary",
 }  # fmt: skip
 LANGUAGE = BASE | {"language"}
