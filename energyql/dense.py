@@ -10,11 +10,20 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from energyql.errors import ArgumentError
 from energyql.pullback import leaky_relu_back_
 
 
-class Linear:
+class _Prepared:
+    """What keeps packed products once it has been called; copies and pickles go without, and make their own."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_forward", "_backward")}
+
+
+class Linear(_Prepared):
     """x (batch, in) -> x Wᵀ (batch, out), and the way back of a gradient.
 
     The parameters must not change: products may use copies of them. A row of an answer depends on its own row alone.
@@ -35,12 +44,21 @@ class Linear:
         return _Packed.of(self.weight.t())
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The value; autograd can differentiate it."""
+        """The value; autograd can differentiate it.
+
+        Raises:
+            ArgumentError: rows of x have another length.
+        """
+        self._check(x)
         return F.linear(x, self.weight) if self._forward is None or _in_graph(x) else self._forward(x)
 
     def back(self, grad: Tensor) -> Tensor:
         """From the gradient with respect to the value to that with respect to x."""
         return grad @ self.weight if self._backward is None else self._backward(grad)
+
+    def _check(self, x: Tensor) -> None:
+        if x.shape[-1] != self.weight.shape[1]:
+            raise ArgumentError(f"latents have {self.weight.shape[1]} numbers here, not {x.shape[-1]}")
 
 
 class Dense(Linear):
@@ -65,7 +83,8 @@ class Dense(Linear):
         return Dense(self.weight.to(dtype), self.bias.to(dtype), self.slope)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The value; autograd can differentiate it."""
+        """See `Linear`."""
+        self._check(x)
         if self._forward is None or _in_graph(x):
             return F.leaky_relu_(F.linear(x, self.weight, self.bias), self.slope)
         return self._forward(x)
@@ -75,7 +94,7 @@ class Dense(Linear):
         return self.back(leaky_relu_back_(grad, result, self.slope))
 
 
-class DenseStack:
+class DenseStack(_Prepared):
     """The same layer of several networks: x (networks, batch, in) -> (networks, batch, out).
 
     Attributes:
@@ -115,14 +134,14 @@ class DenseStack:
 
 def _in_graph(x: Tensor) -> bool:
     """Whether autograd follows what is made of x: it knows no way through packed products."""
-    return torch.is_grad_enabled() and x.requires_grad
+    return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
 
 
 class _Packed:
     """A product with a matrix that oneDNN has laid out for itself, and what follows it in the same pass.
 
-    So does PyTorch's compiler with parameters that do not change. On a processor of AMD's a product of float32 then
-    takes less than half the time of the usual one.
+    They are the operators that PyTorch's compiler uses for parameters that do not change. On a processor of AMD's a
+    product of float32 then takes less than half the time of the usual one.
 
     Args:
         weight: W, (out, in); x (batch, in) becomes x Wᵀ.
@@ -138,8 +157,9 @@ class _Packed:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> _Packed | None:
-        """`None` where processor, type or build of PyTorch have no such product."""
-        if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16) or not weight.numel():
+        """`None` where processor, type or build of PyTorch have no such product, or it is slower than the usual one."""
+        known = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and weight.numel()
+        if not known or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
             return None
         try:
             return cls(weight, bias, slope)
@@ -147,6 +167,8 @@ class _Packed:
             return None
 
     def __call__(self, x: Tensor) -> Tensor:
+        if len(x) == 1:  # a row alone is multiplied in another order where it is long
+            return self(x.expand(2, -1))[:1]
         result: Tensor = self._run(x, *self._parameters)
         return result
 

@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "energyql"
 BASE = {
-    "dense", "display", "errors", "files", "normalization", "pictures", "progress", "pullback", "result_html", "version",
-    "vocabulary",
+    "dense", "display", "errors", "files", "normalization", "pictures", "progress", "pullback", "result_html",
+    "version", "vocabulary",
 }  # fmt: skip
 LANGUAGE = BASE | {"language"}
 LOGIC = LANGUAGE | {"logic"}
@@ -25,7 +25,7 @@ ALLOWED = {
     "display": set(),
     "result_html": {"display", "pictures"},
     "pullback": {"errors"},
-    "dense": {"pullback"},
+    "dense": {"errors", "pullback"},
     "normalization": set(),
     "language": BASE,
     "logic": LANGUAGE,

@@ -67,7 +67,7 @@ class QueryEnergy:
         self._direct: DirectEnergy | None = None
         if isinstance(predict, Heads) and isinstance(self.rule, CircuitRule) and self.rule.attributes:
             self._direct = DirectEnergy.of(self.rule.circuit, predict.raw_outputs(self.rule.attributes))
-        self._few_sizes = self._direct is not None or isinstance(encode, Convertible)
+        self._few_sizes = isinstance(predict, Heads)
         self._checked: set[tuple[torch.device, torch.dtype, int]] = set()
 
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:

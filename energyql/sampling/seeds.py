@@ -119,7 +119,7 @@ def _words(
         words = generator.random_raw(count * counts * _WORDS_PER_COUNT)
         return words.reshape(count, counts * _WORDS_PER_COUNT)[:, :width]
     words = np.empty((len(rows), counts * _WORDS_PER_COUNT), np.uint64)
-    ends = np.flatnonzero(np.diff(np.asarray(rows, dtype=np.int64)) != 1) + 1
+    ends = np.flatnonzero(np.diff(np.asarray(rows, dtype=np.uint64)) != 1) + 1
     reached = 0
     for first, last in pairwise([0, *ends.tolist(), len(rows)] if len(rows) else []):
         generator.advance((rows[first] - reached) * counts)
@@ -140,7 +140,7 @@ def _integer(name: str, value: int, lowest: int, highest: int) -> int:
 
 
 def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
-    """x with Φ(x) = ½ + q, to a few units in float32's last place, for q = (k + ½) / 2³²: symmetric, and never ±½."""
+    """x with Φ(x) = ½ + q, to a few units in float32's last place, for q = (k + ½) / 2³²: never ±½."""
     q = k.astype(np.float32)
     q *= np.float32(2.0**-32)
     q += np.float32(2.0**-33)

@@ -17,6 +17,16 @@ def test_rows_do_not_depend_on_the_chunk(z_dim):
         assert torch.equal(prior_latents(7, start, count, z_dim), whole[start : start + count])
 
 
+def test_rows_may_be_chosen_anywhere():
+    chosen, whole = [0, 3, 4, 9], normals(7, 5, 10, 6, stream="x")
+    assert torch.equal(normals(7, 5, 10, 6, stream="x", rows=chosen), whole[chosen])
+    assert normals(7, 5, 10, 6, stream="x", rows=[]).shape == (0, 6)
+    far = [2**62, 2**63, 2**63 + 1]
+    found = normals(7, 0, 2**64 - 1, 6, stream="x", rows=far)
+    for row, index in zip(found, far, strict=True):
+        assert torch.equal(row, normals(7, index, 1, 6, stream="x")[0])
+
+
 def test_rows_are_float32_on_the_cpu():
     z = prior_latents(0, 0, 3, 5)
     assert (z.shape, z.dtype, z.device.type) == ((3, 5), torch.float32, "cpu")
