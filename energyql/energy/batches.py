@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 SIZES = (*range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
-"""Rows of a batch, ascending: multiples of 16, as many numbers as the widest registers hold. Exponentials of what is left
-over may be rounded in another way."""
+"""Rows of a batch, ascending: multiples of 16, as many numbers as the widest registers hold. What is left over may be
+rounded in another way."""
 
 
 def few_sizes(count: int) -> list[int]:
