@@ -147,7 +147,7 @@ def test_the_foreign_generator_draws_what_is_asked(
 ) -> None:
     faces(tmp_path, monkeypatch)
     counts = re.findall(r"(\d+) of 16 satisfy the query, says the image judge", capsys.readouterr().out)
-    # Of 500 pictures the third query satisfies 72 %, so 16 have fewer than 8 once in 70 seeds; of the prior, 0.7 to 3 do.
+    # 72 % of 500 pictures satisfy the third query: 16 have fewer than 8 once in 70 seeds; of the prior, 0.7 to 3 do.
     assert min(map(int, counts)) >= 8
     assert sum(map(int, counts)) >= 54
 
