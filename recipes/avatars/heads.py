@@ -1,65 +1,83 @@
-"""Label the generator's own pictures with the judge, and fit the attribute heads to the labels."""
+"""Fit the attribute heads to what the judge sees; see docs/decisions/avatar-heads.md for every choice made here."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.predictions import Categorical, Continuous, Prediction
-from energyql.attributes.training import HeadReport, train_heads
-from energyql.evaluation.judge import Judge
-from energyql.generators.stylegan2 import StyleGAN2
-from energyql.sampling import prior_latents
+from energyql.attributes.heads import Head
+from energyql.attributes.outputs import output_count
+from energyql.attributes.training import balanced_accuracy, train_heads
+from energyql.vocabulary import Vocabulary
+from recipes.avatars.labelling import Labelled
 from recipes.avatars.vocabulary import VOCABULARY
 
-LATENT_SEED = 404
-HIDDEN, WEIGHT_DECAY = 96, 0.75  # smooth heads guide better than accurate ones: see docs/decisions/avatar-codes.md
-
-
-def label(prediction: Prediction) -> Tensor:
-    """The judge's decision as a float: 0/1, class index or number, (batch,)."""
-    if isinstance(prediction, Categorical):
-        return prediction.logits.argmax(1).float()
-    if isinstance(prediction, Continuous):
-        return prediction.mean
-    return (prediction.logit > 0).float()
-
-
-@torch.no_grad()
-def labelled_latents(generator: StyleGAN2, judge: Judge, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """z of `count` prior samples, and what the judge sees in their pictures."""
-    latents, labels = [], []
-    synthesize = torch.compile(generator.synthesis)
-    for start in range(0, count, 64):
-        z = prior_latents(LATENT_SEED, start, min(64, count - start), generator.z_dim)
-        w = generator.encode(z)
-        with torch.autocast("cpu", torch.bfloat16):
-            images = synthesize(w)
-        latents.append(z)
-        labels.append({name: label(prediction) for name, prediction in judge(images.float()).items()})
-        if start % 6400 == 0:
-            print(f"labels {start}/{count}", flush=True)
-    return torch.cat(latents), {name: torch.cat([part[name] for part in labels]) for name in VOCABULARY}
+SEEDS = (404, 405, 406)
+HELD_OUT = 0.15
+"""Share of the prior's samples that no head learns from."""
+HIDDEN = 96
+SMOOTH = ("smile", "frown", "hair", "mouth", "brows")
+SMOOTH_DECAY, SMOOTH_STEPS = 0.75, 5000
+SHARP_DECAY, SHARP_STEPS = 0.3, 8000
 
 
 def fit_heads(
-    generator: StyleGAN2, judge: Judge, fingerprint: str, *, count: int = 60000, steps: int = 5000
-) -> tuple[AttributeBank, dict[str, HeadReport]]:
-    """The attribute bank of the generator with that fingerprint.
+    prior: Labelled, found: Labelled | None, fingerprint: str, *, scale: float = 1.0, seeds: Sequence[int] = SEEDS
+) -> AttributeBank:
+    """The attribute bank of the generator with that fingerprint; it reads the direction of z.
 
-    The heads read the direction of z: see docs/decisions/avatar-codes.md.
+    Args:
+        prior: labelled samples of the prior, of which the last are held out.
+        found: labelled latents that a sampler found, to learn from as well.
+        fingerprint: of the generator.
+        scale: multiplies the steps of training.
+        seeds: of the heads, of which the mean is taken.
     """
-    latents, labels = labelled_latents(generator, judge, count)
-    return train_heads(
-        latents,
-        labels,
-        VOCABULARY,
-        hidden=HIDDEN,
-        steps=steps,
-        weight_decay=WEIGHT_DECAY,
-        patience=6,
-        space="direction",
-        generator=fingerprint,
-        seed=LATENT_SEED,
+    data = prior if found is None else Labelled.join([found, prior])  # what is held out comes last
+    held_out = HELD_OUT * len(prior.latents) / len(data.latents)
+    members: dict[str, list[Head]] = {name: [] for name in VOCABULARY}
+    for seed in seeds:
+        for smooth, decay, steps in ((True, SMOOTH_DECAY, SMOOTH_STEPS), (False, SHARP_DECAY, SHARP_STEPS)):
+            bank, _ = train_heads(
+                data.latents,
+                data.labels,
+                Vocabulary([spec for name, spec in VOCABULARY.items() if (name in SMOOTH) == smooth]),
+                hidden=HIDDEN,
+                steps=max(2, int(scale * steps)),
+                weight_decay=decay,
+                held_out=held_out,
+                patience=6,
+                space="direction",
+                seed=seed,
+            )
+            for name, head in bank.heads.items():
+                members[name].append(head)
+        print(f"heads of seed {seed} are fitted", flush=True)
+    means = {name: mean_head(heads) for name, heads in members.items()}
+    return AttributeBank(VOCABULARY, means, space="direction", generator=fingerprint)
+
+
+def held_out_accuracy(bank: AttributeBank, prior: Labelled) -> dict[str, float]:
+    """`balanced_accuracy` by attribute on the samples of the prior that `fit_heads` held out."""
+    first = int(len(prior.latents) * (1 - HELD_OUT))
+    raw = bank.raw_outputs(tuple(VOCABULARY))
+    outputs = raw.function(prior.latents[first:]).split([output_count(spec) for spec in raw.specs], 1)
+    return {
+        spec.name: balanced_accuracy(part, prior.labels[spec.name][first:], spec)
+        for part, spec in zip(outputs, raw.specs, strict=True)
+    }
+
+
+def mean_head(heads: Sequence[Head]) -> Head:
+    """The mean of heads of one hidden layer, as one head: their hidden layers side by side."""
+    share = 1 / len(heads)
+    return Head(
+        torch.cat([head.hidden_weight for head in heads]),
+        torch.cat([head.hidden_bias for head in heads]),
+        torch.cat([share * head.out_weight for head in heads], 1),
+        share * torch.stack([head.skip_weight for head in heads]).sum(0),
+        share * torch.stack([head.out_bias for head in heads]).sum(0),
+        torch.stack([head.std for head in heads]).mean(),
     )

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from energyql.evaluation.judge import Judge
 from energyql.generators.checkpoints.folder import read_generator
 from energyql.generators.stylegan2 import StyleGAN2
-from energyql.model import save_model
+from energyql.model import Model, save_model
 from energyql.sampling import prior_latents
 from recipes.avatars.card import write_card
 from recipes.avatars.drawing import Drawing
 from recipes.avatars.factors import Z_DIM, Avatars, Factors
-from recipes.avatars.heads import fit_heads
+from recipes.avatars.heads import SEEDS, fit_heads, held_out_accuracy
 from recipes.avatars.judging import examine, train_judge
+from recipes.avatars.labelling import Labeller
 from recipes.avatars.mapping import shift_styles, write_mapping
 from recipes.avatars.reader import PartReader, train_reader
 from recipes.avatars.synthesis import CONFIG, Painter, Trainer
@@ -104,9 +105,13 @@ def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
         examine(judge, fine)
         judge.save(out)
     judge = Judge.load(out)
-    bank, reports = fit_heads(generator, judge, fingerprint, count=steps(60000), steps=steps(5000))
+    labeller = Labeller(generator, judge)
+    prior = labeller.label_prior(folder / "prior", steps(96000))
+    first = Model("avatars", generator, fit_heads(prior, None, fingerprint, scale=scale, seeds=SEEDS[:1]))
+    found = labeller.label_found(folder / "found", first, steps(4800))
+    bank = fit_heads(prior, found, fingerprint, scale=scale)
     bank.save(out)
-    write_card(out, examine(judge, fine, seed=909), reports)
+    write_card(out, examine(judge, fine, seed=909), held_out_accuracy(bank, prior))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""What the judge sees in pictures of the prior, and in pictures that a sampler finds for random queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from energyql import sample_latents
+from energyql.attributes.predictions import Categorical, Continuous, Prediction
+from energyql.errors import Contradiction
+from energyql.evaluation.judge import Judge
+from energyql.generators.stylegan2 import StyleGAN2
+from energyql.model import Model
+from energyql.sampling import prior_latents
+from recipes.avatars.queries import random_query
+from recipes.avatars.vocabulary import VOCABULARY
+
+LATENT_SEED, QUERY_SEED = 404, 101
+BATCH = 64
+KEPT_TOGETHER = 100
+"""Batches, or queries, whose labels share a file of the run folder."""
+PER_QUERY = 16
+"""Latents that are sampled for each random query."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Latents z (n, z_dim), and for each attribute what the judge decides of their pictures, (n,) float."""
+
+    latents: Tensor
+    labels: dict[str, Tensor]
+
+    @classmethod
+    def join(cls, parts: Sequence[Labelled]) -> Labelled:
+        """Several as one, in that order."""
+        labels = {name: torch.cat([part.labels[name] for part in parts]) for name in VOCABULARY}
+        return cls(torch.cat([part.latents for part in parts]), labels)
+
+
+class Labeller:
+    """Draws latents and asks the judge, and keeps the answers in files, so that a run can be interrupted."""
+
+    def __init__(self, generator: StyleGAN2, judge: Judge) -> None:
+        self.generator, self.judge = generator, judge
+        self.synthesize = torch.compile(generator.synthesis)
+
+    @torch.no_grad()
+    def label(self, latents: Tensor) -> Labelled:
+        """z (n, z_dim) with the judge's decisions: 0/1, class index or number."""
+        parts = []
+        for z in latents.split(BATCH):
+            read = self.judge(self.synthesize(self.generator.encode(z)))  # in bfloat16 3 % of the hair would be another
+            parts.append(Labelled(z, {name: _decision(prediction) for name, prediction in read.items()}))
+        return Labelled.join(parts)
+
+    def label_prior(self, folder: Path, count: int) -> Labelled:
+        """`count` samples of the prior."""
+
+        def draw(first: int, last: int) -> Tensor:
+            first, last = first * BATCH, min(last * BATCH, count)
+            return prior_latents(LATENT_SEED, first, last - first, self.generator.z_dim)
+
+        return self._keep(folder, -(-count // BATCH), draw)
+
+    def label_found(self, folder: Path, model: Model, queries: int) -> Labelled:
+        """What the default sampler finds with the heads of a model for random queries, contradictions left out."""
+
+        def find(first: int, last: int) -> Tensor:
+            return torch.cat([z for index in range(first, last) for z in _found(model, index)])
+
+        return self._keep(folder, queries, find)
+
+    def _keep(self, folder: Path, count: int, latents: Callable[[int, int], Tensor]) -> Labelled:
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = []
+        for first in range(0, count, KEPT_TOGETHER):
+            last = min(first + KEPT_TOGETHER, count)
+            path = folder / f"{first}-{last}.pt"
+            if not path.exists():
+                part = self.label(latents(first, last))
+                torch.save({"latents": part.latents, "labels": part.labels}, path.with_suffix(".partial"))
+                path.with_suffix(".partial").replace(path)
+                print(f"{folder.name} labels {last}/{count}", flush=True)
+            parts.append(Labelled(**torch.load(path, weights_only=True)))
+        return Labelled.join(parts)
+
+
+def _found(model: Model, index: int) -> list[Tensor]:
+    try:
+        batches = sample_latents(random_query(QUERY_SEED, index), PER_QUERY, model=model, seed=index, progress=False)
+    except Contradiction:
+        return []
+    return [batch.z for batch in batches]
+
+
+def _decision(prediction: Prediction) -> Tensor:
+    if isinstance(prediction, Categorical):
+        return prediction.logits.argmax(1).float()
+    if isinstance(prediction, Continuous):
+        return prediction.mean
+    return (prediction.logit > 0).float()

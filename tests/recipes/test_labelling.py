@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from energyql.language import bind
+from energyql.model import load_model
+from energyql.sampling import prior_latents
+from recipes.avatars import labelling
+from recipes.avatars.labelling import BATCH, LATENT_SEED, PER_QUERY, Labelled, Labeller
+from recipes.avatars.queries import LEAST_PARTS, MOST_PARTS, random_query
+from recipes.avatars.vocabulary import VOCABULARY
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("avatars")
+
+
+@pytest.fixture
+def labeller(model, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    return Labeller(model.generator, model.judge)
+
+
+def test_random_queries_join_two_to_six_parts_and_use_every_attribute():
+    queries = [bind(random_query(1, index), VOCABULARY) for index in range(300)]
+    assert {len(query.operands) for query in queries} == set(range(LEAST_PARTS, MOST_PARTS + 1))
+    assert all(any(name in str(query) for query in queries) for name in VOCABULARY)
+    assert len({str(query) for query in queries}) > 290
+
+
+def test_a_random_query_follows_from_its_seed_and_index():
+    assert random_query(1, 5) == random_query(1, 5)
+    assert random_query(1, 5) != random_query(2, 5)
+    assert random_query(1, 5) != random_query(1, 6)
+
+
+def test_labels_are_what_the_judge_says(labeller, model):
+    z = prior_latents(3, 0, 8, 64)
+    found = labeller.label(z)
+    assert set(found.labels) == set(VOCABULARY)
+    with torch.no_grad():
+        read = model.judge(model.generator.synthesis(model.generator.encode(z)))
+    assert torch.equal(found.labels["smile"].bool(), read["smile"].logit > 0)
+    assert torch.equal(found.labels["hair"].long(), read["hair"].logits.argmax(1))
+    assert torch.equal(found.labels["skin_tone"], read["skin_tone"].mean)
+
+
+def test_labels_of_the_prior_are_kept_and_read_again(labeller, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(labelling, "KEPT_TOGETHER", 1)
+    count = BATCH + 6
+    first = labeller.label_prior(tmp_path / "prior", count)
+    assert torch.equal(first.latents, prior_latents(LATENT_SEED, 0, count, model.generator.z_dim))
+    assert len(list((tmp_path / "prior").iterdir())) == 2
+    (tmp_path / "prior" / "1-2.pt").unlink()
+    drawn = []
+    label = labeller.label
+    monkeypatch.setattr(labeller, "label", lambda z: drawn.append(len(z)) or label(z))
+    again = labeller.label_prior(tmp_path / "prior", count)
+    assert drawn == [6]
+    assert torch.equal(again.latents, first.latents)
+    for name in VOCABULARY:
+        assert torch.equal(again.labels[name], first.labels[name])
+
+
+def test_found_latents_satisfy_their_queries_by_the_heads_and_contradictions_are_left_out(
+    labeller, model, tmp_path, monkeypatch
+):
+    texts = ("glasses AND beard", "smile AND frown", "hat AND NOT smile")
+    monkeypatch.setattr(labelling, "random_query", lambda seed, index: texts[index])
+    monkeypatch.setattr(labeller, "label", lambda z: Labelled(z, dict.fromkeys(VOCABULARY, z[:, 0])))
+    z = labeller.label_found(tmp_path / "found", model, 3).latents
+    assert len(z) == 2 * PER_QUERY
+    read = model.bank.predict(z)
+    assert (read["glasses"].logit > 0)[:PER_QUERY].all()
+    assert (read["beard"].logit > 0)[:PER_QUERY].all()
+    assert (read["hat"].logit > 0)[PER_QUERY:].all()
+    assert (read["smile"].logit < 0)[PER_QUERY:].all()
