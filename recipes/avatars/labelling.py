@@ -58,7 +58,7 @@ class Labeller:
         return Labelled.join(parts)
 
     def label_prior(self, folder: Path, count: int) -> Labelled:
-        """`count` samples of the prior."""
+        """`count` samples of the prior; `folder` keeps the answers."""
 
         def draw(first: int, last: int) -> Tensor:
             first, last = first * BATCH, min(last * BATCH, count)
@@ -67,7 +67,10 @@ class Labeller:
         return self._keep(folder, -(-count // BATCH), draw)
 
     def label_found(self, folder: Path, model: Model, queries: int) -> Labelled:
-        """What the default sampler finds with the heads of a model for random queries, contradictions left out."""
+        """What the default sampler finds with the heads of a model for so many queries; `folder` keeps the answers.
+
+        Queries that contradict themselves have no latents.
+        """
 
         def find(first: int, last: int) -> Tensor:
             return torch.cat([z for index in range(first, last) for z in _found(model, index)])
