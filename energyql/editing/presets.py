@@ -45,7 +45,7 @@ class Preset:
     release_implied: bool = True
     semantics: str = "exact"
     solver: ODESolver | None = None
-    enough: float = 0.1
+    enough: float = 0.03
     max_evaluations: int = 200
 
     def __post_init__(self) -> None:
