@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from energyql import sample_latents
-from energyql.attributes.predictions import Categorical, Continuous, Prediction
+from energyql.attributes.labels import encode_column
+from energyql.attributes.outputs import decide
 from energyql.errors import Contradiction
 from energyql.evaluation.judge import Judge
 from energyql.generators.stylegan2 import StyleGAN2
@@ -53,8 +54,9 @@ class Labeller:
         """z (n, z_dim) with the judge's decisions: 0/1, class index or number."""
         parts = []
         for z in latents.split(BATCH):
-            read = self.judge(self.synthesize(self.generator.encode(z)))  # in bfloat16 3 % of the hair would be another
-            parts.append(Labelled(z, {name: _decision(prediction) for name, prediction in read.items()}))
+            images = self.synthesize(self.generator.encode(z))  # in bfloat16 3 % of the hair would be another
+            seen = decide(self.judge(images))
+            parts.append(Labelled(z, {name: encode_column(seen[name].tolist(), VOCABULARY[name]) for name in seen}))
         return Labelled.join(parts)
 
     def label_prior(self, folder: Path, count: int) -> Labelled:
@@ -98,11 +100,3 @@ def _found(model: Model, index: int) -> list[Tensor]:
     except Contradiction:
         return []
     return [batch.z for batch in batches]
-
-
-def _decision(prediction: Prediction) -> Tensor:
-    if isinstance(prediction, Categorical):
-        return prediction.logits.argmax(1).float()
-    if isinstance(prediction, Continuous):
-        return prediction.mean
-    return (prediction.logit > 0).float()
