@@ -13,16 +13,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from energyql.arguments import choose_device
-from energyql.bench.machine import machine
 from energyql.editing.edit import edit
 from energyql.editing.presets import PRESETS
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.evaluation.machine import machine
 from energyql.files import fingerprint, read_json, write_json, write_text
 from energyql.language import bind, parse
 from energyql.logic.truth import satisfied
-from energyql.model import Model, load_model
 from energyql.models import model_folder
+from energyql.pipeline.arguments import choose_device
+from energyql.pipeline.model import Model, load_model
 from energyql.version import __version__
 
 SEQUENCES = {

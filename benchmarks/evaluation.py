@@ -18,18 +18,18 @@ from torch import Tensor
 from benchmarks.contenders import Bare, Published, gradient_by_autograd, random_bank, random_mapping
 from benchmarks.heads import LACE_SIZES
 from energyql.attributes.bank import AttributeBank
-from energyql.bench.machine import machine
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.semantics import compile_energy_rule
+from energyql.evaluation.machine import machine
 from energyql.files import write_json, write_text
 from energyql.generators.frozen import FrozenMapping
 from energyql.generators.layers import MappingConfig
 from energyql.generators.stylegan2 import StyleGAN2Config
 from energyql.language import bind, parse
-from energyql.model import load_model
 from energyql.models import DEFAULT_MODEL, model_folder
+from energyql.numerics.pullback import Identity
+from energyql.pipeline.model import load_model
 from energyql.progress import Report, reporting
-from energyql.pullback import Identity
 from energyql.training.run import HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from energyql.attributes.training import attribute_loss, balanced_accuracy, train_heads
-from energyql.bench.machine import machine
+from energyql.evaluation.machine import machine
 from energyql.files import write_json
 from energyql.progress import reporting
+from energyql.training.heads import attribute_loss, balanced_accuracy, train_heads
 from energyql.training.run import HELD_OUT_SHARE, HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import typer
 
-from energyql.bench.machine import machine
 from energyql.editing.invert import invert
 from energyql.errors import ArgumentError, EnergyQLError
+from energyql.evaluation.machine import machine
 from energyql.files import write_json, write_text
-from energyql.model import load_model
-from energyql.pictures import to_pictures
+from energyql.pipeline.model import load_model
+from energyql.render.pictures import to_pictures
 from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec
 from recipes.avatars.drawing import Drawing

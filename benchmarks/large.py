@@ -15,7 +15,7 @@ from benchmarks.heads import LACE_SIZES, lace_head
 from energyql.attributes.bank import AttributeBank, Head
 from energyql.errors import EnergyQLError
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from energyql.model import Model
+from energyql.pipeline.model import Model
 from energyql.progress import Report
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

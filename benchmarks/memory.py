@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from energyql.bench.machine import machine
 from energyql.errors import EnergyQLError
+from energyql.evaluation.machine import machine
 from energyql.files import write_json
 from energyql.progress import reporting
 

@@ -11,13 +11,13 @@ import typer
 from rich.console import Console
 
 from benchmarks.formulas import all_relations, random_formulas, rare_formulas
-from energyql.bench.compare import ORACLE, PRIOR, Size, compare
-from energyql.bench.contenders import PAPER, read_contenders
-from energyql.bench.prior import prior_samples
-from energyql.bench.queries import read_questions
-from energyql.bench.report import NOTE, TABLE_WIDTH, summary_table
-from energyql.bench.subject import Seen, Subject
 from energyql.errors import ArgumentError, EnergyQLError
+from energyql.evaluation.compare import ORACLE, PRIOR, Size, compare
+from energyql.evaluation.comparison_report import NOTE, TABLE_WIDTH, summary_table
+from energyql.evaluation.contenders import PAPER, read_contenders
+from energyql.evaluation.prior import prior_samples
+from energyql.evaluation.queries import read_questions
+from energyql.evaluation.subject import Seen, Subject
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.progress import reporting

@@ -12,9 +12,9 @@ from rich.console import Console
 from benchmarks.formulas import LEAST_PREVALENCE, MOST_PREVALENCE, all_relations, depth_of, random_formulas
 from benchmarks.report import NOTE, markdown, rich_table, summarize
 from benchmarks.subject import Subject
-from energyql.bench.machine import machine
 from energyql.energy.semantics import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
+from energyql.evaluation.machine import machine
 from energyql.files import read_json, write_json, write_text
 from energyql.progress import Report, reporting
 from energyql.sampling import ODESolver

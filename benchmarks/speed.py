@@ -19,15 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.large import large_model
-from energyql.arguments import PRECISIONS
 from energyql.attributes.outputs import decide
-from energyql.bench.machine import machine
-from energyql.bench.published import PublishedEnergy, PublishedODE
+from energyql.evaluation.machine import machine
+from energyql.evaluation.published import PublishedEnergy, PublishedODE
 from energyql.files import read_json, write_json, write_text
 from energyql.generators.classes import encode_under
 from energyql.logic.truth import satisfied
-from energyql.model import Model
-from energyql.pipeline import Pipeline
+from energyql.pipeline.arguments import PRECISIONS
+from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.model import Model
 from energyql.progress import Report, reporting
 from energyql.sampling import DEFAULT_SAMPLER, Noise, SampleResult, prior_latents
 

@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from energyql.bench.contenders import Contender
-from energyql.bench.prior import prior_samples
-from energyql.bench.subject import Subject as Judged
-from energyql.drawing import Values
+from energyql.evaluation.contenders import Contender
+from energyql.evaluation.prior import prior_samples
+from energyql.evaluation.subject import Subject as Judged
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
+from energyql.pipeline.drawing import Values
 from energyql.progress import Report
 from energyql.sampling import Sampler
 

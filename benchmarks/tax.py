@@ -19,15 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.large import large_model
-from energyql.bench.machine import machine
-from energyql.drawing import draw
+from energyql.evaluation.machine import machine
 from energyql.files import write_json
 from energyql.generators.classes import encode_under
-from energyql.model import Model, load_model
 from energyql.models import DEFAULT_MODEL
-from energyql.pictures import to_pictures
-from energyql.pipeline import generate
+from energyql.pipeline.drawing import draw
+from energyql.pipeline.generate import generate
+from energyql.pipeline.model import Model, load_model
 from energyql.progress import Report, reporting
+from energyql.render.pictures import to_pictures
 from energyql.sampling import prior_latents
 
 QUERY, LARGE_QUERY = "smile AND NOT (glasses OR beard)", "a1 AND NOT (a2 OR a3)"

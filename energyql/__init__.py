@@ -17,48 +17,48 @@ from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
-    from energyql.bench.calls import compare_samplers
     from energyql.editing.edit import edit
     from energyql.editing.edited import Edit
     from energyql.editing.invert import Inversion, invert
     from energyql.editing.presets import Preset
     from energyql.editing.traversal import animate
+    from energyql.evaluation.calls import evaluate
+    from energyql.evaluation.compare_samplers import compare_samplers
     from energyql.gallery.calls import traverse, truth_table
     from energyql.gallery.gallery import Gallery
     from energyql.generators.checkpoints.weights import read_weights
     from energyql.generators.zoo import load_generator
-    from energyql.model import Model, load_model
-    from energyql.pipeline import Pipeline, generate, sample_latents, until_satisfied
-    from energyql.protocols.calls import evaluate
-    from energyql.result import Result
+    from energyql.pipeline.generate import Pipeline, generate, sample_latents, until_satisfied
+    from energyql.pipeline.model import Model, load_model
+    from energyql.pipeline.result import Result
+    from energyql.pipeline.scoring import score
     from energyql.sampling import ODESolver
-    from energyql.scoring import score
     from energyql.training.run import train_attributes
 
 _LAZY = {
     "Edit": "editing.edited",
     "Gallery": "gallery.gallery",
     "Inversion": "editing.invert",
-    "Model": "model",
+    "Model": "pipeline.model",
     "ODESolver": "sampling",
-    "Pipeline": "pipeline",
+    "Pipeline": "pipeline.generate",
     "Preset": "editing.presets",
-    "Result": "result",
+    "Result": "pipeline.result",
     "animate": "editing.traversal",
-    "compare_samplers": "bench.calls",
+    "compare_samplers": "evaluation.compare_samplers",
     "edit": "editing.edit",
-    "evaluate": "protocols.calls",
-    "generate": "pipeline",
+    "evaluate": "evaluation.calls",
+    "generate": "pipeline.generate",
     "invert": "editing.invert",
     "load_generator": "generators.zoo",
-    "load_model": "model",
+    "load_model": "pipeline.model",
     "read_weights": "generators.checkpoints.weights",
-    "sample_latents": "pipeline",
-    "score": "scoring",
+    "sample_latents": "pipeline.generate",
+    "score": "pipeline.scoring",
     "train_attributes": "training.run",
     "traverse": "gallery.calls",
     "truth_table": "gallery.calls",
-    "until_satisfied": "pipeline",
+    "until_satisfied": "pipeline.generate",
 }
 
 __all__ = [

@@ -1,6 +1,6 @@
 """`python -m energyql`, the command line."""
 
-from energyql.cli import main
+from energyql.cli.main import main
 
 if __name__ == "__main__":
     main()

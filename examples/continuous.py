@@ -6,7 +6,7 @@ A picture depends on its seed and number alone, so that each row starts from one
 from common import options
 
 import energyql
-from energyql.pictures import label_grid
+from energyql.render.pictures import label_grid
 
 args = options(__doc__)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from energyql.cli import app
+from energyql.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)

@@ -40,7 +40,7 @@ def test_a_star_brings_the_public_names():
         "import energyql",
         "import energyql; energyql.parse('smile AND NOT glasses')",
         "from energyql import E; str(E.smile & ~E.glasses)",
-        "import energyql.models, energyql.cli",
+        "import energyql.models, energyql.cli.main",
         "import energyql; dir(energyql)",
     ],
 )
@@ -51,6 +51,8 @@ def test_torch_is_imported_when_needed_and_not_before(code):
 
 
 def test_importing_prints_nothing_and_reads_no_model():
-    code = "import energyql, energyql.pipeline; print(energyql.pipeline._pipeline.cache_info().currsize)"
+    code = (
+        "import energyql, energyql.pipeline.generate; print(energyql.pipeline.generate._pipeline.cache_info().currsize)"
+    )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("0\n", "")

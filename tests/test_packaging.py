@@ -26,12 +26,6 @@ def on_disk():
     }
 
 
-def test_every_package_is_listed(setup):
-    listed = setup["options"]["packages"].split()
-    assert listed == sorted(set(listed))
-    assert set(listed) == set(on_disk())
-
-
 def test_every_folder_with_code_is_a_package():
     for path in (ROOT / "energyql").rglob("*.py"):
         assert (path.parent / "__init__.py").exists(), path

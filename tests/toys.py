@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.judge import Judge
 from energyql.attributes.outputs import output_count
-from energyql.evaluation.judge import Judge
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from energyql.model import save_model
+from energyql.pipeline.model import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 VOCABULARY = Vocabulary(

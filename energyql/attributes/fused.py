@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.heads import SLOPE, Head
-from energyql.dense import Dense, DenseStack, Linear
-from energyql.normalization import inverse_norm, normalized, normalized_back
-from energyql.pullback import Back
+from energyql.numerics.linear import Dense, DenseStack, Linear
+from energyql.numerics.normalization import inverse_norm, normalized, normalized_back
+from energyql.numerics.pullback import Back
 from energyql.vocabulary import AttributeSpec
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from energyql.attributes.normal import log_normal_cdf, log_normal_interval
+from energyql.numerics.normal import log_normal_cdf, log_normal_interval
 
 Cells = Sequence[bool | str | tuple[float, float]]
 

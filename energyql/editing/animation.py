@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energyql.arguments import finite_number, whole_number
 from energyql.editing.filmstrip import check_rows
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
 from energyql.files import replacing
-from energyql.gallery.traversal import interpolate
-from energyql.pictures import GAP, PAPER, tile_scale, to_pictures
-from energyql.result import Result
+from energyql.pipeline.arguments import finite_number, whole_number
+from energyql.pipeline.result import Result
+from energyql.render.pictures import GAP, PAPER, tile_scale, to_pictures
+from energyql.sampling.traversal import interpolate
 
 SUFFIXES = (".gif", ".webp")
 REST = 10

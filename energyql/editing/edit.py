@@ -26,12 +26,12 @@ from energyql.editing.terms import Embed
 from energyql.errors import LimitError
 from energyql.language import Expr
 from energyql.logic.tautology import noting_tautologies
-from energyql.model import Model
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline import pipeline_for
-from energyql.prepared import PreparedQuery
+from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.model import Model
+from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.result import Result
 from energyql.progress import Report, reporting
-from energyql.result import Result
 
 
 def edit(

@@ -15,7 +15,7 @@ from energyql.editing.filmstrip import draw_filmstrip
 from energyql.editing.leaks import Leaks
 from energyql.errors import ArgumentError
 from energyql.files import write_json, write_picture
-from energyql.result import Result, check_destination
+from energyql.pipeline.result import Result, check_destination
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from energyql.editing.leaks import Leaks
 from energyql.errors import ArgumentError
-from energyql.pictures import CAPTION, FAINT, GAP, INK, PAPER, TICK, cut, draw_verdict, tile_scale, wrapped
-from energyql.result import Result
+from energyql.pipeline.result import Result
+from energyql.render.pictures import CAPTION, FAINT, GAP, INK, PAPER, TICK, cut, draw_verdict, tile_scale, wrapped
 
 MOST_ROWS = 8
 """Rows of a filmstrip unless a call names its own."""

@@ -22,7 +22,7 @@ from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.semantics import EnergyRule
 from energyql.language import E, Expr
 from energyql.logic.truth import satisfied
-from energyql.pullback import Identity
+from energyql.numerics.pullback import Identity
 from energyql.sampling import Noise, SliceSampler, normals
 from energyql.vocabulary import Vocabulary
 

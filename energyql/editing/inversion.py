@@ -20,14 +20,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energyql.arguments import finite_number, whole_number
 from energyql.attributes.outputs import output_count
-from energyql.drawing import judge
 from energyql.editing.latents import Latents, LatentSpace, shifted
 from energyql.editing.likeness import Likeness, pixel_error
 from energyql.editing.photographs import Picture, as_images, open_picture
 from energyql.editing.terms import EditEnergy, Embed, KeepPredictions, Point, Term
 from energyql.errors import ArgumentError
+from energyql.pipeline.arguments import finite_number, whole_number
+from energyql.pipeline.drawing import judge
 from energyql.progress import Report
 from energyql.sampling import normals
 from energyql.sampling.descent import Objective, descend

@@ -22,12 +22,12 @@ from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
 from energyql.files import write_picture
 from energyql.logic.tautology import noting_tautologies
-from energyql.model import Model
 from energyql.models import DEFAULT_MODEL
-from energyql.pictures import label_grid
-from energyql.pipeline import pipeline_for
+from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.model import Model
+from energyql.pipeline.result import Result, check_destination
 from energyql.progress import Report, reporting
-from energyql.result import Result, check_destination
+from energyql.render.pictures import label_grid
 from energyql.sampling import SampleResult
 
 

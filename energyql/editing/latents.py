@@ -14,9 +14,9 @@ from energyql.errors import ArgumentError
 from energyql.generators.classes import Label, as_condition
 from energyql.generators.encoder import encoder
 from energyql.generators.frozen import FrozenMapping
-from energyql.model import Model
-from energyql.normalization import normalized
-from energyql.pullback import pullback_of
+from energyql.numerics.normalization import normalized
+from energyql.numerics.pullback import pullback_of
+from energyql.pipeline.model import Model
 
 SAME_W = 1e-3
 """Largest relative difference of two w that count as the same: beyond what rounding makes."""

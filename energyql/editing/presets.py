@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from energyql.arguments import finite_number
 from energyql.errors import ArgumentError
+from energyql.pipeline.arguments import finite_number
 from energyql.sampling import MOST_STRENGTH, ODESolver
 
 

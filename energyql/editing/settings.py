@@ -14,9 +14,9 @@ from energyql.editing.presets import Preset, choose_preset
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
 from energyql.language import Expr, as_query
-from energyql.model import Model
-from energyql.pipeline import Pipeline
-from energyql.prepared import PreparedQuery
+from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.model import Model
+from energyql.pipeline.prepared import PreparedQuery
 from energyql.vocabulary import closest
 
 MODES = ("cumulative", "alone")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from energyql.editing.latents import Latents, LatentSpace, shifted
-from energyql.prepared import PreparedQuery
+from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.result import Result
 from energyql.progress import Report
-from energyql.result import Result
 from energyql.sampling import SampleResult, Status, summarize
 
 WITH_OFFSET = 16

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.arguments import whole_number
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.editing.photographs import Picture
 from energyql.editing.saved import Saved
 from energyql.errors import ArgumentError
-from energyql.result import Result
+from energyql.pipeline.arguments import whole_number
+from energyql.pipeline.result import Result
 from energyql.sampling import prior_latents
 
 Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | Saved | Picture | Sequence[Picture]

@@ -28,8 +28,8 @@ from energyql.editing.terms import (
     flat_features,
 )
 from energyql.energy.query_energy import QueryEnergy
-from energyql.prepared import PreparedQuery
-from energyql.pullback import Identity
+from energyql.numerics.pullback import Identity
+from energyql.pipeline.prepared import PreparedQuery
 from energyql.sampling import Progress, SampleResult
 
 PICTURES = 16

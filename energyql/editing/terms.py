@@ -19,8 +19,8 @@ from energyql.attributes.outputs import output_count
 from energyql.editing.latents import Latents, LatentSpace, Synthesis, mean_offset
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
-from energyql.normalization import inverse_norm, normalized_back
-from energyql.pullback import by_autograd
+from energyql.numerics.normalization import inverse_norm, normalized_back
+from energyql.numerics.pullback import by_autograd
 
 Space = Literal["z", "w", "latent"]
 Embed = Callable[[Tensor], Tensor]

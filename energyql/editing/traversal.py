@@ -9,10 +9,10 @@ from energyql.editing.animation import Film, check_path
 from energyql.editing.latents import LatentSpace
 from energyql.errors import ArgumentError
 from energyql.generators.classes import Label
-from energyql.model import Model
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline import pipeline_for
-from energyql.result import Result
+from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.model import Model
+from energyql.pipeline.result import Result
 
 
 def animate(

@@ -20,16 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.normal import (
+from energyql.attributes.outputs import output_count
+from energyql.logic.cells import CellSet
+from energyql.logic.nodes import Leaf
+from energyql.numerics.normal import (
     log_normal_cdf,
     log_normal_cdf_slope,
     log_normal_interval,
     log_normal_interval_and_slope,
 )
-from energyql.attributes.outputs import output_count
-from energyql.logic.cells import CellSet
-from energyql.logic.nodes import Leaf
-from energyql.pullback import Back
+from energyql.numerics.pullback import Back
 from energyql.vocabulary import AttributeSpec
 
 Row = tuple[dict[int, float], float]

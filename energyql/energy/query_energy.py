@@ -12,13 +12,13 @@ from torch import Tensor
 
 from energyql.attributes.fused import RawOutputs
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
-from energyql.energy.batches import few_sizes, in_batches
 from energyql.energy.circuit_rule import CircuitRule
 from energyql.energy.direct import DirectEnergy
 from energyql.energy.semantics import EnergyRule
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
-from energyql.pullback import Convertible, by_autograd, pullback_of
+from energyql.numerics.batches import few_sizes, in_batches
+from energyql.numerics.pullback import Convertible, by_autograd, pullback_of
 
 _ONE_DEVICE = "move the heads and z to one device and dtype"
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from energyql.attributes.judge import Judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.errors import EnergyQLError, ModelError
-from energyql.evaluation.judge import Judge
 
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 """The file that torch-fidelity keeps Inception's weights in."""

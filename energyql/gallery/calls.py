@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from energyql.gallery.gallery import Gallery, Query
-from energyql.model import Model
+from energyql.pipeline.model import Model
 from energyql.sampling import Sampler
 
 if TYPE_CHECKING:

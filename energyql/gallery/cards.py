@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from energyql.display.graph import graph_width
-from energyql.display.markup import Markup, element, join
 from energyql.gallery import words
 from energyql.gallery.clauses import ALL, Clause
-from energyql.gallery.queries import Checked
 from energyql.gallery.sections import Answer, Row, Section, Traversal, TruthTable
 from energyql.gallery.tiles import Tile, answer_tile, bar, clause_cells, numbers, strip, wall
 from energyql.language.tree_svg import draw_tree
 from energyql.logic.circuit import Circuit
 from energyql.logic.circuit_svg import draw_circuit
-from energyql.result import Result
-from energyql.result_html import reading
+from energyql.pipeline.queries import Checked
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_html import reading
+from energyql.render.graph import graph_width
+from energyql.render.markup import Markup, element, join
 
 HALF = 430
 """Widest circuit, in pixels, that has room beside the clauses."""

@@ -11,8 +11,8 @@ from energyql.errors import Contradiction, LimitError
 from energyql.language import And, Expr, Not, Or, Weight
 from energyql.logic.contradiction import conjuncts
 from energyql.logic.tautology import noting_tautologies
-from energyql.result import Result
-from energyql.scoring import score
+from energyql.pipeline.result import Result
+from energyql.pipeline.scoring import score
 from energyql.vocabulary import Vocabulary
 
 ALL = "all must hold"

@@ -10,18 +10,18 @@ from energyql.errors import ArgumentError
 from energyql.files import write_text
 from energyql.gallery import page
 from energyql.gallery.clauses import clauses, probability, score_clauses
-from energyql.gallery.queries import Checked, Question, as_questions, check, check_all, check_semantics, repetition
 from energyql.gallery.sections import Answer, Section, Traversal, TruthTable
-from energyql.gallery.traversal import MOST_STEPS, Given, interpolate
 from energyql.gallery.truth_table import check_literals, fill_table
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
-from energyql.model import Model
 from energyql.models import DEFAULT_MODEL, read_vocabulary
-from energyql.pipeline import generate
+from energyql.pipeline.generate import generate
+from energyql.pipeline.model import Model
+from energyql.pipeline.queries import Checked, Question, as_questions, check, check_all, check_semantics, repetition
+from energyql.pipeline.result import Result
 from energyql.progress import Report, reporting
-from energyql.result import Result
 from energyql.sampling import DEFAULT_SAMPLER, Sampler
+from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
 from energyql.vocabulary import Vocabulary
 
 Query = str | Expr

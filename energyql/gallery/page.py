@@ -11,11 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from energyql.display.markup import Markup, element, escape, join
 from energyql.errors import ArgumentError
 from energyql.gallery import words
 from energyql.gallery.cards import card, heading
 from energyql.gallery.sections import Answer, Section, Traversal, TruthTable, answers
+from energyql.render.markup import Markup, element, escape, join
 from energyql.version import __version__
 
 PAGE_SUFFIXES = (".html", ".htm")

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.gallery.clauses import Clause
-from energyql.gallery.queries import Checked
-from energyql.result import Result
+from energyql.pipeline.queries import Checked
+from energyql.pipeline.result import Result
 
 Numbers = npt.NDArray[np.float64]
 

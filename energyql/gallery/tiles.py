@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from energyql.display.markup import Markup, element
 from energyql.gallery import words
 from energyql.gallery.clauses import Clause
-from energyql.pictures import picture_uri
-from energyql.result import Result
-from energyql.result_html import alternative_text, reading
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_html import alternative_text, reading
+from energyql.render.markup import Markup, element
+from energyql.render.pictures import picture_uri
 from energyql.sampling import Status
 
 PICTURE_SIDE = 512

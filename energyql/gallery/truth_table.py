@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import product
 
 from energyql.errors import ArgumentError, Contradiction, EnergyQLError, KindError, Span
-from energyql.gallery.queries import Question, check, check_all
 from energyql.gallery.sections import Row, TruthTable
 from energyql.language import Cardinality, Expr, Interval, Not, OneOf, parse
-from energyql.result import Result
+from energyql.pipeline.queries import Question, check, check_all
+from energyql.pipeline.result import Result
 from energyql.vocabulary import Vocabulary
 
 MOST_LITERALS = 4

@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from energyql.display.markup import Markup, element, escape, join
 from energyql.language import Expr
 from energyql.language.printer import KEYWORDS
-from energyql.result import Result
+from energyql.pipeline.result import Result
+from energyql.render.markup import Markup, element, escape, join
 
 _WORDS = "|".join(sorted(KEYWORDS))
 _TOKEN = re.compile(rf'("(?:[^"\\]|\\.)*")|(\b(?:{_WORDS})\b)|((?<![\w.])[+-]?\d[\d.]*(?:e[+-]?\d+)?)')

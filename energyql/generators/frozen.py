@@ -8,10 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from energyql.dense import Dense
 from energyql.generators.layers import ACTIVATION_GAIN, ACTIVATION_SLOPE, MappingNetwork
-from energyql.normalization import inverse_norm, normalized, normalized_back
-from energyql.pullback import Back
+from energyql.numerics.linear import Dense
+from energyql.numerics.normalization import inverse_norm, normalized, normalized_back
+from energyql.numerics.pullback import Back
 
 
 class FrozenMapping:

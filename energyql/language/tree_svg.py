@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from energyql.display.graph import MOST_BOXES, Box, Role, draw_graph
-from energyql.display.markup import Markup, element
 from energyql.language.checks import show_number
 from energyql.language.printer import to_text
+from energyql.render.graph import MOST_BOXES, Box, Role, draw_graph
+from energyql.render.markup import Markup, element
 
 if TYPE_CHECKING:
     from energyql.language.ast import Expr

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from energyql.display.graph import MOST_BOXES, Box, draw_graph
-from energyql.display.markup import Markup
 from energyql.logic.cells import CellSet
 from energyql.logic.explain import describe
 from energyql.logic.nodes import Leaf, LogSumExp, Node, Scaled, ScaledComplement, Sum, operands
+from energyql.render.graph import MOST_BOXES, Box, draw_graph
+from energyql.render.markup import Markup
 
 
 def draw_circuit(

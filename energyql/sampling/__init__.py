@@ -1,5 +1,6 @@
 """From start latents to latents of low energy. Sees an energy as a callable and never a query."""
 
+from energyql.numerics.random import normals, prior_latents, uniforms
 from energyql.sampling.base import MOST_STRENGTH, Progress, Sampler, SampleResult, Status
 from energyql.sampling.chain import Chain
 from energyql.sampling.descent import DescentSampler
@@ -10,7 +11,6 @@ from energyql.sampling.noise import Noise
 from energyql.sampling.ode import ODESolver, adaptive_methods
 from energyql.sampling.predictor_corrector import PredictorCorrector
 from energyql.sampling.schedule import VPSchedule
-from energyql.sampling.seeds import normals, prior_latents, uniforms
 from energyql.sampling.slice import SliceSampler
 from energyql.sampling.summary import summarize
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from energyql.sampling.seeds import normals, uniforms
+from energyql.numerics.random import normals, uniforms
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from energyql.numerics.random import normals
 from energyql.sampling.base import Status
 from energyql.sampling.draws import Draws, points_ahead
-from energyql.sampling.seeds import normals
 
 COMMON = 0.04
 """Share of accepted proposals from which rejection is the cheapest way to the end, and the only one that is exact."""

@@ -14,9 +14,9 @@ from energyql.editing.leaks import Leaks
 from energyql.gallery import words
 from energyql.gallery.clauses import ALL, Clause, clauses, score_clauses
 from energyql.language import Expr, bind, parse
-from energyql.pictures import picture_uri
-from energyql.result import Result
-from energyql.result_html import alternative_text
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_html import alternative_text
+from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
 from energyql.studio.schemas import Change, ClauseInfo, Fact, JobInfo, Picture, PictureClause
 from energyql.vocabulary import Vocabulary

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from energyql.result import Result
+from energyql.pipeline.result import Result
 from energyql.studio.answers import Answer
 from energyql.studio.jobs import Job
 from energyql.studio.problems import NotKept, NotReady

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from energyql.prepared import PreparedQuery
+from energyql.pipeline.prepared import PreparedQuery
 from energyql.sampling import SampleResult, summarize
 from energyql.studio.answers import Answer
 from energyql.studio.interrupt import interruptible

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from energyql.editing.edit import edit
-from energyql.pipeline import Pipeline
-from energyql.prepared import PreparedQuery
+from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.prepared import PreparedQuery
 from energyql.studio.answers import Answer
 from energyql.studio.interrupt import interruptible
 from energyql.studio.jobs import Job

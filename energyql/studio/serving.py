@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import uvicorn
 from fastapi import FastAPI
 
-from energyql.arguments import choose_device
 from energyql.errors import ArgumentError
-from energyql.model import load_model
-from energyql.pipeline import Pipeline
+from energyql.pipeline.arguments import choose_device
+from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.model import load_model
 from energyql.studio.app import create_app
 from energyql.studio.guard import known_hosts
 from energyql.studio.limits import Limits

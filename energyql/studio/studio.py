@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.language.printer import KEYWORDS
 from energyql.logic.tautology import noting_tautologies
-from energyql.pipeline import Pipeline
-from energyql.prepared import PreparedQuery
+from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.prepared import PreparedQuery
 from energyql.sampling import SAMPLERS
 from energyql.studio.answers import Answer
 from energyql.studio.drawing import draw_wall

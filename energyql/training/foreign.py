@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.heads import Head
-from energyql.attributes.table_labels import read_npy
 from energyql.errors import ModelError
 from energyql.generators.checkpoints.refusal import Refused, reading, shown
 from energyql.generators.checkpoints.weights import read_weights
+from energyql.training.table_labels import read_npy
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LACE_STD = 0.1

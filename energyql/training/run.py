@@ -13,15 +13,15 @@ from torch import Tensor
 
 from energyql.attributes.bank import SPACES, AttributeBank
 from energyql.attributes.labels import Column, ImageLabeller, LabelTable, encode_column, infer
-from energyql.attributes.report import report_heads
-from energyql.attributes.table_labels import read_label_table
-from energyql.attributes.training import train_heads
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.generators.base import Generator
 from energyql.generators.classes import RANDOM
 from energyql.progress import Report, reporting
+from energyql.training.heads import train_heads
+from energyql.training.report import report_heads
 from energyql.training.samples import Prior, estimate_truncation, label_prior
 from energyql.training.saving import save_heads
+from energyql.training.table_labels import read_label_table
 from energyql.training.target import WORK, Target, check_reading, fitted_label, nothing_left, open_target
 from energyql.vocabulary import Kind, Vocabulary
 

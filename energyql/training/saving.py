@@ -8,10 +8,10 @@ from typing import Any
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
-from energyql.attributes.report_picture import draw_report
 from energyql.errors import ModelError
 from energyql.files import read_json, write_json, write_picture
 from energyql.generators.base import Generator
+from energyql.training.report_picture import draw_report
 from energyql.training.target import Target, check_reading, fitted_label, nothing_left, open_target, set_truncation
 from energyql.version import __version__
 from energyql.vocabulary import Vocabulary

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.labels import LabelTable, infer, is_missing
-from energyql.attributes.table_labels import one_a_sample
 from energyql.errors import DataError, ModelError
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, DtypeRecord
 from energyql.generators.checkpoints.inert import Budget, Inert, Names
@@ -25,6 +24,7 @@ from energyql.generators.checkpoints.network_pickle import file_bytes
 from energyql.generators.checkpoints.records import MAX_DIMENSIONS, is_count
 from energyql.generators.checkpoints.refusal import Refused, reading
 from energyql.generators.checkpoints.unpickle import unpickle
+from energyql.training.table_labels import one_a_sample
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LATENTS, LABELS = "all_latents.pickle", "att_light.pickle"

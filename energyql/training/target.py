@@ -26,8 +26,8 @@ from energyql.generators.classes import RANDOM, check_fitted_label
 from energyql.generators.stylegan2 import StyleGAN2
 from energyql.generators.stylegan3 import StyleGAN3
 from energyql.generators.zoo import load_generator
-from energyql.model import save_model
 from energyql.models import model_folder, packaged_models
+from energyql.pipeline.model import save_model
 
 BANK_FILES = ("attributes.safetensors", "vocabulary.json")
 DEFAULT_TRUNCATION = 0.7

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from energyql.attributes.judge import Judge
 from energyql.attributes.outputs import output_count
-from energyql.attributes.training import attribute_loss, balanced_accuracy
-from energyql.evaluation.judge import Judge
+from energyql.training.heads import attribute_loss, balanced_accuracy
 from energyql.vocabulary import AttributeSpec
 from recipes.avatars.factors import Avatars
 from recipes.avatars.vocabulary import VOCABULARY

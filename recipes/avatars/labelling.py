@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from energyql import sample_latents
+from energyql.attributes.judge import Judge
 from energyql.attributes.labels import encode_column
 from energyql.attributes.outputs import decide
 from energyql.errors import Contradiction
-from energyql.evaluation.judge import Judge
 from energyql.generators.stylegan2 import StyleGAN2
-from energyql.model import Model
+from energyql.pipeline.model import Model
 from energyql.sampling import prior_latents
 from recipes.avatars.queries import random_query
 from recipes.avatars.vocabulary import VOCABULARY

@@ -14,10 +14,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from energyql.evaluation.judge import Judge
+from energyql.attributes.judge import Judge
 from energyql.generators.checkpoints.folder import read_generator
 from energyql.generators.stylegan2 import StyleGAN2
-from energyql.model import Model, save_model
+from energyql.pipeline.model import Model, save_model
 from energyql.sampling import prior_latents
 from recipes.avatars.card import write_card
 from recipes.avatars.drawing import Drawing

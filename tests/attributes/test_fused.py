@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from energyql.attributes.fused import FusedHeads
 from energyql.attributes.heads import Head
-from energyql.dense import Dense, DenseStack
-from energyql.pullback import Differentiable
+from energyql.numerics.linear import Dense, DenseStack
+from energyql.numerics.pullback import Differentiable
 
 DIM = 6
 

@@ -5,7 +5,7 @@ from toys import VOCABULARY
 
 from energyql.attributes.outputs import decide, output_count, split_outputs, tabulate
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
-from energyql.scoring import score
+from energyql.pipeline.scoring import score
 
 ROWS = torch.tensor(
     [

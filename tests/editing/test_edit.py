@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import energyql
 from energyql import E, edit, generate, load_model
-from energyql.cli import app
-from energyql.cli_edit import read_keep, read_layers, read_preset, read_start
+from energyql.cli.edit import read_keep, read_layers, read_preset, read_start
+from energyql.cli.main import app
 from energyql.editing.presets import PRESETS, Preset
 from energyql.errors import ArgumentError, UnknownAttribute
 

@@ -8,7 +8,7 @@ from toys import CONFIG, tiny_model
 from typer.testing import CliRunner
 
 from energyql import edit, generate, invert, load_model
-from energyql.cli import app
+from energyql.cli.main import app
 from energyql.editing.inversion import InversionSettings
 from energyql.editing.likeness import pixel_error
 from energyql.editing.photographs import as_images, open_picture

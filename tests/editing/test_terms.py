@@ -19,8 +19,8 @@ from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.semantics import compile_energy_rule
 from energyql.errors import ArgumentError
 from energyql.language import bind, parse
-from energyql.model import load_model
-from energyql.pullback import Identity
+from energyql.numerics.pullback import Identity
+from energyql.pipeline.model import load_model
 
 N = 3
 

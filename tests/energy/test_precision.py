@@ -6,11 +6,11 @@ from toys import tiny_model
 
 import energyql
 from energyql import load_model
-from energyql.arguments import PRECISIONS
-from energyql.energy.batches import SIZES
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
-from energyql.pipeline import Pipeline
+from energyql.numerics.batches import SIZES
+from energyql.pipeline.arguments import PRECISIONS
+from energyql.pipeline.generate import Pipeline
 from energyql.sampling import SliceSampler
 
 QUERY = "smile AND NOT beard AND (hair = black OR age > 0.5)"

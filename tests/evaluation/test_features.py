@@ -8,7 +8,7 @@ import torch
 
 from energyql.errors import EnergyQLError, ModelError
 from energyql.evaluation.features import inception_features, judge_features
-from energyql.model import load_model
+from energyql.pipeline.model import load_model
 
 
 def test_features_of_a_judge_are_averaged_over_positions(tiny: Path) -> None:

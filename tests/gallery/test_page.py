@@ -14,7 +14,7 @@ from energyql import Gallery
 from energyql.attributes.bank import AttributeBank
 from energyql.gallery.page import render
 from energyql.gallery.words import percent, plural, query_code, sampler_name, verdict
-from energyql.model import save_model
+from energyql.pipeline.model import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 QUERIES = {"Headline": "smile AND NOT (glasses OR beard)", "": "beard XOR age > 0.5", "Both": "2 * smile and (beard)"}

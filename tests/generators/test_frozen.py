@@ -5,7 +5,7 @@ from energyql.errors import ArgumentError
 from energyql.generators.frozen import FrozenMapping
 from energyql.generators.layers import MappingNetwork
 from energyql.generators.stylegan2 import StyleGAN2Config
-from energyql.pullback import Differentiable
+from energyql.numerics.pullback import Differentiable
 
 CLASSES = 3
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 
 from energyql import E, exactly, parse
-from energyql.display.graph import MOST_BOXES
+from energyql.render.graph import MOST_BOXES
 
 from .strategies import trees
 

@@ -4,9 +4,9 @@ from xml.etree import ElementTree
 import pytest
 
 from energyql import parse
-from energyql.display.graph import MOST_BOXES
 from energyql.language import bind
 from energyql.logic.circuit import compile_query
+from energyql.render.graph import MOST_BOXES
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "circuit.svg"

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from energyql.language import bind
-from energyql.model import load_model
+from energyql.pipeline.model import load_model
 from energyql.sampling import prior_latents
 from recipes.avatars import labelling
 from recipes.avatars.labelling import BATCH, LATENT_SEED, PER_QUERY, Labelled, Labeller

@@ -10,7 +10,7 @@ from toys import tiny_model
 from energyql.attributes.bank import AttributeBank
 from energyql.errors import ModelError, VocabularyError
 from energyql.generators.zoo import load_generator
-from energyql.model import load_model
+from energyql.pipeline.model import load_model
 from energyql.training.foreign import import_boundary, import_lace
 from energyql.training.saving import add_heads
 from energyql.vocabulary import AttributeSpec, Vocabulary

@@ -12,8 +12,8 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.labels import LabelTable
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.generators.zoo import load_generator
-from energyql.model import load_model, save_model
-from energyql.pipeline import generate
+from energyql.pipeline.generate import generate
+from energyql.pipeline.model import load_model, save_model
 from energyql.sampling import prior_latents
 from energyql.training import run
 from energyql.training.run import HeadSettings, train_attributes

@@ -1,0 +1,215 @@
+"""The commands that change pictures: `energyql edit`, `invert` and `animate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from energyql.cli.train import LabelOption, read_label
+from energyql.errors import ArgumentError
+
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def edit(
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="One step each, in their order.")],
+    start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--start",
+            "-s",
+            help="A seed, or the path of a photograph, repeated for several; or a folder that generate or edit wrote. "
+            "By default seed 0.",
+        ),
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Pictures of one seed.")] = None,
+    save_to: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="A filmstrip (.png, .jpg), a moving picture (.gif, .webp), or a folder for everything."
+        ),
+    ] = Path("edit.png"),
+    mode: Annotated[
+        str, typer.Option(help="cumulative: hold what earlier steps asked; alone: each step by itself.")
+    ] = ("cumulative"),
+    keep: Annotated[str, typer.Option(help="Attributes to hold, separated by commas, or everything.")] = "everything",
+    preset: Annotated[str, typer.Option(help="default, lace, lace-reweighted or query-only.")] = "default",
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="Of the preset, repeated for several: near_z=0.01, keep_logits=0.02."),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="Layers of W+ that may change: 4-9 or 0,1,7; or for an attribute, repeated: hair=6-8."),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
+    semantics: Annotated[str | None, typer.Option(help="exact, product or lace; by default the preset's.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Multiplies the energy of what is asked.")] = None,
+    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
+    label: LabelOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures drawn together.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+) -> None:
+    """Edit pictures step by step: what is asked changes, the rest stays, and what changed all the same is told."""
+    from energyql.editing.animation import SUFFIXES
+    from energyql.editing.edit import edit as run
+    from energyql.pipeline.result import check_destination
+
+    moving = save_to.suffix.lower() in SUFFIXES
+    if not moving:
+        check_destination(save_to)
+    edited = run(
+        read_start(start or ["0"]), queries, n=n, model=model, mode=mode, keep=read_keep(keep),
+        preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
+        strength=strength, truncation=truncation, label=read_label(label), device=device, batch_size=batch_size,
+        progress=not quiet,
+    )  # fmt: skip
+    if moving:
+        edited.animate(save_to)
+    elif save_to.suffix:
+        edited.save_filmstrip(save_to)
+    else:
+        edited.save(save_to)
+    if not quiet:
+        out.print(f"{escape(edited.summary())}\nSaved {escape(str(save_to))}")
+
+
+def invert(
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Cut square from the middle.")],
+    save_to: Annotated[
+        Path, typer.Option("--out", "-o", help="A folder, for edit --start; or a comparison (.png, .jpg, .webp).")
+    ] = Path("inverted"),
+    space: Annotated[
+        str, typer.Option(help="z; w, an offset of w; or w+, an offset for each layer of the synthesis.")
+    ] = "w",
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
+    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
+    label: LabelOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures computed together.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+) -> None:
+    """Find the latents that draw given pictures."""
+    from energyql.editing.invert import invert as run
+    from energyql.pipeline.result import check_destination
+
+    check_destination(save_to)
+    inverted = run(
+        list(pictures), model=model, space=space, truncation=truncation, label=read_label(label), device=device,
+        batch_size=batch_size, progress=not quiet,
+    )  # fmt: skip
+    inverted.save(save_to)
+    if not quiet:
+        for path, error in zip(pictures, inverted.pixel_error, strict=True):
+            out.print(f"{escape(str(path))}: mean absolute pixel error {error:.3f} of the range")
+        out.print(f"Saved {escape(str(save_to))}")
+
+
+def animate(
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY QUERY...", help="From one to the next.")],
+    save_to: Annotated[Path, typer.Option("--out", "-o", help="Ends in .gif or .webp.")] = Path("traversal.webp"),
+    n: Annotated[int, typer.Option("-n", min=1, max=64, help="Ways, side by side.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, max=200, help="Pictures from one query to the next.")] = 16,
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
+    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
+    label: LabelOption = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+) -> None:
+    """Write a moving picture that goes from samples of one query to samples of the next."""
+    from energyql.editing.animation import check_path
+    from energyql.editing.traversal import animate as run
+    from energyql.pipeline.generate import generate
+
+    check_path(save_to)
+    if len(queries) < 2:
+        raise ArgumentError("a way needs at least two queries")
+    stops = [
+        generate(
+            query, n, model=model, truncation=truncation, label=read_label(label), seed=seed, device=device,
+            progress=not quiet,
+        )
+        for query in queries
+    ]  # fmt: skip
+    run(stops, save_to, model=model, rows=range(n), frames=frames, device=device)
+    if not quiet:
+        out.print(f"Saved {escape(str(save_to))}")
+
+
+def read_start(texts: list[str]) -> Any:
+    """A seed, seeds, a folder, or paths of pictures.
+
+    Raises:
+        ArgumentError: seeds and pictures are mixed.
+    """
+    if len(texts) == 1 and Path(texts[0]).is_dir():
+        return Path(texts[0])
+    seeds = [int(text) for text in texts if text.isascii() and text.isdigit()]
+    if len(seeds) == len(texts):
+        return seeds[0] if len(seeds) == 1 else seeds
+    if seeds:
+        raise ArgumentError("an edit starts from seeds or from photographs, not from both")
+    return [Path(text) for text in texts]
+
+
+def read_keep(text: str) -> str | list[str]:
+    """ "everything", or names."""
+    return text if text == "everything" else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def read_preset(name: str, weights: list[str]) -> Any:
+    """A preset, some of its weights replaced.
+
+    Args:
+        name: of a preset.
+        weights: such as near_z=0.01.
+
+    Raises:
+        ArgumentError: there is no such preset or weight, or it is no number.
+    """
+    from dataclasses import replace
+
+    from energyql.editing.presets import WEIGHTS, choose_preset
+
+    chosen: dict[str, Any] = {}
+    for text in weights:
+        weight, _, number = text.partition("=")
+        if weight not in WEIGHTS:
+            raise ArgumentError(f"there is no weight {weight!r}", hint=f"weights: {', '.join(WEIGHTS)}")
+        try:
+            chosen[weight] = float(number)
+        except ValueError:
+            raise ArgumentError(f"a weight is written {weight}=0.5, not {text!r}") from None
+    return replace(choose_preset(name, None, None), **chosen)
+
+
+def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
+    """Layers for every edit, such as 4-9 or 0,1,7; or for attributes, such as hair=6-8.
+
+    Raises:
+        ArgumentError: they are not written so, or both are given.
+    """
+    if len(texts) == 1 and "=" not in texts[0]:
+        return _layers(texts[0])
+    pairs = [text.partition("=") for text in texts]
+    if not all(sign for _, sign, _ in pairs):
+        raise ArgumentError("layers are given once, or for attributes", hint="--layers hair=6-8 --layers smile=2,3")
+    return {name.strip(): _layers(text) for name, _, text in pairs} or None
+
+
+def _layers(text: str) -> list[int]:
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise ArgumentError(f"layers are written 4-9 or 0,1,7, not {text!r}") from None
+    return found

@@ -1,0 +1,194 @@
+"""The commands that teach a model attributes: `energyql train` and `energyql import-heads`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from energyql.errors import ArgumentError
+from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
+
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+
+ModelArgument = Annotated[str, typer.Argument(help="A checkpoint, a model folder, or a packaged model.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help="The model folder to make or add to. By default that of the model.")
+]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new attributes replace old ones of that name.")]
+LabelOption = Annotated[
+    str | None, typer.Option(help="Of a conditional generator: a class, or numbers separated by commas.")
+]
+FittedLabelOption = Annotated[
+    str | None, typer.Option(help="Of a conditional generator: a class, numbers, or random for one each.")
+]
+TruncationOption = Annotated[str | None, typer.Option(help="psi of the latents, or a range such as 0.5:1.")]
+
+
+def train(
+    model: ModelArgument,
+    save_to: OutOption = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: an attribute a column, a sample a row.")] = None,
+    latents: Annotated[
+        Path | None, typer.Option(help="The latents that --labels is about (.npy, .safetensors).")
+    ] = None,
+    labeller: Annotated[str | None, typer.Option(help="module:function that is shown pictures.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSON: attribute -> prompts for CLIP.")] = None,
+    clip_model: Annotated[str, typer.Option(help="A model of open_clip.")] = "ViT-B-32",
+    clip_weights: Annotated[str, typer.Option(help="Its weights: a name, or a file.")] = "laion2b_s34b_b79k",
+    clip_margin: Annotated[float, typer.Option(min=0, help="Leave out labels with less between the prompts.")] = 0.0,
+    styleflow: Annotated[Path | None, typer.Option(help="A folder with StyleFlow's two pickles.")] = None,
+    only: Annotated[str | None, typer.Option(help="Attributes to train, separated by commas.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="name=kind, where inferring it goes wrong.")] = None,
+    n: Annotated[int, typer.Option("-n", min=20, help="Pictures to show to --labeller or CLIP.")] = 10_000,
+    space: Annotated[str | None, typer.Option(help="The latent that heads read: w, z or direction.")] = None,
+    truncation: TruncationOption = None,
+    label: FittedLabelOption = None,
+    seed: Annotated[int | None, typer.Option(help="Of the samples: the seed that drew labelled pictures.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training at most.")] = 2000,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of each head.")] = 64,
+    balance: Annotated[bool, typer.Option("--balance", help="Learn as if all classes were equally frequent.")] = False,
+    replace: ReplaceOption = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+) -> None:
+    """Teach a generator attributes: label latents, fit heads, calibrate, report, save.
+
+    Interrupt at will: the same command goes on where it was.
+    """
+    from energyql.attributes.image_labels import import_labeller
+    from energyql.pipeline.arguments import choose_device
+    from energyql.training.clip_labels import load_clip_labeller
+    from energyql.training.run import HeadSettings, train_attributes
+    from energyql.training.styleflow import read_styleflow
+    from energyql.training.table_labels import read_label_table
+
+    sources = {"--labels": labels, "--labeller": labeller, "--prompts": prompts, "--styleflow": styleflow}
+    given = [name for name, value in sources.items() if value is not None]
+    if len(given) != 1:
+        raise ArgumentError(
+            f"labels come from {' and '.join(given) or 'nowhere'}", hint=f"give one of {', '.join(sources)}"
+        )
+    if latents is not None and labels is None:
+        raise ArgumentError("--latents belongs to --labels")
+    psi, where, condition = _truncation(truncation), choose_device(device), _fitted_label(label)
+    space = _space(space)
+    chosen = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
+    source: Any = None
+    if labels is not None:
+        source = read_label_table(labels, latents)
+    elif styleflow is not None:
+        source = read_styleflow(styleflow, chosen)
+    elif labeller is not None:
+        source = import_labeller(labeller)
+    elif prompts is not None:
+        source = load_clip_labeller(prompts, model=clip_model, weights=clip_weights, margin=clip_margin, device=where)
+    trained = train_attributes(
+        model, source, save_to, kinds=_kinds(kind), only=chosen, count=n, space=space, truncation=psi,
+        label=condition, seed=seed, replace=replace,
+        settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
+    )  # fmt: skip
+    if quiet:
+        return
+    table = Table("attribute", "kind", "labels", "accuracy", "calibration error", box=None, pad_edge=False)
+    for name, report in trained.report.items():
+        numbers = [f"{report[key]:.3f}" if key in report else "" for key in ("accuracy", "calibration_error")]
+        table.add_row(escape(name), report["kind"], f"{report['labels']:,}", *numbers)
+    out.print(table)
+    out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
+
+
+def import_heads(
+    model: ModelArgument,
+    heads: Annotated[Path, typer.Argument(help="A classifier of LACE (.pt), or a boundary of InterFaceGAN (.npy).")],
+    attribute: Annotated[
+        list[str],
+        typer.Option(help="Of each head in the file: name, name=continuous, or name=black,brown,... by its classes."),
+    ],
+    save_to: OutOption = None,
+    space: Annotated[str, typer.Option(help="The latent that the heads read: w, z or direction.")] = "w",
+    truncation: TruncationOption = None,
+    label: FittedLabelOption = None,
+    replace: ReplaceOption = False,
+) -> None:
+    """Put attribute heads that others have trained into a model folder, as they are."""
+    from energyql.training.foreign import import_boundary, import_lace
+    from energyql.training.saving import add_heads
+
+    specs = Vocabulary(_attribute(text) for text in attribute)
+    if heads.suffix.lower() == ".npy":
+        if len(specs) != 1:
+            raise ArgumentError("a boundary has one attribute", hint="give --attribute once")
+        name, spec = next(iter(specs.items()))
+        found = {name: import_boundary(heads, spec)}
+        out.print("[yellow]note[/]: a boundary has no scale, so its probabilities are not calibrated")
+    else:
+        found = import_lace(heads, specs)
+    psi = _truncation(truncation) or (1.0, 1.0)
+    bank = add_heads(
+        model, specs, found, save_to, space=_space(space) or "w", truncation=psi,
+        label=_fitted_label(label), replace=replace,
+    )  # fmt: skip
+    out.print(f"Saved {escape(', '.join(found))}; the model has {len(bank.vocabulary)} attributes now")
+
+
+def read_label(text: str | None) -> int | list[float] | None:
+    """A class, or a list of numbers.
+
+    Raises:
+        ArgumentError: the text is neither.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",") if part.strip()] if "," in text or "." in text else int(text)
+    except ValueError:
+        raise ArgumentError(f"a label is a class, such as 3, or numbers such as 0.5,0.5, not {text!r}") from None
+
+
+def _fitted_label(text: str | None) -> int | list[float] | str | None:
+    return text if text == "random" else read_label(text)
+
+
+def _space(text: str | None) -> str | None:
+    from energyql.attributes.bank import SPACES
+
+    if text not in (None, *SPACES):
+        raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {text!r}")
+    return text
+
+
+def _truncation(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(":")]
+        if len(numbers) in (1, 2):
+            return numbers[0], numbers[-1]
+    except ValueError:
+        pass
+    raise ArgumentError(f"truncation is a number, or a range such as 0.5:1, not {text!r}")
+
+
+def _kinds(texts: list[str] | None) -> dict[str, Kind]:
+    kinds: dict[str, Kind] = {}
+    for text in texts or []:
+        name, _, wanted = text.rpartition("=")
+        found: list[Kind] = [kind for kind in get_args(Kind) if kind == wanted]
+        if not name or not found:
+            raise ArgumentError(f"{text!r} is not name=kind", hint=f"kinds are {', '.join(get_args(Kind))}")
+        kinds[name] = found[0]
+    return kinds
+
+
+def _attribute(text: str) -> AttributeSpec:
+    name, equals, what = text.partition("=")
+    if not equals or what == "yes/no":
+        return AttributeSpec(name, "yes/no")
+    if what == "continuous":
+        return AttributeSpec(name, "continuous")
+    return AttributeSpec(name, "categorical", values=tuple(value.strip() for value in what.split(",")))

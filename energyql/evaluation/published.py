@@ -1,0 +1,134 @@
+"""The paper's algorithm, at the paper's cost, to be compared with: Nie et al. 2021 (LACE, arXiv 2110.10873).
+
+Written from the paper. Same generator and heads as everybody else, and its own cost structure: the mapping network run
+once for every attribute, a network of its own for each head, gradients by autograd, and plain `torchdiffeq.odeint` with
+dopri5 at 1e-3, whose error norm and step size are those of the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+
+import torch
+import torchdiffeq
+from torch import Tensor
+from torch.nn.functional import leaky_relu, linear
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import SLOPE, Head
+from energyql.attributes.outputs import split_outputs
+from energyql.attributes.predictions import Prediction
+from energyql.energy.semantics import EnergyRule
+from energyql.numerics.normalization import normalized
+from energyql.numerics.pullback import Identity
+from energyql.sampling import Energy, Noise, Progress, SampleResult, Status, VPSchedule, energy_and_gradient
+from energyql.sampling.base import check_latents
+from energyql.sampling.noise import FIRST_RUN
+
+PUBLISHED_BATCH = 64
+"""Samples that share a step size."""
+
+
+class PublishedEnergy:
+    """z (batch, z_dim) -> energy (batch,) in nats, at the published cost. Its gradient is autograd's.
+
+    Args:
+        rule: of the semantics `lace`.
+        encode: from z to w by the generator's own modules.
+        bank: the heads, each of which is run for itself.
+    """
+
+    def __init__(self, rule: EnergyRule, encode: Callable[[Tensor], Tensor], bank: AttributeBank) -> None:
+        self._rule, self._bank = rule, bank
+        read: dict[str, Callable[[Tensor], Tensor]] = {"w": encode, "z": Identity(), "direction": normalized}
+        self._encode = read[bank.space]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        if not self._rule.attributes:
+            return 0 * z.sum(1)
+        predictions: dict[str, Prediction] = {}
+        for name in self._rule.attributes:
+            head, spec = self._bank.heads[name], self._bank.vocabulary[name]
+            outputs = _run(head, self._encode(z))
+            predictions |= split_outputs(outputs, [spec], {name: head.std})
+        return -self._rule.log_value(predictions)
+
+
+def _run(head: Head, latent: Tensor) -> Tensor:
+    x = leaky_relu(linear(latent, head.hidden_weight, head.hidden_bias), SLOPE)
+    for weight, bias in head.deeper:
+        x = leaky_relu(linear(x, weight, bias), SLOPE)
+    outputs = linear(x, head.out_weight, head.out_bias)
+    # LACE's heads have no linear path; those that have none here do not pay for one.
+    return outputs + linear(latent, head.skip_weight) if head.skip_weight.any() else outputs
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedODE:
+    """`torchdiffeq.odeint` on the whole batch. A `Sampler`, but for one promise: a sample depends on its batch-mates.
+
+    Where `odeint` raises, all samples of the batch are returned as they stood before the last step that it accepted.
+
+    Args:
+        rtol, atol: tolerances.
+        t0, t1: start and end of the flow.
+        schedule: β(t).
+        strength: λ.
+        max_evaluations: the published program has no limit; without one, a stiff query would never end.
+    """
+
+    _: KW_ONLY
+    rtol: float = 1e-3
+    atol: float = 1e-3
+    t0: float = 1.0
+    t1: float = 1e-3
+    schedule: VPSchedule = field(default_factory=VPSchedule)
+    strength: float = 1.0
+    max_evaluations: int = 2000
+
+    def sample(
+        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+    ) -> SampleResult:
+        """Follows the flow from every row of `z0`; see `Sampler.sample`."""
+        check_latents(z0)
+        field_ = _Field(self, energy, z0.detach(), progress)
+        times = torch.tensor([self.t0, self.t1], dtype=z0.dtype, device=z0.device)
+        status = Status.OK
+        try:
+            with torch.no_grad():
+                path = torchdiffeq.odeint(field_, field_.last, times, rtol=self.rtol, atol=self.atol, method="dopri5")
+            z = path[-1]
+        except _SpentError:
+            z, status = field_.last, Status.STEP_LIMIT
+        except AssertionError as error:  # torchdiffeq tells nothing else
+            z, status = field_.last, Status.STEP_UNDERFLOW if "underflow" in str(error) else Status.NON_FINITE
+        evaluations = torch.full((len(z0),), field_.evaluations)
+        return SampleResult(z.clone(), torch.full((len(z0),), int(status)), evaluations, evaluations)
+
+
+class _SpentError(Exception):
+    """The limit of evaluations is reached."""
+
+
+class _Field:
+    """dz/dt, as `odeint` asks for it."""
+
+    def __init__(self, settings: PublishedODE, energy: Energy, z0: Tensor, progress: Progress | None) -> None:
+        self._settings, self._energy, self._progress = settings, energy, progress
+        self.last = z0
+        self.evaluations = 0
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        if self.evaluations >= self._settings.max_evaluations:
+            raise _SpentError
+        self.evaluations += 1
+        _, gradient = energy_and_gradient(self._energy, z)
+        return (0.5 * self._settings.strength) * self._settings.schedule.beta(t) * gradient
+
+    def callback_accept_step(self, t: Tensor, z: Tensor, step: Tensor) -> None:
+        """Called by `odeint`: keep what is good so far."""
+        self.last = z.detach()
+        if self._progress is not None:
+            done = (self._settings.t0 - float(t)) / (self._settings.t0 - self._settings.t1)
+            self._progress(min(1.0, max(0.0, done)), len(z))

@@ -1,0 +1,1 @@
+"""Tensor kernels that know no query: packed linear layers, pullbacks, the normal distribution, random numbers."""

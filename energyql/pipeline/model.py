@@ -1,0 +1,174 @@
+"""A model folder: generator, attribute heads and judge, loaded without running anything that it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.judge import Judge
+from energyql.attributes.labels import ImageLabeller
+from energyql.errors import ArgumentError, ModelError
+from energyql.files import fingerprint, read_json, write_json
+from energyql.generators.base import Generator
+from energyql.generators.checkpoints.folder import (
+    module_fingerprint,
+    read_generator,
+    weights_fingerprint,
+    write_generator,
+)
+from energyql.generators.checkpoints.refusal import reading
+from energyql.generators.classes import RANDOM, Label, check_fitted_label, check_label
+from energyql.models import model_folder
+from energyql.vocabulary import Vocabulary
+
+FORMAT = 1
+NO_ATTRIBUTES = "fit some with energyql train"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a query needs.
+
+    Attributes:
+        name: for messages and provenance.
+        generator: draws.
+        bank: guides; its vocabulary is the model's.
+        judge: reads attributes off pictures, independent of generator and bank: a `Judge`, or a function such as
+            `train_attributes` takes; `None` if there is none.
+        truncation: psi used unless a call says otherwise.
+        fingerprints: SHA-256 of the weights of "generator", "attributes" and "judge".
+    """
+
+    name: str
+    generator: Generator
+    bank: AttributeBank
+    judge: ImageLabeller | None = None
+    truncation: float = 1.0
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The attributes that queries may name."""
+        return self.bank.vocabulary
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator computes; if it does not show, where the heads are."""
+        module = self.generator if isinstance(self.generator, torch.nn.Module) else torch.nn.Module()
+        return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), self.bank.device)
+
+    def check_label(self, label: int | Sequence[float] | None) -> Label | None:
+        """A label that the heads hold under, as it is recorded; theirs where none is given.
+
+        Raises:
+            ArgumentError: the generator has no such label, or needs one, or the heads were fitted under another.
+        """
+        known = self.bank.label
+        fallback = None if isinstance(known, str) else known
+        checked = check_label(fallback if label is None else label, self.generator)
+        if known == RANDOM and isinstance(checked, tuple):
+            raise ArgumentError(
+                f"the attributes of model {self.name!r} hold for every class, not between classes",
+                hint=f"give a class from 0 to {len(checked) - 1}",
+            )
+        if known not in (None, RANDOM, checked):
+            raise ArgumentError(
+                f"the attributes of model {self.name!r} do not hold under label {checked}",
+                hint=f"they were fitted under label {known}: use that, or train them for {checked}",
+            )
+        return checked
+
+    def to(self, device: torch.device | str) -> Model:
+        """The same model, ready to draw on a device.
+
+        Torch modules are moved themselves, as torch does it, and put into evaluation mode.
+        """
+        for part in (self.generator, self.judge):
+            if isinstance(part, torch.nn.Module):
+                part.to(device).eval()
+        return replace(self, bank=self.bank.to(device))
+
+
+def load_model(model: str | Path, device: torch.device | str = "cpu", *, generator: Generator | None = None) -> Model:
+    """Load a packaged model by name, or a model folder.
+
+    Args:
+        model: a packaged model's name, such as "avatars", or a folder.
+        device: where to compute.
+        generator: of one's own, for a folder that has attributes only because they were trained on it.
+
+    Returns:
+        The model in evaluation mode. It goes wherever a name would: `generate(..., model=model)`.
+
+    Raises:
+        ModelError: it is missing or damaged, or its parts do not belong together.
+    """
+    if generator is not None:
+        return _with_generator(Path(model), generator, device)
+    folder = model_folder(model)
+    path = folder / "config.json"
+    config = read_json(path)
+    with reading(path):
+        if config["format"] != FORMAT:
+            raise ModelError(f"model format {config['format']!r} is unknown; this energyql reads {FORMAT}")
+        name, truncation = str(config["name"]), float(config["truncation"])
+        if not math.isfinite(truncation):
+            raise ValueError(f"truncation is {truncation}")
+    generator = read_generator(folder)
+    if not any((folder / file).is_file() for file in ("vocabulary.json", "attributes.safetensors")):
+        raise ModelError(f"model {name!r} has no attributes yet, so no query can be asked of it", hint=NO_ATTRIBUTES)
+    bank = AttributeBank.load(folder)
+    weights = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))}
+    if bank.generator not in ("", weights["generator"]):
+        raise ModelError(f"{folder}: the attributes were fitted to another generator", hint="train them again")
+    _check_label(folder, bank, generator)
+    size = generator.config.w_dim if bank.space == "w" else generator.config.z_dim
+    if bank.latent_dim != size:
+        raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}")
+    judge = Judge.load(folder) if (folder / "judge.json").is_file() else None
+    if judge is not None and dict(judge.vocabulary) != dict(bank.vocabulary):
+        raise ModelError(f"{folder}: the judge does not read the attributes of the heads", hint="train it again")
+    return Model(name, generator, bank, judge, truncation, weights).to(device)
+
+
+def _with_generator(folder: Path, generator: Generator, device: torch.device | str) -> Model:
+    bank = AttributeBank.load(folder)
+    mark = module_fingerprint(generator)
+    if bank.generator not in ("", mark):
+        raise ModelError(
+            f"{folder}: the attributes were fitted to another generator", hint="give that one, or train them again"
+        )
+    _check_label(folder, bank, generator)
+    prints = {"generator": mark, "attributes": fingerprint(folder / "attributes.safetensors")}
+    return Model(folder.resolve().name, generator, bank, None, bank.truncation[1], prints).to(device)
+
+
+def _check_label(folder: Path, bank: AttributeBank, generator: Generator) -> None:
+    try:
+        if bank.label is not None:
+            check_fitted_label(bank.label, generator)
+    except ArgumentError as error:
+        raise ModelError(f"{folder}: {error.message}", hint="train the attributes again") from None
+
+
+def save_model(
+    folder: Path,
+    name: str,
+    generator: Generator,
+    *,
+    truncation: float = 1.0,
+    dtype: torch.dtype = torch.float16,
+) -> str:
+    """Write `generator.safetensors`, by default in half precision, and `config.json`.
+
+    Returns:
+        The fingerprint to give to the attribute bank.
+    """
+    described = write_generator(folder, generator, dtype=dtype)
+    write_json(folder / "config.json", {"format": FORMAT, "name": name, "truncation": truncation, **described})
+    return weights_fingerprint(folder)

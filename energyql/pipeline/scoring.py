@@ -1,0 +1,170 @@
+"""Scores rows of attribute probabilities against a query, without any model: for tables, tests and other generators."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
+from energyql.energy.semantics import compile_energy_rule
+from energyql.errors import DataError
+from energyql.language.ast import Expr
+from energyql.language.binder import bind
+from energyql.language.parser import parse
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+Array = npt.NDArray[np.float64]
+AttributeData = npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike]
+
+SUM_TOLERANCE = 1e-3
+"""How far the probabilities of a categorical attribute may be from adding up to 1; they are then scaled to do so."""
+
+
+def score(
+    query: str | Expr,
+    attributes: Mapping[str, AttributeData],
+    semantics: str = "exact",
+    *,
+    vocabulary: Mapping[str, AttributeSpec] | None = None,
+) -> Array:
+    """The energy of every row under a query.
+
+    Args:
+        query: text, or an expression.
+        attributes: for each name, what is known of it in each of n rows; numbers hold for all rows.
+            yes/no: probabilities `(n,)` of yes. Categorical: a dict from each class to probabilities `(n,)`, which add
+            up to 1. Continuous: a tuple (mean, std) of arrays `(n,)`, std above 0.
+        semantics: "exact", "product" or "lace".
+        vocabulary: what a model knows of the attributes: the range of a continuous one and its tolerance of `=`.
+            Without it continuous attributes have no ends, and classes are those of `attributes`.
+
+    Returns:
+        Energies `(n,)`, in nats, lower is better. Under `exact` that is `-log P(query)`, 0 where the query is certain
+        and infinity where it is impossible.
+
+    Raises:
+        DataError: an array has the wrong shape, or a value that is no probability, or not what the vocabulary says;
+            names the attribute and row.
+        EnergyQLError: the query is wrong, or names an attribute that is missing from `attributes`.
+
+    Example:
+        >>> from energyql.pipeline.scoring import score
+        >>> score("smile AND NOT hat", {"smile": [0.5, 1.0], "hat": [0.5, 0.0]}).round(3) + 0.0
+        array([1.386, 0.   ])
+    """
+    if not isinstance(attributes, Mapping):
+        raise DataError(
+            f"attributes must be a dict from names to what is known of them, not {type(attributes).__name__}",
+            hint='write {"smile": [0.9, 0.2]}',
+        )
+    columns = {name: _columns(name, data) for name, data in attributes.items()}
+    rows = _rows(columns)
+    for name, parts in columns.items():
+        for label, values in parts.items():
+            columns[name][label] = np.broadcast_to(values, (rows,))
+    specs = [_spec(name, data) for name, data in attributes.items()]
+    for spec in specs:
+        _check(spec, columns[spec.name])
+    if vocabulary is not None:
+        specs = [_known(spec, vocabulary, columns) for spec in specs]
+    known = Vocabulary(specs)
+    expr, text = (parse(query), query) if isinstance(query, str) else (query, None)
+    rule = compile_energy_rule(bind(expr, known, query=text), known, semantics, query=text)
+    if not rule.attributes:
+        return np.zeros(rows)
+    predictions = {spec.name: _prediction(spec, columns[spec.name]) for spec in specs if spec.name in rule.attributes}
+    with torch.no_grad():
+        energy = 0.0 - rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
+    result: Array = energy.numpy()
+    return result
+
+
+def _columns(name: str, data: AttributeData) -> dict[str, Array]:
+    """The arrays of one attribute under the labels that errors call them by."""
+    if isinstance(data, Mapping):
+        if not data or not all(isinstance(value, str) for value in data):
+            raise DataError(f"attribute {name!r} needs at least one class, and classes are text")
+        return {f"{name} = {value}": _array(f"{name} = {value}", array) for value, array in data.items()}
+    if isinstance(data, tuple):
+        if len(data) != 2:
+            raise DataError(
+                f"attribute {name!r} is a tuple of {len(data)}, and (mean, std) has 2: write a list or array"
+            )
+        return {f"{what} of {name}": _array(f"{what} of {name}", data[i]) for i, what in enumerate(["mean", "std"])}
+    return {name: _array(name, data)}
+
+
+def _array(label: str, data: Any) -> Array:
+    try:
+        values = np.asarray(data, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{label} is not an array of numbers: {error}") from None
+    if values.ndim > 1:
+        raise DataError(f"{label} has shape {values.shape}; it must be (n,) or a number")
+    return values
+
+
+def _rows(columns: Mapping[str, Mapping[str, Array]]) -> int:
+    lengths = {label: len(values) for parts in columns.values() for label, values in parts.items() if values.ndim}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{label}: {length}" for label, length in list(lengths.items())[:6])
+        raise DataError(f"arrays have different lengths ({shown})")
+    return next(iter(lengths.values()), 1)
+
+
+def _spec(name: str, data: AttributeData) -> AttributeSpec:
+    if isinstance(data, Mapping):
+        return AttributeSpec(name, "categorical", values=tuple(data))
+    if isinstance(data, tuple):  # nothing is known of its range
+        return AttributeSpec(name, "continuous", low=-sys.float_info.max, high=sys.float_info.max)
+    return AttributeSpec(name, "yes/no")
+
+
+def _known(
+    spec: AttributeSpec, vocabulary: Mapping[str, AttributeSpec], columns: dict[str, dict[str, Array]]
+) -> AttributeSpec:
+    """The vocabulary's own description of what the data look like; `columns` get its order of classes."""
+    known = vocabulary.get(spec.name)
+    if known is None:
+        raise DataError(f"the vocabulary has no attribute {spec.name!r}")
+    if known.kind != spec.kind or set(known.values) != set(spec.values):
+        expected = ", ".join(known.values) or known.kind
+        raise DataError(f"attribute {spec.name!r} is {', '.join(spec.values) or spec.kind}, and should be {expected}")
+    if known.values:
+        labels = [f"{spec.name} = {value}" for value in known.values]
+        columns[spec.name] = {label: columns[spec.name][label] for label in labels}
+    return known
+
+
+def _check(spec: AttributeSpec, columns: Mapping[str, Array]) -> None:
+    for label, values in columns.items():
+        _refuse(label, values, ~np.isfinite(values), "a finite number")
+        if spec.kind != "continuous":
+            _refuse(label, values, (values < 0) | (values > 1), "a probability from 0 to 1")
+        elif label.startswith("std"):
+            _refuse(label, values, values <= 0, "above 0")
+    if spec.kind == "categorical":
+        total = np.sum(list(columns.values()), axis=0)
+        label = f"sum of the probabilities of {spec.name}"
+        _refuse(label, total, np.abs(total - 1) > SUM_TOLERANCE, "1")
+
+
+def _refuse(label: str, values: Array, wrong: npt.NDArray[np.bool_], expected: str) -> None:
+    if wrong.any():
+        row = int(wrong.argmax())
+        more = f" (and {int(wrong.sum()) - 1} more rows)" if wrong.sum() > 1 else ""
+        raise DataError(f"{label} is {values[row]:g} in row {row}{more}; it must be {expected}")
+
+
+def _prediction(spec: AttributeSpec, columns: Mapping[str, Array]) -> Prediction:
+    first, *others = [torch.from_numpy(np.array(values)) for values in columns.values()]
+    if spec.kind == "yes/no":
+        return YesNo(first.log() - torch.log1p(-first))  # infinite for 0 and 1, which the log-sigmoid takes
+    if spec.kind == "categorical":
+        return Categorical(torch.stack([first, *others], dim=1).log(), spec.values)
+    return Continuous(first, others[0])

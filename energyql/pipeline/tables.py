@@ -1,0 +1,176 @@
+"""Rank a CSV table of predictions by a query."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from energyql.errors import DataError, UnknownAttribute
+from energyql.language import Attribute, Interval, Near, OneOf, as_query
+from energyql.logic.tree import Predicate
+from energyql.pipeline.scoring import AttributeData, score
+from energyql.vocabulary import closest
+
+_CLASS = re.compile(r"(?P<name>.+?)\s*=\s*(?P<value>.+)")
+_MOMENT = re.compile(r"(?P<name>.+)[._](?P<moment>mean|std)")
+
+
+def read_predictions(
+    columns: Mapping[str, Sequence[str]], wanted: set[str], source: str, lines: Sequence[int] | None = None
+) -> dict[str, AttributeData]:
+    """The columns of a table that predict the `wanted` attributes, in the form that `score` takes.
+
+    `smile` holds the probability of yes; `hair=black`, `hair=red`, ... those of each class; `age.mean` and `age.std`
+    (or `age` and `age_std`) a mean and a standard deviation.
+
+    Args:
+        columns: header -> cells.
+        wanted: names of attributes.
+        source: the file, for messages.
+        lines: the line of each row in the file, for messages; by default rows follow a header of one line.
+
+    Raises:
+        DataError: a cell is no number or no probability, or one of mean and standard deviation is missing.
+    """
+    single: dict[str, str] = {}  # each name or class or moment of a name -> its header
+    classes: dict[str, dict[str, str]] = {}
+    moments: dict[str, dict[str, str]] = {}
+    for header in columns:
+        if header in wanted:
+            single[header] = header
+        elif (match := _CLASS.fullmatch(header)) and match["name"] in wanted:
+            classes.setdefault(match["name"], {})[match["value"]] = header
+        elif (match := _MOMENT.fullmatch(header)) and match["name"] in wanted:
+            moments.setdefault(match["name"], {})[match["moment"]] = header
+
+    def numbers(header: str, low: float = -math.inf, high: float = math.inf) -> list[float]:
+        cells = columns[header]
+        return [
+            _number(cell, low, high, header, source, line)
+            for cell, line in zip(cells, range(2, len(cells) + 2) if lines is None else lines, strict=True)
+        ]
+
+    if both := [name for name in single if name in classes]:
+        raise DataError(
+            f"{source}: the columns {single[both[0]]!r} and {next(iter(classes[both[0]].values()))!r} both predict "
+            f"{both[0]!r}",
+            hint="keep the one of them that the query is to use",
+        )
+    data: dict[str, AttributeData] = {}
+    for name in dict.fromkeys([*single, *classes, *moments]):
+        if name in moments:
+            pair = {"mean": single[name], **moments[name]} if name in single else moments[name]
+            for moment in ("mean", "std"):
+                if moment not in pair:
+                    raise DataError(f"{source}: {name!r} has no {moment}", hint=f"add a column {name}.{moment}")
+            data[name] = (numbers(pair["mean"]), numbers(pair["std"], low=math.ulp(0)))
+        elif name in classes:
+            data[name] = {value: numbers(header, 0, 1) for value, header in classes[name].items()}
+        else:
+            data[name] = numbers(single[name], 0, 1)
+    return data
+
+
+def _number(cell: str, low: float, high: float, header: str, source: str, line: int) -> float:
+    place = f"{source}, line {line}, column {header!r}"
+    try:
+        number = float(cell)
+    except ValueError:
+        raise DataError(f"{place}: {cell!r} is not a number") from None
+    if not math.isfinite(number):
+        raise DataError(f"{place}: {cell!r} is not a finite number")
+    if not low <= number <= high:
+        raise DataError(f"{place}: {cell} is not {'a probability from 0 to 1' if high == 1 else 'above 0'}")
+    return number
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+    """A CSV file as header, rows, and the line that each row ends in.
+
+    Raises:
+        DataError: the file cannot be read, has no rows, or is no table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            numbered = [(row, reader.line_num) for row in reader if row]
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {path}: it is not a text in UTF-8", hint="save it as CSV in UTF-8") from error
+    except (OSError, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(numbered) < 2:
+        raise DataError(f"{path} has no rows", hint="the first line names the columns, the others hold numbers")
+    rows, lines = [row for row, _ in numbered[1:]], [line for _, line in numbered[1:]]
+    header = [name.strip() for name in numbered[0][0]]
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}: column {next(n for n in header if header.count(n) > 1)!r} appears twice")
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(header):
+            raise DataError(f"{path}, line {line}: {len(row)} cells, but {len(header)} columns")
+    return header, rows, lines
+
+
+def rank_table(query: str, path: Path, *, semantics: str = "exact", top: int | None = None) -> str:
+    """The rows of a CSV file with their energy under a query, lowest energy first.
+
+    Returns:
+        CSV text: the columns `rank`, `energy` (nats, lower is better) and, under `exact`, `probability`, then those of
+        the file.
+
+    Raises:
+        UnknownAttribute: the file has no column for a name in the query.
+        DataError: the file cannot be read, or is not a table of numbers where the query needs them.
+        EnergyQLError: the query is wrong.
+    """
+    expr, text = as_query(query)
+    header, rows, lines = read_table(path)
+    predicates = [node for node in expr.walk() if isinstance(node, Attribute | OneOf | Interval | Near)]
+    columns = {name: [row[k] for row in rows] for k, name in enumerate(header)}
+    data = read_predictions(columns, {node.name for node in predicates}, str(path), lines)
+    _check_columns(predicates, data, header, path, text)
+    energy = np.broadcast_to(score(query, data, semantics), (len(rows),))
+    added = ["rank", "energy", *(["probability"] if semantics == "exact" else [])]
+    if taken := [name for name in added if name in header]:
+        raise DataError(f"{path} has a column {taken[0]!r} already", hint="rename it: the answer has one of that name")
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow([*added, *header])
+    for rank, i in enumerate(np.argsort(energy, kind="stable")[:top], start=1):
+        probability = [f"{np.exp(-energy[i]):.6g}"] if semantics == "exact" else []
+        writer.writerow([rank, f"{energy[i]:.6g}", *probability, *rows[i]])
+    return output.getvalue()
+
+
+def _check_columns(
+    predicates: Sequence[Predicate], data: Mapping[str, AttributeData], header: Sequence[str], path: Path, text: str
+) -> None:
+    missing = [node for node in predicates if node.name not in data]
+    if missing:
+        known = {_name(column): None for column in header}
+        found = [closest(node.name, known) for node in missing]
+        suggestions = [name for name in dict.fromkeys(found) if name]
+        raise UnknownAttribute(
+            f"{path} has no column for {missing[0].name!r}",
+            query=text,
+            spans=[node.span for node in missing if node.span],
+            hint=f"did you mean {', '.join(suggestions)}?" if suggestions else f"columns: {', '.join(header[:12])}",
+            names=dict.fromkeys(node.name for node in missing),
+        )
+    for node in predicates:
+        if isinstance(node, Interval | Near) and not isinstance(data[node.name], tuple):
+            raise DataError(
+                f"{path}: {node.name!r} has no std",
+                hint=f"add a column {node.name}.std, or write {node.name} alone if it is the probability of yes",
+            )
+
+
+def _name(header: str) -> str:
+    """The attribute that a column speaks of."""
+    match = _CLASS.fullmatch(header) or _MOMENT.fullmatch(header)
+    return match["name"] if match else header

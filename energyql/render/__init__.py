@@ -1,0 +1,1 @@
+"""Pictures, markup and graphs: what results and pages are drawn with."""

@@ -1,0 +1,104 @@
+import subprocess
+import sys
+
+import pytest
+import typer
+from markup import Document
+from typer.testing import CliRunner
+
+from energyql.cli.gallery import gallery
+from energyql.errors import ArgumentError, DataError, EnergyQLError, UnknownAttribute
+
+app = typer.Typer()
+app.command()(gallery)
+
+
+def run(*words):
+    outcome = CliRunner().invoke(app, [str(word) for word in words])
+    if isinstance(outcome.exception, EnergyQLError):
+        raise outcome.exception
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+@pytest.fixture
+def queries(tmp_path):
+    path = tmp_path / "queries.txt"
+    path.write_text("# faces\nElder: beard AND hair = black\nsmile\n\nhair = black AND beard  # again\n")
+    return path
+
+
+def test_a_page(tiny, queries, tmp_path):
+    output = run(queries, "--out", tmp_path / "site", "-m", tiny, "-n", 2, "--device", "cpu", "--title", "Faces")
+    path = tmp_path / "site" / "index.html"
+    assert "note: line 5 (hair = black AND beard) means the same as line 2 (Elder)" in output
+    assert "3 queries, 6 pictures; " in output
+    assert f"Saved {path} ({path.stat().st_size / 1e3:.0f} kB)" in output
+    page = Document(path.read_text(encoding="utf-8"))
+    assert page.texts("h1") == ["Faces"]
+    assert len(page.all("li", "yes") + page.all("li", "no")) == 6
+
+
+def test_tables_and_traversals_without_a_file(tiny, tmp_path):
+    path = tmp_path / "page.html"
+    tables = ["--truth-table", "smile, hair IN {black, brown}", "--truth-table", "beard"]
+    way = ["--traverse", "smile", "beard AND NOT smile", "--steps", 3]
+    assert run(*tables, *way, "-o", path, "-m", tiny, "-n", 1, "-q") == ""
+    page = Document(path.read_text(encoding="utf-8"))
+    assert len(page.all("section", "card")) == 3
+    assert len(page.all("button", "tile")) == 4 + 2 + 3
+
+
+def test_every_setting_arrives(tiny, queries, tmp_path):
+    options = ["--semantics", "product", "--sampler", "ode", "--strength", 3, "--truncation", 0.9, "--seed", 7]
+    run(queries, "-o", tmp_path, "-m", tiny, "-n", 1, "--device", "cpu", "--batch-size", 1, *options)
+    facts = Document((tmp_path / "index.html").read_text(encoding="utf-8")).texts("dd")
+    assert {"product", "0.9", "7", "cpu"} <= set(facts)
+    assert any("strength=3" in fact for fact in facts)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        ([], ArgumentError, "there is nothing to draw\nname a file of queries"),
+        (["none.txt"], DataError, r"cannot read none\.txt"),
+        (["QUERIES", "-o", "page.png"], ArgumentError, "a gallery cannot be saved as .png"),
+        (["QUERIES", "-m", "nowhere"], EnergyQLError, "there is no model 'nowhere'"),
+        (["QUERIES", "--truth-table", "smile,smil"], DataError, "attribute 2: UnknownAttribute"),
+        (["QUERIES", "--truth-table", "smile,"], EnergyQLError, "is missing"),
+        (["QUERIES", "--traverse", "smile", "smil"], DataError, "end: UnknownAttribute"),
+        (["QUERIES", "--traverse", "smile", "beard", "--steps", "99"], ArgumentError, "from 2 to 64"),
+        (["QUERIES", "--semantics", "odd"], ArgumentError, "odd"),
+        (["QUERIES", "--label", "x"], ArgumentError, "a label is"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_drawn(tiny, queries, tmp_path, monkeypatch, words, error, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("energyql.gallery.gallery.generate", lambda *_, **__: pytest.fail("drawn too early"))
+    words = [str(queries) if word == "QUERIES" else word for word in words]
+    with pytest.raises(error, match=message):
+        run(*words, *([] if "-m" in words else ["-m", tiny]), *([] if "-o" in words else ["-o", "site"]))
+    assert not (tmp_path / "site").exists()
+
+
+def test_bad_lines_are_shown_together(tiny, tmp_path):
+    path = tmp_path / "bad.txt"
+    path.write_text("smile\nOdd: smile AND\n<script>alert(1)</script>\nglases\n")
+    with pytest.raises(DataError) as caught:
+        run(path, "-m", tiny, "-o", tmp_path / "site")
+    assert [block.splitlines()[0] for block in str(caught.value).split("\n\n")] == [
+        f"{path}: 3 queries are wrong",
+        "line 2 (Odd): QuerySyntaxError: an operand is missing after AND",
+        "line 3: QuerySyntaxError: an attribute is missing before '<'",
+        "line 4: UnknownAttribute: 'glases' is not an attribute of model 'tiny'",
+    ]
+    assert UnknownAttribute.__name__ in str(caught.value)
+
+
+def test_a_real_command(tiny, queries, tmp_path):
+    code = "from energyql.cli.main import main; main()"
+    words = ["gallery", str(queries), "-o", str(tmp_path / "site"), "-m", str(tiny), "-n", "1", "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3 queries, 3 pictures" in done.stdout
+    assert "gallery" in done.stderr

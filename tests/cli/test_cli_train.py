@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import typer
+from labelled import CHECKPOINTS, answers, latents_of, write_csv
+from typer.testing import CliRunner
+
+from energyql.cli.train import import_heads, train
+from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
+from energyql.generators.zoo import load_generator
+from energyql.pipeline.model import load_model
+
+ADA = str(CHECKPOINTS / "ada.pkl")
+app = typer.Typer()
+app.command()(train)
+app.command()(import_heads)
+
+
+def run(*words):
+    outcome = CliRunner().invoke(app, [str(word) for word in words])
+    if isinstance(outcome.exception, EnergyQLError):
+        raise outcome.exception
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+@pytest.fixture
+def table(tmp_path):
+    found = answers(latents_of(load_generator(ADA), 80, 0.7, seed=0))
+    return write_csv(
+        tmp_path / "labels.csv", {"glasses": found["glasses"].tolist(), "hair": found["haircolor"].tolist()}
+    )
+
+
+def test_a_table_of_what_was_learned(tmp_path, table):
+    output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9, "--kind", "hair=categorical")
+    assert "glasses" in output
+    assert "report.png" in output
+    vocabulary = load_model(tmp_path / "m").vocabulary
+    assert (vocabulary["glasses"].kind, vocabulary["hair"].kind) == ("yes/no", "categorical")
+
+
+def test_quiet_and_only(tmp_path, table):
+    arguments = (
+        "--labels",
+        table,
+        "--out",
+        tmp_path / "m",
+        "--steps",
+        9,
+        "--truncation",
+        "0.7",
+        "-q",
+        "--device",
+        "cpu",
+    )
+    assert run("train", ADA, *arguments, "--only", "glasses", "--space", "z", "--balance") == ""
+    bank = load_model(tmp_path / "m").bank
+    assert (list(bank.vocabulary), bank.space, bank.truncation) == (["glasses"], "z", (0.7, 0.7))
+    with pytest.raises(VocabularyError, match="already has 'glasses'"):
+        run("train", ADA, *arguments, "--only", "glasses")
+    run("train", ADA, *arguments, "--only", "glasses", "--space", "z", "--replace")
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        ([], ArgumentError, "labels come from nowhere\ngive one of --labels, --labeller, --prompts, --styleflow"),
+        (["--labels", "a", "--styleflow", "b"], ArgumentError, "come from --labels and --styleflow"),
+        (["--labeller", "a:b", "--latents", "c"], ArgumentError, "--latents belongs to --labels"),
+        (["--labels", "no.csv"], DataError, r"cannot read no\.csv"),
+        (["--styleflow", "no"], ModelError, r"all_latents\.pickle is missing"),
+        (["--labeller", "nothing"], ArgumentError, "module:function"),
+        (["--prompts", "no.json"], DataError, r"cannot read prompts from no\.json"),
+        (["--labels", "no.csv", "--space", "w+"], ArgumentError, r"heads read one of w, z, direction, not 'w\+'"),
+        (["--labels", "no.csv", "--truncation", "a:b"], ArgumentError, "a range such as 0.5:1"),
+        (["--labels", "no.csv", "--truncation", "1:2:3"], ArgumentError, "a range such as 0.5:1"),
+        (["--labels", "no.csv", "--device", "abacus"], ArgumentError, "not available"),
+        (["--labels", "no.csv", "--label", "cat"], ArgumentError, "a label is a class, such as 3"),
+    ],
+)
+def test_mistakes(words, error, message):
+    with pytest.raises(error, match=message):
+        run("train", ADA, "--out", "nowhere", *words)
+
+
+@pytest.mark.parametrize("kind", ["hair", "hair=many", "=continuous"])
+def test_wrong_kinds(tmp_path, table, kind):
+    with pytest.raises(ArgumentError, match="is not name=kind\nkinds are yes/no, categorical, continuous"):
+        run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--kind", kind)
+
+
+def test_labels_of_a_conditional_generator(tmp_path, monkeypatch):
+    (tmp_path / "looks.py").write_text("def look(images):\n    return {'bright': images.mean((1, 2, 3))}\n")
+    monkeypatch.chdir(tmp_path)
+    conditional = CHECKPOINTS / "ada_conditional.pkl"
+    arguments = ("train", conditional, "--labeller", "looks:look", "-n", 40, "--steps", 3, "-q", "--out")
+    for text, label in (("1", 1), ("random", "random"), ("0.5,0.5,0,0", (0.5, 0.5, 0.0, 0.0))):
+        run(*arguments, tmp_path / text, "--label", text)
+        assert load_model(tmp_path / text).bank.label == label
+    with pytest.raises(ArgumentError, match="conditional on 4 classes: give a label"):
+        run(*arguments, tmp_path / "none")
+    size = load_generator(conditional).config.w_dim
+    np.save("smile.npy", np.ones((1, size)))
+    run("import-heads", "1", "smile.npy", "--attribute", "smile", "--truncation", "0.7")
+    with pytest.raises(ModelError, match=r"\(0.7, 0.7\) under label 1, so new ones cannot .* under label 2"):
+        run("import-heads", "1", "smile.npy", "--attribute", "grin", "--truncation", "0.7", "--label", 2)
+    with pytest.raises(ArgumentError, match="give a label"):
+        run("import-heads", conditional, "smile.npy", "--attribute", "smile", "--out", "new")
+
+
+def test_a_boundary_has_one_attribute(tmp_path):
+    with pytest.raises(ArgumentError, match="give --attribute once"):
+        run("import-heads", ADA, tmp_path / "b.npy", "--attribute", "a", "--attribute", "b=continuous")
+    with pytest.raises(ModelError, match=r"c\.pt is missing"):
+        run("import-heads", ADA, tmp_path / "c.pt", "--attribute", "hair=black, brown")

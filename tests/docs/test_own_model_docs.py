@@ -1,0 +1,201 @@
+"""What docs/own-model.md says, done on a tiny network of the same format."""
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import dcgan
+import numpy as np
+import pytest
+import torch
+import typer
+from labelled import CHECKPOINTS, answers, latents_of, write_csv, write_styleflow
+from markdown import ROOT, texts
+from markdown import blocks as all_blocks
+from PIL import Image
+from typer.testing import CliRunner
+
+from energyql.cli.main import generate
+from energyql.cli.train import import_heads, train
+from energyql.generators.zoo import load_generator
+from energyql.pipeline.model import load_model
+from energyql.training import clip_labels, run
+
+PAGE = ROOT / "docs" / "own-model.md"
+SMALL = ["--steps", "60", "--hidden", "8"]
+COUNT = 60
+
+
+def blocks(section, language):
+    found = texts(PAGE, language, section)
+    assert found, f"no {language} under {section}"
+    return found
+
+
+def do(command):
+    """Run a command of the page; trainings are made smaller."""
+    app = typer.Typer()
+    app.command()(train)
+    app.command()(import_heads)
+    app.command()(generate)
+    program, *words = shlex.split(command)
+    assert program == "energyql"
+    if words[0] == "train":
+        words += SMALL
+        if "-n" in words:
+            words[words.index("-n") + 1] = str(COUNT)
+    outcome = CliRunner().invoke(app, words)
+    if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+        raise outcome.exception
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+def shell(section):
+    return "".join(do(line) for block in blocks(section, "sh") for line in block.splitlines())
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path, monkeypatch):
+    """A folder with the files that the page speaks of."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shutil.copy(CHECKPOINTS / "ada.pkl", "ffhq.pkl")
+    yield
+    for name in ("my_labels", "more_labels", "my_network"):
+        sys.modules.pop(name, None)
+
+
+def labeller(name, text):
+    Path(f"{name}.py").write_text(text)
+
+
+def test_two_commands_from_nothing_to_pictures():
+    write_styleflow(Path("styleflow"), latents_of(load_generator("ffhq.pkl"), 400, 0.8))
+    assert len(blocks("From `ffhq.pkl` and StyleFlow's labels to pictures", "sh")[0].splitlines()) == 2
+    output = shell("From `ffhq.pkl` and StyleFlow's labels to pictures")
+    assert "satisfy" in output
+    with Image.open("energyql.png") as grid:
+        assert "energyql" in grid.text
+    with Image.open("ffhq/report.png") as report:
+        assert report.width > 1000
+    model = load_model("ffhq")
+    listed = re.findall(r"width height .*?haircolor", PAGE.read_text(encoding="utf-8"))[0].split()
+    assert list(model.vocabulary) == [*listed, *(f"light{i}" for i in range(9))]
+    assert model.truncation == pytest.approx(0.8, abs=0.05)
+
+
+def test_a_table():
+    header, *rows = blocks("Labels in a table", "csv")[0].splitlines()
+    w = latents_of(load_generator("ffhq.pkl"), 200, 0.7, seed=7)
+    found = answers(w)
+    columns = {
+        "index": list(range(200)),
+        "glasses": ["yes" if x else "no" for x in found["glasses"]],
+        "hair": [("black", "blond", "")[k % 3] for k in found["haircolor"]],
+        "age": [f"{x:.2f}" if i % 3 != 2 else "" for i, x in enumerate(found["age"])],
+    }
+    assert header.split(",") == list(columns)
+    assert len(rows) == 3
+    write_csv(Path("labels.csv"), columns)
+    np.save("latents.npy", w.numpy())
+    shell("Labels in a table")
+    for folder in ("from-table", "from-latents"):
+        kinds = [spec.kind for spec in load_model(folder).vocabulary.values()]
+        assert kinds == ["yes/no", "categorical", "continuous"]
+    assert load_model("from-table").bank.truncation == (0.7, 0.7)
+
+
+def test_a_function_and_one_attribute_more(monkeypatch):
+    function, python = blocks("Labels from a function", "python")
+    labeller("my_labels", function)
+    shell("Labels from a function")
+    monkeypatch.setattr(run, "HeadSettings", partial(run.HeadSettings, steps=20, hidden=4))
+    names = {}
+    exec(python.replace("count=5000", f"count={COUNT}"), names)
+    assert list(names["trained"].bank.vocabulary) == ["bright", "green", "light"]
+
+    before = load_model("from-function").bank
+    labeller("more_labels", "def look(images):\n    return {'dark': -images.mean((1, 2, 3))}\n")
+    shell("One attribute more")
+    after = load_model("from-function").bank
+    assert list(after.vocabulary) == [*before.vocabulary, "dark"]
+    for name, head in before.heads.items():
+        for field, tensor in head.tensors().items():
+            assert torch.equal(after.heads[name].tensors()[field], tensor)
+
+
+def test_what_the_heads_read():
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    shell("What the heads read")
+    assert load_model("from-direction").bank.space == "direction"
+
+
+def test_words(monkeypatch):
+    """With a stand-in that has the interface of open_clip; a real model is tested in training/test_clip_labels.py."""
+    prompts = blocks("Labels from words", "json")[0]
+    Path("prompts.json").write_text(prompts)
+
+    class Stand(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logit_scale = torch.nn.Parameter(torch.tensor(4.0))
+            self.visual = SimpleNamespace(image_size=16)
+
+        def encode_image(self, pictures):
+            features = pictures.mean(3).flatten(1)
+            return features - features.mean(0)
+
+        def encode_text(self, tokens):
+            return tokens
+
+    def tokenizer(texts):
+        return torch.randn(len(texts), 48, generator=torch.Generator().manual_seed(sum(map(len, texts))))
+
+    library = SimpleNamespace(create_model=lambda *_, **__: Stand(), get_tokenizer=lambda name: tokenizer)
+    monkeypatch.setattr(clip_labels.importlib, "import_module", lambda name: library)
+    shell("Labels from words")
+    assert list(load_model("from-words").vocabulary) == list(json.loads(prompts))
+
+
+def test_heads_of_others():
+    size = load_generator("ffhq.pkl").config.w_dim
+    state = {"net.0.weight": torch.randn(4, size, 1, 1), "net.0.bias": torch.zeros(4)}
+    state |= {"heads.weight": torch.randn(2, 4), "heads.bias": torch.zeros(2)}
+    torch.save({"state_dict": state}, "glasses.pt")
+    np.save("smile.npy", np.ones((1, size)) / size**0.5)
+    output = shell("Heads that others have trained")
+    assert "not calibrated" in output
+    assert list(load_model("imported").vocabulary) == ["glasses", "smile"]
+
+
+def test_conditional_generators():
+    shutil.copy(CHECKPOINTS / "tensorflow_conditional.pkl", "animals.pkl")
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    shell("Conditional generators")
+    assert load_model("cats").bank.label == 2
+    assert load_model("animals").bank.label == "random"
+
+
+def test_any_torch_module(monkeypatch):
+    monkeypatch.setattr(run, "HeadSettings", partial(run.HeadSettings, steps=20, hidden=4))
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    shutil.copy(dcgan.__file__, "my_network.py")
+    dcgan.write_weights(Path("weights.tar"))
+    names = {}
+    wrapping, *using = blocks("Any torch module", "python")
+    exec(wrapping, names)
+    assert len(wrapping[wrapping.index("class") :].splitlines()) <= 13
+    for block in using:
+        exec(block.replace("count=5000", f"count={COUNT}"), names)
+    assert "of 4 satisfy the query, says the image judge" in names["result"].summary()
+    assert list(names["model"].vocabulary) == ["bright", "green", "light"]
+
+
+def test_every_block_is_run():
+    assert len(all_blocks(PAGE)) == 17

@@ -1,0 +1,213 @@
+"""A whole comparison in miniature: numbers, files, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation.lively import known_model, lively_model
+from PIL import Image
+
+from energyql.errors import ArgumentError, DataError
+from energyql.evaluation import compare as module
+from energyql.evaluation.compare import Size, compare
+from energyql.evaluation.comparison_report import (
+    COLUMNS,
+    cells,
+    markdown,
+    numbers,
+    query_table,
+    summarize,
+    summary_table,
+)
+from energyql.evaluation.contenders import read_contenders
+from energyql.evaluation.queries import read_questions
+from energyql.evaluation.subject import Subject
+
+SIZE = Size(n=60, prior=400, oracle=60)
+NAMES = ["slice", "ode", "paper"]
+
+
+def silent(stage: str, fraction: float) -> None:
+    assert 0 <= fraction <= 1, stage
+
+
+def run(folder: Path, queries: list[str], names: list[str] = NAMES, size: Size = SIZE, subject: Any = None) -> Any:
+    subject = subject or Subject(known_model())
+    contenders = read_contenders(names)
+    checked = read_questions(queries, subject.vocabulary, contenders)
+    return compare(subject, checked, contenders, size=size, folder=folder, report=silent)
+
+
+@pytest.fixture(scope="module")
+def lively(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return Subject(str(lively_model(tmp_path_factory.mktemp("lively"))))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, lively: Subject) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, run(folder, ["smile AND NOT glasses", "hair = black OR age > 0.6"], subject=lively)
+
+
+def test_everything_is_measured(measured: tuple[Path, Any]) -> None:
+    _, data = measured
+    assert [record["query"] for record in data["queries"]] == ["smile AND NOT glasses", "hair = black OR age > 0.6"]
+    for record in data["queries"]:
+        assert record["oracle"]["size"] >= 60
+        assert list(record["samplers"]) == NAMES
+        for outcome in record["samplers"].values():
+            assert 0 <= outcome["satisfied"] <= 1
+            assert 0 < outcome["frequency_error"]["largest"] <= 1
+            assert 0 < outcome["frequency_error"]["floor"] < 0.5
+            assert set(outcome["diversity"]) == {"z", "w", "features"}
+            assert outcome["frechet"]["distance"] > 0
+            assert outcome["work"] == outcome["evaluations"] + outcome["gradients"]
+            assert sum(outcome["statuses"].values()) == SIZE.n
+            assert outcome["seconds"] > 0
+        assert record["samplers"]["slice"]["gradients"] == 0
+
+
+def test_files(measured: tuple[Path, Any]) -> None:
+    folder, data = measured
+    assert json.loads((folder / "results.json").read_text(encoding="utf-8")) == data
+    page = (folder / "results.md").read_text(encoding="utf-8")
+    assert "| `slice`, worst |" in page
+    assert "`hair = black OR age > 0.6`" in page
+    for name in ("satisfied", "frequency-error"):
+        with Image.open(folder / f"{name}.png") as picture:
+            assert picture.size[0] > 500
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
+        assert f"({name}.png)" in page
+
+
+def test_tables(measured: tuple[Path, Any]) -> None:
+    _, data = measured
+    assert summary_table(data).row_count == 2 * len(NAMES)
+    assert query_table(data).row_count == 2 * (1 + len(NAMES))
+
+
+def test_exact_samples_have_no_error_beyond_the_floor(tmp_path: Path) -> None:
+    certain = Subject(known_model(slope=50))
+    data = run(tmp_path, ["c", "a OR NOT c"], ["slice"], Size(n=400, prior=2000, oracle=250), certain)
+    for record in data["queries"]:
+        outcome = record["samplers"]["slice"]
+        assert outcome["frequency_error"]["largest"] < 2.5 * outcome["frequency_error"]["floor"]
+        assert outcome["diversity"]["z"]["pairwise"] == pytest.approx(1, abs=0.1)
+        assert outcome["frechet"] is None  # a function has no features
+        assert set(outcome["diversity"]) == {"z", "w"}
+
+
+def test_a_sampler_that_does_not_move_shows(tmp_path: Path) -> None:
+    class Still:
+        def sample(self, energy: Any, z0: Any, *, noise: Any = None, progress: Any = None) -> Any:
+            import torch
+
+            from energyql.sampling import SampleResult
+
+            zero = torch.zeros(len(z0), dtype=torch.int64)
+            return SampleResult(z0[:1].expand_as(z0).clone(), zero, zero, zero)
+
+    from energyql.evaluation.contenders import Contender
+
+    data = run(tmp_path, ["c"], [Contender("still", "exact", Still())], Size(n=50, prior=500, oracle=50))
+    outcome = data["queries"][0]["samplers"]["still"]
+    assert outcome["satisfied"] in (0, 1)
+    assert outcome["frequency_error"]["largest"] > 0.5
+    assert outcome["diversity"]["z"] == {"pairwise": 0, "nearest": 0, "duplicates": 1}
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, lively: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, done = ["smile", "glasses OR beard"], []
+    measure = module.measure
+
+    def counting(contender: Any, subject: Any, ground: Any, *rest: Any, **more: Any) -> Any:
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append((str(ground.query), contender.name))
+        return measure(contender, subject, ground, *rest, **more)
+
+    monkeypatch.setattr(module, "measure", counting)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, queries, subject=lively)
+    assert done == [("smile", "slice"), ("smile", "ode"), ("smile", "paper"), ("glasses OR beard", "slice")]
+    done.clear()
+    first = run(tmp_path, queries, subject=lively)
+    assert done == [("glasses OR beard", "ode"), ("glasses OR beard", "paper")]
+    done.clear()
+    assert run(tmp_path, queries, subject=lively) == first
+    assert run(tmp_path, ["smile"], ["ode"], subject=lively)["contenders"] == ["ode"]
+    assert not done
+    run(tmp_path, [*queries, "beard"], subject=lively)  # what was left out in between is not lost
+    assert done == [("beard", name) for name in NAMES]
+    done.clear()
+    run(tmp_path, ["smile"], ["slice@2", "slice"], subject=lively)
+    assert done == [("smile", "slice@2")]
+    done.clear()
+    run(tmp_path, ["smile"], ["slice"], Size(n=60, prior=400, oracle=60, seed=1), lively)
+    assert done == [("smile", "slice")]
+
+
+def test_same_seed_same_numbers(tmp_path: Path, lively: Subject) -> None:
+    def numbers_of(folder: Path) -> Any:
+        outcome = run(folder, ["smile"], ["slice"], subject=lively)["queries"][0]["samplers"]["slice"]
+        return {key: value for key, value in outcome.items() if key != "seconds"}
+
+    assert numbers_of(tmp_path / "one") == numbers_of(tmp_path / "two")
+
+
+def test_an_oracle_that_finds_too_little_leaves_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energyql.evaluation.oracle.MOST_LATENTS", 1)
+    data = run(tmp_path, ["a AND b AND NOT c"], ["slice"], Size(n=20, prior=100, oracle=50))
+    outcome = data["queries"][0]["samplers"]["slice"]
+    assert outcome["frequency_error"] is outcome["diversity"] is outcome["frechet"] is None
+    assert cells(numbers(outcome), 20)[2:9] == ["-"] * 7
+    assert "-" in markdown(data, "Title")
+
+
+def test_mean_and_worst() -> None:
+    def outcome(satisfied: float, largest: float | None) -> dict[str, Any]:
+        error = None if largest is None else {"largest": largest, "floor": 0.01}
+        spaces = {"z": {"pairwise": 1.0, "nearest": satisfied, "duplicates": 0.2}}
+        return {
+            "satisfied": satisfied, "heads": 1.0, "frequency_error": error, "diversity": spaces, "frechet": None,
+            "work": 10 * satisfied, "seconds": 1.0, "failures": 0,
+        }  # fmt: skip
+
+    records = [{"samplers": {"x": outcome(1.0, 0.02)}}, {"samplers": {"x": outcome(0.5, 0.04)}}]
+    found = summarize([*records, {"samplers": {"x": outcome(0.9, None)}}], ["x"])["x"]
+    assert found["mean"]["satisfied"] == pytest.approx(0.8)
+    assert (found["worst"]["satisfied"], found["worst"]["nearest"], found["worst"]["work"]) == (0.5, 0.5, 10)
+    assert (found["mean"]["frequency_error"], found["worst"]["frequency_error"]) == (pytest.approx(0.03), 0.04)
+    assert found["mean"]["frechet"] is None
+    assert len(cells(found["mean"], 10)) == len(COLUMNS)
+
+
+def test_queries_from_files_and_from_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_text("# mine\nBoth: a AND b\nc\n", encoding="utf-8")
+    subject = Subject(known_model())
+    checked = read_questions(["a", str(file)], subject.vocabulary, read_contenders("paper"))
+    assert [(one.title, str(one.expr)) for one in checked] == [("", "a"), ("Both", "a AND b"), ("", "c")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a", "a AND d"], "unknown|not an attribute"),
+        (["missing.txt"], "cannot read"),
+        (["a AND b", "a & b"], "is the same as"),
+        (["a AND NOT a"], "query 1"),
+    ],
+)
+def test_wrong_queries(arguments: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        read_questions(arguments, Subject(known_model()).vocabulary, read_contenders("slice"))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArgumentError, match="cannot write"):
+        run(tmp_path / "file", ["a"])

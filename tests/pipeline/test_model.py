@@ -1,0 +1,230 @@
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from toys import CONFIG, VOCABULARY, random_generator, random_heads, tiny_model
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.judge import Judge
+from energyql.errors import ModelError
+from energyql.files import fingerprint, write_tensors
+from energyql.generators.checkpoints.folder import module_fingerprint
+from energyql.pipeline.model import Model, load_model, save_model
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    """A model to damage."""
+    return shutil.copytree(tiny, tmp_path / "model")
+
+
+def edit(path, change):
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_what_was_saved_is_loaded(tiny):
+    model = load_model(tiny)
+    assert model.name == "tiny"
+    assert model.truncation == 0.7
+    assert model.vocabulary == model.bank.vocabulary == VOCABULARY
+    assert model.fingerprints["generator"] == model.bank.generator == fingerprint(tiny / "generator.safetensors")
+    assert model.generator.config == CONFIG
+    assert model.judge is not None
+    assert not model.judge.training
+    saved = random_generator()
+    w = saved.encode(torch.ones(2, CONFIG.z_dim))
+    torch.testing.assert_close(model.generator.encode(torch.ones(2, CONFIG.z_dim)), w, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(model.generator.synthesize(w), saved.synthesize(w), rtol=0, atol=2e-2)
+    assert all(p.dtype == torch.float32 and not p.requires_grad for p in model.generator.parameters())
+
+
+def test_text_paths_and_devices(tiny):
+    model = load_model(f"{tiny}/", device=torch.device("meta"))
+    assert model.generator.mapping.w_avg.device.type == "meta"
+    assert model.bank.heads["smile"].std.device.type == "meta"
+    assert model.judge.std.device.type == "meta"
+
+
+def test_saving_leaves_the_generator_and_random_numbers_alone(tmp_path):
+    generator, before = random_generator(), torch.get_rng_state()
+    state = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    assert save_model(tmp_path, "tiny", generator) == fingerprint(tmp_path / "generator.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in generator.state_dict().items())
+
+
+def test_without_a_judge(tmp_path):
+    assert load_model(tiny_model(tmp_path, judge=False)).judge is None
+
+
+def test_heads_on_z(tmp_path):
+    assert load_model(tiny_model(tmp_path, space="z")).bank.latent_dim == CONFIG.z_dim
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format=2), "model format 2 is unknown; this energyql reads 1"),
+        (lambda c: c.pop("format"), r"config\.json: it is damaged \('format' is missing"),
+        (lambda c: c.pop("name"), "'name' is missing"),
+        (lambda c: c.pop("generator"), "'generator' is missing"),
+        (lambda c: c.update(generator=[1]), r"config\.json: it is damaged"),
+        (lambda c: c.update(truncation="much"), r"config\.json: it is damaged .*could not convert"),
+        (lambda c: c.update(truncation=None), r"config\.json: it is damaged"),
+        (lambda c: c.update(truncation=float("nan")), r"config\.json: it is damaged .*truncation is nan"),
+        (lambda c: c["generator"].update(resolution=24), "resolution must be a power of two"),
+        (lambda c: c["generator"].update(resolution="16"), "resolution must be a power of two"),
+        (lambda c: c["generator"].update(z_dim=-8), "z_dim must be a whole number"),
+        (lambda c: c["generator"].update(depth=3), r"config\.json: its generator has an unknown setting depth"),
+        (lambda c: c["generator"].update(w_dim=17), r"generator\.safetensors"),
+        (
+            lambda c: c["generator"].update(w_dim=60_000, channel_max=60_000, channel_base=10**8),
+            r"generator\.safetensors",
+        ),
+    ],
+)
+def test_a_damaged_configuration(copy, change, message):
+    edit(copy / "config.json", change)
+    with pytest.raises(ModelError, match=message):
+        load_model(copy)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "config.json",
+        "generator.safetensors",
+        "attributes.safetensors",
+        "vocabulary.json",
+        "judge.json",
+        "judge.safetensors",
+    ],
+)
+@pytest.mark.parametrize("damage", ["empty", "half", "noise"])
+def test_damaged_files_are_named(copy, file, damage):
+    data = (copy / file).read_bytes()
+    (copy / file).write_bytes({"empty": b"", "half": data[: len(data) // 2], "noise": b"\x00\xff" * 200}[damage])
+    with pytest.raises(ModelError, match=file):
+        load_model(copy)
+
+
+@pytest.mark.parametrize(
+    "file", ["config.json", "generator.safetensors", "attributes.safetensors", "vocabulary.json", "judge.safetensors"]
+)
+def test_missing_files_are_named(copy, file):
+    (copy / file).unlink()
+    with pytest.raises(ModelError, match=file):
+        load_model(copy)
+
+
+def test_a_pickle_is_never_read(copy, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path.joinpath("boom").touch, ())
+
+    torch.save({"mapping.w_avg": Bomb()}, copy / "generator.safetensors")
+    with pytest.raises(ModelError, match=r"generator\.safetensors"):
+        load_model(copy)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_missing_and_extra_weights(copy):
+    state = {name: tensor.half() for name, tensor in random_generator().state_dict().items()}
+    path = copy / "generator.safetensors"
+    write_tensors(path, state | {"more": torch.ones(1)})
+    with pytest.raises(ModelError, match=r"(?s)generator\.safetensors.*more"):
+        load_model(copy)
+    write_tensors(path, {name: tensor for name, tensor in state.items() if name != "mapping.w_avg"})
+    with pytest.raises(ModelError, match=r"(?s)generator\.safetensors.*w_avg"):
+        load_model(copy)
+
+
+def test_heads_of_another_generator(copy):
+    save_model(copy, "tiny", random_generator(seed=1))
+    with pytest.raises(ModelError, match="fitted to another generator\ntrain them again"):
+        load_model(copy)
+
+
+@pytest.mark.parametrize(("space", "wrong", "right"), [("w", 8, 16), ("z", 16, 8)])
+def test_heads_of_another_size(copy, space, wrong, right):
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, wrong), space=space).save(copy)
+    with pytest.raises(ModelError, match=f"heads read {wrong} numbers but {space} has {right}"):
+        load_model(copy)
+
+
+@pytest.mark.parametrize(("classes", "label"), [(0, 1), (0, "random"), (3, 3), (3, (1.0, 0.5))])
+def test_heads_of_a_label_that_the_generator_has_not(tmp_path, classes, label):
+    config = dataclasses.replace(CONFIG, c_dim=classes)
+    mark = save_model(tmp_path, "tiny", random_generator(config))
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), label=label, generator=mark).save(tmp_path)
+    with pytest.raises(ModelError, match=r"(no class|not 3 finite)(.|\n)*train the attributes again"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("label", [None, 2, (0.0, 0.5, 0.5), "random"])
+def test_heads_of_a_label(tmp_path, label):
+    mark = save_model(tmp_path, "tiny", random_generator(dataclasses.replace(CONFIG, c_dim=3)))
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), label=label, generator=mark).save(tmp_path)
+    model = load_model(tmp_path)
+    assert model.bank.label == label
+    assert model.check_label(2 if label in (None, "random") else None) == (label if isinstance(label, tuple) else 2)
+
+
+class Blobs(torch.nn.Module):
+    """A generator of one's own."""
+
+    z_dim = 8
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(3))
+
+
+def test_attributes_beside_a_generator_of_ones_own(tmp_path):
+    blobs = Blobs()
+    heads = random_heads(VOCABULARY, 8)
+    bank = AttributeBank(VOCABULARY, heads, truncation=(0.5, 0.8), generator=module_fingerprint(blobs))
+    bank.save(tmp_path / "blobs")
+    model = load_model(tmp_path / "blobs", generator=blobs)
+    assert (model.name, model.generator, model.judge, model.truncation) == ("blobs", blobs, None, 0.8)
+    assert model.fingerprints["generator"] == bank.generator
+    assert not blobs.training
+    with torch.no_grad():
+        blobs.scale += 1
+    with pytest.raises(ModelError, match="fitted to another generator\ngive that one"):
+        load_model(tmp_path / "blobs", generator=blobs)
+    AttributeBank(VOCABULARY, heads, label=1).save(tmp_path / "blobs")
+    with pytest.raises(ModelError, match="blobs: this generator has no classes"):
+        load_model(tmp_path / "blobs", generator=blobs)
+    with pytest.raises(ModelError, match=r"vocabulary\.json is missing"):
+        load_model(tmp_path, generator=blobs)
+
+
+def test_moving_a_model(tiny):
+    model = load_model(tiny)
+    assert model.device == torch.device("cpu")
+    model.generator.train()
+    moved = model.to("meta")
+    assert not moved.generator.training
+    assert moved.device.type == moved.bank.device.type == "meta"
+    assert model.bank.device.type == "cpu"
+
+
+def test_where_a_generator_without_weights_computes(tiny):
+    class Plain:
+        z_dim = 8
+
+    bank = load_model(tiny).bank
+    assert Model("plain", Plain(), bank).device == torch.device("cpu")
+    assert Model("plain", Plain(), bank).to("meta").device.type == "meta"
+
+
+def test_a_judge_of_other_attributes(copy):
+    Judge(Vocabulary([AttributeSpec("smile", "yes/no")]), side=16, channels=(4,)).save(copy)
+    with pytest.raises(ModelError, match="the judge does not read the attributes of the heads"):
+        load_model(copy)

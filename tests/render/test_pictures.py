@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+from markup import decode
+from PIL import Image
+
+from energyql.errors import ArgumentError
+from energyql.render.pictures import CAPTION, GAP, label_grid, picture_uri, to_pictures
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def solid(size=(128, 128), colour=RED):
+    return Image.new("RGB", size, colour)
+
+
+def dark(sheet, box):
+    """Pixels in a box that are ink."""
+    return int((np.asarray(sheet.crop(box).convert("L")) < 200).sum())
+
+
+class TestToPictures:
+    def test_the_range(self):
+        images = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).reshape(1, 1, 1, 5).expand(1, 3, 1, 5)
+        (picture,) = to_pictures(images)
+        assert picture.size == (5, 1)
+        assert [picture.getpixel((x, 0))[0] for x in range(5)] == [0, 0, 128, 255, 255]
+
+    def test_channels_and_axes_keep_their_place(self):
+        images = torch.full((2, 3, 4, 6), -1.0)
+        images[1, 2, 3, 0] = 1.0
+        first, second = to_pictures(images)
+        assert first.size == second.size == (6, 4)
+        assert second.getpixel((0, 3)) == (0, 0, 255)
+        assert first.getcolors() == [(24, (0, 0, 0))]
+
+    def test_gray_and_half_precision(self):
+        (picture,) = to_pictures(torch.ones(1, 1, 2, 2, dtype=torch.bfloat16))
+        assert picture.mode == "RGB"
+        assert picture.getpixel((0, 0)) == (255, 255, 255)
+
+
+class TestGrid:
+    @pytest.mark.parametrize(
+        ("count", "columns", "shape"), [(1, None, (1, 1)), (8, None, (4, 2)), (5, 2, (2, 3)), (3, 9, (3, 1))]
+    )
+    def test_layout(self, count, columns, shape):
+        sheet = label_grid([solid()] * count, columns=columns)
+        wide, high = shape
+        assert sheet.size == (max(wide * (128 + GAP) + GAP, 320), GAP + high * (128 + GAP))
+        for i in range(count):
+            x, y = GAP + (i % wide) * (128 + GAP), GAP + (i // wide) * (128 + GAP)
+            assert sheet.getpixel((x, y)) == sheet.getpixel((x + 127, y + 127)) == RED
+            assert sheet.getpixel((x - 1, y)) == WHITE
+
+    @pytest.mark.parametrize("columns", [0, -1])
+    def test_columns_below_one(self, columns):
+        with pytest.raises(ArgumentError, match=f"at least one column, not {columns}"):
+            label_grid([solid()], columns=columns)
+
+    def test_no_pictures(self):
+        with pytest.raises(ArgumentError, match="at least one picture"):
+            label_grid([])
+
+    @pytest.mark.parametrize(
+        ("side", "shown"), [(16, 128), (100, 200), (128, 128), (256, 256), (512, 256), (1024, 256)]
+    )
+    def test_tiles_are_scaled_to_be_seen(self, side, shown):
+        sheet = label_grid([solid((side, side))])
+        assert sheet.size[1] == shown + 2 * GAP
+
+    def test_titles_wrap_within_the_width(self):
+        for title in ("smile AND " * 40 + "hat", "W" * 300, "größe 😀 日本語 " * 20):
+            sheet = label_grid([solid()], title=title)
+            assert dark(sheet, (GAP, 0, sheet.width - GAP, 60)) > 100
+            assert dark(sheet, (sheet.width - GAP + 2, 0, sheet.width, sheet.height - 128 - 2 * GAP)) == 0
+        tall, short = (label_grid([solid()], title=text).height for text in ("W" * 300, "W"))
+        assert tall > short
+        assert label_grid([solid()], title="W " * 10_000).height < 400
+
+    def test_a_caption_stays_under_its_picture(self):
+        long = label_grid([solid()] * 2, captions=["W" * 500, ""], columns=2)
+        below = GAP + 128
+        assert dark(long, (GAP, below, GAP + 128, below + CAPTION)) > 100
+        assert dark(long, (GAP + 128, below, long.width, below + CAPTION)) == 0
+        with_tick = label_grid([solid()] * 2, captions=["W" * 500, ""], verdicts=[True, True], columns=2)
+        assert dark(with_tick, (GAP + 128, below, GAP + 128 + GAP, below + CAPTION)) == 0
+
+    def test_a_short_caption_is_not_cut(self):
+        sheets = [label_grid([solid()], captions=[text]) for text in ("P 0.123", "P 0.12...")]
+        assert sheets[0].tobytes() != sheets[1].tobytes()
+
+    def test_verdicts_differ_in_shape(self):
+        yes, no = (
+            np.asarray(label_grid([solid()], verdicts=[v]).convert("L").crop((GAP, GAP + 128, GAP + 16, GAP + 148)))
+            < 200
+            for v in (True, False)
+        )
+        assert yes.any()
+        assert no.any()
+        assert (yes != no).mean() > 0.05
+
+    def test_a_footer_is_below(self):
+        plain, footed = label_grid([solid()]), label_grid([solid()], footer="model tiny")
+        assert footed.height > plain.height
+        assert dark(footed, (0, plain.height - GAP // 2, footed.width, footed.height)) > 20
+
+
+class TestUri:
+    @pytest.mark.parametrize(
+        ("size", "shown", "kind"),
+        [((128, 96), (128, 96), "WEBP"), ((800, 200), (512, 128), "WEBP"), ((16, 8), (16, 8), "PNG")],
+    )
+    def test_size_and_kind(self, size, shown, kind):
+        picture = decode(picture_uri(solid(size), 512))
+        assert (picture.size, picture.format) == (shown, kind)
+        assert np.abs(np.asarray(picture.convert("RGB"), int) - RED).max() < 12
+
+    def test_a_line_keeps_its_width(self):
+        assert decode(picture_uri(solid((4000, 2)), 512)).size == (512, 1)

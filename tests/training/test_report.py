@@ -1,0 +1,80 @@
+import json
+
+import pytest
+import torch
+
+from energyql.attributes.predictions import Categorical, Continuous, YesNo
+from energyql.training.report import report_heads
+from energyql.training.report_picture import CARD, draw_report
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+SPECS = Vocabulary(
+    [
+        AttributeSpec("smile", "yes/no"),
+        AttributeSpec("hair", "categorical", values=("black", "brown", "red")),
+        AttributeSpec("age", "continuous", low=0, high=10),
+        AttributeSpec("nothing known of this one, with a long name", "yes/no"),
+    ]
+)
+N = 20_000
+
+
+def calibrated():
+    """Predictions, and labels drawn from them."""
+    random = torch.Generator().manual_seed(0)
+    logit = 2 * torch.randn(N, generator=random)
+    logits = torch.randn(N, 3, generator=random)
+    mean = 5 + torch.randn(N, generator=random)
+    labels = {
+        "smile": (torch.rand(N, generator=random) < logit.sigmoid()).float(),
+        "hair": torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0].float(),
+        "age": mean + 0.5 * torch.randn(N, generator=random),
+    }
+    labels["smile"][:100] = torch.nan
+    labels["nothing known of this one, with a long name"] = torch.full((N,), torch.nan)
+    predictions = {
+        "smile": YesNo(logit),
+        "hair": Categorical(logits, SPECS["hair"].values),
+        "age": Continuous(mean, 0.5),
+        "nothing known of this one, with a long name": YesNo(logit),
+    }
+    return predictions, labels
+
+
+def test_calibrated_predictions_look_calibrated():
+    report = report_heads(*calibrated(), SPECS)
+    assert json.loads(json.dumps(report)) == report
+    for name in ("smile", "hair", "age"):
+        assert report[name]["calibration_error"] < 0.015
+        assert all(abs(p - o) < 0.05 for p, o, n in report[name]["reliability"] if n > 500)
+    assert report["smile"]["samples"] == N - 100
+    assert report["smile"]["yes"] == pytest.approx(0.5, abs=0.02)
+    assert report["age"]["explained"] == pytest.approx(0.8, abs=0.02)
+    assert report["age"]["error"] == pytest.approx(0.5 * 0.798, abs=0.01)
+    assert sum(report["age"]["errors"]) == N
+    assert [sum(row) for row in report["hair"]["confusion"]] == torch.bincount(calibrated()[1]["hair"].long()).tolist()
+    assert report["nothing known of this one, with a long name"] == {"kind": "yes/no", "samples": 0}
+
+
+def test_overconfidence_shows():
+    predictions, labels = calibrated()
+    sure = {"smile": YesNo(4 * predictions["smile"].logit), "age": Continuous(predictions["age"].mean, 0.1)}
+    report = report_heads(sure, labels, SPECS)
+    assert report["smile"]["calibration_error"] > 0.08
+    assert report["age"]["calibration_error"] > 0.1
+
+
+def test_the_picture():
+    picture = draw_report(report_heads(*calibrated(), SPECS), "Heads")
+    assert picture.width > 2 * CARD[0]
+    assert picture.height > 2 * CARD[1]
+    assert len(picture.getcolors(1 << 20)) > 50
+    assert picture.tobytes() == draw_report(report_heads(*calibrated(), SPECS), "Heads").tobytes()
+
+
+def test_many_classes_and_a_label_of_one_kind():
+    spec = AttributeSpec("x", "categorical", values=tuple(f"class {i}" for i in range(15)))
+    predictions = {"x": Categorical(torch.randn(30, 15), spec.values), "age": Continuous(torch.zeros(30), 1.0)}
+    report = report_heads(predictions, {"x": torch.zeros(30), "age": torch.zeros(30)}, {"x": spec, "age": SPECS["age"]})
+    assert report["age"]["explained"] == 0
+    assert draw_report(report).size == draw_report({name: report[name] for name in ("age", "x")}).size

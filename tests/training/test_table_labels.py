@@ -1,0 +1,140 @@
+import importlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from energyql.errors import DataError
+from energyql.training.table_labels import read_label_table, read_latents
+
+
+def written(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv(tmp_path, delimiter):
+    text = "\ufeffindex, smile ,hair\n5,yes,dark red\n\n0,,black\n".replace(",", delimiter)
+    table = read_label_table(written(tmp_path / "a.csv", text))
+    assert table.columns == {"smile": ["yes", ""], "hair": ["dark red", "black"]}
+    assert table.index.tolist() == [5, 0]
+    assert len(table) == 2
+
+
+def test_rows_without_an_index(tmp_path):
+    assert read_label_table(written(tmp_path / "a.csv", "smile\n1\n0\n")).index.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("smile\n", "has no rows"),
+        ("index\n1\n", "no column of labels"),
+        ("smile,smile\n1,1\n", "name every column once"),
+        ("smile,\n1,1\n", "name every column once"),
+        ("smile,hair\n1\n", "row 1: 1 cells for 2 columns"),
+        ("index,smile\n-1,1\n", "row 1: the index is '-1'"),
+        ("index,smile\n1,1\nx,0\n", "row 2: the index is 'x'"),
+        ("index,smile\n1,1\n1,0\n", "sample 1 has two rows"),
+    ],
+)
+def test_wrong_csv(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        read_label_table(written(tmp_path / "a.csv", text))
+
+
+def test_no_file(tmp_path):
+    for name in ("a.csv", "a.npy"):
+        with pytest.raises(DataError, match=f"cannot read.*{name}"):
+            (read_label_table if name == "a.csv" else read_latents)(tmp_path / name)
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(DataError, match="cannot read"):
+        read_label_table(tmp_path / "b.csv")
+
+
+class TestLatents:
+    def table(self, tmp_path, text="index,smile\n3,1\n1,0\n"):
+        return written(tmp_path / "a.csv", text)
+
+    def test_rows_of_a_file(self, tmp_path):
+        latents = np.random.default_rng(0).random((4, 5))
+        np.save(tmp_path / "w.npy", latents)
+        found = read_label_table(self.table(tmp_path), tmp_path / "w.npy")
+        assert found.index is None
+        torch.testing.assert_close(found.latents, torch.tensor(latents[[3, 1]]).float())
+
+    def test_too_few(self, tmp_path):
+        np.save(tmp_path / "w.npy", np.ones((3, 5)))
+        with pytest.raises(DataError, match="about sample 3, but .* holds only 3"):
+            read_label_table(self.table(tmp_path), tmp_path / "w.npy")
+
+    def test_safetensors_and_layers(self, tmp_path):
+        w = torch.randn(4, 5)
+        save_file({"latents": w[:, None].repeat(1, 3, 1)}, tmp_path / "w.safetensors")
+        assert torch.equal(read_latents(tmp_path / "w.safetensors"), w)
+        save_file({"a": w, "b": w + 1}, tmp_path / "two.safetensors")
+        with pytest.raises(DataError, match="holds 2 tensors"):
+            read_latents(tmp_path / "two.safetensors")
+
+    @pytest.mark.parametrize(
+        ("array", "message"),
+        [
+            (np.ones(3), r"shape \(3,\)"),
+            (np.ones((0, 3)), "shape"),
+            (np.random.default_rng(0).random((2, 3, 4)), r"layer to layer \(W\+\)"),
+            (np.full((2, 3), np.nan), "not finite"),
+            (np.array([["a", "b"]]), "cannot read latents"),
+        ],
+    )
+    def test_wrong_latents(self, tmp_path, array, message):
+        np.save(tmp_path / "w.npy", array)
+        with pytest.raises(DataError, match=message):
+            read_latents(tmp_path / "w.npy")
+
+    @pytest.mark.parametrize("rows", [10**4, 10**12, 10**30])
+    def test_size_that_is_only_claimed(self, tmp_path, rows):
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({rows}, 5)}}".ljust(117).encode() + b"\n"
+        (tmp_path / "w.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(40))
+        with pytest.raises(DataError, match="cannot read latents"):
+            read_latents(tmp_path / "w.npy")
+
+    def test_no_pickle_is_read(self, tmp_path):
+        np.save(tmp_path / "w.npy", np.array([[None, 1]], dtype=object), allow_pickle=True)
+        with pytest.raises(DataError, match="cannot read latents"):
+            read_latents(tmp_path / "w.npy")
+
+
+class TestParquet:
+    def test_with_pyarrow(self, tmp_path):
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = importlib.import_module("pyarrow.parquet")
+        table = {"index": [2, 0], "smile": [True, None], "age": [0.5, 1.5], "hair": ["a", "b"]}
+        parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+        found = read_label_table(tmp_path / "a.parquet")
+        assert found.columns == {name: cells for name, cells in table.items() if name != "index"}
+        assert found.index.tolist() == [2, 0]
+        (tmp_path / "b.parquet").write_bytes(b"no")
+        with pytest.raises(DataError, match=r"cannot read .*b\.parquet"):
+            read_label_table(tmp_path / "b.parquet")
+
+    def test_with_another_reader(self, tmp_path, monkeypatch):
+        def load(name):
+            if name != "polars":
+                raise ImportError
+            frame = SimpleNamespace(to_dict=lambda as_series: {"smile": [1, 0]})
+            return SimpleNamespace(read_parquet=lambda path: frame)
+
+        monkeypatch.setattr("energyql.training.table_labels.importlib.import_module", load)
+        assert read_label_table(tmp_path / "a.parquet").columns == {"smile": [1, 0]}
+
+    def test_with_none(self, tmp_path, monkeypatch):
+        def load(name):
+            raise ImportError
+
+        monkeypatch.setattr("energyql.training.table_labels.importlib.import_module", load)
+        with pytest.raises(DataError, match="nothing that reads it is installed\npip install pyarrow"):
+            read_label_table(tmp_path / "a.parquet")
