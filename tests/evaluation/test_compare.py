@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation.lively import known_model, lively_model
 from PIL import Image
 
 from energyql.errors import ArgumentError, DataError
@@ -25,6 +24,7 @@ from energyql.evaluation.comparison_report import (
 from energyql.evaluation.contenders import read_contenders
 from energyql.evaluation.queries import read_questions
 from energyql.evaluation.subject import Subject
+from evaluation.lively import known_model, lively_model
 
 SIZE = Size(n=60, prior=400, oracle=60)
 NAMES = ["slice", "ode", "paper"]

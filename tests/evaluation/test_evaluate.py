@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation.lively import known_model, lively_model
 from PIL import Image
 
 from energyql.errors import ArgumentError
@@ -15,6 +14,7 @@ from energyql.evaluation.evaluate import evaluate, make_plan
 from energyql.evaluation.evaluation_report import COLUMNS, EDIT_COLUMNS, edit_rows, rows, tables
 from energyql.evaluation.setups import SETUPS
 from energyql.evaluation.subject import Subject
+from evaluation.lively import known_model, lively_model
 
 SIZE = Size(n=16, prior=300, oracle=40)
 

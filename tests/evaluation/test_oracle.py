@@ -8,7 +8,6 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from evaluation.lively import known_model
 
 from energyql.evaluation import oracle as module
 from energyql.evaluation.contenders import read_contenders
@@ -17,6 +16,7 @@ from energyql.evaluation.prior import prior_samples
 from energyql.evaluation.subject import Subject
 from energyql.language import bind, parse
 from energyql.pipeline.model import Model
+from evaluation.lively import known_model
 
 NORMAL = NormalDist()
 TAIL = 1 - NORMAL.cdf(1.5)

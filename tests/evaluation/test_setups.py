@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation.lively import known_model
 
 from energyql.errors import EnergyQLError
 from energyql.evaluation.setups import LEAST, MOST, RARE, SETUPS, choose_queries
@@ -13,6 +12,7 @@ from energyql.evaluation.subject import Seen, Subject
 from energyql.language import And, Expr, bind
 from energyql.logic.truth import satisfied
 from energyql.vocabulary import AttributeSpec, Vocabulary
+from evaluation.lively import known_model
 
 NAMES = ("smile", "hat", "beard", "glasses", "bald")
 VOCABULARY = Vocabulary(
