@@ -12,7 +12,7 @@ from benchmarks.heads import LACE_SIZES
 from energyql.attributes.bank import AttributeBank, Head
 from energyql.attributes.outputs import output_count, split_outputs
 from energyql.attributes.predictions import Prediction
-from energyql.energy.semantics import EnergyRule
+from energyql.energy.rule import EnergyRule
 from energyql.generators.layers import MappingConfig, MappingNetwork
 from energyql.numerics.linear import Linear
 from energyql.vocabulary import AttributeSpec, Vocabulary

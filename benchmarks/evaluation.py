@@ -19,7 +19,7 @@ from benchmarks.contenders import Bare, Published, gradient_by_autograd, random_
 from benchmarks.heads import LACE_SIZES
 from energyql.attributes.bank import AttributeBank
 from energyql.energy.query_energy import QueryEnergy
-from energyql.energy.semantics import compile_energy_rule
+from energyql.energy.rule import compile_energy_rule
 from energyql.evaluation.machine import machine
 from energyql.files import write_json, write_text
 from energyql.generators.frozen import FrozenMapping

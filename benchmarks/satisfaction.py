@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.formulas import LEAST_PREVALENCE, MOST_PREVALENCE, all_relations, depth_of, random_formulas
 from benchmarks.report import NOTE, markdown, rich_table, summarize
 from benchmarks.subject import Subject
-from energyql.energy.semantics import SEMANTICS
+from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.machine import machine
 from energyql.files import read_json, write_json, write_text

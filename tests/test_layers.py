@@ -21,7 +21,7 @@ ALLOWED = {
     "sampling": {"errors", "numerics"},
     "generators": {"errors", "files", "numerics"},
     "attributes": {"errors", "files", "vocabulary", "numerics"},
-    "energy": {"errors", "vocabulary", "numerics", "language", "logic", "attributes"},
+    "energy": {"errors", "vocabulary", "render", "numerics", "language", "logic", "attributes"},
 }
 BELOW = {*ALLOWED}  # what may be imported by everything that follows
 for name, more in {

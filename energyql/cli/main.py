@@ -109,7 +109,7 @@ def explain(query: Query, model: ModelOption = "avatars", semantics: SemanticsOp
     expr, text = as_query(query)
     bound = bind(expr, vocabulary, query=text)
     if semantics != "exact":
-        from energyql.energy.semantics import compile_energy_rule
+        from energyql.energy.rule import compile_energy_rule
 
         rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
         out.print(escape(f"query  {expr}\n{rule.explain()}"))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from energyql.attributes.outputs import decide
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.energy.query_energy import QueryEnergy
-from energyql.energy.semantics import EnergyRule
+from energyql.energy.rule import EnergyRule
 from energyql.language import E, Expr
 from energyql.logic.truth import satisfied
 from energyql.numerics.pullback import Identity

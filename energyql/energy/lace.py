@@ -81,6 +81,8 @@ _FINITE = 1e30  # -infinity times the alpha of a NOT would be NaN
 class LaceRule:
     """Evaluates the published rules on the tree; see `EnergyRule`."""
 
+    is_probability = False
+
     def __init__(self, expr: Expr, attributes: tuple[str, ...]) -> None:
         self.expr = expr
         self.attributes = attributes
@@ -89,8 +91,11 @@ class LaceRule:
         """The value of the root, `(batch,)`, in nats, higher is better; it can be above 0."""
         return fold(self.expr, lambda node, operands: _value(node, operands, predictions))
 
+    def draw(self) -> None:
+        """Return nothing: the rules apply to the tree, and there is no circuit."""
+
     def explain(self) -> str:
-        """The rules, applied to this tree."""
+        """Return the rules, applied to this tree, as indented text."""
         lines: list[str] = []
         stack: list[tuple[Expr, int]] = [(self.expr, 0)]
         while stack:

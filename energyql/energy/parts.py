@@ -92,7 +92,8 @@ class Parts:
 
     def pullback(self, rows: Tensor) -> tuple[Tensor, Back]:
         """The energies and the way back, without a graph. It also takes a gradient that is the same for all samples,
-        (parts, 1)."""
+        (parts, 1).
+        """
         logits, tails, middles, table = self._split(rows)
         classes = table.view(self._shape) if self._sets else table
         if self._sets:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from energyql.energy.circuit_rule import CircuitRule
+from energyql.energy.exact import CircuitRule
 from energyql.errors import Contradiction
 from energyql.language.ast import And, Cardinality, Constant, Expr, Iff, Implies, Not, Or, Weight, Xor
 from energyql.logic.cells import CellSet, holds, partition, predicate_cells, union
@@ -58,7 +58,7 @@ def compile_product(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> Circ
     used = {node.attribute for node in nodes if isinstance(node, Leaf)}
     kept = {name: atoms for name, atoms in cells.items() if name in used}
     key = f"product {hashlib.sha256(repr(nodes).encode()).hexdigest()}"
-    return CircuitRule(Circuit(nodes, tuple(kept), kept, key))
+    return CircuitRule(Circuit(nodes, tuple(kept), kept, key), is_probability=False)
 
 
 class _Compiler:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from energyql.attributes.fused import RawOutputs
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
-from energyql.energy.circuit_rule import CircuitRule
 from energyql.energy.direct import DirectEnergy
-from energyql.energy.semantics import EnergyRule
+from energyql.energy.exact import CircuitRule
+from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
 from energyql.numerics.batches import few_sizes, in_batches

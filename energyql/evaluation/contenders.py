@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from energyql.energy.semantics import SEMANTICS
+from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError
 from energyql.evaluation.published import PUBLISHED_BATCH, PublishedEnergy, PublishedODE
 from energyql.evaluation.subject import Subject

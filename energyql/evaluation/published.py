@@ -19,7 +19,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import SLOPE, Head
 from energyql.attributes.outputs import split_outputs
 from energyql.attributes.predictions import Prediction
-from energyql.energy.semantics import EnergyRule
+from energyql.energy.rule import EnergyRule
 from energyql.numerics.normalization import normalized
 from energyql.numerics.pullback import Identity
 from energyql.sampling import Energy, Noise, Progress, SampleResult, Status, VPSchedule, energy_and_gradient

@@ -9,8 +9,6 @@ from energyql.gallery.clauses import ALL, Clause
 from energyql.gallery.sections import Answer, Row, Section, Traversal, TruthTable
 from energyql.gallery.tiles import Tile, answer_tile, bar, clause_cells, numbers, strip, wall
 from energyql.language.tree_svg import draw_tree
-from energyql.logic.circuit import Circuit
-from energyql.logic.circuit_svg import draw_circuit
 from energyql.pipeline.queries import Checked
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_html import reading
@@ -179,10 +177,8 @@ def _clause(clause: Clause, needed: bool) -> Markup:
 
 def _meaning(query: Checked, label: str) -> Markup:
     """The circuit; where the semantics has none, the tree that it scores as written."""
-    circuit = getattr(query.rule, "circuit", None)
-    if isinstance(circuit, Circuit):
-        caption, drawing = "Compiled circuit", draw_circuit(circuit.nodes, circuit.cells)
-    else:
+    caption, drawing = "Compiled circuit", query.rule.draw()
+    if drawing is None:
         caption, drawing = "Tree, which this semantics scores as written", draw_tree(query.expr)
     scrolled = element("div", drawing, class_="scroll", tabindex="0", role="region", aria_label=label)
     kind = "panel wide" if graph_width(drawing) > HALF else "panel"

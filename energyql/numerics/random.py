@@ -140,7 +140,7 @@ def _integer(name: str, value: int, lowest: int, highest: int) -> int:
 
 
 def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
-    """x with Φ(x) = ½ + q, to a few units in float32's last place, for q = (k + ½) / 2³²: never ±½."""
+    """X with Φ(x) = ½ + q, to a few units in float32's last place, for q = (k + ½) / 2³²: never ±½."""
     q = k.astype(np.float32)
     q *= np.float32(2.0**-32)
     q += np.float32(2.0**-33)

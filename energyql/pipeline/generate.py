@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from energyql.energy.semantics import compile_energy_rule
+from energyql.energy.rule import compile_energy_rule
 from energyql.errors import ArgumentError
 from energyql.generators.classes import as_condition
 from energyql.generators.encoder import encoder

@@ -12,7 +12,7 @@ import torch
 
 from energyql.attributes.outputs import decide, tabulate
 from energyql.energy.query_energy import QueryEnergy
-from energyql.energy.semantics import EnergyRule
+from energyql.energy.rule import EnergyRule
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.numerics.pullback import Identity

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from energyql.energy.semantics import SEMANTICS, EnergyRule, compile_energy_rule
+from energyql.energy.rule import SEMANTICS, EnergyRule, compile_energy_rule
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.language import Expr, as_query, bind
 from energyql.language.checks import shorten
@@ -171,10 +171,6 @@ def check_all(
 def repetition(new: Checked, earlier: Iterable[tuple[int, Checked]]) -> int | None:
     """The number of the first earlier query that means the same, however it is spelled."""
     for number, old in earlier:
-        if old.expr == new.expr or (_circuit(old) is not None and _circuit(old) == _circuit(new)):
+        if old.expr == new.expr or old.rule == new.rule:
             return number
     return None
-
-
-def _circuit(checked: Checked) -> object:
-    return getattr(checked.rule, "circuit", None)

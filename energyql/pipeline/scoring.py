@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
-from energyql.energy.semantics import compile_energy_rule
+from energyql.energy.rule import compile_energy_rule
 from energyql.errors import DataError
 from energyql.language.ast import Expr
 from energyql.language.binder import bind

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from energyql.energy.semantics import compile_energy_rule
+from energyql.energy.rule import compile_energy_rule
 from energyql.errors import EnergyQLError, LimitError
 from energyql.language import as_query, bind, quote
 from energyql.language.tree_svg import draw_tree
-from energyql.logic.circuit import Circuit
-from energyql.logic.circuit_svg import draw_circuit
 from energyql.logic.tautology import noting_tautologies
 from energyql.studio.limits import Limits
 from energyql.studio.problems import describe
@@ -35,10 +33,8 @@ def check_query(query: str, vocabulary: Vocabulary, semantics: str, limits: Limi
             rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))
-    circuit = getattr(rule, "circuit", None)
-    if isinstance(circuit, Circuit):
-        caption, drawing = "Compiled circuit", draw_circuit(circuit.nodes, circuit.cells)
-    else:
+    caption, drawing = "Compiled circuit", rule.draw()
+    if drawing is None:
         caption, drawing = "Tree, which this semantics scores as written", draw_tree(expr)
     return Check(
         ok=True,

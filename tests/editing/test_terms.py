@@ -16,7 +16,7 @@ from energyql.editing.terms import (
     flat_features,
 )
 from energyql.energy.query_energy import QueryEnergy
-from energyql.energy.semantics import compile_energy_rule
+from energyql.energy.rule import compile_energy_rule
 from energyql.errors import ArgumentError
 from energyql.language import bind, parse
 from energyql.numerics.pullback import Identity

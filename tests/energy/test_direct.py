@@ -10,7 +10,7 @@ from energyql.attributes.bank import AttributeBank, Head
 from energyql.attributes.outputs import output_count
 from energyql.energy.direct import DirectEnergy
 from energyql.energy.query_energy import QueryEnergy
-from energyql.energy.semantics import SEMANTICS, compile_energy_rule
+from energyql.energy.rule import SEMANTICS, compile_energy_rule
 from energyql.errors import ArgumentError, Contradiction, LimitError
 from energyql.generators.frozen import FrozenMapping
 from energyql.generators.layers import MappingNetwork

@@ -8,8 +8,8 @@ from formulas import VOCABULARY, BruteForce, formulas, predictions, small, with_
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from energyql.energy.circuit_rule import CircuitRule
-from energyql.energy.semantics import compile_energy_rule
+from energyql.energy.exact import CircuitRule
+from energyql.energy.rule import compile_energy_rule
 from energyql.errors import Contradiction, TautologyWarning
 from energyql.language.ast import And, Attribute, Cardinality, Constant, Iff, Implies, Not, Or, Weight, Xor
 from energyql.logic.circuit import Sum, compile_query

@@ -6,7 +6,7 @@ from formulas import HAIR, VOCABULARY, formulas, predictions
 from hypothesis import given, settings
 
 from energyql.energy.product import compile_product
-from energyql.energy.semantics import compile_energy_rule
+from energyql.energy.rule import compile_energy_rule
 from energyql.errors import Contradiction, TautologyWarning
 from energyql.language.ast import And, Attribute, Cardinality, Constant, Iff, Implies, Not, OneOf, Or, Weight, Xor
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.energy.query_energy import QueryEnergy
-from energyql.energy.semantics import SEMANTICS, compile_energy_rule
+from energyql.energy.rule import SEMANTICS, compile_energy_rule
 from energyql.errors import ArgumentError, Contradiction, LimitError, TautologyWarning
 from energyql.language.ast import And, Attribute, Constant, Interval, Near, Not, OneOf, Or, Weight
 from energyql.logic.circuit import compile_query

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from energyql.attributes.heads import Head
 from energyql.energy.query_energy import QueryEnergy
-from energyql.energy.semantics import compile_energy_rule
+from energyql.energy.rule import compile_energy_rule
 from energyql.evaluation.published import PublishedEnergy, PublishedODE
 from energyql.evaluation.subject import Subject
 from energyql.generators.encoder import encoder

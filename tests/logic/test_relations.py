@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from energyql.attributes.predictions import Categorical, YesNo
-from energyql.energy.semantics import compile_energy_rule
+from energyql.energy.rule import compile_energy_rule
 from energyql.errors import Contradiction, VocabularyError
 from energyql.language import bind, parse
 from energyql.logic.circuit import compile_query

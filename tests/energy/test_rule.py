@@ -4,7 +4,7 @@ import pytest
 import torch
 from formulas import VOCABULARY, predictions
 
-from energyql.energy.semantics import SEMANTICS, compile_energy_rule
+from energyql.energy.rule import SEMANTICS, compile_energy_rule
 from energyql.errors import ArgumentError, Contradiction, LimitError, TautologyWarning
 from energyql.language.ast import And, Attribute, Interval, Not, Or
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -18,6 +18,8 @@ def test_one_interface(semantics):
     assert rule.attributes == ("smile", "hat")
     assert rule.log_value(predictions(batch=7)).shape == (7,)
     assert "smile" in rule.explain()
+    assert (rule.draw() is None) == (semantics == "lace")
+    assert rule.is_probability == (semantics == "exact")
 
 
 @pytest.mark.parametrize("semantics", SEMANTICS)

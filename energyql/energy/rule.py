@@ -1,4 +1,4 @@
-"""What a query's energy means: the table of named semantics, and the one interface that all of them have."""
+"""Named semantics of a query, and the interface that their compiled rules share."""
 
 from __future__ import annotations
 
@@ -9,31 +9,42 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from energyql.attributes.predictions import Predictions
-from energyql.energy.circuit_rule import CircuitRule
+from energyql.energy.exact import CircuitRule
 from energyql.energy.lace import compile_lace
 from energyql.energy.product import compile_product
 from energyql.errors import ArgumentError, LimitError
 from energyql.language.ast import Expr
 from energyql.logic.circuit import compile_query
 from energyql.logic.diagram import DEFAULT_MAX_NODES
+from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec
 
 SemanticsName = Literal["exact", "product", "lace"]
 
 
 class EnergyRule(Protocol):
-    """A compiled query: from what the attribute heads predict to a log-value, whose negative is the energy."""
+    """A compiled query: a function from predictions to a log-value. The energy is minus this value."""
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """The names whose predictions `log_value` needs, in the vocabulary's order."""
+        """Names of the attributes whose predictions `log_value` needs, in the vocabulary's order."""
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the energy is -log P, the probability of the query."""
 
     def log_value(self, predictions: Predictions) -> Tensor:
-        """The log-value of the query, `(batch,)`, in nats, higher is better; `predictions` has `attributes`, at least
-        one."""
+        """Return the log-value of the query, `(batch,)`, in nats, higher is better.
+
+        Args:
+            predictions: those of `attributes`, of which there is at least one.
+        """
 
     def explain(self) -> str:
-        """How the value is computed, as text to read."""
+        """Return the rule as indented text."""
+
+    def draw(self) -> Markup | None:
+        """Return the rule as SVG, or `None` where there is no circuit to draw."""
 
 
 _WITHOUT_DIAGRAM: dict[str, Callable[[Expr, Mapping[str, AttributeSpec]], EnergyRule]] = {
