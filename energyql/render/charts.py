@@ -1,0 +1,112 @@
+"""Charts as PIL pictures: a canvas with smooth lines, and a pair of axes on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from energyql.render.pictures import FAINT, PAPER
+
+SCALE = 2
+"""The canvas is drawn this many times larger and reduced at the end, for smooth lines."""
+GRID = "#e5e7eb"
+Place = tuple[float, float]
+"""x and y: on a canvas in pixels from the left and from the top of the finished picture."""
+
+
+class Canvas:
+    """An empty picture to draw on.
+
+    All lengths are pixels of the finished picture.
+
+    Args:
+        width, height: of the finished picture.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self._size = (width, height)
+        self._sheet = Image.new("RGB", (width * SCALE, height * SCALE), PAPER)
+        self._draw = ImageDraw.Draw(self._sheet)
+
+    def picture(self) -> Image.Image:
+        """Return the finished picture, at its own size."""
+        return self._sheet.resize(self._size, Image.Resampling.LANCZOS)
+
+    def text(self, at: Place, text: str, colour: str, size: int = 11, anchor: str = "la") -> None:
+        """Write one line; `anchor` names the point of the text that lies at `at`, as PIL does."""
+        font = ImageFont.load_default(size * SCALE)
+        self._draw.text((at[0] * SCALE, at[1] * SCALE), text, colour, font, anchor)
+
+    def line(self, points: Sequence[Place], colour: str, width: float = 1) -> None:
+        """Draw straight lines from point to point."""
+        self._draw.line([(x * SCALE, y * SCALE) for x, y in points], colour, round(width * SCALE), joint="curve")
+
+    def dot(self, at: Place, radius: float, colour: str) -> None:
+        """Fill a circle."""
+        x, y, r = at[0] * SCALE, at[1] * SCALE, radius * SCALE
+        self._draw.ellipse((x - r, y - r, x + r, y + r), colour)
+
+    def rectangle(self, corner: Place, opposite: Place, fill: str, edge: str | None = None, radius: float = 0) -> None:
+        """Fill a rectangle between its upper left and its lower right corner; nothing if it is thinner than a line."""
+        box = (corner[0] * SCALE, corner[1] * SCALE, opposite[0] * SCALE - 1, opposite[1] * SCALE - 1)
+        if box[2] >= box[0] and box[3] >= box[1]:
+            self._draw.rounded_rectangle(box, radius * SCALE, fill, edge, SCALE if edge else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """A rectangle on a canvas, with a linear scale in each direction.
+
+    Args:
+        canvas: to draw on.
+        corner: upper left corner of the rectangle.
+        size: width and height of the rectangle.
+        x, y: the values at its left and right side, and at its lower and upper side.
+    """
+
+    canvas: Canvas
+    corner: Place
+    size: tuple[float, float]
+    x: tuple[float, float] = (0.0, 1.0)
+    y: tuple[float, float] = (0.0, 1.0)
+
+    def at(self, x: float, y: float) -> Place:
+        """Return the place of a point."""
+        across, up = (x - self.x[0]) / (self.x[1] - self.x[0]), (y - self.y[0]) / (self.y[1] - self.y[0])
+        return self.corner[0] + across * self.size[0], self.corner[1] + (1 - up) * self.size[1]
+
+    def captions(self, below: str, above: str = "") -> None:
+        """Name what the horizontal and the vertical axis show."""
+        left, top = self.corner
+        self.canvas.text((left + self.size[0] / 2, top + self.size[1] + 24), below, FAINT, 11, "ma")
+        self.canvas.text((left, top - 6), above, FAINT, 11, "ls")
+
+    def ticks(self, xs: Mapping[float, str], ys: Mapping[float, str], *, grid: bool = True) -> None:
+        """Write texts below and beside values, with a faint line across the whole rectangle at each of them."""
+        for x, text in xs.items():
+            foot = self.at(x, self.y[0])
+            if grid:
+                self.canvas.line([foot, self.at(x, self.y[1])], GRID)
+            self.canvas.text((foot[0], foot[1] + 5), text, FAINT, 10, "ma")
+        for y, text in ys.items():
+            foot = self.at(self.x[0], y)
+            if grid:
+                self.canvas.line([foot, self.at(self.x[1], y)], GRID)
+            self.canvas.text((foot[0] - 6, foot[1]), text, FAINT, 10, "rm")
+
+    def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1.5) -> None:
+        """Draw straight lines from point to point."""
+        self.canvas.line([self.at(*point) for point in points], colour, width)
+
+    def bar(self, left: float, right: float, height: float, colour: str, gap: float = 0) -> None:
+        """Fill a bar from the lower side up to `height`, with `gap` pixels free at its left and right."""
+        (x0, top), (x1, bottom) = self.at(left, height), self.at(right, self.y[0])
+        self.canvas.rectangle((x0 + gap, top), (x1 - gap, bottom), colour)
+
+
+def blend(low: str, high: str, share: float) -> str:
+    """Return the colour between two colours: `low` at 0, `high` at 1. Colours are written `#rrggbb`."""
+    pairs = [(int(low[i : i + 2], 16), int(high[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
