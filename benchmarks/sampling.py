@@ -16,10 +16,10 @@ from energyql.evaluation.compare import ORACLE, PRIOR, Size, compare
 from energyql.evaluation.comparison_report import NOTE, TABLE_WIDTH, summary_table
 from energyql.evaluation.contenders import PAPER, read_contenders
 from energyql.evaluation.prior import prior_samples
-from energyql.evaluation.queries import read_questions
 from energyql.evaluation.subject import Seen, Subject
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
+from energyql.pipeline.queries import check_arguments
 from energyql.progress import reporting
 from energyql.sampling import SAMPLERS
 
@@ -80,7 +80,7 @@ def main(
             seen = prior_samples(subject, size.prior, out / "prior", report, seed=size.seed)
             counts = (SMOKE_COMMON, SMOKE_RARE) if smoke else (COMMON, RARE)
             formulas = choose_formulas(subject, seen, *counts, formula_seed)
-            checked = read_questions(formulas, subject.vocabulary, contenders)
+            checked = check_arguments(formulas, subject.vocabulary, {one.semantics for one in contenders})
             data = compare(
                 subject, checked, contenders, size=size, folder=out, report=report, title="Samplers on random formulas"
             )

@@ -22,7 +22,7 @@ from energyql.evaluation.subject import Seen, Subject
 from energyql.files import read_json, write_json, write_picture
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
-from energyql.pipeline.queries import Checked
+from energyql.pipeline.queries import CheckedQuery
 from energyql.progress import Report
 from energyql.render.pictures import label_grid
 from energyql.version import __version__
@@ -50,7 +50,7 @@ class Size:
 
 def compare(
     subject: Subject,
-    queries: Sequence[Checked],
+    queries: Sequence[CheckedQuery],
     contenders: Iterable[str | Contender] = DEFAULT_CONTENDERS,
     *,
     size: Size,
@@ -142,7 +142,7 @@ def _earlier(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {record["query"]: record for record in [*data["queries"], *data.get("others", [])]}
 
 
-def _record(query: Checked, earlier: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _record(query: CheckedQuery, earlier: dict[str, dict[str, Any]]) -> dict[str, Any]:
     text = str(query.expr)
     known = earlier.get(text, {})
     return {

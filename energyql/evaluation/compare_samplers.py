@@ -8,12 +8,12 @@ from typing import Any
 
 from energyql.evaluation.compare import ORACLE, PRIOR, Size, compare
 from energyql.evaluation.contenders import DEFAULT_CONTENDERS, Contender, read_contenders
-from energyql.evaluation.queries import read_questions
 from energyql.evaluation.subject import Subject
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.arguments import whole_number
 from energyql.pipeline.model import Model
+from energyql.pipeline.queries import check_arguments
 from energyql.progress import Report, reporting
 
 
@@ -65,6 +65,6 @@ def compare_samplers(
     contenders = read_contenders(samplers)
     subject = Subject(model, device=device, truncation=truncation, label=label)
     asked = [queries] if isinstance(queries, str | Expr) else list(queries)
-    checked = read_questions(asked, subject.vocabulary, contenders)
+    checked = check_arguments(asked, subject.vocabulary, {one.semantics for one in contenders})
     with reporting(progress) as report:
         return compare(subject, checked, contenders, size=size, folder=Path(folder), report=report)

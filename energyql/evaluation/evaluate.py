@@ -14,13 +14,13 @@ from energyql.evaluation.contenders import PAPER, Contender, read_contenders
 from energyql.evaluation.evaluation_report import markdown
 from energyql.evaluation.machine import machine
 from energyql.evaluation.prior import prior_samples
-from energyql.evaluation.queries import read_questions
 from energyql.evaluation.sequential import run_sequence
 from energyql.evaluation.setups import SETUPS, Setup, choose_queries
 from energyql.evaluation.subject import Subject
 from energyql.files import read_json, write_json, write_text
 from energyql.language import Expr
 from energyql.logic.tautology import noting_tautologies
+from energyql.pipeline.queries import check_arguments
 from energyql.progress import Report
 from energyql.sampling import DEFAULT_SAMPLER
 from energyql.version import __version__
@@ -139,7 +139,7 @@ def _sample(
     subject: Subject, setup: Setup, queries: list[Expr], plan: Plan, folder: Path, report: Report
 ) -> dict[str, Any]:
     with noting_tautologies():
-        checked = read_questions(queries, subject.vocabulary, plan.contenders)
+        checked = check_arguments(queries, subject.vocabulary, {one.semantics for one in plan.contenders})
     found = compare(
         subject, checked, plan.contenders, size=plan.size, folder=folder / setup.name, report=report,
         title=setup.title, shown=SHOWN, kept=folder / "kept",

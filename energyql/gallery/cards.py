@@ -9,7 +9,7 @@ from energyql.gallery.clauses import ALL, Clause
 from energyql.gallery.sections import Answer, Row, Section, Traversal, TruthTable
 from energyql.gallery.tiles import Tile, answer_tile, bar, clause_cells, numbers, strip, wall
 from energyql.language.tree_svg import draw_tree
-from energyql.pipeline.queries import Checked
+from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_html import reading
 from energyql.render.graph import graph_width
@@ -64,7 +64,7 @@ def _answer(section: Answer, identity: str, number: int) -> Markup:
     )
 
 
-def query_line(query: Checked, letter: str = "", *, identity: str = "") -> Markup:
+def query_line(query: CheckedQuery, letter: str = "", *, identity: str = "") -> Markup:
     """A query with a button that copies it; the heading of the card `identity` if that is given."""
     text = str(query.expr)
     code = words.query_code(text)
@@ -175,7 +175,7 @@ def _clause(clause: Clause, needed: bool) -> Markup:
     )
 
 
-def _meaning(query: Checked, label: str) -> Markup:
+def _meaning(query: CheckedQuery, label: str) -> Markup:
     """The circuit; where the semantics has none, the tree that it scores as written."""
     caption, drawing = "Compiled circuit", query.rule.draw()
     if drawing is None:

@@ -17,7 +17,7 @@ from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, read_vocabulary
 from energyql.pipeline.generate import generate
 from energyql.pipeline.model import Model
-from energyql.pipeline.queries import Checked, Question, as_questions, check, check_all, check_semantics, repetition
+from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_all, check_semantics, list_queries
 from energyql.pipeline.result import Result
 from energyql.progress import Report, reporting
 from energyql.sampling import DEFAULT_SAMPLER, Sampler
@@ -25,7 +25,7 @@ from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
 from energyql.vocabulary import Vocabulary
 
 Query = str | Expr
-Queries = Query | Iterable[Query | tuple[str, Query] | Question] | Mapping[str, Query]
+Queries = Query | Iterable[Query | tuple[str, Query] | ListedQuery] | Mapping[str, Query]
 
 
 class Gallery:
@@ -104,7 +104,7 @@ class Gallery:
         Raises:
             EnergyQLError: the query is wrong.
         """
-        checked = check(Question(query, title), self.vocabulary, self.semantics)
+        checked = check(ListedQuery(query, title), self.vocabulary, self.semantics)
         with reporting(self.progress) as report:
             return self._add(checked, report)
 
@@ -112,13 +112,13 @@ class Gallery:
         """Draw more queries, once all of them are checked.
 
         Args:
-            several: as the argument `queries` of the class; or `Question`s, as `read_queries` returns them.
+            several: as the argument `queries` of the class; or `ListedQuery`s, as `read_queries` returns them.
             source: the file they come from, for messages.
 
         Raises:
             DataError: some queries are wrong; the message shows all of them.
         """
-        checked = check_all(as_questions(several), self.vocabulary, self.semantics, source=source)
+        checked = check_all(list_queries(several), self.vocabulary, self.semantics, source=source)
         results = []
         with reporting(self.progress and len(checked) > 0) as report:
             for number, each in enumerate(checked):
@@ -186,7 +186,7 @@ class Gallery:
         self.sections.append(traversal)
         return traversal
 
-    def check_traversal(self, start: Query, end: Query, steps: int) -> list[Checked]:
+    def check_traversal(self, start: Query, end: Query, steps: int) -> list[CheckedQuery]:
         """The two queries of a traversal.
 
         Raises:
@@ -195,8 +195,8 @@ class Gallery:
         """
         if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
             raise ArgumentError(f"steps must be a whole number from 2 to {MOST_STEPS}, not {steps!r}")
-        questions = [Question(start, place="start"), Question(end, place="end")]
-        return check_all(questions, self.vocabulary, self.semantics, source="traversal")
+        entries = [ListedQuery(start, place="start"), ListedQuery(end, place="end")]
+        return check_all(entries, self.vocabulary, self.semantics, source="traversal")
 
     def notes(self) -> list[str]:
         """What is odd about the gallery: queries that mean the same as earlier ones."""
@@ -233,13 +233,15 @@ class Gallery:
     def _repr_html_(self) -> str:
         return page.frame(self.to_html()) if self.sections else "<em>an empty gallery</em>"
 
-    def _add(self, checked: Checked, report: Report) -> Result:
-        earlier = [
-            (number, section.query)
-            for number, section in enumerate(self.sections, start=1)
-            if isinstance(section, Answer)
-        ]
-        same_as = repetition(checked, earlier)
+    def _add(self, checked: CheckedQuery, report: Report) -> Result:
+        same_as = next(
+            (
+                number
+                for number, section in enumerate(self.sections, start=1)
+                if isinstance(section, Answer) and section.query.means_the_same(checked)
+            ),
+            None,
+        )
         result = self._draw(checked.text, self.n)
         joined, parts = clauses(checked.bound)
         scored = score_clauses(parts, result, self.vocabulary)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.gallery.clauses import Clause
-from energyql.pipeline.queries import Checked
+from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result
 
 Numbers = npt.NDArray[np.float64]
@@ -26,7 +26,7 @@ class Answer:
         same_as: the number of an earlier query on the page that means the same.
     """
 
-    query: Checked
+    query: CheckedQuery
     result: Result
     joined: str
     clauses: list[Clause]
@@ -83,8 +83,8 @@ class Traversal:
         holds: whether the judge says that each of them holds.
     """
 
-    start: Checked
-    end: Checked
+    start: CheckedQuery
+    end: CheckedQuery
     times: list[float]
     result: Result
     probability: tuple[Numbers | None, Numbers | None]

@@ -9,7 +9,7 @@ from itertools import product
 from energyql.errors import ArgumentError, Contradiction, EnergyQLError, KindError, Span
 from energyql.gallery.sections import Row, TruthTable
 from energyql.language import Cardinality, Expr, Interval, Not, OneOf, parse
-from energyql.pipeline.queries import Question, check, check_all
+from energyql.pipeline.queries import ListedQuery, check, check_all
 from energyql.pipeline.result import Result
 from energyql.vocabulary import Vocabulary
 
@@ -48,8 +48,8 @@ def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> li
             f"a truth table has 1 to {MOST_LITERALS} attributes, not {len(literals)}",
             hint='write them one by one: "smile", "hair = red"',
         )
-    questions = [Question(literal, place=f"attribute {number}") for number, literal in enumerate(literals, start=1)]
-    exprs = [checked.expr for checked in check_all(questions, vocabulary, "exact", source="truth table")]
+    entries = [ListedQuery(literal, place=f"attribute {number}") for number, literal in enumerate(literals, start=1)]
+    exprs = [checked.expr for checked in check_all(entries, vocabulary, "exact", source="truth table")]
     for number, expr in enumerate(exprs):
         if expr in exprs[:number]:
             raise ArgumentError(f"{expr} is in the truth table twice")
@@ -91,7 +91,7 @@ def fill_table(
         parts = [part if true else negated(part) for part, true in zip(literals, values, strict=True)]
         query = parts[0] if len(parts) == 1 else _conjunction(parts)
         try:
-            check(Question(query), vocabulary, semantics)
+            check(ListedQuery(query), vocabulary, semantics)
         except (Contradiction, KindError) as error:  # KindError: a negation that lies outside of a range
             rows.append(Row(values, str(query), None, error.message))
             continue

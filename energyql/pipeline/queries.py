@@ -1,8 +1,8 @@
-"""Lists of queries, checked before any of them is sampled: all that is wrong is said at once."""
+"""Lists of queries, all checked before any of them is sampled, so that one error shows every mistake."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +15,18 @@ from energyql.vocabulary import Vocabulary
 
 MOST_BYTES = 1 << 20
 """Largest file of queries."""
+SUFFIXES = (".txt", ".queries")
+"""Suffixes of files of queries. A text that ends in one is a path, even if no such file exists."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A query as somebody wrote it.
+class ListedQuery:
+    """An entry of a list of queries, as written.
 
     Args:
         query: text or tree.
-        title: what to call it; may be empty.
-        place: where it stands, for messages: "line 3", "query 3".
+        title: a name for people; may be empty.
+        place: position in the list, for messages: "line 3", "query 3".
     """
 
     query: str | Expr
@@ -33,16 +35,17 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """A query that fits the model.
+class CheckedQuery:
+    """A query that fits the model's vocabulary.
 
     Args:
-        title: what to call it; may be empty.
-        place: where it stood, for messages.
-        text: as it was written.
-        expr: its tree, as written; `str(expr)` is its canonical text.
+        title: a name for people; may be empty.
+        place: position in its list, for messages.
+        text: the query as written.
+        expr: its tree as written; `str(expr)` is its canonical text.
         bound: the tree that `bind` returned.
         rule: its compiled energy.
+        warning: the message of a `TautologyWarning`; `None` where the query is not always true.
     """
 
     title: str
@@ -51,17 +54,22 @@ class Checked:
     expr: Expr
     bound: Expr
     rule: EnergyRule
+    warning: str | None = None
 
     @property
     def name(self) -> str:
-        """What a message calls it: "line 3 (Elder)"."""
+        """Place and title for a message, such as "line 3 (Elder)"."""
         return f"{self.place or 'a query'} ({self.title or shorten(str(self.expr), 60)})"
 
+    def means_the_same(self, other: CheckedQuery) -> bool:
+        """Whether both have the same tree or equal rules, however they are spelled."""
+        return self.expr == other.expr or self.rule == other.rule
 
-def read_queries(path: Path) -> list[Question]:
-    """Read a file: a query a line, or `title: query`. Empty lines and comments (`# ...`) are left out.
 
-    A title ends at the first colon outside double quotes. No query has such a colon, so the two cannot be confused.
+def read_queries(path: Path) -> list[ListedQuery]:
+    """Read a file with one query a line, or `title: query`. Empty lines and comments (`# ...`) are left out.
+
+    A title ends at the first colon outside double quotes. A query has no such colon, so the two cannot be confused.
 
     Raises:
         DataError: the file cannot be read, is too large, or holds no query.
@@ -76,23 +84,23 @@ def read_queries(path: Path) -> list[Question]:
         raise DataError(f"{path} is not text in UTF-8") from None
     if len(data) > MOST_BYTES:
         raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB")
-    questions = []
+    found = []
     for number, line in enumerate(text.splitlines(), start=1):
         title, query = split_line(line)
         if query or title:
-            questions.append(Question(query, title, f"line {number}"))
-    if not questions:
+            found.append(ListedQuery(query, title, f"line {number}"))
+    if not found:
         raise DataError(f"{path} holds no query", hint="write one a line, such as: smile AND NOT hat")
-    return questions
+    return found
 
 
 def split_line(line: str) -> tuple[str, str]:
-    """Title and query of a line, without its comment; either may be empty."""
+    """Return the title and the query of a line, without its comment; either may be empty."""
     colon, end, quoted, position = -1, len(line), False, 0
     while position < len(line):
         character = line[position]
         if quoted and character == "\\":
-            position += 1  # whatever is escaped does not end the quotation
+            position += 1  # an escaped character does not end the quotation
         elif character == '"':
             quoted = not quoted
         elif not quoted and character == "#":
@@ -104,23 +112,23 @@ def split_line(line: str) -> tuple[str, str]:
     return line[: max(colon, 0)].strip(), line[colon + 1 : end].strip()
 
 
-def as_questions(queries: str | Expr | Iterable[object] | Mapping[str, object]) -> list[Question]:
-    """Queries as Python programs hold them: a list of queries or of pairs (title, query), or a dict from titles."""
+def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) -> list[ListedQuery]:
+    """Return the entries of a list as Python programs write it: queries, pairs (title, query), or a dict by title."""
     if isinstance(queries, (str, Expr)):
         queries = [queries]
     pairs: Iterable[object] = queries.items() if isinstance(queries, Mapping) else queries
-    questions = []
+    found = []
     for number, item in enumerate(pairs, start=1):
-        if isinstance(item, Question):
-            questions.append(item)
+        if isinstance(item, ListedQuery):
+            found.append(item)
             continue
         title, query = item if isinstance(item, tuple) and len(item) == 2 else ("", item)
-        questions.append(Question(query, str(title), f"query {number}"))  # type: ignore[arg-type]  # checked below
-    return questions
+        found.append(ListedQuery(query, str(title), f"query {number}"))  # type: ignore[arg-type]  # checked below
+    return found
 
 
 def check_semantics(name: str) -> str:
-    """The name of a semantics, checked apart from the queries: it would be wrong for all of them.
+    """Return the name of a semantics. It is checked apart from the queries, since it would be wrong for all of them.
 
     Raises:
         ArgumentError: there is none of that name.
@@ -130,47 +138,83 @@ def check_semantics(name: str) -> str:
     return name
 
 
-def check(question: Question, vocabulary: Vocabulary, semantics: str) -> Checked:
+def check(entry: ListedQuery, vocabulary: Vocabulary, semantics: str) -> CheckedQuery:
     """Parse, bind and compile one query.
 
     Raises:
         EnergyQLError: it is wrong, contradictory or too large.
     """
-    expr, text = as_query(question.query)
+    expr, text = as_query(entry.query)
     bound = bind(expr, vocabulary, query=text)
-    with noting_tautologies():  # sampling says so as well, and once is enough
+    with noting_tautologies() as notes:  # sampling warns as well, and once is enough
         rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
-    return Checked(question.title, question.place, text, expr, bound, rule)
+    return CheckedQuery(entry.title, entry.place, text, expr, bound, rule, notes[0] if notes else None)
 
 
 def check_all(
-    questions: Iterable[Question], vocabulary: Vocabulary, semantics: str, *, source: str = ""
-) -> list[Checked]:
+    entries: Iterable[ListedQuery], vocabulary: Vocabulary, semantics: str, *, source: str = ""
+) -> list[CheckedQuery]:
     """Check every query before any is sampled.
 
     Args:
+        entries: the queries.
+        vocabulary: of the model.
+        semantics: one of `SEMANTICS`.
         source: the file they come from, for the message.
 
     Raises:
         DataError: some are wrong; the message shows each of them, with its place and carets.
     """
-    checked: list[Checked] = []
+    checked: list[CheckedQuery] = []
     wrong: list[str] = []
-    for question in questions:
+    for entry in entries:
         try:
-            checked.append(check(question, vocabulary, semantics))
+            checked.append(check(entry, vocabulary, semantics))
         except EnergyQLError as error:
-            name = f" ({question.title})" if question.title else ""
-            wrong.append(f"{question.place}{name}: {error.render()}")
+            name = f" ({entry.title})" if entry.title else ""
+            wrong.append(f"{entry.place}{name}: {error.render()}")
     if wrong:
         count = "one query is" if len(wrong) == 1 else f"{len(wrong)} queries are"
         raise DataError("\n\n".join([f"{source or 'the list'}: {count} wrong", *wrong]))
     return checked
 
 
-def repetition(new: Checked, earlier: Iterable[tuple[int, Checked]]) -> int | None:
-    """The number of the first earlier query that means the same, however it is spelled."""
-    for number, old in earlier:
-        if old.expr == new.expr or old.rule == new.rule:
-            return number
-    return None
+def check_arguments(
+    arguments: Sequence[str | Expr], vocabulary: Vocabulary, semantics: Iterable[str]
+) -> list[CheckedQuery]:
+    """Check queries and files of queries under several semantics.
+
+    Args:
+        arguments: each a query, or a path that ends in one of `SUFFIXES` or that exists.
+        vocabulary: of the model.
+        semantics: under each of them every query must compile.
+
+    Returns:
+        The queries, compiled under `exact`.
+
+    Raises:
+        DataError: a file cannot be read, some queries are wrong, or one comes twice; the message shows all of them.
+    """
+    entries: list[ListedQuery] = []
+    for number, argument in enumerate(arguments, start=1):
+        if isinstance(argument, str) and _is_file(argument):
+            entries += read_queries(Path(argument))
+        else:
+            entries.append(ListedQuery(argument, place=f"query {number}"))
+    checked = check_all(entries, vocabulary, "exact")
+    for name in set(semantics) - {"exact"}:
+        check_all(entries, vocabulary, name)
+    texts: dict[str, CheckedQuery] = {}
+    for one in checked:
+        if (first := texts.setdefault(str(one.expr), one)) is not one:
+            raise DataError(f"{one.name} is the same as {first.name}", hint="leave one of them out")
+    return checked
+
+
+def _is_file(text: str) -> bool:
+    if text.endswith(SUFFIXES):
+        return True
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a path, or with characters that none may have
+        return False

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from energyql.energy.rule import compile_energy_rule
 from energyql.errors import EnergyQLError, LimitError
-from energyql.language import as_query, bind, quote
+from energyql.language import quote
 from energyql.language.tree_svg import draw_tree
-from energyql.logic.tautology import noting_tautologies
+from energyql.pipeline.queries import ListedQuery, check
 from energyql.studio.limits import Limits
 from energyql.studio.problems import describe
 from energyql.studio.schemas import Attribute, Check
@@ -27,22 +26,19 @@ def check_length(query: str, limits: Limits) -> str:
 def check_query(query: str, vocabulary: Vocabulary, semantics: str, limits: Limits) -> Check:
     """What a query means, or what is wrong with it; nothing is raised for a query that is wrong."""
     try:
-        expr, text = as_query(check_length(query, limits))
-        bound = bind(expr, vocabulary, query=text)
-        with noting_tautologies() as notes:
-            rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
+        checked = check(ListedQuery(check_length(query, limits)), vocabulary, semantics)
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))
-    caption, drawing = "Compiled circuit", rule.draw()
+    caption, drawing = "Compiled circuit", checked.rule.draw()
     if drawing is None:
-        caption, drawing = "Tree, which this semantics scores as written", draw_tree(expr)
+        caption, drawing = "Tree, which this semantics scores as written", draw_tree(checked.expr)
     return Check(
         ok=True,
-        warning=notes[0] if notes else None,
-        canonical=str(expr),
+        warning=checked.warning,
+        canonical=str(checked.expr),
         caption=caption,
         drawing=drawing,
-        explanation=rule.explain(),
+        explanation=checked.rule.explain(),
     )
 
 

@@ -22,8 +22,8 @@ from energyql.evaluation.comparison_report import (
     summary_table,
 )
 from energyql.evaluation.contenders import read_contenders
-from energyql.evaluation.queries import read_questions
 from energyql.evaluation.subject import Subject
+from energyql.pipeline.queries import check_arguments
 from evaluation.lively import known_model, lively_model
 
 SIZE = Size(n=60, prior=400, oracle=60)
@@ -37,7 +37,7 @@ def silent(stage: str, fraction: float) -> None:
 def run(folder: Path, queries: list[str], names: list[str] = NAMES, size: Size = SIZE, subject: Any = None) -> Any:
     subject = subject or Subject(known_model())
     contenders = read_contenders(names)
-    checked = read_questions(queries, subject.vocabulary, contenders)
+    checked = check_arguments(queries, subject.vocabulary, {one.semantics for one in contenders})
     return compare(subject, checked, contenders, size=size, folder=folder, report=silent)
 
 
@@ -189,7 +189,7 @@ def test_queries_from_files_and_from_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "list.txt"
     file.write_text("# mine\nBoth: a AND b\nc\n", encoding="utf-8")
     subject = Subject(known_model())
-    checked = read_questions(["a", str(file)], subject.vocabulary, read_contenders("paper"))
+    checked = check_arguments(["a", str(file)], subject.vocabulary, ["lace"])
     assert [(one.title, str(one.expr)) for one in checked] == [("", "a"), ("Both", "a AND b"), ("", "c")]
 
 
@@ -204,7 +204,7 @@ def test_queries_from_files_and_from_the_command_line(tmp_path: Path) -> None:
 )
 def test_wrong_queries(arguments: list[str], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        read_questions(arguments, Subject(known_model()).vocabulary, read_contenders("slice"))
+        check_arguments(arguments, Subject(known_model()).vocabulary, ["exact"])
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

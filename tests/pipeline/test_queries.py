@@ -5,7 +5,7 @@ from toys import VOCABULARY
 
 from energyql import E
 from energyql.errors import ArgumentError, Contradiction, DataError
-from energyql.pipeline.queries import MOST_BYTES, Question, as_questions, check, check_all, read_queries, repetition
+from energyql.pipeline.queries import MOST_BYTES, ListedQuery, check, check_all, list_queries, read_queries
 from energyql.pipeline.queries import split_line as split
 
 
@@ -47,9 +47,9 @@ class TestReading:
     def test_a_file(self, tmp_path):
         text = "# faces\n\nsmile\r\nElder: beard # gray\n  größe: smile OR beard\n"
         assert read_queries(write(tmp_path / "q.txt", text, "utf-8-sig")) == [
-            Question("smile", "", "line 3"),
-            Question("beard", "Elder", "line 4"),
-            Question("smile OR beard", "größe", "line 5"),
+            ListedQuery("smile", "", "line 3"),
+            ListedQuery("beard", "Elder", "line 4"),
+            ListedQuery("smile OR beard", "größe", "line 5"),
         ]
 
     @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n"])
@@ -70,15 +70,15 @@ class TestReading:
 
 class TestChecking:
     def test_all_mistakes_at_once(self):
-        questions = [
-            Question("smile", "", "line 1"),
-            Question("smile AND", "Half", "line 2"),
-            Question("smile AND (glases OR beerd)", "", "line 5"),
-            Question("smile AND NOT smile", "", "line 6"),
-            Question("", "Nothing", "line 7"),
+        entries = [
+            ListedQuery("smile", "", "line 1"),
+            ListedQuery("smile AND", "Half", "line 2"),
+            ListedQuery("smile AND (glases OR beerd)", "", "line 5"),
+            ListedQuery("smile AND NOT smile", "", "line 6"),
+            ListedQuery("", "Nothing", "line 7"),
         ]
         with pytest.raises(DataError) as caught:
-            check_all(questions, VOCABULARY, "exact", source="q.txt")
+            check_all(entries, VOCABULARY, "exact", source="q.txt")
         blocks = str(caught.value).split("\n\n")
         assert blocks[0] == "q.txt: 4 queries are wrong"
         assert blocks[1].splitlines() == [
@@ -93,15 +93,15 @@ class TestChecking:
 
     def test_one_mistake(self):
         with pytest.raises(DataError, match=r"the list: one query is wrong\n\nquery 1: KindError"):
-            check_all(as_questions(["hair = green"]), VOCABULARY, "exact")
+            check_all(list_queries(["hair = green"]), VOCABULARY, "exact")
 
     def test_what_is_checked(self):
-        checked = check(Question("beard and  age = 0.5", "T"), VOCABULARY, "product")
+        checked = check(ListedQuery("beard and  age = 0.5", "T"), VOCABULARY, "product")
         assert str(checked.expr) == "beard AND age = 0.5"
         assert str(checked.bound) == "beard AND age = 0.5 +- 0.05"
         assert checked.rule.attributes == ("age", "beard")
         with pytest.raises(Contradiction):
-            check(Question("beard AND NOT beard"), VOCABULARY, "product")
+            check(ListedQuery("beard AND NOT beard"), VOCABULARY, "product")
 
     @pytest.mark.parametrize(
         ("given", "expected"),
@@ -111,36 +111,36 @@ class TestChecking:
             (["smile", E.beard], [("", "smile"), ("", E.beard)]),
             ([("A", "smile")], [("A", "smile")]),
             ({"A": "smile", "B": "beard"}, [("A", "smile"), ("B", "beard")]),
-            ([Question("smile", "A", "line 9")], [("A", "smile")]),
+            ([ListedQuery("smile", "A", "line 9")], [("A", "smile")]),
         ],
     )
     def test_forms_of_lists(self, given, expected):
-        assert [(question.title, question.query) for question in as_questions(given)] == expected
+        assert [(entry.title, entry.query) for entry in list_queries(given)] == expected
 
     def test_what_is_no_query(self):
         with pytest.raises(DataError, match="a query is a string or an expression, not 3"):
-            check_all(as_questions([3]), VOCABULARY, "exact")
+            check_all(list_queries([3]), VOCABULARY, "exact")
         with pytest.raises(ArgumentError, match="no semantics is called 'odd'"):
-            check(Question("smile"), VOCABULARY, "odd")
+            check(ListedQuery("smile"), VOCABULARY, "odd")
 
 
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("smile AND NOT (glasses OR beard)", 1),
-        ("NOT beard AND NOT glasses AND smile", 1),
-        ("beard", 2),
-        ("NOT NOT beard", 2),
-        ("glasses", None),
+        ("smile AND NOT (glasses OR beard)", [True, False]),
+        ("NOT beard AND NOT glasses AND smile", [True, False]),
+        ("beard", [False, True]),
+        ("NOT NOT beard", [False, True]),
+        ("glasses", [False, False]),
     ],
 )
 def test_repetitions(query, expected):
-    earlier = [check(Question(text), VOCABULARY, "exact") for text in ("smile AND NOT (glasses OR beard)", "beard")]
-    new = check(Question(query), VOCABULARY, "exact")
-    assert repetition(new, enumerate(earlier, start=1)) == expected
+    earlier = [check(ListedQuery(text), VOCABULARY, "exact") for text in ("smile AND NOT (glasses OR beard)", "beard")]
+    new = check(ListedQuery(query), VOCABULARY, "exact")
+    assert [one.means_the_same(new) for one in earlier] == expected
 
 
 def test_repetitions_without_circuits():
-    first, second = (check(Question(text), VOCABULARY, "lace") for text in ("smile", "NOT NOT smile"))
-    assert repetition(first, [(4, first)]) == 4
-    assert repetition(second, [(4, first)]) is None
+    first, second = (check(ListedQuery(text), VOCABULARY, "lace") for text in ("smile", "NOT NOT smile"))
+    assert first.means_the_same(first)
+    assert not second.means_the_same(first)
