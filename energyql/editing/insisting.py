@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from energyql.sampling import Progress, SampleResult
-from energyql.sampling.descent import Objective, descend
+from energyql.sampling import Energy, Progress, SampleResult, as_energy
+from energyql.sampling.descent import descend
 
 WEIGHTS = (3.0, 9.0, 27.0)
 """How many times the first weight what is asked is given, one after the other."""
@@ -22,7 +22,7 @@ fall any further: a number that is asked for within its tolerance is never certa
 
 @torch.no_grad()
 def insist(
-    weighted: Callable[[float], Objective],
+    weighted: Callable[[float], Energy],
     cost: Callable[[Tensor, Tensor], Tensor],
     z0: Tensor,
     *,
@@ -33,11 +33,11 @@ def insist(
     """Goes to the nearest minimum, and on to those of larger weights in the samples that still cost much.
 
     Args:
-        weighted: the objective, given how many times its weight what is asked has.
-        cost: of what is asked alone, in nats: `cost(z, rows)`, as an objective is called.
+        weighted: the energy, given how many times its weight what is asked has.
+        cost: of what is asked alone, in nats: `cost(z, rows)`, as an energy is called.
         z0: start latents (n, z_dim).
         enough: a sample is done when it costs no more than this.
-        max_evaluations: of the objective, per sample and weight.
+        max_evaluations: of the energy, per sample and weight.
         progress: of the first weight; see `Progress`.
 
     Returns:
@@ -52,15 +52,10 @@ def insist(
         rows, costs = rows[wanting], costs[wanting]
         if not len(rows):
             break
-        again = descend(_of(weighted(weight), rows), z[rows], max_evaluations=max_evaluations)
+        again = descend(as_energy(weighted(weight), samples=rows), z[rows], max_evaluations=max_evaluations)
         evaluations[rows.cpu()] += again.evaluations
         then = cost(again.z, rows)
         pays = then < (1 - PAYS) * costs
         rows, costs = rows[pays], then[pays]
         z[rows], status[rows.cpu()] = again.z[pays], again.status[pays.cpu()]
     return SampleResult(z, status, evaluations, evaluations.clone())
-
-
-def _of(objective: Objective, rows: Tensor) -> Objective:
-    """The objective of some of the samples."""
-    return lambda z, which: objective(z, rows[which])

@@ -29,8 +29,8 @@ from energyql.errors import ArgumentError
 from energyql.pipeline.arguments import finite_number, whole_number
 from energyql.pipeline.drawing import judge
 from energyql.progress import Report
-from energyql.sampling import normals
-from energyql.sampling.descent import Objective, descend
+from energyql.sampling import Energy, GradientEnergy, normals
+from energyql.sampling.descent import descend
 from energyql.vocabulary import Vocabulary
 
 SPACES = ("z", "w", "w+")
@@ -121,9 +121,8 @@ def find_latents(
     )  # fmt: skip
     terms = _read(targets, space) if settings.attributes else []
     z = _start(likeness, prior, terms, space)
-    objective = _in_z(likeness, space, terms, settings)
     searched = descend(
-        objective, z, tolerance=1e-4, max_evaluations=settings.z_evaluations,
+        _in_z(likeness, space, terms, settings), z, tolerance=1e-4, max_evaluations=settings.z_evaluations,
         progress=lambda fraction, _: report("inverting", 0.7 * fraction),
     )  # fmt: skip
     latents, evaluations = Latents(space.scaled(searched.z)), searched.evaluations
@@ -192,17 +191,17 @@ def _start(likeness: Likeness, prior: Tensor, terms: list[Term], space: LatentSp
         return torch.where((torch.cat(parts) < distance)[:, None], read, z)
 
 
-def _in_z(likeness: Likeness, space: LatentSpace, terms: list[Term], settings: InversionSettings) -> Objective:
+def _in_z(likeness: Likeness, space: LatentSpace, terms: list[Term], settings: InversionSettings) -> Energy:
     prior = _Shell(settings.shell / settings.attributes if settings.attributes else settings.shell)
     factor = settings.attributes or 1.0
     beside = EditEnergy(space, Latents(likeness.targets.new_zeros(0, space.model.generator.z_dim)), [*terms, prior])
 
     def objective(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = likeness.with_gradient(lambda part, _: space.encode(part), z, rows)
-        more, of_more = beside(z, rows)
+        more, of_more = beside.gradient(z, rows)
         return value + factor * more, gradient + factor * of_more
 
-    return objective
+    return GradientEnergy(objective)
 
 
 def _beside(
@@ -221,7 +220,7 @@ def _beside(
         return value + weight * x.square().sum(1), gradient + 2 * weight * x
 
     ended = descend(
-        objective, mapped.new_zeros(len(mapped), layers * mapped.shape[1]), tolerance=1e-4,
+        GradientEnergy(objective), mapped.new_zeros(len(mapped), layers * mapped.shape[1]), tolerance=1e-4,
         max_evaluations=settings.w_evaluations, progress=lambda fraction, _: report("inverting", 0.7 + 0.3 * fraction),
     )  # fmt: skip
     return Latents(latents.z, ended.z.view(shape)), ended.evaluations

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.outputs import decide
-from energyql.editing.following import follow
 from energyql.editing.implied import Company, Values
 from energyql.editing.insisting import insist
 from energyql.editing.latents import Latents, LatentSpace, Synthesis
@@ -93,7 +92,7 @@ def take(
             weighted, cost, start, enough=preset.enough, max_evaluations=preset.max_evaluations, progress=progress
         )
     else:
-        ended = follow(weighted(1.0), start, preset.solver, progress)
+        ended = preset.solver.sample(weighted(1.0), start, progress=progress)
     z, offset = space.scaled(ended.z), before.offset
     if step.layers is not None:
         with torch.no_grad():

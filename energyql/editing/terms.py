@@ -168,7 +168,7 @@ class KeepIdentity:
 
 
 class EditEnergy:
-    """The sum of terms as a function of z and of which samples its rows are: an `Objective`.
+    """The sum of terms as a function of z and of which samples its rows are: an `Energy`.
 
     Where the length of z is free, the terms see z scaled to one length.
 
@@ -183,7 +183,12 @@ class EditEnergy:
         self.shift = mean_offset(before.offset)
         self.needs_w = space.heads_read_w or any(term.of == "w" for term in terms)
 
-    def __call__(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, z: Tensor, rows: Tensor) -> Tensor:
+        """Return the values alone, (batch,)."""
+        return self.gradient(z, rows)[0]
+
+    def gradient(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values (batch,) and gradients (batch, z_dim)."""
         if not self.space.length_is_free:
             return self._at(z, rows)
         scale = inverse_norm(z)

@@ -95,11 +95,12 @@ class QueryEnergy:
         """Names of the attributes that the energy depends on."""
         return self.rule.attributes
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, rows: Tensor | None = None) -> Tensor:
         """The energy of each sample, `(batch,)`, in nats.
 
         Args:
             z: `(batch, z_dim)`, floating point.
+            rows: accepted as samplers pass it, and ignored: the query is the same for all samples.
 
         Raises:
             ArgumentError: z, or what `encode` and `predict` make of it, does not have the right shape, type or device.
@@ -110,11 +111,12 @@ class QueryEnergy:
             return z.new_zeros(len(z))
         return in_batches(self._energy, z, self._sizes_of(z))[0]
 
-    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The energy and its gradient with respect to z, both detached.
 
         Args:
             z: `(batch, z_dim)`, floating point. Works also under `no_grad` and `inference_mode`, and leaves z as it is.
+            rows: ignored, as in a call.
 
         Returns:
             The energy `(batch,)`, in nats, and the gradient `(batch, z_dim)`.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+
+from torch import Tensor
 
 from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError
@@ -13,7 +15,7 @@ from energyql.evaluation.published import PUBLISHED_BATCH, PublishedEnergy, Publ
 from energyql.evaluation.subject import Subject
 from energyql.language import Expr
 from energyql.progress import Report
-from energyql.sampling import SAMPLERS, Energy, Noise, Sampler, SampleResult, make_sampler, prior_latents
+from energyql.sampling import SAMPLERS, EnergyLike, Noise, Sampler, SampleResult, make_sampler, prior_latents
 
 PAPER = "paper"
 """Names the paper's algorithm."""
@@ -41,7 +43,7 @@ class Contender:
     batch: int = BATCH
     published: bool = False
 
-    def energy(self, subject: Subject, query: str | Expr) -> Energy:
+    def energy(self, subject: Subject, query: str | Expr) -> Callable[[Tensor], Tensor]:
         """The energy of a query, prepared once.
 
         Raises:
@@ -52,7 +54,7 @@ class Contender:
             return PublishedEnergy(prepared.rule, subject.encode, subject.model.bank)
         return prepared.energy
 
-    def sample(self, energy: Energy, subject: Subject, n: int, seed: int, report: Report) -> SampleResult:
+    def sample(self, energy: EnergyLike, subject: Subject, n: int, seed: int, report: Report) -> SampleResult:
         """The samples 0 … n - 1 of a run."""
         parts: list[SampleResult] = []
         for start in range(0, n, self.batch):

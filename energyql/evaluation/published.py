@@ -22,7 +22,7 @@ from energyql.attributes.predictions import Prediction
 from energyql.energy.rule import EnergyRule
 from energyql.numerics.normalization import normalized
 from energyql.numerics.pullback import Identity
-from energyql.sampling import Energy, Noise, Progress, SampleResult, Status, VPSchedule, energy_and_gradient
+from energyql.sampling import Energy, EnergyLike, Noise, Progress, SampleResult, Status, VPSchedule, as_energy
 from energyql.sampling.base import check_latents
 from energyql.sampling.noise import FIRST_RUN
 
@@ -88,11 +88,11 @@ class PublishedODE:
     max_evaluations: int = 2000
 
     def sample(
-        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Follows the flow from every row of `z0`; see `Sampler.sample`."""
         check_latents(z0)
-        field_ = _Field(self, energy, z0.detach(), progress)
+        field_ = _Field(self, as_energy(energy, first=noise.start), z0.detach(), progress)
         times = torch.tensor([self.t0, self.t1], dtype=z0.dtype, device=z0.device)
         status = Status.OK
         try:
@@ -116,14 +116,14 @@ class _Field:
 
     def __init__(self, settings: PublishedODE, energy: Energy, z0: Tensor, progress: Progress | None) -> None:
         self._settings, self._energy, self._progress = settings, energy, progress
-        self.last = z0
+        self.last, self._rows = z0, torch.arange(len(z0), device=z0.device)
         self.evaluations = 0
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         if self.evaluations >= self._settings.max_evaluations:
             raise _SpentError
         self.evaluations += 1
-        _, gradient = energy_and_gradient(self._energy, z)
+        _, gradient = self._energy.gradient(z, self._rows)
         return (0.5 * self._settings.strength) * self._settings.schedule.beta(t) * gradient
 
     def callback_accept_step(self, t: Tensor, z: Tensor, step: Tensor) -> None:

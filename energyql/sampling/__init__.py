@@ -4,7 +4,8 @@ from energyql.numerics.random import normals, prior_latents, uniforms
 from energyql.sampling.base import MOST_STRENGTH, Progress, Sampler, SampleResult, Status
 from energyql.sampling.chain import Chain
 from energyql.sampling.descent import DescentSampler
-from energyql.sampling.flow import Energy, Flow, GradientEnergy, energy_and_gradient, vp_flow
+from energyql.sampling.energy import Energy, EnergyLike, GradientEnergy, as_energy
+from energyql.sampling.flow import Flow, vp_flow
 from energyql.sampling.langevin import LangevinSampler
 from energyql.sampling.named import DEFAULT_SAMPLER, SAMPLERS, make_sampler
 from energyql.sampling.noise import Noise
@@ -21,6 +22,7 @@ __all__ = [
     "Chain",
     "DescentSampler",
     "Energy",
+    "EnergyLike",
     "Flow",
     "GradientEnergy",
     "LangevinSampler",
@@ -34,7 +36,7 @@ __all__ = [
     "Status",
     "VPSchedule",
     "adaptive_methods",
-    "energy_and_gradient",
+    "as_energy",
     "make_sampler",
     "normals",
     "prior_latents",

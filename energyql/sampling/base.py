@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
-from energyql.sampling.flow import Energy
+from energyql.sampling.energy import EnergyLike
 from energyql.sampling.noise import FIRST_RUN, Noise
 
 Progress = Callable[[float, int], None]
@@ -110,12 +110,12 @@ class Sampler(Protocol):
     """
 
     def sample(
-        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Samples from every row of `z0`.
 
         Args:
-            energy: see `Energy`.
+            energy: an `Energy`, or a function of z alone; a sampler adapts it with `as_energy`.
             z0: start latents (n, z_dim), float32 or float64, usually from `prior_latents`; the work is done in this
                 dtype and on this device.
             noise: where a sampler that needs random numbers takes them from; the deterministic ones leave it alone.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.sampling.base import Progress, Sampler, SampleResult
-from energyql.sampling.flow import Energy
+from energyql.sampling.energy import EnergyLike
 from energyql.sampling.noise import FIRST_RUN, Noise
 
 
@@ -33,7 +33,7 @@ class Chain:
             raise ArgumentError("a chain needs at least one sampler")
 
     def sample(
-        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Runs all samplers; see `Sampler.sample`. Each takes an equal share of the progress."""
         result: SampleResult | None = None

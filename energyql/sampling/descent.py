@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -11,12 +10,8 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.sampling.base import Progress, SampleResult, Status, check_latents, check_strength
-from energyql.sampling.flow import Energy, energy_and_gradient
+from energyql.sampling.energy import EnergyLike, GradientEnergy, as_energy
 from energyql.sampling.noise import FIRST_RUN, Noise
-
-Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""`objective(z, rows)`: latents (batch, z_dim) and which of the samples they belong to (batch,) -> values (batch,) in
-nats, lower is better, and gradients (batch, z_dim). A row of the answer depends on its own row alone."""
 
 MEMORY = 8
 """Pairs of steps and gradient changes that the curvature is taken from."""
@@ -63,20 +58,23 @@ class DescentSampler:
             raise ArgumentError(f"max_evaluations must be a whole number of at least 2; got {self.max_evaluations!r}")
 
     def sample(
-        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Goes down from every row of `z0`; see `Sampler.sample`."""
+        adapted = as_energy(energy, first=noise.start)
 
-        def objective(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            value, gradient = energy_and_gradient(energy, z)
+        def scaled(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = adapted.gradient(z, rows)
             return self.strength * value, self.strength * gradient
 
-        return descend(objective, z0, enough=self.enough, max_evaluations=self.max_evaluations, progress=progress)
+        return descend(
+            GradientEnergy(scaled), z0, enough=self.enough, max_evaluations=self.max_evaluations, progress=progress
+        )
 
 
 @torch.no_grad()
 def descend(
-    objective: Objective,
+    energy: EnergyLike,
     z0: Tensor,
     *,
     tolerance: float = 1e-3,
@@ -87,30 +85,31 @@ def descend(
     """Goes downhill from every row of z0 to the nearest minimum (Liu and Nocedal 1989; steps halved until they pay).
 
     Args:
-        objective: see `Objective`.
+        energy: an `Energy`, or a function of z alone.
         z0: start latents (n, z_dim), float32 or float64.
         tolerance: a sample is done when three steps in a row bring less than this many nats together.
         enough: a sample is done when its value is this low, even at its start. Where it is above 0, values are taken
             for energies -log P, and steps are as long as would bring P there if its log-odds were linear in z.
-        max_evaluations: of the objective, per sample; a sample that uses them up ends where it stands, which for a
-            smooth objective is close to the minimum: it gets `Status.STEP_LIMIT`.
+        max_evaluations: of the energy, per sample; a sample that uses them up ends where it stands, which for a
+            smooth energy is close to the minimum: it gets `Status.STEP_LIMIT`.
         progress: see `Progress`.
 
     Returns:
-        The best latent that was found for each sample, never one that is worse than its start; diagnostics: `value` of
-        the objective there.
+        The best latent that was found for each sample, never one that is worse than its start; diagnostics: its
+        energy there, `value`.
 
     Raises:
         ArgumentError: z0 has the wrong shape or type.
     """
     check_latents(z0)
+    adapted = as_energy(energy)
     n = len(z0)
     end, status = z0.detach().clone(), torch.full((n,), int(Status.OK), dtype=torch.int64)
     values, count = torch.zeros_like(end[:, 0]), torch.ones(n, dtype=torch.int64)
     rows = torch.arange(n, device=z0.device)
     if not n:
         return SampleResult(end, status, count, count, {"value": values.cpu()})
-    state = _State(rows, end.clone(), *objective(end, rows), enough)
+    state = _State(rows, end.clone(), *adapted.gradient(end, rows), enough)
     evaluations = 1
     while True:
         outcome = state.outcome(tolerance)
@@ -128,7 +127,7 @@ def descend(
         if not len(state.rows):
             return SampleResult(end, status, count, count.clone(), {"value": values.cpu()})
         trial = state.z + state.step[:, None] * state.direction
-        value, gradient = objective(trial, state.rows)
+        value, gradient = adapted.gradient(trial, state.rows)
         evaluations += 1
         promised = ENOUGH_DECREASE * state.step * state.slope
         usable = _finite(value, gradient)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from energyql.sampling.base import Progress, SampleResult, Status
-from energyql.sampling.flow import Energy, checked_energy
+from energyql.sampling.energy import Energy
 from energyql.sampling.noise import Noise
 
 MOST_AHEAD = 16
@@ -39,9 +39,10 @@ class Draws:
         self.log_weight, self.mass = torch.zeros_like(self.e), torch.zeros_like(self.e)
         self._progress, self._reported = progress, 0.0
 
-    def evaluate(self, z: Tensor) -> Tensor:
-        """Energies (rows, points) of (rows, points, z_dim). No number counts as infinite, so that nobody goes there."""
-        e = torch.nan_to_num(checked_energy(self.energy, z.flatten(0, 1)), nan=math.inf, neginf=math.inf)
+    def evaluate(self, z: Tensor, rows: Tensor) -> Tensor:
+        """Return the energies (rows, points) of z (rows, points, z_dim); NaN and -inf become +inf: never accepted."""
+        samples = rows[:, None].expand(z.shape[:2]).flatten()
+        e = torch.nan_to_num(self.energy(z.flatten(0, 1), samples), nan=math.inf, neginf=math.inf)
         return e.view(z.shape[:2])
 
     def count(self, rows: Tensor, passed: Tensor) -> tuple[Tensor, Tensor]:

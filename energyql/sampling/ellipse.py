@@ -48,7 +48,7 @@ def slice_move(draws: Draws, rows: Tensor, exponents: Tensor, stream: str, brack
             angle = low + chances[:, number + k] * (high - low)
         angles = torch.stack(tried, 1)[..., None]
         z = here[:, None] * angles.cos() + direction[:, None] * angles.sin()
-        e = draws.evaluate(z)
+        e = draws.evaluate(z, left)
         found, first = draws.count(left, -beta[:, None] * e > level[:, None])
         moved, which = left[found], first[found]
         draws.z[moved], draws.e[moved] = z[found, which], e[found, which]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.sampling.base import Progress, SampleResult, check_latents, check_strength
-from energyql.sampling.flow import Energy
+from energyql.sampling.energy import EnergyLike
 from energyql.sampling.noise import FIRST_RUN, Noise
 from energyql.sampling.walk import Walk
 
@@ -55,13 +55,13 @@ class LangevinSampler:
 
     @torch.no_grad()
     def sample(
-        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Walks from every row of `z0`; see `Sampler.sample`."""
         check_latents(z0)
         noise = noise.part("langevin")
         size = math.sqrt(2 * self.step) if self.noise is None else self.noise
-        walk = Walk(energy, z0, self.strength)
+        walk = Walk(energy, z0, self.strength, noise.start)
         for number in range(self.steps):
             score = walk.score()
             step = self.step * score

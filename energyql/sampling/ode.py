@@ -12,7 +12,8 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.sampling.base import Progress, SampleResult, check_latents, check_strength
-from energyql.sampling.flow import Energy, vp_flow
+from energyql.sampling.energy import EnergyLike, as_energy
+from energyql.sampling.flow import vp_flow
 from energyql.sampling.noise import FIRST_RUN, Noise
 from energyql.sampling.per_sample import solve
 from energyql.sampling.runge_kutta import Tableau
@@ -88,17 +89,17 @@ class ODESolver:
 
     @torch.no_grad()
     def sample(
-        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Follows the flow from every row of `z0`; see `Sampler.sample`. Progress is the mean fraction of t covered.
 
         Diagnostics: `steps_accepted` and `steps_rejected`.
         """
         check_latents(z0)
-        flow = vp_flow(energy, self.schedule, self.strength)
+        flow = vp_flow(as_energy(energy, first=noise.start), self.schedule, self.strength)
 
-        def slope(s: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-            velocity, value = flow(-s, z)
+        def slope(s: Tensor, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            velocity, value = flow(-s, z, rows)
             return -velocity, value
 
         return solve(

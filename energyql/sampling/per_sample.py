@@ -37,7 +37,7 @@ def solve(
     overshoot: bool = False,
     progress: Progress | None = None,
 ) -> SampleResult:
-    """Follows `dz/ds = slope(s, z)` from `start` up to `stop`, each sample with its own steps.
+    """Follows `dz/ds = slope(s, z, rows)` from `start` up to `stop`, each sample with its own steps.
 
     A sample that ends, well or badly, leaves the batch at once and is never evaluated again. The samples that are left
     have all been evaluated equally often, so evaluations are counted on the host, and the device is waited for once a
@@ -68,14 +68,14 @@ def solve(
 
     evaluations, attempts = 2, 0
     if len(moving.s):
-        moving.step = initial_step(slope, moving.s, moving.z, moving.slope, tableau.order, rtol, atol)
+        moving.step = initial_step(slope, moving.index, moving.s, moving.z, moving.slope, tableau.order, rtol, atol)
         outcome = torch.where(moving.s + moving.step > moving.s, _MOVING, Status.STEP_UNDERFLOW)
         stay, leave, _ = _partition(outcome, moving.s)
         record.end(moving, leave, outcome, moving.z[leave], evaluations, attempts)
         moving = moving.rows(stay)
 
     while len(moving.s):
-        attempt = take_step(slope, tableau, moving.s, moving.step, moving.z, moving.slope, limit=limit)
+        attempt = take_step(slope, tableau, moving.index, moving.s, moving.step, moving.z, moving.slope, limit=limit)
         evaluations += tableau.evaluations
         attempts += 1
         # A step into a place without numbers is a step too long: it is tried again shorter, like any other.
@@ -124,7 +124,7 @@ class _Moving:
         s = torch.full_like(z[:, 0], start)
         index = torch.arange(len(z), device=z.device)
         # An empty batch has no slope to ask for.
-        first, value = slope(s, z) if len(z) else (torch.zeros_like(z), torch.zeros_like(s))
+        first, value = slope(s, z, index) if len(z) else (torch.zeros_like(z), torch.zeros_like(s))
         return cls(index, s, torch.zeros_like(s), z, first, torch.zeros_like(index)), value
 
     def rows(self, rows: Tensor) -> _Moving:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.sampling.base import Progress, SampleResult, check_latents, check_strength
-from energyql.sampling.flow import Energy
+from energyql.sampling.energy import EnergyLike
 from energyql.sampling.noise import FIRST_RUN, Noise
 from energyql.sampling.schedule import VPSchedule
 from energyql.sampling.walk import Walk
@@ -65,12 +65,12 @@ class PredictorCorrector:
 
     @torch.no_grad()
     def sample(
-        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Runs backward from every row of `z0`, draws from N(0, I); see `Sampler.sample`."""
         check_latents(z0)
         noise = noise.part("predictor-corrector")
-        walk = Walk(energy, z0, self.strength)
+        walk = Walk(energy, z0, self.strength, noise.start)
         for number in range(self.steps):
             t = 1 - number / (self.steps - 1)
             beta = self.schedule.beta(t) / self.steps

@@ -27,9 +27,13 @@ were proposed, (m, proposals), in nats."""
 
 
 def acceptance(draws: Draws, strength: float, pilot: int) -> float:
-    """The share of proposals that will be accepted, by `pilot` draws that are the same in every run."""
+    """The share of proposals that will be accepted, by `pilot` draws that are the same in every run.
+
+    They belong to no sample and are evaluated as sample 0 of the run, in every batch.
+    """
     z = _pilot(pilot, draws.z.shape[1]).to(draws.z)
-    return float(torch.exp(-strength * draws.evaluate(z[:, None])).clamp(max=1).mean())
+    first = torch.full((pilot,), -draws.noise.start, device=z.device)
+    return float(torch.exp(-strength * draws.evaluate(z[:, None], first)).clamp(max=1).mean())
 
 
 @lru_cache(maxsize=8)
@@ -57,7 +61,7 @@ def reject(draws: Draws, strength: float, most: int, share: float | None = None)
         ahead = min(points_ahead(len(rows)), most - number)
         numbers = torch.arange(number, number + ahead, device=rows.device).expand(len(rows), -1)
         drawn = _proposals(draws, rows, numbers, of)
-        e = draws.evaluate(drawn)
+        e = draws.evaluate(drawn, rows)
         chance = torch.exp(-strength * e)
         accept, first = draws.count(rows, chances[rows, number : number + ahead] < chance)
         looked_at = torch.where(accept, first + 1, ahead)

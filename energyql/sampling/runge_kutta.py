@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""`slope(s, z)`: dz/ds, and a number for each sample that steps carry along and that does not change them."""
+Slope = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""`slope(s, z, rows)`: dz/ds, and a number for each sample that does not change the steps. `rows` (batch,) says which
+samples these are."""
 
 SAFETY = 0.9
 """The next step aims at this fraction of the size that would just pass."""
@@ -91,7 +92,7 @@ class Attempt:
 
 
 def take_step(
-    slope: Slope, tableau: Tableau, s: Tensor, step: Tensor, z: Tensor, first: Tensor, *, limit: float
+    slope: Slope, tableau: Tableau, rows: Tensor, s: Tensor, step: Tensor, z: Tensor, first: Tensor, *, limit: float
 ) -> Attempt:
     """Tries one step for each sample, `first` being the slope at its start. Eq. II.4.1 to II.4.3.
 
@@ -106,7 +107,7 @@ def take_step(
     for node, row in zip(tableau.nodes, tableau.rows, strict=True):
         stage = z + width * _weighted(row, slopes)
         # s + 1 * step may round differently from s1, which is where the next step starts.
-        last, value = slope(s1 if node == 1.0 else s + node * step, stage)
+        last, value = slope(s1 if node == 1.0 else s + node * step, stage, rows)
         slopes.append(last)
     z1 = stage if tableau.ends_on_last_stage else z + width * _weighted(tableau.solution, slopes)
     return Attempt(s, step, s1, z, z1, tuple(slopes), width * _weighted(tableau.error, slopes), value)
@@ -124,12 +125,14 @@ def next_step(step: Tensor, ratio: Tensor, order: int) -> Tensor:
     return step * torch.where(ratio < 1, factor.clamp(min=1.0), factor)
 
 
-def initial_step(slope: Slope, s: Tensor, z: Tensor, first: Tensor, order: int, rtol: float, atol: float) -> Tensor:
+def initial_step(
+    slope: Slope, rows: Tensor, s: Tensor, z: Tensor, first: Tensor, order: int, rtol: float, atol: float
+) -> Tensor:
     """Sizes for the first attempt, (batch,), at the price of one slope. Section II.4, p. 169."""
     scale = atol + rtol * z.abs()
     size, speed = _rms(z / scale), _rms(first / scale)
     trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
-    second, _ = slope(s + trial, z + trial.unsqueeze(-1) * first)
+    second, _ = slope(s + trial, z + trial.unsqueeze(-1) * first, rows)
     bend = _rms((second - first) / scale) / trial
     fastest = torch.maximum(speed, bend)
     refined = torch.where(fastest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), (0.01 / fastest) ** (1 / order))

@@ -17,7 +17,7 @@ from energyql.sampling.base import Progress, SampleResult, Status, check_latents
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.draws import Draws
 from energyql.sampling.ellipse import WHOLE, slice_move
-from energyql.sampling.flow import Energy
+from energyql.sampling.energy import EnergyLike, as_energy
 from energyql.sampling.noise import FIRST_RUN, Noise
 from energyql.sampling.rejection import acceptance, pick, reject
 
@@ -93,11 +93,11 @@ class SliceSampler:
 
     @torch.no_grad()
     def sample(
-        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Draws one sample a row; see `Sampler.sample`. The rows of `z0` must be draws from the prior."""
         check_latents(z0)
-        draws = Draws(energy, z0.detach(), noise.part("slice"), progress)
+        draws = Draws(as_energy(energy, first=noise.start), z0.detach(), noise.part("slice"), progress)
         share = acceptance(draws, self.strength, self.pilot) if self.pilot else None
         rounds = reject(draws, self.strength, self.proposals, share)
         if self.then == "anneal":
@@ -137,7 +137,9 @@ class SliceSampler:
 
     def _descend(self, draws: Draws, beta: Tensor) -> None:
         rows = draws.rows
-        found = DescentSampler(strength=self.strength, enough=NEAR).sample(draws.energy, draws.z[rows])
+        found = DescentSampler(strength=self.strength, enough=NEAR).sample(
+            as_energy(draws.energy, samples=rows), draws.z[rows]
+        )
         draws.z[rows], draws.e[rows] = found.z, found.diagnostics["value"].to(draws.e) / self.strength
         for counts, more in ((draws.evaluations, found.evaluations), (draws.gradients, found.gradients)):
             counts[rows] += more.to(counts)

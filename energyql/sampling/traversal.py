@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from energyql.sampling import Noise, Progress, SampleResult, Status
-from energyql.sampling.flow import Energy
+from energyql.sampling.energy import EnergyLike
 from energyql.sampling.noise import FIRST_RUN
 
 MOST_STEPS = 64
@@ -49,7 +49,7 @@ class Given:
     latents: Tensor = field(repr=False)
 
     def sample(
-        self, energy: Energy, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """See `Sampler`; neither the energy nor the numbers in `z0` matter."""
         rows = self.latents[noise.start : noise.start + len(z0)].to(z0)

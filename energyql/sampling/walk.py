@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from energyql.sampling.base import Progress, SampleResult, Status
-from energyql.sampling.flow import Energy, energy_and_gradient
+from energyql.sampling.energy import EnergyLike, as_energy
 
 
 class Walk:
@@ -16,13 +16,14 @@ class Walk:
         energy: see `Energy`.
         z0: where the samples start, (n, z_dim).
         strength: λ.
+        first: index in the run of the first sample.
 
     Attributes:
         rows: indices of the samples that still move.
     """
 
-    def __init__(self, energy: Energy, z0: Tensor, strength: float) -> None:
-        self._energy, self._strength = energy, strength
+    def __init__(self, energy: EnergyLike, z0: Tensor, strength: float, first: int) -> None:
+        self._energy, self._strength = as_energy(energy, first=first), strength
         self._z = z0.detach().clone()
         self.rows = torch.arange(len(z0), device=z0.device)
         self._status = torch.full_like(self.rows, Status.OK)
@@ -37,7 +38,7 @@ class Walk:
         """`-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, of the samples that still move."""
         if not len(self.rows):
             return self.z
-        value, gradient = energy_and_gradient(self._energy, self.z)
+        value, gradient = self._energy.gradient(self.z, self.rows)
         self._gradients[self.rows] += 1
         finite = value.isfinite() & gradient.isfinite().all(1)
         self._drop(finite)

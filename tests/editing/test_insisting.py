@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from energyql.editing.insisting import WEIGHTS, insist
-from energyql.sampling import Status
+from energyql.sampling import GradientEnergy, Status
 
 TARGETS = torch.tensor([[0.2, 0.0], [3.0, 0.0], [40.0, 0.0]])
 
@@ -16,7 +16,7 @@ def weighted(factor):
         away = z - TARGETS[rows]
         return factor * away.square().sum(1) + z.square().sum(1), 2 * (factor * away + z)
 
-    return objective
+    return GradientEnergy(objective)
 
 
 def cost(z, rows):

@@ -3,8 +3,7 @@ import torch
 
 from energyql.errors import ArgumentError
 from energyql.sampling import Chain, LangevinSampler, ODESolver, SliceSampler, Status
-
-from .toys import Quadratic, start
+from sampling.toys import Quadratic, start
 
 
 def test_one_sampler_after_another():

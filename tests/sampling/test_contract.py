@@ -8,8 +8,7 @@ import torch
 
 from energyql.errors import ArgumentError
 from energyql.sampling import SAMPLERS, Noise, SampleResult, Status
-
-from .toys import Mixed, Poisoned, Quadratic, QuadraticByHand, Wall, start
+from sampling.toys import Mixed, Poisoned, Quadratic, QuadraticByHand, Wall, start
 
 # A batch of another size may round differently in the last bit, which steep energies enlarge.
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}

@@ -5,16 +5,16 @@ import torch
 from torch.nn.functional import softplus
 
 from energyql.errors import ArgumentError
-from energyql.sampling import DescentSampler, Status
+from energyql.sampling import DescentSampler, GradientEnergy, Status, as_energy
 from energyql.sampling.descent import LONGEST_MOVE, descend
-
-from .toys import Counting, Poisoned, Quadratic, Wall, start
+from sampling.toys import Counting, Poisoned, Quadratic, Wall, start
 
 RANDOM = torch.Generator().manual_seed(3)
 TARGETS = torch.randn(6, 5, generator=RANDOM)
 SCALES = torch.tensor([1.0, 30.0, 0.2, 5.0, 100.0])
 
 
+@GradientEnergy
 def valley(z, rows):
     away = z - TARGETS[rows]
     return (SCALES * away.square()).sum(1) / 2, SCALES * away
@@ -30,19 +30,13 @@ def test_each_row_finds_its_own_minimum():
 def test_a_row_does_not_depend_on_its_batch():
     together = descend(valley, torch.zeros(6, 5))
 
-    def only_third(z, rows):
-        return valley(z, rows + 3)
-
-    assert torch.allclose(descend(only_third, torch.zeros(1, 5)).z, together.z[3:4], atol=1e-5)
+    third = as_energy(valley, samples=torch.tensor([3]))
+    assert torch.allclose(descend(third, torch.zeros(1, 5)).z, together.z[3:4], atol=1e-5)
 
 
 def test_a_curved_valley():
-    def rosenbrock(z, rows):
-        with torch.enable_grad():
-            x = z.detach().requires_grad_()
-            value = (1 - x[:, 0]).square() + 100 * (x[:, 1] - x[:, 0].square()).square()
-            (gradient,) = torch.autograd.grad(value.sum(), x)
-        return value.detach(), gradient
+    def rosenbrock(x):
+        return (1 - x[:, 0]).square() + 100 * (x[:, 1] - x[:, 0].square()).square()
 
     start = torch.tensor([[-1.2, 1.0]], dtype=torch.float64)
     end = descend(rosenbrock, start, tolerance=1e-9)
@@ -52,13 +46,14 @@ def test_a_curved_valley():
 def test_the_budget_ends_a_sample_where_it_stands():
     result = descend(valley, torch.zeros(6, 5), max_evaluations=4)
     assert result.status.tolist() == [Status.STEP_LIMIT] * 6
-    start, end = valley(torch.zeros(6, 5), torch.arange(6))[0], valley(result.z, torch.arange(6))[0]
+    start, end = valley(torch.zeros(6, 5), torch.arange(6)), valley(result.z, torch.arange(6))
     assert (end < start).all()
 
 
 def test_a_sample_without_numbers_gets_a_status_and_the_others_go_on():
+    @GradientEnergy
     def broken(z, rows):
-        value, gradient = valley(z, rows)
+        value, gradient = valley.gradient(z, rows)
         return torch.where(rows == 1, torch.nan, value), gradient
 
     result = descend(broken, torch.zeros(3, 5), tolerance=1e-7)

@@ -5,8 +5,7 @@ import torch
 
 from energyql.errors import ArgumentError
 from energyql.sampling import LangevinSampler, Noise, prior_latents
-
-from .toys import Quadratic
+from sampling.toys import Quadratic
 
 
 def spread(sampler, curvature=3.0):

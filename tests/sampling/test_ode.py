@@ -5,10 +5,9 @@ import torch
 from torchdiffeq import odeint
 
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.sampling import ODESolver, VPSchedule, adaptive_methods, ode, vp_flow
+from energyql.sampling import ODESolver, VPSchedule, adaptive_methods, as_energy, ode, vp_flow
 from energyql.sampling.ode import read_tableau
-
-from .toys import Quadratic, Wall, flat, start
+from sampling.toys import Quadratic, Wall, flat, start
 
 METHODS = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
 DTYPES = (torch.float32, torch.float64)
@@ -17,12 +16,12 @@ DTYPES = (torch.float32, torch.float64)
 def lone(solver, energy, z0):
     """The state and the number of field evaluations of plain torchdiffeq for a single sample."""
     assert len(z0) == 1
-    flow, calls = vp_flow(energy, solver.schedule, solver.strength), 0
+    flow, calls = vp_flow(as_energy(energy), solver.schedule, solver.strength), 0
 
     def field(t, z):
         nonlocal calls
         calls += 1
-        return flow(t.expand(1), z)[0]
+        return flow(t.expand(1), z, torch.zeros(1, dtype=torch.int64))[0]
 
     times = torch.tensor([solver.t0, solver.t1], dtype=z0.dtype)
     options = {"dtype": z0.dtype} if solver.overshoot else {"dtype": z0.dtype, "step_t": times[1:]}

@@ -5,8 +5,7 @@ import torch
 
 from energyql.sampling import ODESolver, Status, VPSchedule, ode
 from energyql.sampling.ode import read_tableau
-
-from .toys import Counting, Mixed, Poisoned, Quadratic, Wall, flat, start
+from sampling.toys import Counting, Mixed, Poisoned, Quadratic, Wall, flat, start
 
 
 def test_a_stiff_sample_does_not_raise_its_neighbours_evaluations():

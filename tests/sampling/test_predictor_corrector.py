@@ -4,8 +4,7 @@ import pytest
 
 from energyql.errors import ArgumentError
 from energyql.sampling import Noise, PredictorCorrector, prior_latents
-
-from .toys import Quadratic, flat
+from sampling.toys import Quadratic, flat
 
 
 def test_the_clean_score_makes_the_predictor_twice_as_strong():

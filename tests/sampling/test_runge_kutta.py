@@ -5,16 +5,17 @@ from energyql.sampling.ode import read_tableau
 from energyql.sampling.runge_kutta import error_ratio, initial_step, interpolate, next_step, take_step
 
 METHODS = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
+ROW = torch.zeros(1, dtype=torch.int64)
 
 
-def decay(s, z):
+def decay(s, z, rows):
     return -z, s
 
 
 def one_step(method, step, limit=float("inf")):
     steps = torch.full((1,), step, dtype=torch.float64)
     z = torch.ones(1, 1, dtype=torch.float64)
-    return take_step(decay, read_tableau(method), torch.zeros_like(steps), steps, z, -z, limit=limit)
+    return take_step(decay, read_tableau(method), ROW, torch.zeros_like(steps), steps, z, -z, limit=limit)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -32,12 +33,12 @@ def test_a_step_has_the_order_of_its_method(method):
 def test_stages_are_evaluated_where_the_nodes_say():
     seen = []
 
-    def slope(s, z):
+    def slope(s, z, rows):
         seen.append(s.tolist())
         return torch.zeros_like(z), s
 
     z = torch.zeros(2, 1)
-    take_step(slope, read_tableau("bosh3"), torch.tensor([0.0, 4.0]), torch.tensor([1.0, 2.0]), z, z, limit=5.0)
+    take_step(slope, read_tableau("bosh3"), ROW, torch.tensor([0.0, 4.0]), torch.tensor([1.0, 2.0]), z, z, limit=5.0)
     assert seen == [[0.5, 4.5], [0.75, 4.75], [1.0, 5.0]]
 
 
@@ -51,7 +52,7 @@ def test_each_sample_has_its_own_error_ratio():
     slope = torch.tensor([[1.0], [5.0]])
     z, step = torch.zeros(2, 1), torch.full((2,), 0.1)
     attempt = take_step(
-        lambda s, z: (-slope * z + slope, s), read_tableau("bosh3"), 0 * step, step, z, slope, limit=9.0
+        lambda s, z, rows: (-slope * z + slope, s), read_tableau("bosh3"), ROW, 0 * step, step, z, slope, limit=9.0
     )
     ratio = error_ratio(attempt, 0.0, 1e-3)
     assert ratio[1] > 10 * ratio[0]
@@ -68,7 +69,7 @@ def test_the_next_step(ratio, factor):
 
 def test_the_first_step_of_a_point_at_rest_is_tiny_but_not_zero():
     z = torch.ones(1, 3)
-    step = initial_step(lambda s, z: (0 * z, s), torch.zeros(1), z, 0 * z, 3, 1e-3, 1e-3)
+    step = initial_step(lambda s, z, rows: (0 * z, s), ROW, torch.zeros(1), z, 0 * z, 3, 1e-3, 1e-3)
     assert float(step) == pytest.approx(1e-6)
 
 

@@ -7,8 +7,7 @@ from energyql.errors import ArgumentError
 from energyql.sampling import Noise, SliceSampler, Status, prior_latents, summarize
 from energyql.sampling.draws import ROWS_AHEAD
 from energyql.sampling.rejection import FEWEST
-
-from .toys import Counting, Quadratic, flat
+from sampling.toys import Counting, Quadratic, flat
 
 
 @pytest.fixture

@@ -1,0 +1,126 @@
+"""Energies as samplers call them: latents, and which sample of the run each latent belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from energyql.errors import ArgumentError
+
+
+class Energy(Protocol):
+    """An energy in nats, lower is better, that may differ from sample to sample.
+
+    Row i of a result may depend on row i of the arguments only: samplers evaluate batches whose members come and go.
+    """
+
+    def __call__(self, z: Tensor, rows: Tensor, /) -> Tensor:
+        """Return the energies (batch,) of latents z (batch, z_dim).
+
+        `rows`, (batch,) int64 on the device of z, are the indices in the run of the samples that the latents belong to.
+        """
+        ...
+
+    def gradient(self, z: Tensor, rows: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Return the energies (batch,) and their gradients with respect to z, (batch, z_dim), both detached."""
+        ...
+
+
+EnergyLike = Energy | Callable[[Tensor], Tensor]
+"""An `Energy`, or a function from latents (batch, z_dim) to energies (batch,), which autograd differentiates."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GradientEnergy:
+    """An energy given by one function of z and rows that returns values and gradients."""
+
+    gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    def __call__(self, z: Tensor, rows: Tensor) -> Tensor:
+        """Return the energies alone; see `Energy`."""
+        return self.gradient(z, rows)[0]
+
+
+def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = None) -> Energy:
+    """Adapt an energy to the protocol `Energy`, with results of checked shape, detached, gradients in the dtype of z.
+
+    Args:
+        energy: a function of z, or of z and a parameter called `rows`; or an object with a method `gradient` of the
+            same parameters. Without that method the gradient is taken by autograd, also under `no_grad` and
+            `inference_mode`.
+        first: index in the run of the first sample of the batch, added to the rows.
+        samples: of a part of a batch, the row of each of its members in the batch, (m,).
+
+    Returns:
+        An energy that is called with the rows of the batch or part. It raises `ArgumentError` where a shape is wrong,
+        or autograd finds no path from the energy back to z.
+    """
+    own = getattr(energy, "gradient", None)
+    gradient = None if own is None else _with_rows(own, first, samples)
+    if gradient is not None and not callable(energy):
+        return _Adapted(GradientEnergy(gradient), gradient)
+    return _Adapted(_with_rows(energy, first, samples), gradient)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Adapted:
+    value: Callable[[Tensor, Tensor], Tensor]
+    value_and_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+
+    def __call__(self, z: Tensor, rows: Tensor) -> Tensor:
+        value = self.value(z, rows)
+        _check_shape("energy(z)", value, z.shape[:1])
+        return value.detach()
+
+    def gradient(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        if self.value_and_gradient is not None:
+            value, gradient = self.value_and_gradient(z, rows)
+            _check_shape("energy.gradient(z)[0]", value, z.shape[:1])
+            _check_shape("energy.gradient(z)[1]", gradient, z.shape)
+        else:
+            # A tensor made in inference mode can never require a gradient, so the copy is made outside it.
+            with torch.inference_mode(False), torch.enable_grad():
+                leaf = z.detach().clone().requires_grad_(True)
+                value = self.value(leaf, rows)
+                _check_shape("energy(z)", value, z.shape[:1])
+                gradient = _by_autograd(value, leaf)
+        return value.detach(), gradient.detach().to(z.dtype)
+
+
+def _with_rows(function: Callable[..., Any], first: int, samples: Tensor | None) -> Callable[[Tensor, Tensor], Any]:
+    """Return the function as one of z and of rows of the batch or part."""
+    described = function.forward if isinstance(function, torch.nn.Module) else function
+    try:
+        takes_rows = "rows" in signature(described).parameters
+    except (TypeError, ValueError):  # a built-in function
+        takes_rows = False
+    if not takes_rows:
+        return lambda z, rows: function(z)
+    if samples is not None:
+        return lambda z, rows: function(z, samples[rows] + first)
+    return (lambda z, rows: function(z, rows + first)) if first else function
+
+
+def _by_autograd(value: Tensor, leaf: Tensor) -> Tensor:
+    gradient = None
+    if value.requires_grad:
+        (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        raise ArgumentError(
+            "energy(z) does not depend on z as far as autograd can see",
+            hint="remove a no_grad, detach or item between z and the energy, or give the energy a method gradient(z) "
+            "-> (energy, gradient); an energy that is meant to be flat can be written 0 * z.sum(-1)",
+        )
+    return gradient
+
+
+def _check_shape(what: str, tensor: Tensor, expected: torch.Size) -> None:
+    if tensor.shape != expected:
+        raise ArgumentError(
+            f"{what} must have shape {tuple(expected)}, one row for each latent; got {tuple(tensor.shape)}"
+        )
