@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from energyql.editing.edit import edit
-from energyql.editing.presets import PRESETS
+from energyql.editing.settings import PRESETS
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.evaluation.machine import machine
 from energyql.files import fingerprint, read_json, write_json, write_text
@@ -56,7 +56,7 @@ def measure(model: Model, queries: list[str], preset: str, mode: str, n: int, se
     """A record for each step of one sequence."""
     began = time.perf_counter()
     edited = edit(seed, queries, n=n, model=model, mode=mode, preset=preset, progress=False)
-    records, before, scaled = [], edited.start, edited.film.space.scaled
+    records, before, scaled = [], edited.start, edited.space.scaled
     for query, after, leaks in zip(queries, edited.steps, edited.leaks, strict=True):
         alone = satisfied(bind(parse(query), model.vocabulary), after.judged, model.vocabulary)
         worst = next(iter(leaks.by_attribute.items()), ("", 0.0))

@@ -17,11 +17,10 @@ from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
-    from energyql.editing.edit import edit
-    from energyql.editing.edited import Edit
+    from energyql.editing.edit import Edit, edit
+    from energyql.editing.filmstrip import animate
     from energyql.editing.invert import Inversion, invert
-    from energyql.editing.presets import Preset
-    from energyql.editing.traversal import animate
+    from energyql.editing.settings import Preset
     from energyql.evaluation.calls import evaluate
     from energyql.evaluation.compare_samplers import compare_samplers
     from energyql.gallery.calls import traverse, truth_table
@@ -36,15 +35,15 @@ if TYPE_CHECKING:
     from energyql.training.run import train_attributes
 
 _LAZY = {
-    "Edit": "editing.edited",
+    "Edit": "editing.edit",
     "Gallery": "gallery.gallery",
     "Inversion": "editing.invert",
     "Model": "pipeline.model",
     "ODESolver": "sampling",
     "Pipeline": "pipeline.generate",
-    "Preset": "editing.presets",
+    "Preset": "editing.settings",
     "Result": "pipeline.result",
-    "animate": "editing.traversal",
+    "animate": "editing.filmstrip",
     "compare_samplers": "evaluation.compare_samplers",
     "edit": "editing.edit",
     "evaluate": "evaluation.calls",

@@ -57,11 +57,11 @@ def edit(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
 ) -> None:
     """Edit pictures step by step: what is asked changes, the rest stays, and what changed all the same is told."""
-    from energyql.editing.animation import SUFFIXES
     from energyql.editing.edit import edit as run
+    from energyql.editing.filmstrip import ANIMATION_SUFFIXES
     from energyql.pipeline.result import check_destination
 
-    moving = save_to.suffix.lower() in SUFFIXES
+    moving = save_to.suffix.lower() in ANIMATION_SUFFIXES
     if not moving:
         check_destination(save_to)
     edited = run(
@@ -124,11 +124,11 @@ def animate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
 ) -> None:
     """Write a moving picture that goes from samples of one query to samples of the next."""
-    from energyql.editing.animation import check_path
-    from energyql.editing.traversal import animate as run
+    from energyql.editing.filmstrip import animate as run
+    from energyql.editing.filmstrip import check_animation
     from energyql.pipeline.generate import generate
 
-    check_path(save_to)
+    check_animation(save_to)
     if len(queries) < 2:
         raise ArgumentError("a way needs at least two queries")
     stops = [
@@ -160,7 +160,7 @@ def read_start(texts: list[str]) -> Any:
 
 
 def read_keep(text: str) -> str | list[str]:
-    """ "everything", or names."""
+    """Return "everything", or a list of names."""
     return text if text == "everything" else [name.strip() for name in text.split(",") if name.strip()]
 
 
@@ -176,7 +176,7 @@ def read_preset(name: str, weights: list[str]) -> Any:
     """
     from dataclasses import replace
 
-    from energyql.editing.presets import WEIGHTS, choose_preset
+    from energyql.editing.settings import WEIGHTS, choose_preset
 
     chosen: dict[str, Any] = {}
     for text in weights:
@@ -187,7 +187,7 @@ def read_preset(name: str, weights: list[str]) -> Any:
             chosen[weight] = float(number)
         except ValueError:
             raise ArgumentError(f"a weight is written {weight}=0.5, not {text!r}") from None
-    return replace(choose_preset(name, None, None), **chosen)
+    return replace(choose_preset(name), **chosen)
 
 
 def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:

@@ -1,37 +1,159 @@
-"""Editing pictures in sequence: the public call."""
+"""Edit pictures in sequence: the public call and its result."""
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import and_
 from pathlib import Path
 from typing import Any
 
-from energyql.editing.animation import Film
-from energyql.editing.edited import Edit
-from energyql.editing.implied import Company, Knowledge
-from energyql.editing.invert import Inversion, begin_pictures
-from energyql.editing.latents import Latents, LatentSpace
-from energyql.editing.leaks import Leaks, find_leaks
-from energyql.editing.presets import Preset
-from energyql.editing.saved import Saved, read_saved
-from energyql.editing.settings import Layers, Settings, read_layers, read_settings
-from energyql.editing.showing import show
-from energyql.editing.start import Begun, Start, begin, pictures_of
-from energyql.editing.step import Step, take
+from PIL import Image
+from torch import Tensor
+
+from energyql.editing.dependence import Dependence, DependenceEstimator, Leaks
+from energyql.editing.filmstrip import draw_filmstrip, write_traversal
+from energyql.editing.invert import Inversion, save_picture, start_from_pictures
+from energyql.editing.latents import Latents, LatentSpace, draw_result
+from energyql.editing.settings import EditSettings, Layers, Preset, check_settings, choose_preset, layer_mask
+from energyql.editing.start import EditStart, SavedResult, Start, as_pictures, read_saved, read_start
+from energyql.editing.step import EditStep, run_step
 from energyql.editing.terms import Embed
-from energyql.errors import LimitError
+from energyql.errors import ArgumentError, LimitError
+from energyql.files import write_json, write_picture
 from energyql.language import Expr
 from energyql.logic.tautology import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
-from energyql.pipeline.result import Result
+from energyql.pipeline.result import Result, check_destination
 from energyql.progress import Report, reporting
+from energyql.sampling import Progress, SampleResult
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Pictures before and after each step of an edit. Sample i of every result is the same picture, edited further.
+
+    Attributes:
+        start: the pictures before the first step.
+        steps: one result a query. `satisfied` refers to the query of the step, in mode "cumulative" together with the
+            earlier ones.
+        leaks: one report a query: the attributes that changed without being asked for.
+        queries: as they were given.
+        provenance: the settings that replay the edit.
+        space: the model's latents.
+    """
+
+    start: Result
+    steps: list[Result]
+    leaks: list[Leaks]
+    queries: list[str]
+    provenance: dict[str, Any] = field(repr=False)
+    space: LatentSpace = field(repr=False)
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.start)
+
+    @property
+    def final(self) -> Result:
+        """The pictures after the last step."""
+        return self.steps[-1]
+
+    def summary(self) -> str:
+        """Return a line for each step: how many pictures satisfy it, according to whom, and what leaked."""
+        return "\n".join(
+            f"{i}. {result.satisfied.sum()} of {len(self)} satisfied, says the {result.provenance['judge']}; {leaks}"
+            for i, (result, leaks) in enumerate(zip(self.steps, self.leaks, strict=True), 1)
+        )
+
+    def __repr__(self) -> str:
+        return f"<Edit of {len(self)} pictures in {len(self.steps)} steps>\n{self.summary()}"
+
+    def filmstrip(self, rows: Sequence[int] | None = None) -> Image.Image:
+        """Draw a row for each picture, a column for the start and each step, with verdicts and leaks.
+
+        Args:
+            rows: numbers of the pictures; by default the first eight.
+
+        Raises:
+            ArgumentError: there is no such picture.
+        """
+        return draw_filmstrip(self.start, self.steps, self.leaks, self.queries, rows)
+
+    def animate(
+        self, path: str | Path, *, rows: Sequence[int] | None = None, frames: int = 8, seconds: float = 0.06
+    ) -> Path:
+        """Write the path from the start through all steps as an animation that rests at each of them.
+
+        Args:
+            path: ends in .gif or .webp.
+            rows: numbers of the pictures, shown side by side; by default the first eight.
+            frames: from one step to the next, at least 1.
+            seconds: that each frame is shown, at least 0.02.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArgumentError: the path cannot be written, or an argument is outside its range.
+        """
+        stops = [self.start, *self.steps]
+        return write_traversal(self.space, stops, path, rows=rows, frames=frames, seconds=seconds)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write everything to a folder: `filmstrip.png`, `edit.json`, and a folder for the start and for each step.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ArgumentError: it cannot be written.
+        """
+        folder = check_destination(Path(folder))
+        if folder.suffix and not folder.is_dir():
+            raise ArgumentError(f"an edit is saved to a folder, not to {folder}", hint="or save edit.filmstrip()")
+        self.start.save(folder / "0-start")
+        for i, result in enumerate(self.steps, 1):
+            result.save(folder / str(i))
+        try:
+            write_picture(folder / "filmstrip.png", self.filmstrip())
+            write_json(folder / "edit.json", self.to_dict())
+        except OSError as error:
+            raise ArgumentError(f"cannot write {folder}: {error.strerror or error}") from error
+        return folder
+
+    def save_filmstrip(self, path: str | Path) -> Path:
+        """Write the filmstrip of all pictures as .png, .jpg or .webp.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArgumentError: the path cannot be written.
+        """
+        path = check_destination(Path(path))
+        if not path.suffix:
+            raise ArgumentError(f"{path} does not end like a picture", hint="name a .png, or save(folder)")
+        return save_picture(path, self.filmstrip(range(len(self))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return provenance and reports as JSON values, without pictures and latents."""
+        steps = [
+            leaks.to_dict() | {"satisfied": result.satisfied.tolist(), "statistics": result.statistics}
+            for result, leaks in zip(self.steps, self.leaks, strict=True)
+        ]
+        return {"provenance": self.provenance, "steps": steps}
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.filmstrip().save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 def edit(
@@ -53,11 +175,11 @@ def edit(
     batch_size: int | None = None,
     progress: bool | Report = True,
 ) -> Edit:
-    """Edit pictures step by step, each step a query, and tell what else changed.
+    """Edit pictures step by step, each step a query, and report the attributes that changed besides.
 
-    What is asked is made true by the smallest change that does it, while the attributes that nobody asks about are held
-    where they are. What a query makes impossible (`frown` needs another mouth than a laughing one) is found by asking
-    the model, and let go.
+    Each step makes the smallest change that satisfies its query, and keeps the attributes that the query does not name.
+    Values that the query makes impossible (`frown` needs another mouth than a smile) are estimated from the model, and
+    are not kept.
 
     Args:
         start: a seed, a list of seeds (one picture each), latents z of shape (n, z_dim), an earlier `Result` or
@@ -65,133 +187,124 @@ def edit(
             inverted first, see `energyql.invert`.
         queries: one or more, in their order.
         model: name of a packaged model, a model folder, or a `Model` in memory.
-        n: number of pictures, where `start` is one seed; 1 by default.
-        mode: "cumulative": a step holds what the earlier ones asked, unless it makes that impossible; "alone": it asks
-            for its own query only, and earlier edits are kept like everything else.
-        keep: names of the attributes to hold, or "everything". Those of the step's query are never held.
-        preset: how much everything counts and how it is solved: a name out of `energyql.editing.presets.PRESETS`
-            ("default", "lace", "lace-reweighted", "query-only"), or a `Preset`.
+        n: number of pictures, if `start` is one seed; 1 by default.
+        mode: "cumulative": a step also keeps the earlier queries satisfied, except those that it makes impossible;
+            "alone": a step asks for its own query only, and earlier edits are kept like all other attributes.
+        keep: names of the attributes to keep, or "everything". Those of the step's query are never kept.
+        preset: weights and solver: a name out of `energyql.editing.settings.PRESETS` ("default", "lace",
+            "lace-reweighted", "query-only"), or a `Preset`.
         layers: the layers of W+ that may change, for all steps; or attribute -> layers: a step may change those of the
             attributes that its query names, and all layers if one of them is not listed.
-        identity: a function or module from pictures in [-1, 1] to features, whose direction is held.
+        identity: a function or module from pictures in [-1, 1] to features, whose direction is kept.
         semantics: "exact", "product" or "lace"; by default the preset's.
-        strength: λ > 0, multiplies the energy of what is asked; by default the preset's.
-        truncation, label: as for `generate`; by default those of the `Result` that is edited.
-        device, batch_size, progress: as for `generate`.
+        strength: λ > 0, multiplies the energy of the query; by default the preset's.
+        truncation: as for `generate`; by default that of the `Result` that is edited.
+        label: the same.
+        device: as for `generate`.
+        batch_size: as for `generate`.
+        progress: as for `generate`.
 
     Returns:
         An `Edit`: the start, a `Result` and a report of leaks for each step, filmstrip and animation.
 
     Raises:
-        EnergyQLError: a query, a name or a setting is wrong; all queries are checked before the first is worked on.
+        EnergyQLError: a query, a name or a setting is wrong; all queries are checked before the first step begins.
     """
-    settings = read_settings(pipeline_for(model, device), queries, mode, keep, preset, strength, semantics, identity)
     if isinstance(start, Edit):
         start = start.final
     if isinstance(start, Inversion):
         start = start.result
     if isinstance(start, str | Path) and Path(start).is_dir():
         start = read_saved(Path(start))
-    if isinstance(start, Result | Saved):
+    if isinstance(start, Result | SavedResult):
         truncation = start.provenance["truncation"] if truncation is None else truncation
         label = start.provenance["label"] if label is None else label
-    told: dict[str, Any] = {"truncation": truncation, "label": label, "batch_size": batch_size}
-    prepared = [settings.prepare(query, **told) for query in settings.queries]
+    settings = check_settings(
+        pipeline_for(model, device), [queries] if isinstance(queries, str | Expr) else queries, mode, keep,
+        choose_preset(preset, strength, semantics), identity, truncation, label, batch_size,
+    )  # fmt: skip
+    prepared = [settings.prepare(query) for query in settings.queries]
     space = LatentSpace(settings.pipeline.model, prepared[0].provenance["truncation"], prepared[0].provenance["label"])
-    masks = [read_layers(layers, query.rule.attributes, space) for query in prepared]
+    masks = [layer_mask(layers, query.rule.attributes, space) for query in prepared]
     with reporting(progress) as report:
-        pictures = pictures_of(start) if n is None else None
-        begun = begin(start, n, space) if pictures is None else begin_pictures(pictures, space, batch_size, report)
-        return _run(settings, begun, prepared, masks, space, told, report)
+        pictures = as_pictures(start) if n is None else None
+        if pictures is None:
+            begin = read_start(start, n, space)
+        else:
+            begin = start_from_pictures(pictures, space, batch_size, report)
+        return _run(settings, begin, prepared, masks, space, report)
 
 
 def _run(
-    settings: Settings,
-    begun: Begun,
+    settings: EditSettings,
+    start: EditStart,
     prepared: list[PreparedQuery],
-    masks: list[Any],
+    masks: list[Tensor | None],
     space: LatentSpace,
-    told: dict[str, Any],
     report: Report,
 ) -> Edit:
-    count, latents = len(prepared), begun.latents
-    knowledge = Knowledge(space)
-    facts = settings.facts() | begun.facts
+    count, latents = len(prepared), start.latents
+    estimator = DependenceEstimator(space)
+    facts = settings.facts() | start.facts
 
-    def draw(query: PreparedQuery, where: Latents, done: int, ended: Any = None) -> Result:
+    def draw(query: PreparedQuery, latents: Latents, done: int, run: SampleResult | None = None) -> Result:
         known = query.provenance | {"edit": facts | {"step": done}, "sampler": facts["preset"]["solver"]}
-        return show(
-            replace(query, provenance=known),
-            space,
-            where,
-            begun.index,
-            _part(report, "drawing", done, count + 1),
-            ended,
-        )
+        part = _part(report, "drawing", done, count + 1)
+        return draw_result(replace(query, provenance=known), space, latents, start.index, part, run)
 
-    before = begun.result
+    before = start.result
     if before is None:
-        with noting_tautologies():  # of the start nothing is asked
-            nothing = settings.prepare("TRUE", semantics="exact", **told)
-        before = draw(nothing, latents, 0)
-    first, earlier, wider = before, list[int](), list[PreparedQuery]()
-    steps, leaks = list[Result](), list[Leaks]()
+        with noting_tautologies():  # nothing is asked of the start
+            before = draw(settings.prepare("TRUE", semantics="exact"), latents, 0)
+    first, earlier, extended = before, list[int](), list[PreparedQuery]()
+    results, leaks = list[Result](), list[Leaks]()
     for i, (query, mask) in enumerate(zip(prepared, masks, strict=True)):
         began = time.perf_counter()
-        exact = _for_knowledge(settings, settings.queries[i], query, told)
-        company = knowledge.company(exact.expr, exact.rule)
-        gone = [j for j in earlier if company.excludes_query(prepared[j].expr)]
-        earlier = [j for j in earlier if j not in gone]
-        wider.append(_with_consequences(settings, i, query, company, told))
-        step = Step(query, [wider[j] for j in (i, *earlier)], settings.keep, company, mask, settings.identity)
-        latents, ended = take(step, latents, space, settings.preset, _moving(_part(report, "editing", i, count)))
-        whole = query
+        dependence = _estimate(estimator, settings, i, query)
+        superseded = [j for j in earlier if dependence.excludes_query(prepared[j].expr)]
+        earlier = [j for j in earlier if j not in superseded]
+        extended.append(_with_consequences(settings, i, query, dependence))
+        asked = query.rule.attributes
+        rules = [extended[j].rule for j in (i, *earlier)]
+        step = EditStep(rules, asked, settings.keep, dependence, mask, settings.identity)
+        progress = _solver_progress(_part(report, "editing", i, count))
+        latents, run = run_step(step, latents, space, settings.preset, progress)
         if earlier:
-            whole = settings.prepare(reduce(and_, [settings.queries[j] for j in (*earlier, i)]), **told)
-        moved = time.perf_counter()
-        after = draw(whole, latents, i + 1, ended)
-        after.statistics.update({"seconds_sampling": moved - began, "seconds_drawing": time.perf_counter() - moved})
-        leaks.append(_leaks(settings, i, step, before, after, [settings.texts[j] for j in gone]))
-        steps.append(after)
+            query = settings.prepare(reduce(and_, [settings.queries[j] for j in (*earlier, i)]))
+        solved = time.perf_counter()
+        after = draw(query, latents, i + 1, run)
+        after.statistics.update({"seconds_sampling": solved - began, "seconds_drawing": time.perf_counter() - solved})
+        results.append(after)
+        leaks.append(
+            Leaks.between(
+                before.judged, after.judged, dependence,
+                query=settings.texts[i], asked=asked, kept=settings.keep,
+                superseded=[settings.texts[j] for j in superseded],
+            )
+        )  # fmt: skip
         earlier, before = [*earlier, i] if settings.mode == "cumulative" else [], after
-    return Edit(first, steps, leaks, settings.texts, facts, Film(space))
+    return Edit(first, results, leaks, settings.texts, facts, space)
 
 
-def _leaks(settings: Settings, i: int, step: Step, before: Result, after: Result, gone: list[str]) -> Leaks:
-    return find_leaks(
-        settings.texts[i],
-        step.newest.rule.attributes,
-        [name for name in settings.keep if name not in step.newest.rule.attributes],
-        before.judged,
-        after.judged,
-        step.implied(before.judged),
-        settings.pipeline.model.vocabulary,
-        superseded=gone,
-        known=step.company.known,
-    )
+def _estimate(estimator: DependenceEstimator, settings: EditSettings, i: int, query: PreparedQuery) -> Dependence:
+    """Return the dependence on a query, sampled with semantics whose energies are probabilities."""
+    if settings.preset.semantics != "exact":
+        try:
+            query = settings.prepare(settings.queries[i], semantics="exact")
+        except LimitError:  # too large for a diagram
+            query = settings.prepare(settings.queries[i], semantics="product")
+    return estimator.estimate(query.expr, query.rule)
 
 
-def _for_knowledge(settings: Settings, expr: Expr, query: PreparedQuery, told: dict[str, Any]) -> PreparedQuery:
-    """The query in semantics whose energies are probabilities."""
-    if settings.preset.semantics == "exact":
-        return query
-    try:
-        return settings.prepare(expr, semantics="exact", **told)
-    except LimitError:  # too large for a diagram
-        return settings.prepare(expr, semantics="product", **told)
+def _with_consequences(settings: EditSettings, i: int, query: PreparedQuery, dependence: Dependence) -> PreparedQuery:
+    """Return a query together with its consequences."""
+    implied = dependence.consequences(query.rule.attributes) if settings.preset.release_implied else None
+    return query if implied is None else settings.prepare(settings.queries[i] & implied)
 
 
-def _with_consequences(
-    settings: Settings, i: int, query: PreparedQuery, company: Company, told: dict[str, Any]
-) -> PreparedQuery:
-    """The query, and what follows from it."""
-    follows = company.consequences(query.rule.attributes) if settings.preset.release_implied else None
-    return query if follows is None else settings.prepare(settings.queries[i] & follows, **told)
+def _solver_progress(report: Report) -> Progress:
+    return lambda fraction, _: report("", fraction)
 
 
 def _part(report: Report, stage: str, done: int, count: int) -> Report:
     return lambda _, fraction: report(stage, (done + fraction) / count)
-
-
-def _moving(report: Report) -> Any:
-    return lambda fraction, active: report("", fraction)

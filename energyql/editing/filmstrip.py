@@ -1,34 +1,58 @@
-"""Edits as one picture, and as moving pictures."""
+"""Edits as one picture, and paths through latent space as animations."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
-from energyql.editing.leaks import Leaks
+from energyql.editing.dependence import Leaks
+from energyql.editing.latents import Latents, LatentSpace, slices
 from energyql.errors import ArgumentError
+from energyql.files import replacing
+from energyql.generators.classes import Label
+from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.arguments import finite_number, whole_number
+from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
-from energyql.render.pictures import CAPTION, FAINT, GAP, INK, PAPER, TICK, cut, draw_verdict, tile_scale, wrapped
+from energyql.render.pictures import (
+    CAPTION,
+    FAINT,
+    GAP,
+    INK,
+    PAPER,
+    TICK,
+    cut,
+    draw_verdict,
+    tile_scale,
+    to_pictures,
+    wrapped,
+)
+from energyql.sampling.traversal import interpolate
 
-MOST_ROWS = 8
-"""Rows of a filmstrip unless a call names its own."""
+DEFAULT_ROWS = 8
+"""Pictures shown unless a call names its own."""
 LEAST_WIDTH = 110
 LINE = 14
+ANIMATION_SUFFIXES = (".gif", ".webp")
+REST = 10
+"""How many times as long as the others a frame of a given result is shown."""
 
 
 def check_rows(rows: Sequence[int] | None, count: int) -> list[int]:
-    """The pictures to show.
-
-    Args:
-        rows: by number; the first ones by default.
-        count: how many there are.
+    """Return the numbers of the pictures to show, by default the first ones, out of `count`.
 
     Raises:
         ArgumentError: there is no such picture.
     """
     if rows is None:
-        return list(range(min(count, MOST_ROWS)))
+        return list(range(min(count, DEFAULT_ROWS)))
     chosen = list(rows)
     bad = [row for row in chosen if isinstance(row, bool) or not hasattr(row, "__index__") or not 0 <= row < count]
     if bad or not chosen:
@@ -40,14 +64,13 @@ def check_rows(rows: Sequence[int] | None, count: int) -> list[int]:
 def draw_filmstrip(
     start: Result, steps: Sequence[Result], leaks: Sequence[Leaks], queries: Sequence[str], rows: Sequence[int] | None
 ) -> Image.Image:
-    """A row for each picture, a column for the start and each step.
+    """Draw a row for each picture, a column for the start and each step.
 
-    Above each column its query; under each picture a tick or a cross, and the names of the attributes that changed
-    although nobody asked.
+    Above each column stands its query; under each picture a tick or a cross, and the names of the attributes that
+    leaked.
     """
     chosen = check_rows(rows, len(start))
-    scale = tile_scale(start.images[0].size)
-    width, height = (round(side * scale) for side in start.images[0].size)
+    width, height = _tile_size(start.images[0])
     cell = max(width, LEAST_WIDTH)
     bold, small = ImageFont.load_default(14), ImageFont.load_default(12)
     heads = [wrapped(text, bold, cell) for text in ("start", *queries)]
@@ -55,11 +78,10 @@ def draw_filmstrip(
     columns = 1 + len(steps)
     sheet = Image.new("RGB", (columns * (cell + GAP) + GAP, top + len(chosen) * (height + CAPTION + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for column, lines in enumerate(heads):
+    for column, (lines, result) in enumerate(zip(heads, (start, *steps), strict=True)):
         x = GAP + column * (cell + GAP)
         for i, line in enumerate(lines):
             draw.text((x, GAP + LINE * i), line, INK, bold)
-        result = start if column == 0 else steps[column - 1]
         for i, row in enumerate(chosen):
             y = top + i * (height + CAPTION + GAP)
             picture = result.images[row]
@@ -74,3 +96,137 @@ def draw_filmstrip(
             if leaked:
                 draw.text((x + TICK, y + height + 3), cut(leaked, small, cell - TICK), FAINT, small)
     return sheet
+
+
+def animate(
+    stops: Sequence[Result],
+    path: str | Path,
+    *,
+    model: str | Path | Model = DEFAULT_MODEL,
+    rows: Sequence[int] | None = None,
+    frames: int = 16,
+    seconds: float = 0.06,
+    device: str = "auto",
+) -> Path:
+    """Write the path through latent space from result to result as an animation that rests at each of them.
+
+    z moves on great arcs, where the prior has its mass; the offset of w, if any, in straight lines.
+
+    Args:
+        stops: at least two results of one model, truncation and label, such as those of two calls of `generate`.
+        path: ends in .gif or .webp.
+        model: of the results.
+        rows: numbers of the pictures, shown side by side; by default the first eight.
+        frames: from one stop to the next, 1 to 200.
+        seconds: that each frame is shown, at least 0.02.
+        device: as for `generate`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: the results do not belong together, an argument is outside its range, or nothing can be written.
+    """
+    if not isinstance(stops, Sequence) or len(stops) < 2 or not all(isinstance(stop, Result) for stop in stops):
+        raise ArgumentError("an animation needs at least two results", hint="such as those of two calls of generate")
+    check_animation(path)
+    settings = {(str(stop.provenance["truncation"]), str(stop.provenance["label"])) for stop in stops}
+    pipeline = pipeline_for(model, device)
+    ours = pipeline.model.fingerprints.get("generator")
+    if len(settings) > 1 or any(stop.provenance["fingerprints"].get("generator") != ours for stop in stops):
+        raise ArgumentError("the results are not all of this model at one truncation and label")
+    facts = stops[0].provenance
+    label: Label | None = tuple(facts["label"]) if isinstance(facts["label"], list) else facts["label"]
+    space = LatentSpace(pipeline.model, facts["truncation"], label)
+    return write_traversal(space, stops, path, rows=rows, frames=frames, seconds=seconds)
+
+
+def write_traversal(
+    space: LatentSpace,
+    stops: Sequence[Result],
+    path: str | Path,
+    *,
+    rows: Sequence[int] | None,
+    frames: int,
+    seconds: float,
+) -> Path:
+    """Write an animation through results of equal size; see `animate`."""
+    path = check_animation(path)
+    frames, chosen = whole_number("frames", frames, most=200), check_rows(rows, min(map(len, stops)))
+    milliseconds = round(1000 * finite_number("seconds", seconds))
+    if not 20 <= milliseconds <= 60_000:
+        raise ArgumentError(f"seconds must lie between 0.02 and 60, not {seconds:g}")
+    latents = [space.from_w(*(part[chosen].to(space.model.device) for part in (stop.z, stop.w))) for stop in stops]
+    times = [(i + 1) / frames for i in range(frames - 1)]
+    shown, durations = [_side_by_side([stops[0].images[row] for row in chosen])], [REST * milliseconds]
+    for (before, after), stop in zip(pairwise(latents), stops[1:], strict=True):
+        shown += [_side_by_side(images) for images in _draw_between(space, before, after, times)]
+        shown.append(_side_by_side([stop.images[row] for row in chosen]))
+        durations += [milliseconds] * (frames - 1) + [REST * milliseconds]
+    coding = {"quality": 85, "method": 4} if path.suffix.lower() == ".webp" else {"optimize": False}
+    try:
+        with replacing(path) as temporary:
+            shown[0].save(temporary, save_all=True, append_images=shown[1:], duration=durations, loop=0, **coding)
+    except OSError as error:
+        raise ArgumentError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def check_animation(path: str | Path) -> Path:
+    """Return the path of an animation.
+
+    Raises:
+        ArgumentError: its suffix is not that of an animation.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in ANIMATION_SUFFIXES:
+        raise ArgumentError(f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}")
+    return path
+
+
+def _draw_between(
+    space: LatentSpace, before: Latents, after: Latents, times: Sequence[float]
+) -> list[list[Image.Image]]:
+    """Draw the pictures at each time from 0 (before) to 1 (after), in the order of the samples."""
+    found: list[list[Image.Image]] = []
+    if not times:
+        return found
+    z = interpolate(before.z, after.z, list(times))  # (n, times, z_dim)
+    for i, time in enumerate(times):
+        latents, images = Latents(z[:, i], _interpolate_offsets(before.offset, after.offset, time)), []
+        for rows in slices(len(latents)):
+            with torch.inference_mode():
+                images += to_pictures(space.model.generator.synthesize(space.w(latents[rows])))
+        found.append(images)
+    return found
+
+
+def _interpolate_offsets(before: Tensor | None, after: Tensor | None, time: float) -> Tensor | None:
+    parts = [weight * offset for weight, offset in ((1 - time, before), (time, after)) if offset is not None]
+    if not parts:
+        return None
+    if {part.ndim for part in parts} == {2, 3}:  # one of them in W, the other in W+
+        parts = [part if part.ndim == 3 else part[:, None] for part in parts]
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Arrange pictures in rows of at most eight."""
+    width, height = _tile_size(images[0])
+    if len(images) == 1:
+        return images[0].resize((width, height), Image.Resampling.BICUBIC)
+    columns = min(len(images), max(1, math.ceil(math.sqrt(2 * len(images)))), 8)
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), PAPER)
+    for place, image in enumerate(images):
+        row, column = divmod(place, columns)
+        shown = image.resize((width, height), Image.Resampling.BICUBIC)
+        sheet.paste(shown, (column * (width + GAP), row * (height + GAP)))
+    return sheet
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """Return the width and height at which a picture is shown."""
+    scale = tile_scale(image.size)
+    width, height = (round(side * scale) for side in image.size)
+    return width, height

@@ -1,4 +1,4 @@
-"""Photographs into latents: the public call."""
+"""Invert pictures into latents: the public call and its result."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from energyql.editing.inversion import InversionSettings, Inverted, find_latents
-from energyql.editing.latents import LatentSpace
-from energyql.editing.photographs import Picture
-from energyql.editing.showing import show
-from energyql.editing.start import Begun, pictures_of
+from energyql.editing.inversion import FittedLatents, find_latents
+from energyql.editing.latents import LatentSpace, draw_result
+from energyql.editing.settings import InversionSettings
+from energyql.editing.start import EditStart, Picture, as_pictures
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
 from energyql.files import write_picture
@@ -33,10 +32,10 @@ from energyql.sampling import SampleResult
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """Pictures, and the latents that draw them again.
+    """Pictures, and the latents that reproduce them.
 
     Attributes:
-        result: what is drawn, with its latents and what the judge reads; `edit` starts from it.
+        result: the reconstructions, with their latents and judged values; `edit` can start from it.
         pictures: the given ones.
         pixel_error: mean absolute error, as a fraction of the range of a pixel, (n,).
     """
@@ -53,7 +52,7 @@ class Inversion:
         return f"<Inversion of {len(self)} pictures: mean absolute pixel error {mean:.3f}, worst {worst:.3f}>"
 
     def comparison(self) -> Image.Image:
-        """The given pictures, each beside the one that is drawn."""
+        """Draw the given pictures, each beside its reconstruction."""
         size = self.result.images[0].size
         pairs = zip(self.pictures, self.result.images, strict=True)
         shown = [image for given, drawn in pairs for image in (given.resize(size, Image.Resampling.LANCZOS), drawn)]
@@ -61,9 +60,9 @@ class Inversion:
         return label_grid(shown, captions=captions, columns=2 * min(4, len(self)))
 
     def save(self, path: str | Path) -> Path:
-        """Write the comparison (a path that ends in .png, .jpg or .webp), or a folder that `edit` starts from.
+        """Write the comparison (a path that ends in .png, .jpg or .webp), or a folder that `edit` can start from.
 
-        A folder gets what `Result.save` writes, and `comparison.png`.
+        A folder gets the files of `Result.save`, and `comparison.png`.
 
         Returns:
             The path.
@@ -74,10 +73,7 @@ class Inversion:
         path = check_destination(Path(path))
         if not path.suffix:
             self.result.save(path)
-        try:
-            write_picture(path if path.suffix else path / "comparison.png", self.comparison())
-        except (OSError, ValueError) as error:
-            raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
+        save_picture(path if path.suffix else path / "comparison.png", self.comparison())
         return path
 
     def _repr_png_(self) -> bytes:
@@ -99,21 +95,24 @@ def invert(
     batch_size: int | None = None,
     progress: bool | Report = True,
 ) -> Inversion:
-    """Find the latents that draw given pictures.
+    """Find the latents that reproduce given pictures.
 
-    First z goes to where the heads say what the judge reads off the picture, then to where the picture is most alike,
-    in pixels and in features; then w moves away from what z is mapped to, a little. Heads that read z so keep their
-    say, and the rest of the likeness is carried along through every edit.
+    First z moves until the heads predict what the judge reads off the picture, then to where the picture is most
+    similar, in pixels and in features; then w gets a small offset from the mapped z. So heads that read z predict the
+    attributes of the picture, and the offset is kept through every edit.
 
     Args:
-        pictures: paths or PIL images; cut square from the middle and resized.
+        pictures: paths or PIL images; cropped square around the centre and resized.
         model: name of a packaged model, a model folder, or a `Model` in memory.
         space: "z", "w" (an offset of w) or "w+" (an offset for each layer of the synthesis).
         perceptual: a function or torch module from pictures in [-1, 1], (batch, channels, height, width), to features
             (batch, ...); by default the features of the model's judge. Without either, pixels alone count.
         settings: weights and budgets; see `InversionSettings`.
-        truncation, label, device, progress: as for `generate`.
+        truncation: as for `generate`.
+        label: as for `generate`.
+        device: as for `generate`.
         batch_size: pictures that are drawn and differentiated together.
+        progress: as for `generate`.
 
     Returns:
         An `Inversion`. Its `result` is a start for `edit`.
@@ -121,7 +120,7 @@ def invert(
     Raises:
         EnergyQLError: a picture cannot be read, or an argument is wrong.
     """
-    wanted = pictures_of(pictures)
+    wanted = as_pictures(pictures)
     if wanted is None:
         raise ArgumentError(f"{type(pictures).__name__} is no picture", hint="give paths or PIL images")
     chosen = InversionSettings() if settings is None else settings
@@ -132,34 +131,49 @@ def invert(
     pipeline = pipeline_for(model, device)
     with noting_tautologies():  # nothing is asked of the pictures
         prepared = pipeline.prepare("TRUE", truncation=truncation, label=label, batch_size=batch_size)
-    lens = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["label"])
+    latent_space = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["label"])
     began = time.perf_counter()
     with reporting(progress) as report:
-        found = find_latents(wanted, lens, chosen, space, perceptual, batch_size, report)
-        facts = _facts(wanted, found, space, chosen)
-        prepared = replace(prepared, provenance=prepared.provenance | {"sampler": "inversion"} | facts)
-        ended = SampleResult(found.latents.z, found.status, found.evaluations, found.evaluations)
+        found = find_latents(wanted, latent_space, chosen, space, perceptual, batch_size, report)
+        facts = {"sampler": "inversion", "inverted": _facts(wanted, found, space, chosen)}
+        prepared = replace(prepared, provenance=prepared.provenance | facts)
+        run = SampleResult(found.latents.z, found.status, found.evaluations, found.evaluations)
         searched = time.perf_counter()
-        result = show(prepared, lens, found.latents, np.arange(len(wanted)), report, ended)
-    drawn = time.perf_counter() - searched
-    result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": drawn})
+        result = draw_result(prepared, latent_space, found.latents, np.arange(len(wanted)), report, run)
+    drawn = time.perf_counter()
+    result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": drawn - searched})
     return Inversion(result, found.pictures, found.pixel_error)
 
 
-def begin_pictures(pictures: list[Picture], space: LatentSpace, batch_size: int | None, report: Report) -> Begun:
-    """The start of an edit of pictures, inverted with the default settings."""
+def start_from_pictures(
+    pictures: list[Picture], space: LatentSpace, batch_size: int | None, report: Report
+) -> EditStart:
+    """Return the start of an edit of pictures, which are inverted with the default settings."""
     settings = InversionSettings()
     found = find_latents(pictures, space, settings, "w", None, batch_size, report)
-    return Begun(found.latents, np.arange(len(pictures)), {"start": _facts(pictures, found, "w", settings)["inverted"]})
+    facts = {"start": _facts(pictures, found, "w", settings)}
+    return EditStart(found.latents, np.arange(len(pictures)), facts)
 
 
-def _facts(pictures: Sequence[Any], found: Inverted, space: str, settings: InversionSettings) -> dict[str, Any]:
-    names = [str(picture) if isinstance(picture, str | Path) else "picture in memory" for picture in pictures]
+def save_picture(path: Path, picture: Image.Image) -> Path:
+    """Write a picture, and return its path.
+
+    Raises:
+        ArgumentError: the path cannot be written, or the format cannot hold the picture.
+    """
+    try:
+        write_picture(path, picture)
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
+    return path
+
+
+def _facts(
+    pictures: Sequence[Picture], found: FittedLatents, space: str, settings: InversionSettings
+) -> dict[str, Any]:
     return {
-        "inverted": {
-            "pictures": names,
-            "pixel_error": found.pixel_error.tolist(),
-            "space": space,
-            "settings": asdict(settings),
-        }
+        "pictures": [str(picture) if isinstance(picture, str | Path) else "picture in memory" for picture in pictures],
+        "pixel_error": found.pixel_error.tolist(),
+        "space": space,
+        "settings": asdict(settings),
     }

@@ -1,14 +1,15 @@
-"""Where pictures are in latent space: z, and how far their w lies from the one that z is mapped to."""
+"""Latents of pictures: z, and the offset of w from the mapped z; and the pictures that they draw."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.fused import FusedHeads
 from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError
 from energyql.generators.classes import Label, as_condition
@@ -17,20 +18,26 @@ from energyql.generators.frozen import FrozenMapping
 from energyql.numerics.normalization import normalized
 from energyql.numerics.pullback import pullback_of
 from energyql.pipeline.model import Model
+from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.result import Result
+from energyql.progress import Report
+from energyql.sampling import SampleResult, Status, summarize
 
 SAME_W = 1e-3
-"""Largest relative difference of two w that count as the same: beyond what rounding makes."""
+"""Largest relative difference of two w that count as equal; rounding alone stays below it."""
+DRAWN_TOGETHER = 16
+"""Pictures drawn together where w has an offset, unless a call sets a batch size."""
 
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """n pictures.
+    """Latents of n pictures.
 
     Attributes:
         z: (n, z_dim).
-        offset: w minus what z is mapped to, (n, w_dim), or (n, num_ws, w_dim) in W+; `None` where w is what z is mapped
-            to. Photographs have one, which stays with them through all edits (as in pivotal tuning, Roich et al. 2021,
-            but of the latent and not of the generator).
+        offset: w minus the mapped z, (n, w_dim), or (n, num_ws, w_dim) in W+; `None` where it is zero. Inverted
+            pictures have one, which is kept through all edits (as in pivotal tuning, Roich et al. 2021, but of the
+            latent and not of the generator).
     """
 
     z: Tensor
@@ -44,17 +51,19 @@ class Latents:
 
 
 class LatentSpace:
-    """The latents of a model at one truncation and label.
+    """The latent spaces z, W and W+ of a model at one truncation and label.
 
     Args:
-        model: whose; on its device.
+        model: on its device.
         truncation: psi.
         label: as `Model.check_label` returned it.
 
     Attributes:
-        heads_read_w: whether they read w, or z itself.
-        length_is_free: whether neither heads nor generator see how long z is, as a StyleGAN, which scales it first.
-            Edits then move z on a sphere: along the radius nothing changes, so it would be a way to come near for free.
+        encode: maps z to w.
+        heads_read_w: whether the attribute heads read w instead of z.
+        length_is_free: whether heads and generator depend on the direction of z only, as in a StyleGAN, which
+            normalises z first. Edits then compare z at one length: otherwise a change of length would reduce
+            `|z - z0|²` without any effect on the picture.
         names: of all attributes.
     """
 
@@ -66,21 +75,16 @@ class LatentSpace:
         self.length_is_free = model.bank.space in ("direction", "w") and isinstance(self.encode, FrozenMapping)
         self.names = tuple(model.vocabulary)
 
-    @property
-    def heads(self) -> FusedHeads:
-        """All heads of the model as one function."""
-        return self.model.bank.raw_outputs(self.names).function
-
     def scaled(self, z: Tensor) -> Tensor:
-        """z as edits compare it: of one length, sqrt(z_dim), where its length is free."""
+        """Return z with length sqrt(z_dim) where its length is free, else z itself."""
         return normalized(z) if self.length_is_free else z
 
     def w(self, latents: Latents) -> Tensor:
-        """w of each picture, (n, w_dim) or (n, num_ws, w_dim)."""
+        """Return w of each picture, (n, w_dim) or (n, num_ws, w_dim)."""
         return shifted(self.encode(latents.z), latents.offset)
 
-    def read_by_heads(self, latents: Latents) -> Tensor:
-        """What the heads read: z, or w; of W+ the mean over its layers."""
+    def head_input(self, latents: Latents) -> Tensor:
+        """Return the latents that the heads read: z, or w, in W+ averaged over the layers."""
         if not self.heads_read_w:
             return latents.z
         shift = mean_offset(latents.offset)
@@ -88,40 +92,44 @@ class LatentSpace:
         return w if shift is None else w + shift
 
     def predict(self, latents: Latents) -> dict[str, Prediction]:
-        """What the heads say of all attributes."""
+        """Return the predictions of the heads for all attributes."""
         with torch.inference_mode():
-            return self.model.bank.predict(self.read_by_heads(latents))
+            return self.model.bank.predict(self.head_input(latents))
 
-    def beside(self, z: Tensor, w: Tensor) -> Latents:
-        """The latents of pictures whose z and w are given."""
+    def from_w(self, z: Tensor, w: Tensor) -> Latents:
+        """Return the latents with given z, (n, z_dim), and w, (n, w_dim) or (n, num_ws, w_dim).
+
+        Raises:
+            ArgumentError: the shapes do not fit the model.
+        """
         with torch.no_grad():
             mapped = self.encode(z)
         if mapped.shape[1:] != w.shape[-mapped.ndim + 1 :] or w.ndim not in (mapped.ndim, mapped.ndim + 1):
             raise ArgumentError(
-                f"w has shape {tuple(w.shape)}, which does not go with z of shape {tuple(z.shape)} in this model",
+                f"w has shape {tuple(w.shape)}, which does not fit z of shape {tuple(z.shape)} in this model",
                 hint="start from a result of the same model",
             )
         offset = w - (mapped if w.ndim == mapped.ndim else mapped.unsqueeze(1))
-        near = offset.abs().max() <= SAME_W * (1 + w.abs().max()) if len(z) else True
-        return Latents(z, None if near else offset)
+        same = offset.abs().max() <= SAME_W * (1 + w.abs().max()) if len(z) else True
+        return Latents(z, None if same else offset)
 
     @property
     def layer_count(self) -> int:
-        """Layers of W+.
+        """Number of layers of W+.
 
         Raises:
             ArgumentError: the generator has no W+.
         """
         count = getattr(getattr(self.model.generator, "config", None), "num_ws", None)
         if not isinstance(count, int):
-            raise ArgumentError("this generator has no W+: its layers cannot be told apart")
+            raise ArgumentError("this generator has no W+: all its layers share one w")
         return count
 
-    def check_layers(self, layers: Sequence[int]) -> Tensor:
-        """The layers of W+ that may change, as a mask (num_ws,).
+    def layer_mask(self, layers: Sequence[int]) -> Tensor:
+        """Return the mask (num_ws,) of the layers of W+ that may change.
 
         Raises:
-            ArgumentError: the generator has no W+, or not that layer.
+            ArgumentError: the generator has no W+, or no such layer.
         """
         count = self.layer_count
         bad = [layer for layer in layers if isinstance(layer, bool) or not isinstance(layer, int) or layer >= count]
@@ -132,11 +140,11 @@ class LatentSpace:
         return mask
 
 
-class Synthesis:
-    """From what z is mapped to to the w of the edited picture, which differs from the old one in some layers only.
+class LayerEdit:
+    """The w of edited pictures, which may differ from the old w in some layers only.
 
     Args:
-        before: the pictures before the edit.
+        before: latents of the pictures before the edit.
         w: their w.
         layers: mask of the layers of W+ that may change, (num_ws,); `None` for all.
     """
@@ -146,7 +154,7 @@ class Synthesis:
         self.before = None if layers is None else w if w.ndim == 3 else w[:, None].expand(-1, len(layers), -1)
 
     def __call__(self, mapped: Tensor, rows: Tensor) -> Tensor:
-        """mapped (batch, w_dim), rows (batch,) -> w (batch, w_dim) or (batch, num_ws, w_dim)."""
+        """Return w, (batch, w_dim) or (batch, num_ws, w_dim), for mapped z (batch, w_dim) of the samples `rows`."""
         w = shifted(mapped, None if self.offset is None else self.offset[rows])
         if self.layers is None or self.before is None:
             return w
@@ -154,12 +162,59 @@ class Synthesis:
 
 
 def shifted(mapped: Tensor, offset: Tensor | None) -> Tensor:
-    """What z is mapped to, (n, w_dim), plus an offset (n, w_dim) or (n, num_ws, w_dim)."""
+    """Return the mapped z, (n, w_dim), plus an offset (n, w_dim) or (n, num_ws, w_dim)."""
     if offset is None:
         return mapped
     return (mapped if offset.ndim == mapped.ndim else mapped.unsqueeze(1)) + offset
 
 
 def mean_offset(offset: Tensor | None) -> Tensor | None:
-    """An offset as heads on w see it: of W+ the mean over the layers."""
+    """Return an offset of w, (n, w_dim); one of W+ is averaged over the layers."""
     return offset if offset is None or offset.ndim == 2 else offset.mean(1)
+
+
+def slices(count: int, size: int = DRAWN_TOGETHER) -> list[slice]:
+    """Return consecutive slices of `size` rows that cover `count` rows."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def draw_result(
+    prepared: PreparedQuery,
+    space: LatentSpace,
+    latents: Latents,
+    index: npt.NDArray[np.int64],
+    report: Report,
+    run: SampleResult | None = None,
+) -> Result:
+    """Draw pictures of latents, offset included, and judge them.
+
+    Args:
+        prepared: the query that they are judged by.
+        space: the model's latents.
+        latents: of n pictures.
+        index: number of each sample in its run, (n,).
+        report: called with the progress.
+        run: the run that led to the latents; `None` if there was none.
+    """
+    if run is None:
+        none = torch.zeros(len(latents), dtype=torch.int64)
+        run = SampleResult(latents.z, none + Status.OK, none, none)
+    if latents.offset is None:
+        result = prepared.show(replace(run, z=latents.z), index, report)
+    else:
+        size, parts = prepared.batch_size or DRAWN_TOGETHER, []
+        for rows in slices(len(latents), size):
+            part = latents[rows]
+
+            def encode(z: Tensor, part: Latents = part) -> Tensor:
+                return shifted(space.encode(z), part.offset)
+
+            def report_part(stage: str, fraction: float, start: int = rows.start, part: Latents = part) -> None:
+                report(stage, (start + fraction * len(part)) / len(latents))
+
+            some = SampleResult(part.z, run.status[rows], run.evaluations[rows], run.gradients[rows])
+            parts.append(replace(prepared, encode=encode, batch_size=size).show(some, index[rows], report_part))
+        result = Result.join(parts)
+    if len(result):
+        result.statistics.update(summarize(run))
+    return result

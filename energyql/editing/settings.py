@@ -1,32 +1,165 @@
-"""What an edit is told: checked before the first step is worked on."""
+"""Settings of edits and inversions: weights, solvers, and what may change; checked before any work is done."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
+from operator import or_
 from typing import Any
 
 from torch import Tensor
 
 from energyql.editing.latents import LatentSpace
-from energyql.editing.presets import Preset, choose_preset
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
 from energyql.language import Expr, as_query
+from energyql.pipeline.arguments import finite_number, whole_number
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
+from energyql.sampling import MOST_STRENGTH, ODESolver
 from energyql.vocabulary import closest
 
 MODES = ("cumulative", "alone")
 Layers = Sequence[int] | Mapping[str, Sequence[int]]
-"""Layers of W+ that may change: of all steps, or by attribute."""
+"""Layers of W+ that may change: the same in all steps, or by attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Weights and solver of an edit. Weights are from 0 to a million.
+
+    Args:
+        strength: λ > 0, multiplies the energy of the query.
+        near_z: weight of `|z - z0|²`; z0 is the start of the step.
+        near_w: weight of `|w - w0|²`, w as mapped from z.
+        keep_predictions: weight of the divergence of the heads' predictions for a kept attribute from those at z0.
+        keep_logits: weight of `|logits - logits0|²` of a kept attribute.
+        identity: weight of one minus the cosine of the embeddings of the old and the new picture, if an embedding
+            module is given.
+        earlier: factor of the energies of earlier edits, in mode "cumulative".
+        newest: factor of the energy of the newest edit.
+        newest_continuous: the same if the newest edit names a continuous attribute.
+        release_implied: do not keep values that the query makes impossible, such as a smiling mouth under `frown`.
+        semantics: of the queries, unless a call names others.
+        solver: `None` finds the minimum nearest to the start by L-BFGS (`energyql.sampling.descent`); an `ODESolver`
+            solves the VP flow, as published.
+        enough: energy tolerance of the minimiser, in nats: where the query's energy is above it, its weight is tripled,
+            up to 27 times, as long as that lowers the energy (the penalty method, `energyql.editing.step`).
+        max_evaluations: of the minimiser, per sample and weight.
+
+    Raises:
+        ArgumentError: a weight is outside its range.
+    """
+
+    strength: float = 3.0
+    near_z: float = 0.05
+    near_w: float = 0.0
+    keep_predictions: float = 1.0
+    keep_logits: float = 0.0
+    identity: float = 1.0
+    earlier: float = 1.0
+    newest: float = 1.0
+    newest_continuous: float = 1.0
+    release_implied: bool = True
+    semantics: str = "exact"
+    solver: ODESolver | None = None
+    enough: float = 0.03
+    max_evaluations: int = 200
+
+    def __post_init__(self) -> None:
+        for name in WEIGHTS:
+            if not 0 <= finite_number(name, value := getattr(self, name)) <= MOST_STRENGTH:
+                raise ArgumentError(f"{name} must be from 0 to {MOST_STRENGTH:,}, not {value:g}")
+        if self.strength <= 0 or self.newest <= 0 or self.newest_continuous <= 0:
+            raise ArgumentError(
+                "strength, newest and newest_continuous must be above 0", hint="with 0 the query has no effect"
+            )
+        if self.max_evaluations < 1:
+            raise ArgumentError(f"max_evaluations must be at least 1, not {self.max_evaluations}")
+
+
+WEIGHTS = tuple(field.name for field in fields(Preset) if isinstance(field.default, float))
+"""Names of the fields of a `Preset` that are numbers."""
+_LACE = Preset(
+    strength=1.0, near_z=0.04, near_w=0.04, keep_predictions=0.0, keep_logits=0.01, identity=0.0,
+    release_implied=False, semantics="lace", solver=ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True),
+)  # fmt: skip
+
+PRESETS: dict[str, Preset] = {
+    "default": Preset(),
+    "lace": _LACE,
+    "lace-reweighted": replace(_LACE, earlier=0.1, newest=1.0, newest_continuous=10.0),
+    "query-only": Preset(
+        strength=1.0, near_z=0.0, keep_predictions=0.0, identity=0.0, release_implied=False,
+        solver=ODESolver(enough=0.01),
+    ),
+}  # fmt: skip
+"""Every preset by its name.
+
+"lace" has the settings of the published sequential editing (Nie et al. 2021, arXiv 2110.10873, the scripts of its
+code): VP flow by dopri5, `reg_z` 0.04 (on z and on w), `reg_logits` 0.01, no identity term. "lace-reweighted" adds the
+weights of its code, which its scripts leave out: 0.1 for earlier edits, 10 for a newest edit of a continuous attribute
+and 1 for any other. "query-only" solves the flow of the query alone until the query holds.
+"""
+
+
+def choose_preset(preset: str | Preset, strength: float | None = None, semantics: str | None = None) -> Preset:
+    """Return a preset, given itself or by name, with the strength and semantics of a call if they are given.
+
+    Raises:
+        ArgumentError: there is no preset of that name.
+    """
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise ArgumentError(f"there is no preset {preset!r}", hint=f"presets: {', '.join(PRESETS)}")
+        preset = PRESETS[preset]
+    elif not isinstance(preset, Preset):
+        raise ArgumentError(f"a preset is a name or a Preset, not {preset!r}")
+    if strength is not None:
+        preset = replace(preset, strength=strength)
+    return preset if semantics is None else replace(preset, semantics=semantics)
+
+
+@dataclass(frozen=True, slots=True)
+class InversionSettings:
+    """Weights and budgets of an inversion. Weights are at least 0.
+
+    Args:
+        pixels: weight of the mean absolute pixel error, a fraction of the range.
+        features: weight of the mean squared distance of features, in units of their variance.
+        attributes: weight of the divergence of the heads' predictions from the judge's values, in nats.
+        shell: weight of `(|z| - sqrt(z_dim))²`, where the length of z matters: nearly all z of the prior are that long.
+        offset: weight of `|offset|²`, the mean over the layers in W+.
+        z_evaluations, w_evaluations: most evaluations of the picture and its gradient, in the search of z and of w.
+        candidates: pictures of the prior, from which the search may start, and by which features are scaled.
+
+    Raises:
+        ArgumentError: a setting is outside its range.
+    """
+
+    pixels: float = 1.0
+    features: float = 0.1
+    attributes: float = 1e-3
+    shell: float = 1e-3
+    offset: float = 1e-3
+    z_evaluations: int = 60
+    w_evaluations: int = 25
+    candidates: int = 32
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, float) and finite_number(field.name, value) < 0:
+                raise ArgumentError(f"{field.name} must be at least 0, not {value:g}")
+            if isinstance(field.default, int):
+                whole_number(field.name, value, least=2 if field.name == "candidates" else 1)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What an edit is told.
+class EditSettings:
+    """The checked arguments of one call of `edit`.
 
     Attributes:
         pipeline: of the model.
@@ -35,6 +168,7 @@ class Settings:
         keep: names of the attributes to keep.
         preset: weights and solver.
         identity: embedding module, or `None`.
+        truncation, label, batch_size: as for `generate`.
     """
 
     pipeline: Pipeline
@@ -44,53 +178,71 @@ class Settings:
     keep: tuple[str, ...]
     preset: Preset
     identity: Embed | None
+    truncation: float | None
+    label: int | Sequence[float] | None
+    batch_size: int | None
 
-    def prepare(self, query: str | Expr, semantics: str | None = None, **told: Any) -> PreparedQuery:
-        """A query, checked; `told` is passed on to `Pipeline.prepare`.
+    def prepare(self, query: str | Expr, semantics: str | None = None) -> PreparedQuery:
+        """Check and compile a query, by default with the semantics of the preset.
 
-        Without relations: an edit finds out for itself what must give way (`energyql.editing.implied`), picture by
-        picture, and to ask for all that may follow would change more than it has to.
+        Relations between attributes are not added: `energyql.editing.dependence` finds for each picture what must
+        change, and to ask for every possible consequence would change more than necessary.
         """
-        return self.pipeline.prepare(query, semantics=semantics or self.preset.semantics, relations=False, **told)
+        return self.pipeline.prepare(
+            query, semantics=semantics or self.preset.semantics, relations=False, truncation=self.truncation,
+            label=self.label, batch_size=self.batch_size,
+        )  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
-        """For the provenance."""
+        """Return the settings as JSON values, for the provenance."""
         preset = asdict(self.preset) | {"solver": repr(self.preset.solver or "descent")}
         named = None if self.identity is None else type(self.identity).__qualname__
         return {"queries": self.texts, "mode": self.mode, "keep": list(self.keep), "preset": preset, "identity": named}
 
 
-def read_settings(
-    pipeline: Pipeline, queries: Any, mode: str, keep: Any, preset: Any, strength: Any, semantics: Any, identity: Any
-) -> Settings:
-    """What a call says, checked; see `energyql.edit`.
+def check_settings(
+    pipeline: Pipeline, queries: Sequence[str | Expr], mode: str, keep: str | Iterable[str], preset: Preset,
+    identity: Embed | None, truncation: float | None, label: int | Sequence[float] | None, batch_size: int | None,
+) -> EditSettings:  # fmt: skip
+    """Check and parse the arguments of `energyql.edit`.
 
     Raises:
-        EnergyQLError: a query is no query, or a setting is wrong.
+        EnergyQLError: a query cannot be parsed, or an argument is wrong.
     """
-    if isinstance(queries, str | Expr):
-        queries = [queries]
     if not isinstance(queries, Sequence) or not queries:
         raise ArgumentError("an edit needs at least one query", hint='such as ["smile", "hair = red"]')
     if mode not in MODES:
         raise ArgumentError(f"there is no mode {mode!r}", hint=f"choose {' or '.join(MODES)}")
-    chosen = choose_preset(preset, strength, semantics)
-    if identity is not None and (not callable(identity) or not chosen.identity):
+    if identity is not None and (not callable(identity) or not preset.identity):
         wrong = "has no weight in this preset" if callable(identity) else "must be a function or module of pictures"
         raise ArgumentError(f"identity {wrong}", hint="give a Preset with identity above 0")
-    parsed = [as_query(query) for query in queries]
-    return Settings(
-        pipeline,
-        [expr for expr, _ in parsed],
-        [text for _, text in parsed],
-        mode,
-        _kept(keep, pipeline.model),
-        chosen,
-        identity,
-    )
+    exprs, texts = zip(*map(as_query, queries), strict=True)
+    kept = _check_kept(keep, pipeline.model)
+    return EditSettings(pipeline, list(exprs), list(texts), mode, kept, preset, identity, truncation, label, batch_size)
 
 
-def _kept(keep: Any, model: Model) -> tuple[str, ...]:
+def layer_mask(layers: Layers | None, attributes: tuple[str, ...], space: LatentSpace) -> Tensor | None:
+    """Return the mask of the layers of W+ that a step may change, (num_ws,); `None` for all.
+
+    Args:
+        layers: as given to `edit`.
+        attributes: named by the query of the step.
+        space: the model's latents.
+
+    Raises:
+        ArgumentError: the generator has no W+, or no such layer, or the model no such attribute.
+    """
+    if not isinstance(layers, Mapping):
+        return None if layers is None else space.layer_mask(list(layers))
+    if unknown := [name for name in layers if name not in space.names]:
+        raise ArgumentError(f"layers are given for {unknown[0]!r}, which model {space.model.name!r} does not have")
+    masks = {name: space.layer_mask(list(numbers)) for name, numbers in layers.items()}
+    if not attributes or not all(name in masks for name in attributes):
+        return None
+    return reduce(or_, (masks[name] for name in attributes))
+
+
+def _check_kept(keep: str | Iterable[str], model: Model) -> tuple[str, ...]:
     if keep == "everything":
         return tuple(model.vocabulary)
     names = tuple(keep) if isinstance(keep, Iterable) and not isinstance(keep, str) else None
@@ -104,19 +256,3 @@ def _kept(keep: Any, model: Model) -> tuple[str, ...]:
                 hint=f"did you mean {guess}?" if guess else f"attributes: {', '.join(model.vocabulary)}",
             )
     return names
-
-
-def read_layers(layers: Layers | None, attributes: tuple[str, ...], space: LatentSpace) -> Tensor | None:
-    """Mask of the layers of W+ that a step may change which names some attributes; `None` for all.
-
-    Raises:
-        ArgumentError: the generator has no W+, or not that layer, or the model not that attribute.
-    """
-    if isinstance(layers, Mapping):
-        if unknown := [name for name in layers if name not in space.names]:
-            raise ArgumentError(f"layers are given for {unknown[0]!r}, which model {space.model.name!r} does not have")
-        masks = {name: space.check_layers(list(numbers)) for name, numbers in layers.items()}
-        if not attributes or not all(name in masks for name in attributes):
-            return None
-        return reduce(lambda a, b: a | b, (masks[name] for name in attributes))
-    return None if layers is None else space.check_layers(list(layers))

@@ -1,40 +1,68 @@
-"""What an edit can start from, as latents."""
+"""Read what an edit starts from: seeds, latents, results, folders of saved results, or pictures."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from energyql.editing.latents import Latents, LatentSpace
-from energyql.editing.photographs import Picture
-from energyql.editing.saved import Saved
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, ModelError
+from energyql.files import read_json
 from energyql.pipeline.arguments import whole_number
 from energyql.pipeline.result import Result
 from energyql.sampling import prior_latents
 
-Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | Saved | Picture | Sequence[Picture]
-"""A seed, seeds, latents (n, z_dim), an earlier result or the folder that it was saved to, or photographs."""
-
+MOST_PIXELS = 1 << 27
+"""Largest picture that is read, in pixels; a larger one is probably no photograph."""
 KINDS = "a seed, a list of seeds, latents (n, z_dim), a Result or its folder, or pictures (paths or PIL images)"
+
+Picture = str | Path | Image.Image
 
 
 @dataclass(frozen=True, eq=False)
-class Begun:
-    """A start as latents.
+class SavedResult:
+    """The part of a saved `Result` from which an edit can start.
+
+    Attributes:
+        z, w: latents, (n, z_dim) and (n, w_dim) or (n, num_ws, w_dim).
+        index: number of each sample in its run, (n,).
+        provenance: the settings that replay the run.
+    """
+
+    z: Tensor
+    w: Tensor
+    index: npt.NDArray[np.int64]
+    provenance: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+
+Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | SavedResult | Picture | Sequence[Picture]
+"""A seed, seeds, latents (n, z_dim), an earlier result or the folder that it was saved to, or pictures."""
+
+
+@dataclass(frozen=True, eq=False)
+class EditStart:
+    """The latents that an edit starts from.
 
     Attributes:
         latents: on the model's device.
         index: number of each sample in its run, (n,).
         facts: for the provenance.
-        result: the start itself, where it was a result with its pictures.
+        result: the start itself, if it was a `Result` with its pictures.
     """
 
     latents: Latents
@@ -42,12 +70,36 @@ class Begun:
     facts: dict[str, Any]
     result: Result | None = None
 
-    def __len__(self) -> int:
-        return len(self.latents)
+
+def read_saved(folder: Path) -> SavedResult:
+    """Read a result from its folder; from the folder of an edit, the result of its last step.
+
+    Raises:
+        ArgumentError: the folder holds no result, or a damaged one.
+    """
+    if (folder / "edit.json").is_file():
+        steps = [step for step in folder.iterdir() if step.name.isdecimal()]
+        folder = max(steps, key=lambda step: int(step.name), default=folder)
+    latents = folder / "latents.safetensors"
+    if not latents.is_file():
+        raise ArgumentError(f"the folder {folder} holds no result", hint="name one that generate or edit wrote")
+    try:
+        data, tensors = read_json(folder / "result.json"), load_file(latents)
+        z, w = tensors["z"].float(), tensors["w"].float()
+        index = np.array([sample["index"] for sample in data["samples"]], np.int64)
+        provenance = dict(data["provenance"])
+        fingerprints, *_ = (provenance[name] for name in ("fingerprints", "model", "truncation", "label"))
+        if z.ndim != 2 or not len(z) == len(w) == len(index) or not z.isfinite().all() or not w.isfinite().all():
+            raise ValueError("latents and samples do not belong together")
+        if not isinstance(fingerprints, dict):
+            raise TypeError("fingerprints are no object")
+    except (KeyError, TypeError, ValueError, OverflowError, OSError, SafetensorError, ModelError) as error:
+        raise ArgumentError(f"{folder} holds a damaged result: {error}") from error
+    return SavedResult(z, w, index, provenance)
 
 
-def pictures_of(start: Any) -> list[Picture] | None:
-    """The pictures that a start consists of; `None` where it consists of something else."""
+def as_pictures(start: object) -> list[Picture] | None:
+    """Return the pictures that a start consists of; `None` if it is no picture and no list of pictures."""
     if isinstance(start, Picture):
         return [start]
     if isinstance(start, list | tuple) and start and all(isinstance(item, Picture) for item in start):
@@ -55,41 +107,81 @@ def pictures_of(start: Any) -> list[Picture] | None:
     return None
 
 
-def begin(start: Any, n: int | None, space: LatentSpace) -> Begun:
-    """The latents of a start that is no picture.
+def read_start(start: object, n: int | None, space: LatentSpace) -> EditStart:
+    """Return the latents of a start that is no picture.
 
     Args:
         start: see `Start`.
-        n: samples of a seed; 1 by default.
+        n: samples of one seed; 1 by default.
         space: the model's latents.
 
     Raises:
-        ArgumentError: it is nothing to start from, or does not fit the model.
+        ArgumentError: an edit cannot start from it, or it does not fit the model.
     """
     model = space.model
-    size = model.generator.z_dim
     if n is not None and not _is_seed(start):
         raise ArgumentError("n is the number of samples of one seed", hint="leave it out for any other start")
-    if isinstance(start, Result | Saved):
+    if isinstance(start, Result | SavedResult):
         _check_result(start, space)
-        latents = space.beside(start.z.to(model.device), start.w.to(model.device))
+        latents = space.from_w(start.z.to(model.device), start.w.to(model.device))
         drawn = start if isinstance(start, Result) else None
-        return Begun(latents, start.index, {"start": start.provenance}, drawn)
+        return EditStart(latents, start.index, {"start": start.provenance}, drawn)
+    size = model.generator.z_dim
+    facts: dict[str, Any]
     if _is_seed(start):
         count, seed = whole_number("n", 1 if n is None else n), _seed(start)
-        z = prior_latents(seed, 0, count, size)
-        return Begun(Latents(z.to(model.device)), np.arange(count), {"start": {"seed": seed, "n": count}})
-    if isinstance(start, list | tuple) and start and all(map(_is_seed, start)):
+        z, facts = prior_latents(seed, 0, count, size), {"seed": seed, "n": count}
+    elif isinstance(start, list | tuple) and start and all(map(_is_seed, start)):
         seeds = [_seed(seed) for seed in start]
-        z = torch.cat([prior_latents(seed, 0, 1, size) for seed in seeds])
-        return Begun(Latents(z.to(model.device)), np.arange(len(seeds)), {"start": {"seeds": seeds}})
-    if isinstance(start, Tensor | np.ndarray):
-        z = _latents(start, size)
-        return Begun(Latents(z.to(model.device)), np.arange(len(z)), {"start": {"latents": len(z)}})
-    raise ArgumentError(f"an edit cannot start from {_shown(start)}", hint=f"give {KINDS}")
+        z, facts = torch.cat([prior_latents(seed, 0, 1, size) for seed in seeds]), {"seeds": seeds}
+    elif isinstance(start, Tensor | np.ndarray):
+        z = _check_latents(start, size)
+        facts = {"latents": len(z)}
+    else:
+        text = repr(start)
+        text = text if len(text) <= 60 else f"{text[:57]}..."
+        raise ArgumentError(f"an edit cannot start from {text}", hint=f"give {KINDS}")
+    return EditStart(Latents(z.to(model.device)), np.arange(len(z)), {"start": facts})
 
 
-def _is_seed(start: Any) -> bool:
+def open_picture(picture: Picture) -> Image.Image:
+    """Read a picture, turn it upright, and convert it to RGB.
+
+    Raises:
+        ArgumentError: there is no such file, or it is no picture.
+    """
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    if os.path.isdir(picture):
+        raise ArgumentError(f"{picture} is a folder, not a picture")
+    try:
+        with Image.open(picture) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ArgumentError(f"{picture} is too large: {opened.width} x {opened.height} pixels")
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except FileNotFoundError:
+        raise ArgumentError(f"there is no picture {picture}") from None
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ArgumentError(f"cannot read {picture} as a picture: {error}") from error
+
+
+def as_images(pictures: Sequence[Image.Image], like: Tensor) -> Tensor:
+    """Convert pictures to tensors (n, channels, height, width) in [-1, 1], cropped around the centre and resized.
+
+    Args:
+        pictures: RGB.
+        like: images of the generator, (batch, channels, height, width), whose shape, type and device are used.
+    """
+    channels, height, width = like.shape[1:]
+    rows = []
+    for picture in pictures:
+        fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+        array = np.asarray(fitted if channels == 3 else fitted.convert("L"), np.float32).reshape(height, width, -1)
+        rows.append(torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1))
+    return torch.stack(rows).to(like)
+
+
+def _is_seed(start: object) -> bool:
     return isinstance(start, Integral) and not isinstance(start, bool)
 
 
@@ -97,7 +189,7 @@ def _seed(seed: Any) -> int:
     return whole_number("a seed", seed, least=0, most=2**64 - 1)
 
 
-def _latents(start: Tensor | npt.NDArray[Any], size: int) -> Tensor:
+def _check_latents(start: Tensor | npt.NDArray[Any], size: int) -> Tensor:
     try:
         z = torch.as_tensor(start).detach()
     except TypeError as error:
@@ -113,7 +205,7 @@ def _latents(start: Tensor | npt.NDArray[Any], size: int) -> Tensor:
     return z.float()
 
 
-def _check_result(start: Result | Saved, space: LatentSpace) -> None:
+def _check_result(start: Result | SavedResult, space: LatentSpace) -> None:
     if not len(start):
         raise ArgumentError("an edit cannot start from a result without pictures")
     theirs, ours = (facts.get("generator") for facts in (start.provenance["fingerprints"], space.model.fingerprints))
@@ -122,8 +214,3 @@ def _check_result(start: Result | Saved, space: LatentSpace) -> None:
             f"the result was made by another model, {start.provenance['model']!r}",
             hint="name that model, or give the pictures themselves, start=result.images",
         )
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,8 +1,12 @@
-"""One step of an edit: what it may change, what it costs, and where it ends."""
+"""One step of an edit: the smallest change that makes its query true, with everything else kept.
+
+The minimiser is the penalty method (Nocedal and Wright 2006, chapter 17): where the query does not hold yet, its weight
+grows, sample by sample, each search starting from the minimum of the last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,149 +14,182 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.outputs import decide
-from energyql.editing.implied import Company, Values
-from energyql.editing.insisting import insist
-from energyql.editing.latents import Latents, LatentSpace, Synthesis
-from energyql.editing.leaks import Rows
-from energyql.editing.presets import Preset
+from energyql.editing.dependence import Dependence
+from energyql.editing.latents import Latents, LatentSpace, LayerEdit, slices
+from energyql.editing.settings import Preset
 from energyql.editing.terms import (
-    Asked,
+    DistanceTerm,
     EditEnergy,
     Embed,
     KeepIdentity,
     KeepLogits,
     KeepPredictions,
-    Near,
+    QueryTerm,
     Term,
     flat_features,
 )
 from energyql.energy.query_energy import QueryEnergy
+from energyql.energy.rule import EnergyRule
 from energyql.numerics.pullback import Identity
-from energyql.pipeline.prepared import PreparedQuery
-from energyql.sampling import Progress, SampleResult
+from energyql.sampling import Energy, Progress, SampleResult, as_energy
+from energyql.sampling.descent import descend
 
-PICTURES = 16
-"""Pictures that an identity term draws together before an edit."""
+PENALTY_FACTORS = (3.0, 9.0, 27.0)
+"""Factors of the query's weight, tried one after the other."""
+LEAST_SAVING = 0.1
+"""Share of the query's energy that a larger weight must save; otherwise the change is not worth it. Energies that
+cannot fall further save less: a continuous attribute asked for within its tolerance is never certain."""
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
-    """What one step asks.
+class EditStep:
+    """What one step changes and keeps.
 
-    Args:
-        newest: the query of this step.
-        energies: what is made true for it: the query, with what follows from it; then the earlier ones that still hold.
-        kept: attributes to keep.
-        company: what goes with the newest query.
+    Attributes:
+        rules: the queries to make true: that of the step, with its consequences; then the earlier ones that still hold.
+        asked: attributes that the step's query names.
+        kept: attributes to keep; those in `asked` are not kept.
+        dependence: of all attributes on the step's query.
         layers: mask of the layers of W+ that may change; `None` for all.
         identity: embedding module, or `None`.
     """
 
-    newest: PreparedQuery
-    energies: Sequence[PreparedQuery]
+    rules: Sequence[EnergyRule]
+    asked: tuple[str, ...]
     kept: tuple[str, ...]
-    company: Company
+    dependence: Dependence
     layers: Tensor | None = None
     identity: Embed | None = None
 
-    def implied(self, values: Values) -> dict[str, Rows]:
-        """Attribute -> in which samples with these values the query makes the value impossible."""
-        asked = self.newest.rule.attributes
-        return {name: self.company.excludes(name, values[name]) for name in values if name not in asked}
 
-
-def take(
-    step: Step, before: Latents, space: LatentSpace, preset: Preset, progress: Progress | None = None
+def run_step(
+    step: EditStep, before: Latents, space: LatentSpace, preset: Preset, progress: Progress | None = None
 ) -> tuple[Latents, SampleResult]:
-    """Edit: the new latents, and the run that led to them.
+    """Return the edited latents, and the run of the solver that led to them.
 
     Args:
-        step: what is asked.
-        before: where the samples are.
+        step: what is asked and kept.
+        before: latents before the step.
         space: the model's latents.
-        preset: how much everything counts.
+        preset: weights and solver.
         progress: see `Progress`.
     """
     with torch.no_grad():
         w = space.w(before)
-    synthesis = Synthesis(before, w, step.layers)
-    asked, held = _asked(step, space, preset), _held(step, before, w, space, preset, synthesis)
+    layer_edit = LayerEdit(before, w, step.layers)
+    queries, kept = _query_energies(step, space, preset), _keeping_terms(step, before, w, space, preset, layer_edit)
     start = space.scaled(before.z)
 
-    def weighted(factor: float) -> EditEnergy:
-        terms = [Asked(energy, factor * preset.strength * weight) for energy, weight in asked]
-        return EditEnergy(space, before, [*terms, *held])
+    def objective(factor: float) -> EditEnergy:
+        terms = [QueryTerm(energy, factor * preset.strength * weight) for energy, weight in queries]
+        return EditEnergy(space, before, [*terms, *kept])
 
-    def cost(z: Tensor, rows: Tensor) -> Tensor:
-        latent = space.read_by_heads(Latents(z, before[rows].offset))
-        return torch.stack([energy(latent) for energy, _ in asked]).sum(0)
+    def energy(z: Tensor, rows: Tensor) -> Tensor:
+        latent = space.head_input(Latents(z, before[rows].offset))
+        return torch.stack([energy(latent) for energy, _ in queries]).sum(0)
 
     if preset.solver is None:
-        ended = insist(
-            weighted, cost, start, enough=preset.enough, max_evaluations=preset.max_evaluations, progress=progress
+        run = penalty_method(
+            objective, energy, start, tolerance=preset.enough, max_evaluations=preset.max_evaluations, progress=progress
         )
     else:
-        ended = preset.solver.sample(weighted(1.0), start, progress=progress)
-    z, offset = space.scaled(ended.z), before.offset
+        run = preset.solver.sample(objective(1.0), start, progress=progress)
+    z, offset = space.scaled(run.z), before.offset
     if step.layers is not None:
         with torch.no_grad():
             mapped = space.encode(z)
-            offset = synthesis(mapped, torch.arange(len(mapped), device=mapped.device)) - mapped[:, None]
-    return Latents(z, offset), ended
+            offset = layer_edit(mapped, torch.arange(len(mapped), device=mapped.device)) - mapped[:, None]
+    return Latents(z, offset), run
 
 
-def _asked(step: Step, space: LatentSpace, preset: Preset) -> list[tuple[QueryEnergy, float]]:
-    """The energies of what is asked, as functions of what the heads read, and the weight of each."""
-    continuous = any(space.model.vocabulary[name].kind == "continuous" for name in step.newest.rule.attributes)
+@torch.no_grad()
+def penalty_method(
+    objective: Callable[[float], Energy],
+    energy: Callable[[Tensor, Tensor], Tensor],
+    z0: Tensor,
+    *,
+    tolerance: float,
+    max_evaluations: int,
+    progress: Progress | None = None,
+) -> SampleResult:
+    """Find the nearest minimum; where the query's energy is above the tolerance, repeat with larger weights.
+
+    Args:
+        objective: from the factor of the query's weight to the objective.
+        energy: of the query alone, in nats, `energy(z, rows)`.
+        z0: start latents (n, z_dim).
+        tolerance: a sample is done when the query's energy is at most this many nats.
+        max_evaluations: of the objective, per sample and weight.
+        progress: of the first weight; see `Progress`.
+
+    Returns:
+        As `descend` does; the status is that of the last minimum that was accepted.
+    """
+    first = descend(objective(1.0), z0, max_evaluations=max_evaluations, progress=progress)
+    z, status, evaluations = first.z, first.status, first.evaluations
+    rows = torch.arange(len(z), device=z.device)
+    energies = energy(z, rows)
+    for factor in PENALTY_FACTORS:
+        above = energies > tolerance
+        rows, energies = rows[above], energies[above]
+        if not len(rows):
+            break
+        again = descend(as_energy(objective(factor), samples=rows), z[rows], max_evaluations=max_evaluations)
+        evaluations[rows.cpu()] += again.evaluations
+        new = energy(again.z, rows)
+        accepted = new < (1 - LEAST_SAVING) * energies
+        rows, energies = rows[accepted], new[accepted]
+        z[rows], status[rows.cpu()] = again.z[accepted], again.status[accepted.cpu()]
+    return SampleResult(z, status, evaluations, evaluations.clone())
+
+
+def _query_energies(step: EditStep, space: LatentSpace, preset: Preset) -> list[tuple[QueryEnergy, float]]:
+    """Return the energy of each query as a function of the latents that the heads read, and its weight."""
+    continuous = any(space.model.vocabulary[name].kind == "continuous" for name in step.asked)
     newest = preset.newest_continuous if continuous else preset.newest
-    weights = [newest, *[preset.earlier] * (len(step.energies) - 1)]
+    weights = [newest, *[preset.earlier] * (len(step.rules) - 1)]
     return [
-        (QueryEnergy(query.rule, Identity(), space.model.bank), weight)
-        for query, weight in zip(step.energies, weights, strict=True)
+        (QueryEnergy(rule, Identity(), space.model.bank), weight)
+        for rule, weight in zip(step.rules, weights, strict=True)
         if weight
     ]
 
 
-def _held(
-    step: Step, before: Latents, w: Tensor, space: LatentSpace, preset: Preset, synthesis: Synthesis
+def _keeping_terms(
+    step: EditStep, before: Latents, w: Tensor, space: LatentSpace, preset: Preset, layer_edit: LayerEdit
 ) -> list[Term]:
-    """What keeps the rest as it is."""
-    bank, terms = space.model.bank, list[Term]()
+    """Return the terms that keep everything else unchanged."""
+    terms = list[Term]()
     if preset.near_z:
-        terms.append(Near("z", space.scaled(before.z), preset.near_z))
+        terms.append(DistanceTerm("z", space.scaled(before.z), preset.near_z))
     if preset.near_w:
         with torch.no_grad():
-            terms.append(Near("w", space.encode(before.z), preset.near_w))
+            terms.append(DistanceTerm("w", space.encode(before.z), preset.near_w))
     if preset.keep_predictions or preset.keep_logits:
-        raw = bank.raw_outputs(space.names)
+        raw = space.model.bank.raw_outputs(space.names)
         with torch.no_grad():
-            outputs = raw.function(space.read_by_heads(before)).contiguous()
-        kept = _kept(step, before, space, preset.release_implied).to(outputs)
+            outputs = raw.function(space.head_input(before)).contiguous()
+        kept = _kept_attributes(step, before, space, preset.release_implied).to(outputs)
         if preset.keep_predictions:
             terms.append(KeepPredictions(raw, outputs, preset.keep_predictions * kept))
         if preset.keep_logits:
             terms.append(KeepLogits(raw, outputs, preset.keep_logits * kept))
     if step.identity is not None:
-        terms.append(_identity(step.identity, w, space, preset.identity, synthesis))
+        synthesize = space.model.generator.synthesize
+        if isinstance(step.identity, torch.nn.Module):
+            step.identity.eval().to(w.device)
+        with torch.no_grad():
+            parts = [flat_features(step.identity, synthesize(w[rows])) for rows in slices(len(w))]
+        terms.append(KeepIdentity(step.identity, synthesize, layer_edit, torch.cat(parts), preset.identity))
     return terms
 
 
-def _kept(step: Step, before: Latents, space: LatentSpace, release: bool) -> Tensor:
-    """Which attributes of which samples are kept, (n, attributes)."""
-    decided = decide(space.predict(before))
-    implied = step.implied(decided) if release else {}
-    asked = step.newest.rule.attributes
+def _kept_attributes(step: EditStep, before: Latents, space: LatentSpace, release_implied: bool) -> Tensor:
+    """Return which attributes of which samples are kept, (n, attributes)."""
+    implied = step.dependence.implied(decide(space.predict(before)), step.asked) if release_implied else {}
     columns = [
-        np.full(len(before), name in step.kept and name not in asked) & ~implied.get(name, np.zeros(len(before), bool))
+        np.full(len(before), name in step.kept and name not in step.asked)
+        & ~implied.get(name, np.zeros(len(before), bool))
         for name in space.names
     ]
     return torch.from_numpy(np.stack(columns, 1))
-
-
-def _identity(embed: Embed, w: Tensor, space: LatentSpace, weight: float, synthesis: Synthesis) -> Term:
-    synthesize = space.model.generator.synthesize
-    if isinstance(embed, torch.nn.Module):
-        embed.eval().to(w.device)
-    with torch.no_grad():
-        before = torch.cat([flat_features(embed, synthesize(part)) for part in w.split(PICTURES)])
-    return KeepIdentity(embed, synthesize, synthesis, before, weight)

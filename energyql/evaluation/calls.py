@@ -46,7 +46,7 @@ def evaluate(
         folder: for `evaluation.json`, `evaluation.md`, pictures, and what is kept for the next run.
         model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
         samplers: who samples; see `energyql.compare_samplers`.
-        presets: who edits: names out of `energyql.editing.presets.PRESETS`.
+        presets: who edits: names out of `energyql.editing.settings.PRESETS`.
         n: samples for each query and sampler, at least 2.
         edits: pictures that are edited.
         prior, oracle: as for `energyql.compare_samplers`.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from energyql.editing.presets import choose_preset
+from energyql.editing.settings import choose_preset
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.compare import Size, compare
 from energyql.evaluation.contenders import PAPER, Contender, read_contenders
@@ -37,7 +37,7 @@ class Plan:
     Attributes:
         setups: names out of `SETUPS`.
         contenders: who samples, ours and the paper's side by side.
-        presets: who edits: names out of `energyql.editing.presets.PRESETS`.
+        presets: who edits: names out of `energyql.editing.settings.PRESETS`.
         size: how much is drawn where samples are compared.
         edits: pictures that are edited.
     """
@@ -66,7 +66,7 @@ def make_plan(
         if name not in SETUPS:
             raise ArgumentError(f"there is no protocol {name!r}", hint=f"protocols: {', '.join(SETUPS)}, or all")
     for preset in presets:
-        choose_preset(preset, None, None)
+        choose_preset(preset)
     if not setups or not presets:
         raise ArgumentError("there is nothing to evaluate", hint="name at least one protocol and one preset")
     return Plan(tuple(setups), tuple(read_contenders(contenders)), tuple(presets), size, edits)
@@ -157,7 +157,7 @@ def _edit(
         settings = {
             "identity": subject.identity,
             "queries": [str(query) for query in queries],
-            "preset": repr(choose_preset(preset, None, None)),
+            "preset": repr(choose_preset(preset)),
             "n": plan.edits,
             "seed": plan.size.seed,
             "energyql": __version__,

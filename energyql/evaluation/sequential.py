@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energyql.editing.edit import edit
-from energyql.editing.edited import Edit
+from energyql.editing.edit import Edit, edit
 from energyql.evaluation.accuracy import conditional_accuracy
 from energyql.evaluation.edits import as_images, edit_strength, identity_distance
 from energyql.evaluation.features import Features
@@ -35,7 +34,7 @@ def run_sequence(
     Args:
         subject: the model.
         steps: one query each.
-        preset: a name out of `energyql.editing.presets.PRESETS`.
+        preset: a name out of `energyql.editing.settings.PRESETS`.
         n: pictures: the samples 0 … n - 1 of the seed.
         seed: of the pictures.
         folder: for the filmstrip, `filmstrip-PRESET.png`.

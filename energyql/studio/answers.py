@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from energyql.editing.edited import Edit
-from energyql.editing.leaks import Leaks
+from energyql.editing.dependence import Leaks
+from energyql.editing.edit import Edit
 from energyql.gallery import words
 from energyql.gallery.clauses import ALL, Clause, clauses, score_clauses
 from energyql.language import Expr, bind, parse

@@ -14,7 +14,7 @@ import energyql
 from energyql import E, edit, generate, load_model
 from energyql.cli.edit import read_keep, read_layers, read_preset, read_start
 from energyql.cli.main import app
-from energyql.editing.presets import PRESETS, Preset
+from energyql.editing.settings import PRESETS, Preset
 from energyql.errors import ArgumentError, UnknownAttribute
 
 QUERIES = ["smile", "hair = black", "age > 0.5"]

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from energyql import edit, generate, invert, load_model
 from energyql.cli.main import app
-from energyql.editing.inversion import InversionSettings
-from energyql.editing.likeness import pixel_error
-from energyql.editing.photographs import as_images, open_picture
+from energyql.editing.inversion import pixel_error
+from energyql.editing.settings import InversionSettings
+from energyql.editing.start import as_images, open_picture
 from energyql.errors import ArgumentError
 
 QUICK = InversionSettings(z_evaluations=25, w_evaluations=15, candidates=8)

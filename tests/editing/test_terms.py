@@ -4,15 +4,15 @@ import pytest
 import torch
 from toys import CONFIG, tiny_model
 
-from energyql.editing.latents import Latents, LatentSpace, Synthesis, mean_offset, shifted
+from energyql.editing.latents import Latents, LatentSpace, LayerEdit, mean_offset, shifted
 from energyql.editing.terms import (
-    Asked,
+    DistanceTerm,
     EditEnergy,
     KeepIdentity,
     KeepLogits,
     KeepPredictions,
-    Near,
-    Point,
+    QueryTerm,
+    TermInput,
     flat_features,
 )
 from energyql.energy.query_energy import QueryEnergy
@@ -62,18 +62,18 @@ def before(request, space):
 
 
 def outputs(space, before):
-    return space.heads(space.read_by_heads(before)).contiguous()
+    return space.model.bank.raw_outputs(space.names).function(space.head_input(before)).contiguous()
 
 
 def test_the_query(space, before):
     vocabulary = space.model.vocabulary
     query = bind(parse("smile AND NOT (hair = black OR age > 0.6)"), vocabulary)
     energy = QueryEnergy(compile_energy_rule(query, vocabulary), Identity(), space.model.bank)
-    check(space, before, [Asked(energy, 3.0)])
+    check(space, before, [QueryTerm(energy, 3.0)])
 
 
 def test_nearness(space, before):
-    terms = [Near("z", space.scaled(before.z), 0.5), Near("w", space.encode(before.z), 0.2)]
+    terms = [DistanceTerm("z", space.scaled(before.z), 0.5), DistanceTerm("w", space.encode(before.z), 0.2)]
     check(space, before, terms)
     if space.length_is_free:
         value, gradient = EditEnergy(space, before, terms).gradient(3 * before.z, torch.arange(N))
@@ -93,8 +93,8 @@ def test_predictions_cost_their_divergence(space, before):
     raw = space.model.bank.raw_outputs(space.names)
     term = KeepPredictions(raw, outputs(space, before), torch.ones(N, 5))
     rows = torch.arange(N)
-    same = space.read_by_heads(before)
-    value, gradient = term(Point(rows, before.z, None, same))
+    same = space.head_input(before)
+    value, gradient = term(TermInput(rows, before.z, None, same))
     assert torch.allclose(value, torch.zeros(N), atol=1e-5)
     assert torch.allclose(gradient, torch.zeros_like(gradient), atol=1e-4)
     moved = same + draws(*same.shape, seed=5)
@@ -105,7 +105,7 @@ def test_predictions_cost_their_divergence(space, before):
         expected += p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     p, q = then["hair"].logits.softmax(1), now["hair"].logits.softmax(1)
     expected += (p * (p / q).log()).sum(1) + ((now["age"].mean - then["age"].mean) / now["age"].std).square() / 2
-    assert torch.allclose(term(Point(rows, before.z, None, moved))[0], expected, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(term(TermInput(rows, before.z, None, moved))[0], expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("layers", [None, [1, 2]])
@@ -114,12 +114,12 @@ def test_identity(space, before, layers):
         return images.flatten(1)[:, ::7]
 
     w = space.w(before)
-    synthesis = Synthesis(before, w, None if layers is None else space.check_layers(layers))
+    synthesis = LayerEdit(before, w, None if layers is None else space.layer_mask(layers))
     seen = flat_features(embed, space.model.generator.synthesize(w))
     term = KeepIdentity(embed, space.model.generator.synthesize, synthesis, seen, 2.0)
     check(space, before, [term])
     rows = torch.arange(N)
-    value, _ = term(Point(rows, before.z, space.encode(before.z), space.read_by_heads(before)))
+    value, _ = term(TermInput(rows, before.z, space.encode(before.z), space.head_input(before)))
     assert torch.allclose(value, torch.zeros(N), atol=1e-5)
 
 
@@ -132,16 +132,16 @@ def test_an_embedding_that_is_none():
 
 def test_latents_beside_what_z_is_mapped_to(space):
     z, offset = draws(N, 8), 0.5 * draws(N, CONFIG.num_ws, CONFIG.w_dim, seed=1)
-    assert space.beside(z, space.encode(z)).offset is None
-    found = space.beside(z, shifted(space.encode(z), offset))
+    assert space.from_w(z, space.encode(z)).offset is None
+    found = space.from_w(z, shifted(space.encode(z), offset))
     assert torch.allclose(found.offset, offset, atol=1e-5)
     assert torch.allclose(space.w(found), shifted(space.encode(z), offset), atol=1e-5)
     assert torch.equal(mean_offset(offset), offset.mean(1))
-    with pytest.raises(ArgumentError, match="does not go with z"):
-        space.beside(z, torch.zeros(N, 5))
+    with pytest.raises(ArgumentError, match="does not fit z"):
+        space.from_w(z, torch.zeros(N, 5))
 
 
 @pytest.mark.parametrize("layers", [[], [-1], [99], [True]])
 def test_layers_that_are_none(space, layers):
     with pytest.raises(ArgumentError, match="layers are whole numbers"):
-        space.check_layers(layers)
+        space.layer_mask(layers)

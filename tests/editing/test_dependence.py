@@ -2,8 +2,7 @@ import json
 
 import numpy as np
 
-from energyql.editing.implied import Company
-from energyql.editing.leaks import changed, find_leaks
+from energyql.editing.dependence import Dependence, Leaks, changed
 from energyql.language import bind, parse
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -23,12 +22,24 @@ def test_a_number_changes_by_more_than_its_tolerance():
     assert changed(VOCABULARY["mouth"], BEFORE["mouth"], AFTER["mouth"]).all()
 
 
-def test_what_is_asked_or_implied_is_no_leak():
-    implied = {"mouth": np.array([True, False]), "age": np.array([False, False])}
-    leaks = find_leaks(
-        "smile", ["smile"], ["mouth", "age"], BEFORE, AFTER, implied, VOCABULARY, superseded=["NOT smile"]
+def dependence(count=200):
+    """Smiles have mouths that turn up; ages are drawn alike."""
+    ages = np.linspace(0, 1, count)
+    draws = {"smile": np.ones(count, bool), "mouth": np.full(count, "up"), "age": ages}
+    prior = {
+        "smile": np.arange(count) % 2 == 0,
+        "mouth": np.array(["up", "down"])[np.arange(count) % 2],
+        "age": ages,
+    }
+    return Dependence(draws, prior, VOCABULARY)
+
+
+def test_changes_that_are_asked_or_implied_are_no_leaks():
+    leaks = Leaks.between(
+        BEFORE, AFTER, dependence(), query="smile", asked=["smile"], kept=[*VOCABULARY], superseded=["NOT smile"]
     )
     assert set(leaks.changed) == set(VOCABULARY)
+    assert leaks.kept == ("mouth", "age")
     assert {name: rows.tolist() for name, rows in leaks.leaked.items()} == {
         "mouth": [False, True],
         "age": [False, True],
@@ -39,32 +50,22 @@ def test_what_is_asked_or_implied_is_no_leak():
     assert leaks.of(0) == ()
     assert leaks.of(1) == ("mouth", "age")
     text = str(leaks)
-    assert "66.7% of what nobody asked about changed (mouth 50.0%, age 50.0%)" in text
+    assert "66.7% of the other attributes changed (mouth 50.0%, age 50.0%)" in text
     assert "implied: mouth" in text
-    assert "instead of: NOT smile" in text
+    assert "superseded: NOT smile" in text
     assert json.loads(json.dumps(leaks.to_dict()))["implied"] == {"mouth": [True, False]}
 
 
-def test_nothing_leaks_where_nothing_moves():
-    leaks = find_leaks("smile", ["smile"], [], BEFORE, BEFORE, {}, VOCABULARY)
+def test_without_changes_nothing_leaks():
+    leaks = Leaks.between(BEFORE, BEFORE, dependence(20), query="smile", asked=["smile"], kept=[])
     assert leaks.rate == 0
     assert leaks.by_attribute == {}
+    assert not leaks.known
+    assert "too few draws of the model satisfy the query" in str(leaks)
 
 
-def company(count=200):
-    """Smiles have mouths that turn up; ages are drawn alike."""
-    ages = np.linspace(0, 1, count)
-    draws = {"smile": np.ones(count, bool), "mouth": np.full(count, "up"), "age": ages}
-    prior = {
-        "smile": np.arange(count) % 2 == 0,
-        "mouth": np.array(["up", "down"])[np.arange(count) % 2],
-        "age": ages,
-    }
-    return Company(draws, prior, VOCABULARY)
-
-
-def test_what_a_query_makes_impossible():
-    found = company()
+def test_values_that_a_query_makes_impossible():
+    found = dependence()
     assert found.excludes("mouth", np.array(["up", "down", "flat"])).tolist() == [False, True, False]  # flat: too rare
     assert not found.excludes("age", np.array([0.1, 0.9])).any()
     assert str(found.consequences(["smile"])) == "NOT mouth = down"
@@ -73,8 +74,8 @@ def test_what_a_query_makes_impossible():
     assert not found.excludes_query(bind(parse("age > 0.5"), VOCABULARY))
 
 
-def test_too_few_draws_tell_nothing():
-    found = company(20)
+def test_too_few_draws_imply_nothing():
+    found = dependence(20)
     assert not found.known
     assert not found.excludes("mouth", np.array(["down"])).any()
     assert not found.excludes_query(bind(parse("NOT smile"), VOCABULARY))
