@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.heads import LACE_SIZES
 from energyql.attributes.bank import AttributeBank, Head
-from energyql.attributes.outputs import output_count, split_outputs
-from energyql.attributes.predictions import Prediction
+from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.energy.rule import EnergyRule
 from energyql.generators.layers import MappingConfig, MappingNetwork
 from energyql.numerics.linear import Linear

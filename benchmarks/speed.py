@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.large import large_model
-from energyql.attributes.outputs import decide
+from energyql.attributes.predictions import decide
 from energyql.evaluation.machine import machine
 from energyql.evaluation.published import PublishedEnergy, PublishedODE
 from energyql.files import read_json, write_json, write_text

@@ -11,10 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from energyql.attributes.fused import FusedHeads, RawOutputs
-from energyql.attributes.heads import Head
-from energyql.attributes.outputs import output_count, split_outputs
-from energyql.attributes.predictions import Prediction
+from energyql.attributes.heads import FusedHeads, Head, RawOutputs
+from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import read_json, write_json, write_tensors
 from energyql.vocabulary import Vocabulary

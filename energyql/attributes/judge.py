@@ -12,8 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from energyql.attributes.outputs import output_count, split_outputs
-from energyql.attributes.predictions import Prediction
+from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.errors import ModelError, VocabularyError
 from energyql.files import read_json, write_json, write_tensors
 from energyql.vocabulary import Vocabulary

@@ -1,66 +1,112 @@
-"""Labels as people have them, and as training needs them.
+"""Labels of pictures: cells as people write them, and their encoding as numbers.
 
-There are two sources. A `LabelTable` knows the answers for certain samples. An `ImageLabeller` is a function that is
-shown pictures. Both give columns of cells, by attribute; a cell is a bool, a number, text, or missing.
+A cell is a bool, a number, text, or missing. An `ImageLabeller` returns cells for pictures.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.outputs import decide
-from energyql.attributes.predictions import Categorical, Continuous, YesNo
-from energyql.errors import DataError, VocabularyError
-from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
+from energyql.attributes.predictions import Categorical, Continuous, YesNo, decide
+from energyql.errors import DataError
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Column = Sequence[Any]
+"""Cells of one attribute."""
 ImageLabeller = Callable[[Tensor], Mapping[str, Any]]
 """Pictures in [-1, 1], (batch, channels, height, width) -> attribute -> `batch` cells: a list, array or tensor, or a
-prediction, of which the likeliest value counts."""
+prediction, whose likeliest value counts."""
 
 MISSING = {"", "na", "n/a", "nan", "none", "null", "?"}
 YES, NO = {"1", "true", "yes", "y", "t"}, {"0", "false", "no", "n", "f"}
-MOST_CLASSES = 100
-TOLERANCE = 0.05
-"""Share of the range of a continuous attribute that `=` allows where nobody says otherwise."""
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """Answers for certain samples.
+@torch.no_grad()
+def label_images(labeller: ImageLabeller, images: Tensor) -> dict[str, list[Any]]:
+    """Label pictures.
 
-    Attributes:
-        columns: attribute -> n cells.
-        index: which prior samples these are, (n,); `None` where `latents` are given.
-        latents: (n, latent_dim), in the space that heads will read; `None` where `index` is given.
-        test: how many rows at the end are for the report only; `None` lets the training choose, and shuffle.
-        vocabulary: what the columns hold, where it is known for certain.
-        source: for messages.
+    Args:
+        labeller: a function or a torch module. A module is put into evaluation mode.
+        images: in [-1, 1], (batch, channels, height, width).
+
+    Returns:
+        Attribute -> one cell per picture.
+
+    Raises:
+        DataError: the labeller does not return a mapping from names to one value per picture.
     """
+    if isinstance(labeller, torch.nn.Module):
+        labeller.eval().to(images.device)
+    labels = labeller(images)
+    if not isinstance(labels, Mapping) or not labels or not all(isinstance(name, str) for name in labels):
+        raise DataError(
+            f"the labeller returned a {type(labels).__name__}",
+            hint='it must return a dict such as {"smile": [True, False, ...]}, one value per picture',
+        )
+    return {name: as_cells(values, len(images), name) for name, values in labels.items()}
 
-    columns: Mapping[str, Column]
-    index: Tensor | None = None
-    latents: Tensor | None = None
-    test: int | None = None
-    vocabulary: Vocabulary | None = None
-    source: str = "the table"
 
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), ()))
+def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any]]:
+    """Read the values of all attributes off pictures, to judge a query by.
+
+    Args:
+        labeller: a judge, or any function that returns every attribute.
+        images: in [-1, 1], (batch, channels, height, width).
+        vocabulary: the attributes; others that the labeller returns are left out.
+
+    Returns:
+        Attribute -> (batch,) bool, class names or float64.
+
+    Raises:
+        DataError: an attribute or a value is missing, or a value is not one of the attribute's.
+    """
+    columns = label_images(labeller, images)
+    if missing := [name for name in vocabulary if name not in columns]:
+        raise DataError(f"the judge returns no {', '.join(map(repr, missing))}")
+    values: dict[str, npt.NDArray[Any]] = {}
+    for name, spec in vocabulary.items():
+        numbers = encode_column(columns[name], spec, "the judge").numpy()
+        if np.isnan(numbers).any():
+            raise DataError(
+                f"the judge returns no value of {name!r} for some pictures", hint="a judge must label every picture"
+            )
+        if spec.kind == "categorical":
+            values[name] = np.array(spec.values)[numbers.astype(int)]
+        else:
+            values[name] = numbers.astype(bool if spec.kind == "yes/no" else np.float64)
+    return values
+
+
+def labeller_name(labeller: ImageLabeller) -> str:
+    """Return a text that identifies a labeller, so that an interrupted labelling is resumed with the same one.
+
+    It is the `identity` of the labeller, if it has one, or else its name and source code.
+    """
+    identity = getattr(labeller, "identity", None)
+    if isinstance(identity, str):
+        return identity
+    subject: Any = labeller if hasattr(labeller, "__qualname__") else type(labeller)
+    try:
+        source = inspect.getsource(subject)
+    except (OSError, TypeError):
+        source = ""
+    return f"{subject.__module__}.{subject.__qualname__}\n{source}"
 
 
 def as_cells(values: Any, count: int, name: str) -> list[Any]:
-    """What a labeller gave for one attribute, as `count` plain cells.
+    """Convert the values that a labeller returned for one attribute to a list of `count` cells.
 
     Raises:
-        DataError: it is of another length, or nothing that holds cells.
+        DataError: the values have another length, or are no sequence of cells.
     """
     if isinstance(values, YesNo | Categorical | Continuous):
         values = decide({name: values})[name]
@@ -70,79 +116,26 @@ def as_cells(values: Any, count: int, name: str) -> list[Any]:
     cells = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(cells, str) or not isinstance(cells, Sequence) or len(cells) != count:
         shape = f"{len(cells)} values" if isinstance(cells, Sequence) else type(values).__name__
-        raise DataError(f"{name!r}: {count} pictures but {shape}", hint="a labeller gives one value a picture")
+        raise DataError(f"{name!r}: {count} pictures but {shape}", hint="a labeller returns one value per picture")
     if cells and isinstance(cells[0], Sequence) and not isinstance(cells[0], str):
-        raise DataError(f"{name!r}: a label is a list", hint="give one value a picture, such as the name of a class")
+        raise DataError(
+            f"{name!r}: a label is a list", hint="return one value per picture, such as the name of a class"
+        )
     return list(cells)
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell is empty, by any of the usual signs."""
+    """Whether a cell is empty: `None`, NaN, or a text such as "NA"."""
     if cell is None or (isinstance(cell, str) and cell.strip().lower() in MISSING):
         return True
     return isinstance(cell, float) and math.isnan(cell)
 
 
-def infer(
-    columns: Mapping[str, Column], kinds: Mapping[str, Kind] | None = None, known: Vocabulary | None = None
-) -> Vocabulary:
-    """What the columns hold: 0/1, true/false, yes/no is yes/no; numbers are continuous; other text is categorical.
-
-    Args:
-        columns: attribute -> cells.
-        kinds: what must not be inferred.
-        known: attributes that need not be inferred, unless `kinds` names them.
-
-    Raises:
-        DataError: a column is empty, or looks like free text.
-        VocabularyError: `kinds` names what is no column.
-    """
-    kinds, known = kinds or {}, known or Vocabulary([])
-    if unknown := [name for name in kinds if name not in columns]:
-        raise VocabularyError(f"there is no column {unknown[0]!r}", hint=f"columns: {', '.join(columns)}")
-    return Vocabulary(
-        known[name] if name in known and name not in kinds else _infer_one(name, cells, kinds.get(name))
-        for name, cells in columns.items()
-    )
-
-
-def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
-    known = [cell for cell in cells if not is_missing(cell)]
-    if not known:
-        raise DataError(f"column {name!r} has no values")
-    numbers = [_number(cell) for cell in known]
-    if kind is None:
-        if all(_yes_no(cell) is not None for cell in known):
-            kind = "yes/no"
-        else:
-            kind = "continuous" if None not in numbers else "categorical"
-    if kind == "continuous":
-        wrong = next((cell for cell, number in zip(known, numbers, strict=True) if number is None), None)
-        if wrong is not None:
-            raise DataError(f"column {name!r}: {wrong!r} is not a number")
-        found = [number for number in numbers if number is not None]
-        low, high = min(found), max(found)
-        if low == high:
-            raise DataError(f"column {name!r}: all values are {low:g}, so there is nothing to learn")
-        return AttributeSpec(name, kind, low=low, high=high, tolerance=TOLERANCE * (high - low))
-    if kind == "categorical":
-        values = sorted({_text(cell) for cell in known})
-        if len(values) > MOST_CLASSES:
-            raise DataError(
-                f"column {name!r} has {len(values)} different texts, such as {values[0]!r} and {values[1]!r}",
-                hint="a categorical attribute has a few classes; leave the column out if it is none",
-            )
-        if len(values) < 2:
-            raise DataError(f"column {name!r}: all values are {values[0]!r}, so there is nothing to learn")
-        return AttributeSpec(name, kind, values=tuple(values))
-    return AttributeSpec(name, kind)
-
-
 def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels") -> Tensor:
-    """Cells as training needs them: 0/1, the index of the class, or the number; NaN where missing; (n,) float32.
+    """Encode cells as 0 or 1, the index of the class, or the number; NaN where missing; (n,) float32.
 
     Raises:
-        DataError: a cell is not a value of the attribute; the message names its row, counted from 1.
+        DataError: a cell is no value of the attribute; the message has its row, counted from 1.
     """
     values: list[float] = []
     classes = {value: float(i) for i, value in enumerate(spec.values)}
@@ -151,11 +144,11 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
         if is_missing(cell):
             value = math.nan
         elif spec.kind == "categorical":
-            value = classes.get(_text(cell))
+            value = classes.get(as_text(cell))
         elif spec.kind == "yes/no":
-            value = _yes_no(cell)
+            value = as_yes_no(cell)
         else:
-            value = _number(cell)
+            value = as_number(cell)
         if value is None:
             wanted = {
                 "categorical": f"one of {', '.join(spec.values)}",
@@ -167,14 +160,16 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
     return torch.tensor(values, dtype=torch.float32)
 
 
-def _yes_no(cell: Any) -> float | None:
+def as_yes_no(cell: Any) -> float | None:
+    """Return 1 or 0 for a cell that says yes or no, else `None`."""
     if isinstance(cell, str):
         text = cell.strip().lower()
-        cell = 1 if text in YES else 0 if text in NO else _number(text)
+        cell = 1 if text in YES else 0 if text in NO else as_number(text)
     return float(cell) if isinstance(cell, Real) and cell in (0, 1) else None
 
 
-def _number(cell: Any) -> float | None:
+def as_number(cell: Any) -> float | None:
+    """Return the finite number in a cell, else `None`."""
     try:
         number = float(cell.strip() if isinstance(cell, str) else cell)
     except (TypeError, ValueError, OverflowError):
@@ -182,7 +177,8 @@ def _number(cell: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _text(cell: Any) -> str:
+def as_text(cell: Any) -> str:
+    """Return a cell as text, without spaces around it."""
     if isinstance(cell, str):
         return cell.strip()
     return f"{cell:g}" if isinstance(cell, float) else str(cell)

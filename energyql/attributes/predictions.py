@@ -1,82 +1,79 @@
-"""What an attribute head predicts for each sample, and the log-probability that the value falls in given cells.
+"""Predictions of attribute heads, the log-probability that a value falls in given cells, and the layout of raw outputs.
 
-A cell set is plain data (see `energyql.logic.cells`, which makes them): the answers, classes or intervals it holds.
-Everything stays finite in float32, values and gradients, also where a probability is far below the smallest float:
-log-probabilities are never made from probabilities.
+A cell set is plain data, made by `energyql.logic.cells`: yes/no values, classes or intervals. All values and gradients
+are finite in float32, also where a probability is far below the smallest float, because log-probabilities are never
+computed from probabilities.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from energyql.numerics.normal import log_normal_cdf, log_normal_interval
+from energyql.vocabulary import AttributeSpec
 
 Cells = Sequence[bool | str | tuple[float, float]]
+Array = npt.NDArray[np.float64]
+Table = Array | dict[str, Array] | tuple[Array, Array]
+"""Predictions of one attribute as arrays (batch,): P(yes), class -> P(class), or (mean, std)."""
 
 
-@dataclass(frozen=True, slots=True)
-class YesNo:
-    """`P(yes) = sigmoid(logit)`; logit `(batch,)`."""
+class _Distribution:
+    """A distribution of one attribute's value for each sample."""
 
-    logit: Tensor
+    __slots__ = ()
 
     def log_probability(self, cells: Cells) -> Tensor:
-        """`log P(the answer is in cells)`, `(batch,)`, in nats; `cells` holds `True`, `False` or both."""
-        return log_probabilities([(self, cells)])[0]
+        """Return log P(the value is in one of the cells), `(batch,)`, in nats; cells do not overlap."""
+        return log_probabilities([(cast(Prediction, self), cells)])[0]
 
     def probability(self, cells: Cells) -> Tensor:
-        """`P(the answer is in cells)`, `(batch,)`."""
+        """Return P(the value is in one of the cells), `(batch,)`; cells do not overlap."""
         return self.log_probability(cells).exp()
 
 
 @dataclass(frozen=True, slots=True)
-class Categorical:
-    """`P(value k) = softmax(logits)_k`; logits `(batch, K)`, values the K names in the same order."""
+class YesNo(_Distribution):
+    """`P(yes) = sigmoid(logit)`; logit `(batch,)`; cells are `True` and `False`."""
+
+    logit: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Categorical(_Distribution):
+    """`P(value k) = softmax(logits)_k`; logits `(batch, K)`; values are the K class names, of which cells are some."""
 
     logits: Tensor
     values: tuple[str, ...]
 
-    def log_probability(self, cells: Cells) -> Tensor:
-        """`log P(the class is one of cells)`, `(batch,)`, in nats."""
-        return log_probabilities([(self, cells)])[0]
-
-    def probability(self, cells: Cells) -> Tensor:
-        """`P(the class is one of cells)`, `(batch,)`."""
-        return self.log_probability(cells).exp()
-
 
 @dataclass(frozen=True, slots=True)
-class Continuous:
-    """A normal around `mean` `(batch,)` with standard deviation `std`, `(batch,)` or a scalar, positive."""
+class Continuous(_Distribution):
+    """A normal with `mean` `(batch,)` and positive `std`, `(batch,)` or a scalar; cells are intervals (low, high)."""
 
     mean: Tensor
     std: Tensor | float
-
-    def log_probability(self, cells: Cells) -> Tensor:
-        """`log P(the value is in one of the intervals)`, `(batch,)`, in nats; disjoint (low, high) pairs."""
-        return log_probabilities([(self, cells)])[0]
-
-    def probability(self, cells: Cells) -> Tensor:
-        """`P(the value is in one of the intervals)`, `(batch,)`."""
-        return self.log_probability(cells).exp()
 
 
 Prediction = YesNo | Categorical | Continuous
 Predictions = Mapping[str, Prediction]
 
 _Place = tuple[int, int]
-"""Which of the blocks (log-sigmoids, tails, intervals), and which row of it."""
+"""A block (log-sigmoids, tails, intervals), and a row of it."""
 
 
 def log_probabilities(requests: Sequence[tuple[Prediction, Cells]]) -> Tensor:
-    """Log-probabilities of many cell sets at once, with few tensor operations.
+    """Compute the log-probabilities of many cell sets at once, with few tensor operations.
 
     Args:
         requests: predictions of one batch, each with a cell set; at least one.
@@ -137,15 +134,15 @@ def _log_sum(logits: Tensor, indices: list[int]) -> Tensor:
 
 @lru_cache(maxsize=1024)
 def _index(indices: tuple[int, ...], device: torch.device) -> Tensor:
-    """Kept, because copying a list to a device takes longer than all else here."""
-    with torch.inference_mode(False):  # a tensor made in inference mode could not serve a gradient
+    """The indices as a tensor. They are cached, because copying a list to a device takes longer than all else here."""
+    with torch.inference_mode(False):  # tensors made in inference mode have no gradients
         return torch.tensor(indices, device=device)
 
 
 def _intervals(
     prediction: Continuous, cells: Cells, tails: list[Tensor], intervals: list[tuple[Tensor, Tensor]]
 ) -> list[_Place]:
-    """Adds what the intervals need to `tails` and `intervals`; returns where."""
+    """Append the standardised bounds of each interval to `tails` or `intervals`, and return their places."""
     mean, std = prediction.mean, prediction.std
     places: list[_Place] = []
     for cell in cells:
@@ -165,3 +162,83 @@ def _intervals(
         places.append((1, len(tails)))
         tails.append(torch.full_like(mean, -math.inf))
     return places
+
+
+def output_count(spec: AttributeSpec) -> int:
+    """Return the number of outputs of an attribute: one logit, one logit per class, or one mean."""
+    return len(spec.values) if spec.kind == "categorical" else 1
+
+
+def split_outputs(
+    outputs: Tensor, specs: Iterable[AttributeSpec], std: Mapping[str, Tensor | float]
+) -> dict[str, Prediction]:
+    """Split raw outputs into one prediction per attribute.
+
+    Args:
+        outputs: (batch, sum of `output_count`), in the order of `specs`.
+        specs: the attributes.
+        std: residual standard deviation of each continuous attribute.
+    """
+    predictions: dict[str, Prediction] = {}
+    start = 0
+    for spec in specs:
+        columns = outputs[:, start : start + output_count(spec)]
+        start += columns.shape[1]
+        if spec.kind == "yes/no":
+            predictions[spec.name] = YesNo(columns[:, 0])
+        elif spec.kind == "categorical":
+            predictions[spec.name] = Categorical(columns, spec.values)
+        else:
+            predictions[spec.name] = Continuous(columns[:, 0], std[spec.name])
+    return predictions
+
+
+def decide(predictions: Mapping[str, Prediction]) -> dict[str, npt.NDArray[Any]]:
+    """Return the likeliest value of each attribute, (batch,) bool, class names or float64."""
+    decided: dict[str, npt.NDArray[Any]] = {}
+    for name, prediction in predictions.items():
+        if isinstance(prediction, YesNo):
+            decided[name] = (prediction.logit > 0).cpu().numpy()
+        elif isinstance(prediction, Categorical):
+            decided[name] = np.array(prediction.values)[prediction.logits.argmax(1).cpu().numpy()]
+        else:
+            decided[name] = prediction.mean.double().cpu().numpy()
+    return decided
+
+
+def tabulate(predictions: Mapping[str, Prediction]) -> dict[str, Table]:
+    """Convert predictions to float64 arrays, in the form that `energyql.score` takes.
+
+    Returns:
+        A probability (batch,) for yes/no, a dict class -> probability (batch,) for categorical, a pair (mean, std) of
+        (batch,) for continuous attributes.
+    """
+    table: dict[str, Table] = {}
+    for name, prediction in predictions.items():
+        if isinstance(prediction, YesNo):
+            table[name] = prediction.logit.double().sigmoid().cpu().numpy()
+        elif isinstance(prediction, Categorical):
+            columns = prediction.logits.double().softmax(1).cpu().numpy()
+            table[name] = {value: columns[:, k] for k, value in enumerate(prediction.values)}
+        else:
+            std = torch.as_tensor(prediction.std, dtype=torch.float64).expand(prediction.mean.shape)
+            table[name] = (prediction.mean.double().cpu().numpy(), std.cpu().numpy())
+    return table
+
+
+def select_rows(table: Table, rows: npt.NDArray[np.int64]) -> Table:
+    """Return some samples of one attribute's table."""
+    if isinstance(table, dict):
+        return {value: column[rows] for value, column in table.items()}
+    return (table[0][rows], table[1][rows]) if isinstance(table, tuple) else table[rows]
+
+
+def join_tables(tables: Sequence[Table]) -> Table:
+    """Concatenate the tables of one attribute over consecutive batches."""
+    if isinstance(tables[0], dict):
+        by_value = [table for table in tables if isinstance(table, dict)]
+        return {value: np.concatenate([table[value] for table in by_value]) for value in tables[0]}
+    if isinstance(tables[0], tuple):
+        means, stds = zip(*(table for table in tables if isinstance(table, tuple)), strict=True)
+        return np.concatenate(means), np.concatenate(stds)
+    return np.concatenate([table for table in tables if isinstance(table, np.ndarray)])

@@ -60,9 +60,9 @@ def train(
 
     Interrupt at will: the same command goes on where it was.
     """
-    from energyql.attributes.image_labels import import_labeller
     from energyql.pipeline.arguments import choose_device
     from energyql.training.clip_labels import load_clip_labeller
+    from energyql.training.labels import import_labeller
     from energyql.training.run import HeadSettings, train_attributes
     from energyql.training.styleflow import read_styleflow
     from energyql.training.table_labels import read_label_table

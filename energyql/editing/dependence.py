@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from energyql.attributes.outputs import decide
+from energyql.attributes.predictions import decide
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule

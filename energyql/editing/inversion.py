@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energyql.attributes.outputs import output_count
+from energyql.attributes.predictions import output_count
 from energyql.editing.latents import Latents, LatentSpace, shifted, slices
 from energyql.editing.settings import InversionSettings
 from energyql.editing.start import Picture, as_images, open_picture

@@ -15,8 +15,7 @@ from energyql.errors import ArgumentError
 from energyql.generators.classes import Label, as_condition
 from energyql.generators.encoder import encoder
 from energyql.generators.frozen import FrozenMapping
-from energyql.numerics.normalization import normalized
-from energyql.numerics.pullback import pullback_of
+from energyql.numerics.pullback import normalized, pullback_of
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result

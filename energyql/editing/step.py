@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from energyql.attributes.outputs import decide
+from energyql.attributes.predictions import decide
 from energyql.editing.dependence import Dependence
 from energyql.editing.latents import Latents, LatentSpace, LayerEdit, slices
 from energyql.editing.settings import Preset

@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.fused import RawOutputs
-from energyql.attributes.outputs import output_count
+from energyql.attributes.heads import RawOutputs
+from energyql.attributes.predictions import output_count
 from energyql.editing.latents import Latents, LatentSpace, LayerEdit, mean_offset
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
-from energyql.numerics.normalization import inverse_norm, normalized_back
-from energyql.numerics.pullback import by_autograd
+from energyql.numerics.pullback import by_autograd, inverse_norm, normalized_back
 
 Variable = Literal["z", "w", "latent"]
 """What the gradient of a term refers to: z, the mapped z, or the latents that the heads read."""

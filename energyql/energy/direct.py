@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from energyql.attributes.fused import FusedHeads, RawOutputs
+from energyql.attributes.heads import FusedHeads, RawOutputs
 from energyql.energy.level_fold import LevelFold
 from energyql.energy.parts import Parts
 from energyql.logic.circuit import Circuit

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.outputs import output_count
+from energyql.attributes.predictions import output_count
 from energyql.logic.cells import CellSet
 from energyql.logic.nodes import Leaf
 from energyql.numerics.normal import (
@@ -91,8 +91,9 @@ class Parts:
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def pullback(self, rows: Tensor) -> tuple[Tensor, Back]:
-        """The energies and the way back, without a graph. It also takes a gradient that is the same for all samples,
-        (parts, 1).
+        """The energies and the way back, without a graph.
+
+        It also takes a gradient that is the same for all samples, (parts, 1).
         """
         logits, tails, middles, table = self._split(rows)
         classes = table.view(self._shape) if self._sets else table

@@ -10,14 +10,14 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from energyql.attributes.fused import RawOutputs
+from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
 from energyql.energy.direct import DirectEnergy
 from energyql.energy.exact import CircuitRule
 from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
-from energyql.numerics.batches import few_sizes, in_batches
+from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import Convertible, by_autograd, pullback_of
 
 _ONE_DEVICE = "move the heads and z to one device and dtype"
@@ -111,6 +111,13 @@ class QueryEnergy:
             return z.new_zeros(len(z))
         return in_batches(self._energy, z, self._sizes_of(z))[0]
 
+    def of_latent(self, latent: Tensor) -> Tensor:
+        """Return the energy, `(batch,)`, in nats, of latents that the heads read, `(batch, latent_dim)`."""
+        self._check(latent)
+        if not self.rule.attributes:
+            return latent.new_zeros(len(latent))
+        return in_batches(self._energy_of_latent, latent, self._sizes_of(latent))[0]
+
     def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The energy and its gradient with respect to z, both detached.
 
@@ -132,8 +139,10 @@ class QueryEnergy:
             return energy, gradient
 
     def _energy(self, z: Tensor) -> tuple[Tensor, ...]:
-        latent = self.encode(z)
-        return (self._by_predictions(z, latent) if self._direct is None else self._direct(latent),)
+        return self._energy_of_latent(self.encode(z))
+
+    def _energy_of_latent(self, latent: Tensor) -> tuple[Tensor, ...]:
+        return (self._by_predictions(latent, latent) if self._direct is None else self._direct(latent),)
 
     def _energy_and_gradient(self, z: Tensor) -> tuple[Tensor, ...]:
         latent, back = self._pullback(z)
@@ -151,7 +160,7 @@ class QueryEnergy:
         if key not in self._checked:
             _check(predictions, self.rule.attributes, z)
             self._checked.add(key)
-        return -self.rule.log_value(predictions)
+        return 0.0 - self.rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
 
     def _sizes_of(self, z: Tensor) -> list[int]:
         return few_sizes(len(z)) if self._few_sizes and z.device.type == "cpu" else [len(z)]

@@ -17,11 +17,9 @@ from torch.nn.functional import leaky_relu, linear
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import SLOPE, Head
-from energyql.attributes.outputs import split_outputs
-from energyql.attributes.predictions import Prediction
+from energyql.attributes.predictions import Prediction, split_outputs
 from energyql.energy.rule import EnergyRule
-from energyql.numerics.normalization import normalized
-from energyql.numerics.pullback import Identity
+from energyql.numerics.pullback import Identity, normalized
 from energyql.sampling import Energy, EnergyLike, Noise, Progress, SampleResult, Status, VPSchedule, as_energy
 from energyql.sampling.base import check_latents
 from energyql.sampling.noise import FIRST_RUN

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energyql.attributes.image_labels import labeller_name
-from energyql.attributes.outputs import decide
+from energyql.attributes.labels import labeller_name
+from energyql.attributes.predictions import decide
 from energyql.errors import ModelError
 from energyql.evaluation.features import Features, judge_features
 from energyql.generators.checkpoints.folder import module_fingerprint

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from energyql.generators.layers import ACTIVATION_GAIN, ACTIVATION_SLOPE, MappingNetwork
 from energyql.numerics.linear import Dense
-from energyql.numerics.normalization import inverse_norm, normalized, normalized_back
-from energyql.numerics.pullback import Back
+from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 
 
 class FrozenMapping:

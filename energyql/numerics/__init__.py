@@ -1,1 +1,1 @@
-"""Tensor kernels that know no query: packed linear layers, pullbacks, the normal distribution, random numbers."""
+"""Tensor kernels that know nothing of queries: linear layers, derivatives, the normal distribution, random numbers."""

@@ -1,8 +1,11 @@
-"""Linear layers with a leaky ReLU, prepared for being evaluated often."""
+"""Linear layers with a leaky ReLU and constant weights, packed for repeated evaluation, and batches of few sizes.
+
+Why and how fast: docs/decisions/packed-products.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import repeat
 from typing import Any, cast
@@ -15,18 +18,22 @@ from torch.autograd import forward_ad
 from energyql.errors import ArgumentError
 from energyql.numerics.pullback import leaky_relu_back_
 
+BATCH_SIZES = (*range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
+"""Rows of a batch, ascending: multiples of 16, as many numbers as the widest registers hold. Functions such as exp may
+round the rest of a register in another way."""
 
-class _Prepared:
-    """What keeps packed products once it has been called; copies and pickles go without, and make their own."""
+
+class _Packable:
+    """Base of layers that pack their weights at the first call. Copies and pickles leave the packed weights out."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_forward", "_backward")}
 
 
-class Linear(_Prepared):
-    """x (batch, in) -> x Wᵀ (batch, out), and the way back of a gradient.
+class Linear(_Packable):
+    """The product x Wᵀ, (batch, out), of x, (batch, in), and its `Back`.
 
-    The parameters must not change: products may use copies of them. A row of an answer depends on its own row alone.
+    The weights must not change, because packed products copy them. A row of the result depends on its own row alone.
 
     Attributes:
         weight: W, (out, in).
@@ -44,16 +51,16 @@ class Linear(_Prepared):
         return _Packed.of(self.weight.t())
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The value; autograd can differentiate it.
+        """Return the value; autograd can differentiate it.
 
         Raises:
-            ArgumentError: rows of x have another length.
+            ArgumentError: the rows of x have another length.
         """
         self._check(x)
         return F.linear(x, self.weight) if self._forward is None or _in_graph(x) else self._forward(x)
 
     def back(self, grad: Tensor) -> Tensor:
-        """From the gradient with respect to the value to that with respect to x."""
+        """Turn the gradient with respect to the value into that with respect to x."""
         return grad @ self.weight if self._backward is None else self._backward(grad)
 
     def _check(self, x: Tensor) -> None:
@@ -62,7 +69,7 @@ class Linear(_Prepared):
 
 
 class Dense(Linear):
-    """x (batch, in) -> leaky_relu(x Wᵀ + b) (batch, out), and the way back of a gradient; see `Linear`.
+    """The layer leaky_relu(x Wᵀ + b), (batch, out), of x, (batch, in), and its `Back`; see `Linear`.
 
     Attributes:
         weight: W, (out, in).
@@ -79,7 +86,7 @@ class Dense(Linear):
         return _Packed.of(self.weight, self.bias, self.slope)
 
     def computed_in(self, dtype: torch.dtype) -> Dense:
-        """The same layer with inputs, parameters and outputs in `dtype`."""
+        """Return the same layer with inputs, parameters and outputs in `dtype`."""
         return Dense(self.weight.to(dtype), self.bias.to(dtype), self.slope)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -90,12 +97,12 @@ class Dense(Linear):
         return self._forward(x)
 
     def back_through(self, grad: Tensor, result: Tensor) -> Tensor:
-        """From the gradient with respect to the `result` to that with respect to x. It overwrites `grad`."""
+        """Turn the gradient with respect to the `result` into that with respect to x. It overwrites `grad`."""
         return self.back(leaky_relu_back_(grad, result, self.slope))
 
 
-class DenseStack(_Prepared):
-    """The same layer of several networks: x (networks, batch, in) -> (networks, batch, out).
+class DenseStack(_Packable):
+    """The same layer of several networks, from (networks, batch, in) to (networks, batch, out); see `Dense`.
 
     Attributes:
         weight: (networks, out, in).
@@ -133,20 +140,20 @@ class DenseStack(_Prepared):
 
 
 def _in_graph(x: Tensor) -> bool:
-    """Whether autograd follows what is made of x: it knows no way through packed products."""
+    """Whether autograd records operations on x: packed products have no derivative."""
     return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
 
 
 class _Packed:
-    """A product with a matrix that oneDNN has laid out for itself, and what follows it in the same pass.
+    """The product x Wᵀ + b with W in the memory layout of oneDNN, followed by a leaky ReLU, in one pass.
 
-    They are the operators that PyTorch's compiler uses for parameters that do not change. On a processor of AMD's a
-    product of float32 then takes less than half the time of the usual one.
+    These operators are private to PyTorch's compiler, which uses them for constant weights. On AMD processors a float32
+    product takes less than half the time of the usual one.
 
     Args:
-        weight: W, (out, in); x (batch, in) becomes x Wᵀ.
-        bias: (out,), added.
-        slope: of a leaky ReLU that comes last.
+        weight: W, (out, in).
+        bias: b, (out,).
+        slope: of the leaky ReLU; without it there is none.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> None:
@@ -157,9 +164,9 @@ class _Packed:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> _Packed | None:
-        """`None` where processor, type or build of PyTorch have no such product, or it is slower than the usual one."""
-        known = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and weight.numel()
-        if not known or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        """Pack a weight; `None` where device, dtype or build have no packed product, or where it would be slower."""
+        packable = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and weight.numel()
+        if not packable or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
             return None
         try:
             return cls(weight, bias, slope)
@@ -167,7 +174,7 @@ class _Packed:
             return None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(x) == 1:  # a row alone is multiplied in another order where it is long
+        if len(x) == 1:  # oneDNN multiplies a single long row in another order
             return self(x.expand(2, -1))[:1]
         result: Tensor = self._run(x, *self._parameters)
         return result
@@ -176,3 +183,27 @@ class _Packed:
 def _all_packed(parameters: Iterable[tuple[Any, ...]]) -> list[_Packed] | None:
     found = [_Packed.of(*one) for one in parameters]
     return None if None in found else cast("list[_Packed]", found)
+
+
+def few_sizes(count: int) -> list[int]:
+    """Split `count` rows into batches of the largest of `BATCH_SIZES`, and the rest into the smallest that holds it.
+
+    oneDNN compiles a product for each new number of rows, in a third of a millisecond, which is longer than most
+    products take, and samplers have batches of every size. Products of small matrices also round differently with the
+    number of rows, and a sample must not depend on its batch.
+    """
+    whole, rest = divmod(count, BATCH_SIZES[-1])
+    return [BATCH_SIZES[-1]] * whole + [size for size in BATCH_SIZES if size >= rest][: bool(rest)]
+
+
+def in_batches(function: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+    """Evaluate a row-wise function of x, (rows, dim), in batches of these sizes; the last row fills up the last batch.
+
+    Returns:
+        The tensors that the function returns, each with as many rows as x.
+    """
+    if sizes == [len(x)] or not sizes:
+        return function(x)
+    filled = torch.cat([x, x[-1:].expand(sum(sizes) - len(x), -1)])
+    results = zip(*(function(part) for part in filled.split(sizes)), strict=True)
+    return tuple(torch.cat(parts)[: len(x)] for parts in results)

@@ -1,7 +1,7 @@
 """Functions that come with their derivative, so that one evaluation costs little more than its matrix products.
 
-Automatic differentiation records every operation and allocates for every one. A chain of linear layers and leaky ReLUs
-is differentiated by hand in a line or two; see `FrozenMapping` and `FusedHeads`.
+Automatic differentiation records and allocates for every operation. A chain of linear layers and leaky ReLUs is
+differentiated by hand in a line or two; see `FrozenMapping` and `FusedHeads`.
 """
 
 from __future__ import annotations
@@ -18,61 +18,64 @@ from energyql.errors import ArgumentError
 Back = Callable[[Tensor], Tensor]
 """From the gradient with respect to a function's value to the gradient with respect to its input.
 
-Call it once: it may overwrite the gradient that it is given, and what it returns is the caller's."""
+Call it once: it may overwrite its argument, and the caller may overwrite its result."""
 Pullback = Callable[[Tensor], tuple[Tensor, Back]]
-"""From an input to the function's value and the way back."""
+"""From an input to the function's value and its `Back`."""
+NORM_EPSILON = 1e-8
+"""Added to the second moment of a row before its root is taken, as in StyleGAN."""
 
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """A function of a batch, row by row, that brings its derivative."""
+    """A function of a batch, row by row, with a derivative of its own."""
 
     def __call__(self, x: Tensor, /) -> Tensor:
-        """The value, `(batch, ...)`, of `x`, `(batch, ...)`; autograd can differentiate it too."""
+        """Return the value, `(batch, ...)`, of `x`, `(batch, ...)`; autograd can differentiate it too."""
         ...
 
     def pullback(self, x: Tensor, /) -> tuple[Tensor, Back]:
-        """The value and the way back, without a graph. Neither writes to its input."""
+        """Return the value and its `Back`, without a graph. Neither writes to `x`."""
         ...
 
 
 @runtime_checkable
 class Convertible(Protocol):
-    """A function that can do its work in another type of number."""
+    """A function that can compute in another dtype."""
 
     def computed_in(self, dtype: torch.dtype, /) -> Callable[[Tensor], Tensor]:
-        """The same function, its matrix products and what lies between them in `dtype`.
+        """Return the same function with its matrix products, and everything between them, in `dtype`.
 
-        What goes in and what comes out stay what they are.
+        Inputs and outputs keep their dtype.
         """
         ...
 
 
 class Identity:
-    """The function that returns its input."""
+    """The function that returns its input; `Differentiable` and `Convertible`."""
 
     def computed_in(self, dtype: torch.dtype) -> Identity:
         """See `Convertible`."""
         return self
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return x."""
         return x
 
     def pullback(self, x: Tensor) -> tuple[Tensor, Back]:
         """See `Differentiable`."""
-        return x, _same
+        return x, lambda grad: grad
 
 
 def pullback_of(function: Callable[[Tensor], Tensor]) -> Pullback:
-    """The function's own pullback where it has one, else autograd's."""
+    """Return the function's own pullback if it has one, else one by autograd."""
     return function.pullback if isinstance(function, Differentiable) else partial(by_autograd, function)
 
 
 def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Back]:
-    """The value of any torch function, and autograd's way back.
+    """Return the value of any torch function, and its `Back` by autograd.
 
     Raises:
-        ArgumentError: autograd finds no path from the value back to the input.
+        ArgumentError: the value does not depend on x in autograd's graph.
     """
     # A copy made outside inference mode can be differentiated wherever x comes from.
     with torch.inference_mode(False), torch.enable_grad():
@@ -93,13 +96,33 @@ def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor
 
 
 def leaky_relu_back_(grad: Tensor, result: Tensor, slope: float) -> Tensor:
-    """Turns the gradient with respect to a leaky ReLU's `result` into that with respect to its input, in place.
+    """Turn the gradient with respect to a leaky ReLU's `result` into that with respect to its input, in place.
 
-    The result has the signs of the input, so nothing else needs to be kept.
+    The result has the signs of the input, so the input need not be kept.
     """
     torch.ops.aten.leaky_relu_backward.grad_input(grad, result, slope, True, grad_input=grad)
     return grad
 
 
-def _same(grad: Tensor) -> Tensor:
-    return grad
+def inverse_norm(x: Tensor) -> Tensor:
+    """Return the factor that scales each row of x, (batch, dim), to unit second moment, (batch, 1)."""
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    inverse: Tensor = (norm.square() / x.shape[1] + NORM_EPSILON).rsqrt()
+    return inverse
+
+
+def normalized(x: Tensor) -> Tensor:
+    """Return the rows of x, (batch, dim), scaled to unit second moment, as StyleGAN's mapping network scales z."""
+    return x * inverse_norm(x)
+
+
+def normalized_back(grad: Tensor, scaled: Tensor, scale: Tensor) -> Tensor:
+    """Turn the gradient with respect to `scaled = x * scale` into that with respect to x, which is orthogonal to x.
+
+    Args:
+        grad: (batch, dim); a new tensor is returned.
+        scaled: (batch, dim), from `normalized`.
+        scale: (batch, 1), from `inverse_norm`.
+    """
+    along = (grad * scaled).sum(1, keepdim=True)
+    return torch.addcmul(grad, along, scaled, value=-1 / scaled.shape[1]).mul_(scale)

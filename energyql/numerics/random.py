@@ -1,9 +1,9 @@
-"""Random numbers that belong to a sample, not to a run.
+"""Random numbers that depend on the sample, not on the run.
 
-Row i of every stream depends on (seed, stream, row width, i) alone: a run of 4 and a run of 16, any chunking and any
-number of workers draw the same sample 3, bit for bit. Numbers come from a counter-based generator (Philox4x64-10,
-Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; NumPy guarantees its raw words, NEP 19), where row i
-simply starts at its own counter. Words become normals by +, -, *, /, sqrt and frexp only, which IEEE 754 rounds the
+Row i of every stream depends on (seed, stream, row width, i) alone: sample 3 is the same, bit for bit, in a run of 4
+and in a run of 16, in batches of any size. Numbers come from a counter-based generator (Philox4x64-10, Salmon et al.
+2011, "Parallel random numbers: as easy as 1, 2, 3"; NumPy guarantees its raw words, NEP 19), in which row i starts at a
+counter of its own. Words become normals by +, -, *, /, sqrt and frexp only, which IEEE 754 rounds the
 same on every machine; a library's log or cos may differ in the last bit.
 """
 
@@ -24,7 +24,7 @@ from energyql.errors import ArgumentError
 _WORDS_PER_COUNT = 4
 """Philox4x64 gives four 64-bit words for each value of its counter."""
 _VALUES_AT_ONCE = 1 << 16
-"""Work in pieces that stay in the cache; no result depends on it."""
+"""Values computed together, so that they stay in the cache; no result depends on it."""
 _LN2 = 0.6931471805599453
 
 # Wichura 1988, algorithm AS 241 (PPND7): rational approximations of the inverse normal distribution function, lowest
@@ -44,12 +44,12 @@ Float = TypeVar("Float", np.float32, np.float64)
 
 
 def prior_latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
-    """Latents of the samples `start` … `start + count - 1` of a run.
+    """Return the latents of the samples `start` … `start + count - 1` of a run.
 
     Args:
         seed: of the run, 0 … 2⁶⁴ - 1.
         start: index of the first sample, at least 0.
-        count: how many samples, at least 0.
+        count: number of samples, at least 0.
         z_dim: length of a latent, at least 1.
 
     Returns:
@@ -62,13 +62,15 @@ def prior_latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
 
 
 def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows: Sequence[int] | None = None) -> Tensor:
-    """Standard normals that belong to samples, for a purpose of their own.
+    """Draw standard normals for samples, for one purpose.
 
     Args:
-        seed, start, count: as for `prior_latents`.
-        width: how many numbers each sample gets, at least 1.
-        stream: names the purpose, for instance "langevin/17"; different names give independent numbers.
-        rows: which of the samples, ascending, from 0 to count - 1; all by default.
+        seed: see `prior_latents`.
+        start: see `prior_latents`.
+        count: see `prior_latents`.
+        width: numbers per sample, at least 1.
+        stream: the purpose, for instance "langevin/17"; different names give independent numbers.
+        rows: indices of samples, ascending, from 0 to count - 1; all by default.
 
     Returns:
         Draws from N(0, 1), (count or rows, width) float32 on the CPU, never beyond ±6.4.
@@ -89,7 +91,7 @@ def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows:
 def uniforms(
     seed: int, start: int, count: int, width: int, *, stream: str, rows: Sequence[int] | None = None
 ) -> Tensor:
-    """Uniform numbers that belong to samples, for instance to accept or reject; arguments as for `normals`.
+    """Draw uniform numbers for samples, for instance to accept or reject; arguments as for `normals`.
 
     Returns:
         Draws from the open interval (0, 1), (count or rows, width) float64 on the CPU (float32 would round some of them
@@ -140,7 +142,7 @@ def _integer(name: str, value: int, lowest: int, highest: int) -> int:
 
 
 def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
-    """X with Φ(x) = ½ + q, to a few units in float32's last place, for q = (k + ½) / 2³²: never ±½."""
+    """Return x with Φ(x) = ½ + q, to a few units in float32's last place, for q = (k + ½) / 2³²: never ±½."""
     q = k.astype(np.float32)
     q *= np.float32(2.0**-32)
     q += np.float32(2.0**-33)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.image_labels import read_images
+from energyql.attributes.labels import read_images
 from energyql.generators.base import Generator
 from energyql.pipeline.model import Model
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from energyql.attributes.outputs import decide, tabulate
+from energyql.attributes.predictions import decide, tabulate
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.language import Expr
@@ -98,9 +98,9 @@ class PreparedQuery:
         w, judged = torch.cat(latents), join_values(readings)
         with torch.inference_mode():
             read = w if self.model.bank.space == "w" else sampled.z
-            predictions = self.model.bank.predict(read.mean(1) if read.ndim == 3 else read)  # of W+ what layers share
-            value = self.rule.log_value(predictions) if self.rule.attributes else torch.zeros(len(w))
-            energies = (0.0 - value).double().cpu().numpy()  # and not -value, which makes -0.0 of 0
+            read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
+            predictions = self.model.bank.predict(read)
+            energy = QueryEnergy(self.rule, self._read, self.model.bank).of_latent(read)
         decided = judged or decide(predictions)
         holds = satisfied(self.expr, decided, self.model.vocabulary)
         return Result(
@@ -108,7 +108,7 @@ class PreparedQuery:
             z=sampled.z.cpu(),
             w=w.cpu(),
             index=index,
-            energy=energies,
+            energy=energy.double().cpu().numpy(),
             probabilities=tabulate(predictions),
             judged=decided,
             satisfied=np.broadcast_to(holds, (len(w),)).copy(),

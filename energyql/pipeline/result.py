@@ -17,7 +17,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from energyql.attributes.outputs import Table, join_tables, select_rows
+from energyql.attributes.predictions import Table, join_tables, select_rows
 from energyql.errors import ArgumentError
 from energyql.files import replacing, write_json, write_tensors
 from energyql.pipeline.result_html import alternative_text, result_html

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.heads import Head
-from energyql.attributes.stack import HeadStack
 from energyql.training.losses import (
     attribute_loss,
     balanced_accuracy,
@@ -19,6 +18,7 @@ from energyql.training.losses import (
     residual,
     temperature,
 )
+from energyql.training.stack import HeadStack
 from energyql.vocabulary import AttributeSpec
 
 

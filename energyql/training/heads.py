@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank, FittedLabel
-from energyql.attributes.outputs import output_count
-from energyql.attributes.stack import HeadStack
+from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
-from energyql.numerics.normalization import normalized
+from energyql.numerics.pullback import normalized
 from energyql.training.fitting import Fit, HeadReport
 from energyql.training.losses import attribute_loss, balanced_accuracy
 from energyql.training.progress_file import digest, read_state, write_state
+from energyql.training.stack import HeadStack
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 __all__ = ["HeadReport", "attribute_loss", "balanced_accuracy", "train_heads"]

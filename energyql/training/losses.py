@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.outputs import output_count
+from energyql.attributes.predictions import output_count
 from energyql.vocabulary import AttributeSpec
 
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import SPACES, AttributeBank
-from energyql.attributes.labels import Column, ImageLabeller, LabelTable, encode_column, infer
+from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.generators.base import Generator
 from energyql.generators.classes import RANDOM
 from energyql.progress import Report, reporting
 from energyql.training.heads import train_heads
+from energyql.training.labels import LabelTable, infer
 from energyql.training.report import report_heads
 from energyql.training.samples import Prior, estimate_truncation, label_prior
 from energyql.training.saving import save_heads

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import FittedLabel
-from energyql.attributes.image_labels import label_images, labeller_name
-from energyql.attributes.labels import Column, ImageLabeller
+from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
 from energyql.errors import DataError
 from energyql.files import write_json
 from energyql.generators.base import Generator

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from energyql.attributes.labels import LabelTable, infer, is_missing
+from energyql.attributes.labels import is_missing
 from energyql.errors import DataError, ModelError
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, DtypeRecord
 from energyql.generators.checkpoints.inert import Budget, Inert, Names
@@ -24,6 +24,7 @@ from energyql.generators.checkpoints.network_pickle import file_bytes
 from energyql.generators.checkpoints.records import MAX_DIMENSIONS, is_count
 from energyql.generators.checkpoints.refusal import Refused, reading
 from energyql.generators.checkpoints.unpickle import unpickle
+from energyql.training.labels import LabelTable, infer
 from energyql.training.table_labels import one_a_sample
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

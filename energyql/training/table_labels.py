@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from energyql.attributes.labels import LabelTable
 from energyql.errors import DataError
+from energyql.training.labels import LabelTable
 
 INDEX = "index"
 """The column that tells which sample a row is about."""

@@ -8,7 +8,7 @@ import torch
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
-from energyql.attributes.outputs import output_count
+from energyql.attributes.predictions import output_count
 from energyql.training.heads import balanced_accuracy, train_heads
 from energyql.vocabulary import Vocabulary
 from recipes.avatars.labelling import Labelled

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.judge import Judge
-from energyql.attributes.outputs import output_count
+from energyql.attributes.predictions import output_count
 from energyql.training.heads import attribute_loss, balanced_accuracy
 from energyql.vocabulary import AttributeSpec
 from recipes.avatars.factors import Avatars

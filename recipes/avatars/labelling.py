@@ -12,7 +12,7 @@ from torch import Tensor
 from energyql import sample_latents
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import encode_column
-from energyql.attributes.outputs import decide
+from energyql.attributes.predictions import decide
 from energyql.errors import Contradiction
 from energyql.generators.stylegan2 import StyleGAN2
 from energyql.pipeline.model import Model

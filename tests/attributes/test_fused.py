@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from energyql.attributes.fused import FusedHeads
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import FusedHeads, Head
 from energyql.numerics.linear import Dense, DenseStack
 from energyql.numerics.pullback import Differentiable
 

@@ -7,7 +7,7 @@ from toys import VOCABULARY, random_heads
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
-from energyql.attributes.outputs import output_count
+from energyql.attributes.predictions import output_count
 from energyql.errors import ModelError, VocabularyError
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

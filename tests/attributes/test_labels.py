@@ -1,61 +1,101 @@
-import math
-
 import numpy as np
 import pytest
 import torch
 
-from energyql.attributes.labels import as_cells, encode_column, infer
-from energyql.attributes.predictions import Categorical, Continuous, YesNo
-from energyql.errors import DataError, VocabularyError
+from energyql.attributes.labels import as_cells, encode_column, label_images, labeller_name, read_images
+from energyql.attributes.predictions import Categorical, Continuous, YesNo, decide
+from energyql.errors import DataError
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
-
-@pytest.mark.parametrize(
-    ("cells", "kind"),
-    [
-        (["yes", "no", "", "Yes"], "yes/no"),
-        (["TRUE", "false"], "yes/no"),
-        (["0", "1", "1.0", "nan"], "yes/no"),
-        ([True, False, None], "yes/no"),
-        ([1, 0, math.nan], "yes/no"),
-        (["0.5", "1", "-2e3"], "continuous"),
-        ([0, 1, 2], "continuous"),
-        (["black", "brown", "NA", " black "], "categorical"),
-        (["1", "2", "many"], "categorical"),
-    ],
-)
-def test_kinds_are_inferred(cells, kind):
-    assert infer({"x": cells})["x"].kind == kind
+IMAGES = torch.zeros(3, 3, 4, 4)
 
 
-def test_what_is_inferred():
-    specs = infer({"age": ["3", "13", ""], "hair": ["brown", "black", None, " brown"]})
-    assert (specs["age"].low, specs["age"].high, specs["age"].tolerance) == (3, 13, 0.5)
-    assert specs["hair"].values == ("black", "brown")
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop = torch.nn.Dropout(0.5)
+
+    def forward(self, images):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return {"bright": self.drop(images + 1).mean((1, 2, 3))}
 
 
-def test_what_is_told():
-    assert infer({"x": [0, 1, 2]}, {"x": "categorical"})["x"].values == ("0", "1", "2")
-    assert infer({"x": [0.0, 1.0]}, {"x": "categorical"})["x"].values == ("0", "1")
-    known = Vocabulary([AttributeSpec("x", "continuous", low=-1, high=9)])
-    assert infer({"x": [0, 1], "y": [0, 1]}, known=known)["x"] == known["x"]
-    assert infer({"x": [0, 1]}, {"x": "yes/no"}, known)["x"].kind == "yes/no"
+def test_functions_and_modules():
+    assert label_images(Net().train(), IMAGES) == {"bright": [1.0, 1.0, 1.0]}
+    assert label_images(lambda images: {"a": ["x", None, "y"]}, IMAGES) == {"a": ["x", None, "y"]}
 
 
-@pytest.mark.parametrize(
-    ("columns", "kinds", "error", "message"),
-    [
-        ({"x": ["", "nan"]}, {}, DataError, "column 'x' has no values"),
-        ({"x": ["a", "a"]}, {}, DataError, "all values are 'a'"),
-        ({"x": [2.5, 2.5]}, {}, DataError, "all values are 2.5"),
-        ({"x": [f"name {i}" for i in range(200)]}, {}, DataError, "200 different texts.*\n.*leave the column out"),
-        ({"x": ["1", "old"]}, {"x": "continuous"}, DataError, "'old' is not a number"),
-        ({"x": [1]}, {"y": "yes/no"}, VocabularyError, "no column 'y'\ncolumns: x"),
-    ],
-)
-def test_columns_of_no_use(columns, kinds, error, message):
-    with pytest.raises(error, match=message):
-        infer(columns, kinds)
+@pytest.mark.parametrize("answer", [None, {}, {1: [0, 0, 0]}, torch.zeros(3), {"a": [1]}])
+def test_wrong_answers(answer):
+    with pytest.raises(DataError, match="it must return a dict|one value per picture"):
+        label_images(lambda images: answer, IMAGES)
+
+
+class TestReading:
+    VOCABULARY = Vocabulary(
+        [
+            AttributeSpec("a", "yes/no"),
+            AttributeSpec("b", "categorical", values=("x", "longer")),
+            AttributeSpec("c", "continuous"),
+        ]
+    )
+
+    def test_values(self):
+        answer = {"b": ["longer", "x", "x"], "d": [1, 2, 3], "c": [0.25, 2, -1], "a": [True, "no", 1]}
+        values = read_images(lambda images: answer, IMAGES, self.VOCABULARY)
+        assert {name: column.tolist() for name, column in values.items()} == {
+            "a": [True, False, True],
+            "b": ["longer", "x", "x"],
+            "c": [0.25, 2, -1],
+        }
+        assert (values["a"].dtype, values["c"].dtype) == (bool, np.float64)
+
+    def test_predictions(self):
+        predictions = {
+            "a": YesNo(torch.tensor([1.0, -1.0, 3.0])),
+            "b": Categorical(torch.eye(2)[[1, 0, 0]], ("x", "longer")),
+            "c": Continuous(torch.tensor([0.1, 0.2, 0.3]), 0.1),
+        }
+        values, decided = read_images(lambda images: predictions, IMAGES, self.VOCABULARY), decide(predictions)
+        assert list(values) == list(decided)
+        for name, column in values.items():
+            assert column.dtype == decided[name].dtype
+            assert (column == decided[name]).all()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"a": [1, None, 0]}, "the judge returns no value of 'a' for some pictures"),
+            ({"b": ["x", "y", "x"]}, "the judge, row 2: 'b' is 'y', not one of x, longer"),
+            ({"c": [1, 2]}, "3 pictures but 2 values"),
+        ],
+    )
+    def test_wrong_values(self, change, message):
+        answer = {"a": [1, 1, 0], "b": ["x", "x", "x"], "c": [0, 0, 0]} | change
+        with pytest.raises(DataError, match=message):
+            read_images(lambda images: answer, IMAGES, self.VOCABULARY)
+
+    def test_missing_attributes(self):
+        with pytest.raises(DataError, match="the judge returns no 'b', 'c'"):
+            read_images(lambda images: {"a": [1, 1, 0]}, IMAGES, self.VOCABULARY)
+
+
+def test_names_tell_labellers_apart():
+    def one(images):
+        return {"a": [1] * len(images)}
+
+    first = labeller_name(one)
+
+    def one(images):
+        return {"a": [2] * len(images)}
+
+    assert labeller_name(one) != first
+    assert "Net" in labeller_name(Net())
+    net = Net()
+    net.identity = "mine"
+    assert labeller_name(net) == "mine"
+    assert labeller_name(len)
 
 
 def test_encoding():

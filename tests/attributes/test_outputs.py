@@ -3,8 +3,15 @@ import pytest
 import torch
 from toys import VOCABULARY
 
-from energyql.attributes.outputs import decide, output_count, split_outputs, tabulate
-from energyql.attributes.predictions import Categorical, Continuous, YesNo
+from energyql.attributes.predictions import (
+    Categorical,
+    Continuous,
+    YesNo,
+    decide,
+    output_count,
+    split_outputs,
+    tabulate,
+)
 from energyql.pipeline.scoring import score
 
 ROWS = torch.tensor(

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from energyql.attributes.bank import AttributeBank, Head
-from energyql.attributes.outputs import output_count
+from energyql.attributes.predictions import output_count
 from energyql.energy.direct import DirectEnergy
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import SEMANTICS, compile_energy_rule

@@ -5,7 +5,7 @@ import pytest
 import torch
 from formulas import EYES, HAIR, VOCABULARY
 
-from energyql.attributes.outputs import output_count, split_outputs
+from energyql.attributes.predictions import output_count, split_outputs
 from energyql.energy.parts import Parts
 from energyql.logic.circuit import Leaf
 

@@ -8,7 +8,7 @@ import energyql
 from energyql import load_model
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
-from energyql.numerics.batches import SIZES
+from energyql.numerics.linear import BATCH_SIZES
 from energyql.pipeline.arguments import PRECISIONS
 from energyql.pipeline.generate import Pipeline
 from energyql.sampling import SliceSampler
@@ -60,7 +60,7 @@ def test_batches_have_few_different_sizes(model, precision, semantics, monkeypat
     for rows in range(1, 514):
         assert energy(torch.randn(rows, model.generator.z_dim)).shape == (rows,)
     energy(torch.randn(1500, model.generator.z_dim))
-    assert seen == set(SIZES)
+    assert seen == set(BATCH_SIZES)
 
 
 def test_other_semantics_convert_what_they_can(model):

@@ -10,7 +10,7 @@ from torch import Tensor
 from toys import tiny_model
 
 from energyql.attributes.bank import AttributeBank, Head
-from energyql.attributes.outputs import output_count
+from energyql.attributes.predictions import output_count
 from energyql.pipeline.model import Model, load_model
 from energyql.sampling import prior_latents
 from energyql.vocabulary import AttributeSpec, Vocabulary

@@ -9,8 +9,7 @@ from torch.autograd import forward_ad
 
 from energyql.errors import ArgumentError
 from energyql.numerics import linear as dense
-from energyql.numerics.batches import SIZES
-from energyql.numerics.linear import Dense, DenseStack, Linear
+from energyql.numerics.linear import BATCH_SIZES, Dense, DenseStack, Linear
 
 SLOPE = 0.2
 TYPES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02}
@@ -104,10 +103,10 @@ def test_a_row_is_the_same_in_every_batch(dtype, inputs):
     stack, one = (
         network.computed_in(dtype) for network in (DenseStack(weight, bias, SLOPE), Dense(weight[0], bias[0, 0], SLOPE))
     )
-    x = matrix(2, SIZES[-1], inputs, seed=2).to(dtype)
+    x = matrix(2, BATCH_SIZES[-1], inputs, seed=2).to(dtype)
     whole, alone = stack(x), one(x[0])
     back, back_alone = stack.back_through(whole.clone(), whole), one.back_through(alone.clone(), alone)
-    for count in (1, 2, 3, 5, 7, 100, *SIZES):
+    for count in (1, 2, 3, 5, 7, 100, *BATCH_SIZES):
         rows = stack(x[:, -count:])
         assert torch.equal(rows, whole[:, -count:])
         assert torch.equal(one(x[0, -count:]), alone[-count:])

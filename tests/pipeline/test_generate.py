@@ -11,7 +11,7 @@ from toys import CONFIG, VOCABULARY, pixels, random_generator, random_heads, tin
 import energyql
 from energyql import E, Model, ODESolver, Pipeline, generate, load_model, sample_latents, score, until_satisfied
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.outputs import tabulate
+from energyql.attributes.predictions import tabulate
 from energyql.errors import ArgumentError, Contradiction, ModelError, TautologyWarning, UnknownAttribute
 from energyql.generators.frozen import FrozenMapping
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config

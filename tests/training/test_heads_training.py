@@ -5,7 +5,7 @@ import pytest
 import torch
 from toys import VOCABULARY
 
-from energyql.attributes.outputs import output_count
+from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
 from energyql.training.heads import attribute_loss, balanced_accuracy, train_heads
 from energyql.vocabulary import AttributeSpec, Vocabulary

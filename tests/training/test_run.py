@@ -9,13 +9,13 @@ from toys import tiny_model
 
 from energyql import E
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.labels import LabelTable
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.generators.zoo import load_generator
 from energyql.pipeline.generate import generate
 from energyql.pipeline.model import load_model, save_model
 from energyql.sampling import prior_latents
 from energyql.training import run
+from energyql.training.labels import LabelTable
 from energyql.training.run import HeadSettings, train_attributes
 from energyql.training.samples import Prior
 from energyql.training.styleflow import read_styleflow
