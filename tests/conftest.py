@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import tiny_model
+import shapes
+
+shapes.install()  # before anything of the library is imported that has shapes in its signatures
+
+from toys import tiny_model  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from energyql.numerics.shapes import Float
+
 _SQRT_HALF = math.sqrt(0.5)
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _CERTAIN = 9.0
 """Standard deviations beyond which a normal has less than 1e-18 of its mass."""
 
 
-def log_normal_cdf(x: Tensor) -> Tensor:
+def log_normal_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """`log Phi(x)`, elementwise, for the standard normal; -infinity and infinity are allowed."""
     return cast(Tensor, _LogCDF.apply(x)) if _needs_graph(x) else torch.special.log_ndtr(x)
 

@@ -1,0 +1,21 @@
+"""Types of tensors with their shapes, for signatures: `Float[Tensor, "batch z_dim"]`.
+
+For type checkers these are jaxtyping's. While the library runs they mean nothing, so that jaxtyping need not be
+installed. The tests put jaxtyping's in their place before anything else is imported, and check every call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+else:
+
+    class _Unchecked:
+        def __class_getitem__(cls, item: Any) -> Any:
+            return item[0]
+
+    Bool = Float = Int = _Unchecked
+
+__all__ = ["Bool", "Float", "Int"]

@@ -1,0 +1,58 @@
+"""Shapes in signatures, checked at every call while the tests run: jaxtyping reads them, beartype compares."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import FunctionType, ModuleType
+from typing import Any
+
+import jaxtyping
+from beartype import beartype
+
+from energyql.numerics import shapes
+
+KINDS = ("Bool", "Float", "Int")
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name.startswith("energyql.") else None
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        for owner in [module, *(value for value in vars(module).values() if isinstance(value, type))]:
+            if owner is module or owner.__module__ == module.__name__:
+                for name, value in list(vars(owner).items()):
+                    checked = _checked(value)
+                    if checked is not value:
+                        setattr(owner, name, checked)
+
+
+def _checked(value: Any) -> Any:
+    """The function or method with its shapes checked; anything else as it is."""
+    if isinstance(value, classmethod | staticmethod):
+        inner = _checked(value.__func__)
+        return value if inner is value.__func__ else type(value)(inner)
+    if not isinstance(value, FunctionType) or not _has_shapes(value):
+        return value
+    return jaxtyping.jaxtyped(value, typechecker=beartype)
+
+
+def _has_shapes(function: FunctionType) -> bool:
+    notes = [note for note in function.__annotations__.values() if isinstance(note, str)]
+    return any(f"{kind}[" in note for note in notes for kind in KINDS)
+
+
+def install() -> None:
+    """Check what is imported from now on; nothing of the library with shapes may have been imported before."""
+    for kind in KINDS:
+        setattr(shapes, kind, getattr(jaxtyping, kind))
+    sys.meta_path.insert(0, _Finder())
