@@ -8,9 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from energyql.errors import Contradiction, EnergyQLError, TautologyWarning
-from energyql.language import And, Attribute, Cardinality, Constant, E, Expr, Implies, Not, Or, Xor, bind, parse
+from energyql.language import (
+    And,
+    Attribute,
+    Cardinality,
+    Constant,
+    E,
+    Expr,
+    Implies,
+    Not,
+    Or,
+    Xor,
+    bind,
+    parse,
+    predicates,
+)
 from energyql.logic.circuit import Circuit, compile_query
-from energyql.logic.tree import Predicate, postorder
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 T = TypeVar("T")
@@ -131,20 +144,12 @@ def depth_of(formula: Expr) -> int:
     """Connectives above the deepest literal; NOT does not count."""
     if isinstance(formula, Not):
         return depth_of(formula.operand)
-    operands = operands_of(formula)
-    return 1 + max(map(depth_of, operands)) if operands else 0
-
-
-def operands_of(formula: Expr) -> Sequence[Expr]:
-    """What a connective joins; nothing for a literal."""
-    if isinstance(formula, Implies):
-        return (formula.left, formula.right)
-    return formula.operands if isinstance(formula, And | Or | Xor | Cardinality) else ()
+    return 1 + max(map(depth_of, formula.children)) if formula.children else 0
 
 
 def attributes_of(formula: Expr) -> set[str]:
     """The names that occur in a formula."""
-    return {node.name for node in postorder(formula) if isinstance(node, Predicate)}
+    return {node.name for node in predicates(formula)}
 
 
 def _circuit(formula: Expr, vocabulary: Mapping[str, AttributeSpec]) -> Circuit | None:

@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.domains.python import PyXRefRole
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
-from energyql.language.printer import KEYWORDS
+from energyql.language.lexical import keywords
 from energyql.version import __version__
 
 project = "energyql"
@@ -64,7 +64,7 @@ class QueryLexer(RegexLexer):
         "root": [
             (r"#.*$", Comment.Single),
             (r'"(?:[^"\\]|\\.)*"', String),
-            (rf"(?i)\b(?:{'|'.join(sorted(KEYWORDS))})\b", Keyword),
+            (rf"(?i)\b(?:{'|'.join(sorted(keywords()))})\b", Keyword),
             (r"(?<![\w.])[+-]?(?:\d[\d.]*|\.\d+)(?:e[+-]?\d+)?", Number),
             (r"[^\W\d]\w*", Name),
             (r"[=!<>&|^~*±+-]+", Operator),

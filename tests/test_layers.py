@@ -125,3 +125,35 @@ def test_this_test_reads_imports(code, expected):
 def test_this_test_finds_a_breach(monkeypatch):
     monkeypatch.setitem(ALLOWED, "logic", {"errors"})
     assert any(list(breaches(path)) for path in MODULES if part(path) == "logic")
+
+
+def cycles(edges):
+    """The groups of modules that import one another, by removing, again and again, what imports nothing that is left."""
+    left = {name: set(needed) for name, needed in edges.items()}
+    while free := {name for name, needed in left.items() if not needed & left.keys()}:
+        left = {name: needed for name, needed in left.items() if name not in free}
+    return sorted(left)
+
+
+def dotted(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    """Counting every import statement, also those inside functions and those for types only."""
+    names = {dotted(path): path for path in MODULES}
+    edges = {}
+    for name, path in names.items():
+        edges[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+                edges[name] |= {full if full in names else node.module for full in whole} & names.keys()
+            elif isinstance(node, ast.Import):
+                edges[name] |= {alias.name for alias in node.names} & names.keys()
+    assert cycles(edges) == []
+
+
+def test_cycles_are_found():
+    assert cycles({"a": {"b"}, "b": set(), "c": {"b", "d"}, "d": {"e"}, "e": {"c"}}) == ["c", "d", "e"]

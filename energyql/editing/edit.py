@@ -25,7 +25,7 @@ from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError, LimitError
 from energyql.files import write_json, write_picture
 from energyql.language import Expr
-from energyql.logic.tautology import noting_tautologies
+from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model

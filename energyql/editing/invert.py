@@ -20,7 +20,7 @@ from energyql.editing.start import EditStart, Picture, as_pictures
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
 from energyql.files import write_picture
-from energyql.logic.tautology import noting_tautologies
+from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model

@@ -11,7 +11,7 @@ from torch import Tensor
 from energyql.attributes.predictions import Predictions, log_probabilities
 from energyql.energy.fold import CircuitFold
 from energyql.logic.circuit import Circuit, Leaf
-from energyql.logic.circuit_svg import draw_circuit
+from energyql.logic.explain import draw_circuit
 from energyql.render.markup import Markup
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energyql.logic.circuit import Circuit
-from energyql.logic.nodes import Leaf, LogSumExp, Node, Scaled, ScaledComplement, Sum, operands
+from energyql.logic.nodes import CircuitNode, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
 
 _Step = Callable[[Tensor], Tensor]
 
@@ -43,7 +43,7 @@ class CircuitFold:
         return values[self._root]
 
 
-def _groups(circuit: Circuit, leaves: Sequence[Leaf]) -> tuple[list[list[Node]], int]:
+def _groups(circuit: Circuit, leaves: Sequence[Leaf]) -> tuple[list[list[CircuitNode]], int]:
     """Inner nodes grouped by depth, kind and width, their children renumbered to rows of the growing value table.
 
     Returns:
@@ -61,7 +61,7 @@ def _groups(circuit: Circuit, leaves: Sequence[Leaf]) -> tuple[list[list[Node]],
             rows[index] = places[node]
         else:
             members.setdefault((depth, type(node).__name__, len(below)), []).append(index)
-    groups: list[list[Node]] = []
+    groups: list[list[CircuitNode]] = []
     for key in sorted(members):
         for index in members[key]:
             rows[index] = len(rows)
@@ -70,7 +70,7 @@ def _groups(circuit: Circuit, leaves: Sequence[Leaf]) -> tuple[list[list[Node]],
     return groups, 0 if groups else rows[len(circuit.nodes) - 1]
 
 
-def _on_rows(node: Node, rows: dict[int, int]) -> Node:
+def _on_rows(node: CircuitNode, rows: dict[int, int]) -> CircuitNode:
     if isinstance(node, Sum):
         return Sum(tuple(rows[child] for child in node.children))
     if isinstance(node, LogSumExp):
@@ -81,7 +81,7 @@ def _on_rows(node: Node, rows: dict[int, int]) -> Node:
     return ScaledComplement(node.factor, rows[node.child], rows[node.complement])
 
 
-def _step(members: list[Node], like: Tensor) -> _Step:
+def _step(members: list[CircuitNode], like: Tensor) -> _Step:
     """The operation for nodes of one kind and width: from the values so far to the members' values."""
     children = list(zip(*(operands(node) for node in members), strict=True))  # children[k]: everyone's k-th child
     columns = [torch.tensor(column, device=like.device) for column in children]

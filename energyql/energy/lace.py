@@ -36,9 +36,10 @@ The sum of exponentials is computed without underflow, which the published code 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,24 +47,23 @@ from torch.nn.functional import logsigmoid
 
 from energyql.attributes.predictions import Categorical, Continuous, Predictions, YesNo
 from energyql.errors import Contradiction, KindError, LimitError
-from energyql.language.ast import (
+from energyql.language import (
     And,
     Attribute,
     Cardinality,
     Constant,
     Expr,
-    Iff,
-    Implies,
     Interval,
     Near,
     Not,
     OneOf,
     Or,
+    Predicate,
     Weight,
-    Xor,
+    predicates,
 )
-from energyql.logic.constants import fold_constants
-from energyql.logic.tree import Predicate, children, fold, postorder
+from energyql.language.node import Kernel, Node
+from energyql.language.rewrite import definition, fold_constants
 from energyql.vocabulary import AttributeSpec
 
 SIGMA = 0.1
@@ -89,7 +89,7 @@ class LaceRule:
 
     def log_value(self, predictions: Predictions) -> Tensor:
         """The value of the root, `(batch,)`, in nats, higher is better; it can be above 0."""
-        return fold(self.expr, lambda node, operands: _value(node, operands, predictions))
+        return self.expr.evaluate(_Published(predictions))
 
     def draw(self) -> None:
         """Return nothing: the rules apply to the tree, and there is no circuit."""
@@ -101,7 +101,7 @@ class LaceRule:
         while stack:
             node, depth = stack.pop()
             lines.append("  " * depth + _rule_of(node))
-            stack.extend((operand, depth + 1) for operand in reversed(children(node)))
+            stack.extend((operand, depth + 1) for operand in reversed(node.children))
         return "\n".join(
             [*lines, "", "energy = -value of the first line; rules of arXiv 2110.10873, not a probability"]
         )
@@ -117,15 +117,14 @@ def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRul
     folded = fold_constants(expr)
     if folded == Constant(False):
         raise Contradiction("the query is always false")
-    nodes = postorder(folded)
-    for node in nodes:
+    for node in folded.walk():
         if isinstance(node, Cardinality) and _groups(node) > MAX_GROUPS:
             raise LimitError(
-                f"{node.quantifier} {node.count} OF {len(node.operands)} operands expands to {_groups(node):,} groups "
+                f"{node.head} {len(node.operands)} operands expands to {_groups(node):,} groups "
                 f"under the published rules, more than {MAX_GROUPS:,}",
                 hint='semantics="exact" counts without expanding',
             )
-    used = {node.name for node in nodes if isinstance(node, Predicate)}
+    used = {node.name for node in predicates(folded)}
     return LaceRule(folded, tuple(name for name in vocabulary if name in used))
 
 
@@ -142,28 +141,45 @@ def negated(value: Tensor) -> Tensor:
     return -alpha * value
 
 
-def _value(node: Expr, operands: list[Tensor], predictions: Predictions) -> Tensor:
-    match node:
-        case Not():
-            return negated(operands[0])
-        case Weight(factor=factor):
-            return factor * operands[0]
-        case And():
-            return _sum(operands)
-        case Or():
-            return reduce(log_or, operands)
-        case Implies():
-            return log_or(negated(operands[0]), operands[1])
-        case Xor():
-            return reduce(lambda a, b: log_or(a + negated(b), negated(a) + b), operands)
-        case Iff():
-            return reduce(lambda a, b: log_or(a + b, negated(a) + negated(b)), operands)
-        case Cardinality():
-            return _count(node, operands)
-        case Constant():  # only TRUE on its own is left, and it depends on nothing
+class _Published(Kernel[Tensor]):
+    """The rules of the table: values, (batch,), in nats, higher where a part holds."""
+
+    def __init__(self, predictions: Predictions) -> None:
+        self._predictions = predictions
+
+    def leaf(self, node: Node[Any]) -> Tensor:
+        if isinstance(node, Constant):  # only TRUE on its own is left, and it depends on nothing
             return torch.zeros(())
-    assert isinstance(node, Predicate)
-    return _literal(node, predictions)
+        assert isinstance(node, Predicate)
+        return _literal(node, self._predictions)
+
+    def negation(self, value: Tensor) -> Tensor:
+        return negated(value)
+
+    def conjunction(self, values: Sequence[Tensor]) -> Tensor:
+        return reduce(torch.add, values)
+
+    def disjunction(self, values: Sequence[Tensor]) -> Tensor:
+        return reduce(log_or, values)
+
+    def choice(self, test: Tensor, then: Tensor, otherwise: Tensor) -> Tensor:
+        return log_or(test + then, negated(test) + otherwise)
+
+    def count(self, quantifier: str, count: int, values: Sequence[Tensor]) -> Tensor:
+        if quantifier == "AT MOST":
+            return negated(self.count("AT LEAST", count + 1, values))
+        if quantifier == "AT LEAST":
+            return self.disjunction([self.conjunction(group) for group in combinations(values, count)])
+        size, nots = len(values), [negated(value) for value in values]
+        groups = [set(group) for group in combinations(range(size), count)]
+        signed = [[values[i] if i in group else nots[i] for i in range(size)] for group in groups]
+        return self.disjunction([self.conjunction(parts) for parts in signed])
+
+    def weighted(self, factor: float, value: Tensor) -> Tensor:
+        return factor * value
+
+    def chain(self, combine: Callable[[Tensor, Tensor], Tensor], values: Sequence[Tensor]) -> Tensor:
+        return reduce(combine, values)  # OR does not commute, so the order counts
 
 
 def _literal(node: Predicate, predictions: Predictions) -> Tensor:
@@ -186,47 +202,24 @@ def _gaussian(distance: Tensor) -> Tensor:
     return -(distance**2) / (2 * SIGMA**2)
 
 
-def _count(node: Cardinality, operands: list[Tensor]) -> Tensor:
-    size, count = len(operands), node.count or 0
-    match node.quantifier:
-        case "ALL":
-            return _sum(operands)
-        case "ANY":
-            return reduce(log_or, operands)
-        case "NONE":
-            return negated(reduce(log_or, operands))
-        case "AT LEAST":
-            return reduce(log_or, [_sum(group) for group in combinations(operands, count)])
-        case "AT MOST":
-            return negated(reduce(log_or, [_sum(group) for group in combinations(operands, count + 1)]))
-    nots = [negated(operand) for operand in operands]
-    groups = [set(group) for group in combinations(range(size), count)]
-    return reduce(log_or, [_sum([operands[i] if i in group else nots[i] for i in range(size)]) for group in groups])
-
-
 def _groups(node: Cardinality) -> int:
     if node.count is None:
         return 1
     return math.comb(len(node.operands), node.count + (node.quantifier == "AT MOST"))
 
 
-def _sum(values: Sequence[Tensor]) -> Tensor:
-    return reduce(torch.add, values)
-
-
 def _rule_of(node: Expr) -> str:
-    names = {
-        Not: "NOT: -min(1, 0.1 / |value|) * value",
-        And: "AND: sum",
-        Or: "OR: log(20 exp(left) + exp(right))",
-        Implies: "IMPLIES: NOT left OR right",
-        Xor: "XOR: (left AND NOT right) OR (NOT left AND right)",
-        Iff: "IFF: (left AND right) OR (NOT left AND NOT right)",
-    }
-    if type(node) in names:
-        return names[type(node)]
-    if isinstance(node, Weight):
-        return f"{node.factor:g} times"
-    if isinstance(node, Cardinality):
-        return " ".join([node.quantifier, *([str(node.count)] if node.count is not None else []), "OF"])
-    return str(node)
+    match node:
+        case Not():
+            return "NOT: -min(1, 0.1 / |value|) * value"
+        case And():
+            return "AND: sum"
+        case Or():
+            return "OR: log(20 exp(left) + exp(right))"
+        case Weight(factor=factor):
+            return f"{factor:g} times"
+        case Cardinality():
+            return node.head
+        case Predicate() | Constant():
+            return str(node)
+    return f"{node.word}: {definition(node)}"

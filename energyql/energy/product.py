@@ -4,6 +4,7 @@ This is the plain reading of "AND adds energies, OR is a log-sum-exp, NOT negate
 counts what its branches share as often as they share it, so its value can be above 0 and the energy below 0; and an
 attribute that occurs twice counts twice. In return its size is linear in the query's.
 
+XOR, IFF and IMPLIES are lowered to these (`energyql.language.node.Kernel`): `a XOR b` chooses between NOT b and b by a.
 Every node has two values, its own and its negation's, so that pushing NOT to the leaves takes no expansion:
 
 | node | value | value of its negation |
@@ -11,9 +12,7 @@ Every node has two values, its own and its negation's, so that pushing NOT to th
 | literal | log P(cells) | log P(the other cells) |
 | AND | sum | log-sum-exp of negations |
 | OR | log-sum-exp | sum of negations |
-| XOR, two at a time | OR of (a, not b), (not a, b) | OR of (a, b), (not a, not b) |
-| IFF | the negation of XOR, folded likewise | |
-| a IMPLIES b | OR of (not a, b) | AND of (a, not b) |
+| choice between b and c by a | OR of (a, b), (not a, c) | OR of (a, not b), (not a, not c) |
 | AT LEAST, AT MOST, EXACTLY | log-sum-exp over the allowed truth assignments of the operands | over the others |
 | weight w | w times the value | w times the negation's value |
 
@@ -24,18 +23,20 @@ NOT: `NOT (2 * a)` is `2 * NOT a` here, while `exact` takes the complement of th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from energyql.energy.exact import CircuitRule
 from energyql.errors import Contradiction
-from energyql.language.ast import And, Cardinality, Constant, Expr, Iff, Implies, Not, Or, Weight, Xor
+from energyql.language import Constant, Expr, Predicate
+from energyql.language.cardinality import allowed_counts
+from energyql.language.node import Kernel, Node
 from energyql.logic.cells import CellSet, holds, partition, predicate_cells, union
 from energyql.logic.circuit import Circuit
-from energyql.logic.nodes import Builder, Folded, Leaf
-from energyql.logic.tree import Predicate, allowed_counts, balanced, fold
+from energyql.logic.nodes import CircuitBuilder, Leaf, Ref
 from energyql.vocabulary import AttributeSpec
 
-Pair = tuple[Folded, Folded]
+Pair = tuple[Ref, Ref]
 """The value of a part of the query and the value of its negation."""
 
 MAX_NODES = 1_000_000
@@ -51,7 +52,7 @@ def compile_product(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> Circ
     """
     cells = partition(expr, vocabulary)
     compiler = _Compiler(vocabulary, cells)
-    value, _ = fold(expr, compiler.combine)
+    value, _ = expr.evaluate(compiler)
     if value is False:
         raise Contradiction("the query is always false")
     nodes = compiler.builder.finish(value)
@@ -61,72 +62,50 @@ def compile_product(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> Circ
     return CircuitRule(Circuit(nodes, tuple(kept), kept, key), is_probability=False)
 
 
-class _Compiler:
+class _Compiler(Kernel[Pair]):
     def __init__(self, vocabulary: Mapping[str, AttributeSpec], cells: Mapping[str, tuple[CellSet, ...]]) -> None:
-        self.builder = Builder(MAX_NODES)
+        self.builder = CircuitBuilder(MAX_NODES)
         self._vocabulary = vocabulary
         self._cells = cells
 
-    def combine(self, expr: Expr, operands: list[Pair]) -> Pair:
-        """The pair of a node from the pairs of its operands."""
-        match expr:
-            case Constant(value=truth):
-                return truth, not truth
-            case Not():
-                return operands[0][::-1]
-            case Weight(factor=factor):
-                value, negation = operands[0]
-                return self.builder.scaled(factor, value), self.builder.scaled(factor, negation)
-            case And():
-                return self._and(*operands)
-            case Or():
-                return self._or(*operands)
-            case Implies():
-                return self._or(operands[0][::-1], operands[1])
-            case Xor():
-                return balanced(operands, self._xor)
-            case Iff():
-                return balanced(operands, lambda a, b: self._xor(a, b)[::-1])
-            case Cardinality():
-                return self._count(expr, operands)
-        assert isinstance(expr, Predicate)
-        return self._literal(expr)
-
-    def _literal(self, predicate: Predicate) -> Pair:
-        name, spec = predicate.name, self._vocabulary[predicate.name]
-        cells, atoms = predicate_cells(predicate, spec), self._cells[predicate.name]
+    def leaf(self, node: Node[Any]) -> Pair:
+        if isinstance(node, Constant):
+            return node.value, not node.value
+        assert isinstance(node, Predicate)
+        name, spec = node.name, self._vocabulary[node.name]
+        cells, atoms = predicate_cells(node, spec), self._cells[name]
         inside = union([atom for atom in atoms if holds(cells, atom)], spec)
         outside = union([atom for atom in atoms if not holds(cells, atom)], spec)
         if not inside or not outside:
             return bool(inside), bool(outside)
         return self.builder.leaf(name, inside), self.builder.leaf(name, outside)
 
-    def _and(self, *pairs: Pair) -> Pair:
-        return self.builder.sum([value for value, _ in pairs]), self.builder.log_sum_exp([other for _, other in pairs])
+    def negation(self, value: Pair) -> Pair:
+        return value[::-1]
 
-    def _or(self, *pairs: Pair) -> Pair:
-        return self._and(*(pair[::-1] for pair in pairs))[::-1]
+    def conjunction(self, values: Sequence[Pair]) -> Pair:
+        return self.builder.sum([true for true, _ in values]), self.builder.log_sum_exp([false for _, false in values])
 
-    def _xor(self, a: Pair, b: Pair) -> Pair:
+    def disjunction(self, values: Sequence[Pair]) -> Pair:
+        return self.conjunction([value[::-1] for value in values])[::-1]
+
+    def choice(self, test: Pair, then: Pair, otherwise: Pair) -> Pair:
         add, either = self.builder.sum, self.builder.log_sum_exp
         return (
-            either([add([a[0], b[1]]), add([a[1], b[0]])]),
-            either([add([a[0], b[0]]), add([a[1], b[1]])]),
+            either([add([test[0], then[0]]), add([test[1], otherwise[0]])]),
+            either([add([test[0], then[1]]), add([test[1], otherwise[1]])]),
         )
 
-    def _count(self, expr: Cardinality, pairs: list[Pair]) -> Pair:
-        if expr.quantifier == "ALL":
-            return self._and(*pairs)
-        if expr.quantifier == "ANY":
-            return self._or(*pairs)
-        if expr.quantifier == "NONE":
-            return self._or(*pairs)[::-1]
-        allowed = allowed_counts(expr)
+    def count(self, quantifier: str, count: int, values: Sequence[Pair]) -> Pair:
+        allowed = allowed_counts(quantifier, count, len(values))
         add, either = self.builder.sum, self.builder.log_sum_exp
-        exactly: list[Folded] = [True]  # exactly[j]: the assignments of the operands so far with j of them true
-        for value, negation in pairs:
-            more = [False, *(add([value, count]) for count in exactly)]
-            fewer = [*(add([negation, count]) for count in exactly), False]
+        exactly: list[Ref] = [True]  # exactly[j]: the assignments of the operands so far with j of them true
+        for value, negation in values:
+            more = [False, *(add([value, counted]) for counted in exactly)]
+            fewer = [*(add([negation, counted]) for counted in exactly), False]
             exactly = [either([a, b]) for a, b in zip(more, fewer, strict=True)]
-        inside = [count for number, count in enumerate(exactly) if number in allowed]
-        return either(inside), either([count for number, count in enumerate(exactly) if number not in allowed])
+        inside = [counted for number, counted in enumerate(exactly) if number in allowed]
+        return either(inside), either([counted for number, counted in enumerate(exactly) if number not in allowed])
+
+    def weighted(self, factor: float, value: Pair) -> Pair:
+        return self.builder.scaled(factor, value[0]), self.builder.scaled(factor, value[1])

@@ -13,9 +13,10 @@ from energyql.energy.exact import CircuitRule
 from energyql.energy.lace import compile_lace
 from energyql.energy.product import compile_product
 from energyql.errors import ArgumentError, LimitError
-from energyql.language.ast import Expr
+from energyql.language import Expr
 from energyql.logic.circuit import compile_query
 from energyql.logic.diagram import DEFAULT_MAX_NODES
+from energyql.logic.satisfiability import check_satisfiable
 from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec
 
@@ -94,5 +95,5 @@ def compile_energy_rule(
     if semantics == "exact":
         return CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=relations))
     with suppress(LimitError):  # if it is too large to tell whether anything satisfies it, these do not need to know
-        compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=False)
+        check_satisfiable(expr, vocabulary, query=query, max_nodes=max_nodes)
     return _WITHOUT_DIAGRAM[semantics](expr, vocabulary)

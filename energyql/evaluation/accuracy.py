@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from energyql.language import And, Expr, Near, Not, Weight
-from energyql.logic.tree import Predicate
+from energyql.language import And, Expr, Near, Not, Predicate, Weight
 from energyql.logic.truth import satisfied
 from energyql.vocabulary import AttributeSpec
 

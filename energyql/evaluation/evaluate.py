@@ -19,7 +19,7 @@ from energyql.evaluation.setups import SETUPS, Setup, choose_queries
 from energyql.evaluation.subject import Subject
 from energyql.files import read_json, write_json, write_text
 from energyql.language import Expr
-from energyql.logic.tautology import noting_tautologies
+from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.queries import check_arguments
 from energyql.progress import Report
 from energyql.sampling import DEFAULT_SAMPLER

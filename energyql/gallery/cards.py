@@ -8,7 +8,7 @@ from energyql.gallery import words
 from energyql.gallery.clauses import ALL, Clause
 from energyql.gallery.sections import Answer, Row, Section, Traversal, TruthTable
 from energyql.gallery.tiles import Tile, answer_tile, bar, clause_cells, numbers, strip, wall
-from energyql.language.tree_svg import draw_tree
+from energyql.language import draw_tree
 from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_html import reading

@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from energyql.errors import Contradiction, LimitError
 from energyql.language import And, Expr, Not, Or, Weight
-from energyql.logic.contradiction import conjuncts
-from energyql.logic.tautology import noting_tautologies
+from energyql.logic.satisfiability import conjuncts, noting_tautologies
 from energyql.pipeline.result import Result
 from energyql.pipeline.scoring import score
 from energyql.vocabulary import Vocabulary
@@ -51,7 +50,8 @@ def clauses(expr: Expr) -> tuple[str, list[Expr]]:
 
 def score_clauses(parts: list[Expr], result: Result, vocabulary: Vocabulary) -> list[Clause]:
     """The exact probability of every part in every picture. A weight says how much a part counts, not how sure it is,
-    so it is left out of the probability."""
+    so it is left out of the probability.
+    """
     return [Clause(str(part), probability(part, result, vocabulary)) for part in parts]
 
 

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from energyql.language import Expr
-from energyql.language.printer import KEYWORDS
+from energyql.language.lexical import keywords
 from energyql.pipeline.result import Result
 from energyql.render.markup import Markup, element, escape, join
 
-_WORDS = "|".join(sorted(KEYWORDS))
+_WORDS = "|".join(sorted(keywords()))
 _TOKEN = re.compile(rf'("(?:[^"\\]|\\.)*")|(\b(?:{_WORDS})\b)|((?<![\w.])[+-]?\d[\d.]*(?:e[+-]?\d+)?)')
 _CLASSES = ("name", "word", "number")
 

@@ -1,25 +1,23 @@
 """The query language: text and Python operators to one tree, and back. Nothing here imports torch."""
 
-from energyql.language.ast import (
-    And,
+from energyql.language.binder import bind
+from energyql.language.cardinality import Cardinality, all_of, any_of, at_least, at_most, exactly, none_of
+from energyql.language.connectives import And, Expr, Iff, Implies, Not, Or, Weight, Xor
+from energyql.language.lexical import quote
+from energyql.language.node import draw_tree, to_text
+from energyql.language.parser import as_query, parse
+from energyql.language.predicates import (
+    FALSE,
+    TRUE,
     Attribute,
-    Cardinality,
     Constant,
-    Expr,
-    Iff,
-    Implies,
+    E,
     Interval,
     Near,
-    Not,
     OneOf,
-    Or,
-    Weight,
-    Xor,
+    Predicate,
+    predicates,
 )
-from energyql.language.binder import bind
-from energyql.language.namespace import FALSE, TRUE, E, all_of, any_of, at_least, at_most, exactly, none_of
-from energyql.language.parser import as_query, parse
-from energyql.language.printer import quote, to_text
 
 __all__ = [
     "FALSE",
@@ -37,6 +35,7 @@ __all__ = [
     "Not",
     "OneOf",
     "Or",
+    "Predicate",
     "Weight",
     "Xor",
     "all_of",
@@ -45,9 +44,11 @@ __all__ = [
     "at_least",
     "at_most",
     "bind",
+    "draw_tree",
     "exactly",
     "none_of",
     "parse",
+    "predicates",
     "quote",
     "to_text",
 ]

@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 from lark.exceptions import LarkError
 
 from energyql.errors import EnergyQLError, KindError, Span, UnknownAttribute
-from energyql.language.ast import Attribute, Expr, Interval, Near, OneOf
 from energyql.language.builder import text_of, token_span
-from energyql.language.checks import shorten, show_number
+from energyql.language.connectives import Expr
+from energyql.language.lexical import quote, shorten, show_number
 from energyql.language.parser import parse, tokenize
-from energyql.language.printer import quote
+from energyql.language.predicates import Attribute, Interval, Near, OneOf, Predicate, predicates
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest
-
-Predicate = Attribute | OneOf | Interval | Near
 
 _MOST_LISTED = 12
 """Most names or values that one hint lists."""
@@ -49,14 +47,14 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
         UnknownAttribute: names that the model does not have, all of them at once.
         KindError: attributes used against their kind or with values they cannot have, all of them at once.
     """
-    predicates = [node for node in expr.walk() if isinstance(node, (Attribute, OneOf, Interval, Near))]
-    unknown = [index for index, node in enumerate(predicates) if node.name not in vocabulary]
+    found = predicates(expr)
+    unknown = [index for index, node in enumerate(found) if node.name not in vocabulary]
     if unknown:
-        raise _unknown_names(expr, predicates, unknown, vocabulary, query)
-    problems = {index: found for index, node in enumerate(predicates) if (found := _check(node, vocabulary[node.name]))}
+        raise _unknown_names(expr, found, unknown, vocabulary, query)
+    problems = {index: problem for index, node in enumerate(found) if (problem := _check(node, vocabulary[node.name]))}
     if problems:
         raise _wrong_kinds(expr, problems, query)
-    return expr.map_leaves(lambda node: _fill(node, vocabulary))
+    return expr.map(lambda node: _fill(node, vocabulary))
 
 
 def _fill(node: Expr, vocabulary: Vocabulary) -> Expr:
@@ -117,13 +115,13 @@ def _range(spec: AttributeSpec) -> str:
 
 
 def _unknown_names(
-    expr: Expr, predicates: Sequence[Predicate], unknown: list[int], vocabulary: Vocabulary, query: str | None
+    expr: Expr, found: Sequence[Predicate], unknown: list[int], vocabulary: Vocabulary, query: str | None
 ) -> UnknownAttribute:
-    names = list(dict.fromkeys(predicates[index].name for index in unknown))
+    names = list(dict.fromkeys(found[index].name for index in unknown))
     of_model = f"model '{vocabulary.model}'" if vocabulary.model else "this model"
-    places = {index: _Problem("", words=(predicates[index].name,), is_name=True) for index in unknown}
+    places = {index: _Problem("", words=(found[index].name,), is_name=True) for index in unknown}
     query, spans = _locate(expr, query, places)
-    hints = _unknown_hints([predicates[index] for index in unknown], names, vocabulary)
+    hints = _unknown_hints([found[index] for index in unknown], names, vocabulary)
     if len(names) > 1 and query is not None and len(query) > 100:  # some may lie beyond the window that is drawn
         hints.append(f"also unknown: {_listed(names[1:])}")
     message = f"'{shorten(names[0])}' is not an attribute of {of_model}"
@@ -170,10 +168,10 @@ def _locate(expr: Expr, query: str | None, problems: dict[int, _Problem]) -> tup
             expr = parse(query)
         except EnergyQLError:  # too long to be read again: the message has to do
             return None, []
-    predicates = [node for node in expr.walk() if isinstance(node, (Attribute, OneOf, Interval, Near))]
+    found = predicates(expr)
     spans: list[Span] = []
     for index, problem in problems.items():
-        span = predicates[index].span
+        span = found[index].span
         if span is not None:
             spans.extend(_parts(query, span, problem) or [span])
     return query, spans

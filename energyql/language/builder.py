@@ -1,8 +1,9 @@
 """Grammar rules to nodes: one method for every alias and helper rule of grammar/query.lark.
 
-Lark calls these methods while it parses, children first, so no pass over the text or tree recurses. Each method gets
-everything its rule matched, brackets and commas too, which is how the spans are known.
+Lark calls these methods while it parses, children first, so no pass over the text or tree recurses. Each method takes
+all parts that its rule matched, brackets and commas too, which give the span.
 """
+# ruff: noqa: D102  # the rule of the grammar says what each method builds
 
 from __future__ import annotations
 
@@ -13,18 +14,25 @@ from typing import TypeVar
 from lark import Token
 
 from energyql.errors import ArgumentError, LimitError, QuerySyntaxError, Span
-from energyql.language import ast, checks
+from energyql.language.cardinality import Cardinality
+from energyql.language.connectives import And, Expr, Iff, Implies, Not, Or, Weight, Xor
+from energyql.language.lexical import check_name, check_number, check_positive, check_weight, normalize
+from energyql.language.predicates import Attribute, Constant, Interval, Near, OneOf
 
-Part = Token | ast.Expr | list["Part"]
+Part = Token | Expr | list["Part"]
 
 _Result = TypeVar("_Result")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def text_of(token: Token) -> str:
-    """The name that a NAME or QUOTED token stands for."""
+    """Return the name that a NAME or QUOTED token stands for.
+
+    Raises:
+        QuerySyntaxError: it holds an unknown escape or a control character.
+    """
     if token.type != "QUOTED":
-        return checks.normalize(token)
+        return normalize(token)
     for escape in _ESCAPE.finditer(token):
         if escape[1] not in '"\\':
             at = (token.start_pos or 0) + escape.start()
@@ -33,19 +41,19 @@ def text_of(token: Token) -> str:
                 spans=[(at, at + 2)],
                 hint=r"only \" and \\ are escapes",
             )
-    return _checked([token], lambda: checks.name(_ESCAPE.sub(r"\1", token[1:-1]), "a quoted name"))
+    return _checked([token], lambda: check_name(_ESCAPE.sub(r"\1", token[1:-1]), "a quoted name"))
 
 
 def token_span(token: Token) -> Span:
-    """Where a token stands."""
+    """Return the span of a token."""
     start = token.start_pos or 0
     return Span(start, start + len(token))
 
 
-class Builder:
-    """The methods that Lark calls; none is called from elsewhere."""
+class TreeBuilder:
+    """The methods that Lark calls; they are called from nowhere else."""
 
-    def start(self, parts: list[ast.Expr]) -> ast.Expr:
+    def start(self, parts: list[Expr]) -> Expr:
         return parts[0]
 
     def name(self, parts: list[Token]) -> Token:
@@ -58,113 +66,113 @@ class Builder:
 
     values = operands
 
-    def group(self, parts: list[Part]) -> ast.Expr:
+    def group(self, parts: list[Part]) -> Expr:
         (inner,) = _exprs(parts)
         inner._set("span", _span(parts))  # parentheses are in the span, so that no caret line cuts them off
         return inner
 
-    def iff(self, parts: list[Part]) -> ast.Expr:
-        return _node(parts, ast.Iff, _exprs(parts))
+    def iff(self, parts: list[Part]) -> Expr:
+        return _node(parts, Iff, _exprs(parts))
 
-    def or_(self, parts: list[Part]) -> ast.Expr:
-        return _node(parts, ast.Or, _exprs(parts))
+    def or_(self, parts: list[Part]) -> Expr:
+        return _node(parts, Or, _exprs(parts))
 
-    def xor(self, parts: list[Part]) -> ast.Expr:
-        return _node(parts, ast.Xor, _exprs(parts))
+    def xor(self, parts: list[Part]) -> Expr:
+        return _node(parts, Xor, _exprs(parts))
 
-    def and_(self, parts: list[Part]) -> ast.Expr:
-        return _node(parts, ast.And, _exprs(parts))
+    def and_(self, parts: list[Part]) -> Expr:
+        return _node(parts, And, _exprs(parts))
 
-    def implies(self, parts: list[Part]) -> ast.Expr:
-        return _node(parts, ast.Implies, *_exprs(parts))
+    def implies(self, parts: list[Part]) -> Expr:
+        return _node(parts, Implies, *_exprs(parts))
 
-    def not_(self, parts: list[Part]) -> ast.Expr:
-        return _node(parts, ast.Not, *_exprs(parts))
+    def not_(self, parts: list[Part]) -> Expr:
+        return _node(parts, Not, *_exprs(parts))
 
-    def weight(self, parts: list[Part]) -> ast.Expr:
+    def weight(self, parts: list[Part]) -> Expr:
         factor = _tokens(parts)[0]
-        value = _checked([factor], lambda: checks.weight(float(factor)))
-        return _node(parts, ast.Weight, value, *_exprs(parts))
+        value = _checked([factor], lambda: check_weight(float(factor)))
+        return _node(parts, Weight, value, *_exprs(parts))
 
-    def constant(self, parts: list[Part]) -> ast.Expr:
-        return _node(parts, ast.Constant, _tokens(parts)[0].type == "TRUE")
+    def constant(self, parts: list[Part]) -> Expr:
+        return _node(parts, Constant, _tokens(parts)[0].type == "TRUE")
 
-    def attribute(self, parts: list[Part]) -> ast.Expr:
-        return _node(parts, ast.Attribute, text_of(_tokens(parts)[0]))
+    def attribute(self, parts: list[Part]) -> Expr:
+        return _node(parts, Attribute, text_of(_tokens(parts)[0]))
 
-    def counted(self, parts: list[Part]) -> ast.Expr:
+    def counted(self, parts: list[Part]) -> Expr:
         *words, number, _ = _tokens(parts)
         quantifier = " ".join(word.type for word in words)
         operands = _exprs(parts[-1:])
         span = _span(parts)
         # `Cardinality` makes the float a whole number, or says why not.
-        return _checked([number], lambda: ast.Cardinality(quantifier, float(number), operands, span=span))  # type: ignore[arg-type]
+        return _checked([number], lambda: Cardinality(quantifier, float(number), operands, span=span))  # type: ignore[arg-type]
 
-    def quantified(self, parts: list[Part]) -> ast.Expr:
-        return _node(parts, ast.Cardinality, _tokens(parts)[0].type, None, _exprs(parts[-1:]))
+    def quantified(self, parts: list[Part]) -> Expr:
+        return _node(parts, Cardinality, _tokens(parts)[0].type, None, _exprs(parts[-1:]))
 
-    def compare(self, parts: list[Part]) -> ast.Expr:
+    def compare(self, parts: list[Part]) -> Expr:
         name, sign, bound = _tokens(parts)
         return _bounded(parts, name, sign.type, _number(bound))
 
-    def compare_reversed(self, parts: list[Part]) -> ast.Expr:
+    def compare_reversed(self, parts: list[Part]) -> Expr:
         bound, sign, name = _tokens(parts)
         turned = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE"}
         return _bounded(parts, name, turned[sign.type], _number(bound))
 
-    def between(self, parts: list[Part]) -> ast.Expr:
+    def between(self, parts: list[Part]) -> Expr:
         first, first_sign, name, second_sign, second = _tokens(parts)
         ends = [(_number(first), first_sign.type[1] == "E"), (_number(second), second_sign.type[1] == "E")]
         (low, low_closed), (high, high_closed) = ends if first_sign.type[0] == "L" else reversed(ends)
-        return _node(parts, ast.Interval, text_of(name), low, high, low_closed, high_closed)
+        return _node(parts, Interval, text_of(name), low, high, low_closed, high_closed)
 
-    def interval(self, parts: list[Part]) -> ast.Expr:
+    def interval(self, parts: list[Part]) -> Expr:
         tokens = _tokens(parts)
         low, high = (_number(token) for token in tokens if token.type == "NUMBER")
-        inside = _node(parts, ast.Interval, text_of(tokens[0]), low, high, True, True)
-        return _node(parts, ast.Not, inside) if tokens[1].type == "NOT" else inside
+        inside = _node(parts, Interval, text_of(tokens[0]), low, high, True, True)
+        return _node(parts, Not, inside) if tokens[1].type == "NOT" else inside
 
-    def near(self, parts: list[Part]) -> ast.Expr:
+    def near(self, parts: list[Part]) -> Expr:
         name, sign, value, *rest = _tokens(parts)
-        tolerance = _checked(rest, lambda: checks.positive(float(rest[1]), "a tolerance")) if rest else None
+        tolerance = _checked(rest, lambda: check_positive(float(rest[1]), "a tolerance")) if rest else None
         return _near(parts, name, sign, _number(value), tolerance)
 
-    def near_reversed(self, parts: list[Part]) -> ast.Expr:
+    def near_reversed(self, parts: list[Part]) -> Expr:
         value, sign, name = _tokens(parts)
         return _near(parts, name, sign, _number(value), None)
 
-    def one_of(self, parts: list[Part]) -> ast.Expr:
+    def one_of(self, parts: list[Part]) -> Expr:
         name, sign, value = _tokens(parts)
-        return _node(parts, ast.OneOf, text_of(name), (text_of(value),), sign.type == "NE")
+        return _node(parts, OneOf, text_of(name), (text_of(value),), sign.type == "NE")
 
-    def one_of_set(self, parts: list[Part]) -> ast.Expr:
+    def one_of_set(self, parts: list[Part]) -> Expr:
         tokens, values = _tokens(parts), parts[-1]
         names = [text_of(token) for token in _tokens(values) if token.type in ("NAME", "QUOTED")]  # type: ignore[arg-type]
-        return _node(parts, ast.OneOf, text_of(tokens[0]), tuple(names), tokens[1].type == "NOT")
+        return _node(parts, OneOf, text_of(tokens[0]), tuple(names), tokens[1].type == "NOT")
 
 
-def _near(parts: list[Part], name: Token, sign: Token, value: float, tolerance: float | None) -> ast.Expr:
-    near = _node(parts, ast.Near, text_of(name), value, tolerance)
-    return _node(parts, ast.Not, near) if sign.type == "NE" else near
+def _near(parts: list[Part], name: Token, sign: Token, value: float, tolerance: float | None) -> Expr:
+    near = _node(parts, Near, text_of(name), value, tolerance)
+    return _node(parts, Not, near) if sign.type == "NE" else near
 
 
-def _bounded(parts: list[Part], name: Token, sign: str, bound: float) -> ast.Expr:
+def _bounded(parts: list[Part], name: Token, sign: str, bound: float) -> Expr:
     closed = sign[1] == "E"
     if sign[0] == "G":
-        return _node(parts, ast.Interval, text_of(name), bound, None, closed, False)
-    return _node(parts, ast.Interval, text_of(name), None, bound, False, closed)
+        return _node(parts, Interval, text_of(name), bound, None, closed, False)
+    return _node(parts, Interval, text_of(name), None, bound, False, closed)
 
 
 def _number(token: Token) -> float:
-    return _checked([token], lambda: checks.number(float(token), "a number"))
+    return _checked([token], lambda: check_number(float(token), "a number"))
 
 
-def _node(parts: Sequence[Part], kind: Callable[..., ast.Expr], *fields: object) -> ast.Expr:
+def _node(parts: Sequence[Part], kind: Callable[..., Expr], *fields: object) -> Expr:
     return _checked(parts, lambda: kind(*fields, span=_span(parts)))
 
 
 def _checked(parts: Sequence[Part], make: Callable[[], _Result]) -> _Result:
-    """What `make` returns; what a node refuses becomes an error of the text, at `parts`."""
+    """The result of `make`; an error about the values of a node becomes an error of the text, at `parts`."""
     try:
         return make()
     except ArgumentError as error:
@@ -174,10 +182,10 @@ def _checked(parts: Sequence[Part], make: Callable[[], _Result]) -> _Result:
         raise
 
 
-def _exprs(parts: Sequence[Part]) -> tuple[ast.Expr, ...]:
-    found: list[ast.Expr] = []
+def _exprs(parts: Sequence[Part]) -> tuple[Expr, ...]:
+    found: list[Expr] = []
     for part in parts:
-        if isinstance(part, ast.Expr):
+        if isinstance(part, Expr):
             found.append(part)
         elif isinstance(part, list):
             found.extend(_exprs(part))

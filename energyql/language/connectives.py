@@ -1,31 +1,48 @@
-"""Expressions and what joins them: NOT, AND, OR, XOR, IMPLIES, IFF, weights and counts."""
+"""Expressions and what joins them: NOT, AND, OR, XOR, IMPLIES, IFF and weights.
+
+The class of a connective says everything about it but its grammar: keyword, precedence, lowering and drawing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from energyql.errors import ArgumentError, Span
-from energyql.language import checks
-from energyql.language.node import MAX_NODES, Node
-from energyql.language.printer import to_text
-from energyql.language.tree_svg import draw_tree, tree_html
+from energyql.language.lexical import check_weight, shorten, show_number
+from energyql.language.node import Kernel, Node, T, to_text
+from energyql.render.graph import Box, Role
 
 _NO_TRUTH_VALUE = (
     "an expression has no truth value in Python: write & for `and`, | for `or`, ~ for `not`, "
     ".is_in([...]) for `in`, and .is_between(low, high) for `low < x < high`"
 )
+ATOM = 80
+"""Precedence of everything that needs no parentheses: predicates, constants, counts."""
 PARENTHESES = "comparisons need parentheses beside & | ^ >> *: write (E.age > 0.6) & E.smile"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Expr(Node):
+class Expr(Node["Expr"]):
     """Base of every node.
 
     Combines with `&` (and), `|` (or), `^` (exclusive or), `~` (not), `>>` (implies), `.iff(other)` and
     `number * expression` (weight). `==` compares structure.
     """
+
+    word: ClassVar[str] = ""
+    """The keyword of the connective."""
+    level: ClassVar[int] = ATOM
+    """Precedence: the higher, the tighter it binds. The nesting of the rules in grammar/query.lark says the same."""
+    nests: ClassVar[tuple[int, ...]] = ()
+    """The operands that may be of the same level without parentheses, by position."""
+    role: ClassVar[Role] = "other"
+    """Shape and colour in a drawing."""
+    note: ClassVar[str] = ""
+    """The second line in a drawing: when the connective holds."""
+    note_of_many: ClassVar[str] = ""
+    """The same for three operands and more, where that differs."""
 
     span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
 
@@ -35,41 +52,29 @@ class Expr(Node):
     def __post_init__(self) -> None:
         raise ArgumentError("Expr is the base of the nodes: build a query with E or parse()")
 
-    def __str__(self) -> str:
-        return to_text(self)
-
-    def __repr__(self) -> str:
-        return f"parse({to_text(self)!r})"
-
-    def _repr_html_(self) -> str:
-        return tree_html(self)
-
-    def _repr_svg_(self) -> str:
-        return draw_tree(self, standalone=True)
-
     def __and__(self, other: object) -> Expr:
-        return And((self, _operand(other, "&")))
+        return And((self, check_operand(other, "&")))
 
     def __rand__(self, other: object) -> Expr:
-        return And((_operand(other, "&"), self))
+        return And((check_operand(other, "&"), self))
 
     def __or__(self, other: object) -> Expr:
-        return Or((self, _operand(other, "|")))
+        return Or((self, check_operand(other, "|")))
 
     def __ror__(self, other: object) -> Expr:
-        return Or((_operand(other, "|"), self))
+        return Or((check_operand(other, "|"), self))
 
     def __xor__(self, other: object) -> Expr:
-        return Xor((self, _operand(other, "^")))
+        return Xor((self, check_operand(other, "^")))
 
     def __rxor__(self, other: object) -> Expr:
-        return Xor((_operand(other, "^"), self))
+        return Xor((check_operand(other, "^"), self))
 
     def __rshift__(self, other: object) -> Expr:
-        return Implies(self, _operand(other, ">>"))
+        return Implies(self, check_operand(other, ">>"))
 
     def __rrshift__(self, other: object) -> Expr:
-        return Implies(_operand(other, ">>"), self)
+        return Implies(check_operand(other, ">>"), self)
 
     def __invert__(self) -> Expr:
         return Not(self)
@@ -83,11 +88,36 @@ class Expr(Node):
 
     def implies(self, other: Expr) -> Expr:
         """`self IMPLIES other`, the same as `self >> other`."""
-        return Implies(self, _operand(other, "implies"))
+        return Implies(self, check_operand(other, "implies"))
 
     def iff(self, other: Expr) -> Expr:
         """`self IFF other`: both are true or both are false."""
-        return Iff((self, _operand(other, "iff")))
+        return Iff((self, check_operand(other, "iff")))
+
+    @property
+    def _binding(self) -> int:
+        return self.level
+
+    def _spell(self, operands: Sequence[str]) -> str:
+        return f" {self.word} ".join(self._enclosed(operands))
+
+    def _spell_negated(self) -> str | None:
+        """The text of NOT this node, if there is a shorter one than NOT and its text: `age != 0.7`."""
+        return None
+
+    def _box(self) -> Box:
+        if not self.children:
+            return Box(to_text(self), role="leaf")
+        note = self.note_of_many if len(self.children) > 2 else ""
+        return Box(self.word, note or self.note, self.role)
+
+    def _enclosed(self, operands: Sequence[str]) -> list[str]:
+        """The texts of the operands, in parentheses where they bind no tighter than this node."""
+        tight = [
+            child._binding > self.level or (child._binding == self.level and place in self.nests)
+            for place, child in enumerate(self.children)
+        ]
+        return [text if bare else f"({text})" for text, bare in zip(operands, tight, strict=True)]
 
     def __bool__(self) -> NoReturn:
         raise ArgumentError(_NO_TRUTH_VALUE)
@@ -96,24 +126,19 @@ class Expr(Node):
         raise ArgumentError("`in` does not work on expressions: write E.hair.is_in([...])")
 
     def __lt__(self, bound: object) -> Expr:
-        return self._compared()
-
-    def __le__(self, bound: object) -> Expr:
-        return self._compared()
-
-    def __gt__(self, bound: object) -> Expr:
-        return self._compared()
-
-    def __ge__(self, bound: object) -> Expr:
-        return self._compared()
-
-    def _compared(self) -> NoReturn:
         raise ArgumentError(
-            f"only an attribute can be compared with a number, not `{checks.shorten(str(self))}`", hint=PARENTHESES
+            f"only an attribute can be compared with a number, not `{shorten(str(self))}`", hint=PARENTHESES
         )
 
+    __le__ = __gt__ = __ge__ = __lt__
 
-def _operand(value: object, operator: str) -> Expr:
+
+def check_operand(value: object, operator: str) -> Expr:
+    """Return `value`, an operand of `operator`.
+
+    Raises:
+        ArgumentError: it is not an expression.
+    """
     if isinstance(value, Expr):
         return value
     hint = None
@@ -123,126 +148,141 @@ def _operand(value: object, operator: str) -> Expr:
         hint = PARENTHESES
     elif isinstance(value, str):
         hint = "write E.name for an attribute, or parse(text) for a query"
-    shown = checks.shorten(repr(value))
-    raise ArgumentError(f"{operator} joins expressions, and {shown} is not an expression", hint=hint)
+    raise ArgumentError(f"{operator} joins expressions, and {shorten(repr(value))} is not an expression", hint=hint)
 
 
-def _operands(node: Expr, values: object, least: int) -> tuple[Expr, ...]:
-    kind = type(node)
+def check_operands(node: Expr, values: object, least: int) -> tuple[Expr, ...]:
+    """Return the operands of a node, at least `least`.
+
+    Raises:
+        ArgumentError: they are no iterable of expressions, or too few.
+    """
+    kind = type(node).__name__
     if isinstance(values, (str, Node)) or not isinstance(values, Iterable):
-        raise ArgumentError(f"{kind.__name__} takes a tuple of expressions, not {checks.shorten(repr(values))}")
-    flat: list[Expr] = []
-    for value in values:
-        operand = _operand(value, kind.__name__)
-        if isinstance(operand, (And, Or, Xor, Iff)) and type(operand) is kind:
-            flat.extend(operand.operands)
-        else:
-            flat.append(operand)
-    if len(flat) < least:
-        raise ArgumentError(f"{kind.__name__} needs at least {least} operand{'s' * (least > 1)}, not {len(flat)}")
-    return tuple(flat)
+        raise ArgumentError(f"{kind} takes a tuple of expressions, not {shorten(repr(values))}")
+    found = tuple(check_operand(value, kind) for value in values)
+    if len(found) < least:
+        raise ArgumentError(f"{kind} needs at least {least} operand{'s' * (least > 1)}, not {len(found)}")
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Not(Expr):
     """`NOT operand`."""
 
+    word, level, nests, role = "NOT", 70, (0,), "not"
     operand: Expr
 
     def __post_init__(self) -> None:
-        _operand(self.operand, "Not")
+        check_operand(self.operand, "Not")
         self._seal()
+
+    def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
+        return kernel.negation(operands[0])
+
+    @property
+    def _binding(self) -> int:
+        return ATOM if self.operand._spell_negated() else self.level
+
+    def _spell(self, operands: Sequence[str]) -> str:
+        return self.operand._spell_negated() or f"NOT {self._enclosed(operands)[0]}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Weight(Expr):
     """`factor * operand`: multiplies the energy of `operand`."""
 
+    level, nests = 70, (0,)
     factor: float
     operand: Expr
 
     def __post_init__(self) -> None:
-        self._set("factor", checks.weight(self.factor))
-        _operand(self.operand, "Weight")
+        self._set("factor", check_weight(self.factor))
+        check_operand(self.operand, "Weight")
         self._seal()
+
+    def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
+        return kernel.weighted(self.factor, operands[0])
+
+    def _spell(self, operands: Sequence[str]) -> str:
+        return f"{show_number(self.factor)} * {self._enclosed(operands)[0]}"
+
+    def _box(self) -> Box:
+        return Box(f"{show_number(self.factor)} *", "weight", "weight")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class _Joined(Expr):
-    """Two or more operands under one operator; an operand of the same kind is replaced by its own operands."""
+class Joined(Expr):
+    """Two or more operands under an associative operator; an operand of the same kind gives its own operands."""
 
     operands: tuple[Expr, ...]
 
     def __post_init__(self) -> None:
-        self._set("operands", _operands(self, self.operands, 2))
+        flat: list[Expr] = []
+        for operand in check_operands(self, self.operands, 1):
+            flat.extend(operand.operands if isinstance(operand, Joined) and type(operand) is type(self) else (operand,))
+        self._set("operands", check_operands(self, flat, 2))
         self._seal()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class And(_Joined):
+class And(Joined):
     """All operands are true."""
 
+    word, level, role, note = "AND", 60, "and", "all hold"
+
+    def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
+        return kernel.conjunction(operands)
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Xor(_Joined):
+class Xor(Joined):
     """True when an odd number of operands is true."""
 
+    word, level, note, note_of_many = "XOR", 50, "exactly one holds", "an odd number holds"
+
+    def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
+        return kernel.chain(lambda left, right: kernel.choice(left, kernel.negation(right), right), operands)
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Or(_Joined):
+class Or(Joined):
     """At least one operand is true."""
 
+    word, level, role, note = "OR", 40, "or", "at least one holds"
+
+    def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
+        return kernel.disjunction(operands)
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Implies(Expr):
-    """`left IMPLIES right`: false only where left is true and right is not."""
+class Paired(Expr):
+    """Two operands under an operator that is not associative."""
 
     left: Expr
     right: Expr
 
     def __post_init__(self) -> None:
-        _operand(self.left, "Implies")
-        _operand(self.right, "Implies")
+        check_operand(self.left, type(self).__name__)
+        check_operand(self.right, type(self).__name__)
         self._seal()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Iff(_Joined):
-    """Left fold of equivalence over the operands."""
+class Implies(Paired):
+    """`left IMPLIES right`: false only where left is true and right is not."""
+
+    word, level, nests, note = "IMPLIES", 30, (1,), "if the upper, then the lower"
+
+    def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
+        return kernel.disjunction([kernel.negation(operands[0]), operands[1]])
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Cardinality(Expr):
-    """`AT LEAST 2 OF (a, b, c)`; the quantifier is AT LEAST, AT MOST, EXACTLY (with count), ALL, ANY or NONE."""
+class Iff(Joined):
+    """Equivalence of two operands; of several, folded from the left."""
 
-    quantifier: str
-    count: int | None
-    operands: tuple[Expr, ...]
+    word, level, note, note_of_many = "IFF", 20, "both or neither", "folded from the left"
 
-    def __post_init__(self) -> None:
-        self._set("operands", _operands(self, self.operands, 1))
-        self._set("count", self._checked_count())
-        self._seal()
-
-    def _checked_count(self) -> int | None:
-        count, quantifier = self.count, self.quantifier
-        if quantifier in ("ALL", "ANY", "NONE"):
-            if count is not None:
-                raise ArgumentError(f"{quantifier} OF takes no number")
-            return None
-        if quantifier not in ("AT LEAST", "AT MOST", "EXACTLY"):
-            raise ArgumentError(
-                f"a quantifier is AT LEAST, AT MOST, EXACTLY, ALL, ANY or NONE, not {checks.shorten(repr(quantifier))}"
-            )
-        whole = checks.number(count, f"the number after {quantifier}")
-        if not whole.is_integer() or whole < 0:
-            raise ArgumentError(
-                f"{quantifier} needs a whole number that is not negative, not {checks.show_number(whole)}"
-            )
-        if whole > MAX_NODES:
-            raise ArgumentError(f"{quantifier} {checks.show_number(whole)} is more than a query can hold")
-        # AT MOST 4 OF (a, b) is merely always true, and a program may well write it for a short list.
-        if whole > len(self.operands) and quantifier != "AT MOST":
-            given = "only 1 is given" if len(self.operands) == 1 else f"only {len(self.operands)} are given"
-            raise ArgumentError(f"{quantifier} {checks.show_number(whole)} can never be true: {given}")
-        return int(whole)
+    def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
+        return kernel.chain(lambda left, right: kernel.choice(left, right, kernel.negation(right)), operands)

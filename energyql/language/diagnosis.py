@@ -8,15 +8,13 @@ from lark import Token
 
 from energyql.errors import QuerySyntaxError, Span
 from energyql.language.builder import token_span
-from energyql.language.checks import normalize, shorten
-from energyql.language.printer import quote
+from energyql.language.lexical import normalize, quote, shorten
 
 CLOSING = {"LPAR": "RPAR", "LBRACE": "RBRACE", "LSQB": "RSQB"}
 OPENING = {closing: opening for opening, closing in CLOSING.items()}
 
 _SIGN = {"LPAR": "(", "RPAR": ")", "LBRACE": "{", "RBRACE": "}", "LSQB": "[", "RSQB": "]", "COMMA": ","}
 _COMPARISONS = {"LT", "LE", "GT", "GE", "EQ", "NE"}
-_BINARY = {"AND", "OR", "XOR", "IMPLIES", "IFF"}
 _NAMES = {"NAME", "QUOTED"}
 _STARTS = {*_NAMES, "NUMBER", "NOT", "LPAR", "TRUE", "FALSE", "AT", "EXACTLY", "ALL", "ANY", "NONE"}
 
@@ -38,7 +36,7 @@ _FORM_HINTS = {
 }
 
 
-def explain(before: Sequence[Token], found: Token | None, expected: set[str]) -> QuerySyntaxError:
+def diagnose(before: Sequence[Token], found: Token | None, expected: set[str]) -> QuerySyntaxError:
     """The mistake behind a token that cannot stand where it stands.
 
     Args:
@@ -56,7 +54,7 @@ def explain(before: Sequence[Token], found: Token | None, expected: set[str]) ->
         return mismatch
     if last is None or {"LPAR", "NOT"} <= expected:
         return _missing_operand(last, found, here)
-    if _BINARY & expected:
+    if "AND" in expected:  # every operator between two operands is accepted where AND is
         return _missing_operator(before, found, here, open_brackets)
     return _inside_form(before, last, found, here, expected, open_brackets)
 

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
-from importlib.resources import files
 
 from lark import Lark, Token, UnexpectedCharacters, UnexpectedToken
 
-from energyql.errors import ArgumentError, EnergyQLError, LimitError
-from energyql.language import characters, diagnosis
-from energyql.language.ast import Expr
-from energyql.language.builder import Builder, token_span
-from energyql.language.checks import shorten
+from energyql.errors import ArgumentError, EnergyQLError, LimitError, QuerySyntaxError
+from energyql.language.builder import TreeBuilder, token_span
+from energyql.language.connectives import Expr
+from energyql.language.diagnosis import CLOSING, diagnose
+from energyql.language.lexical import grammar, shorten
 from energyql.language.node import MAX_DEPTH
 
 MAX_BYTES = 64 * 1024
 """Longest query text, in bytes of UTF-8."""
+
+_INSTEAD = {
+    "'": 'names with blanks or signs stand in double quotes, as in "dark brown"',
+    "-": "write NOT for `without`, -> for `implies`, and a number right behind its sign, as in -0.5",
+    "+": "write AND for `and`, and a tolerance as `age = 0.7 +- 0.05`",
+    ";": "write AND between two conditions, and a comma in a list",
+    ":": "write =",
+    ".": "a number needs digits, and a name with a dot double quotes",
+    "/": "write a weight as a decimal number, as in 0.5 * smile",
+    "∧": "write AND",
+    "∨": "write OR",
+    "⊕": "write XOR",
+    "¬": "write NOT",
+    "→": "write ->",
+    "⇒": "write ->",
+    "↔": "write <->",
+    "⇔": "write <->",
+    "≤": "write <=",
+    "≥": "write >=",
+    "≠": "write !=",
+    "∈": "write IN",
+    "×": "write *",
+    "·": "write *",
+    "−": "write - for a minus sign",
+    "–": "write - for a minus sign",
+    "“": 'write straight double quotes: "',
+    "”": 'write straight double quotes: "',
+    "„": 'write straight double quotes: "',
+    "‘": 'write straight double quotes: "',
+    "’": 'write straight double quotes: "',
+}
 
 
 def parse(text: str) -> Expr:
@@ -71,8 +102,8 @@ def _parse(text: str) -> Expr:
     try:
         for token in state.iter_parse():
             tokens.append(token)
-            if token.type in diagnosis.CLOSING:
-                open_brackets.append(diagnosis.CLOSING[token.type])
+            if token.type in CLOSING:
+                open_brackets.append(CLOSING[token.type])
                 if len(open_brackets) > MAX_DEPTH:
                     raise LimitError(
                         f"the query is nested more than {MAX_DEPTH} levels deep", spans=[token_span(token)]
@@ -80,16 +111,16 @@ def _parse(text: str) -> Expr:
             elif open_brackets and open_brackets[-1] == token.type:
                 open_brackets.pop()
             elif token.type == "NAME" and not token.isidentifier():
-                raise characters.bad_name(token)
+                raise _bad_name(token)
         tree = state.feed_eof()
     except UnexpectedCharacters as error:
-        raise characters.bad_character(text, error.pos_in_stream or 0) from None
+        raise _bad_character(text, error.pos_in_stream or 0) from None
     except UnexpectedToken as error:
         found = None if error.token.type == "$END" else error.token
         before = tokens if found is None else tokens[:-1]
-        raise diagnosis.explain(before, found, _acceptable(before)) from None
+        raise diagnose(before, found, _acceptable(before)) from None
     if not isinstance(tree, Expr):  # Lark's answer to a rule that the builder has no method for
-        raise TypeError("grammar/query.lark has a rule without a method in Builder")
+        raise TypeError("grammar/query.lark has a rule without a method in TreeBuilder")
     return tree
 
 
@@ -114,19 +145,51 @@ def tokenize(text: str) -> list[Token]:
 @cache
 def _lark() -> Lark:
     """The parser, built at the first query: importing the library does not pay for it."""
-    try:
-        grammar = files("energyql.grammar").joinpath("query.lark").read_text(encoding="utf-8")
-    except (ModuleNotFoundError, FileNotFoundError):
-        raise EnergyQLError(
-            "the query grammar is not installed",
-            hint="in a checkout of the repository, run `pip install -e .` first",
-        ) from None
     return Lark(
-        grammar,
+        grammar(),
         parser="lalr",
         lexer="basic",
         propagate_positions=True,
         keep_all_tokens=True,
         maybe_placeholders=False,
-        transformer=Builder(),
+        transformer=TreeBuilder(),
     )
+
+
+def _bad_character(text: str, at: int) -> QuerySyntaxError:
+    """The lexer stopped at a character that begins nothing."""
+    character = text[at]
+    if character == '"':
+        stop = min((text.find(end, at) for end in "\n\r" if end in text[at:]), default=len(text))
+        return QuerySyntaxError(
+            "a double quote is never closed", spans=[(at, at + 1), (stop, stop)], hint='write " at the end of the name'
+        )
+    return _unexpected_character(character, at)
+
+
+def _bad_name(token: Token) -> QuerySyntaxError:
+    """A NAME token holds a character that no name can hold."""
+    start = token.start_pos or 0
+    for offset, character in enumerate(token):
+        if not (character if offset == 0 else "a" + character).isidentifier():
+            return _unexpected_character(character, start + offset)
+    return QuerySyntaxError(
+        f"'{shorten(token)}' is not a name", spans=[token_span(token)], hint="put it in double quotes"
+    )
+
+
+def _unexpected_character(character: str, at: int) -> QuerySyntaxError:
+    code = f"U+{ord(character):04X}"
+    name = unicodedata.name(character, "")
+    if unicodedata.category(character)[0] in "CZ" or unicodedata.combining(character):
+        shown = f"{code} {name}".strip()
+    else:
+        shown = (
+            (f"'{character}'" if character != "'" else '"\'"')
+            if character.isascii()
+            else f"'{character}' ({code} {name})".replace(" )", ")")
+        )
+    hint = _INSTEAD.get(character)
+    if hint is None and unicodedata.category(character)[0] in "LMNPS":
+        hint = "only a name in double quotes can hold it"
+    return QuerySyntaxError(f"unexpected character {shown}", spans=[(at, at + 1)], hint=hint)

@@ -17,8 +17,7 @@ import math
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from energyql.language.ast import Attribute, Expr, Near, OneOf
-from energyql.logic.tree import Predicate, postorder
+from energyql.language import Attribute, Expr, Interval, Near, OneOf, Predicate, predicates
 from energyql.vocabulary import AttributeSpec
 
 Cell = bool | str | tuple[float, float]
@@ -44,6 +43,7 @@ def predicate_cells(predicate: Predicate, spec: AttributeSpec) -> CellSet:
         tolerance = spec.tolerance if predicate.tolerance is None else predicate.tolerance
         low, high = predicate.value - tolerance, predicate.value + tolerance
     else:
+        assert isinstance(predicate, Interval)
         low = -math.inf if predicate.low is None else predicate.low
         high = math.inf if predicate.high is None else predicate.high
     low, high = _threshold(low, spec), _threshold(high, spec)
@@ -65,9 +65,8 @@ def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, 
         predicate separates share a cell.
     """
     mentioned: dict[str, list[CellSet]] = {}
-    for node in postorder(expr):
-        if isinstance(node, Predicate):
-            mentioned.setdefault(node.name, []).append(predicate_cells(node, vocabulary[node.name]))
+    for node in predicates(expr):
+        mentioned.setdefault(node.name, []).append(predicate_cells(node, vocabulary[node.name]))
     return {name: _split(vocabulary[name], mentioned[name]) for name in vocabulary if name in mentioned}
 
 

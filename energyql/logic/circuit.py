@@ -15,18 +15,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from energyql.errors import LimitError
-from energyql.language.ast import And, Expr
+from energyql.language import And, Expr
 from energyql.logic.cells import CellSet
-from energyql.logic.circuit_svg import draw_circuit
-from energyql.logic.contradiction import contradiction
-from energyql.logic.diagram import DEFAULT_MAX_NODES, FALSE, TRUE, Diagram, WeightVariable
-from energyql.logic.explain import explain
-from energyql.logic.nodes import Builder, Folded, Leaf, LogSumExp, Node, Scaled, ScaledComplement, Sum
+from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, WeightVariable
+from energyql.logic.explain import draw_circuit, explain_circuit
+from energyql.logic.nodes import CircuitBuilder, CircuitNode, Leaf, LogSumExp, Ref, Scaled, ScaledComplement, Sum
 from energyql.logic.relations import relations_for
-from energyql.logic.tautology import warn_tautology
+from energyql.logic.satisfiability import report_constant
 from energyql.vocabulary import AttributeSpec
 
-__all__ = ["Circuit", "Leaf", "LogSumExp", "Node", "Scaled", "ScaledComplement", "Sum", "compile_query"]
+__all__ = ["Circuit", "CircuitNode", "Leaf", "LogSumExp", "Scaled", "ScaledComplement", "Sum", "compile_query"]
 
 _SMALL = 64
 """Up to this many nodes the vocabulary's order is good enough, and no other order is tried."""
@@ -47,7 +45,7 @@ class Circuit:
         key: names the function that the circuit computes, as a hexadecimal digest.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[CircuitNode, ...]
     attributes: tuple[str, ...]
     cells: Mapping[str, tuple[CellSet, ...]] = field(repr=False)
     key: str
@@ -60,7 +58,7 @@ class Circuit:
 
     def explain(self) -> str:
         """The circuit as an indented drawing: what is added, what is chosen between, and every attribute's cells."""
-        return explain(self.nodes, self.cells)
+        return explain_circuit(self.nodes, self.cells)
 
     def svg(self) -> str:
         """The circuit as a picture: an SVG file that stands on its own, on white."""
@@ -108,19 +106,11 @@ def compile_query(
     known = relations_for(expr, vocabulary) if relations else []
     whole = And((expr, *known)) if known else expr
     diagram, root, key = _smallest(whole, vocabulary, max_nodes)
-    if root == FALSE:
-        raise contradiction(whole, diagram, query=query, known=known)
-    if root == TRUE:
-        warn_tautology(f"{_shown(expr)} is always true, so it asks for nothing")
+    report_constant(expr, diagram, root, query=query, known=known)
     nodes = _to_nodes(diagram, root)
     used = {node.attribute for node in nodes if isinstance(node, Leaf)}
     cells = {name: diagram.cells[name] for name in vocabulary if name in used}
     return Circuit(nodes, tuple(cells), cells, key)
-
-
-def _shown(expr: Expr, limit: int = 80) -> str:
-    text = str(expr)
-    return text if len(text) <= limit else "the query"
 
 
 def _smallest(expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int) -> tuple[Diagram, int, str]:
@@ -133,7 +123,7 @@ def _smallest(expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: in
         root = diagram.build(expr)
         return diagram, root, f"occurrence {diagram.digest(root)}"
     key = diagram.digest(root)
-    if root not in (FALSE, TRUE) and len(diagram.levels) > _SMALL:
+    if root not in (NEVER, ALWAYS) and len(diagram.levels) > _SMALL:
         size = _size(diagram, root)
         try:
             other = Diagram(expr, vocabulary, order="occurrence", max_nodes=len(diagram.levels))
@@ -141,6 +131,7 @@ def _smallest(expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: in
         except LimitError:
             return diagram, root, key
         if _size(other, other_root) < size:
+            other.max_nodes = max_nodes  # complements of weighted parts may still be added
             return other, other_root, key
     return diagram, root, key
 
@@ -164,10 +155,10 @@ def _reachable(diagram: Diagram, root: int) -> Iterator[int]:
                 stack.append(child)
 
 
-def _to_nodes(diagram: Diagram, root: int) -> tuple[Node, ...]:
+def _to_nodes(diagram: Diagram, root: int) -> tuple[CircuitNode, ...]:
     """Turn a diagram into circuit nodes: each branch is a sum, each choice between branches a log-sum-exp."""
-    builder = Builder()
-    done: dict[int, Folded] = {FALSE: False, TRUE: True}
+    builder = CircuitBuilder()
+    done: dict[int, Ref] = {NEVER: False, ALWAYS: True}
     uses: dict[int, int] = {}
     for node in [*_reachable(diagram, root)]:
         for child in set(diagram.children[node]):
@@ -182,8 +173,8 @@ def _to_nodes(diagram: Diagram, root: int) -> tuple[Node, ...]:
         needed = list(diagram.children[node])
         if isinstance(variable, WeightVariable):
             needed.append(variable.inner)
-            if diagram.children[node][0] != FALSE:
-                needed.append(diagram.negate(variable.inner))
+            if diagram.children[node][0] != NEVER:
+                needed.append(diagram.negation(variable.inner))
         missing = [child for child in needed if child not in done]
         if missing:
             stack.extend(missing)
@@ -192,17 +183,17 @@ def _to_nodes(diagram: Diagram, root: int) -> tuple[Node, ...]:
             no, yes = diagram.children[node]
             inner = done[variable.inner]
             choices = [(builder.scaled(variable.factor, inner), yes)]
-            if no != FALSE:
-                complement = done[diagram.negate(variable.inner)]
+            if no != NEVER:
+                complement = done[diagram.negation(variable.inner)]
                 choices.append((builder.scaled_complement(variable.factor, inner, complement), no))
         else:
             branches = diagram.branches(node)
-            choices = [(builder.leaf(variable.name, cells), child) for cells, child in branches if child != FALSE]
+            choices = [(builder.leaf(variable.name, cells), child) for cells, child in branches if child != NEVER]
         # Sums that only this branch uses are flattened into it; shared ones stay shared.
         terms = [
             builder.sum([here, *(builder.terms(done[child]) if uses.get(child) == 1 else [done[child]])])
             for here, child in choices
-            if child != FALSE
+            if child != NEVER
         ]
         done[node] = builder.log_sum_exp(terms)
         stack.pop()

@@ -1,6 +1,6 @@
 """Ordered decision diagrams with many-valued variables: reduced, shared, and bounded in size.
 
-A node asks which cell one attribute falls in and has one child for each cell; `FALSE` and `TRUE` are the ends. Equal
+A node asks which cell one attribute falls in and has one child for each cell; `NEVER` and `ALWAYS` are the ends. Equal
 nodes are one node and a node whose children are all equal is dropped, so under one variable order two formulas are
 equivalent exactly if they have the same node (Bryant 1986; for weighted model counting, Darwiche 2002).
 """
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from energyql.errors import LimitError
-from energyql.language.ast import And, Cardinality, Constant, Expr, Iff, Implies, Not, Or, Weight, Xor
+from energyql.language import Constant, Expr, Predicate
+from energyql.language.cardinality import allowed_counts
+from energyql.language.node import Kernel, Node
 from energyql.logic.cells import Cell, CellSet, holds, partition, predicate_cells, union
-from energyql.logic.tree import Predicate, allowed_counts, balanced, fold
 from energyql.vocabulary import AttributeSpec
 
-FALSE, TRUE = 0, 1
+NEVER, ALWAYS = 0, 1
 DEFAULT_MAX_NODES = 100_000
 BRANCHES_PER_NODE = 4
 """How many branches of nodes there may be, for each of `max_nodes`: many thresholds make wide nodes."""
@@ -46,7 +47,7 @@ class WeightVariable:
     inner: int
 
 
-class Diagram:
+class Diagram(Kernel[int]):
     """All diagrams of one query, sharing nodes.
 
     Args:
@@ -78,25 +79,60 @@ class Diagram:
         self._branches, self._work = 0, 0
         self._attribute_levels: dict[str, int] = {}
         self._weight_levels: dict[tuple[float, int], int] = {}
-        self._digests: dict[int, str] = {FALSE: "false", TRUE: "true"}
+        self._digests: dict[int, str] = {NEVER: "false", ALWAYS: "true"}
         if order == "vocabulary":
             for name in self.cells:
                 self._attribute_level(name)
 
     def build(self, expr: Expr) -> int:
         """The node of `expr`, whose attributes and thresholds all occur in the query given at the start."""
-        return fold(expr, self._combine)
+        return expr.evaluate(self)
 
-    def conjunction(self, nodes: list[int]) -> int:
-        """The node of the AND of some nodes."""
-        return balanced([TRUE, *nodes], lambda a, b: self.ite(a, b, FALSE))
+    def leaf(self, node: Node[Any]) -> int:
+        """Return the node of a predicate or constant."""
+        if isinstance(node, Constant):
+            return ALWAYS if node.value else NEVER
+        assert isinstance(node, Predicate)
+        cells = predicate_cells(node, self.vocabulary[node.name])
+        truths = tuple(ALWAYS if holds(cells, atom) else NEVER for atom in self.cells[node.name])
+        return self._node(self._attribute_level(node.name), truths)
 
-    def negate(self, node: int) -> int:
-        """The node of NOT."""
-        return self.ite(node, FALSE, TRUE)
+    def negation(self, value: int) -> int:
+        """Return the node of NOT."""
+        return self.choice(value, NEVER, ALWAYS)
 
-    def ite(self, test: int, then: int, otherwise: int) -> int:
-        """The node of "if test then `then` else `otherwise`", which every other operator reduces to."""
+    def conjunction(self, values: Sequence[int]) -> int:
+        """Return the node of the AND of some nodes."""
+        return self.chain(lambda left, right: self.choice(left, right, NEVER), [ALWAYS, *values])
+
+    def disjunction(self, values: Sequence[int]) -> int:
+        """Return the node of the OR of some nodes."""
+        return self.chain(lambda left, right: self.choice(left, ALWAYS, right), [NEVER, *values])
+
+    def count(self, quantifier: str, count: int, values: Sequence[int]) -> int:
+        """Return the node of a count, by dynamic programming: `ends[j]` is "j are true so far, and the rest fits"."""
+        allowed = allowed_counts(quantifier, count, len(values))
+        ends = [ALWAYS if number in allowed else NEVER for number in range(len(values) + 1)]
+        # Operands of late variables come first, so that each choice adds nodes on top of finished ones.
+        for operand in sorted(values, key=lambda node: self.levels[node], reverse=True):
+            ends = [self.choice(operand, ends[number + 1], ends[number]) for number in range(len(ends) - 1)]
+        return ends[0]
+
+    def weighted(self, factor: float, value: int) -> int:
+        """Return the node of a weighted part, which is an opaque predicate."""
+        if value not in (NEVER, ALWAYS):
+            variable = self.variables[self.levels[value]]
+            if isinstance(variable, WeightVariable) and self.children[value] == (NEVER, ALWAYS):
+                product = factor * variable.factor  # 2 * (3 * smile) is 6 * smile
+                if 0 < product < math.inf:
+                    factor, value = product, variable.inner
+        factor = float(f"{factor:.12g}")  # as thresholds: 0.1 * (3 * a) and 0.3 * a are one predicate
+        if factor == 1 or value in (NEVER, ALWAYS):
+            return value
+        return self._node(self._weight_level(factor, value), (NEVER, ALWAYS))
+
+    def choice(self, test: int, then: int, otherwise: int) -> int:
+        """Return the node of "if test then `then` else `otherwise`", to which every other operator reduces."""
         root = _normal(test, then, otherwise)
         stack = [root]
         while stack:
@@ -162,52 +198,6 @@ class Diagram:
             stack.pop()
         return self._digests[node]
 
-    def _combine(self, expr: Expr, operands: list[int]) -> int:
-        match expr:
-            case Constant(value=value):
-                return TRUE if value else FALSE
-            case Not():
-                return self.negate(operands[0])
-            case Weight(factor=factor):
-                return self._weighted(factor, operands[0])
-            case And():
-                return self.conjunction(operands)
-            case Or():
-                return balanced([FALSE, *operands], lambda a, b: self.ite(a, TRUE, b))
-            case Xor():
-                return balanced(operands, lambda a, b: self.ite(a, self.negate(b), b))
-            case Iff():  # associative, so a balanced tree means the same as the left fold
-                return balanced(operands, lambda a, b: self.ite(a, b, self.negate(b)))
-            case Implies():
-                return self.ite(operands[0], operands[1], TRUE)
-            case Cardinality():
-                return self._count(expr, operands)
-        assert isinstance(expr, Predicate)
-        level = self._attribute_level(expr.name)
-        cells = predicate_cells(expr, self.vocabulary[expr.name])
-        return self._node(level, tuple(TRUE if holds(cells, atom) else FALSE for atom in self.cells[expr.name]))
-
-    def _count(self, expr: Cardinality, operands: list[int]) -> int:
-        """Counts true operands by dynamic programming; `ends[j]` is the node of "j so far, and the rest fits"."""
-        allowed = allowed_counts(expr)
-        ends = [TRUE if count in allowed else FALSE for count in range(len(operands) + 1)]
-        # Operands asked about last come first, so that each `ite` adds nodes on top of finished ones.
-        for operand in sorted(operands, key=lambda node: self.levels[node], reverse=True):
-            ends = [self.ite(operand, ends[count + 1], ends[count]) for count in range(len(ends) - 1)]
-        return ends[0]
-
-    def _weighted(self, factor: float, inner: int) -> int:
-        if inner not in (FALSE, TRUE):
-            variable = self.variables[self.levels[inner]]
-            if isinstance(variable, WeightVariable) and self.children[inner] == (FALSE, TRUE):
-                product = factor * variable.factor  # 2 * (3 * smile) is 6 * smile
-                if 0 < product < math.inf:
-                    factor, inner = product, variable.inner
-        factor = float(f"{factor:.12g}")  # as thresholds: 0.1 * (3 * a) and 0.3 * a are one predicate
-        if factor == 1 or inner in (FALSE, TRUE):
-            return inner
-        return self._node(self._weight_level(factor, inner), (FALSE, TRUE))
-
     def _attribute_level(self, name: str) -> int:
         level = self._attribute_levels.get(name)
         if level is None:
@@ -232,11 +222,11 @@ class Diagram:
 
     def _known(self, key: tuple[int, int, int]) -> int | None:
         test, then, otherwise = key
-        if test == TRUE or then == otherwise:
+        if test == ALWAYS or then == otherwise:
             return then
-        if test == FALSE:
+        if test == NEVER:
             return otherwise
-        if then == TRUE and otherwise == FALSE:
+        if then == ALWAYS and otherwise == NEVER:
             return test
         return self._memo.get(key)
 
@@ -274,11 +264,11 @@ def _place(cell: Cell, places: list[Cell]) -> float:
 def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
     """Spellings of one if-then-else brought to one, so that the memo finds it."""
     if then == test:
-        then = TRUE
+        then = ALWAYS
     if otherwise == test:
-        otherwise = FALSE
-    if otherwise == FALSE and then < test:  # AND commutes
+        otherwise = NEVER
+    if otherwise == NEVER and then < test:  # AND commutes
         test, then = then, test
-    elif then == TRUE and otherwise < test:  # OR commutes
+    elif then == ALWAYS and otherwise < test:  # OR commutes
         test, otherwise = otherwise, test
     return test, then, otherwise

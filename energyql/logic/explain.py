@@ -1,4 +1,4 @@
-"""A circuit as text to read: an indented drawing, its size, and the cells of every attribute."""
+"""A circuit for people: as indented text with its size and the cells of every attribute, and as a picture."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from energyql.language.printer import quote
+from energyql.language import quote
 from energyql.logic.cells import CellSet
-from energyql.logic.nodes import Leaf, LogSumExp, Node, Scaled, Sum, operands
+from energyql.logic.nodes import CircuitNode, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
+from energyql.render.graph import MOST_BOXES, Box, draw_graph
+from energyql.render.markup import Markup
 
 MAX_LINES = 200
 """Most lines of a drawing; what a larger circuit has below is counted, not drawn."""
 
 
-def explain(nodes: Sequence[Node], cells: Mapping[str, tuple[CellSet, ...]]) -> str:
+def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]]) -> str:
     """Draw a circuit.
 
         log P(query) = sum
@@ -43,6 +45,8 @@ def describe(name: str, cells: CellSet, atoms: tuple[CellSet, ...]) -> str:
     """A cell set in the words of the query language: `NOT smile`, `hair IN {black, gray}`, `age > 0.6`.
 
     Args:
+        name: the attribute.
+        cells: the cell set.
         atoms: all cells of the attribute; where the missing classes are fewer they are named instead.
     """
     name, first = quote(name), cells[0]
@@ -63,7 +67,7 @@ def _bounds(name: str, low: float, high: float) -> str:
     return f"{name} > {low:.12g}" if high == math.inf else f"{low:.12g} < {name} < {high:.12g}"
 
 
-def _draw(nodes: Sequence[Node], cells: Mapping[str, tuple[CellSet, ...]]) -> list[str]:
+def _draw(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]]) -> list[str]:
     uses = Counter(child for node in nodes for child in set(operands(node)))
     shared = [i for i, node in enumerate(nodes) if uses[i] > 1 and not isinstance(node, Leaf)]
     labels = {index: f"[{number}] " for number, index in enumerate(reversed(shared), start=1)}
@@ -85,7 +89,7 @@ def _draw(nodes: Sequence[Node], cells: Mapping[str, tuple[CellSet, ...]]) -> li
     return lines
 
 
-def _title(node: Node, cells: Mapping[str, tuple[CellSet, ...]]) -> str:
+def _title(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> str:
     if isinstance(node, Leaf):
         return f"log P({describe(node.attribute, node.cells, cells[node.attribute])})"
     if isinstance(node, Sum):
@@ -97,7 +101,7 @@ def _title(node: Node, cells: Mapping[str, tuple[CellSet, ...]]) -> str:
     return f"log(1 - exp({node.factor:.12g} times the first)), given the second, its complement"
 
 
-def _sizes(nodes: Sequence[Node]) -> str:
+def _sizes(nodes: Sequence[CircuitNode]) -> str:
     counts = Counter(type(node) for node in nodes)
     parts = [
         f"{counts[kind]:,} {word}{'s' if counts[kind] > 1 and plural else ''}"
@@ -120,3 +124,48 @@ def _cells_of(name: str, atoms: tuple[CellSet, ...]) -> str:
         else:
             texts.append(", ".join(quote(str(value)) for value in atom))
     return " | ".join(texts)
+
+
+def draw_circuit(
+    nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]], *, standalone: bool = False
+) -> Markup:
+    """Draw a circuit as SVG, from the probability of the query on the left to the attributes on the right.
+
+    A leaf is drawn once for every node that reads it, which keeps lines short; any other node is drawn once.
+
+    Args:
+        nodes: in evaluation order, the root last.
+        cells: for each attribute, the cells that the query can tell apart.
+        standalone: see `draw_graph`.
+    """
+    root = len(nodes) - 1
+    boxes, edges = [Box("P(query)", role="root")], []
+    places: dict[int, int] = {}
+    stack = [(root, 0)]
+    while stack and len(boxes) <= MOST_BOXES:
+        index, parent = stack.pop()
+        node = nodes[index]
+        if index not in places or isinstance(node, Leaf):
+            places[index] = len(boxes)
+            boxes.append(_box(node, cells))
+            # The complement of a weighted part is there for its digits and says nothing new.
+            shown = operands(node)[:1] if isinstance(node, ScaledComplement) else operands(node)
+            stack += [(child, places[index]) for child in reversed(shown)]
+        edges.append((parent, places[index]))
+    if stack:
+        boxes, edges = [Box(f"too large to draw: {len(nodes):,} nodes", role="root")], []
+    title = f"A circuit of {len(nodes):,} node{'s' * (len(nodes) > 1)}, which its explanation puts into words"
+    return draw_graph(boxes, edges, title=title, standalone=standalone)
+
+
+def _box(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> Box:
+    if isinstance(node, Leaf):
+        return Box(describe(node.attribute, node.cells, cells[node.attribute]), role="leaf")
+    if isinstance(node, Sum):
+        return Box("AND", "energies add", "and") if node.children else Box("TRUE", "always", "and")
+    if isinstance(node, LogSumExp):
+        return Box("OR", "probabilities add", "or")
+    factor = f"{node.factor:.12g}"
+    if isinstance(node, Scaled):
+        return Box(f"{factor} *", f"energy times {factor}", "weight")
+    return Box(f"NOT {factor} *", f"1 - P to the {factor}", "weight")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from energyql.logic.circuit import Circuit
-from energyql.logic.nodes import Leaf, LogSumExp, Node, Scaled, Sum
+from energyql.logic.nodes import CircuitNode, Leaf, LogSumExp, Scaled, Sum
 
 Term = Mapping[int, float]
 """A sum: row -> the factor that it is added with."""
@@ -55,7 +55,7 @@ class _Work:
         self.kept: list[Value] = []
         self.depths = [0] * count  # of rows: leaves, then kept values
 
-    def add(self, node: Node, parts: Mapping[Leaf, Sequence[int]]) -> bool:
+    def add(self, node: CircuitNode, parts: Mapping[Leaf, Sequence[int]]) -> bool:
         """Give a node its value; false if it cannot have one."""
         match node:
             case Leaf():

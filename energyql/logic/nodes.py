@@ -51,12 +51,12 @@ class ScaledComplement:
     complement: int
 
 
-Node = Leaf | Sum | LogSumExp | Scaled | ScaledComplement
-Folded = int | bool
-"""What a builder hands out: the index of a node, or a truth value that needs none."""
+CircuitNode = Leaf | Sum | LogSumExp | Scaled | ScaledComplement
+Ref = int | bool
+"""A value under construction: the index of a node, or a truth value, which needs no node."""
 
 
-def operands(node: Node) -> tuple[int, ...]:
+def operands(node: CircuitNode) -> tuple[int, ...]:
     """The indices of the nodes that a node is computed from."""
     if isinstance(node, (Sum, LogSumExp)):
         return node.children
@@ -65,7 +65,7 @@ def operands(node: Node) -> tuple[int, ...]:
     return (node.child, node.complement) if isinstance(node, ScaledComplement) else ()
 
 
-class Builder:
+class CircuitBuilder:
     """Collects nodes; equal nodes get one index. `True` and `False` stand for log-probabilities 0 and -infinity.
 
     Args:
@@ -73,15 +73,15 @@ class Builder:
     """
 
     def __init__(self, max_nodes: int | None = None) -> None:
-        self._nodes: list[Node] = []
-        self._indices: dict[Node, int] = {}
+        self._nodes: list[CircuitNode] = []
+        self._indices: dict[CircuitNode, int] = {}
         self._max_nodes = max_nodes
 
-    def leaf(self, attribute: str, cells: CellSet) -> Folded:
+    def leaf(self, attribute: str, cells: CellSet) -> Ref:
         """A leaf; without cells it is false."""
         return self._add(Leaf(attribute, cells)) if cells else False
 
-    def sum(self, terms: Sequence[Folded]) -> Folded:
+    def sum(self, terms: Sequence[Ref]) -> Ref:
         """The sum of some values."""
         if any(term is False for term in terms):
             return False
@@ -90,7 +90,7 @@ class Builder:
             return kept[0] if kept else True
         return self._add(Sum(kept))
 
-    def log_sum_exp(self, terms: Sequence[Folded]) -> Folded:
+    def log_sum_exp(self, terms: Sequence[Ref]) -> Ref:
         """The log-sum-exp of some values; true as soon as one of them is."""
         if any(term is True for term in terms):
             return True
@@ -99,22 +99,22 @@ class Builder:
             return kept[0] if kept else False
         return self._add(LogSumExp(kept))
 
-    def scaled(self, factor: float, child: Folded) -> Folded:
+    def scaled(self, factor: float, child: Ref) -> Ref:
         """A value times a factor."""
         return child if isinstance(child, bool) or factor == 1 else self._add(Scaled(factor, child))
 
-    def scaled_complement(self, factor: float, child: Folded, complement: Folded) -> Folded:
+    def scaled_complement(self, factor: float, child: Ref, complement: Ref) -> Ref:
         """The complement of a scaled value."""
         if isinstance(child, bool) or isinstance(complement, bool):
             return not child
         return self._add(ScaledComplement(factor, child, complement))
 
-    def terms(self, value: Folded) -> list[Folded]:
+    def terms(self, value: Ref) -> list[Ref]:
         """The terms of a sum; of anything else, itself."""
         node = None if isinstance(value, bool) else self._nodes[value]
         return list(node.children) if isinstance(node, Sum) else [value]
 
-    def finish(self, root: Folded) -> tuple[Node, ...]:
+    def finish(self, root: Ref) -> tuple[CircuitNode, ...]:
         """The nodes that `root` needs, renumbered, `root` last. True becomes the empty sum."""
         if isinstance(root, bool):
             assert root, "a circuit cannot stand for FALSE"
@@ -131,7 +131,7 @@ class Builder:
                 stack.pop()
         return tuple(_renumbered(self._nodes[index], new) for index in new)
 
-    def _add(self, node: Node) -> int:
+    def _add(self, node: CircuitNode) -> int:
         index = self._indices.get(node)
         if index is None:
             index = self._indices[node] = len(self._nodes)
@@ -141,7 +141,7 @@ class Builder:
         return index
 
 
-def _renumbered(node: Node, new: dict[int, int]) -> Node:
+def _renumbered(node: CircuitNode, new: dict[int, int]) -> CircuitNode:
     if isinstance(node, (Sum, LogSumExp)):
         return replace(node, children=tuple(new[child] for child in node.children))
     if isinstance(node, Scaled):

@@ -12,9 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from energyql.errors import EnergyQLError, VocabularyError
-from energyql.language import bind, parse
-from energyql.language.ast import Expr
-from energyql.logic.tree import Predicate, fold, postorder
+from energyql.language import Expr, bind, parse, predicates
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -47,9 +45,10 @@ def _connected(vocabulary: Vocabulary) -> tuple[tuple[Expr, ...], ...]:
     groups: list[tuple[frozenset[str], list[Expr]]] = []
     for text in vocabulary.relations:
         try:
-            relation = _without_spans(bind(parse(text), vocabulary, query=text))
+            bound = bind(parse(text), vocabulary, query=text)
         except EnergyQLError as error:
             raise VocabularyError(f"a relation of model {vocabulary.model!r} is wrong: {error}") from error
+        relation = bound.map(lambda node: replace(node, span=None))
         names, members = _names(relation), [relation]
         for group in [group for group in groups if group[0] & names]:
             groups.remove(group)
@@ -59,8 +58,4 @@ def _connected(vocabulary: Vocabulary) -> tuple[tuple[Expr, ...], ...]:
 
 
 def _names(expr: Expr) -> frozenset[str]:
-    return frozenset(node.name for node in postorder(expr) if isinstance(node, Predicate))
-
-
-def _without_spans(expr: Expr) -> Expr:
-    return fold(expr, lambda node, operands: replace(node._with_children(operands), span=None))
+    return frozenset(node.name for node in predicates(expr))

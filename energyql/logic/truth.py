@@ -1,31 +1,17 @@
-"""Is a query true? Two-valued logic on decided attributes, for judging finished samples."""
+"""Two-valued truth of a query on decided attributes, for judging finished samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from energyql.language.ast import (
-    And,
-    Attribute,
-    Cardinality,
-    Constant,
-    Expr,
-    Iff,
-    Implies,
-    Interval,
-    Near,
-    Not,
-    OneOf,
-    Or,
-    Weight,
-    Xor,
-)  # fmt: skip
-from energyql.logic.tree import fold
+from energyql.language import Attribute, Constant, Expr, Interval, Near, OneOf
+from energyql.language.cardinality import allowed_counts
+from energyql.language.node import Kernel, Node
 from energyql.vocabulary import AttributeSpec
 
 Truth = npt.NDArray[np.bool_]
@@ -42,39 +28,49 @@ def satisfied(expr: Expr, values: Mapping[str, npt.NDArray[Any]], vocabulary: Ma
     Returns:
         (batch,) bool; of shape (1,) for a query without attributes.
     """
+    return expr.evaluate(_Truths(values, vocabulary))
 
-    def evaluate(node: Expr, operands: list[Truth]) -> Truth:
+
+class _Truths(Kernel[Truth]):
+    """Arrays of truths, (batch,) or (1,)."""
+
+    def __init__(self, values: Mapping[str, npt.NDArray[Any]], vocabulary: Mapping[str, AttributeSpec]) -> None:
+        self._values, self._vocabulary = values, vocabulary
+
+    def leaf(self, node: Node[Any]) -> Truth:
         match node:
             case Constant(value=value):
                 return np.array([value], bool)
             case Attribute(name=name):
-                return np.asarray(values[name], bool)
+                return np.asarray(self._values[name], bool)
             case OneOf(name=name, values=classes, negated=negated):
-                return np.isin(values[name], classes, invert=negated)
-            case Interval():
-                return _inside(node, values[node.name])
+                return np.isin(self._values[name], classes, invert=negated)
+            case Interval(name=name):
+                return _inside(node, self._values[name])
             case Near(name=name, value=value, tolerance=tolerance):
-                allowed = vocabulary[name].tolerance if tolerance is None else tolerance
-                return np.asarray(np.abs(values[name] - value) <= allowed)
-            case Not():
-                return ~operands[0]
-            case Weight():
-                return operands[0]
-            case And():
-                return reduce(np.logical_and, operands)
-            case Or():
-                return reduce(np.logical_or, operands)
-            case Xor():
-                return reduce(np.logical_xor, operands)
-            case Implies():
-                return ~operands[0] | operands[1]
-            case Iff():
-                return reduce(lambda a, b: a == b, operands)
-            case Cardinality():
-                return _counted(node, np.sum(np.broadcast_arrays(*operands), axis=0))
+                allowed = self._vocabulary[name].tolerance if tolerance is None else tolerance
+                return np.asarray(np.abs(self._values[name] - value) <= allowed)
         raise TypeError(f"no rule for {type(node).__name__}")
 
-    return fold(expr, evaluate)
+    def negation(self, value: Truth) -> Truth:
+        return ~value
+
+    def conjunction(self, values: Sequence[Truth]) -> Truth:
+        return reduce(np.logical_and, values)
+
+    def disjunction(self, values: Sequence[Truth]) -> Truth:
+        return reduce(np.logical_or, values)
+
+    def choice(self, test: Truth, then: Truth, otherwise: Truth) -> Truth:
+        return np.where(test, then, otherwise)
+
+    def count(self, quantifier: str, count: int, values: Sequence[Truth]) -> Truth:
+        allowed = allowed_counts(quantifier, count, len(values))
+        true = np.sum(np.broadcast_arrays(*values), axis=0)
+        return np.asarray((allowed.start <= true) & (true < allowed.stop))
+
+    def weighted(self, factor: float, value: Truth) -> Truth:
+        return value
 
 
 def _inside(node: Interval, values: npt.NDArray[Any]) -> Truth:
@@ -84,19 +80,3 @@ def _inside(node: Interval, values: npt.NDArray[Any]) -> Truth:
     if node.high is not None:
         inside &= values <= node.high if node.high_closed else values < node.high
     return inside
-
-
-def _counted(node: Cardinality, count: npt.NDArray[Any]) -> Truth:
-    match node.quantifier:
-        case "AT LEAST":
-            return np.asarray(count >= node.count)
-        case "AT MOST":
-            return np.asarray(count <= node.count)
-        case "EXACTLY":
-            return np.asarray(count == node.count)
-        case "ALL":
-            return np.asarray(count == len(node.operands))
-        case "ANY":
-            return np.asarray(count > 0)
-        case _:
-            return np.asarray(count == 0)

@@ -9,8 +9,8 @@ from pathlib import Path
 from energyql.energy.rule import SEMANTICS, EnergyRule, compile_energy_rule
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.language import Expr, as_query, bind
-from energyql.language.checks import shorten
-from energyql.logic.tautology import noting_tautologies
+from energyql.language.lexical import shorten
+from energyql.logic.satisfiability import noting_tautologies
 from energyql.vocabulary import Vocabulary
 
 MOST_BYTES = 1 << 20

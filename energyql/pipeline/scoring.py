@@ -13,9 +13,7 @@ import torch
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import DataError
-from energyql.language.ast import Expr
-from energyql.language.binder import bind
-from energyql.language.parser import parse
+from energyql.language import Expr, bind, parse
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Array = npt.NDArray[np.float64]

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from energyql.errors import DataError, UnknownAttribute
-from energyql.language import Attribute, Interval, Near, OneOf, as_query
-from energyql.logic.tree import Predicate
+from energyql.language import Interval, Near, Predicate, as_query, predicates
 from energyql.pipeline.scoring import AttributeData, score
 from energyql.vocabulary import closest
 
@@ -130,10 +129,10 @@ def rank_table(query: str, path: Path, *, semantics: str = "exact", top: int | N
     """
     expr, text = as_query(query)
     header, rows, lines = read_table(path)
-    predicates = [node for node in expr.walk() if isinstance(node, Attribute | OneOf | Interval | Near)]
+    found = predicates(expr)
     columns = {name: [row[k] for row in rows] for k, name in enumerate(header)}
-    data = read_predictions(columns, {node.name for node in predicates}, str(path), lines)
-    _check_columns(predicates, data, header, path, text)
+    data = read_predictions(columns, {node.name for node in found}, str(path), lines)
+    _check_columns(found, data, header, path, text)
     energy = np.broadcast_to(score(query, data, semantics), (len(rows),))
     added = ["rank", "energy", *(["probability"] if semantics == "exact" else [])]
     if taken := [name for name in added if name in header]:
@@ -148,9 +147,9 @@ def rank_table(query: str, path: Path, *, semantics: str = "exact", top: int | N
 
 
 def _check_columns(
-    predicates: Sequence[Predicate], data: Mapping[str, AttributeData], header: Sequence[str], path: Path, text: str
+    nodes: Sequence[Predicate], data: Mapping[str, AttributeData], header: Sequence[str], path: Path, text: str
 ) -> None:
-    missing = [node for node in predicates if node.name not in data]
+    missing = [node for node in nodes if node.name not in data]
     if missing:
         known = {_name(column): None for column in header}
         found = [closest(node.name, known) for node in missing]
@@ -162,7 +161,7 @@ def _check_columns(
             hint=f"did you mean {', '.join(suggestions)}?" if suggestions else f"columns: {', '.join(header[:12])}",
             names=dict.fromkeys(node.name for node in missing),
         )
-    for node in predicates:
+    for node in nodes:
         if isinstance(node, Interval | Near) and not isinstance(data[node.name], tuple):
             raise DataError(
                 f"{path}: {node.name!r} has no std",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from energyql.errors import EnergyQLError, LimitError
-from energyql.language import quote
-from energyql.language.tree_svg import draw_tree
+from energyql.language import draw_tree, quote
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.studio.limits import Limits
 from energyql.studio.problems import describe

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.language.printer import KEYWORDS
-from energyql.logic.tautology import noting_tautologies
+from energyql.language.lexical import keywords
+from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.sampling import SAMPLERS
@@ -55,7 +55,7 @@ class Studio:
             models=self._infos,
             semantics=["exact", "product", "lace"],
             samplers=list(SAMPLERS),
-            keywords=sorted(KEYWORDS),
+            keywords=sorted(keywords()),
             limits=LimitsInfo(
                 pictures=limits.pictures,
                 characters=limits.characters,

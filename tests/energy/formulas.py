@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
-from energyql.language.ast import (
+from energyql.language import (
     And,
     Attribute,
     Cardinality,
@@ -24,7 +24,6 @@ from energyql.language.ast import (
     Weight,
     Xor,
 )
-from energyql.logic.tree import children
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 GRID = (0.2, 0.4, 0.6, 0.8)
@@ -135,7 +134,7 @@ def world_probability(name, index, sample, given):
 
 
 def attribute_names(expr):
-    below = set().union(*(attribute_names(child) for child in children(expr)))
+    below = set().union(*(attribute_names(child) for child in expr.children))
     return below | {expr.name} if hasattr(expr, "name") else below
 
 
@@ -156,7 +155,7 @@ class BruteForce:
             if inner.any() and not inner.all():
                 self.weights.setdefault((expr.factor, inner.tobytes()), inner)
             return
-        for child in children(expr):
+        for child in expr.children:
             self._collect(child)
 
     def plain(self, expr):
@@ -177,7 +176,7 @@ class BruteForce:
             return np.broadcast_to(inner[:, None], shape)
         if hasattr(expr, "name"):
             return np.broadcast_to(self._predicate(expr)[:, None], shape)
-        parts = [self._truth(child) for child in children(expr)]
+        parts = [self._truth(child) for child in expr.children]
         if isinstance(expr, Not):
             return ~parts[0]
         if isinstance(expr, Implies):

@@ -15,7 +15,7 @@ from energyql.errors import ArgumentError, Contradiction, LimitError
 from energyql.generators.frozen import FrozenMapping
 from energyql.generators.layers import MappingNetwork
 from energyql.generators.stylegan2 import StyleGAN2Config
-from energyql.language.ast import And, Attribute, Interval, Not, OneOf, Or, Weight
+from energyql.language import And, Attribute, Interval, Not, OneOf, Or, Weight
 from energyql.numerics.pullback import Identity
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

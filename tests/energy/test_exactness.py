@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from energyql.energy.exact import CircuitRule
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import Contradiction, TautologyWarning
-from energyql.language.ast import And, Attribute, Cardinality, Constant, Iff, Implies, Not, Or, Weight, Xor
+from energyql.language import And, Attribute, Cardinality, Constant, Iff, Implies, Not, Or, Weight, Xor
 from energyql.logic.circuit import Sum, compile_query
 
 FEW = settings(max_examples=150, deadline=None)

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 
 from energyql.energy.lace import compile_lace, log_or, negated
 from energyql.errors import Contradiction, KindError, LimitError
-from energyql.language.ast import (
+from energyql.language import (
     And,
     Attribute,
     Cardinality,
@@ -25,7 +25,6 @@ from energyql.language.ast import (
     Weight,
     Xor,
 )
-from energyql.logic.tree import postorder
 from energyql.vocabulary import Vocabulary
 
 A, B, C = Attribute("smile"), Attribute("hat"), Attribute("beard")
@@ -114,7 +113,7 @@ def trivial(node):
 @settings(max_examples=200, deadline=None)
 @given(formulas)
 def test_random_trees_against_the_rules_restated(query):
-    assume(not any(trivial(node) for node in postorder(query)))
+    assume(not any(trivial(node) for node in query.walk()))
     value = compile_lace(query, VOCABULARY).log_value(HEADS)
     expected = torch.tensor([restated(query, i) for i in range(3)], dtype=torch.float64)
     torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-5)

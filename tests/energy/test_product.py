@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from energyql.energy.product import compile_product
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import Contradiction, TautologyWarning
-from energyql.language.ast import And, Attribute, Cardinality, Constant, Iff, Implies, Not, OneOf, Or, Weight, Xor
+from energyql.language import And, Attribute, Cardinality, Constant, Iff, Implies, Not, OneOf, Or, Weight, Xor
 
 A, B, C = Attribute("smile"), Attribute("hat"), Attribute("beard")
 HEADS = predictions()

@@ -8,7 +8,7 @@ from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import SEMANTICS, compile_energy_rule
 from energyql.errors import ArgumentError, Contradiction, LimitError, TautologyWarning
-from energyql.language.ast import And, Attribute, Constant, Interval, Near, Not, OneOf, Or, Weight
+from energyql.language import And, Attribute, Constant, Interval, Near, Not, OneOf, Or, Weight
 from energyql.logic.circuit import compile_query
 
 Z_DIM = 5

@@ -6,7 +6,7 @@ from formulas import VOCABULARY, predictions
 
 from energyql.energy.rule import SEMANTICS, compile_energy_rule
 from energyql.errors import ArgumentError, Contradiction, LimitError, TautologyWarning
-from energyql.language.ast import And, Attribute, Interval, Not, Or
+from energyql.language import And, Attribute, Interval, Not, Or
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 A = Attribute("smile")

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
 
 from energyql.errors import LimitError
 from energyql.language import And, Attribute, E, Expr, Not, Weight, parse
-from energyql.language.node import MAX_DEPTH, MAX_NODES
+from energyql.language.node import MAX_DEPTH, MAX_NODES, Kernel
 
 from .strategies import trees
 
@@ -72,13 +73,29 @@ def test_walk_goes_in_the_order_of_the_text() -> None:
     assert [node.name for node in expr.walk() if isinstance(node, Attribute)] == list("abcde")
 
 
-def test_map_leaves_rebuilds_only_what_changes() -> None:
+def test_map_rebuilds_only_what_changes() -> None:
     expr = parse("a AND (b OR c)")
-    assert expr.map_leaves(lambda leaf: leaf) is expr
-    changed = expr.map_leaves(lambda leaf: Not(leaf) if leaf == E.c else leaf)
+    assert expr.map(lambda node: node) is expr
+    changed = expr.map(lambda node: Not(node) if node == E.c else node)
     assert changed == parse("a AND (b OR NOT c)")
     assert changed.children[0] is expr.children[0]
     assert changed.span == expr.span
+
+
+def test_fold_goes_from_the_leaves_up() -> None:
+    def shown(node: Expr, operands: list[str]) -> str:
+        return getattr(node, "name", node.word) + (f"({' '.join(operands)})" if operands else "")
+
+    assert parse("(a OR b) AND NOT c AND a").fold(shown) == "AND(OR(a b) NOT(c) a)"
+
+
+def test_fold_needs_no_deep_stack() -> None:
+    assert chain(MAX_DEPTH).fold(lambda node, operands: 1 + sum(operands)) == MAX_DEPTH
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_a_chain_keeps_the_order(size: int) -> None:
+    assert Kernel.chain(Mock(), str.__add__, [str(i) for i in range(size)]) == "01234567"[:size]
 
 
 def test_children() -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 from energyql.errors import ArgumentError, EnergyQLError, LimitError, QuerySyntaxError, Span
-from energyql.language import E, Not, as_query, parse, parser
+from energyql.language import E, Not, as_query, lexical, parse
+from energyql.language.builder import TreeBuilder
+from energyql.language.lexical import grammar
 from energyql.language.parser import MAX_BYTES
 
 
@@ -90,6 +93,36 @@ def test_a_checkout_that_is_not_installed_says_what_to_do(monkeypatch: pytest.Mo
     def no_package(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(parser, "files", no_package)
+    monkeypatch.setattr(lexical, "files", no_package)
     with pytest.raises(EnergyQLError, match="the query grammar is not installed\n.*`pip install -e .`"):
-        parser._lark.__wrapped__()
+        grammar.__wrapped__()
+
+
+def test_every_rule_of_the_grammar_has_a_method() -> None:
+    aliases = set(re.findall(r"-> ([a-z_]+) *(?://.*)?$", grammar(), re.MULTILINE))
+    rules = set(re.findall(r"^([a-z_]+):", grammar(), re.MULTILINE))
+    methods = {name for name in vars(TreeBuilder) if not name.startswith("__")}
+    assert aliases | rules == methods
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "column"),
+    [
+        ("a ∧ b", "unexpected character '∧' (U+2227 LOGICAL AND)\n", 3),
+        ("a\u200bb", "unexpected character U+200B ZERO WIDTH SPACE\n", 2),
+        ("a \x00", "unexpected character U+0000\n", 3),
+        ("a \ud800", "unexpected character U+D800\n", 3),
+        ("\u0301", "unexpected character U+0301 COMBINING ACUTE ACCENT\n", 1),
+        ("a²", "unexpected character '²' (U+00B2 SUPERSCRIPT TWO)\n", 2),
+        ("٣a", "unexpected character '٣' (U+0663 ARABIC-INDIC DIGIT THREE)\n", 1),
+        ("a 😀", "unexpected character '😀' (U+1F600 GRINNING FACE)\n", 3),
+        ("a @ b", "unexpected character '@'\n", 3),
+        ('a AND "b\nc"', "a double quote is never closed\n", 7),
+        (r'"\x"', r"unknown escape '\x' in a quoted name" + "\n", 2),
+    ],
+)
+def test_the_character_is_named(text: str, message: str, column: int) -> None:
+    with pytest.raises(QuerySyntaxError) as caught:
+        parse(text)
+    assert f"{caught.value}\n".startswith(message)
+    assert caught.value.column == column

@@ -1,7 +1,7 @@
 import math
 from itertools import pairwise
 
-from energyql.language.ast import And, Attribute, Interval, Near, OneOf
+from energyql.language import And, Attribute, Interval, Near, OneOf
 from energyql.logic.cells import holds, partition, predicate_cells, union
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

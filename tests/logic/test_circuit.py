@@ -5,20 +5,16 @@ import warnings
 
 import pytest
 
-from energyql.errors import Contradiction, LimitError, TautologyWarning
-from energyql.language.ast import (
+from energyql.errors import LimitError
+from energyql.language import (
     And,
     Attribute,
     Cardinality,
-    Constant,
-    Interval,
     Near,
     Not,
     OneOf,
     Or,
-    Span,
     Weight,
-    Xor,
 )
 from energyql.logic.circuit import Leaf, LogSumExp, Scaled, ScaledComplement, Sum, compile_query
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -107,60 +103,6 @@ def test_children_come_first():
     assert len(set(nodes)) == len(nodes)
 
 
-CONTRADICTIONS = [
-    (And((SMILE, Not(SMILE))), "smile and NOT smile cannot both hold"),
-    (And((SMILE, HAT, Not(Or((BEARD, SMILE))))), "smile and NOT smile cannot both hold"),
-    (And((Interval("age", 0.8, None), Interval("age", None, 0.3))), "age cannot be above 0.8 and below 0.3"),
-    (
-        And((Near("age", 0.2, 0.1), Interval("age", 0.5, 0.7))),
-        "age cannot be within 0.1 of 0.2 and between 0.5 and 0.7",
-    ),
-    (And((Interval("age", 0.8, None), Not(Interval("age", 0.3, None)))), "age cannot be above 0.8 and below 0.3"),
-    (And((OneOf("hair", ("red",)), OneOf("hair", ("black",)))), "hair cannot be both red and black"),
-    (And((OneOf("hair", ("red",)), OneOf("hair", ("red",), True))), "hair = red and hair != red cannot both hold"),
-    (Weight(2.0, And((SMILE, HAT, Not(SMILE)))), "smile and NOT smile cannot both hold"),
-    (And((Or((SMILE, HAT)), Not(SMILE), BEARD, Not(HAT))), "smile OR hat, NOT smile and NOT hat cannot all hold"),
-    (Cardinality("NONE", None, (SMILE, Not(SMILE))), "NOT smile and smile cannot both hold"),
-    (Xor((SMILE, SMILE)), "smile XOR smile is false for every value of smile"),
-    (Interval("age", 1.0, None), "age > 1 holds nothing: age runs from 0 to 1 and a point has no width"),
-    (Constant(False), "FALSE never holds"),
-    (And((SMILE, Constant(False))), "FALSE never holds"),
-    (Not(Constant(True)), "NOT TRUE never holds"),
-    (And((Or(tuple(A[:40])), *(Not(a) for a in A[:40]))), "these 41 parts cannot all hold"),
-]
-
-
-@pytest.mark.parametrize(("query", "reason"), CONTRADICTIONS)
-def test_a_contradiction_names_the_parts_that_clash(query, reason):
-    with pytest.raises(Contradiction) as caught:
-        compile_query(query, VOCABULARY)
-    assert caught.value.message == reason
-
-
-def test_a_contradiction_points_at_the_parts_that_clash():
-    text = "hat AND age > 0.8 AND age < 0.3"
-    query = And(
-        (
-            Attribute("hat", span=Span(0, 3)),
-            Interval("age", 0.8, None, span=Span(8, 17)),
-            Interval("age", None, 0.3, span=Span(22, 31)),
-        )
-    )
-    with pytest.raises(Contradiction) as caught:
-        compile_query(query, VOCABULARY, query=text)
-    assert caught.value.spans == (Span(8, 17), Span(22, 31))
-    assert caught.value.render().splitlines()[1:] == [f"  {text}", "          ^^^^^^^^^     ^^^^^^^^^"]
-
-
-def test_a_tautology_is_a_warning():
-    with pytest.warns(TautologyWarning, match="smile OR NOT smile is always true"):
-        circuit = compile_query(Or((SMILE, Not(SMILE))), VOCABULARY)
-    assert circuit.nodes == (Sum(()),)
-    assert circuit.attributes == ()
-    with pytest.warns(TautologyWarning):
-        assert compile_query(Interval("age", 0.0, None, True), VOCABULARY) == circuit
-
-
 def test_no_warning_otherwise():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -172,12 +114,6 @@ def test_a_blow_up_hits_the_cap_and_says_what_to_do():
     clauses = (Or(tuple(chance.choice((a, Not(a))) for a in chance.sample(A, 3))) for _ in range(250))
     with pytest.raises(LimitError, match='more than 10,000 nodes; use semantics="product"'):
         compile_query(And(tuple(clauses)), VOCABULARY, max_nodes=10_000)
-
-
-def test_many_conjuncts_that_clash_are_told_apart():
-    query = And((*A, Not(A[7])))
-    with pytest.raises(Contradiction, match="a7 and NOT a7 cannot both hold"):
-        compile_query(query, VOCABULARY)
 
 
 def test_the_logic_does_not_import_torch():

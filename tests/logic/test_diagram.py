@@ -3,8 +3,8 @@ import random
 import pytest
 
 from energyql.errors import LimitError
-from energyql.language.ast import And, Attribute, Cardinality, Iff, Interval, Not, Or, Weight, Xor
-from energyql.logic.diagram import FALSE, TRUE, Diagram
+from energyql.language import And, Attribute, Cardinality, Iff, Interval, Not, Or, Weight, Xor
+from energyql.logic.diagram import ALWAYS, NEVER, Diagram
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 VOCABULARY = Vocabulary([AttributeSpec(f"a{i}", "yes/no") for i in range(600)])
@@ -18,8 +18,8 @@ def root(expr, **settings):
 
 def test_a_literal_has_one_node():
     diagram, node = root(A[0])
-    assert diagram.children[node] == (FALSE, TRUE)
-    assert diagram.negate(node) == diagram.build(Not(A[0]))
+    assert diagram.children[node] == (NEVER, ALWAYS)
+    assert diagram.negation(node) == diagram.build(Not(A[0]))
 
 
 def test_equal_functions_share_a_node():
@@ -35,8 +35,8 @@ def test_a_redundant_question_is_dropped():
 
 @pytest.mark.parametrize("order", ["vocabulary", "occurrence"])
 def test_both_orders_find_constants(order):
-    assert root(And((A[0], Not(A[0]))), order=order)[1] == FALSE
-    assert root(Or((A[0], Not(A[0]))), order=order)[1] == TRUE
+    assert root(And((A[0], Not(A[0]))), order=order)[1] == NEVER
+    assert root(Or((A[0], Not(A[0]))), order=order)[1] == ALWAYS
 
 
 def test_the_occurrence_order_keeps_pairs_together():
@@ -51,7 +51,7 @@ def test_digests_name_functions_across_queries():
     first, one = root(And((A[0], Not(Or((A[1], A[2]))))))
     second, two = root(And((Not(A[2]), A[0], Not(A[1]), Or((A[5], Not(A[5]))))))
     assert first.digest(one) == second.digest(two)
-    assert first.digest(one) != first.digest(first.negate(one))
+    assert first.digest(one) != first.digest(first.negation(one))
 
 
 def test_weighted_parts_are_ordered_by_content():
@@ -69,7 +69,7 @@ def test_counting_twenty_is_small(count):
 def test_six_hundred_attributes_need_no_deep_stack():
     for query in [And(tuple(A)), Or(tuple(reversed(A))), Xor(tuple(A)), Cardinality("EXACTLY", 2, tuple(A))]:
         diagram, node = root(query)
-        assert node not in (FALSE, TRUE)
+        assert node not in (NEVER, ALWAYS)
         diagram.digest(node)
 
 

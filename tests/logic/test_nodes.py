@@ -1,17 +1,17 @@
 import pytest
 
 from energyql.errors import LimitError
-from energyql.logic.nodes import Builder, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
+from energyql.logic.nodes import CircuitBuilder, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
 
 
 def test_equal_nodes_are_one():
-    builder = Builder()
+    builder = CircuitBuilder()
     assert builder.leaf("a", (True,)) == builder.leaf("a", (True,))
     assert builder.leaf("a", (True,)) != builder.leaf("a", (False,))
 
 
 def test_constants_fold():
-    builder = Builder()
+    builder = CircuitBuilder()
     a = builder.leaf("a", (True,))
     assert builder.leaf("a", ()) is False
     assert builder.sum([True, a]) == a
@@ -27,7 +27,7 @@ def test_constants_fold():
 
 
 def test_finish_keeps_what_the_root_needs():
-    builder = Builder()
+    builder = CircuitBuilder()
     a, _, b = (builder.leaf(name, (True,)) for name in "axb")
     root = builder.log_sum_exp([builder.sum([a, b]), builder.scaled(2.0, b)])
     assert builder.finish(root) == (
@@ -41,7 +41,7 @@ def test_finish_keeps_what_the_root_needs():
 
 
 def test_the_size_is_bounded():
-    builder = Builder(max_nodes=2)
+    builder = CircuitBuilder(max_nodes=2)
     builder.leaf("a", (True,))
     builder.leaf("b", (True,))
     with pytest.raises(LimitError, match="more than 2 nodes"):

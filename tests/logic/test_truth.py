@@ -8,9 +8,31 @@ from hypothesis import given
 sys.path.append(str(Path(__file__).parents[1] / "energy"))  # where pytest puts it only if it collects that folder
 from formulas import VOCABULARY, BruteForce, formulas, with_weights
 
-from energyql.language import E, at_least, at_most, bind, exactly, parse
-from energyql.language.ast import And, Attribute, Constant, Iff, Implies, Interval, Near, Not, OneOf, Or, Weight, Xor
-from energyql.language.namespace import FALSE, TRUE, all_of, any_of, none_of
+from energyql.language import (
+    FALSE,
+    TRUE,
+    And,
+    Attribute,
+    Constant,
+    E,
+    Iff,
+    Implies,
+    Interval,
+    Near,
+    Not,
+    OneOf,
+    Or,
+    Weight,
+    Xor,
+    all_of,
+    any_of,
+    at_least,
+    at_most,
+    bind,
+    exactly,
+    none_of,
+    parse,
+)
 from energyql.logic.truth import satisfied
 
 CENTRES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from energyql.errors import ArgumentError, Contradiction, DataError, EnergyQLError, KindError, UnknownAttribute
-from energyql.language.ast import And, Attribute, Not
+from energyql.language import And, Attribute, Not
 from energyql.pipeline.scoring import score
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

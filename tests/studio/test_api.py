@@ -11,7 +11,7 @@ from PIL import Image
 from toys import VOCABULARY
 
 from energyql import generate
-from energyql.language.printer import KEYWORDS
+from energyql.language.lexical import keywords
 from energyql.sampling import SAMPLERS
 
 QUERY = "smile AND NOT (glasses OR beard)"
@@ -31,7 +31,7 @@ class TestInfo:
         info = studio.get("/api/info").json()
         assert info["samplers"] == list(SAMPLERS)
         assert info["semantics"] == ["exact", "product", "lace"]
-        assert set(info["keywords"]) == KEYWORDS
+        assert set(info["keywords"]) == keywords()
         assert info["limits"]["pictures"] == 64
 
     def test_the_model(self, studio):

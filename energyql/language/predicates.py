@@ -1,14 +1,22 @@
-"""Expressions without operands: constants, and what is said of one attribute."""
+"""Expressions without operands: constants, and conditions on one attribute; and `E`, which makes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from energyql.errors import ArgumentError
-from energyql.language import checks
 from energyql.language.connectives import PARENTHESES, Expr, Not
+from energyql.language.lexical import (
+    check_name,
+    check_number,
+    check_positive,
+    check_values,
+    quote,
+    shorten,
+    show_number,
+)
 from energyql.language.node import Node
 
 Closed = Literal["both", "left", "right", "none"]
@@ -22,19 +30,44 @@ class Constant(Expr):
 
     def __post_init__(self) -> None:
         if not isinstance(self.value, bool):
-            raise ArgumentError(f"a constant is True or False, not {checks.shorten(repr(self.value))}")
+            raise ArgumentError(f"a constant is True or False, not {shorten(repr(self.value))}")
         self._seal()
+
+    def _spell(self, operands: Sequence[str]) -> str:
+        return "TRUE" if self.value else "FALSE"
+
+
+TRUE = Constant(True)
+"""The query that every sample satisfies."""
+FALSE = Constant(False)
+"""The query that no sample satisfies."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Attribute(Expr):
-    """A yes/no attribute on its own: `smile`. In Python also the left side of a comparison: `E.age > 0.6`."""
+class Predicate(Expr):
+    """A condition on the attribute `name`."""
 
     name: str
 
+    def _check_name(self) -> None:
+        self._set("name", check_name(self.name, "an attribute name"))
+
+
+def predicates(expr: Expr) -> list[Predicate]:
+    """Return the predicates of a query, in the order of its text."""
+    return [node for node in expr.walk() if isinstance(node, Predicate)]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Attribute(Predicate):
+    """A yes/no attribute on its own: `smile`. In Python also the left side of a comparison: `E.age > 0.6`."""
+
     def __post_init__(self) -> None:
-        self._set("name", checks.name(self.name, "an attribute name"))
+        self._check_name()
         self._seal()
+
+    def _spell(self, operands: Sequence[str]) -> str:
+        return quote(self.name)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, (str, int, float)):
@@ -60,8 +93,8 @@ class Attribute(Expr):
 
     def _bound(self, bound: object) -> float:
         if isinstance(bound, Expr):
-            raise ArgumentError(f"'{checks.shorten(self.name)}' can be compared with a number only", hint=PARENTHESES)
-        return checks.number(bound, "a bound")
+            raise ArgumentError(f"'{shorten(self.name)}' can be compared with a number only", hint=PARENTHESES)
+        return check_number(bound, "a bound")
 
     def eq(self, value: str | float) -> Expr:
         """`hair = black` for a string; `age = 0.7`, within the attribute's own tolerance, for a number."""
@@ -88,7 +121,7 @@ class Attribute(Expr):
     def is_between(self, low: float, high: float, closed: Closed = "both") -> Expr:
         """`age IN [low, high]`; `closed` says which ends belong: "both", "left", "right" or "none"."""
         if closed not in ("both", "left", "right", "none"):
-            raise ArgumentError(f'closed is "both", "left", "right" or "none", not {checks.shorten(repr(closed))}')
+            raise ArgumentError(f'closed is "both", "left", "right" or "none", not {shorten(repr(closed))}')
         return Interval(
             self.name,
             self._bound(low),
@@ -103,38 +136,41 @@ class Attribute(Expr):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class OneOf(Expr):
+class OneOf(Predicate):
     """A categorical attribute is one of `values` (or none of them): `hair = black`, `hair NOT IN {black, red}`."""
 
-    name: str
     values: tuple[str, ...]
     negated: bool = False
 
     def __post_init__(self) -> None:
-        self._set("name", checks.name(self.name, "an attribute name"))
-        self._set("values", checks.names(self.values))
+        self._check_name()
+        self._set("values", check_values(self.values))
         self._set("negated", bool(self.negated))
         self._seal()
 
+    def _spell(self, operands: Sequence[str]) -> str:
+        if len(self.values) == 1:
+            return f"{quote(self.name)} {'!=' if self.negated else '='} {quote(self.values[0])}"
+        return f"{quote(self.name)} {'NOT IN' if self.negated else 'IN'} {{{', '.join(map(quote, self.values))}}}"
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Interval(Expr):
+class Interval(Predicate):
     """A continuous attribute lies between bounds; `None` is unbounded: `age > 0.6`, `0.2 < age <= 0.4`."""
 
-    name: str
     low: float | None
     high: float | None
     low_closed: bool = False
     high_closed: bool = False
 
     def __post_init__(self) -> None:
-        self._set("name", checks.name(self.name, "an attribute name"))
-        low = None if self.low is None else checks.number(self.low, "a bound")
-        high = None if self.high is None else checks.number(self.high, "a bound")
+        self._check_name()
+        low = None if self.low is None else check_number(self.low, "a bound")
+        high = None if self.high is None else check_number(self.high, "a bound")
         if low is None and high is None:
             raise ArgumentError("an interval needs a bound")
         if low is not None and high is not None and low >= high:
-            shown = checks.show_number(low), checks.show_number(high)
+            shown = show_number(low), show_number(high)
             raise ArgumentError(
                 f"the interval from {shown[0]} to {shown[1]} is empty",
                 hint="write the smaller number first" if low > high else "write `= value +- tolerance` for one value",
@@ -145,18 +181,69 @@ class Interval(Expr):
         self._set("high_closed", bool(self.high_closed) and high is not None)
         self._seal()
 
+    def _spell(self, operands: Sequence[str]) -> str:
+        name = quote(self.name)
+        above, below = "<=" if self.low_closed else "<", "<=" if self.high_closed else "<"
+        if self.low is None:
+            return f"{name} {below} {show_number(self.high or 0.0)}"
+        if self.high is None:
+            return f"{name} {'>=' if self.low_closed else '>'} {show_number(self.low)}"
+        return f"{show_number(self.low)} {above} {name} {below} {show_number(self.high)}"
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Near(Expr):
+class Near(Predicate):
     """A continuous attribute is within `tolerance` of `value`: `age = 0.7 +- 0.05`; `None` is the attribute's own."""
 
-    name: str
     value: float
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        self._set("name", checks.name(self.name, "an attribute name"))
-        self._set("value", checks.number(self.value, "a value"))
+        self._check_name()
+        self._set("value", check_number(self.value, "a value"))
         if self.tolerance is not None:
-            self._set("tolerance", checks.positive(self.tolerance, "a tolerance"))
+            self._set("tolerance", check_positive(self.tolerance, "a tolerance"))
         self._seal()
+
+    def _spell(self, operands: Sequence[str]) -> str:
+        return self._with_sign("=")
+
+    def _spell_negated(self) -> str:
+        return self._with_sign("!=")
+
+    def _with_sign(self, sign: str) -> str:
+        tolerance = "" if self.tolerance is None else f" +- {show_number(self.tolerance)}"
+        return f"{quote(self.name)} {sign} {show_number(self.value)}{tolerance}"
+
+
+class Namespace:
+    """Every attribute, by name: `E.smile` or, for any name whatever, `E["5 o'clock shadow"]`.
+
+    Names that begin with an underscore need brackets, since Python and its tools look such names up on every object.
+    """
+
+    __slots__ = ()
+
+    # Without these two, Python would try E[0], E[1], ... for `for x in E` and `x in E`.
+    __iter__ = None
+    __contains__ = None
+
+    def __getattr__(self, name: str) -> Attribute:
+        if name.startswith("_"):
+            raise AttributeError(f"E has no {name!r}: write E[{name!r}] for an attribute of that name")
+        return Attribute(name)
+
+    def __getitem__(self, name: str) -> Attribute:
+        if not isinstance(name, str):
+            raise ArgumentError(f"E[...] takes the name of an attribute, not {shorten(repr(name))}")
+        return Attribute(name)
+
+    def __repr__(self) -> str:
+        return "E"
+
+    def __reduce__(self) -> str:
+        return "E"  # pickle and copy look this name up in the module: there is one E
+
+
+E = Namespace()
+"""All attributes by their names; see `Namespace`."""

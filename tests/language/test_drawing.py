@@ -23,7 +23,7 @@ def test_operators_and_leaves_in_the_order_of_the_text():
     ("query", "expected"),
     [
         ("a XOR b", ["XOR", "exactly one holds"]),
-        ("a XOR b XOR c", ["XOR", "folded from the left"]),
+        ("a XOR b XOR c", ["XOR", "an odd number holds"]),
         ("a IFF b", ["IFF", "both or neither"]),
         ("a -> b", ["IMPLIES", "if the upper, then the lower"]),
         ("2 * a", ["2 *", "weight"]),

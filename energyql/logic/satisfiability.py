@@ -1,18 +1,93 @@
-"""Says why nothing can satisfy a query: the smallest group of its conjuncts that already clash."""
+"""Queries that nothing satisfies, with the reason, and queries that everything satisfies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-from energyql.errors import Contradiction, LimitError
-from energyql.language.ast import And, Cardinality, Constant, Expr, Implies, Interval, Near, Not, OneOf, Or, Weight
+from energyql.errors import Contradiction, LimitError, TautologyWarning
+from energyql.language import And, Constant, Expr, Interval, Near, Not, OneOf, Or, Weight, predicates
+from energyql.language.rewrite import lower
 from energyql.logic.cells import predicate_cells
-from energyql.logic.diagram import FALSE, TRUE, Diagram
-from energyql.logic.tree import Predicate, postorder
+from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram
 from energyql.vocabulary import AttributeSpec
 
 _MOST_SHOWN = 60
 """Longest conjunct that is quoted in a message; the carets show longer ones."""
+# Not `warnings.catch_warnings`: it changes the filters of the whole process, so threads would have to take turns.
+_NOTES: ContextVar[list[str] | None] = ContextVar("tautologies", default=None)
+
+
+def check_satisfiable(
+    expr: Expr,
+    vocabulary: Mapping[str, AttributeSpec],
+    *,
+    query: str | None = None,
+    max_nodes: int = DEFAULT_MAX_NODES,
+) -> None:
+    """Check that a bound query can be satisfied, by its decision diagram; no circuit is compiled.
+
+    Args:
+        expr: the query, as `bind` returned it.
+        vocabulary: the attributes it may use.
+        query: the text it came from, for drawing errors.
+        max_nodes: the largest decision diagram to build.
+
+    Raises:
+        Contradiction: nothing satisfies the query; the error says which parts clash.
+        LimitError: the diagram needs more than `max_nodes` nodes in both orders of its variables.
+
+    Warns:
+        TautologyWarning: everything satisfies the query.
+    """
+    try:
+        diagram = Diagram(expr, vocabulary, max_nodes=max_nodes)
+        root = diagram.build(expr)
+    except LimitError:
+        diagram = Diagram(expr, vocabulary, order="occurrence", max_nodes=max_nodes)
+        root = diagram.build(expr)
+    report_constant(expr, diagram, root, query=query)
+
+
+def report_constant(
+    expr: Expr, diagram: Diagram, root: int, *, query: str | None = None, known: Sequence[Expr] = ()
+) -> None:
+    """Raise `Contradiction` for a query that is always false, and warn of one that is always true.
+
+    Args:
+        expr: the query.
+        diagram: the diagram it was built in.
+        root: its node.
+        query: its text, for drawing carets.
+        known: relations of the model that are part of `root` and not of `expr`.
+    """
+    if root == NEVER:
+        raise contradiction(And((expr, *known)) if known else expr, diagram, query=query, known=known)
+    if root == ALWAYS:
+        text = str(expr)
+        warn_tautology(f"{text if len(text) <= 80 else 'the query'} is always true, so it asks for nothing")
+
+
+@contextmanager
+def noting_tautologies() -> Iterator[list[str]]:
+    """Collect the messages of tautologies in this thread; no `TautologyWarning` leaves the block."""
+    notes: list[str] = []
+    token = _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _NOTES.reset(token)
+
+
+def warn_tautology(message: str) -> None:
+    """Warn, or add to the notes of `noting_tautologies`."""
+    notes = _NOTES.get()
+    if notes is None:
+        warnings.warn(TautologyWarning(message), stacklevel=4)
+    else:
+        notes.append(message)
 
 
 def contradiction(
@@ -63,26 +138,23 @@ def conjuncts(expr: Expr) -> list[Expr]:
     return found
 
 
-def _opened(node: Expr) -> list[Expr] | None:
-    if isinstance(node, And) or (isinstance(node, Cardinality) and node.quantifier == "ALL"):
-        return list(node.operands)
-    if isinstance(node, Cardinality) and node.quantifier == "NONE":
-        return [_negation(operand) for operand in node.operands]
-    if isinstance(node, Weight) and node.factor == 1:
-        return [node.operand]
-    if isinstance(node, Not):
-        inner = node.operand
-        if isinstance(inner, Or) or (isinstance(inner, Cardinality) and inner.quantifier == "ANY"):
-            return [_negation(operand) for operand in inner.operands]
-        if isinstance(inner, Not):
-            return [inner.operand]
-        if isinstance(inner, Implies):
-            return [inner.left, _negation(inner.right)]
-    return None
-
-
-def _negation(operand: Expr) -> Expr:
-    return Not(operand, span=operand.span)
+def _opened(node: Expr) -> Sequence[Expr] | None:
+    """The conjuncts of a node, if there are several; a derived connective is opened where they are its operands."""
+    if isinstance(node, Weight):
+        return [node.operand] if node.factor == 1 else None
+    negated = isinstance(node, Not)
+    inner = node.operand if isinstance(node, Not) else node
+    if negated and isinstance(inner, Not):
+        return [inner.operand]
+    lowered = lower(inner)
+    if isinstance(lowered, Not):  # NONE OF is NOT of an OR
+        negated, lowered = not negated, lowered.operand
+    if not isinstance(lowered, Or if negated else And):
+        return None
+    own = {id(part) for part in inner.walk()}
+    if not all(id(part.operand if isinstance(part, Not) else part) in own for part in lowered.children):
+        return None  # the sides of an XOR stand nowhere in the text
+    return [Not(part, span=part.span) for part in lowered.children] if negated else lowered.children
 
 
 def _clashing(expr: Expr, diagram: Diagram) -> list[Expr]:
@@ -90,13 +162,13 @@ def _clashing(expr: Expr, diagram: Diagram) -> list[Expr]:
     parts = conjuncts(expr)
     nodes = [diagram.build(part) for part in parts]
     kept: list[int] = []
-    together, end = TRUE, len(parts)
-    while together != FALSE:
+    together, end = ALWAYS, len(parts)
+    while together != NEVER:
         # The conjunct that completes the first clash is needed, and nothing after it is.
         prefix = together
         for index in range(end):
             prefix = diagram.conjunction([prefix, nodes[index]])
-            if prefix == FALSE:
+            if prefix == NEVER:
                 end = index
                 break
         kept.append(end)
@@ -105,7 +177,7 @@ def _clashing(expr: Expr, diagram: Diagram) -> list[Expr]:
 
 
 def _reason(parts: list[Expr], diagram: Diagram) -> str:
-    names = list(dict.fromkeys(node.name for part in parts for node in postorder(part) if isinstance(node, Predicate)))
+    names = list(dict.fromkeys(node.name for part in parts for node in predicates(part)))
     if len(parts) == 1:
         return _reason_for_one(parts[0], names, diagram)
     texts = [str(part) for part in parts]

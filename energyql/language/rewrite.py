@@ -1,0 +1,109 @@
+"""Trees rewritten to simpler ones: connectives lowered to AND, OR and NOT; constants removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from energyql.language.cardinality import Cardinality
+from energyql.language.connectives import And, Expr, Joined, Not, Or, Weight
+from energyql.language.node import Kernel, Node
+from energyql.language.predicates import Attribute, Constant
+
+
+class _Trees(Kernel[Expr]):
+    """Builds the trees of lowered connectives."""
+
+    def leaf(self, node: Node[Any]) -> Expr:
+        assert isinstance(node, Expr)
+        return node
+
+    def negation(self, value: Expr) -> Expr:
+        return Not(value, span=value.span)
+
+    def conjunction(self, values: Sequence[Expr]) -> Expr:
+        return And(tuple(values)) if len(values) > 1 else values[0]
+
+    def disjunction(self, values: Sequence[Expr]) -> Expr:
+        return Or(tuple(values)) if len(values) > 1 else values[0]
+
+    def choice(self, test: Expr, then: Expr, otherwise: Expr) -> Expr:
+        sides = self.conjunction([test, then]), self.conjunction([self.negation(test), otherwise])
+        return self.disjunction(sides)
+
+    def count(self, quantifier: str, count: int, values: Sequence[Expr]) -> Expr:
+        return Cardinality(quantifier, count, tuple(values))
+
+    def weighted(self, factor: float, value: Expr) -> Expr:
+        return Weight(factor, value)
+
+
+def lower(node: Expr) -> Expr:
+    """Return the root of a tree in terms of AND, OR, NOT, counts and weights, its operands as they are.
+
+    `a IMPLIES b` becomes `NOT a OR b`. The result has the span of `node`.
+    """
+    lowered = node._lower(_Trees(), node.children)
+    if lowered == node:
+        return node
+    return lowered if any(lowered is child for child in node.children) else replace(lowered, span=node.span)
+
+
+def definition(node: Expr) -> str:
+    """Return the lowering of a connective with two operands, as text: `NOT left OR right` for IMPLIES."""
+    return str(node._lower(_Trees(), [Attribute("left"), Attribute("right")]))
+
+
+def fold_constants(expr: Expr) -> Expr:
+    """Return an equivalent tree that is a constant or holds none: `a OR FALSE` becomes `a`, `a OR TRUE` `TRUE`.
+
+    Everything else stays as written, except a cardinality that every count satisfies, such as `AT LEAST 0 OF`, which is
+    `TRUE`.
+    """
+    return expr.fold(_without_constants)
+
+
+class _Simplified(_Trees):
+    """Trees of which no part but a constant holds a constant."""
+
+    def negation(self, value: Expr) -> Expr:
+        return Constant(not value.value) if isinstance(value, Constant) else Not(value, span=value.span)
+
+    def conjunction(self, values: Sequence[Expr]) -> Expr:
+        kept = [value for value in values if value != Constant(True)]
+        if Constant(False) in kept:
+            return Constant(False)
+        return _Trees.conjunction(self, kept) if kept else Constant(True)
+
+    def disjunction(self, values: Sequence[Expr]) -> Expr:
+        kept = [value for value in values if value != Constant(False)]
+        if Constant(True) in kept:
+            return Constant(True)
+        return _Trees.disjunction(self, kept) if kept else Constant(False)
+
+    def weighted(self, factor: float, value: Expr) -> Expr:
+        return value if isinstance(value, Constant) else Weight(factor, value)
+
+
+def _without_constants(node: Expr, operands: list[Expr]) -> Expr:
+    """The node over operands of which some may be constants."""
+    constants = [operand for operand in operands if isinstance(operand, Constant)]
+    others = tuple(operand for operand in operands if not isinstance(operand, Constant))
+    if isinstance(node, Cardinality):
+        return _counted(node, others, sum(constant.value for constant in constants))
+    if not constants:
+        return node.with_children(operands)
+    kernel = _Simplified()
+    if isinstance(node, Joined) and others:  # associative: first join the others as written, then the constants
+        rest = others[0] if len(others) == 1 else type(node)(others)
+        operands = [rest, node._lower(kernel, constants)]
+    return node._lower(kernel, operands)
+
+
+def _counted(node: Cardinality, others: tuple[Expr, ...], already: int) -> Expr:
+    """A cardinality of which `already` operands are known to be true and `others` are open."""
+    allowed = {count - already for count in node.allowed} & set(range(len(others) + 1))
+    if not allowed or len(allowed) == len(others) + 1:
+        return Constant(bool(allowed))
+    return Cardinality(node.quantifier, None if node.count is None else node.count - already, others)

@@ -1,0 +1,144 @@
+import threading
+import warnings
+
+import pytest
+
+from energyql.errors import Contradiction, LimitError, Span, TautologyWarning
+from energyql.language import And, Attribute, Cardinality, Constant, Interval, Near, Not, OneOf, Or, Weight, Xor, parse
+from energyql.logic.circuit import Sum, compile_query
+from energyql.logic.satisfiability import check_satisfiable, conjuncts, noting_tautologies, warn_tautology
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+VOCABULARY = Vocabulary(
+    [
+        *(AttributeSpec(name, "yes/no") for name in ["smile", "glasses", "beard", "hat"]),
+        AttributeSpec("hair", "categorical", values=("black", "brown", "red", "gray")),
+        AttributeSpec("age", "continuous"),
+        *(AttributeSpec(f"a{i}", "yes/no") for i in range(100)),
+    ]
+)
+SMILE, GLASSES, BEARD, HAT = map(Attribute, ["smile", "glasses", "beard", "hat"])
+A = [Attribute(f"a{i}") for i in range(100)]
+
+CONTRADICTIONS = [
+    (And((SMILE, Not(SMILE))), "smile and NOT smile cannot both hold"),
+    (And((SMILE, HAT, Not(Or((BEARD, SMILE))))), "smile and NOT smile cannot both hold"),
+    (And((Interval("age", 0.8, None), Interval("age", None, 0.3))), "age cannot be above 0.8 and below 0.3"),
+    (
+        And((Near("age", 0.2, 0.1), Interval("age", 0.5, 0.7))),
+        "age cannot be within 0.1 of 0.2 and between 0.5 and 0.7",
+    ),
+    (And((Interval("age", 0.8, None), Not(Interval("age", 0.3, None)))), "age cannot be above 0.8 and below 0.3"),
+    (And((OneOf("hair", ("red",)), OneOf("hair", ("black",)))), "hair cannot be both red and black"),
+    (And((OneOf("hair", ("red",)), OneOf("hair", ("red",), True))), "hair = red and hair != red cannot both hold"),
+    (Weight(2.0, And((SMILE, HAT, Not(SMILE)))), "smile and NOT smile cannot both hold"),
+    (And((Or((SMILE, HAT)), Not(SMILE), BEARD, Not(HAT))), "smile OR hat, NOT smile and NOT hat cannot all hold"),
+    (Cardinality("NONE", None, (SMILE, Not(SMILE))), "NOT smile and smile cannot both hold"),
+    (Xor((SMILE, SMILE)), "smile XOR smile is false for every value of smile"),
+    (Interval("age", 1.0, None), "age > 1 holds nothing: age runs from 0 to 1 and a point has no width"),
+    (Constant(False), "FALSE never holds"),
+    (And((SMILE, Constant(False))), "FALSE never holds"),
+    (Not(Constant(True)), "NOT TRUE never holds"),
+    (And((Or(tuple(A[:40])), *(Not(a) for a in A[:40]))), "these 41 parts cannot all hold"),
+]
+
+
+@pytest.mark.parametrize(("query", "reason"), CONTRADICTIONS)
+def test_a_contradiction_names_the_parts_that_clash(query, reason):
+    with pytest.raises(Contradiction) as caught:
+        compile_query(query, VOCABULARY)
+    assert caught.value.message == reason
+
+
+def test_a_contradiction_points_at_the_parts_that_clash():
+    text = "hat AND age > 0.8 AND age < 0.3"
+    query = And(
+        (
+            Attribute("hat", span=Span(0, 3)),
+            Interval("age", 0.8, None, span=Span(8, 17)),
+            Interval("age", None, 0.3, span=Span(22, 31)),
+        )
+    )
+    with pytest.raises(Contradiction) as caught:
+        compile_query(query, VOCABULARY, query=text)
+    assert caught.value.spans == (Span(8, 17), Span(22, 31))
+    assert caught.value.render().splitlines()[1:] == [f"  {text}", "          ^^^^^^^^^     ^^^^^^^^^"]
+
+
+def test_a_tautology_is_a_warning():
+    with pytest.warns(TautologyWarning, match="smile OR NOT smile is always true"):
+        circuit = compile_query(Or((SMILE, Not(SMILE))), VOCABULARY)
+    assert circuit.nodes == (Sum(()),)
+    assert circuit.attributes == ()
+    with pytest.warns(TautologyWarning):
+        assert compile_query(Interval("age", 0.0, None, True), VOCABULARY) == circuit
+
+
+def test_many_conjuncts_that_clash_are_told_apart():
+    query = And((*A, Not(A[7])))
+    with pytest.raises(Contradiction, match="a7 and NOT a7 cannot both hold"):
+        compile_query(query, VOCABULARY)
+
+
+def test_a_check_says_the_same_without_a_circuit():
+    for query, reason in CONTRADICTIONS:
+        with pytest.raises(Contradiction) as caught:
+            check_satisfiable(query, VOCABULARY)
+        assert caught.value.message == reason
+    with pytest.warns(TautologyWarning, match="smile OR NOT smile is always true"):
+        check_satisfiable(Or((SMILE, Not(SMILE))), VOCABULARY)
+
+
+def test_a_check_tries_the_order_of_the_text_too():
+    query = Or(tuple(And((A[i], A[i + 50])) for i in range(20)))
+    check_satisfiable(query, VOCABULARY, max_nodes=2_000)
+    with pytest.raises(LimitError):
+        check_satisfiable(query, VOCABULARY, max_nodes=20)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("a AND 1 * (b AND c)", ["a", "b", "c"]),
+        ("NOT NOT (a AND b)", ["a", "b"]),
+        ("NOT (a IMPLIES b)", ["a", "NOT b"]),
+        ("ALL OF (a, b AND c)", ["a", "b", "c"]),
+        ("NONE OF (a, b OR c)", ["NOT a", "NOT b", "NOT c"]),
+        ("NOT ANY OF (a, NOT b)", ["NOT a", "b"]),
+        ("NOT (a XOR b) AND (c IFF d)", ["NOT (a XOR b)", "c IFF d"]),
+        ("2 * (a AND b)", ["2 * (a AND b)"]),
+    ],
+)
+def test_conjuncts(query, expected):
+    parts = conjuncts(parse(query))
+    assert [str(part) for part in parts] == expected
+    assert all(part.span is not None for part in parts)
+
+
+def test_notes_take_the_place_of_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with noting_tautologies() as notes:
+            warn_tautology("a")
+            with noting_tautologies() as inner:
+                warn_tautology("b")
+            warn_tautology("c")
+    assert (notes, inner) == (["a", "c"], ["b"])
+    with pytest.warns(TautologyWarning, match="d"):
+        warn_tautology("d")
+
+
+def test_another_thread_keeps_its_own():
+    found = []
+
+    def other():
+        with noting_tautologies() as notes:
+            warn_tautology("theirs")
+        found.extend(notes)
+
+    with noting_tautologies() as mine:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        warn_tautology("mine")
+    assert (mine, found) == (["mine"], ["theirs"])
