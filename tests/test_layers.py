@@ -128,7 +128,7 @@ def test_this_test_finds_a_breach(monkeypatch):
 
 
 def cycles(edges):
-    """The groups of modules that import one another, by removing, again and again, what imports nothing that is left."""
+    """Modules that import themselves by way of others, or import such modules."""
     left = {name: set(needed) for name, needed in edges.items()}
     while free := {name for name, needed in left.items() if not needed & left.keys()}:
         left = {name: needed for name, needed in left.items() if name not in free}

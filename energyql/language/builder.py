@@ -3,7 +3,6 @@
 Lark calls these methods while it parses, children first, so no pass over the text or tree recurses. Each method takes
 all parts that its rule matched, brackets and commas too, which give the span.
 """
-# ruff: noqa: D102  # the rule of the grammar says what each method builds
 
 from __future__ import annotations
 
