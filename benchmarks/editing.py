@@ -16,7 +16,7 @@ from rich.table import Table
 from energyql.editing.edit import edit
 from energyql.editing.settings import PRESETS
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
-from energyql.evaluation.machine import machine
+from energyql.evaluation.measure import machine
 from energyql.files import fingerprint, read_json, write_json, write_text
 from energyql.language import bind, parse
 from energyql.logic.truth import satisfied

@@ -20,7 +20,7 @@ from benchmarks.heads import LACE_SIZES
 from energyql.attributes.bank import AttributeBank
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
-from energyql.evaluation.machine import machine
+from energyql.evaluation.measure import machine
 from energyql.files import write_json, write_text
 from energyql.generators.frozen import FrozenMapping
 from energyql.generators.layers import MappingConfig

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from energyql.evaluation.machine import machine
+from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.progress import reporting
 from energyql.training.heads import attribute_loss, balanced_accuracy, train_heads

@@ -13,7 +13,7 @@ import typer
 
 from energyql.editing.invert import invert
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.evaluation.machine import machine
+from energyql.evaluation.measure import machine
 from energyql.files import write_json, write_text
 from energyql.pipeline.model import load_model
 from energyql.render.pictures import to_pictures

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from energyql.errors import EnergyQLError
-from energyql.evaluation.machine import machine
+from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.progress import reporting
 

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from benchmarks.formulas import all_relations, random_formulas, rare_formulas
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.evaluation.compare import ORACLE, PRIOR, Size, compare
-from energyql.evaluation.comparison_report import NOTE, TABLE_WIDTH, summary_table
-from energyql.evaluation.contenders import PAPER, read_contenders
-from energyql.evaluation.prior import prior_samples
-from energyql.evaluation.subject import Seen, Subject
+from energyql.evaluation.compare import ORACLE, PRIOR, SampleCounts, compare
+from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
+from energyql.evaluation.methods import PAPER, read_methods
+from energyql.evaluation.reference import prior_samples
+from energyql.evaluation.report import NOTE, TABLE_WIDTH, summary_table
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.pipeline.queries import check_arguments
@@ -28,14 +28,16 @@ COMMON, RARE = 21, 3
 LEAST_RARE, MOST_RARE = 1e-4, 7e-4
 """Prevalence of the rare formulas, by the shared pictures of the prior. The oracle, which looks further, may find that
 one of them is a little more frequent; it should still be under 0.1 %."""
-SMOKE = Size(n=8, prior=500, oracle=30)
+SMOKE = SampleCounts(n=8, prior=500, oracle=30)
 SMOKE_COMMON, SMOKE_RARE = 2, 0
 MAIN = ("slice+descent", "slice", "ode", PAPER)
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def choose_formulas(subject: Subject, prior: Seen, common: int, rare: int, seed: int = FORMULA_SEED) -> list[Expr]:
+def choose_formulas(
+    subject: EvaluatedModel, prior: JudgedSamples, common: int, rare: int, seed: int = FORMULA_SEED
+) -> list[Expr]:
     """Seeded formulas over the model's attributes; see `random_formulas` for what is left out.
 
     Args:
@@ -72,9 +74,9 @@ def main(
     smoke: Annotated[bool, typer.Option("--smoke", help="Two formulas, few samples: only that it runs.")] = False,
 ) -> None:
     """Sample 24 seeded formulas and hold the samples against exact ones. Interrupt at will: it resumes."""
-    contenders = read_contenders((*SAMPLERS, PAPER) if samplers == "all" else samplers)
-    size = SMOKE if smoke else Size(n=n, prior=prior, oracle=oracle, seed=seed)
-    subject = Subject(model, device=device)
+    contenders = read_methods((*SAMPLERS, PAPER) if samplers == "all" else samplers)
+    size = SMOKE if smoke else SampleCounts(n=n, prior=prior, oracle=oracle, seed=seed)
+    subject = EvaluatedModel(model, device=device)
     try:
         with reporting(True) as report:
             seen = prior_samples(subject, size.prior, out / "prior", report, seed=size.seed)
@@ -82,7 +84,13 @@ def main(
             formulas = choose_formulas(subject, seen, *counts, formula_seed)
             checked = check_arguments(formulas, subject.vocabulary, {one.semantics for one in contenders})
             data = compare(
-                subject, checked, contenders, size=size, folder=out, report=report, title="Samplers on random formulas"
+                subject,
+                checked,
+                contenders,
+                counts=size,
+                folder=out,
+                report=report,
+                title="Samplers on random formulas",
             )
     except KeyboardInterrupt:
         err.print("interrupted; the same command goes on from here")

@@ -14,7 +14,7 @@ from benchmarks.report import NOTE, markdown, rich_table, summarize
 from benchmarks.subject import Subject
 from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.evaluation.machine import machine
+from energyql.evaluation.measure import machine
 from energyql.files import read_json, write_json, write_text
 from energyql.progress import Report, reporting
 from energyql.sampling import ODESolver

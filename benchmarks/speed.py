@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.large import large_model
 from energyql.attributes.predictions import decide
-from energyql.evaluation.machine import machine
+from energyql.evaluation.measure import machine
 from energyql.evaluation.published import PublishedEnergy, PublishedODE
 from energyql.files import read_json, write_json, write_text
 from energyql.generators.classes import encode_under

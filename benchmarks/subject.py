@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from energyql.evaluation.contenders import Contender
-from energyql.evaluation.prior import prior_samples
-from energyql.evaluation.subject import Subject as Judged
+from energyql.evaluation.judged import EvaluatedModel as Judged
+from energyql.evaluation.methods import Method
+from energyql.evaluation.reference import prior_samples
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.pipeline.drawing import Values
@@ -35,13 +35,13 @@ class Subject(Judged):
             gradient, number of `failures` of the solver, how they ended (`statuses`), and `seconds` of sampling.
             Samples that the solver could not finish are judged like all others.
         """
-        contender = Contender(semantics, semantics, sampler)
+        contender = Method(semantics, semantics, sampler)
         energy = contender.energy(self, formula)
         started = time.perf_counter()
         sampled = contender.sample(energy, self, n, seed, silent)
         seconds = time.perf_counter() - started
         return {
-            "judge": self.fraction(formula, self.look(sampled.z).values),
+            "judge": self.fraction(formula, self.judge(sampled.z).values),
             "heads": self.fraction(formula, self.read_heads(sampled.z)),
             "evaluations": sampled.evaluations.double().mean().item(),
             "failures": int((~sampled.ok).sum()),

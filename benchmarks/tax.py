@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.large import large_model
-from energyql.evaluation.machine import machine
+from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.generators.classes import encode_under
 from energyql.models import DEFAULT_MODEL

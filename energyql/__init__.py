@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from energyql.editing.filmstrip import animate
     from energyql.editing.invert import Inversion, invert
     from energyql.editing.settings import Preset
-    from energyql.evaluation.calls import evaluate
-    from energyql.evaluation.compare_samplers import compare_samplers
+    from energyql.evaluation.calls import compare_samplers, evaluate
     from energyql.gallery.calls import traverse, truth_table
     from energyql.gallery.gallery import Gallery
     from energyql.generators.checkpoints.weights import read_weights
@@ -44,7 +43,7 @@ _LAZY = {
     "Preset": "editing.settings",
     "Result": "pipeline.result",
     "animate": "editing.filmstrip",
-    "compare_samplers": "evaluation.compare_samplers",
+    "compare_samplers": "evaluation.calls",
     "edit": "editing.edit",
     "evaluate": "evaluation.calls",
     "generate": "pipeline.generate",

@@ -42,8 +42,8 @@ def bench(
     Everything is held against exact samples: the prior, of which the judge keeps what satisfies the query. Interrupt
     at will: the same command goes on. Writes results.json, results.md and two plots.
     """
-    from energyql.evaluation.compare_samplers import compare_samplers
-    from energyql.evaluation.comparison_report import NOTE, TABLE_WIDTH, query_table, summary_table
+    from energyql.evaluation.calls import compare_samplers
+    from energyql.evaluation.report import NOTE, TABLE_WIDTH, query_table, summary_table
 
     try:
         data = compare_samplers(

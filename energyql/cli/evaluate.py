@@ -49,9 +49,9 @@ def evaluate(
     will: the same command goes on. Writes evaluation.json and evaluation.md with pictures.
     """
     from energyql.evaluation.calls import evaluate as run
-    from energyql.evaluation.evaluation_report import EDIT_NOTE, NOTE, tables
     from energyql.evaluation.features import inception_features
-    from energyql.evaluation.setups import SETUPS
+    from energyql.evaluation.protocols import PROTOCOLS
+    from energyql.evaluation.report import EDIT_NOTE, EVALUATION_NOTE, evaluation_tables
 
     if features not in ("judge", "inception"):
         raise ArgumentError(f"there are no features {features!r}", hint="choose judge or inception")
@@ -59,7 +59,7 @@ def evaluate(
         raise ArgumentError("--inception-weights needs --features inception")
     try:
         data = run(
-            tuple(SETUPS) if protocols == "all" else read_names(protocols), folder=save_to, model=model,
+            tuple(PROTOCOLS) if protocols == "all" else read_names(protocols), folder=save_to, model=model,
             samplers=samplers, presets=read_names(presets), n=n, edits=edits, prior=prior, oracle=oracle,
             features=inception_features(inception_weights) if features == "inception" else None,
             truncation=truncation, label=read_label(label), seed=seed, device=device, progress=not quiet,
@@ -71,12 +71,12 @@ def evaluate(
         return
     wide = Console(highlight=False, emoji=False)
     wide.width = max(wide.width, 130)  # narrow pipes would break the numbers
-    for table in tables(data):
+    for table in evaluation_tables(data):
         wide.print(table)
     for name, setup in data["setups"].items():
         if "missing" in setup:
             out.print(f"[yellow]note[/]: {name} was not run: {escape(setup['missing'])}")
-    out.print(NOTE)
+    out.print(EVALUATION_NOTE)
     out.print(EDIT_NOTE)
     out.print(f"Saved {escape(str(save_to))}: evaluation.json, evaluation.md")
 

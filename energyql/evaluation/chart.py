@@ -13,13 +13,13 @@ from energyql.render.pictures import FAINT, INK, PAPER
 
 WIDTH, HEIGHT, LEFT, TOP, GAP, BOTTOM, LEGEND = 400, 300, 60, 70, 70, 56, 26
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#6b7280")
-"""One a contender; a number beside it tells contenders apart as well."""
+"""One for each method; a number beside it tells methods apart as well."""
 
 
 def draw_charts(data: dict[str, Any]) -> dict[str, Image.Image]:
     """Draw satisfaction and frequency error, each against evaluations and against time.
 
-    A pale dot is a contender on one query, a numbered one its mean over all queries.
+    A pale dot is a method on one query, a numbered one its mean over all queries.
     """
 
     def error(outcome: dict[str, Any]) -> float | None:
@@ -61,7 +61,7 @@ def _chart(
 
 
 def _panel(canvas: Canvas, left: float, series: Sequence[Sequence[Place]], label: str, most: float) -> None:
-    """Draw all contenders over a logarithmic cost axis."""
+    """Draw all methods over a logarithmic cost axis."""
     points = [point for own in series for point in own]
     if not points:
         Axes(canvas, (left, TOP), (WIDTH, HEIGHT)).captions(label)

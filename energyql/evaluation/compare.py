@@ -1,27 +1,23 @@
-"""Every contender on every query, written to disk as it goes, so that an interrupted run goes on."""
+"""Comparison of every method on every query. Results are written as they come, so that an interrupted run goes on."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from energyql.errors import ArgumentError
-from energyql.evaluation.comparison_report import write_report
-from energyql.evaluation.contenders import DEFAULT_CONTENDERS, Contender, read_contenders
-from energyql.evaluation.frequencies import Cells
-from energyql.evaluation.machine import machine
-from energyql.evaluation.measure import Ground, measure
-from energyql.evaluation.oracle import find_oracle
-from energyql.evaluation.prior import prior_samples
-from energyql.evaluation.subject import Seen, Subject
-from energyql.files import read_json, write_json, write_picture
+from energyql.evaluation.chart import draw_charts
+from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
+from energyql.evaluation.measure import Reference, machine, measure, summarize
+from energyql.evaluation.methods import DEFAULT_METHODS, Method, read_methods
+from energyql.evaluation.metrics import AttributeBins
+from energyql.evaluation.reference import find_oracle, prior_samples
+from energyql.evaluation.report import comparison_page
+from energyql.files import read_json, write_json, write_picture, write_text
 from energyql.language import Expr
-from energyql.logic.truth import satisfied
 from energyql.pipeline.queries import CheckedQuery
 from energyql.progress import Report
 from energyql.render.pictures import label_grid
@@ -32,13 +28,13 @@ PRIOR, ORACLE = 20_000, 1_000
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much is drawn.
+class SampleCounts:
+    """Numbers of samples of a comparison, and their seed.
 
     Attributes:
-        n: samples of each contender for each query.
+        n: samples of each method for each query.
         prior: pictures of the prior that all queries share.
-        oracle: exact samples that an oracle should be worth.
+        oracle: wanted effective number of exact samples of each query.
         seed: of the samples.
     """
 
@@ -49,53 +45,53 @@ class Size:
 
 
 def compare(
-    subject: Subject,
+    model: EvaluatedModel,
     queries: Sequence[CheckedQuery],
-    contenders: Iterable[str | Contender] = DEFAULT_CONTENDERS,
+    methods: Iterable[str | Method] = DEFAULT_METHODS,
     *,
-    size: Size,
+    counts: SampleCounts,
     folder: Path,
     report: Report,
     title: str = "Samplers compared",
     shown: int = 0,
     kept: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure every contender on every query, and write tables and plots.
+    """Measure every method on every query, and write tables and plots.
 
-    What an earlier run in the same folder measured with the same settings is not measured again.
+    Outcomes of an earlier run in the same folder with the same settings are read from disk.
 
     Args:
-        subject: the model.
-        queries: checked under every semantics that a contender uses; see `energyql.pipeline.queries.check_all`.
-        contenders: see `read_contenders`.
-        size: how much to draw.
-        folder: for `results.json`, `results.md`, plots, and what is kept for the next run.
-        title: of the page.
-        shown: pictures of each contender for each query on the page.
-        kept: folder of judged pictures of the prior and of oracles, where several comparisons share them.
+        model: the evaluated model.
+        queries: checked under every semantics of the methods; see `energyql.pipeline.queries.check_arguments`.
+        methods: see `read_methods`.
+        counts: how many samples to draw.
+        folder: for `results.json`, `results.md`, plots, and the state for the next run.
         report: called with the stages "prior", "queries", "oracle", "sampling" and "judging".
+        title: of the page.
+        shown: pictures of each method for each query on the page.
+        kept: folder of judged pictures of the prior and of oracles, where several comparisons share them.
 
     Returns:
-        What `results.json` holds: `settings`, `machine`, `queries` (for each the oracle and `samplers`, see `measure`),
-        and `summary` over queries, by contender.
+        The contents of `results.json`: `settings`, `machine`, `contenders` (the names of the methods), `queries` (for
+        each the oracle and `samplers`, see `measure`), and `summary` over queries, by method.
     """
-    several = read_contenders(contenders)
-    settings = _settings(subject, size)
+    several = read_methods(methods)
+    settings = run_settings(model, counts)
     data: dict[str, Any] = {"settings": settings, "machine": machine(), "contenders": [one.name for one in several]}
     earlier = _earlier(folder / RESULTS, settings)
     kept = folder if kept is None else kept
-    prior = prior_samples(subject, size.prior, kept / "prior", report, seed=size.seed)
-    cells = Cells(subject.vocabulary, prior.values)
+    prior = prior_samples(model, counts.prior, kept / "prior", report, seed=counts.seed)
+    bins = AttributeBins(model.vocabulary, prior.values)
     records: list[dict[str, Any]] = []
     for number, query in enumerate(queries):
         record = _record(query, earlier)
         missing = [one for one in several if _missing(record, one, shown)]
         if missing:
-            exact = Contender("", "exact", missing[0].sampler).energy(subject, query.bound)
+            exact = replace(missing[0], semantics="exact", published=False).energy(model, query.bound)
             oracle = find_oracle(
-                subject, query.bound, exact, prior, size.oracle, kept / "oracle", report, seed=size.seed
+                model, query.bound, exact, prior, counts.oracle, kept / "oracle", report, seed=counts.seed
             )
-            ground = Ground(query.bound, cells, oracle, prior)
+            reference = Reference(query.bound, bins, oracle, prior)
             record["oracle"] = {
                 "prevalence": oracle.prevalence,
                 "prevalence_error": oracle.prevalence_error,
@@ -104,11 +100,11 @@ def compare(
                 "pictures": oracle.pictures,
                 "latents": oracle.latents,
             }
-            for i, one in enumerate(missing):
+            for i, method in enumerate(missing):
                 report("queries", (number + i / len(missing)) / len(queries))
-                outcome, seen = measure(one, subject, ground, size.n, size.seed, report, shown=shown)
-                outcome["pictures"] = _show(folder, record["query"], one, seen, query.bound, subject)
-                record["samplers"][one.name] = outcome
+                outcome, samples = measure(method, model, reference, counts.n, counts.seed, report, shown=shown)
+                outcome["pictures"] = _write_grid(folder, record["query"], method, samples, query.bound, model)
+                record["samplers"][method.name] = outcome
                 earlier[record["query"]] = record
                 _write(folder, data, [*records, record], earlier)
         records.append(record)
@@ -116,27 +112,25 @@ def compare(
     return _write(folder, data, records, earlier, title)
 
 
-def _settings(subject: Subject, size: Size) -> dict[str, Any]:
-    """What must be the same for an earlier measurement to count."""
+def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
+    """Return the settings that must be the same for an earlier outcome to be used again."""
     return {
-        "model": subject.model.name,
-        "identity": subject.identity,
-        "truncation": subject.encode.keywords["truncation"],
-        "label": subject.settings["label"],
-        "n": size.n,
-        "prior": size.prior,
-        "oracle": size.oracle,
-        "seed": size.seed,
-        "device": str(subject.device),
+        "model": model.model.name,
+        "identity": model.identity,
+        "truncation": model.truncation,
+        "label": model.label,
+        "n": counts.n,
+        "prior": counts.prior,
+        "oracle": counts.oracle,
+        "seed": counts.seed,
+        "device": str(model.device),
         "energyql": __version__,
     }
 
 
 def _earlier(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Query -> record of an earlier run with the same settings."""
-    if not path.is_file():
-        return {}
-    data = read_json(path)
+    """Return query -> record of an earlier run with the same settings."""
+    data = read_json(path) if path.is_file() else {}
     if data.get("settings") != settings:
         return {}
     return {record["query"]: record for record in [*data["queries"], *data.get("others", [])]}
@@ -153,23 +147,25 @@ def _record(query: CheckedQuery, earlier: dict[str, dict[str, Any]]) -> dict[str
     }
 
 
-def _missing(record: dict[str, Any], contender: Contender, shown: int) -> bool:
-    found = record["samplers"].get(contender.name)
+def _missing(record: dict[str, Any], method: Method, shown: int) -> bool:
+    found = record["samplers"].get(method.name)
     if found is None or (shown and found["pictures"] is None):
         return True
-    return (found["sampler"], found["semantics"]) != (repr(contender.sampler), contender.semantics)
+    return (found["sampler"], found["semantics"]) != (repr(method.sampler), method.semantics)
 
 
-def _show(folder: Path, query: str, contender: Contender, seen: Seen, bound: Expr, subject: Subject) -> str | None:
-    """Write a grid of the pictures that were kept; the path of it, relative to the folder."""
-    if not seen.pictures:
+def _write_grid(
+    folder: Path, query: str, method: Method, samples: JudgedSamples, bound: Expr, model: EvaluatedModel
+) -> str | None:
+    """Write the pictures that were kept as a grid, and return its path relative to the folder."""
+    if not samples.pictures:
         return None
-    holds = np.broadcast_to(satisfied(bound, seen.values, subject.vocabulary), (len(seen),))
-    name = hashlib.sha256(f"{query} {contender.name}".encode()).hexdigest()[:16]
+    count = len(samples.pictures)
+    name = hashlib.sha256(f"{query} {method.name}".encode()).hexdigest()[:16]
     path = Path("pictures") / f"{name}.png"
     grid = label_grid(
-        seen.pictures, title=query, verdicts=holds[: len(seen.pictures)].tolist(), columns=len(seen.pictures),
-        footer=f"{contender.name}, ticks by the judge",
+        samples.pictures, title=query, verdicts=model.satisfied(bound, samples.values)[:count].tolist(), columns=count,
+        footer=f"{method.name}, ticks by the judge",
     )  # fmt: skip
     write_picture(folder / path, grid)
     return path.as_posix()
@@ -182,17 +178,21 @@ def _write(
     earlier: dict[str, dict[str, Any]],
     title: str = "",
 ) -> dict[str, Any]:
-    """Write all that is known; `others` are queries of an earlier run that are still to come, or no longer asked.
+    """Write all outcomes; `others` are queries of an earlier run that are still to come, or no longer asked.
 
-    With a title the run is complete, and tables and plots are written too.
+    With a title the run is complete, and summary, page and plots are written too.
     """
-    shown = {record["query"] for record in records}
-    others = [record for text, record in earlier.items() if text not in shown]
+    current = {record["query"] for record in records}
+    others = [record for text, record in earlier.items() if text not in current]
     data = data | {"queries": records, "others": others}
+    if title:
+        data["summary"] = summarize(records, data["contenders"])
     try:
-        if title:
-            return write_report(folder, data, title)
         write_json(folder / RESULTS, data)
-        return data
+        if title:
+            for name, picture in draw_charts(data).items():
+                write_picture(folder / f"{name}.png", picture)
+            write_text(folder / "results.md", comparison_page(data, title))
     except OSError as error:
         raise ArgumentError(f"cannot write {folder}: {error.strerror or error}") from error
+    return data

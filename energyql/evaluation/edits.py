@@ -1,25 +1,38 @@
-"""How good an edit is: did it do what was asked, did it keep the rest, is it the same picture still."""
+"""Sequential edits, measured step by step: strength, leaks, identity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-Rows = npt.NDArray[np.bool_]
+from energyql.editing.edit import Edit, edit
+from energyql.evaluation.features import Features
+from energyql.evaluation.judged import EvaluatedModel, Truths
+from energyql.evaluation.metrics import conditional_accuracy
+from energyql.files import write_picture
+from energyql.language import Expr, bind
+from energyql.progress import Report
+
+PICTURES_AT_ONCE = 32
+"""Pictures whose features are computed together."""
+SHOWN = 6
+"""Rows of a filmstrip."""
 
 
 def identity_distance(before: Tensor, after: Tensor) -> Tensor:
-    """One minus the cosine of features of the picture before and after, (n,), in [0, 2].
+    """Return one minus the cosine of features of the picture before and after, (n,), in [0, 2].
 
     With features of a face recogniser (ArcFace: Deng et al. 2019, arXiv 1801.07698) this is the ID of Nie et al. 2021
-    (arXiv 2110.10873). With those of an attribute judge it measures how much of all that the judge sees has changed,
-    what was asked for included; so compare it between edits of the same queries only.
+    (arXiv 2110.10873). With those of an attribute judge it also grows by the change that the query asked for; so
+    compare it between edits of the same queries only.
 
     Args:
         before, after: (n, dim), row by row the same picture.
@@ -29,11 +42,11 @@ def identity_distance(before: Tensor, after: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EditStrength:
-    """What an edit achieved, and what it cost.
+    """Effect and side effect of an edit.
 
     Attributes:
-        strength: share of pictures that meet the query after it, minus the share before.
-        leak: the largest share of pictures in which any one attribute changed that was not asked for.
+        strength: share of pictures that satisfy the query after it, minus the share before.
+        leak: the largest share of pictures in which one attribute changed that was not asked for.
         leaking: that attribute; empty if there is none.
     """
 
@@ -43,20 +56,20 @@ class EditStrength:
 
     @property
     def disentangled(self) -> float:
-        """The disentangled edit strength, `strength - leak`: at most 1; below 0 the edit did more harm than good."""
+        """Disentangled edit strength, `strength - leak`: at most 1; below 0 the edit did more harm than good."""
         return self.strength - self.leak
 
 
-def edit_strength(before: Rows, after: Rows, leaked: Mapping[str, Rows]) -> EditStrength:
+def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -> EditStrength:
     """Measure one edit of n pictures.
 
     After the disentangled edit strength (DES) of Nie et al. 2021 (arXiv 2110.10873): the change of the attribute that
-    was asked for, minus the largest change of any other one. Changes are counted here by decided values of an
-    independent judge, so that every kind of attribute and every query has a change; the published program does not
-    hold their formula's code, and numbers are not to be compared with theirs.
+    was asked for, minus the largest change of any other one. Here a change is one of the decided values of an
+    independent judge, which is defined for every kind of attribute and every query. The published program does not
+    contain the code of their formula; numbers are not to be compared with theirs.
 
     Args:
-        before, after: whether the pictures meet the query, (n,).
+        before, after: whether the pictures satisfy the query, (n,).
         leaked: attribute that was not asked for -> whether it changed without need, (n,).
     """
     shares = {name: float(rows.mean()) for name, rows in leaked.items()}
@@ -65,6 +78,73 @@ def edit_strength(before: Rows, after: Rows, leaked: Mapping[str, Rows]) -> Edit
     return EditStrength(float(after.mean()) - float(before.mean()), leak, worst if leak else "")
 
 
-def as_images(pictures: list[npt.NDArray[np.uint8]]) -> Tensor:
-    """Pictures (height, width, 3) of one size as images in [-1, 1], (n, 3, height, width)."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def measure_sequence(
+    model: EvaluatedModel, steps: Sequence[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
+) -> dict[str, Any]:
+    """Edit n pictures of the prior and measure every step.
+
+    Args:
+        model: the evaluated model.
+        steps: one query each.
+        preset: a name out of `energyql.editing.settings.PRESETS`.
+        n: pictures: the samples 0 … n - 1 of the seed.
+        seed: of the pictures.
+        folder: for the filmstrip, `filmstrip-PRESET.png`.
+        report: called with the stages of `energyql.edit`.
+
+    Returns:
+        `steps`, see `measure_step`; `seconds` of editing all of them, without drawing; and the name of the `filmstrip`.
+    """
+    done = edit(
+        seed, list(steps), model=model.model, n=n, preset=preset, device=str(model.device), progress=report,
+        truncation=model.truncation, label=model.label,
+    )  # fmt: skip
+    name = f"filmstrip-{preset}.png"
+    write_picture(folder / name, done.filmstrip(range(min(n, SHOWN))))
+    return {
+        "preset": preset,
+        "steps": [measure_step(done, k, step, model) for k, step in enumerate(steps)],
+        "seconds": sum(result.statistics["seconds_sampling"] for result in done.steps),
+        "filmstrip": name,
+    }
+
+
+def measure_step(done: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[str, Any]:
+    """Measure the k-th step of an edit.
+
+    Returns:
+        - `satisfied`: share of pictures that satisfy the query of the step, by the judge; `all`: the queries of all
+          steps so far that are not superseded; `accuracy`: see `conditional_accuracy`;
+        - `identity`: mean identity distance to the picture before the first step, `None` without features;
+        - `leak_rate`: of all attributes that were not asked for, in all pictures, the share that changed without need;
+        - `strength`, `leak`, `leaking`, `disentangled`: see `edit_strength`.
+    """
+    before, after = (done.start if k == 0 else done.steps[k - 1]), done.steps[k]
+    bound = bind(step, model.vocabulary)
+    holds = model.satisfied(bound, after.judged)
+    strength = edit_strength(model.satisfied(bound, before.judged), holds, done.leaks[k].leaked)
+    identity = None
+    if model.features is not None:
+        ends = (_features(model.features, result.images) for result in (done.start, after))
+        identity = float(identity_distance(*ends).mean())
+    return {
+        "query": str(step),
+        "satisfied": float(holds.mean()),
+        "all": float(after.satisfied.mean()),
+        "accuracy": conditional_accuracy(bound, after.judged, model.vocabulary),
+        "identity": identity,
+        "leak_rate": done.leaks[k].rate,
+        "strength": strength.strength,
+        "leak": strength.leak,
+        "leaking": strength.leaking,
+        "disentangled": strength.disentangled,
+    }
+
+
+def _features(features: Features, pictures: list[Image.Image]) -> Tensor:
+    """Return the features of finished pictures, read as images in [-1, 1], (n, dim)."""
+    parts = []
+    for i in range(0, len(pictures), PICTURES_AT_ONCE):
+        pixels = np.stack([np.asarray(picture) for picture in pictures[i : i + PICTURES_AT_ONCE]])
+        parts.append(features.read(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1))
+    return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""All set-ups on one model, one after the other, written to disk as they go."""
+"""Evaluation of a model by several protocols. Results are written as they come, so that an interrupted run goes on."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from energyql.editing.settings import choose_preset
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.evaluation.compare import Size, compare
-from energyql.evaluation.contenders import PAPER, Contender, read_contenders
-from energyql.evaluation.evaluation_report import markdown
-from energyql.evaluation.machine import machine
-from energyql.evaluation.prior import prior_samples
-from energyql.evaluation.sequential import run_sequence
-from energyql.evaluation.setups import SETUPS, Setup, choose_queries
-from energyql.evaluation.subject import Subject
+from energyql.evaluation.compare import SampleCounts, compare, run_settings
+from energyql.evaluation.edits import measure_sequence
+from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.measure import machine
+from energyql.evaluation.methods import PAPER, Method, read_methods
+from energyql.evaluation.protocols import PROTOCOLS, EvaluationProtocol
+from energyql.evaluation.reference import prior_samples
+from energyql.evaluation.report import evaluation_page
 from energyql.files import read_json, write_json, write_text
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
@@ -25,110 +25,100 @@ from energyql.progress import Report
 from energyql.sampling import DEFAULT_SAMPLER
 from energyql.version import __version__
 
-DEFAULT_CONTENDERS = (DEFAULT_SAMPLER, PAPER)
+DEFAULT_METHODS = (DEFAULT_SAMPLER, PAPER)
 DEFAULT_PRESETS = ("default", "lace")
 SHOWN = 8
+"""Pictures of each method for each query on the page."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is run.
+class EvaluationPlan:
+    """Everything that an evaluation runs.
 
     Attributes:
-        setups: names out of `SETUPS`.
-        contenders: who samples, ours and the paper's side by side.
-        presets: who edits: names out of `energyql.editing.settings.PRESETS`.
-        size: how much is drawn where samples are compared.
+        protocols: names out of `PROTOCOLS`.
+        methods: sample the queries, this library's settings and the paper's side by side.
+        presets: make the edits: names out of `energyql.editing.settings.PRESETS`.
+        counts: how many samples to draw where samplers are compared.
         edits: pictures that are edited.
     """
 
-    setups: tuple[str, ...]
-    contenders: tuple[Contender, ...]
+    protocols: tuple[str, ...]
+    methods: tuple[Method, ...]
     presets: tuple[str, ...]
-    size: Size
+    counts: SampleCounts
     edits: int
 
 
 def make_plan(
-    setups: Sequence[str],
-    contenders: str | Sequence[str | Contender] = DEFAULT_CONTENDERS,
+    protocols: Sequence[str],
+    methods: str | Sequence[str | Method] = DEFAULT_METHODS,
     presets: Sequence[str] = DEFAULT_PRESETS,
     *,
-    size: Size,
+    counts: SampleCounts,
     edits: int = 64,
-) -> Plan:
-    """Check all names.
+) -> EvaluationPlan:
+    """Check all names and return the plan.
 
     Raises:
-        ArgumentError: one of them means nothing.
+        ArgumentError: there is no protocol, sampler or preset of a name.
     """
-    for name in setups:
-        if name not in SETUPS:
-            raise ArgumentError(f"there is no protocol {name!r}", hint=f"protocols: {', '.join(SETUPS)}, or all")
+    for name in protocols:
+        if name not in PROTOCOLS:
+            raise ArgumentError(f"there is no protocol {name!r}", hint=f"protocols: {', '.join(PROTOCOLS)}, or all")
     for preset in presets:
         choose_preset(preset)
-    if not setups or not presets:
+    if not protocols or not presets:
         raise ArgumentError("there is nothing to evaluate", hint="name at least one protocol and one preset")
-    return Plan(tuple(setups), tuple(read_contenders(contenders)), tuple(presets), size, edits)
+    return EvaluationPlan(tuple(protocols), tuple(read_methods(methods)), tuple(presets), counts, edits)
 
 
-def evaluate(subject: Subject, plan: Plan, folder: Path, report: Report) -> dict[str, Any]:
-    """Run the set-ups and write reports.
+def evaluate(model: EvaluatedModel, plan: EvaluationPlan, folder: Path, report: Report) -> dict[str, Any]:
+    """Run the protocols and write reports.
 
-    What an earlier run in the same folder measured with the same settings is not measured again. A set-up that the
-    model cannot serve, because it has too few attributes, is reported as such and the others go on.
+    Outcomes of an earlier run in the same folder with the same settings are read from disk. A protocol that needs more
+    attributes than the model has is reported as missing, and the others are run.
 
     Args:
-        subject: the model.
+        model: the evaluated model.
         plan: what to run.
-        folder: for `evaluation.json`, `evaluation.md`, a folder for each set-up, and what is kept.
+        folder: for `evaluation.json`, `evaluation.md`, a folder for each protocol, and the state for the next run.
         report: called with stages and fractions.
 
     Returns:
-        What `evaluation.json` holds: `settings`, `machine` and `setups`, by name. Each has a `title`, what it is
-        `about`, and `comparison` (see `energyql.evaluation.compare.compare`), `sequence` (see `run_sequence`, by
-        preset), or `missing`, why there is neither.
+        The contents of `evaluation.json`: `settings`, `machine`, `contenders` (the names of the methods), `presets` and
+        `setups`, the protocols by name. Each has its `title`, `about`, and one of `comparison` (see
+        `energyql.evaluation.compare.compare`), `sequence` (preset -> see `measure_sequence`), or `missing`, the reason
+        why it was not run.
 
     Raises:
         ArgumentError: the folder cannot be written.
     """
-    prior = prior_samples(subject, plan.size.prior, folder / "kept" / "prior", report, seed=plan.size.seed)
-    settings = {
-        "model": subject.model.name,
-        "identity": subject.identity,
-        "features": None if subject.features is None else subject.features.name,
-        "truncation": subject.encode.keywords["truncation"],
-        "label": subject.settings["label"],
-        "n": plan.size.n,
-        "edits": plan.edits,
-        "prior": plan.size.prior,
-        "oracle": plan.size.oracle,
-        "seed": plan.size.seed,
-        "device": str(subject.device),
-        "energyql": __version__,
-    }
+    counts = plan.counts
+    prior = prior_samples(model, counts.prior, folder / "kept" / "prior", report, seed=counts.seed)
+    features = None if model.features is None else model.features.name
     data: dict[str, Any] = {
-        "settings": settings,
+        "settings": run_settings(model, counts) | {"features": features, "edits": plan.edits},
         "machine": machine(),
-        "contenders": [one.name for one in plan.contenders],
+        "contenders": [method.name for method in plan.methods],
         "presets": list(plan.presets),
         "setups": {},
     }
-    for number, name in enumerate(plan.setups):
-        setup = SETUPS[name]
-        report("protocols", number / len(plan.setups))
-        found: dict[str, Any] = {"title": setup.title, "about": setup.about}
+    for number, name in enumerate(plan.protocols):
+        protocol = PROTOCOLS[name]
+        report("protocols", number / len(plan.protocols))
+        found: dict[str, Any] = {"title": protocol.title, "about": protocol.about}
         try:
-            queries = choose_queries(setup, subject.vocabulary, prior, plan.size.seed)
+            queries = protocol.choose_queries(model.vocabulary, prior, counts.seed)
         except EnergyQLError as error:
             found["missing"] = error.message
         else:
-            run = _edit if setup.sequential else _sample
-            found |= run(subject, setup, queries, plan, folder, report)
+            run = _edit if protocol.sequential else _sample
+            found |= run(model, protocol, queries, plan, folder, report)
         data["setups"][name] = found
         try:
             write_json(folder / "evaluation.json", data)
-            write_text(folder / "evaluation.md", markdown(data))
+            write_text(folder / "evaluation.md", evaluation_page(data))
         except OSError as error:
             raise ArgumentError(f"cannot write {folder}: {error.strerror or error}") from error
     report("protocols", 1.0)
@@ -136,35 +126,38 @@ def evaluate(subject: Subject, plan: Plan, folder: Path, report: Report) -> dict
 
 
 def _sample(
-    subject: Subject, setup: Setup, queries: list[Expr], plan: Plan, folder: Path, report: Report
-) -> dict[str, Any]:
+    model: EvaluatedModel, protocol: EvaluationProtocol, queries: list[Expr], plan: EvaluationPlan, folder: Path,
+    report: Report,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare the methods on the queries."""
     with noting_tautologies():
-        checked = check_arguments(queries, subject.vocabulary, {one.semantics for one in plan.contenders})
+        checked = check_arguments(queries, model.vocabulary, {method.semantics for method in plan.methods})
     found = compare(
-        subject, checked, plan.contenders, size=plan.size, folder=folder / setup.name, report=report,
-        title=setup.title, shown=SHOWN, kept=folder / "kept",
+        model, checked, plan.methods, counts=plan.counts, folder=folder / protocol.name, report=report,
+        title=protocol.title, shown=SHOWN, kept=folder / "kept",
     )  # fmt: skip
     return {"comparison": {key: found[key] for key in ("queries", "summary")}}
 
 
 def _edit(
-    subject: Subject, setup: Setup, queries: list[Expr], plan: Plan, folder: Path, report: Report
-) -> dict[str, Any]:
-    """Edits by every preset; those of an earlier run are read."""
+    model: EvaluatedModel, protocol: EvaluationProtocol, queries: list[Expr], plan: EvaluationPlan, folder: Path,
+    report: Report,
+) -> dict[str, Any]:  # fmt: skip
+    """Edit with every preset, the queries being the steps; results of an earlier run are read from disk."""
     sequence: dict[str, Any] = {}
     for preset in plan.presets:
-        path = folder / setup.name / f"{preset}.json"
+        path = folder / protocol.name / f"{preset}.json"
         settings = {
-            "identity": subject.identity,
+            "identity": model.identity,
             "queries": [str(query) for query in queries],
             "preset": repr(choose_preset(preset)),
             "n": plan.edits,
-            "seed": plan.size.seed,
+            "seed": plan.counts.seed,
             "energyql": __version__,
         }
         known = read_json(path) if path.is_file() else {}
         if known.get("settings") != settings:
-            found = run_sequence(subject, queries, preset, plan.edits, plan.size.seed, path.parent, report)
+            found = measure_sequence(model, queries, preset, plan.edits, plan.counts.seed, path.parent, report)
             known = {"settings": settings, "found": found}
             write_json(path, known)
         sequence[preset] = known["found"]

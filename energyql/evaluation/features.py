@@ -1,4 +1,4 @@
-"""What a network sees in pictures: the features that distances between pictures are measured in."""
+"""Features of pictures: the outputs of a network in which distances between pictures are measured."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from energyql.attributes.labels import ImageLabeller
 from energyql.errors import EnergyQLError, ModelError
 
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
-"""The file that torch-fidelity keeps Inception's weights in."""
+"""Name of torch-fidelity's file of Inception's weights."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """A network and what to call it.
+    """A feature network.
 
     Attributes:
-        name: tells it from others, in reports and in the names of files that keep features.
+        name: unique, for reports and for the names of files that hold features.
         function: pictures in [-1, 1], (batch, 3, height, width) -> features (batch, dim).
     """
 
@@ -34,15 +34,15 @@ class Features:
 
     @torch.inference_mode()
     def read(self, images: Tensor) -> Tensor:
-        """Features of pictures, (batch, dim) float32 on the CPU."""
+        """Return the features of pictures, (batch, dim) float32 on the CPU."""
         return self.function(images).flatten(1).float().cpu()
 
 
 def judge_features(judge: ImageLabeller | None) -> Features | None:
-    """The features of a judge; nothing for a judge that has none, such as a function.
+    """Return the features of a judge; `None` for a judge without features, such as a function.
 
-    Those of a `Judge` are averaged over the positions of its last level, as those of Inception are for its distance:
-    as many as it has channels there. Any other object can bring a method `features`.
+    Those of a `Judge` are averaged over the positions of its last level, one a channel, as those of Inception are for
+    its distance. Any other object can have a method `features`.
     """
     if isinstance(judge, Judge):
         channels = judge.channels[-1]
@@ -52,10 +52,10 @@ def judge_features(judge: ImageLabeller | None) -> Features | None:
 
 
 def inception_features(weights: Path | None = None) -> Features:
-    """The 2,048 features of Inception that the usual Fréchet inception distance is measured in, by torch-fidelity.
+    """Return the 2,048 features of Inception of the usual Fréchet inception distance, by torch-fidelity.
 
     Args:
-        weights: torch-fidelity's file of weights; by default where it keeps them. Nothing is downloaded.
+        weights: torch-fidelity's file of weights; by default the one in its own folder. Nothing is downloaded.
 
     Raises:
         EnergyQLError: torch-fidelity is not installed.
@@ -69,7 +69,7 @@ def inception_features(weights: Path | None = None) -> Features:
         ) from None
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_WEIGHTS if weights is None else weights
     try:
-        # torch-fidelity unpickles whatever the file holds, so it is given only files that hold nothing but tensors.
+        # torch-fidelity unpickles any object, so it is given only files that hold nothing but tensors.
         torch.load(path, weights_only=True, map_location="meta")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         network = module.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))

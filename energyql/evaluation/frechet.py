@@ -25,7 +25,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Tensor, weights: Array | None = None) -> Gaussian:
-        """Fit it to features (n, dim), n at least 2, perhaps weighted (n,)."""
+        """Return the fit to features (n, dim), n at least 2, with optional weights (n,)."""
         x = features.detach().double().cpu()
         share = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
         if weights is not None:
@@ -38,7 +38,7 @@ class Gaussian:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """`‖μa - μb‖² + tr(Σa + Σb - 2 (Σa Σb)^½)`, at least 0: the square of a distance, as it is usually reported."""
+    """Return `‖μa - μb‖² + tr(Σa + Σb - 2 (Σa Σb)^½)`, at least 0: the square of a distance, as is usual."""
     root = _root(a.covariance)
     # Σa Σb has the eigenvalues of the symmetric Σa^½ Σb Σa^½, whose root needs no complex numbers.
     cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
@@ -47,7 +47,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def frechet_floor(oracle: Tensor, weights: Array, n: int, *, repetitions: int = 4, seed: int = 0) -> float:
-    """The mean distance from n exact samples to the oracle that they come from (bootstrap: Efron 1979).
+    """Return the mean distance from n exact samples to the oracle that they come from (bootstrap: Efron 1979).
 
     Args:
         oracle: features (m, dim).

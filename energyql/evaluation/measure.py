@@ -1,140 +1,144 @@
-"""One contender on one query: what it drew, held against the oracle, and what that cost."""
+"""Measurements of one method on one query: its samples compared with the oracle, and their cost."""
 
 from __future__ import annotations
 
 import math
+import platform
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
-from energyql.evaluation.accuracy import conditional_accuracy
-from energyql.evaluation.contenders import Contender
-from energyql.evaluation.diversity import diversity
 from energyql.evaluation.frechet import Gaussian, frechet_distance, frechet_floor
-from energyql.evaluation.frequencies import Cells, frequency_error
-from energyql.evaluation.oracle import Oracle
-from energyql.evaluation.subject import Seen, Subject
+from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
+from energyql.evaluation.methods import Method
+from energyql.evaluation.metrics import AttributeBins, conditional_accuracy, diversity, frequency_error
+from energyql.evaluation.reference import Oracle
 from energyql.language import Expr
-from energyql.logic.truth import satisfied
 from energyql.progress import Report
 from energyql.sampling import SampleResult
+from energyql.version import __version__
+
+Numbers = Mapping[str, float | None]
+Read = Callable[[dict[str, Any]], float | None]
 
 MOST_NEIGHBOURS = 1000
 """Samples among which distances are measured; their number grows with the square."""
 LEAST_ORACLE = 30.0
-"""Equally weighted samples that an oracle must be worth to be compared with."""
+"""Effective number of samples from which on an oracle is compared with."""
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
-    """What samples of one query are held against.
+class Reference:
+    """Exact samples that samples of one query are compared with.
 
     Attributes:
         query: bound.
-        cells: what is counted.
+        bins: whose frequencies are compared.
         oracle: exact samples of the query.
         prior: exact samples of the prior.
     """
 
     query: Expr
-    cells: Cells
+    bins: AttributeBins
     oracle: Oracle
-    prior: Seen
+    prior: JudgedSamples
 
 
 def measure(
-    contender: Contender, subject: Subject, ground: Ground, n: int, seed: int, report: Report, *, shown: int = 0
-) -> tuple[dict[str, Any], Seen]:
-    """Sample and compare.
+    method: Method, model: EvaluatedModel, reference: Reference, n: int, seed: int, report: Report, *, shown: int = 0
+) -> tuple[dict[str, Any], JudgedSamples]:
+    """Sample a query by a method and compare the samples with exact ones.
 
     Args:
-        contender: who samples.
-        subject: the model.
-        ground: what to compare with.
+        method: samples.
+        model: the evaluated model.
+        reference: what to compare with.
         n: samples. Those that the sampler could not finish count like all others.
         seed: of the run.
         report: called with the stages "sampling" and "judging".
         shown: pictures to keep.
 
     Returns:
-        Numbers, plain enough for JSON (see `describe` for those about the samples, and `costs`), and what was seen.
+        Numbers, plain enough for JSON (see `describe` for those about the samples, and `costs`), and the samples.
     """
-    energy = contender.energy(subject, ground.query)
+    energy = method.energy(model, reference.query)
     started = time.perf_counter()
-    sampled = contender.sample(energy, subject, n, seed, report)
+    sampled = method.sample(energy, model, n, seed, report)
     seconds = time.perf_counter() - started
-    seen = subject.look(sampled.z, report, shown=shown)
-    heads = satisfied(ground.query, subject.read_heads(sampled.z), subject.vocabulary)
+    samples = model.judge(sampled.z, report, shown=shown)
     found = {
-        "sampler": repr(contender.sampler),
-        "semantics": contender.semantics,
-        **describe(seen, subject, ground),
-        "heads": float(heads.mean()),
+        "sampler": repr(method.sampler),
+        "semantics": method.semantics,
+        **describe(samples, model, reference),
+        "heads": float(model.satisfied(reference.query, model.read_heads(sampled.z)).mean()),
         **costs(sampled, seconds),
     }
-    return found, seen
+    return found, samples
 
 
-def describe(seen: Seen, subject: Subject, ground: Ground) -> dict[str, Any]:
-    """What is true of samples of a query.
+def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference) -> dict[str, Any]:
+    """Compare samples of a query with exact ones.
 
     Returns:
         - `satisfied`: share that satisfies the query by the judge, and `satisfied_error`, its standard error;
         - `accuracy`: see `conditional_accuracy`;
-        - `frequency_error`: see `FrequencyError`; `cell` is its name;
+        - `frequency_error`: see `FrequencyError`; `cell` is the name of the bin;
         - `diversity`: see `Diversity`, for each of z, w and the features;
-        - `frechet`: `distance` on the features to the oracle's pictures, the `floor` that exact samples would show, and
-          the distance `to_prior`: to pictures that nothing was asked of.
+        - `frechet`: `distance` on the features to the oracle's pictures, its `floor` for exact samples of the same
+          number, and the distance `to_prior`, to pictures of no query.
 
-        What cannot be measured, because there are no features or the oracle is too small, is `None`.
+        A number that cannot be measured, because there are no features or the oracle is too small, is `None`.
     """
-    oracle, vocabulary = ground.oracle, subject.vocabulary
-    share = float(satisfied(ground.query, seen.values, vocabulary).mean())
+    oracle, prior = reference.oracle, reference.prior
+    share = float(model.satisfied(reference.query, samples.values).mean())
     found: dict[str, Any] = {
         "satisfied": share,
-        "satisfied_error": math.sqrt(share * (1 - share) / len(seen)),
-        "accuracy": conditional_accuracy(ground.query, seen.values, vocabulary),
+        "satisfied_error": math.sqrt(share * (1 - share) / len(samples)),
+        "accuracy": conditional_accuracy(reference.query, samples.values, model.vocabulary),
         "frequency_error": None,
         "diversity": None,
         "frechet": None,
     }
     if oracle.size < LEAST_ORACLE:
         return found
-    counted = ground.cells.indicators
-    error = frequency_error(counted(seen.values), counted(oracle.seen.values), oracle.weights)
-    found["frequency_error"] = asdict(error) | {"cell": ground.cells.names[error.cell]}
-    exact = oracle.draws(min(len(seen), MOST_NEIGHBOURS))
-    found["diversity"] = {name: asdict(diversity(ours, theirs)) for name, ours, theirs in _pairs(seen, exact)}
-    if seen.features is not None and oracle.seen.features is not None and ground.prior.features is not None:
-        ours = Gaussian.of(seen.features)
+    indicators = reference.bins.indicators
+    error = frequency_error(indicators(samples.values), indicators(oracle.samples.values), oracle.weights)
+    found["frequency_error"] = asdict(error) | {"cell": reference.bins.names[error.cell]}
+    exact = oracle.draws(min(len(samples), MOST_NEIGHBOURS))
+    spaces: list[tuple[str, Tensor | None, Tensor | None]] = [
+        ("z", samples.z, exact.z), ("w", samples.w, exact.w), ("features", samples.features, exact.features),
+    ]  # fmt: skip
+    found["diversity"] = {
+        name: asdict(diversity(ours, theirs))
+        for name, ours, theirs in spaces
+        if ours is not None and theirs is not None
+    }
+    if samples.features is not None and oracle.samples.features is not None and prior.features is not None:
+        ours = Gaussian.of(samples.features)
         found["frechet"] = {
-            "distance": frechet_distance(ours, Gaussian.of(oracle.seen.features, oracle.weights)),
-            "floor": frechet_floor(oracle.seen.features, oracle.weights, len(seen)),
-            "to_prior": frechet_distance(ours, Gaussian.of(ground.prior.features)),
+            "distance": frechet_distance(ours, Gaussian.of(oracle.samples.features, oracle.weights)),
+            "floor": frechet_floor(oracle.samples.features, oracle.weights, len(samples)),
+            "to_prior": frechet_distance(ours, Gaussian.of(prior.features)),
         }
     return found
 
 
-def _pairs(seen: Seen, exact: Seen) -> list[tuple[str, Tensor, Tensor]]:
-    pairs = [("z", seen.z, exact.z), ("w", seen.w, exact.w)]
-    if seen.features is not None and exact.features is not None:
-        pairs.append(("features", seen.features, exact.features))
-    return pairs
-
-
 def costs(sampled: SampleResult, seconds: float) -> dict[str, Any]:
-    """What samples cost.
+    """Return the cost of samples.
 
     Returns:
         `evaluations` of the energy and `gradients` among them, a sample, mean; `work`, their sum, in which an
         evaluation with its gradient counts 2; `seconds` of sampling, pictures not included; `failures`, samples that
-        the sampler could not finish, and how all ended, `statuses`.
+        the sampler could not finish, and `statuses`, the number of samples with each status.
     """
-    evaluations = float(np.mean(sampled.evaluations.numpy()))
-    gradients = float(np.mean(sampled.gradients.numpy()))
+    evaluations = sampled.evaluations.double().mean().item()
+    gradients = sampled.gradients.double().mean().item()
     return {
         "evaluations": evaluations,
         "gradients": gradients,
@@ -142,4 +146,76 @@ def costs(sampled: SampleResult, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "failures": int((~sampled.ok).sum()),
         "statuses": {status.name: count for status, count in sampled.counts().items()},
+    }
+
+
+def _part(group: str, key: str) -> Read:
+    return lambda outcome: None if outcome[group] is None else float(outcome[group][key])
+
+
+def _over_spaces(key: str, extreme: Callable[[list[float]], float]) -> Read:
+    def read(outcome: dict[str, Any]) -> float | None:
+        spaces = outcome["diversity"]
+        return extreme([float(space[key]) for space in spaces.values()]) if spaces else None
+
+    return read
+
+
+_MEASURES: dict[str, tuple[Read, Callable[[list[float]], float]]] = {
+    "satisfied": (itemgetter("satisfied"), min),
+    "heads": (itemgetter("heads"), min),
+    "frequency_error": (_part("frequency_error", "largest"), max),
+    "frequency_floor": (_part("frequency_error", "floor"), max),
+    "pairwise": (_over_spaces("pairwise", min), min),
+    "nearest": (_over_spaces("nearest", min), min),
+    "duplicates": (_over_spaces("duplicates", max), max),
+    "frechet": (_part("frechet", "distance"), max),
+    "frechet_floor": (_part("frechet", "floor"), max),
+    "work": (itemgetter("work"), max),
+    "seconds": (itemgetter("seconds"), max),
+    "failures": (itemgetter("failures"), max),
+}
+"""Each number of a summary: how to read it from an outcome of `measure`, and which of several values is the worst."""
+
+
+def read_numbers(outcome: dict[str, Any]) -> Numbers:
+    """Return the numbers of an outcome of `measure` that tables show."""
+    return {key: read(outcome) for key, (read, _) in _MEASURES.items()}
+
+
+def summarize(records: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, Numbers]]:
+    """Return `mean` and `worst` over queries of every number, by method; `None` where nothing was measured."""
+    summary: dict[str, dict[str, Numbers]] = {}
+    for name in names:
+        outcomes = [record["samplers"][name] for record in records if name in record["samplers"]]
+        mean: dict[str, float | None] = {}
+        worst: dict[str, float | None] = {}
+        for key, (read, extreme) in _MEASURES.items():
+            known = [value for outcome in outcomes if (value := read(outcome)) is not None]
+            mean[key], worst[key] = average(known), extreme(known) if known else None
+        summary[name] = {"mean": mean, "worst": worst}
+    return summary
+
+
+def average(values: Sequence[float]) -> float | None:
+    """Return the mean; `None` if there are no values."""
+    return sum(values) / len(values) if values else None
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor, system, versions and threads that numbers are computed on."""
+    try:  # platform.processor() is empty or a mere "x86_64" on Linux
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    named = f"{names[0]}, {len(names)} logical cores" if names else platform.processor() or platform.machine()
+    return {
+        "processor": named,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "energyql": __version__,
     }

@@ -1,8 +1,8 @@
-"""The paper's algorithm, at the paper's cost, to be compared with: Nie et al. 2021 (LACE, arXiv 2110.10873).
+"""The algorithm of the paper at its own cost, for comparison: Nie et al. 2021 (LACE, arXiv 2110.10873).
 
-Written from the paper. Same generator and heads as everybody else, and its own cost structure: the mapping network run
-once for every attribute, a network of its own for each head, gradients by autograd, and plain `torchdiffeq.odeint` with
-dopri5 at 1e-3, whose error norm and step size are those of the whole batch.
+Written from the paper. Generator and heads are those of the other methods; the cost structure is its own: the mapping
+network runs once for every attribute, each head is a separate network, gradients come from autograd, and plain
+`torchdiffeq.odeint` with dopri5 at 1e-3 has one error norm and step size for the whole batch.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from energyql.sampling.base import check_latents
 from energyql.sampling.noise import FIRST_RUN
 
 PUBLISHED_BATCH = 64
-"""Samples that share a step size."""
+"""Samples in one batch, which share a step size."""
 
 
 class PublishedEnergy:
-    """z (batch, z_dim) -> energy (batch,) in nats, at the published cost. Its gradient is autograd's.
+    """Energy of latents z (batch, z_dim) in nats, (batch,), at the published cost, with gradients by autograd.
 
     Args:
         rule: of the semantics `lace`.
         encode: from z to w by the generator's own modules.
-        bank: the heads, each of which is run for itself.
+        bank: the heads, which are run one by one.
     """
 
     def __init__(self, rule: EnergyRule, encode: Callable[[Tensor], Tensor], bank: AttributeBank) -> None:
@@ -58,22 +58,22 @@ def _run(head: Head, latent: Tensor) -> Tensor:
     for weight, bias in head.deeper:
         x = leaky_relu(linear(x, weight, bias), SLOPE)
     outputs = linear(x, head.out_weight, head.out_bias)
-    # LACE's heads have no linear path; those that have none here do not pay for one.
+    # LACE's heads have no linear path, so heads without one must not spend time on it.
     return outputs + linear(latent, head.skip_weight) if head.skip_weight.any() else outputs
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedODE:
-    """`torchdiffeq.odeint` on the whole batch. A `Sampler`, but for one promise: a sample depends on its batch-mates.
+    """`torchdiffeq.odeint` on the whole batch. Unlike with other samplers, a sample depends on its batch.
 
-    Where `odeint` raises, all samples of the batch are returned as they stood before the last step that it accepted.
+    Where `odeint` raises, all samples of the batch are returned as before the last step that it accepted.
 
     Args:
         rtol, atol: tolerances.
         t0, t1: start and end of the flow.
         schedule: β(t).
         strength: λ.
-        max_evaluations: the published program has no limit; without one, a stiff query would never end.
+        max_evaluations: a limit that the published program does not have; without one, a stiff query never ends.
     """
 
     _: KW_ONLY
@@ -88,7 +88,7 @@ class PublishedODE:
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Follows the flow from every row of `z0`; see `Sampler.sample`."""
+        """Solve the flow from every row of `z0`; see `Sampler.sample`."""
         check_latents(z0)
         field_ = _Field(self, as_energy(energy, first=noise.start), z0.detach(), progress)
         times = torch.tensor([self.t0, self.t1], dtype=z0.dtype, device=z0.device)
@@ -99,18 +99,18 @@ class PublishedODE:
             z = path[-1]
         except _SpentError:
             z, status = field_.last, Status.STEP_LIMIT
-        except AssertionError as error:  # torchdiffeq tells nothing else
+        except AssertionError as error:  # torchdiffeq raises nothing more specific
             z, status = field_.last, Status.STEP_UNDERFLOW if "underflow" in str(error) else Status.NON_FINITE
         evaluations = torch.full((len(z0),), field_.evaluations)
         return SampleResult(z.clone(), torch.full((len(z0),), int(status)), evaluations, evaluations)
 
 
 class _SpentError(Exception):
-    """The limit of evaluations is reached."""
+    """The limit of evaluations was reached."""
 
 
 class _Field:
-    """dz/dt, as `odeint` asks for it."""
+    """The right-hand side dz/dt for `odeint`."""
 
     def __init__(self, settings: PublishedODE, energy: Energy, z0: Tensor, progress: Progress | None) -> None:
         self._settings, self._energy, self._progress = settings, energy, progress
@@ -125,7 +125,7 @@ class _Field:
         return (0.5 * self._settings.strength) * self._settings.schedule.beta(t) * gradient
 
     def callback_accept_step(self, t: Tensor, z: Tensor, step: Tensor) -> None:
-        """Called by `odeint`: keep what is good so far."""
+        """Keep the latents of the step that `odeint` accepted."""
         self.last = z.detach()
         if self._progress is not None:
             done = (self._settings.t0 - float(t)) / (self._settings.t0 - self._settings.t1)

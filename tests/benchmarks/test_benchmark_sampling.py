@@ -15,7 +15,7 @@ from evaluation.lively import lively_model
 
 from benchmarks import large, memory, speed, tax
 from benchmarks.sampling import MOST_RARE, choose_formulas
-from energyql.evaluation.subject import Seen, Subject
+from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import load_model
 
@@ -51,12 +51,12 @@ def test_sampling_runs_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_three_formulas_are_rare(tmp_path: Path) -> None:
-    subject = Subject(str(lively_model(tmp_path)))
+    subject = EvaluatedModel(str(lively_model(tmp_path)))
     random = np.random.default_rng(0)
     values: dict[str, Any] = {name: random.random(20_000) < 0.2 for name in ("smile", "glasses", "beard")}
     values["hair"] = random.choice(["black", "brown", "dark red"], 20_000, p=[0.9, 0.08, 0.02])
     values["age"] = random.normal(0.5, 0.1, 20_000)
-    prior = Seen(torch.zeros(20_000, 1), torch.zeros(20_000, 1), values, None)
+    prior = JudgedSamples(torch.zeros(20_000, 1), torch.zeros(20_000, 1), values, None)
     formulas = choose_formulas(subject, prior, 4, 3)
     assert len(set(formulas)) == 7
     from energyql.logic.truth import satisfied

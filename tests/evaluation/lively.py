@@ -1,4 +1,4 @@
-"""Models for measuring: a random one whose judge sees something else in every picture, and one of known frequencies."""
+"""Models to evaluate: a random one whose judge reads other values in every picture, and one of known frequencies."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ KNOWN = Vocabulary(
 )
 
 
+def silent(stage: str, fraction: float) -> None:
+    """A report of progress that only checks its fractions."""
+    assert 0 <= fraction <= 1, stage
+
+
 def lively_model(folder: Path) -> Path:
     """Write a random model whose judge's outputs have mean 0 and a spread of their own."""
     loaded = load_model(tiny_model(folder))
@@ -42,7 +47,7 @@ def lively_model(folder: Path) -> Path:
 
 
 class Plain:
-    """Draws z itself, so that a judge can read off what it likes."""
+    """A generator whose pictures hold z, so that a judge can read it."""
 
     z_dim = 4
 
@@ -54,17 +59,17 @@ class Plain:
 
 
 def read_plain(images: Tensor) -> dict[str, Any]:
-    """Exact answers."""
+    """Return the exact values of all attributes."""
     z = 4 * torch.atanh(images[:, 0, 0].double())
     return {"a": z[:, 0] > 1.5, "b": z[:, 1] > 1.5, "c": z[:, 0] + z[:, 2] > 0, "n": z[:, 3]}
 
 
 def known_model(*, shift: float = 0.0, slope: float = 4.0) -> Model:
-    """A model in memory whose attributes have known frequencies.
+    """Return a model in memory whose attributes have known frequencies.
 
     Args:
-        shift: how far from the truth the heads see the threshold of b.
-        slope: how certain they are.
+        shift: error of the heads in the threshold of b.
+        slope: of the heads' logits; larger is more certain.
     """
 
     def head(weights: list[float], bias: float, std: float = 1.0) -> Head:

@@ -11,43 +11,40 @@ from PIL import Image
 
 from energyql.errors import ArgumentError, DataError
 from energyql.evaluation import compare as module
-from energyql.evaluation.compare import Size, compare
-from energyql.evaluation.comparison_report import (
+from energyql.evaluation.compare import SampleCounts, compare
+from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.measure import summarize
+from energyql.evaluation.methods import read_methods
+from energyql.evaluation.report import (
     COLUMNS,
-    cells,
-    markdown,
-    numbers,
+    comparison_page,
+    outcome_cells,
     query_table,
-    summarize,
     summary_table,
 )
-from energyql.evaluation.contenders import read_contenders
-from energyql.evaluation.subject import Subject
 from energyql.pipeline.queries import check_arguments
-from evaluation.lively import known_model, lively_model
+from evaluation.lively import known_model, lively_model, silent
 
-SIZE = Size(n=60, prior=400, oracle=60)
+SIZE = SampleCounts(n=60, prior=400, oracle=60)
 NAMES = ["slice", "ode", "paper"]
 
 
-def silent(stage: str, fraction: float) -> None:
-    assert 0 <= fraction <= 1, stage
-
-
-def run(folder: Path, queries: list[str], names: list[str] = NAMES, size: Size = SIZE, subject: Any = None) -> Any:
-    subject = subject or Subject(known_model())
-    contenders = read_contenders(names)
-    checked = check_arguments(queries, subject.vocabulary, {one.semantics for one in contenders})
-    return compare(subject, checked, contenders, size=size, folder=folder, report=silent)
-
-
-@pytest.fixture(scope="module")
-def lively(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    return Subject(str(lively_model(tmp_path_factory.mktemp("lively"))))
+def run(
+    folder: Path, queries: list[str], names: list[str] = NAMES, size: SampleCounts = SIZE, subject: Any = None
+) -> Any:
+    subject = subject or EvaluatedModel(known_model())
+    methods = read_methods(names)
+    checked = check_arguments(queries, subject.vocabulary, {one.semantics for one in methods})
+    return compare(subject, checked, methods, counts=size, folder=folder, report=silent)
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, lively: Subject) -> tuple[Path, Any]:
+def lively(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedModel:
+    return EvaluatedModel(str(lively_model(tmp_path_factory.mktemp("lively"))))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, lively: EvaluatedModel) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("run")
     return folder, run(folder, ["smile AND NOT glasses", "hair = black OR age > 0.6"], subject=lively)
 
@@ -90,8 +87,8 @@ def test_tables(measured: tuple[Path, Any]) -> None:
 
 
 def test_exact_samples_have_no_error_beyond_the_floor(tmp_path: Path) -> None:
-    certain = Subject(known_model(slope=50))
-    data = run(tmp_path, ["c", "a OR NOT c"], ["slice"], Size(n=400, prior=2000, oracle=250), certain)
+    certain = EvaluatedModel(known_model(slope=50))
+    data = run(tmp_path, ["c", "a OR NOT c"], ["slice"], SampleCounts(n=400, prior=2000, oracle=250), certain)
     for record in data["queries"]:
         outcome = record["samplers"]["slice"]
         assert outcome["frequency_error"]["largest"] < 2.5 * outcome["frequency_error"]["floor"]
@@ -110,24 +107,24 @@ def test_a_sampler_that_does_not_move_shows(tmp_path: Path) -> None:
             zero = torch.zeros(len(z0), dtype=torch.int64)
             return SampleResult(z0[:1].expand_as(z0).clone(), zero, zero, zero)
 
-    from energyql.evaluation.contenders import Contender
+    from energyql.evaluation.methods import Method
 
-    data = run(tmp_path, ["c"], [Contender("still", "exact", Still())], Size(n=50, prior=500, oracle=50))
+    data = run(tmp_path, ["c"], [Method("still", "exact", Still())], SampleCounts(n=50, prior=500, oracle=50))
     outcome = data["queries"][0]["samplers"]["still"]
     assert outcome["satisfied"] in (0, 1)
     assert outcome["frequency_error"]["largest"] > 0.5
     assert outcome["diversity"]["z"] == {"pairwise": 0, "nearest": 0, "duplicates": 1}
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path, lively: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_goes_on(tmp_path: Path, lively: EvaluatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     queries, done = ["smile", "glasses OR beard"], []
     measure = module.measure
 
-    def counting(contender: Any, subject: Any, ground: Any, *rest: Any, **more: Any) -> Any:
+    def counting(method: Any, subject: Any, reference: Any, *rest: Any, **more: Any) -> Any:
         if len(done) == 4:
             raise KeyboardInterrupt
-        done.append((str(ground.query), contender.name))
-        return measure(contender, subject, ground, *rest, **more)
+        done.append((str(reference.query), method.name))
+        return measure(method, subject, reference, *rest, **more)
 
     monkeypatch.setattr(module, "measure", counting)
     with pytest.raises(KeyboardInterrupt):
@@ -146,11 +143,11 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, lively: Subject, monkeypatch
     run(tmp_path, ["smile"], ["slice@2", "slice"], subject=lively)
     assert done == [("smile", "slice@2")]
     done.clear()
-    run(tmp_path, ["smile"], ["slice"], Size(n=60, prior=400, oracle=60, seed=1), lively)
+    run(tmp_path, ["smile"], ["slice"], SampleCounts(n=60, prior=400, oracle=60, seed=1), lively)
     assert done == [("smile", "slice")]
 
 
-def test_same_seed_same_numbers(tmp_path: Path, lively: Subject) -> None:
+def test_same_seed_same_numbers(tmp_path: Path, lively: EvaluatedModel) -> None:
     def numbers_of(folder: Path) -> Any:
         outcome = run(folder, ["smile"], ["slice"], subject=lively)["queries"][0]["samplers"]["slice"]
         return {key: value for key, value in outcome.items() if key != "seconds"}
@@ -159,12 +156,12 @@ def test_same_seed_same_numbers(tmp_path: Path, lively: Subject) -> None:
 
 
 def test_an_oracle_that_finds_too_little_leaves_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energyql.evaluation.oracle.MOST_LATENTS", 1)
-    data = run(tmp_path, ["a AND b AND NOT c"], ["slice"], Size(n=20, prior=100, oracle=50))
+    monkeypatch.setattr("energyql.evaluation.reference.MOST_LATENTS", 1)
+    data = run(tmp_path, ["a AND b AND NOT c"], ["slice"], SampleCounts(n=20, prior=100, oracle=50))
     outcome = data["queries"][0]["samplers"]["slice"]
     assert outcome["frequency_error"] is outcome["diversity"] is outcome["frechet"] is None
-    assert cells(numbers(outcome), 20)[2:9] == ["-"] * 7
-    assert "-" in markdown(data, "Title")
+    assert outcome_cells(outcome, 20)[2:9] == ["-"] * 7
+    assert "-" in comparison_page(data, "Title")
 
 
 def test_mean_and_worst() -> None:
@@ -182,13 +179,13 @@ def test_mean_and_worst() -> None:
     assert (found["worst"]["satisfied"], found["worst"]["nearest"], found["worst"]["work"]) == (0.5, 0.5, 10)
     assert (found["mean"]["frequency_error"], found["worst"]["frequency_error"]) == (pytest.approx(0.03), 0.04)
     assert found["mean"]["frechet"] is None
-    assert len(cells(found["mean"], 10)) == len(COLUMNS)
+    assert len(outcome_cells(records[0]["samplers"]["x"], 10)) == len(COLUMNS)
 
 
 def test_queries_from_files_and_from_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "list.txt"
     file.write_text("# mine\nBoth: a AND b\nc\n", encoding="utf-8")
-    subject = Subject(known_model())
+    subject = EvaluatedModel(known_model())
     checked = check_arguments(["a", str(file)], subject.vocabulary, ["lace"])
     assert [(one.title, str(one.expr)) for one in checked] == [("", "a"), ("Both", "a AND b"), ("", "c")]
 
@@ -204,7 +201,7 @@ def test_queries_from_files_and_from_the_command_line(tmp_path: Path) -> None:
 )
 def test_wrong_queries(arguments: list[str], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        check_arguments(arguments, Subject(known_model()).vocabulary, ["exact"])
+        check_arguments(arguments, EvaluatedModel(known_model()).vocabulary, ["exact"])
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from energyql.evaluation.edits import as_images, edit_strength, identity_distance
+from energyql.evaluation.edits import _features, edit_strength, identity_distance
+from energyql.evaluation.features import Features
 
 YES, NO = True, False
 
@@ -38,10 +40,10 @@ def test_doing_nothing_is_worth_nothing_and_harm_is_negative() -> None:
     assert edit_strength(rows(NO, YES), rows(NO, NO), {"hat": rows(NO, YES)}).disentangled == -1
 
 
-def test_pictures_as_images() -> None:
-    picture = np.zeros((2, 3, 3), np.uint8)
-    picture[0, 1] = 255
-    images = as_images([picture, picture])
-    assert images.shape == (2, 3, 2, 3)
-    assert images[0, :, 0, 1].tolist() == pytest.approx([1, 1, 1])
-    assert images.min() == -1
+def test_features_read_pictures_as_images() -> None:
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    pixels[0, 1] = 255
+    found = _features(Features("own", lambda images: images), [Image.fromarray(pixels)] * 40).unflatten(1, (3, 2, 3))
+    assert len(found) == 40
+    assert found[0, :, 0, 1].tolist() == pytest.approx([1, 1, 1])
+    assert found.min() == -1

@@ -9,29 +9,25 @@ from PIL import Image
 
 from energyql.errors import ArgumentError
 from energyql.evaluation import evaluate as module
-from energyql.evaluation.compare import Size
+from energyql.evaluation.compare import SampleCounts
 from energyql.evaluation.evaluate import evaluate, make_plan
-from energyql.evaluation.evaluation_report import COLUMNS, EDIT_COLUMNS, edit_rows, rows, tables
-from energyql.evaluation.setups import SETUPS
-from energyql.evaluation.subject import Subject
-from evaluation.lively import known_model, lively_model
+from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.protocols import PROTOCOLS
+from energyql.evaluation.report import EDIT_COLUMNS, EVALUATION_COLUMNS, edit_rows, evaluation_rows, evaluation_tables
+from evaluation.lively import known_model, lively_model, silent
 
-SIZE = Size(n=16, prior=300, oracle=40)
-
-
-def silent(stage: str, fraction: float) -> None:
-    assert 0 <= fraction <= 1, stage
+SIZE = SampleCounts(n=16, prior=300, oracle=40)
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    return Subject(str(lively_model(tmp_path_factory.mktemp("lively"))))
+def subject(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedModel:
+    return EvaluatedModel(str(lively_model(tmp_path_factory.mktemp("lively"))))
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory, subject: Subject) -> tuple[Path, Any]:
+def evaluated(tmp_path_factory: pytest.TempPathFactory, subject: EvaluatedModel) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("evaluation")
-    plan = make_plan(["conditional-1", "sequential-5", "logic"], ["slice", "paper"], size=SIZE, edits=3)
+    plan = make_plan(["conditional-1", "sequential-5", "logic"], ["slice", "paper"], counts=SIZE, edits=3)
     return folder, evaluate(subject, plan, folder, silent)
 
 
@@ -44,9 +40,9 @@ def test_samples_are_measured_side_by_side(evaluated: tuple[Path, Any]) -> None:
             (share,) = outcome["accuracy"].values()
             assert 0 <= share <= 1
             assert outcome["frechet"]["to_prior"] > 0
-    lines = rows(comparison, data["contenders"], SIZE.n)
+    lines = evaluation_rows(comparison, data["contenders"], SIZE.n)
     assert [line[0] for line in lines] == ["slice", "paper"]
-    assert all(len(line) == 1 + len(COLUMNS) for line in lines)
+    assert all(len(line) == 1 + len(EVALUATION_COLUMNS) for line in lines)
     logic = data["setups"]["logic"]["comparison"]["queries"]
     assert [len(record["samplers"]["slice"]["accuracy"] or ()) for record in logic] == [2, 0, 2, 0, 0]
 
@@ -74,26 +70,26 @@ def test_reports(evaluated: tuple[Path, Any]) -> None:
     assert json.loads((folder / "evaluation.json").read_text(encoding="utf-8")) == data
     page = (folder / "evaluation.md").read_text(encoding="utf-8")
     for setup in ("conditional-1", "sequential-5", "logic"):
-        assert SETUPS[setup].title in page
+        assert PROTOCOLS[setup].title in page
     linked = [part.split(")")[0] for part in page.split("](")[1:]]
     assert len(linked) > 10
     assert all((folder / name).is_file() for name in linked)
-    assert len(tables(data)) == 3
+    assert len(evaluation_tables(data)) == 3
 
 
 def test_a_second_run_measures_nothing_again(
-    evaluated: tuple[Path, Any], subject: Subject, monkeypatch: pytest.MonkeyPatch
+    evaluated: tuple[Path, Any], subject: EvaluatedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, data = evaluated
-    monkeypatch.setattr(module, "run_sequence", lambda *arguments: pytest.fail("edited again"))
+    monkeypatch.setattr(module, "measure_sequence", lambda *arguments: pytest.fail("edited again"))
     monkeypatch.setattr("energyql.evaluation.compare.measure", lambda *arguments, **more: pytest.fail("sampled again"))
-    plan = make_plan(["conditional-1", "sequential-5", "logic"], ["slice", "paper"], size=SIZE, edits=3)
+    plan = make_plan(["conditional-1", "sequential-5", "logic"], ["slice", "paper"], counts=SIZE, edits=3)
     assert evaluate(subject, plan, folder, silent)["setups"] == data["setups"]
 
 
 def test_what_a_model_cannot_serve_is_said_and_the_rest_goes_on(tmp_path: Path) -> None:
-    plan = make_plan(["sequential-5", "conditional-1"], ["slice"], ["query-only"], size=SIZE, edits=2)
-    data = evaluate(Subject(known_model()), plan, tmp_path, silent)
+    plan = make_plan(["sequential-5", "conditional-1"], ["slice"], ["query-only"], counts=SIZE, edits=2)
+    data = evaluate(EvaluatedModel(known_model()), plan, tmp_path, silent)
     assert "no query of 5 attributes" in data["setups"]["sequential-5"]["missing"]
     assert "comparison" in data["setups"]["conditional-1"]
     assert "Not run: no query of 5" in (tmp_path / "evaluation.md").read_text(encoding="utf-8")
@@ -109,4 +105,4 @@ def test_what_a_model_cannot_serve_is_said_and_the_rest_goes_on(tmp_path: Path) 
 )
 def test_wrong_names(setups: list[str], presets: list[str], said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
-        make_plan(setups, "slice", presets, size=SIZE)
+        make_plan(setups, "slice", presets, counts=SIZE)

@@ -10,8 +10,8 @@ from torch import Tensor
 from energyql.attributes.heads import Head
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
+from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.published import PublishedEnergy, PublishedODE
-from energyql.evaluation.subject import Subject
 from energyql.generators.encoder import encoder
 from energyql.language import bind, parse
 from energyql.sampling import ODESolver, Status, VPSchedule, prior_latents
@@ -19,8 +19,8 @@ from energyql.sampling import ODESolver, Status, VPSchedule, prior_latents
 QUERY = "(smile OR glasses) AND NOT beard AND hair = black AND age > 0.4"
 
 
-def energies(folder: Path, query: str) -> tuple[PublishedEnergy, QueryEnergy, Subject]:
-    subject = Subject(str(folder))
+def energies(folder: Path, query: str) -> tuple[PublishedEnergy, QueryEnergy, EvaluatedModel]:
+    subject = EvaluatedModel(str(folder))
     prepared = subject.pipeline.prepare(query, semantics="lace")
     return PublishedEnergy(prepared.rule, subject.encode, subject.model.bank), prepared.energy, subject
 
@@ -32,7 +32,7 @@ def test_the_energy_is_that_of_lace_semantics(tiny: Path) -> None:
 
 
 def test_the_mapping_network_is_run_once_for_every_attribute(tiny: Path) -> None:
-    subject = Subject(str(tiny))
+    subject = EvaluatedModel(str(tiny))
     rule = compile_energy_rule(bind(parse(QUERY), subject.vocabulary), subject.vocabulary, "lace")
     calls = []
 

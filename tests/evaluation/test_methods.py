@@ -6,18 +6,15 @@ import pytest
 import torch
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.evaluation.contenders import Contender, read_contenders
-from energyql.evaluation.subject import Subject
+from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.methods import Method, read_methods
 from energyql.pipeline.generate import sample_latents
 from energyql.sampling import SAMPLERS, SliceSampler
-
-
-def silent(stage: str, fraction: float) -> None:
-    assert 0 <= fraction <= 1, stage
+from evaluation.lively import silent
 
 
 def test_names() -> None:
-    found = read_contenders("slice+ode, lace:ode,slice@10, product:slice@2.5,paper")
+    found = read_methods("slice+ode, lace:ode,slice@10, product:slice@2.5,paper")
     assert [one.name for one in found] == ["slice+ode", "lace:ode", "slice@10", "product:slice@2.5", "paper"]
     assert [one.semantics for one in found] == ["exact", "lace", "exact", "product", "lace"]
     assert found[2].sampler == SliceSampler(strength=10)
@@ -25,12 +22,12 @@ def test_names() -> None:
 
 
 def test_every_sampler_has_a_name() -> None:
-    assert [one.name for one in read_contenders(list(SAMPLERS))] == list(SAMPLERS)
+    assert [one.name for one in read_methods(list(SAMPLERS))] == list(SAMPLERS)
 
 
 def test_own_samplers() -> None:
-    own = Contender("own", "exact", SliceSampler(moves=5))
-    assert read_contenders(["ode", own])[1] is own
+    own = Method("own", "exact", SliceSampler(moves=5))
+    assert read_methods(["ode", own])[1] is own
 
 
 @pytest.mark.parametrize(
@@ -40,7 +37,7 @@ def test_own_samplers() -> None:
         ("", "no sampler to compare"),
         ("ode,ode", "'ode' is named twice"),
         ("fuzzy:ode", "no semantics is called 'fuzzy'"),
-        ("slice@much", "no number"),
+        ("slice@much", "not a number"),
         ("slice@-1", "strength must be"),
         ("exact:", "there is no sampler 'exact:'"),
         ("a:b:c", "there is no sampler"),
@@ -48,17 +45,17 @@ def test_own_samplers() -> None:
 )
 def test_wrong_names(names: str, said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
-        read_contenders(names)
+        read_methods(names)
 
 
 def test_samples_are_those_of_the_public_call(tiny: Path) -> None:
-    subject = Subject(str(tiny))
-    (contender,) = read_contenders("slice")
+    subject = EvaluatedModel(str(tiny))
+    (contender,) = read_methods("slice")
     energy = contender.energy(subject, "smile AND NOT glasses")
     ours = contender.sample(energy, subject, 7, 3, silent)
     (public,) = sample_latents("smile AND NOT glasses", 7, model=tiny, sampler="slice", seed=3, progress=False)
     assert ours.z.equal(public.z)
-    small = Contender("slice", "exact", contender.sampler, batch=2).sample(energy, subject, 7, 3, silent)
+    small = Method("slice", "exact", contender.sampler, batch=2).sample(energy, subject, 7, 3, silent)
     torch.testing.assert_close(small.z, public.z)
 
 
@@ -66,13 +63,13 @@ def test_a_model_without_a_judge_cannot_be_measured(tmp_path: Path) -> None:
     from toys import tiny_model
 
     with pytest.raises(ModelError, match="has no judge"):
-        Subject(str(tiny_model(tmp_path, judge=False)))
+        EvaluatedModel(str(tiny_model(tmp_path, judge=False)))
 
 
 def test_truncation_of_the_subject_is_that_of_its_queries(tiny: Path) -> None:
-    subject = Subject(str(tiny), truncation=0.5)
-    (contender,) = read_contenders("slice")
+    subject = EvaluatedModel(str(tiny), truncation=0.5)
+    (contender,) = read_methods("slice")
     z = torch.randn(2, subject.z_dim)
     expected = subject.pipeline.prepare("smile", truncation=0.5).energy(z)
     torch.testing.assert_close(contender.energy(subject, "smile")(z), expected)
-    assert subject.identity != Subject(str(tiny)).identity
+    assert subject.identity != EvaluatedModel(str(tiny)).identity

@@ -1,4 +1,4 @@
-"""The model under test: queries prepared on it, and latents looked at with its judge."""
+"""The evaluated model, and samples with the values that its judge reads off their pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -17,22 +18,30 @@ from torch import Tensor
 
 from energyql.attributes.labels import labeller_name
 from energyql.attributes.predictions import decide
-from energyql.errors import ModelError
+from energyql.errors import ArgumentError, ModelError
 from energyql.evaluation.features import Features, judge_features
+from energyql.files import replacing
 from energyql.generators.checkpoints.folder import module_fingerprint
 from energyql.generators.classes import as_condition, encode_under
+from energyql.language import Expr
+from energyql.logic.truth import satisfied
 from energyql.pipeline.arguments import choose_device
 from energyql.pipeline.drawing import Values, draw, join_values, judge
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.prepared import PreparedQuery
 from energyql.progress import Report
 from energyql.render.pictures import to_pictures
+from energyql.sampling import Sampler
 from energyql.vocabulary import Vocabulary
+
+Truths = np.ndarray[Any, np.dtype[np.bool_]]
+Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What the judge sees in the pictures of some latents, a row each.
+class JudgedSamples:
+    """Latents, and the judge's readings of their pictures; a row is a sample.
 
     Attributes:
         z: (n, z_dim); w: (n, ...), flat; both float32 on the CPU.
@@ -50,11 +59,11 @@ class Seen:
     def __len__(self) -> int:
         return len(self.z)
 
-    def select(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Seen:
-        """Some of the rows, in that order, without their pictures."""
+    def select(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> JudgedSamples:
+        """Return some of the rows, in the given order, without their pictures."""
         index = np.asarray(rows, dtype=np.int64)
         at = torch.from_numpy(index)
-        return Seen(
+        return JudgedSamples(
             self.z[at],
             self.w[at],
             {name: column[index] for name, column in self.values.items()},
@@ -62,8 +71,8 @@ class Seen:
         )
 
     @classmethod
-    def join(cls, parts: Sequence[Seen]) -> Seen:
-        """Several as one, without their pictures."""
+    def join(cls, parts: Sequence[JudgedSamples]) -> JudgedSamples:
+        """Concatenate parts, without their pictures."""
         features = [part.features for part in parts if part.features is not None]
         return cls(
             torch.cat([part.z for part in parts]),
@@ -72,22 +81,67 @@ class Seen:
             torch.cat(features) if len(features) == len(parts) else None,
         )
 
+    def save(self, path: Path, parts: Sequence[str], **more: np.ndarray[Any, Any]) -> None:
+        """Write an .npz file, whole or not at all.
 
-class Subject:
-    """A model that has a judge.
+        Args:
+            path: ends in .npz.
+            parts: which fields to write, out of "z", "w", "values" and "features".
+            more: further arrays.
+
+        Raises:
+            ArgumentError: it cannot be written.
+        """
+        arrays = dict(more)
+        for part in parts:
+            if part == "values":
+                arrays |= {f"value/{name}": column for name, column in self.values.items()}
+            elif (tensor := getattr(self, part)) is not None:
+                arrays[part] = tensor.numpy()
+        try:
+            with replacing(path) as temporary:
+                np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # names are no keywords of savez
+        except OSError as error:
+            raise ArgumentError(f"cannot write {path}: {error.strerror or error}") from error
+
+    @classmethod
+    def load(cls, path: Path, z: Tensor | None = None) -> tuple[JudgedSamples, Arrays] | None:
+        """Read a file of `save`; `None` where it is missing or damaged.
+
+        Args:
+            path: of the file.
+            z: the latents, where the file does not hold them.
+
+        Returns:
+            The samples, and all arrays of the file.
+        """
+        try:
+            with path.open("rb") as file, np.load(file) as stored:
+                arrays: Arrays = dict(stored.items())
+            latents = torch.from_numpy(arrays["z"]) if z is None else z
+            w = torch.from_numpy(arrays["w"])
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+            return None
+        values = {name.removeprefix("value/"): column for name, column in arrays.items() if name.startswith("value/")}
+        features = torch.from_numpy(arrays["features"]) if "features" in arrays else None
+        return cls(latents, w, values, features), arrays
+
+
+class EvaluatedModel:
+    """A model with a judge, under one truncation and label.
 
     Args:
         model: a packaged model, a model folder, or a `Model` in memory.
         device: as for `energyql.generate`.
-        truncation, label: as for `energyql.generate`, for all that is drawn.
-        features: that distances between pictures are measured in; by default the judge's, if it has some.
+        truncation, label: as for `energyql.generate`, for everything that is drawn.
+        features: in which distances between pictures are measured; by default the judge's, if it has any.
 
     Attributes:
-        settings: what `Pipeline.prepare` is given besides a query and a sampler.
-        identity: SHA-256 of all that can change what is seen: weights, truncation, label.
+        truncation: psi; the model's own where none was given.
+        identity: SHA-256 of everything that can change a judged sample: weights, judge, truncation, label, features.
 
     Raises:
-        ModelError: the model has no judge, so nobody can tell whether a sample satisfies a query.
+        ModelError: the model has no judge, so whether a sample satisfies a query cannot be measured.
         EnergyQLError: as for `energyql.generate`.
     """
 
@@ -111,24 +165,33 @@ class Subject:
                 f"model {self.model.name!r} has no judge, and heads cannot judge themselves",
                 hint="give the Model one: judge=, a function from pictures to attributes",
             )
-        self.settings: dict[str, Any] = {"truncation": truncation, "label": label}
-        psi = self.model.truncation if truncation is None else truncation
+        self.truncation = self.model.truncation if truncation is None else truncation
+        self.label = label
         checked = self.model.check_label(label)
         condition = as_condition(checked, self.model.generator)
-        self.encode = partial(encode_under, self.model.generator, truncation=psi, condition=condition)
+        self.encode = partial(encode_under, self.model.generator, truncation=self.truncation, condition=condition)
         self.features = judge_features(self.model.judge) if features is None else features
-        self.identity = _identity(self.model, psi, checked, None if self.features is None else self.features.name)
+        named = None if self.features is None else self.features.name
+        self.identity = _digest([_fingerprints(self.model), self.truncation, checked, named])
 
     @property
     def vocabulary(self) -> Vocabulary:
+        """The model's attributes."""
         return self.model.vocabulary
 
     @property
     def z_dim(self) -> int:
+        """Size of a latent z."""
         return self.model.generator.z_dim
 
-    def look(self, z: Tensor, report: Report = lambda stage, fraction: None, *, shown: int = 0) -> Seen:
-        """Draw latents (n, z_dim) and look at the pictures, of which the first `shown` are kept."""
+    def prepare(self, query: str | Expr, semantics: str, sampler: Sampler) -> PreparedQuery:
+        """Prepare a query under the truncation and label of this model; see `Pipeline.prepare`."""
+        return self.pipeline.prepare(
+            query, semantics=semantics, sampler=sampler, truncation=self.truncation, label=self.label
+        )
+
+    def judge(self, z: Tensor, report: Report = lambda stage, fraction: None, *, shown: int = 0) -> JudgedSamples:
+        """Draw latents (n, z_dim) and judge the pictures, of which the first `shown` are kept."""
         latents: list[Tensor] = []
         values: list[Values] = []
         features: list[Tensor] = []
@@ -142,18 +205,22 @@ class Subject:
             pictures += to_pictures(images[: shown - done]) if done < shown else []
             done += len(images)
             report("judging", done / len(z))
-        w = torch.cat(latents)
         found = torch.cat(features) if features else None
-        return Seen(z.float().cpu(), w, join_values(values), found, tuple(pictures))
+        return JudgedSamples(z.float().cpu(), torch.cat(latents), join_values(values), found, tuple(pictures))
 
     def read_heads(self, z: Tensor) -> Values:
-        """What the heads say of latents: the likeliest value of each attribute."""
+        """Return the likeliest value of each attribute by the heads, for latents (n, z_dim)."""
         bank = self.model.bank
         with torch.inference_mode():
             return decide(bank.predict(self.encode(z) if bank.space == "w" else z))
 
+    def satisfied(self, query: Expr, values: Values) -> Truths:
+        """Whether decided values satisfy a bound query, (n,)."""
+        rows = len(next(iter(values.values())))
+        return np.broadcast_to(satisfied(query, values, self.vocabulary), (rows,))
 
-def _identity(model: Model, truncation: float, label: object, features: str | None) -> str:
+
+def _fingerprints(model: Model) -> dict[str, str]:
     facts = dict(model.fingerprints)
     facts.setdefault("generator", module_fingerprint(model.generator))
     if "judge" not in facts and model.judge is not None:
@@ -162,7 +229,7 @@ def _identity(model: Model, truncation: float, label: object, features: str | No
         facts["attributes"] = _digest(
             {name: [tensor.tolist() for tensor in head.tensors().values()] for name, head in model.bank.heads.items()}
         )
-    return _digest([facts, truncation, label, features])
+    return facts
 
 
 def _digest(facts: object) -> str:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from energyql.errors import EnergyQLError
-from energyql.evaluation.setups import LEAST, MOST, RARE, SETUPS, choose_queries
-from energyql.evaluation.subject import Seen, Subject
+from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
+from energyql.evaluation.protocols import LEAST, MOST, PROTOCOLS, RARE
 from energyql.language import And, Expr, bind
 from energyql.logic.truth import satisfied
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -25,33 +25,33 @@ VOCABULARY = Vocabulary(
 
 
 @pytest.fixture(scope="module")
-def prior() -> Seen:
+def prior() -> JudgedSamples:
     random = np.random.default_rng(0)
     values = {name: random.random(5000) < 0.2 for name in NAMES}
     values["hair"] = random.choice(["black", "brown", "red", "gray"], 5000)
     values["age"] = 100 * random.random(5000)
-    return Seen(torch.zeros(5000, 1), torch.zeros(5000, 1), values, None)
+    return JudgedSamples(torch.zeros(5000, 1), torch.zeros(5000, 1), values, None)
 
 
-def prevalence(query: Expr, prior: Seen) -> float:
+def prevalence(query: Expr, prior: JudgedSamples) -> float:
     return float(satisfied(bind(query, VOCABULARY), prior.values, VOCABULARY).mean())
 
 
-@pytest.mark.parametrize("name", list(SETUPS))
-def test_queries_are_the_same_each_time_and_differ_by_seed(name: str, prior: Seen) -> None:
-    first = choose_queries(SETUPS[name], VOCABULARY, prior, 0)
-    assert first == choose_queries(SETUPS[name], VOCABULARY, prior, 0)
-    assert first != choose_queries(SETUPS[name], VOCABULARY, prior, 1)
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+def test_queries_are_the_same_each_time_and_differ_by_seed(name: str, prior: JudgedSamples) -> None:
+    first = PROTOCOLS[name].choose_queries(VOCABULARY, prior, 0)
+    assert first == PROTOCOLS[name].choose_queries(VOCABULARY, prior, 0)
+    assert first != PROTOCOLS[name].choose_queries(VOCABULARY, prior, 1)
     assert len(set(first)) == len(first)
 
 
-def test_single_attributes_are_all_there(prior: Seen) -> None:
-    found = choose_queries(SETUPS["conditional-1"], VOCABULARY, prior, 0)
+def test_single_attributes_are_all_there(prior: JudgedSamples) -> None:
+    found = PROTOCOLS["conditional-1"].choose_queries(VOCABULARY, prior, 0)
     assert [str(query).split()[0] for query in found] == [*NAMES, "hair", "age"]
 
 
-def test_triples(prior: Seen) -> None:
-    found = choose_queries(SETUPS["conditional-3"], VOCABULARY, prior, 0)
+def test_triples(prior: JudgedSamples) -> None:
+    found = PROTOCOLS["conditional-3"].choose_queries(VOCABULARY, prior, 0)
     assert len(found) == 6
     for query in found:
         assert isinstance(query, And)
@@ -59,21 +59,21 @@ def test_triples(prior: Seen) -> None:
         assert LEAST <= prevalence(query, prior) <= MOST
 
 
-def test_zero_shot_is_rare_but_seen(prior: Seen) -> None:
-    for query in choose_queries(SETUPS["zero-shot"], VOCABULARY, prior, 0):
+def test_zero_shot_is_rare_but_seen(prior: JudgedSamples) -> None:
+    for query in PROTOCOLS["zero-shot"].choose_queries(VOCABULARY, prior, 0):
         assert 0 < prevalence(query, prior) <= RARE
 
 
-def test_a_sequence_has_five_steps_that_go_together(prior: Seen) -> None:
-    setup = SETUPS["sequential-5"]
-    steps = choose_queries(setup, VOCABULARY, prior, 0)
+def test_a_sequence_has_five_steps_that_go_together(prior: JudgedSamples) -> None:
+    setup = PROTOCOLS["sequential-5"]
+    steps = setup.choose_queries(VOCABULARY, prior, 0)
     assert setup.sequential
     assert len(steps) == 5
     assert prevalence(And(tuple(steps)), prior) > 0
 
 
-def test_logic_has_the_published_shapes(prior: Seen) -> None:
-    conjunction, either, without, both, neither = map(str, choose_queries(SETUPS["logic"], VOCABULARY, prior, 0))
+def test_logic_has_the_published_shapes(prior: JudgedSamples) -> None:
+    conjunction, either, without, both, neither = map(str, PROTOCOLS["logic"].choose_queries(VOCABULARY, prior, 0))
     assert " AND " in conjunction
     assert "OR" not in conjunction
     assert " OR " in either
@@ -85,7 +85,7 @@ def test_logic_has_the_published_shapes(prior: Seen) -> None:
 
 
 def test_a_model_with_few_attributes_cannot_serve_all(tmp_path: Path) -> None:
-    subject = Subject(known_model())
-    seen = subject.look(torch.randn(500, 4, generator=torch.Generator().manual_seed(0)))
+    subject = EvaluatedModel(known_model())
+    seen = subject.judge(torch.randn(500, 4, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(EnergyQLError, match="no query of 4 attributes has a prevalence"):
-        choose_queries(SETUPS["zero-shot"], Vocabulary([subject.vocabulary["a"]]), seen, 0)
+        PROTOCOLS["zero-shot"].choose_queries(Vocabulary([subject.vocabulary["a"]]), seen, 0)

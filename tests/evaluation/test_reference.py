@@ -9,34 +9,29 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from energyql.evaluation import oracle as module
-from energyql.evaluation.contenders import read_contenders
-from energyql.evaluation.oracle import Oracle, find_oracle
-from energyql.evaluation.prior import prior_samples
-from energyql.evaluation.subject import Subject
+from energyql.evaluation import reference as module
+from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.methods import read_methods
+from energyql.evaluation.reference import Oracle, find_oracle, prior_samples
 from energyql.language import bind, parse
 from energyql.pipeline.model import Model
-from evaluation.lively import known_model
+from evaluation.lively import known_model, silent
 
 NORMAL = NormalDist()
 TAIL = 1 - NORMAL.cdf(1.5)
 PRIOR = 2000
 
 
-def silent(stage: str, fraction: float) -> None:
-    assert 0 <= fraction <= 1, stage
-
-
 def find(model: Model, query: str, wanted: int, folder: Path, prior: int = PRIOR) -> Oracle:
-    subject = Subject(model)
+    subject = EvaluatedModel(model)
     bound = bind(parse(query), subject.vocabulary)
     seen = prior_samples(subject, prior, folder, silent)
-    energy = read_contenders("slice")[0].energy(subject, bound)
+    energy = read_methods("slice")[0].energy(subject, bound)
     return find_oracle(subject, bound, energy, seen, wanted, folder, silent)
 
 
 def share(oracle: Oracle, name: str) -> float:
-    return float(np.average(oracle.seen.values[name], weights=oracle.weights))
+    return float(np.average(oracle.samples.values[name], weights=oracle.weights))
 
 
 def c_given_a() -> float:
@@ -47,8 +42,8 @@ def c_given_a() -> float:
 
 def test_a_frequent_query_takes_the_prior_as_it_is(tmp_path: Path) -> None:
     oracle = find(known_model(), "a", 50, tmp_path)
-    assert oracle.size == len(oracle.seen) == len(oracle.weights)
-    assert oracle.seen.values["a"].all()
+    assert oracle.size == len(oracle.samples) == len(oracle.weights)
+    assert oracle.samples.values["a"].all()
     assert (oracle.latents, oracle.pictures) == (0, PRIOR)
     assert oracle.prevalence == pytest.approx(TAIL, abs=3 * oracle.prevalence_error)
     assert share(oracle, "c") == pytest.approx(c_given_a(), abs=0.05)
@@ -59,32 +54,32 @@ def test_a_rare_query_is_true_whatever_the_heads_say(tmp_path: Path, shift: floa
     oracle = find(known_model(shift=shift), "a AND b", 500, tmp_path)
     assert oracle.size >= 500
     assert oracle.latents > 0
-    assert oracle.seen.values["a"].all()
-    assert oracle.seen.values["b"].all()
+    assert oracle.samples.values["a"].all()
+    assert oracle.samples.values["b"].all()
     assert oracle.prevalence == pytest.approx(TAIL**2, abs=3.5 * oracle.prevalence_error)
     assert oracle.prevalence_error < 0.1 * TAIL**2
     expected = c_given_a()
     assert share(oracle, "c") == pytest.approx(expected, abs=3.5 * math.sqrt(expected * (1 - expected) / oracle.size))
-    mean = np.average(oracle.seen.values["n"], weights=oracle.weights)
+    mean = np.average(oracle.samples.values["n"], weights=oracle.weights)
     assert mean == pytest.approx(0, abs=3.5 / math.sqrt(oracle.size))
-    z1 = np.average(oracle.seen.z[:, 1].numpy(), weights=oracle.weights)
+    z1 = np.average(oracle.samples.z[:, 1].numpy(), weights=oracle.weights)
     assert z1 == pytest.approx(NORMAL.pdf(1.5) / TAIL, abs=0.1)  # where proposals would be 1.5 ± shift too far
 
 
 def test_proposals_alone_would_be_wrong(tmp_path: Path) -> None:
     oracle = find(known_model(shift=0.3), "a AND b", 500, tmp_path)
-    unweighted = oracle.seen.z[:, 1].mean().item()
+    unweighted = oracle.samples.z[:, 1].mean().item()
     assert unweighted > NORMAL.pdf(1.5) / TAIL + 0.05
 
 
 def test_a_search_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = find(known_model(), "a AND b", 100, tmp_path)
-    monkeypatch.setattr(module._Search, "_ask", lambda *arguments: pytest.fail("searched again"))
+    monkeypatch.setattr(module._Search, "_log_probability", lambda *arguments: pytest.fail("searched again"))
     again = find(known_model(), "a AND b", 100, tmp_path)
     assert again.weights.tolist() == first.weights.tolist()
-    assert again.seen.z.equal(first.seen.z)
-    assert {name: column.tolist() for name, column in again.seen.values.items()} == {
-        name: column.tolist() for name, column in first.seen.values.items()
+    assert again.samples.z.equal(first.samples.z)
+    assert {name: column.tolist() for name, column in again.samples.values.items()} == {
+        name: column.tolist() for name, column in first.samples.values.items()
     }
 
 
@@ -104,13 +99,13 @@ def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path: Path, monkeypat
     again = find(known_model(), "a AND b", 300, tmp_path / "parts")
     assert (again.latents, again.pictures) == (whole.latents, whole.pictures)
     assert again.weights.tolist() == whole.weights.tolist()
-    assert again.seen.z.equal(whole.seen.z)
+    assert again.samples.z.equal(whole.samples.z)
 
 
 def test_what_hardly_exists_ends_the_search_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_LATENTS", 3 * module.LOOK_AT_ONCE)
+    monkeypatch.setattr(module, "MOST_LATENTS", 3 * module.LATENTS_AT_ONCE)
     oracle = find(known_model(), "a AND b AND NOT c", 500, tmp_path, prior=500)
-    assert oracle.latents == 3 * module.LOOK_AT_ONCE
+    assert oracle.latents == 3 * module.LATENTS_AT_ONCE
     assert oracle.size < 500
 
 
@@ -123,7 +118,7 @@ def test_draws_differ_from_one_another_and_are_no_more_than_the_oracle_is_worth(
 
 
 def test_a_longer_prior_begins_with_a_shorter_one(tmp_path: Path) -> None:
-    subject = Subject(known_model())
+    subject = EvaluatedModel(known_model())
     short = prior_samples(subject, 700, tmp_path, silent)
     long = prior_samples(subject, 1200, tmp_path, silent)
     assert long.z[:700].equal(short.z)
@@ -132,13 +127,13 @@ def test_a_longer_prior_begins_with_a_shorter_one(tmp_path: Path) -> None:
 
 
 def test_prior_of_another_model_is_judged_anew(tmp_path: Path) -> None:
-    prior_samples(Subject(known_model()), 10, tmp_path, silent)
-    prior_samples(Subject(known_model(shift=0.3)), 10, tmp_path, silent)
+    prior_samples(EvaluatedModel(known_model()), 10, tmp_path, silent)
+    prior_samples(EvaluatedModel(known_model(shift=0.3)), 10, tmp_path, silent)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
-    subject = Subject(known_model())
+    subject = EvaluatedModel(known_model())
     good = prior_samples(subject, 10, tmp_path, silent)
     (path,) = tmp_path.glob("*/*.npz")
     path.write_bytes(path.read_bytes()[:100])

@@ -1,0 +1,108 @@
+"""Methods to compare: a sampler under a semantics, or the paper's algorithm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from energyql.errors import ArgumentError
+from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.published import PUBLISHED_BATCH, PublishedEnergy, PublishedODE
+from energyql.language import Expr
+from energyql.pipeline.prepared import LATENT_BATCH
+from energyql.pipeline.queries import check_semantics
+from energyql.progress import Report
+from energyql.sampling import SAMPLERS, EnergyLike, Noise, Sampler, SampleResult, make_sampler, prior_latents
+
+PAPER = "paper"
+"""Name of the paper's algorithm."""
+DEFAULT_METHODS = ("slice+descent", "slice", "ode", PAPER)
+_NAME = re.compile(r"(?:(?P<semantics>[^:@]+):)?(?P<sampler>[^:@]+)(?:@(?P<strength>[^:@]+))?")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to sample a query.
+
+    Attributes:
+        name: of the method, unique in a comparison.
+        semantics: under which the query is compiled.
+        sampler: draws the latents.
+        batch: latents that are sampled together.
+        published: whether energies are computed at the cost of the published program.
+    """
+
+    name: str
+    semantics: str
+    sampler: Sampler
+    batch: int = LATENT_BATCH
+    published: bool = False
+
+    def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:
+        """Return the energy of a query.
+
+        Raises:
+            EnergyQLError: as for `energyql.generate`.
+        """
+        prepared = model.prepare(query, self.semantics, self.sampler)
+        if self.published:
+            return PublishedEnergy(prepared.rule, model.encode, model.model.bank)
+        return prepared.energy
+
+    def sample(self, energy: EnergyLike, model: EvaluatedModel, n: int, seed: int, report: Report) -> SampleResult:
+        """Draw the samples 0 … n - 1 of a run; `report` is called with the stage "sampling"."""
+        parts: list[SampleResult] = []
+        for start in range(0, n, self.batch):
+            count = min(self.batch, n - start)
+
+            def progress(done: float, moving: int, start: int = start, count: int = count) -> None:
+                report("sampling", (start + done * count) / n)
+
+            z0 = prior_latents(seed, start, count, model.z_dim).to(model.device)
+            parts.append(self.sampler.sample(energy, z0, noise=Noise(seed, start), progress=progress))
+        return SampleResult.join(parts)
+
+
+def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
+    """Return methods by name.
+
+    Args:
+        names: separated by commas, or a list. A name is that of a sampler out of `energyql.sampling.SAMPLERS`, with
+            semantics `exact` and strength 1; "semantics:sampler" and "sampler@strength" choose others; "paper" is the
+            paper's algorithm at its own cost.
+
+    Raises:
+        ArgumentError: there is no such sampler or semantics, a strength is not a number above 0, a name comes twice, or
+            there is none.
+    """
+    parts = [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else list(names)
+    found = [part if isinstance(part, Method) else _read(part) for part in parts]
+    if not found:
+        raise ArgumentError("there is no sampler to compare", hint=_hint())
+    known: set[str] = set()
+    for method in found:
+        if method.name in known:
+            raise ArgumentError(f"sampler {method.name!r} is named twice")
+        known.add(method.name)
+    return found
+
+
+def _read(name: str) -> Method:
+    if name == PAPER:
+        return Method(PAPER, "lace", PublishedODE(), PUBLISHED_BATCH, published=True)
+    match = _NAME.fullmatch(name)
+    if match is None or match["sampler"] not in SAMPLERS:
+        raise ArgumentError(f"there is no sampler {name!r}", hint=_hint())
+    semantics = check_semantics(match["semantics"] or "exact")
+    try:
+        strength = float(match["strength"] or 1.0)
+    except ValueError:
+        raise ArgumentError(f"the strength of {name!r} is not a number", hint="write slice@10") from None
+    return Method(name, semantics, make_sampler(match["sampler"], strength))
+
+
+def _hint() -> str:
+    return f"samplers: {', '.join(SAMPLERS)}, {PAPER}; also semantics:sampler and sampler@strength"

@@ -1,0 +1,199 @@
+"""Numbers about samples: conditional accuracy, frequencies of attribute values, diversity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from energyql.language import And, Expr, Near, Not, Predicate, Weight
+from energyql.logic.truth import satisfied
+from energyql.vocabulary import AttributeSpec
+
+Array = npt.NDArray[np.float64]
+Indicators = npt.NDArray[np.float32]
+"""(n, bins): 1 where a sample falls into a bin, else 0."""
+Columns = Mapping[str, npt.NDArray[Any]]
+"""Attribute -> decided values, (n,)."""
+QUARTERS = 4
+"""Bins of a continuous attribute, equally frequent in the prior."""
+CROWDED = 0.01
+"""Quantile of the oracle's nearest-neighbour distances below which two samples count as near-duplicates."""
+
+
+def conditional_accuracy(
+    query: Expr, values: Columns, vocabulary: Mapping[str, AttributeSpec]
+) -> dict[str, float] | None:
+    """Return the accuracy of samples for each condition of a query: the ACC of Nie et al. 2021 (arXiv 2110.10873).
+
+    Args:
+        query: bound; a conjunction of conditions on one attribute each, or a single one.
+        values: attribute -> decided values of an independent judge, (n,).
+        vocabulary: of the model.
+
+    Returns:
+        Condition -> share of samples that meet it; for `age = 0.7`, one minus the mean distance to the target over the
+        attribute's range, as published. `None` for any other query, for which accuracy is not defined.
+    """
+    conditions = query.operands if isinstance(query, And) else (query,)
+    found: dict[str, float] = {}
+    for condition in conditions:
+        plain = condition.operand if isinstance(condition, Weight) else condition
+        literal = plain.operand if isinstance(plain, Not) else plain
+        if not isinstance(literal, Predicate):
+            return None
+        if isinstance(plain, Near):
+            spec = vocabulary[plain.name]
+            missed = np.abs(values[plain.name] - plain.value).mean() / (spec.high - spec.low)
+            found[str(plain)] = max(0.0, 1.0 - float(missed))
+        else:
+            found[str(plain)] = float(satisfied(plain, values, vocabulary).mean())
+    return found
+
+
+class AttributeBins:
+    """Bins of all attributes: yes of a yes/no attribute, each class, each quarter of a continuous attribute.
+
+    Args:
+        vocabulary: the attributes.
+        prior: values of samples of the prior, whose quartiles bound the quarters.
+
+    Attributes:
+        names: one a bin, such as "smile", "hair = black", "age in quarter 2 of 4".
+    """
+
+    def __init__(self, vocabulary: Mapping[str, AttributeSpec], prior: Columns) -> None:
+        self._specs = list(vocabulary.values())
+        shares = np.arange(1, QUARTERS) / QUARTERS
+        self._edges = {
+            spec.name: np.quantile(prior[spec.name], shares) for spec in self._specs if spec.kind == "continuous"
+        }
+        names: list[str] = []
+        for spec in self._specs:
+            if spec.kind == "yes/no":
+                names.append(spec.name)
+            elif spec.kind == "categorical":
+                names += [f"{spec.name} = {value}" for value in spec.values]
+            else:
+                names += [f"{spec.name} in quarter {k + 1} of {QUARTERS}" for k in range(QUARTERS)]
+        self.names = tuple(names)
+
+    def indicators(self, values: Columns) -> Indicators:
+        """Return which samples fall into which bins, (n, bins)."""
+        columns: list[npt.NDArray[Any]] = []
+        for spec in self._specs:
+            column = values[spec.name]
+            if spec.kind == "yes/no":
+                columns.append(np.asarray(column, bool))
+            elif spec.kind == "categorical":
+                columns += [column == value for value in spec.values]
+            else:
+                quarter = np.searchsorted(self._edges[spec.name], column, side="right")
+                columns += [quarter == k for k in range(QUARTERS)]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class FrequencyError:
+    """The largest difference between two frequencies of one bin.
+
+    Attributes:
+        largest: in [0, 1].
+        cell: index of that bin.
+        floor: expected value for an exact sampler, above 0 because samples and oracle are finite.
+    """
+
+    largest: float
+    cell: int
+    floor: float
+
+
+def frequencies(indicators: Indicators, weights: Array | None = None) -> Array:
+    """Return the share of (weighted) samples in each bin, (bins,)."""
+    return np.average(indicators, axis=0, weights=weights).astype(np.float64)
+
+
+def frequency_error(
+    sampled: Indicators, oracle: Indicators, weights: Array, *, repetitions: int = 200, seed: int = 0
+) -> FrequencyError:
+    """Return the largest error of the frequency of any bin. Nothing is subtracted for noise; see `noise_floor`.
+
+    Args:
+        sampled: of the samples to judge, (n, bins).
+        oracle: of exact samples, (m, bins).
+        weights: of exact samples, (m,), above 0.
+        repetitions, seed: of the bootstrap.
+    """
+    difference = np.abs(frequencies(sampled) - frequencies(oracle, weights))
+    worst = int(difference.argmax())
+    floor = noise_floor(oracle, weights, len(sampled), repetitions=repetitions, seed=seed)
+    return FrequencyError(float(difference[worst]), worst, floor)
+
+
+def noise_floor(oracle: Indicators, weights: Array, n: int, *, repetitions: int = 200, seed: int = 0) -> float:
+    """Return the mean of the largest frequency error of n exact samples, by the bootstrap (Efron 1979).
+
+    In each repetition n samples are drawn from the oracle, and the oracle is drawn anew as well.
+    """
+    random = np.random.default_rng(seed)
+    share = weights / weights.sum()
+    exact = random.multinomial(n, share, size=repetitions) @ oracle / n
+    again = random.multinomial(len(share), np.full(len(share), 1 / len(share)), size=repetitions) * share
+    found = (again / again.sum(axis=1, keepdims=True)) @ oracle
+    return float(np.abs(exact - found).max(axis=1).mean())
+
+
+def effective_size(weights: Array) -> float:
+    """Return the effective number of samples, (Σw)² / Σw² (Kish 1965); 0 if there are none."""
+    return float(weights.sum() ** 2 / np.square(weights).sum()) if len(weights) else 0.0
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Distances among samples, relative to those among as many exact samples.
+
+    Attributes:
+        pairwise: mean distance of two samples, a ratio: below 1 they are less varied than the oracle.
+        nearest: median distance to the nearest other sample, a ratio.
+        duplicates: share of samples whose nearest neighbour is nearer than that of 99 % of the oracle's; so 0.01 for
+            exact samples.
+    """
+
+    pairwise: float
+    nearest: float
+    duplicates: float
+
+
+def diversity(sampled: Tensor, oracle: Tensor) -> Diversity:
+    """Compare the spread of two sets of points.
+
+    The distance to the nearest neighbour falls as points are added, so both sets must be equally large; the longer one
+    is cut.
+
+    Args:
+        sampled: (n, dim).
+        oracle: exact and equally weighted samples, (m, dim); both n and m at least 2.
+    """
+    count = min(len(sampled), len(oracle))
+    mean, nearest = _distances(sampled[:count])
+    true_mean, true_nearest = _distances(oracle[:count])
+    limit = true_nearest.quantile(CROWDED)
+    return Diversity(
+        pairwise=(mean / true_mean).item(),
+        nearest=(nearest.median() / true_nearest.median()).item(),
+        duplicates=(nearest < limit).double().mean().item(),
+    )
+
+
+def _distances(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean distance of two points, and the distance of each to its nearest neighbour, (n,), float64."""
+    # By differences: the shorter way by products would lose the small distances, which are the ones in question.
+    flat = points.flatten(1).double()
+    distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    mean = distances.sum() / (len(flat) * (len(flat) - 1))
+    return mean, distances.fill_diagonal_(torch.inf).amin(1)

@@ -1,0 +1,222 @@
+"""Exact samples to compare with: of the prior, and of a query (its oracle). Neither uses a sampler or an energy.
+
+The oracle of a query is the prior, drawn and judged, of which the rows that satisfy the query are kept.
+
+Where the prior hardly ever satisfies the query, the heads propose. Of further latents z of the prior, one is drawn with
+probability sqrt(p), p = P(query | z) by the heads, and kept if the judge accepts its picture. With T₁ pictures of the
+prior and T₂ latents that were proposed, a kept sample has the weight 1 / (T₁ + T₂ sqrt(p)), from whichever of the two
+it came: importance sampling with the balance heuristic (Veach and Guibas 1995; Owen and Zhou 2000). So the heads only
+direct the search: samples to which they wrongly give probability 0 are still found among the T₁. Of all rules that draw
+equally many pictures, sqrt(p) gives the least variance if the heads are calibrated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
+from energyql.evaluation.metrics import Array, effective_size
+from energyql.language import Expr
+from energyql.progress import Report
+from energyql.sampling import normals, uniforms
+
+SHARD = 500
+"""Samples of the prior in one file; an interruption loses at most so many."""
+LATENTS_AT_ONCE, PICTURES_AT_ONCE = 8192, 256
+"""Latents whose log P the heads compute together, and proposed latents that are drawn together."""
+MOST_LATENTS, MOST_PICTURES = 1 << 24, 8192
+"""Limits of the search for an oracle."""
+
+
+def prior_samples(model: EvaluatedModel, count: int, folder: Path, report: Report, *, seed: int = 0) -> JudgedSamples:
+    """Return exact samples of the prior. They are kept on disk, and a longer run begins with a shorter one.
+
+    Args:
+        model: the evaluated model.
+        count: number of samples.
+        folder: where judged samples are kept, in files of `SHARD`; those of another model are left alone.
+        report: called with the stage "prior".
+        seed: of the samples; they differ from those of `prior_latents` for every seed.
+
+    Raises:
+        ArgumentError: the folder cannot be written.
+    """
+    parts: list[JudgedSamples] = []
+    place = folder / f"prior-{model.identity[:16]}-{seed}"
+    for start in range(0, count, SHARD):
+        z = normals(seed, start, SHARD, model.z_dim, stream="bench/prior")
+        path = place / f"{start:07d}.npz"
+        if kept := JudgedSamples.load(path, z):
+            parts.append(kept[0])
+        else:
+            parts.append(model.judge(z))
+            parts[-1].save(path, ("values", "features", "w"))
+        report("prior", min(1.0, (start + SHARD) / count))
+    return JudgedSamples.join(parts).select(np.arange(count))
+
+
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    """Exact samples of a query: those that satisfy it by the judge.
+
+    Attributes:
+        samples: m of them.
+        weights: (m,), above 0; equal where the prior alone was enough.
+        prevalence: share of the prior that satisfies the query, by the judge.
+        prevalence_error: its standard error.
+        pictures: number of pictures drawn for it, those of the shared prior included.
+        latents: number of further latents whose log P the heads computed.
+    """
+
+    samples: JudgedSamples
+    weights: Array
+    prevalence: float
+    prevalence_error: float
+    pictures: int
+    latents: int
+
+    @property
+    def size(self) -> float:
+        """Effective number of samples: as many equally weighted ones would be as precise."""
+        return effective_size(self.weights)
+
+    def draws(self, count: int, seed: int = 0) -> JudgedSamples:
+        """Draw at most `count` different samples in proportion to their weights, in random order.
+
+        A sample with a large weight should come more than once and cannot, so at most `size` are drawn. The result is
+        exact only where the weights are equal.
+        """
+        random = np.random.default_rng(seed)
+        count = max(1, min(count, int(self.size)))
+        return self.samples.select(
+            random.choice(len(self.weights), count, replace=False, p=self.weights / self.weights.sum())
+        )
+
+
+def find_oracle(
+    model: EvaluatedModel,
+    query: Expr,
+    energy: Callable[[Tensor], Tensor],
+    prior: JudgedSamples,
+    wanted: int,
+    folder: Path,
+    report: Report,
+    *,
+    seed: int = 0,
+) -> Oracle:
+    """Collect exact samples of a query.
+
+    Args:
+        model: the evaluated model.
+        query: bound.
+        energy: -log P(query | z) by the heads, for the proposals where the prior is not enough.
+        prior: judged samples of the prior.
+        wanted: effective number of samples. `Oracle.size` is less where `MOST_LATENTS` or `MOST_PICTURES` end the
+            search.
+        folder: where the state of a long search is kept, so that an interrupted one goes on.
+        report: called with the stage "oracle".
+        seed: of the further latents.
+    """
+    rows = model.satisfied(query, prior.values).nonzero()[0]
+    if len(rows) >= wanted:
+        share = len(rows) / len(prior)
+        error = math.sqrt(share * (1 - share) / len(prior))
+        return Oracle(prior.select(rows), np.ones(len(rows)), share, error, len(prior), 0)
+    key = f"{model.identity} {query} {len(prior)} {wanted} {seed} {MOST_LATENTS} {MOST_PICTURES}"
+    path = folder / f"oracle-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+    search = _Search(model, query, energy, len(prior), seed, path)
+    if not search.resume():
+        search.begin(prior.select(rows))
+    search.run(wanted, report)
+    samples, weights = search.found()
+    error = math.sqrt(float(np.square(weights).sum()))  # of a sum of Poisson many terms
+    return Oracle(samples, weights, float(weights.sum()), error, len(prior) + search.pictures, search.latents)
+
+
+class _Search:
+    """Proposals of the heads, drawn and judged until there are enough; its state is kept on disk.
+
+    Args:
+        model, query, energy, seed: as for `find_oracle`.
+        prior: number of pictures of the prior, T₁.
+        path: of the state.
+    """
+
+    def __init__(
+        self, model: EvaluatedModel, query: Expr, energy: Callable[[Tensor], Tensor], prior: int, seed: int, path: Path
+    ) -> None:
+        self._model, self._query, self._energy = model, query, energy
+        self._prior, self._seed, self._path = prior, seed, path
+        self._kept: list[JudgedSamples] = []
+        self._log_p: list[Tensor] = []
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._finished = False
+        self.latents = self.pictures = 0
+
+    def resume(self) -> bool:
+        """Read the state of an earlier search; false if there is none."""
+        stored = JudgedSamples.load(self._path)
+        if stored is None:
+            return False
+        samples, arrays = stored
+        self._kept, self._log_p = [samples], [torch.from_numpy(arrays["log_p"])]
+        self.latents, self.pictures = int(arrays["latents"]), int(arrays["pictures"])
+        self._finished = bool(arrays["finished"])
+        return True
+
+    def begin(self, kept: JudgedSamples) -> None:
+        """Start with the samples of the prior that satisfy the query."""
+        self._kept, self._log_p = [kept], [self._log_probability(kept.z)]
+
+    def run(self, wanted: int, report: Report) -> None:
+        """Search until the samples are worth `wanted`, or a limit is reached."""
+        while not self._finished:
+            z = normals(self._seed, self.latents, LATENTS_AT_ONCE, self._model.z_dim, stream="bench/proposal")
+            level = uniforms(self._seed, self.latents, LATENTS_AT_ONCE, 1, stream="bench/propose")[:, 0]
+            log_p = self._log_probability(z)
+            chosen = level.log() < 0.5 * log_p
+            self._waiting.append((z[chosen], log_p[chosen]))
+            self.latents += LATENTS_AT_ONCE
+            last = self.latents >= MOST_LATENTS
+            if last or sum(len(z) for z, _ in self._waiting) >= PICTURES_AT_ONCE:
+                self._draw()
+                size = effective_size(self.found()[1])
+                self._finished = last or size >= wanted or self.pictures >= MOST_PICTURES
+                self._save()
+                report("oracle", 1.0 if self._finished else size / wanted)
+
+    def found(self) -> tuple[JudgedSamples, Array]:
+        """Return the samples so far, and their weights."""
+        log_p = torch.cat(self._log_p).numpy()
+        weights = 1 / (self._prior + self.latents * np.exp(0.5 * log_p))
+        return JudgedSamples.join(self._kept), np.asarray(weights, dtype=np.float64)
+
+    def _save(self) -> None:
+        numbers = {"pictures": self.pictures, "latents": self.latents, "finished": self._finished}
+        facts = {name: np.array(number) for name, number in numbers.items()}
+        log_p = torch.cat(self._log_p).numpy()
+        JudgedSamples.join(self._kept).save(self._path, ("z", "w", "values", "features"), log_p=log_p, **facts)
+
+    def _log_probability(self, z: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return -self._energy(z.to(self._model.device)).double().cpu()
+
+    def _draw(self) -> None:
+        if not any(len(z) for z, _ in self._waiting):
+            return
+        z = torch.cat([z for z, _ in self._waiting])
+        log_p = torch.cat([value for _, value in self._waiting])
+        self._waiting.clear()
+        self.pictures += len(z)
+        samples = self._model.judge(z)
+        rows = self._model.satisfied(self._query, samples.values).nonzero()[0]
+        self._kept.append(samples.select(rows))
+        self._log_p.append(log_p[torch.from_numpy(rows)])

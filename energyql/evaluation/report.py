@@ -1,0 +1,239 @@
+"""Comparisons and evaluations as tables for the terminal and as Markdown pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from energyql.evaluation.measure import Numbers, average, read_numbers
+
+TABLE_WIDTH = 150
+"""Columns of the terminal that the widest table needs."""
+NOTE = (
+    "Satisfied: by the image judge, which never guides a sampler; heads: by the attribute heads, which do. "
+    "Freq. error: the largest difference of the frequency of any attribute from that among exact samples (the oracle: "
+    "the prior, rejected by the judge); floor: the same for exact samples of the same number. "
+    "Variety and nearest: distance of two samples, and distance to the nearest other, over those of exact samples, the "
+    "lowest of z, w and judge features; 1 for exact samples. Dupl.: samples nearer to another than 99 % of "
+    "exact samples are, the highest of the three; 1 for exact samples. Fréchet: on judge features, to the oracle's "
+    "pictures. Evals: evaluations of the energy a sample, 2 where the gradient is computed too. Ms: time of sampling a "
+    "sample, without drawing it. Failed: samples that the sampler could not finish; they count like all others."
+)
+EVALUATION_NOTE = (
+    "Accuracy: share of samples that meet a condition of the query by the independent judge, over all conditions; for "
+    "a target of a continuous attribute one minus the mean distance over the range. Satisfied: the whole query. "
+    "Fréchet: on features, to exact samples of the query (oracle), and to pictures of no query (prior); floor: "
+    "the same for exact samples of the same number. Freq. error: the largest difference of the frequency of any "
+    "attribute from that among exact samples. Variety, nearest, dupl.: distances among samples over those among exact "
+    "samples. Ms: time of sampling a sample, without drawing it. docs/evaluation.md has the references."
+)
+EDIT_NOTE = (
+    "Asked: pictures that satisfy the query of the step, by the judge; all: the queries of all steps so far. Identity: "
+    "one minus the cosine of features, to the start. Leak: of all attributes that were not asked for, the share that "
+    "changed without need. DES: disentangled edit strength, the rise of the share that satisfies the query, minus the "
+    "largest leak of one attribute."
+)
+Columns = Sequence[tuple[str, str, float, int]]
+"""Heading, key in a row, factor and digits."""
+
+COLUMNS: Columns = (
+    ("satisfied %", "satisfied", 100, 1), ("heads %", "heads", 100, 1), ("freq. error", "frequency_error", 1, 3),
+    ("floor", "frequency_floor", 1, 3), ("variety", "pairwise", 1, 2), ("nearest", "nearest", 1, 2),
+    ("dupl. %", "duplicates", 100, 1), ("Fréchet", "frechet", 1, 3), ("floor", "frechet_floor", 1, 3),
+    ("evals", "work", 1, 0), ("ms", "seconds", 1000, 2), ("failed", "failures", 1, 0),
+)  # fmt: skip
+EVALUATION_COLUMNS: Columns = (
+    ("accuracy %", "accuracy", 100, 1), ("satisfied %", "satisfied", 100, 1), ("worst %", "worst", 100, 1),
+    ("Fréchet, oracle", "frechet", 1, 3), ("floor", "frechet_floor", 1, 3), ("prior", "to_prior", 1, 3),
+    ("freq. error", "frequency_error", 1, 3), ("floor", "frequency_floor", 1, 3), ("variety", "pairwise", 1, 2),
+    ("nearest", "nearest", 1, 2), ("dupl. %", "duplicates", 100, 1), ("ms", "seconds", 1000, 2),
+)  # fmt: skip
+EDIT_COLUMNS: Columns = (
+    ("asked %", "satisfied", 100, 1), ("all %", "all", 100, 1), ("identity", "identity", 1, 3),
+    ("leak %", "leak_rate", 100, 1), ("DES", "disentangled", 1, 3),
+)  # fmt: skip
+
+
+def outcome_cells(outcome: dict[str, Any], n: int) -> list[str]:
+    """Return the outcome of a method on a query as text, in the order of `COLUMNS`; n samples were drawn."""
+    return _cells(_per_sample(read_numbers(outcome), n), COLUMNS)
+
+
+def query_table(data: dict[str, Any]) -> Table:
+    """Return every method on every query, for the terminal."""
+    table = terminal_table("query", COLUMNS, 36)
+    for record in data["queries"]:
+        prevalence, last = share(record["oracle"]["prevalence"]), data["contenders"][-1]
+        table.add_row(f"{escape(record['title'] or record['query'])}  [dim]prior {prevalence}[/]", end_section=True)
+        for name in data["contenders"]:
+            row = outcome_cells(record["samplers"][name], data["settings"]["n"])
+            table.add_row(f"  {escape(name)}", *row, end_section=name == last)
+    return table
+
+
+def summary_table(data: dict[str, Any]) -> Table:
+    """Return mean and worst over queries, for the terminal."""
+    table = terminal_table(f"over {len(data['queries'])} queries", COLUMNS, 36)
+    for name, which, row in _summary_rows(data):
+        table.add_row(f"{escape(name)}, {which}", *row, end_section=which == "worst")
+    return table
+
+
+def comparison_page(data: dict[str, Any], title: str) -> str:
+    """Return a comparison as a page."""
+    n, names, header = data["settings"]["n"], data["contenders"], ["sampler", *_headings(COLUMNS)]
+    lines = [f"# {title}", "", NOTE, "", "![Satisfied, against cost](satisfied.png)", ""]
+    lines += ["![Frequency error, against cost](frequency-error.png)", "", "## Over all queries", ""]
+    lines += markdown_table(header, [[f"`{name}`, {which}", *row] for name, which, row in _summary_rows(data)])
+    lines += ["", "## Query by query"]
+    for record in data["queries"]:
+        named = f"{record['title']}: " if record["title"] else ""
+        lines += ["", f"### {named}`{record['query']}`", "", _oracle_line(record["oracle"]), ""]
+        outcomes = record["samplers"]
+        lines += markdown_table(header, [[f"`{name}`", *outcome_cells(outcomes[name], n)] for name in names])
+        for name in names:
+            if path := outcomes[name].get("pictures"):
+                lines += ["", f"![{name}, of {record['query']}]({path})"]
+    return "\n".join([*lines, *facts(data)]) + "\n"
+
+
+def evaluation_rows(comparison: dict[str, Any], names: Sequence[str], n: int) -> list[list[str]]:
+    """Return a line for each method: its name, and means over queries in the order of `EVALUATION_COLUMNS`."""
+    lines = []
+    for name in names:
+        outcomes = [record["samplers"][name] for record in comparison["queries"]]
+        summary = comparison["summary"][name]
+        row = _per_sample(summary["mean"], n) | {
+            "worst": summary["worst"]["satisfied"],
+            "accuracy": average([one for outcome in outcomes for one in (outcome["accuracy"] or {}).values()]),
+            "to_prior": average([outcome["frechet"]["to_prior"] for outcome in outcomes if outcome["frechet"]]),
+        }
+        lines.append([name, *_cells(row, EVALUATION_COLUMNS)])
+    return lines
+
+
+def edit_rows(sequence: dict[str, Any]) -> list[list[str]]:
+    """Return a line for each preset and step, and one for its mean, in the order of `EDIT_COLUMNS`."""
+    lines = []
+    for preset, found in sequence.items():
+        steps = found["steps"]
+        lines += [[f"{preset}: {k}. {step['query']}", *_cells(step, EDIT_COLUMNS)] for k, step in enumerate(steps, 1)]
+        mean = {key: average([step[key] for step in steps if step[key] is not None]) for _, key, _, _ in EDIT_COLUMNS}
+        lines.append([f"{preset}, mean", *_cells(mean, EDIT_COLUMNS)])
+    return lines
+
+
+def evaluation_tables(data: dict[str, Any]) -> list[Table]:
+    """Return a table for each protocol that was run, for the terminal."""
+    found = []
+    for key, protocol in data["setups"].items():
+        if "missing" not in protocol:
+            columns, rows = _protocol_rows(protocol, data)
+            found.append(terminal_table("", columns, 20, f"{escape(protocol['title'])} ({key})"))
+            for row in rows:
+                found[-1].add_row(*map(escape, row), end_section=row[0].endswith(", mean"))
+    return found
+
+
+def evaluation_page(data: dict[str, Any]) -> str:
+    """Return an evaluation as a page, with pictures."""
+    lines = [f"# Evaluation of {data['settings']['model']}", "", EVALUATION_NOTE, "", EDIT_NOTE]
+    for key, protocol in data["setups"].items():
+        lines += ["", f"## {protocol['title']} (`{key}`)", "", protocol["about"], ""]
+        if "missing" in protocol:
+            lines.append(f"Not run: {protocol['missing']}.")
+            continue
+        columns, rows = _protocol_rows(protocol, data)
+        first = "sampler" if "comparison" in protocol else "preset and step"
+        lines += markdown_table([first, *_headings(columns)], [[f"`{name}`", *cells] for name, *cells in rows])
+        if "comparison" in protocol:
+            lines += ["", f"[All queries and plots]({key}/results.md)."]
+            for record in protocol["comparison"]["queries"]:
+                lines += ["", f"`{record['query']}`", "", *_picture_lines(key, record, data["contenders"])]
+        for preset, found in protocol.get("sequence", {}).items():
+            lines += ["", f"`{preset}`, {found['seconds']:.1f} s without drawing:", ""]
+            lines.append(f"![edits by {preset}]({key}/{found['filmstrip']})")
+    return "\n".join([*lines, *facts(data)]) + "\n"
+
+
+def share(value: float) -> str:
+    """Return a share as text in per cent, however small."""
+    return f"{100 * value:.1f} %" if value >= 0.01 else f"{100 * value:.2g} %"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table whose first column is text and whose others are numbers."""
+    head = [f"| {' | '.join(header)} |", f"|---|{'---:|' * (len(header) - 1)}"]
+    return head + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def facts(data: dict[str, Any]) -> list[str]:
+    """Return the sections of a page on `settings` and `machine`."""
+    lines = []
+    for heading in ("settings", "machine"):
+        lines += ["", f"## {heading.capitalize()}", ""]
+        lines += [f"- {key}: `{value}`" for key, value in data[heading].items()]
+    return lines
+
+
+def terminal_table(first: str, columns: Columns, width: int, title: str | None = None) -> Table:
+    """Return an empty table for the terminal, whose first column is at least `width` wide."""
+    table = Table(box=box.SIMPLE, pad_edge=False, title=title, title_justify="left")
+    table.add_column(first, overflow="fold", min_width=width)
+    for heading in _headings(columns):
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
+    return table
+
+
+def _headings(columns: Columns) -> list[str]:
+    return [heading for heading, *_ in columns]
+
+
+def _cells(row: Numbers, columns: Columns) -> list[str]:
+    return [
+        "-" if (value := row[key]) is None or math.isnan(value) else f"{factor * value:.{digits}f}"
+        for _, key, factor, digits in columns
+    ]
+
+
+def _per_sample(row: Numbers, n: int) -> dict[str, float | None]:
+    """Return the numbers with the seconds of one sample in place of those of n."""
+    seconds = row["seconds"]
+    return {**row, "seconds": None if seconds is None else seconds / n}
+
+
+def _summary_rows(data: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    for name in data["contenders"]:
+        for which, row in data["summary"][name].items():
+            yield name, which, _cells(_per_sample(row, data["settings"]["n"]), COLUMNS)
+
+
+def _protocol_rows(protocol: dict[str, Any], data: dict[str, Any]) -> tuple[Columns, list[list[str]]]:
+    if "sequence" in protocol:
+        return EDIT_COLUMNS, edit_rows(protocol["sequence"])
+    return EVALUATION_COLUMNS, evaluation_rows(protocol["comparison"], data["contenders"], data["settings"]["n"])
+
+
+def _oracle_line(oracle: dict[str, Any]) -> str:
+    prevalence, error = share(oracle["prevalence"]), share(oracle["prevalence_error"])
+    found, size = oracle["samples"], oracle["size"]
+    said = f"The prior satisfies it at {prevalence} (standard error {error}). Oracle: {found:,} samples "
+    said += f"worth {size:,.0f}, out of {oracle['pictures']:,} pictures"
+    return f"{said}, proposed from {oracle['latents']:,} latents." if oracle["latents"] else f"{said}."
+
+
+def _picture_lines(key: str, record: dict[str, Any], names: Sequence[str]) -> list[str]:
+    lines = []
+    for name in names:
+        outcome = record["samplers"][name]
+        accuracy = ", ".join(f"{one} {100 * part:.1f}" for one, part in (outcome["accuracy"] or {}).items())
+        said = f"`{name}`: {100 * outcome['satisfied']:.1f} % satisfied"
+        lines += [f"{said}; accuracy, %: {accuracy}" if accuracy else said, ""]
+        if outcome["pictures"]:
+            lines += [f"![{name}, of {record['query']}]({key}/{outcome['pictures']})", ""]
+    return lines
