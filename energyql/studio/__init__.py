@@ -1,1 +1,1 @@
-"""The studio: a web page for asking queries, and the HTTP API behind it. Needs the extra `studio`."""
+"""The studio: a web page for queries, and the HTTP API behind it. Needs the extra `studio`."""

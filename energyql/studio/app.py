@@ -1,4 +1,4 @@
-"""The routes: one page, and the API that it uses."""
+"""The web application: one page, and the HTTP API that it uses."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 
 from energyql.errors import EnergyQLError
 from energyql.studio import downloads
-from energyql.studio.gate import Gate
 from energyql.studio.guard import LOOPBACK, Guard
+from energyql.studio.limits import RequestLimiter
 from energyql.studio.problems import INTERNAL, Problem, describe, status_of
 from energyql.studio.schemas import Check, CheckRequest, DrawRequest, EditRequest, Info, JobInfo
 from energyql.studio.studio import Studio
@@ -26,15 +26,15 @@ from energyql.version import __version__
 STATIC = Path(__file__).parent / "static"
 DESCRIPTION = """Logical queries over the attributes of a pretrained generator, and pictures that satisfy them.
 
-Drawing takes a while, so it is a job: `POST /api/jobs` queues it up, `GET /api/jobs/{id}` says how far it is and has
-the pictures that are there already, `DELETE /api/jobs/{id}` ends it. A job that nobody asks about for half a minute is
-given up. The same request gives the same pictures. Whatever is wrong comes back as a `Problem`."""
+Drawing takes a while, so it is a job: `POST /api/jobs` queues it, `GET /api/jobs/{id}` returns its progress and the
+pictures that are drawn already, `DELETE /api/jobs/{id}` cancels it. A job without a status request for half a minute is
+cancelled. The same request gives the same pictures. Errors are returned as a `Problem`."""
 
 REFUSED: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem, "description": text}
     for code, text in {
         400: "The request is JSON that cannot be read: it is not UTF-8, or nested too deeply.",
-        403: "The request comes from another site, or asks for another host.",
+        403: "The request comes from another site, or names another host.",
         408: "The request did not arrive in time.",
         413: "The request is too large.",
         415: "The request is not JSON.",
@@ -54,11 +54,12 @@ ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}
 
 
 def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bool = False) -> FastAPI:
-    """The web application of a studio.
+    """Return the web application of a studio.
 
     Args:
-        studio: does the work; it is closed when the application ends.
-        hosts, numbers: see `Guard`.
+        studio: its models, queue and results; closed when the application ends.
+        hosts: allowed host names, see `Guard`.
+        numbers: whether IP addresses are allowed as hosts.
     """
 
     @asynccontextmanager
@@ -71,7 +72,7 @@ def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bo
         version=__version__,
         description=DESCRIPTION,
         openapi_url="/api/openapi.json",
-        docs_url=None,  # these pages load scripts from elsewhere
+        docs_url=None,  # these pages load scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
     )
@@ -79,7 +80,7 @@ def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bo
     app.add_exception_handler(EnergyQLError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_values)
     app.add_exception_handler(HTTPException, _refuse_path)
-    app.add_exception_handler(Exception, _apologize)
+    app.add_exception_handler(Exception, _internal_error)
     app.include_router(_api(studio))
     app.include_router(_files(studio))
 
@@ -96,69 +97,70 @@ def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bo
 
 
 def _api(studio: Studio) -> APIRouter:
-    api, gate = APIRouter(prefix="/api", tags=["queries"]), Gate()
+    api, limiter = APIRouter(prefix="/api", tags=["queries"]), RequestLimiter()
 
     @api.get("/info", responses={403: REFUSED[403]})
     async def info() -> Info:
-        """Models with their attributes, samplers, semantics, limits."""
+        """Return models with their attributes, samplers, semantics and limits."""
         return studio.info()
 
     @api.post("/check", responses=REFUSED | BUSY)
-    async def check(request: CheckRequest, asker: Request) -> Check:
-        """What a query means, or what is wrong with it and where."""
-        return await gate.run(asker, studio.check, request)
+    async def check(request: CheckRequest, client: Request) -> Check:
+        """Return the meaning of a query, or its error and where it is."""
+        return await limiter.run(client, studio.check, request)
 
     @api.post("/jobs", status_code=202, responses=REFUSED | BUSY)
-    async def draw(request: DrawRequest, asker: Request) -> JobInfo:
+    async def draw(request: DrawRequest, client: Request) -> JobInfo:
         """Draw pictures that satisfy a query."""
-        return await gate.run(asker, studio.draw, request)
+        return await limiter.run(client, studio.draw, request)
 
     @api.post("/edits", status_code=202, responses=REFUSED | BUSY)
-    async def edit(request: EditRequest, asker: Request) -> JobInfo:
-        """Edit one picture step by step: answers with the picture as it was, and as it is after each step."""
-        return await gate.run(asker, studio.edit, request)
+    async def edit(request: EditRequest, client: Request) -> JobInfo:
+        """Edit one picture step by step: returns the picture before the first step and after each step."""
+        return await limiter.run(client, studio.edit, request)
 
     @api.get("/jobs/{id}", responses=UNKNOWN)
     async def look(
         id: str, after: Annotated[int, Query(ge=0, description="Leave out pictures before this.")] = 0
     ) -> JobInfo:
-        """How far a job is, and its pictures."""
+        """Return the progress of a job, and its pictures."""
         return studio.look(id, after)
 
     @api.delete("/jobs/{id}", responses=ENDING)
     async def cancel(id: str) -> JobInfo:
-        """End a job. One that runs ends at its next layer or step, within moments."""
+        """Cancel a job. A running one ends at its next layer or step, within moments."""
         return studio.cancel(id)
 
     return api
 
 
 def _files(studio: Studio) -> APIRouter:
-    api, gate = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"]), Gate()
+    api, limiter = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"]), RequestLimiter()
 
     @api.get("/pictures/{position}.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY | BUSY)
-    async def picture(id: str, position: int, asker: Request) -> Response:
-        """One picture with all its pixels; its text field "energyql" holds what replays it."""
-        job, answer = studio.shelf.get(id)
-        data = await gate.run(asker, downloads.picture, job, answer, position)
+    async def picture(id: str, position: int, client: Request) -> Response:
+        """Return one picture in full size; its text field "energyql" holds its provenance."""
+        job, result = studio.store.get(id)
+        data = await limiter.run(client, downloads.picture, job, result, position)
         return _download(data, "image/png", f"energyql-{position:02d}.png")
 
     @api.get("/grid.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY | BUSY)
-    async def grid(id: str, asker: Request) -> Response:
-        """All pictures with captions and verdicts in one picture."""
-        return _download(await gate.run(asker, downloads.grid, *studio.shelf.get(id)), "image/png", "energyql-grid.png")
+    async def grid(id: str, client: Request) -> Response:
+        """Return all pictures with captions and verdicts as one picture."""
+        return _download(
+            await limiter.run(client, downloads.grid, *studio.store.get(id)), "image/png", "energyql-grid.png"
+        )
 
     @api.get("/provenance.json", responses=UNKNOWN | UNREADY)
     async def provenance(id: str) -> list[dict[str, Any]]:
-        """What replays the pictures: query, seed, model and fingerprints, settings, versions."""
-        return downloads.provenance(*studio.shelf.get(id))
+        """Return the provenance of the pictures: query, seed, model and fingerprints, settings, versions."""
+        return downloads.provenance(*studio.store.get(id))
 
     @api.get("/result.zip", response_class=Response, responses=ZIP | UNKNOWN | UNREADY | BUSY)
-    async def archive(id: str, asker: Request) -> Response:
-        """Everything: pictures, grid, latents, verdicts, provenance."""
-        return _download(
-            await gate.run(asker, downloads.archive, *studio.shelf.get(id)), "application/zip", "energyql.zip"
-        )
+    async def archive(id: str, client: Request) -> Response:
+        """Return everything: pictures, grid, latents, verdicts, provenance."""
+        data = await limiter.run(client, downloads.archive, *studio.store.get(id))
+        return _download(data, "application/zip", "energyql.zip")
 
     return api
 
@@ -167,26 +169,23 @@ def _download(data: bytes, kind: str, name: str) -> Response:
     return Response(data, media_type=kind, headers={"content-disposition": f'attachment; filename="{name}"'})
 
 
-def _answer(problem: Problem, status: int) -> JSONResponse:
+def _response(problem: Problem, status: int) -> JSONResponse:
     headers = {"retry-after": "2"} if status == 503 else None
     return JSONResponse(problem.model_dump(), status_code=status, headers=headers)
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EnergyQLError)
-    return _answer(describe(error), status_of(error))
+    return _response(describe(error), status_of(error))
 
 
 async def _refuse_values(request: Request, error: Exception) -> JSONResponse:
-    """Fields that are missing, of the wrong type or out of range, in one sentence each."""
+    """Describe fields that are missing, of the wrong type or out of range, in one sentence each."""
     assert isinstance(error, RequestValidationError)
-    parts = []
-    for fault in error.errors()[:5]:
-        parts.append(_fault(fault))
-    message = "; ".join(parts)
+    message = "; ".join(_fault(fault) for fault in error.errors()[:5])
     hint = "GET /api/openapi.json describes every request"
     drawing = f"InvalidRequest: {message}\n{hint}"
-    return _answer(Problem(error="InvalidRequest", message=message, hint=hint, drawing=drawing), 422)
+    return _response(Problem(error="InvalidRequest", message=message, hint=hint, drawing=drawing), 422)
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
@@ -199,11 +198,11 @@ def _fault(fault: Mapping[str, Any]) -> str:
 async def _refuse_path(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message, hint = str(error.detail), None
-    if error.status_code == 400:  # all that the framework says is that there was an error
+    if error.status_code == 400:  # the framework gives no details
         message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
     drawing = "\n".join(filter(None, [f"HTTPError: {message}", hint]))
-    return _answer(Problem(error="HTTPError", message=message, hint=hint, drawing=drawing), error.status_code)
+    return _response(Problem(error="HTTPError", message=message, hint=hint, drawing=drawing), error.status_code)
 
 
-async def _apologize(request: Request, error: Exception) -> JSONResponse:
-    return _answer(INTERNAL, 500)
+async def _internal_error(request: Request, error: Exception) -> JSONResponse:
+    return _response(INTERNAL, 500)

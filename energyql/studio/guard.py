@@ -1,4 +1,4 @@
-"""What stands before every route: who may ask, how much is read, and what browsers are told to allow."""
+"""Middleware in front of every route: allowed hosts and origins, size and time of requests, security headers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from energyql.studio.problems import Forbidden, NotJSON, StudioError, TooLarge, TooSlow, describe
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-PATIENCE = 10.0
-"""Seconds within which all of a request must have arrived."""
+REQUEST_SECONDS = 10.0
+"""Time within which all of a request must arrive."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,23 +32,24 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses requests that a page of another site makes, or that are too large, before anything else sees them.
+    """Refuse requests that are sent by pages of other sites, or that are too large, before any route sees them.
 
-    A page of another site can reach a server on this machine through the visitor's browser: openly, which the headers
-    `Origin` and `Sec-Fetch-Site` show, or under a name of its own that it lets point here (DNS rebinding), which the
-    header `Host` shows. A number as a host name cannot be rebound.
+    A page of another site can reach a server on this machine through the visitor's browser: directly, which the headers
+    `Origin` and `Sec-Fetch-Site` show, or by DNS rebinding, where a foreign name is made to resolve to this machine,
+    which the header `Host` shows. An IP address as a host cannot be rebound.
 
     Args:
-        app: what it guards.
-        hosts: names under which the studio may be asked for.
-        numbers: allow any IP address as well: for a studio that other machines can reach.
-        body: most bytes of a request.
+        app: the application behind it.
+        hosts: allowed host names.
+        numbers: whether any IP address is allowed as a host too, for a studio that other machines can reach.
+        body: largest request body, in bytes.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str], numbers: bool, body: int) -> None:
         self.app, self.hosts, self.numbers, self.body = app, frozenset(hosts), numbers, body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that is refused; pass on any other, with security headers on its response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -82,7 +83,7 @@ class Guard:
         origin = headers.get("origin")
         foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
         if foreign or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            # A link from elsewhere may open the page; what another page asks for in the background is refused.
+            # A link on another site may open the page; requests that its scripts send are refused.
             target = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
             if method == "GET" and target == ("navigate", "document"):
                 return
@@ -98,12 +99,12 @@ class Guard:
         return self.numbers
 
     async def _read(self, headers: Headers, receive: Receive) -> Receive:
-        """The whole body at once, so that one that never ends is refused, whatever length it claims."""
+        """Read the whole body first, so that an endless one is refused whatever length it claims."""
         claimed = headers.get("content-length", "0")
         if claimed.isdigit() and int(claimed) > self.body:
             raise self._too_large()
         body, more = bytearray(), True
-        with anyio.move_on_after(PATIENCE) as waiting:
+        with anyio.move_on_after(REQUEST_SECONDS) as waiting:
             while more:
                 message = await receive()
                 if message["type"] != "http.request":
@@ -113,7 +114,7 @@ class Guard:
                 if len(body) > self.body:
                     raise self._too_large()
         if waiting.cancelled_caught:
-            raise TooSlow(f"the request did not arrive within {PATIENCE:g} seconds")
+            raise TooSlow(f"the request did not arrive within {REQUEST_SECONDS:g} seconds")
         given = False
 
         async def replay() -> Message:
@@ -136,13 +137,13 @@ def _check_type(method: str, headers: Headers) -> None:
 
 
 def _name(host: str) -> str:
-    """The name in a `Host` header, without its port and without the brackets of IPv6."""
+    """Return the name in a `Host` header, without its port and without the brackets of IPv6."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
     return name.strip("[]").rstrip(".").lower()
 
 
 def known_hosts(host: str, extra: Collection[str] = ()) -> tuple[frozenset[str], bool]:
-    """Names under which a studio that listens on `host` may be asked for, and whether any IP address will do."""
+    """Return the allowed host names of a studio that listens on `host`, and whether any IP address is allowed."""
     names = {_name(name) for name in extra}
     if is_loopback(host):
         return LOOPBACK | {host.lower()} | names, False
@@ -150,7 +151,7 @@ def known_hosts(host: str, extra: Collection[str] = ()) -> tuple[frozenset[str],
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
+    """Return whether only this machine can reach a server that listens on this host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

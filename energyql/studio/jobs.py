@@ -1,4 +1,4 @@
-"""A bounded queue and the one thread that works it off. Knows nothing of queries and pictures.
+"""A bounded queue of jobs and the one thread that runs them; independent of queries and pictures.
 
 One thread, because torch uses all cores for one request already: two at a time would both be slower.
 """
@@ -22,19 +22,19 @@ log = logging.getLogger("energyql.studio")
 
 
 class Stopped(Exception):
-    """Raised in the middle of work that nobody wants any more."""
+    """Raised within the work of a job that was cancelled."""
 
 
 class Job:
     """One request on its way through the queue.
 
     Attributes:
-        id: unguessable; whoever knows it may look at the job and cancel it.
+        id: unguessable; it gives the right to read and to cancel the job.
         state: waiting, running, done, cancelled or failed.
-        stage, fraction: what it is doing and how much of that is done, in [0, 1].
+        stage, fraction: the current stage, and how much of it is done, in [0, 1].
         problem: why it failed, or why it was given up.
-        seen: when somebody last asked about it, on the monotonic clock.
-        finished: when it ended; infinity before.
+        seen: time of the last status request, on the monotonic clock.
+        finished: time of its end; infinity before.
     """
 
     def __init__(self, work: Callable[[Job], None], limits: Limits) -> None:
@@ -50,21 +50,21 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, well or badly."""
+        """Whether it has ended, in whatever state."""
         return self.state not in ("waiting", "running")
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody asks about it any more."""
+        """Whether there was no status request for too long."""
         return time.monotonic() - self.seen > self._limits.unwatched
 
     def check(self) -> None:
-        """Called again and again by the work; raises once it is to end.
+        """Raise if the work is to end; called often by the work.
 
         Raises:
             Stopped: it was cancelled.
             Unwatched: it was abandoned.
-            TimeUp: it has run for too long.
+            TimeUp: it has run too long.
         """
         if self._stop.is_set():
             raise Stopped
@@ -77,12 +77,12 @@ class Job:
             )
 
     def report(self, stage: str, fraction: float) -> None:
-        """A progress function for `energyql.generate` and the like; it ends the work as `check` does."""
+        """Record the progress, as the progress function of `energyql.generate`; ends the work as `check` does."""
         self.check()
         self.stage, self.fraction = stage, fraction
 
     def run(self) -> None:
-        """Do the work; whatever goes wrong ends up in the job."""
+        """Do the work; errors are recorded in the job."""
         self._deadline = time.monotonic() + self._limits.seconds
         try:
             self.check()
@@ -101,11 +101,11 @@ class Job:
             self.end("failed")
 
     def touch(self) -> None:
-        """Somebody asked about it."""
+        """Record a status request."""
         self.seen = time.monotonic()
 
     def give_up(self) -> None:
-        """End it because it is abandoned, and say so, should somebody ask after all."""
+        """Cancel it because it is abandoned, and record why."""
         self.problem = describe(self._unwatched())
         self.end("cancelled")
 
@@ -116,18 +116,20 @@ class Job:
         )
 
     def end(self, state: State) -> None:
+        """Record its end."""
         self.finished = time.monotonic()
         self.state = state
 
     def stop(self) -> None:
+        """Let the next `check` raise `Stopped`."""
         self._stop.set()
 
 
 class Queue:
-    """Jobs in the order in which they came, one running at a time.
+    """Jobs in the order of their arrival, one running at a time.
 
     Args:
-        limits: how many may wait, how long one may run.
+        limits: number of waiting jobs, and running time.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -140,10 +142,10 @@ class Queue:
         self._thread.start()
 
     def submit(self, work: Callable[[Job], None]) -> Job:
-        """Queue up some work.
+        """Queue some work.
 
         Raises:
-            Busy: too much is waiting already, or the studio is closing.
+            Busy: too many jobs are waiting already, or the studio is closing.
         """
         job = Job(work, self.limits)
         with self._change:
@@ -155,7 +157,7 @@ class Queue:
         return job
 
     def cancel(self, job: Job) -> None:
-        """End a job: at once if it waits, at its next check if it runs. One that is over stays as it is."""
+        """Cancel a job: at once if it waits, at its next check if it runs. A finished one stays as it is."""
         with self._change:
             job.stop()
             if job in self._waiting:
@@ -163,20 +165,20 @@ class Queue:
                 job.end("cancelled")
 
     def place(self, job: Job) -> int:
-        """How many jobs are before this one; 0 for the one that runs, and for those that are over."""
+        """Return the number of jobs before this one; 0 for the running one and for finished ones."""
         with self._change:
             if job not in self._waiting:
                 return 0
             return self._waiting.index(job) + (self._running is not None)
 
-    def close(self, patience: float = 5.0) -> None:
-        """Cancel everything and wait for the thread to end."""
+    def close(self, timeout: float = 5.0) -> None:
+        """Cancel all jobs and wait for the thread to end."""
         with self._change:
             self._closed = True
             for job in [*self._waiting, *([self._running] if self._running else [])]:
                 self.cancel(job)
             self._change.notify_all()
-        self._thread.join(patience)
+        self._thread.join(timeout)
 
     def _drop_abandoned(self) -> None:
         for job in [job for job in self._waiting if job.abandoned]:

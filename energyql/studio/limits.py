@@ -1,24 +1,35 @@
-"""What one request may cost, and what the studio keeps."""
+"""Limits of the studio: the cost of one request, and how many requests are worked on at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple
+
+import anyio
+import anyio.to_thread
+from starlette.requests import Request
+
+from energyql.studio.problems import Busy
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a studio. Whatever goes beyond them is refused with a message that names the bound.
+    """Limits of a studio. A request beyond one of them is refused with a message that names the limit.
 
     Args:
         pictures: of one request.
         characters: of one query.
         steps: of one edit.
         body: bytes of one request.
-        waiting: requests in the queue, beside the one that runs.
-        seconds: that one request may run.
-        unwatched: seconds after which a request that nobody asks about any more is given up.
-        kept_seconds: how long a result is kept after it was last asked for.
-        kept_bytes: of all results together; the oldest go first.
+        waiting: requests in the queue, besides the one that runs.
+        seconds: running time of one request.
+        unwatched: seconds without a status request after which a job is given up.
+        kept_seconds: how long a result is kept after it was last requested.
+        kept_bytes: memory for all results together; the oldest are dropped first.
     """
 
     pictures: int = 64
@@ -30,3 +41,33 @@ class Limits:
     unwatched: float = 30.0
     kept_seconds: float = 3600.0
     kept_bytes: int = 512 * 1024 * 1024
+
+
+class RequestLimiter:
+    """Runs blocking calls in threads of its own, a few at a time, so that the server can always send the page.
+
+    Args:
+        running: calls that run at a time.
+        waiting: calls that may wait besides; one more is refused.
+    """
+
+    def __init__(self, running: int = 2, waiting: int = 16) -> None:
+        self._turns, self._threads = anyio.CapacityLimiter(running), anyio.CapacityLimiter(running)
+        self._inside, self.capacity = 0, running + waiting
+
+    async def run(self, client: Request, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        """Call the function in a thread and return its result.
+
+        Raises:
+            Busy: too many calls wait already, or the client has disconnected while its call waited.
+        """
+        if self._inside >= self.capacity:  # the event loop is one thread, so this count cannot change meanwhile
+            raise Busy(f"{self._inside} requests are being worked on already", hint="try again in a moment")
+        self._inside += 1
+        try:
+            async with self._turns:
+                if await client.is_disconnected():
+                    raise Busy("the client has disconnected")
+                return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
+        finally:
+            self._inside -= 1

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, in one shape: a message, never a stack trace."""
+"""Errors of the studio and their description in the API: a message, never a stack trace."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from energyql.errors import EnergyQLError
 
 
 class StudioError(EnergyQLError):
-    """The studio refuses a request; `status` is the HTTP status that says so."""
+    """The studio refuses a request; `status` is the HTTP status of the response."""
 
     status = 400
 
 
 class NotKept(StudioError):
-    """There is no such thing here, or no longer."""
+    """There is no such job or picture, or no longer."""
 
     status = 404
 
 
 class Forbidden(StudioError):
-    """The request comes from another site, or asks for another host."""
+    """The request comes from another site, or names another host."""
 
     status = 403
 
 
 class TooLarge(StudioError):
-    """The request has more bytes than the studio reads."""
+    """The request is larger than the limit."""
 
     status = 413
 
 
 class TooSlow(StudioError):
-    """The request does not arrive."""
+    """The request did not arrive in time."""
 
     status = 408
 
@@ -44,7 +44,7 @@ class NotJSON(StudioError):
 
 
 class NotReady(StudioError):
-    """The result is not there yet."""
+    """The result is not ready yet."""
 
     status = 409
 
@@ -56,27 +56,27 @@ class Busy(StudioError):
 
 
 class Unwatched(StudioError):
-    """Nobody asks about the request any more."""
+    """The job had no status request for too long."""
 
 
 class TimeUp(StudioError):
-    """The request took longer than the studio lets it."""
+    """The request took longer than the limit."""
 
 
 class Problem(BaseModel):
-    """What is wrong, where and what to do. Every answer with a status of 400 or more has this shape."""
+    """The error, its place in the query and how to mend it: the body of every response with a status of 400 or more."""
 
     error: str = Field(description="The kind of error, such as UnknownAttribute.")
-    message: str = Field(description="What is wrong, in one sentence.")
-    hint: str | None = Field(default=None, description="What to do about it.")
+    message: str = Field(description="The error in one sentence.")
+    hint: str | None = Field(default=None, description="How to mend it.")
     spans: list[tuple[int, int]] = Field(
         default=[],
-        description="Where in the query: pairs (start, end) in Unicode code points, the most important first. "
+        description="Places in the query: pairs (start, end) in Unicode code points, the most important first. "
         "An empty span is a place between two characters.",
     )
     line: int | None = Field(default=None, description="Line of the first span, counted from 1.")
     column: int | None = Field(default=None, description="Column of the first span, counted from 1.")
-    drawing: str = Field(description="All of it as the command line prints it, with carets under the query.")
+    drawing: str = Field(description="The whole error as the command line prints it, with carets under the query.")
 
 
 INTERNAL = Problem(
@@ -88,7 +88,7 @@ INTERNAL = Problem(
 
 
 def describe(error: EnergyQLError) -> Problem:
-    """An error as the API says it."""
+    """Return an error as the API describes it."""
     return Problem(
         error=type(error).__name__,
         message=error.message,
@@ -101,5 +101,5 @@ def describe(error: EnergyQLError) -> Problem:
 
 
 def status_of(error: EnergyQLError) -> int:
-    """The HTTP status that goes with an error: 422 for whatever is wrong with the query or its settings."""
+    """Return the HTTP status of an error: 422 for errors in the query or its settings."""
     return error.status if isinstance(error, StudioError) else 422

@@ -1,4 +1,4 @@
-"""What goes in and out of the HTTP API. The OpenAPI description is made of these."""
+"""Requests and responses of the HTTP API; its OpenAPI description is made from these."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ModelName = Annotated[str | None, Field(description="One of the models of this s
 
 
 class Strict(BaseModel):
-    """Something that comes in: a field that is not known is an error, not a silent nothing."""
+    """A request: an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Settings(Strict):
-    """A query and all that decides which pictures answer it."""
+class DrawingRequest(Strict):
+    """A query and the settings that determine its pictures."""
 
     query: Text
     model: ModelName = None
@@ -38,13 +38,13 @@ class Settings(Strict):
     seed: int = Field(default=0, ge=0, le=MOST_SEED, description="The same seed gives the same pictures.")
 
 
-class DrawRequest(Settings):
+class DrawRequest(DrawingRequest):
     """Draw n pictures."""
 
     n: int = Field(default=16, ge=1, description="Pictures; /api/info says how many at most.")
 
 
-class EditRequest(Settings):
+class EditRequest(DrawingRequest):
     """Edit one picture step by step: picture `index` of the settings' run, which need not have been drawn before."""
 
     index: int = Field(default=0, ge=0, le=MOST_SEED, description="Number of the picture in its run.")
@@ -52,7 +52,7 @@ class EditRequest(Settings):
 
 
 class CheckRequest(Strict):
-    """Is this a query, and what does it mean?"""
+    """Check a query without drawing it."""
 
     query: Text
     model: ModelName = None
@@ -60,19 +60,19 @@ class CheckRequest(Strict):
 
 
 class Check(BaseModel):
-    """What a query means, or what is wrong with it."""
+    """The meaning of a query, or its error."""
 
     ok: bool
-    problem: Problem | None = Field(default=None, description="What is wrong.")
-    warning: str | None = Field(default=None, description="What is odd: a query that is always true.")
+    problem: Problem | None = Field(default=None, description="The error.")
+    warning: str | None = Field(default=None, description="A warning: the query is always true.")
     canonical: str = Field(default="", description="The query as energyql prints it.")
-    caption: str = Field(default="", description="What the drawing shows: the circuit, or the tree.")
+    caption: str = Field(default="", description="The kind of drawing: the circuit, or the tree.")
     drawing: str = Field(default="", description="The compiled query as SVG.")
-    explanation: str = Field(default="", description="The same in words.")
+    explanation: str = Field(default="", description="The compiled query as text.")
 
 
 class Attribute(BaseModel):
-    """What a query can name."""
+    """An attribute that queries can name."""
 
     name: str
     written: str = Field(description="The name as a query writes it, in double quotes where it needs them.")
@@ -80,7 +80,7 @@ class Attribute(BaseModel):
     values: list[str] = Field(default=[], description="Of a categorical attribute, as a query writes them.")
     low: float | None = None
     high: float | None = None
-    tolerance: float | None = Field(default=None, description="What = means for a continuous attribute.")
+    tolerance: float | None = Field(default=None, description="The tolerance of = for a continuous attribute.")
     description: str = ""
 
 
@@ -93,12 +93,12 @@ class ModelInfo(BaseModel):
     truncation: float = Field(description="psi unless a request says otherwise.")
     truncation_low: float
     truncation_high: float
-    judge: str = Field(description="Who says whether a picture satisfies the query.")
+    judge: str = Field(description="The judge of whether a picture satisfies the query.")
     examples: list[str] = Field(description="Queries to begin with.")
 
 
 class LimitsInfo(BaseModel):
-    """What one request may cost."""
+    """The limits of one request."""
 
     pictures: int
     characters: int
@@ -108,10 +108,10 @@ class LimitsInfo(BaseModel):
 
 
 class Info(BaseModel):
-    """What this studio offers."""
+    """Models, samplers, semantics and limits of this studio."""
 
     version: str
-    models: list[ModelInfo] = Field(description="The first is the one that requests without a model get.")
+    models: list[ModelInfo] = Field(description="The first is the default.")
     semantics: list[Semantics]
     samplers: list[str]
     keywords: list[str] = Field(description="Words of the query language, in any case.")
@@ -122,7 +122,7 @@ class ClauseInfo(BaseModel):
     """One part of the query."""
 
     text: str
-    needed: bool = Field(description="Whether the query fails where this part does.")
+    needed: bool = Field(description="Whether the query is false where this part is false.")
     mean: float | None = Field(default=None, description="Mean probability over the pictures so far.")
     least: float | None = Field(default=None, description="Least probability over the pictures so far.")
 
@@ -131,59 +131,61 @@ class PictureClause(BaseModel):
     """One part of the query in one picture."""
 
     text: str
-    probability: float | None = Field(description="By the attribute heads; none where it is too large to tell.")
+    probability: float | None = Field(
+        description="By the attribute heads; none where the part is too large."
+    )
 
 
 class Change(BaseModel):
-    """An attribute that a step of an edit moved although the step did not name it."""
+    """An attribute that a step of an edit changed although the step did not name it."""
 
     attribute: str
     before: str
     after: str
-    implied: bool = Field(description="Whether the step could not be had without: a frown needs another mouth.")
+    implied: bool = Field(description="Whether the step requires it: a frown needs another mouth.")
 
 
 class Picture(BaseModel):
-    """One picture and what is known of it."""
+    """One picture, its energies and verdicts."""
 
-    position: int = Field(description="Place in this answer, from 0.")
+    position: int = Field(description="Position in this job, from 0.")
     index: int = Field(description="Number in its run, which with the seed gives the picture again.")
-    query: str = Field(description="What it was measured by, in canonical form.")
+    query: str = Field(description="The query, in canonical form.")
     image: str = Field(description="A data URI, WebP or PNG, at most 512 pixels wide and high.")
     width: int
     height: int
     alt: str = Field(description="The picture in words.")
-    satisfied: bool = Field(description="Whether the judge sees what the query asks for.")
+    satisfied: bool = Field(description="Whether the picture satisfies the query, by the judge.")
     energy: float | None = Field(description="Of the query, lower is better; none where it is infinite.")
     probability: float | None = Field(description="exp(-energy), where the semantics makes that a probability.")
-    clauses: list[PictureClause] = Field(description="How sure each part of the query is.")
-    judged: dict[str, bool | float | str | None] = Field(description="What the judge reads off the picture.")
-    status: str = Field(description="How the solver ended: OK, or what went wrong.")
-    changes: list[Change] = Field(default=[], description="Of a step of an edit: what else it moved.")
+    clauses: list[PictureClause] = Field(description="The probability of each part of the query.")
+    judged: dict[str, bool | float | str | None] = Field(description="The attributes of the picture, by the judge.")
+    status: str = Field(description="The status of the solver: OK, or its failure.")
+    changes: list[Change] = Field(default=[], description="Of a step of an edit: other attributes that it changed.")
     superseded: list[str] = Field(default=[], description="Of a step of an edit: earlier steps it makes impossible.")
 
 
 class Fact(BaseModel):
-    """How the pictures were made, a line each."""
+    """One line on how the pictures were made."""
 
     name: str
     text: str
 
 
 class JobInfo(BaseModel):
-    """A request on its way: how far it is, and the pictures that are there already."""
+    """A job: its progress, and the pictures that are drawn already."""
 
-    id: str = Field(description="Unguessable. Whoever knows it can see, cancel and download.")
+    id: str = Field(description="Unguessable; it gives the right to see, cancel and download.")
     kind: Literal["draw", "edit"]
     state: State
-    stage: str = Field(description="What it is doing: waiting, sampling, drawing, editing.")
-    fraction: float = Field(description="How much of the stage is done, from 0 to 1.")
-    place: int = Field(description="How many requests are before it.")
-    total: int = Field(description="Pictures there will be.")
-    done: int = Field(description="Pictures there are.")
+    stage: str = Field(description="The current stage: waiting, sampling, drawing, editing.")
+    fraction: float = Field(description="The fraction of the stage that is done, from 0 to 1.")
+    place: int = Field(description="The number of jobs before it.")
+    total: int = Field(description="The number of pictures when it is done.")
+    done: int = Field(description="The number of pictures so far.")
     pictures: list[Picture] = Field(description="Those from position `after` on.")
-    joined: str = Field(default="", description="How the clauses belong together.")
+    joined: str = Field(default="", description="How the clauses are joined.")
     clauses: list[ClauseInfo] = []
-    summary: str = Field(default="", description="How many satisfy the query, and who says so.")
-    facts: list[Fact] = Field(default=[], description="How it was drawn.")
-    problem: Problem | None = Field(default=None, description="Why it failed, or was given up.")
+    summary: str = Field(default="", description="How many pictures satisfy the query, and by which judge.")
+    facts: list[Fact] = Field(default=[], description="How the pictures were made.")
+    problem: Problem | None = Field(default=None, description="Why it failed or was given up.")

@@ -2,28 +2,69 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from energyql.errors import ArgumentError
 from energyql.pipeline.arguments import choose_device
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import load_model
+from energyql.studio import guard
 from energyql.studio.app import create_app
-from energyql.studio.guard import known_hosts
 from energyql.studio.limits import Limits
-from energyql.studio.patience import PatientProtocol
 from energyql.studio.studio import Studio
 
 CONNECTIONS = 100
-"""Most connections at a time; beyond that the server answers 503 at once, in plain text."""
+"""Connections at a time; beyond that the server returns 503 at once, in plain text."""
+
+
+class HeaderTimeoutProtocol(H11Protocol):
+    """Close a connection when the headers of a request do not arrive in time, which uvicorn itself does not do.
+
+    `Guard` limits the time of the body.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer for the first request."""
+        super().connection_made(transport)
+        self._start_timer()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the timer when the headers are complete, and start it again between requests."""
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._start_timer()
+        else:
+            self._stop_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _start_timer(self) -> None:
+        if self._timer is None:  # a request that arrives byte by byte gets no more time
+            self._timer = self.loop.call_later(guard.REQUEST_SECONDS, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def load_models(names: Sequence[str], device: str) -> dict[str, Pipeline]:
-    """The models of a studio by their own names.
+    """Load the models of a studio, by their own names.
 
     Raises:
         ModelError: one is missing or damaged.
@@ -40,7 +81,7 @@ def load_models(names: Sequence[str], device: str) -> dict[str, Pipeline]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that a port which is taken is noticed before models are loaded.
+    """Return a bound socket, so that a port in use is noticed before models are loaded.
 
     Raises:
         ArgumentError: it cannot be bound.
@@ -58,10 +99,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def web_server(app: FastAPI) -> uvicorn.Server:
-    """The server of an application that `create_app` made."""
+    """Return the web server of an application that `create_app` made."""
     config = uvicorn.Config(
         app,
-        http=PatientProtocol,
+        http=HeaderTimeoutProtocol,
         log_level="warning",
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=3,
@@ -84,16 +125,17 @@ def serve(
 
     Args:
         models: names or folders, at least one.
-        host, port: where to listen; port 0 takes a free one.
+        host: name or address to listen on.
+        port: to listen on; 0 takes a free one.
         device: where to compute.
         limits: of a request.
-        allowed: further names under which the studio may be asked for.
+        allowed: further host names.
         ready: called with the address once the studio listens.
     """
     bound = listen(host, port)
     try:
         studio = Studio(load_models(models, device), limits)
-        hosts, numbers = known_hosts(host, allowed)
+        hosts, numbers = guard.known_hosts(host, allowed)
         app = create_app(studio, hosts=hosts, numbers=numbers)
         bound.listen(128)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/")

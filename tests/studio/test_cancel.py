@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from energyql.studio.interrupt import interruptible
+from energyql.studio.tasks import interruptible
 from energyql.studio.limits import Limits
 from studio.client import serving
 

@@ -120,7 +120,7 @@ class TestBodies:
         assert studio.get("/api/info").status == 200
 
     def test_one_that_never_comes(self, studio, monkeypatch):
-        monkeypatch.setattr(guard, "PATIENCE", 0.2)
+        monkeypatch.setattr(guard, "REQUEST_SECONDS", 0.2)
         connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=10)
         connection.putrequest("POST", "/api/check")
         connection.putheader("content-type", "application/json")
@@ -133,13 +133,13 @@ class TestBodies:
 
     @pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "])
     def test_headers_that_never_come(self, studio, monkeypatch, begun):
-        monkeypatch.setattr(guard, "PATIENCE", 0.2)
+        monkeypatch.setattr(guard, "REQUEST_SECONDS", 0.2)
         with socket.create_connection(("127.0.0.1", studio.port), timeout=60) as idle:
             idle.sendall(begun)
             assert idle.recv(1) == b""
 
     def test_headers_of_a_second_request_that_never_come(self, studio, monkeypatch):
-        monkeypatch.setattr(guard, "PATIENCE", 0.2)
+        monkeypatch.setattr(guard, "REQUEST_SECONDS", 0.2)
         connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=60)
         connection.request("GET", "/api/info")
         assert connection.getresponse().read()
@@ -148,7 +148,7 @@ class TestBodies:
         connection.close()
 
     def test_an_answer_may_take_longer_than_the_headers(self, studio, monkeypatch):
-        monkeypatch.setattr(guard, "PATIENCE", 0.2)
+        monkeypatch.setattr(guard, "REQUEST_SECONDS", 0.2)
         check = studio.studio.check
 
         def slow(request):

@@ -114,7 +114,7 @@ def test_progress_is_told_and_ends_the_work(queue):
     assert (job.state, job.stage) == ("cancelled", "sampling")
 
 
-def test_a_mistake_is_told(queue):
+def test_an_error_is_recorded(queue):
     def work(job):
         raise ArgumentError("n is odd", hint="make it even")
 

@@ -1,4 +1,4 @@
-"""What computes for long keeps nobody from looking at the page."""
+"""Long computations do not keep the server from sending the page."""
 
 import http.client
 import threading
@@ -6,24 +6,24 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import pytest
 
-from energyql.studio import queries
-from energyql.studio.gate import Gate
+from energyql.studio import descriptions
+from energyql.studio.limits import RequestLimiter
 from studio.client import serving
 
-ROOM = Gate()._most
+ROOM = RequestLimiter().capacity
 
 
 @pytest.fixture
 def blocked(tiny, monkeypatch):
     """A studio, and an event without which no check of a query ends."""
     with serving([str(tiny)]) as client:
-        go, compiled = threading.Event(), queries.compile_energy_rule
+        go, compiled = threading.Event(), descriptions.check
 
         def slow(*arguments, **settings):
             assert go.wait(60)
             return compiled(*arguments, **settings)
 
-        monkeypatch.setattr(queries, "compile_energy_rule", slow)
+        monkeypatch.setattr(descriptions, "check", slow)
         yield client, go
         go.set()
 
@@ -51,16 +51,16 @@ def test_checks_that_do_not_end_block_nothing_else(blocked):
 
 
 def test_who_has_left_is_not_worked_for(tiny, monkeypatch):
-    compiled, started, go, seen = queries.compile_energy_rule, threading.Semaphore(0), threading.Event(), []
+    compiled, started, go, seen = descriptions.check, threading.Semaphore(0), threading.Event(), []
 
-    def slow(expr, *arguments, **settings):
-        seen.append(str(expr))
+    def slow(question, *arguments, **settings):
+        seen.append(question.query)
         started.release()
         assert go.wait(60)
-        return compiled(expr, *arguments, **settings)
+        return compiled(question, *arguments, **settings)
 
     with serving([str(tiny)]) as studio, ThreadPoolExecutor(3) as users:
-        monkeypatch.setattr(queries, "compile_energy_rule", slow)
+        monkeypatch.setattr(descriptions, "check", slow)
         checks = [users.submit(studio.post, "/api/check", {"query": "smile"}) for _ in range(2)]
         for _ in checks:
             assert started.acquire(timeout=60)
@@ -78,7 +78,7 @@ def test_who_has_left_is_not_worked_for(tiny, monkeypatch):
 
 
 def test_two_checks_run_at_a_time_and_keep_their_warnings_apart(tiny, monkeypatch):
-    compiled, together = queries.compile_energy_rule, threading.Barrier(2)
+    compiled, together = descriptions.check, threading.Barrier(2)
 
     def met(*arguments, **settings):
         together.wait(60)
@@ -87,7 +87,7 @@ def test_two_checks_run_at_a_time_and_keep_their_warnings_apart(tiny, monkeypatc
         return rule
 
     with serving([str(tiny)]) as studio, ThreadPoolExecutor(2) as users:
-        monkeypatch.setattr(queries, "compile_energy_rule", met)
+        monkeypatch.setattr(descriptions, "check", met)
         always, plain = users.map(
             lambda query: studio.post("/api/check", {"query": query}).json(), ["smile OR NOT smile", "smile"]
         )

@@ -1,8 +1,12 @@
-"""Pictures of one request as they come, and what the API says of them."""
+"""Results of jobs: the pictures of a request as they are drawn, and the store that keeps them for a while."""
 
 from __future__ import annotations
 
 import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,25 +22,27 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.result_html import alternative_text
 from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
+from energyql.studio.limits import Limits
+from energyql.studio.problems import NotKept
 from energyql.studio.schemas import Change, ClauseInfo, Fact, JobInfo, Picture, PictureClause
 from energyql.vocabulary import Vocabulary
 
 PICTURE_SIDE = 512
-"""Longest side of a picture inside of an answer, in pixels; the download has all of them."""
+"""Longest side of a picture in a response, in pixels; the download has the full size."""
 
 
 @dataclass(eq=False)
-class Answer:
-    """The pictures of one request. One thread adds, others look: whatever they see is complete in itself.
+class JobResult:
+    """The pictures of one request. One thread adds pictures while others read; every state they can see is consistent.
 
     Args:
-        kind: what was asked for.
-        total: pictures there will be.
+        kind: of the request.
+        total: number of pictures when the job is done.
         vocabulary: of the model.
-        results: one for each query that was drawn: one for a whole wall, one a step for an edit.
-        pictures: as the API gives them.
-        joined, clauses: how the parts of the last query belong together, and how sure they are.
-        edit: all of a finished edit.
+        results: one for a drawing; for an edit the start and one a step.
+        pictures: as the API returns them.
+        joined, clauses: how the parts of the last query are joined, and their probabilities.
+        edit: the finished edit.
     """
 
     kind: Literal["draw", "edit"]
@@ -50,17 +56,17 @@ class Answer:
 
     @property
     def size(self) -> int:
-        """Bytes that it holds, about."""
+        """Memory that it takes, in bytes, roughly."""
         pictures = sum(3 * image.width * image.height for result in self.results for image in result.images)
         latents = sum(4 * (result.z.numel() + result.w.numel()) for result in self.results)
         return pictures + latents + sum(len(picture.image) + len(picture.alt) for picture in self.pictures)
 
     def extend(self, expr: Expr, part: Result) -> None:
-        """More pictures of the query that is being drawn.
+        """Add pictures of the query that is being drawn.
 
         Args:
             expr: the query, bound.
-            part: the next of its pictures.
+            part: its next pictures.
         """
         whole = Result.join([*self.results, part])
         start = len(whole) - len(part)
@@ -70,11 +76,11 @@ class Answer:
         self.pictures = [*self.pictures, *new]
 
     def add_step(self, result: Result, leaks: Leaks | None = None) -> None:
-        """The start of an edit, or one more step.
+        """Add the start of an edit, or one more step.
 
         Args:
             result: one picture.
-            leaks: what the step changed although it did not name it; `None` for the start.
+            leaks: attributes that the step changed although it did not name them; `None` for the start.
         """
         expr = bind(parse(result.provenance["query"]), self.vocabulary)
         self._measure(expr, result)
@@ -86,8 +92,8 @@ class Answer:
         self.pictures = [*self.pictures, picture]
 
     def describe(self, job: Job, place: int, after: int) -> JobInfo:
-        """What the API says; see `JobInfo`."""
-        state = job.state  # first: what is done by then has all its pictures
+        """Return the job and its pictures from position `after` on, as the API describes them."""
+        state = job.state  # read first, so that a job that is done comes with all its pictures
         pictures, last = self.pictures, self.results[-1] if self.results else None
         return JobInfo(
             id=job.id,
@@ -107,7 +113,7 @@ class Answer:
         )
 
     def select(self, position: int) -> Result | None:
-        """The result of one picture, as if it had been drawn alone; `None` if there is none of that position."""
+        """Return the result of one picture, as if it had been drawn alone; `None` if there is no such position."""
         if not 0 <= position < len(self.pictures):
             return None
         return self.results[position] if self.kind == "edit" else self.results[0].select([position])
@@ -170,3 +176,54 @@ def _at(values: npt.NDArray[np.float64] | None, row: int) -> float | None:
 def _plain(value: np.generic) -> bool | float | str | None:
     plain = value.item()
     return plain if isinstance(plain, bool | str) else float(plain) if math.isfinite(plain) else None
+
+
+class ResultStore:
+    """Jobs and their results by id. Finished ones are dropped when they are old, or when memory is short.
+
+    Args:
+        limits: time and memory.
+        clock: returns seconds; tests replace it.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits, self._clock = limits, clock
+        self._kept: OrderedDict[str, tuple[Job, JobResult, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def put(self, job: Job, result: JobResult) -> None:
+        """Keep one more result."""
+        with self._lock:
+            self._kept[job.id] = (job, result, self._clock())
+            self._drop_old()
+
+    def get(self, key: str) -> tuple[Job, JobResult]:
+        """Return the job of an id, with its result.
+
+        Raises:
+            NotKept: there is no such job, or no longer.
+        """
+        with self._lock:
+            self._drop_old()
+            if key not in self._kept:
+                raise NotKept(
+                    "there is no such request here, or no longer",
+                    hint="send it again: the same request gives the same pictures",
+                )
+            job, result, _ = self._kept[key]
+            self._kept[key] = (job, result, self._clock())
+            self._kept.move_to_end(key)
+            return job, result
+
+    def _drop_old(self) -> None:
+        oldest = self._clock() - self._limits.kept_seconds
+        total = sum(result.size for _, result, _ in self._kept.values())
+        for key, (job, result, used) in list(self._kept.items()):
+            # The newest stays, however large: its client has not seen it yet.
+            crowded = total > self._limits.kept_bytes and key != next(reversed(self._kept))
+            if job.over and (used < oldest or crowded):
+                del self._kept[key]
+                total -= result.size

@@ -1,21 +1,24 @@
-"""What the studio says of a query before anything is drawn."""
+"""Descriptions of models, attributes and queries for the API, before anything is drawn."""
 
 from __future__ import annotations
 
+import hashlib
+
 from energyql.errors import EnergyQLError, LimitError
 from energyql.language import draw_tree, quote
+from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.studio.limits import Limits
 from energyql.studio.problems import describe
-from energyql.studio.schemas import Attribute, Check
+from energyql.studio.schemas import Attribute, Check, ModelInfo
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
 def check_length(query: str, limits: Limits) -> str:
-    """The query, if it is not too long for the studio.
+    """Return the query.
 
     Raises:
-        LimitError: it is.
+        LimitError: it is too long for this studio.
     """
     if len(query) > limits.characters:
         raise LimitError(f"the query has {len(query):,} characters; this studio takes {limits.characters:,}")
@@ -23,7 +26,7 @@ def check_length(query: str, limits: Limits) -> str:
 
 
 def check_query(query: str, vocabulary: Vocabulary, semantics: str, limits: Limits) -> Check:
-    """What a query means, or what is wrong with it; nothing is raised for a query that is wrong."""
+    """Return the meaning of a query, or its error; nothing is raised for a query that is wrong."""
     try:
         checked = check(ListedQuery(check_length(query, limits)), vocabulary, semantics)
     except EnergyQLError as error:
@@ -42,7 +45,7 @@ def check_query(query: str, vocabulary: Vocabulary, semantics: str, limits: Limi
 
 
 def describe_attribute(spec: AttributeSpec) -> Attribute:
-    """An attribute as the API says it."""
+    """Return an attribute as the API describes it."""
     numbers = {"low": spec.low, "high": spec.high, "tolerance": spec.tolerance} if spec.kind == "continuous" else {}
     return Attribute(
         name=spec.name,
@@ -65,7 +68,7 @@ _EXAMPLES = (
 
 
 def examples(vocabulary: Vocabulary) -> list[str]:
-    """Queries to begin with: well-known ones that fit the model, else some that are made from its attributes."""
+    """Return example queries: well-known ones that fit the model, else some made from its attributes."""
     fitting = [query for query in _EXAMPLES if check_query(query, vocabulary, "exact", Limits()).ok]
     if len(fitting) >= 3:
         return fitting
@@ -77,3 +80,20 @@ def examples(vocabulary: Vocabulary) -> list[str]:
         elif spec.kind == "continuous":
             made.append(f"{quote(spec.name)} > {(spec.low + spec.high) / 2:g}")
     return [*fitting, *made][:6]
+
+
+def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
+    """Return a model as the API describes it."""
+    model = pipeline.model
+    low, high = model.bank.truncation
+    weights = " ".join(f"{part} {digest}" for part, digest in sorted(model.fingerprints.items()))
+    return ModelInfo(
+        name=name,
+        fingerprint=hashlib.sha256(weights.encode()).hexdigest()[:12],
+        attributes=[describe_attribute(spec) for spec in model.vocabulary.values()],
+        truncation=model.truncation,
+        truncation_low=low,
+        truncation_high=high,
+        judge="image judge" if model.judge is not None else "attribute heads",
+        examples=examples(model.vocabulary),
+    )

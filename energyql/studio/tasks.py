@@ -1,0 +1,111 @@
+"""The work of a job: drawing pictures in small parts, and editing one picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from energyql.editing.edit import edit
+from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.prepared import PreparedQuery
+from energyql.sampling import SampleResult, summarize
+from energyql.studio.jobs import Job
+from energyql.studio.results import JobResult
+
+PART_PIXELS = 1 << 17
+"""Pixels drawn in one part: eight pictures of 128 x 128, about 0.3 seconds on one core."""
+
+
+def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) -> None:
+    """Sample all latents, then draw a few pictures at a time; the pictures are those of `energyql.generate`.
+
+    Args:
+        prepared: the query on its model.
+        n: number of pictures.
+        job: receives the progress; raises to end the work.
+        result: receives the pictures as they are drawn.
+    """
+    started = time.perf_counter()
+    with interruptible(prepared.model.generator, job.check):
+        sampled = SampleResult.join(list(prepared.sample(0, n, job.report)))
+        drawn = time.perf_counter()
+        start, size = 0, 1  # the first picture shows how large they are
+        while start < n:
+            job.report("drawing", start / n)
+            rows = range(start, min(start + size, n))
+            part = replace(prepared, batch_size=size).show(_rows(sampled, rows), np.asarray(rows), _no_report)
+            result.extend(prepared.expr, part)
+            width, height = part.images[0].size
+            start, size = rows.stop, max(1, PART_PIXELS // (width * height))
+    job.report("drawing", 1.0)
+    seconds = {"seconds_sampling": drawn - started, "seconds_drawing": time.perf_counter() - drawn}
+    result.results[0].statistics.update(summarize(sampled) | seconds)
+
+
+def _rows(sampled: SampleResult, rows: range) -> SampleResult:
+    part = slice(rows.start, rows.stop)
+    return SampleResult(
+        sampled.z[part],
+        sampled.status[part],
+        sampled.evaluations[part],
+        sampled.gradients[part],
+        {name: values[part] for name, values in sampled.diagnostics.items()},
+    )
+
+
+def _no_report(stage: str, fraction: float) -> None:
+    """The pictures in the `JobResult` already show how much is drawn."""
+
+
+def edit_picture(
+    pipeline: Pipeline,
+    prepared: PreparedQuery,
+    index: int,
+    steps: Sequence[str],
+    semantics: str,
+    job: Job,
+    result: JobResult,
+) -> None:
+    """Draw one picture and edit it; the pictures are those of `energyql.generate` and `energyql.edit`.
+
+    Args:
+        pipeline: the model.
+        prepared: the query of the first picture.
+        index: number of the picture in its run.
+        steps: queries; each edits the result of the one before.
+        semantics: of the steps.
+        job: receives the progress; raises to end the work.
+        result: receives the pictures: the start, then one a step.
+    """
+    with interruptible(prepared.model.generator, job.check):
+        start, _ = prepared.generate(index, 1, job.report)
+        result.add_step(start)
+        result.edit = edit(
+            start, steps, model=pipeline.model, device=str(pipeline.device), semantics=semantics, progress=job.report
+        )
+    for edited, leaks in zip(result.edit.steps, result.edit.leaks, strict=True):
+        result.add_step(edited, leaks)
+
+
+@contextmanager
+def interruptible(network: object, check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` before every layer of a network while the context lasts; an exception ends the computation.
+
+    A large network draws a single picture for longer than a second, so checks between pictures would be too rare.
+
+    Args:
+        network: a torch module; any other object has no layers to stop at.
+        check: called without arguments.
+    """
+    modules = list(network.modules()) if isinstance(network, torch.nn.Module) else []
+    handles = [module.register_forward_pre_hook(lambda module, arguments: check()) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
