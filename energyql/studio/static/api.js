@@ -11,12 +11,8 @@ const LOST = {
 export async function call(method, path, body, signal) {
   let answer;
   try {
-    answer = await fetch(path, {
-      method,
-      signal,
-      headers: body === undefined ? {} : { "content-type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
-    });
+    const content = body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+    answer = await fetch(path, { method, signal, ...content });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw LOST;

@@ -131,7 +131,7 @@ export class Detail {
     this.message.hidden = true;
     this.show();
     try {
-      const { query, settings: { n, ...settings } } = this.page.drawn();
+      const { query, settings: { n: _n, ...settings } } = this.page.drawn();
       const request = { ...settings, query, index: this.index, steps };
       const current = await this.runner.run("/api/edits", request, (job, fresh) => {
         found.push(...fresh);

@@ -155,10 +155,10 @@ function complain(problem) {
 }
 
 function showWords() {
-  const rows = settings.model.attributes.map(({ written, kind, values, low, high, description }) => {
-    const form = { "yes/no": written, categorical: `${written} = ${values[0]}`, continuous: `${written} > ${(low + high) / 2}` }[kind];
+  const rows = settings.model.attributes.map(({ written: name, kind, values, low, high, description }) => {
+    const form = { "yes/no": name, categorical: `${name} = ${values[0]}`, continuous: `${name} > ${(low + high) / 2}` }[kind];
     const what = [description, values.length ? values.join(", ") : kind === "continuous" ? `${low} to ${high}` : ""].filter(Boolean).join("; ");
-    return h("div", { class: "word" }, h("button", { type: "button", class: "chip", title: `Add ${form} to the query`, onclick: () => box.add(form) }, written), h("span", { class: "faint" }, what));
+    return h("div", { class: "word" }, h("button", { type: "button", class: "chip", title: `Add ${form} to the query`, onclick: () => box.add(form) }, name), h("span", { class: "faint" }, what));
   });
   $("attributes").replaceChildren(...rows);
   $("words-summary").textContent = plural(rows.length, "attribute");
