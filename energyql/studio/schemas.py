@@ -131,9 +131,7 @@ class PictureClause(BaseModel):
     """One part of the query in one picture."""
 
     text: str
-    probability: float | None = Field(
-        description="By the attribute heads; none where the part is too large."
-    )
+    probability: float | None = Field(description="By the attribute heads; none where the part is too large.")
 
 
 class Change(BaseModel):

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from energyql.studio.tasks import interruptible
 from energyql.studio.limits import Limits
+from energyql.studio.tasks import interruptible
 from studio.client import serving
 
 ENDLESS = {"query": "smile AND hair = black", "n": 64, "sampler": "published-predictor-corrector"}
