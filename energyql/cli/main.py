@@ -12,10 +12,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from energyql.cli.bench import bench
 from energyql.cli.edit import animate, edit, invert
-from energyql.cli.evaluate import evaluate
 from energyql.cli.gallery import gallery
+from energyql.cli.measure import bench, evaluate
 from energyql.cli.studio import studio
 from energyql.cli.train import LabelOption, import_heads, read_label, train
 from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning

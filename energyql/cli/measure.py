@@ -1,0 +1,151 @@
+"""The commands that measure: `energyql bench` and `energyql evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from energyql.cli.train import LabelOption, read_label
+from energyql.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+JudgedModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A packaged model, or a model folder, with a judge.")
+]
+CountOption = Annotated[int, typer.Option("-n", min=2, help="Samples for each query and sampler.")]
+PriorOption = Annotated[int, typer.Option(min=100, help="Pictures of the prior, judged once for all queries.")]
+OracleOption = Annotated[int, typer.Option(min=30, help="Exact samples to compare with, for each query.")]
+TruncationOption = Annotated[float | None, typer.Option(help="psi in 0..1; by default the model's own.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")]
+
+
+def bench(
+    queries: Annotated[
+        list[str], typer.Argument(metavar="QUERIES", help="Queries, or files with a query a line (# begins a comment).")
+    ],
+    save_to: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for results, plots and the state of the run.")
+    ] = Path("bench"),
+    model: JudgedModelOption = "avatars",
+    samplers: Annotated[
+        str, typer.Option(help="Names, separated by commas; also semantics:sampler, sampler@strength, and paper.")
+    ] = "slice+descent,slice,ode,paper",
+    n: CountOption = 500,
+    prior: PriorOption = 20_000,
+    oracle: OracleOption = 1_000,
+    truncation: TruncationOption = None,
+    label: LabelOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same samples.")] = 0,
+    device: DeviceOption = "auto",
+    quiet: QuietOption = False,
+) -> None:
+    """Compare samplers on a model: satisfaction, distance to exact samples, diversity, cost.
+
+    Exact samples are those of the prior that satisfy the query by the judge. Interrupt at will: the same command goes
+    on. Writes results.json, results.md and two plots.
+    """
+    from energyql.evaluation.calls import compare_samplers
+    from energyql.evaluation.report import NOTE, TABLE_WIDTH, query_table, summary_table
+
+    with _resumable():
+        data = compare_samplers(
+            queries, samplers, folder=save_to, model=model, n=n, prior=prior, oracle=oracle, truncation=truncation,
+            label=read_label(label), seed=seed, device=device, progress=not quiet,
+        )  # fmt: skip
+    if quiet:
+        return
+    _print_tables([query_table(data), *([summary_table(data)] if len(data["queries"]) > 1 else [])], TABLE_WIDTH)
+    out.print(NOTE)
+    out.print(f"Saved {escape(str(save_to))}: results.json, results.md, satisfied.png, frequency-error.png")
+
+
+def evaluate(
+    save_to: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for reports, pictures and the state of the run.")
+    ] = Path("evaluation"),
+    model: JudgedModelOption = "avatars",
+    protocols: Annotated[
+        str, typer.Option(help="Names such as conditional-1,sequential-5, or all; a wrong name lists them.")
+    ] = "all",
+    samplers: Annotated[str, typer.Option(help="Side by side; as for bench.")] = "slice+descent,paper",
+    presets: Annotated[str, typer.Option(help="Of editing, side by side; as for edit.")] = "default,lace",
+    n: CountOption = 200,
+    edits: Annotated[int, typer.Option(min=1, help="Pictures that are edited.")] = 64,
+    prior: PriorOption = 20_000,
+    oracle: OracleOption = 500,
+    features: Annotated[str, typer.Option(help="Of pictures: judge or inception.")] = "judge",
+    inception_weights: Annotated[
+        Path | None, typer.Option(help="torch-fidelity's file; by default in its own folder. Nothing is downloaded.")
+    ] = None,
+    truncation: TruncationOption = None,
+    label: LabelOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of queries and samples.")] = 0,
+    device: DeviceOption = "auto",
+    quiet: QuietOption = False,
+) -> None:
+    """Run the experiments of the field on a model, our settings and the paper's side by side.
+
+    Conditional sampling, sequential editing, zero-shot combinations, logical compositions; accuracy by an independent
+    judge, Fréchet distance, distance to exact samples, diversity, identity, disentangled edit strength. Interrupt at
+    will: the same command goes on. Writes evaluation.json and evaluation.md with pictures.
+    """
+    from energyql.evaluation.calls import evaluate as run
+    from energyql.evaluation.features import inception_features
+    from energyql.evaluation.protocols import PROTOCOLS
+    from energyql.evaluation.report import EDIT_NOTE, EVALUATION_NOTE, TABLE_WIDTH, evaluation_tables
+
+    if features not in ("judge", "inception"):
+        raise ArgumentError(f"there are no features {features!r}", hint="choose judge or inception")
+    if inception_weights is not None and features != "inception":
+        raise ArgumentError("--inception-weights needs --features inception")
+    with _resumable():
+        data = run(
+            tuple(PROTOCOLS) if protocols == "all" else read_names(protocols), folder=save_to, model=model,
+            samplers=samplers, presets=read_names(presets), n=n, edits=edits, prior=prior, oracle=oracle,
+            features=inception_features(inception_weights) if features == "inception" else None,
+            truncation=truncation, label=read_label(label), seed=seed, device=device, progress=not quiet,
+        )  # fmt: skip
+    if quiet:
+        return
+    _print_tables(evaluation_tables(data), TABLE_WIDTH)
+    for name, protocol in data["setups"].items():
+        if "missing" in protocol:
+            out.print(f"[yellow]note[/]: {name} was not run: {escape(protocol['missing'])}")
+    out.print(EVALUATION_NOTE)
+    out.print(EDIT_NOTE)
+    out.print(f"Saved {escape(str(save_to))}: evaluation.json, evaluation.md")
+
+
+def read_names(text: str) -> tuple[str, ...]:
+    """Return names that are separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """End the command with code 130 if it is interrupted, and say that it goes on from there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on from here")
+        raise typer.Exit(130) from None
+
+
+def _print_tables(tables: list[Table], width: int) -> None:
+    """Print tables at least `width` wide: a narrow pipe would break their numbers."""
+    wide = Console(highlight=False, emoji=False)
+    wide.width = max(wide.width, width)
+    for table in tables:
+        wide.print(table)
