@@ -21,8 +21,7 @@ from energyql.files import fingerprint, read_json, write_json, write_text
 from energyql.language import bind, parse
 from energyql.logic.truth import satisfied
 from energyql.models import model_folder
-from energyql.pipeline.arguments import choose_device
-from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.version import __version__
 
 SEQUENCES = {

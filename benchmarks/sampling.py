@@ -20,6 +20,7 @@ from energyql.evaluation.report import NOTE, TABLE_WIDTH, summary_table
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.pipeline.queries import check_arguments
+from energyql.pipeline.settings import DEFAULT_SAMPLER
 from energyql.progress import reporting
 from energyql.sampling import SAMPLERS
 
@@ -30,7 +31,7 @@ LEAST_RARE, MOST_RARE = 1e-4, 7e-4
 one of them is a little more frequent; it should still be under 0.1 %."""
 SMOKE = SampleCounts(n=8, prior=500, oracle=30)
 SMOKE_COMMON, SMOKE_RARE = 2, 0
-MAIN = ("slice+descent", "slice", "ode", PAPER)
+MAIN = (DEFAULT_SAMPLER, "slice", "ode", PAPER)
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 

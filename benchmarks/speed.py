@@ -25,11 +25,11 @@ from energyql.evaluation.published import PublishedEnergy, PublishedODE
 from energyql.files import read_json, write_json, write_text
 from energyql.generators.classes import encode_under
 from energyql.logic.truth import satisfied
-from energyql.pipeline.arguments import PRECISIONS
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model
+from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, PRECISIONS
 from energyql.progress import Report, reporting
-from energyql.sampling import DEFAULT_SAMPLER, Noise, SampleResult, prior_latents
+from energyql.sampling import Noise, SampleResult, prior_latents
 
 QUERIES = {
     "3, a conjunction": "a1 AND a2 AND a3",
@@ -42,7 +42,7 @@ QUERIES = {
 """What is sampled, by its number of attributes."""
 PAPER = "paper"
 OURS = {
-    name if precision == "float32" else f"{name}, {precision}": (name, precision)
+    name if precision == DEFAULT_PRECISION else f"{name}, {precision}": (name, precision)
     for name in ("ode", DEFAULT_SAMPLER)
     for precision in PRECISIONS
 }

@@ -11,7 +11,7 @@ from energyql.evaluation.methods import Method
 from energyql.evaluation.reference import prior_samples
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
-from energyql.pipeline.drawing import Values
+from energyql.pipeline.prepared import Values
 from energyql.progress import Report
 from energyql.sampling import Sampler
 

@@ -23,9 +23,9 @@ from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.generators.classes import encode_under
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.drawing import draw
 from energyql.pipeline.generate import generate
 from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.prepared import draw
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.sampling import prior_latents

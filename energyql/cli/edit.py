@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from energyql.cli.train import LabelOption, read_label
 from energyql.errors import ArgumentError
+from energyql.models import DEFAULT_MODEL
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -47,7 +48,7 @@ def edit(
         list[str] | None,
         typer.Option(help="Layers of W+ that may change: 4-9 or 0,1,7; or for an attribute, repeated: hair=6-8."),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = DEFAULT_MODEL,
     semantics: Annotated[str | None, typer.Option(help="exact, product or lace; by default the preset's.")] = None,
     strength: Annotated[float | None, typer.Option(help="Multiplies the energy of what is asked.")] = None,
     truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
@@ -88,7 +89,7 @@ def invert(
     space: Annotated[
         str, typer.Option(help="z; w, an offset of w; or w+, an offset for each layer of the synthesis.")
     ] = "w",
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = DEFAULT_MODEL,
     truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
     label: LabelOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
@@ -116,7 +117,7 @@ def animate(
     save_to: Annotated[Path, typer.Option("--out", "-o", help="Ends in .gif or .webp.")] = Path("traversal.webp"),
     n: Annotated[int, typer.Option("-n", min=1, max=64, help="Ways, side by side.")] = 4,
     frames: Annotated[int, typer.Option(min=1, max=200, help="Pictures from one query to the next.")] = 16,
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = DEFAULT_MODEL,
     truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
     label: LabelOption = None,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,

@@ -11,6 +11,8 @@ from rich.markup import escape
 
 from energyql.cli.train import LabelOption, read_label
 from energyql.errors import ArgumentError
+from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 
@@ -34,9 +36,9 @@ def gallery(
         int | None, typer.Option("-n", min=1, help="Pictures a query; by default 8, 4 in tables, 3 ways across.")
     ] = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "",
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = "avatars",
-    semantics: Annotated[str, typer.Option(help="exact, product or lace.")] = "exact",
-    sampler: Annotated[str | None, typer.Option(help="How to sample; as for generate.")] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = DEFAULT_MODEL,
+    semantics: Annotated[str, typer.Option(help="exact, product or lace.")] = DEFAULT_SEMANTICS,
+    sampler: Annotated[str, typer.Option(help="How to sample; as for generate.")] = DEFAULT_SAMPLER,
     strength: Annotated[
         float | None, typer.Option(help="Multiplies the energy: more is more certain, less varied.")
     ] = None,
@@ -55,7 +57,6 @@ def gallery(
     from energyql.gallery.page import page_path
     from energyql.gallery.truth_table import check_literals, split_literals
     from energyql.pipeline.queries import read_queries
-    from energyql.sampling import DEFAULT_SAMPLER
 
     target = page_path(save_to)
     if queries is None and not truth_table and traverse is None:
@@ -63,7 +64,7 @@ def gallery(
     questions = [] if queries is None else read_queries(queries)
     page = Gallery(
         n=8 if n is None else n, title=title, model=model, semantics=semantics,
-        sampler=DEFAULT_SAMPLER if sampler is None else sampler, strength=strength, truncation=truncation,
+        sampler=sampler, strength=strength, truncation=truncation,
         label=read_label(label), seed=seed, device=device, batch_size=batch_size, progress=not quiet,
     )  # fmt: skip
     tables = [split_literals(text) for text in truth_table or ()]

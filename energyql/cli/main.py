@@ -18,6 +18,8 @@ from energyql.cli.measure import bench, evaluate
 from energyql.cli.studio import studio
 from energyql.cli.train import LabelOption, import_heads, read_label, train
 from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
+from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, DEFAULT_SEMANTICS
 from energyql.version import __version__
 
 app = typer.Typer(
@@ -57,15 +59,15 @@ def generate(
     save_to: Annotated[
         Path, typer.Option("--out", "-o", help="A labelled grid (.png, .jpg, .webp), or a folder for everything.")
     ] = Path("energyql.png"),
-    model: ModelOption = "avatars",
-    semantics: SemanticsOption = "exact",
+    model: ModelOption = DEFAULT_MODEL,
+    semantics: SemanticsOption = DEFAULT_SEMANTICS,
     sampler: Annotated[
         str, typer.Option(help="slice+descent, slice, ode, langevin, predictor-corrector, published-ode ...")
-    ] = "slice+descent",
+    ] = DEFAULT_SAMPLER,
     strength: Annotated[
         float | None, typer.Option(help="Multiplies the energy: more is more certain, less varied.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 while it samples.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 while it samples.")] = DEFAULT_PRECISION,
     truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
     label: LabelOption = None,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
@@ -99,7 +101,7 @@ def generate(
 
 
 @app.command()
-def explain(query: Query, model: ModelOption = "avatars", semantics: SemanticsOption = "exact") -> None:
+def explain(query: Query, model: ModelOption = DEFAULT_MODEL, semantics: SemanticsOption = DEFAULT_SEMANTICS) -> None:
     """Show what a query means: canonical text, circuit, or why nothing can satisfy it."""
     from energyql.language import as_query, bind
     from energyql.models import read_vocabulary
@@ -107,7 +109,7 @@ def explain(query: Query, model: ModelOption = "avatars", semantics: SemanticsOp
     vocabulary = read_vocabulary(model)
     expr, text = as_query(query)
     bound = bind(expr, vocabulary, query=text)
-    if semantics != "exact":
+    if semantics != DEFAULT_SEMANTICS:
         from energyql.energy.rule import compile_energy_rule
 
         rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
@@ -123,7 +125,7 @@ def explain(query: Query, model: ModelOption = "avatars", semantics: SemanticsOp
 
 
 @app.command()
-def attributes(model: ModelOption = "avatars") -> None:
+def attributes(model: ModelOption = DEFAULT_MODEL) -> None:
     """List what queries can name."""
     from rich.table import Table
 
@@ -164,7 +166,7 @@ def score(
     table: Annotated[Path, typer.Argument(help="A CSV file of predictions, a row a sample.")],
     save_to: Annotated[Path | None, typer.Option("--out", "-o", help="Write a CSV instead of printing.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Only the best rows.")] = None,
-    semantics: SemanticsOption = "exact",
+    semantics: SemanticsOption = DEFAULT_SEMANTICS,
 ) -> None:
     """Rank the rows of a table of predictions by a query, best first.
 

@@ -13,6 +13,8 @@ from rich.markup import escape
 
 from energyql.cli.train import LabelOption, read_label
 from energyql.errors import ArgumentError
+from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.settings import DEFAULT_SAMPLER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,10 +40,10 @@ def bench(
     save_to: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for results, plots and the state of the run.")
     ] = Path("bench"),
-    model: JudgedModelOption = "avatars",
+    model: JudgedModelOption = DEFAULT_MODEL,
     samplers: Annotated[
         str, typer.Option(help="Names, separated by commas; also semantics:sampler, sampler@strength, and paper.")
-    ] = "slice+descent,slice,ode,paper",
+    ] = f"{DEFAULT_SAMPLER},slice,ode,paper",
     n: CountOption = 500,
     prior: PriorOption = 20_000,
     oracle: OracleOption = 1_000,
@@ -75,11 +77,11 @@ def evaluate(
     save_to: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for reports, pictures and the state of the run.")
     ] = Path("evaluation"),
-    model: JudgedModelOption = "avatars",
+    model: JudgedModelOption = DEFAULT_MODEL,
     protocols: Annotated[
         str, typer.Option(help="Names such as conditional-1,sequential-5, or all; a wrong name lists them.")
     ] = "all",
-    samplers: Annotated[str, typer.Option(help="Side by side; as for bench.")] = "slice+descent,paper",
+    samplers: Annotated[str, typer.Option(help="Side by side; as for bench.")] = f"{DEFAULT_SAMPLER},paper",
     presets: Annotated[str, typer.Option(help="Of editing, side by side; as for edit.")] = "default,lace",
     n: CountOption = 200,
     edits: Annotated[int, typer.Option(min=1, help="Pictures that are edited.")] = 64,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from energyql.errors import ArgumentError
+from energyql.models import DEFAULT_MODEL
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 
@@ -50,7 +51,7 @@ def studio(
         if open_page:
             typer.launch(address)
 
-    models = model or ["avatars"]
+    models = model or [DEFAULT_MODEL]
     out.print(f"Loading {escape(', '.join(models))}...")
     serve(
         models, host=host, port=port, device=device, allowed=allow_host or [], ready=ready,

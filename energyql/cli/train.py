@@ -60,7 +60,7 @@ def train(
 
     Interrupt at will: the same command goes on where it was.
     """
-    from energyql.pipeline.arguments import choose_device
+    from energyql.pipeline.model import choose_device
     from energyql.training.clip_labels import load_clip_labeller
     from energyql.training.labels import import_labeller
     from energyql.training.run import HeadSettings, train_attributes

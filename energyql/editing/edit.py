@@ -31,6 +31,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result, check_destination
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings
 from energyql.progress import Report, reporting
 from energyql.sampling import Progress, SampleResult
 
@@ -221,7 +222,8 @@ def edit(
         label = start.provenance["label"] if label is None else label
     settings = check_settings(
         pipeline_for(model, device), [queries] if isinstance(queries, str | Expr) else queries, mode, keep,
-        choose_preset(preset, strength, semantics), identity, truncation, label, batch_size,
+        choose_preset(preset, strength, semantics), identity,
+        DrawSettings(truncation=truncation, label=label, batch_size=batch_size),
     )  # fmt: skip
     prepared = [settings.prepare(query) for query in settings.queries]
     space = LatentSpace(settings.pipeline.model, prepared[0].provenance["truncation"], prepared[0].provenance["label"])
@@ -255,7 +257,7 @@ def _run(
     before = start.result
     if before is None:
         with noting_tautologies():  # nothing is asked of the start
-            before = draw(settings.prepare("TRUE", semantics="exact"), latents, 0)
+            before = draw(settings.prepare("TRUE", semantics=DEFAULT_SEMANTICS), latents, 0)
     first, earlier, extended = before, list[int](), list[PreparedQuery]()
     results, leaks = list[Result](), list[Leaks]()
     for i, (query, mask) in enumerate(zip(prepared, masks, strict=True)):
@@ -288,9 +290,9 @@ def _run(
 
 def _estimate(estimator: DependenceEstimator, settings: EditSettings, i: int, query: PreparedQuery) -> Dependence:
     """Return the dependence on a query, sampled with semantics whose energies are probabilities."""
-    if settings.preset.semantics != "exact":
+    if settings.preset.semantics != DEFAULT_SEMANTICS:
         try:
-            query = settings.prepare(settings.queries[i], semantics="exact")
+            query = settings.prepare(settings.queries[i], semantics=DEFAULT_SEMANTICS)
         except LimitError:  # too large for a diagram
             query = settings.prepare(settings.queries[i], semantics="product")
     return estimator.estimate(query.expr, query.rule)

@@ -17,10 +17,10 @@ from energyql.errors import ArgumentError
 from energyql.files import replacing
 from energyql.generators.classes import Label
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.arguments import finite_number, whole_number
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
+from energyql.pipeline.settings import finite_number, whole_number
 from energyql.render.pictures import (
     CAPTION,
     FAINT,

@@ -26,7 +26,7 @@ from energyql.editing.start import Picture, as_images, open_picture
 from energyql.editing.terms import EditEnergy, Embed, KeepPredictions, ShellTerm, Term, flat_features
 from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
-from energyql.pipeline.drawing import Values, join_values, judge
+from energyql.pipeline.prepared import Values, join_values, judge
 from energyql.progress import Report
 from energyql.sampling import Energy, GradientEnergy, normals
 from energyql.sampling.descent import descend

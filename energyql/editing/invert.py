@@ -25,6 +25,7 @@ from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result, check_destination
+from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid
 from energyql.sampling import SampleResult
@@ -130,7 +131,7 @@ def invert(
         raise ArgumentError("perceptual must be a function or torch module of pictures")
     pipeline = pipeline_for(model, device)
     with noting_tautologies():  # nothing is asked of the pictures
-        prepared = pipeline.prepare("TRUE", truncation=truncation, label=label, batch_size=batch_size)
+        prepared = pipeline.prepare("TRUE", DrawSettings(truncation=truncation, label=label, batch_size=batch_size))
     latent_space = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["label"])
     began = time.perf_counter()
     with reporting(progress) as report:

@@ -201,7 +201,7 @@ def draw_result(
     if latents.offset is None:
         result = prepared.show(replace(run, z=latents.z), index, report)
     else:
-        size, parts = prepared.batch_size or DRAWN_TOGETHER, []
+        size, parts = prepared.settings.batch_size or DRAWN_TOGETHER, []
         for rows in slices(len(latents), size):
             part = latents[rows]
 
@@ -212,7 +212,8 @@ def draw_result(
                 report(stage, (start + fraction * len(part)) / len(latents))
 
             some = SampleResult(part.z, run.status[rows], run.evaluations[rows], run.gradients[rows])
-            parts.append(replace(prepared, encode=encode, batch_size=size).show(some, index[rows], report_part))
+            drawn = replace(prepared, encode=encode, settings=replace(prepared.settings, batch_size=size))
+            parts.append(drawn.show(some, index[rows], report_part))
         result = Result.join(parts)
     if len(result):
         result.statistics.update(summarize(run))

@@ -14,10 +14,10 @@ from energyql.editing.latents import LatentSpace
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
 from energyql.language import Expr, as_query
-from energyql.pipeline.arguments import finite_number, whole_number
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings, finite_number, whole_number
 from energyql.sampling import MOST_STRENGTH, ODESolver
 from energyql.vocabulary import closest
 
@@ -63,7 +63,7 @@ class Preset:
     newest: float = 1.0
     newest_continuous: float = 1.0
     release_implied: bool = True
-    semantics: str = "exact"
+    semantics: str = DEFAULT_SEMANTICS
     solver: ODESolver | None = None
     enough: float = 0.03
     max_evaluations: int = 200
@@ -168,7 +168,7 @@ class EditSettings:
         keep: names of the attributes to keep.
         preset: weights and solver.
         identity: embedding module, or `None`.
-        truncation, label, batch_size: as for `generate`.
+        draw: truncation, label and batch size of all pictures.
     """
 
     pipeline: Pipeline
@@ -178,9 +178,7 @@ class EditSettings:
     keep: tuple[str, ...]
     preset: Preset
     identity: Embed | None
-    truncation: float | None
-    label: int | Sequence[float] | None
-    batch_size: int | None
+    draw: DrawSettings
 
     def prepare(self, query: str | Expr, semantics: str | None = None) -> PreparedQuery:
         """Check and compile a query, by default with the semantics of the preset.
@@ -188,10 +186,7 @@ class EditSettings:
         Relations between attributes are not added: `energyql.editing.dependence` finds for each picture what must
         change, and to ask for every possible consequence would change more than necessary.
         """
-        return self.pipeline.prepare(
-            query, semantics=semantics or self.preset.semantics, relations=False, truncation=self.truncation,
-            label=self.label, batch_size=self.batch_size,
-        )  # fmt: skip
+        return self.pipeline.prepare(query, self.draw, semantics=semantics or self.preset.semantics, relations=False)
 
     def facts(self) -> dict[str, Any]:
         """Return the settings as JSON values, for the provenance."""
@@ -202,7 +197,7 @@ class EditSettings:
 
 def check_settings(
     pipeline: Pipeline, queries: Sequence[str | Expr], mode: str, keep: str | Iterable[str], preset: Preset,
-    identity: Embed | None, truncation: float | None, label: int | Sequence[float] | None, batch_size: int | None,
+    identity: Embed | None, draw: DrawSettings,
 ) -> EditSettings:  # fmt: skip
     """Check and parse the arguments of `energyql.edit`.
 
@@ -218,7 +213,7 @@ def check_settings(
         raise ArgumentError(f"identity {wrong}", hint="give a Preset with identity above 0")
     exprs, texts = zip(*map(as_query, queries), strict=True)
     kept = _check_kept(keep, pipeline.model)
-    return EditSettings(pipeline, list(exprs), list(texts), mode, kept, preset, identity, truncation, label, batch_size)
+    return EditSettings(pipeline, list(exprs), list(texts), mode, kept, preset, identity, draw)
 
 
 def layer_mask(layers: Layers | None, attributes: tuple[str, ...], space: LatentSpace) -> Tensor | None:

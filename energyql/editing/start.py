@@ -20,8 +20,8 @@ from torch import Tensor
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import read_json
-from energyql.pipeline.arguments import whole_number
 from energyql.pipeline.result import Result
+from energyql.pipeline.settings import whole_number
 from energyql.sampling import prior_latents
 
 MOST_PIXELS = 1 << 27

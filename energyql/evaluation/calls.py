@@ -14,9 +14,9 @@ from energyql.evaluation.methods import DEFAULT_METHODS, Method, read_methods
 from energyql.evaluation.protocols import PROTOCOLS
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.arguments import whole_number
 from energyql.pipeline.model import Model
 from energyql.pipeline.queries import check_arguments
+from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
 
 

@@ -21,8 +21,8 @@ from energyql.files import read_json, write_json, write_text
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.queries import check_arguments
+from energyql.pipeline.settings import DEFAULT_SAMPLER
 from energyql.progress import Report
-from energyql.sampling import DEFAULT_SAMPLER
 from energyql.version import __version__
 
 DEFAULT_METHODS = (DEFAULT_SAMPLER, PAPER)

@@ -25,11 +25,9 @@ from energyql.generators.checkpoints.folder import module_fingerprint
 from energyql.generators.classes import as_condition, encode_under
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
-from energyql.pipeline.arguments import choose_device
-from energyql.pipeline.drawing import Values, draw, join_values, judge
 from energyql.pipeline.generate import Pipeline
-from energyql.pipeline.model import Model, load_model
-from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.model import Model, choose_device, load_model
+from energyql.pipeline.prepared import PreparedQuery, Values, draw, join_values, judge
 from energyql.progress import Report
 from energyql.render.pictures import to_pictures
 from energyql.sampling import Sampler

@@ -14,12 +14,13 @@ from energyql.evaluation.published import PUBLISHED_BATCH, PublishedEnergy, Publ
 from energyql.language import Expr
 from energyql.pipeline.prepared import LATENT_BATCH
 from energyql.pipeline.queries import check_semantics
+from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
 from energyql.progress import Report
 from energyql.sampling import SAMPLERS, EnergyLike, Noise, Sampler, SampleResult, make_sampler, prior_latents
 
 PAPER = "paper"
 """Name of the paper's algorithm."""
-DEFAULT_METHODS = ("slice+descent", "slice", "ode", PAPER)
+DEFAULT_METHODS = (DEFAULT_SAMPLER, "slice", "ode", PAPER)
 _NAME = re.compile(r"(?:(?P<semantics>[^:@]+):)?(?P<sampler>[^:@]+)(?:@(?P<strength>[^:@]+))?")
 
 
@@ -96,7 +97,7 @@ def _read(name: str) -> Method:
     match = _NAME.fullmatch(name)
     if match is None or match["sampler"] not in SAMPLERS:
         raise ArgumentError(f"there is no sampler {name!r}", hint=_hint())
-    semantics = check_semantics(match["semantics"] or "exact")
+    semantics = check_semantics(match["semantics"] or DEFAULT_SEMANTICS)
     try:
         strength = float(match["strength"] or 1.0)
     except ValueError:

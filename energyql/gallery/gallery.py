@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from energyql.gallery.truth_table import check_literals, fill_table
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, read_vocabulary
-from energyql.pipeline.generate import generate
+from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_all, check_semantics, list_queries
 from energyql.pipeline.result import Result
+from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, DrawSettings
 from energyql.progress import Report, reporting
-from energyql.sampling import DEFAULT_SAMPLER, Sampler
+from energyql.sampling import Sampler
 from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
 from energyql.vocabulary import Vocabulary
 
@@ -58,7 +60,7 @@ class Gallery:
         *,
         title: str = "",
         model: str | Path | Model = DEFAULT_MODEL,
-        semantics: str = "exact",
+        semantics: str = DEFAULT_SEMANTICS,
         sampler: str | Sampler = DEFAULT_SAMPLER,
         strength: float | None = None,
         truncation: float | None = None,
@@ -70,13 +72,13 @@ class Gallery:
     ) -> None:
         self.title, self.n, self.progress = title, n, progress
         self.semantics = check_semantics(semantics)
+        self.settings = DrawSettings(
+            semantics=semantics, sampler=sampler, strength=strength, truncation=truncation, label=label, seed=seed,
+            batch_size=batch_size,
+        )  # fmt: skip
         self.sections: list[Section] = []
         self.vocabulary: Vocabulary = model.vocabulary if isinstance(model, Model) else read_vocabulary(model)
-        self._draw_latents = partial(
-            generate, model=model, semantics=semantics, truncation=truncation, label=label, seed=seed, device=device,
-            batch_size=batch_size, progress=False,
-        )  # fmt: skip
-        self._draw = partial(self._draw_latents, sampler=sampler, strength=strength)
+        self._model, self._device = model, device
         self.add_all(queries)
 
     @property
@@ -170,7 +172,7 @@ class Gallery:
             to_there = self._draw(last.expr, n).z
             report("traversal", 2 / 3)
             latents = interpolate(from_here, to_there, times).flatten(0, 1)
-            result = self._draw_latents(first.expr, len(latents), sampler=Given(latents))
+            result = self._draw(first.expr, len(latents), replace(self.settings, sampler=Given(latents), strength=None))
             report("traversal", 1.0)
         traversal = Traversal(
             first,
@@ -232,6 +234,10 @@ class Gallery:
 
     def _repr_html_(self) -> str:
         return page.frame(self.to_html()) if self.sections else "<em>an empty gallery</em>"
+
+    def _draw(self, query: Query, n: int, settings: DrawSettings | None = None) -> Result:
+        pipeline = pipeline_for(self._model, self._device)
+        return pipeline.prepare(query, settings or self.settings).run(n, progress=False)
 
     def _add(self, checked: CheckedQuery, report: Report) -> Result:
         same_as = next(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,14 +16,22 @@ from energyql.generators.classes import as_condition
 from energyql.generators.encoder import encoder
 from energyql.language import Expr, as_query, bind
 from energyql.models import DEFAULT_MODEL, model_folder
-from energyql.pipeline.arguments import choose_device, choose_precision, choose_sampler, finite_number, whole_number
-from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
-from energyql.pipeline.until import draw_until_satisfied
-from energyql.progress import Report, reporting
-from energyql.sampling import DEFAULT_SAMPLER, Sampler, SampleResult
+from energyql.pipeline.settings import (
+    DEFAULT_PRECISION,
+    DEFAULT_SAMPLER,
+    DEFAULT_SEMANTICS,
+    DrawOptions,
+    DrawSettings,
+)
+from energyql.progress import Report
+from energyql.sampling import Sampler, SampleResult, make_sampler
 from energyql.version import __version__
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Pipeline:
@@ -38,64 +47,62 @@ class Pipeline:
         self.device = device
 
     def prepare(
-        self,
-        query: str | Expr,
-        *,
-        semantics: str = "exact",
-        sampler: str | Sampler = DEFAULT_SAMPLER,
-        strength: float | None = None,
-        precision: str = "float32",
-        truncation: float | None = None,
-        label: int | Sequence[float] | None = None,
-        seed: int = 0,
-        batch_size: int | None = None,
-        relations: bool = True,
+        self, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
     ) -> PreparedQuery:
-        """Check and compile everything; see `energyql.generate` for the arguments and errors.
+        """Check a query and compile it for this model, before anything is sampled.
 
-        Args of its own:
-            relations: see `compile_energy_rule`.
+        Args:
+            query: text or expression.
+            settings: the defaults if None.
+            options: fields of `DrawSettings` that replace those of `settings`.
+
+        Raises:
+            EnergyQLError: as for `energyql.generate`.
         """
-        batch_size = None if batch_size is None else whole_number("batch_size", batch_size)
-        psi, checked = self._truncation(truncation), self.model.check_label(label)
-        condition = as_condition(checked, self.model.generator)
-        chosen = choose_sampler(sampler, strength)
+        settings = replace(settings or DrawSettings(), **options)
+        psi, label = self._truncation(settings.truncation), self.model.check_label(settings.label)
+        condition = as_condition(label, self.model.generator)
+        sampler = _sampler(settings)
         expr, text = as_query(query)
         bound = bind(expr, self.model.vocabulary, query=text)
+        rule = compile_energy_rule(
+            bound, self.model.vocabulary, settings.semantics, query=text, relations=settings.relations
+        )
         return PreparedQuery(
             model=self.model,
             device=self.device,
             expr=bound,
-            rule=compile_energy_rule(bound, self.model.vocabulary, semantics, query=text, relations=relations),
+            rule=rule,
             encode=encoder(self.model.generator, psi, condition),
-            sampler=chosen,
-            precision=choose_precision(precision),
-            seed=whole_number("seed", seed, least=0, most=2**64 - 1),
-            batch_size=batch_size,
+            sampler=sampler,
+            settings=settings,
             provenance={
                 "query": text,
                 "canonical": str(expr),
-                "seed": int(seed),
+                "seed": settings.seed,
                 "model": self.model.name,
                 "fingerprints": dict(self.model.fingerprints),
-                "semantics": semantics,
-                "sampler": repr(chosen),
-                "precision": precision,
+                "semantics": settings.semantics,
+                "sampler": repr(sampler),
+                "precision": settings.precision,
                 "truncation": psi,
-                "label": checked,
+                "label": label,
                 "device": str(self.device),
                 "versions": {"energyql": __version__, "torch": torch.__version__},
             },
         )
 
     def generate(
-        self, query: str | Expr, n: int = 16, *, first: int = 0, progress: bool | Report = True, **settings: Any
+        self,
+        query: str | Expr,
+        n: int = 16,
+        *,
+        first: int = 0,
+        progress: bool | Report = True,
+        **options: Unpack[DrawOptions],
     ) -> Result:
-        """See `energyql.generate`."""
-        n, first = whole_number("n", n), whole_number("first", first, least=0, most=2**62)
-        prepared = self.prepare(query, **settings)
-        with reporting(progress) as report:
-            return prepared.generate(first, n, report)[0]
+        """Draw pictures that satisfy a query; see `energyql.generate`."""
+        return self.prepare(query, **options).run(n, first=first, progress=progress)
 
     def until_satisfied(
         self,
@@ -104,30 +111,25 @@ class Pipeline:
         *,
         budget: int | None = None,
         progress: bool | Report = True,
-        **settings: Any,
+        **options: Unpack[DrawOptions],
     ) -> Result:
-        """See `energyql.until_satisfied`."""
-        n = whole_number("n", n)
-        budget = 10 * n if budget is None else whole_number("budget", budget, least=n)
-        prepared = self.prepare(query, **settings)
-        with reporting(progress) as report:
-            return draw_until_satisfied(prepared, n, budget, report)
+        """Draw until n pictures satisfy a query; see `energyql.until_satisfied`."""
+        return self.prepare(query, **options).run_until_satisfied(n, budget=budget, progress=progress)
 
     def sample_latents(
-        self, query: str | Expr, n: int, *, first: int = 0, progress: bool | Report = True, **settings: Any
+        self,
+        query: str | Expr,
+        n: int,
+        *,
+        first: int = 0,
+        progress: bool | Report = True,
+        **options: Unpack[DrawOptions],
     ) -> Iterator[SampleResult]:
-        """See `energyql.sample_latents`."""
-        n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
-        prepared = self.prepare(query, **settings)
-
-        def batches() -> Iterator[SampleResult]:
-            with reporting(progress) as report:
-                yield from prepared.sample(first, n, report)
-
-        return batches()
+        """Sample latents without their pictures; see `energyql.sample_latents`."""
+        return self.prepare(query, **options).latents(n, first=first, progress=progress)
 
     def _truncation(self, truncation: float | None) -> float:
-        psi = self.model.truncation if truncation is None else finite_number("truncation", truncation)
+        psi = self.model.truncation if truncation is None else truncation
         low, high = self.model.bank.truncation
         if not low <= psi <= high:
             allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
@@ -138,15 +140,29 @@ class Pipeline:
         return psi
 
 
+def _sampler(settings: DrawSettings) -> Sampler:
+    """Return the sampler of the settings, made with their strength if it is given by name.
+
+    Raises:
+        ArgumentError: there is no sampler of that name, or the object has no method `sample`.
+    """
+    sampler = settings.sampler
+    if isinstance(sampler, str):
+        return make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
+    if not callable(getattr(sampler, "sample", None)):
+        raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}")
+    return sampler
+
+
 def generate(
     query: str | Expr,
     n: int = 16,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
-    semantics: str = "exact",
+    semantics: str = DEFAULT_SEMANTICS,
     sampler: str | Sampler = DEFAULT_SAMPLER,
     strength: float | None = None,
-    precision: str = "float32",
+    precision: str = DEFAULT_PRECISION,
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,
     seed: int = 0,
@@ -167,12 +183,12 @@ def generate(
             By default the sampler's own.
         precision: "float32"; or "bfloat16" for the mapping network and the heads while they sample, on a processor that
             has it: energies are then off by a hundredth, and a large mapping network takes two thirds of the time.
-            What a `Result` tells is computed in float32 all the same.
+            The energies of the `Result` are computed in float32 all the same.
         truncation: psi in [0, 1]: pulls w toward its mean, less varied and safer. By default the model's own.
         label: of a conditional generator: a class, or as many numbers as it has classes. By default the one that the
             attributes were fitted under, if they were fitted under one.
         seed: 0 to 2**64 - 1. Picture i depends on (seed, i) alone, whatever n, batch size or device count.
-        first: the i of the first picture, so that a later call can go on where this one ends.
+        first: the i of the first picture, so that a later call can continue where this one ends.
         device: "auto" (where a `Model` in memory is, else a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         batch_size: samples that are computed together; by default as many as suit the model.
         progress: show a progress bar, or a function that is called with the name of a stage and the fraction of it that
@@ -182,12 +198,13 @@ def generate(
         Pictures with their latents, energies, verdicts and provenance.
 
     Raises:
-        EnergyQLError: the query, a name or a setting is wrong; the message says what, where and what to do.
+        EnergyQLError: the query, a name or a setting is wrong; the message says which, where and what to do.
     """
-    return pipeline_for(model, device).generate(
-        query, n, first=first, semantics=semantics, sampler=sampler, strength=strength, precision=precision,
-        truncation=truncation, label=label, seed=seed, batch_size=batch_size, progress=progress,
+    settings = DrawSettings(
+        semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
+        label=label, seed=seed, batch_size=batch_size,
     )  # fmt: skip
+    return pipeline_for(model, device).prepare(query, settings).run(n, first=first, progress=progress)
 
 
 def until_satisfied(
@@ -197,33 +214,42 @@ def until_satisfied(
     budget: int | None = None,
     model: str | Path | Model = DEFAULT_MODEL,
     device: str = "auto",
-    **settings: Any,
+    progress: bool | Report = True,
+    **options: Unpack[DrawOptions],
 ) -> Result:
     """Keep drawing until n pictures satisfy the query, by the judge, or by the heads of a model without one.
 
     Args:
-        query, n, model, device: as for `generate`.
+        query, n, model, device, progress: as for `generate`.
         budget: most samples to draw, at least n; by default 10 n.
-        settings: the other arguments of `generate`.
+        options: semantics, sampler, strength, precision, truncation, label, seed and batch_size, as for `generate`.
 
     Returns:
-        The first n samples of the run that satisfy the query; all there are, and perhaps none, if the budget ends
-        before: `summary()` says so. `statistics["drawn"]` is how many were looked at, and `index` which they are.
+        The first n samples of the run that satisfy the query; fewer, perhaps none, if the budget ends before:
+        `summary()` says so. `statistics["drawn"]` is the number of samples drawn, and `index` their numbers in the run.
 
     Raises:
         EnergyQLError: as for `generate`.
     """
-    return pipeline_for(model, device).until_satisfied(query, n, budget=budget, **settings)
+    return pipeline_for(model, device).until_satisfied(query, n, budget=budget, progress=progress, **options)
 
 
 def sample_latents(
-    query: str | Expr, n: int, *, model: str | Path | Model = DEFAULT_MODEL, device: str = "auto", **settings: Any
+    query: str | Expr,
+    n: int,
+    *,
+    model: str | Path | Model = DEFAULT_MODEL,
+    first: int = 0,
+    device: str = "auto",
+    progress: bool | Report = True,
+    **options: Unpack[DrawOptions],
 ) -> Iterator[SampleResult]:
-    """Latents that satisfy a query, without their pictures, in batches: memory does not grow with n.
+    """Sample latents that satisfy a query, without their pictures, in batches: memory does not grow with n.
 
     Args:
-        query, n, model, device: as for `generate`; there is no largest n.
-        settings: the other arguments of `generate`; `batch_size` is 4096 by default.
+        query, n, model, first, device, progress: as for `generate`; there is no largest n.
+        options: semantics, sampler, strength, precision, truncation, label, seed and batch_size, as for `generate`;
+            `batch_size` is 4096 by default.
 
     Returns:
         An iterator over consecutive batches of latents z, with status, evaluations and diagnostics. They are those
@@ -232,11 +258,11 @@ def sample_latents(
     Raises:
         EnergyQLError: as for `generate`, at the call and not at the first batch.
     """
-    return pipeline_for(model, device).sample_latents(query, n, **settings)
+    return pipeline_for(model, device).sample_latents(query, n, first=first, progress=progress, **options)
 
 
 def pipeline_for(model: str | Path | Model, device: str) -> Pipeline:
-    """A model ready for queries: as `generate` takes it; packaged models and folders stay loaded."""
+    """Return a model ready for queries; packaged models and folders stay loaded."""
     if isinstance(model, Model):
         return Pipeline(model, model.device if device == "auto" else choose_device(device))
     folder = model_folder(model).resolve()
@@ -246,5 +272,5 @@ def pipeline_for(model: str | Path | Model, device: str) -> Pipeline:
 
 @lru_cache(maxsize=4)
 def _pipeline(folder: Path, device: str, written: int) -> Pipeline:
-    """Models stay loaded, as long as nothing is `written` to their folder."""
+    """Load a model once, as long as no file of its folder changes (`written`)."""
     return Pipeline(load_model(folder, device), torch.device(device))

@@ -172,3 +172,21 @@ def save_model(
     described = write_generator(folder, generator, dtype=dtype)
     write_json(folder / "config.json", {"format": FORMAT, "name": name, "truncation": truncation, **described})
     return weights_fingerprint(folder)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is a GPU if there is one.
+
+    Raises:
+        ArgumentError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ArgumentError(f"device {name!r} is not available here", hint="use auto, cpu, cuda or mps") from error
+    return device

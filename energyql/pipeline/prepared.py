@@ -1,47 +1,57 @@
-"""A query on a model, with all that is settled before the first sample is drawn."""
+"""A query compiled for a model, and the run from it to latents, pictures and verdicts."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from energyql.attributes.labels import read_images
 from energyql.attributes.predictions import decide, tabulate
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
+from energyql.generators.base import Generator
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.numerics.pullback import Identity
-from energyql.pipeline.drawing import Encode, draw, join_values, judge
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
-from energyql.progress import Report
+from energyql.pipeline.settings import DrawSettings, whole_number
+from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.sampling import Noise, Sampler, SampleResult, Status, prior_latents, summarize
 
 LATENT_BATCH = 4096
-"""Latents that are sampled together unless a call says otherwise."""
+"""Latents sampled together, unless a call says otherwise."""
+PIXEL_BATCH = 1 << 20
+"""Pixels drawn together, unless a call says otherwise: 64 pictures of 128 x 128, one of 1024 x 1024."""
+LEAST_RATE = 0.05
+"""Lower bound of the estimated share of satisfied samples, from which the size of the next round is computed."""
+Encode = Callable[[Tensor], Tensor]
+Values = dict[str, npt.NDArray[Any]]
+"""Attribute -> decided values, (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedQuery:
-    """What `Pipeline.prepare` makes of a query.
+    """A query on a model, checked and compiled; made by `Pipeline.prepare`.
 
     Attributes:
         model: on its device.
         device: that device.
         expr: the query, bound to the model's vocabulary.
-        rule: its meaning.
+        rule: its energy as a function of the predictions.
         encode: from z to w, truncation and label applied.
-        sampler: moves latents to where the query holds.
-        precision: of the energy while it samples.
-        seed: of the run; sample i depends on (seed, i) alone.
-        batch_size: latents, and pictures, computed together.
-        provenance: what replays the run.
+        sampler: moves latents to low energy.
+        settings: seed, precision and batch size of the run.
+        provenance: the facts that replay the run.
     """
 
     model: Model
@@ -50,47 +60,81 @@ class PreparedQuery:
     rule: EnergyRule
     encode: Encode
     sampler: Sampler
-    precision: torch.dtype
-    seed: int
-    batch_size: int | None
+    settings: DrawSettings
     provenance: dict[str, Any]
 
     @property
     def energy(self) -> QueryEnergy:
-        """The energy of the query as a function of z."""
+        """The energy of the query as a function of z, in the precision of the settings."""
         energy = QueryEnergy(self.rule, self._read, self.model.bank)
-        return energy if self.precision == torch.float32 else energy.computed_in(self.precision)
+        dtype: torch.dtype = getattr(torch, self.settings.precision)
+        return energy if dtype == torch.float32 else energy.computed_in(dtype)
+
+    def run(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Result:
+        """Draw the samples `first`, ..., `first + n - 1`; see `energyql.generate`."""
+        n, first = whole_number("n", n), whole_number("first", first, least=0, most=2**62)
+        with reporting(progress) as report:
+            return self._run(first, n, report)[0]
+
+    def run_until_satisfied(self, n: int, *, budget: int | None = None, progress: bool | Report = True) -> Result:
+        """Draw until n samples satisfy the query; see `energyql.until_satisfied`."""
+        n = whole_number("n", n)
+        budget = 10 * n if budget is None else whole_number("budget", budget, least=n)
+        kept: list[Result] = []
+        tried: list[SampleResult] = []
+        found = drawn = 0
+        seconds = {"seconds_sampling": 0.0, "seconds_drawing": 0.0}
+        with reporting(progress) as report:
+            while found < n and drawn < budget:
+                rate = max(LEAST_RATE, found / drawn) if drawn else 1.0
+                count = min(budget - drawn, math.ceil((n - found) / rate))
+                result, sampled = self._run(drawn, count, lambda stage, fraction: None)
+                good = result.satisfied.nonzero()[0][: n - found]
+                kept.append(result.select(good))
+                tried.append(sampled)
+                seconds = {name: total + result.statistics[name] for name, total in seconds.items()}
+                found, drawn = found + len(good), drawn + count
+                report("satisfied", found / n)
+                report("budget", drawn / budget)
+        joined = Result.join(kept)
+        joined.statistics.update(summarize(SampleResult.join(tried)) | seconds | {"drawn": float(drawn)})
+        joined.provenance.update({"n": found, "wanted": n, "budget": budget})
+        return joined
+
+    def latents(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[SampleResult]:
+        """Check the arguments and return an iterator over batches; see `energyql.sample_latents`."""
+        n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
+
+        def batches() -> Iterator[SampleResult]:
+            with reporting(progress) as report:
+                yield from self.sample(first, n, report)
+
+        return batches()
 
     def sample(self, first: int, n: int, report: Report) -> Iterator[SampleResult]:
-        """Sample `first` … `first + n - 1` of the run, a batch at a time; no more than a batch is held in memory."""
-        size, done, energy = self.batch_size or LATENT_BATCH, 0, self.energy
+        """Yield the samples `first`, ..., `first + n - 1`, a batch at a time; memory holds one batch."""
+        size, done, energy, seed = self.settings.batch_size or LATENT_BATCH, 0, self.energy, self.settings.seed
         while done < n:
             count = min(size, n - done)
-            z0 = prior_latents(self.seed, first + done, count, self.model.generator.z_dim).to(self.device)
+            z0 = prior_latents(seed, first + done, count, self.model.generator.z_dim).to(self.device)
 
             def fraction(part: float, active: int, done: int = done, count: int = count) -> None:
                 report("sampling", (done + part * count) / n)
 
-            yield self.sampler.sample(energy, z0, noise=Noise(self.seed, first + done), progress=fraction)
+            yield self.sampler.sample(energy, z0, noise=Noise(seed, first + done), progress=fraction)
             done += count
         report("sampling", 1.0)
 
-    def generate(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
-        """Samples and pictures of `first` … `first + n - 1`."""
-        started = time.perf_counter()
-        sampled = SampleResult.join(list(self.sample(first, n, report)))
-        drawn = time.perf_counter()
-        result = self.show(sampled, np.arange(first, first + n), report)
-        finished = time.perf_counter()
-        result.statistics.update(
-            summarize(sampled) | {"seconds_sampling": drawn - started, "seconds_drawing": finished - drawn}
-        )
-        return result, sampled
+    def show(self, sampled: SampleResult, index: npt.NDArray[Any], report: Report) -> Result:
+        """Draw sampled latents and judge the pictures.
 
-    def show(self, sampled: SampleResult, index: np.ndarray[Any, Any], report: Report) -> Result:
-        """Pictures of sampled latents, and all that is known about them."""
+        Args:
+            sampled: latents and how the sampler ended.
+            index: number of each sample in its run, (n,).
+            report: called with the fraction that is drawn.
+        """
         pictures, latents, readings = [], [], []
-        for w, images in draw(self.model.generator, self.encode, sampled.z, self.batch_size):
+        for w, images in draw(self.model.generator, self.encode, sampled.z, self.settings.batch_size):
             pictures += to_pictures(images)
             latents.append(w)
             readings.append(judge(self.model, images))
@@ -117,7 +161,53 @@ class PreparedQuery:
             provenance=self.provenance | {"n": len(w), "judge": "image judge" if judged else "attribute heads"},
         )
 
+    def _run(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
+        started = time.perf_counter()
+        sampled = SampleResult.join(list(self.sample(first, n, report)))
+        drawn = time.perf_counter()
+        result = self.show(sampled, np.arange(first, first + n), report)
+        finished = time.perf_counter()
+        result.statistics.update(
+            summarize(sampled) | {"seconds_sampling": drawn - started, "seconds_drawing": finished - drawn}
+        )
+        return result, sampled
+
     @property
     def _read(self) -> Encode:
-        """From z to what the heads read."""
+        """From z to the latent that the heads read."""
         return self.encode if self.model.bank.space == "w" else Identity()
+
+
+def draw(
+    generator: Generator, encode: Encode, z: Tensor, batch_size: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield w and the images of z, batch by batch, in order.
+
+    Args:
+        generator: draws the images.
+        encode: from z to w, truncation and label applied.
+        z: (n, z_dim), on the generator's device.
+        batch_size: pictures drawn together; by default as many as `PIXEL_BATCH` allows.
+    """
+    size = batch_size or 1  # the first picture shows how many fit
+    start = 0
+    while start < len(z):
+        with torch.inference_mode():  # inside the loop: it must not reach the code that takes the batches
+            w = encode(z[start : start + size])
+            images = generator.synthesize(w)
+        yield w, images
+        start += size
+        size = batch_size or max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
+
+
+def judge(model: Model, images: Tensor) -> Values:
+    """Read the attributes of images with the model's judge; empty if the model has none."""
+    if model.judge is None:
+        return {}
+    with torch.inference_mode():
+        return read_images(model.judge, images, model.vocabulary)
+
+
+def join_values(parts: list[Values]) -> Values:
+    """Concatenate the values of consecutive batches."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}

@@ -7,7 +7,7 @@ from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import Energy, EnergyLike, GradientEnergy, as_energy
 from energyql.sampling.flow import Flow, vp_flow
 from energyql.sampling.langevin import LangevinSampler
-from energyql.sampling.named import DEFAULT_SAMPLER, SAMPLERS, make_sampler
+from energyql.sampling.named import SAMPLERS, make_sampler
 from energyql.sampling.noise import Noise
 from energyql.sampling.ode import ODESolver, adaptive_methods
 from energyql.sampling.predictor_corrector import PredictorCorrector
@@ -16,7 +16,6 @@ from energyql.sampling.slice import SliceSampler
 from energyql.sampling.summary import summarize
 
 __all__ = [
-    "DEFAULT_SAMPLER",
     "MOST_STRENGTH",
     "SAMPLERS",
     "Chain",

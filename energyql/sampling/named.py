@@ -47,7 +47,6 @@ SAMPLERS: dict[str, _Make] = {
     "published-predictor-corrector": PredictorCorrector.published,
 }
 """Every sampler by its name. Those called published have the settings of Nie et al. 2021 (arXiv 2110.10873)."""
-DEFAULT_SAMPLER = "slice+descent"
 
 
 def make_sampler(name: str, strength: float = 1.0) -> Sampler:

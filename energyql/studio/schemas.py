@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, DrawSettings
 from energyql.sampling import MOST_STRENGTH
 from energyql.studio.jobs import State
 from energyql.studio.problems import Problem
@@ -29,13 +30,23 @@ class DrawingRequest(Strict):
 
     query: Text
     model: ModelName = None
-    semantics: Semantics = "exact"
-    sampler: str = Field(default="slice+descent", description="One of the samplers that /api/info lists.")
+    semantics: Semantics = DEFAULT_SEMANTICS
+    sampler: str = Field(default=DEFAULT_SAMPLER, description="One of the samplers that /api/info lists.")
     strength: float | None = Field(
         default=None, gt=0, le=MOST_STRENGTH, description="Multiplies the energy. By default the sampler's own."
     )
     truncation: float | None = Field(default=None, ge=0, le=1, description="psi. By default the model's own.")
     seed: int = Field(default=0, ge=0, le=MOST_SEED, description="The same seed gives the same pictures.")
+
+    def settings(self) -> DrawSettings:
+        """Return the settings of the request, for `Pipeline.prepare`."""
+        return DrawSettings(
+            semantics=self.semantics,
+            sampler=self.sampler,
+            strength=self.strength,
+            truncation=self.truncation,
+            seed=self.seed,
+        )
 
 
 class DrawRequest(DrawingRequest):
@@ -56,7 +67,7 @@ class CheckRequest(Strict):
 
     query: Text
     model: ModelName = None
-    semantics: Semantics = "exact"
+    semantics: Semantics = DEFAULT_SEMANTICS
 
 
 class Check(BaseModel):

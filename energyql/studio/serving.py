@@ -13,9 +13,8 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from energyql.errors import ArgumentError
-from energyql.pipeline.arguments import choose_device
 from energyql.pipeline.generate import Pipeline
-from energyql.pipeline.model import load_model
+from energyql.pipeline.model import choose_device, load_model
 from energyql.studio import guard
 from energyql.studio.app import create_app
 from energyql.studio.limits import Limits

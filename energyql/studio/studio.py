@@ -144,11 +144,4 @@ class Studio:
         check_length(request.query, self.limits)
         pipeline = self.pipeline(request.model)
         with noting_tautologies():
-            return pipeline.prepare(
-                request.query,
-                semantics=request.semantics,
-                sampler=request.sampler,
-                strength=request.strength,
-                truncation=request.truncation,
-                seed=request.seed,
-            )
+            return pipeline.prepare(request.query, request.settings())

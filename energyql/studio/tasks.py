@@ -38,7 +38,8 @@ def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) 
         while start < n:
             job.report("drawing", start / n)
             rows = range(start, min(start + size, n))
-            part = replace(prepared, batch_size=size).show(_rows(sampled, rows), np.asarray(rows), _no_report)
+            smaller = replace(prepared, settings=replace(prepared.settings, batch_size=size))
+            part = smaller.show(_rows(sampled, rows), np.asarray(rows), _no_report)
             result.extend(prepared.expr, part)
             width, height = part.images[0].size
             start, size = rows.stop, max(1, PART_PIXELS // (width * height))
@@ -83,7 +84,7 @@ def edit_picture(
         result: receives the pictures: the start, then one a step.
     """
     with interruptible(prepared.model.generator, job.check):
-        start, _ = prepared.generate(index, 1, job.report)
+        start = prepared.run(1, first=index, progress=job.report)
         result.add_step(start)
         result.edit = edit(
             start, steps, model=pipeline.model, device=str(pipeline.device), semantics=semantics, progress=job.report

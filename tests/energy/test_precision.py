@@ -9,8 +9,8 @@ from energyql import load_model
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
 from energyql.numerics.linear import BATCH_SIZES
-from energyql.pipeline.arguments import PRECISIONS
 from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.settings import PRECISIONS
 from energyql.sampling import SliceSampler
 
 QUERY = "smile AND NOT beard AND (hair = black OR age > 0.5)"

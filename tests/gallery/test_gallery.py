@@ -22,7 +22,7 @@ class TestQueries:
         assert [section.query.title for section in gallery.sections] == ["Elder", ""]
 
     def test_nothing_is_drawn_if_one_is_wrong(self, tiny, monkeypatch):
-        monkeypatch.setattr(module, "generate", lambda *_, **__: pytest.fail("drawn too early"))
+        monkeypatch.setattr(module, "pipeline_for", lambda *_, **__: pytest.fail("drawn too early"))
         with pytest.raises(DataError, match="2 queries are wrong"):
             make(tiny, ["smile", "smil", "smile AND NOT smile"])
 
@@ -171,15 +171,15 @@ class TestSaving:
         assert path.read_text() == "old"
 
     def test_an_interruption_writes_nothing(self, tiny, tmp_path, monkeypatch):
-        drawn = []
+        drawn, module_pipeline = [], module.pipeline_for
 
         def interrupted(*arguments, **settings):
             if drawn:
                 raise KeyboardInterrupt
-            drawn.append(generate(*arguments, **settings))
+            drawn.append(module_pipeline(*arguments, **settings))
             return drawn[0]
 
-        monkeypatch.setattr(module, "generate", interrupted)
+        monkeypatch.setattr(module, "pipeline_for", interrupted)
         with pytest.raises(KeyboardInterrupt):
             make(tiny, ["smile", "beard"]).save(tmp_path / "site")
         assert list(tmp_path.iterdir()) == []

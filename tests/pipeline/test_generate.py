@@ -16,7 +16,7 @@ from energyql.errors import ArgumentError, Contradiction, ModelError, TautologyW
 from energyql.generators.frozen import FrozenMapping
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.pipeline import generate as pipeline
-from energyql.pipeline.arguments import choose_device
+from energyql.pipeline.model import choose_device
 from energyql.sampling import Status, prior_latents
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

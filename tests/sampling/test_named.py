@@ -2,7 +2,6 @@ import pytest
 
 from energyql.errors import ArgumentError
 from energyql.sampling import (
-    DEFAULT_SAMPLER,
     SAMPLERS,
     Chain,
     DescentSampler,
@@ -31,10 +30,6 @@ KINDS = {
 def test_every_name_makes_its_sampler(name):
     assert isinstance(make_sampler(name), KINDS[name])
     assert "strength=2.5" in repr(make_sampler(name, 2.5))
-
-
-def test_the_default_is_one_of_them():
-    assert DEFAULT_SAMPLER in SAMPLERS
 
 
 def test_the_published_settings():

@@ -1,0 +1,98 @@
+"""The settings of a drawing, with their defaults and checks. Imports no torch, so that the command line can read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from energyql.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from energyql.sampling import Sampler
+
+DEFAULT_SEMANTICS: Final = "exact"
+DEFAULT_SAMPLER: Final = "slice+descent"
+DEFAULT_PRECISION: Final = "float32"
+PRECISIONS = (DEFAULT_PRECISION, "bfloat16")
+"""Names of the number types that energies can be computed in while sampling."""
+MOST_SAMPLES = 1_000_000
+"""Most samples of one call."""
+
+
+def whole_number(name: str, value: int, *, least: int = 1, most: int = MOST_SAMPLES) -> int:
+    """Check the argument `name`: a whole number from `least` to `most`.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+        raise ArgumentError(f"{name} must be a whole number from {least} to {most:,}, not {value!r}")
+    return int(value)
+
+
+def finite_number(name: str, value: float) -> float:
+    """Check the argument `name`: a finite number.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ArgumentError(f"{name} must be a finite number, not {value!r}")
+    return float(value)
+
+
+class DrawOptions(TypedDict, total=False):
+    """The fields of `DrawSettings` as keyword arguments of a call."""
+
+    semantics: str
+    sampler: str | Sampler
+    strength: float | None
+    precision: str
+    truncation: float | None
+    label: int | Sequence[float] | None
+    seed: int
+    batch_size: int | None
+    relations: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawSettings:
+    """Everything besides model, query and count that decides which pictures are drawn.
+
+    Values that depend on the model (truncation, label) or on a table of names (semantics, sampler) are checked by
+    `Pipeline.prepare`, the others here.
+
+    Attributes:
+        semantics, sampler, strength, precision, truncation, label, seed, batch_size: as for `energyql.generate`.
+        relations: whether the vocabulary's relations count; see `compile_energy_rule`.
+
+    Raises:
+        ArgumentError: a value is outside its range.
+    """
+
+    semantics: str = DEFAULT_SEMANTICS
+    sampler: str | Sampler = DEFAULT_SAMPLER
+    strength: float | None = None
+    precision: str = DEFAULT_PRECISION
+    truncation: float | None = None
+    label: int | Sequence[float] | None = None
+    seed: int = 0
+    batch_size: int | None = None
+    relations: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0, most=2**64 - 1))
+        if self.batch_size is not None:
+            object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size))
+        for name in ("strength", "truncation"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, finite_number(name, value))
+        if self.precision not in PRECISIONS:
+            raise ArgumentError(
+                f"there is no precision {self.precision!r}", hint=f"precisions: {', '.join(PRECISIONS)}"
+            )
+        if self.strength is not None and not isinstance(self.sampler, str):
+            raise ArgumentError("strength belongs to the sampler", hint="set it where you make the sampler")
