@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from lark import Token
 
@@ -21,6 +22,7 @@ from energyql.language.predicates import Attribute, Constant, Interval, Near, On
 Part = Token | Expr | list["Part"]
 
 _Result = TypeVar("_Result")
+_NAMES = ("NAME", "QUOTED")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -49,8 +51,21 @@ def token_span(token: Token) -> Span:
     return Span(start, start + len(token))
 
 
+def _of_all(kind: Callable[..., Expr]) -> Callable[[TreeBuilder, list[Part]], Expr]:
+    """A method that makes a node of any number of operands."""
+    return lambda self, parts: _node(parts, kind, _exprs(parts))
+
+
+def _of_each(kind: Callable[..., Expr]) -> Callable[[TreeBuilder, list[Part]], Expr]:
+    """A method that makes a node of one operand or two."""
+    return lambda self, parts: _node(parts, kind, *_exprs(parts))
+
+
 class TreeBuilder:
     """The methods that Lark calls; they are called from nowhere else."""
+
+    iff, or_, xor, and_ = _of_all(Iff), _of_all(Or), _of_all(Xor), _of_all(And)
+    implies, not_ = _of_each(Implies), _of_each(Not)
 
     def start(self, parts: list[Expr]) -> Expr:
         return parts[0]
@@ -69,24 +84,6 @@ class TreeBuilder:
         (inner,) = _exprs(parts)
         inner._set("span", _span(parts))  # parentheses are in the span, so that no caret line cuts them off
         return inner
-
-    def iff(self, parts: list[Part]) -> Expr:
-        return _node(parts, Iff, _exprs(parts))
-
-    def or_(self, parts: list[Part]) -> Expr:
-        return _node(parts, Or, _exprs(parts))
-
-    def xor(self, parts: list[Part]) -> Expr:
-        return _node(parts, Xor, _exprs(parts))
-
-    def and_(self, parts: list[Part]) -> Expr:
-        return _node(parts, And, _exprs(parts))
-
-    def implies(self, parts: list[Part]) -> Expr:
-        return _node(parts, Implies, *_exprs(parts))
-
-    def not_(self, parts: list[Part]) -> Expr:
-        return _node(parts, Not, *_exprs(parts))
 
     def weight(self, parts: list[Part]) -> Expr:
         factor = _tokens(parts)[0]
@@ -111,19 +108,15 @@ class TreeBuilder:
         return _node(parts, Cardinality, _tokens(parts)[0].type, None, _exprs(parts[-1:]))
 
     def compare(self, parts: list[Part]) -> Expr:
-        name, sign, bound = _tokens(parts)
-        return _bounded(parts, name, sign.type, _number(bound))
-
-    def compare_reversed(self, parts: list[Part]) -> Expr:
-        bound, sign, name = _tokens(parts)
-        turned = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE"}
-        return _bounded(parts, name, turned[sign.type], _number(bound))
-
-    def between(self, parts: list[Part]) -> Expr:
-        first, first_sign, name, second_sign, second = _tokens(parts)
-        ends = [(_number(first), first_sign.type[1] == "E"), (_number(second), second_sign.type[1] == "E")]
-        (low, low_closed), (high, high_closed) = ends if first_sign.type[0] == "L" else reversed(ends)
-        return _node(parts, Interval, text_of(name), low, high, low_closed, high_closed)
+        tokens = _tokens(parts)
+        fields: dict[str, Any] = {"low": None, "high": None}
+        for place, token in enumerate(tokens):
+            if token.type == "NUMBER":
+                sign = tokens[1] if place == 0 else tokens[place - 1]
+                bound = "low" if (place == 0) == (sign.type[0] == "L") else "high"
+                fields |= {bound: _number(token), f"{bound}_closed": sign.type[1] == "E"}
+        (name,) = (token for token in tokens if token.type in _NAMES)
+        return _node(parts, partial(Interval, text_of(name), **fields))
 
     def interval(self, parts: list[Part]) -> Expr:
         tokens = _tokens(parts)
@@ -132,13 +125,11 @@ class TreeBuilder:
         return _node(parts, Not, inside) if tokens[1].type == "NOT" else inside
 
     def near(self, parts: list[Part]) -> Expr:
-        name, sign, value, *rest = _tokens(parts)
+        first, sign, second, *rest = _tokens(parts)
+        name, value = (first, second) if second.type == "NUMBER" else (second, first)
         tolerance = _checked(rest, lambda: check_positive(float(rest[1]), "a tolerance")) if rest else None
-        return _near(parts, name, sign, _number(value), tolerance)
-
-    def near_reversed(self, parts: list[Part]) -> Expr:
-        value, sign, name = _tokens(parts)
-        return _near(parts, name, sign, _number(value), None)
+        near = _node(parts, Near, text_of(name), _number(value), tolerance)
+        return _node(parts, Not, near) if sign.type == "NE" else near
 
     def one_of(self, parts: list[Part]) -> Expr:
         name, sign, value = _tokens(parts)
@@ -146,20 +137,8 @@ class TreeBuilder:
 
     def one_of_set(self, parts: list[Part]) -> Expr:
         tokens, values = _tokens(parts), parts[-1]
-        names = [text_of(token) for token in _tokens(values) if token.type in ("NAME", "QUOTED")]  # type: ignore[arg-type]
+        names = [text_of(token) for token in _tokens(values) if token.type in _NAMES]  # type: ignore[arg-type]
         return _node(parts, OneOf, text_of(tokens[0]), tuple(names), tokens[1].type == "NOT")
-
-
-def _near(parts: list[Part], name: Token, sign: Token, value: float, tolerance: float | None) -> Expr:
-    near = _node(parts, Near, text_of(name), value, tolerance)
-    return _node(parts, Not, near) if sign.type == "NE" else near
-
-
-def _bounded(parts: list[Part], name: Token, sign: str, bound: float) -> Expr:
-    closed = sign[1] == "E"
-    if sign[0] == "G":
-        return _node(parts, Interval, text_of(name), bound, None, closed, False)
-    return _node(parts, Interval, text_of(name), None, bound, False, closed)
 
 
 def _number(token: Token) -> float:

@@ -84,77 +84,39 @@ Operands = Expr | Iterable[Expr]
 
 
 def at_least(count: int, *operands: Operands) -> Expr:
-    """`AT LEAST count OF (...)`: at least so many of the operands hold.
+    """Return `AT LEAST count OF (...)`: so many of the operands hold, or more.
 
-    Args:
-        count: a whole number, 0 or more.
-        operands: expressions, lists of them, or both.
+    This function and the five below take operands as expressions, lists of expressions, or both.
 
     Raises:
-        ArgumentError: `count` is none such or can never be reached, an operand is no expression, or there is none.
+        ArgumentError: `count` is no whole number from 0 up or can never be reached, an operand is no expression, or
+            there is none.
     """
     return Cardinality("AT LEAST", count, _flatten(operands))
 
 
 def at_most(count: int, *operands: Operands) -> Expr:
-    """`AT MOST count OF (...)`: no more than so many of the operands hold.
-
-    Args:
-        count: a whole number, 0 or more.
-        operands: expressions, lists of them, or both.
-
-    Raises:
-        ArgumentError: `count` is none such or can never be reached, an operand is no expression, or there is none.
-    """
+    """Return `AT MOST count OF (...)`: so many of the operands hold, or fewer. See `at_least`."""
     return Cardinality("AT MOST", count, _flatten(operands))
 
 
 def exactly(count: int, *operands: Operands) -> Expr:
-    """`EXACTLY count OF (...)`: so many of the operands hold, and the others do not.
-
-    Args:
-        count: a whole number, 0 or more.
-        operands: expressions, lists of them, or both.
-
-    Raises:
-        ArgumentError: `count` is none such or can never be reached, an operand is no expression, or there is none.
-    """
+    """Return `EXACTLY count OF (...)`: so many of the operands hold, and the others do not. See `at_least`."""
     return Cardinality("EXACTLY", count, _flatten(operands))
 
 
 def all_of(*operands: Operands) -> Expr:
-    """`ALL OF (...)`: every operand holds.
-
-    Args:
-        operands: expressions, lists of them, or both.
-
-    Raises:
-        ArgumentError: an operand is no expression, or there is none.
-    """
+    """Return `ALL OF (...)`: every operand holds. See `at_least`."""
     return Cardinality("ALL", None, _flatten(operands))
 
 
 def any_of(*operands: Operands) -> Expr:
-    """`ANY OF (...)`: at least one operand holds.
-
-    Args:
-        operands: expressions, lists of them, or both.
-
-    Raises:
-        ArgumentError: an operand is no expression, or there is none.
-    """
+    """Return `ANY OF (...)`: at least one operand holds. See `at_least`."""
     return Cardinality("ANY", None, _flatten(operands))
 
 
 def none_of(*operands: Operands) -> Expr:
-    """`NONE OF (...)`: no operand holds.
-
-    Args:
-        operands: expressions, lists of them, or both.
-
-    Raises:
-        ArgumentError: an operand is no expression, or there is none.
-    """
+    """Return `NONE OF (...)`: no operand holds. See `at_least`."""
     return Cardinality("NONE", None, _flatten(operands))
 
 

@@ -25,27 +25,15 @@ _INSTEAD = {
     ":": "write =",
     ".": "a number needs digits, and a name with a dot double quotes",
     "/": "write a weight as a decimal number, as in 0.5 * smile",
-    "∧": "write AND",
-    "∨": "write OR",
-    "⊕": "write XOR",
-    "¬": "write NOT",
-    "→": "write ->",
-    "⇒": "write ->",
-    "↔": "write <->",
-    "⇔": "write <->",
-    "≤": "write <=",
-    "≥": "write >=",
-    "≠": "write !=",
-    "∈": "write IN",
-    "×": "write *",
-    "·": "write *",
-    "−": "write - for a minus sign",
-    "–": "write - for a minus sign",
-    "“": 'write straight double quotes: "',
-    "”": 'write straight double quotes: "',
-    "„": 'write straight double quotes: "',
-    "‘": 'write straight double quotes: "',
-    "’": 'write straight double quotes: "',
+    **dict.fromkeys("“”„‘’", 'write straight double quotes: "'),
+    **dict.fromkeys("−–", "write - for a minus sign"),
+} | {
+    sign: f"write {word}"
+    for sign, word in zip(
+        "∧∨⊕¬→⇒↔⇔≤≥≠∈×·",
+        ["AND", "OR", "XOR", "NOT", "->", "->", "<->", "<->", "<=", ">=", "!=", "IN", "*", "*"],
+        strict=True,
+    )
 }
 
 

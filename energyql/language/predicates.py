@@ -49,8 +49,13 @@ class Predicate(Expr):
 
     name: str
 
-    def _check_name(self) -> None:
+    def __post_init__(self) -> None:
         self._set("name", check_name(self.name, "an attribute name"))
+        self._check()
+        self._seal()
+
+    def _check(self) -> None:
+        """Check and normalise the fields of the kind of predicate."""
 
 
 def predicates(expr: Expr) -> list[Predicate]:
@@ -61,10 +66,6 @@ def predicates(expr: Expr) -> list[Predicate]:
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Attribute(Predicate):
     """A yes/no attribute on its own: `smile`. In Python also the left side of a comparison: `E.age > 0.6`."""
-
-    def __post_init__(self) -> None:
-        self._check_name()
-        self._seal()
 
     def _spell(self, operands: Sequence[str]) -> str:
         return quote(self.name)
@@ -142,11 +143,9 @@ class OneOf(Predicate):
     values: tuple[str, ...]
     negated: bool = False
 
-    def __post_init__(self) -> None:
-        self._check_name()
+    def _check(self) -> None:
         self._set("values", check_values(self.values))
         self._set("negated", bool(self.negated))
-        self._seal()
 
     def _spell(self, operands: Sequence[str]) -> str:
         if len(self.values) == 1:
@@ -163,8 +162,7 @@ class Interval(Predicate):
     low_closed: bool = False
     high_closed: bool = False
 
-    def __post_init__(self) -> None:
-        self._check_name()
+    def _check(self) -> None:
         low = None if self.low is None else check_number(self.low, "a bound")
         high = None if self.high is None else check_number(self.high, "a bound")
         if low is None and high is None:
@@ -179,7 +177,6 @@ class Interval(Predicate):
         self._set("high", high)
         self._set("low_closed", bool(self.low_closed) and low is not None)
         self._set("high_closed", bool(self.high_closed) and high is not None)
-        self._seal()
 
     def _spell(self, operands: Sequence[str]) -> str:
         name = quote(self.name)
@@ -198,12 +195,10 @@ class Near(Predicate):
     value: float
     tolerance: float | None = None
 
-    def __post_init__(self) -> None:
-        self._check_name()
+    def _check(self) -> None:
         self._set("value", check_number(self.value, "a value"))
         if self.tolerance is not None:
             self._set("tolerance", check_positive(self.tolerance, "a tolerance"))
-        self._seal()
 
     def _spell(self, operands: Sequence[str]) -> str:
         return self._with_sign("=")

@@ -9,24 +9,30 @@ from typing import Any
 from energyql.language.cardinality import Cardinality
 from energyql.language.connectives import And, Expr, Joined, Not, Or, Weight
 from energyql.language.node import Kernel, Node
-from energyql.language.predicates import Attribute, Constant
+from energyql.language.predicates import FALSE, TRUE, Attribute, Constant
 
 
 class _Trees(Kernel[Expr]):
-    """Builds the trees of lowered connectives."""
+    """Builds the trees of lowered connectives; no part of them holds a constant, unless it is one."""
 
     def leaf(self, node: Node[Any]) -> Expr:
         assert isinstance(node, Expr)
         return node
 
     def negation(self, value: Expr) -> Expr:
-        return Not(value, span=value.span)
+        return Constant(not value.value) if isinstance(value, Constant) else Not(value, span=value.span)
 
     def conjunction(self, values: Sequence[Expr]) -> Expr:
-        return And(tuple(values)) if len(values) > 1 else values[0]
+        kept = [value for value in values if value != TRUE]
+        if FALSE in kept or not kept:
+            return Constant(not kept)
+        return And(tuple(kept)) if len(kept) > 1 else kept[0]
 
     def disjunction(self, values: Sequence[Expr]) -> Expr:
-        return Or(tuple(values)) if len(values) > 1 else values[0]
+        kept = [value for value in values if value != FALSE]
+        if TRUE in kept or not kept:
+            return Constant(bool(kept))
+        return Or(tuple(kept)) if len(kept) > 1 else kept[0]
 
     def choice(self, test: Expr, then: Expr, otherwise: Expr) -> Expr:
         sides = self.conjunction([test, then]), self.conjunction([self.negation(test), otherwise])
@@ -36,7 +42,7 @@ class _Trees(Kernel[Expr]):
         return Cardinality(quantifier, count, tuple(values))
 
     def weighted(self, factor: float, value: Expr) -> Expr:
-        return Weight(factor, value)
+        return value if isinstance(value, Constant) else Weight(factor, value)
 
 
 def lower(node: Expr) -> Expr:
@@ -44,6 +50,8 @@ def lower(node: Expr) -> Expr:
 
     `a IMPLIES b` becomes `NOT a OR b`. The result has the span of `node`.
     """
+    if isinstance(node, And | Or | Not | Weight) or not node.children:
+        return node
     lowered = node._lower(_Trees(), node.children)
     if lowered == node:
         return node
@@ -64,28 +72,6 @@ def fold_constants(expr: Expr) -> Expr:
     return expr.fold(_without_constants)
 
 
-class _Simplified(_Trees):
-    """Trees of which no part but a constant holds a constant."""
-
-    def negation(self, value: Expr) -> Expr:
-        return Constant(not value.value) if isinstance(value, Constant) else Not(value, span=value.span)
-
-    def conjunction(self, values: Sequence[Expr]) -> Expr:
-        kept = [value for value in values if value != Constant(True)]
-        if Constant(False) in kept:
-            return Constant(False)
-        return _Trees.conjunction(self, kept) if kept else Constant(True)
-
-    def disjunction(self, values: Sequence[Expr]) -> Expr:
-        kept = [value for value in values if value != Constant(False)]
-        if Constant(True) in kept:
-            return Constant(True)
-        return _Trees.disjunction(self, kept) if kept else Constant(False)
-
-    def weighted(self, factor: float, value: Expr) -> Expr:
-        return value if isinstance(value, Constant) else Weight(factor, value)
-
-
 def _without_constants(node: Expr, operands: list[Expr]) -> Expr:
     """The node over operands of which some may be constants."""
     constants = [operand for operand in operands if isinstance(operand, Constant)]
@@ -94,7 +80,7 @@ def _without_constants(node: Expr, operands: list[Expr]) -> Expr:
         return _counted(node, others, sum(constant.value for constant in constants))
     if not constants:
         return node.with_children(operands)
-    kernel = _Simplified()
+    kernel = _Trees()
     if isinstance(node, Joined) and others:  # associative: first join the others as written, then the constants
         rest = others[0] if len(others) == 1 else type(node)(others)
         operands = [rest, node._lower(kernel, constants)]

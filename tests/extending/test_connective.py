@@ -36,11 +36,8 @@ class Implies(Paired):
     ("energyql/language/builder.py", "Iff, Implies, Not,", "Iff, Implies, Nand, Not,"),
     (
         "energyql/language/builder.py",
-        "    def not_(self",
-        """    def nand(self, parts: list[Part]) -> Expr:
-        return _node(parts, Nand, *_exprs(parts))
-
-    def not_(self""",
+        "    implies, not_ = _of_each(Implies), _of_each(Not)\n",
+        "    implies, not_, nand = _of_each(Implies), _of_each(Not), _of_each(Nand)\n",
     ),
     ("energyql/language/__init__.py", "Iff, Implies, Not,", "Iff, Implies, Nand, Not,"),
     ("energyql/language/__init__.py", '    "Near",\n', '    "Nand",\n    "Near",\n'),
