@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from energyql.editing.invert import Inversion, invert
     from energyql.editing.settings import Preset
     from energyql.evaluation.calls import compare_samplers, evaluate
-    from energyql.gallery.calls import traverse, truth_table
-    from energyql.gallery.gallery import Gallery
+    from energyql.gallery.gallery import Gallery, traverse, truth_table
     from energyql.generators.checkpoints.weights import read_weights
     from energyql.generators.zoo import load_generator
     from energyql.pipeline.generate import Pipeline, generate, sample_latents, until_satisfied
@@ -54,8 +53,8 @@ _LAZY = {
     "sample_latents": "pipeline.generate",
     "score": "pipeline.scoring",
     "train_attributes": "training.run",
-    "traverse": "gallery.calls",
-    "truth_table": "gallery.calls",
+    "traverse": "gallery.gallery",
+    "truth_table": "gallery.gallery",
     "until_satisfied": "pipeline.generate",
 }
 

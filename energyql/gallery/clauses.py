@@ -1,4 +1,4 @@
-"""The parts of a query, and how sure each of them is in each picture."""
+"""The parts of a query, and the probability of each of them in each picture."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Clause:
     """One part of a query.
 
     Args:
-        text: as the query language writes it.
-        probability: that it holds in each picture, by the attribute heads, (n,); `None` if it is too large to tell.
+        text: canonical.
+        probability: that it holds in each picture, by the attribute heads, (n,); `None` if the clause is too large.
     """
 
     text: str
@@ -33,9 +33,9 @@ class Clause:
 
 
 def clauses(expr: Expr) -> tuple[str, list[Expr]]:
-    """The parts of a query and how they belong together, in words.
+    """Return how the parts of a query belong together, in words, and the parts.
 
-    What is joined by AND, openly or under a NOT, must all hold. Any other query is taken apart once, at its root.
+    Operands of AND, openly or under a NOT, must all hold. Any other query is split once, at its root.
     """
     parts = conjuncts(expr)
     if 1 < len(parts) <= MOST_CLAUSES:
@@ -49,14 +49,29 @@ def clauses(expr: Expr) -> tuple[str, list[Expr]]:
 
 
 def score_clauses(parts: list[Expr], result: Result, vocabulary: Vocabulary) -> list[Clause]:
-    """The exact probability of every part in every picture. A weight says how much a part counts, not how sure it is,
-    so it is left out of the probability.
+    """Return the exact probability of every part in every picture.
+
+    A weight multiplies the energy of a part and does not change whether it holds, so it is left out.
     """
     return [Clause(str(part), probability(part, result, vocabulary)) for part in parts]
 
 
+def clause_text(clause: Clause, index: int) -> str:
+    """Return the probability of a clause in one picture."""
+    return "too large to compute" if clause.probability is None else f"{clause.probability[index]:.3f}"
+
+
 def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArray[np.float64] | None:
-    """P(expr) in every picture of a result, (n,), from what the attribute heads predict."""
+    """Return P(expr) in every picture of a result, (n,), from the predictions of the attribute heads.
+
+    Args:
+        expr: a part of a query, bound.
+        result: the pictures.
+        vocabulary: of the model.
+
+    Returns:
+        Probabilities, or `None` if the part is too large to compute them.
+    """
     while isinstance(expr, Weight):
         expr = expr.operand
     with noting_tautologies():

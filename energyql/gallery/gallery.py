@@ -1,4 +1,4 @@
-"""Collects queries, draws them all with one set of settings, and writes the page."""
+"""Pages of queries: all drawn with one set of settings, and written as one HTML file."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 from energyql.errors import ArgumentError
 from energyql.files import write_text
 from energyql.gallery import page
 from energyql.gallery.clauses import clauses, probability, score_clauses
-from energyql.gallery.sections import Answer, Section, Traversal, TruthTable
+from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable
 from energyql.gallery.truth_table import check_literals, fill_table
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
@@ -25,6 +26,9 @@ from energyql.progress import Report, reporting
 from energyql.sampling import Sampler
 from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
 from energyql.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Query = str | Expr
 Queries = Query | Iterable[Query | tuple[str, Query] | ListedQuery] | Mapping[str, Query]
@@ -83,14 +87,14 @@ class Gallery:
 
     @property
     def results(self) -> list[Result]:
-        """Everything that was drawn, in the order of the page."""
+        """All results, in the order of the page."""
         return [result for section in self.sections for result in section.results]
 
     def __repr__(self) -> str:
         return f"<Gallery: {self.summary()}>"
 
     def summary(self) -> str:
-        """One line: how many pictures there are and how many of them satisfy their query."""
+        """Return one line: the number of pictures and of those that satisfy their query."""
         return page.summary(self.sections)
 
     def add(self, query: Query, title: str = "") -> Result:
@@ -98,7 +102,7 @@ class Gallery:
 
         Args:
             query: text or expression.
-            title: what to call it on the page; by default the query itself.
+            title: its heading on the page; by default the query itself.
 
         Returns:
             Its pictures, as `energyql.generate` returns them.
@@ -111,7 +115,7 @@ class Gallery:
             return self._add(checked, report)
 
     def add_all(self, several: Queries, *, source: str = "") -> list[Result]:
-        """Draw more queries, once all of them are checked.
+        """Check more queries, then draw them.
 
         Args:
             several: as the argument `queries` of the class; or `ListedQuery`s, as `read_queries` returns them.
@@ -132,7 +136,7 @@ class Gallery:
     def add_truth_table(self, *literals: Query, n: int | None = None) -> TruthTable:
         """Draw every combination of up to four attributes, such as `"smile", "hair = red", "skin_tone > 0.6"`.
 
-        A combination that contradicts itself is part of the table, with the reason in place of pictures.
+        A contradictory combination is a row of the table, with the reason in place of pictures.
 
         Args:
             literals: one to four different ones; any query can be one.
@@ -151,16 +155,17 @@ class Gallery:
         return table
 
     def add_traversal(self, start: Query, end: Query, steps: int = 8, *, n: int | None = None) -> Traversal:
-        """Go from samples of one query to samples of another, each pair of which started from the same latent.
+        """Draw paths from samples of one query to samples of another; both ends of a path start from one latent.
 
         Args:
-            start, end: the two queries.
-            steps: pictures a way, both ends included.
-            n: ways; by default the gallery's number of pictures, but not more than 3.
+            start: query at the first picture of each path.
+            end: query at the last one.
+            steps: pictures a path, both ends included.
+            n: paths; by default the gallery's number of pictures, but not more than 3.
 
         Raises:
             DataError: a query is wrong; the message shows it.
-            ArgumentError: there cannot be so many steps.
+            ArgumentError: `steps` is out of range.
         """
         n = min(self.n, 3) if n is None else n
         first, last = self.check_traversal(start, end, steps)
@@ -174,26 +179,19 @@ class Gallery:
             latents = interpolate(from_here, to_there, times).flatten(0, 1)
             result = self._draw(first.expr, len(latents), replace(self.settings, sampler=Given(latents), strength=None))
             report("traversal", 1.0)
-        traversal = Traversal(
-            first,
-            last,
-            times,
-            result,
-            (probability(first.bound, result, self.vocabulary), probability(last.bound, result, self.vocabulary)),
-            (
-                satisfied(first.bound, result.judged, self.vocabulary),
-                satisfied(last.bound, result.judged, self.vocabulary),
-            ),
-        )
+        bounds = first.bound, last.bound
+        probabilities = [probability(bound, result, self.vocabulary) for bound in bounds]
+        holds = [satisfied(bound, result.judged, self.vocabulary) for bound in bounds]
+        traversal = Traversal(first, last, times, result, probabilities, holds)
         self.sections.append(traversal)
         return traversal
 
     def check_traversal(self, start: Query, end: Query, steps: int) -> list[CheckedQuery]:
-        """The two queries of a traversal.
+        """Return the two queries of a traversal, checked.
 
         Raises:
             DataError: one of them is wrong, or both; the message shows it.
-            ArgumentError: there cannot be so many steps.
+            ArgumentError: `steps` is out of range.
         """
         if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
             raise ArgumentError(f"steps must be a whole number from 2 to {MOST_STEPS}, not {steps!r}")
@@ -201,17 +199,17 @@ class Gallery:
         return check_all(entries, self.vocabulary, self.semantics, source="traversal")
 
     def notes(self) -> list[str]:
-        """What is odd about the gallery: queries that mean the same as earlier ones."""
+        """Return a line for each query that means the same as an earlier one."""
         return [
             f"{section.query.name} means the same as {first.query.name}"
             for section in self.sections
-            if isinstance(section, Answer) and section.same_as is not None
+            if isinstance(section, QuerySection) and section.same_as is not None
             for first in [self.sections[section.same_as - 1]]
-            if isinstance(first, Answer)
+            if isinstance(first, QuerySection)
         ]
 
     def to_html(self) -> str:
-        """The page."""
+        """Return the page."""
         return page.render(self.sections, title=self.title)
 
     def save(self, path: str | Path) -> Path:
@@ -244,12 +242,62 @@ class Gallery:
             (
                 number
                 for number, section in enumerate(self.sections, start=1)
-                if isinstance(section, Answer) and section.query.means_the_same(checked)
+                if isinstance(section, QuerySection) and section.query.means_the_same(checked)
             ),
             None,
         )
         result = self._draw(checked.text, self.n)
         joined, parts = clauses(checked.bound)
         scored = score_clauses(parts, result, self.vocabulary)
-        self.sections.append(Answer(checked, result, joined, scored, same_as))
+        self.sections.append(QuerySection(checked, result, joined, scored, same_as))
         return result
+
+
+class _Settings(TypedDict, total=False):
+    """The other arguments of `Gallery`, by name."""
+
+    title: str
+    model: str | Path | Model
+    semantics: str
+    sampler: str | Sampler
+    strength: float | None
+    truncation: float | None
+    label: int | Sequence[float] | None
+    seed: int
+    device: str
+    batch_size: int | None
+    progress: bool
+
+
+def truth_table(*literals: Query, n: int = 4, **settings: Unpack[_Settings]) -> Gallery:
+    """Return a gallery of every combination of up to four attributes; see `Gallery.add_truth_table`.
+
+    Args:
+        literals: such as `"smile", "hair = red", E.skin_tone > 0.6`.
+        n: pictures a combination.
+        settings: the other arguments of `Gallery`.
+
+    Raises:
+        EnergyQLError: a literal or a setting is wrong.
+    """
+    gallery = Gallery(n=n, **settings)
+    gallery.add_truth_table(*literals, n=n)
+    return gallery
+
+
+def traverse(start: Query, end: Query, steps: int = 8, *, n: int = 3, **settings: Unpack[_Settings]) -> Gallery:
+    """Return a gallery of paths from samples of one query to samples of another; see `Gallery.add_traversal`.
+
+    Args:
+        start: query at the first picture of each path.
+        end: query at the last one.
+        steps: pictures a path, both ends included.
+        n: paths.
+        settings: the other arguments of `Gallery`.
+
+    Raises:
+        EnergyQLError: a query or a setting is wrong.
+    """
+    gallery = Gallery(n=n, **settings)
+    gallery.add_traversal(start, end, steps, n=n)
+    return gallery

@@ -9,30 +9,52 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from string import Template
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from energyql.errors import ArgumentError
 from energyql.gallery import words
-from energyql.gallery.cards import card, heading
-from energyql.gallery.sections import Answer, Section, Traversal, TruthTable, answers
-from energyql.render.markup import Markup, element, escape, join
+from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable, judged_results
+from energyql.gallery.tiles import number_table
+from energyql.render.markup import Markup, clean, element
 from energyql.version import __version__
 
 PAGE_SUFFIXES = (".html", ".htm")
 FRAME_HEIGHT = 720
 """Height of a page inside a notebook, in pixels."""
 
+_TEMPLATES = Environment(
+    loader=PackageLoader("energyql.gallery"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    finalize=clean,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_FILTERS = (
+    judged_results,
+    number_table,
+    words.draw_query,
+    words.facts,
+    words.plural,
+    words.query_parts,
+    words.settings,
+    words.share,
+    words.sort_key,
+)
+_TEMPLATES.filters |= {function.__name__: function for function in _FILTERS}
+
 
 def summary(sections: Sequence[Section]) -> str:
     """One line: how many pictures there are and how many of them satisfy their query."""
-    kinds = ((Answer, "query", "queries"), (TruthTable, "truth table", ""), (Traversal, "traversal", ""))
+    kinds = ((QuerySection, "query", "queries"), (TruthTable, "truth table", ""), (Traversal, "traversal", ""))
     counts = [(sum(isinstance(section, kind) for section in sections), one, several) for kind, one, several in kinds]
     parts = [words.plural(count, one, several) for count, one, several in counts if count]
     results = [result for section in sections for result in section.results]
     if not results:
         return ", ".join(parts) or "empty"
     parts.append(words.plural(sum(map(len, results)), "picture"))
-    satisfied, total = words.share([result for section in sections for result in answers(section)])
+    satisfied, total = words.share([result for section in sections for result in judged_results(section)])
     if not total:
         return ", ".join(parts)
     verdict = f"{satisfied:,} of {total:,} satisfied ({words.percent(satisfied, total)})"
@@ -40,10 +62,11 @@ def summary(sections: Sequence[Section]) -> str:
 
 
 def render(sections: Sequence[Section], *, title: str = "") -> str:
-    """The page of some sections.
+    """Return the page of some sections.
 
     Args:
-        title: of the page; by default the model's name says what it is.
+        sections: from top to bottom.
+        title: of the page; by default it names the model.
     """
     results = [result for section in sections for result in section.results]
     model = results[0].provenance["model"] if results else ""
@@ -52,30 +75,20 @@ def render(sections: Sequence[Section], *, title: str = "") -> str:
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    return Template(_asset("page.html")).substitute(
-        policy=escape(policy),
-        title=escape(title or (f"Gallery of {model}" if model else "Gallery")),
-        summary=escape(summary(sections)),
-        index=join([_entry(section, number) for number, section in enumerate(sections, start=1)]),
-        sections=join([card(section, number) for number, section in enumerate(sections, start=1)], "\n"),
-        version=escape(__version__),
+    return _TEMPLATES.get_template("page.html").render(
+        policy=policy,
+        title=title or (f"Gallery of {model}" if model else "Gallery"),
+        summary=summary(sections),
+        sections=sections,
+        version=__version__,
         style=style,
         script=script,
     )
 
 
 def frame(html: str) -> Markup:
-    """A page inside another one, for notebooks."""
+    """Return a page inside another one, for notebooks."""
     return element("iframe", srcdoc=html, width="100%", height=FRAME_HEIGHT, title="Gallery", style="border:0")
-
-
-def _entry(section: Section, number: int) -> Markup:
-    satisfied, total = words.share(answers(section))
-    kind = "" if isinstance(section, Traversal) else "yes" if satisfied == total else "no"
-    label = element("span", heading(section), class_="what")
-    shown = f"{len(section.times)} steps" if isinstance(section, Traversal) else f"{satisfied}/{total}"
-    count = element("span", shown, class_=f"share {kind}".strip())
-    return element("li", element("a", label, count, href=f"#s{number}"), data_for=f"s{number}")
 
 
 def _digest(text: str) -> str:
@@ -84,8 +97,8 @@ def _digest(text: str) -> str:
 
 
 @cache
-def _asset(name: str) -> str:
-    return files("energyql.gallery").joinpath(name).read_text(encoding="utf-8")
+def _asset(name: str) -> Markup:
+    return Markup(files("energyql.gallery").joinpath(name).read_text(encoding="utf-8"))
 
 
 def page_path(path: str | Path) -> Path:

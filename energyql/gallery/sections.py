@@ -1,29 +1,32 @@
-"""What a page has sections for, as data. `energyql.gallery.cards` makes markup of them."""
+"""Sections of a gallery page, as data: a query, a truth table, a traversal. `page` writes them with a template each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from energyql.gallery.clauses import Clause
+from energyql.gallery.clauses import Clause, clause_text
+from energyql.gallery.tiles import Tile
+from energyql.gallery.words import attribute_names
 from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result
-
-Numbers = npt.NDArray[np.float64]
+from energyql.pipeline.result_html import reading
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class QuerySection:
     """One query with its pictures.
 
     Args:
-        query: what was asked.
-        result: what was drawn.
+        query: the query.
+        result: its pictures.
         joined: how the clauses belong together, such as "all must hold".
-        clauses: the parts of the query and how sure they are.
-        same_as: the number of an earlier query on the page that means the same.
+        clauses: the parts of the query and their probabilities.
+        same_as: number of an earlier section whose query means the same.
     """
 
     query: CheckedQuery
@@ -31,14 +34,37 @@ class Answer:
     joined: str
     clauses: list[Clause]
     same_as: int | None = None
+    kind: ClassVar = "query"
 
     @property
     def results(self) -> list[Result]:
+        """The pictures of the section."""
         return [self.result]
+
+    @property
+    def heading(self) -> str:
+        """Name in the table of contents."""
+        return self.query.title or str(self.query.expr)
+
+    def tiles(self, identity: str) -> list[list[Tile]]:
+        """Return the pictures in groups, one list a row; `identity` names the section."""
+        query = str(self.query.expr)
+        return [
+            [
+                Tile(
+                    f"{identity}-{i}",
+                    self.result,
+                    i,
+                    [(query, bool(self.result.satisfied[i]))],
+                    {f"P({clause.text})": clause_text(clause, i) for clause in self.clauses},
+                )
+                for i in range(len(self.result))
+            ]
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class TruthRow:
     """One combination of a truth table.
 
     Args:
@@ -64,45 +90,93 @@ class TruthTable:
     """
 
     literals: tuple[str, ...]
-    rows: list[Row]
+    rows: list[TruthRow]
+    kind: ClassVar = "table"
 
     @property
     def results(self) -> list[Result]:
+        """The pictures of the section."""
         return [row.result for row in self.rows if row.result is not None]
+
+    @property
+    def heading(self) -> str:
+        """Name in the table of contents."""
+        return f"Truth table of {', '.join(self.literals)}"
+
+    def tiles(self, identity: str) -> list[list[Tile]]:
+        """Return the pictures in groups, one list a row; `identity` names the section."""
+        return [
+            [
+                Tile(
+                    f"{identity}-{number}-{i}",
+                    result,
+                    i,
+                    [(row.query, bool(result.satisfied[i]))],
+                    {"combination": row.query},
+                )
+                for result in ([] if row.result is None else [row.result])
+                for i in range(len(result))
+            ]
+            for number, row in enumerate(self.rows)
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Traversal:
-    """Ways through the latent space, from samples of one query to samples of another.
+    """Paths through the latent space, from samples of one query to samples of another.
 
     Args:
         start, end: the two queries.
-        times: how far along each step is, from 0 to 1.
+        times: position of each step, from 0 (start) to 1 (end).
         result: the pictures: all steps from the first start latent, then all from the second, and so on.
         probability: of both queries in every picture.
-        holds: whether the judge says that each of them holds.
+        holds: whether each of them holds in every picture according to the judge.
     """
 
     start: CheckedQuery
     end: CheckedQuery
     times: list[float]
     result: Result
-    probability: tuple[Numbers | None, Numbers | None]
-    holds: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
+    probability: Sequence[npt.NDArray[np.float64] | None]
+    holds: Sequence[npt.NDArray[np.bool_]]
+    kind: ClassVar = "traversal"
 
     @property
     def paths(self) -> int:
-        """How many ways there are."""
+        """Number of paths."""
         return len(self.result) // len(self.times)
 
     @property
     def results(self) -> list[Result]:
+        """The pictures of the section."""
         return [self.result]
 
+    @property
+    def heading(self) -> str:
+        """Name in the table of contents."""
+        return " → ".join(query.title or str(query.expr) for query in (self.start, self.end))
 
-def answers(section: Section) -> list[Result]:
-    """The results that are meant to satisfy their query; on a way from one query to another most pictures are not."""
+    def tiles(self, identity: str) -> list[list[Tile]]:
+        """Return the pictures in groups, one list a path; `identity` names the section."""
+        steps = len(self.times)
+        return [
+            [self._tile(f"{identity}-{path}-{step}", path * steps + step, step) for step in range(steps)]
+            for path in range(self.paths)
+        ]
+
+    def _tile(self, identity: str, index: int, step: int) -> Tile:
+        queries = self.start, self.end
+        verdicts = [(str(query.expr), bool(holds[index])) for query, holds in zip(queries, self.holds, strict=True)]
+        odds = [None if values is None else float(values[index]) for values in self.probability]
+        shown = {f"P({letter})": "?" if p is None else f"{p:.2f}" for letter, p in zip("AB", odds, strict=True)}
+        read = reading(self.result.judged, index, attribute_names(self.start.expr, self.end.expr))
+        columns = {"step": f"{step + 1} of {len(self.times)}", **shown}
+        return Tile(identity, self.result, index, verdicts, columns, self.times[step], odds, read)
+
+
+Section = QuerySection | TruthTable | Traversal
+
+
+def judged_results(section: Section) -> list[Result]:
+    """Return the results that are meant to satisfy their query; most pictures of a traversal are not."""
     return [] if isinstance(section, Traversal) else section.results
-
-
-Section = Answer | TruthTable | Traversal

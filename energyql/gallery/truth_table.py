@@ -1,13 +1,15 @@
-"""All combinations of a few literals."""
+"""Truth tables: all combinations of a few literals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import reduce
 from itertools import product
+from operator import and_
 
 from energyql.errors import ArgumentError, Contradiction, EnergyQLError, KindError, Span
-from energyql.gallery.sections import Row, TruthTable
+from energyql.gallery.sections import TruthRow, TruthTable
 from energyql.language import Cardinality, Expr, Interval, Not, OneOf, parse
 from energyql.pipeline.queries import ListedQuery, check, check_all
 from energyql.pipeline.result import Result
@@ -19,13 +21,13 @@ _OPEN, _CLOSE = "ALL OF (", ")"
 
 
 def split_literals(text: str) -> list[Expr]:
-    """Literals separated by commas, as the command line gets them: `smile, hair = red, hair IN {gray, black}`.
+    """Parse literals separated by commas, as on the command line: `smile, hair = red, hair IN {gray, black}`.
 
     Raises:
         EnergyQLError: a literal is no query; the carets point into `text`.
     """
     try:
-        parsed = parse(f"{_OPEN}{text}{_CLOSE}")  # the grammar knows which commas separate
+        parsed = parse(f"{_OPEN}{text}{_CLOSE}")  # the grammar decides which commas separate
     except EnergyQLError as error:
         shift, last = len(_OPEN), len(text)
         error.query = text
@@ -37,11 +39,11 @@ def split_literals(text: str) -> list[Expr]:
 
 
 def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> list[Expr]:
-    """The literals of a truth table as trees.
+    """Return the literals of a truth table as trees.
 
     Raises:
         ArgumentError: there are none, too many, or one is there twice.
-        DataError: some do not fit the model; all are shown.
+        DataError: some do not fit the model; the message shows all of them.
     """
     if not 1 <= len(literals) <= MOST_LITERALS:
         raise ArgumentError(
@@ -57,7 +59,7 @@ def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> li
 
 
 def negated(literal: Expr) -> Expr:
-    """NOT literal, written as people would: `hair != red`, `age <= 0.6`."""
+    """Return NOT literal in its shortest form, such as `hair != red` or `age <= 0.6`."""
     if isinstance(literal, Not):
         return literal.operand
     if isinstance(literal, OneOf):
@@ -74,33 +76,27 @@ def fill_table(
     vocabulary: Vocabulary,
     semantics: str,
     draw: Callable[[Expr], Result],
-    done: Callable[[float], None],
+    report: Callable[[float], None],
 ) -> TruthTable:
-    """Draw every combination that can be.
+    """Draw every combination that is no contradiction.
 
     Args:
         literals: as `check_literals` returned them.
-        semantics: checks whether a combination can be at all.
-        draw: makes the pictures of one combination.
-        done: is told the fraction of the combinations that are drawn.
+        vocabulary: of the model.
+        semantics: under which a combination is checked for contradictions.
+        draw: draws the pictures of one combination.
+        report: called with the fraction of the combinations that are drawn.
     """
     rows = []
     combinations = list(product([True, False], repeat=len(literals)))
     for number, values in enumerate(combinations):
-        done(number / len(combinations))
+        report(number / len(combinations))
         parts = [part if true else negated(part) for part, true in zip(literals, values, strict=True)]
-        query = parts[0] if len(parts) == 1 else _conjunction(parts)
+        query = reduce(and_, parts)
         try:
             check(ListedQuery(query), vocabulary, semantics)
         except (Contradiction, KindError) as error:  # KindError: a negation that lies outside of a range
-            rows.append(Row(values, str(query), None, error.message))
-            continue
-        rows.append(Row(values, str(query), draw(query)))
+            rows.append(TruthRow(values, str(query), None, error.message))
+        else:
+            rows.append(TruthRow(values, str(query), draw(query)))
     return TruthTable(tuple(str(literal) for literal in literals), rows)
-
-
-def _conjunction(parts: Sequence[Expr]) -> Expr:
-    joined = parts[0]
-    for part in parts[1:]:
-        joined = joined & part
-    return joined

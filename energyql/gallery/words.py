@@ -1,40 +1,61 @@
-"""What is said about queries and pictures, in words and numbers."""
+"""Queries and results in words and numbers, for pages."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from energyql.language import Expr
+import numpy as np
+import numpy.typing as npt
+
+from energyql.language import Expr, draw_tree
 from energyql.language.lexical import keywords
+from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result
-from energyql.render.markup import Markup, element, escape, join
+from energyql.render.graph import graph_width
+from energyql.render.markup import Markup
+
+HALF = 430
+"""Widest drawing, in pixels, that has room beside the clauses."""
 
 _WORDS = "|".join(sorted(keywords()))
-_TOKEN = re.compile(rf'("(?:[^"\\]|\\.)*")|(\b(?:{_WORDS})\b)|((?<![\w.])[+-]?\d[\d.]*(?:e[+-]?\d+)?)')
-_CLASSES = ("name", "word", "number")
+_TOKEN = re.compile(
+    rf'(?P<name>"(?:[^"\\]|\\.)*")|(?P<word>\b(?:{_WORDS})\b)|(?P<number>(?<![\w.])[+-]?\d[\d.]*(?:e[+-]?\d+)?)'
+)
 
 
-def query_code(text: str) -> Markup:
-    """A canonical query as code, with its keywords and numbers marked."""
-    parts: list[Markup] = []
-    end = 0
+def query_parts(text: str) -> list[tuple[str, str]]:
+    """Split a canonical query into pairs (kind, text), for highlighting.
+
+    Kinds are `name` (in quotes), `word` (a keyword), `number`, and the empty text for all between them.
+    """
+    parts, end = [], 0
     for match in _TOKEN.finditer(text):
-        kind = next(number for number, group in enumerate(match.groups()) if group is not None)
-        parts += [escape(text[end : match.start()]), element("span", match[0], class_=_CLASSES[kind])]
+        parts += [("", text[end : match.start()]), (match.lastgroup or "", match[0])]
         end = match.end()
-    return element("code", *parts, escape(text[end:]), class_="query")
+    return [part for part in (*parts, ("", text[end:])) if part[1]]
 
 
 def attribute_names(*exprs: Expr) -> list[str]:
-    """The attributes that queries speak of, in the order of their texts."""
+    """Return the attributes of some queries, each once, in the order of their texts."""
     names = (getattr(node, "name", None) for expr in exprs for node in expr.walk())
     return list(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
+def draw_query(query: CheckedQuery) -> tuple[str, Markup, bool]:
+    """Return a caption, a drawing, and whether the drawing is too wide to stand beside the clauses.
+
+    The drawing is that of the compiled query, or of its tree where the semantics has no circuit.
+    """
+    caption, drawing = "Compiled circuit", query.rule.draw()
+    if drawing is None:
+        caption, drawing = "Tree, which this semantics scores as written", draw_tree(query.expr)
+    return caption, drawing, graph_width(drawing) > HALF
+
+
 def verdict(verdicts: Sequence[tuple[str, bool]]) -> str:
-    """What the judge says of one query, or of two that are called A and B."""
+    """Return the judge's verdict on one query, or on two that are called A and B."""
     if len(verdicts) == 1:
         return "the query holds" if verdicts[0][1] else "the query does not hold"
     true = [letter for letter, (_, holds) in zip("AB", verdicts, strict=True) if holds]
@@ -42,29 +63,56 @@ def verdict(verdicts: Sequence[tuple[str, bool]]) -> str:
 
 
 def share(results: Sequence[Result]) -> tuple[int, int]:
-    """How many pictures satisfy their query, and how many there are."""
+    """Return the number of pictures that satisfy their query, and the number of pictures."""
     return sum(int(result.satisfied.sum()) for result in results), sum(len(result) for result in results)
 
 
 def percent(part: int, whole: int) -> str:
-    """A share that is 100 % only if it is all of it."""
+    """Return a share in percent, rounded; 100 % only if it is all of it."""
     rounded = round(100 * part / whole) if whole else 0
     return f"{min(rounded, 99) if part < whole else rounded} %"
 
 
 def value(result: Result, index: int) -> str:
-    """The probability of the query in one picture, or its energy where that is no log-probability."""
-    energy = float(result.energy[index])
-    return f"P {math.exp(-energy):.3f}" if result.provenance["semantics"] == "exact" else f"E {energy:.3f}"
+    """Return the probability of the query in one picture (`P 0.950`), or its energy where that is none (`E 0.051`)."""
+    probability = _probability(result)
+    return f"E {result.energy[index]:.3f}" if probability is None else f"P {probability[index]:.3f}"
+
+
+def energy_text(result: Result, index: int) -> str:
+    """Return the energy of one picture in nats, with the probability where there is one."""
+    probability = _probability(result)
+    return f"{result.energy[index]:.4g}" + ("" if probability is None else f" (P {probability[index]:.4f})")
+
+
+def sort_key(energy: float) -> str:
+    """Return an energy as JavaScript reads it, NaN as infinity."""
+    return "Infinity" if math.isnan(energy) else str(energy).replace("inf", "Infinity")
 
 
 def plural(count: int, noun: str, several: str = "") -> str:
-    """`3 pictures`."""
+    """Return a count with its noun, such as `3 pictures`."""
     return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
 
 
+def settings(results: Sequence[Result]) -> list[str]:
+    """Return the mean energy of some results and the settings that they share, for one line."""
+    if not results:
+        return []
+    known = results[0].provenance
+    energy = np.concatenate([result.energy for result in results]).mean()
+    parts = [
+        f"mean energy {energy:.3g} nats",
+        f"{known['semantics']} semantics",
+        sampler_name(known.get("sampler", "")),
+        f"seed {known['seed']}",
+        f"says the {known['judge']}",
+    ]
+    return [part for part in parts if part]
+
+
 def facts(result: Result) -> list[tuple[str, str]]:
-    """What replays a result, as pairs for a list."""
+    """Return the settings that replay a result, as pairs (name, text)."""
     known = result.provenance
     versions = known.get("versions", {})
     statistics = result.statistics
@@ -85,13 +133,12 @@ def facts(result: Result) -> list[tuple[str, str]]:
 
 
 def sampler_name(described: str) -> str:
-    """A sampler in a word or two: the classes in the `repr` that the provenance holds."""
+    """Return a sampler's name in a word or two: the classes in the `repr` that the provenance holds."""
     names = [
         name for name in re.findall(r"\b([A-Z]\w+)\(", described) if name.endswith(("Sampler", "Solver", "Corrector"))
     ]
     return " + ".join(names) or described.partition("(")[0]
 
 
-def joined(parts: Iterable[str]) -> Markup:
-    """Facts in one line, with dots between them."""
-    return join([part for part in parts if part], " · ")
+def _probability(result: Result) -> npt.NDArray[np.float64] | None:
+    return np.exp(-result.energy) if result.provenance["semantics"] == "exact" else None

@@ -101,10 +101,10 @@ class Node(Generic[N]):
     def _repr_html_(self) -> str:
         text = to_text(self)
         shown = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
-        return element("div", element("code", shown), element("div", draw_tree(self), style="overflow-x:auto"))
+        return str(element("div", element("code", shown), element("div", draw_tree(self), style="overflow-x:auto")))
 
     def _repr_svg_(self) -> str:
-        return draw_tree(self, standalone=True)
+        return str(draw_tree(self, standalone=True))
 
     def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
         """Return the value of this node, given the values of its operands: the meaning of a connective."""

@@ -62,13 +62,13 @@ class Circuit:
 
     def svg(self) -> str:
         """The circuit as a picture: an SVG file that stands on its own, on white."""
-        return draw_circuit(self.nodes, self.cells, standalone=True)
+        return str(draw_circuit(self.nodes, self.cells, standalone=True))
 
     def _repr_svg_(self) -> str:
         return self.svg()
 
     def _repr_html_(self) -> str:
-        return draw_circuit(self.nodes, self.cells)  # in the colours of the notebook
+        return str(draw_circuit(self.nodes, self.cells))  # in the colours of the notebook
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:

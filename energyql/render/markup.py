@@ -1,56 +1,42 @@
-"""HTML and SVG as strings that are escaped unless they say that they are markup already."""
+"""Elements of HTML and SVG as text, with everything escaped that is not markup already."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
 
-VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta"})
-"""HTML elements that have no content and no end tag."""
+from markupsafe import Markup
 
-# What no HTML or XML document may hold, in whatever spelling; a title in a file or a model's name may hold it.
+__all__ = ["Markup", "clean", "element"]
+
+# Characters that no HTML or XML document may hold, in any spelling; a title in a file or a model's name may hold them.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
-Value = str | int | float | bool | None
+
+def clean(value: object) -> object:
+    """Return a text with each character that no document may hold replaced by U+FFFD; any other value as it is."""
+    return _FORBIDDEN.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-class Markup(str):
-    """Text that is HTML already and is taken as it is. Everything else is escaped on its way in."""
-
-    __slots__ = ()
-
-
-def escape(text: str) -> Markup:
-    """Text as markup that shows it: `<script>` becomes harmless. Markup stays as it is."""
-    return text if isinstance(text, Markup) else Markup(html.escape(_FORBIDDEN.sub("\ufffd", text)))
-
-
-def join(parts: Iterable[str], between: str = "") -> Markup:
-    """Parts one after the other, each escaped unless it is markup."""
-    return Markup(escape(between).join(escape(part) for part in parts))
-
-
-def element(name: str, *children: str | None, **attributes: Value) -> Markup:
-    """One element; it is well-formed as HTML and as XML.
+def element(name: str, *children: str | None, **attributes: str | float | None) -> Markup:
+    """Return one element, well-formed as HTML and as XML.
 
     Args:
         name: of the element.
         children: markup or text; text is escaped, `None` is left out.
-        attributes: by name, with `_` for `-` and at the end of Python's keywords (`class_`); `None` and `False` leave
-            the attribute out, `True` gives it no value.
+        attributes: by name, with `_` for `-` and at the end of Python's keywords (`class_`); `None` leaves the
+            attribute out; a float is written with at most 10 digits.
     """
-    shown = "".join(_attribute(key, value) for key, value in attributes.items())
-    if name in VOID:
+    shown = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_escape(f"{value:.10g}" if isinstance(value, float) else str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name == "img":
         return Markup(f"<{name}{shown}/>")
-    return Markup(f"<{name}{shown}>{join([child for child in children if child is not None])}</{name}>")
+    content = "".join(_escape(child) for child in children if child is not None)
+    return Markup(f"<{name}{shown}>{content}</{name}>")
 
 
-def _attribute(key: str, value: Value) -> str:
-    if value is None or value is False:
-        return ""
-    if value is True:
-        value = ""
-    elif isinstance(value, float):
-        value = f"{value:.10g}"
-    return f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+def _escape(text: str) -> str:
+    return text if isinstance(text, Markup) else html.escape(str(clean(text)))

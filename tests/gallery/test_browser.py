@@ -79,7 +79,7 @@ def test_search_and_verdicts(page: Any) -> None:
     assert page.locator("#count").inner_text() == "1 of 4 shown, 4 pictures"
     page.fill("#search", "")
     page.select_option("#show", "no")
-    assert page.locator(".wall:not(.way) > li.yes:visible").count() == 0
+    assert page.locator(".wall:not(.path) > li.yes:visible").count() == 0
     wanted = page.locator(".wall > li.no").count()
     assert page.locator(".wall > li.no:visible").count() == wanted
     page.fill("#search", "nothing like this")

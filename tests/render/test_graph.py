@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from energyql.render.graph import MOST_BOXES, Box, columns, draw_graph, graph_width, shorten
+from energyql.render.graph import MOST_BOXES, Box, columns, cut_label, draw_graph, graph_width
 
 
 def drawn(boxes, edges=(), **settings):
@@ -36,7 +36,7 @@ def test_labels_are_text():
 def test_a_long_label_is_cut_and_kept_as_a_tooltip():
     label = "hair IN {" + "x" * 100 + "}"
     root = drawn([Box(label, role="leaf")])
-    assert next(root.iter("text")).text == shorten(label)
+    assert next(root.iter("text")).text == cut_label(label)
     assert next(root.iter("title")).text == label
 
 
