@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -48,25 +48,21 @@ class TermInput:
 class Term(Protocol):
     """One term of the energy; `variable` is what its gradient refers to."""
 
-    variable: Variable
+    @property
+    def variable(self) -> Variable: ...
 
     def __call__(self, at: TermInput, /) -> tuple[Tensor, Tensor]:
         """Return values (batch,) and gradients."""
         ...
 
 
+@dataclass(frozen=True, eq=False)
 class QueryTerm:
-    """`weight * E_query`.
+    """`weight * E_query`; the energy is a function of the latents that the heads read."""
 
-    Args:
-        energy: of the query, as a function of the latents that the heads read.
-        weight: λ.
-    """
-
-    variable: Variable = "latent"
-
-    def __init__(self, energy: QueryEnergy, weight: float) -> None:
-        self.energy, self.weight = energy, weight
+    energy: QueryEnergy
+    weight: float
+    variable: ClassVar[Variable] = "latent"
 
     def __call__(self, at: TermInput) -> tuple[Tensor, Tensor]:
         """Return values and gradients; see `Term`."""
@@ -74,6 +70,7 @@ class QueryTerm:
         return self.weight * value, self.weight * gradient
 
 
+@dataclass(frozen=True, eq=False)
 class DistanceTerm:
     """`weight * |x - x0|²` of z or w: minus the logarithm of a Gaussian around the start.
 
@@ -83,8 +80,9 @@ class DistanceTerm:
         weight: of the term.
     """
 
-    def __init__(self, variable: Variable, start: Tensor, weight: float) -> None:
-        self.variable, self.start, self.weight = variable, start, weight
+    variable: Variable
+    start: Tensor
+    weight: float
 
     def __call__(self, at: TermInput) -> tuple[Tensor, Tensor]:
         """Return values and gradients; see `Term`."""
@@ -94,13 +92,12 @@ class DistanceTerm:
         return self.weight * difference.square().flatten(1).sum(1), 2 * self.weight * difference
 
 
+@dataclass(frozen=True, eq=False)
 class ShellTerm:
     """`weight * (|z| - sqrt(z_dim))²`: keeps the length of z near that of nearly all z of the prior."""
 
-    variable: Variable = "z"
-
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
+    weight: float
+    variable: ClassVar[Variable] = "z"
 
     def __call__(self, at: TermInput) -> tuple[Tensor, Tensor]:
         """Return values and gradients; see `Term`."""
@@ -131,20 +128,20 @@ class KeepPredictions:
         outputs, back = self.heads.pullback(at.latent)
         before, weights = self.before[at.rows], self.weights[at.rows]
         gradient, value = torch.zeros_like(outputs), torch.zeros_like(outputs[:, 0])
-        for block in self.blocks:
-            now, then, weight = outputs[:, block.columns], before[:, block.columns], weights[:, block.attributes]
-            if block.kind == "categorical":  # one attribute a block
+        for kind, columns, attributes, std in self.blocks:
+            now, then, weight = outputs[:, columns], before[:, columns], weights[:, attributes]
+            if kind == "categorical":  # one attribute a block
                 p, log_p, log_q = then.softmax(1), then.log_softmax(1), now.log_softmax(1)
                 divergence, slope = (p * (log_p - log_q)).sum(1, keepdim=True), log_q.exp() - p
-            elif block.kind == "yes/no":
+            elif kind == "yes/no":
                 p = then.sigmoid()
                 divergence = p * (F.softplus(-now) - F.softplus(-then)) + (1 - p) * (F.softplus(now) - F.softplus(then))
                 slope = now.sigmoid() - p
             else:
-                difference = (now - then) / block.std
-                divergence, slope = difference.square() / 2, difference / block.std
+                difference = (now - then) / std
+                divergence, slope = difference.square() / 2, difference / std
             value = value + (weight * divergence).sum(1)
-            gradient[:, block.columns] = weight * slope
+            gradient[:, columns] = weight * slope
         return value, back(gradient)
 
 
@@ -165,6 +162,7 @@ class KeepLogits:
         return (weights * difference.square()).sum(1), back(2 * weights * difference)
 
 
+@dataclass(frozen=True, eq=False)
 class KeepIdentity:
     """`weight * (1 - cos(embed(picture), embed(old picture)))`, differentiated by autograd.
 
@@ -176,13 +174,12 @@ class KeepIdentity:
         weight: of the term.
     """
 
-    variable: Variable = "w"
-
-    def __init__(
-        self, embed: Embed, synthesize: Callable[[Tensor], Tensor], layer_edit: LayerEdit, before: Tensor, weight: float
-    ) -> None:
-        self.embed, self.synthesize, self.layer_edit = embed, synthesize, layer_edit
-        self.before, self.weight = before, weight
+    embed: Embed
+    synthesize: Callable[[Tensor], Tensor]
+    layer_edit: LayerEdit
+    before: Tensor
+    weight: float
+    variable: ClassVar[Variable] = "w"
 
     def __call__(self, at: TermInput) -> tuple[Tensor, Tensor]:
         """Return values and gradients; see `Term`."""
@@ -258,34 +255,34 @@ def flat_features(embed: Embed, images: Tensor) -> Tensor:
     return features.flatten(1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Block:
-    """Outputs of one kind: their columns, the attributes they belong to, the residual spread of each."""
-
-    kind: str
-    columns: Tensor
-    attributes: Tensor
-    std: Tensor
+_Block = tuple[str, Tensor, Tensor, Tensor]
+"""Outputs of one kind: the kind, their columns, the attributes they belong to, the residual spread of each."""
 
 
 def _blocks(raw: RawOutputs, like: Tensor) -> list[_Block]:
     """Return a block for each categorical attribute, then one for all yes/no and one for all continuous attributes."""
-    groups: list[tuple[str, list[int], list[int]]] = []
-    together: dict[str, tuple[list[int], list[int]]] = {"yes/no": ([], []), "continuous": ([], [])}
+    blocks: list[tuple[str, list[int], list[int]]] = []
+    shared: dict[str, tuple[list[int], list[int]]] = {"yes/no": ([], []), "continuous": ([], [])}
     start = 0
     for i, spec in enumerate(raw.specs):
-        count = output_count(spec)
+        columns = list(range(start, start + output_count(spec)))
+        start += len(columns)
         if spec.kind == "categorical":
-            groups.append((spec.kind, list(range(start, start + count)), [i]))
+            blocks.append((spec.kind, columns, [i]))
         else:
-            columns, attributes = together[spec.kind]
-            columns.append(start)
-            attributes.append(i)
-        start += count
-    groups += [(kind, *group) for kind, group in together.items() if group[0]]
-    blocks = []
-    for kind, columns, attributes in groups:
-        std = [float(raw.std[raw.specs[i].name]) if kind == "continuous" else 1.0 for i in attributes]
-        which, whose = (torch.tensor(numbers, device=like.device) for numbers in (columns, attributes))
-        blocks.append(_Block(kind, which, whose, like.new_tensor(std)))
-    return blocks
+            shared[spec.kind][0].extend(columns)
+            shared[spec.kind][1].append(i)
+    blocks += [(kind, *members) for kind, members in shared.items() if members[0]]
+
+    def std(kind: str, i: int) -> float:
+        return float(raw.std[raw.specs[i].name]) if kind == "continuous" else 1.0
+
+    return [
+        (
+            kind,
+            torch.tensor(columns, device=like.device),
+            torch.tensor(attributes, device=like.device),
+            like.new_tensor([std(kind, i) for i in attributes]),
+        )
+        for kind, columns, attributes in blocks
+    ]

@@ -1,0 +1,121 @@
+"""Filmstrips, animations, folders, and the commands that write them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import energyql
+from energyql import generate
+from energyql.cli.edit import read_keep, read_layers, read_preset, read_start
+from energyql.cli.main import app
+from energyql.editing.settings import PRESETS
+from energyql.errors import ArgumentError
+
+
+def test_filmstrip(edited):
+    strip, two = edited.filmstrip(), edited.filmstrip([0, 1])
+    assert strip.width == two.width > 4 * 100
+    assert strip.height > 2 * two.height
+    with pytest.raises(ArgumentError, match="there is no picture 6"):
+        edited.filmstrip([6])
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_animation(edited, tmp_path, suffix):
+    path = edited.animate(tmp_path / f"edit{suffix}", rows=[0, 1], frames=3)
+    with Image.open(path) as picture:
+        assert picture.n_frames >= 4
+        assert picture.info["loop"] == 0
+
+
+def test_traversal(model, tiny, tmp_path):
+    stops = [generate(query, 2, model=model, progress=False) for query in ("smile", "NOT smile")]
+    path = energyql.animate(stops, tmp_path / "way.webp", model=model, frames=4)
+    with Image.open(path) as picture:
+        assert picture.n_frames == 5
+    with pytest.raises(ArgumentError, match="at least two results"):
+        energyql.animate(stops[:1], tmp_path / "way.webp", model=model)
+    stops[1].provenance["truncation"] = 0.5
+    with pytest.raises(ArgumentError, match="not all of this model at one truncation"):
+        energyql.animate(stops, tmp_path / "way.webp", model=model)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("a.mp4", {}, "ends in .gif or .webp"),
+        ("a.gif", {"frames": 0}, "frames must be"),
+        ("a.gif", {"seconds": 0.001}, "seconds must lie"),
+    ],
+)
+def test_wrong_animations(edited, tmp_path, name, settings, message):
+    with pytest.raises(ArgumentError, match=message):
+        edited.animate(tmp_path / name, **settings)
+
+
+def test_folder(edited, tmp_path):
+    folder = edited.save(tmp_path / "all")
+    data = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
+    assert [step["query"] for step in data["steps"]] == edited.queries
+    assert len(data["steps"][0]["satisfied"]) == 6
+    assert (folder / "filmstrip.png").is_file()
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"0-start", "1", "2", "3"}
+    with pytest.raises(ArgumentError):
+        edited.save(tmp_path / "all.txt")
+
+
+def test_summary(edited):
+    assert edited.summary().count("of 6 satisfied, says the image judge") == 3
+    assert repr(edited).startswith("<Edit of 6 pictures in 3 steps>")
+    assert edited._repr_png_().startswith(b"\x89PNG")
+
+
+def run(*arguments):
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize("name", ["edit.png", "edit.gif", "edit.webp", "folder"])
+def test_edit_command(tiny, tmp_path, name):
+    output = run("edit", "smile", "-s", "3", "-m", tiny, "-o", tmp_path / name)
+    assert (tmp_path / name).exists()
+    assert "1 of 1 satisfied" in output or "0 of 1 satisfied" in output
+
+
+def test_animate_command(tiny, tmp_path):
+    run("animate", "smile", "beard", "-n", "1", "--frames", "2", "-q", "-m", tiny, "-o", tmp_path / "way.gif")
+    assert (tmp_path / "way.gif").is_file()
+
+
+def test_options(tmp_path):
+    assert read_start([str(tmp_path)]) == tmp_path
+    assert read_start(["7"]) == 7
+    assert read_start(["7", "8"]) == [7, 8]
+    assert [str(path) for path in read_start(["a.png"])] == ["a.png"]
+    with pytest.raises(ArgumentError, match="not from both"):
+        read_start(["7", "a.png"])
+    assert read_keep("everything") == "everything"
+    assert read_keep("smile, age") == ["smile", "age"]
+    assert read_layers(["0,2-4"]) == [0, 2, 3, 4]
+    assert read_layers(["hair=6-8", "smile=1"]) == {"hair": [6, 7, 8], "smile": [1]}
+    assert read_layers([]) is None
+    with pytest.raises(ArgumentError, match="layers are written"):
+        read_layers(["first"])
+    with pytest.raises(ArgumentError, match="layers are given once, or for attributes"):
+        read_layers(["1", "hair=2"])
+
+
+def test_weights():
+    chosen = read_preset("lace", ["near_z=0.5", "keep_logits=0"])
+    assert chosen == replace(PRESETS["lace"], near_z=0.5, keep_logits=0.0)
+    for weight, message in (
+        ("far=1", "no weight 'far'.*near_w"),
+        ("near_z", "near_z=0.5, not 'near_z'"),
+        ("near_z=-1", "near_z must be from 0"),
+    ):
+        with pytest.raises(ArgumentError, match=f"(?s){message}"):
+            read_preset("default", [weight])
