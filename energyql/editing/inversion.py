@@ -23,7 +23,7 @@ from energyql.attributes.predictions import output_count
 from energyql.editing.latents import Latents, LatentSpace, shifted, slices
 from energyql.editing.settings import InversionSettings
 from energyql.editing.start import Picture, as_images, open_picture
-from energyql.editing.terms import EditEnergy, Embed, KeepPredictions, ShellTerm, Term, flat_features
+from energyql.editing.terms import Embed, Term, edit_energy, flat_features, keep_predictions, shell_term
 from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
 from energyql.pipeline.prepared import Values, join_values, judge
@@ -190,7 +190,7 @@ def _attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
         return []
     outputs = _as_outputs(values, space.model.vocabulary).to(targets)
     raw = space.model.bank.raw_outputs(space.names)
-    return [KeepPredictions(raw, outputs, torch.ones(len(targets), len(space.names), device=targets.device))]
+    return [keep_predictions(raw, outputs, torch.ones(len(targets), len(space.names), device=targets.device))]
 
 
 def _as_outputs(values: Values, vocabulary: Vocabulary) -> Tensor:
@@ -214,7 +214,7 @@ def _start(loss: ReconstructionLoss, prior: Tensor, terms: list[Term], space: La
         z = prior[best]
         if not terms:
             return z
-        moved = descend(EditEnergy(space, Latents(z), [*terms, ShellTerm(FIRST_SHELL)]), z).z
+        moved = descend(edit_energy(space, Latents(z), [*terms, shell_term(FIRST_SHELL)]), z).z
         rows = torch.arange(len(z), device=z.device)
         parts = [
             loss.of_images(loss.generator.synthesize(space.encode(moved[part])), rows[part]) for part in slices(len(z))
@@ -226,8 +226,8 @@ def _z_objective(
     loss: ReconstructionLoss, space: LatentSpace, terms: list[Term], settings: InversionSettings
 ) -> Energy:
     factor = settings.attributes or 1.0
-    shell = ShellTerm(settings.shell / factor)
-    rest = EditEnergy(space, Latents(loss.targets.new_zeros(0, space.model.generator.z_dim)), [*terms, shell])
+    shell = shell_term(settings.shell / factor)
+    rest = edit_energy(space, Latents(loss.targets.new_zeros(0, space.model.generator.z_dim)), [*terms, shell])
 
     def objective(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = loss.with_gradient(lambda part, _: space.encode(part), z, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,8 @@ SAME_W = 1e-3
 """Largest relative difference of two w that count as equal; rounding alone stays below it."""
 DRAWN_TOGETHER = 16
 """Pictures drawn together where w has an offset, unless a call sets a batch size."""
+
+EditedW = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,25 +141,25 @@ class LatentSpace:
         return mask
 
 
-class LayerEdit:
-    """The w of edited pictures, which may differ from the old w in some layers only.
+def edited_w(before: Latents, w: Tensor, layers: Tensor | None) -> EditedW:
+    """Return a function from the mapped z, (batch, w_dim), and the numbers of its samples, (batch,), to edited w.
+
+    Its results are (batch, w_dim) or (batch, num_ws, w_dim), and differ from the old w only in the layers given.
 
     Args:
-        before: latents of the pictures before the edit.
+        before: latents of all pictures before the edit.
         w: their w.
         layers: mask of the layers of W+ that may change, (num_ws,); `None` for all.
     """
 
-    def __init__(self, before: Latents, w: Tensor, layers: Tensor | None) -> None:
-        self.offset, self.layers = before.offset, layers
-        self.before = None if layers is None else w if w.ndim == 3 else w[:, None].expand(-1, len(layers), -1)
+    def w_of(mapped: Tensor, rows: Tensor) -> Tensor:
+        new = shifted(mapped, None if before.offset is None else before.offset[rows])
+        if layers is None:
+            return new
+        old, new = (x if x.ndim == 3 else x[:, None] for x in (w[rows], new))
+        return torch.where(layers[:, None], new, old)
 
-    def __call__(self, mapped: Tensor, rows: Tensor) -> Tensor:
-        """Return w, (batch, w_dim) or (batch, num_ws, w_dim), for mapped z (batch, w_dim) of the samples `rows`."""
-        w = shifted(mapped, None if self.offset is None else self.offset[rows])
-        if self.layers is None or self.before is None:
-            return w
-        return torch.where(self.layers[:, None], w if w.ndim == 3 else w[:, None], self.before[rows])
+    return w_of
 
 
 def shifted(mapped: Tensor, offset: Tensor | None) -> Tensor:

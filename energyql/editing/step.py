@@ -15,18 +15,18 @@ from torch import Tensor
 
 from energyql.attributes.predictions import decide
 from energyql.editing.dependence import Dependence
-from energyql.editing.latents import Latents, LatentSpace, LayerEdit, slices
+from energyql.editing.latents import EditedW, Latents, LatentSpace, edited_w, slices
 from energyql.editing.settings import Preset
 from energyql.editing.terms import (
-    DistanceTerm,
-    EditEnergy,
     Embed,
-    KeepIdentity,
-    KeepLogits,
-    KeepPredictions,
-    QueryTerm,
     Term,
+    distance_term,
+    edit_energy,
     flat_features,
+    keep_identity,
+    keep_logits,
+    keep_predictions,
+    query_term,
 )
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
@@ -76,13 +76,13 @@ def run_step(
     """
     with torch.no_grad():
         w = space.w(before)
-    layer_edit = LayerEdit(before, w, step.layers)
-    queries, kept = _query_energies(step, space, preset), _keeping_terms(step, before, w, space, preset, layer_edit)
+    w_of = edited_w(before, w, step.layers)
+    queries, kept = _query_energies(step, space, preset), _keeping_terms(step, before, w, space, preset, w_of)
     start = space.scaled(before.z)
 
-    def objective(factor: float) -> EditEnergy:
-        terms = [QueryTerm(energy, factor * preset.strength * weight) for energy, weight in queries]
-        return EditEnergy(space, before, [*terms, *kept])
+    def objective(factor: float) -> Energy:
+        terms = [query_term(energy, factor * preset.strength * weight) for energy, weight in queries]
+        return edit_energy(space, before, [*terms, *kept])
 
     def energy(z: Tensor, rows: Tensor) -> Tensor:
         latent = space.head_input(Latents(z, before[rows].offset))
@@ -98,7 +98,7 @@ def run_step(
     if step.layers is not None:
         with torch.no_grad():
             mapped = space.encode(z)
-            offset = layer_edit(mapped, torch.arange(len(mapped), device=mapped.device)) - mapped[:, None]
+            offset = w_of(mapped, torch.arange(len(mapped), device=mapped.device)) - mapped[:, None]
     return Latents(z, offset), run
 
 
@@ -156,31 +156,31 @@ def _query_energies(step: EditStep, space: LatentSpace, preset: Preset) -> list[
 
 
 def _keeping_terms(
-    step: EditStep, before: Latents, w: Tensor, space: LatentSpace, preset: Preset, layer_edit: LayerEdit
+    step: EditStep, before: Latents, w: Tensor, space: LatentSpace, preset: Preset, w_of: EditedW
 ) -> list[Term]:
     """Return the terms that keep everything else unchanged."""
     terms = list[Term]()
     if preset.near_z:
-        terms.append(DistanceTerm("z", space.scaled(before.z), preset.near_z))
+        terms.append(distance_term("z", space.scaled(before.z), preset.near_z))
     if preset.near_w:
         with torch.no_grad():
-            terms.append(DistanceTerm("w", space.encode(before.z), preset.near_w))
+            terms.append(distance_term("w", space.encode(before.z), preset.near_w))
     if preset.keep_predictions or preset.keep_logits:
         raw = space.model.bank.raw_outputs(space.names)
         with torch.no_grad():
             outputs = raw.function(space.head_input(before)).contiguous()
         kept = _kept_attributes(step, before, space, preset.release_implied).to(outputs)
         if preset.keep_predictions:
-            terms.append(KeepPredictions(raw, outputs, preset.keep_predictions * kept))
+            terms.append(keep_predictions(raw, outputs, preset.keep_predictions * kept))
         if preset.keep_logits:
-            terms.append(KeepLogits(raw, outputs, preset.keep_logits * kept))
+            terms.append(keep_logits(raw, outputs, preset.keep_logits * kept))
     if step.identity is not None:
         synthesize = space.model.generator.synthesize
         if isinstance(step.identity, torch.nn.Module):
             step.identity.eval().to(w.device)
         with torch.no_grad():
             parts = [flat_features(step.identity, synthesize(w[rows])) for rows in slices(len(w))]
-        terms.append(KeepIdentity(step.identity, synthesize, layer_edit, torch.cat(parts), preset.identity))
+        terms.append(keep_identity(step.identity, synthesize, w_of, torch.cat(parts), preset.identity))
     return terms
 
 

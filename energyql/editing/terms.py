@@ -1,15 +1,14 @@
 """Terms of the energy that an edit minimises: the query, and everything that should not change.
 
-Values are in nats, one a sample, lower is better. Each term computes its value and its gradient with respect to z, to
-the mapped z (w), or to the latents that the heads read. The two ways to keep attributes are compared in
-docs/decisions/editing.md.
+Values are in nats, one a sample, lower is better; gradients are written out. The two ways to keep attributes are
+compared in docs/decisions/editing.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +16,11 @@ from torch import Tensor
 
 from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import output_count
-from energyql.editing.latents import Latents, LatentSpace, LayerEdit, mean_offset
+from energyql.editing.latents import EditedW, Latents, LatentSpace, mean_offset
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
 from energyql.numerics.pullback import by_autograd, inverse_norm, normalized_back
+from energyql.sampling import Energy, GradientEnergy
 
 Variable = Literal["z", "w", "latent"]
 """What the gradient of a term refers to: z, the mapped z, or the latents that the heads read."""
@@ -45,34 +45,31 @@ class TermInput:
     latent: Tensor
 
 
-class Term(Protocol):
-    """One term of the energy; `variable` is what its gradient refers to."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """One term of the energy.
 
-    @property
-    def variable(self) -> Variable: ...
+    Attributes:
+        variable: what its gradient refers to.
+        evaluate: from latents of a batch to values (batch,) and gradients.
+    """
 
-    def __call__(self, at: TermInput, /) -> tuple[Tensor, Tensor]:
-        """Return values (batch,) and gradients."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class QueryTerm:
-    """`weight * E_query`; the energy is a function of the latents that the heads read."""
-
-    energy: QueryEnergy
-    weight: float
-    variable: ClassVar[Variable] = "latent"
-
-    def __call__(self, at: TermInput) -> tuple[Tensor, Tensor]:
-        """Return values and gradients; see `Term`."""
-        value, gradient = self.energy.gradient(at.latent)
-        return self.weight * value, self.weight * gradient
+    variable: Variable
+    evaluate: Callable[[TermInput], tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True, eq=False)
-class DistanceTerm:
-    """`weight * |x - x0|²` of z or w: minus the logarithm of a Gaussian around the start.
+def query_term(energy: QueryEnergy, weight: float) -> Term:
+    """Return the term `weight * energy`; the energy is a function of the latents that the heads read."""
+
+    def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
+        value, gradient = energy.gradient(at.latent)
+        return weight * value, weight * gradient
+
+    return Term("latent", evaluate)
+
+
+def distance_term(variable: Variable, start: Tensor, weight: float) -> Term:
+    """Return the term `weight * |x - x0|²` of z or w: minus the logarithm of a Gaussian around the start.
 
     Args:
         variable: "z" or "w".
@@ -80,34 +77,28 @@ class DistanceTerm:
         weight: of the term.
     """
 
-    variable: Variable
-    start: Tensor
-    weight: float
-
-    def __call__(self, at: TermInput) -> tuple[Tensor, Tensor]:
-        """Return values and gradients; see `Term`."""
-        x = at.z if self.variable == "z" else at.w
+    def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
+        x = at.z if variable == "z" else at.w
         assert x is not None
-        difference = x - self.start[at.rows]
-        return self.weight * difference.square().flatten(1).sum(1), 2 * self.weight * difference
+        difference = x - start[at.rows]
+        return weight * difference.square().flatten(1).sum(1), 2 * weight * difference
+
+    return Term(variable, evaluate)
 
 
-@dataclass(frozen=True, eq=False)
-class ShellTerm:
-    """`weight * (|z| - sqrt(z_dim))²`: keeps the length of z near that of nearly all z of the prior."""
+def shell_term(weight: float) -> Term:
+    """Return the term `weight * (|z| - sqrt(z_dim))²`: nearly all z of the prior have a length near sqrt(z_dim)."""
 
-    weight: float
-    variable: ClassVar[Variable] = "z"
-
-    def __call__(self, at: TermInput) -> tuple[Tensor, Tensor]:
-        """Return values and gradients; see `Term`."""
+    def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         length = at.z.norm(dim=1).clamp_min(1e-6)
         excess = length - at.z.shape[1] ** 0.5
-        return self.weight * excess.square(), (2 * self.weight * excess / length)[:, None] * at.z
+        return weight * excess.square(), (2 * weight * excess / length)[:, None] * at.z
+
+    return Term("z", evaluate)
 
 
-class KeepPredictions:
-    """The Kullback-Leibler divergence from the predictions at the start, summed over the attributes kept.
+def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
+    """Return the Kullback-Leibler divergence from the predictions at the start, summed over the attributes kept.
 
     `Σ_a weight_a KL(P(a | z0) || P(a | z))`: certain predictions stay certain, uncertain ones stay uncertain.
 
@@ -116,20 +107,14 @@ class KeepPredictions:
         before: their outputs at the start, (n, outputs).
         weights: (n, attributes), 0 for an attribute that may change.
     """
+    blocks = _blocks(raw, before)
 
-    variable: Variable = "latent"
-
-    def __init__(self, raw: RawOutputs, before: Tensor, weights: Tensor) -> None:
-        self.heads, self.weights, self.before = raw.function, weights, before
-        self.blocks = _blocks(raw, before)
-
-    def __call__(self, at: TermInput) -> tuple[Tensor, Tensor]:
-        """Return values and gradients; see `Term`."""
-        outputs, back = self.heads.pullback(at.latent)
-        before, weights = self.before[at.rows], self.weights[at.rows]
+    def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
+        outputs, back = raw.function.pullback(at.latent)
+        rows, row_weights = before[at.rows], weights[at.rows]
         gradient, value = torch.zeros_like(outputs), torch.zeros_like(outputs[:, 0])
-        for kind, columns, attributes, std in self.blocks:
-            now, then, weight = outputs[:, columns], before[:, columns], weights[:, attributes]
+        for kind, columns, attributes, std in blocks:
+            now, then, weight = outputs[:, columns], rows[:, columns], row_weights[:, attributes]
             if kind == "categorical":  # one attribute a block
                 p, log_p, log_q = then.softmax(1), then.log_softmax(1), now.log_softmax(1)
                 divergence, slope = (p * (log_p - log_q)).sum(1, keepdim=True), log_q.exp() - p
@@ -144,57 +129,52 @@ class KeepPredictions:
             gradient[:, columns] = weight * slope
         return value, back(gradient)
 
-
-class KeepLogits:
-    """`Σ_a weight_a |logits_a - logits_a0|²`, the published form (Nie et al. 2021); of continuous attributes, means."""
-
-    variable: Variable = "latent"
-
-    def __init__(self, raw: RawOutputs, before: Tensor, weights: Tensor) -> None:
-        self.heads, self.before = raw.function, before
-        counts = torch.tensor([output_count(spec) for spec in raw.specs], device=before.device)
-        self.weights = weights.repeat_interleave(counts, dim=1)
-
-    def __call__(self, at: TermInput) -> tuple[Tensor, Tensor]:
-        """Return values and gradients; see `Term`."""
-        outputs, back = self.heads.pullback(at.latent)
-        difference, weights = outputs - self.before[at.rows], self.weights[at.rows]
-        return (weights * difference.square()).sum(1), back(2 * weights * difference)
+    return Term("latent", evaluate)
 
 
-@dataclass(frozen=True, eq=False)
-class KeepIdentity:
-    """`weight * (1 - cos(embed(picture), embed(old picture)))`, differentiated by autograd.
+def keep_logits(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
+    """Return `Σ_a weight_a |logits_a - logits_a0|²`, the published form (Nie et al. 2021); see `keep_predictions`.
+
+    Of continuous attributes it compares the means.
+    """
+    counts = torch.tensor([output_count(spec) for spec in raw.specs], device=before.device)
+    weights = weights.repeat_interleave(counts, dim=1)
+
+    def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
+        outputs, back = raw.function.pullback(at.latent)
+        difference, weight = outputs - before[at.rows], weights[at.rows]
+        return (weight * difference.square()).sum(1), back(2 * weight * difference)
+
+    return Term("latent", evaluate)
+
+
+def keep_identity(
+    embed: Embed, synthesize: Callable[[Tensor], Tensor], w_of: EditedW, before: Tensor, weight: float
+) -> Term:
+    """Return the term `weight * (1 - cos(embed(picture), embed(old picture)))`, differentiated by autograd.
 
     Args:
         embed: pictures to features.
         synthesize: w to pictures.
-        layer_edit: from the mapped z to w.
+        w_of: from the mapped z to w.
         before: features of the old pictures, (n, features).
         weight: of the term.
     """
 
-    embed: Embed
-    synthesize: Callable[[Tensor], Tensor]
-    layer_edit: LayerEdit
-    before: Tensor
-    weight: float
-    variable: ClassVar[Variable] = "w"
-
-    def __call__(self, at: TermInput) -> tuple[Tensor, Tensor]:
-        """Return values and gradients; see `Term`."""
-
+    def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         def distance(w: Tensor) -> Tensor:
-            features = flat_features(self.embed, self.synthesize(self.layer_edit(w, at.rows)))
-            return self.weight * (1 - F.cosine_similarity(features, self.before[at.rows].clone(), dim=1))
+            features = flat_features(embed, synthesize(w_of(w, at.rows)))
+            return weight * (1 - F.cosine_similarity(features, before[at.rows].clone(), dim=1))
 
         assert at.w is not None
         value, back = by_autograd(distance, at.w)
         return value, back(torch.ones_like(value))
 
+    return Term("w", evaluate)
 
-class EditEnergy:
-    """The sum of terms as a function of z and the numbers of its samples: an `Energy`.
+
+def edit_energy(space: LatentSpace, before: Latents, terms: Sequence[Term]) -> Energy:
+    """Return the sum of terms as a function of z and the numbers of its samples.
 
     Where the length of z is free, terms are evaluated at z scaled to length sqrt(z_dim).
 
@@ -203,41 +183,34 @@ class EditEnergy:
         before: latents of all samples at the start.
         terms: at least one.
     """
+    shift = mean_offset(before.offset)
+    needs_w = space.heads_read_w or any(term.variable == "w" for term in terms)
+    of_w = {"w", "latent"} if space.heads_read_w else {"w"}
 
-    def __init__(self, space: LatentSpace, before: Latents, terms: Sequence[Term]) -> None:
-        self.space, self.terms = space, terms
-        self.shift = mean_offset(before.offset)
-        self.needs_w = space.heads_read_w or any(term.variable == "w" for term in terms)
+    def total(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        w, back = space.pullback(z) if needs_w else (None, None)
+        latent = z
+        if space.heads_read_w and w is not None:
+            latent = w if shift is None else w + shift[rows]
+        at = TermInput(rows, z, w, latent)
+        value, z_gradient = torch.zeros_like(z[:, 0]), torch.zeros_like(z)
+        w_gradient = None if w is None else torch.zeros_like(w)
+        for term in terms:
+            part, gradient = term.evaluate(at)
+            value = value + part
+            if w_gradient is not None and term.variable in of_w:
+                w_gradient += gradient
+            else:
+                z_gradient += gradient
+        return value, z_gradient if w_gradient is None or back is None else z_gradient + back(w_gradient)
 
-    def __call__(self, z: Tensor, rows: Tensor) -> Tensor:
-        """Return values (batch,)."""
-        return self.gradient(z, rows)[0]
-
-    def gradient(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return values (batch,) and gradients (batch, z_dim)."""
-        if not self.space.length_is_free:
-            return self._sum(z, rows)
+    def scaled_total(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         scale = inverse_norm(z)
         scaled = z * scale
-        value, gradient = self._sum(scaled, rows)
+        value, gradient = total(scaled, rows)
         return value, normalized_back(gradient, scaled, scale)
 
-    def _sum(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        w, back = self.space.pullback(z) if self.needs_w else (None, None)
-        latent = z
-        if self.space.heads_read_w and w is not None:
-            latent = w if self.shift is None else w + self.shift[rows]
-        at = TermInput(rows, z, w, latent)
-        value, of_z = torch.zeros_like(z[:, 0]), torch.zeros_like(z)
-        of_w = None if w is None else torch.zeros_like(w)
-        for term in self.terms:
-            part, gradient = term(at)
-            value = value + part
-            if of_w is not None and (term.variable == "w" or (term.variable == "latent" and self.space.heads_read_w)):
-                of_w += gradient
-            else:
-                of_z += gradient
-        return value, of_z if of_w is None or back is None else of_z + back(of_w)
+    return GradientEnergy(scaled_total if space.length_is_free else total)
 
 
 def flat_features(embed: Embed, images: Tensor) -> Tensor:

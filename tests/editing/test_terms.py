@@ -4,16 +4,16 @@ import pytest
 import torch
 from toys import CONFIG, tiny_model
 
-from energyql.editing.latents import Latents, LatentSpace, LayerEdit, mean_offset, shifted
+from energyql.editing.latents import Latents, LatentSpace, edited_w, mean_offset, shifted
 from energyql.editing.terms import (
-    DistanceTerm,
-    EditEnergy,
-    KeepIdentity,
-    KeepLogits,
-    KeepPredictions,
-    QueryTerm,
     TermInput,
+    distance_term,
+    edit_energy,
     flat_features,
+    keep_identity,
+    keep_logits,
+    keep_predictions,
+    query_term,
 )
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
@@ -46,7 +46,7 @@ def by_differences(energy, z, rows, step=1e-2):
 
 
 def check(space, before, terms):
-    energy = EditEnergy(space, before, terms)
+    energy = edit_energy(space, before, terms)
     z, rows = before.z[[2, 0]] + 0.3 * draws(2, 8, seed=9), torch.tensor([2, 0])
     value, gradient = energy.gradient(z, rows)
     assert value.shape == (2,)
@@ -69,19 +69,19 @@ def test_the_query(space, before):
     vocabulary = space.model.vocabulary
     query = bind(parse("smile AND NOT (hair = black OR age > 0.6)"), vocabulary)
     energy = QueryEnergy(compile_energy_rule(query, vocabulary), Identity(), space.model.bank)
-    check(space, before, [QueryTerm(energy, 3.0)])
+    check(space, before, [query_term(energy, 3.0)])
 
 
 def test_nearness(space, before):
-    terms = [DistanceTerm("z", space.scaled(before.z), 0.5), DistanceTerm("w", space.encode(before.z), 0.2)]
+    terms = [distance_term("z", space.scaled(before.z), 0.5), distance_term("w", space.encode(before.z), 0.2)]
     check(space, before, terms)
     if space.length_is_free:
-        value, gradient = EditEnergy(space, before, terms).gradient(3 * before.z, torch.arange(N))
+        value, gradient = edit_energy(space, before, terms).gradient(3 * before.z, torch.arange(N))
         assert torch.allclose(value, torch.zeros(N), atol=1e-4)
         assert torch.allclose(gradient, torch.zeros_like(gradient), atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", [KeepPredictions, KeepLogits])
+@pytest.mark.parametrize("kind", [keep_predictions, keep_logits])
 def test_keeping(space, before, kind):
     raw = space.model.bank.raw_outputs(space.names)
     weights = torch.tensor([[1.0, 2.0, 0.5, 0.0, 1.0]]).expand(N, -1)
@@ -91,10 +91,10 @@ def test_keeping(space, before, kind):
 
 def test_predictions_cost_their_divergence(space, before):
     raw = space.model.bank.raw_outputs(space.names)
-    term = KeepPredictions(raw, outputs(space, before), torch.ones(N, 5))
+    term = keep_predictions(raw, outputs(space, before), torch.ones(N, 5))
     rows = torch.arange(N)
     same = space.head_input(before)
-    value, gradient = term(TermInput(rows, before.z, None, same))
+    value, gradient = term.evaluate(TermInput(rows, before.z, None, same))
     assert torch.allclose(value, torch.zeros(N), atol=1e-5)
     assert torch.allclose(gradient, torch.zeros_like(gradient), atol=1e-4)
     moved = same + draws(*same.shape, seed=5)
@@ -105,7 +105,7 @@ def test_predictions_cost_their_divergence(space, before):
         expected += p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     p, q = then["hair"].logits.softmax(1), now["hair"].logits.softmax(1)
     expected += (p * (p / q).log()).sum(1) + ((now["age"].mean - then["age"].mean) / now["age"].std).square() / 2
-    assert torch.allclose(term(TermInput(rows, before.z, None, moved))[0], expected, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(term.evaluate(TermInput(rows, before.z, None, moved))[0], expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("layers", [None, [1, 2]])
@@ -114,12 +114,12 @@ def test_identity(space, before, layers):
         return images.flatten(1)[:, ::7]
 
     w = space.w(before)
-    synthesis = LayerEdit(before, w, None if layers is None else space.layer_mask(layers))
+    synthesis = edited_w(before, w, None if layers is None else space.layer_mask(layers))
     seen = flat_features(embed, space.model.generator.synthesize(w))
-    term = KeepIdentity(embed, space.model.generator.synthesize, synthesis, seen, 2.0)
+    term = keep_identity(embed, space.model.generator.synthesize, synthesis, seen, 2.0)
     check(space, before, [term])
     rows = torch.arange(N)
-    value, _ = term(TermInput(rows, before.z, space.encode(before.z), space.head_input(before)))
+    value, _ = term.evaluate(TermInput(rows, before.z, space.encode(before.z), space.head_input(before)))
     assert torch.allclose(value, torch.zeros(N), atol=1e-5)
 
 
