@@ -12,7 +12,7 @@ from benchmarks.heads import LACE_SIZES
 from energyql.attributes.bank import AttributeBank, Head
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.energy.rule import EnergyRule
-from energyql.generators.layers import MappingConfig, MappingNetwork
+from energyql.generators.mapping import MappingNetwork, StyleGANConfig
 from energyql.numerics.linear import Linear
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -113,7 +113,7 @@ def random_bank(vocabulary: Vocabulary, dim: int, widths: Sequence[int], space: 
     return AttributeBank(vocabulary, heads, space=space)
 
 
-def random_mapping(config: MappingConfig) -> MappingNetwork:
+def random_mapping(config: StyleGANConfig) -> MappingNetwork:
     """Parameters as they are before training, and a random mean."""
     network = MappingNetwork(config).requires_grad_(False)
     network.w_avg.normal_()

@@ -22,8 +22,7 @@ from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
 from energyql.evaluation.measure import machine
 from energyql.files import write_json, write_text
-from energyql.generators.frozen import FrozenMapping
-from energyql.generators.layers import MappingConfig
+from energyql.generators.mapping import FrozenMapping, StyleGANConfig
 from energyql.generators.stylegan2 import StyleGAN2Config
 from energyql.language import bind, parse
 from energyql.models import DEFAULT_MODEL, model_folder
@@ -72,7 +71,7 @@ NOTE = (
 )
 
 
-def run(*, repetitions: int, mapping: MappingConfig, report: Report) -> dict[str, Any]:
+def run(*, repetitions: int, mapping: StyleGANConfig, report: Report) -> dict[str, Any]:
     """Time every query.
 
     Returns:
@@ -101,7 +100,7 @@ def run(*, repetitions: int, mapping: MappingConfig, report: Report) -> dict[str
 
 
 def _case(
-    query: str, bank: AttributeBank, mapping: MappingConfig | None, batch: int, heads: str
+    query: str, bank: AttributeBank, mapping: StyleGANConfig | None, batch: int, heads: str
 ) -> tuple[dict[str, Any], dict[str, Callable[[], object]]]:
     """One row of the table: its facts, and what is timed."""
     bound = bind(parse(query), bank.vocabulary)

@@ -23,7 +23,7 @@ from energyql.attributes.predictions import decide
 from energyql.evaluation.measure import machine
 from energyql.evaluation.published import PublishedEnergy, PublishedODE
 from energyql.files import read_json, write_json, write_text
-from energyql.generators.classes import encode_under
+from energyql.generators.base import encode_under
 from energyql.logic.truth import satisfied
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model

@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks.large import large_model
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
-from energyql.generators.classes import encode_under
+from energyql.generators.base import encode_under
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import generate
 from energyql.pipeline.model import Model, load_model

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from energyql.editing.settings import Preset
     from energyql.evaluation.calls import compare_samplers, evaluate
     from energyql.gallery.gallery import Gallery, traverse, truth_table
-    from energyql.generators.checkpoints.weights import read_weights
-    from energyql.generators.zoo import load_generator
+    from energyql.generators.checkpoints.torch_file import read_weights
+    from energyql.generators.load import load_generator
     from energyql.pipeline.generate import Pipeline, generate, sample_latents, until_satisfied
     from energyql.pipeline.model import Model, load_model
     from energyql.pipeline.result import Result
@@ -47,9 +47,9 @@ _LAZY = {
     "evaluate": "evaluation.calls",
     "generate": "pipeline.generate",
     "invert": "editing.invert",
-    "load_generator": "generators.zoo",
+    "load_generator": "generators.load",
     "load_model": "pipeline.model",
-    "read_weights": "generators.checkpoints.weights",
+    "read_weights": "generators.checkpoints.torch_file",
     "sample_latents": "pipeline.generate",
     "score": "pipeline.scoring",
     "train_attributes": "training.run",

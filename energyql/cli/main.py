@@ -148,7 +148,7 @@ def convert(
     """Turn someone else's checkpoint into a model folder. Nothing in the checkpoint is run."""
     import torch
 
-    from energyql.generators.zoo import describe, load_generator
+    from energyql.generators.load import describe, load_generator
     from energyql.pipeline.model import save_model
 
     generator = load_generator(checkpoint)

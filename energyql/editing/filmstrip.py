@@ -15,7 +15,7 @@ from energyql.editing.dependence import Leaks
 from energyql.editing.latents import Latents, LatentSpace, slices
 from energyql.errors import ArgumentError
 from energyql.files import replacing
-from energyql.generators.classes import Label
+from energyql.generators.base import Label
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError
-from energyql.generators.classes import Label, as_condition
-from energyql.generators.encoder import encoder
-from energyql.generators.frozen import FrozenMapping
+from energyql.generators.base import Label, as_condition
+from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.numerics.pullback import normalized, pullback_of
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery

@@ -21,8 +21,8 @@ from energyql.attributes.predictions import decide
 from energyql.errors import ArgumentError, ModelError
 from energyql.evaluation.features import Features, judge_features
 from energyql.files import replacing
-from energyql.generators.checkpoints.folder import module_fingerprint
-from energyql.generators.classes import as_condition, encode_under
+from energyql.generators.base import as_condition, encode_under
+from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.pipeline.generate import Pipeline

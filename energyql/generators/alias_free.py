@@ -1,4 +1,4 @@
-"""Low-pass filters, and resampling with them: what keeps StyleGAN3 free of aliasing.
+"""Low-pass filters of StyleGAN3, and resampling with them.
 
 Kaiser's window and its two design formulas are in Oppenheim and Schafer, "Discrete-Time Signal Processing", section
 7.5.3; the radial filter is in appendix C of Karras et al., "Alias-Free Generative Adversarial Networks" (2021).
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def kaiser_beta(taps: int, width: float) -> float:
-    """Shape of the Kaiser window with which a filter of `taps` taps has a transition band of the given width.
+    """Return the shape parameter of the Kaiser window for a filter with a transition band of the given width.
 
     Args:
         taps: length of the filter.
@@ -29,11 +29,11 @@ def kaiser_beta(taps: int, width: float) -> float:
 
 
 def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float, *, radial: bool = False) -> Tensor:
-    """Kaiser-windowed ideal low-pass filter of unit gain at frequency zero, in float32 on the CPU.
+    """Return a Kaiser-windowed ideal low-pass filter of unit gain at frequency zero, in float32 on the CPU.
 
     Args:
         taps: length of the filter.
-        cutoff: frequency that is halved in amplitude, below half the sampling rate.
+        cutoff: frequency at which the amplitude is halved, below half the sampling rate.
         width: full width of the transition band around `cutoff`.
         sampling_rate: in the unit of `cutoff` and `width`.
         radial: whether to pass a disc of frequencies rather than a square.
@@ -59,12 +59,12 @@ def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float,
 
 
 def upsample(x: Tensor, kernel: Tensor | None, factor: int, padding: tuple[int, int]) -> Tensor:
-    """Puts samples `factor` apart with zeros between them, pads, and filters without padding further.
+    """Insert zeros so that samples are `factor` apart, pad, and filter without further padding.
 
     Args:
         x: (batch, channels, side, side).
         kernel: symmetric filter of unit gain, (taps,); `None` for the identity.
-        factor: how many times more samples there are along each axis.
+        factor: ratio of new samples to old ones along each axis.
         padding: zeros before and after, counted in the new samples; a negative number crops.
 
     Returns:
@@ -83,12 +83,12 @@ def upsample(x: Tensor, kernel: Tensor | None, factor: int, padding: tuple[int, 
 
 
 def downsample(x: Tensor, kernel: Tensor | None, factor: int) -> Tensor:
-    """Filters without padding and keeps every `factor`-th sample.
+    """Filter without padding and keep every `factor`-th sample.
 
     Args:
         x: (batch, channels, side, side).
         kernel: symmetric filter, (taps,) or (taps, taps); `None` for the identity.
-        factor: how many times fewer samples there are along each axis.
+        factor: ratio of old samples to new ones along each axis.
 
     Returns:
         (batch, channels, new side, new side), new side = (side - taps) // factor + 1.

@@ -1,15 +1,27 @@
-"""What energyql asks of a generator. Wrapping any torch module takes about ten lines."""
+"""The interface of a generator, its class labels, and the record that describes an architecture."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from energyql.errors import ArgumentError
+
+Label = int | tuple[float, ...]
+"""A class, or the `c_dim` numbers that a generator is conditional on."""
+RANDOM: Literal["random"] = "random"
+"""A random class for each sample. Heads can be fitted to such samples; the pictures of one query share a label."""
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """Anything that maps Gaussian latents to pictures.
+    """A map from Gaussian latents to pictures.
 
     A module without an intermediate latent returns `truncation * z` from `encode`: w is then z, whose mean is 0.
     """
@@ -17,22 +29,120 @@ class Generator(Protocol):
     z_dim: int
 
     def encode(self, z: Tensor, truncation: float = 1.0) -> Tensor:
-        """z ~ N(0, I), shape (batch, z_dim) -> w, the latent that attribute heads read, shape (batch, w_dim).
+        """Map z ~ N(0, I), shape (batch, z_dim), to w, the latent that attribute heads read, shape (batch, w_dim).
 
         Truncation psi pulls w toward its mean: `mean + psi (w - mean)`.
         """
         ...
 
     def synthesize(self, w: Tensor) -> Tensor:
-        """What `encode` returned -> pictures in [-1, 1], shape (batch, channels, height, width)."""
+        """Map the output of `encode` to pictures in [-1, 1], shape (batch, channels, height, width)."""
         ...
 
 
 class ConditionalGenerator(Generator, Protocol):
-    """A generator that is told a class as well, where `c_dim` is above 0."""
+    """A generator with a class label as a second input; `c_dim` is above 0."""
 
     c_dim: int
 
     def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """As for `Generator`; label, shape (batch, c_dim), is one-hot, or whatever the generator is conditional on."""
+        """As for `Generator`; label has shape (batch, c_dim), as a rule one-hot."""
         ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """A generator architecture: how its generators are recognised, read, built and saved.
+
+    Attributes:
+        name: `kind` of the generator in the configuration of a model folder.
+        network: class of the generators, a torch module with a `config`; `network(config)` builds one.
+        config: dataclass of the settings, `z_dim` and `w_dim` among them; saved in the configuration of a model folder.
+        readers: functions from a foreign `Checkpoint` to a generator, or to `None` if it holds another network.
+        formats: the files that the readers accept, for messages.
+    """
+
+    name: str
+    network: Callable[[Any], Any]
+    config: type[Any]
+    readers: Sequence[Callable[[Any], Generator | None]] = ()
+    formats: str = ""
+
+
+def latent_size(generator: Generator, space: str) -> int | None:
+    """Return `w_dim` for the space "w", else `z_dim`; `None` if the generator has no such attribute."""
+    name = "w_dim" if space == "w" else "z_dim"
+    size: int | None = getattr(getattr(generator, "config", generator), name, None)
+    return size
+
+
+def class_count(generator: Generator) -> int:
+    """Return c_dim, the numbers in a label; 0 for a generator without classes."""
+    count = getattr(generator, "c_dim", 0)
+    return count if isinstance(count, int) else 0
+
+
+def check_label(label: Any, generator: Generator) -> Label | None:
+    """Return a label in the form in which it is compared and recorded: a class where it is one-hot.
+
+    Args:
+        label: a class, 0 to c_dim - 1; or c_dim numbers as a list, array or tensor; `None` for no label.
+        generator: the generator that is given the label.
+
+    Raises:
+        ArgumentError: the generator needs a label, has no classes, or has no such label.
+    """
+    count = class_count(generator)
+    if not count:
+        if label is None:
+            return None
+        raise ArgumentError(f"this generator has no classes, so it takes no label, such as {label!r}")
+    allowed = f"a label is a class from 0 to {count - 1}, or a list of {count} numbers"
+    if label is None:
+        raise ArgumentError(f"this generator is conditional on {count} classes: give a label", hint=allowed)
+    numbers = label.tolist() if hasattr(label, "tolist") else label
+    if isinstance(numbers, int) and not isinstance(numbers, bool):
+        if not 0 <= numbers < count:
+            raise ArgumentError(f"there is no class {numbers}", hint=allowed)
+        return numbers
+    if not isinstance(numbers, Sequence) or isinstance(numbers, str):
+        raise ArgumentError(f"{label!r} is not a label", hint=allowed)
+    if len(numbers) != count or not all(_finite(number) for number in numbers):
+        raise ArgumentError(f"{label!r} are not {count} finite numbers", hint=allowed)
+    condition = tuple(float(number) for number in numbers)
+    one_hot = sorted(condition) == [0.0] * (count - 1) + [1.0]
+    return condition.index(1.0) if one_hot else condition
+
+
+def check_fitted_label(label: Any, generator: Generator) -> Label | Literal["random"] | None:
+    """Check a label that heads are fitted under: as `check_label`, but "random" is allowed."""
+    if isinstance(label, str) and label == RANDOM and class_count(generator):
+        return RANDOM
+    return check_label(label, generator)
+
+
+def as_condition(label: Label | None, generator: Generator) -> Tensor | None:
+    """Return a checked label as the input of `encode`, (c_dim,) float32; `None` for no label."""
+    if label is None:
+        return None
+    if isinstance(label, tuple):
+        return torch.tensor(label, dtype=torch.float32)
+    return torch.nn.functional.one_hot(torch.tensor(label), class_count(generator)).float()
+
+
+def encode_under(generator: Generator, z: Tensor, truncation: float, condition: Tensor | None = None) -> Tensor:
+    """Call `generator.encode`, with the label if the generator is conditional.
+
+    Args:
+        generator: maps z to w.
+        z: (batch, z_dim).
+        truncation: psi.
+        condition: (c_dim,) for all samples, or (batch, c_dim); `None` for a generator without classes.
+    """
+    if condition is None:
+        return generator.encode(z, truncation)
+    return cast(ConditionalGenerator, generator).encode(z, truncation, condition.to(z).expand(len(z), -1))
+
+
+def _finite(number: Any) -> bool:
+    return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)

@@ -7,6 +7,7 @@ skip architecture. Parameters are at unit scale, as in the widely used checkpoin
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -14,12 +15,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
-from energyql.generators.layers import FullyConnected, MappingNetwork, activation
-from energyql.generators.stylegan2_config import StyleGAN2Config
+from energyql.generators.mapping import FullyConnected, StyleGAN, StyleGANConfig, activation
 
-__all__ = ["StyleGAN2", "StyleGAN2Config"]
+NoiseMode = Literal["const", "random", "none"]
 
-Noise = Literal["const", "random", "none"]
+
+@dataclass(frozen=True)
+class StyleGAN2Config(StyleGANConfig):
+    """Architecture of a StyleGAN2.
+
+    Args:
+        channel_base, channel_max: a block of resolution r has min(channel_base / r, channel_max) channels.
+        conv_clamp: activations are clamped to +- this value; `None` for no clamping.
+
+    The other settings are those of `StyleGANConfig`.
+
+    Raises:
+        ModelError: a number is out of its range.
+    """
+
+    conv_clamp: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_numbers(conv_clamp=(0, math.inf))
+
+    @property
+    def block_resolutions(self) -> list[int]:
+        """The sides of the feature maps, 4 to `resolution`."""
+        return [2**i for i in range(2, self.resolution.bit_length())]
+
+    @property
+    def num_ws(self) -> int:
+        """Number of W+ rows: one for each convolution and one for the last RGB layer."""
+        return 2 * len(self.block_resolutions)
+
+    def channels(self, resolution: int) -> int:
+        """Return the number of feature maps at a resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
 
 
 class ModulatedConv(nn.Module):
@@ -41,6 +74,7 @@ class ModulatedConv(nn.Module):
         self.style_gain = 1.0 if demodulate else 1 / math.sqrt(inputs * kernel**2)
 
     def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor) -> Tensor:
+        """Map x (batch, inputs, side, side) and w (batch, w_dim) to (batch, outputs, side, side), or twice the side."""
         weight: Tensor = self.weight
         styles = self.affine(w.to(weight.dtype)) * self.style_gain
         if self.demodulate:  # normalising both first leaves the result as it is and the numbers in range
@@ -89,7 +123,8 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.clamp = config.conv_clamp
 
-    def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor, noise: Noise) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor, noise: NoiseMode) -> Tensor:
+        """Map x (batch, inputs, side, side) to (batch, outputs, resolution, resolution)."""
         x = self.conv(x, w, resample_filter)
         bias = self.bias[:, None, None]
         if noise == "const":
@@ -109,6 +144,7 @@ class ToRGB(nn.Module):
         self.clamp = config.conv_clamp
 
     def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor) -> Tensor:
+        """Map x (batch, inputs, side, side) to (batch, image_channels, side, side)."""
         x = self.conv(x, w, resample_filter) + self.bias.to(x.dtype)[:, None, None]
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
@@ -128,9 +164,12 @@ class SynthesisBlock(nn.Module):
         self.torgb = ToRGB(channels, config)
 
     def forward(
-        self, x: Tensor | None, image: Tensor | None, ws: Tensor, resample_filter: Tensor, noise: Noise
+        self, x: Tensor | None, image: Tensor | None, ws: Tensor, resample_filter: Tensor, noise: NoiseMode
     ) -> tuple[Tensor, Tensor]:
-        """ws (batch, 2 or 3, w_dim): a row a layer; the RGB layer shares its row with the next block's first."""
+        """Return the features and the picture so far.
+
+        ws (batch, 2 or 3, w_dim) has a row for each layer; the RGB layer shares its row with the next block's first.
+        """
         if x is None:
             x = self.const.expand(len(ws), -1, -1, -1).to(ws.dtype)
         else:
@@ -141,7 +180,7 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """W or W+ -> picture."""
+    """The network from W or W+ to the picture."""
 
     resample_filter: Tensor
 
@@ -153,16 +192,16 @@ class SynthesisNetwork(nn.Module):
         binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
         self.register_buffer("resample_filter", binomial.outer(binomial) / 64)
 
-    def forward(self, ws: Tensor, noise: Noise = "const") -> Tensor:
-        """ws (batch, w_dim) or (batch, num_ws, w_dim) -> (batch, image_channels, resolution, resolution).
+    def forward(self, ws: Tensor, noise: NoiseMode = "const") -> Tensor:
+        """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
 
         Noise is that of training ("const"), drawn anew from torch's global generator ("random"), or left out ("none").
 
         Raises:
-            ArgumentError: ws has another shape, or there is no such noise.
+            ArgumentError: ws has another shape, or `noise` is none of the three.
         """
         rows, size = self.config.num_ws, self.config.w_dim
-        if noise not in get_args(Noise):
+        if noise not in get_args(NoiseMode):
             raise ArgumentError(f'noise is "const", "random" or "none", not {noise!r}')
         if tuple(ws.shape[1:]) not in ((size,), (rows, size)):
             raise ArgumentError(f"w must be (batch, {size}) or (batch, {rows}, {size}), not {tuple(ws.shape)}")
@@ -181,23 +220,19 @@ class SynthesisNetwork(nn.Module):
         return image
 
 
-class StyleGAN2(nn.Module):
+class StyleGAN2(StyleGAN):
     """The generator: mapping and synthesis."""
 
     def __init__(self, config: StyleGAN2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.z_dim = config.z_dim
-        self.c_dim = config.c_dim
-        self.mapping = MappingNetwork(config)
+        super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
 
-    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """z (batch, z_dim) -> w (batch, w_dim), truncated toward the mean w."""
-        w: Tensor = self.mapping(z, truncation, label)
-        return w
+    def synthesize(self, w: Tensor, noise: NoiseMode = "const") -> Tensor:
+        """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
 
-    def synthesize(self, w: Tensor, noise: Noise = "const") -> Tensor:
-        """w (batch, w_dim) or W+ (batch, num_ws, w_dim) -> pictures, about [-1, 1], (batch, channels, side, side)."""
+        Args:
+            w: the output of `encode`, or different rows for the layers.
+            noise: see `SynthesisNetwork.forward`.
+        """
         image: Tensor = self.synthesis(w, noise)
         return image

@@ -15,14 +15,12 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
 from energyql.generators.alias_free import downsample, lowpass_filter, upsample
-from energyql.generators.layers import FullyConnected, MappingNetwork, activation
+from energyql.generators.mapping import FullyConnected, StyleGAN, activation
 from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
-
-__all__ = ["StyleGAN3", "StyleGAN3Config", "placement"]
 
 
 class FourierFeatures(nn.Module):
-    """Sine waves of random frequencies and phases, moved and turned as w says, then mixed."""
+    """Sine waves of random frequencies and phases, shifted and rotated by a function of w, then mixed."""
 
     transform: Tensor
     freqs: Tensor
@@ -36,7 +34,7 @@ class FourierFeatures(nn.Module):
         radius = signal.cutoff * torch.rand(channels).sqrt()  # uniform over a disc
         self.weight = nn.Parameter(torch.randn(channels, channels))
         self.affine = FullyConnected(w_dim, 4)
-        with torch.no_grad():  # at first w neither turns nor moves
+        with torch.no_grad():  # without training, w neither rotates nor shifts
             self.affine.weight.zero_()
             self.affine.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
         self.register_buffer("transform", torch.eye(3))
@@ -44,13 +42,13 @@ class FourierFeatures(nn.Module):
         self.register_buffer("phases", torch.rand(channels) - 0.5)
 
     def forward(self, w: Tensor, transform: Tensor | None = None) -> Tensor:
-        """w (batch, w_dim), transform (3, 3) or (batch, 3, 3) -> (batch, channels, size, size)."""
+        """Map w (batch, w_dim) and transform (3, 3) or (batch, 3, 3) to (batch, channels, size, size)."""
         learned = self.affine(w)
         learned = learned / learned[:, :2].norm(dim=1, keepdim=True)
         cosine, sine, shift = learned[:, 0], learned[:, 1], learned[:, 2:, None]
         rotation = torch.stack([cosine, -sine, sine, cosine], 1).reshape(-1, 2, 2)
         given = self.transform if transform is None else transform.to(w)
-        # Samples go through the user's transform, then back along the learned shift, then the learned rotation.
+        # The user's transform comes first, then the inverse of the learned shift, then the learned rotation.
         moved = rotation @ (given[..., :2, :] - shift * given[..., 2:, :])
         freqs = self.freqs @ moved[:, :, :2]
         phases = self.phases + (self.freqs @ moved[:, :, 2:]).squeeze(2)
@@ -96,13 +94,13 @@ class SynthesisLayer(nn.Module):
             down_filter = lowpass_filter(down_taps, after.cutoff, 2 * after.half_width, rate, radial=radial)
         self.register_buffer("up_filter", up_filter if up_filter is None else up_filter.to(self.weight.device))
         self.register_buffer("down_filter", down_filter if down_filter is None else down_filter.to(self.weight.device))
-        # What the fine grid must hold for the output to have its size, less what it holds after up-sampling.
+        # The samples that the fine grid must hold for the output size, minus those that it holds after up-sampling.
         padding = (after.size - 1) * self.down + 1 - (before.size + kernel - 1) * self.up + up_taps + down_taps - 2
         low = (padding + self.up) // 2  # keeps the centres of both grids in one place (appendix C.3)
         self.padding = (low, padding - low)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """x (batch, channels, size, size), w (batch, w_dim) -> the same with the sizes of the next signal."""
+        """Map x (batch, channels, size, size) and w (batch, w_dim) to the shape of the next signal."""
         x = self._convolve(x, self.affine(w)) + self.bias[:, None, None]
         x = upsample(x, self.up_filter, self.up, self.padding)
         if not self.rgb:
@@ -112,7 +110,7 @@ class SynthesisLayer(nn.Module):
         return downsample(x, self.down_filter, self.down)
 
     def _convolve(self, x: Tensor, styles: Tensor) -> Tensor:
-        """Scales the input rather than the weights, so that one convolution serves the whole batch."""
+        """Scale the input rather than the weights, so that one convolution serves the whole batch."""
         weight: Tensor = self.weight
         input_gain = self.magnitude_ema.rsqrt()  # brings the input to unit variance, as measured in training
         if self.rgb:
@@ -127,7 +125,7 @@ class SynthesisLayer(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """W or W+ -> picture."""
+    """The network from W or W+ to the picture."""
 
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__()
@@ -140,7 +138,7 @@ class SynthesisNetwork(nn.Module):
         )
 
     def forward(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
-        """ws (batch, w_dim) or (batch, num_ws, w_dim) -> (batch, image_channels, resolution, resolution).
+        """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
 
         Raises:
             ArgumentError: ws or transform has another shape.
@@ -159,28 +157,19 @@ class SynthesisNetwork(nn.Module):
         return x * self.config.output_scale
 
 
-class StyleGAN3(nn.Module):
+class StyleGAN3(StyleGAN):
     """The generator: mapping and synthesis."""
 
     def __init__(self, config: StyleGAN3Config) -> None:
-        super().__init__()
-        self.config = config
-        self.z_dim = config.z_dim
-        self.c_dim = config.c_dim
-        self.mapping = MappingNetwork(config)
+        super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
 
-    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """z (batch, z_dim) -> w (batch, w_dim), truncated toward the mean w."""
-        w: Tensor = self.mapping(z, truncation, label)
-        return w
-
     def synthesize(self, w: Tensor, transform: Tensor | None = None) -> Tensor:
-        """w (batch, w_dim) or W+ (batch, num_ws, w_dim) -> pictures, about [-1, 1], (batch, channels, side, side).
+        """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
 
         Args:
-            w: what `encode` returned.
-            transform: matrices from `placement`, (3, 3) or (batch, 3, 3); by default those stored in the model, as a
+            w: the output of `encode`, or different rows for the layers.
+            transform: matrices from `placement`, (3, 3) or (batch, 3, 3); by default the one stored in the model, as a
                 rule the identity.
         """
         image: Tensor = self.synthesis(w, transform)
@@ -188,14 +177,14 @@ class StyleGAN3(nn.Module):
 
 
 def placement(rotation: float = 0.0, translation: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """Matrix for `StyleGAN3.synthesize` that turns the picture, then moves it.
+    """Return a matrix for `StyleGAN3.synthesize` that rotates the picture, then shifts it.
 
     Args:
         rotation: angle in radians, clockwise as seen.
         translation: right and down, as fractions of the side of the picture.
 
     Returns:
-        Shape (3, 3): where in the unmoved picture each point of the moved one is found.
+        Shape (3, 3): maps a point of the transformed picture to its place in the original.
     """
     cosine, sine = math.cos(rotation), math.sin(rotation)
     right, down = translation

@@ -12,8 +12,8 @@ import torch
 
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import ArgumentError
-from energyql.generators.classes import as_condition
-from energyql.generators.encoder import encoder
+from energyql.generators.base import as_condition
+from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.pipeline.model import Model, choose_device, load_model

@@ -14,15 +14,14 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, write_json
-from energyql.generators.base import Generator
-from energyql.generators.checkpoints.folder import (
+from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, latent_size
+from energyql.generators.checkpoints.reading import reading
+from energyql.generators.families import (
     module_fingerprint,
     read_generator,
     weights_fingerprint,
     write_generator,
 )
-from energyql.generators.checkpoints.refusal import reading
-from energyql.generators.classes import RANDOM, Label, check_fitted_label, check_label
 from energyql.models import model_folder
 from energyql.vocabulary import Vocabulary
 
@@ -127,7 +126,7 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
     if bank.generator not in ("", weights["generator"]):
         raise ModelError(f"{folder}: the attributes were fitted to another generator", hint="train them again")
     _check_label(folder, bank, generator)
-    size = generator.config.w_dim if bank.space == "w" else generator.config.z_dim
+    size = latent_size(generator, bank.space)
     if bank.latent_dim != size:
         raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}")
     judge = Judge.load(folder) if (folder / "judge.json").is_file() else None

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from energyql.attributes.heads import Head
 from energyql.errors import ModelError
-from energyql.generators.checkpoints.refusal import Refused, reading, shown
-from energyql.generators.checkpoints.weights import read_weights
+from energyql.generators.checkpoints.reading import CheckpointError, reading, shown
+from energyql.generators.checkpoints.torch_file import read_weights
 from energyql.training.table_labels import read_npy
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -43,7 +43,9 @@ def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict
         counts = [2 if spec.kind == "yes/no" else max(1, len(spec.values)) for spec in specs.values()]
         if len(weight) != sum(counts):
             wanted = ", ".join(f"{count} for {name}" for name, count in zip(specs, counts, strict=True))
-            raise Refused(f"it has {len(weight)} outputs, not {wanted}", "name its attributes and their classes")
+            raise CheckpointError(
+                f"it has {len(weight)} outputs, not {wanted}", hint="name its attributes and their classes"
+            )
         heads = {}
         parts = zip(specs.values(), weight.split(counts), bias.split(counts), strict=True)
         for spec, rows, offsets in parts:
@@ -81,7 +83,7 @@ def import_boundary(
     with reading(path):
         normal = read_npy(path).squeeze()
         if normal.ndim != 1 or not normal.isfinite().all() or not normal.any():
-            raise Refused(f"a boundary has the shape (1, numbers), not {tuple(normal.shape)}, and is not zero")
+            raise CheckpointError(f"a boundary has the shape (1, numbers), not {tuple(normal.shape)}, and is not zero")
     normal = normal / normal.norm()
     scale, intercept = 1.0, 0.0
     if latents is not None and labels is not None:
@@ -121,10 +123,10 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or "heads.weight" not in content:
-        raise Refused("it has no state_dict with heads.weight, so it is not a classifier of LACE")
+        raise CheckpointError("it has no state_dict with heads.weight, so it is not a classifier of LACE")
     for name, value in content.items():
         if not isinstance(value, Tensor):
-            raise Refused(f"{shown(name)} is not a tensor")
+            raise CheckpointError(f"{shown(name)} is not a tensor")
     return {str(name): value.float() for name, value in content.items()}
 
 
@@ -133,20 +135,20 @@ def _layers(tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
     extra = [name for name in tensors if not _LAYER.fullmatch(name) and not name.startswith("heads.")]
     numbers = sorted({int(match[1]) for name in tensors if (match := _LAYER.fullmatch(name))})
     if not numbers:
-        raise Refused("it has no hidden layers")
+        raise CheckpointError("it has no hidden layers")
     layers = [_pair(tensors, f"net.{i}") for i in numbers]
     if extra or any(weight.ndim != 2 for weight, _ in layers):
         name = extra[0] if extra else f"net.{numbers[1]}"
-        raise Refused(f"it has {shown(name)}: classifiers with normalisation layers are not supported")
+        raise CheckpointError(f"it has {shown(name)}: classifiers with normalisation layers are not supported")
     return layers
 
 
 def _pair(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
     if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
-        raise Refused(f"it has no {name}.weight and {name}.bias")
+        raise CheckpointError(f"it has no {name}.weight and {name}.bias")
     weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
     if weight.ndim == 4 and weight.shape[2:] == (1, 1):
         weight = weight[:, :, 0, 0]
     if not weight.isfinite().all() or not bias.isfinite().all():
-        raise Refused(f"{name} has a number that is not finite")
+        raise CheckpointError(f"{name} has a number that is not finite")
     return weight, bias

@@ -14,8 +14,7 @@ from torch import Tensor
 from energyql.attributes.bank import SPACES, AttributeBank
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
-from energyql.generators.base import Generator
-from energyql.generators.classes import RANDOM
+from energyql.generators.base import RANDOM, Generator
 from energyql.progress import Report, reporting
 from energyql.training.heads import train_heads
 from energyql.training.labels import LabelTable, infer

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.bank import FittedLabel
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
 from energyql.errors import DataError
 from energyql.files import write_json
-from energyql.generators.base import Generator
-from energyql.generators.classes import as_condition, class_count, encode_under, one_hot
+from energyql.generators.base import Generator, as_condition, class_count, encode_under
 from energyql.sampling import prior_latents, uniforms
 
 LATENTS_AT_ONCE = 256
@@ -75,7 +75,7 @@ class Prior:
         if not isinstance(self.label, str):
             return as_condition(self.label, self.generator)
         count = class_count(self.generator)
-        return one_hot((self._uniforms(index, "class")[:, 0] * count).long(), count)
+        return F.one_hot((self._uniforms(index, "class")[:, 0] * count).long(), count).float()
 
     def _uniforms(self, index: Tensor, stream: str) -> Tensor:
         """Numbers in (0, 1) that belong to the samples, (n, 1) float64."""

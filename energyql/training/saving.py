@@ -10,7 +10,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
 from energyql.errors import ModelError
 from energyql.files import read_json, write_json, write_picture
-from energyql.generators.base import Generator
+from energyql.generators.base import Generator, latent_size
 from energyql.training.report_picture import draw_report
 from energyql.training.target import Target, check_reading, fitted_label, nothing_left, open_target, set_truncation
 from energyql.version import __version__
@@ -47,10 +47,8 @@ def add_heads(
             specs, heads, space=space, truncation=truncation, label=label, generator=target.fingerprint
         )
         check_reading(target, space, truncation, label)
-        size = getattr(
-            getattr(target.generator, "config", target.generator), "w_dim" if space == "w" else "z_dim", bank.latent_dim
-        )
-        if size != bank.latent_dim:
+        size = latent_size(target.generator, space)
+        if size not in (None, bank.latent_dim):
             raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
         if (target.folder / "judge.json").is_file() and (
             target.bank is None or set(specs) - set(target.bank.vocabulary)

@@ -18,11 +18,9 @@ from torch import Tensor
 
 from energyql.attributes.labels import is_missing
 from energyql.errors import DataError, ModelError
-from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, DtypeRecord
-from energyql.generators.checkpoints.inert import Budget, Inert, Names
-from energyql.generators.checkpoints.network_pickle import file_bytes
-from energyql.generators.checkpoints.records import MAX_DIMENSIONS, is_count
-from energyql.generators.checkpoints.refusal import Refused, reading
+from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, DtypeRecord, make_dtype
+from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading
+from energyql.generators.checkpoints.records import Budget, Names, is_shape
 from energyql.generators.checkpoints.unpickle import unpickle
 from energyql.training.labels import LabelTable, infer
 from energyql.training.table_labels import one_a_sample
@@ -50,7 +48,7 @@ class _ObjectDtype(DtypeRecord):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        raise Refused("an array of objects is read as if it were numbers")
+        raise CheckpointError("an array of objects is read as if it were numbers")
 
 
 @dataclass(eq=False)
@@ -64,11 +62,8 @@ class _AnyArray(ArrayRecord):
             super().set_state(state)
             return
         _, self.shape, self.dtype, _, self.cells = state
-        shape_ok = (
-            isinstance(self.shape, tuple) and len(self.shape) <= MAX_DIMENSIONS and all(map(is_count, self.shape))
-        )
-        if not shape_ok or not isinstance(self.cells, list) or len(self.cells) != math.prod(self.shape):
-            raise Refused("an array of objects is damaged")
+        if not is_shape(self.shape) or not isinstance(self.cells, list) or len(self.cells) != math.prod(self.shape):
+            raise CheckpointError("an array of objects is damaged")
 
     def rows(self) -> list[list[Any]]:
         """The cells of a table, row by row."""
@@ -81,11 +76,8 @@ class _AnyArray(ArrayRecord):
         return [self.cells[i * columns : (i + 1) * columns] for i in range(rows)]
 
 
-def _dtype(text: Any, *rest: Any) -> Inert:
-    if text in ("O8", "O4", "O", "|O"):
-        return _ObjectDtype()
-    made: Inert = NUMPY_NAMES["numpy", "dtype"](text, *rest)
-    return made
+def _dtype(text: Any, *rest: Any) -> DtypeRecord:
+    return _ObjectDtype() if text in ("O8", "O4", "O", "|O") else make_dtype(text, *rest)
 
 
 _NAMES: Names = {
@@ -131,7 +123,7 @@ def _latents(path: Path) -> Tensor:
     with reading(path):
         found = _content(path, "Latent")
         if not isinstance(found, ArrayRecord) or isinstance(found.dtype, _ObjectDtype) or len(found.shape) < 2:
-            raise Refused("its Latent is no array of numbers")
+            raise CheckpointError("its Latent is no array of numbers")
         return one_a_sample(torch.from_numpy(found.array().astype("<f4")), path)
 
 
@@ -141,7 +133,7 @@ def _rows(path: Path) -> list[list[Any]]:
         table = found[0] if isinstance(found, list | tuple) and found else found
         rows = table.rows() if isinstance(table, _AnyArray) else []
         if not rows or any(len(row) != len(COLUMNS) for row in rows):
-            raise Refused(f"its att_light is no table of {len(COLUMNS)} columns")
+            raise CheckpointError(f"its att_light is no table of {len(COLUMNS)} columns")
         return rows
 
 
@@ -149,7 +141,7 @@ def _content(path: Path, key: str) -> Any:
     data = file_bytes(path)
     content, _ = unpickle(data, _NAMES, budget=Budget(len(data), MAX_OPERATIONS))
     if not isinstance(content, dict) or key not in content:
-        raise Refused(f"it has no {key}, so it is not StyleFlow's {path.name}")
+        raise CheckpointError(f"it has no {key}, so it is not StyleFlow's {path.name}")
     return content[key]
 
 

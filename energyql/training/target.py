@@ -7,25 +7,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 
 from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import read_json, replacing, write_json
-from energyql.generators.base import Generator
-from energyql.generators.checkpoints.folder import (
+from energyql.generators.base import RANDOM, Generator, check_fitted_label
+from energyql.generators.families import (
     CONFIG,
     WEIGHTS,
+    family_of,
     module_fingerprint,
     read_generator,
     weights_fingerprint,
 )
-from energyql.generators.classes import RANDOM, check_fitted_label
-from energyql.generators.stylegan2 import StyleGAN2
-from energyql.generators.stylegan3 import StyleGAN3
-from energyql.generators.zoo import load_generator
+from energyql.generators.load import load_generator
 from energyql.models import model_folder, packaged_models
 from energyql.pipeline.model import save_model
 
@@ -34,7 +31,6 @@ DEFAULT_TRUNCATION = 0.7
 """Truncation of a folder made from a checkpoint, which has none of its own."""
 WORK = ".training"
 """Subfolder for what an interrupted training has done so far."""
-WRITABLE = (StyleGAN2, StyleGAN3)
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def open_target(model: str | Path | Generator, out: str | Path | None, truncatio
     if out is None:
         raise ArgumentError("a generator needs a folder for its attributes", hint="give out=")
     folder = Path(out)
-    if isinstance(model, WRITABLE):
+    if family_of(model) is not None:
         return _write(model, folder, truncation)
     mark = module_fingerprint(model)
     bank = _bank(folder)
@@ -166,9 +162,8 @@ def _write(generator: Generator, folder: Path, truncation: float | None) -> Targ
             raise ModelError(f"{folder} holds another generator", hint="choose another folder")
     else:
         psi = DEFAULT_TRUNCATION if truncation is None else truncation
-        network = cast(StyleGAN2 | StyleGAN3, generator)
         # In full precision: the pictures of a converted model are those of the original.
-        save_model(folder, folder.resolve().name, network, truncation=psi, dtype=torch.float32)
+        save_model(folder, folder.resolve().name, generator, truncation=psi, dtype=torch.float32)
     return _opened(folder)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from energyql.attributes.judge import Judge
-from energyql.generators.checkpoints.folder import read_generator
+from energyql.generators.families import read_generator
 from energyql.generators.stylegan2 import StyleGAN2
 from energyql.pipeline.model import Model, save_model
 from energyql.sampling import prior_latents

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from energyql.generators.layers import ACTIVATION_GAIN, ACTIVATION_SLOPE, MappingNetwork
+from energyql.generators.mapping import ACTIVATION_GAIN, ACTIVATION_SLOPE, MappingNetwork
 from energyql.generators.stylegan2 import ModulatedConv
 from recipes.avatars.factors import CHOICES, CONTINUOUS, SCORES, SWITCHES, Factors
 from recipes.avatars.synthesis import CONFIG, Painter

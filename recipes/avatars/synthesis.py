@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from energyql.generators.layers import MappingNetwork
+from energyql.generators.mapping import MappingNetwork
 from energyql.generators.stylegan2 import StyleGAN2Config, SynthesisNetwork
 from recipes.avatars.drawing import CROP_LEFT, CROP_SIZE, CROP_TOP, Drawing
 from recipes.avatars.factors import CODE_DIM, Z_DIM, Avatars, Factors

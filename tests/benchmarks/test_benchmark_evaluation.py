@@ -11,7 +11,7 @@ from benchmarks import evaluation
 from benchmarks.contenders import Bare, Published, gradient_by_autograd, random_bank, random_mapping
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
-from energyql.generators.frozen import FrozenMapping
+from energyql.generators.mapping import FrozenMapping
 from energyql.language import bind, parse
 
 

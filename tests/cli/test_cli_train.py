@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from energyql.cli.train import import_heads, train
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
-from energyql.generators.zoo import load_generator
+from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
 
 ADA = str(CHECKPOINTS / "ada.pkl")

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from energyql.cli.main import generate
 from energyql.cli.train import import_heads, train
-from energyql.generators.zoo import load_generator
+from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
 from energyql.training import clip_labels, run
 

@@ -12,8 +12,7 @@ from energyql.energy.direct import DirectEnergy
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import SEMANTICS, compile_energy_rule
 from energyql.errors import ArgumentError, Contradiction, LimitError
-from energyql.generators.frozen import FrozenMapping
-from energyql.generators.layers import MappingNetwork
+from energyql.generators.mapping import FrozenMapping, MappingNetwork
 from energyql.generators.stylegan2 import StyleGAN2Config
 from energyql.language import And, Attribute, Interval, Not, OneOf, Or, Weight
 from energyql.numerics.pullback import Identity

@@ -12,7 +12,7 @@ from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.published import PublishedEnergy, PublishedODE
-from energyql.generators.encoder import encoder
+from energyql.generators.mapping import encoder
 from energyql.language import bind, parse
 from energyql.sampling import ODESolver, Status, VPSchedule, prior_latents
 

@@ -1,25 +1,130 @@
+import numpy as np
+import pytest
 import torch
+from labelled import CHECKPOINTS
 
-from energyql.generators.base import Generator
+from energyql.errors import ArgumentError
+from energyql.generators.base import (
+    RANDOM,
+    Generator,
+    as_condition,
+    check_fitted_label,
+    check_label,
+    class_count,
+    encode_under,
+)
+from energyql.generators.load import load_generator
+
+CONDITIONAL = ["ada_conditional.pkl", "tensorflow_conditional.pkl", "stylegan3-t-conditional.pkl"]
 
 
-class Wrapped:
-    """A foreign network in as few lines as the protocol promises."""
+class Plain:
+    """A generator without classes, in as few lines as the protocol promises."""
 
-    z_dim = 4
+    z_dim = 2
 
     def encode(self, z, truncation=1.0):
-        return z
+        return truncation * z
 
     def synthesize(self, w):
-        return w[:, :3, None, None].expand(-1, -1, 8, 8)
+        return w[:, :, None, None]
 
 
-def test_a_foreign_network_is_a_generator():
-    generator = Wrapped()
-    assert isinstance(generator, Generator)
-    assert generator.synthesize(generator.encode(torch.zeros(2, 4))).shape == (2, 3, 8, 8)
+class Own(Plain):
+    """A conditional generator of one's own."""
+
+    c_dim = 3
+
+    def encode(self, z, truncation=1.0, label=None):
+        return torch.cat([truncation * z, label], 1)
 
 
-def test_without_synthesize_it_is_not():
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (0, 0),
+        (2, 2),
+        (np.int64(1), 1),
+        (torch.tensor(1), 1),
+        ([0.0, 1.0, 0.0], 1),
+        ((0, 1, 0), 1),
+        (torch.eye(3)[2], 2),
+        (np.array([0.5, 0.25, 0.25]), (0.5, 0.25, 0.25)),
+        ([1, 1, 0], (1.0, 1.0, 0.0)),
+    ],
+)
+def test_a_label_is_a_class_wherever_it_is_one(label, expected):
+    checked = check_label(label, Own())
+    assert (checked, type(checked)) == (expected, type(expected))
+    assert check_fitted_label(label, Own()) == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (None, "this generator is conditional on 3 classes: give a label"),
+        (3, "there is no class 3"),
+        (-1, "there is no class -1"),
+        (True, "True is not a label"),
+        (1.5, "1.5 is not a label"),
+        ("cat", "'cat' is not a label"),
+        (RANDOM, "'random' is not a label"),
+        ({}, "{} is not a label"),
+        ([1.0, 0.0], r"\[1.0, 0.0\] are not 3 finite numbers"),
+        ([0.5, float("nan"), 0.5], "are not 3 finite numbers"),
+        (["a", "b", "c"], "are not 3 finite numbers"),
+        ([True, False, False], "are not 3 finite numbers"),
+        (torch.eye(3), "are not 3 finite numbers"),
+    ],
+)
+def test_what_is_no_label(label, message):
+    with pytest.raises(ArgumentError, match=message + "(.|\n)*a class from 0 to 2, or a list of 3 numbers"):
+        check_label(label, Own())
+
+
+def test_generators_without_classes():
+    assert class_count(Plain()) == 0
+    assert check_label(None, Plain()) is None
+    assert as_condition(None, Plain()) is None
+    for label in (0, [1.0], RANDOM):
+        for check in (check_label, check_fitted_label):
+            with pytest.raises(ArgumentError, match="has no classes, so it takes no label"):
+                check(label, Plain())
+    z = torch.ones(2, 2)
+    assert torch.equal(encode_under(Plain(), z, 0.5), 0.5 * z)
+
+
+def test_random_is_a_label_to_fit_heads_under():
+    assert check_fitted_label("random", Own()) == RANDOM
+
+
+def test_a_generator_of_ones_own():
+    z = torch.randn(2, 2, dtype=torch.float64)
+    for label in (1, (0.5, 0.0, 0.5)):
+        w = encode_under(Own(), z, 0.5, as_condition(label, Own()))
+        condition = torch.eye(3)[1] if label == 1 else torch.tensor(label)
+        assert torch.equal(w, torch.cat([0.5 * z, condition.expand(2, -1).double()], 1))
+    each = torch.eye(3)[[2, 0]]
+    assert torch.equal(encode_under(Own(), z, 1.0, each)[:, 2:], torch.eye(3).double()[[2, 0]])
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_stylegans(name):
+    generator = load_generator(CHECKPOINTS / name)
+    count, z = class_count(generator), torch.randn(3, generator.z_dim)
+    assert count == generator.config.c_dim > 1
+    for label in (0, count - 1):
+        expected = generator.encode(z, 0.7, torch.eye(count)[[label] * 3])
+        assert torch.equal(encode_under(generator, z, 0.7, as_condition(label, generator)), expected)
+    with pytest.raises(ArgumentError, match=f"there is no class {count}"):
+        check_label(count, generator)
+
+
+def test_unconditional_stylegans():
+    assert class_count(load_generator(CHECKPOINTS / "ada.pkl")) == 0
+    assert class_count(load_generator(CHECKPOINTS / "stylegan3-r.pkl")) == 0
+
+
+def test_the_protocol():
+    assert isinstance(Plain(), Generator)
     assert not isinstance(torch.nn.Linear(3, 3), Generator)

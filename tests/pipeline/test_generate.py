@@ -13,8 +13,9 @@ from energyql import E, Model, ODESolver, Pipeline, generate, load_model, sample
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.predictions import tabulate
 from energyql.errors import ArgumentError, Contradiction, ModelError, TautologyWarning, UnknownAttribute
-from energyql.generators.frozen import FrozenMapping
-from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
+from energyql.generators.mapping import FrozenMapping
+from energyql.generators.stylegan3 import StyleGAN3
+from energyql.generators.stylegan3_config import StyleGAN3Config
 from energyql.pipeline import generate as pipeline
 from energyql.pipeline.model import choose_device
 from energyql.sampling import Status, prior_latents

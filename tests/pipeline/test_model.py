@@ -10,7 +10,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.errors import ModelError
 from energyql.files import fingerprint, write_tensors
-from energyql.generators.checkpoints.folder import module_fingerprint
+from energyql.generators.families import module_fingerprint
 from energyql.pipeline.model import Model, load_model, save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from energyql.generators.layers import MappingNetwork
+from energyql.generators.mapping import MappingNetwork
 from recipes.avatars.factors import CODE_DIM, Z_DIM, Factors
 from recipes.avatars.mapping import W_SHIFT, shift_styles, write_mapping
 from recipes.avatars.synthesis import CONFIG, Painter

@@ -9,7 +9,7 @@ from toys import tiny_model
 
 from energyql.attributes.bank import AttributeBank
 from energyql.errors import ModelError, VocabularyError
-from energyql.generators.zoo import load_generator
+from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
 from energyql.training.foreign import import_boundary, import_lace
 from energyql.training.saving import add_heads

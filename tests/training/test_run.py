@@ -10,7 +10,7 @@ from toys import tiny_model
 from energyql import E
 from energyql.attributes.bank import AttributeBank
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
-from energyql.generators.zoo import load_generator
+from energyql.generators.load import load_generator
 from energyql.pipeline.generate import generate
 from energyql.pipeline.model import load_model, save_model
 from energyql.sampling import prior_latents
@@ -321,7 +321,7 @@ class TestClassLabels:
             (None, f"conditional on {classes} classes: give a label"),
             (classes, f"there is no class {classes}\na label is a class from 0 to {classes - 1}"),
             ([0.5, 0.5], f"are not {classes} finite numbers"),
-            ("any", "'any' is no label"),
+            ("any", "'any' is not a label"),
         ):
             with pytest.raises(ArgumentError, match=message):
                 self.train(name, tmp_path, label=label)

@@ -1,1 +1,1 @@
-"""Readers of other people's checkpoints, one file a format. None of them runs anything that a file holds."""
+"""Readers of checkpoints that other programs wrote, one file for each format. Nothing in a file is executed."""

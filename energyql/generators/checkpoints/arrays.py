@@ -10,39 +10,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from energyql.generators.checkpoints.inert import Inert, Names
-from energyql.generators.checkpoints.records import MAX_DIMENSIONS, is_count, uncallable
-from energyql.generators.checkpoints.refusal import Refused, shown
+from energyql.generators.checkpoints.reading import CheckpointError, shown
+from energyql.generators.checkpoints.records import Names, Record, is_shape, uncallable
 
 _DTYPE = re.compile(r"[<>=|]?([fiub][1248])")
 
 
 @dataclass(eq=False)
-class DtypeRecord(Inert):
+class DtypeRecord(Record):
     """A NumPy dtype of plain numbers."""
 
     kind: str
     order: str = "<"
 
     def set_state(self, state: Any) -> None:
+        """Set the byte order."""
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
-            raise Refused("a NumPy dtype is damaged")
+            raise CheckpointError("a NumPy dtype is damaged")
         self.order = "<" if state[1] == "=" else state[1]
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """The dtype itself."""
         return np.dtype(self.order + self.kind)
 
 
-def _dtype(text: Any, *_: Any) -> DtypeRecord:
-    match = _DTYPE.fullmatch(text) if isinstance(text, str) else None
-    if match is None or match[1] in ("f1", "b2", "b4", "b8"):
-        raise Refused(f"a NumPy array holds {shown(text)}; only plain numbers are read")
-    return DtypeRecord(match[1], text[0] if text[0] in "<>|" else "<")
-
-
 @dataclass(eq=False)
-class ArrayRecord(Inert):
+class ArrayRecord(Record):
     """A NumPy array, still as bytes of the file."""
 
     shape: tuple[int, ...] = (0,)
@@ -51,79 +45,77 @@ class ArrayRecord(Inert):
     data: memoryview = field(default_factory=lambda: memoryview(b""))
 
     def set_state(self, state: Any) -> None:
+        """Set version, shape, dtype, order and bytes."""
         if not isinstance(state, tuple) or len(state) != 5:
-            raise Refused("a NumPy array is damaged")
+            raise CheckpointError("a NumPy array is damaged")
         _, self.shape, self.dtype, fortran, self.data = state
         self.fortran = bool(fortran)
         self.check()
 
-    def check(self) -> None:
-        """Raises Refused unless shape, dtype and data agree."""
-        shape_ok = isinstance(self.shape, tuple) and len(self.shape) <= MAX_DIMENSIONS
-        if not shape_ok or not all(map(is_count, self.shape)):
-            raise Refused("a NumPy array has an impossible shape")
+    def check(self) -> ArrayRecord:
+        """Return the record itself; raise CheckpointError unless shape, dtype and data agree."""
+        if not is_shape(self.shape):
+            raise CheckpointError("a NumPy array has an impossible shape")
         if not isinstance(self.dtype, DtypeRecord) or not isinstance(self.data, memoryview):
-            raise Refused("a NumPy array holds objects; only plain numbers are read")
+            raise CheckpointError("a NumPy array holds objects; only plain numbers are read")
         if math.prod(self.shape) * self.dtype.dtype.itemsize != len(self.data):
-            raise Refused(f"a NumPy array of shape {self.shape} has {len(self.data)} bytes")
+            raise CheckpointError(f"a NumPy array of shape {self.shape} has {len(self.data)} bytes")
+        return self
 
     def array(self) -> NDArray[Any]:
-        """A read-only view of the file."""
+        """Return a read-only view of the file."""
         flat = np.frombuffer(self.data, self.dtype.dtype) if self.data else np.empty(0, self.dtype.dtype)
         return flat.reshape(self.shape, order="F" if self.fortran else "C")
 
 
+def make_dtype(text: Any, *_: Any) -> DtypeRecord:
+    """Replace `numpy.dtype`: plain numbers only."""
+    match = _DTYPE.fullmatch(text) if isinstance(text, str) else None
+    if match is None or match[1] in ("f1", "b2", "b4", "b8"):
+        raise CheckpointError(f"a NumPy array holds {shown(text)}; only plain numbers are read")
+    return DtypeRecord(match[1], text[0] if text[0] in "<>|" else "<")
+
+
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> ArrayRecord:
-    array = ArrayRecord(shape, dtype, order == "F", data)
-    array.check()
-    return array
+    return ArrayRecord(shape, dtype, order == "F", data).check()
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    array = ArrayRecord((), dtype, False, data)
-    array.check()
-    return array.array().item()
+    return ArrayRecord((), dtype, False, data).check().array().item()
 
 
 def _latin1(text: Any, encoding: Any) -> memoryview:
-    """`_codecs.encode`, by which protocol 2 writes bytes."""
+    """Replace `_codecs.encode`, by which protocol 2 writes bytes."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise Refused(f"it encodes text as {shown(encoding)}")
+        raise CheckpointError(f"it encodes text as {shown(encoding)}")
     return memoryview(text.encode("latin1"))
 
 
 def _empty(*arguments: Any) -> memoryview:
-    """`bytes()`, by which protocol 2 writes no bytes."""
+    """Replace `bytes()`, by which protocol 2 writes no bytes."""
     if arguments:
-        raise Refused("it makes bytes of something")
+        raise CheckpointError("it calls bytes with arguments")
     return memoryview(b"")
-
-
-def _numpy_names(core: str) -> Names:
-    return {
-        (f"{core}.multiarray", "_reconstruct"): lambda *_: ArrayRecord(),
-        (f"{core}.multiarray", "scalar"): _scalar,
-        (f"{core}.numeric", "_frombuffer"): _from_buffer,
-    }
 
 
 NUMPY_NAMES: Names = {
     ("numpy", "ndarray"): uncallable("numpy.ndarray"),
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "dtype"): make_dtype,
     ("_codecs", "encode"): _latin1,
     ("builtins", "bytes"): _empty,
     ("__builtin__", "bytes"): _empty,
-    **_numpy_names("numpy.core"),
-    **_numpy_names("numpy._core"),
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: ArrayRecord() for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
 }
 
 
 def plain(value: Any, budget: list[int] | None = None, depth: int = 0) -> Any:
-    """A copy in Python's own types: dicts, lists, numbers, strings, `None`. Raises Refused for anything else."""
+    """Return a copy in Python's own types: dicts, lists, numbers, strings, `None`; CheckpointError for other types."""
     budget = budget if budget is not None else [10_000]  # shared parts are visited again and again
     budget[0] -= 1 + (math.prod(value.shape) if isinstance(value, ArrayRecord) else 0)
     if budget[0] < 0 or depth > 10:
-        raise Refused("its settings are nested too deep or without end")
+        raise CheckpointError("its settings are nested too deep or without end")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
@@ -132,4 +124,4 @@ def plain(value: Any, budget: list[int] | None = None, depth: int = 0) -> Any:
         return [plain(item, budget, depth + 1) for item in value]
     if isinstance(value, ArrayRecord):
         return value.array().tolist()
-    raise Refused(f"a setting is a {type(value).__name__}")
+    raise CheckpointError(f"a setting is a {type(value).__name__}")

@@ -1,16 +1,14 @@
-"""StyleGAN2 weights under their official names -> a StyleGAN2 ready to draw. Shapes tell the architecture."""
+"""Build a StyleGAN2 from weights under their official names. The architecture follows from the shapes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from energyql.errors import ModelError
-from energyql.generators.checkpoints.refusal import check_weights, reading, shown
+from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
 MAX_RESOLUTION = 2048
@@ -22,47 +20,42 @@ _LAYER = re.compile(r"(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)
 
 
 def assemble(
-    tensors: Mapping[str, Tensor],
-    source: Path,
-    *,
-    conv_clamp: float | None = None,
-    mapping_lr_multiplier: float = 0.01,
+    tensors: Mapping[str, Tensor], *, conv_clamp: float | None = None, mapping_lr_multiplier: float = 0.01
 ) -> StyleGAN2:
     """Build a StyleGAN2 from tensors with the names of the official StyleGAN2-ADA code.
 
-    Where there is no `mapping.w_avg`, the mean of w is computed, from a fixed seed.
+    Without `mapping.w_avg`, the mean of w is computed, from a fixed seed.
 
     Args:
         tensors: by names such as "synthesis.b8.conv0.affine.weight"; resampling filters may be left out.
-        source: the file, for messages.
-        conv_clamp, mapping_lr_multiplier: the two settings that no shape shows.
+        conv_clamp: activations are clamped to +- this; no shape depends on it.
+        mapping_lr_multiplier: of the mapping weights; no shape depends on it.
 
     Returns:
         The generator in float32 on the CPU, in evaluation mode.
 
     Raises:
-        ModelError: tensors are missing, too many, or do not fit together.
+        CheckpointError: tensors are missing, too many, or do not fit together.
     """
-    with reading(source):
-        check_weights(tensors)
-        weights = {_own_name(name): tensor.float() for name, tensor in tensors.items() if "resample_filter" not in name}
-        weights["synthesis.resample_filter"] = _resample_filter(tensors)
-        config = _configuration(weights, conv_clamp, mapping_lr_multiplier)
-        has_mean = "mapping.w_avg" in weights
-        weights.setdefault("mapping.w_avg", torch.zeros(config.w_dim))
-        with torch.device("meta"):
-            generator = StyleGAN2(config)
-        _check(weights, generator.state_dict())
-        generator.load_state_dict(weights, assign=True)
-        generator.eval().requires_grad_(False)
-        if not has_mean:
-            generator.mapping.w_avg.copy_(mean_w(generator))
-        return generator
+    check_weights(tensors)
+    weights = {
+        _LAYER.sub(r"\1.conv.\2", name): tensor.float()
+        for name, tensor in tensors.items()
+        if "resample_filter" not in name
+    }
+    weights["synthesis.resample_filter"] = _resample_filter(tensors)
+    config = _configuration(weights, conv_clamp, mapping_lr_multiplier)
+    has_mean = "mapping.w_avg" in weights
+    weights.setdefault("mapping.w_avg", torch.zeros(config.w_dim))
+    generator: StyleGAN2 = build_network(StyleGAN2, config, weights)
+    if not has_mean:
+        generator.mapping.w_avg.copy_(mean_w(generator))
+    return generator
 
 
 @torch.no_grad()
 def mean_w(generator: StyleGAN2, seed: int = 0) -> Tensor:
-    """Mean of w over `MEAN_SAMPLES` latents drawn from `seed`, all class labels taking turns."""
+    """Return the mean of w over `MEAN_SAMPLES` latents drawn from `seed`, with each class label in turn."""
     z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     classes = generator.config.c_dim
     total = torch.zeros(generator.config.w_dim)
@@ -75,29 +68,25 @@ def mean_w(generator: StyleGAN2, seed: int = 0) -> Tensor:
     return total / MEAN_SAMPLES
 
 
-def _own_name(name: str) -> str:
-    return _LAYER.sub(r"\1.conv.\2", name)
-
-
 def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
-    """The one low-pass filter that all layers share."""
+    """Return the low-pass filter that all layers share."""
     binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
     standard = binomial.outer(binomial) / 64
     filters = [tensor.float() for name, tensor in tensors.items() if "resample_filter" in name]
     for kernel in filters:
         if kernel.shape != standard.shape or not torch.allclose(kernel, kernel.flip(0, 1)):
-            raise ModelError(f"its resampling filter {tuple(kernel.shape)} is not a symmetric 4x4 one")
+            raise CheckpointError(f"its resampling filter {tuple(kernel.shape)} is not a symmetric 4x4 one")
         if not torch.allclose(kernel, filters[0]):
-            raise ModelError("its layers have different resampling filters")
+            raise CheckpointError("its layers have different resampling filters")
     return filters[0] if filters else standard
 
 
 def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_multiplier: float) -> StyleGAN2Config:
     def shape(name: str, dimensions: int) -> torch.Size:
         if name not in weights:
-            raise ModelError(f"it has no {name}, so it is not a StyleGAN2 generator")
+            raise CheckpointError(f"it has no {name}, so it is not a StyleGAN2 generator")
         if weights[name].ndim != dimensions or not weights[name].numel():
-            raise ModelError(f"{name} has the shape {tuple(weights[name].shape)}")
+            raise CheckpointError(f"{name} has the shape {tuple(weights[name].shape)}")
         return weights[name].shape
 
     channels = {4: shape("synthesis.b4.const", 3)[0]}
@@ -109,10 +98,10 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
         layers += 1
     for resolution in channels:
         if f"synthesis.b{resolution}.skip.weight" in weights:
-            raise ModelError("it has the residual architecture; only the one with skip connections is supported")
+            raise CheckpointError("it has the residual architecture; only the one with skip connections is supported")
         if f"synthesis.b{resolution}.torgb.conv.weight" not in weights:
-            raise ModelError(
-                f"it draws no picture at {resolution}x{resolution}; only the architecture with skip connections is "
+            raise CheckpointError(
+                f"it has no picture at {resolution}x{resolution}; only the architecture with skip connections is "
                 "supported"
             )
     z_dim = shape("mapping.fc0.weight", 2)[1]
@@ -121,7 +110,7 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
         embedding, c_dim = shape("mapping.embed.weight", 2)
         z_dim -= embedding
         if c_dim > MAX_CLASSES or z_dim < 1:
-            raise ModelError(f"its {c_dim} classes and {z_dim} latent numbers make no sense")
+            raise CheckpointError(f"its {c_dim} classes and {z_dim} latent numbers are impossible")
     base, largest = channel_rule(channels)
     return StyleGAN2Config(
         resolution=max(channels),
@@ -138,7 +127,7 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
 
 
 def channel_rule(channels: Mapping[int, int]) -> tuple[int, int]:
-    """channel_base and channel_max that give these channels by resolution.
+    """Return the channel_base and channel_max for which resolutions have these numbers of channels.
 
     >>> channel_rule({4: 512, 8: 512, 16: 256, 32: 128})
     (4096, 512)
@@ -148,24 +137,7 @@ def channel_rule(channels: Mapping[int, int]) -> tuple[int, int]:
     for resolution, count in channels.items():
         if min(base // resolution, largest) != count:
             table = ", ".join(f"{side}x{side}: {number}" for side, number in channels.items())
-            raise ModelError(
+            raise CheckpointError(
                 f"its numbers of channels ({table}) do not follow the rule min(base / resolution, maximum)"
             )
     return base, largest
-
-
-def _check(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    missing = [name for name in expected if name not in weights]
-    extra = [name for name in weights if name not in expected]
-    wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
-    if missing:
-        raise ModelError(f"tensors are missing: {_some(missing)}")
-    if extra:
-        raise ModelError(f"it has tensors that a StyleGAN2 has not: {_some(extra)}")
-    if wrong:
-        shapes = [f"{name} {tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}" for name in wrong]
-        raise ModelError(f"tensors do not fit together: {_some(shapes)}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(shown(name, 120) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,34 +1,34 @@
-"""Networks in the pickles of the official StyleGAN2-ADA and StyleGAN3 code, as names and tensors."""
+"""The content of a foreign checkpoint as records, and the networks in official pickles as names and tensors."""
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, plain
-from energyql.generators.checkpoints.inert import Budget, Names
+from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.records import (
     EASY_DICT,
     SET_NAMES,
     TORCH_NAMES,
-    Record,
+    Budget,
+    Names,
+    ObjectRecord,
     Storage,
     TensorRecord,
-    record,
+    record_of,
 )
-from energyql.generators.checkpoints.refusal import Refused, reading, shown
 from energyql.generators.checkpoints.torch_file import read_torch_file
 from energyql.generators.checkpoints.unpickle import unpickle
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 TF_NETWORK = "dnnlib.tflib.network.Network"
 MAX_PARTS = 50_000
-"""Most entries of modules that are looked at; modules that are shared count each time."""
+"""Most entries of modules; a module that is shared counts each time."""
 MAX_DEPTH = 32
 
 
@@ -37,60 +37,61 @@ class NetworkRecord:
     """One network of an official pickle.
 
     Attributes:
-        class_name: name of its class, "Generator" for StyleGAN2 and StyleGAN3 alike; tell them apart by `tensors`.
-        init_kwargs: what it was built with: numbers, strings, lists and dicts, NumPy scalars turned into Python ones.
+        class_name: name of its class, "Generator" for StyleGAN2 and StyleGAN3 alike; `tensors` tell them apart.
+        init_kwargs: the arguments that it was built with: numbers, strings, lists and dicts.
         tensors: parameters and buffers by the names of a state dict, such as "synthesis.b4.const", as stored.
-        source: the file, for messages.
         attributes: numbers, strings and flags of the modules, such as "synthesis.b4.conv1.conv_clamp".
     """
 
     class_name: str
     init_kwargs: dict[str, Any]
     tensors: dict[str, Tensor]
-    source: Path
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-def read_network_pickle(path: Path, network: str = "G_ema") -> NetworkRecord:
-    """Read one network of an official StyleGAN2-ADA or StyleGAN3 pickle, without running anything in it.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The records in a file that another program wrote.
 
-    Args:
-        path: the `.pkl` file.
-        network: which one; "G_ema" is the generator to draw with.
-
-    Raises:
-        ModelError: the file is missing, damaged, holds a class that is not allowed, or is another format.
+    Attributes:
+        content: the saved value; its tensors are a TensorRecord each.
+        source: the file, for messages.
+        size: its number of bytes.
+        is_torch_file: whether it is a file of `torch.save`, else a bare pickle.
     """
-    with reading(path):
-        data = file_bytes(path)
-        return network_record(unpickle_official(data), len(data), path, network)
 
+    content: Any
+    source: Path
+    size: int
+    is_torch_file: bool = False
 
-def file_bytes(path: Path) -> memoryview:
-    """The bytes of a file, which the system reads as they are looked at."""
-    if path.exists() and not path.is_file():
-        raise Refused("it is not a file")
-    with path.open("rb") as file:
-        try:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except ValueError:
-            raise Refused("it is empty") from None
+    @cached_property
+    def network(self) -> NetworkRecord | None:
+        """The averaged generator (`G_ema`) of an official PyTorch pickle; `None` for any other file."""
+        if self.is_torch_file or not isinstance(self.content, dict) or "G_ema" not in self.content:
+            return None
+        module = self.content["G_ema"]
+        class_name, state = _class_and_state(module)
+        collector = _Collector(self.size)
+        collector.visit(module, "", 0)
+        settings = plain(state.get("_init_kwargs") or {})
+        return NetworkRecord(class_name, settings, collector.tensors, collector.attributes)
 
 
 def unpickle_official(data: memoryview) -> Any:
-    """The records in an official pickle of either era.
+    """Return the records in an official pickle, of PyTorch or of TensorFlow.
 
     Raises:
-        Refused: it is damaged or names something that is not allowed.
+        CheckpointError: it is damaged or names something that is not allowed.
     """
     budget = Budget(len(data))
 
     def nested(content: Any) -> Storage:
         if not isinstance(content, memoryview):
-            raise Refused("the data of a tensor is not bytes")
+            raise CheckpointError("the data of a tensor is not bytes")
         storage = read_torch_file(content, TORCH_NAMES, budget)  # cannot nest again: these names have no loader
         if not isinstance(storage, Storage):
-            raise Refused("the data of a tensor is something else")
+            raise CheckpointError("the data of a tensor is something else")
         return storage
 
     names: Names = {
@@ -99,57 +100,42 @@ def unpickle_official(data: memoryview) -> Any:
         **SET_NAMES,
         **EASY_DICT,
         ("torch.storage", "_load_from_bytes"): nested,
-        ("torch_utils.persistence", "_reconstruct_persistent_obj"): record(PERSISTENT),
-        ("dnnlib.tflib.network", "Network"): record(TF_NETWORK),
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
+        ("dnnlib.tflib.network", "Network"): record_of(TF_NETWORK),
     }
     return unpickle(data, names, budget=budget)[0]
 
 
-def network_record(content: Any, file_size: int, path: Path, network: str = "G_ema") -> NetworkRecord:
-    """The network called `network` in what `unpickle_official` returned."""
-    if not isinstance(content, dict) or network not in content:
-        found = ", ".join(shown(key, 30) for key in islice(content, 8)) if isinstance(content, dict) else ""
-        raise Refused(f"it has no network {network}" + (f", only {found}" if found else ""))
-    class_name, state = _meta(content[network])
-    collector = _Collector(file_size)
-    collector.visit(content[network], "", 0)
-    return NetworkRecord(
-        class_name, plain(state.get("_init_kwargs") or {}), collector.tensors, path, collector.attributes
-    )
-
-
-def _meta(value: Any) -> tuple[str, dict[str, Any]]:
-    """Class name and state of a persistent object."""
-    if not isinstance(value, Record) or value.name != PERSISTENT or len(value.arguments) != 1:
-        raise Refused("a part of the network is not one of the official code")
+def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
+    """Return the class name and the state of a persistent object."""
+    if not isinstance(value, ObjectRecord) or value.name != PERSISTENT or len(value.arguments) != 1:
+        raise CheckpointError("a part of the network is not one of the official code")
     meta = value.arguments[0]
     state = meta.get("state") if isinstance(meta, dict) and meta.get("type") == "class" else None
     if not isinstance(state, dict) or not isinstance(meta.get("class_name"), str):
-        raise Refused("a part of the network has no state")
+        raise CheckpointError("a part of the network has no state")
     return meta["class_name"], state
 
 
 class _Collector:
-    """Gathers the tensors of a module and of those inside it."""
+    """Collects the tensors and attributes of a module and its submodules."""
 
     def __init__(self, file_size: int) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.attributes: dict[str, Any] = {}
         self.parts = 0
-        self.room = 2 * file_size  # parts that share their data must not multiply it without end
+        self.budget = Budget(file_size)
 
     def visit(self, module: Any, prefix: str, depth: int) -> None:
-        _, state = _meta(module)
+        _, state = _class_and_state(module)
         self.count(state, depth)
         for group in ("_parameters", "_buffers"):
             for name, value in self.items(state, group):
                 if isinstance(value, TensorRecord):
-                    self.room -= value.nbytes
-                    if self.room < 0:
-                        raise Refused("its tensors are larger than the file")
+                    self.budget.take(value.nbytes)
                     self.tensors[prefix + name] = value.tensor()
                 elif value is not None:
-                    raise Refused(f"{shown(prefix + name)} is not a tensor")
+                    raise CheckpointError(f"{shown(prefix + name)} is not a tensor")
         for name, value in state.items():
             if isinstance(name, str) and isinstance(value, bool | int | float | str) and not name.startswith("_"):
                 self.attributes[prefix + name] = value
@@ -160,11 +146,11 @@ class _Collector:
     def count(self, members: dict[str, Any], depth: int = 0) -> None:
         self.parts += 1 + len(members)
         if self.parts > MAX_PARTS or depth > MAX_DEPTH:
-            raise Refused("its modules are nested without end")
+            raise CheckpointError("its modules are nested without end")
 
     def items(self, state: dict[str, Any], group: str) -> list[tuple[str, Any]]:
         members = state.get(group)
         if not isinstance(members, dict) or not all(isinstance(name, str) for name in members):
-            raise Refused(f"a part of the network has no {group}")
+            raise CheckpointError(f"a part of the network has no {group}")
         self.count(members)
         return list(members.items())

@@ -1,50 +1,122 @@
-"""What the names in a checkpoint stand for: records that hold data and do nothing."""
+"""Records: the values that a pickle is read into. They hold data and execute nothing."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from energyql.generators.checkpoints.inert import Inert, Names, Stand, checked_key
-from energyql.generators.checkpoints.refusal import Refused
+from energyql.generators.checkpoints.reading import CheckpointError
 
+MAX_OPERATIONS = 300_000
+"""Most pickle operations in one file, some tenths of a second; the largest official pickles take a fifth of it."""
+MAX_KEY = 2**53
 MAX_DIMENSIONS = 8
 MAX_NUMBER = 2**48
-"""Largest side, stride or offset that is believed."""
+"""Largest side, stride or offset of an array."""
+
+Names = Mapping[tuple[str, str], Callable[..., Any]]
+"""(module, name) in the file -> the function of this package that is called instead."""
 
 
-def is_count(number: Any) -> bool:
-    return type(number) is int and 0 <= number < MAX_NUMBER
+class Record:
+    """A value that a pickle may set the state of."""
+
+    def set_state(self, state: Any) -> None:
+        """Set the state, by default an error."""
+        raise CheckpointError(f"it gives a state to a {type(self).__name__}, which has none")
+
+
+@dataclass(frozen=True, eq=False)
+class Stub:
+    """A name in the file, with the function that replaces it."""
+
+    name: str
+    build: Callable[..., Any]
+
+
+@dataclass
+class Budget:
+    """Limits on the work and memory for a file, shared by the pickles that are nested in it."""
+
+    file_size: int
+    most: int = MAX_OPERATIONS
+    spent: int = 0
+    copied: int = 0
+    tensors: int = 0
+
+    def spend(self, operations: int = 1) -> None:
+        """Count operations, one for each item of a container that is copied."""
+        self.spent += operations
+        if self.spent > self.most:
+            raise CheckpointError(f"it takes more than {self.most} operations to read, far more than known checkpoints")
+
+    def copy(self, size: int) -> None:
+        """Count bytes that are copied while the file is parsed, so that nothing is copied without end."""
+        self.copied += size
+        if self.copied > 2 * self.file_size:
+            raise CheckpointError("it copies its own content again and again")
+
+    def take(self, size: int) -> None:
+        """Count bytes of tensors; those that share their data must not multiply it without end."""
+        self.tensors += size
+        if self.tensors > 2 * self.file_size:
+            raise CheckpointError("its tensors are larger than the file")
+
+
+def checked_key(key: Any) -> Any:
+    """Return the key of a dict or member of a set if its hash is fast to compute."""
+    if key is None or isinstance(key, str) or (isinstance(key, int) and -MAX_KEY < key < MAX_KEY):
+        return key
+    raise CheckpointError(f"it uses a {type(key).__name__} as a key")
+
+
+def is_shape(numbers: Any) -> bool:
+    """Whether a value of the file is a tuple of possible sides, strides or offsets."""
+    return (
+        isinstance(numbers, tuple)
+        and len(numbers) <= MAX_DIMENSIONS
+        and all(type(number) is int and 0 <= number < MAX_NUMBER for number in numbers)
+    )
 
 
 @dataclass(eq=False)
-class Record(Inert):
-    """An object of a class that is known but not run: its name, the arguments it was made with and its state."""
+class ObjectRecord(Record):
+    """An object of a known class: the name of the class, the arguments of its constructor, and its state."""
 
     name: str
     arguments: tuple[Any, ...] = ()
     state: dict[str, Any] = field(default_factory=dict)
 
     def set_state(self, state: Any) -> None:
+        """Set the attributes, a dict."""
         if not isinstance(state, dict):
-            raise Refused(f"the state of a {self.name} is a {type(state).__name__}, not a dict")
+            raise CheckpointError(f"the state of a {self.name} is a {type(state).__name__}, not a dict")
         self.state = state
 
 
-def record(name: str) -> Callable[..., Record]:
-    """The stand-in for a class."""
-    return lambda *arguments: Record(name, arguments)
+def record_of(name: str) -> Callable[..., ObjectRecord]:
+    """Return the replacement for a class: it makes records."""
+    return lambda *arguments: ObjectRecord(name, arguments)
+
+
+def uncallable(name: str) -> Callable[..., Any]:
+    """Return the replacement for a name that may be mentioned but not called."""
+
+    def refuse(*_: Any) -> Any:
+        raise CheckpointError(f"it calls {name}")
+
+    return refuse
 
 
 @dataclass(eq=False)
 class Storage:
-    """Numbers in a row, still as bytes of the file. A legacy file has them after the pickle, so they are set later."""
+    """A row of numbers, as bytes of the file. In a legacy file they follow the pickle, so they are set later."""
 
     dtype: torch.dtype
     count: int
@@ -53,7 +125,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class TensorRecord:
-    """A tensor that has not been copied out of the file yet."""
+    """A tensor that is not copied out of the file yet."""
 
     storage: Storage
     offset: int
@@ -62,12 +134,13 @@ class TensorRecord:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the copy."""
         return math.prod(self.size) * self.storage.dtype.itemsize
 
     def tensor(self) -> Tensor:
-        """A contiguous copy."""
+        """Return a contiguous copy."""
         if self.storage.data is None:
-            raise Refused("the numbers of a tensor are missing")
+            raise CheckpointError("the numbers of a tensor are missing")
         if not self.nbytes:
             return torch.empty(self.size, dtype=self.storage.dtype)
         last = self.offset + sum((size - 1) * stride for size, stride in zip(self.size, self.stride, strict=True))
@@ -78,22 +151,39 @@ class TensorRecord:
         return numbers.as_strided(self.size, self.stride).contiguous()
 
 
-def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorRecord:
-    """`torch._utils._rebuild_tensor_v2`: a view of a storage, checked to lie inside it."""
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorRecord:
+    """Replace `torch._utils._rebuild_tensor_v2`: a view of a storage, checked to lie inside it."""
     if not isinstance(storage, Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
-        raise Refused("a tensor has no storage or no shape")
-    numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or len(size) > MAX_DIMENSIONS or not all(map(is_count, numbers)):
-        raise Refused("a tensor has an impossible shape")
+        raise CheckpointError("a tensor has no storage or no shape")
+    if len(size) != len(stride) or not all(map(is_shape, (size, stride, (offset,)))):
+        raise CheckpointError("a tensor has an impossible shape")
     if math.prod(size):
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if last >= storage.count or math.prod(size) > storage.count:
-            raise Refused(f"a tensor of {math.prod(size)} numbers does not fit its storage of {storage.count}")
+            raise CheckpointError(f"a tensor of {math.prod(size)} numbers does not fit its storage of {storage.count}")
     return TensorRecord(storage, offset, size, stride)
 
 
 def _rebuild_parameter(data: Any, *_: Any) -> Any:
     return data
+
+
+def _ordered_dict(items: Any = ()) -> OrderedDict[Any, Any]:
+    if not isinstance(items, list | tuple):
+        raise CheckpointError("a dict is damaged")
+    return OrderedDict((checked_key(key), value) for key, value in items)
+
+
+def _size(numbers: Any = ()) -> tuple[Any, ...]:
+    if not isinstance(numbers, list | tuple):
+        raise CheckpointError("a shape is damaged")
+    return tuple(numbers)
+
+
+def _set(items: Any = ()) -> set[Any]:
+    if not isinstance(items, list | tuple):
+        raise CheckpointError("a set is damaged")
+    return {checked_key(item) for item in items}
 
 
 STORAGE_TYPES: dict[str, torch.dtype] = {
@@ -109,54 +199,25 @@ STORAGE_TYPES: dict[str, torch.dtype] = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
-
-
-def uncallable(name: str) -> Callable[..., Any]:
-    def refuse(*_: Any) -> Any:
-        raise Refused(f"it makes a {name} out of nothing")
-
-    return refuse
-
-
-def _ordered_dict(items: Any = ()) -> OrderedDict[Any, Any]:
-    if not isinstance(items, list | tuple):
-        raise Refused("a dict is damaged")
-    return OrderedDict((checked_key(key), value) for key, value in items)
-
-
-def _size(numbers: Any = ()) -> tuple[Any, ...]:
-    if not isinstance(numbers, list | tuple):
-        raise Refused("a shape is damaged")
-    return tuple(numbers)
-
-
 TORCH_NAMES: Names = {
     ("collections", "OrderedDict"): _ordered_dict,
-    ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch", "Size"): _size,
-    ("torch", "device"): record("torch.device"),
+    ("torch", "device"): record_of("torch.device"),
     **{("torch", name): uncallable(f"torch.{name}") for name in STORAGE_TYPES},
     ("torch.storage", "UntypedStorage"): uncallable("torch.UntypedStorage"),
     **{("torch", name): uncallable(f"torch.{name}") for name in ("float16", "float32", "float64", "contiguous_format")},
 }
-"""What a pickle of tensors may name. Storage types are only compared by name, never called."""
+"""The names that a pickle of tensors may contain. Storage types are compared by name and never called."""
+SET_NAMES: Names = {("builtins", "set"): _set, ("__builtin__", "set"): _set}
+EASY_DICT: Names = {(module, "EasyDict"): _ordered_dict for module in ("dnnlib", "dnnlib.util")}
 
 
 def storage_dtype(kind: Any) -> torch.dtype:
-    """The dtype that a storage type of the file stands for."""
-    name = kind.name.rpartition(".")[2] if isinstance(kind, Stand) else ""
+    """Return the dtype of a storage type in the file."""
+    name = kind.name.rpartition(".")[2] if isinstance(kind, Stub) else ""
     if name not in STORAGE_TYPES:
-        raise Refused("a tensor is of a kind that no supported checkpoint needs")
+        raise CheckpointError("a tensor is of a kind that no supported checkpoint needs")
     return STORAGE_TYPES[name]
-
-
-def _set(items: Any = ()) -> set[Any]:
-    if not isinstance(items, list | tuple):
-        raise Refused("a set is damaged")
-    return {checked_key(item) for item in items}
-
-
-SET_NAMES: Names = {("builtins", "set"): _set, ("__builtin__", "set"): _set}
-EASY_DICT: Names = {(module, "EasyDict"): _ordered_dict for module in ("dnnlib", "dnnlib.util")}

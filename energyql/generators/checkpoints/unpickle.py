@@ -1,9 +1,9 @@
-"""A pickle machine that only knows data.
+"""An interpreter of pickles that executes nothing of the file.
 
-Python's own unpickler imports what a file names and calls it. This one has a table of names, each standing for a
-function of ours that builds an inert value; it imports nothing, calls nothing else and sets no attributes. What else
-can hurt is bounded: sizes are compared with what is left of the file before anything is taken, the number of operations
-is capped, and only strings and small integers may be keys, so that no hash runs deep or collides on purpose.
+Python's own unpickler imports and calls the names in a file. This one looks names up in a table of our functions, which
+build records; it imports nothing, calls nothing else and sets no attributes. Time and memory are bounded: sizes are
+compared with the rest of the file before anything is read, the number of operations is limited, and only strings and
+small integers may be keys, so that no hash is slow to compute or collides on purpose.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from energyql.generators.checkpoints.inert import Budget, Inert, Names, Stand, checked_key
-from energyql.generators.checkpoints.refusal import Refused, shown
+from energyql.generators.checkpoints.reading import CheckpointError, shown
+from energyql.generators.checkpoints.records import Budget, Names, Record, Stub, checked_key
 
 MAX_NAME = 256
 MAX_INTEGER = 16
-"""Most bytes of an integer; arithmetic with longer ones takes time."""
+"""Most bytes of an integer: arithmetic with longer ones is slow."""
 
 
 def unpickle(
@@ -32,25 +32,27 @@ def unpickle(
 
     Args:
         data: the bytes that hold it. Byte strings in the result are views of it.
-        names: what the pickle may name.
-        start: where in `data` it begins.
-        persistent: what to do with persistent ids; `None` refuses them.
+        names: the names that the pickle may contain.
+        start: position of the pickle in `data`.
+        persistent: returns the value of a persistent id; by default such an id is an error.
         budget: shared by the pickles of one file.
 
     Returns:
         The value, and the position after the pickle.
 
     Raises:
-        Refused: it is damaged or holds something that is not allowed.
+        CheckpointError: it is damaged or holds something that is not allowed.
     """
     machine = _Machine(data, names, start, persistent, budget or Budget(len(data)))
     try:
         return machine.run(), machine.position
     except (IndexError, KeyError, UnicodeDecodeError, struct.error) as error:
-        raise Refused(f"it is damaged near byte {machine.position} ({type(error).__name__})") from error
+        raise CheckpointError(f"it is damaged near byte {machine.position} ({type(error).__name__})") from error
 
 
 class _Machine:
+    """The state of one pickle: stack, memo and position."""
+
     def __init__(
         self, data: memoryview, names: Names, start: int, persistent: Callable[[Any], Any] | None, budget: Budget
     ) -> None:
@@ -72,9 +74,9 @@ class _Machine:
             try:
                 step = _OPERATIONS[operation]
             except KeyError:
-                raise Refused(
+                raise CheckpointError(
                     f"pickle operation 0x{operation:02x} at byte {self.position - 1} is not allowed",
-                    "it is damaged, or not a checkpoint",
+                    hint="it is damaged, or not a checkpoint",
                 ) from None
             step(self)
 
@@ -84,7 +86,7 @@ class _Machine:
         begin, self.position = self.position, self.position + size
         if size < 0 or self.position > len(self.data):
             self.position = begin
-            raise Refused(f"it is cut short: {size} bytes are announced at byte {begin} of {len(self.data)}")
+            raise CheckpointError(f"it is cut short: {size} bytes are announced at byte {begin} of {len(self.data)}")
         return self.data[begin : self.position]
 
     def number(self, size: int, signed: bool = False) -> int:
@@ -92,7 +94,7 @@ class _Machine:
 
     def long(self, size: int) -> int:
         if not 0 <= size <= MAX_INTEGER:
-            raise Refused(f"it holds a number of {size} bytes at byte {self.position}")
+            raise CheckpointError(f"it holds a number of {size} bytes at byte {self.position}")
         return self.number(size, signed=True)
 
     def text(self, size: int) -> str:
@@ -102,7 +104,7 @@ class _Machine:
         window = bytes(self.data[self.position : self.position + MAX_NAME])
         end = window.find(b"\n")
         if end < 0:
-            raise Refused(f"it is damaged near byte {self.position}: a name has no end")
+            raise self.damaged(": a name has no end")
         self.position += end + 1
         return window[:end].decode("utf-8")
 
@@ -110,6 +112,9 @@ class _Machine:
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
+
+    def damaged(self, detail: str = "") -> CheckpointError:
+        return CheckpointError(f"it is damaged near byte {self.position}" + detail)
 
     def mark(self) -> None:
         self.outer.append(self.stack)
@@ -128,11 +133,11 @@ class _Machine:
 
     def push_tuple(self, size: int) -> None:
         if len(self.stack) < size:
-            raise Refused(f"it is damaged near byte {self.position}")
+            raise self.damaged()
         self.stack[-size:] = [tuple(self.stack[-size:])]
 
     def discard(self, _: Any) -> None:
-        """Read something and make nothing of it."""
+        """Ignore a value that was read."""
 
     def put(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
@@ -144,7 +149,7 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         if len(items) % 2:
-            raise Refused(f"it is damaged near byte {self.position}: a key without a value")
+            raise self.damaged(": a key without a value")
         target = self.last(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[checked_key(key)] = value
@@ -154,25 +159,23 @@ class _Machine:
 
     def last(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):
-            raise Refused(
-                f"it is damaged near byte {self.position}: {type(self.stack[-1]).__name__} is no {kind.__name__}"
-            )
+            raise self.damaged(f": {type(self.stack[-1]).__name__} is not a {kind.__name__}")
         return self.stack[-1]
 
     # names
 
     def named(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise Refused(f"it is damaged near byte {self.position}: a name is not a string")
+            raise self.damaged(": a name is not a string")
         full = f"{module}.{name}"
         build = self.names.get((module, name))
         if build is None:
-            raise Refused(
+            raise CheckpointError(
                 f"it names {shown(full)}, which no supported checkpoint needs",
-                "nothing was run. If you trust the file, load it with the program that wrote it and save the plain "
-                "state dict; otherwise delete it",
+                hint="nothing was run. If you trust the file, load it with the program that wrote it and save the "
+                "plain state dict; otherwise delete it",
             )
-        self.push(Stand(full, build))
+        self.push(Stub(full, build))
 
     def stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
@@ -180,13 +183,13 @@ class _Machine:
 
     def instance(self) -> None:
         self.named(self.line(), self.line())
-        raise Refused("it uses the pickle operation INST, which no supported checkpoint needs")
+        raise CheckpointError("it uses the pickle operation INST, which no supported checkpoint needs")
 
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, Stand) or not isinstance(arguments, tuple):
-            raise Refused(f"at byte {self.position} it calls a {type(function).__name__}, which is data")
-        for argument in arguments:  # what a function may copy
+        if not isinstance(function, Stub) or not isinstance(arguments, tuple):
+            raise CheckpointError(f"at byte {self.position} it calls a {type(function).__name__}, not a function")
+        for argument in arguments:  # those that a function may copy
             if isinstance(argument, str):
                 self.budget.copy(len(argument))
             elif isinstance(argument, dict | list | tuple | set | frozenset):
@@ -194,25 +197,25 @@ class _Machine:
         try:
             value = function.build(*arguments)
         except (TypeError, ValueError, LookupError, OverflowError) as error:
-            raise Refused(f"{function.name} has arguments that make no sense ({error})") from error
+            raise CheckpointError(f"{function.name} has impossible arguments ({error})") from error
         self.push(value)
 
     def build(self) -> None:
         state, value = self.stack.pop(), self.stack[-1]
-        if isinstance(value, Inert):
+        if isinstance(value, Record):
             value.set_state(state)
         elif not (isinstance(value, dict) and isinstance(state, dict)):  # attributes of a dict, such as a state dict's
-            raise Refused(f"it gives a state to a {type(value).__name__}")
+            raise CheckpointError(f"it gives a state to a {type(value).__name__}")
 
     def persistent_id(self) -> None:
         if self.persistent is None:
-            raise Refused("it refers to data outside the file (a persistent id)")
+            raise CheckpointError("it refers to data outside the file (a persistent id)")
         self.push(self.persistent(self.stack.pop()))
 
     def frame(self) -> None:
         size = self.number(8)
         if size > len(self.data) - self.position:
-            raise Refused(f"it is cut short: a frame of {size} bytes is announced at byte {self.position}")
+            raise CheckpointError(f"it is cut short: a frame of {size} bytes is announced at byte {self.position}")
 
 
 _OPERATIONS: dict[int, Callable[[_Machine], None]] = {

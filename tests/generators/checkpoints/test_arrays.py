@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, plain
-from energyql.generators.checkpoints.refusal import Refused
+from energyql.generators.checkpoints.reading import CheckpointError
 from energyql.generators.checkpoints.unpickle import unpickle
 
 from .writer import Named
@@ -52,7 +52,7 @@ def test_both_module_paths() -> None:
     "value", [np.array([{}], dtype=object), np.array(["text"]), np.zeros(2, dtype="c8"), np.zeros(2, "M8[s]")]
 )
 def test_other_kinds_are_refused(value: Any) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(CheckpointError):
         read(pickle.dumps(value, 4))
 
 
@@ -63,5 +63,5 @@ def test_plain() -> None:
         "3": {"b": True},
         "c": [],
     }
-    with pytest.raises(Refused):
+    with pytest.raises(CheckpointError):
         plain([Named("x", "y")])

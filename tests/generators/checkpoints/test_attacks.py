@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from energyql.errors import ModelError
-from energyql.generators.zoo import load_generator
+from energyql.generators.load import load_generator
 
 from .writer import PERSISTENT, Call, Named, dumps, official
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from energyql.errors import ModelError
-from energyql.generators.zoo import load_generator
+from energyql.generators.load import load_generator
 
 from .writer import DATA
 

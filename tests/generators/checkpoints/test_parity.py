@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from energyql.generators.load import load_generator
 from energyql.generators.stylegan2 import StyleGAN2
-from energyql.generators.zoo import load_generator
 
 from .writer import DATA
 

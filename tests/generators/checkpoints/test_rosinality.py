@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from energyql.errors import ModelError
+from energyql.generators.load import load_generator
 from energyql.generators.stylegan2 import StyleGAN2
-from energyql.generators.zoo import load_generator
 
 from .writer import DATA
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from energyql.errors import ModelError
+from energyql.generators.load import load_generator
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from energyql.generators.zoo import load_generator
 
 from .writer import DATA, Call, Named, dumps
 

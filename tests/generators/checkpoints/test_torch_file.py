@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from energyql.generators.checkpoints.reading import CheckpointError
 from energyql.generators.checkpoints.records import TensorRecord
-from energyql.generators.checkpoints.refusal import Refused
-from energyql.generators.checkpoints.rosinality import NAMES
-from energyql.generators.checkpoints.torch_file import is_torch_file, read_torch_file
+from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_file, read_torch_file
 
 BASE = torch.arange(24.0).reshape(2, 3, 4)
 TENSORS = {
@@ -37,7 +36,7 @@ def saved(value: Any, legacy: bool) -> memoryview:
 def test_tensors(legacy: bool) -> None:
     data = saved(TENSORS, legacy)
     assert is_torch_file(data)
-    content = read_torch_file(data, NAMES)
+    content = read_torch_file(data, TRAINING_NAMES)
     assert list(content) == list(TENSORS)
     for name, expected in TENSORS.items():
         tensor = content[name].tensor()
@@ -59,7 +58,7 @@ def test_training_checkpoint(legacy: bool) -> None:
         "args": argparse.Namespace(size=3, path="x"),
         "shape": torch.Size([2, 3]),
     }
-    read = read_torch_file(saved(content, legacy), NAMES)
+    read = read_torch_file(saved(content, legacy), TRAINING_NAMES)
     assert torch.equal(read["g_ema"]["weight"].tensor(), layer.weight.detach())
     assert read["args"].state == {"size": 3, "path": "x"}
     assert read["shape"] == (2, 3)
@@ -67,8 +66,8 @@ def test_training_checkpoint(legacy: bool) -> None:
 
 def test_a_changed_tensor_does_not_change_the_file() -> None:
     data = saved({"a": torch.zeros(3)}, False)
-    read_torch_file(data, NAMES)["a"].tensor().fill_(1)
-    assert read_torch_file(data, NAMES)["a"].tensor().sum() == 0
+    read_torch_file(data, TRAINING_NAMES)["a"].tensor().fill_(1)
+    assert read_torch_file(data, TRAINING_NAMES)["a"].tensor().sum() == 0
 
 
 def test_compressed_files_are_refused() -> None:
@@ -79,16 +78,16 @@ def test_compressed_files_are_refused() -> None:
     ):
         for entry in old.namelist():
             new.writestr(entry, old.read(entry))
-    with pytest.raises(Refused, match="compressed"):
-        read_torch_file(memoryview(stream.getvalue()), NAMES)
+    with pytest.raises(CheckpointError, match="compressed"):
+        read_torch_file(memoryview(stream.getvalue()), TRAINING_NAMES)
 
 
 def test_other_zip_files_are_refused() -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("word/document.xml", "<x/>")
-    with pytest.raises(Refused, match=r"not one of torch\.save"):
-        read_torch_file(memoryview(stream.getvalue()), NAMES)
+    with pytest.raises(CheckpointError, match=r"not one of torch\.save"):
+        read_torch_file(memoryview(stream.getvalue()), TRAINING_NAMES)
 
 
 def test_big_endian_files_are_refused() -> None:
@@ -96,10 +95,12 @@ def test_big_endian_files_are_refused() -> None:
     with zipfile.ZipFile(io.BytesIO(saved({}, False))) as old, zipfile.ZipFile(stream, "w") as new:
         for entry in old.namelist():
             new.writestr(entry, b"big" if entry.endswith("byteorder") else old.read(entry))
-    with pytest.raises(Refused, match="big-endian"):
-        read_torch_file(memoryview(stream.getvalue()), NAMES)
-    with pytest.raises(Refused, match="big-endian"):
-        read_torch_file(memoryview(bytes(saved({}, True)).replace(b"endianq\x02\x88", b"endianq\x02\x89")), NAMES)
+    with pytest.raises(CheckpointError, match="big-endian"):
+        read_torch_file(memoryview(stream.getvalue()), TRAINING_NAMES)
+    with pytest.raises(CheckpointError, match="big-endian"):
+        read_torch_file(
+            memoryview(bytes(saved({}, True)).replace(b"endianq\x02\x88", b"endianq\x02\x89")), TRAINING_NAMES
+        )
 
 
 def test_a_view_outside_its_storage_is_refused() -> None:
@@ -107,11 +108,11 @@ def test_a_view_outside_its_storage_is_refused() -> None:
     shape = b"K\x00K\x07\x85"  # offset 0, size (7,)
     assert content.count(shape) == 1
     for wrong in (b"K\x01K\x07\x85", b"K\x00K\x08\x85", b"K\x00K\xff\x85"):
-        with pytest.raises(Refused, match="does not fit"):
-            read_torch_file(memoryview(content.replace(shape, wrong)), NAMES)
+        with pytest.raises(CheckpointError, match="does not fit"):
+            read_torch_file(memoryview(content.replace(shape, wrong)), TRAINING_NAMES)
 
 
 def test_records_are_lazy() -> None:
-    content = read_torch_file(saved({"a": torch.zeros(1000)}, False), NAMES)
+    content = read_torch_file(saved({"a": torch.zeros(1000)}, False), TRAINING_NAMES)
     assert isinstance(content["a"], TensorRecord)
     assert content["a"].nbytes == 4000

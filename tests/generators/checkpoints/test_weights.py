@@ -7,7 +7,7 @@ import torch
 
 import energyql
 from energyql.errors import ModelError
-from energyql.generators.checkpoints.weights import MAX_DEPTH, read_weights
+from energyql.generators.checkpoints.torch_file import MAX_DEPTH, read_weights
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from energyql.errors import ModelError
-from energyql.generators.checkpoints import folder
+from energyql.generators import families as folder
+from energyql.generators.load import describe, load_generator
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from energyql.generators.zoo import describe, load_generator
 
 DATA = Path(__file__).parent / "checkpoints" / "data"
 EVERY_FORMAT = ["ada.pkl", "tensorflow.pkl", "rosinality.pt", "rosinality_training.pt"]

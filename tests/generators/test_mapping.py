@@ -1,11 +1,44 @@
 import pytest
 import torch
+from labelled import CHECKPOINTS
 
 from energyql.errors import ArgumentError
-from energyql.generators.frozen import FrozenMapping
-from energyql.generators.layers import MappingNetwork
-from energyql.generators.stylegan2 import StyleGAN2Config
+from energyql.generators.base import as_condition, encode_under
+from energyql.generators.load import load_generator
+from energyql.generators.mapping import FrozenMapping, FullyConnected, MappingNetwork, activation, encoder
+from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from energyql.generators.stylegan3_config import StyleGAN3Config
 from energyql.numerics.pullback import Differentiable
+
+SIZES = {"z_dim": 6, "w_dim": 5, "c_dim": 3, "mapping_layers": 2, "mapping_lr_multiplier": 0.1}
+
+
+def test_activation():
+    x = torch.tensor([-10.0, 0.0, 10.0])
+    torch.testing.assert_close(activation(x), x.clamp(min=0) * 2**0.5 + x.clamp(max=0) * 0.2 * 2**0.5)
+    assert activation(x, 1.5).tolist() == [-1.5, 0.0, 1.5]
+
+
+@pytest.mark.parametrize("lr_multiplier", [1.0, 0.01])
+def test_outputs_have_unit_variance_whatever_the_scale_of_the_parameters(lr_multiplier):
+    torch.manual_seed(0)
+    layer = FullyConnected(256, 512, lr_multiplier=lr_multiplier, bias=3.0)
+    out = layer(torch.randn(64, 256))
+    assert out.std().item() == pytest.approx(1, abs=0.1)
+    assert out.mean().item() == pytest.approx(3, abs=0.1)
+    assert layer.weight.std().item() == pytest.approx(1 / lr_multiplier, rel=0.1)
+
+
+def test_both_configurations_make_one_network():
+    second = MappingNetwork(StyleGAN2Config(resolution=8, **SIZES))
+    third = MappingNetwork(StyleGAN3Config(resolution=8, **SIZES))
+    assert list(second.state_dict()) == [
+        "w_avg", "embed.weight", "embed.bias", "fc0.weight", "fc0.bias", "fc1.weight", "fc1.bias",
+    ]  # fmt: skip
+    third.load_state_dict(second.state_dict())
+    z, label = torch.randn(4, 6), torch.eye(3)[[0, 1, 2, 0]]
+    assert torch.equal(second(z, 0.7, label), third(z, 0.7, label))
+
 
 CLASSES = 3
 
@@ -98,3 +131,39 @@ def test_it_keeps_the_parameters_it_was_made_of():
 def test_labels_that_do_not_fit(classes, label, message):
     with pytest.raises(ArgumentError, match=message):
         FrozenMapping(network(classes), 1.0, label)
+
+
+SMALL = StyleGAN2Config(resolution=8, z_dim=6, w_dim=5, mapping_layers=2, channel_max=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("ada.pkl", None), ("ada_conditional.pkl", 1), ("stylegan3-t.pkl", None), ("stylegan3-t-conditional.pkl", 0)],
+)
+def test_a_stylegan_is_frozen(name, label):
+    generator = load_generator(CHECKPOINTS / name)
+    condition = as_condition(label, generator)
+    encode = encoder(generator, 0.7, condition)
+    z = torch.randn(3, generator.z_dim, generator=torch.Generator().manual_seed(0))
+    assert isinstance(encode, FrozenMapping)
+    torch.testing.assert_close(encode(z), encode_under(generator, z, 0.7, condition), rtol=1e-5, atol=1e-5)
+
+
+class Other(StyleGAN2):
+    def encode(self, z, truncation=1.0, label=None):
+        return 2 * super().encode(z, truncation, label)
+
+
+def test_an_encode_of_ones_own_is_called():
+    generator, z = Other(SMALL), torch.randn(3, 6)
+    assert torch.equal(encoder(generator, 0.7)(z), generator.encode(z, 0.7))
+    plain = StyleGAN2(SMALL)
+    plain.encode = lambda z, truncation: truncation * z
+    assert torch.equal(encoder(plain, 0.5)(z), 0.5 * z)
+
+
+def test_a_mapping_network_of_ones_own_is_called():
+    generator, z = StyleGAN2(SMALL), torch.randn(3, 6)
+    generator.mapping = torch.nn.Identity()
+    generator.mapping.forward = lambda z, truncation, label: 3 * truncation * z
+    assert torch.equal(encoder(generator, 0.5)(z), 1.5 * z)

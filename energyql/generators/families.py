@@ -1,0 +1,101 @@
+"""The table of generator architectures, and reading and writing the generator of a model folder with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from energyql.errors import ModelError
+from energyql.files import fingerprint, read_json, write_tensors
+from energyql.generators.base import Family, Generator
+from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
+
+MODULES = (
+    "energyql.generators.checkpoints.stylegan2",
+    "energyql.generators.checkpoints.stylegan3",
+)
+"""Modules with a `FAMILY` each. A new architecture is a new module and a line here."""
+FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}
+"""Name -> family, in the order in which a foreign checkpoint is offered to their readers."""
+
+CONFIG, WEIGHTS = "config.json", "generator.safetensors"
+DEFAULT_KIND = "stylegan2"
+"""The family of a folder whose configuration has no `kind`."""
+
+
+def family_of(generator: Generator) -> Family | None:
+    """Return the family of a generator; `None` for a class that is in no family, subclasses included."""
+    return next((family for family in FAMILIES.values() if type(generator) is family.network), None)
+
+
+def read_generator(folder: Path) -> Generator:
+    """Read the generator of a model folder, in float32 on the CPU, ready to draw.
+
+    Raises:
+        ModelError: a file is missing, damaged, or does not fit the others.
+    """
+    path = folder / CONFIG
+    with reading(path):
+        settings = dict(read_json(path)["generator"])
+        kind = settings.pop("kind", DEFAULT_KIND)
+        if kind not in FAMILIES:
+            raise ModelError(f"its generator is of an unknown kind {shown(kind)}; known are {', '.join(FAMILIES)}")
+        family = FAMILIES[kind]
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        if unknown := settings.keys() - {field.name for field in dataclasses.fields(family.config)}:
+            raise ModelError(f"its generator has an unknown setting {shown(min(unknown))}")
+        config = family.config(**settings)
+    path = folder / WEIGHTS
+    with reading(path):
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise ModelError(f"it is damaged ({error})") from error
+        check_weights(tensors)
+        generator: Generator = build_network(family.network, config, tensors)
+    return generator
+
+
+def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
+    """Write the weights, by default in half precision.
+
+    Returns:
+        The entries of `config.json` that `read_generator` needs.
+
+    Raises:
+        ModelError: a number is too large for `dtype`, or the generator is in no family.
+    """
+    family = family_of(generator)
+    if family is None:
+        raise ModelError(f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(FAMILIES)}")
+    network: Any = generator
+    tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{name} has numbers that do not fit {dtype}", hint="write it with dtype=torch.float32")
+    write_tensors(folder / WEIGHTS, tensors)
+    settings = dataclasses.asdict(network.config)
+    return {"generator": settings if family.name == DEFAULT_KIND else {"kind": family.name, **settings}}
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Return the SHA-256 of the weights file, which attribute heads record for their generator."""
+    return fingerprint(folder / WEIGHTS)
+
+
+def module_fingerprint(generator: Generator) -> str:
+    """Return the SHA-256 of the parameters and buffers of a torch module; "" for anything else."""
+    if not isinstance(generator, torch.nn.Module):
+        return ""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(generator.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,108 @@
+"""Load a generator from any supported file. The content decides on the format, not the name."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from energyql.generators.base import Generator
+from energyql.generators.checkpoints.network_pickle import Checkpoint, unpickle_official
+from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
+from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_file, read_torch_file
+from energyql.generators.families import FAMILIES, read_generator
+
+SUPPORTED = "energyql reads its own model folders; " + "; ".join(
+    family.formats for family in FAMILIES.values() if family.formats
+)
+
+
+def load_generator(path: str | Path) -> Generator:
+    """Read a generator from a model folder or a checkpoint of another program. Nothing in the file is executed.
+
+    Args:
+        path: a model folder, or a checkpoint file of any supported format.
+
+    Returns:
+        The generator in float32 on the CPU, in evaluation mode, without gradients to its weights.
+
+    Raises:
+        ModelError: the file is missing, damaged, unsafe, or of a kind that is not supported.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_generator(path)
+    with reading(path):
+        checkpoint = read_checkpoint(path)
+        for family in FAMILIES.values():
+            for read in family.readers:
+                if (generator := read(checkpoint)) is not None:
+                    return generator
+        raise CheckpointError(_refusal(checkpoint), hint=SUPPORTED)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read the records in a checkpoint file of another program.
+
+    Raises:
+        CheckpointError: it is damaged, unsafe, or neither a file of `torch.save` nor a pickle.
+    """
+    data = file_bytes(path)
+    if is_torch_file(data):
+        return Checkpoint(read_torch_file(data, TRAINING_NAMES), path, len(data), is_torch_file=True)
+    if len(data) > 1 and data[0] == 0x80 and 2 <= data[1] <= 5:
+        return Checkpoint(unpickle_official(data), path, len(data))
+    raise CheckpointError(f"it is {_kind(bytes(data[:16]))}", hint=SUPPORTED)
+
+
+def describe(generator: Generator) -> dict[str, int | str]:
+    """Return kind, resolution, latent sizes and number of parameters of a generator.
+
+    Returns:
+        kind, resolution, z_dim, w_dim, c_dim, parameters; those that the generator does not have are left out.
+    """
+    config = getattr(generator, "config", None)
+    described: dict[str, int | str] = {"kind": type(generator).__name__}
+    for name in ("resolution", "z_dim", "w_dim", "c_dim"):
+        value = getattr(config, name, getattr(generator, name, None))
+        if isinstance(value, int):
+            described[name] = value
+    if isinstance(generator, nn.Module):
+        described["parameters"] = sum(parameter.numel() for parameter in generator.parameters())
+    return described
+
+
+def _refusal(checkpoint: Checkpoint) -> str:
+    """Say what a checkpoint is that no reader recognised."""
+    content = checkpoint.content
+    if checkpoint.is_torch_file:
+        found = f" with {_keys(content)}" if isinstance(content, dict) else ""
+        return f"it is a PyTorch file{found}, but not a supported generator"
+    if checkpoint.network is not None:
+        return f"its class {shown(checkpoint.network.class_name)} is not supported"
+    found = f"a dict with {_keys(content)}" if isinstance(content, dict) else f"type {type(content).__name__}"
+    return f"it is a pickle of {found}, not of a generator"
+
+
+def _keys(content: dict[Any, Any]) -> str:
+    names = [shown(key, 30) for key in islice(content, 5)]
+    return ("the entries " + ", ".join(names) + (", ..." if len(content) > 5 else "")) if names else "no entries"
+
+
+def _kind(head: bytes) -> str:
+    for magic, kind in (
+        (b"\x89HDF", "an HDF5 file"),
+        (b"\x93NUMPY", "a NumPy array"),
+        (b"\x89PNG", "a picture"),
+        (b"\xff\xd8", "a picture"),
+        (b"\x1f\x8b", "a compressed file: unpack it first"),
+        (b"<", "a web page, perhaps from a failed download"),
+        (b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself"),
+    ):
+        if head.startswith(magic[:16]):
+            return kind
+    if len(head) > 8 and head[8:9] == b"{":
+        return "a safetensors file: give its model folder"
+    return "not a checkpoint"

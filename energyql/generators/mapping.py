@@ -1,0 +1,281 @@
+"""The part that StyleGAN2 and StyleGAN3 share: settings, fully connected layers and the mapping network from z to w.
+
+Parameters are at unit scale, as in the widely used checkpoints.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from energyql.errors import ArgumentError, ModelError
+from energyql.generators.base import Generator, encode_under
+from energyql.numerics.linear import Dense
+from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
+
+ACTIVATION_SLOPE = 0.2
+ACTIVATION_GAIN = math.sqrt(2)  # keeps unit variance through a leaky ReLU of slope 0.2
+
+
+@dataclass(frozen=True)
+class StyleGANConfig:
+    """The settings of every StyleGAN.
+
+    Args:
+        resolution: side of the square pictures, a power of two from 8 to 1024.
+        z_dim, w_dim: sizes of the two latents.
+        c_dim: number of class labels, 0 for an unconditional model.
+        mapping_layers: depth of the mapping network.
+        mapping_lr_multiplier: learning-rate multiplier that the mapping weights are stored with.
+        channel_base, channel_max: limits of the number of channels, see the subclasses.
+        image_channels: 3 for RGB.
+
+    Raises:
+        ModelError: a number is out of its range.
+    """
+
+    resolution: int
+    z_dim: int = 512
+    w_dim: int = 512
+    c_dim: int = 0
+    mapping_layers: int = 8
+    mapping_lr_multiplier: float = 0.01
+    channel_base: int = 32768
+    channel_max: int = 512
+    image_channels: int = 3
+
+    def __post_init__(self) -> None:
+        if type(self.resolution) is not int or self.resolution not in (8, 16, 32, 64, 128, 256, 512, 1024):
+            raise ModelError(f"resolution must be a power of two from 8 to 1024, not {self.resolution!r}")
+        self._check_integers(
+            z_dim=(1, 1 << 16),
+            w_dim=(1, 1 << 16),
+            c_dim=(0, 1 << 16),
+            mapping_layers=(1, 64),
+            channel_base=(self.resolution, 1 << 27),  # so that the finest layer has a channel
+            channel_max=(1, 1 << 16),
+            image_channels=(1, 64),
+        )
+        self._check_numbers(mapping_lr_multiplier=(0, math.inf))
+
+    def _check_integers(self, **ranges: tuple[int, int]) -> None:
+        for name, (least, most) in ranges.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ModelError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+
+    def _check_numbers(self, **ranges: tuple[float, float]) -> None:
+        """The limits themselves are not allowed. `conv_clamp` may be `None`."""
+        for name, (above, below) in ranges.items():
+            value = getattr(self, name)
+            if value is None and name == "conv_clamp":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
+                limits = f"above {above}" if below == math.inf else f"between {above} and {below}"
+                raise ModelError(f"{name} must be a number {limits}, not {value!r}")
+
+
+def activation(x: Tensor, clamp: float | None = None) -> Tensor:
+    """Apply a leaky ReLU that keeps the variance, then clamp to +- `clamp`."""
+    x = F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+class FullyConnected(nn.Module):
+    """Linear layer with an equalised learning rate: parameters at unit scale, scaled when used."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, activate: bool = False, lr_multiplier: float = 1.0, bias: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
+        self.activate = activate
+        self.weight_gain = lr_multiplier / math.sqrt(inputs)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., inputs) to (..., outputs)."""
+        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        return activation(x) if self.activate else x
+
+
+class MappingNetwork(nn.Module):
+    """The network from z, and a class label, to w."""
+
+    w_avg: Tensor
+
+    def __init__(self, config: StyleGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        inputs = config.z_dim
+        if config.c_dim:
+            self.embed = FullyConnected(config.c_dim, config.w_dim)
+            inputs += config.w_dim
+        for i in range(config.mapping_layers):
+            layer = FullyConnected(inputs, config.w_dim, activate=True, lr_multiplier=config.mapping_lr_multiplier)
+            self.add_module(f"fc{i}", layer)
+            inputs = config.w_dim
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    @property
+    def layers(self) -> list[FullyConnected]:
+        """The layers, in order."""
+        return [cast(FullyConnected, self.get_submodule(f"fc{i}")) for i in range(self.config.mapping_layers)]
+
+    def forward(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
+        """Map z (batch, z_dim) and label (batch, c_dim), one-hot or `None`, to w (batch, w_dim).
+
+        Truncation psi pulls w toward its mean: `w_avg + psi (w - w_avg)`.
+
+        Raises:
+            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
+        """
+        x = normalized(z)
+        classes = self.embedded(label if label is None else label.to(z.dtype), len(z))
+        if classes is not None:
+            x = torch.cat([x, classes], 1)
+        for layer in self.layers:
+            x = layer(x)
+        return x if truncation == 1.0 else torch.lerp(self.w_avg, x, truncation)
+
+    def embedded(self, label: Tensor | None, count: int) -> Tensor | None:
+        """Return the embeddings of `count` labels, (count, w_dim); `None` for a generator without classes.
+
+        Raises:
+            ArgumentError: as `forward`.
+        """
+        classes = self.config.c_dim
+        if not classes:
+            if label is not None:
+                raise ArgumentError("this generator has no classes, so it takes no label")
+            return None
+        if label is None:
+            raise ArgumentError(f"this generator is conditional on {classes} classes: give a label")
+        if label.shape != (count, classes):
+            raise ArgumentError(f"label must have shape {(count, classes)}, not {tuple(label.shape)}")
+        embedding: Tensor = self.embed(label)
+        return normalized(embedding)
+
+
+class StyleGAN(nn.Module):
+    """A mapping network; subclasses add the synthesis network.
+
+    Attributes:
+        config: the settings.
+        z_dim, c_dim: sizes of the latent and of a label, from the settings.
+    """
+
+    def __init__(self, config: StyleGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.z_dim = config.z_dim
+        self.c_dim = config.c_dim
+        self.mapping = MappingNetwork(config)
+
+    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
+        """Map z (batch, z_dim) to w (batch, w_dim), truncated toward the mean w."""
+        w: Tensor = self.mapping(z, truncation, label)
+        return w
+
+
+class FrozenMapping:
+    """A mapping network prepared for many evaluations: gains folded into the weights, one product a layer, no graph.
+
+    Maps z (batch, z_dim) to w (batch, w_dim), equal to the network up to rounding; `Differentiable` and `Convertible`.
+    The parameters are copied: make another when they change.
+
+    Args:
+        network: the mapping network.
+        truncation: psi.
+        label: label of all samples, (c_dim,); `None` for a generator without classes.
+
+    Raises:
+        ArgumentError: label and generator do not go together.
+    """
+
+    def __init__(self, network: MappingNetwork, truncation: float = 1.0, label: Tensor | None = None) -> None:
+        self.truncation = truncation
+        self._layers: list[Dense] = []
+        # A tensor made in inference mode could not serve a gradient later.
+        with torch.inference_mode(False), torch.no_grad():
+            condition = network.embedded(label if label is None else label[None].to(network.w_avg), 1)
+            for i, layer in enumerate(network.layers):
+                # A leaky ReLU commutes with a positive factor.
+                weight: Tensor = layer.weight * (layer.weight_gain * ACTIVATION_GAIN)
+                bias: Tensor = layer.bias * (layer.bias_gain * ACTIVATION_GAIN)
+                if i == 0:
+                    weight, of_condition = weight.tensor_split([network.config.z_dim], 1)
+                    if condition is not None:  # all samples have one class, so its part of the product is constant
+                        bias = bias + of_condition @ condition[0]
+                self._layers.append(Dense(weight.contiguous(), bias, ACTIVATION_SLOPE))
+            self._mean = network.w_avg * (1 - truncation)
+
+    def computed_in(self, dtype: torch.dtype) -> FrozenMapping:
+        """See `Convertible`."""
+        lowered = copy.copy(self)
+        lowered._layers = [layer.computed_in(dtype) for layer in self._layers]
+        return lowered
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Map z (batch, z_dim) to w (batch, w_dim)."""
+        x = normalized(z).to(self._dtype)
+        for layer in self._layers:
+            x = layer(x)
+        return self._truncated(x.to(z))
+
+    def pullback(self, z: Tensor) -> tuple[Tensor, Back]:
+        """See `Differentiable`."""
+        scale = inverse_norm(z)
+        scaled = z * scale
+        x, results = scaled.to(self._dtype), []
+        for layer in self._layers:
+            x = layer(x)
+            results.append(x)
+        return self._truncated(x.to(z)), partial(self._back, scale, scaled, results)
+
+    def _back(self, scale: Tensor, scaled: Tensor, results: list[Tensor], grad: Tensor) -> Tensor:
+        """Pull `grad` back through the layers, whose outputs are `results`."""
+        if self.truncation != 1.0:
+            grad = grad.mul_(self.truncation)
+        grad = grad.to(self._dtype)
+        for layer, result in zip(reversed(self._layers), reversed(results), strict=True):
+            grad = layer.back_through(grad, result)
+        return normalized_back(grad.to(scaled), scaled, scale)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self._layers[0].weight.dtype
+
+    def _truncated(self, x: Tensor) -> Tensor:
+        return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)
+
+
+def encoder(
+    generator: Generator, truncation: float = 1.0, condition: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
+    """Return the function from z (batch, z_dim) to w (batch, w_dim) for one truncation and one label.
+
+    For a StyleGAN it is a `FrozenMapping`, which copies the parameters. For any other generator, and for a subclass
+    with its own `encode`, it calls `encode`.
+
+    Args:
+        generator: maps z to w.
+        truncation: psi.
+        condition: label of all samples, (c_dim,); `None` for a generator without classes.
+
+    Raises:
+        ArgumentError: label and generator do not go together.
+    """
+    mapping = getattr(generator, "mapping", None)
+    if type(mapping) is MappingNetwork and getattr(generator.encode, "__func__", None) is StyleGAN.encode:
+        return FrozenMapping(mapping, truncation, condition)
+    return partial(encode_under, generator, truncation=truncation, condition=condition)
