@@ -1,34 +1,34 @@
-"""From start latents to latents of low energy. Sees an energy as a callable and never a query."""
+"""Samplers: from start latents to latents of low energy. A sampler gets an energy, never a query."""
 
 from energyql.numerics.random import normals, prior_latents, uniforms
-from energyql.sampling.base import MOST_STRENGTH, Progress, Sampler, SampleResult, Status
-from energyql.sampling.chain import Chain
+from energyql.sampling.base import MOST_STRENGTH, Progress, Sampler, SampleResult, Status, summarize
+from energyql.sampling.batch import Batch
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import Energy, EnergyLike, GradientEnergy, as_energy
-from energyql.sampling.flow import Flow, vp_flow
 from energyql.sampling.langevin import LangevinSampler
-from energyql.sampling.named import SAMPLERS, make_sampler
-from energyql.sampling.noise import Noise
-from energyql.sampling.ode import ODESolver, adaptive_methods
+from energyql.sampling.ode import ODESolver, vp_flow
 from energyql.sampling.predictor_corrector import PredictorCorrector
+from energyql.sampling.registry import SAMPLERS, Chain, make_sampler
+from energyql.sampling.runge_kutta import adaptive_methods
 from energyql.sampling.schedule import VPSchedule
 from energyql.sampling.slice import SliceSampler
-from energyql.sampling.summary import summarize
+from energyql.sampling.streams import FIRST_RUN, RandomStreams
 
 __all__ = [
+    "FIRST_RUN",
     "MOST_STRENGTH",
     "SAMPLERS",
+    "Batch",
     "Chain",
     "DescentSampler",
     "Energy",
     "EnergyLike",
-    "Flow",
     "GradientEnergy",
     "LangevinSampler",
-    "Noise",
     "ODESolver",
     "PredictorCorrector",
     "Progress",
+    "RandomStreams",
     "SampleResult",
     "Sampler",
     "SliceSampler",

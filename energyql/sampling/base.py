@@ -1,7 +1,8 @@
-"""What every sampler takes and gives back."""
+"""The protocol of samplers: arguments, results, statuses, and statistics of a run."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.sampling.energy import EnergyLike
-from energyql.sampling.noise import FIRST_RUN, Noise
+from energyql.sampling.streams import FIRST_RUN, RandomStreams
 
 Progress = Callable[[float, int], None]
 """Called with the fraction done in [0, 1] (mean over samples, never falling) and the number of samples still moving."""
@@ -22,7 +23,7 @@ MOST_STRENGTH = 1_000_000
 
 
 class Status(IntEnum):
-    """How one sample ended. An integer, so that a tensor can hold it."""
+    """Outcome of the run for one sample: an integer, so that a tensor can hold it."""
 
     OK = 0
     STEP_LIMIT = 1
@@ -31,7 +32,7 @@ class Status(IntEnum):
 
     @property
     def sentence(self) -> str:
-        """What happened, and what to change."""
+        """The outcome in words, with the remedy."""
         return _SENTENCES[self]
 
 
@@ -55,15 +56,15 @@ _SENTENCES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleResult:
-    """The end of a run, one row for each row of `z0`, whatever became of it.
+    """The end of a run, one row for each row of `z0`, whatever its status.
 
     Args:
         z: latents (n, z_dim), on the device and in the dtype of `z0`. Finite wherever `z0` was.
         status: a `Status` code for each sample, (n,) int64, on the CPU like all that follow.
-        evaluations: how often the energy was evaluated for each sample, with its gradient or without, (n,) int64.
-        gradients: how many of them came with a gradient, (n,) int64. A gradient costs about as much again as its
-            energy, or twice.
-        diagnostics: what else a sampler has to tell of each sample, (n,) a name; its own documentation says what.
+        evaluations: number of evaluations of the energy for each sample, with its gradient or without, (n,) int64.
+        gradients: number of them with a gradient, (n,) int64. A gradient costs about as much again as its energy, or
+            twice.
+        diagnostics: further numbers of each sample, (n,), by names that the sampler documents.
     """
 
     z: Tensor
@@ -74,17 +75,17 @@ class SampleResult:
 
     @property
     def ok(self) -> Tensor:
-        """Which samples reached the end, (n,) bool."""
+        """Whether each sample reached the end, (n,) bool."""
         return self.status == Status.OK
 
     def counts(self) -> dict[Status, int]:
-        """How many samples ended how; statuses that did not occur are left out."""
+        """Return the number of samples of each status that occurred."""
         codes: list[int] = self.status.tolist()
         return {status: codes.count(status) for status in Status if status in codes}
 
     @classmethod
     def join(cls, parts: Sequence[SampleResult]) -> SampleResult:
-        """Puts the results of consecutive chunks together, in order.
+        """Concatenate the results of consecutive chunks, in order.
 
         Raises:
             ArgumentError: there are no parts.
@@ -101,47 +102,114 @@ class SampleResult:
 
 
 class Sampler(Protocol):
-    """Moves latents towards low energy.
+    """Move latents towards low energy.
 
-    A sampler is a small frozen object that holds its settings. It never sees a query, only an energy. Its promises,
-    kept by one test for all samplers: row i of the result depends on row i of `z0` and of `noise` alone, so that any
-    splitting into chunks gives the same samples (up to rounding); a sample that fails gets a status and its batch-mates
-    go on; `z0` is not modified; nothing is printed and no global random state is read or changed.
+    A sampler is a small frozen object that holds its settings. It never gets a query, only an energy. Its contract,
+    tested for all samplers: row i of the result depends on row i of `z0` and of `noise` alone, so that any splitting
+    into chunks gives the same samples (up to rounding); a sample that fails gets a status and the rest of the batch
+    goes on; `z0` is not modified; nothing is printed and no global random state is read or changed.
     """
 
     def sample(
-        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Samples from every row of `z0`.
+        """Sample from every row of `z0`.
 
         Args:
             energy: an `Energy`, or a function of z alone; a sampler adapts it with `as_energy`.
             z0: start latents (n, z_dim), float32 or float64, usually from `prior_latents`; the work is done in this
                 dtype and on this device.
-            noise: where a sampler that needs random numbers takes them from; the deterministic ones leave it alone.
+            noise: random numbers of these samples; deterministic samplers do not use it.
             progress: called at most once a step.
 
         Raises:
-            ArgumentError: `z0` has the wrong shape or dtype, or the energy answers with the wrong shape.
+            ArgumentError: `z0` has the wrong shape or dtype, or the energy returns the wrong shape.
         """
         ...
 
 
+def summarize(result: SampleResult) -> dict[str, float]:
+    """Return costs of a run, and how closely its samples follow the posterior where the sampler aims at it.
+
+    Returns:
+        `evaluations_mean` and `evaluations_max` of the energy, and `gradients_mean` of them with a gradient, for every
+        sampler. By diagnostics: `steps_rejected`, their sum. Where the sampler draws from the posterior:
+
+        - `acceptance`: accepted proposals over proposals;
+        - `exact`: fraction of samples that are exact draws;
+        - `stages_mean`: mean number of stages of the annealed samples, if any;
+        - `effective_samples`, with annealing: exact draws, and (Σw)²/Σw² of the annealed samples by their importance
+          weights w (Kong 1992). Well below the number of samples, annealing was too fast, and attributes that the query
+          leaves open may come in the wrong proportions: raise `moves`, or lower `growth`;
+        - `log_probability`: estimate of log P(query) under the prior, in nats (of E[exp(-λE)], for a strength λ not 1),
+          from the proposals (by Wald's identity, since a sample stops once it accepts) or, where too few of them had
+          a low energy and there are any, from the weights.
+    """
+    evaluations, diagnostics = result.evaluations.double(), result.diagnostics
+    found = {
+        "evaluations_mean": evaluations.mean().item(),
+        "evaluations_max": evaluations.max().item(),
+        "gradients_mean": result.gradients.double().mean().item(),
+    }
+    if "steps_rejected" in diagnostics:
+        found["steps_rejected"] = float(diagnostics["steps_rejected"].sum())
+    if "exact" not in diagnostics:
+        return found
+    exact, proposals, mass = (diagnostics[name].double() for name in ("exact", "proposals", "mass"))
+    estimate = mass.sum().log() - proposals.sum().log()
+    found |= {"acceptance": (exact.sum() / proposals.sum()).item(), "exact": exact.mean().item()}
+    if "log_weight" in diagnostics:
+        log_weights = diagnostics["log_weight"].double()[exact == 0]
+        annealed = effective_samples(log_weights)
+        if len(log_weights) and mass.sum() < annealed:
+            estimate = torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
+        found["stages_mean"] = diagnostics["stages"][exact == 0].double().mean().item() if len(log_weights) else 0.0
+        found["effective_samples"] = exact.sum().item() + annealed
+    return found | {"log_probability": estimate.item()}
+
+
+def effective_samples(log_weights: Tensor) -> float:
+    """Return (Σw)²/Σw² of importance weights given by their logarithms, (n,), in nats; 0 if there are none."""
+    if not len(log_weights) or not log_weights.isfinite().any():
+        return 0.0
+    return torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)).item()
+
+
 def check_strength(strength: float) -> None:
-    """Refuses a strength λ that is not above 0, or so large that float32 could not hold what it multiplies.
+    """Refuse a strength λ that is not above 0, or that would overflow float32 where it multiplies an energy.
 
     Raises:
-        ArgumentError: says what was found.
+        ArgumentError: `strength` is outside its range.
     """
     if not 0 < strength <= MOST_STRENGTH:
         raise ArgumentError(f"strength must be above 0 and at most {MOST_STRENGTH:,}; got {strength!r}")
 
 
-def check_latents(z0: Tensor) -> None:
-    """Refuses start latents that are not (n, z_dim) in float32 or float64.
+def check_count(name: str, value: int, least: int) -> None:
+    """Refuse an argument that is not a whole number of at least `least`.
 
     Raises:
-        ArgumentError: says what was found and what to pass.
+        ArgumentError: `value` is outside its range.
+    """
+    if not (isinstance(value, int) and value >= least):
+        raise ArgumentError(f"{name} must be a whole number of at least {least}; got {value!r}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Refuse an argument that is not finite and above 0.
+
+    Raises:
+        ArgumentError: `value` is outside its range.
+    """
+    if not 0 < value < math.inf:
+        raise ArgumentError(f"{name} must be finite and above 0; got {value!r}")
+
+
+def check_latents(z0: Tensor) -> None:
+    """Refuse start latents that are not (n, z_dim) in float32 or float64.
+
+    Raises:
+        ArgumentError: says which shape or dtype was found and what to pass.
     """
     if z0.ndim != 2 or z0.shape[1] == 0:
         raise ArgumentError(f"z0 must have shape (n, z_dim) with z_dim at least 1; got {tuple(z0.shape)}")

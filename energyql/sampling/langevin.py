@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass
 
-import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
-from energyql.sampling.base import Progress, SampleResult, check_latents, check_strength
-from energyql.sampling.energy import EnergyLike
-from energyql.sampling.noise import FIRST_RUN, Noise
-from energyql.sampling.walk import Walk
+from energyql.sampling.base import check_count, check_positive, check_strength
+from energyql.sampling.batch import Batch, BatchSampler
 
 
 @dataclass(frozen=True, slots=True)
-class LangevinSampler:
-    """Walks `z ← z - h (λ ∇E(z) + z) + noise ε`, whose law tends to `N(z; 0, I) exp(-λ E(z))`. A `Sampler`.
+class LangevinSampler(BatchSampler):
+    """Iterate `z ← z - h (λ ∇E(z) + z) + noise ε`, whose law tends to `N(z; 0, I) exp(-λ E(z))`. A `Sampler`.
 
     It does so for `noise` sqrt(2h), the default, up to an error of order h. Nie et al. 2021 (arXiv 2110.10873) take
     h = 0.01, noise 0.01 and 100 steps, `LangevinSampler.published()`: noise that belongs to a temperature of 0.005, so
@@ -41,32 +38,37 @@ class LangevinSampler:
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
-        if not 0 < self.step < math.inf:
-            raise ArgumentError(f"step must be finite and above 0; got {self.step!r}")
+        check_positive("step", self.step)
+        check_count("steps", self.steps, 1)
         if self.noise is not None and not 0 <= self.noise < math.inf:
             raise ArgumentError(f"noise must be finite and at least 0; got {self.noise!r}")
-        if not (isinstance(self.steps, int) and self.steps >= 1):
-            raise ArgumentError(f"steps must be a whole number of at least 1; got {self.steps!r}")
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> LangevinSampler:
-        """The settings of Nie et al. 2021."""
+        """Return the settings of Nie et al. 2021."""
         return cls(step=1e-2, steps=100, noise=1e-2, strength=strength)
 
-    @torch.no_grad()
-    def sample(
-        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
-    ) -> SampleResult:
-        """Walks from every row of `z0`; see `Sampler.sample`."""
-        check_latents(z0)
-        noise = noise.part("langevin")
+    def run(self, batch: Batch) -> None:
+        """Take all steps; see `BatchSampler`."""
+        noise = batch.noise.part("langevin")
         size = math.sqrt(2 * self.step) if self.noise is None else self.noise
-        walk = Walk(energy, z0, self.strength, noise.start)
         for number in range(self.steps):
-            score = walk.score()
-            step = self.step * score
+            step = self.step * posterior_score(batch, self.strength)
             if size:
-                step = step + size * noise.normals(z0, str(number), walk.rows)
-            walk.move(step)
-            walk.report(progress, (number + 1) / self.steps)
-        return walk.result()
+                step = step + size * noise.normals(batch.z, str(number), batch.rows)
+            batch.move(step)
+            batch.report((number + 1) / self.steps)
+
+
+def posterior_score(batch: Batch, strength: float) -> Tensor:
+    """Return `-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, of the samples that move, (m, z_dim).
+
+    Samples whose energy or gradient is not finite end before that.
+    """
+    if not len(batch.rows):
+        return batch.z[batch.rows]
+    value, gradient = batch.energy.gradient(batch.z[batch.rows], batch.rows)
+    batch.gradients[batch.rows] += 1
+    finite = value.isfinite() & gradient.isfinite().all(1)
+    batch.drop(finite)
+    return -(strength * gradient[finite] + batch.z[batch.rows])

@@ -1,42 +1,45 @@
-"""The flow solved by torchdiffeq's adaptive methods, each sample with its own steps."""
+"""The flow solved by torchdiffeq's adaptive methods, each sample with its own steps, in a batch that shrinks."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from math import isclose
-from typing import Any
+from functools import partial
 
 import torch
-import torchdiffeq
 from torch import Tensor
 
-from energyql.errors import ArgumentError, EnergyQLError
-from energyql.sampling.base import Progress, SampleResult, check_latents, check_strength
-from energyql.sampling.energy import EnergyLike, as_energy
-from energyql.sampling.flow import vp_flow
-from energyql.sampling.noise import FIRST_RUN, Noise
-from energyql.sampling.per_sample import solve
-from energyql.sampling.runge_kutta import Tableau
+from energyql.errors import ArgumentError
+from energyql.sampling.base import Status, check_positive, check_strength
+from energyql.sampling.batch import MOVING, Batch, BatchSampler, select
+from energyql.sampling.energy import Energy
+from energyql.sampling.runge_kutta import (
+    Attempt,
+    FlowState,
+    Slope,
+    Tableau,
+    error_ratio,
+    initial_step,
+    interpolate_step,
+    next_step,
+    read_tableau,
+    take_step,
+)
 from energyql.sampling.schedule import VPSchedule
-
-try:
-    # torchdiffeq has no public name for its methods; `read_tableau` looks at what it finds here with suspicion.
-    from torchdiffeq._impl.odeint import SOLVERS
-except ImportError:
-    SOLVERS = {}
 
 
 @dataclass(frozen=True, slots=True)
-class ODESolver:
-    """Descends an energy along the VP flow (Nie et al. 2021, arXiv 2110.10873), from t0 back to t1. A `Sampler`.
+class ODESolver(BatchSampler):
+    """Descend an energy along the VP flow (Nie et al. 2021, arXiv 2110.10873), from t0 back to t1. A `Sampler`.
 
     Deterministic: the end depends on the start alone. Methods, first step and step control are torchdiffeq's, with the
     error norm taken over one sample instead of the batch: a single sample takes the steps that `torchdiffeq.odeint`
-    takes with `options={"step_t": [t1]}`, and keeps them in a batch of any size. A sample that cannot be finished is
+    takes with `options={"step_t": [t1]}`, and takes the same ones in a batch of any size. A sample that cannot be finished is
     returned with a `Status`, never raised. Measurements: docs/decisions/per-sample-steps.md.
 
-    Low order and loose tolerances are the default because satisfying a query asks for the right region, not for the
-    exact curve. The paper's settings are `ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True)`.
+    Low order and loose tolerances are the default because a query is satisfied in a region: the exact curve to it does
+    not matter. The paper's settings are `ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True)`.
 
     The end is where `schedule.flow_time(t0, t1)` of gradient descent leads. It lies at low energy but is not a draw
     from the posterior: nothing pulls back to the prior.
@@ -48,9 +51,8 @@ class ODESolver:
         t0, t1: start and end of the flow in the schedule's time, 0 <= t1 < t0 <= 1.
         schedule: β(t).
         strength: λ > 0, multiplies the energy.
-        enough: a sample is done, wherever its clock stands, once λE is at most this many nats; 0.01 is a query that
-            holds with probability 0.99. It then stays as near to its start as may be, and costs nothing more. None
-            follows the flow to its end.
+        enough: energy tolerance: a sample is done, at any time t, once λE is at most this many nats; 0.01 is a query
+            that holds with probability 0.99. None follows the flow to its end.
         overshoot: False ends the last step exactly at t1. True does as plain `odeint`: the last step may go beyond t1
             and z is interpolated back. At loose tolerances it can end far beyond t = 0, where β is negative and the
             flow climbs; this is there to reproduce published runs.
@@ -74,108 +76,147 @@ class ODESolver:
 
     def __post_init__(self) -> None:
         least = 2 + read_tableau(self.method).evaluations
-        _require(0 <= self.rtol < float("inf"), "rtol must be finite and at least 0", self.rtol)
-        _require(0 < self.atol < float("inf"), "atol must be finite and above 0", self.atol)
-        _require(0 <= self.t1 < self.t0 <= 1, "t0 and t1 must satisfy 0 <= t1 < t0 <= 1", (self.t0, self.t1))
+        if not 0 <= self.rtol < math.inf:
+            raise ArgumentError(f"rtol must be finite and at least 0; got {self.rtol!r}")
+        check_positive("atol", self.atol)
+        if not 0 <= self.t1 < self.t0 <= 1:
+            raise ArgumentError(f"t0 and t1 must satisfy 0 <= t1 < t0 <= 1; got {(self.t0, self.t1)!r}")
         check_strength(self.strength)
-        _require(
-            self.enough is None or 0 < self.enough < float("inf"), "enough must be finite and above 0", self.enough
-        )
-        _require(
-            self.max_evaluations >= least,
-            f"max_evaluations must be at least {least} for {self.method}, two to choose the first step and one step",
-            self.max_evaluations,
-        )
+        if self.enough is not None:
+            check_positive("enough", self.enough)
+        if not self.max_evaluations >= least:
+            raise ArgumentError(
+                f"max_evaluations must be at least {least} for {self.method}, two to choose the first step and one "
+                f"step; got {self.max_evaluations!r}"
+            )
 
-    @torch.no_grad()
-    def sample(
-        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
-    ) -> SampleResult:
-        """Follows the flow from every row of `z0`; see `Sampler.sample`. Progress is the mean fraction of t covered.
+    def run(self, batch: Batch) -> None:
+        """Follow the flow from t0 down to t1, by the clock s = -t; see `BatchSampler`.
 
-        Diagnostics: `steps_accepted` and `steps_rejected`.
+        Progress is the mean fraction of t covered. Diagnostics: `steps_accepted` and `steps_rejected`.
+
+        A sample that ends, well or badly, leaves the batch at once and is never evaluated again. The samples that are
+        left have all been evaluated equally often, so evaluations are counted on the host, and the device is waited for
+        once a step, to count the samples that move.
+
+        The slope is of the form c(s) g(z), so a sample whose slope is exactly zero at the start never moves, and ends
+        after this one evaluation.
         """
-        check_latents(z0)
-        flow = vp_flow(as_energy(energy, first=noise.start), self.schedule, self.strength)
+        tableau, flow = read_tableau(self.method), vp_flow(batch.energy, self.schedule, self.strength)
 
         def slope(s: Tensor, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            velocity, value = flow(-s, z, rows)
-            return -velocity, value
+            velocity, energy = flow(-s, z, rows)
+            return -velocity, energy
 
-        return solve(
-            slope,
-            z0,
-            -self.t0,
-            -self.t1,
-            read_tableau(self.method),
-            rtol=self.rtol,
-            atol=self.atol,
-            max_evaluations=self.max_evaluations,
-            enough=-float("inf") if self.enough is None else self.enough,
-            overshoot=self.overshoot,
-            progress=progress,
-        )
+        start, stop, rtol, atol = -self.t0, -self.t1, self.rtol, self.atol
+        enough = -math.inf if self.enough is None else self.enough
+        accepted = batch.diagnostics["steps_accepted"] = torch.zeros_like(batch.rows)
+        s = torch.full_like(batch.energies, start)
+        # An empty batch has no slope to evaluate.
+        first, energy = slope(s, batch.z, batch.rows) if len(s) else (batch.z, s)
+        state = FlowState(s, torch.zeros_like(s), batch.z, first, accepted)
+        finite = torch.isfinite(state.z).all(dim=-1) & torch.isfinite(first).all(dim=-1)
+        outcome = torch.where((first == 0).all(dim=-1) | (energy <= enough), Status.OK, MOVING)
+        state, _ = _end(batch, state, torch.where(finite, outcome, Status.NON_FINITE), evaluations=1)
+
+        evaluations = 2
+        if len(batch.rows):
+            state = state._replace(step=initial_step(slope, batch.rows, state, tableau.order, rtol, atol))
+            outcome = torch.where(state.s + state.step > state.s, MOVING, Status.STEP_UNDERFLOW)
+            state, _ = _end(batch, state, outcome, evaluations)
+
+        while len(batch.rows):
+            attempt = take_step(slope, tableau, batch.rows, state, limit=math.inf if self.overshoot else stop)
+            evaluations += tableau.evaluations
+            # A step to a point without finite numbers is a step too long: it is tried again shorter, like any other.
+            ratio = error_ratio(attempt, rtol, atol)
+            finite = attempt.finite() & ~ratio.isnan()
+            ratio = torch.where(finite, ratio, torch.inf)
+            accept = ratio <= 1
+            state = FlowState(
+                s=torch.where(accept, attempt.s1, state.s),
+                step=next_step(attempt.step, ratio, tableau.order),
+                z=torch.where(accept.unsqueeze(-1), attempt.z1, state.z),
+                slope=torch.where(accept.unsqueeze(-1), attempt.slopes[-1], state.slope),
+                accepted=state.accepted + accept,
+            )
+            arrived = accept & ((state.s >= stop) | (attempt.energy <= enough))
+            stuck = torch.where(finite, Status.STEP_UNDERFLOW, Status.NON_FINITE)
+            outcome = torch.where(state.s + state.step > state.s, MOVING, stuck)
+            if evaluations + tableau.evaluations > self.max_evaluations:
+                outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
+            outcome = torch.where(arrived, Status.OK, outcome)
+            beyond = arrived & (state.s > stop) if self.overshoot else None
+            state, clock = _end(
+                batch, state, outcome, evaluations, partial(_interpolated, attempt, tableau, stop, beyond)
+            )
+            left = max(1, len(batch.rows))
+            batch.report(1.0 - (len(batch.rows) * stop - clock) / (stop - start) / left)
+        attempts = (batch.gradients - 2).clamp(min=0) // tableau.evaluations
+        batch.diagnostics["steps_rejected"] = attempts - accepted
 
 
-def adaptive_methods() -> tuple[str, ...]:
-    """Names of the methods that `ODESolver` accepts, in torchdiffeq's order."""
-    return tuple(name for name, solver in SOLVERS.items() if hasattr(solver, "tableau"))
+def vp_flow(energy: Energy, schedule: VPSchedule, strength: float = 1.0) -> Slope:
+    """Return the flow of Nie et al. 2021 (arXiv 2110.10873): `dz/dt = ½ β(t) λ ∇E(z)`.
 
+    N(0, I) is stationary under the VP-SDE, so the prior's score cancels its drift and only the energy is left (the
+    energy of the clean latent, at every t). Followed from t = 1 back to t = 1e-3, the flow *descends* E.
 
-def read_tableau(method: str) -> Tableau:
-    """The coefficients of one of torchdiffeq's adaptive Runge-Kutta methods.
+    It is an autonomous flow under a change of clock: with `τ = ½ ∫ β` it reads `dz/dτ = -λ ∇E(z)`, gradient descent
+    for a total time of `schedule.flow_time(1, 1e-3)` = 5.025. So a sample whose gradient is exactly zero never moves,
+    and nothing pulls samples back to the prior.
 
-    Raises:
-        ArgumentError: there is no such adaptive method.
-        EnergyQLError: torchdiffeq no longer keeps its methods where and as 0.2.5 does.
+    Args:
+        energy: see `Energy`.
+        schedule: β(t).
+        strength: λ, multiplies the energy.
+
+    Returns:
+        A function of times (batch,), latents (batch, z_dim) and rows (batch,), to velocities dz/dt (batch, z_dim) and
+        energies λE (batch,). Where an energy is not finite, neither is the velocity.
     """
-    names = adaptive_methods()
-    if not names:
-        raise _drift("it lists no adaptive method")
-    if method not in names:
-        raise ArgumentError(
-            f"method {method!r} is not one of torchdiffeq's adaptive methods", hint=f"choose one of {', '.join(names)}"
-        )
-    solver = SOLVERS[method]
-    try:
-        tableau = Tableau(
-            order=int(solver.order),
-            nodes=_floats(solver.tableau.alpha),
-            rows=tuple(_floats(row) for row in solver.tableau.beta),
-            solution=_floats(solver.tableau.c_sol),
-            error=_floats(solver.tableau.c_error),
-            midpoint=_floats(solver.mid),
-        )
-    except (AttributeError, TypeError, ValueError) as error:
-        raise _drift(f"the coefficients of {method} cannot be read ({error})") from error
-    if not _consistent(tableau):
-        raise _drift(f"the coefficients of {method} do not make a Runge-Kutta method")
-    return tableau
+
+    def flow(t: Tensor, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = energy.gradient(z, rows)
+        rate = (0.5 * strength) * schedule.beta(t)
+        rate = torch.where(torch.isfinite(value), rate, torch.nan)
+        return rate.unsqueeze(-1) * gradient, strength * value
+
+    return flow
 
 
-def _floats(coefficients: Any) -> tuple[float, ...]:
-    return tuple(float(coefficient) for coefficient in coefficients)
+def _end(
+    batch: Batch,
+    state: FlowState,
+    outcome: Tensor,
+    evaluations: int,
+    place: Callable[[Tensor, Tensor], Tensor] = lambda z, _: z,
+) -> tuple[FlowState, float]:
+    """Record the samples that end, and return those that go on, with the sum of their clocks.
+
+    Args:
+        batch, state: the samples.
+        outcome: `Status` codes or `MOVING`, (m,).
+        evaluations: of each sample that moved.
+        place: from the latents of those that end, and their indices in the state, to the latents to record.
+    """
+    moves = outcome == MOVING
+    # The one wait of a step.
+    count, clock = torch.stack((moves.sum().to(state.s.dtype), torch.where(moves, state.s, 0.0).sum())).tolist()
+    order = torch.argsort((~moves).to(torch.int32), stable=True)
+    stay, leave = order[: int(count)], order[int(count) :]
+    if not len(leave):
+        return state, clock
+    ended = select(state, leave)
+    batch.diagnostics["steps_accepted"][batch.rows[leave]] = ended.accepted
+    batch.end(leave, stay, outcome[leave], place(ended.z, leave), evaluations)
+    return select(state, stay), clock
 
 
-def _consistent(tableau: Tableau) -> bool:
-    """Whether the shapes fit, every stage stands where its node says, and a constant slope is followed exactly."""
-    stages = len(tableau.nodes) + 1
-    weights = (tableau.solution, tableau.error, tableau.midpoint)
-    if any(len(row) != stages for row in weights) or [len(row) for row in tableau.rows] != list(range(1, stages)):
-        return False
-    sums = [*map(sum, tableau.rows), *map(sum, weights)]
-    targets = [*tableau.nodes, 1.0, 0.0, 0.5]
-    return tableau.order >= 1 and all(isclose(a, b, abs_tol=1e-9) for a, b in zip(sums, targets, strict=True))
-
-
-def _drift(finding: str) -> EnergyQLError:
-    version = getattr(torchdiffeq, "__version__", "unknown")
-    return EnergyQLError(
-        f"torchdiffeq {version} is not laid out as energyql expects: {finding}",
-        hint='install a version that it was tested with: pip install "torchdiffeq>=0.2.5,<0.3"',
-    )
-
-
-def _require(condition: bool, rule: str, value: object) -> None:
-    if not condition:
-        raise ArgumentError(f"{rule}; got {value!r}")
+def _interpolated(
+    attempt: Attempt, tableau: Tableau, stop: float, beyond: Tensor | None, z: Tensor, leave: Tensor
+) -> Tensor:
+    """Return the latents of samples that end, at the clock time `stop` where their last step went `beyond` it."""
+    if beyond is None:
+        return z
+    return torch.where(beyond[leave].unsqueeze(-1), interpolate_step(attempt, tableau.midpoint, stop, leave), z)

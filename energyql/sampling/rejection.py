@@ -10,30 +10,59 @@ import torch
 from torch import Tensor
 
 from energyql.numerics.random import normals
-from energyql.sampling.base import Status
-from energyql.sampling.draws import Draws, points_ahead
+from energyql.sampling.batch import Batch
 
 COMMON = 0.04
-"""Share of accepted proposals from which rejection is the cheapest way to the end, and the only one that is exact."""
+"""Share of accepted proposals from which rejection is the cheapest sampler, and the only one that is exact."""
 PER_SHARE = 1600
-"""Below, proposals to look at over that share: 32 of one in 50. Some more samples are exact, and the others start from
-better proposals."""
+"""Below, the number of proposals over that share: 32 of one in 50. Some more samples are then exact, and the others
+start from better proposals."""
 FEWEST = 16
-"""Proposals to look at, however rare the query."""
+"""Proposals of a sample, however rare the query."""
+MOST_AHEAD = 16
+"""Points of a sample that are evaluated together, and uniform numbers that are drawn together."""
+ROWS_AHEAD = 256
+"""Where fewer samples are left, each is evaluated at the next points that it would try too: a batch of this size takes
+the least time for a row. No result depends on it."""
 
 Round = tuple[Tensor, Tensor]
-"""Of some proposals: indices of the samples that accepted none of them, ascending, (m,), and the energies of what these
-were proposed, (m, proposals), in nats."""
+"""Of some proposals: indices of the samples that accepted none of them, ascending, (m,), and the energies of these
+proposals, (m, proposals), in nats."""
 
 
-def acceptance(draws: Draws, strength: float, pilot: int) -> float:
-    """The share of proposals that will be accepted, by `pilot` draws that are the same in every run.
+def points_ahead(rows: int) -> int:
+    """Return how many points of each of so many samples to evaluate together."""
+    return max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
+
+
+def evaluate(batch: Batch, z: Tensor, rows: Tensor) -> Tensor:
+    """Return the energies (m, points) of z (m, points, z_dim); NaN and -inf become +inf, which is never accepted."""
+    samples = rows[:, None].expand(z.shape[:2]).flatten()
+    energies = batch.energy(z.flatten(0, 1), samples)
+    return torch.nan_to_num(energies, nan=math.inf, neginf=math.inf).view(z.shape[:2])
+
+
+def first_accepted(batch: Batch, rows: Tensor, accepted: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each row whether a point was accepted, and which first; evaluations are counted up to that one.
+
+    Args:
+        batch: the samples.
+        rows: indices of some of them, (m,).
+        accepted: (m, points).
+    """
+    found, first = accepted.any(1), accepted.to(torch.uint8).argmax(1)
+    batch.values[rows] += torch.where(found, first + 1, accepted.shape[1])
+    return found, first
+
+
+def acceptance(batch: Batch, strength: float, pilot: int) -> float:
+    """Estimate the share of proposals that will be accepted, by `pilot` draws that are the same in every run.
 
     They belong to no sample and are evaluated as sample 0 of the run, in every batch.
     """
-    z = _pilot(pilot, draws.z.shape[1]).to(draws.z)
-    first = torch.full((pilot,), -draws.noise.start, device=z.device)
-    return float(torch.exp(-strength * draws.evaluate(z[:, None], first)).clamp(max=1).mean())
+    z = _pilot(pilot, batch.z.shape[1]).to(batch.z)
+    first = torch.full((pilot,), -batch.noise.start, device=z.device)
+    return float(torch.exp(-strength * evaluate(batch, z[:, None], first)).clamp(max=1).mean())
 
 
 @lru_cache(maxsize=8)
@@ -41,80 +70,82 @@ def _pilot(count: int, z_dim: int) -> Tensor:
     return normals(0, 0, count, z_dim, stream="pilot")
 
 
-def reject(draws: Draws, strength: float, most: int, share: float | None = None) -> list[Round]:
-    """Let every sample look at draws from the prior, until it accepts one with probability exp(-λE).
+def reject(batch: Batch, strength: float, most: int, share: float | None = None) -> list[Round]:
+    """Let every sample try draws from the prior, until it accepts one with probability exp(-λE).
 
     Args:
-        draws: the samples.
+        batch: the samples; `rows` become those that accepted none. Diagnostics: the number of `proposals`, their
+            `mass`, the sum of exp(-λE), and whether a draw is `exact`.
         strength: λ.
-        most: proposals that a sample looks at.
-        share: of the proposals that will be accepted; where it is known and small, samples look at fewer.
+        most: proposals of a sample.
+        share: of the proposals that will be accepted; where it is known and small, samples get fewer.
     """
     of = most
     if share is not None and share < COMMON:
         most = min(most, max(FEWEST, math.ceil(PER_SHARE * share)))
-    chances = draws.noise.uniforms(draws.z, most, "accept")
+    proposals, exact = torch.zeros_like(batch.values), torch.zeros_like(batch.values)
+    mass = torch.zeros_like(batch.energies)
+    batch.diagnostics |= {"proposals": proposals, "mass": mass, "exact": exact}
+    chances = batch.noise.uniforms(batch.z, most, "accept")
     rounds: list[Round] = []
     number = 0
-    while number < most and len(draws.rows):
-        rows = draws.rows
+    while number < most and len(batch.rows):
+        rows = batch.rows
         ahead = min(points_ahead(len(rows)), most - number)
         numbers = torch.arange(number, number + ahead, device=rows.device).expand(len(rows), -1)
-        drawn = _proposals(draws, rows, numbers, of)
-        e = draws.evaluate(drawn, rows)
-        chance = torch.exp(-strength * e)
-        accept, first = draws.count(rows, chances[rows, number : number + ahead] < chance)
-        looked_at = torch.where(accept, first + 1, ahead)
-        unseen = torch.arange(ahead, device=rows.device) >= looked_at[:, None]
-        draws.mass[rows] += chance.clamp(max=1).masked_fill(unseen, 0).sum(1)
-        draws.proposals[rows] += looked_at
+        drawn = _proposals(batch, rows, numbers, of)
+        energies = evaluate(batch, drawn, rows)
+        chance = torch.exp(-strength * energies)
+        accept, first = first_accepted(batch, rows, chances[rows, number : number + ahead] < chance)
+        tried = torch.where(accept, first + 1, ahead)
+        untried = torch.arange(ahead, device=rows.device) >= tried[:, None]
+        mass[rows] += chance.clamp(max=1).masked_fill(untried, 0).sum(1)
+        proposals[rows] += tried
         done, left = accept.nonzero()[:, 0], (~accept).nonzero()[:, 0]
         taken, which = rows[done], first[done]
-        draws.z[taken], draws.e[taken], draws.exact[taken] = drawn[done, which], e[done, which], 1
-        draws.rows = rows[left]
-        rounds.append((draws.rows, e[left]))
+        batch.z[taken], batch.energies[taken], exact[taken] = drawn[done, which], energies[done, which], 1
+        batch.rows = rows[left]
+        rounds.append((batch.rows, energies[left]))
         number += ahead
-        draws.report(0.5 * number / most)
+        batch.report(0.5 * number / most)
     return rounds
 
 
-def pick(draws: Draws, rounds: list[Round], of: int, exponents: Callable[[Tensor], Tensor]) -> Tensor:
+def pick(batch: Batch, rounds: list[Round], of: int, exponents: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Let the samples that accepted none start from one of their proposals, chosen by importance.
 
     Args:
-        draws: whose `rows` become those that found a finite energy; `log_weight` starts with the mean weight.
-        rounds: what `reject` returned.
-        of: what `reject` was given as `most`.
-        exponents: from energies (rows, proposals), NaN where they are not finite, to β (rows,) of the weights
-            exp(-βE).
+        batch: whose `rows` become those that found a finite energy.
+        rounds: result of `reject`.
+        of: `most` of `reject`.
+        exponents: from energies (m, proposals), NaN where they are not finite, to β (m,) of the weights exp(-βE).
 
     Returns:
-        The exponents, one for each of `draws.rows`.
+        The exponents and the logarithms of the mean weights, one for each of the new `rows`.
     """
-    rows = draws.rows
+    rows = batch.rows
     if not len(rows):
-        return draws.e[rows]
-    waiting = torch.zeros_like(draws.status, dtype=torch.bool)
+        return batch.energies[rows], batch.energies[rows]
+    waiting = torch.zeros_like(batch.status, dtype=torch.bool)
     waiting[rows] = True
-    energies = torch.cat([e[waiting[left]] for left, e in rounds], 1)
+    energies = torch.cat([round_[waiting[left]] for left, round_ in rounds], 1)
     finite = energies.isfinite()
     usable = finite.any(1)
-    draws.status[rows[~usable]] = Status.NON_FINITE
+    batch.drop(usable)
     beta = exponents(torch.where(finite, energies, torch.nan))
     log_weights = torch.where(finite, -beta[:, None] * energies, -math.inf)
-    draws.log_weight[rows[usable]] = (torch.logsumexp(log_weights, 1) - math.log(energies.shape[1]))[usable]
-    level = draws.noise.uniforms(draws.z, 1, "pick", rows)
+    means = torch.logsumexp(log_weights, 1) - math.log(energies.shape[1])
+    level = batch.noise.uniforms(batch.z, 1, "pick", rows)
     shares = torch.softmax(log_weights, 1).double().cumsum(1)
     chosen = (shares < level * shares[:, -1:]).sum(1, keepdim=True).clamp(max=energies.shape[1] - 1)[usable]
-    draws.rows = rows[usable]
-    draws.z[draws.rows] = _proposals(draws, draws.rows, chosen, of)[:, 0]
-    draws.e[draws.rows] = energies[usable].gather(1, chosen)[:, 0]
-    return beta[usable]
+    batch.z[batch.rows] = _proposals(batch, batch.rows, chosen, of)[:, 0]
+    batch.energies[batch.rows] = energies[usable].gather(1, chosen)[:, 0]
+    return beta[usable], means[usable]
 
 
-def _proposals(draws: Draws, rows: Tensor, numbers: Tensor, of: int) -> Tensor:
-    """Those of some samples that have these numbers, (rows, numbers, z_dim); the first is where the sample stands."""
-    drawn = draws.noise.several_normals(draws.z, "proposal", rows, numbers, of)
+def _proposals(batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> Tensor:
+    """Return the proposals of these numbers, (rows, numbers, z_dim); the first is where the sample stands."""
+    drawn = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
     first = (numbers[:, 0] == 0).nonzero()[:, 0]
-    drawn[first, 0] = draws.z[rows[first]]
+    drawn[first, 0] = batch.z[rows[first]]
     return drawn

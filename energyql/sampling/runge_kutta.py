@@ -11,13 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isclose
+from typing import Any, NamedTuple
 
 import torch
+import torchdiffeq
 from torch import Tensor
 
+from energyql.errors import ArgumentError, EnergyQLError
+
+try:
+    # torchdiffeq has no public name for its methods; `read_tableau` checks what it finds here.
+    from torchdiffeq._impl.odeint import SOLVERS
+except ImportError:
+    SOLVERS = {}
+
 Slope = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""`slope(s, z, rows)`: dz/ds, and a number for each sample that does not change the steps. `rows` (batch,) says which
-samples these are."""
+"""`slope(s, z, rows)`: dz/ds (batch, z_dim) and energies (batch,) of the samples `rows` (batch,)."""
 
 SAFETY = 0.9
 """The next step aims at this fraction of the size that would just pass."""
@@ -33,7 +43,7 @@ class Tableau:
 
     Args:
         order: enters the step-size rule.
-        nodes: c₂ … c_s, where each stage but the first stands inside the step.
+        nodes: c₂ … c_s, the place of each stage but the first as a fraction of the step.
         rows: a_ij, row i for stage i + 2.
         solution: b, weights of the stages in the new z.
         error: weights of the stages in the error estimate.
@@ -49,7 +59,7 @@ class Tableau:
 
     @property
     def evaluations(self) -> int:
-        """Slopes to evaluate for one step; the first stage is the last one of the step before."""
+        """Number of slopes to evaluate for one step; the first stage is the last one of the step before."""
         return len(self.nodes)
 
     @property
@@ -58,91 +68,161 @@ class Tableau:
         return self.solution == (*self.rows[-1], 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One step tried for each sample: from `z0` at `s0` to `z1` at `s1`, which is `step` later.
+def adaptive_methods() -> tuple[str, ...]:
+    """Return the names of the methods that `ODESolver` accepts, in torchdiffeq's order."""
+    return tuple(name for name, solver in SOLVERS.items() if hasattr(solver, "tableau"))
 
-    `value` is the number that came with the last slope, (batch,).
+
+def read_tableau(method: str) -> Tableau:
+    """Return the coefficients of one of torchdiffeq's adaptive Runge-Kutta methods.
+
+    Raises:
+        ArgumentError: there is no such adaptive method.
+        EnergyQLError: torchdiffeq no longer keeps its methods in the place and form of version 0.2.5.
+    """
+    names = adaptive_methods()
+    if not names:
+        raise _drift("it lists no adaptive method")
+    if method not in names:
+        raise ArgumentError(
+            f"method {method!r} is not one of torchdiffeq's adaptive methods", hint=f"choose one of {', '.join(names)}"
+        )
+    solver = SOLVERS[method]
+    try:
+        tableau = Tableau(
+            order=int(solver.order),
+            nodes=_floats(solver.tableau.alpha),
+            rows=tuple(_floats(row) for row in solver.tableau.beta),
+            solution=_floats(solver.tableau.c_sol),
+            error=_floats(solver.tableau.c_error),
+            midpoint=_floats(solver.mid),
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _drift(f"the coefficients of {method} cannot be read ({error})") from error
+    if not _consistent(tableau):
+        raise _drift(f"the coefficients of {method} do not make a Runge-Kutta method")
+    return tableau
+
+
+def _floats(coefficients: Any) -> tuple[float, ...]:
+    return tuple(float(coefficient) for coefficient in coefficients)
+
+
+def _consistent(tableau: Tableau) -> bool:
+    """Return whether shapes fit, row sums equal nodes, and a constant slope is integrated exactly."""
+    stages = len(tableau.nodes) + 1
+    weights = (tableau.solution, tableau.error, tableau.midpoint)
+    if any(len(row) != stages for row in weights) or [len(row) for row in tableau.rows] != list(range(1, stages)):
+        return False
+    sums = [*map(sum, tableau.rows), *map(sum, weights)]
+    targets = [*tableau.nodes, 1.0, 0.0, 0.5]
+    return tableau.order >= 1 and all(isclose(a, b, abs_tol=1e-9) for a, b in zip(sums, targets, strict=True))
+
+
+def _drift(finding: str) -> EnergyQLError:
+    version = getattr(torchdiffeq, "__version__", "unknown")
+    return EnergyQLError(
+        f"torchdiffeq {version} is not laid out as energyql expects: {finding}",
+        hint='install a version that it was tested with: pip install "torchdiffeq>=0.2.5,<0.3"',
+    )
+
+
+class FlowState(NamedTuple):
+    """The samples that move, one row each.
+
+    Attributes:
+        s: clock.
+        step: size of the next step to try.
+        z: latents.
+        slope: dz/ds there.
+        accepted: number of accepted steps, (batch,) int64.
     """
 
-    s0: Tensor
+    s: Tensor
+    step: Tensor
+    z: Tensor
+    slope: Tensor
+    accepted: Tensor
+
+
+class Attempt(NamedTuple):
+    """One step tried for each sample, from the state `start` to `z1` at `s1`, which is `step` later.
+
+    Attributes:
+        slopes: of the stages, each (batch, z_dim). The last one starts the next step. In the methods that do not end on
+            their last stage (adaptive_heun, fehlberg2) it belongs to a point beside z1, off by O(step²). torchdiffeq
+            reuses it all the same: the order survives, and a step costs one slope less.
+        error: estimated error of z1, (batch, z_dim).
+        energy: energies that came with the last slope, (batch,).
+    """
+
+    start: FlowState
     step: Tensor
     s1: Tensor
-    z0: Tensor
     z1: Tensor
     slopes: tuple[Tensor, ...]
     error: Tensor
-    value: Tensor
-
-    @property
-    def last_slope(self) -> Tensor:
-        """The slope that starts the next step.
-
-        In the methods that do not end on their last stage (adaptive_heun, fehlberg2) it belongs to a point beside z1,
-        off by O(step²). torchdiffeq reuses it all the same: the order survives, and a step costs one slope less.
-        """
-        return self.slopes[-1]
+    energy: Tensor
 
     def finite(self) -> Tensor:
-        """Which samples met finite numbers only, (batch,) bool."""
+        """Return whether all numbers of a sample are finite, (batch,) bool."""
         finite = torch.isfinite(self.z1).all(dim=-1)
         for slope in self.slopes:
             finite = finite & torch.isfinite(slope).all(dim=-1)
         return finite
 
 
-def take_step(
-    slope: Slope, tableau: Tableau, rows: Tensor, s: Tensor, step: Tensor, z: Tensor, first: Tensor, *, limit: float
-) -> Attempt:
-    """Tries one step for each sample, `first` being the slope at its start. Eq. II.4.1 to II.4.3.
+def take_step(slope: Slope, tableau: Tableau, rows: Tensor, state: FlowState, *, limit: float) -> Attempt:
+    """Try one step for each sample. Eq. II.4.1 to II.4.3.
 
-    A step that would go beyond the clock time `limit` is cut so that it ends there exactly.
+    A step that would end after the clock time `limit` is cut so that it ends there exactly.
     """
-    s1 = s + step
-    step = torch.where(s1 > limit, limit - s, step)
+    s1 = state.s + state.step
+    step = torch.where(s1 > limit, limit - state.s, state.step)
     s1 = s1.clamp(max=limit)
     width = step.unsqueeze(-1)
-    slopes = [first]
-    stage = z
-    for node, row in zip(tableau.nodes, tableau.rows, strict=True):
-        stage = z + width * _weighted(row, slopes)
+    slopes = [state.slope]
+    stage = state.z
+    for node, weights in zip(tableau.nodes, tableau.rows, strict=True):
+        stage = state.z + width * _weighted(weights, slopes)
         # s + 1 * step may round differently from s1, which is where the next step starts.
-        last, value = slope(s1 if node == 1.0 else s + node * step, stage, rows)
+        last, energy = slope(s1 if node == 1.0 else state.s + node * step, stage, rows)
         slopes.append(last)
-    z1 = stage if tableau.ends_on_last_stage else z + width * _weighted(tableau.solution, slopes)
-    return Attempt(s, step, s1, z, z1, tuple(slopes), width * _weighted(tableau.error, slopes), value)
+    z1 = stage if tableau.ends_on_last_stage else state.z + width * _weighted(tableau.solution, slopes)
+    return Attempt(state, step, s1, z1, tuple(slopes), width * _weighted(tableau.error, slopes), energy)
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Tensor:
-    """Estimated error over tolerance, RMS over z_dim, (batch,); a step passes at 1 or below (II.4.10 and II.4.11)."""
-    tolerance = atol + rtol * torch.maximum(attempt.z0.abs(), attempt.z1.abs())
+    """Return estimated error over tolerance, RMS over z_dim, (batch,); a step passes at 1 or below (II.4.10, II.4.11)."""
+    tolerance = atol + rtol * torch.maximum(attempt.start.z.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
 
 
 def next_step(step: Tensor, ratio: Tensor, order: int) -> Tensor:
-    """Step sizes for the next attempt, (batch,). Eq. II.4.13; a step that passed is never followed by a smaller one."""
+    """Return step sizes for the next attempt, (batch,). Eq. II.4.13; after a step that passed they never fall."""
     factor = (SAFETY / ratio ** (1 / order)).clamp(LARGEST_CUT, LARGEST_GROWTH)
     return step * torch.where(ratio < 1, factor.clamp(min=1.0), factor)
 
 
-def initial_step(
-    slope: Slope, rows: Tensor, s: Tensor, z: Tensor, first: Tensor, order: int, rtol: float, atol: float
-) -> Tensor:
-    """Sizes for the first attempt, (batch,), at the price of one slope. Section II.4, p. 169."""
-    scale = atol + rtol * z.abs()
-    size, speed = _rms(z / scale), _rms(first / scale)
+def initial_step(slope: Slope, rows: Tensor, state: FlowState, order: int, rtol: float, atol: float) -> Tensor:
+    """Return sizes for the first attempt, (batch,), at the price of one slope. Section II.4, p. 169."""
+    scale = atol + rtol * state.z.abs()
+    size, speed = _rms(state.z / scale), _rms(state.slope / scale)
     trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
-    second, _ = slope(s + trial, z + trial.unsqueeze(-1) * first, rows)
-    bend = _rms((second - first) / scale) / trial
+    second, _ = slope(state.s + trial, state.z + trial.unsqueeze(-1) * state.slope, rows)
+    bend = _rms((second - state.slope) / scale) / trial
     fastest = torch.maximum(speed, bend)
     refined = torch.where(fastest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), (0.01 / fastest) ** (1 / order))
-    # Where the trial itself left the numbers, the first step is one after a rejected trial.
+    # Where the trial itself gave no finite numbers, the first step is one after a rejected trial.
     return torch.where(torch.isfinite(bend), torch.minimum(100 * trial, refined), LARGEST_CUT * trial)
 
 
-def interpolate(attempt: Attempt, midpoint: Sequence[float], s: float, rows: Tensor) -> Tensor:
-    """z at the clock time `s` inside the steps of the samples `rows`: the quartic through both ends and the middle."""
-    z0 = attempt.z0[rows]
+def interpolate_step(attempt: Attempt, midpoint: Sequence[float], s: float, rows: Tensor) -> Tensor:
+    """Return z at the clock time `s` inside some steps: the quartic through both ends and the middle.
+
+    `rows` are the indices of these steps in the attempt.
+    """
+    z0, s0 = attempt.start.z[rows], attempt.start.s[rows]
     width = attempt.step[rows].unsqueeze(-1)
     slopes = [k[rows] for k in attempt.slopes]
     # Everything relative to z0: the coefficients are large and cancel, so small numbers keep more digits.
@@ -151,7 +231,7 @@ def interpolate(attempt: Attempt, midpoint: Sequence[float], s: float, rows: Ten
     quartic = 2 * (rise1 - rise0) - 8 * end + 16 * middle
     cubic = 5 * rise0 - 3 * rise1 + 14 * end - 32 * middle
     square = rise1 - 4 * rise0 - 5 * end + 16 * middle
-    x = ((s - attempt.s0[rows]) / (attempt.s1[rows] - attempt.s0[rows])).unsqueeze(-1)
+    x = ((s - s0) / (attempt.s1[rows] - s0)).unsqueeze(-1)
     return z0 + x * (rise0 + x * (square + x * (cubic + x * quartic)))
 
 

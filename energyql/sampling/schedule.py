@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
@@ -41,24 +40,15 @@ class VPSchedule:
             )
 
     def beta(self, t: Time) -> Time:
-        """β(t), the noise rate at time t. Outside [0, 1] the line goes on."""
+        """Return β(t), the noise rate at time t, which is linear outside [0, 1] too."""
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def integral(self, t: Time) -> Time:
-        """∫₀ᵗ β(s) ds, without unit: 10.05 at t = 1 for the default rates."""
+        """Return ∫₀ᵗ β(s) ds, without unit: 10.05 at t = 1 for the default rates."""
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
 
-    def alpha(self, t: Tensor) -> Tensor:
-        """exp(-½ ∫₀ᵗ β), in (0, 1]: how much of z(0) is left in the mean of z(t)."""
-        return torch.exp(-0.5 * self.integral(t))
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """sqrt(1 - alpha(t)²), in [0, 1): the standard deviation of z(t) given z(0)."""
-        # expm1 keeps the digits that 1 - exp(-x) loses near t = 0, where the flow ends.
-        return torch.sqrt(-torch.expm1(-self.integral(t)))
-
     def flow_time(self, t0: float, t1: float) -> float:
-        """½ ∫ β from t1 to t0: the autonomous time that the flow dz/dt = ½ β ∇E covers going from t0 down to t1.
+        """Return ½ ∫ β from t1 to t0: the autonomous time that the flow dz/dt = ½ β ∇E covers from t0 down to t1.
 
         In that time the flow is plain gradient descent, dz/dτ = -∇E(z). 5.025 from t = 1 to 0 for the default rates.
         """

@@ -1,38 +1,37 @@
 """Draws from the posterior: rejection while it is cheap, then elliptical slice sampling.
 
-Both lean on what is special here: the prior is N(0, I) and can be drawn from at will.
+Both rely on the prior being N(0, I), from which one can draw at will.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
-from energyql.sampling.base import Progress, SampleResult, Status, check_latents, check_strength
+from energyql.sampling.base import Status, check_count, check_strength
+from energyql.sampling.batch import Batch, BatchSampler, select
 from energyql.sampling.descent import DescentSampler
-from energyql.sampling.draws import Draws
-from energyql.sampling.ellipse import WHOLE, slice_move
-from energyql.sampling.energy import EnergyLike, as_energy
-from energyql.sampling.noise import FIRST_RUN, Noise
-from energyql.sampling.rejection import acceptance, pick, reject
+from energyql.sampling.energy import as_energy
+from energyql.sampling.rejection import MOST_AHEAD, acceptance, evaluate, first_accepted, pick, points_ahead, reject
 
-NEAR = 1.0
-"""λE in nats from where slice moves can take over: a probability of 0.37."""
+WHOLE = 2 * math.pi
+MOST_SHRINKS = 100
+"""Of one move; the bracket is then narrower than the resolution of a float."""
 
 
 @dataclass(frozen=True, slots=True)
-class SliceSampler:
-    """Draws from `N(z; 0, I) exp(-λ E(z))`, every sample on its own. A `Sampler`.
+class SliceSampler(BatchSampler):
+    """Draw from `N(z; 0, I) exp(-λ E(z))`, every sample on its own. A `Sampler`.
 
-    *Rejection.* A sample looks at up to `proposals` draws from the prior, its row of `z0` first, and takes the first
-    that it accepts, with probability exp(-λE): an exact draw. With a `pilot`, so many draws that are the same in every
-    run first tell how common the query is, and the rarer it is the fewer proposals are looked at. What the pilot costs
-    is not counted.
+    *Rejection.* A sample tries up to `proposals` draws from the prior, its row of `z0` first, and takes the first that
+    it accepts, with probability exp(-λE): an exact draw. With a `pilot`, so many draws that are the same in every run
+    are evaluated first to estimate how common the query is, and the rarer it is the fewer proposals are tried. The
+    evaluations of the pilot are not counted.
 
     *Annealing.* A sample that accepted none picks one of its proposals by importance, at an exponent β at which their
     weights spread by about one nat. Then β rises to λ, each time by the factor `growth`, and after each rise `moves`
@@ -42,23 +41,22 @@ class SliceSampler:
     posterior the better the more moves they get, and the weights say how well. Unlike a population that resamples,
     samples never share an ancestor, so there are no near-duplicates.
 
-    *Descent* instead, with `then="descend"`. Such a sample picks one of its proposals by importance at λ, so that the
-    branches of an OR get about their shares, goes down the gradient until λE is at most `NEAR`, and makes `moves` slice
-    moves at λ from there. It costs a few gradients and far fewer evaluations, and for rare queries it is nearer to the
-    posterior than an annealing of several times its cost, whose ladder would have to be climbed slowly. There are no
-    weights.
+    *Descent* instead, if `descent` is given. Such a sample picks one of its proposals by importance at λ, so that the
+    branches of an OR get about their shares, descends the gradient by this sampler, and makes `moves` slice moves at λ
+    from there. That costs a few gradients and far fewer evaluations, and for rare queries it is nearer to the posterior
+    than an annealing of several times its cost, whose ladder would have to be climbed slowly. There are no weights.
 
-    Energies must be at least 0 where the samples go, as `-log P` is; below, exp(-λE) is taken as 1 by rejection.
+    Energies must be at least 0 where the samples are, as `-log P` is; below, exp(-λE) is taken as 1 by rejection.
 
-    Diagnostics: `proposals` looked at, their `mass` (the sum of exp(-λE) over them), `exact` (1 for an exact draw),
-    and, with annealing, the `stages` and the `log_weight`, in nats, of the annealed samples (0 for exact ones).
-    `summarize` makes sense of them.
+    Diagnostics: the number of `proposals` tried, their `mass` (the sum of exp(-λE) over them), `exact` (1 for an exact
+    draw), and, with annealing, the `stages` and the `log_weight`, in nats, of the annealed samples (0 for exact ones).
+    `summarize` turns them into estimates.
 
     Args:
         strength: λ > 0.
         proposals: at most, at least 1.
         pilot: draws from which the number of proposals is taken; 0 for all of them.
-        then: "anneal" or "descend", for samples that accept no proposal.
+        descent: for samples that accept no proposal, in place of annealing.
         growth: of the exponent from stage to stage, above 1; for annealing.
         moves: slice moves, at least 1: in a stage, of which the last makes two more; or all there are.
         bracket: length of the arc in which a slice move looks first, in radians, above 0 and at most 2π. A shorter one
@@ -73,7 +71,7 @@ class SliceSampler:
     strength: float = 1.0
     proposals: int = 16
     pilot: int = 0
-    then: Literal["anneal", "descend"] = "anneal"
+    descent: DescentSampler | None = None
     growth: float = 1.5
     moves: int = 1
     bracket: float = WHOLE
@@ -83,66 +81,118 @@ class SliceSampler:
         check_strength(self.strength)
         if not 1 < self.growth < math.inf:
             raise ArgumentError(f"growth must be finite and above 1; got {self.growth!r}")
-        if self.then not in ("anneal", "descend"):
-            raise ArgumentError(f'then must be "anneal" or "descend"; got {self.then!r}')
         if not 0 < self.bracket <= WHOLE:
             raise ArgumentError(f"bracket must be above 0 and at most 2π; got {self.bracket!r}")
         for name, least in (("proposals", 1), ("pilot", 0), ("moves", 1), ("max_evaluations", 1)):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= least):
-                raise ArgumentError(f"{name} must be a whole number of at least {least}; got {getattr(self, name)!r}")
+            check_count(name, getattr(self, name), least)
 
-    @torch.no_grad()
-    def sample(
-        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
-    ) -> SampleResult:
-        """Draws one sample a row; see `Sampler.sample`. The rows of `z0` must be draws from the prior."""
-        check_latents(z0)
-        draws = Draws(as_energy(energy, first=noise.start), z0.detach(), noise.part("slice"), progress)
-        share = acceptance(draws, self.strength, self.pilot) if self.pilot else None
-        rounds = reject(draws, self.strength, self.proposals, share)
-        if self.then == "anneal":
-            self._anneal(draws, pick(draws, rounds, self.proposals, self._first_exponents))
-            return draws.result("proposals", "mass", "exact", "stages", "log_weight")
-        self._descend(draws, pick(draws, rounds, self.proposals, self._last_exponents))
-        return draws.result("proposals", "mass", "exact")
+    def run(self, batch: Batch) -> None:
+        """Draw every sample, from draws from the prior; see `BatchSampler`."""
+        batch.noise = batch.noise.part("slice")
+        share = acceptance(batch, self.strength, self.pilot) if self.pilot else None
+        rounds = reject(batch, self.strength, self.proposals, share)
+        if self.descent is None:
+            self._anneal(batch, *pick(batch, rounds, self.proposals, self._first_exponents))
+        else:
+            beta, _ = pick(batch, rounds, self.proposals, lambda e: torch.full_like(e[:, 0], self.strength))
+            self._descend(batch, beta, self.descent)
 
     def _first_exponents(self, energies: Tensor) -> Tensor:
         mean = energies.nanmean(1, keepdim=True)
         spread = (energies - mean).square().nanmean(1).sqrt()
         return (1 / spread.clamp(min=1e-6)).clamp(max=self.strength)
 
-    def _last_exponents(self, energies: Tensor) -> Tensor:
-        return torch.full_like(energies[:, 0], self.strength)
-
-    def _anneal(self, draws: Draws, beta: Tensor) -> None:
-        rows = draws.rows
-        draws.stages[rows] = 1
+    def _anneal(self, batch: Batch, beta: Tensor, log_weight: Tensor) -> None:
+        stages, weights = torch.zeros_like(batch.values), torch.zeros_like(batch.energies)
+        batch.diagnostics |= {"stages": stages, "log_weight": weights}
+        stages[batch.rows], weights[batch.rows] = 1, log_weight
         stage = 0
-        while len(rows):
-            last = beta >= self.strength
+        while len(batch.rows):
+            rows, last = batch.rows, beta >= self.strength
             for move in range(self.moves + 2):
                 moving = torch.ones_like(last) if move < self.moves else last
                 if moving.any():
-                    slice_move(draws, rows[moving], beta[moving], f"stage/{stage}/{move}", self.bracket)
-            spent = draws.evaluations[rows] >= self.max_evaluations
-            draws.status[rows[spent & ~last]] = Status.STEP_LIMIT
-            going = ~last & ~spent
-            rows, beta = rows[going], beta[going]
+                    slice_move(batch, rows[moving], beta[moving], f"stage/{stage}/{move}", self.bracket)
+            spent = batch.values[rows] >= self.max_evaluations
+            batch.status[rows[spent & ~last]] = Status.STEP_LIMIT
+            rows, beta = select((rows, beta), ~last & ~spent)
             risen = (beta * self.growth).clamp(max=self.strength)
-            draws.log_weight[rows] -= (risen - beta) * draws.e[rows]
-            draws.stages[rows] += 1
-            draws.rows, beta = rows, risen
+            weights[rows] -= (risen - beta) * batch.energies[rows]
+            stages[rows] += 1
+            batch.rows, beta = rows, risen
             stage += 1
-            draws.report(0.5 + 0.5 * float(beta.sum()) / (self.strength * max(1, len(rows))))
+            batch.report(0.5 + 0.5 * float(beta.sum()) / (self.strength * max(1, len(rows))))
 
-    def _descend(self, draws: Draws, beta: Tensor) -> None:
-        rows = draws.rows
-        found = DescentSampler(strength=self.strength, enough=NEAR).sample(
-            as_energy(draws.energy, samples=rows), draws.z[rows]
-        )
-        draws.z[rows], draws.e[rows] = found.z, found.diagnostics["value"].to(draws.e) / self.strength
-        for counts, more in ((draws.evaluations, found.evaluations), (draws.gradients, found.gradients)):
-            counts[rows] += more.to(counts)
+    def _descend(self, batch: Batch, beta: Tensor, descent: DescentSampler) -> None:
+        rows = batch.rows
+        found = descent.sample(as_energy(batch.energy, samples=rows), batch.z[rows])
+        batch.z[rows] = found.z
+        batch.energies[rows] = found.diagnostics["value"].to(batch.energies) / descent.strength
+        batch.gradients[rows] += found.gradients.to(rows)
         for move in range(self.moves):
-            slice_move(draws, rows, beta, f"descended/{move}", self.bracket)
-            draws.report(0.5 + 0.5 * (move + 1) / self.moves)
+            slice_move(batch, rows, beta, f"descended/{move}", self.bracket)
+            batch.report(0.5 + 0.5 * (move + 1) / self.moves)
+
+
+class _Move(NamedTuple):
+    """The samples that have not found a point on the slice, one row each."""
+
+    rows: Tensor
+    beta: Tensor
+    level: Tensor  # logarithm of the height of the slice
+    here: Tensor
+    direction: Tensor
+    chances: Tensor
+    low: Tensor
+    high: Tensor
+    angle: Tensor
+
+
+def slice_move(batch: Batch, rows: Tensor, exponents: Tensor, stream: str, bracket: float) -> None:
+    """Make an elliptical slice move, which leaves `N(z; 0, I) exp(-βE)` as it is.
+
+    Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2.
+
+    Args:
+        batch: the samples.
+        rows: indices of those that move, ascending, (m,).
+        exponents: β, (m,).
+        stream: name of the random numbers.
+        bracket: length of the arc around the sample, in radians, in which the move looks first, at a random place in
+            it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse, as published.
+    """
+    noise, z, dtype = batch.noise, batch.z, batch.z.dtype
+    direction = noise.normals(z, f"{stream}/direction", rows)
+    chances = noise.uniforms(z, 3, f"{stream}/level", rows).to(dtype)
+    level = -exponents * batch.energies[rows] + chances[:, 0].log()
+    if bracket < WHOLE:
+        low = -bracket * chances[:, 1]
+        high, angle = low + bracket, low + bracket * chances[:, 2]
+    else:  # a whole ellipse has no ends, and is cut at the first angle
+        angle = WHOLE * chances[:, 1]
+        low, high = angle - WHOLE, angle
+    state, shrinks = _Move(rows, exponents, level, z[rows], direction, chances, low, high, angle), 0
+    while len(state.rows) and shrinks < MOST_SHRINKS:
+        number = shrinks % MOST_AHEAD
+        if number == 0:
+            fresh = noise.uniforms(z, MOST_AHEAD, f"{stream}/{shrinks}", state.rows).to(dtype)
+            state = state._replace(chances=fresh)
+        state, angles = _shrink(state, number)
+        points = state.here[:, None] * angles.cos() + state.direction[:, None] * angles.sin()
+        energies = evaluate(batch, points, state.rows)
+        on_slice = -state.beta[:, None] * energies > state.level[:, None]
+        found, first = first_accepted(batch, state.rows, on_slice)
+        moved, which = state.rows[found], first[found]
+        batch.z[moved], batch.energies[moved] = points[found, which], energies[found, which]
+        shrinks += angles.shape[1]
+        state = select(state, ~found)
+
+
+def _shrink(state: _Move, number: int) -> tuple[_Move, Tensor]:
+    """Return the state after shrinking the bracket at the next angles, and these angles, (m, angles, 1)."""
+    low, high, angle, tried = state.low, state.high, state.angle, []
+    for k in range(min(points_ahead(len(state.rows)), MOST_AHEAD - number)):
+        tried.append(angle)
+        low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
+        angle = low + state.chances[:, number + k] * (high - low)
+    return state._replace(low=low, high=high, angle=angle), torch.stack(tried, 1)[..., None]

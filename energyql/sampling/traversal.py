@@ -1,4 +1,4 @@
-"""From a sample of one query to a sample of another, in equal steps through the latent space."""
+"""Interpolation between latents, and a sampler that returns given latents."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from energyql.sampling import Noise, Progress, SampleResult, Status
+from energyql.sampling.base import Progress, SampleResult, Status
 from energyql.sampling.energy import EnergyLike
-from energyql.sampling.noise import FIRST_RUN
+from energyql.sampling.streams import FIRST_RUN, RandomStreams
 
 MOST_STEPS = 64
 
 
 def interpolate(start: Tensor, end: Tensor, times: list[float]) -> Tensor:
-    """Latents on great arcs from `start` to `end` (Shoemake 1985), their lengths changing evenly.
+    """Interpolate along great arcs from `start` to `end` (Shoemake 1985), the lengths linearly.
 
-    A straight line would pass through latents that are shorter than any sample of the prior.
+    A straight line would pass through latents shorter than any sample of the prior.
 
     Args:
         start, end: latents (n, z_dim).
         times: from 0 to 1.
 
     Returns:
-        (n, len(times), z_dim). Where start and end point into opposite directions no arc is shortest, and the line
-        between them is taken.
+        (n, len(times), z_dim). Where start and end have opposite directions no arc is shortest, and the straight
+        line is taken.
     """
     first, last = start.double(), end.double()
     lengths = first.norm(dim=1, keepdim=True), last.norm(dim=1, keepdim=True)
@@ -44,14 +44,14 @@ def interpolate(start: Tensor, end: Tensor, times: list[float]) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """A sampler that moves nothing: sample i of the run is row i of `latents`."""
+    """A sampler that returns given latents: sample i of the run is row i of `latents`."""
 
     latents: Tensor = field(repr=False)
 
     def sample(
-        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """See `Sampler`; neither the energy nor the numbers in `z0` matter."""
+        """Return the latents of these samples; neither the energy nor the numbers in `z0` are used."""
         rows = self.latents[noise.start : noise.start + len(z0)].to(z0)
         none = torch.zeros(len(z0), dtype=torch.int64)
         return SampleResult(rows, none + Status.OK, none, none)

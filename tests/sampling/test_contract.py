@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from energyql.errors import ArgumentError
-from energyql.sampling import SAMPLERS, Noise, SampleResult, Status
+from energyql.sampling import SAMPLERS, RandomStreams, SampleResult, Status
 from sampling.toys import Mixed, Poisoned, Quadratic, QuadraticByHand, Wall, start
 
 # A batch of another size may round differently in the last bit, which steep energies enlarge.
@@ -45,7 +45,7 @@ def test_energy_falls(sampler, energy):
 @pytest.mark.parametrize("energy", [Mixed(), Wall()], ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_chunks_make_no_difference(sampler, energy, dtype):
-    z0, noise = start(15, 64, dtype=dtype), Noise(seed=5, start=2)
+    z0, noise = start(15, 64, dtype=dtype), RandomStreams(seed=5, start=2)
     whole = sampler.sample(energy, z0, noise=noise)
     for size in (1, 7):
         parts = SampleResult.join(

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from energyql.sampling import Noise, as_energy, prior_latents
+from energyql.sampling import RandomStreams, as_energy, prior_latents
 from energyql.sampling.draws import Draws
 from energyql.sampling.ellipse import slice_move
 from sampling.toys import Quadratic
@@ -14,7 +14,7 @@ from sampling.toys import Quadratic
 def test_a_move_leaves_the_posterior_as_it_is(bracket, beta):
     # N(0, 1) times exp(-z²/2 · κβ) is N(0, 1 / (1 + κβ)).
     n, energy = 20_000, Quadratic(8.0)
-    draws = Draws(as_energy(energy), prior_latents(0, 0, n, 2) / math.sqrt(1 + 8 * beta), Noise(1), None)
+    draws = Draws(as_energy(energy), prior_latents(0, 0, n, 2) / math.sqrt(1 + 8 * beta), RandomStreams(1), None)
     before, draws.e = draws.z.clone(), energy(draws.z)
     for move in range(3):
         slice_move(draws, draws.rows, torch.full((n,), beta), str(move), bracket)
@@ -28,7 +28,7 @@ def test_a_shorter_arc_costs_fewer_evaluations_and_moves_less():
     n, energy = 2000, Quadratic(50.0)
     costs, lengths = [], []
     for bracket in (math.pi / 8, math.pi / 2, 2 * math.pi):
-        draws = Draws(as_energy(energy), prior_latents(0, 0, n, 2) / math.sqrt(51), Noise(1), None)
+        draws = Draws(as_energy(energy), prior_latents(0, 0, n, 2) / math.sqrt(51), RandomStreams(1), None)
         before, draws.e = draws.z.clone(), energy(draws.z)
         slice_move(draws, draws.rows, torch.ones(n), "", bracket)
         costs.append(draws.evaluations.double().mean().item())

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from energyql.errors import ArgumentError
-from energyql.sampling import LangevinSampler, Noise, prior_latents
+from energyql.sampling import LangevinSampler, RandomStreams, prior_latents
 from sampling.toys import Quadratic
 
 
 def spread(sampler, curvature=3.0):
-    z = sampler.sample(Quadratic(curvature), prior_latents(0, 0, 4000, 2), noise=Noise(0)).z
+    z = sampler.sample(Quadratic(curvature), prior_latents(0, 0, 4000, 2), noise=RandomStreams(0)).z
     return z.std().item()
 
 

@@ -1,12 +1,12 @@
 import torch
 
-from energyql.sampling import Noise, normals
+from energyql.sampling import RandomStreams, normals
 
 LIKE = torch.zeros(4, 3)
 
 
 def test_numbers_belong_to_samples():
-    noise = Noise(seed=3, start=10)
+    noise = RandomStreams(seed=3, start=10)
     drawn = noise.normals(LIKE, "a")
     assert torch.equal(drawn, normals(3, 10, 4, 3, stream="a"))
     assert torch.equal(noise.skip(2).normals(LIKE[:2], "a"), drawn[2:])
@@ -14,15 +14,15 @@ def test_numbers_belong_to_samples():
 
 
 def test_streams_and_parts_are_independent():
-    noise = Noise()
+    noise = RandomStreams()
     streams = [noise.normals(LIKE, "a"), noise.normals(LIKE, "b"), noise.part("b").normals(LIKE, "a")]
-    streams += [noise.part("b").part("c").normals(LIKE, "a"), Noise(seed=1).normals(LIKE, "a")]
+    streams += [noise.part("b").part("c").normals(LIKE, "a"), RandomStreams(seed=1).normals(LIKE, "a")]
     for i, one in enumerate(streams):
         assert all(not torch.equal(one, other) for other in streams[i + 1 :])
 
 
 def test_some_rows():
-    like, noise = torch.zeros(50, 7), Noise(seed=5, start=3)
+    like, noise = torch.zeros(50, 7), RandomStreams(seed=5, start=3)
     for rows in ([], [0], [49], [3, 4, 11, 48], list(range(50))):
         chosen = torch.tensor(rows, dtype=torch.int64)
         assert torch.equal(noise.normals(like, "a", chosen), noise.normals(like, "a")[chosen])
@@ -30,7 +30,7 @@ def test_some_rows():
 
 
 def test_several_of_a_row():
-    like, noise = torch.zeros(9, 5), Noise(seed=5, start=3)
+    like, noise = torch.zeros(9, 5), RandomStreams(seed=5, start=3)
     numbers = torch.arange(4).expand(9, -1)
     every = noise.several_normals(like, "a", torch.arange(9), numbers, of=4)
     assert every.shape == (9, 4, 5)
@@ -43,7 +43,7 @@ def test_several_of_a_row():
 
 
 def test_dtypes():
-    assert Noise().normals(LIKE.double(), "a").dtype == torch.float64
-    uniform = Noise().uniforms(LIKE, 1000, "u")
+    assert RandomStreams().normals(LIKE.double(), "a").dtype == torch.float64
+    uniform = RandomStreams().uniforms(LIKE, 1000, "u")
     assert (uniform.dtype, uniform.shape) == (torch.float64, (4, 1000))
     assert 0 < uniform.min() < uniform.max() < 1

@@ -3,19 +3,19 @@ import math
 import pytest
 
 from energyql.errors import ArgumentError
-from energyql.sampling import Noise, PredictorCorrector, prior_latents
+from energyql.sampling import RandomStreams, PredictorCorrector, prior_latents
 from sampling.toys import Quadratic, flat
 
 
 def test_the_clean_score_makes_the_predictor_twice_as_strong():
     # N(0, 1) times exp(-κ z²/2) is N(0, 1 / (1 + κ)), but this tends to N(0, 1 / (1 + 2 κ)).
     sampler = PredictorCorrector(steps=400, corrections=0)
-    z = sampler.sample(Quadratic(3.0), prior_latents(0, 0, 4000, 2), noise=Noise(0)).z
+    z = sampler.sample(Quadratic(3.0), prior_latents(0, 0, 4000, 2), noise=RandomStreams(0)).z
     assert z.std().item() == pytest.approx(math.sqrt(1 / 7), rel=0.05)
 
 
 def test_without_an_energy_it_stays_in_the_prior():
-    z = PredictorCorrector().sample(flat, prior_latents(0, 0, 500, 64), noise=Noise(0)).z
+    z = PredictorCorrector().sample(flat, prior_latents(0, 0, 500, 64), noise=RandomStreams(0)).z
     assert z.std().item() == pytest.approx(1, abs=0.05)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from energyql.errors import ArgumentError
-from energyql.sampling import Noise, SliceSampler, Status, prior_latents, summarize
+from energyql.sampling import RandomStreams, SliceSampler, Status, prior_latents, summarize
 from energyql.sampling.draws import ROWS_AHEAD
 from energyql.sampling.rejection import FEWEST
 from sampling.toys import Counting, Quadratic, flat
@@ -31,7 +31,7 @@ def truth(energy):
 
 
 def draw(energy, n=4000, z_dim=3, seed=0, **settings):
-    return SliceSampler(**settings).sample(energy, prior_latents(seed, 0, n, z_dim), noise=Noise(seed))
+    return SliceSampler(**settings).sample(energy, prior_latents(seed, 0, n, z_dim), noise=RandomStreams(seed))
 
 
 @pytest.mark.parametrize("threshold", [-1.0, 0.5, 1.5])
@@ -88,8 +88,8 @@ def test_descending_counts_what_it_costs(never_ahead):
 @pytest.mark.parametrize("pilot", [0, 32])
 def test_descending_does_not_depend_on_the_batch(pilot):
     sampler, z0 = SliceSampler(then="descend", pilot=pilot), prior_latents(4, 0, 30, 3)
-    whole = sampler.sample(Quadratic(20.0), z0, noise=Noise(4))
-    parts = [sampler.sample(Quadratic(20.0), z0[i : i + 7], noise=Noise(4).skip(i)).z for i in range(0, 30, 7)]
+    whole = sampler.sample(Quadratic(20.0), z0, noise=RandomStreams(4))
+    parts = [sampler.sample(Quadratic(20.0), z0[i : i + 7], noise=RandomStreams(4).skip(i)).z for i in range(0, 30, 7)]
     torch.testing.assert_close(whole.z, torch.cat(parts), rtol=1e-4, atol=1e-4)
 
 

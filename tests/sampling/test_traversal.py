@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from energyql.sampling import Noise, Status
+from energyql.sampling import RandomStreams, Status
 from energyql.sampling.traversal import Given, interpolate
 
 TIMES = [0.0, 0.25, 0.5, 1.0]
@@ -30,7 +30,7 @@ def test_between_equal_and_opposite_latents():
 
 def test_a_sampler_that_moves_nothing():
     latents = torch.arange(12.0).reshape(6, 2)
-    sampled = Given(latents).sample(None, torch.zeros(2, 2, dtype=torch.float64), noise=Noise(0, 3))
+    sampled = Given(latents).sample(None, torch.zeros(2, 2, dtype=torch.float64), noise=RandomStreams(0, 3))
     assert sampled.z.tolist() == [[6.0, 7.0], [8.0, 9.0]]
     assert sampled.z.dtype == torch.float64
     assert sampled.status.tolist() == [Status.OK] * 2

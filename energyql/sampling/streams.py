@@ -1,4 +1,4 @@
-"""The random numbers that a sampler spends on a batch, each belonging to a sample and a purpose."""
+"""Random numbers of a batch of samples, each belonging to a sample and a purpose."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from energyql.numerics.random import normals, uniforms
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
-    """Numbers for the samples `start`, `start + 1`, … of a run: row i of every answer depends on (seed, start + i).
+class RandomStreams:
+    """Random numbers of the samples `start`, `start + 1`, … of a run: row i of a result depends on (seed, start + i).
 
-    Normals and uniforms of one stream come from the same words: what must be independent needs streams of its own.
+    Normals and uniforms of one stream come from the same words: independent numbers need streams of different names.
 
     Args:
         seed: of the run, 0 to 2⁶⁴ - 1.
         start: index of the first sample of the batch in the run.
-        purpose: goes before the name of every stream; see `part`.
+        purpose: prefix of the name of every stream; see `part`.
     """
 
     seed: int = 0
     start: int = 0
     purpose: str = ""
 
-    def part(self, name: str) -> Noise:
-        """Numbers independent of these, for a part of the work that names its streams as it likes."""
+    def part(self, name: str) -> RandomStreams:
+        """Return streams that are independent of these, for a part of the work that names its streams freely."""
         return replace(self, purpose=f"{self.purpose}{name}/")
 
-    def skip(self, count: int) -> Noise:
-        """The numbers of the samples after the first `count`."""
+    def skip(self, count: int) -> RandomStreams:
+        """Return the streams of the samples after the first `count`."""
         return replace(self, start=self.start + count)
 
     def normals(self, like: Tensor, stream: str, rows: Tensor | None = None) -> Tensor:
-        """Draws from N(0, I), (n, z_dim), of the shape, dtype and device of the latents `like`.
+        """Return draws from N(0, I), (n, z_dim), of the shape, dtype and device of the latents `like`.
 
         With `rows`, ascending indices, only these rows of them.
         """
@@ -42,7 +42,7 @@ class Noise:
         return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=chosen).to(like)
 
     def several_normals(self, like: Tensor, stream: str, rows: Tensor, numbers: Tensor, of: int) -> Tensor:
-        """Draws from N(0, I) for samples that have `of` of them each.
+        """Return draws from N(0, I) for samples that have `of` of them each.
 
         Args:
             like: latents (n, z_dim), as for `normals`.
@@ -60,15 +60,15 @@ class Noise:
         return drawn.to(like).view(*numbers.shape, width)
 
     def uniforms(self, like: Tensor, width: int, stream: str, rows: Tensor | None = None) -> Tensor:
-        """Draws from the open interval (0, 1), (n, width) float64, `width` for each row of `like`, on its device.
+        """Return draws from the open interval (0, 1), (n, width) float64, one row for each row of `like`, on its device.
 
         With `rows`, ascending indices, only these rows of them.
         """
         chosen = None if rows is None else rows.tolist()
         drawn = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream, rows=chosen)
-        # Before it moves, a device without float64 gets the largest float32 below 1 in place of 1.
+        # Clamped before the move: a device without float64 gets the largest float32 below 1 in place of 1.
         return drawn.to(like.device) if like.device.type != "mps" else drawn.float().clamp(max=1 - 2**-24).to("mps")
 
 
-FIRST_RUN = Noise()
-"""Of seed 0, from its first sample on."""
+FIRST_RUN = RandomStreams()
+"""The streams of seed 0, from its first sample on."""

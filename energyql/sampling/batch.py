@@ -1,0 +1,128 @@
+"""The state of a running batch, shared by all samplers, and the selection of rows of any state."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from energyql.sampling.base import Progress, SampleResult, Status, check_latents
+from energyql.sampling.energy import Energy, EnergyLike, as_energy
+from energyql.sampling.streams import FIRST_RUN, RandomStreams
+
+MOVING = -1
+"""Stands beside the `Status` codes for a sample that has not ended."""
+
+State = TypeVar("State")
+
+
+def select(state: State, which: Tensor) -> State:
+    """Return the rows `which` (indices or a mask) of a state: a tensor, or a tuple of states, named or plain."""
+    if isinstance(state, Tensor):
+        return state[which]
+    assert isinstance(state, tuple)
+    parts = [select(part, which) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """The samples of one run of a sampler, one row each.
+
+    Attributes:
+        energy: called with latents and with the rows of this batch that they belong to.
+        noise: random numbers of these samples.
+        z: latents (n, z_dim) where each sample stands, or stood when it ended.
+        rows: indices of the samples that still move, ascending, (m,).
+        status: `Status` codes (n,); OK unless something else is recorded.
+        values: evaluations of the energy without its gradient, (n,).
+        gradients: evaluations with its gradient, (n,).
+        energies: the energy at z, (n,), in nats, for samplers that keep it; +inf where it is not known.
+        diagnostics: numbers (n,) by name, which become those of the result.
+        progress: see `Progress`.
+    """
+
+    energy: Energy
+    noise: RandomStreams
+    z: Tensor
+    rows: Tensor
+    status: Tensor
+    values: Tensor
+    gradients: Tensor
+    energies: Tensor
+    progress: Progress | None
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    _reported: float = 0.0
+
+    @classmethod
+    def start(
+        cls, energy: EnergyLike, z0: Tensor, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
+    ) -> Batch:
+        """Return a batch of which every sample moves, from its row of `z0`; arguments as for `Sampler.sample`."""
+        check_latents(z0)
+        z, rows = z0.detach().clone(), torch.arange(len(z0), device=z0.device)
+        counts = torch.zeros_like(rows)
+        adapted = as_energy(energy, first=noise.start)
+        energies = torch.full_like(z[:, 0], math.inf)
+        return cls(adapted, noise, z, rows, counts, counts.clone(), counts.clone(), energies, progress)
+
+    def end(self, leave: Tensor, stay: Tensor, status: Tensor, z: Tensor, gradients: int) -> None:
+        """Record the samples that end, in a sampler that evaluates all that move equally often.
+
+        Args:
+            leave, stay: which of `rows` end and which go on: indices or masks.
+            status: of those that end.
+            z: latents of those that end.
+            gradients: evaluations of each of them.
+        """
+        ended = self.rows[leave]
+        self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients
+        self.rows = self.rows[stay]
+
+    def drop(self, finite: Tensor) -> None:
+        """End those of `rows` for which `finite`, (m,) bool, is False, where they stand."""
+        self.status[self.rows[~finite]] = Status.NON_FINITE
+        self.rows = self.rows[finite]
+
+    def move(self, step: Tensor) -> None:
+        """Add `step` (m, z_dim) to the latents that move; a sample whose sum is not finite ends before it."""
+        moved = self.z[self.rows] + step
+        finite = moved.isfinite().all(1)
+        self.drop(finite)
+        self.z[self.rows] = moved[finite]
+
+    def report(self, fraction: float) -> None:
+        """Report progress, given the mean fraction done in [0, 1] of the samples that move."""
+        if self.progress is not None:
+            share = len(self.rows) / max(1, len(self.z))
+            self._reported = max(self._reported, 1.0 - share * (1.0 - fraction))
+            self.progress(self._reported, len(self.rows) if fraction < 1 else 0)
+
+    def result(self) -> SampleResult:
+        """Return the end of the run."""
+        diagnostics = {name: numbers.cpu() for name, numbers in self.diagnostics.items()}
+        gradients = self.gradients.cpu()
+        return SampleResult(self.z, self.status.cpu(), self.values.cpu() + gradients, gradients, diagnostics)
+
+
+class BatchSampler(ABC):
+    """A `Sampler` that is written as a function of a `Batch`."""
+
+    __slots__ = ()
+
+    @torch.no_grad()
+    def sample(
+        self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
+    ) -> SampleResult:
+        """Sample from every row of `z0`; see `Sampler.sample`."""
+        batch = Batch.start(energy, z0, noise, progress)
+        self.run(batch)
+        return batch.result()
+
+    @abstractmethod
+    def run(self, batch: Batch) -> None:
+        """Move the samples of a batch to their end."""

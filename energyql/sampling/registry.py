@@ -1,0 +1,112 @@
+"""Samplers by name, and chains of samplers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pkgutil import resolve_name
+
+from torch import Tensor
+
+from energyql.errors import ArgumentError
+from energyql.sampling.base import Progress, Sampler, SampleResult
+from energyql.sampling.descent import DescentSampler
+from energyql.sampling.energy import EnergyLike
+from energyql.sampling.ode import ODESolver
+from energyql.sampling.slice import SliceSampler
+from energyql.sampling.streams import FIRST_RUN, RandomStreams
+
+FLOW_TOLERANCE = 0.01
+"""Energy tolerance in nats of the flows named here: a probability of 0.99."""
+HANDOVER = 1.0
+"""λE in nats from where slice moves take over from descent: a probability of 0.37."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Run samplers one after the other, each from the latents that the one before returned. A `Sampler`.
+
+    A sample that a sampler could not finish goes on from where it stood; the status of the last one is reported.
+    Evaluations add up, and of two diagnostics with the same name the later one is kept.
+
+    Args:
+        samplers: at least one, in their order.
+
+    Raises:
+        ArgumentError: there are none.
+    """
+
+    samplers: tuple[Sampler, ...]
+
+    def __post_init__(self) -> None:
+        if not self.samplers:
+            raise ArgumentError("a chain needs at least one sampler")
+
+    def sample(
+        self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
+    ) -> SampleResult:
+        """Run all samplers; see `Sampler.sample`. Each takes an equal share of the progress."""
+        result: SampleResult | None = None
+        for number, sampler in enumerate(self.samplers):
+            share = None if progress is None else _share(progress, number, len(self.samplers), len(z0))
+            start = z0 if result is None else result.z
+            after = sampler.sample(energy, start, noise=noise.part(str(number)), progress=share)
+            result = after if result is None else _joined(result, after)
+        assert result is not None
+        return result
+
+
+def _share(progress: Progress, number: int, count: int, n: int) -> Progress:
+    last = number == count - 1
+    return lambda done, moving: progress((number + done) / count, moving if last else n)
+
+
+def _joined(first: SampleResult, second: SampleResult) -> SampleResult:
+    return SampleResult(
+        second.z,
+        second.status,
+        first.evaluations + second.evaluations,
+        first.gradients + second.gradients,
+        {**first.diagnostics, **second.diagnostics},
+    )
+
+
+def slice_then_ode(*, strength: float = 1.0) -> Sampler:
+    """Draw from the posterior, then follow the flow with the samples that do not satisfy the query with certainty."""
+    return Chain((SliceSampler(strength=strength), ODESolver(strength=strength, enough=FLOW_TOLERANCE)))
+
+
+def slice_then_descent(*, strength: float = 1.0) -> Sampler:
+    """Draw near the posterior, then descend with the samples that do not satisfy the query with certainty."""
+    near = DescentSampler(strength=strength, enough=HANDOVER)
+    draws = SliceSampler(strength=strength, descent=near, proposals=256, pilot=128, moves=1, bracket=math.pi / 2)
+    return Chain((draws, DescentSampler(strength=strength)))
+
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "slice+descent": slice_then_descent,
+    "slice+ode": slice_then_ode,
+    "slice": SliceSampler,
+    "ode": partial(ODESolver, enough=FLOW_TOLERANCE),
+    "descent": DescentSampler,
+    "langevin": resolve_name("energyql.sampling.langevin:LangevinSampler"),
+    "predictor-corrector": resolve_name("energyql.sampling.predictor_corrector:PredictorCorrector"),
+    "published-ode": partial(ODESolver, "dopri5", rtol=1e-3, atol=1e-3, overshoot=True),
+    "published-langevin": resolve_name("energyql.sampling.langevin:LangevinSampler.published"),
+    "published-predictor-corrector": resolve_name("energyql.sampling.predictor_corrector:PredictorCorrector.published"),
+}
+"""Every sampler by its name. Those called published have the settings of Nie et al. 2021 (arXiv 2110.10873). A sampler
+in a file of its own is one line here."""
+
+
+def make_sampler(name: str, strength: float = 1.0) -> Sampler:
+    """Return the sampler called `name`.
+
+    Raises:
+        ArgumentError: there is no such sampler, or the strength is not above 0.
+    """
+    if name not in SAMPLERS:
+        raise ArgumentError(f"there is no sampler {name!r}", hint=f"samplers: {', '.join(SAMPLERS)}")
+    return SAMPLERS[name](strength=strength)
