@@ -29,7 +29,7 @@ from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, PRECISIONS
 from energyql.progress import Report, reporting
-from energyql.sampling import Noise, SampleResult, prior_latents
+from energyql.sampling import RandomStreams, SampleResult, prior_latents
 
 QUERIES = {
     "3, a conjunction": "a1 AND a2 AND a3",
@@ -80,7 +80,7 @@ def run(model: Model, *, n: int, turns: int, out: Path, report: Report) -> dict[
             z0 = prior_latents(turn + 1, 0, n, model.generator.z_dim)
             for name, sample in contenders.items():
                 started = time.perf_counter()
-                found = sample(z0, Noise(turn + 1))
+                found = sample(z0, RandomStreams(turn + 1))
                 taken = time.perf_counter() - started
                 if turn >= 0:
                     seconds[name].append(taken)
@@ -92,9 +92,9 @@ def run(model: Model, *, n: int, turns: int, out: Path, report: Report) -> dict[
     return data
 
 
-def _contenders(model: Model, query: str) -> dict[str, Callable[[torch.Tensor, Noise], SampleResult]]:
+def _contenders(model: Model, query: str) -> dict[str, Callable[[torch.Tensor, RandomStreams], SampleResult]]:
     pipeline = Pipeline(model, torch.device("cpu"))
-    found: dict[str, Callable[[torch.Tensor, Noise], SampleResult]] = {}
+    found: dict[str, Callable[[torch.Tensor, RandomStreams], SampleResult]] = {}
     lace = pipeline.prepare(query, semantics="lace")
     plain = partial(encode_under, model.generator, truncation=model.truncation)
     energy = PublishedEnergy(lace.rule, plain, model.bank)
@@ -105,7 +105,7 @@ def _contenders(model: Model, query: str) -> dict[str, Callable[[torch.Tensor, N
     return found
 
 
-def _sample(sampler: Any, energy: Any, z0: torch.Tensor, noise: Noise) -> SampleResult:
+def _sample(sampler: Any, energy: Any, z0: torch.Tensor, noise: RandomStreams) -> SampleResult:
     result: SampleResult = sampler.sample(energy, z0, noise=noise)
     return result
 

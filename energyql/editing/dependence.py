@@ -25,7 +25,7 @@ from energyql.energy.rule import EnergyRule
 from energyql.language import E, Expr
 from energyql.logic.truth import satisfied
 from energyql.numerics.pullback import Identity
-from energyql.sampling import Noise, SliceSampler, normals
+from energyql.sampling import RandomStreams, SliceSampler, normals
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 PRIOR_DRAWS, POSTERIOR_DRAWS = 4096, 512
@@ -135,7 +135,7 @@ class DependenceEstimator:
         model = self.space.model
         energy = QueryEnergy(rule, self._encode, model.bank)
         start = normals(0, 0, POSTERIOR_DRAWS, model.generator.z_dim, stream="knowledge/draws").to(model.device)
-        draws = self._values(SliceSampler().sample(energy, start, noise=Noise(0, purpose="knowledge/")).z)
+        draws = self._values(SliceSampler().sample(energy, start, noise=RandomStreams(0, purpose="knowledge/")).z)
         good = np.broadcast_to(satisfied(expr, draws, model.vocabulary), (POSTERIOR_DRAWS,))
         return Dependence({name: values[good] for name, values in draws.items()}, self._prior, model.vocabulary)
 

@@ -28,8 +28,7 @@ from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
 from energyql.pipeline.prepared import Values, join_values, judge
 from energyql.progress import Report
-from energyql.sampling import Energy, GradientEnergy, normals
-from energyql.sampling.descent import descend
+from energyql.sampling import DescentSampler, Energy, GradientEnergy, normals
 from energyql.vocabulary import Vocabulary
 
 SPACES = ("z", "w", "w+")
@@ -168,9 +167,10 @@ def find_latents(
         pixels=settings.pixels, features=settings.features, batch_size=batch_size,
     )  # fmt: skip
     terms = _attribute_terms(loss.targets, space) if settings.attributes else []
-    searched = descend(
-        _z_objective(loss, space, terms, settings), _start(loss, prior, terms, space), tolerance=1e-4,
-        max_evaluations=settings.z_evaluations, progress=lambda fraction, _: report("inverting", 0.7 * fraction),
+    descent = DescentSampler(enough=None, tolerance=1e-4, max_evaluations=settings.z_evaluations)
+    searched = descent.sample(
+        _z_objective(loss, space, terms, settings), _start(loss, prior, terms, space),
+        progress=lambda fraction, _: report("inverting", 0.7 * fraction),
     )  # fmt: skip
     latents, evaluations = Latents(space.scaled(searched.z)), searched.evaluations
     if into != "z":
@@ -214,7 +214,8 @@ def _start(loss: ReconstructionLoss, prior: Tensor, terms: list[Term], space: La
         z = prior[best]
         if not terms:
             return z
-        moved = descend(edit_energy(space, Latents(z), [*terms, shell_term(FIRST_SHELL)]), z).z
+        objective = edit_energy(space, Latents(z), [*terms, shell_term(FIRST_SHELL)])
+        moved = DescentSampler(enough=None).sample(objective, z).z
         rows = torch.arange(len(z), device=z.device)
         parts = [
             loss.of_images(loss.generator.synthesize(space.encode(moved[part])), rows[part]) for part in slices(len(z))
@@ -254,8 +255,9 @@ def _search_w(
         weight = settings.offset / layers
         return value + weight * x.square().sum(1), gradient + 2 * weight * x
 
-    searched = descend(
-        GradientEnergy(objective), mapped.new_zeros(len(mapped), layers * mapped.shape[1]), tolerance=1e-4,
-        max_evaluations=settings.w_evaluations, progress=lambda fraction, _: report("inverting", 0.7 + 0.3 * fraction),
+    descent = DescentSampler(enough=None, tolerance=1e-4, max_evaluations=settings.w_evaluations)
+    searched = descent.sample(
+        GradientEnergy(objective), mapped.new_zeros(len(mapped), layers * mapped.shape[1]),
+        progress=lambda fraction, _: report("inverting", 0.7 + 0.3 * fraction),
     )  # fmt: skip
     return Latents(latents.z, searched.z.view(shape)), searched.evaluations

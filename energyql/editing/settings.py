@@ -43,7 +43,7 @@ class Preset:
         newest_continuous: the same if the newest edit names a continuous attribute.
         release_implied: do not keep values that the query makes impossible, such as a smiling mouth under `frown`.
         semantics: of the queries, unless a call names others.
-        solver: `None` finds the minimum nearest to the start by L-BFGS (`energyql.sampling.descent`); an `ODESolver`
+        solver: `None` finds the minimum nearest to the start by L-BFGS (`DescentSampler`); an `ODESolver`
             solves the VP flow, as published.
         enough: energy tolerance of the minimiser, in nats: where the query's energy is above it, its weight is tripled,
             up to 27 times, as long as that lowers the energy (the penalty method, `energyql.editing.step`).

@@ -31,8 +31,7 @@ from energyql.editing.terms import (
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.numerics.pullback import Identity
-from energyql.sampling import Energy, Progress, SampleResult, as_energy
-from energyql.sampling.descent import descend
+from energyql.sampling import DescentSampler, Energy, Progress, SampleResult, as_energy
 
 PENALTY_FACTORS = (3.0, 9.0, 27.0)
 """Factors of the query's weight, tried one after the other."""
@@ -123,9 +122,10 @@ def penalty_method(
         progress: of the first weight; see `Progress`.
 
     Returns:
-        As `descend` does; the status is that of the last minimum that was accepted.
+        As `DescentSampler` does; the status is that of the last minimum that was accepted.
     """
-    first = descend(objective(1.0), z0, max_evaluations=max_evaluations, progress=progress)
+    descent = DescentSampler(enough=None, max_evaluations=max_evaluations)
+    first = descent.sample(objective(1.0), z0, progress=progress)
     z, status, evaluations = first.z, first.status, first.evaluations
     rows = torch.arange(len(z), device=z.device)
     energies = energy(z, rows)
@@ -134,7 +134,7 @@ def penalty_method(
         rows, energies = rows[above], energies[above]
         if not len(rows):
             break
-        again = descend(as_energy(objective(factor), samples=rows), z[rows], max_evaluations=max_evaluations)
+        again = descent.sample(as_energy(objective(factor), samples=rows), z[rows])
         evaluations[rows.cpu()] += again.evaluations
         new = energy(again.z, rows)
         accepted = new < (1 - LEAST_SAVING) * energies

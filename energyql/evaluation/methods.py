@@ -16,7 +16,7 @@ from energyql.pipeline.prepared import LATENT_BATCH
 from energyql.pipeline.queries import check_semantics
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
 from energyql.progress import Report
-from energyql.sampling import SAMPLERS, EnergyLike, Noise, Sampler, SampleResult, make_sampler, prior_latents
+from energyql.sampling import SAMPLERS, EnergyLike, RandomStreams, Sampler, SampleResult, make_sampler, prior_latents
 
 PAPER = "paper"
 """Name of the paper's algorithm."""
@@ -63,7 +63,7 @@ class Method:
                 report("sampling", (start + done * count) / n)
 
             z0 = prior_latents(seed, start, count, model.z_dim).to(model.device)
-            parts.append(self.sampler.sample(energy, z0, noise=Noise(seed, start), progress=progress))
+            parts.append(self.sampler.sample(energy, z0, noise=RandomStreams(seed, start), progress=progress))
         return SampleResult.join(parts)
 
 

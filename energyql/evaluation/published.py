@@ -20,9 +20,18 @@ from energyql.attributes.heads import SLOPE, Head
 from energyql.attributes.predictions import Prediction, split_outputs
 from energyql.energy.rule import EnergyRule
 from energyql.numerics.pullback import Identity, normalized
-from energyql.sampling import Energy, EnergyLike, Noise, Progress, SampleResult, Status, VPSchedule, as_energy
+from energyql.sampling import (
+    FIRST_RUN,
+    Energy,
+    EnergyLike,
+    Progress,
+    RandomStreams,
+    SampleResult,
+    Status,
+    VPSchedule,
+    as_energy,
+)
 from energyql.sampling.base import check_latents
-from energyql.sampling.noise import FIRST_RUN
 
 PUBLISHED_BATCH = 64
 """Samples in one batch, which share a step size."""
@@ -86,7 +95,7 @@ class PublishedODE:
     max_evaluations: int = 2000
 
     def sample(
-        self, energy: EnergyLike, z0: Tensor, *, noise: Noise = FIRST_RUN, progress: Progress | None = None
+        self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Solve the flow from every row of `z0`; see `Sampler.sample`."""
         check_latents(z0)

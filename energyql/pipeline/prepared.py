@@ -26,7 +26,7 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
-from energyql.sampling import Noise, Sampler, SampleResult, Status, prior_latents, summarize
+from energyql.sampling import RandomStreams, Sampler, SampleResult, Status, prior_latents, summarize
 
 LATENT_BATCH = 4096
 """Latents sampled together, unless a call says otherwise."""
@@ -121,7 +121,7 @@ class PreparedQuery:
             def fraction(part: float, active: int, done: int = done, count: int = count) -> None:
                 report("sampling", (done + part * count) / n)
 
-            yield self.sampler.sample(energy, z0, noise=Noise(seed, first + done), progress=fraction)
+            yield self.sampler.sample(energy, z0, noise=RandomStreams(seed, first + done), progress=fraction)
             done += count
         report("sampling", 1.0)
 

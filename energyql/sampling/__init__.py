@@ -2,7 +2,7 @@
 
 from energyql.numerics.random import normals, prior_latents, uniforms
 from energyql.sampling.base import MOST_STRENGTH, Progress, Sampler, SampleResult, Status, summarize
-from energyql.sampling.batch import Batch
+from energyql.sampling.batch import Batch, BatchSampler
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import Energy, EnergyLike, GradientEnergy, as_energy
 from energyql.sampling.langevin import LangevinSampler
@@ -19,6 +19,7 @@ __all__ = [
     "MOST_STRENGTH",
     "SAMPLERS",
     "Batch",
+    "BatchSampler",
     "Chain",
     "DescentSampler",
     "Energy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,11 +22,14 @@ State = TypeVar("State")
 
 def select(state: State, which: Tensor) -> State:
     """Return the rows `which` (indices or a mask) of a state: a tensor, or a tuple of states, named or plain."""
+    whole: Any = state
+    selected: State
     if isinstance(state, Tensor):
-        return state[which]
-    assert isinstance(state, tuple)
-    parts = [select(part, which) for part in state]
-    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+        selected = whole[which]
+    else:
+        parts = [select(part, which) for part in whole]
+        selected = type(whole)(*parts) if hasattr(state, "_fields") else type(whole)(parts)
+    return selected
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +77,8 @@ class Batch:
         """Record the samples that end, in a sampler that evaluates all that move equally often.
 
         Args:
-            leave, stay: which of `rows` end and which go on: indices or masks.
+            leave: which of `rows` end, indices or a mask.
+            stay: which of them go on.
             status: of those that end.
             z: latents of those that end.
             gradients: evaluations of each of them.

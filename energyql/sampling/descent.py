@@ -108,7 +108,7 @@ class _DescentState(NamedTuple):
     slope: Tensor  # direction . gradient
     step: Tensor  # share of the direction that is tried next
     scale: Tensor  # inverse curvature by the last pair; 0 if there is none
-    gains: tuple[Tensor, Tensor, Tensor]  # decrease of the value in the last three steps
+    gains: tuple[Tensor, ...]  # decrease of the value in the last three steps
     pairs: tuple[_Pair, ...]  # the last of each sample, oldest first
 
 

@@ -35,8 +35,8 @@ class ODESolver(BatchSampler):
 
     Deterministic: the end depends on the start alone. Methods, first step and step control are torchdiffeq's, with the
     error norm taken over one sample instead of the batch: a single sample takes the steps that `torchdiffeq.odeint`
-    takes with `options={"step_t": [t1]}`, and takes the same ones in a batch of any size. A sample that cannot be finished is
-    returned with a `Status`, never raised. Measurements: docs/decisions/per-sample-steps.md.
+    takes with `options={"step_t": [t1]}`, in a batch of any size. A sample that cannot be finished is returned with a
+    `Status`, never raised. Measurements: docs/decisions/per-sample-steps.md.
 
     Low order and loose tolerances are the default because a query is satisfied in a region: the exact curve to it does
     not matter. The paper's settings are `ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True)`.
@@ -195,7 +195,8 @@ def _end(
     """Record the samples that end, and return those that go on, with the sum of their clocks.
 
     Args:
-        batch, state: the samples.
+        batch: the samples.
+        state: of those that move.
         outcome: `Status` codes or `MOVING`, (m,).
         evaluations: of each sample that moved.
         place: from the latents of those that end, and their indices in the state, to the latents to record.

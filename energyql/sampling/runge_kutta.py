@@ -193,7 +193,7 @@ def take_step(slope: Slope, tableau: Tableau, rows: Tensor, state: FlowState, *,
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Tensor:
-    """Return estimated error over tolerance, RMS over z_dim, (batch,); a step passes at 1 or below (II.4.10, II.4.11)."""
+    """Return estimated error over tolerance, RMS over z_dim, (batch,); a step passes at 1 or below. Eq. II.4.11."""
     tolerance = atol + rtol * torch.maximum(attempt.start.z.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
 

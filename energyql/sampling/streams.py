@@ -60,7 +60,7 @@ class RandomStreams:
         return drawn.to(like).view(*numbers.shape, width)
 
     def uniforms(self, like: Tensor, width: int, stream: str, rows: Tensor | None = None) -> Tensor:
-        """Return draws from the open interval (0, 1), (n, width) float64, one row for each row of `like`, on its device.
+        """Return draws from the open interval (0, 1), (n, width) float64, a row for each row of `like`, on its device.
 
         With `rows`, ascending indices, only these rows of them.
         """

@@ -20,7 +20,8 @@ def interpolate(start: Tensor, end: Tensor, times: list[float]) -> Tensor:
     A straight line would pass through latents shorter than any sample of the prior.
 
     Args:
-        start, end: latents (n, z_dim).
+        start: latents (n, z_dim).
+        end: latents (n, z_dim).
         times: from 0 to 1.
 
     Returns:

@@ -6,7 +6,7 @@ from torch.nn.functional import softplus
 
 from energyql.errors import ArgumentError
 from energyql.sampling import DescentSampler, GradientEnergy, Status, as_energy
-from energyql.sampling.descent import LONGEST_MOVE, descend
+from energyql.sampling.descent import LONGEST_MOVE
 from sampling.toys import Counting, Poisoned, Quadratic, Wall, start
 
 RANDOM = torch.Generator().manual_seed(3)
@@ -18,6 +18,10 @@ SCALES = torch.tensor([1.0, 30.0, 0.2, 5.0, 100.0])
 def valley(z, rows):
     away = z - TARGETS[rows]
     return (SCALES * away.square()).sum(1) / 2, SCALES * away
+
+
+def descend(energy, z0, **settings):
+    return DescentSampler(enough=None, **settings).sample(energy, z0)
 
 
 def test_each_row_finds_its_own_minimum():
@@ -143,7 +147,7 @@ def test_how_samples_fail():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"strength": 0.0}, {"enough": math.inf}, {"max_evaluations": 1}, {"max_evaluations": 2.5}]
+    "settings", [{"strength": 0.0}, {"enough": math.inf}, {"max_evaluations": 0}, {"max_evaluations": 2.5}]
 )
 def test_settings_out_of_range(settings):
     with pytest.raises(ArgumentError, match=next(iter(settings))):

@@ -5,8 +5,8 @@ import torch
 from torchdiffeq import odeint
 
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.sampling import ODESolver, VPSchedule, adaptive_methods, as_energy, ode, vp_flow
-from energyql.sampling.ode import read_tableau
+from energyql.sampling import ODESolver, VPSchedule, adaptive_methods, as_energy, runge_kutta, vp_flow
+from energyql.sampling.runge_kutta import read_tableau
 from sampling.toys import Quadratic, Wall, flat, start
 
 METHODS = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
@@ -138,7 +138,7 @@ def tableau(**changes):
 
 
 def test_a_sound_tableau_is_read(monkeypatch):
-    monkeypatch.setattr(ode, "SOLVERS", {"heun": SimpleNamespace(order=2, tableau=tableau(), mid=[0.5, 0.0])})
+    monkeypatch.setattr(runge_kutta, "SOLVERS", {"heun": SimpleNamespace(order=2, tableau=tableau(), mid=[0.5, 0.0])})
     assert read_tableau("heun").rows == ((1.0,),)
 
 
@@ -154,13 +154,13 @@ def test_a_sound_tableau_is_read(monkeypatch):
     ],
 )
 def test_a_changed_torchdiffeq_is_recognised(monkeypatch, solver, finding):
-    monkeypatch.setattr(ode, "SOLVERS", {"heun": solver})
+    monkeypatch.setattr(runge_kutta, "SOLVERS", {"heun": solver})
     with pytest.raises(EnergyQLError, match=rf"torchdiffeq .* is not laid out(.|\n)*{finding}(.|\n)*pip install"):
         read_tableau("heun")
 
 
 def test_a_torchdiffeq_without_methods_is_recognised(monkeypatch):
-    monkeypatch.setattr(ode, "SOLVERS", {})
+    monkeypatch.setattr(runge_kutta, "SOLVERS", {})
     with pytest.raises(EnergyQLError, match="it lists no adaptive method"):
         ODESolver()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from energyql.sampling import ODESolver, Status, VPSchedule, ode
-from energyql.sampling.ode import read_tableau
+from energyql.sampling.runge_kutta import read_tableau
 from sampling.toys import Counting, Mixed, Poisoned, Quadratic, Wall, flat, start
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from energyql.errors import ArgumentError
-from energyql.sampling import RandomStreams, PredictorCorrector, prior_latents
+from energyql.sampling import PredictorCorrector, RandomStreams, prior_latents
 from sampling.toys import Quadratic, flat
 
 

@@ -1,8 +1,15 @@
 import pytest
 import torch
 
-from energyql.sampling.ode import read_tableau
-from energyql.sampling.runge_kutta import error_ratio, initial_step, interpolate, next_step, take_step
+from energyql.sampling.runge_kutta import (
+    FlowState,
+    error_ratio,
+    initial_step,
+    interpolate_step,
+    next_step,
+    read_tableau,
+    take_step,
+)
 
 METHODS = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
 ROW = torch.zeros(1, dtype=torch.int64)
@@ -12,10 +19,14 @@ def decay(s, z, rows):
     return -z, s
 
 
+def state(s, step, z, slope):
+    return FlowState(s, step, z, slope, torch.zeros_like(s))
+
+
 def one_step(method, step, limit=float("inf")):
     steps = torch.full((1,), step, dtype=torch.float64)
     z = torch.ones(1, 1, dtype=torch.float64)
-    return take_step(decay, read_tableau(method), ROW, torch.zeros_like(steps), steps, z, -z, limit=limit)
+    return take_step(decay, read_tableau(method), ROW, state(torch.zeros_like(steps), steps, z, -z), limit=limit)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -38,7 +49,9 @@ def test_stages_are_evaluated_where_the_nodes_say():
         return torch.zeros_like(z), s
 
     z = torch.zeros(2, 1)
-    take_step(slope, read_tableau("bosh3"), ROW, torch.tensor([0.0, 4.0]), torch.tensor([1.0, 2.0]), z, z, limit=5.0)
+    take_step(
+        slope, read_tableau("bosh3"), ROW, state(torch.tensor([0.0, 4.0]), torch.tensor([1.0, 2.0]), z, z), limit=5.0
+    )
     assert seen == [[0.5, 4.5], [0.75, 4.75], [1.0, 5.0]]
 
 
@@ -52,7 +65,11 @@ def test_each_sample_has_its_own_error_ratio():
     slope = torch.tensor([[1.0], [5.0]])
     z, step = torch.zeros(2, 1), torch.full((2,), 0.1)
     attempt = take_step(
-        lambda s, z, rows: (-slope * z + slope, s), read_tableau("bosh3"), ROW, 0 * step, step, z, slope, limit=9.0
+        lambda s, z, rows: (-slope * z + slope, s),
+        read_tableau("bosh3"),
+        ROW,
+        state(0 * step, step, z, slope),
+        limit=9.0,
     )
     ratio = error_ratio(attempt, 0.0, 1e-3)
     assert ratio[1] > 10 * ratio[0]
@@ -69,7 +86,7 @@ def test_the_next_step(ratio, factor):
 
 def test_the_first_step_of_a_point_at_rest_is_tiny_but_not_zero():
     z = torch.ones(1, 3)
-    step = initial_step(lambda s, z, rows: (0 * z, s), ROW, torch.zeros(1), z, 0 * z, 3, 1e-3, 1e-3)
+    step = initial_step(lambda s, z, rows: (0 * z, s), ROW, state(*torch.zeros(2, 1), z, 0 * z), 3, 1e-3, 1e-3)
     assert float(step) == pytest.approx(1e-6)
 
 
@@ -78,7 +95,9 @@ def test_interpolation_inside_a_step(method, tolerance):
     attempt, rows = one_step(method, 0.2), torch.tensor([0])
     for s in (0.0, 0.05, 0.1, 0.2):
         exact = float(torch.tensor(-s).double().exp())
-        assert float(interpolate(attempt, read_tableau(method).midpoint, s, rows)) == pytest.approx(
+        assert float(interpolate_step(attempt, read_tableau(method).midpoint, s, rows)) == pytest.approx(
             exact, abs=tolerance
         )
-    assert float(interpolate(attempt, read_tableau(method).midpoint, 0.2, rows)) == pytest.approx(float(attempt.z1))
+    assert float(interpolate_step(attempt, read_tableau(method).midpoint, 0.2, rows)) == pytest.approx(
+        float(attempt.z1)
+    )

@@ -24,18 +24,6 @@ def test_integral_is_the_integral_of_beta(schedule):
         assert schedule.integral(t) == pytest.approx(float(torch.trapezoid(schedule.beta(grid), grid)), abs=1e-12)
 
 
-def test_alpha_and_sigma_keep_the_variance_at_one():
-    schedule = VPSchedule()
-    torch.testing.assert_close(schedule.alpha(TIMES) ** 2 + schedule.sigma(TIMES) ** 2, torch.ones_like(TIMES))
-    assert schedule.alpha(torch.tensor(0.0)) == 1
-    assert schedule.sigma(torch.tensor(0.0)) == 0
-
-
-def test_sigma_keeps_its_digits_near_zero():
-    t = torch.tensor(1e-6)
-    assert float(VPSchedule().sigma(t)) == pytest.approx(math.sqrt(1e-7), rel=1e-4)
-
-
 def test_flow_time_of_the_paper():
     assert VPSchedule().flow_time(1.0, 0.0) == pytest.approx(5.025)
     assert VPSchedule().flow_time(1.0, 1e-3) == pytest.approx(5.025 - 0.5 * (1e-4 + 9.95e-6))

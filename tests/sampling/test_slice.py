@@ -4,16 +4,19 @@ import pytest
 import torch
 
 from energyql.errors import ArgumentError
-from energyql.sampling import RandomStreams, SliceSampler, Status, prior_latents, summarize
-from energyql.sampling.draws import ROWS_AHEAD
-from energyql.sampling.rejection import FEWEST
+from energyql.sampling import DescentSampler, RandomStreams, SliceSampler, Status, prior_latents, summarize
+from energyql.sampling.batch import Batch
+from energyql.sampling.rejection import FEWEST, ROWS_AHEAD
+from energyql.sampling.slice import slice_move
 from sampling.toys import Counting, Quadratic, flat
+
+NEAR = DescentSampler(enough=1.0)
 
 
 @pytest.fixture
 def never_ahead(monkeypatch):
     """Every sample is evaluated at one point at a time."""
-    monkeypatch.setattr("energyql.sampling.draws.ROWS_AHEAD", 1)
+    monkeypatch.setattr("energyql.sampling.rejection.ROWS_AHEAD", 1)
 
 
 def halfspace(threshold, slope=20.0):
@@ -65,7 +68,7 @@ def test_rare_events_are_annealed(threshold):
 @pytest.mark.parametrize("threshold", [2.5, 3.5])
 def test_rare_events_are_descended_to(threshold):
     energy = halfspace(threshold)
-    result = draw(energy, then="descend", moves=10)
+    result = draw(energy, descent=NEAR, moves=10)
     _, mean, std = truth(energy)
     assert result.ok.all()
     assert result.z[:, 0].mean().item() == pytest.approx(mean, abs=0.3 * std)
@@ -81,13 +84,13 @@ def test_rare_events_are_descended_to(threshold):
 
 def test_descending_counts_what_it_costs(never_ahead):
     energy = Counting(Quadratic(50.0))
-    result = SliceSampler(then="descend").sample(energy, prior_latents(0, 0, 20, 3))
+    result = SliceSampler(descent=NEAR).sample(energy, prior_latents(0, 0, 20, 3))
     assert sum(energy.rows) == result.evaluations.sum()
 
 
 @pytest.mark.parametrize("pilot", [0, 32])
 def test_descending_does_not_depend_on_the_batch(pilot):
-    sampler, z0 = SliceSampler(then="descend", pilot=pilot), prior_latents(4, 0, 30, 3)
+    sampler, z0 = SliceSampler(descent=NEAR, pilot=pilot), prior_latents(4, 0, 30, 3)
     whole = sampler.sample(Quadratic(20.0), z0, noise=RandomStreams(4))
     parts = [sampler.sample(Quadratic(20.0), z0[i : i + 7], noise=RandomStreams(4).skip(i)).z for i in range(0, 30, 7)]
     torch.testing.assert_close(whole.z, torch.cat(parts), rtol=1e-4, atol=1e-4)
@@ -95,17 +98,17 @@ def test_descending_does_not_depend_on_the_batch(pilot):
 
 def test_a_pilot_spares_proposals_where_hardly_any_is_accepted():
     common, rare = (
-        SliceSampler(then="descend", proposals=64, pilot=128).sample(halfspace(threshold), prior_latents(2, 0, 200, 3))
+        SliceSampler(descent=NEAR, proposals=64, pilot=128).sample(halfspace(threshold), prior_latents(2, 0, 200, 3))
         for threshold in (1.0, 3.5)
     )
     assert common.diagnostics["exact"].all()
     assert rare.diagnostics["proposals"].max() == FEWEST
-    patient = SliceSampler(then="descend", proposals=64).sample(halfspace(1.0), prior_latents(2, 0, 200, 3))
+    patient = SliceSampler(descent=NEAR, proposals=64).sample(halfspace(1.0), prior_latents(2, 0, 200, 3))
     assert torch.equal(common.z, patient.z)
 
 
 def test_no_samples_at_all():
-    assert SliceSampler(then="descend", pilot=8).sample(Quadratic(1.0), torch.zeros(0, 3)).z.shape == (0, 3)
+    assert SliceSampler(descent=NEAR, pilot=8).sample(Quadratic(1.0), torch.zeros(0, 3)).z.shape == (0, 3)
 
 
 def test_more_moves_lead_nearer_to_the_posterior():
@@ -145,7 +148,7 @@ def test_every_evaluation_is_counted_and_none_is_a_gradient(never_ahead):
 def test_evaluating_points_ahead_saves_calls_and_changes_nothing(monkeypatch, rows):
     z0, energy = prior_latents(0, 0, 20, 3), Counting(Quadratic(50.0))
     usual = SliceSampler().sample(energy, z0)
-    monkeypatch.setattr("energyql.sampling.draws.ROWS_AHEAD", rows)
+    monkeypatch.setattr("energyql.sampling.rejection.ROWS_AHEAD", rows)
     other_energy = Counting(Quadratic(50.0))
     other = SliceSampler().sample(other_energy, z0)
     assert torch.equal(usual.z, other.z)
@@ -193,3 +196,32 @@ def test_places_without_energy_are_avoided():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ArgumentError, match=next(iter(settings))):
         SliceSampler(**settings)
+
+
+@pytest.mark.parametrize("bracket", [0.1, math.pi / 2, 2 * math.pi])
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_a_move_leaves_the_posterior_as_it_is(bracket, beta):
+    # N(0, 1) times exp(-z²/2 · κβ) is N(0, 1 / (1 + κβ)).
+    n, energy = 20_000, Quadratic(8.0)
+    batch = Batch.start(energy, prior_latents(0, 0, n, 2) / math.sqrt(1 + 8 * beta), RandomStreams(1))
+    before, batch.energies = batch.z.clone(), energy(batch.z)
+    for move in range(3):
+        slice_move(batch, batch.rows, torch.full((n,), beta), str(move), bracket)
+    assert batch.z.square().mean().item() == pytest.approx(1 / (1 + 8 * beta), rel=0.03)
+    assert batch.z.mean(0).abs().max() < 0.02
+    assert torch.equal(batch.energies, energy(batch.z))
+    assert not torch.isclose(batch.z, before).any(1).all()
+
+
+def test_a_shorter_arc_costs_fewer_evaluations_and_moves_less():
+    n, energy = 2000, Quadratic(50.0)
+    costs, lengths = [], []
+    for bracket in (math.pi / 8, math.pi / 2, 2 * math.pi):
+        batch = Batch.start(energy, prior_latents(0, 0, n, 2) / math.sqrt(51), RandomStreams(1))
+        before, batch.energies = batch.z.clone(), energy(batch.z)
+        slice_move(batch, batch.rows, torch.ones(n), "", bracket)
+        costs.append(batch.values.double().mean().item())
+        lengths.append((batch.z - before).norm(dim=1).mean().item())
+    assert costs == sorted(costs)
+    assert costs[0] < costs[2] - 2
+    assert lengths[0] < lengths[2]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from energyql.sampling import SampleResult, summarize
-from energyql.sampling.summary import effective_samples
+from energyql.sampling.base import effective_samples
 
 COUNTS = torch.tensor([2, 4, 6])
 
