@@ -31,7 +31,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result, check_destination
-from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings
+from energyql.pipeline.settings import EXACT, DrawSettings
 from energyql.progress import Report, reporting
 from energyql.sampling import Progress, SampleResult
 
@@ -257,7 +257,7 @@ def _run(
     before = start.result
     if before is None:
         with noting_tautologies():  # nothing is asked of the start
-            before = draw(settings.prepare("TRUE", semantics=DEFAULT_SEMANTICS), latents, 0)
+            before = draw(settings.prepare("TRUE", semantics=EXACT), latents, 0)
     first, earlier, extended = before, list[int](), list[PreparedQuery]()
     results, leaks = list[Result](), list[Leaks]()
     for i, (query, mask) in enumerate(zip(prepared, masks, strict=True)):
@@ -290,9 +290,9 @@ def _run(
 
 def _estimate(estimator: DependenceEstimator, settings: EditSettings, i: int, query: PreparedQuery) -> Dependence:
     """Return the dependence on a query, sampled with semantics whose energies are probabilities."""
-    if settings.preset.semantics != DEFAULT_SEMANTICS:
+    if not query.rule.is_probability:
         try:
-            query = settings.prepare(settings.queries[i], semantics=DEFAULT_SEMANTICS)
+            query = settings.prepare(settings.queries[i], semantics=EXACT)
         except LimitError:  # too large for a diagram
             query = settings.prepare(settings.queries[i], semantics="product")
     return estimator.estimate(query.expr, query.rule)

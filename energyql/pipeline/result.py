@@ -21,6 +21,7 @@ from energyql.attributes.predictions import Table, join_tables, select_rows
 from energyql.errors import ArgumentError
 from energyql.files import replacing, write_json, write_tensors
 from energyql.pipeline.result_html import alternative_text, result_html
+from energyql.pipeline.settings import EXACT
 from energyql.render.pictures import label_grid
 from energyql.sampling import Status
 
@@ -151,15 +152,22 @@ class Result:
         return label_grid(
             self.images,
             title=self.provenance["query"],
-            captions=self._captions(),
+            captions=self.captions(),
             verdicts=self.satisfied.tolist(),
             footer=self._footer(),
             columns=columns,
         )
 
-    def _captions(self) -> list[str]:
-        exact = self.provenance["semantics"] == "exact"
-        return [f"P {np.exp(-energy):.3f}" if exact else f"E {energy:.3f}" for energy in self.energy]
+    @property
+    def probability(self) -> npt.NDArray[np.float64] | None:
+        """P(query) of each sample, exp(-energy), (n,); `None` under semantics whose energy is not -log P."""
+        return np.exp(-self.energy) if self.provenance["semantics"] == EXACT else None
+
+    def captions(self) -> list[str]:
+        """Return the caption of each picture: the probability of the query, or its energy where there is none."""
+        if self.probability is None:
+            return [f"E {energy:.3f}" for energy in self.energy]
+        return [f"P {probability:.3f}" for probability in self.probability]
 
     def _footer(self) -> str:
         settings = self.provenance
@@ -235,7 +243,7 @@ class Result:
             alternative_text(self.judged, i, len(self), judge, [(query, holds)]) for i, holds in enumerate(verdicts)
         ]
         return result_html(
-            self.images, title=query, captions=self._captions(), verdicts=verdicts, words=words, footer=self._footer()
+            self.images, title=query, captions=self.captions(), verdicts=verdicts, words=words, footer=self._footer()
         )
 
 

@@ -13,7 +13,9 @@ from energyql.errors import ArgumentError
 if TYPE_CHECKING:
     from energyql.sampling import Sampler
 
-DEFAULT_SEMANTICS: Final = "exact"
+EXACT: Final = "exact"
+"""The semantics whose energies are -log P(query)."""
+DEFAULT_SEMANTICS = EXACT
 DEFAULT_SAMPLER: Final = "slice+descent"
 DEFAULT_PRECISION: Final = "float32"
 PRECISIONS = (DEFAULT_PRECISION, "bfloat16")

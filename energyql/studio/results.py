@@ -131,6 +131,7 @@ class JobResult:
     def _picture(self, result: Result, row: int, position: int) -> Picture:
         image, known = result.images[row], result.provenance
         energy, holds = float(result.energy[row]), bool(result.satisfied[row])
+        probability = math.nan if result.probability is None else float(result.probability[row])
         count = self.total if self.kind == "draw" else 1
         return Picture(
             position=position,
@@ -142,7 +143,7 @@ class JobResult:
             alt=alternative_text(result.judged, row, count, known["judge"], [(known["canonical"], holds)]),
             satisfied=holds,
             energy=energy if math.isfinite(energy) else None,
-            probability=float(np.exp(-energy)) if known["semantics"] == "exact" and not math.isnan(energy) else None,
+            probability=None if math.isnan(probability) else probability,
             clauses=[PictureClause(text=c.text, probability=_at(c.probability, row)) for c in self.clauses],
             judged={name: _plain(values[row]) for name, values in result.judged.items()},
             status=result.status[row].name,

@@ -181,6 +181,8 @@ class TestGrid:
         monkeypatch.setattr(module, "label_grid", lambda images, **settings: seen.update(settings))
         make(1, energy=[-np.log(0.05)], semantics=semantics).grid()
         assert seen["captions"] == captions
+        probability = make(energy=[0.0, np.inf, np.log(2)], semantics=semantics).probability
+        assert probability is None if semantics != "exact" else probability == pytest.approx([1, 0, 0.5])
         assert seen["title"] == QUERY
         assert seen["verdicts"] == [True]
 
