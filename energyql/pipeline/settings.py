@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXACT: Final = "exact"
 """The semantics whose energies are -log P(query)."""
-DEFAULT_SEMANTICS = EXACT
+DEFAULT_SEMANTICS: Final = EXACT
 DEFAULT_SAMPLER: Final = "slice+descent"
 DEFAULT_PRECISION: Final = "float32"
 PRECISIONS = (DEFAULT_PRECISION, "bfloat16")
