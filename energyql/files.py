@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energyql.errors import ModelError
+from energyql.errors import ArgumentError, ModelError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +28,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, folder: Path) -> None:
+    """Check, before any work is done, that `folder` can be written or made, so that `path` can be written into it.
+
+    Raises:
+        ArgumentError: it cannot; the message names `path`.
+    """
+    while not os.path.exists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not os.path.isdir(folder):
+        raise ArgumentError(f"cannot write {path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK):
+        raise ArgumentError(f"cannot write {path}: {folder} is not writable")
 
 
 def write_text(path: Path, text: str) -> None:

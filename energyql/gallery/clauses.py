@@ -32,8 +32,8 @@ class Clause:
     probability: npt.NDArray[np.float64] | None
 
 
-def clauses(expr: Expr) -> tuple[str, list[Expr]]:
-    """Return how the parts of a query belong together, in words, and the parts.
+def split_clauses(expr: Expr) -> tuple[str, list[Expr]]:
+    """Return how the parts of a query are joined, in words, and the parts.
 
     Operands of AND, openly or under a NOT, must all hold. Any other query is split once, at its root.
     """
@@ -48,12 +48,13 @@ def clauses(expr: Expr) -> tuple[str, list[Expr]]:
     return "at least one must hold" if isinstance(root, Or) else "its parts", list(root.children)
 
 
-def score_clauses(parts: list[Expr], result: Result, vocabulary: Vocabulary) -> list[Clause]:
-    """Return the exact probability of every part in every picture.
+def score_clauses(expr: Expr, result: Result, vocabulary: Vocabulary) -> tuple[str, list[Clause]]:
+    """Return how the parts of a bound query are joined, and the exact probability of every part in every picture.
 
     A weight multiplies the energy of a part and does not change whether it holds, so it is left out.
     """
-    return [Clause(str(part), probability(part, result, vocabulary)) for part in parts]
+    joined, parts = split_clauses(expr)
+    return joined, [Clause(str(part), probability(part, result, vocabulary)) for part in parts]
 
 
 def clause_text(clause: Clause, index: int) -> str:

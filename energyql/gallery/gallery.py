@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from energyql.errors import ArgumentError
 from energyql.files import write_text
 from energyql.gallery import page
-from energyql.gallery.clauses import clauses, probability, score_clauses
+from energyql.gallery.clauses import probability, score_clauses
 from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable
 from energyql.gallery.truth_table import check_literals, fill_table
 from energyql.language import Expr
@@ -21,9 +21,8 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_all, check_semantics, list_queries
 from energyql.pipeline.result import Result
-from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, DrawSettings
-from energyql.progress import Report, reporting
-from energyql.sampling import Sampler
+from energyql.pipeline.settings import DrawOptions, DrawSettings
+from energyql.progress import reporting
 from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
 from energyql.vocabulary import Vocabulary
 
@@ -43,9 +42,11 @@ class Gallery:
         queries: a list of queries (text or expressions), of pairs (title, query), or a dict from titles to queries.
         n: pictures a query.
         title: of the page.
-        model, semantics, sampler, strength, truncation, label, seed, device, batch_size: as for `energyql.generate`,
-            for every query of the gallery.
+        model: as for `energyql.generate`.
+        device: as for `energyql.generate`.
         progress: show a progress bar.
+        options: semantics, sampler, strength, precision, truncation, label, seed and batch_size, as for
+            `energyql.generate`, for every query of the gallery.
 
     Raises:
         DataError: some queries are wrong; the message shows all of them.
@@ -64,22 +65,13 @@ class Gallery:
         *,
         title: str = "",
         model: str | Path | Model = DEFAULT_MODEL,
-        semantics: str = DEFAULT_SEMANTICS,
-        sampler: str | Sampler = DEFAULT_SAMPLER,
-        strength: float | None = None,
-        truncation: float | None = None,
-        label: int | Sequence[float] | None = None,
-        seed: int = 0,
         device: str = "auto",
-        batch_size: int | None = None,
         progress: bool = True,
+        **options: Unpack[DrawOptions],
     ) -> None:
         self.title, self.n, self.progress = title, n, progress
-        self.semantics = check_semantics(semantics)
-        self.settings = DrawSettings(
-            semantics=semantics, sampler=sampler, strength=strength, truncation=truncation, label=label, seed=seed,
-            batch_size=batch_size,
-        )  # fmt: skip
+        self.settings = DrawSettings(**options)
+        self.semantics = check_semantics(self.settings.semantics)
         self.sections: list[Section] = []
         self.vocabulary: Vocabulary = model.vocabulary if isinstance(model, Model) else read_vocabulary(model)
         self._model, self._device = model, device
@@ -110,9 +102,7 @@ class Gallery:
         Raises:
             EnergyQLError: the query is wrong.
         """
-        checked = check(ListedQuery(query, title), self.vocabulary, self.semantics)
-        with reporting(self.progress) as report:
-            return self._add(checked, report)
+        return self._add(check(ListedQuery(query, title), self.vocabulary, self.semantics))
 
     def add_all(self, several: Queries, *, source: str = "") -> list[Result]:
         """Check more queries, then draw them.
@@ -129,7 +119,7 @@ class Gallery:
         with reporting(self.progress and len(checked) > 0) as report:
             for number, each in enumerate(checked):
                 report("gallery", number / len(checked))
-                results.append(self._add(each, report))
+                results.append(self._add(each))
             report("gallery", 1.0)
         return results
 
@@ -237,55 +227,45 @@ class Gallery:
         pipeline = pipeline_for(self._model, self._device)
         return pipeline.prepare(query, settings or self.settings).run(n, progress=False)
 
-    def _add(self, checked: CheckedQuery, report: Report) -> Result:
-        same_as = next(
-            (
-                number
-                for number, section in enumerate(self.sections, start=1)
-                if isinstance(section, QuerySection) and section.query.means_the_same(checked)
-            ),
-            None,
+    def _add(self, query: CheckedQuery) -> Result:
+        same = (
+            number
+            for number, section in enumerate(self.sections, start=1)
+            if isinstance(section, QuerySection) and section.query.means_the_same(query)
         )
-        result = self._draw(checked.text, self.n)
-        joined, parts = clauses(checked.bound)
-        scored = score_clauses(parts, result, self.vocabulary)
-        self.sections.append(QuerySection(checked, result, joined, scored, same_as))
+        same_as = next(same, None)
+        result = self._draw(query.text, self.n)
+        joined, clauses = score_clauses(query.bound, result, self.vocabulary)
+        self.sections.append(QuerySection(query, result, joined, clauses, same_as))
         return result
 
 
-class _Settings(TypedDict, total=False):
-    """The other arguments of `Gallery`, by name."""
+class GalleryOptions(DrawOptions, total=False):
+    """The keyword arguments of `Gallery`, besides its queries and n."""
 
     title: str
     model: str | Path | Model
-    semantics: str
-    sampler: str | Sampler
-    strength: float | None
-    truncation: float | None
-    label: int | Sequence[float] | None
-    seed: int
     device: str
-    batch_size: int | None
     progress: bool
 
 
-def truth_table(*literals: Query, n: int = 4, **settings: Unpack[_Settings]) -> Gallery:
+def truth_table(*literals: Query, n: int = 4, **options: Unpack[GalleryOptions]) -> Gallery:
     """Return a gallery of every combination of up to four attributes; see `Gallery.add_truth_table`.
 
     Args:
         literals: such as `"smile", "hair = red", E.skin_tone > 0.6`.
         n: pictures a combination.
-        settings: the other arguments of `Gallery`.
+        options: the other arguments of `Gallery`.
 
     Raises:
         EnergyQLError: a literal or a setting is wrong.
     """
-    gallery = Gallery(n=n, **settings)
+    gallery = Gallery(n=n, **options)
     gallery.add_truth_table(*literals, n=n)
     return gallery
 
 
-def traverse(start: Query, end: Query, steps: int = 8, *, n: int = 3, **settings: Unpack[_Settings]) -> Gallery:
+def traverse(start: Query, end: Query, steps: int = 8, *, n: int = 3, **options: Unpack[GalleryOptions]) -> Gallery:
     """Return a gallery of paths from samples of one query to samples of another; see `Gallery.add_traversal`.
 
     Args:
@@ -293,11 +273,11 @@ def traverse(start: Query, end: Query, steps: int = 8, *, n: int = 3, **settings
         end: query at the last one.
         steps: pictures a path, both ends included.
         n: paths.
-        settings: the other arguments of `Gallery`.
+        options: the other arguments of `Gallery`.
 
     Raises:
         EnergyQLError: a query or a setting is wrong.
     """
-    gallery = Gallery(n=n, **settings)
+    gallery = Gallery(n=n, **options)
     gallery.add_traversal(start, end, steps, n=n)
     return gallery

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing beside it, and nothing from anywhere."""
+"""The page: one HTML file with its style, script and pictures inside, which loads nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from energyql.errors import ArgumentError
+from energyql.files import check_writable
 from energyql.gallery import words
-from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable, judged_results
-from energyql.gallery.tiles import number_table
+from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable, judged_results, number_table
 from energyql.render.markup import Markup, clean, element
 from energyql.version import __version__
 
@@ -46,7 +46,7 @@ _TEMPLATES.filters |= {function.__name__: function for function in _FILTERS}
 
 
 def summary(sections: Sequence[Section]) -> str:
-    """One line: how many pictures there are and how many of them satisfy their query."""
+    """Return one line: the number of pictures and of those that satisfy their query."""
     kinds = ((QuerySection, "query", "queries"), (TruthTable, "truth table", ""), (Traversal, "traversal", ""))
     counts = [(sum(isinstance(section, kind) for section in sections), one, several) for kind, one, several in kinds]
     parts = [words.plural(count, one, several) for count, one, several in counts if count]
@@ -92,7 +92,7 @@ def frame(html: str) -> Markup:
 
 
 def _digest(text: str) -> str:
-    """What the policy calls an inline script or style by: nothing else of the kind runs, whatever a query says."""
+    """Return the name of an inline script or style in the security policy, which allows no other."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
 
 
@@ -102,25 +102,18 @@ def _asset(name: str) -> Markup:
 
 
 def page_path(path: str | Path) -> Path:
-    """Where the page goes that is saved as `path`.
+    """Return the path of the page that is saved as `path`.
 
     Raises:
         ArgumentError: nothing can be written there.
     """
     path = Path(path)
-    if path.suffix.lower() in PAGE_SUFFIXES and not os.path.isdir(path):
-        target = path
-    elif path.suffix and not os.path.isdir(path):
-        raise ArgumentError(f"a gallery cannot be saved as {path.suffix}", hint="end the path in .html, or in /")
-    else:
+    target = path
+    if os.path.isdir(path) or not path.suffix:
         target = path / "index.html"
+    elif path.suffix.lower() not in PAGE_SUFFIXES:
+        raise ArgumentError(f"a gallery cannot be saved as {path.suffix}", hint="end the path in .html, or in /")
     if os.path.isdir(target):
         raise ArgumentError(f"cannot write {target}: it is a folder")
-    folder = target.parent
-    while not os.path.exists(folder) and folder != folder.parent:
-        folder = folder.parent
-    if not os.path.isdir(folder):
-        raise ArgumentError(f"cannot write {target}: {folder} is not a folder")
-    if not os.access(folder, os.W_OK):
-        raise ArgumentError(f"cannot write {target}: {folder} is not writable")
+    check_writable(target, target.parent)
     return target

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from energyql.attributes.predictions import Table, join_tables, select_rows
 from energyql.errors import ArgumentError
-from energyql.files import replacing, write_json, write_tensors
+from energyql.files import check_writable, replacing, write_json, write_tensors
 from energyql.pipeline.result_html import alternative_text, result_html
 from energyql.pipeline.settings import EXACT
 from energyql.render.pictures import label_grid
@@ -43,13 +43,7 @@ def check_destination(path: Path) -> Path:
         )
     if picture and os.path.isdir(path):
         raise ArgumentError(f"cannot write {path}: it is a folder", hint="name a file in it, or another folder")
-    folder = path.parent if picture else path
-    while not os.path.exists(folder) and folder != folder.parent:
-        folder = folder.parent
-    if not os.path.isdir(folder):
-        raise ArgumentError(f"cannot write {path}: {folder} is not a folder")
-    if not os.access(folder, os.W_OK):
-        raise ArgumentError(f"cannot write {path}: {folder} is not writable")
+    check_writable(path, path.parent if picture else path)
     return path
 
 

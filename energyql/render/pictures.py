@@ -1,4 +1,4 @@
-"""Tensors to pictures, labelled grids of them, and pictures inside of pages."""
+"""Pictures from tensors, labelled grids of pictures, and pictures inside of pages."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ PAPER, INK, FAINT = "#ffffff", "#1d2433", "#6b7280"
 YES, NO = "#15803d", "#b91c1c"
 GAP = 10
 CAPTION = 20
-TICK = 18  # width of a verdict
+TICK = 18
+"""Width of a verdict, in pixels like `GAP` and `CAPTION`."""
+PIXEL_ART = 64
+"""A picture up to this side is stored without loss, since each pixel is visible."""
+LEAST_SIDE, MOST_SIDE = 128, 256
+"""A tile of a grid is enlarged or reduced so that its longer side lies between these."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-PIXEL_ART = 64  # up to this side, losing detail would show
-LEAST_SIDE, MOST_SIDE = 128, 256  # a tile is enlarged or reduced to lie between these
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
-    """Images in [-1, 1], (batch, 1 or 3, height, width) -> PIL pictures; values outside are clipped."""
+    """Convert images in [-1, 1], (batch, 1 or 3, height, width), to PIL pictures; values outside are clipped."""
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return [Image.fromarray(array) for array in pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()]
 
@@ -58,39 +61,35 @@ def label_grid(
     columns = min(count, math.ceil(math.sqrt(2 * count)) if columns is None else columns)
     if columns < 1:
         raise ArgumentError(f"a grid needs at least one column, not {columns}")
-    rows = math.ceil(count / columns)
     scale = tile_scale(pictures[0].size)
     width, height = (round(side * scale) for side in pictures[0].size)
-    labelled = captions is not None or verdicts is not None
-    cell_height = height + (CAPTION if labelled else 0) + GAP
-    title_font, small = ImageFont.load_default(18), ImageFont.load_default(12)
-    total_width = max(columns * (width + GAP) + GAP, 320)
-    title_lines = wrapped(title, title_font, total_width - 2 * GAP)
-    footer_lines = wrapped(footer, small, total_width - 2 * GAP)
-    top = GAP + (len(title_lines) * 24 + 4 if title_lines else 0)
-    total_height = top + rows * cell_height + (len(footer_lines) * 16 + 4 if footer_lines else 0)
-    sheet = Image.new("RGB", (total_width, total_height), PAPER)
+    cell = height + (0 if captions is None and verdicts is None else CAPTION) + GAP
+    large, small = ImageFont.load_default(18), ImageFont.load_default(12)
+    total = max(columns * (width + GAP) + GAP, 320)
+    above, below = wrapped(title, large, total - 2 * GAP), wrapped(footer, small, total - 2 * GAP)
+    top = GAP + (len(above) * 24 + 4 if above else 0)
+    bottom = top + math.ceil(count / columns) * cell
+    sheet = Image.new("RGB", (total, bottom + (len(below) * 16 + 4 if below else 0)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for i, line in enumerate(title_lines):
-        draw.text((GAP, GAP - 2 + 24 * i), line, INK, title_font)
+    for i, line in enumerate(above):
+        draw.text((GAP, GAP - 2 + 24 * i), line, INK, large)
     for i, picture in enumerate(pictures):
-        x = GAP + (i % columns) * (width + GAP)
-        y = top + (i // columns) * cell_height
+        x, y = GAP + (i % columns) * (width + GAP), top + (i // columns) * cell
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BICUBIC)
         sheet.paste(picture, (x, y))
-        indent = 0 if verdicts is None else TICK
         if verdicts is not None:
             draw_verdict(draw, x, y + height + 4, verdicts[i])
         if captions is not None:
+            indent = 0 if verdicts is None else TICK
             draw.text((x + indent, y + height + 3), cut(captions[i], small, width - indent), FAINT, small)
-    for i, line in enumerate(footer_lines):
-        draw.text((GAP, top + rows * cell_height + 16 * i), line, FAINT, small)
+    for i, line in enumerate(below):
+        draw.text((GAP, bottom + 16 * i), line, FAINT, small)
     return sheet
 
 
 def tile_scale(size: tuple[int, int]) -> float:
-    """What a picture of this size is enlarged or reduced by in a grid."""
+    """Return the factor that enlarges or reduces a picture of this size in a grid."""
     side = max(size)
     if side < LEAST_SIDE:
         return float(math.ceil(LEAST_SIDE / side))
@@ -98,7 +97,7 @@ def tile_scale(size: tuple[int, int]) -> float:
 
 
 def cut(text: str, font: Font, width: int) -> str:
-    """The start of `text` that fits, without line breaks."""
+    """Return the start of `text` that fits, without line breaks."""
     text = " ".join(text[:200].split())
     if font.getlength(text) <= width:
         return text
@@ -108,7 +107,7 @@ def cut(text: str, font: Font, width: int) -> str:
 
 
 def wrapped(text: str, font: Font, width: int) -> list[str]:
-    """At most eight lines, each as wide as `width` at most."""
+    """Break a text into at most eight lines, none wider than `width`."""
     per_line = 200
     while True:
         lines = [line for part in text.splitlines() for line in textwrap.wrap(part, per_line)][:8]
@@ -119,7 +118,7 @@ def wrapped(text: str, font: Font, width: int) -> list[str]:
 
 
 def draw_verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> None:
-    """A tick or a cross: told apart by shape, not by colour alone."""
+    """Draw a tick or a cross, which differ in shape and not only in colour."""
     if satisfied:
         draw.line([(x + 1, y + 6), (x + 5, y + 10), (x + 12, y + 1)], YES, 3, joint="curve")
     else:
@@ -128,9 +127,10 @@ def draw_verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> 
 
 
 def picture_uri(picture: Image.Image, side: int) -> str:
-    """A picture as a data URI: WebP, or PNG where the picture is so small that every pixel counts.
+    """Return a picture as a data URI: WebP, or PNG where its sides are at most `PIXEL_ART`.
 
     Args:
+        picture: any.
         side: the longer side at most, in pixels; a larger picture is reduced.
     """
     scale = side / max(picture.size)

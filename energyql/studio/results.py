@@ -16,7 +16,7 @@ import numpy.typing as npt
 from energyql.editing.dependence import Leaks
 from energyql.editing.edit import Edit
 from energyql.gallery import words
-from energyql.gallery.clauses import ALL, Clause, clauses, score_clauses
+from energyql.gallery.clauses import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_html import alternative_text
@@ -119,8 +119,7 @@ class JobResult:
         return self.results[position] if self.kind == "edit" else self.results[0].select([position])
 
     def _measure(self, expr: Expr, result: Result) -> None:
-        joined, parts = clauses(expr)
-        self.clauses = score_clauses(parts, result, self.vocabulary)
+        joined, self.clauses = score_clauses(expr, result, self.vocabulary)
         self.joined = joined
 
     def _clause(self, clause: Clause) -> ClauseInfo:

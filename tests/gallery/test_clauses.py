@@ -3,7 +3,7 @@ import pytest
 from toys import VOCABULARY
 
 from energyql import generate, parse
-from energyql.gallery.clauses import ALL, MOST_CLAUSES, clauses, probability, score_clauses
+from energyql.gallery.clauses import ALL, MOST_CLAUSES, probability, score_clauses, split_clauses
 from energyql.language import bind
 
 
@@ -24,14 +24,14 @@ from energyql.language import bind
     ],
 )
 def test_parts(query, joined, expected):
-    how, parts = clauses(parse(query))
+    how, parts = split_clauses(parse(query))
     assert (how, [str(part) for part in parts]) == (joined, expected)
 
 
 @pytest.mark.parametrize("word", ["AND", "OR"])
 def test_too_many_parts_are_one(word):
     query = f" {word} ".join(f"a{i}" for i in range(MOST_CLAUSES + 1))
-    assert clauses(parse(query)) == ("", [parse(query)])
+    assert split_clauses(parse(query)) == ("", [parse(query)])
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_what_cannot_be_and_what_always_is(result):
 
 
 def test_names_and_numbers(result):
-    _, parts = clauses(parse("smile AND NOT beard"))
-    scored = score_clauses(parts, result, VOCABULARY)
+    joined, scored = score_clauses(bind(parse("smile AND NOT beard"), VOCABULARY), result, VOCABULARY)
+    assert joined == ALL
     assert [clause.text for clause in scored] == ["smile", "NOT beard"]
     assert scored[1].probability == pytest.approx(1 - result.probabilities["beard"])
