@@ -69,7 +69,7 @@ from energyql.vocabulary import AttributeSpec
 SIGMA = 0.1
 """Standard deviation of the Gaussian around a continuous target, in the attribute's own units."""
 LEFT_WEIGHT = 20.0
-"""How much more the left operand of an OR counts than the right one."""
+"""Weight of the left operand of an OR, relative to the right one."""
 NOT_LIMIT = 0.1
 """Largest absolute value of a NOT, in nats."""
 MAX_GROUPS = 4096
@@ -96,12 +96,9 @@ class LaceRule:
 
     def explain(self) -> str:
         """Return the rules, applied to this tree, as indented text."""
-        lines: list[str] = []
-        stack: list[tuple[Expr, int]] = [(self.expr, 0)]
-        while stack:
-            node, depth = stack.pop()
-            lines.append("  " * depth + _rule_of(node))
-            stack.extend((operand, depth + 1) for operand in reversed(node.children))
+        lines: list[str] = self.expr.fold(
+            lambda node, parts: [_rule_of(node), *("  " + line for part in parts for line in part)]
+        )
         return "\n".join(
             [*lines, "", "energy = -value of the first line; rules of arXiv 2110.10873, not a probability"]
         )

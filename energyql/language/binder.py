@@ -1,4 +1,4 @@
-"""Names to attributes: checks a tree against the vocabulary of a model, after parsing."""
+"""Binding: checks of a parsed tree against the vocabulary of a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_LISTED = 12
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """One mistake: what to say, and the texts to underline within the predicate (nothing: all of it)."""
+    """One mistake: its message, and the texts to underline within the predicate (none: all of it)."""
 
     message: str
     hint: str | None = None
@@ -32,7 +32,7 @@ class _Problem:
 
 
 def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Expr:
-    """Checks every name, kind, value and range of a query, and fills in what only the model knows.
+    """Check every name, kind, value and range of a query, and fill in the tolerances of the model.
 
     Args:
         expr: the tree.
@@ -100,16 +100,15 @@ def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
         shown = " and ".join(show_number(x) for x in outside)
         verb = "is" if len(outside) == 1 else "are"
         return _Problem(f"{shown} {verb} out of range: {name} runs{_range(spec)}", numbers=outside)
-    if isinstance(node, Interval):
-        if node.low == spec.high and not node.low_closed:
-            return _Problem(f"{name} is never above {show_number(spec.high)}: it runs{_range(spec)}")
-        if node.high == spec.low and not node.high_closed:
-            return _Problem(f"{name} is never below {show_number(spec.low)}: it runs{_range(spec)}")
+    if isinstance(node, Interval) and node.low == spec.high and not node.low_closed:
+        return _Problem(f"{name} is never above {show_number(spec.high)}: it runs{_range(spec)}")
+    if isinstance(node, Interval) and node.high == spec.low and not node.high_closed:
+        return _Problem(f"{name} is never below {show_number(spec.low)}: it runs{_range(spec)}")
     return None
 
 
 def _range(spec: AttributeSpec) -> str:
-    if spec.high == sys.float_info.max:  # of a table, which tells no range
+    if spec.high == sys.float_info.max:  # of a table, which has no ranges
         return ""
     return f" from {show_number(spec.low)} to {show_number(spec.high)}"
 
@@ -161,12 +160,12 @@ def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -
 
 
 def _locate(expr: Expr, query: str | None, problems: dict[int, _Problem]) -> tuple[str | None, list[Span]]:
-    """The text to draw and the spans of the problems in it, given by the index of their predicates."""
+    """The text to draw and the spans of the problems in it; `problems` has the index of each predicate."""
     if query is None:
         query = str(expr)
         try:
             expr = parse(query)
-        except EnergyQLError:  # too long to be read again: the message has to do
+        except EnergyQLError:  # too long to be parsed again: the message has to do
             return None, []
     found = predicates(expr)
     spans: list[Span] = []
@@ -178,9 +177,9 @@ def _locate(expr: Expr, query: str | None, problems: dict[int, _Problem]) -> tup
 
 
 def _parts(query: str, span: Span, problem: _Problem) -> list[Span]:
-    """Where within a predicate the words and numbers at fault stand.
+    """The spans of the words and numbers at fault within a predicate.
 
-    A node knows the span of the whole predicate only. Its tokens are found again here, since only errors need them.
+    A node has the span of the whole predicate only. Its tokens are found again here, since only errors need them.
     """
     try:
         tokens = tokenize(query[span.start : span.end])

@@ -101,7 +101,7 @@ class TreeBuilder:
         quantifier = " ".join(word.type for word in words)
         operands = _exprs(parts[-1:])
         span = _span(parts)
-        # `Cardinality` makes the float a whole number, or says why not.
+        # `Cardinality` makes the float a whole number, or refuses it.
         return _checked([number], lambda: Cardinality(quantifier, float(number), operands, span=span))  # type: ignore[arg-type]
 
     def quantified(self, parts: list[Part]) -> Expr:

@@ -1,6 +1,6 @@
 """Expressions and what joins them: NOT, AND, OR, XOR, IMPLIES, IFF and weights.
 
-The class of a connective says everything about it but its grammar: keyword, precedence, lowering and drawing.
+The class of a connective holds its keyword, precedence, lowering and drawing: all that is its own, but for the grammar.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Expr(Node["Expr"]):
     word: ClassVar[str] = ""
     """The keyword of the connective."""
     level: ClassVar[int] = ATOM
-    """Precedence: the higher, the tighter it binds. The nesting of the rules in grammar/query.lark says the same."""
+    """Precedence: the higher, the tighter it binds, as in the nesting of the rules in grammar/query.lark."""
     nests: ClassVar[tuple[int, ...]] = ()
     """The operands that may be of the same level without parentheses, by position."""
     role: ClassVar[Role] = "other"

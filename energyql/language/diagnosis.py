@@ -1,4 +1,4 @@
-"""What is wrong with a text that does not parse, said in the user's words and shown at the right place."""
+"""Errors for texts that do not parse: the mistake, its place, and the way to write it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ _SQL = {
     "IS": "write `hair = black`, and a yes/no attribute as it is: `smile` or `NOT smile`",
     "LIKE": "write `hair = black` or `hair IN {black, gray}`",
 }
+_MISPLACED = {  # where an operator should stand
+    "STAR": ("a weight stands in front", "write `2 * (a OR b)`"),
+    "TOLERANCE": ("a tolerance goes with =", "write `age = 0.7 +- 0.05`"),
+    "COMMA": (
+        "',' stands only inside OF (...), {...} and [...]",
+        "write AND or OR between two conditions, or `ALL OF (a, b)`",
+    ),
+}
 _FORM_HINTS = {
     "IN": "write `hair IN {black, gray}` or `age IN [0.2, 0.4]`",
     "AT": "write `AT LEAST 2 OF (a, b, c)` or `AT MOST 2 OF (a, b, c)`",
@@ -37,7 +45,7 @@ _FORM_HINTS = {
 
 
 def diagnose(before: Sequence[Token], found: Token | None, expected: set[str]) -> QuerySyntaxError:
-    """The mistake behind a token that cannot stand where it stands.
+    """Return the error for a token that cannot stand where it stands.
 
     Args:
         before: the tokens up to there.
@@ -99,24 +107,17 @@ def _missing_operator(
     if found is None:
         return _unclosed(here, open_brackets[-1])
     kind = found.type
-    if last.type in _NAMES and kind == "STAR":
-        if last.lower() in {"nan", "inf", "infinity"}:
-            return QuerySyntaxError(f"a weight must be a finite number, not {last}", spans=[token_span(last)])
-        return QuerySyntaxError("a weight stands in front", spans=[here], hint=f"write `2 * {shorten(last)}`")
-    if kind == "STAR":
-        return QuerySyntaxError("a weight stands in front", spans=[here], hint="write `2 * (a OR b)`")
-    if kind == "TOLERANCE":
-        return QuerySyntaxError("a tolerance goes with =", spans=[here], hint="write `age = 0.7 +- 0.05`")
+    if kind == "STAR" and last.type in _NAMES and last.lower() in {"nan", "inf", "infinity"}:
+        return QuerySyntaxError(f"a weight must be a finite number, not {last}", spans=[token_span(last)])
+    if kind in _MISPLACED:
+        message, hint = _MISPLACED[kind]
+        if kind == "STAR" and last.type in _NAMES:
+            hint = f"write `2 * {shorten(last)}`"
+        return QuerySyntaxError(message, spans=[here], hint=hint)
     if kind in _COMPARISONS or kind == "IN":
         return _misplaced_comparison(last, found, here)
     if kind in ("LBRACE", "LSQB") and last.type in _NAMES:
         return QuerySyntaxError(f"IN is missing before {_show(found)}", spans=[here], hint=_FORM_HINTS["IN"])
-    if kind == "COMMA":
-        return QuerySyntaxError(
-            "',' stands only inside OF (...), {...} and [...]",
-            spans=[here],
-            hint="write AND or OR between two conditions, or `ALL OF (a, b)`",
-        )
     hint = "write AND or OR between them"
     if kind == "NOT":
         hint = "write AND NOT or OR NOT"
@@ -152,7 +153,7 @@ def _inside_form(
     expected: set[str],
     open_brackets: Sequence[Token],
 ) -> QuerySyntaxError:
-    """In the middle of a comparison, a set, an interval or a cardinality."""
+    """The error in the middle of a comparison, a set, an interval or a cardinality."""
     kind = "" if found is None else found.type
     if "STAR" in expected:
         return _lone_number(last, found, here)

@@ -1,4 +1,4 @@
-"""Text to tree, with the grammar in grammar/query.lark."""
+"""The parser: text to tree, with the grammar in grammar/query.lark."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _INSTEAD = {
 
 
 def parse(text: str) -> Expr:
-    """The tree of a query; attribute names are not checked (`bind` does that).
+    """Return the tree of a query; attribute names are not checked (`bind` does that).
 
     Args:
         text: a query, such as `"smile AND NOT (glasses OR beard)"`.
@@ -64,7 +64,7 @@ def parse(text: str) -> Expr:
 
 
 def as_query(query: str | Expr) -> tuple[Expr, str]:
-    """A query, given as text or tree, as its tree and the text that the spans of this tree point into.
+    """Return the tree of a query, given as text or tree, and the text that the spans of the tree point into.
 
     A tree that was made in Python has no text, and one that was combined from several texts has spans that point into
     different ones, so a tree is printed and parsed again.
@@ -107,7 +107,7 @@ def _parse(text: str) -> Expr:
         found = None if error.token.type == "$END" else error.token
         before = tokens if found is None else tokens[:-1]
         raise diagnose(before, found, _acceptable(before)) from None
-    if not isinstance(tree, Expr):  # Lark's answer to a rule that the builder has no method for
+    if not isinstance(tree, Expr):  # Lark makes its own tree for a rule that the builder has no method for
         raise TypeError("grammar/query.lark has a rule without a method in TreeBuilder")
     return tree
 
@@ -115,8 +115,8 @@ def _parse(text: str) -> Expr:
 def _acceptable(tokens: list[Token]) -> set[str]:
     """The types of token that can follow `tokens`.
 
-    The tables of an LALR parser reduce before they notice a mistake, so the state at the error knows less than the
-    state before it; that one is reached again here.
+    An LALR parser reduces before it notices a mistake, so the state at the error accepts fewer tokens than the state
+    before it, which is reached again here.
     """
     state = _lark().parse_interactive("")
     for token in tokens:
@@ -125,14 +125,14 @@ def _acceptable(tokens: list[Token]) -> set[str]:
 
 
 def tokenize(text: str) -> list[Token]:
-    """The tokens of a piece of a query that is known to parse."""
+    """Return the tokens of a piece of a query that is known to parse."""
     state = _lark().parse_interactive(text)
     return list(state.lexer_thread.lex(state.parser_state))
 
 
 @cache
 def _lark() -> Lark:
-    """The parser, built at the first query: importing the library does not pay for it."""
+    """The parser, built at the first query, so that importing the library stays fast."""
     return Lark(
         grammar(),
         parser="lalr",
@@ -145,7 +145,7 @@ def _lark() -> Lark:
 
 
 def _bad_character(text: str, at: int) -> QuerySyntaxError:
-    """The lexer stopped at a character that begins nothing."""
+    """The error for a character at which no token can begin."""
     character = text[at]
     if character == '"':
         stop = min((text.find(end, at) for end in "\n\r" if end in text[at:]), default=len(text))
@@ -156,7 +156,7 @@ def _bad_character(text: str, at: int) -> QuerySyntaxError:
 
 
 def _bad_name(token: Token) -> QuerySyntaxError:
-    """A NAME token holds a character that no name can hold."""
+    """The error for a NAME token with a character that no name can hold."""
     start = token.start_pos or 0
     for offset, character in enumerate(token):
         if not (character if offset == 0 else "a" + character).isidentifier():

@@ -120,7 +120,7 @@ class Attribute(Predicate):
         return OneOf(self.name, values, negated=True)  # type: ignore[arg-type]  # OneOf makes it a tuple
 
     def is_between(self, low: float, high: float, closed: Closed = "both") -> Expr:
-        """`age IN [low, high]`; `closed` says which ends belong: "both", "left", "right" or "none"."""
+        """`age IN [low, high]`; the ends that belong to it are `closed`: "both", "left", "right" or "none"."""
         if closed not in ("both", "left", "right", "none"):
             raise ArgumentError(f'closed is "both", "left", "right" or "none", not {shorten(repr(closed))}')
         return Interval(
@@ -212,7 +212,7 @@ class Near(Predicate):
 
 
 class Namespace:
-    """Every attribute, by name: `E.smile` or, for any name whatever, `E["5 o'clock shadow"]`.
+    """All attributes by name: `E.smile` or, for a name of any kind, `E["5 o'clock shadow"]`.
 
     Names that begin with an underscore need brackets, since Python and its tools look such names up on every object.
     """
@@ -237,7 +237,7 @@ class Namespace:
         return "E"
 
     def __reduce__(self) -> str:
-        return "E"  # pickle and copy look this name up in the module: there is one E
+        return "E"  # the name in this module by which pickle and copy find the one E
 
 
 E = Namespace()

@@ -13,26 +13,36 @@ from energyql.language.predicates import FALSE, TRUE, Attribute, Constant
 
 
 class _Trees(Kernel[Expr]):
-    """Builds the trees of lowered connectives; no part of them holds a constant, unless it is one."""
+    """Builds the trees of lowered connectives.
+
+    Args:
+        without: the constants to remove from AND, OR, NOT and weights.
+    """
+
+    def __init__(self, without: tuple[Constant, ...] = ()) -> None:
+        self._without = without
 
     def leaf(self, node: Node[Any]) -> Expr:
         assert isinstance(node, Expr)
         return node
 
     def negation(self, value: Expr) -> Expr:
-        return Constant(not value.value) if isinstance(value, Constant) else Not(value, span=value.span)
+        if value in self._without:
+            return FALSE if value == TRUE else TRUE
+        return Not(value, span=value.span)
 
     def conjunction(self, values: Sequence[Expr]) -> Expr:
-        kept = [value for value in values if value != TRUE]
-        if FALSE in kept or not kept:
-            return Constant(not kept)
-        return And(tuple(kept)) if len(kept) > 1 else kept[0]
+        return self._joined(And, values, neutral=TRUE, absorbing=FALSE)
 
     def disjunction(self, values: Sequence[Expr]) -> Expr:
-        kept = [value for value in values if value != FALSE]
-        if TRUE in kept or not kept:
-            return Constant(bool(kept))
-        return Or(tuple(kept)) if len(kept) > 1 else kept[0]
+        return self._joined(Or, values, neutral=FALSE, absorbing=TRUE)
+
+    def _joined(self, kind: type[And | Or], values: Sequence[Expr], neutral: Constant, absorbing: Constant) -> Expr:
+        if self._without:
+            values = [value for value in values if value != neutral] or [neutral]
+            if absorbing in values:
+                return absorbing
+        return kind(tuple(values)) if len(values) > 1 else values[0]
 
     def choice(self, test: Expr, then: Expr, otherwise: Expr) -> Expr:
         sides = self.conjunction([test, then]), self.conjunction([self.negation(test), otherwise])
@@ -42,7 +52,7 @@ class _Trees(Kernel[Expr]):
         return Cardinality(quantifier, count, tuple(values))
 
     def weighted(self, factor: float, value: Expr) -> Expr:
-        return value if isinstance(value, Constant) else Weight(factor, value)
+        return value if value in self._without else Weight(factor, value)
 
 
 def lower(node: Expr) -> Expr:
@@ -60,7 +70,10 @@ def lower(node: Expr) -> Expr:
 
 def definition(node: Expr) -> str:
     """Return the lowering of a connective with two operands, as text: `NOT left OR right` for IMPLIES."""
-    return str(node._lower(_Trees(), [Attribute("left"), Attribute("right")]))
+    lowered = node._lower(_Trees(), [Attribute("left"), Attribute("right")])
+    if not isinstance(lowered, Or):
+        return str(lowered)
+    return " OR ".join(f"({side})" if isinstance(side, And) else str(side) for side in lowered.operands)
 
 
 def fold_constants(expr: Expr) -> Expr:
@@ -80,7 +93,7 @@ def _without_constants(node: Expr, operands: list[Expr]) -> Expr:
         return _counted(node, others, sum(constant.value for constant in constants))
     if not constants:
         return node.with_children(operands)
-    kernel = _Trees()
+    kernel = _Trees(without=(TRUE, FALSE))
     if isinstance(node, Joined) and others:  # associative: first join the others as written, then the constants
         rest = others[0] if len(others) == 1 else type(node)(others)
         operands = [rest, node._lower(kernel, constants)]

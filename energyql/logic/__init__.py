@@ -1,1 +1,1 @@
-"""From a query's tree to a circuit of sums and log-sum-exps, as plain data. Nothing here imports torch."""
+"""Circuits of sums and log-sum-exps, compiled from the trees of queries, as plain data. Nothing here imports torch."""

@@ -1,9 +1,9 @@
-"""Cells: what values of an attribute a query can tell apart.
+"""Cells: the sets of values of an attribute that a query distinguishes.
 
 A *cell set* is a plain tuple, so that data can travel from here to the attribute heads without either side
 importing the other:
 
-    yes/no       the answers it holds         (False,)  (True,)  (False, True)
+    yes/no       the truths it holds          (False,)  (True,)  (False, True)
     categorical  the classes it holds         ("black", "gray")           in the vocabulary's order
     continuous   disjoint intervals, sorted   ((-inf, 0.2), (0.8, inf))
 
@@ -29,7 +29,7 @@ THRESHOLD_DIGITS = 12
 
 
 def predicate_cells(predicate: Predicate, spec: AttributeSpec) -> CellSet:
-    """The values for which a predicate is true.
+    """Return the values for which a predicate is true.
 
     A continuous head predicts a normal, which is unbounded, while the attribute has a range. Mass that the normal
     puts beyond an end of the range belongs to the outermost cell: a bound at or beyond an end is no bound at all.
@@ -58,7 +58,7 @@ def _threshold(value: float, spec: AttributeSpec) -> float:
 
 
 def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, tuple[CellSet, ...]]:
-    """Split the range of every attribute in `expr` into the cells that the query can tell apart.
+    """Split the range of every attribute in `expr` into the cells that the query distinguishes.
 
     Returns:
         For each name, in the vocabulary's order, disjoint cell sets that together hold every value. Classes that no
@@ -84,7 +84,7 @@ def _split(spec: AttributeSpec, mentioned: list[CellSet]) -> tuple[CellSet, ...]
 
 
 def holds(cells: CellSet, atom: CellSet) -> bool:
-    """Whether `cells` holds all of `atom`, one of the cells that `partition` made from it and others."""
+    """Return whether `cells` holds all of `atom`, one of the cells that `partition` made from it and others."""
     first = atom[0]
     if isinstance(first, tuple):
         return any(cell[0] <= first[0] and first[1] <= cell[1] for cell in cells if isinstance(cell, tuple))
@@ -92,10 +92,10 @@ def holds(cells: CellSet, atom: CellSet) -> bool:
 
 
 def union(atoms: Iterable[CellSet], spec: AttributeSpec) -> CellSet:
-    """The cell set that holds what disjoint `atoms` hold, in canonical form: sorted, neighbouring intervals merged."""
+    """Return the union of disjoint cell sets in canonical form: sorted, neighbouring intervals merged."""
     parts = {part for atom in atoms for part in atom}
     if spec.kind == "yes/no":
-        return tuple(answer for answer in (False, True) if answer in parts)
+        return tuple(truth for truth in (False, True) if truth in parts)
     if spec.kind == "categorical":
         return tuple(value for value in spec.values if value in parts)
     merged: list[tuple[float, float]] = []

@@ -11,7 +11,8 @@ networks, Xu et al. 2018, arXiv 1711.11157); for diffusion models see LogDiff (a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from energyql.errors import LimitError
@@ -19,7 +20,17 @@ from energyql.language import And, Expr
 from energyql.logic.cells import CellSet
 from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, WeightVariable
 from energyql.logic.explain import draw_circuit, explain_circuit
-from energyql.logic.nodes import CircuitBuilder, CircuitNode, Leaf, LogSumExp, Ref, Scaled, ScaledComplement, Sum
+from energyql.logic.nodes import (
+    CircuitBuilder,
+    CircuitNode,
+    Leaf,
+    LogSumExp,
+    Ref,
+    Scaled,
+    ScaledComplement,
+    Sum,
+    dependencies_first,
+)
 from energyql.logic.relations import relations_for
 from energyql.logic.satisfiability import report_constant
 from energyql.vocabulary import AttributeSpec
@@ -41,8 +52,8 @@ class Circuit:
         nodes: the nodes; the value of the last is the log-probability of the query, in nats. A query that is always
             true is the single node `Sum(())`.
         attributes: names of the attributes that the value depends on, in the vocabulary's order.
-        cells: for these attributes, the cells that the query can tell apart.
-        key: names the function that the circuit computes, as a hexadecimal digest.
+        cells: for these attributes, the cells that the query distinguishes.
+        key: hexadecimal digest of the function that the circuit computes.
     """
 
     nodes: tuple[CircuitNode, ...]
@@ -57,11 +68,11 @@ class Circuit:
         return hash(self.key)
 
     def explain(self) -> str:
-        """The circuit as an indented drawing: what is added, what is chosen between, and every attribute's cells."""
+        """Return the circuit as indented text, with its size and the cells of every attribute."""
         return explain_circuit(self.nodes, self.cells)
 
     def svg(self) -> str:
-        """The circuit as a picture: an SVG file that stands on its own, on white."""
+        """Return the circuit as a complete SVG file, on white."""
         return str(draw_circuit(self.nodes, self.cells, standalone=True))
 
     def _repr_svg_(self) -> str:
@@ -94,7 +105,7 @@ def compile_query(
         vocabulary: the attributes it may use.
         query: the text it came from, for drawing errors.
         max_nodes: the largest decision diagram to build.
-        relations: whether what the vocabulary's relations say of the query is part of it (`relations_for`).
+        relations: whether the vocabulary's relations that concern the query are part of it (`relations_for`).
 
     Raises:
         Contradiction: nothing satisfies the query; the error says which parts clash.
@@ -124,61 +135,39 @@ def _smallest(expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: in
         return diagram, root, f"occurrence {diagram.digest(root)}"
     key = diagram.digest(root)
     if root not in (NEVER, ALWAYS) and len(diagram.levels) > _SMALL:
-        size = _size(diagram, root)
+        size = len(_reachable(diagram, root))
         try:
             other = Diagram(expr, vocabulary, order="occurrence", max_nodes=len(diagram.levels))
             other_root = other.build(expr)
         except LimitError:
             return diagram, root, key
-        if _size(other, other_root) < size:
+        if len(_reachable(other, other_root)) < size:
             other.max_nodes = max_nodes  # complements of weighted parts may still be added
             return other, other_root, key
     return diagram, root, key
 
 
-def _size(diagram: Diagram, root: int) -> int:
-    return sum(1 for _ in _reachable(diagram, root))
-
-
-def _reachable(diagram: Diagram, root: int) -> Iterator[int]:
-    seen, stack = {root}, [root]
-    while stack:
-        node = stack.pop()
-        yield node
-        needed = [child for child in diagram.children[node] if child not in seen]
-        variable = diagram.variables.get(diagram.levels[node])
-        if isinstance(variable, WeightVariable) and variable.inner not in seen:
-            needed.append(variable.inner)
-        for child in needed:
-            if child not in seen:
-                seen.add(child)
-                stack.append(child)
+def _reachable(diagram: Diagram, root: int) -> set[int]:
+    found: set[int] = set()
+    for node in dependencies_first(root, diagram.needs, found):
+        found.add(node)
+    return found
 
 
 def _to_nodes(diagram: Diagram, root: int) -> tuple[CircuitNode, ...]:
     """Turn a diagram into circuit nodes: each branch is a sum, each choice between branches a log-sum-exp."""
     builder = CircuitBuilder()
     done: dict[int, Ref] = {NEVER: False, ALWAYS: True}
-    uses: dict[int, int] = {}
-    for node in [*_reachable(diagram, root)]:
-        for child in set(diagram.children[node]):
-            uses[child] = uses.get(child, 0) + 1
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        if node in done:
-            stack.pop()
-            continue
+    uses = Counter(child for node in _reachable(diagram, root) for child in set(diagram.children[node]))
+
+    def needed(node: int) -> list[int]:
         variable = diagram.variables[diagram.levels[node]]
-        needed = list(diagram.children[node])
-        if isinstance(variable, WeightVariable):
-            needed.append(variable.inner)
-            if diagram.children[node][0] != NEVER:
-                needed.append(diagram.negation(variable.inner))
-        missing = [child for child in needed if child not in done]
-        if missing:
-            stack.extend(missing)
-            continue
+        if isinstance(variable, WeightVariable) and diagram.children[node][0] != NEVER:
+            return [*diagram.needs(node), diagram.negation(variable.inner)]
+        return diagram.needs(node)
+
+    for node in dependencies_first(root, needed, done):
+        variable = diagram.variables[diagram.levels[node]]
         if isinstance(variable, WeightVariable):
             no, yes = diagram.children[node]
             inner = done[variable.inner]
@@ -191,10 +180,9 @@ def _to_nodes(diagram: Diagram, root: int) -> tuple[CircuitNode, ...]:
             choices = [(builder.leaf(variable.name, cells), child) for cells, child in branches if child != NEVER]
         # Sums that only this branch uses are flattened into it; shared ones stay shared.
         terms = [
-            builder.sum([here, *(builder.terms(done[child]) if uses.get(child) == 1 else [done[child]])])
+            builder.sum([here, *(builder.terms(done[child]) if uses[child] == 1 else [done[child]])])
             for here, child in choices
             if child != NEVER
         ]
         done[node] = builder.log_sum_exp(terms)
-        stack.pop()
     return builder.finish(done[root])

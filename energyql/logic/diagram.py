@@ -1,6 +1,6 @@
 """Ordered decision diagrams with many-valued variables: reduced, shared, and bounded in size.
 
-A node asks which cell one attribute falls in and has one child for each cell; `NEVER` and `ALWAYS` are the ends. Equal
+A node tests which cell one attribute falls in and has one child for each cell; `NEVER` and `ALWAYS` are the ends. Equal
 nodes are one node and a node whose children are all equal is dropped, so under one variable order two formulas are
 equivalent exactly if they have the same node (Bryant 1986; for weighted model counting, Darwiche 2002).
 """
@@ -18,14 +18,15 @@ from energyql.language import Constant, Expr, Predicate
 from energyql.language.cardinality import allowed_counts
 from energyql.language.node import Kernel, Node
 from energyql.logic.cells import Cell, CellSet, holds, partition, predicate_cells, union
+from energyql.logic.nodes import dependencies_first
 from energyql.vocabulary import AttributeSpec
 
 NEVER, ALWAYS = 0, 1
 DEFAULT_MAX_NODES = 100_000
 BRANCHES_PER_NODE = 4
-"""How many branches of nodes there may be, for each of `max_nodes`: many thresholds make wide nodes."""
+"""Limit of the branches of all nodes, for each of `max_nodes`: many thresholds make wide nodes."""
 WORK_PER_NODE = 12
-"""Bounds the time as well as the size: how many branches may be looked at, for each of `max_nodes`."""
+"""Limit of the branches visited, for each of `max_nodes`, which bounds the time as well as the size."""
 
 Order = Literal["vocabulary", "occurrence"]
 _BELOW_ALL = 1 << 80
@@ -33,7 +34,7 @@ _BELOW_ALL = 1 << 80
 
 @dataclass(frozen=True, slots=True)
 class AttributeVariable:
-    """Which of the disjoint `atoms` the attribute falls in."""
+    """The variable that has the values `atoms`, disjoint cells of an attribute."""
 
     name: str
     atoms: tuple[CellSet, ...]
@@ -41,7 +42,7 @@ class AttributeVariable:
 
 @dataclass(frozen=True, slots=True)
 class WeightVariable:
-    """Whether the opaque predicate `factor * inner` is true; `inner` is a node. Its cells are false and true."""
+    """The variable for the truth of the opaque predicate `factor * inner`; `inner` is a node."""
 
     factor: float
     inner: int
@@ -53,9 +54,9 @@ class Diagram(Kernel[int]):
     Args:
         expr: the query whose attributes and thresholds make the variables.
         vocabulary: kinds, classes and ranges of the attributes.
-        order: "vocabulary" asks about attributes in the vocabulary's order and then about weighted parts; it is the
-            same for every query, which makes diagrams comparable. "occurrence" follows the text, which keeps things
-            small when related attributes are written side by side.
+        order: of the variables. "vocabulary" is the vocabulary's order, then weighted parts; it is the same for every
+            query, which makes diagrams comparable. "occurrence" follows the text, and is smaller where related
+            attributes are written side by side.
         max_nodes: raise `LimitError` beyond this many nodes; those with many branches count for more.
     """
 
@@ -72,7 +73,7 @@ class Diagram(Kernel[int]):
         self.order = order
         self.max_nodes = max_nodes
         self.variables: dict[int, AttributeVariable | WeightVariable] = {}
-        self.levels: list[int] = [_BELOW_ALL, _BELOW_ALL]  # of node i: the key of its variable, smaller is asked first
+        self.levels: list[int] = [_BELOW_ALL, _BELOW_ALL]  # of node i: the key of its variable, small ones at the top
         self.children: list[tuple[int, ...]] = [(), ()]
         self._unique: dict[tuple[int, tuple[int, ...]], int] = {}
         self._memo: dict[tuple[int, int, int], int] = {}
@@ -85,7 +86,7 @@ class Diagram(Kernel[int]):
                 self._attribute_level(name)
 
     def build(self, expr: Expr) -> int:
-        """The node of `expr`, whose attributes and thresholds all occur in the query given at the start."""
+        """Return the node of `expr`, whose attributes and thresholds all occur in the query given at the start."""
         return expr.evaluate(self)
 
     def leaf(self, node: Node[Any]) -> int:
@@ -157,7 +158,7 @@ class Diagram(Kernel[int]):
         return result
 
     def branches(self, node: int) -> list[tuple[CellSet, int]]:
-        """The children of an attribute's node that differ, each with all the cells that lead to it."""
+        """Return the different children of an attribute's node, each with all the cells that lead to it."""
         variable = self.variables[self.levels[node]]
         assert isinstance(variable, AttributeVariable)
         atoms: dict[int, list[CellSet]] = {}
@@ -169,34 +170,25 @@ class Diagram(Kernel[int]):
         return sorted(merged, key=lambda branch: _place(branch[0][0], places))
 
     def digest(self, node: int) -> str:
-        """A name for the function a node stands for: equal for equivalent functions, in whatever query they occur.
+        """Return a digest of the function of a node: equal for equivalent functions, also of different queries.
 
         It is comparable between diagrams of the same order; only the vocabulary's order is the same for every query.
         """
-        stack = [node]
-        while stack:
-            top = stack[-1]
-            if top in self._digests:
-                stack.pop()
-                continue
+        for top in dependencies_first(node, self.needs, self._digests):
             variable = self.variables[self.levels[top]]
             if isinstance(variable, WeightVariable):
-                needed = [*self.children[top], variable.inner]
-            else:
-                needed = list(self.children[top])
-            missing = [child for child in needed if child not in self._digests]
-            if missing:
-                stack.extend(missing)
-                continue
-            if isinstance(variable, WeightVariable):
-                text = (
-                    f"weight {self._weight_digest(variable)}: {[self._digests[child] for child in self.children[top]]}"
-                )
+                children = [self._digests[child] for child in self.children[top]]
+                text = f"weight {self._weight_digest(variable)}: {children}"
             else:
                 text = f"{variable.name!r}: {[(cells, self._digests[child]) for cells, child in self.branches(top)]}"
             self._digests[top] = hashlib.sha256(text.encode()).hexdigest()
-            stack.pop()
         return self._digests[node]
+
+    def needs(self, node: int) -> list[int]:
+        """Return the nodes that a node is made of: its children, and the inside of a weighted part."""
+        variable = self.variables.get(self.levels[node])
+        inner = [variable.inner] if isinstance(variable, WeightVariable) else []
+        return [*self.children[node], *inner]
 
     def _attribute_level(self, name: str) -> int:
         level = self._attribute_levels.get(name)
@@ -211,7 +203,7 @@ class Diagram(Kernel[int]):
             variable = WeightVariable(factor, inner)
             level = len(self.variables)
             if self.order == "vocabulary":
-                # Ordered by what it says, not by when it was met: below all attributes, where its digest puts it.
+                # Below all attributes, in an order that does not depend on the query: that of the digests.
                 level = len(self.cells) + int(self._weight_digest(variable)[:16], 16)
             self._weight_levels[factor, inner] = level
             self.variables[level] = variable

@@ -17,18 +17,18 @@ MAX_LINES = 200
 
 
 def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]]) -> str:
-    """Draw a circuit.
+    """Return a circuit as indented text.
 
         log P(query) = sum
         ├─ log P(smile)
         ├─ log P(NOT glasses)
         └─ log P(NOT beard)
 
-    A node with several parents is drawn once and called by its label `[1]` after that.
+    A node with several parents stands there once; later places refer to its label `[1]`.
 
     Args:
         nodes: in evaluation order, the root last.
-        cells: for each attribute, the cells that the query can tell apart.
+        cells: for each attribute, the cells that the query distinguishes.
     """
     lines = _draw(nodes, cells)
     if len(lines) > MAX_LINES:
@@ -42,7 +42,7 @@ def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[Cell
 
 
 def describe(name: str, cells: CellSet, atoms: tuple[CellSet, ...]) -> str:
-    """A cell set in the words of the query language: `NOT smile`, `hair IN {black, gray}`, `age > 0.6`.
+    """Return a cell set in the query language: `NOT smile`, `hair IN {black, gray}`, `age > 0.6`.
 
     Args:
         name: the attribute.
@@ -103,15 +103,10 @@ def _title(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> str:
 
 def _sizes(nodes: Sequence[CircuitNode]) -> str:
     counts = Counter(type(node) for node in nodes)
-    parts = [
-        f"{counts[kind]:,} {word}{'s' if counts[kind] > 1 and plural else ''}"
-        for kind, word, plural in [(Leaf, "leaf", False), (Sum, "sum", True), (LogSumExp, "log-sum-exp", False)]
-        if counts[kind]
-    ]
-    weighted = sum(counts[kind] for kind in counts if kind not in (Leaf, Sum, LogSumExp))
-    if weighted:
-        parts.append(f"{weighted:,} weighted")
-    return ", ".join(parts).replace(" leaf", " leaves" if counts[Leaf] > 1 else " leaf")
+    leaves, sums, choices = counts[Leaf], counts[Sum], counts[LogSumExp]
+    words = [(leaves, "leaf" if leaves == 1 else "leaves"), (sums, "sum" if sums == 1 else "sums")]
+    words += [(choices, "log-sum-exp"), (len(nodes) - leaves - sums - choices, "weighted")]
+    return ", ".join(f"{count:,} {word}" for count, word in words if count)
 
 
 def _cells_of(name: str, atoms: tuple[CellSet, ...]) -> str:
@@ -135,7 +130,7 @@ def draw_circuit(
 
     Args:
         nodes: in evaluation order, the root last.
-        cells: for each attribute, the cells that the query can tell apart.
+        cells: for each attribute, the cells that the query distinguishes.
         standalone: see `draw_graph`.
     """
     root = len(nodes) - 1
@@ -148,7 +143,7 @@ def draw_circuit(
         if index not in places or isinstance(node, Leaf):
             places[index] = len(boxes)
             boxes.append(_box(node, cells))
-            # The complement of a weighted part is there for its digits and says nothing new.
+            # The complement of a weighted part is there for its precision only.
             shown = operands(node)[:1] if isinstance(node, ScaledComplement) else operands(node)
             stack += [(child, places[index]) for child in reversed(shown)]
         edges.append((parent, places[index]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from energyql.errors import LimitError
@@ -65,6 +65,19 @@ def operands(node: CircuitNode) -> tuple[int, ...]:
     return (node.child, node.complement) if isinstance(node, ScaledComplement) else ()
 
 
+def dependencies_first(root: int, needed: Callable[[int], Iterable[int]], done: Container[int]) -> Iterator[int]:
+    """Yield `root` and what it needs, directly or through others, as far as `done` lacks it.
+
+    Each index comes after those that it needs, from left to right; the caller adds it to `done` before the next.
+    """
+    stack = [root]
+    while stack:
+        missing = [] if stack[-1] in done else [index for index in needed(stack[-1]) if index not in done]
+        stack.extend(reversed(missing))
+        if not missing and (index := stack.pop()) not in done:
+            yield index
+
+
 class CircuitBuilder:
     """Collects nodes; equal nodes get one index. `True` and `False` stand for log-probabilities 0 and -infinity.
 
@@ -120,15 +133,8 @@ class CircuitBuilder:
             assert root, "a circuit cannot stand for FALSE"
             return (Sum(()),)
         new: dict[int, int] = {}
-        stack = [root]
-        while stack:  # depth first, so that the order follows the drawing
-            index = stack[-1]
-            missing = [child for child in operands(self._nodes[index]) if child not in new]
-            if index not in new and not missing:
-                new[index] = len(new)
-            stack.extend(reversed(missing))
-            if index in new:
-                stack.pop()
+        for index in dependencies_first(root, lambda index: operands(self._nodes[index]), new):
+            new[index] = len(new)
         return tuple(_renumbered(self._nodes[index], new) for index in new)
 
     def _add(self, node: CircuitNode) -> int:

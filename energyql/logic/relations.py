@@ -1,8 +1,8 @@
-"""What a model knows of how its attributes hang together, made part of a query.
+"""Relations between the attributes of a model, as part of a query.
 
-Heads are separate, so P(smile) and P(frown) may both be high where a sampler goes and a generator never does. Queries
-that hold in every picture, such as `smile IFF mouth IN {laugh, grin}`, keep samplers from there, and let the compiler
-find contradictions that logic alone cannot see.
+Heads are separate, so P(smile) and P(frown) can both be high for latents that the prior hardly ever draws. Queries
+that hold in every picture, such as `smile IFF mouth IN {laugh, grin}`, are improbable there, which keeps samplers away.
+They also let the compiler find contradictions that logic alone does not contain.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
 def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[Expr]:
-    """Those relations of a vocabulary that concern a bound query.
+    """Return the relations of a vocabulary that concern a bound query.
 
-    They concern a query that names at least two attributes which they connect, directly or by way of others: of
-    `smile AND frown`, both of which speak of the mouth, but not of `smile` alone.
+    They concern a query that names at least two attributes which they connect, directly or through others: `smile AND
+    frown`, which are both related to the mouth, but not `smile` alone.
 
     Returns:
         Bound queries without spans, because they stand in no text of the user's.

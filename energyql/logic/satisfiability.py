@@ -93,7 +93,7 @@ def warn_tautology(message: str) -> None:
 def contradiction(
     expr: Expr, diagram: Diagram, *, query: str | None = None, known: Sequence[Expr] = ()
 ) -> Contradiction:
-    """The error for a query that is always false, with the spans of the parts that clash.
+    """Return the error for a query that is always false, with the spans of the parts that clash.
 
     Args:
         expr: the query.
@@ -118,14 +118,14 @@ def contradiction(
             "the model's relations contradict one another, so nothing can satisfy a query that they concern",
             hint=f"mend them in its vocabulary.json: {'; '.join(needed)}",
         )
-    # One part alone is no contradiction by itself, as `_reason` would say of it.
+    # One part alone is no contradiction without the relations, so the message of `_reason` would be wrong.
     reason = f"{_quoted(asked[0])} cannot hold" if len(asked) == 1 else _reason(asked, diagram)
     hint = f'always: {"; ".join(needed)} (semantics="product" asks all the same)'
     return Contradiction(reason, query=query, spans=spans, hint=hint)
 
 
 def conjuncts(expr: Expr) -> list[Expr]:
-    """The parts that all have to hold for `expr` to hold: ANDs are opened, also those that a NOT hides."""
+    """Return the parts that all have to hold for `expr` to hold: ANDs are opened, also those under a NOT."""
     found: list[Expr] = []
     stack = [expr]
     while stack:
@@ -210,7 +210,7 @@ def _quoted(part: Expr) -> str:
 
 
 def _phrase(part: Expr, spec: AttributeSpec) -> str | None:
-    """What a literal asks of its attribute, after "cannot be"; None where that would not read well."""
+    """The condition of a literal, to follow "cannot be"; None where there is no good phrase."""
     if isinstance(part, OneOf) and not part.negated:
         return part.values[0] if len(part.values) == 1 else f"one of {', '.join(part.values)}"
     if isinstance(part, Near):
