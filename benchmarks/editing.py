@@ -1,22 +1,22 @@
-"""Editing in sequence: what was asked, and what changed besides: `python -m benchmarks.editing --help`."""
+"""Edits in sequence, their success and their side effects: `python -m benchmarks.editing --help`."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common import DeviceOption, JudgedModelOption, SmokeOption, page, run_command, show, split_names
 from energyql.editing.edit import edit
 from energyql.editing.settings import PRESETS
-from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.errors import ModelError
 from energyql.evaluation.measure import machine
+from energyql.evaluation.report import markdown_table
 from energyql.files import fingerprint, read_json, write_json, write_text
 from energyql.language import bind, parse
 from energyql.logic.truth import satisfied
@@ -38,8 +38,11 @@ SEQUENCES = {
 }
 """Five edits each, of all kinds of attribute; written down before any was measured."""
 COLUMNS = ("asked %", "all asked %", "leaked %", "worst attribute", "moved", "evaluations", "seconds")
+SUMMARY_COLUMNS = (
+    "preset", "asked %, mean / least", "all asked %, mean / least", "leaked %, mean / most", "moved", "evaluations",
+)  # fmt: skip
 NOTE = (
-    "Asked: pictures that satisfy the step's query by the word of the image judge, which never guides; all asked: "
+    "Asked: pictures that satisfy the step's query by the image judge, which never guides; all asked: "
     "together with the earlier queries that it does not make impossible. Leaked: of all pairs of a picture and an "
     "attribute that the step does not name, the fraction that changed in this step, continuous attributes by more than "
     "their tolerance; attributes whose old value the query makes impossible are left out (frown: another mouth). "
@@ -48,11 +51,10 @@ NOTE = (
     "this library's solver, at the model's own truncation (published: 0.5)."
 )
 SMOKE_N = 4
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def measure(model: Model, queries: list[str], preset: str, mode: str, n: int, seed: int) -> list[dict[str, Any]]:
-    """A record for each step of one sequence."""
+    """Edit one sequence and return a record for each step."""
     began = time.perf_counter()
     edited = edit(seed, queries, n=n, model=model, mode=mode, preset=preset, progress=False)
     records, before, scaled = [], edited.start, edited.space.scaled
@@ -81,7 +83,7 @@ def measure(model: Model, queries: list[str], preset: str, mode: str, n: int, se
 
 
 def summarize(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, dict[str, float]]:
-    """Preset -> means and worst cases over all steps of all sequences."""
+    """Return preset -> means and worst cases over all steps of all sequences."""
     found = {}
     for preset, sequences in runs.items():
         steps = [record for records in sequences.values() for record in records]
@@ -99,9 +101,25 @@ def summarize(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, dic
     return found
 
 
-def _cells(step: dict[str, Any]) -> list[str]:
+def summary_rows(data: dict[str, Any]) -> list[list[str]]:
+    """Return the lines of the table over all sequences, a preset each."""
+    lines = []
+    for preset, total in data["summary"].items():
+        pairs = [
+            f"{100 * total[mean]:.{digits}f} / {100 * total[worst]:.{digits}f}"
+            for mean, worst, digits in (
+                ("asked", "least_asked", 1), ("all_asked", "least_all_asked", 1), ("leaked", "most_leaked", 2)
+            )
+        ]  # fmt: skip
+        lines.append([preset, *pairs, f"{total['moved']:.2f}", f"{total['evaluations']:.0f}"])
+    return lines
+
+
+def step_row(step: dict[str, Any]) -> list[str]:
+    """Return the line of the table for one step."""
     name, share = step["worst_attribute"]
     return [
+        f"`{step['query']}`",
         f"{100 * step['asked']:.1f}",
         f"{100 * step['all_asked']:.1f}",
         f"{100 * step['leaked']:.2f}",
@@ -113,28 +131,12 @@ def _cells(step: dict[str, Any]) -> list[str]:
 
 
 def markdown(data: dict[str, Any]) -> str:
-    """The whole of `results.json` as a page."""
-    lines = ["# Five edits in sequence", "", NOTE, ""]
-    lines += [
-        "| preset | asked %, mean / least | all asked %, mean / least | leaked %, mean / most | moved | evaluations |"
-    ]
-    lines += ["|---|---|---|---|---|---|"]
-    for preset, total in data["summary"].items():
-        pairs = [
-            f"{100 * total[a]:.1f} / {100 * total[b]:.1f}"
-            for a, b in (("asked", "least_asked"), ("all_asked", "least_all_asked"))
-        ]
-        leaks = f"{100 * total['leaked']:.2f} / {100 * total['most_leaked']:.2f}"
-        lines.append(
-            f"| {preset} | {pairs[0]} | {pairs[1]} | {leaks} | {total['moved']:.2f} | {total['evaluations']:.0f} |"
-        )
+    """Return the results as a page."""
+    lines: list[str] = []
     for preset, sequences in data["runs"].items():
-        lines += ["", f"## {preset}", "", f"| query | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
-        for records in sequences.values():
-            lines += [f"| `{record['query']}` | {' | '.join(_cells(record))} |" for record in records]
-    for title, facts in (("Settings", data["settings"]), ("Machine", data["machine"])):
-        lines += ["", f"## {title}", "", *(f"- {key}: `{value}`" for key, value in facts.items())]
-    return "\n".join(lines) + "\n"
+        steps = [step_row(record) for records in sequences.values() for record in records]
+        lines += ["", f"## {preset}", "", *markdown_table(["query", *COLUMNS], steps)]
+    return page("Five edits in sequence", NOTE, SUMMARY_COLUMNS, summary_rows(data), data, *lines)
 
 
 def run(
@@ -166,11 +168,8 @@ def run(
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
     data = {"settings": settings, "machine": machine(), "runs": runs, "summary": {}}
     for preset in presets:
-        known = (
-            kept.get(preset, {})
-            if earlier.get("settings", {}).get("presets", {}).get(preset) == settings["presets"][preset]
-            else {}
-        )
+        unchanged = earlier.get("settings", {}).get("presets", {}).get(preset) == settings["presets"][preset]
+        known = kept.get(preset, {}) if unchanged else {}
         for name in sequences:
             records = known.get(name) or measure(loaded, SEQUENCES[name], preset, mode, n, seed)
             runs.setdefault(preset, {})[name] = records
@@ -180,7 +179,7 @@ def run(
                 for p, found in (kept | runs).items()
             }
             write_json(path, data | {"runs": later})
-            err.print(f"{preset}, {name}: done")
+            typer.echo(f"{preset}, {name}: done", err=True)
     write_json(path, data)
     write_text(out / "results.md", markdown(data))
     return data
@@ -191,42 +190,27 @@ def _comparable(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A packaged model, or a model folder with a judge.")] = "avatars",
+    model: JudgedModelOption = "avatars",
     presets: Annotated[str, typer.Option(help="Names, separated by commas.")] = ",".join(PRESETS),
     sequences: Annotated[str, typer.Option(help="Names, separated by commas.")] = ",".join(SEQUENCES),
     mode: Annotated[str, typer.Option(help="cumulative or alone.")] = "cumulative",
     n: Annotated[int, typer.Option("-n", min=1, help="Starts of each sequence.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the starts.")] = 2026,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: DeviceOption = "auto",
     out: Annotated[Path, typer.Option(help="Folder of results.json and results.md.")] = Path("runs/editing"),
-    smoke: Annotated[bool, typer.Option("--smoke", help="Few starts: only that it runs.")] = False,
+    smoke: SmokeOption = False,
 ) -> None:
-    """Edit in sequence and count. Interrupt at will: the same command goes on."""
-    chosen = {}
-    for what, text, known in (("presets", presets, PRESETS), ("sequences", sequences, SEQUENCES)):
-        chosen[what] = [name.strip() for name in text.split(",") if name.strip()]
-        if not chosen[what] or any(name not in known for name in chosen[what]):
-            raise ArgumentError(f"{what} {text!r} are unknown", hint=f"choose from {', '.join(known)}")
+    """Edit in sequence and count successes and leaks. Interrupt at will: the same command goes on."""
+    chosen = {
+        "presets": split_names("presets", presets, PRESETS),
+        "sequences": split_names("sequences", sequences, SEQUENCES),
+    }
     data = run(model, **chosen, mode=mode, n=SMOKE_N if smoke else n, seed=seed, device=device, out=out)
-    table = Table("preset", "asked %", "all asked %", "leaked %", "moved", "evaluations", box=None)
-    for preset, total in data["summary"].items():
-        shares = [f"{100 * total[key]:.1f}" for key in ("asked", "all_asked")]
-        table.add_row(
-            preset, *shares, f"{100 * total['leaked']:.2f}", f"{total['moved']:.2f}", f"{total['evaluations']:.0f}"
-        )
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"Saved {out / 'results.json'} and results.md")
+    table = Table(*SUMMARY_COLUMNS, box=None)
+    for line in summary_rows(data):
+        table.add_row(*line)
+    show(table, f"Saved {out / 'results.json'} and results.md")
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    try:
-        app()
-    except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here")
-        sys.exit(130)
-    except EnergyQLError as error:
-        err.print(f"{type(error).__name__}: {error}", markup=False)
-        sys.exit(2 if isinstance(error, ArgumentError) else 1)
+    run_command(main, resumes=True)

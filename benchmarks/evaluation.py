@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.contenders import Bare, Published, gradient_by_autograd, random_bank, random_mapping
+from benchmarks.baselines import Bare, Published, gradient_by_autograd, random_bank, random_mapping
+from benchmarks.common import SmokeOption, ThreadsOption, page, run_command, show
 from benchmarks.heads import LACE_SIZES
 from energyql.attributes.bank import AttributeBank
 from energyql.energy.query_energy import QueryEnergy
@@ -40,8 +40,10 @@ QUERIES = (
     "a1",
     "a1 AND NOT (a2 OR a3)",
     "a1 AND NOT (a2 OR a3) AND (c1 IN {x, y} OR n1 > 0.6) AND NOT a4",
-    "a1 AND NOT (a2 OR a3) AND (c1 IN {x, y} OR n1 > 0.6) AND NOT a4 "
-    "AND (a5 OR a6) AND (a7 IMPLIES a8) AND c2 = z AND 0.2 < n2 < 0.7",
+    (
+        "a1 AND NOT (a2 OR a3) AND (c1 IN {x, y} OR n1 > 0.6) AND NOT a4 "
+        "AND (a5 OR a6) AND (a7 IMPLIES a8) AND c2 = z AND 0.2 < n2 < 0.7"
+    ),
 )
 PACKAGED = ("smile AND NOT (glasses OR beard)", "hair IN {gray, black} AND skin_tone > 0.6 AND NOT hat")
 VOCABULARY = Vocabulary(
@@ -54,7 +56,7 @@ VOCABULARY = Vocabulary(
 BATCH, LARGE_BATCH = 64, 1024
 REPETITIONS, SMOKE_REPETITIONS = 100, 2
 LEAST_SECONDS = 1e-3
-"""Of one timing; what takes less is repeated within it."""
+"""Of one timing; faster functions are repeated within it."""
 SEED = 2026
 COLUMNS = {
     "energy": ("ours, energy", "bare energy"),
@@ -62,7 +64,7 @@ COLUMNS = {
     "autograd": ("our modules by autograd", "bare gradient"),
     "published": ("published structure", "bare gradient"),
 }
-"""What is timed -> what it is called, and what its time is divided by."""
+"""Timed function -> its heading, and the one that its time is divided by."""
 NOTE = (
     "Bare: the matrix products of one mapping pass and of the heads that the query uses, forward and backward, with "
     "weights packed for oneDNN, in milliseconds. The other columns are multiples of it (the energy alone: of the "
@@ -75,7 +77,7 @@ def run(*, repetitions: int, mapping: StyleGANConfig, report: Report) -> dict[st
     """Time every query.
 
     Returns:
-        What `results.json` holds; times are in seconds.
+        The contents of `results.json`; times are in seconds.
     """
     rows: list[dict[str, Any]] = []
     cases: list[tuple[dict[str, Any], Mapping[str, Callable[[], object]]]] = []
@@ -83,14 +85,12 @@ def run(*, repetitions: int, mapping: StyleGANConfig, report: Report) -> dict[st
         torch.manual_seed(SEED)
         for heads, widths in WIDTHS.items():
             bank = random_bank(VOCABULARY, mapping.w_dim, widths, "w")
-            for query in QUERIES:
-                cases.append(_case(query, bank, mapping, BATCH, heads))
+            cases += [_case(query, bank, mapping, BATCH, heads) for query in QUERIES]
         packaged = load_model(model_folder(DEFAULT_MODEL)).bank
-        for query in PACKAGED:
-            for batch in (BATCH, LARGE_BATCH):
-                cases.append(_case(query, packaged, None, batch, f"of {DEFAULT_MODEL}, on z"))
-        for i, (facts, contenders) in enumerate(cases):
-            seconds = _times(contenders, repetitions)
+        named = f"of {DEFAULT_MODEL}, on z"
+        cases += [_case(query, packaged, None, batch, named) for query in PACKAGED for batch in (BATCH, LARGE_BATCH)]
+        for i, (facts, calls) in enumerate(cases):
+            seconds = _times(calls, repetitions)
             ratios = {name: seconds[name] / seconds[base] for name, (_, base) in COLUMNS.items()}
             rows.append(facts | {"seconds": seconds, "ratios": ratios})
             report("timing", (i + 1) / len(cases))
@@ -102,7 +102,7 @@ def run(*, repetitions: int, mapping: StyleGANConfig, report: Report) -> dict[st
 def _case(
     query: str, bank: AttributeBank, mapping: StyleGANConfig | None, batch: int, heads: str
 ) -> tuple[dict[str, Any], dict[str, Callable[[], object]]]:
-    """One row of the table: its facts, and what is timed."""
+    """Return the facts of a row of the table, and the functions to time."""
     bound = bind(parse(query), bank.vocabulary)
     rule, lace = (compile_energy_rule(bound, bank.vocabulary, semantics) for semantics in ("exact", "lace"))
     layers = mapping.mapping_layers if mapping else 0
@@ -127,17 +127,17 @@ def _case(
     }
 
 
-def _times(contenders: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
-    """Seconds of one call of each, medians. They take turns, so that what else the machine does hits all alike."""
+def _times(calls: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+    """Return the median seconds of one call of each; they take turns, as in `take_turns`."""
     counts = {}
-    for name, call in contenders.items():
+    for name, call in calls.items():
         call()
         started = time.perf_counter()
         call()
         counts[name] = max(1, round(LEAST_SECONDS / (time.perf_counter() - started)))
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repetitions):
-        for name, call in contenders.items():
+        for name, call in calls.items():
             started = time.perf_counter()
             for _ in range(counts[name]):
                 call()
@@ -146,7 +146,7 @@ def _times(contenders: Mapping[str, Callable[[], object]], repetitions: int) -> 
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """A row of the table as text."""
+    """Return a row of the table as text."""
     facts = [row["heads"], str(row["attributes"]), str(row["batch"]), f"{1e3 * row['seconds']['bare gradient']:.3f}"]
     return facts + [f"{row['ratios'][name]:.2f}" for name in COLUMNS]
 
@@ -155,27 +155,17 @@ HEADER = ["heads", "attributes", "batch", "bare, ms", *(label for label, _ in CO
 
 
 def markdown(data: dict[str, Any]) -> str:
-    """The whole of `results.json` as a page."""
-    lines = [
-        "# Time of one evaluation",
-        "",
-        NOTE,
-        "",
-        f"| {' | '.join(HEADER)} |",
-        f"|---|{'---:|' * (len(HEADER) - 1)}",
-    ]
-    lines += [f"| {' | '.join(cells(row))} |" for row in data["rows"]]
-    lines += ["", "## Queries", "", *dict.fromkeys(f"- {row['attributes']}: `{row['query']}`" for row in data["rows"])]
-    for title in ("settings", "machine"):
-        lines += ["", f"## {title.capitalize()}", "", *(f"- {key}: `{value}`" for key, value in data[title].items())]
-    return "\n".join(lines) + "\n"
+    """Return the results as a page."""
+    queries = dict.fromkeys(f"- {row['attributes']}: `{row['query']}`" for row in data["rows"])
+    rows = map(cells, data["rows"])
+    return page("Time of one evaluation", NOTE, HEADER, rows, data, "", "## Queries", "", *queries)
 
 
 def main(
-    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
+    threads: ThreadsOption = 2,
     repetitions: Annotated[int, typer.Option(min=1, help="Turns of which medians are taken.")] = REPETITIONS,
     out: Annotated[Path, typer.Option(help="Folder for results.json and results.md.")] = Path("runs/evaluation"),
-    smoke: Annotated[bool, typer.Option("--smoke", help="A small network, few turns: only that it runs.")] = False,
+    smoke: SmokeOption = False,
 ) -> None:
     """Time an energy and its gradient on the CPU, for queries of one to twelve attributes."""
     torch.set_num_threads(threads)
@@ -188,12 +178,8 @@ def main(
     table = Table(*HEADER)
     for row in data["rows"]:
         table.add_row(*cells(row))
-    console = Console(highlight=False)
-    console.width = max(console.width, 120)
-    console.print(table)
-    console.print(NOTE)
-    console.print(f"Saved {out / 'results.json'} and results.md")
+    show(table, NOTE, f"Saved {out / 'results.json'} and results.md", width=120)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

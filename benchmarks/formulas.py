@@ -38,10 +38,10 @@ CONNECTIVES = (("AND", 0.44), ("OR", 0.34), ("XOR", 0.08), ("IMPLIES", 0.07), ("
 
 
 def all_relations(vocabulary: Vocabulary) -> Expr:
-    """What holds in every picture, by the vocabulary's relations.
+    """Return the conjunction of the vocabulary's relations, which holds in every picture.
 
-    A judge that errs once in a hundred sees a few smiles with a sad mouth. Prevalence is therefore counted among
-    pictures that are as this says, or such formulas would pass as merely rare.
+    A judge that errs once in a hundred reads a few smiles with a sad mouth. Prevalence is therefore counted among
+    pictures that satisfy the relations, or such formulas would pass as merely rare.
     """
     relations = [bind(parse(text), vocabulary) for text in vocabulary.relations]
     return Cardinality("ALL", None, tuple(relations)) if relations else Constant(True)
@@ -65,14 +65,14 @@ def random_formulas(
       just `beard`), and it is not equivalent to one drawn before;
     - its prevalence among samples of the prior is at least `least` and at most `most`.
 
-    The second rule is a choice that makes the benchmark easier at one end and harder at the other, and whoever reads
-    its numbers should know: what a generator never draws by chance (a bald head with long hair, in the packaged model)
-    is left out, because no sampler could be blamed for missing it, and so are formulas that most samples satisfy
-    anyway. At 0.001 and 8,000 samples, 8 pictures must show a combination; `rare_formulas` draws what is rarer.
+    The second rule is a choice that makes the benchmark easier at one end and harder at the other: combinations that a
+    generator never draws by chance (a bald head with long hair, in the packaged model) are left out, because no sampler
+    could be blamed for missing them, and so are formulas that most samples satisfy anyway. At 0.001 and 8,000 samples,
+    8 pictures must show a combination; `rare_formulas` draws rarer ones.
 
     Every formula has a random stream of its own, so the list is the same on every machine that judges the same pictures
-    alike; where rounding moves a prevalence over a limit, only that formula changes (and perhaps one that
-    was left out because it was equivalent to it).
+    alike; where rounding moves a prevalence over a limit, only that formula changes (and perhaps one that was
+    left out because it was equivalent to it).
 
     Args:
         vocabulary: the attributes to draw from.
@@ -84,27 +84,18 @@ def random_formulas(
     Raises:
         EnergyQLError: nothing suitable was found in `TRIES` attempts; the attributes of the model hardly vary.
     """
-    formulas: list[Expr] = []
-    seen: set[Circuit] = set()
+    kept = _Kept(vocabulary, prevalence, least, most)
     for index, depth in enumerate(sorted(DEPTHS[i % len(DEPTHS)] for i in range(count))):
-        draw = Draw(random.Random(f"{seed}/{index}"), vocabulary)  # text is hashed: the same in every Python
-        for attempt in range(TRIES):
+        draw = RandomFormulas(random.Random(f"{seed}/{index}"), vocabulary)  # text is hashed: the same in every Python
+
+        def candidate(attempt: int, draw: RandomFormulas = draw, depth: int = depth, index: int = index) -> Expr:
             # Given, not drawn, or the limits of the prevalence would favour AND; drawn where the given one cannot fit.
             kind = ROOTS[index % len(ROOTS)] if attempt < TRIES // 2 else draw.connective()
-            formula = bind(draw.formula(depth, kind), vocabulary)
-            if not least <= prevalence(formula) <= most:
-                continue
-            circuit = _circuit(formula, vocabulary)
-            if circuit is not None and circuit not in seen and set(circuit.attributes) == attributes_of(formula):
-                break
-        else:
-            raise EnergyQLError(
-                f"no formula of depth {depth} has a prevalence from {least:g} to {most:g} in {TRIES} attempts",
-                hint="look at the judge's readings of prior samples: most attributes seem to be constant",
-            )
-        seen.add(circuit)
-        formulas.append(formula)
-    return formulas
+            return draw.formula(depth, kind)
+
+        hint = "look at the judge's readings of prior samples: most attributes seem to be constant"
+        kept.add(candidate, f"formula of depth {depth}", hint)
+    return kept.formulas
 
 
 def rare_formulas(
@@ -119,41 +110,65 @@ def rare_formulas(
     Raises:
         EnergyQLError: nothing suitable was found in `TRIES` attempts.
     """
-    formulas: list[Expr] = []
-    seen: set[Circuit] = set()
+    kept = _Kept(vocabulary, prevalence, least, most)
     for index in range(count):
-        draw = Draw(random.Random(f"{seed}/rare/{index}"), vocabulary)
-        for _ in range(TRIES):
-            formula = bind(draw.conjunction(4 + int(3 * draw.uniform())), vocabulary)
-            if not least <= prevalence(formula) <= most:
+        draw = RandomFormulas(random.Random(f"{seed}/rare/{index}"), vocabulary)
+
+        def candidate(attempt: int, draw: RandomFormulas = draw) -> Expr:
+            return draw.conjunction(4 + int(3 * draw.uniform()))
+
+        kept.add(candidate, "conjunction", "judge more samples of the prior: rare combinations hardly occur in few")
+    return kept.formulas
+
+
+class _Kept:
+    """Formulas that keep the rules of `random_formulas`."""
+
+    def __init__(self, vocabulary: Vocabulary, prevalence: Callable[[Expr], float], least: float, most: float) -> None:
+        self.formulas: list[Expr] = []
+        self._vocabulary, self._prevalence, self._limits = vocabulary, prevalence, (least, most)
+        self._circuits: set[Circuit] = set()
+
+    def add(self, candidate: Callable[[int], Expr], what: str, hint: str) -> None:
+        """Keep the first suitable candidate.
+
+        Args:
+            candidate: makes a formula, given the number of the attempt.
+            what: a name for it in the message.
+            hint: for the message.
+
+        Raises:
+            EnergyQLError: there is none in `TRIES` attempts.
+        """
+        least, most = self._limits
+        for attempt in range(TRIES):
+            formula = bind(candidate(attempt), self._vocabulary)
+            if not least <= self._prevalence(formula) <= most:
                 continue
-            circuit = _circuit(formula, vocabulary)
-            if circuit is not None and circuit not in seen and set(circuit.attributes) == attributes_of(formula):
-                break
-        else:
-            raise EnergyQLError(
-                f"no conjunction has a prevalence from {least:g} to {most:g} in {TRIES} attempts",
-                hint="judge more samples of the prior: rare combinations cannot be seen in few",
-            )
-        seen.add(circuit)
-        formulas.append(formula)
-    return formulas
+            circuit = _circuit(formula, self._vocabulary)
+            if circuit is None:
+                continue
+            if circuit not in self._circuits and set(circuit.attributes) == attributes_of(formula):
+                self._circuits.add(circuit)
+                self.formulas.append(formula)
+                return
+        raise EnergyQLError(f"no {what} has a prevalence from {least:g} to {most:g} in {TRIES} attempts", hint=hint)
 
 
 def depth_of(formula: Expr) -> int:
-    """Connectives above the deepest literal; NOT does not count."""
+    """Return the number of connectives above the deepest literal; NOT does not count."""
     if isinstance(formula, Not):
         return depth_of(formula.operand)
     return 1 + max(map(depth_of, formula.children)) if formula.children else 0
 
 
 def attributes_of(formula: Expr) -> set[str]:
-    """The names that occur in a formula."""
+    """Return the attributes that occur in a formula."""
     return {node.name for node in predicates(formula)}
 
 
 def _circuit(formula: Expr, vocabulary: Mapping[str, AttributeSpec]) -> Circuit | None:
-    """The compiled formula; nothing where it is always false or always true."""
+    """Return the compiled formula; `None` where it is always false or always true."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", TautologyWarning)
         try:
@@ -162,7 +177,7 @@ def _circuit(formula: Expr, vocabulary: Mapping[str, AttributeSpec]) -> Circuit 
             return None
 
 
-class Draw:
+class RandomFormulas:
     """Random choices by `Random.random` alone, the only method whose numbers Python promises never to change."""
 
     def __init__(self, source: random.Random, vocabulary: Vocabulary) -> None:
@@ -170,10 +185,10 @@ class Draw:
         self.specs = list(vocabulary.values())
 
     def formula(self, depth: int, kind: str) -> Expr:
-        """A formula of exactly this depth, whose outermost connective is `kind`."""
+        """Draw a formula of exactly this depth, whose outermost connective is `kind`."""
         least = {"XOR": 2, "IMPLIES": 2, "AT LEAST": 3}.get(kind)
         width = least or (2 if self.uniform() < 0.6 else 3)
-        # One operand is as deep as it must be; the others are mostly literals, so that people can read the formula.
+        # One operand is as deep as it must be; the others are mostly literals, so that the formula stays readable.
         depths = [depth - 1, *(int(self.uniform() ** 2 * depth) for _ in range(width - 1))]
         specs = self.some(self.specs, min(width, len(self.specs)))  # literals side by side differ in attribute
         operands = []
@@ -193,7 +208,7 @@ class Draw:
         return Implies(*operands) if kind == "IMPLIES" else Cardinality("AT LEAST", 2, tuple(operands))
 
     def conjunction(self, parts: int) -> Expr:
-        """An AND of so many parts on different attributes, of which about a third are an OR of two literals."""
+        """Draw an AND of so many parts on different attributes, of which about a third are an OR of two literals."""
         specs = self.some(self.specs, min(2 * parts, len(self.specs)))
         parts = min(parts, len(specs))
         operands = []
@@ -205,7 +220,7 @@ class Draw:
         return And(tuple(operands))
 
     def literal(self, spec: AttributeSpec) -> Expr:
-        """One attribute, in one of the ways that its kind allows."""
+        """Draw a literal on one attribute, in one of the forms that its kind allows."""
         attribute = E[spec.name]
         if spec.kind == "yes/no":
             return Not(attribute) if self.uniform() < 0.35 else attribute
@@ -218,7 +233,7 @@ class Draw:
         return attribute.is_in(values) if self.uniform() < 0.7 else attribute.not_in(values)
 
     def interval(self, attribute: Attribute, spec: AttributeSpec) -> Expr:
-        """Above, below or between tenths of the range, at least three tenths wide."""
+        """Draw an interval above, below or between tenths of the range, at least three tenths wide."""
         tenths = [round(spec.low + (spec.high - spec.low) * tenth / 10, 6) for tenth in range(11)]
         kind = self.uniform()
         if kind < 0.35:
@@ -230,7 +245,7 @@ class Draw:
         return attribute.is_between(tenths[low], tenths[high], closed="none")
 
     def connective(self, other_than: str = "") -> str:
-        """The name of a connective, drawn by weight."""
+        """Draw the name of a connective by weight."""
         choices = [(name, weight) for name, weight in CONNECTIVES if name != other_than]
         left = self.uniform() * sum(weight for _, weight in choices)
         for name, weight in choices:
@@ -240,6 +255,6 @@ class Draw:
         return choices[-1][0]
 
     def some(self, values: Sequence[T], count: int) -> list[T]:
-        """`count` of the values, without repetition, in random order."""
+        """Draw `count` of the values, without repetition, in random order."""
         pool = list(values)
         return [pool.pop(int(self.uniform() * len(pool))) for _ in range(count)]

@@ -1,8 +1,8 @@
 """Attribute heads: ours in one pass, against separate ones of LACE's size: `python -m benchmarks.heads --help`.
 
 Labelled latents are made here: w of a random mapping network of StyleGAN2's shape, and attributes that depend on a few
-directions of w, partly curved, with noise. Both kinds of heads see the same latents and are measured on the same last
-1,000; what each may choose from (early stopping, the best epoch), it chooses on the same held-out rows.
+directions of w, partly curved, with noise. Both kinds of heads get the same latents and are measured on the same last
+1,000; early stopping and the choice of the best epoch use the same held-out rows.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 import typer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.common import SmokeOption, run_command, show
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.progress import reporting
@@ -30,13 +30,13 @@ SMOKE_COUNT, SMOKE_TEST, SMOKE_DIM = 400, 100, 16
 SEED = 2026
 NOISE = 0.3
 SHARES = (0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05)
-"""How many samples are yes, attribute by attribute."""
+"""Share of yes, attribute by attribute."""
 LACE_SIZES, LACE_EPOCHS, LACE_BATCH, LACE_LR = (384, 256, 128), 50, 128, 1e-4
 """Nie et al. 2021, arXiv 2110.10873; the optimizer is Adam."""
 
 
 def labelled_latents(count: int, dim: int) -> tuple[Tensor, dict[str, Tensor], Vocabulary]:
-    """w (count, dim), labels of twelve attributes, and what they are."""
+    """Return w (count, dim), labels of twelve attributes (count,) each, and their vocabulary."""
     random = torch.Generator().manual_seed(SEED)
 
     def normal(*shape: int) -> Tensor:
@@ -69,10 +69,10 @@ def labelled_latents(count: int, dim: int) -> tuple[Tensor, dict[str, Tensor], V
 
 
 def lace_head(x: Tensor, y: Tensor, split: int, spec: AttributeSpec, epochs: int, seed: int) -> nn.Sequential:
-    """One head as LACE trains it: the epoch with the best accuracy on the rows from `split` on.
+    """Train one head as LACE does, and return it at the epoch with the best accuracy on the rows from `split` on.
 
     Returns:
-        The network; a yes/no attribute has an output for each answer.
+        The network; a yes/no attribute has an output for no and one for yes.
     """
     outputs = {"yes/no": 2, "categorical": len(spec.values), "continuous": 1}[spec.kind]
     sizes = (x.shape[1], *LACE_SIZES)
@@ -105,13 +105,13 @@ def lace_head(x: Tensor, y: Tensor, split: int, spec: AttributeSpec, epochs: int
 
 
 def outputs_of(network: nn.Module, latents: Tensor, spec: AttributeSpec) -> Tensor:
-    """Outputs as `attribute_loss` takes them."""
+    """Return the outputs of a network as `attribute_loss` takes them."""
     found: Tensor = network(latents)
     return found[:, 1:] - found[:, :1] if spec.kind == "yes/no" else found
 
 
 def _plain_accuracy(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> float:
-    """Share of right answers; 1 - mean absolute error for a continuous attribute, as LACE has it."""
+    """Return the share of right predictions; 1 - mean absolute error for a continuous attribute, as in LACE."""
     if spec.kind == "continuous":
         return 1 - (outputs[:, 0] - labels).abs().mean().item()
     decided = outputs.argmax(1) if spec.kind == "categorical" else (outputs[:, 0] > 0).long()
@@ -119,7 +119,7 @@ def _plain_accuracy(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> flo
 
 
 def measured(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> dict[str, float]:
-    """accuracy, balanced accuracy and loss of outputs on the test rows."""
+    """Return accuracy, balanced accuracy and loss of outputs on the test rows."""
     return {
         "accuracy": _plain_accuracy(outputs, labels, spec),
         "balanced": balanced_accuracy(outputs, labels, spec),
@@ -128,7 +128,7 @@ def measured(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> dict[str, 
 
 
 def run(count: int, test: int, dim: int, settings: HeadSettings, epochs: int) -> dict[str, Any]:
-    """Train both kinds of heads; what `results.json` holds."""
+    """Train both kinds of heads and return the contents of `results.json`."""
     latents, labels, vocabulary = labelled_latents(count, dim)
     fitted = count - test
     split = int(fitted * (1 - HELD_OUT_SHARE))
@@ -170,7 +170,7 @@ def run(count: int, test: int, dim: int, settings: HeadSettings, epochs: int) ->
 
 
 def raw_outputs(prediction: Any) -> Tensor:
-    """The raw outputs behind a prediction, (batch, outputs)."""
+    """Return the raw outputs behind a prediction, (batch, outputs)."""
     for field in ("logits", "logit", "mean"):
         if hasattr(prediction, field):
             found: Tensor = getattr(prediction, field)
@@ -180,7 +180,7 @@ def raw_outputs(prediction: Any) -> Tensor:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("runs/heads"),
-    smoke: Annotated[bool, typer.Option("--smoke", help="Few latents and steps: only that it runs.")] = False,
+    smoke: SmokeOption = False,
 ) -> None:
     """Time and accuracy of twelve heads on 10,000 labelled latents, ours against separate ones of LACE's size."""
     if smoke:
@@ -191,15 +191,13 @@ def main(
     table = Table("attribute", "ours: accuracy", "balanced", "loss", "separate: accuracy", "balanced", "loss")
     for name, row in [*data["attributes"].items(), ("mean", data["mean"])]:
         table.add_row(name, *(f"{row[kind][key]:.3f}" for kind in ("ours", "separate") for key in row[kind]))
-    console = Console(highlight=False)
-    console.width = max(console.width, 110)
-    console.print(table)
     seconds = data["seconds"]
-    console.print(
+    note = (
         f"ours {seconds['ours']:.1f} s, separate {seconds['separate']:.1f} s: {data['ratio']:.1f} times as fast. "
         f"Losses are in nats; those of separate heads are without a temperature, as LACE uses them."
     )
+    show(table, note, width=110)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,8 +1,7 @@
-"""Pictures that the model never drew, into latents: `python -m benchmarks.inversion --help`. Needs the recipe extra."""
+"""Latents of pictures that the model never drew: `python -m benchmarks.inversion --help`. Needs the recipe extra."""
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +10,8 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks.common import SmokeOption, page, run_command
 from energyql.editing.invert import invert
-from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.measure import machine
 from energyql.files import write_json, write_text
 from energyql.pipeline.model import load_model
@@ -30,7 +29,7 @@ NOTE = (
 
 
 def right(spec: AttributeSpec, read: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Whether the value read is the one that was drawn, (n,)."""
+    """Return whether the value read is the one that was drawn, (n,)."""
     if spec.kind == "continuous":
         return np.abs(read - truth) <= spec.tolerance
     return read == (np.array(spec.values)[truth] if spec.kind == "categorical" else truth.astype(bool))
@@ -65,19 +64,17 @@ def run(n: int, seed: int, space: str, out: Path) -> dict[str, Any]:
 
 
 def markdown(data: dict[str, Any]) -> str:
-    """The whole of `results.json` as a page."""
+    """Return the results as a page."""
     error = data["pixel_error"]
-    lines = ["# Inversion of renderings", "", NOTE, "", "| measure | value |", "|---|---|"]
-    lines += [f"| pixel error, mean | {error['mean']:.4f} |", f"| pixel error, worst | {error['worst']:.4f} |"]
-    lines += [f"| read back | {100 * data['read_back']:.2f} % |"]
-    lines += [f"| {name} | {100 * share:.1f} % |" for name, share in data["by_attribute"].items()]
-    lines += [
-        f"| evaluations | {data['evaluations']:.0f} |",
-        f"| seconds a picture | {data['seconds_per_picture']:.1f} |",
+    rows = [
+        ("pixel error, mean", f"{error['mean']:.4f}"),
+        ("pixel error, worst", f"{error['worst']:.4f}"),
+        ("read back", f"{100 * data['read_back']:.2f} %"),
+        *((name, f"{100 * share:.1f} %") for name, share in data["by_attribute"].items()),
+        ("evaluations", f"{data['evaluations']:.0f}"),
+        ("seconds a picture", f"{data['seconds_per_picture']:.1f}"),
     ]
-    for title, facts in (("Settings", data["settings"]), ("Machine", data["machine"])):
-        lines += ["", f"## {title}", "", *(f"- {key}: `{value}`" for key, value in facts.items())]
-    return "\n".join(lines) + "\n"
+    return page("Inversion of renderings", NOTE, ("measure", "value"), rows, data)
 
 
 def main(
@@ -85,7 +82,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the renderings.")] = 4242,
     space: Annotated[str, typer.Option(help="z, w or w+.")] = "w",
     out: Annotated[Path, typer.Option(help="Folder of what is written.")] = Path("runs/inversion"),
-    smoke: Annotated[bool, typer.Option("--smoke", help="Two renderings: only that it runs.")] = False,
+    smoke: SmokeOption = False,
 ) -> None:
     """Invert renderings of the recipe that were never trained on."""
     data = run(2 if smoke else n, seed, space, out)
@@ -96,10 +93,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    try:
-        app()
-    except EnergyQLError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        sys.exit(2 if isinstance(error, ArgumentError) else 1)
+    run_command(main)

@@ -1,7 +1,7 @@
 """A model of StyleGAN2-FFHQ's size for timing: its mapping network, random, and twelve heads of LACE's size, trained.
 
-Labels are made here: each attribute depends on directions of w of its own. The heads learn them as LACE trains its
-heads, so they are networks of the published size that answer as surely as real ones, and queries can be satisfied.
+Labels are made here: each attribute depends on directions of w of its own. The heads are trained on them as LACE trains
+its heads, so they have the published size and predictions as confident as real ones, and queries can be satisfied.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 TRUNCATION = 0.7
 """That of the published conditional samples."""
 SHARES = {"a1": 0.5, "a2": 0.35, "a3": 0.35, "a4": 0.25, "a5": 0.5, "a6": 0.4, "a7": 0.5, "a8": 0.3}
-"""How many samples are yes."""
+"""Share of yes of each yes/no attribute."""
 VOCABULARY = Vocabulary(
     [
         *(AttributeSpec(name, "yes/no") for name in SHARES),
@@ -36,7 +36,7 @@ SEED = 2026
 
 
 def large_model(resolution: int, folder: Path, report: Report, *, smoke: bool = False) -> Model:
-    """The model, in memory; heads that an earlier run trained are read from the folder.
+    """Return the model, in memory; heads that an earlier run trained are read from the folder.
 
     Args:
         resolution: of the pictures. At 1024 the synthesis network is that of configuration F; at 8 there is hardly
@@ -69,7 +69,7 @@ def large_model(resolution: int, folder: Path, report: Report, *, smoke: bool = 
 
 
 def train(w: Tensor, held_out: int, epochs: int, report: Report) -> AttributeBank:
-    """Heads of LACE's size, trained as LACE trains them on labels that are made here; the last rows are held out."""
+    """Train heads of LACE's size as LACE does, on labels that are made here; the last rows are held out."""
     labels = made_labels(w)
     split = len(w) - held_out
     heads = {}
@@ -81,7 +81,7 @@ def train(w: Tensor, held_out: int, epochs: int, report: Report) -> AttributeBan
 
 
 def made_labels(w: Tensor) -> dict[str, Tensor]:
-    """Labels of all attributes, by directions of w, (count,) each."""
+    """Return labels of all attributes, by directions of w, (count,) each."""
     random = torch.Generator().manual_seed(SEED)
 
     def trait() -> Tensor:
@@ -102,7 +102,7 @@ def made_labels(w: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _as_head(network: nn.Sequential, spec: AttributeSpec, w: Tensor, answers: Tensor) -> Head:
-    """The network as a head: two outputs for yes and no become their difference."""
+    """Return the network as a head: two outputs for yes and no become their difference."""
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     out, bias = layers[-1].weight.detach().clone(), layers[-1].bias.detach().clone()
     if spec.kind == "yes/no":

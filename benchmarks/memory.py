@@ -1,6 +1,6 @@
 """Memory of `sample_latents`, for few and for many latents: `python -m benchmarks.memory --help`.
 
-Each size runs in a process of its own, whose highest resident memory is read at the end.
+Each size runs in a process of its own, whose peak resident memory is read at the end.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common import SmokeOption, ThreadsOption, run_command, show
 from energyql.errors import EnergyQLError
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
@@ -34,11 +34,11 @@ assert count == n
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(peak, time.perf_counter() - started)
 """
-NOTE = "Peak: highest resident memory of a process that loads the model and draws so many latents, batch by batch."
+NOTE = "Peak: resident memory of a process that loads the model and draws so many latents, batch by batch."
 
 
 def measure(query: str, n: int, *, sampler: str, threads: int, model: str) -> dict[str, float]:
-    """Peak memory in bytes and seconds of a process of its own.
+    """Return the peak memory in bytes and the seconds of a process of its own.
 
     Raises:
         EnergyQLError: the process failed.
@@ -53,12 +53,12 @@ def measure(query: str, n: int, *, sampler: str, threads: int, model: str) -> di
 
 
 def main(
-    query: Annotated[str, typer.Option(help="What is sampled.")] = QUERY,
-    sampler: Annotated[str, typer.Option(help="How.")] = "slice+descent",
+    query: Annotated[str, typer.Option(help="To sample.")] = QUERY,
+    sampler: Annotated[str, typer.Option(help="As for energyql generate.")] = "slice+descent",
     model: Annotated[str, typer.Option(help="A packaged model, or a model folder.")] = "avatars",
-    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
+    threads: ThreadsOption = 2,
     out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("runs/memory"),
-    smoke: Annotated[bool, typer.Option("--smoke", help="Few latents: only that it runs.")] = False,
+    smoke: SmokeOption = False,
 ) -> None:
     """Draw 10,000 and 100,000 latents and compare the peaks of memory."""
     rows: list[dict[str, Any]] = []
@@ -72,11 +72,9 @@ def main(
     table = Table("latents", "peak, MB", "seconds")
     for row in rows:
         table.add_row(f"{row['n']:,}", f"{row['peak'] / 1e6:.0f}", f"{row['seconds']:.1f}")
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"{growth:.3f} times the memory for {sizes[-1] // sizes[0]} times as many. {NOTE}")
-    console.print(f"Saved {out / 'results.json'}")
+    grown = f"{growth:.3f} times the memory for {sizes[-1] // sizes[0]} times as many. {NOTE}"
+    show(table, grown, f"Saved {out / 'results.json'}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

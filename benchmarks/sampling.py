@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 
+from benchmarks.common import DeviceOption, JudgedModelOption, SmokeOption, run_command, show
 from benchmarks.formulas import all_relations, random_formulas, rare_formulas
-from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.compare import ORACLE, PRIOR, SampleCounts, compare
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.methods import PAPER, read_methods
@@ -28,86 +26,64 @@ FORMULA_SEED = 2026
 COMMON, RARE = 21, 3
 LEAST_RARE, MOST_RARE = 1e-4, 7e-4
 """Prevalence of the rare formulas, by the shared pictures of the prior. The oracle, which looks further, may find that
-one of them is a little more frequent; it should still be under 0.1 %."""
+one of them is a little more frequent; the prevalence should still be under 0.1 %."""
 SMOKE = SampleCounts(n=8, prior=500, oracle=30)
 SMOKE_COMMON, SMOKE_RARE = 2, 0
 MAIN = (DEFAULT_SAMPLER, "slice", "ode", PAPER)
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
 
 def choose_formulas(
-    subject: EvaluatedModel, prior: JudgedSamples, common: int, rare: int, seed: int = FORMULA_SEED
+    model: EvaluatedModel, prior: JudgedSamples, common: int, rare: int, seed: int = FORMULA_SEED
 ) -> list[Expr]:
-    """Seeded formulas over the model's attributes; see `random_formulas` for what is left out.
+    """Return seeded formulas over the model's attributes; see `random_formulas` for those left out.
 
     Args:
-        subject: the model.
+        model: the evaluated model.
         prior: judged samples of the prior.
         common: formulas of depth 1 to 3 with a prevalence from 0.1 to 60 %.
         rare: conjunctions with a prevalence from `LEAST_RARE` to `MOST_RARE`.
         seed: of the formulas.
     """
-    relations = all_relations(subject.vocabulary)
-    known = np.broadcast_to(satisfied(relations, prior.values, subject.vocabulary), (len(prior),))
+    relations = all_relations(model.vocabulary)
+    known = np.broadcast_to(satisfied(relations, prior.values, model.vocabulary), (len(prior),))
 
     def prevalence(formula: Expr) -> float:
-        return float((satisfied(formula, prior.values, subject.vocabulary) & known).mean())
+        return float((satisfied(formula, prior.values, model.vocabulary) & known).mean())
 
-    formulas = random_formulas(subject.vocabulary, prevalence, common, seed)
+    formulas = random_formulas(model.vocabulary, prevalence, common, seed)
     if rare:
-        formulas += rare_formulas(subject.vocabulary, prevalence, rare, seed, least=LEAST_RARE, most=MOST_RARE)
+        formulas += rare_formulas(model.vocabulary, prevalence, rare, seed, least=LEAST_RARE, most=MOST_RARE)
     return formulas
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A packaged model, or a model folder with a judge.")] = "avatars",
+    model: JudgedModelOption = "avatars",
     samplers: Annotated[str, typer.Option(help="As for energyql bench; or all.")] = ",".join(MAIN),
     n: Annotated[int, typer.Option("--n", "-n", min=2, help="Samples for each formula and sampler.")] = 1000,
     prior: Annotated[int, typer.Option(min=100, help="Pictures of the prior that all formulas share.")] = PRIOR,
     oracle: Annotated[int, typer.Option(min=30, help="Exact samples that an oracle should be worth.")] = ORACLE,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
-    formula_seed: Annotated[
-        int, typer.Option(min=0, help="Of the formulas; another wants another folder.")
-    ] = FORMULA_SEED,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    out: Annotated[Path, typer.Option(help="Folder of results, plots and what is kept.")] = Path("runs/sampling"),
-    smoke: Annotated[bool, typer.Option("--smoke", help="Two formulas, few samples: only that it runs.")] = False,
+    formula_seed: Annotated[int, typer.Option(min=0, help="Of the formulas; use one folder for each.")] = FORMULA_SEED,
+    device: DeviceOption = "auto",
+    out: Annotated[Path, typer.Option(help="Folder of results, plots and the state of the run.")] = Path(
+        "runs/sampling"
+    ),
+    smoke: SmokeOption = False,
 ) -> None:
     """Sample 24 seeded formulas and hold the samples against exact ones. Interrupt at will: it resumes."""
-    contenders = read_methods((*SAMPLERS, PAPER) if samplers == "all" else samplers)
-    size = SMOKE if smoke else SampleCounts(n=n, prior=prior, oracle=oracle, seed=seed)
-    subject = EvaluatedModel(model, device=device)
-    try:
-        with reporting(True) as report:
-            seen = prior_samples(subject, size.prior, out / "prior", report, seed=size.seed)
-            counts = (SMOKE_COMMON, SMOKE_RARE) if smoke else (COMMON, RARE)
-            formulas = choose_formulas(subject, seen, *counts, formula_seed)
-            checked = check_arguments(formulas, subject.vocabulary, {one.semantics for one in contenders})
-            data = compare(
-                subject,
-                checked,
-                contenders,
-                counts=size,
-                folder=out,
-                report=report,
-                title="Samplers on random formulas",
-            )
-    except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here")
-        raise typer.Exit(130) from None
-    console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(summary_table(data))
-    console.print(NOTE)
-    console.print(f"Saved {out}: results.json, results.md (formula by formula) and two plots")
+    methods = read_methods((*SAMPLERS, PAPER) if samplers == "all" else samplers)
+    counts = SMOKE if smoke else SampleCounts(n=n, prior=prior, oracle=oracle, seed=seed)
+    evaluated = EvaluatedModel(model, device=device)
+    with reporting(True) as report:
+        samples = prior_samples(evaluated, counts.prior, out / "prior", report, seed=counts.seed)
+        common, rare = (SMOKE_COMMON, SMOKE_RARE) if smoke else (COMMON, RARE)
+        formulas = choose_formulas(evaluated, samples, common, rare, formula_seed)
+        checked = check_arguments(formulas, evaluated.vocabulary, {method.semantics for method in methods})
+        title = "Samplers on random formulas"
+        data = compare(evaluated, checked, methods, counts=counts, folder=out, report=report, title=title)
+    saved = f"Saved {out}: results.json, results.md (formula by formula) and two plots"
+    show(summary_table(data), NOTE, saved, width=TABLE_WIDTH)
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    try:
-        app()
-    except EnergyQLError as error:
-        err.print(f"{type(error).__name__}: {error}", markup=False)
-        sys.exit(2 if isinstance(error, ArgumentError) else 1)
+    run_command(main, resumes=True)

@@ -1,4 +1,4 @@
-"""What a query costs beside the pictures: `python -m benchmarks.tax --help`.
+"""Cost of a query relative to the pictures alone: `python -m benchmarks.tax --help`.
 
 `generate(query, n)` against n unconditional pictures of the same model: encode, synthesize, convert. They take turns in
 one process; the tax is the median of ratios.
@@ -6,8 +6,6 @@ one process; the tax is the median of ratios.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -15,9 +13,9 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common import SmokeOption, ThreadsOption, run_command, show, take_turns
 from benchmarks.large import large_model
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
@@ -43,22 +41,18 @@ NOTE = (
 
 def measure(model: Model, query: str, n: int, turns: int, report: Report) -> dict[str, Any]:
     """Time both; seconds are medians."""
-    calls: dict[str, Callable[[int], object]] = {
-        "unconditional": partial(_unconditional, model, n),
-        "query": lambda seed: generate(query, n, model=model, seed=seed, progress=False),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(-1, turns):  # the first is not counted
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call(turn + 1)
-            if turn >= 0:
-                seconds[name].append(time.perf_counter() - started)
-        report(model.name, (turn + 2) / (turns + 1))
+    timed = take_turns(
+        {
+            "unconditional": partial(_unconditional, model, n),
+            "query": lambda turn: len(generate(query, n, model=model, seed=turn, progress=False)),
+        },
+        turns,
+        partial(report, model.name),
+    )
+    seconds = {name: [taken for taken, _ in runs] for name, runs in timed.items()}
     tax = median(a / b for a, b in zip(seconds["query"], seconds["unconditional"], strict=True))
-    return {"model": model.name, "query": query, "n": n, "turns": turns, "tax": tax} | {
-        name: median(taken) for name, taken in seconds.items()
-    }
+    medians = {name: median(taken) for name, taken in seconds.items()}
+    return {"model": model.name, "query": query, "n": n, "turns": turns, "tax": tax} | medians
 
 
 def _unconditional(model: Model, n: int, seed: int) -> int:
@@ -68,10 +62,10 @@ def _unconditional(model: Model, n: int, seed: int) -> int:
 
 
 def main(
-    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
+    threads: ThreadsOption = 2,
     out: Annotated[Path, typer.Option(help="Folder for results.json and trained heads.")] = Path("runs/tax"),
     large: Annotated[bool, typer.Option(help="Time a StyleGAN2 of 1024 x 1024 too, with random weights.")] = True,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Two pictures, one turn, 16 x 16 for the large one.")] = False,
+    smoke: SmokeOption = False,
 ) -> None:
     """Time queries against unconditional pictures, on the packaged model and on a StyleGAN2 of 1024 x 1024."""
     torch.set_num_threads(threads)
@@ -85,15 +79,9 @@ def main(
     write_json(out / "results.json", {"machine": machine(), "rows": rows})
     table = Table("model", "n", "unconditional, s", "query, s", "tax")
     for row in rows:
-        table.add_row(
-            row["model"], str(row["n"]), f"{row['unconditional']:.2f}", f"{row['query']:.2f}", f"{row['tax']:.2f}"
-        )
-    console = Console(highlight=False)
-    console.width = max(console.width, 80)
-    console.print(table)
-    console.print(NOTE)
-    console.print(f"Saved {out / 'results.json'}")
+        table.add_row(row["model"], str(row["n"]), *(f"{row[key]:.2f}" for key in ("unconditional", "query", "tax")))
+    show(table, NOTE, f"Saved {out / 'results.json'}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

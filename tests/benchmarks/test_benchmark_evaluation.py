@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import evaluation
-from benchmarks.contenders import Bare, Published, gradient_by_autograd, random_bank, random_mapping
+from benchmarks.baselines import Bare, Published, gradient_by_autograd, random_bank, random_mapping
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
 from energyql.generators.mapping import FrozenMapping
@@ -25,7 +25,7 @@ def test_bare_products_have_the_shapes_of_an_evaluation(layers, widths):
 
 
 @pytest.mark.parametrize("query", evaluation.QUERIES)
-def test_contenders_compute_the_same(query):
+def test_all_of_them_compute_the_same(query):
     network = random_mapping(evaluation.SMALL)
     bank = random_bank(evaluation.VOCABULARY, 16, (8,), "w")
     rule = compile_energy_rule(bind(parse(query), bank.vocabulary), bank.vocabulary)

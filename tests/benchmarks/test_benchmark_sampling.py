@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation.lively import lively_model
+from evaluation.lively import lively_model, silent
 
 from benchmarks import large, memory, speed, tax
 from benchmarks.sampling import MOST_RARE, choose_formulas
@@ -20,10 +20,6 @@ from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import load_model
 
 ROOT = Path(__file__).parents[2]
-
-
-def silent(stage: str, fraction: float) -> None:
-    assert 0 <= fraction <= 1, stage
 
 
 def command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -106,7 +102,7 @@ def test_speed_times_all_and_goes_on(model: Any, tmp_path: Path, monkeypatch: py
             assert 0 <= row[name]["satisfied"] <= 1
     assert len(speed.lines_of(data["rows"][0])) == 1 + len(speed.OURS) == 5
     assert "12, with OR and IMPLIES" in speed.markdown(data)
-    monkeypatch.setattr(speed, "_contenders", lambda *arguments: pytest.fail("timed again"))
+    monkeypatch.setattr(speed, "_samplers", lambda *arguments: pytest.fail("timed again"))
     assert speed.run(model, n=3, turns=2, out=tmp_path, report=silent)["rows"] == data["rows"]
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation.lively import lively_model
+from evaluation.lively import lively_model, silent
 
 from benchmarks import satisfaction
 from benchmarks.formulas import all_relations, attributes_of, depth_of, random_formulas
-from benchmarks.report import markdown, rows, summarize
-from benchmarks.subject import Subject
+from benchmarks.satisfaction import markdown, summarize, table_rows
 from energyql.errors import EnergyQLError, TautologyWarning
+from energyql.evaluation.judged import EvaluatedModel
 from energyql.language import Expr, bind, parse
 from energyql.logic.circuit import compile_query
 from energyql.logic.truth import satisfied
@@ -32,10 +32,6 @@ VOCABULARY = Vocabulary(
     ]
 )
 SETTINGS: dict[str, Any] = {"count": 3, "n": 4, "semantics": ["exact", "lace"], "solver": "default", "seed": 0}
-
-
-def silent(stage: str, fraction: float) -> None:
-    assert 0 <= fraction <= 1, stage
 
 
 def independent(formula: Expr) -> float:
@@ -129,49 +125,44 @@ def test_prevalence_is_counted_among_pictures_that_can_be() -> None:
 def test_run_resumes_and_recomputes_only_what_is_missing(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject = Subject(str(model))
-    measured: list[tuple[str, str]] = []
-    measure = Subject.measure
+    evaluated, measure = EvaluatedModel(str(model)), satisfaction.measure
+    measured: list[str] = []
+    most = 3
 
-    def counting(self: Subject, formula: Expr, semantics: str, *rest: Any) -> dict[str, Any]:
-        if len(measured) == 3:
+    def counting(model: EvaluatedModel, formula: Expr, *rest: Any) -> dict[str, Any]:
+        if len(measured) == most:
             raise KeyboardInterrupt
-        measured.append((str(formula), semantics))
-        return measure(self, formula, semantics, *rest)
+        measured.append(str(formula))
+        return measure(model, formula, *rest)
 
-    monkeypatch.setattr(Subject, "measure", counting)
+    monkeypatch.setattr(satisfaction, "measure", counting)
     with pytest.raises(KeyboardInterrupt):
-        satisfaction.run(subject, **SETTINGS, prior=200, out=tmp_path, report=silent)
+        satisfaction.run(evaluated, **SETTINGS, prior=200, out=tmp_path, report=silent)
     assert len(json.loads((tmp_path / "results.json").read_text())["formulas"]) == 1
 
-    monkeypatch.setattr(Subject, "measure", measure)
-    again: list[str] = []
-    monkeypatch.setattr(
-        Subject, "measure", lambda self, formula, *rest: again.append(str(formula)) or measure(self, formula, *rest)
-    )
-    data = satisfaction.run(subject, **SETTINGS, prior=200, out=tmp_path, report=silent)
+    most = -1
+    measured.clear()
+    data = satisfaction.run(evaluated, **SETTINGS, prior=200, out=tmp_path, report=silent)
     assert len(data["formulas"]) == 3
-    assert len(again) == 4
-    assert data["formulas"][0]["formula"] not in again
+    assert len(measured) == 4
+    assert data["formulas"][0]["formula"] not in measured
     assert data == json.loads((tmp_path / "results.json").read_text())
 
-    again.clear()
-    assert satisfaction.run(subject, **SETTINGS, prior=200, out=tmp_path, report=silent)["formulas"] == data["formulas"]
-    assert not again
-    satisfaction.run(subject, **SETTINGS | {"seed": 1}, prior=200, out=tmp_path, report=silent)
-    assert len(again) == 6
+    measured.clear()
+    again = satisfaction.run(evaluated, **SETTINGS, prior=200, out=tmp_path, report=silent)
+    assert again["formulas"] == data["formulas"]
+    assert not measured
+    satisfaction.run(evaluated, **SETTINGS | {"seed": 1}, prior=200, out=tmp_path, report=silent)
+    assert len(measured) == 6
 
 
 def test_measurement_counts_every_sample(model: Path) -> None:
-    subject = Subject(str(model))
-    formula = bind(parse("smile AND NOT glasses"), subject.vocabulary)
-    outcome = subject.measure(formula, "exact", satisfaction.SOLVERS["default"], 5, 0)
+    evaluated = EvaluatedModel(str(model))
+    formula = bind(parse("smile AND NOT glasses"), evaluated.vocabulary)
+    outcome = satisfaction.measure(evaluated, formula, "exact", satisfaction.SOLVERS["default"], 5, 0)
     assert sum(outcome["statuses"].values()) == 5
     assert outcome["heads"] * 5 == round(outcome["heads"] * 5)
     assert outcome["judge"] * 5 == round(outcome["judge"] * 5)
-    assert outcome == subject.measure(formula, "exact", satisfaction.SOLVERS["default"], 5, 0) | {
-        "seconds": outcome["seconds"]
-    }
 
 
 def test_mean_and_worst() -> None:
@@ -186,7 +177,7 @@ def test_mean_and_worst() -> None:
     summary = summarize(records, ["exact"])
     assert summary["mean"]["exact"] == {"judge": 0.75, "heads": 0.95, "evaluations": 30.0, "failures": 1.5}
     assert summary["worst"]["exact"] == {"judge": 0.5, "heads": 0.9, "evaluations": 40.0, "failures": 3}
-    assert rows(records, ["exact"])[-2:] == [
+    assert table_rows(records, ["exact"])[-2:] == [
         ["mean", "15.0", "75.0", "95.0", "30", "1.5"],
         ["worst", "10.0", "50.0", "90.0", "40", "3"],
     ]

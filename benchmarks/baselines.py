@@ -1,4 +1,4 @@
-"""What the evaluation benchmark times: bare matrix products, random heads, and the cost structure of LACE."""
+"""Baselines of the evaluation benchmark: bare matrix products, random heads, and the cost structure of LACE."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Bare:
         self._x, self._grad = torch.randn(batch, dim), torch.randn(batch, outputs)
 
     def forward(self) -> Tensor:
-        """Those of the value."""
+        """Run the products of the value, and return the outputs, (batch, outputs)."""
         x = latent = self._x
         for product in self._flat:
             x, latent = product(x), x
@@ -56,7 +56,7 @@ class Bare:
         return self._out(x)
 
     def both(self) -> Tensor:
-        """Those of the value and of the gradient."""
+        """Run the products of the value and of the gradient, and return the gradient, (batch, dim)."""
         self.forward()
         if self._path is not None:
             self._path.back(self._grad)
@@ -78,7 +78,7 @@ def _product(outputs: int, inputs: int) -> Linear:
 
 
 class Published:
-    """z -> energy at the cost of LACE: its rules, the mapping network once an attribute, separate heads of its size.
+    """An energy of z at the cost of LACE: its rules, the mapping network once an attribute, separate heads of its size.
 
     Args:
         rule: of the semantics `lace`.
@@ -92,6 +92,7 @@ class Published:
         self._heads = [(vocabulary[name], _network(vocabulary[name], dim)) for name in rule.attributes]
 
     def __call__(self, z: Tensor) -> Tensor:
+        """Return the energies of latents, (batch,), in nats."""
         predictions: dict[str, Prediction] = {}
         for spec, head in self._heads:
             outputs = head(self._encode(z))
@@ -102,7 +103,7 @@ class Published:
 
 
 def random_bank(vocabulary: Vocabulary, dim: int, widths: Sequence[int], space: str) -> AttributeBank:
-    """Random heads of these widths: with a linear path if they have one hidden layer; with none, as LACE's, if more."""
+    """Return random heads of these widths; with one hidden layer they have a linear path, deeper ones (LACE's) none."""
     heads = {}
     for name, spec in vocabulary.items():
         layers = [(torch.randn(b, a) / a**0.5, torch.randn(b)) for a, b in pairwise([dim, *widths])]
@@ -114,14 +115,14 @@ def random_bank(vocabulary: Vocabulary, dim: int, widths: Sequence[int], space: 
 
 
 def random_mapping(config: StyleGANConfig) -> MappingNetwork:
-    """Parameters as they are before training, and a random mean."""
+    """Return a mapping network as before training, with a random mean of w."""
     network = MappingNetwork(config).requires_grad_(False)
     network.w_avg.normal_()
     return network
 
 
 def gradient_by_autograd(energy: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """Energy and gradient in the plain way."""
+    """Return energies (batch,) and gradients (batch, z_dim) by autograd."""
     with torch.enable_grad():
         variable = z.detach().requires_grad_()
         value = energy(variable)
