@@ -20,7 +20,7 @@ from energyql.evaluation.report import markdown_table
 from energyql.files import fingerprint, read_json, write_json, write_text
 from energyql.language import bind, parse
 from energyql.logic.truth import satisfied
-from energyql.models import model_folder
+from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.version import __version__
 
@@ -190,7 +190,7 @@ def _comparable(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def main(
-    model: JudgedModelOption = "avatars",
+    model: JudgedModelOption = DEFAULT_MODEL,
     presets: Annotated[str, typer.Option(help="Names, separated by commas.")] = ",".join(PRESETS),
     sequences: Annotated[str, typer.Option(help="Names, separated by commas.")] = ",".join(SEQUENCES),
     mode: Annotated[str, typer.Option(help="cumulative or alone.")] = "cumulative",

@@ -17,6 +17,8 @@ from benchmarks.common import SmokeOption, ThreadsOption, run_command, show
 from energyql.errors import EnergyQLError
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
+from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.settings import DEFAULT_SAMPLER
 from energyql.progress import reporting
 
 QUERY = "smile AND NOT (glasses OR beard)"
@@ -54,8 +56,8 @@ def measure(query: str, n: int, *, sampler: str, threads: int, model: str) -> di
 
 def main(
     query: Annotated[str, typer.Option(help="To sample.")] = QUERY,
-    sampler: Annotated[str, typer.Option(help="As for energyql generate.")] = "slice+descent",
-    model: Annotated[str, typer.Option(help="A packaged model, or a model folder.")] = "avatars",
+    sampler: Annotated[str, typer.Option(help="As for energyql generate.")] = DEFAULT_SAMPLER,
+    model: Annotated[str, typer.Option(help="A packaged model, or a model folder.")] = DEFAULT_MODEL,
     threads: ThreadsOption = 2,
     out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("runs/memory"),
     smoke: SmokeOption = False,

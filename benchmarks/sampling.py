@@ -17,6 +17,7 @@ from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import NOTE, TABLE_WIDTH, summary_table
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
+from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.queries import check_arguments
 from energyql.pipeline.settings import DEFAULT_SAMPLER
 from energyql.progress import reporting
@@ -57,7 +58,7 @@ def choose_formulas(
 
 
 def main(
-    model: JudgedModelOption = "avatars",
+    model: JudgedModelOption = DEFAULT_MODEL,
     samplers: Annotated[str, typer.Option(help="As for energyql bench; or all.")] = ",".join(MAIN),
     n: Annotated[int, typer.Option("--n", "-n", min=2, help="Samples for each formula and sampler.")] = 1000,
     prior: Annotated[int, typer.Option(min=100, help="Pictures of the prior that all formulas share.")] = PRIOR,

@@ -31,6 +31,7 @@ from energyql.evaluation.methods import Method
 from energyql.evaluation.reference import prior_samples
 from energyql.files import write_json, write_text
 from energyql.language import Expr
+from energyql.models import DEFAULT_MODEL
 from energyql.progress import Report, reporting
 from energyql.sampling import ODESolver, Sampler
 from energyql.version import __version__
@@ -201,7 +202,7 @@ def markdown(data: dict[str, Any]) -> str:
 
 
 def main(
-    model: JudgedModelOption = "avatars",
+    model: JudgedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option(min=1, help="Formulas, a third of each depth.")] = 24,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Samples for each formula and semantics.")] = 200,
     semantics: Annotated[str, typer.Option(help="Names, separated by commas.")] = ",".join(SEMANTICS),

@@ -25,8 +25,8 @@ from energyql.generators.base import as_condition, encode_under
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
-from energyql.pipeline.generate import Pipeline
-from energyql.pipeline.model import Model, choose_device, load_model
+from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery, Values, draw, join_values, judge
 from energyql.progress import Report
 from energyql.render.pictures import to_pictures
@@ -152,11 +152,7 @@ class EvaluatedModel:
         label: int | Sequence[float] | None = None,
         features: Features | None = None,
     ) -> None:
-        if isinstance(model, Model):
-            self.pipeline = Pipeline(model, model.device if device == "auto" else choose_device(device))
-        else:
-            chosen = choose_device(device)
-            self.pipeline = Pipeline(load_model(model, chosen), chosen)
+        self.pipeline = pipeline_for(model, device)
         self.model, self.device = self.pipeline.model, self.pipeline.device
         if self.model.judge is None:
             raise ModelError(

@@ -14,13 +14,14 @@ from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.published import PublishedEnergy, PublishedODE
 from energyql.generators.mapping import encoder
 from energyql.language import bind, parse
+from energyql.pipeline.model import load_model
 from energyql.sampling import ODESolver, Status, VPSchedule, prior_latents
 
 QUERY = "(smile OR glasses) AND NOT beard AND hair = black AND age > 0.4"
 
 
 def energies(folder: Path, query: str) -> tuple[PublishedEnergy, QueryEnergy, EvaluatedModel]:
-    subject = EvaluatedModel(str(folder))
+    subject = EvaluatedModel(load_model(folder))  # one test changes it
     prepared = subject.pipeline.prepare(query, semantics="lace")
     return PublishedEnergy(prepared.rule, subject.encode, subject.model.bank), prepared.energy, subject
 
