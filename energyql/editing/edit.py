@@ -90,13 +90,7 @@ class Edit:
     def animate(
         self, path: str | Path, *, rows: Sequence[int] | None = None, frames: int = 8, seconds: float = 0.06
     ) -> Path:
-        """Write the path from the start through all steps as an animation that rests at each of them.
-
-        Args:
-            path: ends in .gif or .webp.
-            rows: numbers of the pictures, shown side by side; by default the first eight.
-            frames: from one step to the next, at least 1.
-            seconds: that each frame is shown, at least 0.02.
+        """Write the path from the start through all steps as an animation that rests at each; see `energyql.animate`.
 
         Returns:
             The path.
@@ -238,13 +232,9 @@ def edit(
 
 
 def _run(
-    settings: EditSettings,
-    start: EditStart,
-    prepared: list[PreparedQuery],
-    masks: list[Tensor | None],
-    space: LatentSpace,
-    report: Report,
-) -> Edit:
+    settings: EditSettings, start: EditStart, prepared: list[PreparedQuery], masks: list[Tensor | None],
+    space: LatentSpace, report: Report,
+) -> Edit:  # fmt: skip
     count, latents = len(prepared), start.latents
     estimator = DependenceEstimator(space)
     facts = settings.facts() | start.facts
@@ -262,10 +252,10 @@ def _run(
     results, leaks = list[Result](), list[Leaks]()
     for i, (query, mask) in enumerate(zip(prepared, masks, strict=True)):
         began = time.perf_counter()
-        dependence = _estimate(estimator, settings, i, query)
+        dependence, extended_query = _dependence(estimator, settings, query, settings.queries[i])
         superseded = [j for j in earlier if dependence.excludes_query(prepared[j].expr)]
         earlier = [j for j in earlier if j not in superseded]
-        extended.append(_with_consequences(settings, i, query, dependence))
+        extended.append(extended_query)
         asked = query.rule.attributes
         rules = [extended[j].rule for j in (i, *earlier)]
         step = EditStep(rules, asked, settings.keep, dependence, mask, settings.identity)
@@ -288,20 +278,19 @@ def _run(
     return Edit(first, results, leaks, settings.texts, facts, space)
 
 
-def _estimate(estimator: DependenceEstimator, settings: EditSettings, i: int, query: PreparedQuery) -> Dependence:
-    """Return the dependence on a query, sampled with semantics whose energies are probabilities."""
-    if not query.rule.is_probability:
+def _dependence(
+    estimator: DependenceEstimator, settings: EditSettings, query: PreparedQuery, expr: Expr
+) -> tuple[Dependence, PreparedQuery]:
+    """Return the dependence of all attributes on a query, and the query together with its consequences."""
+    probable = query
+    if not query.rule.is_probability:  # which the estimate needs
         try:
-            query = settings.prepare(settings.queries[i], semantics=EXACT)
+            probable = settings.prepare(expr, semantics=EXACT)
         except LimitError:  # too large for a diagram
-            query = settings.prepare(settings.queries[i], semantics="product")
-    return estimator.estimate(query.expr, query.rule)
-
-
-def _with_consequences(settings: EditSettings, i: int, query: PreparedQuery, dependence: Dependence) -> PreparedQuery:
-    """Return a query together with its consequences."""
+            probable = settings.prepare(expr, semantics="product")
+    dependence = estimator.estimate(probable.expr, probable.rule)
     implied = dependence.consequences(query.rule.attributes) if settings.preset.release_implied else None
-    return query if implied is None else settings.prepare(settings.queries[i] & implied)
+    return dependence, query if implied is None else settings.prepare(expr & implied)
 
 
 def _solver_progress(report: Report) -> Progress:

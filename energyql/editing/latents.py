@@ -199,23 +199,13 @@ def draw_result(
     if run is None:
         none = torch.zeros(len(latents), dtype=torch.int64)
         run = SampleResult(latents.z, none + Status.OK, none, none)
-    if latents.offset is None:
-        result = prepared.show(replace(run, z=latents.z), index, report)
-    else:
-        size, parts = prepared.settings.batch_size or DRAWN_TOGETHER, []
-        for rows in slices(len(latents), size):
-            part = latents[rows]
-
-            def encode(z: Tensor, part: Latents = part) -> Tensor:
-                return shifted(space.encode(z), part.offset)
-
-            def report_part(stage: str, fraction: float, start: int = rows.start, part: Latents = part) -> None:
-                report(stage, (start + fraction * len(part)) / len(latents))
-
-            some = SampleResult(part.z, run.status[rows], run.evaluations[rows], run.gradients[rows])
-            drawn = replace(prepared, encode=encode, settings=replace(prepared.settings, batch_size=size))
-            parts.append(drawn.show(some, index[rows], report_part))
-        result = Result.join(parts)
+    w = None
+    if latents.offset is not None:
+        size = prepared.settings.batch_size or DRAWN_TOGETHER
+        prepared = replace(prepared, settings=replace(prepared.settings, batch_size=size))
+        with torch.inference_mode():
+            w = torch.cat([space.w(latents[rows]) for rows in slices(len(latents), size)])
+    result = prepared.show(replace(run, z=latents.z), index, report, w)
     if len(result):
         result.statistics.update(summarize(run))
     return result

@@ -125,18 +125,19 @@ class PreparedQuery:
             done += count
         report("sampling", 1.0)
 
-    def show(self, sampled: SampleResult, index: npt.NDArray[Any], report: Report) -> Result:
+    def show(self, sampled: SampleResult, index: npt.NDArray[Any], report: Report, w: Tensor | None = None) -> Result:
         """Draw sampled latents and judge the pictures.
 
         Args:
             sampled: latents and how the sampler ended.
             index: number of each sample in its run, (n,).
             report: called with the fraction that is drawn.
+            w: of each sample, (n, w_dim) or (n, num_ws, w_dim), if it is not the mapped z.
         """
         pictures, latents, readings = [], [], []
-        for w, images in draw(self.model.generator, self.encode, sampled.z, self.settings.batch_size):
+        for drawn, images in draw(self.model.generator, self.encode, sampled.z, self.settings.batch_size, w):
             pictures += to_pictures(images)
-            latents.append(w)
+            latents.append(drawn)
             readings.append(judge(self.model, images))
             report("drawing", len(pictures) / len(sampled.z))
         w, judged = torch.cat(latents), join_values(readings)
@@ -179,7 +180,7 @@ class PreparedQuery:
 
 
 def draw(
-    generator: Generator, encode: Encode, z: Tensor, batch_size: int | None = None
+    generator: Generator, encode: Encode, z: Tensor, batch_size: int | None = None, w: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield w and the images of z, batch by batch, in order.
 
@@ -188,14 +189,15 @@ def draw(
         encode: from z to w, truncation and label applied.
         z: (n, z_dim), on the generator's device.
         batch_size: pictures drawn together; by default as many as `PIXEL_BATCH` allows.
+        w: of each picture, if it is not the mapped z.
     """
     size = batch_size or 1  # the first picture shows how many fit
     start = 0
     while start < len(z):
         with torch.inference_mode():  # inside the loop: it must not reach the code that takes the batches
-            w = encode(z[start : start + size])
-            images = generator.synthesize(w)
-        yield w, images
+            drawn = encode(z[start : start + size]) if w is None else w[start : start + size]
+            images = generator.synthesize(drawn)
+        yield drawn, images
         start += size
         size = batch_size or max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
 
