@@ -71,18 +71,16 @@ class Dependence:
         """Return for each of the values of an attribute, (n,), whether the query makes it impossible."""
         if not self.known:
             return np.zeros(len(values), bool)
-        spec = self.vocabulary[name]
-        if spec.kind == "continuous":
-            centre = np.clip(values, spec.low, spec.high)[:, None]
-            prior, posterior = (
-                (np.abs(np.clip(drawn[name], spec.low, spec.high) - centre) <= 2 * spec.tolerance).mean(1)
-                for drawn in (self.prior, self.draws)
-            )
-        else:
-            prior, posterior = (
-                (drawn[name] == np.asarray(values)[:, None]).mean(1) for drawn in (self.prior, self.draws)
-            )
+        prior, posterior = (self._shares(name, np.asarray(values), drawn) for drawn in (self.prior, self.draws))
         return np.asarray((prior * self.count >= LEAST_EXPECTED) & (posterior < IMPOSSIBLE_RATIO * prior))
+
+    def _shares(self, name: str, values: npt.NDArray[Any], drawn: Values) -> npt.NDArray[np.float64]:
+        """Return how often each value occurs, (n,); a number, how often one within twice the tolerance does."""
+        spec, found = self.vocabulary[name], drawn[name]
+        if spec.kind != "continuous":
+            return np.asarray((found == values[:, None]).mean(1))
+        distance = np.abs(np.clip(found, spec.low, spec.high) - np.clip(values, spec.low, spec.high)[:, None])
+        return np.asarray((distance <= 2 * spec.tolerance).mean(1))
 
     def implied(self, values: Values, asked: Sequence[str]) -> dict[str, Rows]:
         """Return, for each attribute that is not asked, which of its values the query makes impossible, (n,)."""

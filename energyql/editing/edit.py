@@ -14,15 +14,15 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from energyql.editing.dependence import Dependence, DependenceEstimator, Leaks
+from energyql.editing.dependence import DependenceEstimator, Leaks
 from energyql.editing.filmstrip import draw_filmstrip, write_traversal
 from energyql.editing.invert import Inversion, save_picture, start_from_pictures
-from energyql.editing.latents import Latents, LatentSpace, draw_result
-from energyql.editing.settings import EditSettings, Layers, Preset, check_settings, choose_preset, layer_mask
+from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
+from energyql.editing.settings import EditSettings, Preset, check_settings, choose_preset
 from energyql.editing.start import EditStart, SavedResult, Start, as_pictures, read_saved, read_start
-from energyql.editing.step import EditStep, run_step
+from energyql.editing.step import EditStep, estimate_dependence, run_step
 from energyql.editing.terms import Embed
-from energyql.errors import ArgumentError, LimitError
+from energyql.errors import ArgumentError
 from energyql.files import write_json, write_picture
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
@@ -221,7 +221,7 @@ def edit(
     )  # fmt: skip
     prepared = [settings.prepare(query) for query in settings.queries]
     space = LatentSpace(settings.pipeline.model, prepared[0].provenance["truncation"], prepared[0].provenance["label"])
-    masks = [layer_mask(layers, query.rule.attributes, space) for query in prepared]
+    masks = [space.layer_mask(layers, query.rule.attributes) for query in prepared]
     with reporting(progress) as report:
         pictures = as_pictures(start) if n is None else None
         if pictures is None:
@@ -252,7 +252,7 @@ def _run(
     results, leaks = list[Result](), list[Leaks]()
     for i, (query, mask) in enumerate(zip(prepared, masks, strict=True)):
         began = time.perf_counter()
-        dependence, extended_query = _dependence(estimator, settings, query, settings.queries[i])
+        dependence, extended_query = estimate_dependence(estimator, settings, query, settings.queries[i])
         superseded = [j for j in earlier if dependence.excludes_query(prepared[j].expr)]
         earlier = [j for j in earlier if j not in superseded]
         extended.append(extended_query)
@@ -276,21 +276,6 @@ def _run(
         )  # fmt: skip
         earlier, before = [*earlier, i] if settings.mode == "cumulative" else [], after
     return Edit(first, results, leaks, settings.texts, facts, space)
-
-
-def _dependence(
-    estimator: DependenceEstimator, settings: EditSettings, query: PreparedQuery, expr: Expr
-) -> tuple[Dependence, PreparedQuery]:
-    """Return the dependence of all attributes on a query, and the query together with its consequences."""
-    probable = query
-    if not query.rule.is_probability:  # which the estimate needs
-        try:
-            probable = settings.prepare(expr, semantics=EXACT)
-        except LimitError:  # too large for a diagram
-            probable = settings.prepare(expr, semantics="product")
-    dependence = estimator.estimate(probable.expr, probable.rule)
-    implied = dependence.consequences(query.rule.attributes) if settings.preset.release_implied else None
-    return dependence, query if implied is None else settings.prepare(expr & implied)
 
 
 def _solver_progress(report: Report) -> Progress:

@@ -213,8 +213,6 @@ def _interpolate_offsets(before: Tensor | None, after: Tensor | None, time: floa
 def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
     """Arrange pictures in rows of at most eight."""
     width, height = _tile_size(images[0])
-    if len(images) == 1:
-        return images[0].resize((width, height), Image.Resampling.BICUBIC)
     columns = min(len(images), max(1, math.ceil(math.sqrt(2 * len(images)))), 8)
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), PAPER)

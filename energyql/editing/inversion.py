@@ -28,7 +28,7 @@ from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
 from energyql.pipeline.prepared import Values, join_values, judge
 from energyql.progress import Report
-from energyql.sampling import DescentSampler, Energy, GradientEnergy, normals
+from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
 from energyql.vocabulary import Vocabulary
 
 SPACES = ("z", "w", "w+")
@@ -48,15 +48,13 @@ class FittedLatents:
         latents: of n pictures.
         pictures: the given ones, RGB.
         pixel_error: mean absolute error as a fraction of the range, (n,).
-        status: of the search in z.
-        evaluations: of each picture, in both searches together, (n,).
+        run: status of the search in z, and the evaluations of both searches together.
     """
 
     latents: Latents
     pictures: list[Image.Image]
     pixel_error: npt.NDArray[np.float64]
-    status: Tensor
-    evaluations: Tensor
+    run: SampleResult
 
 
 class ReconstructionLoss:
@@ -70,24 +68,16 @@ class ReconstructionLoss:
         targets: the given pictures, in [-1, 1], (n, channels, height, width).
         embed: pictures to features; `None` compares pixels only.
         examples: pictures of the model, (m, channels, height, width), m at least 2.
-        pixels, features: weights.
+        settings: weights of pixels and features.
         batch_size: pictures drawn and differentiated together.
     """
 
     def __init__(
-        self,
-        generator: Generator,
-        targets: Tensor,
-        embed: Embed | None,
-        examples: Tensor,
-        *,
-        pixels: float,
-        features: float,
-        batch_size: int | None = None,
-    ) -> None:
+        self, generator: Generator, targets: Tensor, embed: Embed | None, examples: Tensor,
+        settings: InversionSettings, batch_size: int | None = None,
+    ) -> None:  # fmt: skip
         self.generator, self.targets, self.embed, self.examples = generator, targets, embed, examples
-        self.pixels, self.weight = pixels, features
-        self.batch_size = batch_size or DIFFERENTIATED_TOGETHER
+        self.settings, self.batch_size = settings, batch_size or DIFFERENTIATED_TOGETHER
         if embed is not None:
             if isinstance(embed, torch.nn.Module):
                 embed.eval().to(targets.device)
@@ -102,18 +92,18 @@ class ReconstructionLoss:
 
     def of_examples(self) -> Tensor:
         """Return the loss of each example against each target, (n, m)."""
-        loss = self.pixels * torch.stack([pixel_error(self.examples, target) for target in self.targets])
+        loss = self.settings.pixels * torch.stack([pixel_error(self.examples, target) for target in self.targets])
         if self.embed is None:
             return loss
         distance = torch.cdist(self.features, self.example_features).square() / self.features.shape[1]
-        return loss + self.weight * distance / self.variance
+        return loss + self.settings.features * distance / self.variance
 
     def of_images(self, images: Tensor, rows: Tensor) -> Tensor:
         """Return the loss of images against the targets `rows`, (batch,)."""
-        loss = self.pixels * pixel_error(images, self.targets[rows])
-        if self.embed is not None and self.weight:
+        loss = self.settings.pixels * pixel_error(images, self.targets[rows])
+        if self.embed is not None and self.settings.features:
             difference = flat_features(self.embed, images) - self.features[rows]
-            loss = loss + self.weight * difference.square().mean(1) / self.variance
+            loss = loss + self.settings.features * difference.square().mean(1) / self.variance
         return loss
 
     def with_gradient(self, w_of: Callable[[Tensor, Tensor], Tensor], x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,14 +131,9 @@ def pixel_error(images: Tensor, targets: Tensor) -> Tensor:
 
 
 def find_latents(
-    pictures: Sequence[Picture],
-    space: LatentSpace,
-    settings: InversionSettings,
-    into: str,
-    perceptual: Embed | None,
-    batch_size: int | None,
-    report: Report,
-) -> FittedLatents:
+    pictures: Sequence[Picture], space: LatentSpace, settings: InversionSettings, into: str, perceptual: Embed | None,
+    batch_size: int | None, report: Report,
+) -> FittedLatents:  # fmt: skip
     """Return the latents of pictures; see `energyql.invert`.
 
     Raises:
@@ -161,11 +146,8 @@ def find_latents(
     prior = normals(0, 0, settings.candidates, model.generator.z_dim, stream="inversion").to(model.device)
     with torch.no_grad():
         examples = torch.cat([model.generator.synthesize(space.encode(z)) for z in prior.split(16)])
-    loss = ReconstructionLoss(
-        model.generator, as_images(opened, examples),
-        perceptual if perceptual is not None else getattr(model.judge, "features", None), examples,
-        pixels=settings.pixels, features=settings.features, batch_size=batch_size,
-    )  # fmt: skip
+    embed = perceptual if perceptual is not None else getattr(model.judge, "features", None)
+    loss = ReconstructionLoss(model.generator, as_images(opened, examples), embed, examples, settings, batch_size)
     terms = _attribute_terms(loss.targets, space) if settings.attributes else []
     descent = DescentSampler(enough=None, tolerance=1e-4, max_evaluations=settings.z_evaluations)
     searched = descent.sample(
@@ -180,7 +162,8 @@ def find_latents(
     with torch.no_grad():
         drawn = torch.cat([model.generator.synthesize(space.w(latents[rows])) for rows in slices(len(opened))])
         error = pixel_error(drawn.clamp(-1, 1), loss.targets).double().cpu().numpy()
-    return FittedLatents(latents, opened, error, searched.status, evaluations)
+    run = SampleResult(latents.z, searched.status, evaluations, evaluations)
+    return FittedLatents(latents, opened, error, run)
 
 
 def _attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:

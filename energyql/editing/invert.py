@@ -28,7 +28,6 @@ from energyql.pipeline.result import Result, check_destination
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid
-from energyql.sampling import SampleResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +137,8 @@ def invert(
         found = find_latents(wanted, latent_space, chosen, space, perceptual, batch_size, report)
         facts = {"sampler": "inversion", "inverted": _facts(wanted, found, space, chosen)}
         prepared = replace(prepared, provenance=prepared.provenance | facts)
-        run = SampleResult(found.latents.z, found.status, found.evaluations, found.evaluations)
         searched = time.perf_counter()
-        result = draw_result(prepared, latent_space, found.latents, np.arange(len(wanted)), report, run)
+        result = draw_result(prepared, latent_space, found.latents, np.arange(len(wanted)), report, found.run)
     drawn = time.perf_counter()
     result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": drawn - searched})
     return Inversion(result, found.pictures, found.pixel_error)

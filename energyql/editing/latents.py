@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,8 @@ SAME_W = 1e-3
 DRAWN_TOGETHER = 16
 """Pictures drawn together where w has an offset, unless a call sets a batch size."""
 
+Layers = Sequence[int] | Mapping[str, Sequence[int]]
+"""Layers of W+ that may change: the same in all steps, or by attribute."""
 EditedW = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -125,18 +127,34 @@ class LatentSpace:
             raise ArgumentError("this generator has no W+: all its layers share one w")
         return count
 
-    def layer_mask(self, layers: Sequence[int]) -> Tensor:
-        """Return the mask (num_ws,) of the layers of W+ that may change.
+    def layer_mask(self, layers: Layers | None, attributes: Sequence[str] = ()) -> Tensor | None:
+        """Return the mask of the layers of W+ that may change, (num_ws,); `None` for all.
+
+        Args:
+            layers: numbers of the layers, or attribute -> numbers.
+            attributes: those that may change, by which layers are chosen; all layers, if one is not in `layers`.
 
         Raises:
-            ArgumentError: the generator has no W+, or no such layer.
+            ArgumentError: the generator has no W+, or no such layer, or the model no such attribute.
         """
-        count = self.layer_count
+        if layers is None:
+            return None
+        if not isinstance(layers, Mapping):
+            return self._mask(layers)
+        if unknown := [name for name in layers if name not in self.names]:
+            raise ArgumentError(f"layers are given for {unknown[0]!r}, which model {self.model.name!r} does not have")
+        masks = {name: self._mask(numbers) for name, numbers in layers.items()}
+        if not attributes or not all(name in masks for name in attributes):
+            return None
+        return torch.stack([masks[name] for name in attributes]).any(0)
+
+    def _mask(self, layers: Sequence[int]) -> Tensor:
+        count, layers = self.layer_count, list(layers)
         bad = [layer for layer in layers if isinstance(layer, bool) or not isinstance(layer, int) or layer >= count]
         if bad or not layers or min(layers) < 0:
-            raise ArgumentError(f"layers are whole numbers from 0 to {count - 1}, at least one, not {list(layers)!r}")
+            raise ArgumentError(f"layers are whole numbers from 0 to {count - 1}, at least one, not {layers!r}")
         mask = torch.zeros(count, dtype=torch.bool, device=self.model.device)
-        mask[list(layers)] = True
+        mask[layers] = True
         return mask
 
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import reduce
-from operator import or_
 from typing import Any
 
-from torch import Tensor
-
-from energyql.editing.latents import LatentSpace
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
 from energyql.language import Expr, as_query
@@ -22,8 +17,6 @@ from energyql.sampling import MOST_STRENGTH, ODESolver
 from energyql.vocabulary import closest
 
 MODES = ("cumulative", "alone")
-Layers = Sequence[int] | Mapping[str, Sequence[int]]
-"""Layers of W+ that may change: the same in all steps, or by attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,27 +207,6 @@ def check_settings(
     exprs, texts = zip(*map(as_query, queries), strict=True)
     kept = _check_kept(keep, pipeline.model)
     return EditSettings(pipeline, list(exprs), list(texts), mode, kept, preset, identity, draw)
-
-
-def layer_mask(layers: Layers | None, attributes: tuple[str, ...], space: LatentSpace) -> Tensor | None:
-    """Return the mask of the layers of W+ that a step may change, (num_ws,); `None` for all.
-
-    Args:
-        layers: as given to `edit`.
-        attributes: named by the query of the step.
-        space: the model's latents.
-
-    Raises:
-        ArgumentError: the generator has no W+, or no such layer, or the model no such attribute.
-    """
-    if not isinstance(layers, Mapping):
-        return None if layers is None else space.layer_mask(list(layers))
-    if unknown := [name for name in layers if name not in space.names]:
-        raise ArgumentError(f"layers are given for {unknown[0]!r}, which model {space.model.name!r} does not have")
-    masks = {name: space.layer_mask(list(numbers)) for name, numbers in layers.items()}
-    if not attributes or not all(name in masks for name in attributes):
-        return None
-    return reduce(or_, (masks[name] for name in attributes))
 
 
 def _check_kept(keep: str | Iterable[str], model: Model) -> tuple[str, ...]:

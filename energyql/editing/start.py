@@ -46,9 +46,6 @@ class SavedResult:
     index: npt.NDArray[np.int64]
     provenance: dict[str, Any]
 
-    def __len__(self) -> int:
-        return len(self.z)
-
 
 Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | SavedResult | Picture | Sequence[Picture]
 """A seed, seeds, latents (n, z_dim), an earlier result or the folder that it was saved to, or pictures."""
@@ -107,7 +104,7 @@ def as_pictures(start: object) -> list[Picture] | None:
     return None
 
 
-def read_start(start: object, n: int | None, space: LatentSpace) -> EditStart:
+def read_start(start: Any, n: int | None, space: LatentSpace) -> EditStart:
     """Return the latents of a start that is no picture.
 
     Args:
@@ -126,14 +123,13 @@ def read_start(start: object, n: int | None, space: LatentSpace) -> EditStart:
         latents = space.from_w(start.z.to(model.device), start.w.to(model.device))
         drawn = start if isinstance(start, Result) else None
         return EditStart(latents, start.index, {"start": start.provenance}, drawn)
-    size = model.generator.z_dim
+    size, several = model.generator.z_dim, isinstance(start, list | tuple) and bool(start)
     facts: dict[str, Any]
-    if _is_seed(start):
-        count, seed = whole_number("n", 1 if n is None else n), _seed(start)
-        z, facts = prior_latents(seed, 0, count, size), {"seed": seed, "n": count}
-    elif isinstance(start, list | tuple) and start and all(map(_is_seed, start)):
-        seeds = [_seed(seed) for seed in start]
-        z, facts = torch.cat([prior_latents(seed, 0, 1, size) for seed in seeds]), {"seeds": seeds}
+    if _is_seed(start) or (several and all(map(_is_seed, start))):
+        count = whole_number("n", 1 if n is None else n)
+        seeds = [whole_number("a seed", seed, least=0, most=2**64 - 1) for seed in (start if several else [start])]
+        z = torch.cat([prior_latents(seed, 0, count, size) for seed in seeds])
+        facts = {"seeds": seeds} if several else {"seed": seeds[0], "n": count}
     elif isinstance(start, Tensor | np.ndarray):
         z = _check_latents(start, size)
         facts = {"latents": len(z)}
@@ -185,10 +181,6 @@ def _is_seed(start: object) -> bool:
     return isinstance(start, Integral) and not isinstance(start, bool)
 
 
-def _seed(seed: Any) -> int:
-    return whole_number("a seed", seed, least=0, most=2**64 - 1)
-
-
 def _check_latents(start: Tensor | npt.NDArray[Any], size: int) -> Tensor:
     try:
         z = torch.as_tensor(start).detach()
@@ -206,7 +198,7 @@ def _check_latents(start: Tensor | npt.NDArray[Any], size: int) -> Tensor:
 
 
 def _check_result(start: Result | SavedResult, space: LatentSpace) -> None:
-    if not len(start):
+    if not len(start.z):
         raise ArgumentError("an edit cannot start from a result without pictures")
     theirs, ours = (facts.get("generator") for facts in (start.provenance["fingerprints"], space.model.fingerprints))
     if theirs != ours or start.z.shape[1] != space.model.generator.z_dim:

@@ -14,23 +14,18 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.predictions import decide
-from energyql.editing.dependence import Dependence
+from energyql.editing import terms
+from energyql.editing.dependence import Dependence, DependenceEstimator
 from energyql.editing.latents import EditedW, Latents, LatentSpace, edited_w, slices
-from energyql.editing.settings import Preset
-from energyql.editing.terms import (
-    Embed,
-    Term,
-    distance_term,
-    edit_energy,
-    flat_features,
-    keep_identity,
-    keep_logits,
-    keep_predictions,
-    query_term,
-)
+from energyql.editing.settings import EditSettings, Preset
+from energyql.editing.terms import Embed, Term, edit_energy, flat_features
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
+from energyql.errors import LimitError
+from energyql.language import Expr
 from energyql.numerics.pullback import Identity
+from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.settings import EXACT
 from energyql.sampling import DescentSampler, Energy, Progress, SampleResult, as_energy
 
 PENALTY_FACTORS = (3.0, 9.0, 27.0)
@@ -61,6 +56,21 @@ class EditStep:
     identity: Embed | None = None
 
 
+def estimate_dependence(
+    estimator: DependenceEstimator, settings: EditSettings, query: PreparedQuery, expr: Expr
+) -> tuple[Dependence, PreparedQuery]:
+    """Return the dependence of all attributes on a query, and the query together with its consequences."""
+    probable = query
+    if not query.rule.is_probability:  # which the estimate needs
+        try:
+            probable = settings.prepare(expr, semantics=EXACT)
+        except LimitError:  # too large for a diagram
+            probable = settings.prepare(expr, semantics="product")
+    dependence = estimator.estimate(probable.expr, probable.rule)
+    implied = dependence.consequences(query.rule.attributes) if settings.preset.release_implied else None
+    return dependence, query if implied is None else settings.prepare(expr & implied)
+
+
 def run_step(
     step: EditStep, before: Latents, space: LatentSpace, preset: Preset, progress: Progress | None = None
 ) -> tuple[Latents, SampleResult]:
@@ -80,8 +90,8 @@ def run_step(
     start = space.scaled(before.z)
 
     def objective(factor: float) -> Energy:
-        terms = [query_term(energy, factor * preset.strength * weight) for energy, weight in queries]
-        return edit_energy(space, before, [*terms, *kept])
+        asked = [terms.query_term(energy, factor * preset.strength * weight) for energy, weight in queries]
+        return edit_energy(space, before, [*asked, *kept])
 
     def energy(z: Tensor, rows: Tensor) -> Tensor:
         latent = space.head_input(Latents(z, before[rows].offset))
@@ -159,29 +169,29 @@ def _keeping_terms(
     step: EditStep, before: Latents, w: Tensor, space: LatentSpace, preset: Preset, w_of: EditedW
 ) -> list[Term]:
     """Return the terms that keep everything else unchanged."""
-    terms = list[Term]()
+    found = list[Term]()
     if preset.near_z:
-        terms.append(distance_term("z", space.scaled(before.z), preset.near_z))
+        found.append(terms.distance_term("z", space.scaled(before.z), preset.near_z))
     if preset.near_w:
         with torch.no_grad():
-            terms.append(distance_term("w", space.encode(before.z), preset.near_w))
+            found.append(terms.distance_term("w", space.encode(before.z), preset.near_w))
     if preset.keep_predictions or preset.keep_logits:
         raw = space.model.bank.raw_outputs(space.names)
         with torch.no_grad():
             outputs = raw.function(space.head_input(before)).contiguous()
         kept = _kept_attributes(step, before, space, preset.release_implied).to(outputs)
         if preset.keep_predictions:
-            terms.append(keep_predictions(raw, outputs, preset.keep_predictions * kept))
+            found.append(terms.keep_predictions(raw, outputs, preset.keep_predictions * kept))
         if preset.keep_logits:
-            terms.append(keep_logits(raw, outputs, preset.keep_logits * kept))
+            found.append(terms.keep_logits(raw, outputs, preset.keep_logits * kept))
     if step.identity is not None:
         synthesize = space.model.generator.synthesize
         if isinstance(step.identity, torch.nn.Module):
             step.identity.eval().to(w.device)
         with torch.no_grad():
             parts = [flat_features(step.identity, synthesize(w[rows])) for rows in slices(len(w))]
-        terms.append(keep_identity(step.identity, synthesize, w_of, torch.cat(parts), preset.identity))
-    return terms
+        found.append(terms.keep_identity(step.identity, synthesize, w_of, torch.cat(parts), preset.identity))
+    return found
 
 
 def _kept_attributes(step: EditStep, before: Latents, space: LatentSpace, release_implied: bool) -> Tensor:

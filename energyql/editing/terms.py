@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -234,28 +235,15 @@ _Block = tuple[str, Tensor, Tensor, Tensor]
 
 def _blocks(raw: RawOutputs, like: Tensor) -> list[_Block]:
     """Return a block for each categorical attribute, then one for all yes/no and one for all continuous attributes."""
-    blocks: list[tuple[str, list[int], list[int]]] = []
-    shared: dict[str, tuple[list[int], list[int]]] = {"yes/no": ([], []), "continuous": ([], [])}
-    start = 0
-    for i, spec in enumerate(raw.specs):
-        columns = list(range(start, start + output_count(spec)))
-        start += len(columns)
-        if spec.kind == "categorical":
-            blocks.append((spec.kind, columns, [i]))
-        else:
-            shared[spec.kind][0].extend(columns)
-            shared[spec.kind][1].append(i)
-    blocks += [(kind, *members) for kind, members in shared.items() if members[0]]
-
-    def std(kind: str, i: int) -> float:
-        return float(raw.std[raw.specs[i].name]) if kind == "continuous" else 1.0
-
-    return [
-        (
-            kind,
-            torch.tensor(columns, device=like.device),
-            torch.tensor(attributes, device=like.device),
-            like.new_tensor([std(kind, i) for i in attributes]),
-        )
-        for kind, columns, attributes in blocks
-    ]
+    starts = [0, *accumulate(map(output_count, raw.specs))]
+    groups: list[tuple[str, list[int]]] = []
+    for kind in ("categorical", "yes/no", "continuous"):
+        members = [i for i, spec in enumerate(raw.specs) if spec.kind == kind]
+        groups += [(kind, [i]) for i in members] if kind == "categorical" else [(kind, members)] if members else []
+    blocks = []
+    for kind, members in groups:
+        columns = [column for i in members for column in range(starts[i], starts[i + 1])]
+        std = [float(raw.std[raw.specs[i].name]) if kind == "continuous" else 1.0 for i in members]
+        which, whose = (torch.tensor(numbers, device=like.device) for numbers in (columns, members))
+        blocks.append((kind, which, whose, like.new_tensor(std)))
+    return blocks
