@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and reading them with clear errors."""
+"""Write files atomically, and read them with clear errors."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from energyql.errors import ArgumentError, ModelError
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @contextmanager
@@ -42,6 +44,23 @@ def check_writable(path: Path, folder: Path) -> None:
         raise ArgumentError(f"cannot write {path}: {folder} is not a folder")
     if not os.access(folder, os.W_OK):
         raise ArgumentError(f"cannot write {path}: {folder} is not writable")
+
+
+def check_destination(path: Path) -> Path:
+    """Check, before any work is done, that a result can be saved to `path`: a picture, or a folder.
+
+    Raises:
+        ArgumentError: the path has the suffix of another kind of file, is a folder where a file is asked for or the
+            other way round, or cannot be written.
+    """
+    picture = path.suffix.lower() in PICTURE_SUFFIXES
+    if path.suffix and not picture and not os.path.isdir(path):
+        hint = f"end the path in {', '.join(PICTURE_SUFFIXES)}, or name a folder"
+        raise ArgumentError(f"a result cannot be saved as {path.suffix}", hint=hint)
+    if picture and os.path.isdir(path):
+        raise ArgumentError(f"cannot write {path}: it is a folder", hint="name a file in it, or another folder")
+    check_writable(path, path.parent if picture else path)
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

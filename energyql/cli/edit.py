@@ -60,7 +60,7 @@ def edit(
     """Edit pictures step by step: what is asked changes, the rest stays, and what changed all the same is told."""
     from energyql.editing.edit import edit as run
     from energyql.editing.filmstrip import ANIMATION_SUFFIXES
-    from energyql.pipeline.result import check_destination
+    from energyql.files import check_destination
 
     moving = save_to.suffix.lower() in ANIMATION_SUFFIXES
     if not moving:
@@ -98,7 +98,7 @@ def invert(
 ) -> None:
     """Find the latents that draw given pictures."""
     from energyql.editing.invert import invert as run
-    from energyql.pipeline.result import check_destination
+    from energyql.files import check_destination
 
     check_destination(save_to)
     inverted = run(

@@ -80,8 +80,8 @@ def generate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
 ) -> None:
     """Draw pictures that satisfy a query."""
+    from energyql.files import check_destination
     from energyql.pipeline import generate as pipeline
-    from energyql.pipeline.result import check_destination
 
     check_destination(save_to)
     if budget is not None and first:

@@ -23,14 +23,14 @@ from energyql.editing.start import EditStart, SavedResult, Start, as_pictures, r
 from energyql.editing.step import EditStep, estimate_dependence, run_step
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
-from energyql.files import write_json, write_picture
+from energyql.files import check_destination, write_json, write_picture
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
-from energyql.pipeline.result import Result, check_destination
+from energyql.pipeline.result import Result
 from energyql.pipeline.settings import EXACT, DrawSettings
 from energyql.progress import Report, reporting
 from energyql.sampling import Progress, SampleResult

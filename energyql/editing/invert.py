@@ -19,12 +19,12 @@ from energyql.editing.settings import InversionSettings
 from energyql.editing.start import EditStart, Picture, as_pictures
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
-from energyql.files import write_picture
+from energyql.files import check_destination, write_picture
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.result import Result, check_destination
+from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid

@@ -12,8 +12,7 @@ import numpy.typing as npt
 from energyql.gallery import words
 from energyql.gallery.clauses import Clause, clause_text
 from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import Result
-from energyql.pipeline.result_html import alternative_text, reading
+from energyql.pipeline.result import Result, alternative_text, reading
 from energyql.render.pictures import picture_uri
 from energyql.sampling import Status
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from energyql.language import Expr, draw_tree
 from energyql.language.lexical import keywords
@@ -75,13 +74,13 @@ def percent(part: int, whole: int) -> str:
 
 def value(result: Result, index: int) -> str:
     """Return the probability of the query in one picture (`P 0.950`), or its energy where that is none (`E 0.051`)."""
-    probability = _probability(result)
+    probability = result.probability
     return f"E {result.energy[index]:.3f}" if probability is None else f"P {probability[index]:.3f}"
 
 
 def energy_text(result: Result, index: int) -> str:
     """Return the energy of one picture in nats, with the probability where there is one."""
-    probability = _probability(result)
+    probability = result.probability
     return f"{result.energy[index]:.4g}" + ("" if probability is None else f" (P {probability[index]:.4f})")
 
 
@@ -138,7 +137,3 @@ def sampler_name(described: str) -> str:
         name for name in re.findall(r"\b([A-Z]\w+)\(", described) if name.endswith(("Sampler", "Solver", "Corrector"))
     ]
     return " + ".join(names) or described.partition("(")[0]
-
-
-def _probability(result: Result) -> npt.NDArray[np.float64] | None:
-    return np.exp(-result.energy) if result.provenance["semantics"] == "exact" else None

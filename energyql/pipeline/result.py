@@ -1,12 +1,11 @@
-"""What a call of `generate` returns."""
+"""The result of a run: pictures, latents, energies, verdicts and provenance."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,49 +18,34 @@ from torch import Tensor
 
 from energyql.attributes.predictions import Table, join_tables, select_rows
 from energyql.errors import ArgumentError
-from energyql.files import check_writable, replacing, write_json, write_tensors
-from energyql.pipeline.result_html import alternative_text, result_html
+from energyql.files import PICTURE_SUFFIXES, check_destination, replacing, write_json, write_tensors
 from energyql.pipeline.settings import EXACT
-from energyql.render.pictures import label_grid
+from energyql.render.markup import Markup, element
+from energyql.render.pictures import NO, YES, label_grid, picture_uri
 from energyql.sampling import Status
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
-
-def check_destination(path: Path) -> Path:
-    """Refuse, before any work is done, a path that no result can be saved as.
-
-    Raises:
-        ArgumentError: the path ends like another kind of file, is a folder where a file is asked for or the other way
-            round, or lies where nothing can be written.
-    """
-    picture = path.suffix.lower() in PICTURE_SUFFIXES
-    if path.suffix and not picture and not os.path.isdir(path):
-        raise ArgumentError(
-            f"a result cannot be saved as {path.suffix}",
-            hint=f"end the path in {', '.join(PICTURE_SUFFIXES)}, or name a folder",
-        )
-    if picture and os.path.isdir(path):
-        raise ArgumentError(f"cannot write {path}: it is a folder", hint="name a file in it, or another folder")
-    check_writable(path, path.parent if picture else path)
-    return path
+MOST_PICTURES = 64
+"""Most pictures that a notebook shows; a grid or a gallery shows all."""
+MOST_QUERY = 300
+"""Most characters of a query in a picture's alternative text."""
+_SIDE = 128
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Pictures that answer a query, and everything known about them.
+    """Samples of a query with their pictures, and the measurements of each.
 
     Attributes:
         images: n pictures (PIL, RGB).
         z, w: latents, (n, z_dim) and (n, w_dim), or (n, num_ws, w_dim) in W+; float32 on the CPU.
         index: number of each sample in its run, which with the seed gives the sample again, (n,) int64.
         energy: of the query at z, in nats, lower is better, (n,) float64.
-        probabilities: what the attribute heads predict, by attribute, in the form that `energyql.score` takes.
+        probabilities: predictions of the attribute heads, by attribute, in the form that `energyql.score` takes.
         judged: the value of each attribute according to the judge, (n,) bool, class names or numbers.
-        satisfied: whether what the judge sees satisfies the query, (n,) bool.
-        status: how the solver ended, one a sample.
-        statistics: evaluations, seconds, and what the sampler tells; see `energyql.sampling.summarize`.
-        provenance: what replays this result: query, seed, model and its fingerprints, settings, versions.
+        satisfied: whether the judged values satisfy the query, (n,) bool.
+        status: how the sampler ended, one a sample.
+        statistics: evaluations, seconds and diagnostics of the sampler; see `energyql.sampling.summarize`.
+        provenance: the facts that replay this result: query, seed, model and its fingerprints, settings, versions.
     """
 
     images: list[Image.Image]
@@ -80,7 +64,7 @@ class Result:
         return len(self.images)
 
     def summary(self) -> str:
-        """One line: how many satisfy the query, who says so, and at what cost."""
+        """Return one line: how many samples satisfy the query, according to whom, and at what cost."""
         failed = sum(status != Status.OK for status in self.status)
         line = f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
         if "budget" in self.provenance:
@@ -95,7 +79,7 @@ class Result:
         return f"<Result of {self.provenance['query']!r}: {self.summary()}>"
 
     def select(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Result:
-        """The result of some of the samples, in the order of `rows`."""
+        """Return the result of some of the samples, in the order of `rows`."""
         rows = np.asarray(rows, dtype=np.int64)
         return replace(
             self,
@@ -114,7 +98,7 @@ class Result:
 
     @classmethod
     def join(cls, parts: Sequence[Result]) -> Result:
-        """The samples of several results of one query as one, with the provenance and statistics of the first.
+        """Concatenate results of one query; provenance and statistics are those of the first.
 
         Raises:
             ArgumentError: there are no parts.
@@ -138,7 +122,7 @@ class Result:
         )
 
     def grid(self, columns: int | None = None) -> Image.Image:
-        """All pictures with the probability of the query (or its energy, where that is none) and the judge's verdict.
+        """Draw all pictures with the probability of the query (or its energy) and the judge's verdict.
 
         Raises:
             ArgumentError: `columns` is below 1.
@@ -146,7 +130,7 @@ class Result:
         return label_grid(
             self.images,
             title=self.provenance["query"],
-            captions=self.captions(),
+            captions=self._captions(),
             verdicts=self.satisfied.tolist(),
             footer=self._footer(),
             columns=columns,
@@ -157,8 +141,7 @@ class Result:
         """P(query) of each sample, exp(-energy), (n,); `None` under semantics whose energy is not -log P."""
         return np.exp(-self.energy) if self.provenance["semantics"] == EXACT else None
 
-    def captions(self) -> list[str]:
-        """Return the caption of each picture: the probability of the query, or its energy where there is none."""
+    def _captions(self) -> list[str]:
         if self.probability is None:
             return [f"E {energy:.3f}" for energy in self.energy]
         return [f"P {probability:.3f}" for probability in self.probability]
@@ -170,16 +153,16 @@ class Result:
         return f"{self.summary()}. {made}"
 
     def save(self, path: str | Path) -> Path:
-        """Write the labelled grid (a path that ends in .png, .jpg or .webp), or everything (a folder).
+        """Write the labelled grid to a path that ends in .png, .jpg or .webp, or everything to a folder.
 
-        A folder gets each picture, `grid.png`, `latents.safetensors` and `result.json`. Every file appears whole or
-        not at all. A PNG grid carries the provenance in its text field "energyql".
+        A folder gets each picture, `grid.png`, `latents.safetensors` and `result.json`. Each file is written
+        atomically. A PNG holds the provenance in its text field "energyql".
 
         Returns:
             The path.
 
         Raises:
-            ArgumentError: the ending is that of another kind of file, or the path cannot be written.
+            ArgumentError: the suffix is that of another kind of file, or the path cannot be written.
         """
         path = check_destination(Path(path))
         if not self.images:
@@ -230,18 +213,72 @@ class Result:
         self.grid().save(buffer, "PNG")
         return buffer.getvalue()
 
-    def _repr_html_(self) -> str:
-        verdicts: list[bool] = self.satisfied.tolist()
+    def _repr_html_(self) -> Markup:
         query, judge = self.provenance["query"], self.provenance["judge"]
-        words = [
-            alternative_text(self.judged, i, len(self), judge, [(query, holds)]) for i, holds in enumerate(verdicts)
+        shown = zip(self.images[:MOST_PICTURES], self._captions(), self.satisfied.tolist(), strict=False)
+        tiles = [
+            _tile(image, caption, holds, alternative_text(self.judged, i, len(self), judge, [(query, holds)]))
+            for i, (image, caption, holds) in enumerate(shown)
         ]
-        return result_html(
-            self.images, title=query, captions=self.captions(), verdicts=verdicts, words=words, footer=self._footer()
-        )
+        more = len(self) - len(tiles)
+        rows = element("div", *tiles, style="display:flex;flex-wrap:wrap;gap:10px;margin:8px 0")
+        note = f"{self._footer()}. Not shown: {more:,} more" if more else self._footer()
+        return element("div", element("code", query), rows, element("div", note, style="font-size:12px;opacity:.75"))
+
+
+def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
+    """Return the judged values of one picture: "smile, hair = red, skin_tone = 0.42; no hat, beard".
+
+    Args:
+        judged: attribute -> value of each picture.
+        index: of the picture.
+        only: names of attributes; all by default.
+    """
+    present: list[str] = []
+    absent: list[str] = []
+    for name in judged if only is None else [name for name in only if name in judged]:
+        value = judged[name][index].item()
+        if isinstance(value, bool):
+            (present if value else absent).append(name)
+        else:
+            present.append(f"{name} = {value if isinstance(value, str) else f'{value:.2f}'}")
+    parts = [", ".join(present)] if present else []
+    return "; ".join([*parts, f"no {', '.join(absent)}"] if absent else parts)
+
+
+def alternative_text(
+    judged: Mapping[str, npt.NDArray[Any]], index: int, count: int, judge: str, verdicts: Sequence[tuple[str, bool]]
+) -> str:
+    """Describe a picture in words: its judged values, and whether the queries that it is measured by hold.
+
+    Args:
+        judged: attribute -> value of each picture.
+        index: number of the picture, from 0.
+        count: number of pictures.
+        judge: name of the judge of the values.
+        verdicts: pairs (query, holds).
+    """
+    read = f"{judge[:1].upper()}{judge[1:]}: {reading(judged, index)}. " if judged else ""
+    asked = " ".join(
+        f"The query {query if len(query) <= MOST_QUERY else query[:MOST_QUERY] + '…'} "
+        f"{'holds' if holds else 'does not hold'}."
+        for query, holds in verdicts
+    )
+    return f"Picture {index + 1} of {count}. {read}{asked}"
+
+
+def _tile(picture: Image.Image, caption: str, holds: bool, text: str) -> Markup:
+    """Return a picture above its caption and a tick or a cross, in the colours of the notebook."""
+    source, style = picture_uri(picture, 2 * _SIDE), "display:block;max-width:none;border-radius:8px"
+    shown = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
+    path = "M2 6l3 4 7-9" if holds else "M2 1l9 9m0-9l-9 9"
+    stroke = element("path", d=path, fill="none", stroke=YES if holds else NO, stroke_width=3)
+    mark = element("svg", stroke, width=14, height=12, viewBox="0 0 14 12", aria_hidden="true")
+    below = element("span", mark, " ", caption, style="font-size:12px;opacity:.85")
+    return element("figure", shown, below, style=f"margin:0;width:{_SIDE}px")
 
 
 def _plain(value: np.generic) -> Any:
-    """As JSON has it, which knows neither NaN nor infinity."""
+    """Return a value as JSON has it, without NaN and infinity."""
     plain = value.item()
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain

@@ -1,15 +1,18 @@
 import io
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
+from markup import Document, decode
 from PIL import Image
 from safetensors.torch import load_file
 
 from energyql.errors import ArgumentError
+from energyql.files import check_destination
 from energyql.pipeline import result as module
-from energyql.pipeline.result import Result, check_destination
+from energyql.pipeline.result import MOST_PICTURES, MOST_QUERY, Result, alternative_text, reading
 from energyql.sampling import Status
 
 QUERY = "größe AND 😀 OR smile"
@@ -123,7 +126,7 @@ class TestFailures:
         assert (tmp_path / "file").read_text() == "mine"
 
     def test_where_nothing_can_be_written(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(module.os, "access", lambda path, mode: False)
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
         with pytest.raises(ArgumentError, match="is not writable"):
             check_destination(tmp_path / "faces.png")
 
@@ -224,3 +227,59 @@ class TestParts:
         with pytest.raises(ArgumentError, match="there is no picture to save: 0 of 0 satisfy"):
             make().select([]).save(tmp_path / "faces.png")
         assert not list(tmp_path.iterdir())
+
+
+JUDGED = {
+    "smile": np.array([True, False]),
+    "hair": np.array(["red", "dark brown"]),
+    "age": np.array([0.125, 0.5]),
+    "hat": np.array([False, False]),
+}
+
+
+@pytest.mark.parametrize(
+    ("index", "only", "expected"),
+    [
+        (0, None, "smile, hair = red, age = 0.12; no hat"),
+        (1, None, "hair = dark brown, age = 0.50; no smile, hat"),
+        (1, ["hat"], "no hat"),
+        (0, ["smile", "bald"], "smile"),
+        (0, [], ""),
+    ],
+)
+def test_a_reading(index, only, expected):
+    assert reading(JUDGED, index, only) == expected
+
+
+def test_alternative_text():
+    assert alternative_text(JUDGED, 0, 2, "image judge", [("smile", True), ("hat", False)]) == (
+        "Picture 1 of 2. Image judge: smile, hair = red, age = 0.12; no hat. "
+        "The query smile holds. The query hat does not hold."
+    )
+    assert alternative_text({}, 0, 1, "attribute heads", [("x" * 9999, True)]) == (
+        f"Picture 1 of 1. The query {'x' * MOST_QUERY}… holds."
+    )
+
+
+def many(count):
+    return make(3).select([0, 1] * (count // 2) + [2] * (count % 2))
+
+
+def test_a_notebook_shows_pictures_verdicts_and_words():
+    html = make(3)._repr_html_()
+    document = Document(html)
+    images = document.all("img")
+    assert [decode(image["src"]).getpixel((0, 0))[0] for image in images] == [0, 60, 120]
+    read = "Image judge: hair = red, age = 0.50; no smile"
+    assert images[1]["alt"] == f"Picture 2 of 3. {read}. The query {QUERY} does not hold."
+    assert document.texts("code") == [QUERY]
+    assert len({attributes["d"] for attributes in document.all("path")}) == 2
+    assert f"{make().summary()}. Model tiny, seed 7, exact semantics" in document.texts("div")
+    assert make()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_notebook_shows_not_too_many_pictures():
+    html = many(MOST_PICTURES + 3)._repr_html_()
+    assert len(Document(html).all("img")) == MOST_PICTURES
+    assert "Not shown: 3 more" in html
+    assert Document(many(0)._repr_html_()).all("img") == []
