@@ -1,18 +1,33 @@
-"""The energy rule of a circuit: log-probabilities of its leaves, then its sums and log-sum-exps."""
+"""The energy rule of a circuit, and the evaluation of circuits on tensors.
+
+All nodes of one depth, kind and width are evaluated in one operation. A circuit is evaluated in two ways that share
+everything but the derivative: in plain torch operations for autograd, and with the derivative by hand, which is 1.3 to
+2.2 times as fast for samplers that need gradients (docs/decisions/one-evaluator.md).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from energyql.attributes.predictions import Predictions, log_probabilities
-from energyql.energy.fold import CircuitFold
-from energyql.logic.circuit import Circuit, Leaf
+from energyql.logic.circuit import Circuit
 from energyql.logic.explain import draw_circuit
+from energyql.logic.nodes import CircuitNode, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
+from energyql.numerics.pullback import by_autograd
 from energyql.render.markup import Markup
+
+YES_NO, CLASSES, TAIL, INTERVAL = range(4)
+"""Kinds of leaves that are evaluated in one operation: intervals that reach to infinity on one side are tails."""
+_LEAST = -80.0
+"""Lower bound, in nats, of a term of a log-sum-exp relative to the largest term."""
+_Plan = tuple[type[CircuitNode], list[tuple[int, ...]], list[float], int]
+"""Arguments of a `_Group`."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +47,17 @@ class CircuitRule:
         """See `EnergyRule`."""
         return self.circuit.attributes
 
+    @cached_property
+    def fold(self) -> CircuitFold:
+        """The circuit as a function of its leaves."""
+        return CircuitFold(self.circuit)
+
     def log_value(self, predictions: Predictions) -> Tensor:
         """Return the circuit's value, `(batch,)`, in nats.
 
         A query that is always true needs no predictions, which would give the batch size: `QueryEnergy` handles it.
         """
-        return self._fold(log_probabilities([(predictions[leaf.attribute], leaf.cells) for leaf in self._leaves]))
+        return self.fold(log_probabilities([(predictions[leaf.attribute], leaf.cells) for leaf in self.fold.leaves]))
 
     def explain(self) -> str:
         """Return the circuit as indented text."""
@@ -47,18 +67,194 @@ class CircuitRule:
         """Return the circuit as SVG."""
         return draw_circuit(self.circuit.nodes, self.circuit.cells)
 
-    @cached_property
-    def _leaves(self) -> list[Leaf]:
-        # In this order `log_probabilities` has nothing to rearrange: yes/no and classes, then tails, then intervals.
-        return sorted(self.circuit.leaves, key=_kind)
 
-    @cached_property
-    def _fold(self) -> CircuitFold:
-        return CircuitFold(self.circuit, self._leaves)
+class CircuitFold:
+    """The function from the log-probabilities of a circuit's leaves to the circuit's value.
+
+    Attributes:
+        leaves: the leaves in the order of the rows that a call takes, by kind. A leaf of several intervals is the
+            log-sum-exp of leaves of one interval each.
+    """
+
+    def __init__(self, circuit: Circuit) -> None:
+        parts = {leaf: _parts(leaf) for leaf in circuit.leaves}
+        self.leaves = sorted(dict.fromkeys(part for each in parts.values() for part in each), key=leaf_kind)
+        row = {leaf: i for i, leaf in enumerate(self.leaves)}
+        self._plan = _plan(circuit, {leaf: tuple(row[part] for part in each) for leaf, each in parts.items()}, len(row))
+        self._groups: dict[tuple[torch.device, torch.dtype], list[_Group]] = {}
+
+    def __call__(self, leaves: Tensor) -> Tensor:
+        """Return the circuit's log-value, `(batch,)`, in nats; autograd can differentiate it.
+
+        Args:
+            leaves: `(number of leaves, batch)`, each row the log-probability of a leaf.
+        """
+        values = leaves
+        for group in self._on(leaves):
+            values = torch.cat([values, group.value(group.children(values))])
+        return values[-1]
+
+    def evaluate(self, leaves: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """Return the values of all nodes, `(rows, batch)`, the root last, and the slopes of each group.
+
+        Args:
+            leaves: as for a call; finite, and not followed by autograd.
+        """
+        values, kept = leaves, []
+        for group in self._on(leaves):
+            fresh, slopes = group.value_and_slopes(group.children(values))
+            kept.append(slopes)
+            values = torch.cat([values, fresh])
+        return values, kept
+
+    def with_slopes(self, leaves: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the value and its derivative with respect to the leaves, without a graph.
+
+        Args:
+            leaves: as for `evaluate`.
+
+        Returns:
+            The log-value `(batch,)`, in nats, and slopes `(number of leaves, batch)`, or `(number of leaves, 1)` where
+            they are the same for all samples.
+        """
+        groups = self._on(leaves)
+        values, kept = self.evaluate(leaves)
+        if len(groups) == 1 and groups[0].takes_all and kept[0] is None:  # a plain conjunction
+            return values[-1], leaves.new_ones(len(leaves), 1)
+        grad = torch.zeros_like(values)
+        grad[-1] = 1
+        for group, slopes in zip(reversed(groups), reversed(kept), strict=True):
+            group.add_back(grad, slopes)
+        return values[-1], grad[: len(leaves)]
+
+    def _on(self, like: Tensor) -> list[_Group]:
+        key = (like.device, like.dtype)
+        found = self._groups.get(key)
+        if found is None:
+            found = self._groups[key] = [_Group(*group, like) for group in self._plan]
+        return found
 
 
-def _kind(leaf: Leaf) -> int:
-    first = leaf.cells[0]
-    if not isinstance(first, tuple):
-        return 0
-    return 3 if len(leaf.cells) > 1 else 1 if math.inf in (-first[0], first[1]) else 2
+class _Group:
+    """Nodes of one kind and width as one operation on the table of all values so far, (rows, batch).
+
+    Args:
+        kind: type of the nodes.
+        children: the rows of each node's children.
+        factors: those of weighted nodes.
+        first: the row of the first node; the others follow.
+        like: device and dtype.
+    """
+
+    def __init__(
+        self, kind: type[CircuitNode], children: list[tuple[int, ...]], factors: list[float], first: int, like: Tensor
+    ) -> None:
+        self.kind, self.count, self.width, self.first = kind, len(children), len(children[0]), first
+        rows = [row for column in zip(*children, strict=True) for row in column]
+        # A plain conjunction takes every row once, in any order, and needs no gather.
+        self.takes_all = self.count == 1 and sorted(rows) == list(range(self.width))
+        self.rows = torch.tensor(sorted(rows) if self.takes_all else rows, device=like.device, dtype=torch.long)
+        self.factors = torch.tensor(factors, device=like.device, dtype=like.dtype)[:, None]
+
+    def children(self, values: Tensor) -> Tensor:
+        """Return the children's values, (width, nodes, batch)."""
+        rows = values[: self.width] if self.takes_all else values.index_select(0, self.rows)
+        return rows.view(self.width, self.count, values.shape[1])
+
+    def value(self, x: Tensor) -> Tensor:
+        """Return the nodes' values, (nodes, batch), from their children's."""
+        if self.kind is Sum:
+            return x.sum(0)
+        if self.kind is LogSumExp:
+            return torch.logsumexp(x, 0)
+        return self.factors * x[0] if self.kind is Scaled else log_scaled_complement(x[0], x[1], self.factors)
+
+    def value_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the values and their derivatives with respect to x; `None` stands for ones."""
+        if self.kind is LogSumExp:
+            # `torch.logsumexp` is many times slower where exponentials are denormal.
+            most = x.amax(0)
+            shares = (x - most).clamp_(min=_LEAST).exp_()
+            total = shares.sum(0)
+            return total.log().add_(most), shares.div_(total)
+        if self.kind is ScaledComplement:
+            value, back = by_autograd(self.value, x)
+            return value, back(torch.ones_like(value))
+        return self.value(x), self.factors if self.kind is Scaled else None
+
+    def add_back(self, grad: Tensor, slopes: Tensor | None) -> None:
+        """Add the gradient that reaches the children through the nodes to the table of gradients."""
+        own = grad[self.first : self.first + self.count]
+        pull = own.expand(self.width, -1, -1) if slopes is None else slopes * own
+        grad.index_add_(0, self.rows, pull.reshape(len(self.rows), grad.shape[1]))
+
+
+def leaf_kind(leaf: Leaf) -> int:
+    """Return one of `YES_NO`, `CLASSES`, `TAIL` and `INTERVAL`, by the leaf's first cell."""
+    match leaf.cells[0]:
+        case bool():
+            return YES_NO
+        case str():
+            return CLASSES
+        case (low, high):
+            return TAIL if math.inf in (-low, high) else INTERVAL
+
+
+def _parts(leaf: Leaf) -> list[Leaf]:
+    return [leaf] if leaf_kind(leaf) < TAIL else [Leaf(leaf.attribute, (cell,)) for cell in leaf.cells]
+
+
+def _plan(circuit: Circuit, parts: Mapping[Leaf, tuple[int, ...]], count: int) -> list[_Plan]:
+    """Group the inner nodes by depth, kind and width, with their children as rows of the growing table of values.
+
+    Args:
+        circuit: the circuit.
+        parts: the rows that each leaf is the log-sum-exp of.
+        count: number of such rows.
+
+    Returns:
+        The groups in the order of evaluation. The root is deepest, and nothing else is as deep, so it comes last.
+    """
+    depths: list[int] = []
+    rows: dict[int, int] = {}
+    members: dict[tuple[int, str, int], list[int]] = {}
+    for index, node in enumerate(circuit.nodes):
+        depth = 1 + max((depths[child] for child in operands(node)), default=0)
+        kind, width = type(node), len(operands(node))
+        if isinstance(node, Leaf):
+            kind, width = LogSumExp, len(parts[node])
+            if width == 1:
+                depth, rows[index] = 0, parts[node][0]
+        depths.append(depth)
+        if depth:
+            members.setdefault((depth, kind.__name__, width), []).append(index)
+    plan = []
+    for key in sorted(members):
+        nodes = [circuit.nodes[index] for index in members[key]]
+        children = [parts[node] if isinstance(node, Leaf) else tuple(rows[i] for i in operands(node)) for node in nodes]
+        factors = [node.factor for node in nodes if isinstance(node, Scaled | ScaledComplement)]
+        kind = LogSumExp if isinstance(nodes[0], Leaf) else type(nodes[0])
+        plan.append((kind, children, factors, count))
+        for index in members[key]:
+            rows[index] = count
+            count += 1
+    return plan
+
+
+def log_scaled_complement(value: Tensor, complement: Tensor, factor: Tensor) -> Tensor:
+    """Return `log(1 - P^factor)` from `value = log P` and `complement = log(1 - P)`, elementwise, in nats.
+
+    Where P is above one half it is computed from `complement`, with u = 1 - P as
+    `log(factor) + log(u) + log(t / (factor u)) + log((1 - exp(-t)) / t)`, t = -factor log(1 - u), so that it stays
+    accurate, with a gradient, where P rounds to 1. Elsewhere it is `log(-expm1(factor value))`.
+    """
+    tiny = torch.finfo(value.dtype).tiny
+    near_one = complement < value
+    # `where` blocks the value of the branch that is not taken but not a NaN in its gradient: feed it something safe.
+    u = torch.where(near_one, complement, -1.0).exp()
+    stretch = torch.where(u > tiny, -torch.log1p(-u) / u.clamp(min=tiny), 1.0)
+    t = factor * stretch * u
+    shrink = torch.where(t > tiny, -torch.expm1(-t) / t.clamp(min=tiny), 1.0)
+    high = factor.log() + complement + stretch.log() + shrink.log()
+    low = torch.log(-torch.expm1(factor * torch.where(near_one, -math.log(2), value)))
+    return torch.where(near_one, high, low)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
-from energyql.energy.direct import DirectEnergy
+from energyql.energy.circuit_energy import CircuitEnergy
 from energyql.energy.exact import CircuitRule
 from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError
@@ -64,9 +64,9 @@ class QueryEnergy:
         self.encode = encode
         self.predict = predict.predict if isinstance(predict, Heads) else predict
         self._pullback = pullback_of(encode)
-        self._direct: DirectEnergy | None = None
+        self._direct: CircuitEnergy | None = None
         if isinstance(predict, Heads) and isinstance(self.rule, CircuitRule) and self.rule.attributes:
-            self._direct = DirectEnergy.of(self.rule.circuit, predict.raw_outputs(self.rule.attributes))
+            self._direct = CircuitEnergy(self.rule.fold, predict.raw_outputs(self.rule.attributes))
         self._few_sizes = isinstance(predict, Heads)
         self._checked: set[tuple[torch.device, torch.dtype, int]] = set()
 
@@ -116,7 +116,7 @@ class QueryEnergy:
         self._check(latent)
         if not self.rule.attributes:
             return latent.new_zeros(len(latent))
-        return in_batches(self._energy_of_latent, latent, self._sizes_of(latent))[0]
+        return in_batches(lambda part: (self._of_latent(part, part),), latent, self._sizes_of(latent))[0]
 
     def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The energy and its gradient with respect to z, both detached.
@@ -139,15 +139,16 @@ class QueryEnergy:
             return energy, gradient
 
     def _energy(self, z: Tensor) -> tuple[Tensor, ...]:
-        return self._energy_of_latent(self.encode(z))
+        return (self._of_latent(z, self.encode(z)),)
 
-    def _energy_of_latent(self, latent: Tensor) -> tuple[Tensor, ...]:
-        return (self._by_predictions(latent, latent) if self._direct is None else self._direct(latent),)
+    def _of_latent(self, z: Tensor, latent: Tensor) -> Tensor:
+        followed = latent.requires_grad and torch.is_grad_enabled()  # by autograd
+        return self._by_predictions(z, latent) if self._direct is None or followed else self._direct(latent)
 
     def _energy_and_gradient(self, z: Tensor) -> tuple[Tensor, ...]:
         latent, back = self._pullback(z)
         if self._direct is not None:
-            energy, gradient = self._direct.with_gradient(latent)
+            energy, gradient = self._direct.gradient(latent)
         else:
             energy, back_to_latent = by_autograd(partial(self._by_predictions, z), latent)
             # Samples do not interact, so the gradient of the sum holds every sample's own gradient.

@@ -1,14 +1,15 @@
-"""Logarithms of normal probabilities, with values and gradients that stay finite and accurate in far tails.
+"""Logarithms of normal probabilities, with values and gradients that are finite and accurate in far tails.
 
-Written around the Mills ratio `R(x) = Phi(x) / phi(x) = sqrt(pi / 2) erfcx(-x / sqrt(2))`: in every ratio that a
+Computed from the Mills ratio `R(x) = Phi(x) / phi(x) = sqrt(pi / 2) erfcx(-x / sqrt(2))`: in every ratio that a
 gradient needs the exponentials cancel on paper, not in floating point. (Differentiating `torch.special.log_ndtr`
 subtracts numbers of size x^2 / 2, and its gradient is noise at 1e3 standard deviations and infinite at 1e5, in
-float32.) No float64 inside, which some devices lack.
+float32.) Nothing is computed in float64, which some devices lack.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -24,27 +25,27 @@ _CERTAIN = 9.0
 
 
 def log_normal_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """`log Phi(x)`, elementwise, for the standard normal; -infinity and infinity are allowed."""
+    """Return `log Phi(x)`, elementwise, for the standard normal; x may be infinite."""
     return cast(Tensor, _LogCDF.apply(x)) if _needs_graph(x) else torch.special.log_ndtr(x)
 
 
 def log_normal_cdf_slope(x: Tensor) -> Tensor:
-    """The derivative of `log_normal_cdf`, `1 / R(x)`; 0 at infinity."""
+    """Return the derivative of `log_normal_cdf`, `1 / R(x)`, elementwise; 0 at infinity."""
     slope: Tensor = math.sqrt(2 / math.pi) / torch.special.erfcx(x * -_SQRT_HALF)
     return slope
 
 
 def log_normal_interval(middle: Tensor, width: Tensor) -> Tensor:
-    """`log(Phi(middle + width / 2) - Phi(middle - width / 2))`, elementwise; finite, `width` positive."""
+    """Return `log(Phi(middle + width / 2) - Phi(middle - width / 2))`, elementwise, for a positive `width`."""
     if _needs_graph(middle) or _needs_graph(width):
         return cast(Tensor, _LogInterval.apply(middle, width))
     return _interval(middle, width)[0]
 
 
-def log_normal_interval_and_slope(middle: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """`log_normal_interval` and its derivative with respect to `middle`."""
+def log_normal_interval_and_slope(middle: Tensor, width: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+    """Return `log_normal_interval`, and a function that computes its derivative with respect to `middle`."""
     value, lost, ratio = _interval(middle, width)
-    return value, middle.sign().mul_(lost).div_(ratio)
+    return value, lambda: middle.sign().mul_(lost).div_(ratio)
 
 
 def _needs_graph(x: Tensor) -> bool:
@@ -52,7 +53,7 @@ def _needs_graph(x: Tensor) -> bool:
 
 
 def _interval(middle: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The value, and what its derivatives are made of: `phi(far) / phi(near) - 1` and `P / phi(near)`.
+    """Return the value and two factors of its derivatives: `phi(far) / phi(near) - 1` and `P / phi(near)`.
 
     Reflected so that the interval lies right of 0, with bounds `near` and `far`, here divided by sqrt(2).
     """

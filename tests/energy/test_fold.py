@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from energyql.energy.fold import CircuitFold, log_scaled_complement
+from energyql.energy.exact import CircuitFold, log_scaled_complement
 from energyql.logic.circuit import Circuit, Leaf, LogSumExp, Scaled, ScaledComplement, Sum
 
 
@@ -46,7 +46,8 @@ NESTED = (
 
 
 @pytest.mark.parametrize(
-    "nodes", [(leaf("a"),), (leaf("a"), leaf("b"), Sum((0, 1))), (leaf("a"), leaf("b"), Sum((1, 0))), NESTED]
+    "nodes",
+    [(leaf("a"),), (leaf("a"), leaf("b"), Sum((0, 1))), (leaf("a"), leaf("b"), LogSumExp((1, 0))), NESTED],
 )
 def test_a_fold_is_the_circuit_node_by_node(nodes):
     count = sum(isinstance(node, Leaf) for node in nodes)
@@ -55,6 +56,33 @@ def test_a_fold_is_the_circuit_node_by_node(nodes):
     fold = CircuitFold(circuit(*nodes))
     torch.testing.assert_close(fold(leaves), one_by_one(nodes, leaves))
     assert torch.autograd.gradcheck(fold, (leaves,))
+    check_slopes(fold, leaves)
+
+
+def check_slopes(fold, leaves):
+    variable = leaves.detach().requires_grad_()
+    value = fold(variable)
+    (expected,) = torch.autograd.grad(value.sum(), variable)
+    found, slopes = fold.with_slopes(leaves.detach())
+    torch.testing.assert_close(found, value.detach())
+    torch.testing.assert_close(slopes.expand_as(expected), expected)
+
+
+def test_a_leaf_of_several_intervals_is_the_log_sum_exp_of_one_each():
+    low, high = Leaf("a", ((-math.inf, 0.0),)), Leaf("a", ((1.0, math.inf),))
+    both = Leaf("a", (*low.cells, *high.cells))
+    fold = CircuitFold(circuit(both, leaf("b"), Sum((0, 1)), low, LogSumExp((2, 3))))
+    assert fold.leaves == [leaf("b"), low, high]
+    b, below, above = leaves = -torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(fold(leaves), torch.logaddexp(b + torch.logaddexp(below, above), below))
+    check_slopes(fold, leaves)
+
+
+def test_slopes_of_complements():
+    fold = CircuitFold(
+        circuit(leaf("a"), leaf("b"), ScaledComplement(2.0, 0, 1), leaf("c"), Sum((2, 1)), LogSumExp((3, 4)))
+    )
+    check_slopes(fold, -torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.1)
 
 
 def test_one_fold_serves_every_type():
