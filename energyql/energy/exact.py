@@ -228,7 +228,7 @@ def _plan(circuit: Circuit, parts: Mapping[Leaf, tuple[int, ...]], count: int) -
         depths.append(depth)
         if depth:
             members.setdefault((depth, kind.__name__, width), []).append(index)
-    plan = []
+    plan: list[_Plan] = []
     for key in sorted(members):
         nodes = [circuit.nodes[index] for index in members[key]]
         children = [parts[node] if isinstance(node, Leaf) else tuple(rows[i] for i in operands(node)) for node in nodes]
