@@ -21,7 +21,8 @@ from benchmarks.common import SmokeOption, run_command, show
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.progress import reporting
-from energyql.training.heads import attribute_loss, balanced_accuracy, train_heads
+from energyql.training.fitting import train_heads
+from energyql.training.heads import attribute_loss, balanced_accuracy
 from energyql.training.run import HELD_OUT_SHARE, HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

@@ -62,10 +62,10 @@ def train(
     """
     from energyql.pipeline.model import choose_device
     from energyql.training.clip_labels import load_clip_labeller
-    from energyql.training.labels import import_labeller
+    from energyql.training.labels import read_label_table
     from energyql.training.run import HeadSettings, train_attributes
+    from energyql.training.samples import import_labeller
     from energyql.training.styleflow import read_styleflow
-    from energyql.training.table_labels import read_label_table
 
     sources = {"--labels": labels, "--labeller": labeller, "--prompts": prompts, "--styleflow": styleflow}
     given = [name for name, value in sources.items() if value is not None]
@@ -116,8 +116,7 @@ def import_heads(
     replace: ReplaceOption = False,
 ) -> None:
     """Put attribute heads that others have trained into a model folder, as they are."""
-    from energyql.training.foreign import import_boundary, import_lace
-    from energyql.training.saving import add_heads
+    from energyql.training.foreign import add_heads, import_boundary, import_lace
 
     specs = Vocabulary(_attribute(text) for text in attribute)
     if heads.suffix.lower() == ".npy":

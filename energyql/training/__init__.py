@@ -1,1 +1,1 @@
-"""From a generator and labels to a model folder: what `energyql train` does."""
+"""Training of attribute heads: labels, fitting, calibration, report, and import of heads from other programs."""

@@ -20,16 +20,16 @@ Prompts = Mapping[str, Sequence[str] | Mapping[str, str]]
 
 
 class ClipLabeller:
-    """Reads attributes off pictures by comparing them with prompts.
+    """Labels pictures by comparing them with prompts.
 
     Args:
         model: a model of open_clip, or anything with `encode_image`, `encode_text`, `logit_scale` (a logarithm) and
             `visual.image_size`, `visual.image_mean`, `visual.image_std`.
         tokenizer: texts -> tokens.
         prompts: see `Prompts`.
-        margin: logits that the best prompt must be ahead of the next, or the label is left out: those near the border
-            are guesses. CLIP's own scale makes similarities into logits.
-        identity: tells models apart when an interrupted labelling goes on.
+        margin: least difference of the two highest logits; below it the label is left out, because it would be a guess.
+            CLIP's own scale turns similarities into logits.
+        identity: name of the model, so that an interrupted labelling is not continued with another one.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ClipLabeller:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, list[Any]]:
-        """Pictures in [-1, 1], (batch, 1 or 3, height, width) -> attribute -> value, `None` where it is a guess."""
+        """Label pictures in [-1, 1], (batch, 1 or 3, height, width): attribute -> values, `None` for a guess."""
         device = next(self.model.parameters()).device
         pictures = self.prepare(images).to(device)
         features = F.normalize(self.model.encode_image(pictures).float(), dim=-1)
@@ -65,12 +65,12 @@ class ClipLabeller:
         for name, (values, texts) in self.texts.items():
             logits = self.model.logit_scale.exp().float() * features @ texts.to(device).T
             best = logits.topk(2, dim=1)
-            sure = (best.values[:, 0] - best.values[:, 1]) >= self.margin
-            found[name] = [values[k] if s else None for k, s in zip(best.indices[:, 0].tolist(), sure, strict=True)]
+            clear = (best.values[:, 0] - best.values[:, 1]) >= self.margin
+            found[name] = [values[k] if c else None for k, c in zip(best.indices[:, 0].tolist(), clear, strict=True)]
         return found
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What the model's own preprocessing makes of such pictures, on tensors."""
+        """Apply the model's own preprocessing to tensors in [-1, 1]."""
         visual = self.model.visual
         size = (visual.image_size,) * 2 if isinstance(visual.image_size, int) else tuple(visual.image_size)
         pictures = (images.float().clamp(-1, 1) + 1) / 2
@@ -89,14 +89,14 @@ def load_clip_labeller(
     margin: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> ClipLabeller:
-    """A labeller with a model of open_clip, which downloads weights that it does not have.
+    """Load a labeller with a model of open_clip, which downloads missing weights.
 
     Args:
         prompts: see `Prompts`, or a JSON file of that form.
         model: a name of `open_clip.list_models()`.
         weights: a name of `open_clip.list_pretrained_tags_by_model(model)`, or a file.
         margin: see `ClipLabeller`.
-        device: where it looks at pictures.
+        device: where to compute.
 
     Raises:
         EnergyQLError: open_clip is not installed.
@@ -121,7 +121,7 @@ def load_clip_labeller(
 
 
 def read_prompts(path: Path) -> Prompts:
-    """Prompts of a JSON file.
+    """Read the prompts in a JSON file.
 
     Raises:
         DataError: it is missing or holds something else.
@@ -148,6 +148,6 @@ def _attribute(name: str, options: Any) -> tuple[AttributeSpec, list[Any], list[
 
 
 def _statistics(visual: Any) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of the channels; those of CLIP where a model does not tell."""
+    """Return mean and standard deviation of the channels; by default those of CLIP."""
     mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
     return mean or (0.48145466, 0.4578275, 0.40821073), std or (0.26862954, 0.26130258, 0.27577711)

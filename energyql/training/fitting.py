@@ -1,16 +1,27 @@
-"""Heads while they are fitted: losses, looks at the held-out latents, calibration, and a state to go on from."""
+"""Fit the heads of a bank: all attributes in one pass over the latents."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.attributes.heads import Head
-from energyql.training.losses import (
+from energyql.attributes.predictions import output_count
+from energyql.errors import DataError
+from energyql.files import write_tensors
+from energyql.numerics.pullback import normalized
+from energyql.training.heads import (
+    HeadReport,
+    HeadStack,
     attribute_loss,
     balanced_accuracy,
     balancing_weights,
@@ -18,30 +29,147 @@ from energyql.training.losses import (
     residual,
     temperature,
 )
-from energyql.training.stack import HeadStack
-from energyql.vocabulary import AttributeSpec
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+CHECKS = 30
+"""Number of evaluations on the held-out latents during a training; the state is written after each."""
+WARM_UP = 0.1
+"""Share of the steps in which the learning rate rises."""
+_RUN = "run"
 
 
-@dataclass(frozen=True)
-class HeadReport:
-    """How well a head reads latents that it has not learned from.
+def train_heads(
+    latents: Tensor,
+    labels: Mapping[str, Tensor],
+    vocabulary: Vocabulary,
+    *,
+    hidden: int = 64,
+    steps: int = 3000,
+    batch: int = 512,
+    lr: float = 2e-3,
+    weight_decay: float = 1e-2,
+    held_out: float = 0.15,
+    balance: bool = False,
+    patience: int | None = None,
+    seed: int = 0,
+    space: str = "w",
+    truncation: tuple[float, float] = (1.0, 1.0),
+    label: FittedLabel = None,
+    generator: str = "",
+    checkpoint: Path | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[AttributeBank, dict[str, HeadReport]]:
+    """Fit one small network for each attribute, all at once.
 
-    Attributes:
-        accuracy: balanced accuracy (mean recall over classes); for a continuous attribute, 1 - mean absolute error
-            divided by the range.
-        temperature: what the logits were divided by to be calibrated.
-        std: residual standard deviation of a continuous attribute.
-        steps: after how many steps the head was at its best.
+    The loss is the log-likelihood on the data as they are, so that probabilities of rare classes are calibrated too.
+    `balance` weighs classes equally and removes the weights from the logits afterwards, which is exact.
+
+    Args:
+        latents: (n, latent_dim): w, or z for the other spaces.
+        labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
+        vocabulary: the attributes; `labels` must have each.
+        hidden: width of each head.
+        steps: number of steps of AdamW.
+        batch: latents in a step.
+        lr: highest learning rate; the rate rises, then falls along a cosine to 0.
+        weight_decay: of AdamW.
+        held_out: share of the latents, the last ones, for early stopping, calibration and the report.
+        balance: learn as if all classes were equally frequent.
+        patience: keep each head at its best on the held-out latents, and stop when no head has improved in this many of
+            the `CHECKS` evaluations. `None` trains to the end and keeps the last state.
+        seed: same seed, same bank; no global random state is read or changed.
+        space: latent that the heads read, for the bank.
+        truncation: range of psi of the latents, for the bank.
+        label: class label of the latents, for the bank.
+        generator: fingerprint of the generator, for the bank.
+        checkpoint: file for the state; an interrupted training with the same data continues from it. Removed at the
+            end.
+        progress: called with the fraction done.
+
+    Returns:
+        The bank and a report by attribute, from the held-out latents.
+
+    Raises:
+        DataError: latents or labels are missing, of the wrong shape or no valid values, or an attribute has one class
+            only, or none among the latents held out.
     """
+    specs = list(vocabulary.values())
+    latents = normalized(latents.float()) if space == "direction" else latents.float()
+    if latents.ndim != 2 or not latents.isfinite().all():
+        raise DataError(f"latents must be finite numbers (n, latent_dim), not of shape {tuple(latents.shape)}")
+    split = int(len(latents) * (1 - held_out))
+    for spec in specs:
+        if spec.name not in labels:
+            raise DataError(f"no labels for attribute {spec.name!r}")
+        _check_labels(labels[spec.name].float(), spec, len(latents), split)
+    targets = torch.stack([labels[spec.name].float() for spec in specs], 1)
+    mean, std = latents[:split].mean(0), latents[:split].std(0)
+    std = torch.where(std > 1e-6, std, 1.0)
+    random = torch.Generator().manual_seed(seed)
+    stack = HeadStack(latents.shape[1], [output_count(spec) for spec in specs], hidden, random).to(latents.device)
+    fit = _Fit(stack, (latents - mean) / std, targets, specs, split, balance)
+    settings = (hidden, steps, batch, lr, weight_decay, held_out, balance, patience, seed, vocabulary.to_dict())
+    run = digest(settings, latents, targets)
+    optimizer = torch.optim.AdamW(stack.parameters(), lr=lr, weight_decay=weight_decay)
+    step = fit.restore(read_state(checkpoint, run), optimizer, random)
+    every = max(1, steps // CHECKS)
+    while step < steps and (patience is None or fit.since < patience):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * _rate(step / steps)
+        index = torch.randint(split, (batch,), generator=random).to(latents.device)
+        optimizer.zero_grad()
+        fit.loss(index).backward()
+        optimizer.step()
+        step += 1
+        if step % every == 0 or step == steps:
+            if patience is not None:
+                fit.evaluate(step)
+            if checkpoint is not None and step < steps:
+                write_tensors(checkpoint, {_RUN: run, **fit.state(optimizer, random, step)})
+        if progress is not None:
+            progress(step / steps)
+    if progress is not None and step < steps:
+        progress(1.0)
+    if patience is None:
+        fit.evaluate(step)
+    heads, reports = fit.calibrated(mean, std)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    bank = AttributeBank(vocabulary, heads, space=space, truncation=truncation, label=label, generator=generator)
+    return bank, reports
 
-    accuracy: float
-    temperature: float
-    std: float
-    steps: int = 0
+
+def _rate(done: float) -> float:
+    """Return the learning rate as a share of the highest, at a fraction of the training."""
+    if done < WARM_UP:
+        return 0.04 + 0.96 * done / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
-class Fit:
-    """A stack, its data, and each head as it was when it did best."""
+def _check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) -> None:
+    if tuple(labels.shape) != (count,):
+        raise DataError(f"{spec.name!r}: {count} latents but labels of shape {tuple(labels.shape)}")
+    known = labels[~labels.isnan()]
+    if spec.kind == "continuous":
+        if known.isinf().any():
+            raise DataError(f"{spec.name!r}: a label is infinite")
+    else:
+        classes = max(2, output_count(spec))
+        wrong = ~torch.isin(known, torch.arange(classes, dtype=known.dtype, device=known.device))
+        if wrong.any():
+            raise DataError(f"{spec.name!r}: labels are 0 to {classes - 1}, not {known[wrong][0].item():g}")
+        if len(known.unique()) < 2:
+            raise DataError(
+                f"{spec.name!r}: all labels are the same, so there is nothing to learn",
+                hint="leave it out, or label more samples",
+            )
+    for part, rows in (("to learn from", labels[:split]), ("held out", labels[split:])):
+        if rows.isnan().all():
+            raise DataError(f"{spec.name!r}: none of the latents {part} has a label")
+
+
+class _Fit:
+    """The heads in training, their data, and the best state of each head so far."""
 
     def __init__(
         self, stack: HeadStack, x: Tensor, targets: Tensor, specs: list[AttributeSpec], split: int, balance: bool
@@ -51,7 +179,7 @@ class Fit:
         self.best = {name: parameter.clone() for name, parameter in self.parameters.items()}
         self.best_loss = torch.full((len(specs),), math.inf)
         self.best_step = torch.zeros(len(specs), dtype=torch.int64)
-        self.since = 0  # looks in which no head became better
+        self.since = 0  # evaluations since a head improved
         self.weights: list[Tensor | None] = [None] * len(specs)
         self.shifts = [torch.zeros(count, device=x.device) for count in stack.outputs]
         for i, spec in enumerate(specs):
@@ -63,20 +191,21 @@ class Fit:
                     self.weights[i], self.shifts[i] = weights, log_prior_shift(weights, spec)
 
     def loss(self, index: Tensor) -> Tensor:
+        """Return the sum of the losses of all heads on a batch."""
         parts = self.stack(self.x[index]).split(self.stack.outputs, 1)
         columns = zip(parts, self.targets[index].unbind(1), self.specs, self.weights, strict=True)
         return torch.stack([attribute_loss(*column) for column in columns]).sum()
 
     @torch.no_grad()
     def held_out(self, parameters: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Outputs and labels of each head on the held-out latents, free of the weights of classes."""
+        """Return outputs and labels of each head on the held-out latents, without the effect of class weights."""
         outputs = torch.func.functional_call(self.stack, dict(parameters), (self.x[self.split :],))
         parts = outputs.split(self.stack.outputs, 1)
         labels = self.targets[self.split :].unbind(1)
         return [(part - shift, label) for part, shift, label in zip(parts, self.shifts, labels, strict=True)]
 
-    def look(self, step: int) -> None:
-        """Keep the heads that are better than ever, judged as they will be used: with their best temperature."""
+    def evaluate(self, step: int) -> None:
+        """Keep the heads that have a new lowest held-out loss, each at its best temperature."""
         self.since += 1
         for i, (outputs, labels) in enumerate(self.held_out(self.parameters)):
             loss = temperature(outputs, labels, self.specs[i], candidates=17)[1]
@@ -84,10 +213,8 @@ class Fit:
                 self.best_loss[i], self.best_step[i], self.since = loss, step, 0
                 self.stack.copy_head(i, self.parameters, self.best)
 
-    def finished(self, patience: int | None) -> bool:
-        return patience is not None and self.since >= patience
-
     def state(self, optimizer: torch.optim.Optimizer, random: torch.Generator, step: int) -> dict[str, Tensor]:
+        """Return all tensors that a continued training needs."""
         state = {f"now/{name}": tensor for name, tensor in self.parameters.items()}
         state |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         for i, moments in optimizer.state_dict()["state"].items():
@@ -100,7 +227,7 @@ class Fit:
     def restore(
         self, state: Mapping[str, Tensor] | None, optimizer: torch.optim.Optimizer, random: torch.Generator
     ) -> int:
-        """Go back to a state; returns the number of steps it had taken."""
+        """Load a state; return its number of steps."""
         if state is None:
             return 0
         for name in self.parameters:
@@ -119,16 +246,39 @@ class Fit:
 
     @torch.no_grad()
     def calibrated(self, mean: Tensor, std: Tensor) -> tuple[dict[str, Head], dict[str, HeadReport]]:
-        """The best of each head with its temperature or residual, and what the held-out latents say of it."""
+        """Return the best state of each head, calibrated by temperature or residual, and the reports on them."""
         heads, reports = {}, {}
         for i, (outputs, labels) in enumerate(self.held_out(self.best)):
-            spec, head = self.specs[i], self.stack.unstandardised(i, self.best, mean, std)
+            spec, head = self.specs[i], self.stack.head(i, self.best, mean, std)
             divisor, error = temperature(outputs, labels, spec)[0], residual(outputs, labels, spec)
-            heads[spec.name] = Head(
-                head["hidden_weight"], head["hidden_bias"], head["out_weight"] / divisor,
-                head["skip_weight"] / divisor, (head["out_bias"] - self.shifts[i]) / divisor,
-                torch.tensor(error, device=mean.device),
-            )  # fmt: skip
+            heads[spec.name] = dataclasses.replace(
+                head,
+                out_weight=head.out_weight / divisor,
+                skip_weight=head.skip_weight / divisor,
+                out_bias=(head.out_bias - self.shifts[i]) / divisor,
+                std=torch.tensor(error, device=mean.device),
+            )
             accuracy = balanced_accuracy(outputs, labels, spec)
             reports[spec.name] = HeadReport(accuracy, divisor, error, int(self.best_step[i]))
         return heads, reports
+
+
+def digest(settings: object, *tensors: Tensor) -> Tensor:
+    """Return the SHA-256 of the settings and data of a training, (32,) uint8, which identifies it."""
+    found = hashlib.sha256(repr(settings).encode())
+    for tensor in tensors:
+        found.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return torch.tensor(list(found.digest()), dtype=torch.uint8)
+
+
+def read_state(path: Path | None, run: Tensor) -> dict[str, Tensor] | None:
+    """Return the state that the training with this digest has written, `None` if there is none."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError):  # not written by this program: start again
+        return None
+    found = state.pop(_RUN, None)
+    return state if found is not None and torch.equal(found, run) else None

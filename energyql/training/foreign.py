@@ -1,19 +1,23 @@
-"""Heads that others have trained: LACE's classifiers and InterFaceGAN's boundaries."""
+"""Heads that other programs have trained: LACE's classifiers and InterFaceGAN's boundaries."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
 from energyql.errors import ModelError
+from energyql.generators.base import Generator, latent_size
 from energyql.generators.checkpoints.reading import CheckpointError, reading, shown
 from energyql.generators.checkpoints.torch_file import read_weights
-from energyql.training.table_labels import read_npy
+from energyql.training.labels import read_npy
+from energyql.training.target import open_target, removing_new_folder
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LACE_STD = 0.1
@@ -21,17 +25,62 @@ LACE_STD = 0.1
 _LAYER = re.compile(r"net\.(\d+)\.(weight|bias)")
 
 
-def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict[str, Head]:
-    """The heads in a checkpoint of LACE's attribute classifiers. Nothing in the file is run.
+def add_heads(
+    model: str | Path | Generator,
+    specs: Vocabulary,
+    heads: Mapping[str, Head],
+    out: str | Path | None = None,
+    *,
+    space: str = "w",
+    truncation: tuple[float, float] = (1.0, 1.0),
+    label: int | Sequence[float] | str | None = None,
+    replace: bool = False,
+) -> AttributeBank:
+    """Add heads to a model folder, as they are.
 
-    The network is taken over as it is: fully connected layers (512-384-256-128 as published; any sizes will do), each
-    with a leaky ReLU of slope 0.2. It has two outputs for yes/no, no and yes; energyql keeps their difference, which
-    is the same probability.
+    If the folder has heads already, all must read the same latent, at the same truncation, under the same label.
+
+    Args:
+        model: as for `train_attributes`.
+        specs: the attributes.
+        heads: attribute -> head.
+        out: as for `train_attributes`.
+        space: the latent that the heads read.
+        truncation: range of psi in which the heads are valid.
+        label: class label under which the heads are valid.
+        replace: as for `train_attributes`.
+
+    Returns:
+        All heads of the folder.
+
+    Raises:
+        ArgumentError: a conditional generator needs a label, or has no such label.
+        ModelError: the heads do not fit the generator or the heads in the folder.
+    """
+    with removing_new_folder(out):
+        target = open_target(model, out, truncation[1])
+        fitted = target.label(label, space)
+        bank = AttributeBank(
+            specs, heads, space=space, truncation=truncation, label=fitted, generator=target.fingerprint
+        )
+        target.check_latents(space, truncation, fitted)
+        size = latent_size(target.generator, space)
+        if size not in (None, bank.latent_dim):
+            raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
+        target.check_names(list(specs), replace)
+        return target.save(bank, {}, replace=replace)
+
+
+def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict[str, Head]:
+    """Read the heads in a checkpoint of LACE's attribute classifiers. Nothing in the file is executed.
+
+    The network is kept as it is: fully connected layers (512-384-256-128 as published, or of any other sizes), each
+    with a leaky ReLU of slope 0.2. For yes/no it has two outputs, no and yes; their difference is the logit of yes.
 
     Args:
         path: the `.pt` file.
-        specs: what the file's attributes are, in their order; most files have one.
-        std: residual standard deviation of continuous attributes, which the file does not hold.
+        specs: the attributes in the file, in their order; most files have one.
+        std: residual standard deviation of continuous attributes, which is not in the file.
 
     Raises:
         ModelError: the file is missing, damaged, unsafe, of another form, or has other attributes.
@@ -63,15 +112,15 @@ def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict
 def import_boundary(
     path: Path, spec: AttributeSpec, *, latents: Tensor | None = None, labels: Tensor | None = None
 ) -> Head:
-    """The head that a boundary of InterFaceGAN stands for: `scale * (normal . x) + intercept` is the logit of yes.
+    """Read a boundary of InterFaceGAN as a head: `scale * (normal . x) + intercept` is the logit of yes.
 
-    The file holds the normal alone. With labels, scale and intercept are those of the highest likelihood. Without, the
-    boundary goes through the origin and the scale is 1, which is a guess: directions are right, probabilities are not.
+    The file holds only the normal. With labels, scale and intercept have the highest likelihood. Without labels, the
+    boundary goes through the origin and the scale is 1: the direction is right, probabilities are not calibrated.
 
     Args:
         path: a `.npy` file of shape (1, latent_dim) or (latent_dim,).
         spec: a yes/no attribute.
-        latents: (n, latent_dim), of the space that the boundary is for.
+        latents: (n, latent_dim), in the space of the boundary.
         labels: (n,) 0 or 1, NaN where missing.
 
     Raises:
@@ -79,7 +128,7 @@ def import_boundary(
             are the same.
     """
     if spec.kind != "yes/no":
-        raise ModelError(f"{path}: a boundary tells yes from no, so {spec.name!r} cannot be {spec.kind}")
+        raise ModelError(f"{path}: a boundary separates yes from no, so {spec.name!r} cannot be {spec.kind}")
     with reading(path):
         normal = read_npy(path).squeeze()
         if normal.ndim != 1 or not normal.isfinite().all() or not normal.any():
@@ -101,7 +150,7 @@ def import_boundary(
 
 
 def _logistic(distance: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Scale and intercept with the highest likelihood; a weak pull keeps them finite where the classes are apart."""
+    """Return scale and intercept of the highest likelihood; a weak penalty keeps them finite for separable classes."""
     unit = distance.std().clamp(min=1e-12).item()
     x, y = (distance / unit).double(), labels.double()
     numbers = torch.zeros(2, dtype=torch.float64, requires_grad=True)
@@ -131,7 +180,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _layers(tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias of each hidden layer, from the latent on."""
+    """Return weight and bias of each hidden layer, first to last."""
     extra = [name for name in tensors if not _LAYER.fullmatch(name) and not name.startswith("heads.")]
     numbers = sorted({int(match[1]) for name in tensors if (match := _LAYER.fullmatch(name))})
     if not numbers:

@@ -1,150 +1,183 @@
-"""Fit the heads of a bank: all attributes in one pass over the latents."""
+"""The heads of all attributes as one trainable module, their losses, and their calibration on held-out latents."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank, FittedLabel
+from energyql.attributes.heads import SLOPE, Head
 from energyql.attributes.predictions import output_count
-from energyql.errors import DataError
-from energyql.numerics.pullback import normalized
-from energyql.training.fitting import Fit, HeadReport
-from energyql.training.losses import attribute_loss, balanced_accuracy
-from energyql.training.progress_file import digest, read_state, write_state
-from energyql.training.stack import HeadStack
-from energyql.vocabulary import AttributeSpec, Vocabulary
-
-__all__ = ["HeadReport", "attribute_loss", "balanced_accuracy", "train_heads"]
-
-LOOKS = 30
-"""How often in a training the heads are tried on the held-out latents, and the state is written."""
-WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
+from energyql.vocabulary import AttributeSpec
 
 
-def train_heads(
-    latents: Tensor,
-    labels: Mapping[str, Tensor],
-    vocabulary: Vocabulary,
-    *,
-    hidden: int = 64,
-    steps: int = 3000,
-    batch: int = 512,
-    lr: float = 2e-3,
-    weight_decay: float = 1e-2,
-    held_out: float = 0.15,
-    balance: bool = False,
-    patience: int | None = None,
-    seed: int = 0,
-    space: str = "w",
-    truncation: tuple[float, float] = (1.0, 1.0),
-    label: FittedLabel = None,
-    generator: str = "",
-    checkpoint: Path | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> tuple[AttributeBank, dict[str, HeadReport]]:
-    """Fit one small network an attribute, all at once.
+@dataclass(frozen=True)
+class HeadReport:
+    """Quality of a head on held-out latents.
 
-    The loss is the log-likelihood on the data as they are, so that probabilities mean what they say for rare classes
-    too. `balance` weighs classes equally and takes the weights out of the logits afterwards, which is exact.
+    Attributes:
+        accuracy: balanced accuracy (mean recall over classes); for a continuous attribute, 1 - mean absolute error
+            divided by the range.
+        temperature: divisor of the logits, by calibration.
+        std: residual standard deviation of a continuous attribute.
+        steps: number of steps after which the head was best.
+    """
+
+    accuracy: float
+    temperature: float
+    std: float
+    steps: int = 0
+
+
+class HeadStack(torch.nn.Module):
+    """The heads of all attributes, one hidden layer of the same width each, on standardised latents.
+
+    The outputs of the layers are multiplied by `scale` and added to `offset`, which `fit_outputs` sets: training starts
+    at the base rates, and converges as fast for an age in years as for one in 0 to 1.
 
     Args:
-        latents: (n, latent_dim): w, or z for the other spaces.
-        labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
-        vocabulary: the attributes; `labels` must have each.
+        latent_dim: size of a latent.
+        outputs: outputs of each head.
         hidden: width of each head.
-        steps, batch, lr, weight_decay: of AdamW; the rate rises, then falls along a cosine to 0.
-        held_out: share of the latents, the last ones, kept for early stopping, calibration and the report.
-        balance: learn as if all classes were equally frequent.
-        patience: keep each head as it was when it did best on the held-out latents, and stop when none has become
-            better for so many looks out of `LOOKS`. `None` trains to the end and keeps that.
-        seed: same seed, same bank; no global random state is read or changed.
-        space, truncation, label, generator: for the bank.
-        checkpoint: a file for the state; where an interrupted training left one, it goes on. Removed at the end.
-        progress: called with the fraction done.
+        random: for the initial weights.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, latent_dim: int, outputs: Sequence[int], hidden: int, random: torch.Generator) -> None:
+        super().__init__()
+        count, total = len(outputs), sum(outputs)
+        self.outputs = list(outputs)
+        hidden_weight = torch.randn(count, hidden, latent_dim, generator=random) / math.sqrt(latent_dim)
+        self.hidden_weight = torch.nn.Parameter(hidden_weight)
+        self.hidden_bias = torch.nn.Parameter(torch.zeros(count, hidden))
+        self.out_weight = torch.nn.Parameter(torch.randn(total, hidden, generator=random) / math.sqrt(hidden))
+        self.skip_weight = torch.nn.Parameter(torch.zeros(total, latent_dim))
+        self.out_bias = torch.nn.Parameter(torch.zeros(total))
+        self.register_buffer("scale", torch.ones(total))
+        self.register_buffer("offset", torch.zeros(total))
+
+    def fit_outputs(self, i: int, labels: Tensor, spec: AttributeSpec, *, balanced: bool = False) -> None:
+        """Start head i at the base rate of its labels, or at equal probabilities if classes are balanced."""
+        known, rows = labels[~labels.isnan()], self.rows(i)
+        if spec.kind == "continuous":
+            self.scale[rows] = known.std(correction=0).clamp(min=1e-3 * (spec.high - spec.low))
+            self.offset[rows] = known.mean()
+        elif not balanced:
+            # Half a label more of each class keeps the logit of an absent class finite.
+            shares = torch.bincount(known.long(), minlength=max(2, self.outputs[i])).float() + 0.5
+            logs = (shares / shares.sum()).log()
+            self.offset[rows] = logs if spec.kind == "categorical" else (logs[1] - logs[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map standardised latents (batch, latent_dim) to the outputs of all heads side by side."""
+        # One product for the hidden layers of all heads.
+        hidden = F.leaky_relu(F.linear(x, self.hidden_weight.flatten(0, 1), self.hidden_bias.flatten()), SLOPE)
+        hidden = hidden.unflatten(1, (len(self.outputs), -1))
+        parts = [hidden[:, i] @ weight.T for i, weight in enumerate(self.out_weight.split(self.outputs))]
+        outputs = torch.cat(parts, 1) + F.linear(x, self.skip_weight, self.out_bias)
+        return outputs * self.scale + self.offset
+
+    def rows(self, i: int) -> slice:
+        """Return the positions of the outputs of head i."""
+        start = sum(self.outputs[:i])
+        return slice(start, start + self.outputs[i])
+
+    def copy_head(self, i: int, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+        """Copy head i from one set of parameters to another."""
+        for name in source:
+            where: int | slice = i if name.startswith("hidden") else self.rows(i)
+            target[name][where] = source[name][where]
+
+    def head(self, i: int, parameters: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> Head:
+        """Return head i of `parameters` for latents that are not standardised by mean and std (latent_dim,)."""
+        rows = self.rows(i)
+        scale = self.scale[rows]
+        hidden_weight = parameters["hidden_weight"][i] / std
+        skip_weight = scale[:, None] * parameters["skip_weight"][rows] / std
+        return Head(
+            hidden_weight,
+            parameters["hidden_bias"][i] - hidden_weight @ mean,
+            scale[:, None] * parameters["out_weight"][rows],
+            skip_weight,
+            scale * parameters["out_bias"][rows] + self.offset[rows] - skip_weight @ mean,
+            torch.ones((), device=mean.device),
+        )
+
+
+def attribute_loss(outputs: Tensor, labels: Tensor, spec: AttributeSpec, weights: Tensor | None = None) -> Tensor:
+    """Return the mean negative log-likelihood of the labelled rows, in nats.
+
+    For a continuous attribute it is half the squared error in units of a tenth of the range.
+
+    Args:
+        outputs: (batch, `output_count(spec)`).
+        labels: (batch,) class index, 0/1, or number; NaN where missing.
+        spec: the attribute.
+        weights: weight of the labels of each class, (classes,); equal by default.
+    """
+    known = ~labels.isnan()
+    outputs, labels = outputs[known], labels[known]
+    if not len(labels):
+        return outputs.sum()
+    if spec.kind == "continuous":
+        return 0.5 * ((outputs[:, 0] - labels) / (0.1 * (spec.high - spec.low))).square().mean()
+    if spec.kind == "categorical":
+        losses = F.cross_entropy(outputs, labels.long(), reduction="none")
+    else:
+        losses = F.binary_cross_entropy_with_logits(outputs[:, 0], labels, reduction="none")
+    return losses.mean() if weights is None else (losses * weights[labels.long()]).mean()
+
+
+def balanced_accuracy(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> float:
+    """Return the mean recall of the classes present; for a continuous attribute 1 - mean absolute error / range."""
+    known = ~labels.isnan()
+    outputs, labels = outputs[known], labels[known]
+    if spec.kind == "continuous":
+        return 1 - ((outputs[:, 0] - labels).abs().mean() / (spec.high - spec.low)).item()
+    decided = outputs.argmax(1) if spec.kind == "categorical" else (outputs[:, 0] > 0).long()
+    classes = labels.long().unique()
+    return torch.stack([(decided[labels == k] == k).float().mean() for k in classes]).mean().item()
+
+
+def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates: int = 81) -> tuple[float, float]:
+    """Return the divisor of the logits, from 0.1 to 10, with the lowest loss (Guo et al. 2017, arXiv 1706.04599).
 
     Returns:
-        The bank and a report by attribute, from the held-out latents.
-
-    Raises:
-        DataError: latents or labels are missing, of the wrong shape or no valid values, or an attribute has one class
-            only, or none among the latents held out.
+        The divisor, 1 for a continuous attribute, and the loss with it.
     """
-    specs = list(vocabulary.values())
-    latents = normalized(latents.float()) if space == "direction" else latents.float()
-    if latents.ndim != 2 or not latents.isfinite().all():
-        raise DataError(f"latents must be finite numbers (n, latent_dim), not of shape {tuple(latents.shape)}")
-    split = int(len(latents) * (1 - held_out))
-    for spec in specs:
-        if spec.name not in labels:
-            raise DataError(f"no labels for attribute {spec.name!r}")
-        _check_labels(labels[spec.name].float(), spec, len(latents), split)
-    targets = torch.stack([labels[spec.name].float() for spec in specs], 1)
-    mean, std = latents[:split].mean(0), latents[:split].std(0)
-    std = torch.where(std > 1e-6, std, 1.0)
-    random = torch.Generator().manual_seed(seed)
-    stack = HeadStack(latents.shape[1], [output_count(spec) for spec in specs], hidden, random).to(latents.device)
-    fit = Fit(stack, (latents - mean) / std, targets, specs, split, balance)
-    settings = (hidden, steps, batch, lr, weight_decay, held_out, balance, patience, seed, vocabulary.to_dict())
-    run = digest(settings, latents, targets)
-    optimizer = torch.optim.AdamW(stack.parameters(), lr=lr, weight_decay=weight_decay)
-    step = fit.restore(read_state(checkpoint, run), optimizer, random)
-    every = max(1, steps // LOOKS)
-    while step < steps and not fit.finished(patience):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * _rate(step / steps)
-        index = torch.randint(split, (batch,), generator=random).to(latents.device)
-        optimizer.zero_grad()
-        fit.loss(index).backward()
-        optimizer.step()
-        step += 1
-        if step % every == 0 or step == steps:
-            if patience is not None:
-                fit.look(step)
-            if checkpoint is not None and step < steps:
-                write_state(checkpoint, run, fit.state(optimizer, random, step))
-        if progress is not None:
-            progress(step / steps)
-    if progress is not None and step < steps:
-        progress(1.0)
-    if patience is None:
-        fit.look(step)
-    heads, reports = fit.calibrated(mean, std)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    bank = AttributeBank(vocabulary, heads, space=space, truncation=truncation, label=label, generator=generator)
-    return bank, reports
-
-
-def _rate(done: float) -> float:
-    """Share of the learning rate when so much of the training is done."""
-    if done < WARM_UP:
-        return 0.04 + 0.96 * done / WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
-
-
-def _check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) -> None:
-    if tuple(labels.shape) != (count,):
-        raise DataError(f"{spec.name!r}: {count} latents but labels of shape {tuple(labels.shape)}")
-    known = labels[~labels.isnan()]
     if spec.kind == "continuous":
-        if known.isinf().any():
-            raise DataError(f"{spec.name!r}: a label is infinite")
-    else:
-        classes = max(2, output_count(spec))
-        wrong = ~torch.isin(known, torch.arange(classes, dtype=known.dtype, device=known.device))
-        if wrong.any():
-            raise DataError(f"{spec.name!r}: labels are 0 to {classes - 1}, not {known[wrong][0].item():g}")
-        if len(known.unique()) < 2:
-            raise DataError(
-                f"{spec.name!r}: all labels are the same, so there is nothing to learn",
-                hint="leave it out, or label more samples",
-            )
-    for part, rows in (("to learn from", labels[:split]), ("held out", labels[split:])):
-        if rows.isnan().all():
-            raise DataError(f"{spec.name!r}: none of the latents {part} has a label")
+        return 1.0, attribute_loss(outputs, labels, spec).item()
+    divisors = torch.logspace(-1, 1, candidates).tolist()
+    losses = [attribute_loss(outputs / divisor, labels, spec).item() for divisor in divisors]
+    best = min(losses)
+    return float(divisors[losses.index(best)]), best
+
+
+def residual(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> float:
+    """Return the root mean square error of a continuous attribute, never 0; 1 for the other kinds."""
+    if spec.kind != "continuous":
+        return 1.0
+    error = outputs[:, 0] - labels
+    return max(error[~error.isnan()].square().mean().sqrt().item(), 1e-6 * (spec.high - spec.low))
+
+
+def balancing_weights(labels: Tensor, spec: AttributeSpec) -> Tensor:
+    """Return weights of the classes that make all classes count equally, (classes,), with mean 1 over the labels.
+
+    A loss with weights c is lowest at probabilities proportional to c p, so logits minus log c are those of p.
+    """
+    counts = torch.bincount(labels[~labels.isnan()].long(), minlength=max(2, output_count(spec))).float()
+    present = counts > 0
+    weights = counts.sum() / (present.sum() * counts.clamp(min=1))
+    return torch.where(present, weights, 1.0)
+
+
+def log_prior_shift(weights: Tensor, spec: AttributeSpec) -> Tensor:
+    """Return the shift of the outputs, (outputs,), of a head that was fitted with `weights`."""
+    return weights.log() if spec.kind == "categorical" else (weights[1] / weights[0]).log().reshape(1)

@@ -1,21 +1,26 @@
-"""Sources of labels for training: tables of labelled samples, and labellers imported by name."""
+"""Labels of given samples: tables, as CSV or Parquet files, and the inference of attributes from their columns."""
 
 from __future__ import annotations
 
+import csv
 import importlib
-import inspect
-import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from energyql.attributes.labels import Column, ImageLabeller, as_number, as_text, as_yes_no, is_missing
-from energyql.errors import ArgumentError, DataError, VocabularyError
+from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
+from energyql.errors import DataError, VocabularyError
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
+INDEX = "index"
+"""The column with the numbers of the samples."""
 MOST_CLASSES = 100
 TOLERANCE = 0.05
 """Default tolerance of `=` for a continuous attribute, as a share of its range."""
@@ -102,31 +107,144 @@ def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
     return AttributeSpec(name, kind)
 
 
-def import_labeller(name: str) -> ImageLabeller:
-    """Import the labeller called "module:function"; the working directory is searched as well.
+def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
+    """Read labels: a column for each attribute, a row for each sample.
 
-    A class is called without arguments first, so that a torch module can be named by its class.
+    The column `index` is the number of a picture of `energyql.generate`, under the seed of the training; without that
+    column, row i is about picture i, from 0. With `latents`, the index is a row of that file.
+
+    Args:
+        path: CSV (comma, semicolon or tab), or Parquet by its name; Parquet needs pyarrow or polars.
+        latents: `.npy` or `.safetensors`, see `read_latents`.
 
     Raises:
-        ArgumentError: there is no such module or function.
+        DataError: a file is missing, damaged, or does not fit the other.
     """
-    module, colon, attribute = name.partition(":")
-    if not colon or not module or not attribute:
-        raise ArgumentError(f"a labeller is written module:function, not {name!r}")
-    here = os.getcwd()
-    sys.path.insert(0, here)
+    columns = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
+    rows = len(next(iter(columns.values()), ()))
+    index = _index(columns.pop(INDEX, None), rows, path)
+    if not columns:
+        raise DataError(f"{path} has no column of labels")
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    if latents is None:
+        return LabelTable(columns, index=index, source=str(path))
+    found = read_latents(latents)
+    if int(index.max()) >= len(found):
+        raise DataError(f"{path} is about sample {int(index.max())}, but {latents} holds only {len(found)}")
+    return LabelTable(columns, latents=found[index], source=str(path))
+
+
+def read_latents(path: Path) -> Tensor:
+    """Latents of a `.npy` file, or of a `.safetensors` file with one tensor.
+
+    Args:
+        path: a file of shape (n, latent_dim), or with axes between along which the latent is repeated, as in W+.
+
+    Returns:
+        (n, latent_dim) float32.
+
+    Raises:
+        DataError: the file is missing or damaged, or its latents differ along a layer.
+    """
     try:
-        found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise ArgumentError(f"cannot import {module!r}: {error}") from error
-    finally:
-        sys.path.remove(here)
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ArgumentError(f"module {module!r} has no {attribute!r}")
-        found = getattr(found, part)
-    found = found() if inspect.isclass(found) else found
-    if not callable(found):
-        raise ArgumentError(f"{name} is a {type(found).__name__}, which cannot be called")
-    labeller: ImageLabeller = found
-    return labeller
+        if path.suffix.lower() == ".safetensors":
+            tensors = load_file(path)
+            if len(tensors) != 1:
+                raise DataError(f"{path} holds {len(tensors)} tensors", hint="save the latents alone")
+            (found,) = tensors.values()
+        else:
+            found = read_npy(path)
+    except (OSError, ValueError, TypeError, EOFError, OverflowError, SafetensorError) as error:
+        raise DataError(f"cannot read latents from {path}: {error}") from error
+    return one_per_sample(found, path)
+
+
+def read_npy(path: Path) -> Tensor:
+    """Read the numbers of a `.npy` file, float32.
+
+    Raises:
+        OSError, ValueError, TypeError, EOFError, OverflowError: it is missing, damaged, or holds something else.
+    """
+    try:
+        # Mapped, so that no memory is allocated for a size that the file claims but does not have.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ValueError("it is not a .npy file of plain numbers") from error
+    return torch.from_numpy(np.array(found, dtype=np.float32))
+
+
+def one_per_sample(latents: Tensor, path: Path) -> Tensor:
+    """Reduce latents (n, ..., latent_dim) that are constant along the middle axes to (n, latent_dim) float32.
+
+    Raises:
+        DataError: they are not constant there, or not finite.
+    """
+    if latents.ndim < 2 or not latents.numel():
+        raise DataError(f"{path}: latents have shape {tuple(latents.shape)}, not (samples, numbers)")
+    rows = latents.flatten(1, -2) if latents.ndim > 2 else latents[:, None]
+    first = rows[:, 0]
+    if not rows.isfinite().all():
+        raise DataError(f"{path}: a latent has a number that is not finite")
+    if not torch.equal(rows, first[:, None].expand_as(rows)):
+        raise DataError(
+            f"{path}: the latents differ from layer to layer (W+), but heads read one latent a sample",
+            hint="label the output of the mapping network",
+        )
+    return first.float().clone()
+
+
+def _index(cells: list[Any] | None, rows: int, path: Path) -> Tensor:
+    if cells is None:
+        return torch.arange(rows)
+    index = []
+    for row, cell in enumerate(cells, 1):
+        try:
+            number = int(cell)
+            if number < 0 or number != float(cell):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise DataError(f"{path}, row {row}: the index is {cell!r}, not a whole number from 0") from None
+        index.append(number)
+    if len(set(index)) != len(index):
+        twice = next(number for number in index if index.count(number) > 1)
+        raise DataError(f"{path}: sample {twice} has two rows")
+    return torch.tensor(index, dtype=torch.int64)
+
+
+def _read_csv(path: Path) -> dict[str, list[Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    header = text.split("\n", 1)[0]
+    try:
+        lines = [line for line in csv.reader(text.splitlines(), delimiter=max(",;\t", key=header.count)) if line]
+    except csv.Error as error:
+        raise DataError(f"{path} is not a CSV file: {error}") from error
+    if not lines:
+        raise DataError(f"{path} is empty")
+    names = [name.strip() for name in lines[0]]
+    if len(set(names)) != len(names) or "" in names:
+        raise DataError(f"{path}: the first line must name every column once, and it is {', '.join(names)!r}")
+    for row, line in enumerate(lines[1:], 1):
+        if len(line) != len(names):
+            raise DataError(f"{path}, row {row}: {len(line)} cells for {len(names)} columns")
+    return {name: [line[i] for line in lines[1:]] for i, name in enumerate(names)}
+
+
+def _read_parquet(path: Path) -> dict[str, list[Any]]:
+    readers: dict[str, Callable[[Any], dict[Any, Any]]] = {
+        "pyarrow.parquet": lambda library: library.read_table(path).to_pydict(),
+        "polars": lambda library: library.read_parquet(path).to_dict(as_series=False),
+    }
+    for module, read in readers.items():
+        try:
+            library = importlib.import_module(module)
+        except ImportError:
+            continue
+        try:
+            return {str(name): list(cells) for name, cells in read(library).items()}
+        except Exception as error:  # each library has its own errors
+            raise DataError(f"cannot read {path}: {error}") from error
+    raise DataError(f"{path} is a Parquet file, and no library that reads it is installed", hint="pip install pyarrow")

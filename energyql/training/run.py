@@ -1,4 +1,4 @@
-"""`train_attributes`: label latents of a generator, fit heads, calibrate, report, save."""
+"""`train_attributes`: label latents of a generator, fit and calibrate heads, report on them, save them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from torch import Tensor
 
 from energyql.attributes.bank import SPACES, AttributeBank
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
-from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
+from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.generators.base import RANDOM, Generator
 from energyql.progress import Report, reporting
-from energyql.training.heads import train_heads
-from energyql.training.labels import LabelTable, infer
+from energyql.training.fitting import train_heads
+from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.report import report_heads
 from energyql.training.samples import Prior, estimate_truncation, label_prior
-from energyql.training.saving import save_heads
-from energyql.training.table_labels import read_label_table
-from energyql.training.target import WORK, Target, check_reading, fitted_label, nothing_left, open_target
+from energyql.training.target import WORK, Target, open_target, removing_new_folder
 from energyql.vocabulary import Kind, Vocabulary
 
 LABEL_SEED = 2**32
-"""Seed of the samples that labellers see: not one that people draw pictures with."""
+"""Seed of the samples for labellers, outside the range of seeds that pictures are usually drawn with."""
 TEST_SHARE, HELD_OUT_SHARE = 0.1, 0.12
-"""Of all samples for the report alone; of the rest for early stopping and calibration."""
+"""Share of all samples for the report; share of the others for early stopping and calibration."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadSettings:
-    """How heads are fitted; see `train_heads`. Decay is strong because latents are many numbers and labels are few."""
+    """Settings of `train_heads`. The weight decay is strong, because latents are large and labels are few."""
 
     hidden: int = 64
     steps: int = 2000
@@ -46,7 +44,7 @@ class HeadSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a training made.
+    """The outcome of a training.
 
     Attributes:
         folder: the model folder.
@@ -77,29 +75,29 @@ def train_attributes(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Trained:
-    """Teach a generator attributes, and save them into a model folder with a report.
+    """Fit attribute heads to a generator, and save them into a model folder with a report.
 
-    A training that is interrupted goes on when it is called again, and ends as if it had never stopped. Attributes
-    that the folder has already stay as they are, to the last bit.
+    After an interruption, the same call continues the training, with the same result as without the interruption.
+    Attributes that the folder already has stay as they are, to the last bit.
 
     Args:
         model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own.
         labels: a `LabelTable`, the path of a CSV or Parquet file (see `read_label_table`), or a function or torch
-            module that is shown pictures (see `ImageLabeller`).
+            module that labels pictures (see `ImageLabeller`).
         out: the model folder to make or to add to; by default that of `model`.
-        vocabulary: what the labels are; inferred by default.
-        kinds: kinds of single attributes, where inferring them goes wrong.
+        vocabulary: the attributes; inferred from the labels by default.
+        kinds: kinds of single attributes, which are then not inferred.
         only: attributes to train, all by default.
-        count: pictures that a labeller is shown.
-        space: the latent that heads read, "w", "z" or, for a StyleGAN, which sees nothing else of z, its "direction";
-            by default that of the model's other heads, else "w".
-        truncation: psi of the latents, or a range of it from which every sample gets its own. By default that of the
-            model's other heads, else that of the latents of a table, else that of the model.
+        count: pictures for a labeller.
+        space: the latent that heads read: "w", "z", or "direction", z scaled to unit second moment, on which alone the
+            pictures of a StyleGAN depend. By default that of the model's other heads, else "w".
+        truncation: psi of the latents, or a range (low, high) from which each sample draws its own. By default that of
+            the model's other heads, else that of the latents of a table, else that of the model.
         label: of a conditional generator: the class of all pictures, or as many numbers as it has classes; or "random"
-            for a class of its own each, after which the heads hold for every class. By default that of the model's
-            other heads.
+            for a random class of each, and heads that are valid for every class. By default that of the model's other
+            heads.
         seed: of the samples; picture i of `energyql.generate(seed=...)` is sample i. 0 by default for a table.
-        replace: let a new attribute take the place of one with the same name.
+        replace: whether new attributes may replace old ones of the same name.
         settings: of the fit.
         device: where pictures are drawn and heads are fitted.
         progress: show progress bars.
@@ -112,55 +110,45 @@ def train_attributes(
     """
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
-    settings = settings or HeadSettings()
+    known = getattr(labels, "vocabulary", None)
+    known = known if isinstance(known, Vocabulary) else None
+    names = list(labels.columns if isinstance(labels, LabelTable) else known or ()) if only is None else list(only)
     psi = _range(truncation)
-    if isinstance(labels, LabelTable):
-        known = labels.vocabulary
-        names = list(labels.columns)
-    else:
-        known = getattr(labels, "vocabulary", None)
-        names = list(known) if isinstance(known, Vocabulary) else []
-    with nothing_left(out):
+    with removing_new_folder(out):
         target = open_target(model, out, None if psi is None else psi[1])
-        _check_names(names if only is None else list(only), target, replace)
+        target.check_names(names, replace)
         device = torch.device(device)
         if isinstance(target.generator, torch.nn.Module):
             target.generator.to(device).eval()
         space = space or (target.bank.space if target.bank is not None else "w")
         if space not in SPACES:
             raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
-        label = fitted_label(target, label, space)
         seed = seed if seed is not None else 0 if isinstance(labels, LabelTable) else LABEL_SEED
-        prior = Prior(target.generator, seed, psi or (1.0, 1.0), device, label)
-        psi = psi or _default_truncation(target, labels, space, prior)
-        prior = dataclasses.replace(prior, truncation=psi)
-        check_reading(target, space, psi, label)
+        prior = Prior(target.generator, seed, psi or (1.0, 1.0), device, target.label(label, space))
+        if psi is None:
+            prior = dataclasses.replace(prior, truncation=_default_truncation(target, labels, space, prior))
+        target.check_latents(space, prior.truncation, prior.label)
         with reporting(progress) as report:
-            latents, columns = _labelled(prior, labels, count, space, target, only, replace, report)
-            specs = infer(columns, kinds, vocabulary or known)
-            source = labels.source if isinstance(labels, LabelTable) else "the labeller"
-            targets = {name: encode_column(columns[name], spec, source) for name, spec in specs.items()}
-            test = labels.test if isinstance(labels, LabelTable) else None
-            order = _order(len(latents), test, seed)
-            test = test if test is not None else int(TEST_SHARE * len(latents))
-            latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
-            fitted = len(latents) - test
-            bank, fits = train_heads(
-                latents[:fitted].to(device),
-                {name: values[:fitted].to(device) for name, values in targets.items()}, specs,
-                held_out=HELD_OUT_SHARE, seed=seed % 2**63, space=space, truncation=psi, label=label,
-                generator=target.fingerprint, checkpoint=target.folder / WORK / "heads.safetensors",
-                progress=lambda done: report("training", done), **dataclasses.asdict(settings),
+            if isinstance(labels, LabelTable):
+                columns = labels.columns
+            else:
+                columns = label_prior(
+                    prior, count, labels, target.folder / WORK / "labels", generator=target.fingerprint,
+                    check=lambda found: target.check_names(found if only is None else names, replace),
+                    progress=lambda done: report("labelling", done),
+                )  # fmt: skip
+            if only is not None:
+                if unknown := [name for name in only if name not in columns]:
+                    raise VocabularyError(
+                        f"there are no labels for {unknown[0]!r}", hint=f"labels: {', '.join(columns)}"
+                    )
+                columns = {name: columns[name] for name in only}
+            latents = _latents(prior, labels, count, space)
+            bank, found = _fitted(
+                latents, columns, infer(columns, kinds, vocabulary or known), labels, space, prior, target,
+                settings or HeadSettings(), report,
             )  # fmt: skip
-            bank = bank.to("cpu")
-        rows = slice(fitted, None) if test else slice(int(fitted * (1 - HELD_OUT_SHARE)), None)
-        with torch.no_grad():
-            found = report_heads(
-                bank.predict(latents[rows]), {name: values[rows] for name, values in targets.items()}, specs
-            )
-        for name, fit in fits.items():
-            found[name] |= {"temperature": fit.temperature, "steps": fit.steps, "labels": _count(targets[name])}
-        merged = save_heads(target, bank, found, replace=replace)
+        merged = target.save(bank, found, replace=replace)
         shutil.rmtree(target.folder / WORK, ignore_errors=True)
         return Trained(target.folder, merged, found)
 
@@ -186,66 +174,75 @@ def _default_truncation(
     return psi, psi
 
 
-def _check_names(names: Sequence[str], target: Target, replace: bool) -> None:
-    """Before anything takes time."""
-    taken = [name for name in names if target.bank is not None and name in target.bank.vocabulary]
-    if taken and not replace:
-        raise VocabularyError(
-            f"{target.folder} already has {', '.join(map(repr, taken))}",
-            hint="rename the attribute, or replace the old one with replace=True, or --replace",
-        )
-    if (target.folder / "judge.json").is_file() and set(names) - set(target.bank.vocabulary if target.bank else ()):
-        raise ModelError(
-            f"the judge of {target.folder} does not know {', '.join(map(repr, names))}",
-            hint="name another folder with out=, or --out: the copy there goes without a judge",
-        )
+def _latents(prior: Prior, labels: LabelTable | ImageLabeller, count: int, space: str) -> Tensor:
+    """Return the labelled latents in the space that heads read."""
+    index = torch.arange(count)
+    if isinstance(labels, LabelTable):
+        if labels.latents is not None:
+            first = torch.arange(1)
+            own = (prior.w(first) if space == "w" else prior.z(first)).shape[1]
+            if labels.latents.shape[1] != own:
+                raise DataError(f"{labels.source}: latents of {labels.latents.shape[1]} numbers, but {space} has {own}")
+            return labels.latents
+        if prior.truncation[0] != prior.truncation[1]:
+            raise ArgumentError(
+                "pictures that were labelled by hand have one truncation", hint="give that, not a range"
+            )
+        if prior.label == RANDOM:
+            raise ArgumentError(
+                "pictures that were labelled by hand have one class label", hint='give that, not "random"'
+            )
+        index = torch.arange(0) if labels.index is None else labels.index
+    return prior.w(index) if space == "w" else prior.z(index)
 
 
-def _labelled(
-    prior: Prior,
+def _fitted(
+    latents: Tensor,
+    columns: Mapping[str, Column],
+    specs: Vocabulary,
     labels: LabelTable | ImageLabeller,
-    count: int,
     space: str,
+    prior: Prior,
     target: Target,
-    only: Sequence[str] | None,
-    replace: bool,
+    settings: HeadSettings,
     report: Report,
-) -> tuple[Tensor, Mapping[str, Column]]:
-    """Latents in the space that heads read, and the cells of each attribute."""
-    if not isinstance(labels, LabelTable):
-        columns: Mapping[str, Column] = label_prior(
-            prior, count, labels, target.folder / WORK / "labels", generator=target.fingerprint,
-            check=lambda names: _check_names(names if only is None else only, target, replace),
-            progress=lambda done: report("labelling", done),
-        )  # fmt: skip
-        index = torch.arange(count)
-    else:
-        columns, index = labels.columns, torch.arange(0) if labels.index is None else labels.index
-    if only is not None:
-        if unknown := [name for name in only if name not in columns]:
-            raise VocabularyError(f"there are no labels for {unknown[0]!r}", hint=f"labels: {', '.join(columns)}")
-        columns = {name: columns[name] for name in only}
-    if isinstance(labels, LabelTable) and labels.latents is not None:
-        first = torch.arange(1)
-        own = (prior.w(first) if space == "w" else prior.z(first)).shape[1]
-        if labels.latents.shape[1] != own:
-            raise DataError(f"{labels.source}: latents of {labels.latents.shape[1]} numbers, but {space} has {own}")
-        return labels.latents, columns
-    if isinstance(labels, LabelTable) and prior.truncation[0] != prior.truncation[1]:
-        raise ArgumentError("pictures that were labelled by hand have one truncation", hint="give that, not a range")
-    if isinstance(labels, LabelTable) and prior.label == RANDOM:
-        raise ArgumentError("pictures that were labelled by hand have one class label", hint='give that, not "random"')
-    return (prior.w(index) if space == "w" else prior.z(index)), columns
+) -> tuple[AttributeBank, dict[str, dict[str, Any]]]:
+    """Fit heads to all rows but those for the report, and write the report."""
+    table = labels if isinstance(labels, LabelTable) else None
+    source = "the labeller" if table is None else table.source
+    targets = {name: encode_column(columns[name], spec, source) for name, spec in specs.items()}
+    test = None if table is None else table.test
+    order = _order(len(latents), test or 0, prior.seed)
+    fitted = len(latents) - (int(TEST_SHARE * len(latents)) if test is None else test)
+    latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
+    bank, fits = train_heads(
+        latents[:fitted].to(prior.device),
+        {name: values[:fitted].to(prior.device) for name, values in targets.items()},
+        specs,
+        held_out=HELD_OUT_SHARE,
+        seed=prior.seed % 2**63,
+        space=space,
+        truncation=prior.truncation,
+        label=prior.label,
+        generator=target.fingerprint,
+        checkpoint=target.folder / WORK / "heads.safetensors",
+        progress=lambda done: report("training", done),
+        **dataclasses.asdict(settings),
+    )
+    bank = bank.to("cpu")
+    rows = slice(fitted if fitted < len(latents) else int(fitted * (1 - HELD_OUT_SHARE)), None)
+    with torch.no_grad():
+        predictions = bank.predict(latents[rows])
+    found = report_heads(predictions, {name: values[rows] for name, values in targets.items()}, specs)
+    for name, fit in fits.items():
+        labelled = int((~targets[name].isnan()).sum())
+        found[name] |= {"temperature": fit.temperature, "steps": fit.steps, "labels": labelled}
+    return bank, found
 
 
-def _order(count: int, test: int | None, seed: int) -> Tensor:
-    """Rows in the order of training: mixed, but rows that are meant for the report stay at the end."""
+def _order(count: int, test: int, seed: int) -> Tensor:
+    """Return the rows in the order of training: shuffled, except that the `test` rows for the report stay last."""
     if count < 20:
         raise DataError(f"{count} labelled samples are too few to learn from", hint="label some hundreds at least")
-    mixed = count - (test or 0)
     random = torch.Generator().manual_seed(seed % 2**63)
-    return torch.cat([torch.randperm(mixed, generator=random), torch.arange(mixed, count)])
-
-
-def _count(values: Tensor) -> int:
-    return int((~values.isnan()).sum())
+    return torch.cat([torch.randperm(count - test, generator=random), torch.arange(count - test, count)])

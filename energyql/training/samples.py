@@ -1,9 +1,13 @@
-"""Labelled latents: prior samples of a generator shown to a labeller, or those of a table."""
+"""Prior samples of a generator, and their labels by a function that reads pictures."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,14 +19,14 @@ from torch import Tensor
 
 from energyql.attributes.bank import FittedLabel
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
-from energyql.errors import DataError
+from energyql.errors import ArgumentError, DataError
 from energyql.files import write_json
 from energyql.generators.base import Generator, as_condition, class_count, encode_under
 from energyql.sampling import prior_latents, uniforms
 
 LATENTS_AT_ONCE = 256
 PICTURES_A_PART = 256
-"""Pictures that are labelled between two writes: what an interruption costs at most."""
+"""Pictures that are labelled between two writes, at most lost by an interruption."""
 PIXELS_AT_ONCE = 1 << 21
 
 
@@ -31,11 +35,11 @@ class Prior:
     """Prior samples of a generator.
 
     Attributes:
-        generator: whose.
-        seed: sample i is that of (seed, i).
-        truncation: range of psi, from which each sample has a value of its own.
+        generator: maps z to w and w to pictures.
+        seed: sample i depends on (seed, i) only.
+        truncation: range of psi, from which each sample has its own value.
         device: where to compute.
-        label: class label of all samples, "random" for a class of its own each, `None` where there are no classes.
+        label: class label of all samples, "random" for a random class each, `None` for a generator without classes.
     """
 
     generator: Generator
@@ -45,10 +49,10 @@ class Prior:
     label: FittedLabel = None
 
     def z(self, index: Tensor) -> Tensor:
-        """Latents of samples by their index, (n, z_dim), on the CPU."""
+        """Return z of the samples with these indices, (n, z_dim), on the CPU."""
         parts, numbers = [], index.tolist()
         first = 0
-        for i in range(1, len(numbers) + 1):  # neighbours together, for speed
+        for i in range(1, len(numbers) + 1):  # consecutive samples together, for speed
             if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
                 parts.append(prior_latents(self.seed, numbers[first], i - first, self.generator.z_dim))
                 first = i
@@ -56,7 +60,7 @@ class Prior:
 
     @torch.no_grad()
     def w(self, index: Tensor) -> Tensor:
-        """What `encode` makes of them, (n, w_dim), on the CPU."""
+        """Return w of the samples with these indices, (n, w_dim), on the CPU."""
         parts = []
         low, high = self.truncation
         for rows in index.split(LATENTS_AT_ONCE):
@@ -71,14 +75,14 @@ class Prior:
         return torch.cat(parts)
 
     def _condition(self, index: Tensor) -> Tensor | None:
-        """Labels of samples, (n, c_dim), or that of all of them, (c_dim,)."""
+        """Return the labels of samples, (n, c_dim), or the label of all of them, (c_dim,)."""
         if not isinstance(self.label, str):
             return as_condition(self.label, self.generator)
         count = class_count(self.generator)
         return F.one_hot((self._uniforms(index, "class")[:, 0] * count).long(), count).float()
 
     def _uniforms(self, index: Tensor, stream: str) -> Tensor:
-        """Numbers in (0, 1) that belong to the samples, (n, 1) float64."""
+        """Return a number in (0, 1) for each sample, (n, 1) float64."""
         return torch.cat([uniforms(self.seed, i, 1, 1, stream=stream) for i in index.tolist()])
 
 
@@ -93,17 +97,17 @@ def label_prior(
     check: Callable[[list[str]], None],
     progress: Callable[[float], None],
 ) -> dict[str, Column]:
-    """Show samples 0 to `count - 1` to a labeller.
+    """Label the pictures of samples 0 to `count - 1`.
 
-    Answers are written to `folder` as they come. The same call after an interruption goes on from there.
+    Labels are written to `folder` part by part. The same call after an interruption continues from there.
 
     Args:
         prior: the samples.
-        count: how many.
-        labeller: asked about their pictures.
-        folder: for the answers so far.
-        generator: its fingerprint, for a folder that is used again with another one.
-        check: called with the names of the attributes, once the first are known.
+        count: number of samples.
+        labeller: reads the pictures.
+        folder: for the labels so far.
+        generator: fingerprint of the generator; labels of another one are not used.
+        check: called with the names of the attributes, once the first part is labelled.
         progress: called with the fraction done.
 
     Returns:
@@ -125,7 +129,7 @@ def label_prior(
             part = _label(prior, torch.arange(start, stop), labeller, lambda done: progress(done / count))
             write_json(path, part)
         if start and list(part) != list(columns):
-            raise DataError(f"the labeller told of {', '.join(columns)} first, and of {', '.join(part)} now")
+            raise DataError(f"the labeller returned {', '.join(columns)} first, and {', '.join(part)} now")
         if not start:
             check(list(part))
         for name, cells in part.items():
@@ -139,7 +143,7 @@ def _label(
 ) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
     w = prior.w(index).to(prior.device)
-    at, size = 0, 1  # one picture first tells how many fit
+    at, size = 0, 1  # the size of the first picture decides how many fit
     while at < len(w):
         images = prior.generator.synthesize(w[at : at + size])
         for name, cells in label_images(labeller, images).items():
@@ -148,7 +152,7 @@ def _label(
         size = max(1, min(64, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2])))
         progress(int(index[0]) + min(at, len(w)))
     if any(len(cells) != len(w) for cells in columns.values()):
-        raise DataError("the labeller does not tell of the same attributes each time")
+        raise DataError("the labeller does not return the same attributes each time")
     return columns
 
 
@@ -161,10 +165,15 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
-    """The psi with which latents were drawn: their spread against that of the prior, whose own psi does not matter.
+    """Estimate psi of given latents: their spread over the spread of the prior at psi = 1.
+
+    Args:
+        prior: its generator, device and label are used, not its seed or truncation.
+        w: (n, w_dim).
+        source: name of the latents in messages.
 
     Raises:
-        DataError: these are no latents of that generator.
+        DataError: mean or spread is not that of latents of the generator.
     """
     index = torch.arange(2048)
     centre, free = (replace(prior, seed=0, truncation=(psi, psi)).w(index) for psi in (0.0, 1.0))
@@ -178,8 +187,38 @@ def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
     shift = (w.mean(0) - torch.lerp(middle, free.mean(0), psi)).norm().item()
     if not 0.02 <= psi <= 1.25 or shift > (0.5 + 4 / len(w) ** 0.5) * spread:
         raise DataError(
-            f"{source}: these do not look like latents of this generator: their spread is "
-            f"{psi:.3g} of what it should be, and their mean is {shift / max(spread, 1e-12):.2g} of that away",
-            hint="if they are, tell the truncation they were drawn with",
+            f"{source}: these are probably not latents of this generator: their spread is {psi:.3g} of the expected "
+            f"one, and their mean is {shift / max(spread, 1e-12):.2g} of that away from the expected mean",
+            hint="if they are, give the truncation that they were drawn with",
         )
     return float(min(1.0, round(psi, 2)))
+
+
+def import_labeller(name: str) -> ImageLabeller:
+    """Import the labeller called "module:function"; the working directory is searched as well.
+
+    A class is called without arguments first, so that a torch module can be named by its class.
+
+    Raises:
+        ArgumentError: there is no such module or function.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise ArgumentError(f"a labeller is written module:function, not {name!r}")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise ArgumentError(f"cannot import {module!r}: {error}") from error
+    finally:
+        sys.path.remove(here)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ArgumentError(f"module {module!r} has no {attribute!r}")
+        found = getattr(found, part)
+    found = found() if inspect.isclass(found) else found
+    if not callable(found):
+        raise ArgumentError(f"{name} is a {type(found).__name__}, which cannot be called")
+    labeller: ImageLabeller = found
+    return labeller

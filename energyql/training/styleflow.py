@@ -1,4 +1,4 @@
-"""StyleFlow's labelled latents, read from its two pickles without running anything in them.
+"""StyleFlow's labelled latents, read from its two pickles. Nothing in the files is executed.
 
 `all_latents.pickle` holds {"Latent": (n, 1, layers, latent_dim)}, w repeated over the layers; `att_light.pickle` holds
 {"att_light": [(n, 21) objects]}, with `None` for what is missing.
@@ -22,8 +22,7 @@ from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, Dty
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading
 from energyql.generators.checkpoints.records import Budget, Names, is_shape
 from energyql.generators.checkpoints.unpickle import unpickle
-from energyql.training.labels import LabelTable, infer
-from energyql.training.table_labels import one_a_sample
+from energyql.training.labels import LabelTable, infer, one_per_sample
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LATENTS, LABELS = "all_latents.pickle", "att_light.pickle"
@@ -35,9 +34,9 @@ COLUMNS = (
     *(f"light{i}" for i in range(9)),
 )  # fmt: skip
 TEST_SHARE = 10
-"""One in so many rows, at the end, is for the report: the last 1,000 of 10,000, as others have split them."""
+"""The last rows, one in ten, are for the report: 1,000 of 10,000, the split of earlier work."""
 MAX_OPERATIONS = 10_000_000
-"""Of the pickle machine: the table has 210,000 cells, each of which may be a NumPy number."""
+"""Limit on pickle operations: the table has 210,000 cells, each of which may be a NumPy number."""
 
 
 @dataclass(eq=False)
@@ -53,7 +52,7 @@ class _ObjectDtype(DtypeRecord):
 
 @dataclass(eq=False)
 class _AnyArray(ArrayRecord):
-    """A NumPy array of numbers, or of cells that are themselves plain values of the pickle."""
+    """A NumPy array of numbers, or of objects that are plain values of the pickle."""
 
     cells: list[Any] = field(default_factory=list)
 
@@ -66,13 +65,13 @@ class _AnyArray(ArrayRecord):
             raise CheckpointError("an array of objects is damaged")
 
     def rows(self) -> list[list[Any]]:
-        """The cells of a table, row by row."""
+        """Return the cells of a table, row by row."""
         if not isinstance(self.dtype, _ObjectDtype):
             numbers: list[list[Any]] = self.array().tolist() if len(self.shape) == 2 else []
             return numbers
         if len(self.shape) != 2:
             return []
-        rows, columns = self.shape  # objects are written row by row, whatever their order in memory was
+        rows, columns = self.shape  # objects are written row by row, regardless of their order in memory
         return [self.cells[i * columns : (i + 1) * columns] for i in range(rows)]
 
 
@@ -89,7 +88,7 @@ _NAMES: Names = {
 
 
 def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTable:
-    """Latents and labels of a folder with StyleFlow's two pickles.
+    """Read the latents and labels of a folder with StyleFlow's two pickles.
 
     Args:
         folder: holds `all_latents.pickle` and `att_light.pickle`.
@@ -100,7 +99,7 @@ def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTabl
 
     Raises:
         ModelError: a pickle is missing, damaged, unsafe, or of another form.
-        DataError: `only` names what StyleFlow has not, or a column is useless.
+        DataError: `only` names an attribute that StyleFlow does not have, or a column is constant.
     """
     columns = list(COLUMNS if only is None else only)
     if unknown := [name for name in columns if name not in COLUMNS]:
@@ -123,8 +122,8 @@ def _latents(path: Path) -> Tensor:
     with reading(path):
         found = _content(path, "Latent")
         if not isinstance(found, ArrayRecord) or isinstance(found.dtype, _ObjectDtype) or len(found.shape) < 2:
-            raise CheckpointError("its Latent is no array of numbers")
-        return one_a_sample(torch.from_numpy(found.array().astype("<f4")), path)
+            raise CheckpointError("its Latent is not an array of numbers")
+        return one_per_sample(torch.from_numpy(found.array().astype("<f4")), path)
 
 
 def _rows(path: Path) -> list[list[Any]]:
@@ -133,7 +132,7 @@ def _rows(path: Path) -> list[list[Any]]:
         table = found[0] if isinstance(found, list | tuple) and found else found
         rows = table.rows() if isinstance(table, _AnyArray) else []
         if not rows or any(len(row) != len(COLUMNS) for row in rows):
-            raise CheckpointError(f"its att_light is no table of {len(COLUMNS)} columns")
+            raise CheckpointError(f"its att_light is not a table of {len(COLUMNS)} columns")
         return rows
 
 
@@ -146,7 +145,7 @@ def _content(path: Path, key: str) -> Any:
 
 
 def _cell(cell: Any, name: str) -> Any:
-    """A plain cell; an answer of yes or no that is a score is rounded."""
+    """Return a plain cell; a yes/no label that is a score is rounded."""
     if isinstance(cell, ArrayRecord) and not isinstance(cell.dtype, _ObjectDtype) and math.prod(cell.shape) == 1:
         cell = cell.array().item()
     if name in YES_NO and isinstance(cell, float) and 0 < cell < 1:

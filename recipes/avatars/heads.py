@@ -9,7 +9,8 @@ import torch
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
 from energyql.attributes.predictions import output_count
-from energyql.training.heads import balanced_accuracy, train_heads
+from energyql.training.fitting import train_heads
+from energyql.training.heads import balanced_accuracy
 from energyql.vocabulary import Vocabulary
 from recipes.avatars.labelling import Labelled
 from recipes.avatars.vocabulary import VOCABULARY

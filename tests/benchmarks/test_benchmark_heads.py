@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import heads
-from energyql.training.losses import attribute_loss
+from energyql.training.heads import attribute_loss
 
 
 @pytest.mark.parametrize("name", ["yes/no 1, 50%", "3 classes", "continuous 1"])

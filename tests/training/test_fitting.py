@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from energyql.training.heads import LOOKS, train_heads
-from energyql.training.losses import attribute_loss, balancing_weights, log_prior_shift, temperature
-from energyql.training.progress_file import digest, read_state, write_state
+from energyql.files import write_tensors
+from energyql.training.fitting import CHECKS, digest, read_state, train_heads
+from energyql.training.heads import attribute_loss, balancing_weights, log_prior_shift, temperature
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SPECS = Vocabulary(
@@ -88,7 +88,7 @@ class TestGoingOn:
         x = torch.zeros(2, 3)
         runs = [digest(1, x), digest(2, x), digest(1, x + 1), digest(1, x.view(3, 2)), digest(1, x.double())]
         assert len({tuple(run.tolist()) for run in runs}) == 5
-        write_state(tmp_path / "s", runs[0], {"a": x})
+        write_tensors(tmp_path / "s", {"run": runs[0], "a": x})
         assert torch.equal(read_state(tmp_path / "s", runs[0])["a"], x)
         assert read_state(tmp_path / "s", runs[1]) is None
         assert read_state(tmp_path / "t", runs[0]) is None
@@ -105,7 +105,7 @@ class TestEarlyStopping:
         )
         assert len(seen) < 3000
         assert seen[-1] == 1.0
-        assert 0 < reports["luck"].steps <= 3000 - 3 * 3000 // LOOKS
+        assert 0 < reports["luck"].steps <= 3000 - 3 * 3000 // CHECKS
 
     def test_each_head_is_kept_at_its_best(self):
         (_, reports), _ = fit(steps=300)

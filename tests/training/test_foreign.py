@@ -11,8 +11,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.errors import ModelError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
-from energyql.training.foreign import import_boundary, import_lace
-from energyql.training.saving import add_heads
+from energyql.training.foreign import add_heads, import_boundary, import_lace
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 HAIR = AttributeSpec("hair", "categorical", values=("a", "b", "c", "d", "e"))
@@ -191,5 +190,5 @@ class TestAdding:
         tiny_model(tmp_path / "n")
         hat = Vocabulary([AttributeSpec("hat", "yes/no")])
         saved(tmp_path / "clf.pt", [2])
-        with pytest.raises(ModelError, match="the judge of .* does not know 'hat'"):
+        with pytest.raises(ModelError, match="the judge of .* does not read 'hat'"):
             add_heads(tmp_path / "n", hat, import_lace(tmp_path / "clf.pt", hat), truncation=(0.5, 1.0))

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from energyql.errors import ArgumentError, DataError, VocabularyError
-from energyql.training.labels import import_labeller, infer
+from energyql.training.labels import infer
+from energyql.training.samples import import_labeller
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
-from energyql.training.report import report_heads
-from energyql.training.report_picture import CARD, draw_report
+from energyql.training.report import CARD, draw_report, report_heads
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SPECS = Vocabulary(

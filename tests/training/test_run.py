@@ -184,7 +184,7 @@ class TestAdding:
 
     def test_a_judge_that_would_not_know(self, tmp_path):
         tiny_model(tmp_path / "m")
-        with pytest.raises(ModelError, match="the judge of .* does not know 'bright'\n.*--out"):
+        with pytest.raises(ModelError, match="the judge of .* does not read 'bright'\n.*--out"):
             train_attributes(tmp_path / "m", bright, count=60, settings=SHORT, progress=False)
         train_attributes(tmp_path / "m", bright, tmp_path / "n", count=60, settings=SHORT, progress=False)
         assert "bright" in load_model(tmp_path / "n").vocabulary
@@ -230,7 +230,7 @@ class TestTable:
     def test_latents_of_another_generator(self, tmp_path):
         size = load_generator(ADA).config.w_dim
         for latents, message in (
-            (50 + torch.randn(60, size), "do not look like latents of this generator.*\n.*truncation"),
+            (50 + torch.randn(60, size), "probably not latents of this generator.*\n.*truncation"),
             (torch.randn(60, size + 1), f"latents have {size + 1} numbers"),
         ):
             with pytest.raises(DataError, match=message):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from energyql.errors import DataError
-from energyql.training.table_labels import read_label_table, read_latents
+from energyql.training.labels import read_label_table, read_latents
 
 
 def written(path, text):
@@ -128,13 +128,13 @@ class TestParquet:
             frame = SimpleNamespace(to_dict=lambda as_series: {"smile": [1, 0]})
             return SimpleNamespace(read_parquet=lambda path: frame)
 
-        monkeypatch.setattr("energyql.training.table_labels.importlib.import_module", load)
+        monkeypatch.setattr("energyql.training.labels.importlib.import_module", load)
         assert read_label_table(tmp_path / "a.parquet").columns == {"smile": [1, 0]}
 
     def test_with_none(self, tmp_path, monkeypatch):
         def load(name):
             raise ImportError
 
-        monkeypatch.setattr("energyql.training.table_labels.importlib.import_module", load)
-        with pytest.raises(DataError, match="nothing that reads it is installed\npip install pyarrow"):
+        monkeypatch.setattr("energyql.training.labels.importlib.import_module", load)
+        with pytest.raises(DataError, match="no library that reads it is installed\npip install pyarrow"):
             read_label_table(tmp_path / "a.parquet")

@@ -9,8 +9,7 @@ import pytest
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, plain
 from energyql.generators.checkpoints.reading import CheckpointError
 from energyql.generators.checkpoints.unpickle import unpickle
-
-from .writer import Named
+from generators.checkpoints.writer import Named
 
 
 def read(content: bytes) -> Any:

@@ -7,8 +7,7 @@ from torch import Tensor
 from energyql.errors import ModelError
 from energyql.generators.checkpoints.assemble import assemble, channel_rule
 from energyql.generators.load import read_checkpoint
-
-from .writer import DATA
+from generators.checkpoints.writer import DATA
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ import torch
 
 from energyql.errors import ModelError
 from energyql.generators.load import load_generator
-
-from .writer import PERSISTENT, Call, Named, dumps, official
+from generators.checkpoints.writer import PERSISTENT, Call, Named, dumps, official
 
 LEGACY_HEAD = (
     pickle.dumps(0x1950A86A20F9469CFC6C, 2)

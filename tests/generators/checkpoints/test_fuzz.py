@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from energyql.errors import ModelError
 from energyql.generators.load import load_generator
-
-from .writer import DATA
+from generators.checkpoints.writer import DATA
 
 FILES = [
     "ada_conditional.pkl",

@@ -8,8 +8,7 @@ from safetensors.torch import load_file
 
 from energyql.generators.load import load_generator
 from energyql.generators.stylegan2 import StyleGAN2
-
-from .writer import DATA
+from generators.checkpoints.writer import DATA
 
 # README.md beside the data tells how each was made.
 CHECKPOINTS = [

@@ -9,8 +9,7 @@ import torch
 from energyql.errors import ModelError
 from energyql.generators.load import load_generator
 from energyql.generators.stylegan2 import StyleGAN2
-
-from .writer import DATA
+from generators.checkpoints.writer import DATA
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from energyql.errors import ModelError
 from energyql.generators.checkpoints.network_pickle import NetworkRecord
 from energyql.generators.load import load_generator, read_checkpoint
 from energyql.generators.stylegan2 import StyleGAN2
-
-from .writer import DATA, dumps, official
+from generators.checkpoints.writer import DATA, dumps, official
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from torch import Tensor
 from energyql.errors import ModelError
 from energyql.generators.load import load_generator
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-
-from .writer import DATA, Call, Named, dumps
+from generators.checkpoints.writer import DATA, Call, Named, dumps
 
 NETWORK = Named("dnnlib.tflib.network", "Network")
 
