@@ -1,4 +1,4 @@
-"""The commands that change pictures: `energyql edit`, `invert` and `animate`."""
+"""The commands that edit pictures: `energyql edit`, `invert` and `animate`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from energyql.cli.train import LabelOption, read_label
+from energyql.cli import options
+from energyql.cli.options import out, read_label
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 
-out = Console(highlight=False, soft_wrap=True, emoji=False)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -48,16 +47,16 @@ def edit(
         list[str] | None,
         typer.Option(help="Layers of W+ that may change: 4-9 or 0,1,7; or for an attribute, repeated: hair=6-8."),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = DEFAULT_MODEL,
+    model: options.Model = DEFAULT_MODEL,
     semantics: Annotated[str | None, typer.Option(help="exact, product or lace; by default the preset's.")] = None,
     strength: Annotated[float | None, typer.Option(help="Multiplies the energy of what is asked.")] = None,
-    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
-    label: LabelOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures drawn together.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+    truncation: options.Truncation = None,
+    label: options.Label = None,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Edit pictures step by step: what is asked changes, the rest stays, and what changed all the same is told."""
+    """Edit pictures step by step, hold all other attributes, and report those that changed nevertheless."""
     from energyql.editing.edit import edit as run
     from energyql.editing.filmstrip import ANIMATION_SUFFIXES
     from energyql.files import check_destination
@@ -89,12 +88,12 @@ def invert(
     space: Annotated[
         str, typer.Option(help="z; w, an offset of w; or w+, an offset for each layer of the synthesis.")
     ] = "w",
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = DEFAULT_MODEL,
-    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
-    label: LabelOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures computed together.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+    model: options.Model = DEFAULT_MODEL,
+    truncation: options.Truncation = None,
+    label: options.Label = None,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Find the latents that draw given pictures."""
     from energyql.editing.invert import invert as run
@@ -113,25 +112,25 @@ def invert(
 
 
 def animate(
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY QUERY...", help="From one to the next.")],
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY QUERY...", help="At least two, in order.")],
     save_to: Annotated[Path, typer.Option("--out", "-o", help="Ends in .gif or .webp.")] = Path("traversal.webp"),
-    n: Annotated[int, typer.Option("-n", min=1, max=64, help="Ways, side by side.")] = 4,
-    frames: Annotated[int, typer.Option(min=1, max=200, help="Pictures from one query to the next.")] = 16,
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = DEFAULT_MODEL,
-    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
-    label: LabelOption = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+    n: Annotated[int, typer.Option("-n", min=1, max=64, help="Paths, side by side.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, max=200, help="Frames from one query to the next.")] = 16,
+    model: options.Model = DEFAULT_MODEL,
+    truncation: options.Truncation = None,
+    label: options.Label = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
 ) -> None:
-    """Write a moving picture that goes from samples of one query to samples of the next."""
+    """Write an animation from samples of one query to samples of the next."""
     from energyql.editing.filmstrip import animate as run
     from energyql.editing.filmstrip import check_animation
     from energyql.pipeline.generate import generate
 
     check_animation(save_to)
     if len(queries) < 2:
-        raise ArgumentError("a way needs at least two queries")
+        raise ArgumentError("an animation needs at least two queries")
     stops = [
         generate(
             query, n, model=model, truncation=truncation, label=read_label(label), seed=seed, device=device,
@@ -145,7 +144,7 @@ def animate(
 
 
 def read_start(texts: list[str]) -> Any:
-    """A seed, seeds, a folder, or paths of pictures.
+    """Parse the start of an edit: a seed, seeds, a folder, or paths of pictures.
 
     Raises:
         ArgumentError: seeds and pictures are mixed.
@@ -166,7 +165,7 @@ def read_keep(text: str) -> str | list[str]:
 
 
 def read_preset(name: str, weights: list[str]) -> Any:
-    """A preset, some of its weights replaced.
+    """Return a preset with some of its weights replaced.
 
     Args:
         name: of a preset.
@@ -192,7 +191,7 @@ def read_preset(name: str, weights: list[str]) -> Any:
 
 
 def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
-    """Layers for every edit, such as 4-9 or 0,1,7; or for attributes, such as hair=6-8.
+    """Parse layers for every edit, such as 4-9 or 0,1,7; or for attributes, such as hair=6-8.
 
     Raises:
         ArgumentError: they are not written so, or both are given.

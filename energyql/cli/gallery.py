@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from energyql.cli.train import LabelOption, read_label
+from energyql.cli import options
+from energyql.cli.options import out, read_label
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
-
-out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def gallery(
@@ -33,23 +31,21 @@ def gallery(
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Pictures from one query to the other.")] = 8,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="Pictures a query; by default 8, 4 in tables, 3 ways across.")
+        int | None, typer.Option("-n", min=1, help="Pictures a query; by default 8, 4 in truth tables, 3 in traversals.")
     ] = None,
-    title: Annotated[str, typer.Option(help="Of the page.")] = "",
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")] = DEFAULT_MODEL,
-    semantics: Annotated[str, typer.Option(help="exact, product or lace.")] = DEFAULT_SEMANTICS,
-    sampler: Annotated[str, typer.Option(help="How to sample; as for generate.")] = DEFAULT_SAMPLER,
-    strength: Annotated[
-        float | None, typer.Option(help="Multiplies the energy: more is more certain, less varied.")
-    ] = None,
-    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
-    label: LabelOption = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples computed together.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "",
+    model: options.Model = DEFAULT_MODEL,
+    semantics: options.Semantics = DEFAULT_SEMANTICS,
+    sampler: Annotated[str, typer.Option(help="As for generate.")] = DEFAULT_SAMPLER,
+    strength: options.Strength = None,
+    truncation: options.Truncation = None,
+    label: options.Label = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Draw many queries on one web page that needs nothing beside it: pictures, verdicts, clauses, circuits.
+    """Draw many queries on one self-contained web page: pictures, verdicts, clauses, circuits.
 
     All queries are checked before the first is sampled. The page is written when all are drawn, or not at all.
     """

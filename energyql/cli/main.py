@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run, so that help and `explain` answer at once."""
+"""The command line. Commands import their modules when they run, so that `--help` and `explain` start at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from energyql.cli import options
 from energyql.cli.edit import animate, edit, invert
 from energyql.cli.gallery import gallery
 from energyql.cli.measure import bench, evaluate
+from energyql.cli.options import err, out, read_label
 from energyql.cli.studio import studio
-from energyql.cli.train import LabelOption, import_heads, read_label, train
+from energyql.cli.train import import_heads, train
 from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, DEFAULT_SEMANTICS
@@ -29,12 +30,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Logical queries over the attributes of a pretrained generator, sampled as one latent energy.",
 )
-out = Console(highlight=False, soft_wrap=True, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-
-Query = Annotated[str, typer.Argument(help='A query, such as "smile AND NOT (glasses OR beard)".')]
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")]
-SemanticsOption = Annotated[str, typer.Option(help="exact, product or lace.")]
 
 
 def _version(show: bool) -> None:
@@ -54,30 +49,26 @@ def _options(
 
 @app.command()
 def generate(
-    query: Query,
+    query: options.Query,
     n: Annotated[int, typer.Option("-n", min=1, help="Number of pictures.")] = 16,
     save_to: Annotated[
         Path, typer.Option("--out", "-o", help="A labelled grid (.png, .jpg, .webp), or a folder for everything.")
     ] = Path("energyql.png"),
-    model: ModelOption = DEFAULT_MODEL,
-    semantics: SemanticsOption = DEFAULT_SEMANTICS,
-    sampler: Annotated[
-        str, typer.Option(help="slice+descent, slice, ode, langevin, predictor-corrector, published-ode ...")
-    ] = DEFAULT_SAMPLER,
-    strength: Annotated[
-        float | None, typer.Option(help="Multiplies the energy: more is more certain, less varied.")
-    ] = None,
+    model: options.Model = DEFAULT_MODEL,
+    semantics: options.Semantics = DEFAULT_SEMANTICS,
+    sampler: options.Sampler = DEFAULT_SAMPLER,
+    strength: options.Strength = None,
     precision: Annotated[str, typer.Option(help="float32, or bfloat16 while it samples.")] = DEFAULT_PRECISION,
-    truncation: Annotated[float | None, typer.Option(help="psi in 0..1: less varied, safer.")] = None,
-    label: LabelOption = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    first: Annotated[int, typer.Option(min=0, help="Number of the first picture: go on where a run ended.")] = 0,
+    truncation: options.Truncation = None,
+    label: options.Label = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    first: Annotated[int, typer.Option(min=0, help="Number of the first picture, to continue an earlier run.")] = 0,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Keep drawing until all of N satisfy the query, at most this many.")
+        int | None, typer.Option(min=1, help="Draw until N pictures satisfy the query, at most this many.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples computed together.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+    batch_size: options.BatchSize = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draw pictures that satisfy a query."""
     from energyql.files import check_destination
@@ -101,8 +92,10 @@ def generate(
 
 
 @app.command()
-def explain(query: Query, model: ModelOption = DEFAULT_MODEL, semantics: SemanticsOption = DEFAULT_SEMANTICS) -> None:
-    """Show what a query means: canonical text, circuit, or why nothing can satisfy it."""
+def explain(
+    query: options.Query, model: options.Model = DEFAULT_MODEL, semantics: options.Semantics = DEFAULT_SEMANTICS
+) -> None:
+    """Explain a query: canonical text, compiled circuit, or why nothing can satisfy it."""
     from energyql.language import as_query, bind
     from energyql.models import read_vocabulary
 
@@ -125,8 +118,8 @@ def explain(query: Query, model: ModelOption = DEFAULT_MODEL, semantics: Semanti
 
 
 @app.command()
-def attributes(model: ModelOption = DEFAULT_MODEL) -> None:
-    """List what queries can name."""
+def attributes(model: options.Model = DEFAULT_MODEL) -> None:
+    """List the attributes that queries can name."""
     from rich.table import Table
 
     from energyql.models import read_vocabulary
@@ -142,10 +135,10 @@ def attributes(model: ModelOption = DEFAULT_MODEL) -> None:
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="StyleGAN2, StyleGAN2-ADA or StyleGAN3 .pkl, rosinality .pt.")],
     save_to: Annotated[Path, typer.Option("--out", "-o", help="The model folder to write.")],
-    name: Annotated[str, typer.Option(help="What to call the model; by default like the file.")] = "",
-    truncation: Annotated[float, typer.Option(min=0, max=1, help="psi used unless a call says otherwise.")] = 1.0,
+    name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
+    truncation: Annotated[float, typer.Option(min=0, max=1, help="Default psi of the model.")] = 1.0,
 ) -> None:
-    """Turn someone else's checkpoint into a model folder. Nothing in the checkpoint is run."""
+    """Convert a published checkpoint to a model folder. No code in the checkpoint is executed."""
     import torch
 
     from energyql.generators.load import describe, load_generator
@@ -162,11 +155,11 @@ def convert(
 
 @app.command()
 def score(
-    query: Query,
+    query: options.Query,
     table: Annotated[Path, typer.Argument(help="A CSV file of predictions, a row a sample.")],
     save_to: Annotated[Path | None, typer.Option("--out", "-o", help="Write a CSV instead of printing.")] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="Only the best rows.")] = None,
-    semantics: SemanticsOption = DEFAULT_SEMANTICS,
+    top: Annotated[int | None, typer.Option(min=1, help="Write only the best rows.")] = None,
+    semantics: options.Semantics = DEFAULT_SEMANTICS,
 ) -> None:
     """Rank the rows of a table of predictions by a query, best first.
 

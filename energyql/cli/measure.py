@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from energyql.cli.train import LabelOption, read_label
+from energyql.cli import options
+from energyql.cli.options import err, out, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER
@@ -19,8 +20,6 @@ from energyql.pipeline.settings import DEFAULT_SAMPLER
 if TYPE_CHECKING:
     from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 JudgedModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A packaged model, or a model folder, with a judge.")
@@ -28,9 +27,6 @@ JudgedModelOption = Annotated[
 CountOption = Annotated[int, typer.Option("-n", min=2, help="Samples for each query and sampler.")]
 PriorOption = Annotated[int, typer.Option(min=100, help="Pictures of the prior, judged once for all queries.")]
 OracleOption = Annotated[int, typer.Option(min=30, help="Exact samples to compare with, for each query.")]
-TruncationOption = Annotated[float | None, typer.Option(help="psi in 0..1; by default the model's own.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")]
 
 
 def bench(
@@ -47,11 +43,11 @@ def bench(
     n: CountOption = 500,
     prior: PriorOption = 20_000,
     oracle: OracleOption = 1_000,
-    truncation: TruncationOption = None,
-    label: LabelOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same samples.")] = 0,
-    device: DeviceOption = "auto",
-    quiet: QuietOption = False,
+    truncation: options.Truncation = None,
+    label: options.Label = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
 ) -> None:
     """Compare samplers on a model: satisfaction, distance to exact samples, diversity, cost.
 
@@ -91,11 +87,11 @@ def evaluate(
     inception_weights: Annotated[
         Path | None, typer.Option(help="torch-fidelity's file; by default in its own folder. Nothing is downloaded.")
     ] = None,
-    truncation: TruncationOption = None,
-    label: LabelOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of queries and samples.")] = 0,
-    device: DeviceOption = "auto",
-    quiet: QuietOption = False,
+    truncation: options.Truncation = None,
+    label: options.Label = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
 ) -> None:
     """Run the experiments of the field on a model, our settings and the paper's side by side.
 
@@ -128,11 +124,6 @@ def evaluate(
     out.print(EVALUATION_NOTE)
     out.print(EDIT_NOTE)
     out.print(f"Saved {escape(str(save_to))}: evaluation.json, evaluation.md")
-
-
-def read_names(text: str) -> tuple[str, ...]:
-    """Return names that are separated by commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 @contextmanager

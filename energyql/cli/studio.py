@@ -1,40 +1,38 @@
-"""The command that opens a web page for queries: `energyql studio`."""
+"""The command that serves a web page for queries: `energyql studio`."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from energyql.cli import options
+from energyql.cli.options import out
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
-
-out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def studio(
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="A packaged model, or a model folder; again for more.")
+        list[str] | None, typer.Option("--model", "-m", help="A packaged model, or a model folder; repeat for more.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Where to listen. The default can be reached from this machine only.")
+        str, typer.Option(help="Address to listen on. By default only this machine can reach it.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8420,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name under which browsers may ask for the studio; again for more.")
+        list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     most: Annotated[int, typer.Option("--max-n", min=1, max=512, help="Pictures of one request.")] = 64,
     seconds: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that one request may run.")] = 120,
     waiting: Annotated[int, typer.Option("--queue", min=1, help="Requests that may wait.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: options.Device = "auto",
 ) -> None:
-    """Open a web page for queries: pictures as you ask, edits step by step, links that restore everything.
+    """Serve a web page for queries: pictures while you type, edits step by step, links that restore everything.
 
-    The page and its HTTP API need nothing from elsewhere, and only this machine can reach them unless --host says
-    otherwise. See docs/studio.md.
+    The page loads nothing from other servers. Only this machine can reach it, unless --host says otherwise. See docs/studio.md.
     """
     try:
         from energyql.studio.limits import Limits

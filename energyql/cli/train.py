@@ -1,4 +1,4 @@
-"""The commands that teach a model attributes: `energyql train` and `energyql import-heads`."""
+"""The commands that add attributes to a model: `energyql train` and `energyql import-heads`."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from energyql.cli import options
+from energyql.cli.options import out, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
-
-out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 ModelArgument = Annotated[str, typer.Argument(help="A checkpoint, a model folder, or a packaged model.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", help="The model folder to make or add to. By default that of the model.")
 ]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new attributes replace old ones of that name.")]
-LabelOption = Annotated[
-    str | None, typer.Option(help="Of a conditional generator: a class, or numbers separated by commas.")
-]
 FittedLabelOption = Annotated[
     str | None, typer.Option(help="Of a conditional generator: a class, numbers, or random for one each.")
 ]
-TruncationOption = Annotated[str | None, typer.Option(help="psi of the latents, or a range such as 0.5:1.")]
+TruncationRangeOption = Annotated[str | None, typer.Option(help="psi of the latents, or a range such as 0.5:1.")]
 
 
 def train(
@@ -34,31 +30,31 @@ def train(
     save_to: OutOption = None,
     labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: an attribute a column, a sample a row.")] = None,
     latents: Annotated[
-        Path | None, typer.Option(help="The latents that --labels is about (.npy, .safetensors).")
+        Path | None, typer.Option(help="The latents of the rows of --labels (.npy, .safetensors).")
     ] = None,
-    labeller: Annotated[str | None, typer.Option(help="module:function that is shown pictures.")] = None,
+    labeller: Annotated[str | None, typer.Option(help="module:function that labels pictures.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="JSON: attribute -> prompts for CLIP.")] = None,
     clip_model: Annotated[str, typer.Option(help="A model of open_clip.")] = "ViT-B-32",
     clip_weights: Annotated[str, typer.Option(help="Its weights: a name, or a file.")] = "laion2b_s34b_b79k",
     clip_margin: Annotated[float, typer.Option(min=0, help="Leave out labels with less between the prompts.")] = 0.0,
     styleflow: Annotated[Path | None, typer.Option(help="A folder with StyleFlow's two pickles.")] = None,
     only: Annotated[str | None, typer.Option(help="Attributes to train, separated by commas.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="name=kind, where inferring it goes wrong.")] = None,
-    n: Annotated[int, typer.Option("-n", min=20, help="Pictures to show to --labeller or CLIP.")] = 10_000,
+    kind: Annotated[list[str] | None, typer.Option(help="name=kind, where the inferred kind is wrong.")] = None,
+    n: Annotated[int, typer.Option("-n", min=20, help="Pictures for --labeller or CLIP.")] = 10_000,
     space: Annotated[str | None, typer.Option(help="The latent that heads read: w, z or direction.")] = None,
-    truncation: TruncationOption = None,
+    truncation: TruncationRangeOption = None,
     label: FittedLabelOption = None,
     seed: Annotated[int | None, typer.Option(help="Of the samples: the seed that drew labelled pictures.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training at most.")] = 2000,
     hidden: Annotated[int, typer.Option(min=1, help="Width of each head.")] = 64,
-    balance: Annotated[bool, typer.Option("--balance", help="Learn as if all classes were equally frequent.")] = False,
+    balance: Annotated[bool, typer.Option("--balance", help="Weight all classes equally.")] = False,
     replace: ReplaceOption = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
 ) -> None:
-    """Teach a generator attributes: label latents, fit heads, calibrate, report, save.
+    """Train attribute heads for a generator: label latents, fit, calibrate, report, save.
 
-    Interrupt at will: the same command goes on where it was.
+    An interrupted training is continued by the same command.
     """
     from energyql.pipeline.model import choose_device
     from energyql.training.clip_labels import load_clip_labeller
@@ -77,7 +73,7 @@ def train(
         raise ArgumentError("--latents belongs to --labels")
     psi, where, condition = _truncation(truncation), choose_device(device), _fitted_label(label)
     space = _space(space)
-    chosen = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
+    chosen = None if only is None else list(read_names(only))
     source: Any = None
     if labels is not None:
         source = read_label_table(labels, latents)
@@ -111,11 +107,11 @@ def import_heads(
     ],
     save_to: OutOption = None,
     space: Annotated[str, typer.Option(help="The latent that the heads read: w, z or direction.")] = "w",
-    truncation: TruncationOption = None,
+    truncation: TruncationRangeOption = None,
     label: FittedLabelOption = None,
     replace: ReplaceOption = False,
 ) -> None:
-    """Put attribute heads that others have trained into a model folder, as they are."""
+    """Add published attribute heads to a model folder, unchanged."""
     from energyql.training.foreign import add_heads, import_boundary, import_lace
 
     specs = Vocabulary(_attribute(text) for text in attribute)
@@ -133,20 +129,6 @@ def import_heads(
         label=_fitted_label(label), replace=replace,
     )  # fmt: skip
     out.print(f"Saved {escape(', '.join(found))}; the model has {len(bank.vocabulary)} attributes now")
-
-
-def read_label(text: str | None) -> int | list[float] | None:
-    """A class, or a list of numbers.
-
-    Raises:
-        ArgumentError: the text is neither.
-    """
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",") if part.strip()] if "," in text or "." in text else int(text)
-    except ValueError:
-        raise ArgumentError(f"a label is a class, such as 3, or numbers such as 0.5,0.5, not {text!r}") from None
 
 
 def _fitted_label(text: str | None) -> int | list[float] | str | None:
