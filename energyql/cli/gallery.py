@@ -31,7 +31,8 @@ def gallery(
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Pictures from one query to the other.")] = 8,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="Pictures a query; by default 8, 4 in truth tables, 3 in traversals.")
+        int | None,
+        typer.Option("-n", min=1, help="Pictures a query; by default 8, 4 in truth tables, 3 in traversals."),
     ] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "",
     model: options.Model = DEFAULT_MODEL,

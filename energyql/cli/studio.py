@@ -21,18 +21,17 @@ def studio(
         str, typer.Option(help="Address to listen on. By default only this machine can reach it.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8420,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")
-    ] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     most: Annotated[int, typer.Option("--max-n", min=1, max=512, help="Pictures of one request.")] = 64,
     seconds: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that one request may run.")] = 120,
     waiting: Annotated[int, typer.Option("--queue", min=1, help="Requests that may wait.")] = 8,
     device: options.Device = "auto",
 ) -> None:
-    """Serve a web page for queries: pictures while you type, edits step by step, links that restore everything.
+    """Serve a web page for queries: pictures, edits step by step, links that restore everything.
 
-    The page loads nothing from other servers. Only this machine can reach it, unless --host says otherwise. See docs/studio.md.
+    The page loads nothing from other servers. Only this machine can reach it, unless --host says otherwise. See
+    docs/studio.md.
     """
     try:
         from energyql.studio.limits import Limits
