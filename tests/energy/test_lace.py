@@ -154,11 +154,6 @@ def test_constants_are_folded_first():
     assert compile_lace(Or((A, And((B, Constant(True))))), VOCABULARY).expr == Or((A, B))
 
 
-def test_other_trees_stay_as_written():
-    query = Not(Not(And((A, A, Or((B, Not(B)))))))
-    assert compile_lace(query, VOCABULARY).expr == query
-
-
 def test_what_folds_to_false_is_refused():
     with pytest.raises(Contradiction):
         compile_lace(Cardinality("NONE", None, (A, Constant(True))), VOCABULARY)

@@ -5,8 +5,7 @@ import pytest
 from energyql.errors import KindError, UnknownAttribute
 from energyql.language import E, Near, at_least, bind, parse
 from energyql.vocabulary import AttributeSpec, Vocabulary
-
-from .test_golden import VOCABULARY
+from language.test_golden import VOCABULARY
 
 
 def test_a_good_query_comes_back_as_it_is() -> None:

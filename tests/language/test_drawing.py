@@ -5,8 +5,7 @@ from hypothesis import given, settings
 
 from energyql import E, exactly, parse
 from energyql.render.graph import MOST_BOXES
-
-from .strategies import trees
+from language.strategies import trees
 
 
 def texts(expr):

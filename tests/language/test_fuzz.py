@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from energyql.errors import EnergyQLError, LimitError
 from energyql.language import parse
-
-from .strategies import soups
+from language.strategies import soups
 
 
 def check(text: str) -> None:

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from energyql.errors import LimitError
 from energyql.language import And, Attribute, E, Expr, Not, Weight, parse
 from energyql.language.node import MAX_DEPTH, MAX_NODES, Kernel
-
-from .strategies import trees
+from language.strategies import trees
 
 
 def chain(levels: int) -> Expr:

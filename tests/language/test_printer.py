@@ -5,8 +5,7 @@ from hypothesis import given, settings
 
 from energyql.language import Attribute, E, Expr, parse, quote, to_text
 from energyql.language.lexical import keywords
-
-from .strategies import names, trees
+from language.strategies import names, trees
 
 
 @settings(max_examples=400, deadline=None)

@@ -1,7 +1,7 @@
 import pytest
 
 from energyql.errors import LimitError
-from energyql.logic.nodes import CircuitBuilder, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
+from energyql.logic.nodes import CircuitBuilder, Leaf, LogSumExp, Scaled, Sum
 
 
 def test_equal_nodes_are_one():
@@ -46,10 +46,3 @@ def test_the_size_is_bounded():
     builder.leaf("b", (True,))
     with pytest.raises(LimitError, match="more than 2 nodes"):
         builder.leaf("c", (True,))
-
-
-def test_operands():
-    assert operands(Leaf("a", (True,))) == ()
-    assert operands(Sum((0, 1))) == (0, 1)
-    assert operands(Scaled(2.0, 3)) == (3,)
-    assert operands(ScaledComplement(2.0, 3, 4)) == (3, 4)

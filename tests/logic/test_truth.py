@@ -9,28 +9,20 @@ sys.path.append(str(Path(__file__).parents[1] / "energy"))  # where pytest puts 
 from formulas import VOCABULARY, BruteForce, formulas, with_weights
 
 from energyql.language import (
-    FALSE,
     TRUE,
-    And,
     Attribute,
     Constant,
     E,
     Iff,
-    Implies,
     Interval,
     Near,
-    Not,
     OneOf,
-    Or,
     Weight,
     Xor,
-    all_of,
-    any_of,
     at_least,
     at_most,
     bind,
     exactly,
-    none_of,
     parse,
 )
 from energyql.logic.truth import satisfied
@@ -50,24 +42,9 @@ def decided(worlds):
     return values
 
 
-def without_weights(expr):
-    """A weight that is not a weight to the reference, which gives weighted parts a truth of their own."""
-    if isinstance(expr, Weight):
-        return without_weights(expr.operand)
-    if isinstance(expr, Not):
-        return Not(without_weights(expr.operand))
-    if isinstance(expr, Implies):
-        return Implies(without_weights(expr.left), without_weights(expr.right))
-    if hasattr(expr, "operands"):
-        operands = tuple(without_weights(operand) for operand in expr.operands)
-        if hasattr(expr, "quantifier"):
-            return type(expr)(expr.quantifier, expr.count, operands)
-        return type(expr)(operands)
-    return expr
-
-
 def agree(expr):
-    reference = BruteForce(without_weights(expr))
+    # To the reference, a weighted part has a truth of its own.
+    reference = BruteForce(expr.map(lambda node: node.operand if isinstance(node, Weight) else node))
     truth = satisfied(expr, decided(reference.world), VOCABULARY)
     assert truth.dtype == bool
     assert np.array_equal(np.broadcast_to(truth, (reference.count,)), reference.table[:, 0])
@@ -95,40 +72,20 @@ SMILE, HAT = E.smile, E.hat
 @pytest.mark.parametrize(
     ("expr", "expected"),
     [
-        (SMILE, "1100"),
-        (~SMILE, "0011"),
-        (SMILE & HAT, "1000"),
-        (SMILE | HAT, "1110"),
-        (SMILE ^ HAT, "0110"),
         (Xor((SMILE, HAT, SMILE)), "1010"),
-        (SMILE >> HAT, "1011"),
-        (SMILE.iff(HAT), "1001"),
         (Iff((SMILE, HAT, HAT)), "1100"),
-        (3 * SMILE, "1100"),
-        (OneOf("hair", ("red",)), "0101"),
         (OneOf("hair", ("red", "gray")), "0111"),
         (OneOf("hair", ("red",), negated=True), "1010"),
         (Interval("age", 0.4, None), "0011"),
         (Interval("age", 0.4, None, low_closed=True), "0111"),
-        (Interval("age", None, 0.6), "1100"),
         (Interval("age", None, 0.6, high_closed=True), "1110"),
         (Interval("age", 0.2, 0.8, low_closed=True), "1110"),
         (Near("age", 0.5, 0.15), "0110"),
         (Near("age", 0.62), "0010"),
-        (at_least(1, SMILE, HAT), "1110"),
         (at_most(1, SMILE, HAT), "0111"),
-        (exactly(1, SMILE, HAT), "0110"),
         (exactly(0, SMILE, HAT), "0001"),
-        (all_of(SMILE, HAT), "1000"),
-        (any_of(SMILE, HAT), "1110"),
-        (none_of(SMILE, HAT), "0001"),
         (at_least(2, SMILE, HAT, TRUE), "1110"),
-        (And((SMILE, TRUE)), "1100"),
-        (Or((FALSE, HAT)), "1010"),
-        (Implies(TRUE, SMILE), "1100"),
         (Xor((TRUE, SMILE)), "0011"),
-        (Iff((FALSE, SMILE)), "0011"),
-        (Not(And((TRUE, HAT))), "0101"),
     ],
     ids=str,
 )
