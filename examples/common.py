@@ -1,4 +1,4 @@
-"""What all examples share: `--out`, `--smoke`, `--model`."""
+"""The command line that all examples share: `--out`, `--smoke`, `--model`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line of an example says."""
+    """The options of an example."""
 
     out: Path  # folder for what the example writes
     n: int  # pictures a query
     model: str  # a packaged model, or a model folder
-    smoke: bool  # whether it is only to be seen that the example runs
+    smoke: bool  # draw few pictures, only to see that the example runs
 
 
 def options(description: str | None, *, model: str | None = "avatars") -> Options:
-    """Read the command line; `--help` prints `description`. An example without `model` brings its own."""
+    """Read the command line; `--help` prints `description`. With `model=None` there is no option `--model`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

@@ -1,6 +1,6 @@
-"""Conditions on numbers: one row a start latent, one column an interval of the background, light to dark.
+"""Conditions on numbers: a row for each start latent, a column for each interval of the background, light to dark.
 
-A picture depends on its seed and number alone, so that each row starts from one and the same latent.
+A picture depends on its seed and number alone, so all pictures of a row start from the same latent.
 """
 
 from common import options

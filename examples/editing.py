@@ -1,6 +1,6 @@
-"""Four edits in sequence, each a query: a filmstrip, a moving picture, and a report of what else changed.
+"""Four edits in sequence, each a query: a filmstrip, an animation, and a report of the attributes that changed besides.
 
-With `energyql.edit("photograph.png", ...)` the same starts from a picture of one's own.
+`energyql.edit("photograph.png", ...)` starts from a picture of your own instead.
 """
 
 from common import options

@@ -1,6 +1,6 @@
 """A gallery of compositions: AND, OR, AND NOT, nested, and combinations that are rare in the training data.
 
-The set-ups follow the zero-shot experiments of Nie et al. 2021 (arXiv 2110.10873). Add a line to draw your own.
+The queries follow the zero-shot experiments of Nie et al. 2021 (arXiv 2110.10873). Add a line to draw your own.
 """
 
 from common import options
@@ -16,7 +16,7 @@ SETUPS = {
     "nested-deep": "((smile AND hat) OR (frown AND glasses)) AND NOT (beard OR moustache)",
     "either-or": "beard XOR long_hair",
     "implies": "hat AND (smile IMPLIES sunglasses)",
-    # Each of these is one in a hundred to one in a thousand of the training pictures, or fewer.
+    # Each of these is at most one in a hundred of the training pictures, some are fewer than one in a thousand.
     "rare-elder": "long_hair AND beard AND hair = gray AND hat AND sunglasses",
     "rare-rocker": "long_hair AND moustache AND hair = red AND sunglasses AND smile",
     "rare-gloomy": "frown AND hat AND beard AND sunglasses",

@@ -1,8 +1,8 @@
-"""A generator that nobody here wrote, a DCGAN of faces from PyPI, and attributes that are functions of its pictures.
+"""A foreign generator, a DCGAN of faces from PyPI, with attributes that are functions of its pictures.
 
     pip install --no-deps gan-face-generate
 
-The package is a file of code and a file of weights, both MIT. What it depends on is for training it, hence --no-deps.
+The package is a file of code and a file of weights, both MIT. Its dependencies serve training only, hence --no-deps.
 """
 
 import inspect
@@ -19,6 +19,8 @@ folder = args.out / "own_generator"
 
 
 class Faces(torch.nn.Module):
+    """The DCGAN as energyql calls a generator."""
+
     z_dim = 100
 
     def __init__(self, weights: Path) -> None:
@@ -27,14 +29,16 @@ class Faces(torch.nn.Module):
         self.network.load_state_dict(energyql.read_weights(weights)["netG_state_dict"])
 
     def encode(self, z, truncation=1.0):
-        return truncation * z  # there is no mapping network: w is z
+        """Return w, which is z: there is no mapping network."""
+        return truncation * z
 
     def synthesize(self, w):
+        """Return images in [-1, 1], (batch, 3, 64, 64)."""
         return self.network(w[:, :, None, None])
 
 
 def look(images):
-    """What is to be seen in faces of 64 x 64 pixels: brightness in 0 to 1, and differences of brightness or colour."""
+    """Measure faces of 64 x 64 pixels: brightness from 0 to 1, and differences of brightness or colour."""
     light, face = images.mean(1), images[:, :, 20:48, 20:44].mean((2, 3))
     left, right = light[:, 20:48, 18:32].mean((1, 2)), light[:, 20:48, 32:46].mean((1, 2))
     return {
@@ -55,6 +59,6 @@ for name, query in {
     "either": "(dark_hair XOR warm) AND background IN [0.4, 0.6]",
     "two": "AT LEAST 2 OF (dark_hair, warm, lit = front) AND background > 0.6",
 }.items():
-    result = energyql.generate(query, n=args.n, model=model, strength=2)  # weak heads are sure too soon
+    result = energyql.generate(query, n=args.n, model=model, strength=2)  # weak heads are overconfident
     print(f"{query}: {result.summary()}")
     result.save(folder / f"{name}.png")

@@ -1,6 +1,6 @@
 """One query, sixteen pictures.
 
-Under each picture stand the probability of the query by the attribute heads, and a tick or cross by the image judge.
+Under each picture: the probability of the query by the attribute heads, and a tick or cross by the image judge.
 """
 
 from common import options

@@ -1,7 +1,7 @@
-"""One query and one set of start latents under the three semantics: exact, product, and the paper's own rules (lace).
+"""One query and one set of start latents under the three semantics: exact, product, and the rules of the paper (lace).
 
-Sum, log-sum-exp and negation are exact only after the formula has been compiled to parts that exclude one another;
-docs and `energyql explain` say more.
+Sum, log-sum-exp and negation are exact only on a formula that is compiled to parts that exclude one another; see
+docs/semantics.md and `energyql explain`.
 """
 
 from common import options

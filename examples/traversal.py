@@ -1,6 +1,6 @@
 """From a sample of one query to a sample of another, in equal steps through the latent space.
 
-Under each picture stand the probabilities of both queries and what the judge reads off it.
+Under each picture: the probabilities of both queries, and the values that the judge read.
 """
 
 from common import options
@@ -14,7 +14,7 @@ gallery = energyql.traverse(
     model=args.model,
 )  # fmt: skip
 
-way = gallery.sections[0]
-for query, holds in zip((way.start, way.end), way.holds, strict=True):
+section = gallery.sections[0]
+for query, holds in zip((section.start, section.end), section.holds, strict=True):
     print(f"{query.expr}: holds in {holds.sum()} of {len(holds)} pictures")
 gallery.save(args.out / "traversal.html")

@@ -1,7 +1,7 @@
 """All combinations of three attributes, one of which is a class: eight rows of pictures on one page.
 
-The pictures of a column start from one latent. The gradient flow moves it only as far as a row asks, so that much the
-same person goes through all combinations.
+The pictures of a column start from the same latent. The gradient flow moves it only until the query holds, so the
+rows of a column show similar faces.
 """
 
 from common import options

@@ -1,6 +1,6 @@
-"""Many queries on one web page: pictures, verdicts, how sure each clause is, and the compiled circuit.
+"""Many queries on one web page: pictures, verdicts, the probability of each clause, and the compiled circuit.
 
-The page needs nothing beside it: open it from disk, send it, put it on any server.
+The page is one file that loads nothing: open it from disk, send it, put it on any server.
 """
 
 from common import options

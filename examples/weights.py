@@ -1,7 +1,7 @@
-"""Weights: how much a part of the query counts. A weight multiplies the energy of what follows it.
+"""Weights: a weight multiplies the energy of the part that follows it, so that part becomes more or less probable.
 
-The weighted part becomes more or less certain relative to the rest. This is to be seen in draws from the posterior,
-from which the default sampler would go on until every picture is sure.
+The slice sampler draws from the posterior, where the effect is visible. The default sampler would continue until the
+whole query is almost certain in every picture.
 """
 
 from common import options
