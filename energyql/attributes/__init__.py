@@ -1,1 +1,1 @@
-"""Attribute heads: what they predict, how they are stored and how they are fitted."""
+"""Attribute heads and the image judge: networks, predictions, labels."""

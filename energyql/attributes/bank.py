@@ -1,4 +1,4 @@
-"""The attribute heads of one generator: small networks on its latents, run together, stored apart."""
+"""The attribute heads of one generator: small networks on its latents, evaluated together, stored by name."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from energyql.vocabulary import Vocabulary
 __all__ = ["AttributeBank", "Head"]
 
 SPACES = ("w", "z", "direction")
-"""What heads can read. The direction is z scaled to unit second moment, which is all that a StyleGAN sees of z."""
+"""Inputs of heads. The direction is z scaled to unit second moment: a StyleGAN ignores the length of z."""
 FittedLabel = int | tuple[float, ...] | str | None
+"""Class label of the latents that heads were fitted on: a number, a condition vector, "random", or `None`."""
 
 
 class AttributeBank:
     """Heads by attribute name.
 
     Args:
-        vocabulary: what the heads know.
-        heads: one an attribute.
-        space: the latent that they read, one of `SPACES`.
-        truncation: range of truncation psi whose latents they were fitted on.
-        label: class label of those latents, a number or a list of them; "random" where each had one of its own; `None`
-            for a generator without classes.
-        generator: fingerprint of the generator that they belong to.
+        vocabulary: the attributes.
+        heads: one head per attribute, in the order of the vocabulary.
+        space: the latent that the heads read, one of `SPACES`.
+        truncation: range of the truncation psi of the latents that the heads were fitted on.
+        label: class label of those latents; "random" where each latent had its own; `None` for a generator without
+            classes.
+        generator: fingerprint of the generator.
 
     Raises:
-        ModelError: heads, vocabulary and the rest do not belong together.
+        ModelError: an argument does not fit the others.
     """
 
     def __init__(
@@ -61,10 +62,9 @@ class AttributeBank:
         if not _is_label(label):
             raise ModelError(f"{label!r} is no class label")
         if label == "random" and space != "w":
-            raise ModelError(
-                "heads that read z cannot tell the classes apart", hint="let them read w, or fit one class"
-            )
-        latent_dim = next(iter(heads.values())).skip_weight.shape[-1]
+            raise ModelError("heads that read z cannot tell classes apart", hint="let them read w, or fit one class")
+        self._first = next(iter(heads.values()))
+        latent_dim = self._first.skip_weight.shape[-1]
         for name, head in heads.items():
             head.check(name, output_count(vocabulary[name]), latent_dim)
         self.vocabulary = vocabulary
@@ -77,22 +77,22 @@ class AttributeBank:
 
     @property
     def latent_dim(self) -> int:
-        """Numbers in a latent that the heads read."""
-        return next(iter(self.heads.values())).hidden_weight.shape[1]
+        """Size of the latents that the heads read."""
+        return self._first.hidden_weight.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Where the heads are."""
-        return next(iter(self.heads.values())).hidden_weight.device
+        """Device of the heads."""
+        return self._first.hidden_weight.device
 
     def to(self, device: torch.device | str) -> AttributeBank:
-        """The same bank on another device."""
+        """Return the same bank on another device."""
         if self.device == torch.device(device):
             return self
         return self._having(self.vocabulary, {name: head.to(device) for name, head in self.heads.items()})
 
     def predict(self, latent: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
-        """Run the heads of `names` (all by default) once.
+        """Evaluate the heads of `names` (all by default) once.
 
         Args:
             latent: (batch, latent_dim): w, or z for the other spaces.
@@ -105,23 +105,31 @@ class AttributeBank:
         return split_outputs(raw.function(latent), raw.specs, raw.std)
 
     def raw_outputs(self, names: tuple[str, ...]) -> RawOutputs:
-        """The heads of `names` as one function, and how to read what it returns.
+        """Return the heads of `names` as one function, with the layout of its outputs; it is cached.
 
         Raises:
             ArgumentError: there is no head of that name.
         """
-        found = self._raw.get(names)
-        if found is None:
-            found = self._raw[names] = self._fuse(names)
-        return found
+        if names not in self._raw:
+            unknown = [name for name in names if name not in self.heads]
+            if unknown or not names:
+                raise ArgumentError(
+                    f"this bank has no heads for {unknown}" if unknown else "name at least one attribute"
+                )
+            with torch.inference_mode(False):  # tensors made in inference mode have no gradients
+                heads = FusedHeads.of([self.heads[name] for name in names], direction=self.space == "direction")
+            specs = [self.vocabulary[name] for name in names]
+            std = {spec.name: self.heads[spec.name].std for spec in specs if spec.kind == "continuous"}
+            self._raw[names] = RawOutputs(heads, specs, std)
+        return self._raw[names]
 
     def with_heads(self, specs: Vocabulary, heads: Mapping[str, Head], *, replace: bool = False) -> AttributeBank:
-        """A bank with more heads; those it has stay as they are, to the last bit.
+        """Return a bank with more heads; the old ones are unchanged, bit for bit.
 
         Args:
             specs: the attributes to add, in their order.
             heads: one for each of them.
-            replace: let a new head take the place of one with the same name.
+            replace: whether new heads replace old ones of the same name.
 
         Raises:
             VocabularyError: a name is taken and `replace` is false.
@@ -137,20 +145,10 @@ class AttributeBank:
         return self._having(known, {**self.heads, **heads})
 
     def _having(self, vocabulary: Vocabulary, heads: Mapping[str, Head]) -> AttributeBank:
-        """A bank of other heads that read the same latents."""
+        """Return a bank of other heads on the same latents."""
         return AttributeBank(
             vocabulary, heads, space=self.space, truncation=self.truncation, label=self.label, generator=self.generator
         )
-
-    def _fuse(self, names: tuple[str, ...]) -> RawOutputs:
-        unknown = [name for name in names if name not in self.heads]
-        if unknown or not names:
-            raise ArgumentError(f"this bank has no heads for {unknown}" if unknown else "name at least one attribute")
-        with torch.inference_mode(False):  # it is kept, and a tensor made in inference mode could not serve a gradient
-            function = FusedHeads.of([self.heads[name] for name in names], direction=self.space == "direction")
-        specs = [self.vocabulary[name] for name in names]
-        std = {spec.name: self.heads[spec.name].std for spec in specs if spec.kind == "continuous"}
-        return RawOutputs(function, specs, std)
 
     def save(self, folder: Path) -> None:
         """Write `attributes.safetensors` and `vocabulary.json`, each whole or not at all."""
@@ -182,7 +180,7 @@ class AttributeBank:
             vocabulary = Vocabulary.from_dict(description["vocabulary"])
             low, high = (float(psi) for psi in description["truncation"])
             space, generator = str(description["space"]), str(description["generator"])
-            label = description.get("label")  # models of generators without classes may go without
+            label = description.get("label")  # missing in older models of generators without classes
             label = tuple(float(number) for number in label) if isinstance(label, list) else label
             if not _is_label(label):
                 raise ValueError(f"{label!r} is no class label")
@@ -202,7 +200,7 @@ class AttributeBank:
                 raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
             return cls(vocabulary, heads, space=space, truncation=(low, high), label=label, generator=generator)
         except KeyError as error:
-            raise ModelError(f"{path}: {error} is missing, which {described.name} asks for") from None
+            raise ModelError(f"{path}: {error} is missing, which {described.name} requires") from None
         except (OSError, SafetensorError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
 
@@ -214,7 +212,7 @@ def _is_label(label: object) -> bool:
 
 
 def _take_head(name: str, tensors: dict[str, Tensor]) -> Head:
-    """Take the head called `name` out of the tensors of a bank."""
+    """Remove the tensors of the head called `name` from those of a bank, and return the head."""
     prefix = f"{name}/"
     mine = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     try:

@@ -1,4 +1,4 @@
-"""An image judge: reads attributes off pictures, and never guides a sampler."""
+"""The image judge: a network from pictures to attributes, which judges samples and never guides a sampler."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Judge(nn.Module):
     """A convolutional network from pictures to predictions of every attribute.
 
     Args:
-        vocabulary: what it reads.
-        side: pictures are resized to this side first.
-        channels: width of each level; a level is two 3x3 convolutions, and halves the resolution.
+        vocabulary: the attributes.
+        side: side that pictures are resized to, in pixels.
+        channels: width of each level. A level is two 3x3 convolutions and halves the resolution.
     """
 
     std: Tensor
@@ -52,14 +52,14 @@ class Judge(nn.Module):
         self.register_buffer("std", torch.full((len(vocabulary),), 0.05))
 
     def features(self, images: Tensor) -> Tensor:
-        """Pictures in [-1, 1], (batch, 3, height, width) -> (batch, features), the input of the last layer."""
+        """Return the input of the last layer, (batch, features), of pictures in [-1, 1], (batch, 3, height, width)."""
         x = F.interpolate(images, size=(self.side, self.side), mode="area")
         for level in self.levels:
             x = level(x)
         return x.flatten(1)
 
     def forward(self, images: Tensor) -> dict[str, Prediction]:
-        """Pictures in [-1, 1], (batch, 3, height, width) -> attribute -> prediction."""
+        """Predict every attribute of pictures in [-1, 1], (batch, 3, height, width)."""
         std = dict(zip(self.vocabulary, self.std, strict=True))
         return split_outputs(self.head(self.features(images)), self.vocabulary.values(), std)
 
@@ -74,7 +74,7 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Judge:
-        """Read what `save` wrote, ready to judge.
+        """Read a judge that `save` wrote, in evaluation mode.
 
         Raises:
             ModelError: a file is missing, damaged or does not fit the other.
@@ -85,8 +85,8 @@ class Judge(nn.Module):
             vocabulary = Vocabulary.from_dict(description["vocabulary"])
             side, channels = description["side"], description["channels"]
             if not channels or not all(type(size) is int and 0 < size <= 1 << 16 for size in (side, *channels)):
-                raise ValueError(f"side {side!r} and channels {channels!r} make no network")
-            with torch.device("meta"):  # no memory is taken for sizes that the weights do not have
+                raise ValueError(f"side {side!r} and channels {channels!r} are no sizes of a network")
+            with torch.device("meta"):  # so that wrong sizes take no memory
                 judge = cls(vocabulary, side=side, channels=channels)
         except KeyError as error:
             raise ModelError(f"{described}: {error} is missing") from None

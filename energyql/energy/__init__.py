@@ -1,1 +1,1 @@
-"""A query's circuit and the attribute heads, joined to one differentiable energy of the latent."""
+"""The energy of a query as a differentiable function of the latent: a rule, evaluated on attribute heads."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from energyql.attributes.heads import RawOutputs
+from energyql.attributes.bank import AttributeBank
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
 from energyql.energy.circuit_energy import CircuitEnergy
 from energyql.energy.exact import CircuitRule
@@ -28,30 +27,17 @@ Predict = Callable[[Tensor, tuple[str, ...]], Predictions]
 """From w and names to the predictions of these attributes."""
 
 
-@runtime_checkable
-class Heads(Protocol):
-    """Heads that a query can become a part of, such as an `AttributeBank`."""
-
-    def predict(self, latent: Tensor, names: tuple[str, ...], /) -> Predictions:
-        """From w and names to the predictions of these attributes."""
-        ...
-
-    def raw_outputs(self, names: tuple[str, ...], /) -> RawOutputs:
-        """The same before it becomes predictions."""
-        ...
-
-
 class QueryEnergy:
     """`E(z) = -log P(query | z)` in nats, lower is better, one value per sample.
 
-    One evaluation encodes z once and runs the heads of the attributes that the query uses once. With a bank, and an
-    `encode` that is `Differentiable`, energy and gradient cost little more than the matrix products of both. Any other
-    torch functions are differentiated by autograd.
+    An evaluation encodes z once and runs the heads of the query's attributes once. With a bank, and an `encode` that is
+    `Differentiable`, energy and gradient cost little more than the matrix products of both. Other torch functions are
+    differentiated by autograd.
 
     Args:
-        rule: what `compile_energy_rule` or `compile_query` returned.
+        rule: from `compile_energy_rule`, or a circuit from `compile_query`.
         encode: from z `(batch, z_dim)` to w `(batch, ...)`; `Identity()` where the heads read z.
-        predict: an attribute bank; or a function from w and the names needed to a prediction of each.
+        predict: an attribute bank, or a function from w and names to the predictions of these attributes.
 
     Example:
         >>> energy = QueryEnergy(compile_energy_rule(expr, vocabulary), encoder(generator), bank)  # doctest: +SKIP
@@ -59,22 +45,21 @@ class QueryEnergy:
         torch.Size([64])
     """
 
-    def __init__(self, rule: EnergyRule | Circuit, encode: Encode, predict: Predict | Heads) -> None:
+    def __init__(self, rule: EnergyRule | Circuit, encode: Encode, predict: Predict | AttributeBank) -> None:
         self.rule: EnergyRule = CircuitRule(rule) if isinstance(rule, Circuit) else rule
         self.encode = encode
-        self.predict = predict.predict if isinstance(predict, Heads) else predict
+        self.predict = predict.predict if isinstance(predict, AttributeBank) else predict
         self._pullback = pullback_of(encode)
         self._direct: CircuitEnergy | None = None
-        if isinstance(predict, Heads) and isinstance(self.rule, CircuitRule) and self.rule.attributes:
+        if isinstance(predict, AttributeBank) and isinstance(self.rule, CircuitRule) and self.rule.attributes:
             self._direct = CircuitEnergy(self.rule.fold, predict.raw_outputs(self.rule.attributes))
-        self._few_sizes = isinstance(predict, Heads)
+        self._few_sizes = isinstance(predict, AttributeBank)
         self._checked: set[tuple[torch.device, torch.dtype, int]] = set()
 
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:
-        """The same energy with the products of the mapping network and of the heads in `dtype`.
+        """Return the same energy with the matrix products of the mapping network and of the heads in `dtype`.
 
-        Latents, energies and gradients keep their type. Heads that a query does not become a part of (those of
-        semantics other than "exact") stay as they are.
+        Latents, energies and gradients keep their dtype. So do heads under `lace` and functions in place of a bank.
 
         Raises:
             ArgumentError: `encode` is no `Convertible`.
@@ -96,15 +81,15 @@ class QueryEnergy:
         return self.rule.attributes
 
     def __call__(self, z: Tensor, rows: Tensor | None = None) -> Tensor:
-        """The energy of each sample, `(batch,)`, in nats.
+        """Return the energy of each sample, `(batch,)`, in nats.
 
         Args:
             z: `(batch, z_dim)`, floating point.
-            rows: accepted as samplers pass it, and ignored: the query is the same for all samples.
+            rows: ignored. Samplers pass the numbers of the samples, and a query is the same for all.
 
         Raises:
-            ArgumentError: z, or what `encode` and `predict` make of it, does not have the right shape, type or device.
-                What they make is checked at the first call with a device, dtype and dimension.
+            ArgumentError: z or a prediction has a wrong shape, dtype or device. Predictions are checked at the first
+                call with a device, dtype and dimension.
         """
         self._check(z)
         if not self.rule.attributes:  # always true
@@ -119,17 +104,17 @@ class QueryEnergy:
         return in_batches(lambda part: (self._of_latent(part, part),), latent, self._sizes_of(latent))[0]
 
     def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The energy and its gradient with respect to z, both detached.
+        """Return the energy and its gradient with respect to z, both detached.
 
         Args:
-            z: `(batch, z_dim)`, floating point. Works also under `no_grad` and `inference_mode`, and leaves z as it is.
+            z: `(batch, z_dim)`, floating point; not changed. `no_grad` and `inference_mode` make no difference.
             rows: ignored, as in a call.
 
         Returns:
             The energy `(batch,)`, in nats, and the gradient `(batch, z_dim)`.
 
         Raises:
-            ArgumentError: as a call; or the energy does not depend on z, because `encode` or `predict` detach it.
+            ArgumentError: as for a call; or the energy does not depend on z, because `encode` or `predict` detach it.
         """
         self._check(z)
         if not self.rule.attributes:
@@ -193,7 +178,7 @@ def _check(predictions: Predictions, names: tuple[str, ...], z: Tensor) -> None:
 
 
 def _tensors(prediction: Prediction, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
-    """The tensors of a prediction, each with what it is called and the shape it must have."""
+    """Return the name of each tensor of a prediction, the tensor, and the shape that it must have."""
     if isinstance(prediction, Categorical):
         return [("logits", prediction.logits, (batch, len(prediction.values)))]
     if isinstance(prediction, Continuous):
