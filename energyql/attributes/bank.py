@@ -62,7 +62,9 @@ class AttributeBank:
         if not _is_label(label):
             raise ModelError(f"{label!r} is no class label")
         if label == "random" and space != "w":
-            raise ModelError("heads that read z cannot tell classes apart", hint="let them read w, or fit one class")
+            raise ModelError(
+                "heads that read z cannot tell the classes apart", hint="let them read w, or fit one class"
+            )
         self._first = next(iter(heads.values()))
         latent_dim = self._first.skip_weight.shape[-1]
         for name, head in heads.items():

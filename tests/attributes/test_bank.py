@@ -5,19 +5,27 @@ import struct
 import pytest
 import torch
 import torch.nn.functional as F
+from damage import leave_out, spoil
 from toys import VOCABULARY, random_heads
 
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.predictions import Categorical, Continuous, YesNo
-from energyql.errors import ArgumentError, ModelError
-from energyql.files import write_json, write_tensors
-from energyql.vocabulary import Vocabulary
+from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.predictions import Categorical, YesNo
+from energyql.errors import ArgumentError, ModelError, VocabularyError
+from energyql.files import write_tensors
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 DIM = 6
 
 
 def bank(**settings):
     return AttributeBank(VOCABULARY, random_heads(VOCABULARY, DIM), **settings)
+
+
+def head(outputs, dim=DIM):
+    """A head of three hidden layers."""
+    sizes = [(5, dim), (5,), (outputs, 3), (outputs, dim), (outputs,), ()]
+    deeper = tuple((torch.randn(after, before), torch.randn(after)) for before, after in [(5, 4), (4, 3)])
+    return Head(*map(torch.randn, sizes), deeper)
 
 
 def latents(batch=5):
@@ -49,13 +57,6 @@ class TestPredictions:
         assert list(predictions) == list(VOCABULARY)
         for name, prediction in predictions.items():
             torch.testing.assert_close(outputs(prediction), alone(subject.heads[name], x))
-
-    def test_kinds(self):
-        predictions = bank().predict(latents())
-        assert [type(p) for p in predictions.values()] == [YesNo, Categorical, Continuous, YesNo, YesNo]
-        assert predictions["hair"].values == VOCABULARY["hair"].values
-        assert predictions["hair"].logits.shape == (5, 3)
-        assert predictions["age"].std == pytest.approx(0.1)
 
     @pytest.mark.parametrize("names", [("hair",), ("beard", "age", "hair"), ("age", "smile"), ["glasses", "smile"]])
     def test_some_in_any_order(self, names):
@@ -93,9 +94,6 @@ class TestConstruction:
         assert moved.predict(latents().to("meta"))["hair"].logits.device.type == "meta"
         assert (moved.space, moved.truncation, moved.generator) == ("z", (0.5, 1.0), "abc")
         assert subject.heads["smile"].std.device.type == "cpu"
-
-    def test_latent_dim(self):
-        assert bank().latent_dim == DIM
 
     @pytest.mark.parametrize(
         ("field", "value", "message"),
@@ -140,13 +138,16 @@ class TestConstruction:
 
 class TestFiles:
     def test_round_trip_is_exact(self, tmp_path):
-        subject = bank(space="z", truncation=(0.5, 0.9), generator="abc")
+        heads = random_heads(VOCABULARY, DIM) | {"smile": head(1)}
+        subject = AttributeBank(VOCABULARY, heads, space="z", truncation=(0.5, 0.9), generator="abc")
         subject.save(tmp_path)
         loaded = AttributeBank.load(tmp_path)
         assert loaded.vocabulary == VOCABULARY
         assert (loaded.space, loaded.truncation, loaded.generator) == ("z", (0.5, 0.9), "abc")
-        for name, head in subject.heads.items():
-            for field, tensor in head.tensors().items():
+        assert len(loaded.heads["smile"].deeper) == 2
+        assert subject.to("meta").heads["smile"].deeper[1][1].device.type == "meta"
+        for name, one in subject.heads.items():
+            for field, tensor in one.tensors().items():
                 assert torch.equal(loaded.heads[name].tensors()[field], tensor)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["attributes.safetensors", "vocabulary.json"]
 
@@ -160,10 +161,7 @@ class TestFiles:
 
     def test_a_description_without_a_label(self, tmp_path):
         bank().save(tmp_path)
-        path = tmp_path / "vocabulary.json"
-        description = json.loads(path.read_text())
-        del description["label"]
-        write_json(path, description)
+        leave_out(tmp_path / "vocabulary.json", "label")
         assert AttributeBank.load(tmp_path).label is None
 
     def test_saved_again_it_is_the_same_file(self, tmp_path):
@@ -183,15 +181,7 @@ class TestFiles:
     @pytest.mark.parametrize("damage", ["missing", "empty", "half", "noise", "folder", "pickle"])
     def test_damaged_files_are_named(self, tmp_path, file, damage):
         bank().save(tmp_path)
-        path = tmp_path / file
-        data = path.read_bytes()
-        path.unlink()
-        if damage == "folder":
-            path.mkdir()
-        elif damage == "pickle":
-            torch.save({"smile": torch.ones(2)}, path)
-        elif damage != "missing":
-            path.write_bytes({"empty": b"", "half": data[: len(data) // 2], "noise": b"\xff\x00\xfe" * 99}[damage])
+        spoil(tmp_path / file, damage)
         with pytest.raises(ModelError, match=file):
             AttributeBank.load(tmp_path)
 
@@ -219,10 +209,7 @@ class TestFiles:
     @pytest.mark.parametrize("key", ["space", "truncation", "generator", "vocabulary"])
     def test_a_description_without_a_part(self, tmp_path, key):
         bank().save(tmp_path)
-        path = tmp_path / "vocabulary.json"
-        description = json.loads(path.read_text())
-        del description[key]
-        write_json(path, description)
+        leave_out(tmp_path / "vocabulary.json", key)
         with pytest.raises(ModelError, match=f"vocabulary.json: '{key}' is missing"):
             AttributeBank.load(tmp_path)
 
@@ -244,9 +231,36 @@ class TestFiles:
         subject = bank()
         subject.save(tmp_path)
         tensors = {
-            f"{n}/{f}": tensor for n, head in subject.heads.items() for f, tensor in head.tensors().items()
+            f"{n}/{f}": tensor for n, one in subject.heads.items() for f, tensor in one.tensors().items()
         } | change
         path = tmp_path / "attributes.safetensors"
         write_tensors(path, {name: tensor for name, tensor in tensors.items() if tensor is not None})
         with pytest.raises(ModelError, match=message):
             AttributeBank.load(tmp_path)
+
+
+class TestMoreHeads:
+    def test_others_stay_the_same_objects(self):
+        subject, new = (
+            bank(space="z", truncation=(0.5, 1.0), generator="abc"),
+            Vocabulary([AttributeSpec("hat", "yes/no")]),
+        )
+        more = subject.with_heads(new, {"hat": head(1)})
+        assert list(more.vocabulary) == [*VOCABULARY, "hat"]
+        assert all(more.heads[name] is head for name, head in subject.heads.items())
+        assert (more.space, more.truncation, more.generator) == ("z", (0.5, 1.0), "abc")
+        torch.testing.assert_close(more.predict(latents())["age"].mean, subject.predict(latents())["age"].mean)
+        assert more.vocabulary.model == VOCABULARY.model
+
+    def test_a_name_that_is_taken(self):
+        new = Vocabulary([AttributeSpec("age", "yes/no")])
+        with pytest.raises(VocabularyError, match="already has 'age'\n.*replace"):
+            bank().with_heads(new, {"age": head(1)})
+        more = bank().with_heads(new, {"age": head(1)}, replace=True)
+        assert list(more.vocabulary) == list(VOCABULARY)
+        assert more.vocabulary["age"].kind == "yes/no"
+
+    def test_a_head_for_other_latents(self):
+        other = head(1, DIM + 1)
+        with pytest.raises(ModelError, match="the head of 'hat'"):
+            bank().with_heads(Vocabulary([AttributeSpec("hat", "yes/no")]), {"hat": other})

@@ -3,47 +3,144 @@ from itertools import pairwise
 
 import pytest
 import torch
-from toys import VOCABULARY, random_heads
+import torch.nn.functional as F
 
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head
-from energyql.attributes.predictions import output_count
-from energyql.errors import ModelError, VocabularyError
-from energyql.vocabulary import AttributeSpec, Vocabulary
+from energyql.attributes.heads import FusedHeads, Head
+from energyql.errors import ModelError
+from energyql.numerics.linear import Dense, DenseStack
+from energyql.numerics.pullback import Differentiable
 
 DIM = 6
 
 
-def deep(outputs, widths=(5, 4, 3), seed=0):
+def head(outputs, widths=(5,), seed=0, *, skip=True):
     random = torch.Generator().manual_seed(seed)
-    sizes = [DIM, *widths]
-    layers = [(torch.randn(b, a, generator=random), torch.randn(b, generator=random)) for a, b in pairwise(sizes)]
-    out = torch.randn(outputs, widths[-1], generator=random)
-    skip, bias = torch.randn(outputs, DIM, generator=random), torch.randn(outputs, generator=random)
-    return Head(*layers[0], out, skip, bias, torch.tensor(1.0), tuple(layers[1:]))
+
+    def matrix(*shape):
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    layers = [(matrix(b, a), matrix(b)) for a, b in pairwise([DIM, *widths])]
+    path = matrix(outputs, DIM) if skip else torch.zeros(outputs, DIM, dtype=torch.float64)
+    out = matrix(outputs, widths[-1])
+    return Head(*layers[0], out, path, matrix(outputs), torch.tensor(1.0), tuple(layers[1:]))
+
+
+def converted(head, dtype):
+    return Head.from_tensors({name: tensor.to(dtype) for name, tensor in head.tensors().items()})
+
+
+def alone(head, x):
+    h = x
+    for weight, bias in ((head.hidden_weight, head.hidden_bias), *head.deeper):
+        h = F.leaky_relu(h @ weight.T + bias, 0.2)
+    return h @ head.out_weight.T + x @ head.skip_weight.T + head.out_bias
 
 
 def latents(count=7):
-    return torch.randn(count, DIM, generator=torch.Generator().manual_seed(1))
+    return torch.randn(count, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def linear(outputs=1):
-    return Head(
-        torch.zeros(0, DIM), torch.zeros(0), torch.zeros(outputs, 0), torch.ones(outputs, DIM), torch.ones(outputs),
-        torch.tensor(1.0),
-    )  # fmt: skip
+CASES = {
+    "one": [head(1)],
+    "one hidden layer": [head(1), head(3, (4,), 1), head(1, (2,), 2)],
+    "linear": [head(2, (0,))],
+    "constant": [head(2, (0,), skip=False)],
+    "one deep": [head(2, (5, 4, 3))],
+    "equal widths": [head(1, (5, 4, 3)), head(3, (5, 4, 3), 1), head(1, (5, 4, 3), 2)],
+    "two widths": [head(2, (5, 4)), head(1, (4, 4), 1), head(3, (5, 4), 2), head(1, (4, 4), 3)],
+    "no linear path": [head(1, (5, 4), skip=False), head(2, (5, 4), 1, skip=False)],
+    "all sorts": [head(1), head(2, (3,), 1), head(1, (2, 2), 2), head(3, (0,)), head(2, (4, 3, 2), 4, skip=False)],
+}
 
 
-def test_a_bank_of_deep_heads_is_stored_exactly(tmp_path):
-    heads = {name: deep(output_count(spec), seed=i) for i, (name, spec) in enumerate(VOCABULARY.items())}
-    bank = AttributeBank(VOCABULARY, heads)
-    bank.save(tmp_path)
-    loaded = AttributeBank.load(tmp_path)
-    for name, head in heads.items():
-        assert len(loaded.heads[name].deeper) == 2
-        for field, tensor in head.tensors().items():
-            assert torch.equal(loaded.heads[name].tensors()[field], tensor)
-    assert bank.to("meta").heads["age"].deeper[1][1].device.type == "meta"
+@pytest.fixture(params=CASES.values(), ids=CASES)
+def heads(request):
+    return request.param
+
+
+def expected(heads, x):
+    return torch.cat([alone(one, x) for one in heads], 1)
+
+
+def test_a_direction_is_read_without_its_length(heads):
+    x = latents().requires_grad_()
+    fused = FusedHeads.of(heads, direction=True)
+    scaled = x * (DIM**0.5 / x.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(fused(3 * x), expected(heads, scaled), rtol=1e-6, atol=1e-6)
+    value, back = fused.pullback(x.detach())
+    grad = torch.randn(value.shape, dtype=value.dtype, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(value, fused(x))
+    torch.testing.assert_close(back(grad.clone()), torch.autograd.grad(fused(x), x, grad)[0])
+    mapped = fused.then(torch.ones(1, value.shape[1], dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    torch.testing.assert_close(mapped(x), fused(x).sum(1, keepdim=True))
+
+
+def test_together_as_alone(heads):
+    x = latents().requires_grad_()
+    together, apart = FusedHeads.of(heads)(x), expected(heads, x)
+    torch.testing.assert_close(together, apart)
+    if apart.requires_grad and together.requires_grad:
+        ours, theirs = (torch.autograd.grad(outputs.square().sum(), x)[0] for outputs in (together, apart))
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 7])
+def test_the_pullback_is_autograds(heads, batch):
+    x = latents(batch).requires_grad_()
+    apart = expected(heads, x)
+    grad = torch.randn(apart.shape, dtype=apart.dtype, generator=torch.Generator().manual_seed(2))
+    fused, kept = FusedHeads.of(heads), x.detach().clone()
+    value, back = fused.pullback(x.detach())
+    torch.testing.assert_close(value, apart)
+    torch.testing.assert_close(back(grad.clone()), torch.autograd.grad(apart, x, grad)[0])
+    assert torch.equal(x, kept)
+    assert isinstance(fused, Differentiable)
+
+
+def test_the_pullback_in_float32(heads):
+    single = [converted(one, torch.float32) for one in heads]
+    x = latents()
+    apart, grad = expected(heads, x), torch.ones(7, sum(len(one.out_bias) for one in heads))
+    value, back = FusedHeads.of(single).pullback(x.float())
+    _, exact = FusedHeads.of(heads).pullback(x)
+    torch.testing.assert_close(value, apart.float(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(back(grad), exact(grad.double()).float(), rtol=1e-5, atol=1e-4)
+
+
+def test_a_linear_map_after_the_heads(heads):
+    fused, x = FusedHeads.of(heads), latents()
+    random = torch.Generator().manual_seed(3)
+    matrix = torch.randn(4, len(fused.bias), dtype=torch.float64, generator=random)
+    offset = torch.tensor([0.0, 1.0, -2.0, 3.0], dtype=torch.float64)
+    mapped = fused.then(matrix, offset)
+    torch.testing.assert_close(mapped(x), fused(x) @ matrix.T + offset)
+    grad = torch.randn(7, 4, dtype=torch.float64, generator=random)
+    torch.testing.assert_close(mapped.pullback(x)[1](grad), fused.pullback(x)[1](grad @ matrix))
+    torch.testing.assert_close(fused(x), expected(heads, x))
+
+
+def test_a_row_that_is_infinite_takes_nothing_from_the_others():
+    fused, x = FusedHeads.of(CASES["one hidden layer"]), latents()
+    matrix = torch.zeros(2, len(fused.bias), dtype=torch.float64)
+    matrix[0, 0] = 1.0
+    value, back = fused.then(matrix, torch.tensor([0.0, -torch.inf], dtype=torch.float64)).pullback(x)
+    torch.testing.assert_close(value[:, 0], fused(x)[:, 0])
+    assert (value[:, 1] == -torch.inf).all()
+    grad = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(7, 2).contiguous()
+    assert back(grad).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_heads_of_equal_widths_take_few_products(dtype, monkeypatch):
+    calls = []
+    for layer in (Dense, DenseStack):
+        real = layer.__call__
+        monkeypatch.setattr(layer, "__call__", lambda self, x, real=real: calls.append(type(self)) or real(self, x))
+    FusedHeads.of([converted(head(1, (5, 4, 3), i), dtype) for i in range(12)])(latents().to(dtype))
+    assert calls == [Dense] * 2 + [DenseStack] * 2  # the linear paths are a network too
+    calls.clear()
+    FusedHeads.of([converted(head(1, (5,), i), dtype) for i in range(12)])(latents().to(dtype))
+    assert calls == [Dense]
 
 
 @pytest.mark.parametrize(
@@ -57,33 +154,4 @@ def test_a_bank_of_deep_heads_is_stored_exactly(tmp_path):
 )
 def test_layers_that_do_not_fit(change, message):
     with pytest.raises(ModelError, match=f"the head of 'smile': {message}"):
-        dataclasses.replace(deep(1), **change).check("smile", 1, DIM)
-
-
-class TestMoreHeads:
-    def bank(self):
-        return AttributeBank(
-            VOCABULARY, random_heads(VOCABULARY, DIM), space="z", truncation=(0.5, 1.0), generator="abc"
-        )
-
-    def test_others_stay_the_same_objects(self):
-        bank, new = self.bank(), Vocabulary([AttributeSpec("hat", "yes/no")])
-        more = bank.with_heads(new, {"hat": deep(1)})
-        assert list(more.vocabulary) == [*VOCABULARY, "hat"]
-        assert all(more.heads[name] is head for name, head in bank.heads.items())
-        assert (more.space, more.truncation, more.generator) == ("z", (0.5, 1.0), "abc")
-        torch.testing.assert_close(more.predict(latents())["age"].mean, bank.predict(latents())["age"].mean)
-        assert more.vocabulary.model == VOCABULARY.model
-
-    def test_a_name_that_is_taken(self):
-        new = Vocabulary([AttributeSpec("age", "yes/no")])
-        with pytest.raises(VocabularyError, match="already has 'age'\n.*replace"):
-            self.bank().with_heads(new, {"age": deep(1)})
-        more = self.bank().with_heads(new, {"age": deep(1)}, replace=True)
-        assert list(more.vocabulary) == list(VOCABULARY)
-        assert more.vocabulary["age"].kind == "yes/no"
-
-    def test_a_head_for_other_latents(self):
-        head = dataclasses.replace(linear(), skip_weight=torch.zeros(1, DIM + 1), hidden_weight=torch.zeros(0, DIM + 1))
-        with pytest.raises(ModelError, match="the head of 'hat'"):
-            self.bank().with_heads(Vocabulary([AttributeSpec("hat", "yes/no")]), {"hat": head})
+        dataclasses.replace(head(1, (5, 4, 3)), **change).check("smile", 1, DIM)

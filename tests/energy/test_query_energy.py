@@ -74,6 +74,13 @@ def test_the_energy_is_minus_the_log_probability():
     torch.testing.assert_close(model.energy(QUERY)(z), -p.log())
 
 
+def test_the_energy_of_what_the_heads_read():
+    model, z = Model(), latents()
+    assert torch.equal(model.energy(QUERY).of_latent(model.encode(z)), model.energy(QUERY)(z))
+    with pytest.warns(TautologyWarning):
+        assert not model.energy(Constant(True)).of_latent(model.encode(z)).any()
+
+
 def test_a_circuit_will_do_for_a_rule():
     model, z = Model(), latents()
     energy = QueryEnergy(compile_query(QUERY, VOCABULARY), model.encode, model.predict)
