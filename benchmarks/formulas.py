@@ -79,7 +79,8 @@ def random_formulas(
         prevalence: the fraction of prior samples that satisfy a bound query (and `all_relations`).
         count: how many; a third of each depth.
         seed: same seed, same formulas.
-        least, most: limits of the prevalence.
+        least: smallest prevalence.
+        most: largest prevalence.
 
     Raises:
         EnergyQLError: nothing suitable was found in `TRIES` attempts; the attributes of the model hardly vary.
@@ -103,9 +104,7 @@ def rare_formulas(
 ) -> list[Expr]:
     """Draw conjunctions of four to six parts, each a literal or an OR of two, that hardly any sample satisfies.
 
-    Args:
-        vocabulary, prevalence, count, seed: as for `random_formulas`, whose rules hold here too.
-        least, most: limits of the prevalence.
+    Arguments and rules are those of `random_formulas`.
 
     Raises:
         EnergyQLError: nothing suitable was found in `TRIES` attempts.

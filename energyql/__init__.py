@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from energyql.editing.filmstrip import animate
     from energyql.editing.invert import Inversion, invert
     from energyql.editing.settings import Preset
-    from energyql.evaluation.calls import compare_samplers, evaluate
+    from energyql.evaluation.compare import compare_samplers
+    from energyql.evaluation.evaluate import evaluate
     from energyql.gallery.gallery import Gallery, traverse, truth_table
     from energyql.generators.checkpoints.torch_file import read_weights
     from energyql.generators.load import load_generator
@@ -42,9 +43,9 @@ _LAZY = {
     "Preset": "editing.settings",
     "Result": "pipeline.result",
     "animate": "editing.filmstrip",
-    "compare_samplers": "evaluation.calls",
+    "compare_samplers": "evaluation.compare",
     "edit": "editing.edit",
-    "evaluate": "evaluation.calls",
+    "evaluate": "evaluation.evaluate",
     "generate": "pipeline.generate",
     "invert": "editing.invert",
     "load_generator": "generators.load",

@@ -54,7 +54,7 @@ def bench(
     Exact samples are those of the prior that satisfy the query by the judge. Interrupt at will: the same command goes
     on. Writes results.json, results.md and two plots.
     """
-    from energyql.evaluation.calls import compare_samplers
+    from energyql.evaluation.compare import compare_samplers
     from energyql.evaluation.report import NOTE, TABLE_WIDTH, query_table, summary_table
 
     with _resumable():
@@ -99,7 +99,7 @@ def evaluate(
     judge, Fréchet distance, distance to exact samples, diversity, identity, disentangled edit strength. Interrupt at
     will: the same command goes on. Writes evaluation.json and evaluation.md with pictures.
     """
-    from energyql.evaluation.calls import evaluate as run
+    from energyql.evaluation.evaluate import evaluate as run
     from energyql.evaluation.features import inception_features
     from energyql.evaluation.protocols import PROTOCOLS
     from energyql.evaluation.report import EDIT_NOTE, EVALUATION_NOTE, TABLE_WIDTH, evaluation_tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from energyql.evaluation.reference import find_oracle, prior_samples
 from energyql.evaluation.report import comparison_page
 from energyql.files import read_json, write_json, write_picture, write_text
 from energyql.language import Expr
-from energyql.pipeline.queries import CheckedQuery
-from energyql.progress import Report
+from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.model import Model
+from energyql.pipeline.queries import CheckedQuery, check_arguments
+from energyql.pipeline.settings import MOST_SAMPLES, whole_number
+from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid
 from energyql.version import __version__
 
@@ -36,6 +39,9 @@ class SampleCounts:
         prior: pictures of the prior that all queries share.
         oracle: wanted effective number of exact samples of each query.
         seed: of the samples.
+
+    Raises:
+        ArgumentError: one is too small, or not a whole number.
     """
 
     n: int = 500
@@ -43,11 +49,68 @@ class SampleCounts:
     oracle: int = ORACLE
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("n", 2, MOST_SAMPLES), ("prior", 100, MOST_SAMPLES), ("oracle", 30, MOST_SAMPLES), ("seed", 0, 2**64 - 1),
+        ):  # fmt: skip
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least=least, most=most))
+
+
+def compare_samplers(
+    queries: str | Expr | Sequence[str | Expr],
+    samplers: str | Iterable[str | Method] = DEFAULT_METHODS,
+    *,
+    folder: str | Path = "bench",
+    model: str | Path | Model = DEFAULT_MODEL,
+    n: int = 500,
+    prior: int = PRIOR,
+    oracle: int = ORACLE,
+    truncation: float | None = None,
+    label: int | Sequence[float] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool | Report = True,
+) -> dict[str, Any]:
+    """Compare samplers with exact samples, on a model and queries of one's own.
+
+    Exact samples are those of the prior that satisfy a query by the model's judge; for queries that the prior hardly
+    ever satisfies see `energyql.evaluation.reference`. An interrupted run goes on if it is called again.
+
+    Args:
+        queries: one or more; a path that ends in .txt, or that exists, is a file with a query a line.
+        samplers: names out of `energyql.sampling.SAMPLERS`, "semantics:sampler", "sampler@strength", "paper" for the
+            paper's algorithm at its own cost, or `energyql.evaluation.methods.Method` with a sampler of one's own.
+        folder: for `results.json`, `results.md`, two plots, and the state for the next run.
+        model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
+        n: samples of each sampler for each query, at least 2.
+        prior: pictures of the prior that all queries share, judged once for a model.
+        oracle: wanted effective number of exact samples of each query.
+        truncation: as for `energyql.generate`.
+        label: as for `energyql.generate`.
+        seed: of all samples.
+        device: as for `energyql.generate`.
+        progress: as for `energyql.generate`.
+
+    Returns:
+        The contents of `results.json`: `settings`, `machine`, `contenders`, `queries` (see
+        `energyql.evaluation.measure.describe`), and `summary`, the mean and worst over queries.
+
+    Raises:
+        EnergyQLError: a query, a name or a setting is wrong, or the model has no judge.
+    """
+    counts = SampleCounts(n, prior, oracle, seed)
+    methods = read_methods(samplers)
+    evaluated = EvaluatedModel(model, device=device, truncation=truncation, label=label)
+    listed = [queries] if isinstance(queries, str | Expr) else list(queries)
+    checked = check_arguments(listed, evaluated.vocabulary, {method.semantics for method in methods})
+    with reporting(progress) as report:
+        return compare(evaluated, checked, methods, counts=counts, folder=Path(folder), report=report)
+
 
 def compare(
     model: EvaluatedModel,
     queries: Sequence[CheckedQuery],
-    methods: Iterable[str | Method] = DEFAULT_METHODS,
+    methods: Sequence[Method],
     *,
     counts: SampleCounts,
     folder: Path,
@@ -63,7 +126,7 @@ def compare(
     Args:
         model: the evaluated model.
         queries: checked under every semantics of the methods; see `energyql.pipeline.queries.check_arguments`.
-        methods: see `read_methods`.
+        methods: at least one.
         counts: how many samples to draw.
         folder: for `results.json`, `results.md`, plots, and the state for the next run.
         report: called with the stages "prior", "queries", "oracle", "sampling" and "judging".
@@ -75,19 +138,24 @@ def compare(
         The contents of `results.json`: `settings`, `machine`, `contenders` (the names of the methods), `queries` (for
         each the oracle and `samplers`, see `measure`), and `summary` over queries, by method.
     """
-    several = read_methods(methods)
     settings = run_settings(model, counts)
-    data: dict[str, Any] = {"settings": settings, "machine": machine(), "contenders": [one.name for one in several]}
-    earlier = _earlier(folder / RESULTS, settings)
+    data: dict[str, Any] = {"settings": settings, "machine": machine(), "contenders": [one.name for one in methods]}
+    stored = read_json(folder / RESULTS) if (folder / RESULTS).is_file() else {}
+    known = [*stored["queries"], *stored.get("others", [])] if stored.get("settings") == settings else []
+    earlier = {record["query"]: record for record in known}
     kept = folder if kept is None else kept
     prior = prior_samples(model, counts.prior, kept / "prior", report, seed=counts.seed)
     bins = AttributeBins(model.vocabulary, prior.values)
     records: list[dict[str, Any]] = []
     for number, query in enumerate(queries):
-        record = _record(query, earlier)
-        missing = [one for one in several if _missing(record, one, shown)]
+        text = str(query.expr)
+        old = earlier.get(text, {"oracle": None, "samplers": {}})
+        record = {
+            "query": text, "title": query.title, "oracle": old["oracle"], "samplers": dict(old["samplers"]),
+        }  # fmt: skip
+        missing = [one for one in methods if _missing(record, one, shown)]
         if missing:
-            exact = replace(missing[0], semantics="exact", published=False).energy(model, query.bound)
+            exact = model.prepare(query.bound, semantics="exact").energy
             oracle = find_oracle(
                 model, query.bound, exact, prior, counts.oracle, kept / "oracle", report, seed=counts.seed
             )
@@ -103,9 +171,9 @@ def compare(
             for i, method in enumerate(missing):
                 report("queries", (number + i / len(missing)) / len(queries))
                 outcome, samples = measure(method, model, reference, counts.n, counts.seed, report, shown=shown)
-                outcome["pictures"] = _write_grid(folder, record["query"], method, samples, query.bound, model)
+                outcome["pictures"] = _write_grid(folder, text, method, samples, query.bound, model)
                 record["samplers"][method.name] = outcome
-                earlier[record["query"]] = record
+                earlier[text] = record
                 _write(folder, data, [*records, record], earlier)
         records.append(record)
         report("queries", (number + 1) / len(queries))
@@ -125,25 +193,6 @@ def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
         "seed": counts.seed,
         "device": str(model.device),
         "energyql": __version__,
-    }
-
-
-def _earlier(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return query -> record of an earlier run with the same settings."""
-    data = read_json(path) if path.is_file() else {}
-    if data.get("settings") != settings:
-        return {}
-    return {record["query"]: record for record in [*data["queries"], *data.get("others", [])]}
-
-
-def _record(query: CheckedQuery, earlier: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    text = str(query.expr)
-    known = earlier.get(text, {})
-    return {
-        "query": text,
-        "title": query.title,
-        "oracle": known.get("oracle"),
-        "samplers": dict(known.get("samplers", {})),
     }
 
 

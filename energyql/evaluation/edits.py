@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,33 +34,14 @@ def identity_distance(before: Tensor, after: Tensor) -> Tensor:
     compare it between edits of the same queries only.
 
     Args:
-        before, after: (n, dim), row by row the same picture.
+        before: features of the pictures before the edit, (n, dim).
+        after: features of the same pictures after it, (n, dim).
     """
     return 1 - F.cosine_similarity(before.double(), after.double(), dim=1)
 
 
-@dataclass(frozen=True)
-class EditStrength:
-    """Effect and side effect of an edit.
-
-    Attributes:
-        strength: share of pictures that satisfy the query after it, minus the share before.
-        leak: the largest share of pictures in which one attribute changed that was not asked for.
-        leaking: that attribute; empty if there is none.
-    """
-
-    strength: float
-    leak: float
-    leaking: str
-
-    @property
-    def disentangled(self) -> float:
-        """Disentangled edit strength, `strength - leak`: at most 1; below 0 the edit did more harm than good."""
-        return self.strength - self.leak
-
-
-def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -> EditStrength:
-    """Measure one edit of n pictures.
+def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -> dict[str, Any]:
+    """Measure effect and side effect of one edit of n pictures.
 
     After the disentangled edit strength (DES) of Nie et al. 2021 (arXiv 2110.10873): the change of the attribute that
     was asked for, minus the largest change of any other one. Here a change is one of the decided values of an
@@ -69,13 +49,20 @@ def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -
     contain the code of their formula; numbers are not to be compared with theirs.
 
     Args:
-        before, after: whether the pictures satisfy the query, (n,).
+        before: whether the pictures satisfied the query before the edit, (n,).
+        after: the same after it, (n,).
         leaked: attribute that was not asked for -> whether it changed without need, (n,).
+
+    Returns:
+        - `strength`: share of pictures that satisfy the query after the edit, minus the share before;
+        - `leak`: the largest share of pictures in which one attribute changed that was not asked for, and `leaking`,
+          that attribute; empty if there is none;
+        - `disentangled`: `strength - leak`, at most 1; below 0 the edit did more harm than good.
     """
     shares = {name: float(rows.mean()) for name, rows in leaked.items()}
     worst = max(shares, key=lambda name: shares[name], default="")
-    leak = shares.get(worst, 0.0)
-    return EditStrength(float(after.mean()) - float(before.mean()), leak, worst if leak else "")
+    leak, strength = shares.get(worst, 0.0), float(after.mean()) - float(before.mean())
+    return {"strength": strength, "leak": leak, "leaking": worst if leak else "", "disentangled": strength - leak}
 
 
 def measure_sequence(
@@ -122,7 +109,6 @@ def measure_step(done: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[
     before, after = (done.start if k == 0 else done.steps[k - 1]), done.steps[k]
     bound = bind(step, model.vocabulary)
     holds = model.satisfied(bound, after.judged)
-    strength = edit_strength(model.satisfied(bound, before.judged), holds, done.leaks[k].leaked)
     identity = None
     if model.features is not None:
         ends = (_features(model.features, result.images) for result in (done.start, after))
@@ -134,10 +120,7 @@ def measure_step(done: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[
         "accuracy": conditional_accuracy(bound, after.judged, model.vocabulary),
         "identity": identity,
         "leak_rate": done.leaks[k].rate,
-        "strength": strength.strength,
-        "leak": strength.leak,
-        "leaking": strength.leaking,
-        "disentangled": strength.disentangled,
+        **edit_strength(model.satisfied(bound, before.judged), holds, done.leaks[k].leaked),
     }
 
 

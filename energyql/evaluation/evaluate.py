@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from energyql.editing.settings import choose_preset
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.evaluation.compare import SampleCounts, compare, run_settings
+from energyql.evaluation.compare import PRIOR, SampleCounts, compare, run_settings
 from energyql.evaluation.edits import measure_sequence
+from energyql.evaluation.features import Features
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.measure import machine
 from energyql.evaluation.methods import PAPER, Method, read_methods
@@ -20,49 +20,69 @@ from energyql.evaluation.report import evaluation_page
 from energyql.files import read_json, write_json, write_text
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
+from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.model import Model
 from energyql.pipeline.queries import check_arguments
-from energyql.pipeline.settings import DEFAULT_SAMPLER
-from energyql.progress import Report
+from energyql.pipeline.settings import DEFAULT_SAMPLER, whole_number
+from energyql.progress import Report, reporting
 from energyql.version import __version__
 
-DEFAULT_METHODS = (DEFAULT_SAMPLER, PAPER)
-DEFAULT_PRESETS = ("default", "lace")
 SHOWN = 8
 """Pictures of each method for each query on the page."""
 
 
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """Everything that an evaluation runs.
-
-    Attributes:
-        protocols: names out of `PROTOCOLS`.
-        methods: sample the queries, this library's settings and the paper's side by side.
-        presets: make the edits: names out of `energyql.editing.settings.PRESETS`.
-        counts: how many samples to draw where samplers are compared.
-        edits: pictures that are edited.
-    """
-
-    protocols: tuple[str, ...]
-    methods: tuple[Method, ...]
-    presets: tuple[str, ...]
-    counts: SampleCounts
-    edits: int
-
-
-def make_plan(
-    protocols: Sequence[str],
-    methods: str | Sequence[str | Method] = DEFAULT_METHODS,
-    presets: Sequence[str] = DEFAULT_PRESETS,
+def evaluate(
+    protocols: Sequence[str] = tuple(PROTOCOLS),
     *,
-    counts: SampleCounts,
+    folder: str | Path = "evaluation",
+    model: str | Path | Model = DEFAULT_MODEL,
+    samplers: str | Sequence[str | Method] = (DEFAULT_SAMPLER, PAPER),
+    presets: Sequence[str] = ("default", "lace"),
+    n: int = 200,
     edits: int = 64,
-) -> EvaluationPlan:
-    """Check all names and return the plan.
+    prior: int = PRIOR,
+    oracle: int = 500,
+    features: Features | None = None,
+    truncation: float | None = None,
+    label: int | Sequence[float] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool | Report = True,
+) -> dict[str, Any]:
+    """Run the experiments of the field on a model, with this library's settings and the paper's side by side.
+
+    An interrupted run goes on if it is called again: outcomes with the same settings are read from disk.
+
+    Args:
+        protocols: names out of `energyql.evaluation.protocols.PROTOCOLS`; all by default.
+        folder: for `evaluation.json`, `evaluation.md`, pictures, and the state for the next run.
+        model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
+        samplers: sample the queries; see `energyql.compare_samplers`.
+        presets: make the edits: names out of `energyql.editing.settings.PRESETS`.
+        n: samples for each query and sampler, at least 2.
+        edits: pictures that are edited.
+        prior: pictures of the prior that all queries share.
+        oracle: wanted effective number of exact samples of each query.
+        features: in which distances between pictures are measured, such as
+            `energyql.evaluation.features.inception_features()`; by default the judge's.
+        truncation: as for `energyql.generate`.
+        label: as for `energyql.generate`.
+        seed: of queries and samples.
+        device: as for `energyql.generate`.
+        progress: as for `energyql.generate`.
+
+    Returns:
+        The contents of `evaluation.json`: `settings`, `machine`, `contenders` (the samplers), `presets` and `setups`,
+        the protocols by name. Each has its `title`, `about`, and one of `comparison` (see
+        `energyql.compare_samplers`), `sequence` (preset -> see `energyql.evaluation.edits.measure_sequence`), or
+        `missing`, the reason why it was not run: the model has too few attributes.
 
     Raises:
-        ArgumentError: there is no protocol, sampler or preset of a name.
+        EnergyQLError: a name or a setting is wrong, or the model has no judge, or the folder
+            cannot be written.
     """
+    counts, edits, folder = SampleCounts(n, prior, oracle, seed), whole_number("edits", edits), Path(folder)
+    methods = read_methods(samplers)
     for name in protocols:
         if name not in PROTOCOLS:
             raise ArgumentError(f"there is no protocol {name!r}", hint=f"protocols: {', '.join(PROTOCOLS)}, or all")
@@ -70,95 +90,72 @@ def make_plan(
         choose_preset(preset)
     if not protocols or not presets:
         raise ArgumentError("there is nothing to evaluate", hint="name at least one protocol and one preset")
-    return EvaluationPlan(tuple(protocols), tuple(read_methods(methods)), tuple(presets), counts, edits)
-
-
-def evaluate(model: EvaluatedModel, plan: EvaluationPlan, folder: Path, report: Report) -> dict[str, Any]:
-    """Run the protocols and write reports.
-
-    Outcomes of an earlier run in the same folder with the same settings are read from disk. A protocol that needs more
-    attributes than the model has is reported as missing, and the others are run.
-
-    Args:
-        model: the evaluated model.
-        plan: what to run.
-        folder: for `evaluation.json`, `evaluation.md`, a folder for each protocol, and the state for the next run.
-        report: called with stages and fractions.
-
-    Returns:
-        The contents of `evaluation.json`: `settings`, `machine`, `contenders` (the names of the methods), `presets` and
-        `setups`, the protocols by name. Each has its `title`, `about`, and one of `comparison` (see
-        `energyql.evaluation.compare.compare`), `sequence` (preset -> see `measure_sequence`), or `missing`, the reason
-        why it was not run.
-
-    Raises:
-        ArgumentError: the folder cannot be written.
-    """
-    counts = plan.counts
-    prior = prior_samples(model, counts.prior, folder / "kept" / "prior", report, seed=counts.seed)
-    features = None if model.features is None else model.features.name
-    data: dict[str, Any] = {
-        "settings": run_settings(model, counts) | {"features": features, "edits": plan.edits},
-        "machine": machine(),
-        "contenders": [method.name for method in plan.methods],
-        "presets": list(plan.presets),
-        "setups": {},
-    }
-    for number, name in enumerate(plan.protocols):
-        protocol = PROTOCOLS[name]
-        report("protocols", number / len(plan.protocols))
-        found: dict[str, Any] = {"title": protocol.title, "about": protocol.about}
-        try:
-            queries = protocol.choose_queries(model.vocabulary, prior, counts.seed)
-        except EnergyQLError as error:
-            found["missing"] = error.message
-        else:
-            run = _edit if protocol.sequential else _sample
-            found |= run(model, protocol, queries, plan, folder, report)
-        data["setups"][name] = found
-        try:
-            write_json(folder / "evaluation.json", data)
-            write_text(folder / "evaluation.md", evaluation_page(data))
-        except OSError as error:
-            raise ArgumentError(f"cannot write {folder}: {error.strerror or error}") from error
-    report("protocols", 1.0)
+    evaluated = EvaluatedModel(model, device=device, truncation=truncation, label=label, features=features)
+    with reporting(progress) as report:
+        samples = prior_samples(evaluated, counts.prior, folder / "kept" / "prior", report, seed=seed)
+        named = None if evaluated.features is None else evaluated.features.name
+        data: dict[str, Any] = {
+            "settings": run_settings(evaluated, counts) | {"features": named, "edits": edits},
+            "machine": machine(),
+            "contenders": [method.name for method in methods],
+            "presets": list(presets),
+            "setups": {},
+        }
+        for number, protocol in enumerate(PROTOCOLS[name] for name in protocols):
+            report("protocols", number / len(protocols))
+            found: dict[str, Any] = {"title": protocol.title, "about": protocol.about}
+            data["setups"][protocol.name] = found
+            try:
+                queries = protocol.choose_queries(evaluated.vocabulary, samples, seed)
+            except EnergyQLError as error:
+                found["missing"] = error.message
+            else:
+                if protocol.sequential:
+                    place = folder / protocol.name
+                    found["sequence"] = {
+                        preset: _edit(evaluated, queries, preset, edits, seed, place, report) for preset in presets
+                    }
+                else:
+                    found["comparison"] = _sample(evaluated, protocol, queries, methods, counts, folder, report)
+            try:
+                write_json(folder / "evaluation.json", data)
+                write_text(folder / "evaluation.md", evaluation_page(data))
+            except OSError as error:
+                raise ArgumentError(f"cannot write {folder}: {error.strerror or error}") from error
+        report("protocols", 1.0)
     return data
 
 
 def _sample(
-    model: EvaluatedModel, protocol: EvaluationProtocol, queries: list[Expr], plan: EvaluationPlan, folder: Path,
-    report: Report,
+    model: EvaluatedModel, protocol: EvaluationProtocol, queries: list[Expr], methods: list[Method],
+    counts: SampleCounts, folder: Path, report: Report,
 ) -> dict[str, Any]:  # fmt: skip
-    """Compare the methods on the queries."""
+    """Return queries and summary of the comparison of methods on the queries."""
     with noting_tautologies():
-        checked = check_arguments(queries, model.vocabulary, {method.semantics for method in plan.methods})
-    found = compare(
-        model, checked, plan.methods, counts=plan.counts, folder=folder / protocol.name, report=report,
-        title=protocol.title, shown=SHOWN, kept=folder / "kept",
+        checked = check_arguments(queries, model.vocabulary, {method.semantics for method in methods})
+    compared = compare(
+        model, checked, methods, counts=counts, folder=folder / protocol.name, report=report, title=protocol.title,
+        shown=SHOWN, kept=folder / "kept",
     )  # fmt: skip
-    return {"comparison": {key: found[key] for key in ("queries", "summary")}}
+    return {key: compared[key] for key in ("queries", "summary")}
 
 
 def _edit(
-    model: EvaluatedModel, protocol: EvaluationProtocol, queries: list[Expr], plan: EvaluationPlan, folder: Path,
-    report: Report,
-) -> dict[str, Any]:  # fmt: skip
-    """Edit with every preset, the queries being the steps; results of an earlier run are read from disk."""
-    sequence: dict[str, Any] = {}
-    for preset in plan.presets:
-        path = folder / protocol.name / f"{preset}.json"
-        settings = {
-            "identity": model.identity,
-            "queries": [str(query) for query in queries],
-            "preset": repr(choose_preset(preset)),
-            "n": plan.edits,
-            "seed": plan.counts.seed,
-            "energyql": __version__,
-        }
-        known = read_json(path) if path.is_file() else {}
-        if known.get("settings") != settings:
-            found = measure_sequence(model, queries, preset, plan.edits, plan.counts.seed, path.parent, report)
-            known = {"settings": settings, "found": found}
-            write_json(path, known)
-        sequence[preset] = known["found"]
-    return {"sequence": sequence}
+    model: EvaluatedModel, steps: list[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
+) -> dict[str, Any]:
+    """Return what `measure_sequence` returns, read from disk after an earlier run with the same settings."""
+    path = folder / f"{preset}.json"
+    settings = {
+        "identity": model.identity,
+        "queries": [str(step) for step in steps],
+        "preset": repr(choose_preset(preset)),
+        "n": n,
+        "seed": seed,
+        "energyql": __version__,
+    }
+    known = read_json(path) if path.is_file() else {}
+    if known.get("settings") != settings:
+        known = {"settings": settings, "found": measure_sequence(model, steps, preset, n, seed, folder, report)}
+        write_json(path, known)
+    found: dict[str, Any] = known["found"]
+    return found

@@ -53,7 +53,8 @@ def frechet_floor(oracle: Tensor, weights: Array, n: int, *, repetitions: int = 
         oracle: features (m, dim).
         weights: (m,).
         n: samples.
-        repetitions, seed: of the bootstrap.
+        repetitions: of the bootstrap.
+        seed: of the bootstrap.
     """
     random = np.random.default_rng(seed)
     target, share = Gaussian.of(oracle, weights), weights / weights.sum()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,10 +28,12 @@ from energyql.logic.truth import satisfied
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery, Values, draw, join_values, judge
+from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report
 from energyql.render.pictures import to_pictures
-from energyql.sampling import Sampler
-from energyql.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Truths = np.ndarray[Any, np.dtype[np.bool_]]
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -154,6 +156,7 @@ class EvaluatedModel:
     ) -> None:
         self.pipeline = pipeline_for(model, device)
         self.model, self.device = self.pipeline.model, self.pipeline.device
+        self.vocabulary, self.z_dim = self.model.vocabulary, self.model.generator.z_dim
         if self.model.judge is None:
             raise ModelError(
                 f"model {self.model.name!r} has no judge, and heads cannot judge themselves",
@@ -168,39 +171,24 @@ class EvaluatedModel:
         named = None if self.features is None else self.features.name
         self.identity = _digest([_fingerprints(self.model), self.truncation, checked, named])
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The model's attributes."""
-        return self.model.vocabulary
-
-    @property
-    def z_dim(self) -> int:
-        """Size of a latent z."""
-        return self.model.generator.z_dim
-
-    def prepare(self, query: str | Expr, semantics: str, sampler: Sampler) -> PreparedQuery:
+    def prepare(self, query: str | Expr, **options: Unpack[DrawOptions]) -> PreparedQuery:
         """Prepare a query under the truncation and label of this model; see `Pipeline.prepare`."""
-        return self.pipeline.prepare(
-            query, semantics=semantics, sampler=sampler, truncation=self.truncation, label=self.label
-        )
+        return self.pipeline.prepare(query, DrawSettings(truncation=self.truncation, label=self.label), **options)
 
     def judge(self, z: Tensor, report: Report = lambda stage, fraction: None, *, shown: int = 0) -> JudgedSamples:
         """Draw latents (n, z_dim) and judge the pictures, of which the first `shown` are kept."""
-        latents: list[Tensor] = []
-        values: list[Values] = []
-        features: list[Tensor] = []
+        parts: list[JudgedSamples] = []
         pictures: list[Image.Image] = []
         done = 0
         for w, images in draw(self.model.generator, self.encode, z.to(self.device)):
-            latents.append(w.flatten(1).float().cpu())
-            values.append(judge(self.model, images))
-            if self.features is not None:
-                features.append(self.features.read(images))
+            end = done + len(images)
+            features = None if self.features is None else self.features.read(images)
+            latents = z[done:end].float().cpu(), w.flatten(1).float().cpu()
+            parts.append(JudgedSamples(*latents, judge(self.model, images), features))
             pictures += to_pictures(images[: shown - done]) if done < shown else []
-            done += len(images)
+            done = end
             report("judging", done / len(z))
-        found = torch.cat(features) if features else None
-        return JudgedSamples(z.float().cpu(), torch.cat(latents), join_values(values), found, tuple(pictures))
+        return replace(JudgedSamples.join(parts), pictures=tuple(pictures))
 
     def read_heads(self, z: Tensor) -> Values:
         """Return the likeliest value of each attribute by the heads, for latents (n, z_dim)."""

@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,8 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
     Returns:
         - `satisfied`: share that satisfies the query by the judge, and `satisfied_error`, its standard error;
         - `accuracy`: see `conditional_accuracy`;
-        - `frequency_error`: see `FrequencyError`; `cell` is the name of the bin;
-        - `diversity`: see `Diversity`, for each of z, w and the features;
+        - `frequency_error`: `largest` and `floor`, see `frequency_error`, and `cell`, the name of the bin;
+        - `diversity`: see `diversity`, for each of z, w and the features;
         - `frechet`: `distance` on the features to the oracle's pictures, its `floor` for exact samples of the same
           number, and the distance `to_prior`, to pictures of no query.
 
@@ -108,16 +108,16 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
     if oracle.size < LEAST_ORACLE:
         return found
     indicators = reference.bins.indicators
-    error = frequency_error(indicators(samples.values), indicators(oracle.samples.values), oracle.weights)
-    found["frequency_error"] = asdict(error) | {"cell": reference.bins.names[error.cell]}
+    largest, worst, floor = frequency_error(
+        indicators(samples.values), indicators(oracle.samples.values), oracle.weights
+    )
+    found["frequency_error"] = {"largest": largest, "cell": reference.bins.names[worst], "floor": floor}
     exact = oracle.draws(min(len(samples), MOST_NEIGHBOURS))
     spaces: list[tuple[str, Tensor | None, Tensor | None]] = [
         ("z", samples.z, exact.z), ("w", samples.w, exact.w), ("features", samples.features, exact.features),
     ]  # fmt: skip
     found["diversity"] = {
-        name: asdict(diversity(ours, theirs))
-        for name, ours, theirs in spaces
-        if ours is not None and theirs is not None
+        name: diversity(ours, theirs) for name, ours, theirs in spaces if ours is not None and theirs is not None
     }
     if samples.features is not None and oracle.samples.features is not None and prior.features is not None:
         ours = Gaussian.of(samples.features)

@@ -31,16 +31,12 @@ class Method:
     Attributes:
         name: of the method, unique in a comparison.
         semantics: under which the query is compiled.
-        sampler: draws the latents.
-        batch: latents that are sampled together.
-        published: whether energies are computed at the cost of the published program.
+        sampler: draws the latents. With `PublishedODE` energies are computed at the cost of the published program.
     """
 
     name: str
     semantics: str
     sampler: Sampler
-    batch: int = LATENT_BATCH
-    published: bool = False
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:
         """Return the energy of a query.
@@ -48,16 +44,17 @@ class Method:
         Raises:
             EnergyQLError: as for `energyql.generate`.
         """
-        prepared = model.prepare(query, self.semantics, self.sampler)
-        if self.published:
+        prepared = model.prepare(query, semantics=self.semantics, sampler=self.sampler)
+        if isinstance(self.sampler, PublishedODE):
             return PublishedEnergy(prepared.rule, model.encode, model.model.bank)
         return prepared.energy
 
     def sample(self, energy: EnergyLike, model: EvaluatedModel, n: int, seed: int, report: Report) -> SampleResult:
         """Draw the samples 0 … n - 1 of a run; `report` is called with the stage "sampling"."""
         parts: list[SampleResult] = []
-        for start in range(0, n, self.batch):
-            count = min(self.batch, n - start)
+        size = PUBLISHED_BATCH if isinstance(self.sampler, PublishedODE) else LATENT_BATCH
+        for start in range(0, n, size):
+            count = min(size, n - start)
 
             def progress(done: float, moving: int, start: int = start, count: int = count) -> None:
                 report("sampling", (start + done * count) / n)
@@ -93,7 +90,7 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
 
 def _read(name: str) -> Method:
     if name == PAPER:
-        return Method(PAPER, "lace", PublishedODE(), PUBLISHED_BATCH, published=True)
+        return Method(PAPER, "lace", PublishedODE())
     match = _NAME.fullmatch(name)
     if match is None or match["sampler"] not in SAMPLERS:
         raise ArgumentError(f"there is no sampler {name!r}", hint=_hint())

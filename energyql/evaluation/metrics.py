@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import operator
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,49 +69,25 @@ class AttributeBins:
     """
 
     def __init__(self, vocabulary: Mapping[str, AttributeSpec], prior: Columns) -> None:
-        self._specs = list(vocabulary.values())
-        shares = np.arange(1, QUARTERS) / QUARTERS
-        self._edges = {
-            spec.name: np.quantile(prior[spec.name], shares) for spec in self._specs if spec.kind == "continuous"
-        }
-        names: list[str] = []
-        for spec in self._specs:
+        tests: dict[str, tuple[str, Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]]]] = {}
+        for name, spec in vocabulary.items():
             if spec.kind == "yes/no":
-                names.append(spec.name)
+                tests[name] = name, lambda column: np.asarray(column, bool)
             elif spec.kind == "categorical":
-                names += [f"{spec.name} = {value}" for value in spec.values]
+                tests |= {f"{name} = {value}": (name, partial(operator.eq, value)) for value in spec.values}
             else:
-                names += [f"{spec.name} in quarter {k + 1} of {QUARTERS}" for k in range(QUARTERS)]
-        self.names = tuple(names)
+                edges = np.quantile(prior[name], np.arange(1, QUARTERS) / QUARTERS)
+                for k in range(QUARTERS):
+                    tests[f"{name} in quarter {k + 1} of {QUARTERS}"] = name, partial(_in_quarter, edges, k)
+        self._tests, self.names = tuple(tests.values()), tuple(tests)
 
     def indicators(self, values: Columns) -> Indicators:
         """Return which samples fall into which bins, (n, bins)."""
-        columns: list[npt.NDArray[Any]] = []
-        for spec in self._specs:
-            column = values[spec.name]
-            if spec.kind == "yes/no":
-                columns.append(np.asarray(column, bool))
-            elif spec.kind == "categorical":
-                columns += [column == value for value in spec.values]
-            else:
-                quarter = np.searchsorted(self._edges[spec.name], column, side="right")
-                columns += [quarter == k for k in range(QUARTERS)]
-        return np.stack(columns, axis=1).astype(np.float32)
+        return np.stack([test(values[name]) for name, test in self._tests], axis=1).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class FrequencyError:
-    """The largest difference between two frequencies of one bin.
-
-    Attributes:
-        largest: in [0, 1].
-        cell: index of that bin.
-        floor: expected value for an exact sampler, above 0 because samples and oracle are finite.
-    """
-
-    largest: float
-    cell: int
-    floor: float
+def _in_quarter(edges: Array, quarter: int, column: Array) -> npt.NDArray[np.bool_]:
+    return np.equal(np.searchsorted(edges, column, side="right"), quarter)
 
 
 def frequencies(indicators: Indicators, weights: Array | None = None) -> Array:
@@ -120,19 +97,23 @@ def frequencies(indicators: Indicators, weights: Array | None = None) -> Array:
 
 def frequency_error(
     sampled: Indicators, oracle: Indicators, weights: Array, *, repetitions: int = 200, seed: int = 0
-) -> FrequencyError:
-    """Return the largest error of the frequency of any bin. Nothing is subtracted for noise; see `noise_floor`.
+) -> tuple[float, int, float]:
+    """Return the largest difference between two frequencies of one bin. Nothing is subtracted for noise.
 
     Args:
         sampled: of the samples to judge, (n, bins).
         oracle: of exact samples, (m, bins).
         weights: of exact samples, (m,), above 0.
-        repetitions, seed: of the bootstrap.
+        repetitions: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        The difference, in [0, 1]; the index of the bin; and its expected value for an exact sampler, which is above 0
+        because samples and oracle are finite, see `noise_floor`.
     """
     difference = np.abs(frequencies(sampled) - frequencies(oracle, weights))
-    worst = int(difference.argmax())
     floor = noise_floor(oracle, weights, len(sampled), repetitions=repetitions, seed=seed)
-    return FrequencyError(float(difference[worst]), worst, floor)
+    return float(difference.max()), int(difference.argmax()), floor
 
 
 def noise_floor(oracle: Indicators, weights: Array, n: int, *, repetitions: int = 200, seed: int = 0) -> float:
@@ -153,24 +134,8 @@ def effective_size(weights: Array) -> float:
     return float(weights.sum() ** 2 / np.square(weights).sum()) if len(weights) else 0.0
 
 
-@dataclass(frozen=True)
-class Diversity:
-    """Distances among samples, relative to those among as many exact samples.
-
-    Attributes:
-        pairwise: mean distance of two samples, a ratio: below 1 they are less varied than the oracle.
-        nearest: median distance to the nearest other sample, a ratio.
-        duplicates: share of samples whose nearest neighbour is nearer than that of 99 % of the oracle's; so 0.01 for
-            exact samples.
-    """
-
-    pairwise: float
-    nearest: float
-    duplicates: float
-
-
-def diversity(sampled: Tensor, oracle: Tensor) -> Diversity:
-    """Compare the spread of two sets of points.
+def diversity(sampled: Tensor, oracle: Tensor) -> dict[str, float]:
+    """Return distances among samples, relative to those among as many exact samples.
 
     The distance to the nearest neighbour falls as points are added, so both sets must be equally large; the longer one
     is cut.
@@ -178,16 +143,21 @@ def diversity(sampled: Tensor, oracle: Tensor) -> Diversity:
     Args:
         sampled: (n, dim).
         oracle: exact and equally weighted samples, (m, dim); both n and m at least 2.
+
+    Returns:
+        - `pairwise`: mean distance of two samples, a ratio: below 1 they are less varied than the oracle;
+        - `nearest`: median distance to the nearest other sample, a ratio;
+        - `duplicates`: share of samples whose nearest neighbour is nearer than that of 99 % of the oracle's; so 0.01
+          for exact samples.
     """
     count = min(len(sampled), len(oracle))
     mean, nearest = _distances(sampled[:count])
     true_mean, true_nearest = _distances(oracle[:count])
-    limit = true_nearest.quantile(CROWDED)
-    return Diversity(
-        pairwise=(mean / true_mean).item(),
-        nearest=(nearest.median() / true_nearest.median()).item(),
-        duplicates=(nearest < limit).double().mean().item(),
-    )
+    return {
+        "pairwise": (mean / true_mean).item(),
+        "nearest": (nearest.median() / true_nearest.median()).item(),
+        "duplicates": (nearest < true_nearest.quantile(CROWDED)).double().mean().item(),
+    }
 
 
 def _distances(points: Tensor) -> tuple[Tensor, Tensor]:

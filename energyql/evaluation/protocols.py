@@ -64,7 +64,8 @@ class RandomConditions:
         Args:
             count: of attributes.
             join: makes the query of its conditions.
-            least, most: limits of the prevalence.
+            least: smallest prevalence.
+            most: largest prevalence.
             number: of the query in its protocol, for the message.
 
         Raises:

@@ -52,6 +52,7 @@ class PublishedEnergy:
         self._encode = read[bank.space]
 
     def __call__(self, z: Tensor) -> Tensor:
+        """Return the energies of latents, (batch,), in nats."""
         if not self._rule.attributes:
             return 0 * z.sum(1)
         predictions: dict[str, Prediction] = {}

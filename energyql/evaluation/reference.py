@@ -132,9 +132,7 @@ def find_oracle(
         return Oracle(prior.select(rows), np.ones(len(rows)), share, error, len(prior), 0)
     key = f"{model.identity} {query} {len(prior)} {wanted} {seed} {MOST_LATENTS} {MOST_PICTURES}"
     path = folder / f"oracle-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
-    search = _Search(model, query, energy, len(prior), seed, path)
-    if not search.resume():
-        search.begin(prior.select(rows))
+    search = _Search(model, query, energy, prior, seed, path)
     search.run(wanted, report)
     samples, weights = search.found()
     error = math.sqrt(float(np.square(weights).sum()))  # of a sum of Poisson many terms
@@ -142,39 +140,31 @@ def find_oracle(
 
 
 class _Search:
-    """Proposals of the heads, drawn and judged until there are enough; its state is kept on disk.
-
-    Args:
-        model, query, energy, seed: as for `find_oracle`.
-        prior: number of pictures of the prior, T₁.
-        path: of the state.
-    """
+    """Proposals of the heads, drawn and judged until there are enough; an earlier search in the same file goes on."""
 
     def __init__(
-        self, model: EvaluatedModel, query: Expr, energy: Callable[[Tensor], Tensor], prior: int, seed: int, path: Path
+        self,
+        model: EvaluatedModel,
+        query: Expr,
+        energy: Callable[[Tensor], Tensor],
+        prior: JudgedSamples,
+        seed: int,
+        path: Path,
     ) -> None:
         self._model, self._query, self._energy = model, query, energy
-        self._prior, self._seed, self._path = prior, seed, path
-        self._kept: list[JudgedSamples] = []
-        self._log_p: list[Tensor] = []
+        self._prior, self._seed, self._path = len(prior), seed, path
         self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._finished = False
-        self.latents = self.pictures = 0
-
-    def resume(self) -> bool:
-        """Read the state of an earlier search; false if there is none."""
-        stored = JudgedSamples.load(self._path)
-        if stored is None:
-            return False
-        samples, arrays = stored
-        self._kept, self._log_p = [samples], [torch.from_numpy(arrays["log_p"])]
-        self.latents, self.pictures = int(arrays["latents"]), int(arrays["pictures"])
-        self._finished = bool(arrays["finished"])
-        return True
-
-    def begin(self, kept: JudgedSamples) -> None:
-        """Start with the samples of the prior that satisfy the query."""
-        self._kept, self._log_p = [kept], [self._log_probability(kept.z)]
+        if stored := JudgedSamples.load(path):
+            samples, arrays = stored
+            log_p = torch.from_numpy(arrays["log_p"])
+            self.latents, self.pictures = int(arrays["latents"]), int(arrays["pictures"])
+            self._finished = bool(arrays["finished"])
+        else:
+            samples = prior.select(model.satisfied(query, prior.values).nonzero()[0])
+            log_p = self._log_probability(samples.z)
+            self.latents = self.pictures = 0
+            self._finished = False
+        self._kept, self._log_p = [samples], [log_p]
 
     def run(self, wanted: int, report: Report) -> None:
         """Search until the samples are worth `wanted`, or a limit is reached."""

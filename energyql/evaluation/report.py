@@ -14,23 +14,23 @@ from energyql.evaluation.measure import Numbers, average, read_numbers
 
 TABLE_WIDTH = 150
 """Columns of the terminal that the widest table needs."""
-NOTE = (
-    "Satisfied: by the image judge, which never guides a sampler; heads: by the attribute heads, which do. "
+_NOTE = (
     "Freq. error: the largest difference of the frequency of any attribute from that among exact samples (the oracle: "
-    "the prior, rejected by the judge); floor: the same for exact samples of the same number. "
-    "Variety and nearest: distance of two samples, and distance to the nearest other, over those of exact samples, the "
-    "lowest of z, w and judge features; 1 for exact samples. Dupl.: samples nearer to another than 99 % of "
-    "exact samples are, the highest of the three; 1 for exact samples. Fréchet: on judge features, to the oracle's "
-    "pictures. Evals: evaluations of the energy a sample, 2 where the gradient is computed too. Ms: time of sampling a "
-    "sample, without drawing it. Failed: samples that the sampler could not finish; they count like all others."
+    "the prior, rejected by the judge); floor: the same for exact samples of the same number. Variety and nearest: "
+    "distance of two samples, and distance to the nearest other, over those of exact samples, the lowest of z, w and "
+    "features; 1 for exact samples. Dupl.: samples nearer to another than 99 % of exact samples are, the highest of "
+    "the three; 1 for exact samples. Ms: time of sampling a sample, without drawing it."
+)
+NOTE = (
+    "Satisfied: by the image judge, which never guides a sampler; heads: by the attribute heads, which do. Fréchet: on "
+    f"judge features, to the oracle's pictures. {_NOTE} Evals: evaluations of the energy a sample, 2 where the "
+    "gradient is computed too. Failed: samples that the sampler could not finish; they count like all others."
 )
 EVALUATION_NOTE = (
     "Accuracy: share of samples that meet a condition of the query by the independent judge, over all conditions; for "
     "a target of a continuous attribute one minus the mean distance over the range. Satisfied: the whole query. "
-    "Fréchet: on features, to exact samples of the query (oracle), and to pictures of no query (prior); floor: "
-    "the same for exact samples of the same number. Freq. error: the largest difference of the frequency of any "
-    "attribute from that among exact samples. Variety, nearest, dupl.: distances among samples over those among exact "
-    "samples. Ms: time of sampling a sample, without drawing it. docs/evaluation.md has the references."
+    f"Fréchet: on features, to exact samples of the query (oracle), and to pictures of no query (prior). {_NOTE} "
+    "docs/evaluation.md has the references."
 )
 EDIT_NOTE = (
     "Asked: pictures that satisfy the query of the step, by the judge; all: the queries of all steps so far. Identity: "
@@ -41,17 +41,18 @@ EDIT_NOTE = (
 Columns = Sequence[tuple[str, str, float, int]]
 """Heading, key in a row, factor and digits."""
 
+_SHARED: Columns = (
+    ("freq. error", "frequency_error", 1, 3), ("floor", "frequency_floor", 1, 3), ("variety", "pairwise", 1, 2),
+    ("nearest", "nearest", 1, 2), ("dupl. %", "duplicates", 100, 1),
+)  # fmt: skip
 COLUMNS: Columns = (
-    ("satisfied %", "satisfied", 100, 1), ("heads %", "heads", 100, 1), ("freq. error", "frequency_error", 1, 3),
-    ("floor", "frequency_floor", 1, 3), ("variety", "pairwise", 1, 2), ("nearest", "nearest", 1, 2),
-    ("dupl. %", "duplicates", 100, 1), ("Fréchet", "frechet", 1, 3), ("floor", "frechet_floor", 1, 3),
-    ("evals", "work", 1, 0), ("ms", "seconds", 1000, 2), ("failed", "failures", 1, 0),
+    ("satisfied %", "satisfied", 100, 1), ("heads %", "heads", 100, 1), *_SHARED, ("Fréchet", "frechet", 1, 3),
+    ("floor", "frechet_floor", 1, 3), ("evals", "work", 1, 0), ("ms", "seconds", 1000, 2), ("failed", "failures", 1, 0),
 )  # fmt: skip
 EVALUATION_COLUMNS: Columns = (
     ("accuracy %", "accuracy", 100, 1), ("satisfied %", "satisfied", 100, 1), ("worst %", "worst", 100, 1),
-    ("Fréchet, oracle", "frechet", 1, 3), ("floor", "frechet_floor", 1, 3), ("prior", "to_prior", 1, 3),
-    ("freq. error", "frequency_error", 1, 3), ("floor", "frequency_floor", 1, 3), ("variety", "pairwise", 1, 2),
-    ("nearest", "nearest", 1, 2), ("dupl. %", "duplicates", 100, 1), ("ms", "seconds", 1000, 2),
+    ("Fréchet, oracle", "frechet", 1, 3), ("floor", "frechet_floor", 1, 3), ("prior", "to_prior", 1, 3), *_SHARED,
+    ("ms", "seconds", 1000, 2),
 )  # fmt: skip
 EDIT_COLUMNS: Columns = (
     ("asked %", "satisfied", 100, 1), ("all %", "all", 100, 1), ("identity", "identity", 1, 3),

@@ -8,27 +8,24 @@ import pytest
 from PIL import Image
 
 from energyql.errors import ArgumentError
-from energyql.evaluation import evaluate as module
-from energyql.evaluation.compare import SampleCounts
-from energyql.evaluation.evaluate import evaluate, make_plan
-from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.evaluate import evaluate
 from energyql.evaluation.protocols import PROTOCOLS
 from energyql.evaluation.report import EDIT_COLUMNS, EVALUATION_COLUMNS, edit_rows, evaluation_rows, evaluation_tables
 from evaluation.lively import known_model, lively_model, silent
 
-SIZE = SampleCounts(n=16, prior=300, oracle=40)
+SIZES: Any = {"n": 16, "prior": 300, "oracle": 40, "progress": silent}
+NAMES = ("conditional-1", "sequential-5", "logic")
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedModel:
-    return EvaluatedModel(str(lively_model(tmp_path_factory.mktemp("lively"))))
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(lively_model(tmp_path_factory.mktemp("lively")))
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory, subject: EvaluatedModel) -> tuple[Path, Any]:
+def evaluated(tmp_path_factory: pytest.TempPathFactory, model: str) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("evaluation")
-    plan = make_plan(["conditional-1", "sequential-5", "logic"], ["slice", "paper"], counts=SIZE, edits=3)
-    return folder, evaluate(subject, plan, folder, silent)
+    return folder, evaluate(NAMES, folder=folder, model=model, samplers=["slice", "paper"], edits=3, **SIZES)
 
 
 def test_samples_are_measured_side_by_side(evaluated: tuple[Path, Any]) -> None:
@@ -40,7 +37,7 @@ def test_samples_are_measured_side_by_side(evaluated: tuple[Path, Any]) -> None:
             (share,) = outcome["accuracy"].values()
             assert 0 <= share <= 1
             assert outcome["frechet"]["to_prior"] > 0
-    lines = evaluation_rows(comparison, data["contenders"], SIZE.n)
+    lines = evaluation_rows(comparison, data["contenders"], SIZES["n"])
     assert [line[0] for line in lines] == ["slice", "paper"]
     assert all(len(line) == 1 + len(EVALUATION_COLUMNS) for line in lines)
     logic = data["setups"]["logic"]["comparison"]["queries"]
@@ -69,7 +66,7 @@ def test_reports(evaluated: tuple[Path, Any]) -> None:
     folder, data = evaluated
     assert json.loads((folder / "evaluation.json").read_text(encoding="utf-8")) == data
     page = (folder / "evaluation.md").read_text(encoding="utf-8")
-    for setup in ("conditional-1", "sequential-5", "logic"):
+    for setup in NAMES:
         assert PROTOCOLS[setup].title in page
     linked = [part.split(")")[0] for part in page.split("](")[1:]]
     assert len(linked) > 10
@@ -78,31 +75,35 @@ def test_reports(evaluated: tuple[Path, Any]) -> None:
 
 
 def test_a_second_run_measures_nothing_again(
-    evaluated: tuple[Path, Any], subject: EvaluatedModel, monkeypatch: pytest.MonkeyPatch
+    evaluated: tuple[Path, Any], model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, data = evaluated
-    monkeypatch.setattr(module, "measure_sequence", lambda *arguments: pytest.fail("edited again"))
-    monkeypatch.setattr("energyql.evaluation.compare.measure", lambda *arguments, **more: pytest.fail("sampled again"))
-    plan = make_plan(["conditional-1", "sequential-5", "logic"], ["slice", "paper"], counts=SIZE, edits=3)
-    assert evaluate(subject, plan, folder, silent)["setups"] == data["setups"]
+    for name in ("evaluate.measure_sequence", "compare.measure"):
+        monkeypatch.setattr(f"energyql.evaluation.{name}", lambda *arguments, **more: pytest.fail("measured again"))
+    again = evaluate(NAMES, folder=folder, model=model, samplers=["slice", "paper"], edits=3, **SIZES)
+    assert again["setups"] == data["setups"]
 
 
-def test_what_a_model_cannot_serve_is_said_and_the_rest_goes_on(tmp_path: Path) -> None:
-    plan = make_plan(["sequential-5", "conditional-1"], ["slice"], ["query-only"], counts=SIZE, edits=2)
-    data = evaluate(EvaluatedModel(known_model()), plan, tmp_path, silent)
+def test_a_protocol_that_a_model_cannot_serve_is_reported_and_the_others_run(tmp_path: Path) -> None:
+    data = evaluate(
+        ["sequential-5", "conditional-1"], folder=tmp_path, model=known_model(), samplers="slice", edits=2, **SIZES
+    )
     assert "no query of 5 attributes" in data["setups"]["sequential-5"]["missing"]
     assert "comparison" in data["setups"]["conditional-1"]
     assert "Not run: no query of 5" in (tmp_path / "evaluation.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("setups", "presets", "said"),
+    ("wrong", "said"),
     [
-        (["conditional"], ["lace"], "no protocol 'conditional'"),
-        (["logic"], ["laze"], "no preset 'laze'"),
-        ([], ["lace"], "nothing to evaluate"),
+        ({"protocols": ["conditional"]}, "no protocol 'conditional'"),
+        ({"presets": ["laze"]}, "no preset 'laze'"),
+        ({"protocols": []}, "nothing to evaluate"),
+        ({"edits": 0}, "edits must be"),
+        ({"prior": 99}, "prior must be a whole number from 100"),
     ],
 )
-def test_wrong_names(setups: list[str], presets: list[str], said: str) -> None:
+def test_wrong_arguments(wrong: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=said):
-        make_plan(setups, "slice", presets, counts=SIZE)
+        evaluate(**{"folder": tmp_path / "out", "model": known_model()} | wrong)
+    assert not (tmp_path / "out").exists()

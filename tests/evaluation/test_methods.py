@@ -8,6 +8,7 @@ import torch
 from energyql.errors import ArgumentError, ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import Method, read_methods
+from energyql.evaluation.published import PublishedODE
 from energyql.pipeline.generate import sample_latents
 from energyql.sampling import SAMPLERS, SliceSampler
 from evaluation.lively import silent
@@ -18,7 +19,7 @@ def test_names() -> None:
     assert [one.name for one in found] == ["slice+ode", "lace:ode", "slice@10", "product:slice@2.5", "paper"]
     assert [one.semantics for one in found] == ["exact", "lace", "exact", "product", "lace"]
     assert found[2].sampler == SliceSampler(strength=10)
-    assert [one.published for one in found] == [False] * 4 + [True]
+    assert found[4].sampler == PublishedODE()
 
 
 def test_every_sampler_has_a_name() -> None:
@@ -48,14 +49,15 @@ def test_wrong_names(names: str, said: str) -> None:
         read_methods(names)
 
 
-def test_samples_are_those_of_the_public_call(tiny: Path) -> None:
+def test_samples_are_those_of_the_public_call(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = EvaluatedModel(str(tiny))
-    (contender,) = read_methods("slice")
-    energy = contender.energy(subject, "smile AND NOT glasses")
-    ours = contender.sample(energy, subject, 7, 3, silent)
+    (method,) = read_methods("slice")
+    energy = method.energy(subject, "smile AND NOT glasses")
+    ours = method.sample(energy, subject, 7, 3, silent)
     (public,) = sample_latents("smile AND NOT glasses", 7, model=tiny, sampler="slice", seed=3, progress=False)
     assert ours.z.equal(public.z)
-    small = Method("slice", "exact", contender.sampler, batch=2).sample(energy, subject, 7, 3, silent)
+    monkeypatch.setattr("energyql.evaluation.methods.LATENT_BATCH", 2)
+    small = method.sample(energy, subject, 7, 3, silent)
     torch.testing.assert_close(small.z, public.z)
 
 
@@ -68,8 +70,8 @@ def test_a_model_without_a_judge_cannot_be_measured(tmp_path: Path) -> None:
 
 def test_truncation_of_the_subject_is_that_of_its_queries(tiny: Path) -> None:
     subject = EvaluatedModel(str(tiny), truncation=0.5)
-    (contender,) = read_methods("slice")
+    (method,) = read_methods("slice")
     z = torch.randn(2, subject.z_dim)
     expected = subject.pipeline.prepare("smile", truncation=0.5).energy(z)
-    torch.testing.assert_close(contender.energy(subject, "smile")(z), expected)
+    torch.testing.assert_close(method.energy(subject, "smile")(z), expected)
     assert subject.identity != EvaluatedModel(str(tiny)).identity
