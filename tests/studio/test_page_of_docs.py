@@ -70,8 +70,8 @@ def test_limits_are_those_of_the_code():
         f"| characters of a query | {limits.characters:,} |",
         f"| steps of an edit | {limits.steps} |",
         f"| {limits.body // 1024} KiB,",
-        f"given up after {limits.unwatched:g} seconds",
-        f"{limits.kept_bytes >> 20} MiB in all",
+        f"cancelled after {limits.unwatched:g} seconds",
+        f"{limits.kept_bytes >> 20} MiB in total",
     ):
         assert text in TEXT, text
     assert limits.kept_seconds == 3600
