@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import shapes
+from attack import MARK
 
 shapes.install()  # before anything of the library is imported that has shapes in its signatures
 
@@ -17,6 +18,14 @@ from toys import tiny_model  # noqa: E402
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny model; not to be changed."""
     return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def unharmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The working directory is `tmp_path`, in which no `Attack` may leave its mark."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not (tmp_path / MARK).exists()
 
 
 @pytest.fixture(scope="session")

@@ -125,12 +125,16 @@ def test_it_keeps_the_parameters_it_was_made_of():
     [
         (CLASSES, None, "conditional on 3 classes: give a label"),
         (0, torch.ones(3), "has no classes"),
-        (CLASSES, torch.ones(2), r"label must have shape \(1, 3\)"),
+        (CLASSES, torch.ones(2), r"label must have shape \((1|4), 3\)"),
+        (CLASSES, torch.tensor(1), r"label must have shape \((1|4), 3\)"),
     ],
 )
 def test_labels_that_do_not_fit(classes, label, message):
+    mapping = network(classes)
     with pytest.raises(ArgumentError, match=message):
-        FrozenMapping(network(classes), 1.0, label)
+        FrozenMapping(mapping, 1.0, label)
+    with pytest.raises(ArgumentError, match=message):
+        mapping(latents(), 1.0, None if label is None else label.expand(4, *label.shape))
 
 
 SMALL = StyleGAN2Config(resolution=8, z_dim=6, w_dim=5, mapping_layers=2, channel_max=4)

@@ -46,15 +46,10 @@ def psnr(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"resolution": 48}, "resolution must be a power of two from 8 to 1024, not 48"),
-        ({"resolution": 64.0}, "resolution must be a power of two from 8 to 1024, not 64.0"),
-        ({"z_dim": 0}, "z_dim must be a whole number from 1 to 65536, not 0"),
-        ({"c_dim": True}, "c_dim must be a whole number from 0 to 65536, not True"),
         ({"num_layers": "14"}, "num_layers must be a whole number from 2 to 64, not '14'"),
         ({"num_critical": 0}, "num_critical must be a whole number from 1 to 63, not 0"),
         ({"num_critical": 14}, "num_critical must be below num_layers = 14, not 14"),
         ({"conv_kernel": 2}, "conv_kernel must be odd, not 2"),
-        ({"channel_base": 63}, "channel_base must be a whole number from 64 to 134217728, not 63"),
         ({"margin_size": -1}, "margin_size must be a whole number from 0 to 64, not -1"),
         ({"lrelu_upsampling": 0}, "lrelu_upsampling must be a whole number from 1 to 8, not 0"),
         ({"use_radial_filters": 1}, "use_radial_filters must be true or false, not 1"),
@@ -65,7 +60,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
         ({"output_scale": math.nan}, "output_scale must be a number above 0, not nan"),
     ],
 )
-def test_settings_that_make_no_network(settings, message):
+def test_impossible_settings(settings, message):
     with pytest.raises(ModelError) as caught:
         StyleGAN3Config(**{"resolution": 64, **settings})
     assert str(caught.value) == message
@@ -178,25 +173,6 @@ def test_a_sample_does_not_depend_on_its_batch():
     batch = generator.synthesize(w)
     for i in range(3):
         assert torch.allclose(generator.synthesize(w[i : i + 1]), batch[i : i + 1], atol=1e-5)
-
-
-def test_truncation():
-    generator = build(TINY)
-    generator.mapping.w_avg.normal_()
-    z = torch.randn(2, 8)
-    w = generator.encode(z)
-    mean = generator.mapping.w_avg
-    assert torch.allclose(generator.encode(z, 0.7), mean + 0.7 * (w - mean), atol=1e-6)
-    assert torch.allclose(generator.encode(z, 0.0), mean.expand(2, -1))
-
-
-def test_labels():
-    generator = StyleGAN3(dataclasses.replace(TINY, c_dim=2)).requires_grad_(False)
-    z = torch.randn(1, 8)
-    first, second = (generator.encode(z, label=label[None]) for label in torch.eye(2))
-    assert not torch.allclose(first, second)
-    with pytest.raises(ArgumentError, match="conditional on 2 classes"):
-        generator.encode(z)
 
 
 @pytest.mark.parametrize("shape", [(2, 7), (2, 9, 8), (8,)])

@@ -90,9 +90,11 @@ def test_another_network(record):
         ({"num_layers": 6}, "its settings ask for a layer synthesis.L4_52_8, which it has not"),
         (
             {"conv_kernel": 1},
-            "tensors do not fit together: synthesis.layers.0.weight (8, 8, 3, 3) instead of (8, 8, 1, 1), "
-            "synthesis.layers.1.weight (8, 8, 3, 3) instead of (8, 8, 1, 1), "
-            "synthesis.layers.2.weight (8, 8, 3, 3) instead of (8, 8, 1, 1) and 2 more",
+            (
+                "tensors do not fit together: synthesis.layers.0.weight (8, 8, 3, 3) instead of (8, 8, 1, 1), "
+                "synthesis.layers.1.weight (8, 8, 3, 3) instead of (8, 8, 1, 1), "
+                "synthesis.layers.2.weight (8, 8, 3, 3) instead of (8, 8, 1, 1) and 2 more"
+            ),
         ),
         ({"c_dim": 2}, "tensors are missing: mapping.embed.weight, mapping.embed.bias"),
         (

@@ -1,0 +1,111 @@
+"""Training on conditional generators."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from brief import ADA, bright, dark, draw, train
+from labelled import CHECKPOINTS
+
+from energyql import E
+from energyql.errors import ArgumentError, ModelError
+from energyql.generators.load import load_generator
+from energyql.pipeline.model import load_model
+from energyql.sampling import prior_latents
+from energyql.training import run
+from energyql.training.labels import LabelTable
+from energyql.training.samples import Prior
+
+CONDITIONAL = pytest.mark.parametrize(
+    ("name", "classes"), [("ada_conditional.pkl", 4), ("stylegan3-t-conditional.pkl", 3)]
+)
+
+
+@CONDITIONAL
+def test_one_class(tmp_path, name, classes):
+    seen = []
+
+    def look(images):
+        seen.append(images)
+        return bright(images)
+
+    trained = train(CHECKPOINTS / name, look, tmp_path, label=torch.eye(classes)[1], truncation=0.8, seed=3)
+    assert trained.bank.label == load_model(tmp_path).bank.label == 1
+    above = trained.bank.vocabulary["bright"].low + 0.01
+    generator = load_model(tmp_path).generator
+    w = generator.encode(prior_latents(3, 0, 60, generator.z_dim), 0.8, torch.eye(classes)[[1] * 60])
+    torch.testing.assert_close(torch.cat(seen), generator.synthesize(w), atol=1e-4, rtol=1e-4)
+    train(CHECKPOINTS / name, dark, tmp_path)  # the label is that of the others
+    result = draw(E.bright > above, 1, model=tmp_path)
+    assert result.provenance["label"] == 1
+    with pytest.raises(ArgumentError, match="do not hold under label 2\nthey were fitted under label 1"):
+        draw(E.bright > above, 1, model=tmp_path, label=2)
+    with pytest.raises(ModelError, match="under label 1, so new ones cannot read .* under label 2"):
+        train(CHECKPOINTS / name, bright, tmp_path, label=2)
+
+
+@CONDITIONAL
+def test_a_class_of_its_own_each(tmp_path, name, classes):
+    trained = train(CHECKPOINTS / name, bright, tmp_path, label="random", count=300)
+    assert trained.bank.label == "random"
+    above = trained.bank.vocabulary["bright"].low + 0.01
+    for label in (0, classes - 1):
+        assert draw(E.bright > above, 1, model=tmp_path, label=label).provenance["label"] == label
+
+
+@CONDITIONAL
+def test_the_class_belongs_to_the_sample(name, classes):
+    generator = load_generator(CHECKPOINTS / name)
+    prior = Prior(generator, 5, (0.5, 1.0), torch.device("cpu"), "random")
+    w, some = prior.w(torch.arange(64)), torch.tensor([40, 3, 9])
+    torch.testing.assert_close(prior.w(some), w[some])
+    own = [prior_with.w(torch.arange(64)) for prior_with in (replace(prior, label=k) for k in range(classes))]
+    chosen = torch.stack([(w - other).abs().sum(1) for other in own]).argmin(0)
+    assert set(chosen.tolist()) == set(range(classes))
+    torch.testing.assert_close(torch.stack(own)[chosen, torch.arange(64)], w)
+
+
+@CONDITIONAL
+def test_truncation_is_read_off_latents_of_a_class(tmp_path, name, classes):
+    generator = load_generator(CHECKPOINTS / name)
+    w = generator.encode(torch.randn(500, generator.z_dim), 0.6, torch.eye(classes)[[2] * 500])
+    table = LabelTable({"a": [0, 1] * 250}, latents=w)
+    assert train(CHECKPOINTS / name, table, tmp_path, label=2).bank.truncation[0] == pytest.approx(0.6, abs=0.05)
+
+
+@CONDITIONAL
+def test_an_interrupted_labelling_of_another_class_is_not_used(tmp_path, name, classes):
+    def stopped(images):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(CHECKPOINTS / name, stopped, tmp_path, label=0)
+    settings = tmp_path / run.WORK / "labels" / "settings.json"
+    assert json.loads(settings.read_text())["label"] == 0
+    with pytest.raises(KeyboardInterrupt):
+        train(CHECKPOINTS / name, stopped, tmp_path, label=[0.5] * classes)
+    assert json.loads(settings.read_text())["label"] == [0.5] * classes
+
+
+@CONDITIONAL
+def test_mistakes(tmp_path, name, classes):
+    for label, message in (
+        (None, f"conditional on {classes} classes: give a label"),
+        (classes, f"there is no class {classes}\na label is a class from 0 to {classes - 1}"),
+        ([0.5, 0.5], f"are not {classes} finite numbers"),
+        ("any", "'any' is not a label"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            train(CHECKPOINTS / name, bright, tmp_path, label=label)
+    with pytest.raises(ArgumentError, match="heads that read z cannot tell the classes apart"):
+        train(CHECKPOINTS / name, bright, tmp_path, label="random", space="z")
+    table = LabelTable({"a": [0, 1] * 30}, index=torch.arange(60))
+    with pytest.raises(ArgumentError, match="labelled by hand have one class label"):
+        train(CHECKPOINTS / name, table, tmp_path, label="random")
+
+
+def test_a_label_for_a_generator_without_classes(tmp_path):
+    for label in (0, "random"):
+        with pytest.raises(ArgumentError, match="has no classes, so it takes no label"):
+            train(ADA, bright, tmp_path, label=label)
