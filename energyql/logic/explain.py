@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from energyql.language import quote
+from energyql.language import Attribute, Interval, Not, OneOf, quote
 from energyql.logic.cells import CellSet
 from energyql.logic.nodes import CircuitNode, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
 from energyql.render.graph import MOST_BOXES, Box, draw_graph
@@ -49,22 +49,18 @@ def describe(name: str, cells: CellSet, atoms: tuple[CellSet, ...]) -> str:
         cells: the cell set.
         atoms: all cells of the attribute; where the missing classes are fewer they are named instead.
     """
-    name, first = quote(name), cells[0]
+    first = cells[0]
     if isinstance(first, bool):
-        return name if first else f"NOT {name}"
+        return str(Attribute(name) if first else Not(Attribute(name)))
     if isinstance(first, tuple):
         return " OR ".join(_bounds(name, *cell) for cell in cells if isinstance(cell, tuple))
     missing = [cell for atom in atoms for cell in atom if cell not in cells]
-    named, negated = (missing, True) if 0 < len(missing) < len(cells) else (list(cells), False)
-    if len(named) == 1:
-        return f"{name} {'!=' if negated else '='} {quote(str(named[0]))}"
-    return f"{name} {'NOT IN' if negated else 'IN'} {{{', '.join(quote(str(value)) for value in named)}}}"
+    negated = 0 < len(missing) < len(cells)
+    return str(OneOf(name, tuple(map(str, missing if negated else cells)), negated))
 
 
 def _bounds(name: str, low: float, high: float) -> str:
-    if low == -math.inf:
-        return f"{name} < {high:.12g}"
-    return f"{name} > {low:.12g}" if high == math.inf else f"{low:.12g} < {name} < {high:.12g}"
+    return str(Interval(name, None if low == -math.inf else low, None if high == math.inf else high))
 
 
 def _draw(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]]) -> list[str]:
@@ -115,7 +111,7 @@ def _cells_of(name: str, atoms: tuple[CellSet, ...]) -> str:
     texts = []
     for atom in atoms:
         if isinstance(atom[0], tuple):
-            texts.append(_bounds(quote(name), *atom[0]))
+            texts.append(_bounds(name, *atom[0]))
         else:
             texts.append(", ".join(quote(str(value)) for value in atom))
     return " | ".join(texts)

@@ -4,11 +4,11 @@ import sys
 import warnings
 
 import pytest
+from faces import BEARD, GLASSES, HAT, SMILE, VOCABULARY, A
 
 from energyql.errors import LimitError
 from energyql.language import (
     And,
-    Attribute,
     Cardinality,
     Near,
     Not,
@@ -17,18 +17,7 @@ from energyql.language import (
     Weight,
 )
 from energyql.logic.circuit import Leaf, LogSumExp, Scaled, ScaledComplement, Sum, compile_query
-from energyql.vocabulary import AttributeSpec, Vocabulary
 
-VOCABULARY = Vocabulary(
-    [
-        *(AttributeSpec(name, "yes/no") for name in ["smile", "glasses", "beard", "hat"]),
-        AttributeSpec("hair", "categorical", values=("black", "brown", "red", "gray")),
-        AttributeSpec("age", "continuous"),
-        *(AttributeSpec(f"a{i}", "yes/no") for i in range(100)),
-    ]
-)
-SMILE, GLASSES, BEARD, HAT = map(Attribute, ["smile", "glasses", "beard", "hat"])
-A = [Attribute(f"a{i}") for i in range(100)]
 HEADLINE = And((SMILE, Not(Or((GLASSES, BEARD)))))
 
 

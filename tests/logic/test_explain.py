@@ -2,24 +2,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from faces import BEARD, GLASSES, HAT, SMILE, VOCABULARY, A
 
 from energyql.errors import TautologyWarning
-from energyql.language import And, Attribute, Cardinality, Constant, Interval, Near, Not, OneOf, Or, Weight, bind, parse
+from energyql.language import And, Cardinality, Constant, Interval, Near, Not, OneOf, Or, Weight, bind, parse
 from energyql.logic.circuit import compile_query
 from energyql.logic.explain import MAX_LINES, describe
 from energyql.render.graph import MOST_BOXES
-from energyql.vocabulary import AttributeSpec, Vocabulary
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "circuit.svg"
-VOCABULARY = Vocabulary(
-    [
-        *(AttributeSpec(name, "yes/no") for name in ["smile", "glasses", "beard", "hat", "5 o'clock shadow"]),
-        AttributeSpec("hair", "categorical", values=("black", "dark brown", "red", "gray")),
-        AttributeSpec("age", "continuous"),
-        *(AttributeSpec(f"a{i}", "yes/no") for i in range(40)),
-    ]
-)
-SMILE, GLASSES, BEARD, HAT = map(Attribute, ["smile", "glasses", "beard", "hat"])
 
 
 def explained(query):
@@ -80,7 +71,7 @@ def test_one_leaf_and_no_leaf():
 
 
 def test_a_large_circuit_is_cut():
-    lines = explained(Cardinality("AT LEAST", 20, tuple(Attribute(f"a{i}") for i in range(40)))).splitlines()
+    lines = explained(Cardinality("AT LEAST", 20, tuple(A[:40]))).splitlines()
     assert len(lines) < MAX_LINES + 60
     assert "lines more" in lines[MAX_LINES]
 

@@ -2,23 +2,12 @@ import threading
 import warnings
 
 import pytest
+from faces import BEARD, HAT, SMILE, VOCABULARY, A
 
 from energyql.errors import Contradiction, LimitError, Span, TautologyWarning
 from energyql.language import And, Attribute, Cardinality, Constant, Interval, Near, Not, OneOf, Or, Weight, Xor, parse
 from energyql.logic.circuit import Sum, compile_query
 from energyql.logic.satisfiability import check_satisfiable, conjuncts, noting_tautologies, warn_tautology
-from energyql.vocabulary import AttributeSpec, Vocabulary
-
-VOCABULARY = Vocabulary(
-    [
-        *(AttributeSpec(name, "yes/no") for name in ["smile", "glasses", "beard", "hat"]),
-        AttributeSpec("hair", "categorical", values=("black", "brown", "red", "gray")),
-        AttributeSpec("age", "continuous"),
-        *(AttributeSpec(f"a{i}", "yes/no") for i in range(100)),
-    ]
-)
-SMILE, GLASSES, BEARD, HAT = map(Attribute, ["smile", "glasses", "beard", "hat"])
-A = [Attribute(f"a{i}") for i in range(100)]
 
 CONTRADICTIONS = [
     (And((SMILE, Not(SMILE))), "smile and NOT smile cannot both hold"),
