@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from energyql.evaluation.frechet import Gaussian, frechet_distance, frechet_floor
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
@@ -113,12 +112,8 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
     )
     found["frequency_error"] = {"largest": largest, "cell": reference.bins.names[worst], "floor": floor}
     exact = oracle.draws(min(len(samples), MOST_NEIGHBOURS))
-    spaces: list[tuple[str, Tensor | None, Tensor | None]] = [
-        ("z", samples.z, exact.z), ("w", samples.w, exact.w), ("features", samples.features, exact.features),
-    ]  # fmt: skip
-    found["diversity"] = {
-        name: diversity(ours, theirs) for name, ours, theirs in spaces if ours is not None and theirs is not None
-    }
+    pairs = {"z": (samples.z, exact.z), "w": (samples.w, exact.w), "features": (samples.features, exact.features)}
+    found["diversity"] = {name: diversity(a, b) for name, (a, b) in pairs.items() if a is not None and b is not None}
     if samples.features is not None and oracle.samples.features is not None and prior.features is not None:
         ours = Gaussian.of(samples.features)
         found["frechet"] = {

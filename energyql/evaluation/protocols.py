@@ -58,7 +58,7 @@ class RandomConditions:
         bound = bind(query, self.vocabulary)
         return float(satisfied(bound, self._prior.values, self.vocabulary).mean())
 
-    def compose(self, count: int, join: Join, least: float, most: float, number: int = 1) -> Expr:
+    def compose(self, count: int, join: Join, least: float, most: float) -> Expr:
         """Draw a query of conditions on `count` different attributes with a prevalence from `least` to `most`.
 
         Args:
@@ -66,7 +66,6 @@ class RandomConditions:
             join: makes the query of its conditions.
             least: smallest prevalence.
             most: largest prevalence.
-            number: of the query in its protocol, for the message.
 
         Raises:
             EnergyQLError: none was found in `TRIES` attempts.
@@ -78,7 +77,7 @@ class RandomConditions:
             if least <= self.prevalence(query) <= most:
                 return query
         raise EnergyQLError(
-            f"no query of {count} attributes has a prevalence from {least:g} to {most:g} (query {number} of these)",
+            f"no query of {count} attributes has a prevalence from {least:g} to {most:g}",
             hint="the model has few attributes, or they hardly vary, or the prior is too small: raise --prior",
         )
 
@@ -132,7 +131,7 @@ def conjunctions(count: int, size: int, least: float, most: float) -> Callable[[
     def choose(draw: RandomConditions) -> list[Expr]:
         found: list[Expr] = []
         while len(found) < count:
-            query = draw.compose(size, _and, least, most, len(found) + 1)
+            query = draw.compose(size, _and, least, most)
             if query not in found:
                 found.append(query)
         return found
@@ -148,7 +147,7 @@ def _logic(draw: RandomConditions) -> list[Expr]:
         (4, lambda p: Or((And((p[0], p[1])), And((p[2], Not(p[3])))))),
         (3, lambda p: And((p[0], Not(Or((p[1], p[2])))))),
     ]
-    return [draw.compose(size, join, LEAST, MOST, number) for number, (size, join) in enumerate(shapes, start=1)]
+    return [draw.compose(size, join, LEAST, MOST) for size, join in shapes]
 
 
 def _sequence(draw: RandomConditions) -> list[Expr]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from energyql.errors import ArgumentError, DataError
@@ -14,7 +16,7 @@ from energyql.evaluation import compare as module
 from energyql.evaluation.compare import SampleCounts, compare
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.measure import summarize
-from energyql.evaluation.methods import read_methods
+from energyql.evaluation.methods import Method, read_methods
 from energyql.evaluation.report import (
     COLUMNS,
     comparison_page,
@@ -23,6 +25,7 @@ from energyql.evaluation.report import (
     summary_table,
 )
 from energyql.pipeline.queries import check_arguments
+from energyql.sampling import SampleResult, SliceSampler
 from evaluation.lively import known_model, lively_model, silent
 
 SIZE = SampleCounts(n=60, prior=400, oracle=60)
@@ -100,14 +103,8 @@ def test_exact_samples_have_no_error_beyond_the_floor(tmp_path: Path) -> None:
 def test_a_sampler_that_does_not_move_shows(tmp_path: Path) -> None:
     class Still:
         def sample(self, energy: Any, z0: Any, *, noise: Any = None, progress: Any = None) -> Any:
-            import torch
-
-            from energyql.sampling import SampleResult
-
             zero = torch.zeros(len(z0), dtype=torch.int64)
             return SampleResult(z0[:1].expand_as(z0).clone(), zero, zero, zero)
-
-    from energyql.evaluation.methods import Method
 
     data = run(tmp_path, ["c"], [Method("still", "exact", Still())], SampleCounts(n=50, prior=500, oracle=50))
     outcome = data["queries"][0]["samplers"]["still"]
@@ -145,6 +142,17 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, lively: EvaluatedModel, monk
     done.clear()
     run(tmp_path, ["smile"], ["slice"], SampleCounts(n=60, prior=400, oracle=60, seed=1), lively)
     assert done == [("smile", "slice")]
+
+
+def test_outcomes_of_samplers_as_they_were_written_before_still_count() -> None:
+    descent = "DescentSampler(strength=1.0, enough=0.1, max_evaluations=200)"
+    fields = "growth=1.5, moves=1, bracket=1.5707963267948966, max_evaluations=1000"
+    drawn = f"SliceSampler(strength=1.0, proposals=256, pilot=128, then='descend', {fields})"
+    (method,) = read_methods("slice+descent")
+    outcome = {"sampler": f"Chain(samplers=({drawn}, {descent}))", "semantics": "exact", "pictures": None}
+    assert not module._missing({"samplers": {method.name: outcome}}, method, 0)
+    assert module._missing({"samplers": {method.name: outcome}}, replace(method, sampler=SliceSampler()), 0)
+    assert module._missing({"samplers": {method.name: outcome | {"semantics": "lace"}}}, method, 0)
 
 
 def test_same_seed_same_numbers(tmp_path: Path, lively: EvaluatedModel) -> None:
