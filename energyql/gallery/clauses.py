@@ -31,6 +31,10 @@ class Clause:
     text: str
     probability: npt.NDArray[np.float64] | None
 
+    def shown(self, index: int) -> str:
+        """Return the probability in one picture, as text."""
+        return "too large to compute" if self.probability is None else f"{self.probability[index]:.3f}"
+
 
 def split_clauses(expr: Expr) -> tuple[str, list[Expr]]:
     """Return how the parts of a query are joined, in words, and the parts.
@@ -57,11 +61,6 @@ def score_clauses(expr: Expr, result: Result, vocabulary: Vocabulary) -> tuple[s
     return joined, [Clause(str(part), probability(part, result, vocabulary)) for part in parts]
 
 
-def clause_text(clause: Clause, index: int) -> str:
-    """Return the probability of a clause in one picture."""
-    return "too large to compute" if clause.probability is None else f"{clause.probability[index]:.3f}"
-
-
 def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArray[np.float64] | None:
     """Return P(expr) in every picture of a result, (n,), from the predictions of the attribute heads.
 
@@ -82,5 +81,4 @@ def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArr
             return None
         except Contradiction:  # one way of many to satisfy a query may be impossible
             return np.zeros(len(result))
-    found: npt.NDArray[np.float64] = np.exp(-energy)
-    return found
+    return np.asarray(np.exp(-energy))

@@ -31,18 +31,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_FILTERS = (
-    judged_results,
-    number_table,
-    words.draw_query,
-    words.facts,
-    words.plural,
-    words.query_parts,
-    words.settings,
-    words.share,
-    words.sort_key,
-)
-_TEMPLATES.filters |= {function.__name__: function for function in _FILTERS}
+_TEMPLATES.globals |= {"words": words, "judged_results": judged_results, "number_table": number_table}
 
 
 def summary(sections: Sequence[Section]) -> str:
@@ -55,10 +44,8 @@ def summary(sections: Sequence[Section]) -> str:
         return ", ".join(parts) or "empty"
     parts.append(words.plural(sum(map(len, results)), "picture"))
     satisfied, total = words.share([result for section in sections for result in judged_results(section)])
-    if not total:
-        return ", ".join(parts)
     verdict = f"{satisfied:,} of {total:,} satisfied ({words.percent(satisfied, total)})"
-    return f"{', '.join(parts)}; {verdict}, says the {results[0].provenance['judge']}"
+    return ", ".join(parts) + (f"; {verdict}, says the {results[0].provenance['judge']}" if total else "")
 
 
 def render(sections: Sequence[Section], *, title: str = "") -> str:

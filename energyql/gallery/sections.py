@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.gallery import words
-from energyql.gallery.clauses import Clause, clause_text
+from energyql.gallery.clauses import Clause
 from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result, alternative_text, reading
 from energyql.render.pictures import picture_uri
@@ -66,16 +66,6 @@ class Tile:
         """Whether any of its queries holds."""
         return any(holds for _, holds in self.verdicts)
 
-    @property
-    def energy(self) -> float:
-        """In nats, lower is better."""
-        return float(self.result.energy[self.index])
-
-    @property
-    def caption(self) -> str:
-        """Probability or energy, for below the picture."""
-        return words.value(self.result, self.index)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuerySection:
@@ -110,12 +100,7 @@ class QuerySection:
         """Return the pictures in groups, one list a row; `identity` names the section."""
         return [
             [
-                _judged_tile(
-                    f"{identity}-{i}",
-                    self.result,
-                    i,
-                    {f"P({clause.text})": clause_text(clause, i) for clause in self.clauses},
-                )
+                _judged_tile(f"{identity}-{i}", self.result, i, {f"P({c.text})": c.shown(i) for c in self.clauses})
                 for i in range(len(self.result))
             ]
         ]
@@ -227,8 +212,7 @@ class Traversal:
 
 
 def _judged_tile(identity: str, result: Result, index: int, columns: Mapping[str, str]) -> Tile:
-    verdict = (result.provenance["canonical"], bool(result.satisfied[index]))
-    return Tile(identity, result, index, [verdict], columns)
+    return Tile(identity, result, index, [(result.provenance["canonical"], bool(result.satisfied[index]))], columns)
 
 
 Section = QuerySection | TruthTable | Traversal

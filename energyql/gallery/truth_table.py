@@ -13,6 +13,7 @@ from energyql.gallery.sections import TruthRow, TruthTable
 from energyql.language import Cardinality, Expr, Interval, Not, OneOf, parse
 from energyql.pipeline.queries import ListedQuery, check, check_all
 from energyql.pipeline.result import Result
+from energyql.pipeline.settings import EXACT
 from energyql.vocabulary import Vocabulary
 
 MOST_LITERALS = 4
@@ -51,7 +52,7 @@ def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> li
             hint='write them one by one: "smile", "hair = red"',
         )
     entries = [ListedQuery(literal, place=f"attribute {number}") for number, literal in enumerate(literals, start=1)]
-    exprs = [checked.expr for checked in check_all(entries, vocabulary, "exact", source="truth table")]
+    exprs = [checked.expr for checked in check_all(entries, vocabulary, EXACT, source="truth table")]
     for number, expr in enumerate(exprs):
         if expr in exprs[:number]:
             raise ArgumentError(f"{expr} is in the truth table twice")

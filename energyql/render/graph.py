@@ -134,8 +134,7 @@ def _draw_box(box: Box, corner: Point) -> Markup:
         stroke_opacity=0.45 if plain else 0.9,
         stroke_dasharray="4 3" if box.role == "root" else None,
     )
-    centre = f"{x + width / 2:.1f}"
-    leaf = box.role == "leaf"
+    centre, leaf = f"{x + width / 2:.1f}", box.role == "leaf"
     label = element(
         "text",
         cut_label(box.label),

@@ -17,7 +17,7 @@ class TestQueries:
     def test_pictures_are_those_of_generate(self, tiny):
         gallery = make(tiny, {"Elder": "beard AND hair = black", "": E.smile}, seed=5, semantics="product")
         assert [result.provenance["query"] for result in gallery.results] == ["beard AND hair = black", "smile"]
-        alone = generate("smile", 2, model=tiny, seed=5, semantics="product", progress=False)
+        alone = generate("smile", 2, model=load_model(tiny), seed=5, semantics="product", progress=False)
         assert pixels(gallery.results[1].images) == pixels(alone.images)
         assert [section.query.title for section in gallery.sections] == ["Elder", ""]
 
@@ -43,10 +43,6 @@ class TestQueries:
         assert gallery.notes() == ["query 3 (beard AND smile) means the same as query 1 (A)"]
         assert "means the same as number 1" in gallery.to_html()
 
-    def test_a_model_in_memory(self, tiny):
-        gallery = make(load_model(tiny), ["smile"])
-        assert pixels(gallery.results[0].images) == pixels(make(tiny, ["smile"]).results[0].images)
-
     def test_summaries(self, tiny):
         assert make(tiny).summary() == "empty"
         gallery = make(tiny, ["smile OR NOT smile AND beard"])
@@ -54,17 +50,9 @@ class TestQueries:
         assert gallery.summary().endswith("says the image judge")
         assert repr(gallery) == f"<Gallery: {gallery.summary()}>"
 
-    @pytest.mark.parametrize(
-        ("settings", "message"),
-        [
-            ({"semantics": "odd"}, "no semantics is called 'odd'"),
-            ({"n": 0}, "n must be"),
-            ({"sampler": "odd"}, "odd"),
-            ({"seed": -1}, "seed must be"),
-        ],
-    )
-    def test_settings(self, tiny, settings, message):
-        with pytest.raises(ArgumentError, match=message):
+    @pytest.mark.parametrize("settings", [{"semantics": "odd"}, {"n": 0}, {"sampler": "odd"}, {"seed": -1}])
+    def test_settings(self, tiny, settings):
+        with pytest.raises(ArgumentError, match=next(iter(settings))):
             make(tiny, ["smile"], **settings)
 
 
@@ -87,14 +75,11 @@ class TestTruthTable:
         assert table.rows[0].result is None
         assert len(table.results) == 3
 
-    def test_what_always_holds(self, tiny):
+    def test_what_always_holds_in_one_call(self, tiny):
         with pytest.warns(TautologyWarning):
-            gallery = truth_table("age >= 0", model=tiny, n=1, progress=False)
+            gallery = truth_table("age >= 0", model=tiny, n=3, progress=False, seed=2)
         assert [row.result is None for row in gallery.sections[0].rows] == [False, True]
-
-    def test_in_one_call(self, tiny):
-        gallery = truth_table("smile", n=3, model=tiny, progress=False, seed=2)
-        assert [len(result) for result in gallery.results] == [3, 3]
+        assert len(gallery.results[0]) == 3
         assert gallery.results[0].provenance["seed"] == 2
         with pytest.raises(TypeError, match="colour"):
             truth_table("smile", colour="red")
@@ -113,13 +98,9 @@ class TestTraversal:
         assert traversal.holds[0].tolist() == traversal.result.satisfied.tolist()
 
     def test_batches_do_not_matter(self, tiny):
-        one, many = (make(tiny, batch_size=size).add_traversal("smile", "beard", 4) for size in (3, None))
-        assert np.allclose(one.result.z, many.result.z, atol=1e-5)
-
-    def test_in_one_call(self, tiny):
-        gallery = traverse("smile", "beard", 3, n=1, model=tiny, progress=False)
-        assert len(gallery.results[0]) == 3
-        assert gallery.summary() == "1 traversal, 3 pictures"
+        one = traverse("smile", "beard", 4, n=2, model=tiny, batch_size=3, progress=False)
+        assert one.summary() == "1 traversal, 8 pictures"
+        assert np.allclose(one.results[0].z, make(tiny).add_traversal("smile", "beard", 4).result.z, atol=1e-5)
 
     @pytest.mark.parametrize("steps", [1, 0, 65, 2.5, True])
     def test_steps(self, tiny, steps):

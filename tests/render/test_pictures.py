@@ -53,12 +53,9 @@ class TestGrid:
             assert sheet.getpixel((x, y)) == sheet.getpixel((x + 127, y + 127)) == RED
             assert sheet.getpixel((x - 1, y)) == WHITE
 
-    @pytest.mark.parametrize("columns", [0, -1])
-    def test_columns_below_one(self, columns):
-        with pytest.raises(ArgumentError, match=f"at least one column, not {columns}"):
-            label_grid([solid()], columns=columns)
-
-    def test_no_pictures(self):
+    def test_no_columns_and_no_pictures(self):
+        with pytest.raises(ArgumentError, match="at least one column, not 0"):
+            label_grid([solid()], columns=0)
         with pytest.raises(ArgumentError, match="at least one picture"):
             label_grid([])
 
@@ -91,14 +88,9 @@ class TestGrid:
         assert sheets[0].tobytes() != sheets[1].tobytes()
 
     def test_verdicts_differ_in_shape(self):
-        yes, no = (
-            np.asarray(label_grid([solid()], verdicts=[v]).convert("L").crop((GAP, GAP + 128, GAP + 16, GAP + 148)))
-            < 200
-            for v in (True, False)
-        )
-        assert yes.any()
-        assert no.any()
-        assert (yes != no).mean() > 0.05
+        sheets = [label_grid([solid()], verdicts=[verdict]).convert("L") for verdict in (True, False)]
+        yes, no = (np.asarray(sheet.crop((GAP, GAP + 128, GAP + 16, GAP + 148))) < 200 for sheet in sheets)
+        assert min(yes.sum(), no.sum(), (yes != no).sum()) > 15
 
     def test_a_footer_is_below(self):
         plain, footed = label_grid([solid()]), label_grid([solid()], footer="model tiny")
