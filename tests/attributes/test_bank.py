@@ -23,9 +23,9 @@ def bank(**settings):
 
 def head(outputs, dim=DIM):
     """A head of three hidden layers."""
-    sizes = [(5, dim), (5,), (outputs, 3), (outputs, dim), (outputs,), ()]
-    deeper = tuple((torch.randn(after, before), torch.randn(after)) for before, after in [(5, 4), (4, 3)])
-    return Head(*map(torch.randn, sizes), deeper)
+    sizes = [(5, dim), (5,), (outputs, 3), (outputs, dim), (outputs,)]
+    deeper = tuple((torch.rand(after, before), torch.rand(after)) for before, after in [(5, 4), (4, 3)])
+    return Head(*map(torch.rand, sizes), torch.tensor(0.5), deeper)
 
 
 def latents(batch=5):
