@@ -77,7 +77,10 @@ class CircuitFold:
     """
 
     def __init__(self, circuit: Circuit) -> None:
-        parts = {leaf: _parts(leaf) for leaf in circuit.leaves}
+        parts = {
+            leaf: [leaf] if leaf_kind(leaf) < TAIL else [Leaf(leaf.attribute, (cell,)) for cell in leaf.cells]
+            for leaf in circuit.leaves
+        }
         self.leaves = sorted(dict.fromkeys(part for each in parts.values() for part in each), key=leaf_kind)
         row = {leaf: i for i, leaf in enumerate(self.leaves)}
         self._plan = _plan(circuit, {leaf: tuple(row[part] for part in each) for leaf, each in parts.items()}, len(row))
@@ -198,10 +201,6 @@ def leaf_kind(leaf: Leaf) -> int:
             return CLASSES
         case (low, high):
             return TAIL if math.inf in (-low, high) else INTERVAL
-
-
-def _parts(leaf: Leaf) -> list[Leaf]:
-    return [leaf] if leaf_kind(leaf) < TAIL else [Leaf(leaf.attribute, (cell,)) for cell in leaf.cells]
 
 
 def _plan(circuit: Circuit, parts: Mapping[Leaf, tuple[int, ...]], count: int) -> list[_Plan]:

@@ -17,7 +17,7 @@ from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
 from energyql.numerics.linear import few_sizes, in_batches
-from energyql.numerics.pullback import Convertible, by_autograd, pullback_of
+from energyql.numerics.pullback import Convertible, Identity, by_autograd, pullback_of
 
 _ONE_DEVICE = "move the heads and z to one device and dtype"
 
@@ -75,11 +75,6 @@ class QueryEnergy:
         converted._direct = None if self._direct is None else self._direct.computed_in(dtype)
         return converted
 
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """Names of the attributes that the energy depends on."""
-        return self.rule.attributes
-
     def __call__(self, z: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return the energy of each sample, `(batch,)`, in nats.
 
@@ -91,17 +86,11 @@ class QueryEnergy:
             ArgumentError: z or a prediction has a wrong shape, dtype or device. Predictions are checked at the first
                 call with a device, dtype and dimension.
         """
-        self._check(z)
-        if not self.rule.attributes:  # always true
-            return z.new_zeros(len(z))
-        return in_batches(self._energy, z, self._sizes_of(z))[0]
+        return self._values(z, self.encode)
 
     def of_latent(self, latent: Tensor) -> Tensor:
         """Return the energy, `(batch,)`, in nats, of latents that the heads read, `(batch, latent_dim)`."""
-        self._check(latent)
-        if not self.rule.attributes:
-            return latent.new_zeros(len(latent))
-        return in_batches(lambda part: (self._of_latent(part, part),), latent, self._sizes_of(latent))[0]
+        return self._values(latent, Identity())
 
     def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the energy and its gradient with respect to z, both detached.
@@ -120,17 +109,21 @@ class QueryEnergy:
         if not self.rule.attributes:
             return z.new_zeros(len(z)), torch.zeros_like(z)
         with torch.no_grad():
-            energy, gradient = in_batches(self._energy_and_gradient, z.detach(), self._sizes_of(z))
-            return energy, gradient
+            energy, gradient = in_batches(self._with_gradient, z.detach(), self._sizes_of(z))
+        return energy, gradient
 
-    def _energy(self, z: Tensor) -> tuple[Tensor, ...]:
-        return (self._of_latent(z, self.encode(z)),)
+    def _values(self, z: Tensor, encode: Encode) -> Tensor:
+        def energy(z: Tensor) -> tuple[Tensor]:
+            latent = encode(z)
+            followed = latent.requires_grad and torch.is_grad_enabled()  # by autograd
+            return (self._direct(latent) if self._direct and not followed else self._by_predictions(z, latent),)
 
-    def _of_latent(self, z: Tensor, latent: Tensor) -> Tensor:
-        followed = latent.requires_grad and torch.is_grad_enabled()  # by autograd
-        return self._by_predictions(z, latent) if self._direct is None or followed else self._direct(latent)
+        self._check(z)
+        if not self.rule.attributes:  # always true
+            return z.new_zeros(len(z))
+        return in_batches(energy, z, self._sizes_of(z))[0]
 
-    def _energy_and_gradient(self, z: Tensor) -> tuple[Tensor, ...]:
+    def _with_gradient(self, z: Tensor) -> tuple[Tensor, ...]:
         latent, back = self._pullback(z)
         if self._direct is not None:
             energy, gradient = self._direct.gradient(latent)
@@ -171,10 +164,8 @@ def _check(predictions: Predictions, names: tuple[str, ...], z: Tensor) -> None:
                 expected = f"floating point of shape {shape}"
                 raise ArgumentError(f"the {what} of attribute {name!r} must be {expected}, not {_described(tensor)}")
             if tensor.device != z.device or tensor.dtype != z.dtype:
-                raise ArgumentError(
-                    f"the {what} of attribute {name!r} is {_described(tensor)}, and z is {_described(z)}",
-                    hint=_ONE_DEVICE,
-                )
+                found = f"the {what} of attribute {name!r} is {_described(tensor)}"
+                raise ArgumentError(f"{found}, and z is {_described(z)}", hint=_ONE_DEVICE)
 
 
 def _tensors(prediction: Prediction, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:

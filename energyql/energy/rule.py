@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -19,8 +19,6 @@ from energyql.logic.diagram import DEFAULT_MAX_NODES
 from energyql.logic.satisfiability import check_satisfiable
 from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec
-
-SemanticsName = Literal["exact", "product", "lace"]
 
 
 class EnergyRule(Protocol):
@@ -53,7 +51,18 @@ _WITHOUT_DIAGRAM: dict[str, Callable[[Expr, Mapping[str, AttributeSpec]], Energy
     "lace": compile_lace,
 }
 SEMANTICS: tuple[str, ...] = ("exact", *_WITHOUT_DIAGRAM)
-"""The names that `compile_energy_rule` knows."""
+"""Names of all semantics."""
+
+
+def check_semantics(name: str) -> str:
+    """Return the name of a semantics.
+
+    Raises:
+        ArgumentError: there is none of that name.
+    """
+    if name not in SEMANTICS:
+        raise ArgumentError(f"no semantics is called {name!r}", hint=f"choose one of {', '.join(SEMANTICS)}")
+    return name
 
 
 def compile_energy_rule(
@@ -90,10 +99,8 @@ def compile_energy_rule(
     Warns:
         TautologyWarning: everything satisfies the query.
     """
-    if semantics not in SEMANTICS:
-        raise ArgumentError(f"no semantics is called {semantics!r}", hint=f"choose one of {', '.join(SEMANTICS)}")
-    if semantics == "exact":
+    if check_semantics(semantics) == "exact":
         return CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=relations))
-    with suppress(LimitError):  # if it is too large to tell whether anything satisfies it, these do not need to know
+    with suppress(LimitError):  # too large to decide, and not needed for these
         check_satisfiable(expr, vocabulary, query=query, max_nodes=max_nodes)
     return _WITHOUT_DIAGRAM[semantics](expr, vocabulary)

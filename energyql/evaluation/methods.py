@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from energyql.energy.rule import check_semantics
 from energyql.errors import ArgumentError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.published import PUBLISHED_BATCH, PublishedEnergy, PublishedODE
 from energyql.language import Expr
 from energyql.pipeline.prepared import LATENT_BATCH
-from energyql.pipeline.queries import check_semantics
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
 from energyql.progress import Report
 from energyql.sampling import SAMPLERS, EnergyLike, RandomStreams, Sampler, SampleResult, make_sampler, prior_latents

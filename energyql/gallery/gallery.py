@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from energyql.energy.rule import check_semantics
 from energyql.errors import ArgumentError
 from energyql.files import write_text
 from energyql.gallery import page
@@ -19,7 +20,7 @@ from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, read_vocabulary
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_all, check_semantics, list_queries
+from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_all, list_queries
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import reporting

@@ -26,6 +26,7 @@ _WORDS_PER_COUNT = 4
 _VALUES_AT_ONCE = 1 << 16
 """Values computed together, so that they stay in the cache; no result depends on it."""
 _LN2 = 0.6931471805599453
+_COLUMNS = "the number of columns"
 
 # Wichura 1988, algorithm AS 241 (PPND7): rational approximations of the inverse normal distribution function, lowest
 # power first. The centre takes 0.425² - q², the tails take r - 1.6 with r = sqrt(-log p). Those beyond r = 5, where p
@@ -39,7 +40,6 @@ _TAIL = (
     (1.0, 7.3700164250e-1, 1.2021132975e-1),
 )
 
-Doubles = NDArray[np.float64]
 Float = TypeVar("Float", np.float32, np.float64)
 
 
@@ -78,7 +78,7 @@ def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows:
     Raises:
         ArgumentError: an argument is outside its range.
     """
-    width = _width(width)
+    width = _integer(_COLUMNS, width, 1, 2**32)
     words = _words(seed, start, count, -(-width // 2), stream, rows)
     halves = words.astype("<u8", copy=False).view("<i4")[:, :width]
     flat, result = halves.ravel(), np.empty(halves.size, dtype=np.float32)
@@ -100,7 +100,7 @@ def uniforms(
     Raises:
         ArgumentError: an argument is outside its range.
     """
-    words = _words(seed, start, count, _width(width), stream, rows)
+    words = _words(seed, start, count, _integer(_COLUMNS, width, 1, 2**32), stream, rows)
     numbers = (words >> np.uint64(12)).astype(np.float64)
     numbers *= 2.0**-52
     numbers += 2.0**-53
@@ -128,10 +128,6 @@ def _words(
         words[first:last] = generator.random_raw((last - first) * words.shape[1]).reshape(last - first, -1)
         reached = rows[first] + last - first
     return words[:, :width]
-
-
-def _width(width: int) -> int:
-    return _integer("the number of columns", width, 1, 2**32)
 
 
 def _integer(name: str, value: int, lowest: int, highest: int) -> int:
@@ -170,7 +166,7 @@ def _polynomial(coefficients: tuple[float, ...], x: NDArray[Float]) -> NDArray[F
     return total
 
 
-def _log(p: Doubles) -> Doubles:
+def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Natural logarithm to about 1e-9: log(m 2ᵉ) = e log 2 + 2 artanh((m - 1) / (m + 1)), with m from ½ to 1."""
     mantissa, exponent = np.frexp(p)
     y = (mantissa - 1.0) / (mantissa + 1.0)

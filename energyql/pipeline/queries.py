@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from energyql.energy.rule import SEMANTICS, EnergyRule, compile_energy_rule
-from energyql.errors import ArgumentError, DataError, EnergyQLError
+from energyql.energy.rule import EnergyRule, compile_energy_rule
+from energyql.errors import DataError, EnergyQLError
 from energyql.language import Expr, as_query, bind
 from energyql.language.lexical import shorten
 from energyql.logic.satisfiability import noting_tautologies
@@ -125,17 +125,6 @@ def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) 
         title, query = item if isinstance(item, tuple) and len(item) == 2 else ("", item)
         found.append(ListedQuery(query, str(title), f"query {number}"))  # type: ignore[arg-type]  # checked below
     return found
-
-
-def check_semantics(name: str) -> str:
-    """Return the name of a semantics. It is checked apart from the queries, since it would be wrong for all of them.
-
-    Raises:
-        ArgumentError: there is none of that name.
-    """
-    if name not in SEMANTICS:
-        raise ArgumentError(f"no semantics is called {name!r}", hint=f"choose one of {', '.join(SEMANTICS)}")
-    return name
 
 
 def check(entry: ListedQuery, vocabulary: Vocabulary, semantics: str) -> CheckedQuery:

@@ -85,7 +85,7 @@ def test_a_circuit_will_do_for_a_rule():
     model, z = Model(), latents()
     energy = QueryEnergy(compile_query(QUERY, VOCABULARY), model.encode, model.predict)
     torch.testing.assert_close(energy(z), model.energy(QUERY)(z))
-    assert energy.attributes == ("smile", "hair", "age", "hat")
+    assert energy.rule.attributes == ("smile", "hair", "age", "hat")
 
 
 def differences(function, z, step=1e-6):
