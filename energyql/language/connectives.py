@@ -5,7 +5,7 @@ The class of a connective holds its keyword, precedence, lowering and drawing: a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NoReturn
 
@@ -21,6 +21,11 @@ _NO_TRUTH_VALUE = (
 ATOM = 80
 """Precedence of everything that needs no parentheses: predicates, constants, counts."""
 PARENTHESES = "comparisons need parentheses beside & | ^ >> *: write (E.age > 0.6) & E.smile"
+
+
+def _reflected(operator: str) -> Callable[[Expr, object], Expr]:
+    """A method for `other & expression`, where `other` is no expression: an error."""
+    return lambda self, other: check_operand(other, operator)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -55,26 +60,16 @@ class Expr(Node["Expr"]):
     def __and__(self, other: object) -> Expr:
         return And((self, check_operand(other, "&")))
 
-    def __rand__(self, other: object) -> Expr:
-        return And((check_operand(other, "&"), self))
-
     def __or__(self, other: object) -> Expr:
         return Or((self, check_operand(other, "|")))
-
-    def __ror__(self, other: object) -> Expr:
-        return Or((check_operand(other, "|"), self))
 
     def __xor__(self, other: object) -> Expr:
         return Xor((self, check_operand(other, "^")))
 
-    def __rxor__(self, other: object) -> Expr:
-        return Xor((check_operand(other, "^"), self))
-
     def __rshift__(self, other: object) -> Expr:
         return Implies(self, check_operand(other, ">>"))
 
-    def __rrshift__(self, other: object) -> Expr:
-        return Implies(check_operand(other, ">>"), self)
+    __rand__, __ror__, __rxor__, __rrshift__ = map(_reflected, ("&", "|", "^", ">>"))
 
     def __invert__(self) -> Expr:
         return Not(self)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from energyql.errors import LimitError
 from energyql.language import And, Expr
 from energyql.logic.cells import CellSet
-from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, WeightVariable
+from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, WeightVariable, build_diagram
 from energyql.logic.explain import draw_circuit, explain_circuit
 from energyql.logic.nodes import (
     CircuitBuilder,
@@ -126,22 +127,16 @@ def compile_query(
 
 def _smallest(expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int) -> tuple[Diagram, int, str]:
     """The smaller diagram of two variable orders, its root, and a key from the vocabulary's order where that fits."""
-    try:
-        diagram = Diagram(expr, vocabulary, max_nodes=max_nodes)
-        root = diagram.build(expr)
-    except LimitError:
-        diagram = Diagram(expr, vocabulary, order="occurrence", max_nodes=max_nodes)
-        root = diagram.build(expr)
+    diagram, root = build_diagram(expr, vocabulary, max_nodes)
+    if diagram.order == "occurrence":
         return diagram, root, f"occurrence {diagram.digest(root)}"
     key = diagram.digest(root)
-    if root not in (NEVER, ALWAYS) and len(diagram.levels) > _SMALL:
-        size = len(_reachable(diagram, root))
-        try:
-            other = Diagram(expr, vocabulary, order="occurrence", max_nodes=len(diagram.levels))
-            other_root = other.build(expr)
-        except LimitError:
-            return diagram, root, key
-        if len(_reachable(other, other_root)) < size:
+    if root in (NEVER, ALWAYS) or len(diagram.levels) <= _SMALL:
+        return diagram, root, key
+    with suppress(LimitError):
+        other = Diagram(expr, vocabulary, order="occurrence", max_nodes=len(diagram.levels))
+        other_root = other.build(expr)
+        if len(_reachable(other, other_root)) < len(_reachable(diagram, root)):
             other.max_nodes = max_nodes  # complements of weighted parts may still be added
             return other, other_root, key
     return diagram, root, key

@@ -249,6 +249,22 @@ class Diagram(Kernel[int]):
         )
 
 
+def build_diagram(
+    expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int = DEFAULT_MAX_NODES
+) -> tuple[Diagram, int]:
+    """Return the diagram of a query and its node, in the vocabulary's order, or in that of the text where it is larger.
+
+    Raises:
+        LimitError: the diagram needs more than `max_nodes` nodes in both orders.
+    """
+    try:
+        diagram = Diagram(expr, vocabulary, max_nodes=max_nodes)
+        return diagram, diagram.build(expr)
+    except LimitError:
+        diagram = Diagram(expr, vocabulary, order="occurrence", max_nodes=max_nodes)
+        return diagram, diagram.build(expr)
+
+
 def _place(cell: Cell, places: list[Cell]) -> float:
     return cell[0] if isinstance(cell, tuple) else places.index(cell)
 

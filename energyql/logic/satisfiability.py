@@ -11,7 +11,7 @@ from energyql.errors import Contradiction, LimitError, TautologyWarning
 from energyql.language import And, Constant, Expr, Interval, Near, Not, OneOf, Or, Weight, predicates
 from energyql.language.rewrite import lower
 from energyql.logic.cells import predicate_cells
-from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram
+from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, build_diagram
 from energyql.vocabulary import AttributeSpec
 
 _MOST_SHOWN = 60
@@ -42,12 +42,7 @@ def check_satisfiable(
     Warns:
         TautologyWarning: everything satisfies the query.
     """
-    try:
-        diagram = Diagram(expr, vocabulary, max_nodes=max_nodes)
-        root = diagram.build(expr)
-    except LimitError:
-        diagram = Diagram(expr, vocabulary, order="occurrence", max_nodes=max_nodes)
-        root = diagram.build(expr)
+    diagram, root = build_diagram(expr, vocabulary, max_nodes)
     report_constant(expr, diagram, root, query=query)
 
 
