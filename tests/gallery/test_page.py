@@ -6,7 +6,6 @@ import re
 import warnings
 
 import pytest
-import torch
 from markup import Document, decode
 from toys import CONFIG, random_generator, random_heads, tiny_model
 
@@ -98,29 +97,21 @@ class TestContent:
         assert copied[:3] == ["smile AND NOT (glasses OR beard)", "beard XOR age > 0.5", "2 * smile AND beard"]
         assert html.count("written as") == html.count("written as 2 * smile and (beard)") == 1
 
-    def test_verdicts_are_told_apart_by_shape(self, page, gallery):
+    def test_verdicts_differ_in_shape(self, page, gallery):
         badges = [attributes["href"] for name, attributes, _ in page.elements if name == "use"]
-        expected = ["#yes" if ok else "#no" for result in gallery.results[:-1] for ok in result.satisfied]
-        assert badges == expected
+        assert badges == ["#yes" if ok else "#no" for result in gallery.results[:-1] for ok in result.satisfied]
 
     def test_circuits_and_their_words(self, page, html):
         graphs = page.all("svg", "eql-graph")
-        assert len(graphs) == 3
+        assert len(graphs) == html.count("log P(query) = ") == 3
         assert all(graph["role"] == "img" and graph["aria-label"] for graph in graphs)
-        assert html.count("log P(query) = ") == 3
 
-    def test_clauses_have_their_mean_probability(self, page, gallery):
-        rows = [text for text in page.texts("td") if re.fullmatch(r"[01]\.\d{3}", text)]
-        means = [f"{clause.probability.mean():.3f}" for section in gallery.sections[:3] for clause in section.clauses]
-        assert all(mean in rows for mean in means)
-
-    def test_numbers_of_every_picture(self, page, gallery):
-        table = page.all("table", "numbers")
-        assert len(table) == 5
+    def test_numbers_of_clauses_and_pictures(self, page, gallery):
         cells = page.texts("td")
-        for result in gallery.results[:3]:
-            assert f"{result.energy[0]:.4g} (P {2.718281828459045 ** -result.energy[0]:.4f})" in cells
-        assert "0, picture 2" in cells
+        means = {f"{clause.probability.mean():.3f}" for section in gallery.sections[:3] for clause in section.clauses}
+        energies = {f"{r.energy[0]:.4g} (P {r.probability[0]:.4f})" for r in gallery.results[:3]}
+        assert means | energies | {"0, picture 2"} <= set(cells)
+        assert len(page.all("table", "numbers")) == 5
 
     def test_contradictions_are_part_of_the_table(self, html):
         assert html.count("a contradiction: hair cannot be both black and brown") == 2
@@ -229,10 +220,10 @@ def test_samplers_in_a_word():
     assert sampler_name("") == ""
 
 
-def test_infinite_energies_sort_last(tiny):
+@pytest.mark.parametrize("energy", [float("inf"), float("nan")])
+def test_infinite_energies_sort_last(tiny, energy):
     made = Gallery(["smile"], n=1, model=tiny, progress=False)
-    made.results[0].energy[:] = float("inf")
+    made.results[0].energy[:] = energy
     page = Document(made.to_html())
     assert page.all("section", "card")[0]["data-energy"] == "Infinity"
     assert [item["data-energy"] for item in page.all("li") if "data-energy" in item] == ["Infinity"]
-    assert torch.isfinite(made.results[0].z).all()

@@ -28,6 +28,7 @@ def test_literals_with_commas(text, expected):
         ("smile,", "        ^"),
         ("", None),
         (") AND (", None),
+        ("smile) AND ALL OF (beard", None),
     ],
 )
 def test_mistakes_point_into_the_text(text, carets):
@@ -37,11 +38,6 @@ def test_mistakes_point_into_the_text(text, carets):
     if carets is not None:
         assert str(caught.value).splitlines()[1] == f"  {text}"
         assert str(caught.value).splitlines()[2].lstrip() == carets.lstrip()
-
-
-def test_a_list_that_is_more_than_a_list():
-    with pytest.raises(EnergyQLError):
-        split_literals("smile) AND ALL OF (beard")
 
 
 @pytest.mark.parametrize(
@@ -61,19 +57,12 @@ def test_negations(literal, expected):
     assert str(negated(parse(literal))) == expected
 
 
-class TestChecks:
-    def test_forms(self):
-        assert check_literals(["smile", E.beard], VOCABULARY) == [E.smile, E.beard]
-
-    @pytest.mark.parametrize("literals", [[], ["smile", "beard", "glasses", "age > 0.5", "hair = black"]])
-    def test_how_many(self, literals):
+def test_checked_literals():
+    assert check_literals(["smile", E.beard], VOCABULARY) == [E.smile, E.beard]
+    with pytest.raises(ArgumentError, match="hair = black is in the truth table twice"):
+        check_literals(["hair = black", "smile", E.hair.eq("black")], VOCABULARY)
+    with pytest.raises(DataError, match=r"truth table: 2 queries are wrong\n\nattribute 1: .*'smil'"):
+        check_literals(["smil", "hair = black", "age"], VOCABULARY)
+    for literals in ([], ["smile", "beard", "glasses", "age > 0.5", "hair = black"]):
         with pytest.raises(ArgumentError, match=f"1 to 4 attributes, not {len(literals)}"):
             check_literals(literals, VOCABULARY)
-
-    def test_twice(self):
-        with pytest.raises(ArgumentError, match="hair = black is in the truth table twice"):
-            check_literals(["hair = black", "smile", E.hair.eq("black")], VOCABULARY)
-
-    def test_unknown(self):
-        with pytest.raises(DataError, match=r"truth table: 2 queries are wrong\n\nattribute 1: .*'smil'"):
-            check_literals(["smil", "hair = black", "age"], VOCABULARY)
