@@ -1,0 +1,56 @@
+"""A sampler costs one new file and one line; docs/extending.md walks through it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FILE, REGISTRY = "energyql/sampling/crank_nicolson.py", "energyql/sampling/registry.py"
+BEFORE = '    "langevin": '
+LINE = '    "crank-nicolson": resolve_name("energyql.sampling.crank_nicolson:CrankNicolson"),\n'
+CHECK = """
+import sys
+import pytest
+import energyql
+from energyql import sample_latents
+
+assert energyql.__file__.startswith(sys.argv[1])
+batches = list(sample_latents("smile AND hat", 8, sampler="crank-nicolson", strength=2, batch_size=4, progress=False))
+assert [len(batch.z) for batch in batches] == [4, 4] and all(batch.ok.all() for batch in batches)
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "crank-nicolson", "tests/sampling/test_contract.py"]))
+"""
+
+
+def code() -> str:
+    """The Python file that docs/extending.md shows."""
+    section = (ROOT / "docs/extending.md").read_text(encoding="utf-8").split("\n## A sampler\n")[1].split("\n## ")[0]
+    file, line = [block.split("   ```\n")[0] for block in section.split("```text\n")[1:]]
+    assert line.strip() == LINE.strip()
+    return textwrap.dedent(file)
+
+
+def test_a_sampler_costs_one_file_and_one_line(tmp_path):
+    for folder in ("energyql", "grammar", "tests/sampling"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (tmp_path / REGISTRY).read_text(encoding="utf-8")
+    assert text.count(BEFORE) == 1
+    (tmp_path / REGISTRY).write_text(text.replace(BEFORE, LINE + BEFORE), encoding="utf-8")
+    (tmp_path / FILE).write_text(code(), encoding="utf-8")
+
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(tmp_path / "tests")])}
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, str(tmp_path)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+    changed = [
+        path.relative_to(tmp_path).as_posix()
+        for path in (tmp_path / "energyql").rglob("*.py")
+        if not (ROOT / path.relative_to(tmp_path)).exists()
+        or path.read_bytes() != (ROOT / path.relative_to(tmp_path)).read_bytes()
+    ]
+    assert sorted(changed) == [FILE, REGISTRY]
