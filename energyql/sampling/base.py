@@ -92,13 +92,10 @@ class SampleResult:
         """
         if not parts:
             raise ArgumentError("SampleResult.join needs at least one result; got an empty sequence")
-        return cls(
-            torch.cat([part.z for part in parts]),
-            torch.cat([part.status for part in parts]),
-            torch.cat([part.evaluations for part in parts]),
-            torch.cat([part.gradients for part in parts]),
-            {name: torch.cat([part.diagnostics[name] for part in parts]) for name in parts[0].diagnostics},
-        )
+        diagnostics = {name: torch.cat([part.diagnostics[name] for part in parts]) for name in parts[0].diagnostics}
+        rows = ((part.z, part.status, part.evaluations, part.gradients) for part in parts)
+        z, status, evaluations, gradients = map(torch.cat, zip(*rows, strict=True))
+        return cls(z, status, evaluations, gradients, diagnostics)
 
 
 class Sampler(Protocol):
@@ -175,42 +172,29 @@ def effective_samples(log_weights: Tensor) -> float:
     return torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)).item()
 
 
+def require(condition: bool, rule: str, value: object) -> None:
+    """Raise an `ArgumentError` with a rule and the value that breaks it, unless the condition holds."""
+    if not condition:
+        raise ArgumentError(f"{rule}; got {value!r}")
+
+
 def check_strength(strength: float) -> None:
-    """Refuse a strength λ that is not above 0, or that would overflow float32 where it multiplies an energy.
-
-    Raises:
-        ArgumentError: `strength` is outside its range.
-    """
-    if not 0 < strength <= MOST_STRENGTH:
-        raise ArgumentError(f"strength must be above 0 and at most {MOST_STRENGTH:,}; got {strength!r}")
-
-
-def check_count(name: str, value: int, least: int) -> None:
-    """Refuse an argument that is not a whole number of at least `least`.
-
-    Raises:
-        ArgumentError: `value` is outside its range.
-    """
-    if not (isinstance(value, int) and value >= least):
-        raise ArgumentError(f"{name} must be a whole number of at least {least}; got {value!r}")
+    """Refuse a strength λ that is not above 0, or that would overflow float32 where it multiplies an energy."""
+    require(0 < strength <= MOST_STRENGTH, f"strength must be above 0 and at most {MOST_STRENGTH:,}", strength)
 
 
 def check_positive(name: str, value: float) -> None:
-    """Refuse an argument that is not finite and above 0.
+    """Refuse an argument that is not finite and above 0."""
+    require(0 < value < math.inf, f"{name} must be finite and above 0", value)
 
-    Raises:
-        ArgumentError: `value` is outside its range.
-    """
-    if not 0 < value < math.inf:
-        raise ArgumentError(f"{name} must be finite and above 0; got {value!r}")
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Refuse an argument that is not a whole number of at least `least`."""
+    require(isinstance(value, int) and value >= least, f"{name} must be a whole number of at least {least}", value)
 
 
 def check_latents(z0: Tensor) -> None:
-    """Refuse start latents that are not (n, z_dim) in float32 or float64.
-
-    Raises:
-        ArgumentError: says which shape or dtype was found and what to pass.
-    """
+    """Refuse start latents that are not (n, z_dim) in float32 or float64."""
     if z0.ndim != 2 or z0.shape[1] == 0:
         raise ArgumentError(f"z0 must have shape (n, z_dim) with z_dim at least 1; got {tuple(z0.shape)}")
     if z0.dtype not in (torch.float32, torch.float64):

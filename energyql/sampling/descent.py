@@ -90,12 +90,8 @@ class DescentSampler(BatchSampler):
         return self.strength * value, self.strength * gradient
 
 
-class _Pair(NamedTuple):
-    """A step, the change of the gradient along it, and 1 / (step . change), 0 for a sample without such a pair."""
-
-    step: Tensor
-    change: Tensor
-    inverse: Tensor
+_Pair = tuple[Tensor, Tensor, Tensor]
+"""A step, the change of the gradient along it, and 1 / (step . change), 0 for a sample without such a pair."""
 
 
 class _DescentState(NamedTuple):
@@ -126,7 +122,6 @@ def _advance(
     product, length = (step * change).sum(1), change.square().sum(1)
     # Only a pair of positive curvature keeps the next direction downhill.
     keep = accept & (product > 1e-10 * length)
-    pair = _Pair(step, change, torch.where(keep, 1 / product, 0.0))
     gains = (*state.gains[1:], state.value - value)
     moved = state._replace(
         z=_rows_of(accept, z, state.z),
@@ -135,7 +130,7 @@ def _advance(
         step=state.step / 2,
         scale=torch.where(keep, product / length.clamp_min(1e-12), state.scale),
         gains=tuple(torch.where(accept, new, old) for new, old in zip(gains, state.gains, strict=True)),
-        pairs=_remembered(state.pairs, keep, pair),
+        pairs=_remembered(state.pairs, keep, (step, change, torch.where(keep, 1 / product, 0.0))),
     )
     return _aimed(moved, accept, enough)
 
@@ -144,9 +139,9 @@ def _remembered(pairs: tuple[_Pair, ...], which: Tensor, pair: _Pair) -> tuple[_
     """Append a pair to the memories of some samples; those of the others stay as they are."""
     longer = (*pairs, pair)
     if not bool(which.all()):
-        none = _Pair(*map(torch.zeros_like, pair))
+        none = (torch.zeros_like(pair[0]), torch.zeros_like(pair[1]), torch.zeros_like(pair[2]))
         longer = tuple(
-            _Pair(*(_rows_of(which, after, before) for after, before in zip(new, old, strict=True)))
+            (_rows_of(which, new[0], old[0]), _rows_of(which, new[1], old[1]), _rows_of(which, new[2], old[2]))
             for new, old in zip(longer, (none, *pairs), strict=True)
         )
     return longer[-MEMORY:]
@@ -156,15 +151,15 @@ def _aimed(state: _DescentState, which: Tensor, enough: float | None) -> _Descen
     """Return the state with a new direction for some samples, by the two loops of L-BFGS."""
     gradient = state.gradient
     direction, weights = -gradient, []
-    for pair in reversed(state.pairs):
-        weight = pair.inverse * (pair.step * direction).sum(1)
-        direction = torch.addcmul(direction, pair.change, weight[:, None], value=-1)
+    for step, change, inverse in reversed(state.pairs):
+        weight = inverse * (step * direction).sum(1)
+        direction = torch.addcmul(direction, change, weight[:, None], value=-1)
         weights.append(weight)
     guess = FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)
     direction = direction * torch.where(state.scale > 0, state.scale, guess)[:, None]
-    for pair, weight in zip(state.pairs, reversed(weights), strict=True):
-        back = pair.inverse * (pair.change * direction).sum(1)
-        direction = torch.addcmul(direction, pair.step, (weight - back)[:, None])
+    for (step, change, inverse), weight in zip(state.pairs, reversed(weights), strict=True):
+        back = inverse * (change * direction).sum(1)
+        direction = torch.addcmul(direction, step, (weight - back)[:, None])
     uphill = ~((direction * gradient).sum(1) < 0)
     direction = torch.where(uphill[:, None], -gradient * guess[:, None], direction)
     size = direction.norm(dim=1).clamp_min(1e-12)
@@ -182,12 +177,8 @@ def _aimed(state: _DescentState, which: Tensor, enough: float | None) -> _Descen
 def _distance(value: Tensor, descent: Tensor, enough: float) -> Tensor:
     """Return the distance to where the query holds with the wanted probability, if its log-odds are linear in z.
 
-    That is Newton's method for one equation: log-odds -log(exp(e) - 1) have the slope -1 / (1 - exp(-e)).
-
-    Args:
-        value: energies e, (m,).
-        descent: decrease of the energy per unit of length, (m,), at least 0.
-        enough: the energy tolerance.
+    That is Newton's method for one equation: of energies e = `value` (m,) the log-odds -log(exp(e) - 1) have the slope
+    -1 / (1 - exp(-e)). `descent` (m,) is the decrease of the energy per unit of length, at least 0.
     """
     e = value.clamp_min(enough)
     lacking = e + torch.log1p(-torch.exp(-e)) - math.log(math.expm1(AIM * enough))

@@ -7,8 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from torch import Tensor
 
-from energyql.errors import ArgumentError
-from energyql.sampling.base import check_count, check_positive, check_strength
+from energyql.sampling.base import check_count, check_positive, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler
 
 
@@ -40,8 +39,8 @@ class LangevinSampler(BatchSampler):
         check_strength(self.strength)
         check_positive("step", self.step)
         check_count("steps", self.steps, 1)
-        if self.noise is not None and not 0 <= self.noise < math.inf:
-            raise ArgumentError(f"noise must be finite and at least 0; got {self.noise!r}")
+        if self.noise is not None:
+            require(0 <= self.noise < math.inf, "noise must be finite and at least 0", self.noise)
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> LangevinSampler:

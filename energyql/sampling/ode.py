@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from energyql.errors import ArgumentError
-from energyql.sampling.base import Status, check_positive, check_strength
+from energyql.sampling.base import Status, check_positive, check_strength, require
 from energyql.sampling.batch import MOVING, Batch, BatchSampler, select
 from energyql.sampling.energy import Energy
 from energyql.sampling.runge_kutta import (
     Attempt,
     FlowState,
     Slope,
-    Tableau,
     error_ratio,
     initial_step,
     interpolate_step,
@@ -41,8 +37,7 @@ class ODESolver(BatchSampler):
     Low order and loose tolerances are the default because a query is satisfied in a region: the exact curve to it does
     not matter. The paper's settings are `ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True)`.
 
-    The end is where `schedule.flow_time(t0, t1)` of gradient descent leads. It lies at low energy but is not a draw
-    from the posterior: nothing pulls back to the prior.
+    The end has low energy but is not a draw from the posterior: nothing pulls samples back to the prior.
 
     Args:
         method: one of `adaptive_methods()`.
@@ -76,19 +71,14 @@ class ODESolver(BatchSampler):
 
     def __post_init__(self) -> None:
         least = 2 + read_tableau(self.method).evaluations
-        if not 0 <= self.rtol < math.inf:
-            raise ArgumentError(f"rtol must be finite and at least 0; got {self.rtol!r}")
+        require(0 <= self.rtol < math.inf, "rtol must be finite and at least 0", self.rtol)
         check_positive("atol", self.atol)
-        if not 0 <= self.t1 < self.t0 <= 1:
-            raise ArgumentError(f"t0 and t1 must satisfy 0 <= t1 < t0 <= 1; got {(self.t0, self.t1)!r}")
+        require(0 <= self.t1 < self.t0 <= 1, "t0 and t1 must satisfy 0 <= t1 < t0 <= 1", (self.t0, self.t1))
         check_strength(self.strength)
         if self.enough is not None:
             check_positive("enough", self.enough)
-        if not self.max_evaluations >= least:
-            raise ArgumentError(
-                f"max_evaluations must be at least {least} for {self.method}, two to choose the first step and one "
-                f"step; got {self.max_evaluations!r}"
-            )
+        rule = f"max_evaluations must be at least {least} for {self.method}, two to choose the first step and one step"
+        require(self.max_evaluations >= least, rule, self.max_evaluations)
 
     def run(self, batch: Batch) -> None:
         """Follow the flow from t0 down to t1, by the clock s = -t; see `BatchSampler`.
@@ -117,13 +107,13 @@ class ODESolver(BatchSampler):
         state = FlowState(s, torch.zeros_like(s), batch.z, first, accepted)
         finite = torch.isfinite(state.z).all(dim=-1) & torch.isfinite(first).all(dim=-1)
         outcome = torch.where((first == 0).all(dim=-1) | (energy <= enough), Status.OK, MOVING)
-        state, _ = _end(batch, state, torch.where(finite, outcome, Status.NON_FINITE), evaluations=1)
+        state, _ = self._end(batch, state, torch.where(finite, outcome, Status.NON_FINITE), evaluations=1)
 
         evaluations = 2
         if len(batch.rows):
             state = state._replace(step=initial_step(slope, batch.rows, state, tableau.order, rtol, atol))
             outcome = torch.where(state.s + state.step > state.s, MOVING, Status.STEP_UNDERFLOW)
-            state, _ = _end(batch, state, outcome, evaluations)
+            state, _ = self._end(batch, state, outcome, evaluations)
 
         while len(batch.rows):
             attempt = take_step(slope, tableau, batch.rows, state, limit=math.inf if self.overshoot else stop)
@@ -146,30 +136,39 @@ class ODESolver(BatchSampler):
             if evaluations + tableau.evaluations > self.max_evaluations:
                 outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
             outcome = torch.where(arrived, Status.OK, outcome)
-            beyond = arrived & (state.s > stop) if self.overshoot else None
-            state, clock = _end(
-                batch, state, outcome, evaluations, partial(_interpolated, attempt, tableau, stop, beyond)
-            )
-            left = max(1, len(batch.rows))
-            batch.report(1.0 - (len(batch.rows) * stop - clock) / (stop - start) / left)
+            state, clock = self._end(batch, state, outcome, evaluations, attempt)
+            batch.report(1.0 - (stop - clock) / (stop - start))
         attempts = (batch.gradients - 2).clamp(min=0) // tableau.evaluations
         batch.diagnostics["steps_rejected"] = attempts - accepted
+
+    def _end(
+        self, batch: Batch, state: FlowState, outcome: Tensor, evaluations: int, attempt: Attempt | None = None
+    ) -> tuple[FlowState, float]:
+        """Record the samples that end by their `outcome`, and return those that go on, with their mean clock."""
+        moves = outcome == MOVING
+        # The one wait of a step.
+        sums = torch.stack((moves.sum().to(state.s.dtype), torch.where(moves, state.s, 0.0).sum())).tolist()
+        count = int(sums[0])
+        clock = sums[1] / count if count else -self.t1
+        order = torch.argsort((~moves).to(torch.int32), stable=True)
+        stay, leave = order[:count], order[count:]
+        if not len(leave):
+            return state, clock
+        ended = select(state, leave)
+        z, batch.diagnostics["steps_accepted"][batch.rows[leave]] = ended.z, ended.accepted
+        if self.overshoot and attempt is not None:
+            beyond = (outcome[leave] == Status.OK) & (ended.s > -self.t1)
+            z = torch.where(beyond.unsqueeze(-1), interpolate_step(attempt, -self.t1, leave), z)
+        batch.end(leave, stay, outcome[leave], z, evaluations)
+        return select(state, stay), clock
 
 
 def vp_flow(energy: Energy, schedule: VPSchedule, strength: float = 1.0) -> Slope:
     """Return the flow of Nie et al. 2021 (arXiv 2110.10873): `dz/dt = ½ β(t) λ ∇E(z)`.
 
-    N(0, I) is stationary under the VP-SDE, so the prior's score cancels its drift and only the energy is left (the
-    energy of the clean latent, at every t). Followed from t = 1 back to t = 1e-3, the flow *descends* E.
-
-    It is an autonomous flow under a change of clock: with `τ = ½ ∫ β` it reads `dz/dτ = -λ ∇E(z)`, gradient descent
-    for a total time of `schedule.flow_time(1, 1e-3)` = 5.025. So a sample whose gradient is exactly zero never moves,
-    and nothing pulls samples back to the prior.
-
-    Args:
-        energy: see `Energy`.
-        schedule: β(t).
-        strength: λ, multiplies the energy.
+    N(0, I) is stationary under the VP-SDE, so the prior's score cancels its drift and only the energy of the clean
+    latent is left, at every t. With the clock `τ = ½ ∫ β` the flow reads `dz/dτ = -λ ∇E(z)`: from t = 1 back to t = 1e-3
+    it is gradient descent for a time of `schedule.flow_time(1, 1e-3)` = 5.025.
 
     Returns:
         A function of times (batch,), latents (batch, z_dim) and rows (batch,), to velocities dz/dt (batch, z_dim) and
@@ -183,41 +182,3 @@ def vp_flow(energy: Energy, schedule: VPSchedule, strength: float = 1.0) -> Slop
         return rate.unsqueeze(-1) * gradient, strength * value
 
     return flow
-
-
-def _end(
-    batch: Batch,
-    state: FlowState,
-    outcome: Tensor,
-    evaluations: int,
-    place: Callable[[Tensor, Tensor], Tensor] = lambda z, _: z,
-) -> tuple[FlowState, float]:
-    """Record the samples that end, and return those that go on, with the sum of their clocks.
-
-    Args:
-        batch: the samples.
-        state: of those that move.
-        outcome: `Status` codes or `MOVING`, (m,).
-        evaluations: of each sample that moved.
-        place: from the latents of those that end, and their indices in the state, to the latents to record.
-    """
-    moves = outcome == MOVING
-    # The one wait of a step.
-    count, clock = torch.stack((moves.sum().to(state.s.dtype), torch.where(moves, state.s, 0.0).sum())).tolist()
-    order = torch.argsort((~moves).to(torch.int32), stable=True)
-    stay, leave = order[: int(count)], order[int(count) :]
-    if not len(leave):
-        return state, clock
-    ended = select(state, leave)
-    batch.diagnostics["steps_accepted"][batch.rows[leave]] = ended.accepted
-    batch.end(leave, stay, outcome[leave], place(ended.z, leave), evaluations)
-    return select(state, stay), clock
-
-
-def _interpolated(
-    attempt: Attempt, tableau: Tableau, stop: float, beyond: Tensor | None, z: Tensor, leave: Tensor
-) -> Tensor:
-    """Return the latents of samples that end, at the clock time `stop` where their last step went `beyond` it."""
-    if beyond is None:
-        return z
-    return torch.where(beyond[leave].unsqueeze(-1), interpolate_step(attempt, tableau.midpoint, stop, leave), z)

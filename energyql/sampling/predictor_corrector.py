@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass, field
 
-from energyql.errors import ArgumentError
-from energyql.sampling.base import check_count, check_positive, check_strength
+from energyql.sampling.base import check_count, check_positive, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler
 from energyql.sampling.langevin import posterior_score
 from energyql.sampling.schedule import VPSchedule
@@ -47,10 +46,8 @@ class PredictorCorrector(BatchSampler):
         check_strength(self.strength)
         check_positive("snr", self.snr)
         check_count("corrections", self.corrections, 0)
-        if not (isinstance(self.steps, int) and self.steps > self.schedule.beta_max):
-            raise ArgumentError(
-                f"steps must be a whole number above beta_max, {self.schedule.beta_max:g}; got {self.steps!r}"
-            )
+        enough = isinstance(self.steps, int) and self.steps > self.schedule.beta_max
+        require(enough, f"steps must be a whole number above beta_max, {self.schedule.beta_max:g}", self.steps)
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> PredictorCorrector:

@@ -48,29 +48,22 @@ class Chain:
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Run all samplers; see `Sampler.sample`. Each takes an equal share of the progress."""
-        result: SampleResult | None = None
+        result, count = None, len(self.samplers)
         for number, sampler in enumerate(self.samplers):
-            share = None if progress is None else _share(progress, number, len(self.samplers), len(z0))
+
+            def share(done: float, moving: int, number: int = number) -> None:
+                if progress is not None:
+                    progress((number + done) / count, moving if number == count - 1 else len(z0))
+
             start = z0 if result is None else result.z
             after = sampler.sample(energy, start, noise=noise.part(str(number)), progress=share)
-            result = after if result is None else _joined(result, after)
+            if result is not None:
+                evaluations, gradients = result.evaluations + after.evaluations, result.gradients + after.gradients
+                diagnostics = {**result.diagnostics, **after.diagnostics}
+                after = SampleResult(after.z, after.status, evaluations, gradients, diagnostics)
+            result = after
         assert result is not None
         return result
-
-
-def _share(progress: Progress, number: int, count: int, n: int) -> Progress:
-    last = number == count - 1
-    return lambda done, moving: progress((number + done) / count, moving if last else n)
-
-
-def _joined(first: SampleResult, second: SampleResult) -> SampleResult:
-    return SampleResult(
-        second.z,
-        second.status,
-        first.evaluations + second.evaluations,
-        first.gradients + second.gradients,
-        {**first.diagnostics, **second.diagnostics},
-    )
 
 
 def slice_then_ode(*, strength: float = 1.0) -> Sampler:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isclose
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torchdiffeq
@@ -91,21 +91,17 @@ def read_tableau(method: str) -> Tableau:
     try:
         tableau = Tableau(
             order=int(solver.order),
-            nodes=_floats(solver.tableau.alpha),
-            rows=tuple(_floats(row) for row in solver.tableau.beta),
-            solution=_floats(solver.tableau.c_sol),
-            error=_floats(solver.tableau.c_error),
-            midpoint=_floats(solver.mid),
+            nodes=tuple(map(float, solver.tableau.alpha)),
+            rows=tuple(tuple(map(float, row)) for row in solver.tableau.beta),
+            solution=tuple(map(float, solver.tableau.c_sol)),
+            error=tuple(map(float, solver.tableau.c_error)),
+            midpoint=tuple(map(float, solver.mid)),
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise _drift(f"the coefficients of {method} cannot be read ({error})") from error
     if not _consistent(tableau):
         raise _drift(f"the coefficients of {method} do not make a Runge-Kutta method")
     return tableau
-
-
-def _floats(coefficients: Any) -> tuple[float, ...]:
-    return tuple(float(coefficient) for coefficient in coefficients)
 
 
 def _consistent(tableau: Tableau) -> bool:
@@ -149,6 +145,7 @@ class Attempt(NamedTuple):
     """One step tried for each sample, from the state `start` to `z1` at `s1`, which is `step` later.
 
     Attributes:
+        tableau: the method.
         slopes: of the stages, each (batch, z_dim). The last one starts the next step. In the methods that do not end on
             their last stage (adaptive_heun, fehlberg2) it belongs to a point beside z1, off by O(step²). torchdiffeq
             reuses it all the same: the order survives, and a step costs one slope less.
@@ -156,6 +153,7 @@ class Attempt(NamedTuple):
         energy: energies that came with the last slope, (batch,).
     """
 
+    tableau: Tableau
     start: FlowState
     step: Tensor
     s1: Tensor
@@ -166,10 +164,8 @@ class Attempt(NamedTuple):
 
     def finite(self) -> Tensor:
         """Return whether all numbers of a sample are finite, (batch,) bool."""
-        finite = torch.isfinite(self.z1).all(dim=-1)
-        for slope in self.slopes:
-            finite = finite & torch.isfinite(slope).all(dim=-1)
-        return finite
+        finite = [torch.isfinite(numbers).all(dim=-1) for numbers in (self.z1, *self.slopes)]
+        return torch.stack(finite).all(dim=0)
 
 
 def take_step(slope: Slope, tableau: Tableau, rows: Tensor, state: FlowState, *, limit: float) -> Attempt:
@@ -189,7 +185,7 @@ def take_step(slope: Slope, tableau: Tableau, rows: Tensor, state: FlowState, *,
         last, energy = slope(s1 if node == 1.0 else state.s + node * step, stage, rows)
         slopes.append(last)
     z1 = stage if tableau.ends_on_last_stage else state.z + width * _weighted(tableau.solution, slopes)
-    return Attempt(state, step, s1, z1, tuple(slopes), width * _weighted(tableau.error, slopes), energy)
+    return Attempt(tableau, state, step, s1, z1, tuple(slopes), width * _weighted(tableau.error, slopes), energy)
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Tensor:
@@ -217,7 +213,7 @@ def initial_step(slope: Slope, rows: Tensor, state: FlowState, order: int, rtol:
     return torch.where(torch.isfinite(bend), torch.minimum(100 * trial, refined), LARGEST_CUT * trial)
 
 
-def interpolate_step(attempt: Attempt, midpoint: Sequence[float], s: float, rows: Tensor) -> Tensor:
+def interpolate_step(attempt: Attempt, s: float, rows: Tensor) -> Tensor:
     """Return z at the clock time `s` inside some steps: the quartic through both ends and the middle.
 
     `rows` are the indices of these steps in the attempt.
@@ -226,7 +222,7 @@ def interpolate_step(attempt: Attempt, midpoint: Sequence[float], s: float, rows
     width = attempt.step[rows].unsqueeze(-1)
     slopes = [k[rows] for k in attempt.slopes]
     # Everything relative to z0: the coefficients are large and cancel, so small numbers keep more digits.
-    end, middle = attempt.z1[rows] - z0, width * _weighted(midpoint, slopes)
+    end, middle = attempt.z1[rows] - z0, width * _weighted(attempt.tableau.midpoint, slopes)
     rise0, rise1 = width * slopes[0], width * slopes[-1]
     quartic = 2 * (rise1 - rise0) - 8 * end + 16 * middle
     cubic = 5 * rise0 - 3 * rise1 + 14 * end - 32 * middle

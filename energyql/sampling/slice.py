@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from energyql.errors import ArgumentError
-from energyql.sampling.base import Status, check_count, check_strength
+from energyql.sampling.base import Status, check_count, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler, select
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import as_energy
@@ -31,22 +29,17 @@ class SliceSampler(BatchSampler):
     *Rejection.* A sample tries up to `proposals` draws from the prior, its row of `z0` first, and takes the first that
     it accepts, with probability exp(-λE): an exact draw. With a `pilot`, so many draws that are the same in every run
     are evaluated first to estimate how common the query is, and the rarer it is the fewer proposals are tried. The
-    evaluations of the pilot are not counted.
+    evaluations of the pilot are not counted. Energies must be at least 0, as `-log P` is; below, exp(-λE) counts as 1.
 
     *Annealing.* A sample that accepted none picks one of its proposals by importance, at an exponent β at which their
     weights spread by about one nat. Then β rises to λ, each time by the factor `growth`, and after each rise `moves`
-    elliptical slice moves (Murray, Adams and MacKay 2010, arXiv 1001.0175) leave `N(z; 0, I) exp(-βE)` as it is. (The
-    ladder is set before the sample climbs it: one that followed its energy would spoil the weights.) This is annealed
-    importance sampling (Neal 2001, arXiv physics/9803008): samples come without their weights, so they follow the
-    posterior the better the more moves they get, and the weights say how well. Unlike a population that resamples,
-    samples never share an ancestor, so there are no near-duplicates.
+    elliptical slice moves leave `N(z; 0, I) exp(-βE)` as it is. This is annealed importance sampling (Neal 2001, arXiv
+    physics/9803008), in which samples share no ancestor. They come without their weights, so they follow the posterior
+    the better the more moves they get, and the weights say how well.
 
     *Descent* instead, if `descent` is given. Such a sample picks one of its proposals by importance at λ, so that the
     branches of an OR get about their shares, descends the gradient by this sampler, and makes `moves` slice moves at λ
-    from there. That costs a few gradients and far fewer evaluations, and for rare queries it is nearer to the posterior
-    than an annealing of several times its cost, whose ladder would have to be climbed slowly. There are no weights.
-
-    Energies must be at least 0 where the samples are, as `-log P` is; below, exp(-λE) is taken as 1 by rejection.
+    from there. For rare queries that is cheaper and nearer to the posterior. There are no weights.
 
     Diagnostics: the number of `proposals` tried, their `mass` (the sum of exp(-λE) over them), `exact` (1 for an exact
     draw), and, with annealing, the `stages` and the `log_weight`, in nats, of the annealed samples (0 for exact ones).
@@ -79,10 +72,8 @@ class SliceSampler(BatchSampler):
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
-        if not 1 < self.growth < math.inf:
-            raise ArgumentError(f"growth must be finite and above 1; got {self.growth!r}")
-        if not 0 < self.bracket <= WHOLE:
-            raise ArgumentError(f"bracket must be above 0 and at most 2π; got {self.bracket!r}")
+        require(1 < self.growth < math.inf, "growth must be finite and above 1", self.growth)
+        require(0 < self.bracket <= WHOLE, "bracket must be above 0 and at most 2π", self.bracket)
         for name, least in (("proposals", 1), ("pilot", 0), ("moves", 1), ("max_evaluations", 1)):
             check_count(name, getattr(self, name), least)
 
@@ -98,6 +89,7 @@ class SliceSampler(BatchSampler):
             self._descend(batch, beta, self.descent)
 
     def _first_exponents(self, energies: Tensor) -> Tensor:
+        # A ladder that followed the energy of the sample on its way would spoil the weights.
         mean = energies.nanmean(1, keepdim=True)
         spread = (energies - mean).square().nanmean(1).sqrt()
         return (1 / spread.clamp(min=1e-6)).clamp(max=self.strength)
@@ -134,20 +126,6 @@ class SliceSampler(BatchSampler):
             batch.report(0.5 + 0.5 * (move + 1) / self.moves)
 
 
-class _Move(NamedTuple):
-    """The samples that have not found a point on the slice, one row each."""
-
-    rows: Tensor
-    beta: Tensor
-    level: Tensor  # logarithm of the height of the slice
-    here: Tensor
-    direction: Tensor
-    chances: Tensor
-    low: Tensor
-    high: Tensor
-    angle: Tensor
-
-
 def slice_move(batch: Batch, rows: Tensor, exponents: Tensor, stream: str, bracket: float) -> None:
     """Make an elliptical slice move, which leaves `N(z; 0, I) exp(-βE)` as it is.
 
@@ -161,38 +139,34 @@ def slice_move(batch: Batch, rows: Tensor, exponents: Tensor, stream: str, brack
         bracket: length of the arc around the sample, in radians, in which the move looks first, at a random place in
             it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse, as published.
     """
-    noise, z, dtype = batch.noise, batch.z, batch.z.dtype
-    direction = noise.normals(z, f"{stream}/direction", rows)
-    chances = noise.uniforms(z, 3, f"{stream}/level", rows).to(dtype)
-    level = -exponents * batch.energies[rows] + chances[:, 0].log()
+    noise, dtype = batch.noise, batch.z.dtype
+    direction = noise.normals(batch.z, f"{stream}/direction", rows)
+    chances = noise.uniforms(batch.z, 3, f"{stream}/level", rows).to(dtype)
+    beta, here = exponents, batch.z[rows]
+    level = -beta * batch.energies[rows] + chances[:, 0].log()
     if bracket < WHOLE:
         low = -bracket * chances[:, 1]
         high, angle = low + bracket, low + bracket * chances[:, 2]
     else:  # a whole ellipse has no ends, and is cut at the first angle
         angle = WHOLE * chances[:, 1]
         low, high = angle - WHOLE, angle
-    state, shrinks = _Move(rows, exponents, level, z[rows], direction, chances, low, high, angle), 0
-    while len(state.rows) and shrinks < MOST_SHRINKS:
+    shrinks = 0
+    while len(rows) and shrinks < MOST_SHRINKS:
         number = shrinks % MOST_AHEAD
         if number == 0:
-            fresh = noise.uniforms(z, MOST_AHEAD, f"{stream}/{shrinks}", state.rows).to(dtype)
-            state = state._replace(chances=fresh)
-        state, angles = _shrink(state, number)
-        points = state.here[:, None] * angles.cos() + state.direction[:, None] * angles.sin()
-        energies = evaluate(batch, points, state.rows)
-        on_slice = -state.beta[:, None] * energies > state.level[:, None]
-        found, first = first_accepted(batch, state.rows, on_slice)
-        moved, which = state.rows[found], first[found]
-        batch.z[moved], batch.energies[moved] = points[found, which], energies[found, which]
-        shrinks += angles.shape[1]
-        state = select(state, ~found)
-
-
-def _shrink(state: _Move, number: int) -> tuple[_Move, Tensor]:
-    """Return the state after shrinking the bracket at the next angles, and these angles, (m, angles, 1)."""
-    low, high, angle, tried = state.low, state.high, state.angle, []
-    for k in range(min(points_ahead(len(state.rows)), MOST_AHEAD - number)):
-        tried.append(angle)
-        low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
-        angle = low + state.chances[:, number + k] * (high - low)
-    return state._replace(low=low, high=high, angle=angle), torch.stack(tried, 1)[..., None]
+            chances = noise.uniforms(batch.z, MOST_AHEAD, f"{stream}/{shrinks}", rows).to(dtype)
+        tried = []
+        for k in range(min(points_ahead(len(rows)), MOST_AHEAD - number)):
+            tried.append(angle)
+            low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
+            angle = low + chances[:, number + k] * (high - low)
+        angles = torch.stack(tried, 1)[..., None]
+        z = here[:, None] * angles.cos() + direction[:, None] * angles.sin()
+        energies = evaluate(batch, z, rows)
+        found, first = first_accepted(batch, rows, -beta[:, None] * energies > level[:, None])
+        moved, which = rows[found], first[found]
+        batch.z[moved], batch.energies[moved] = z[found, which], energies[found, which]
+        shrinks += len(tried)
+        rows, beta, level, here, direction, chances, low, high, angle = select(
+            (rows, beta, level, here, direction, chances, low, high, angle), ~found
+        )

@@ -42,17 +42,9 @@ class RandomStreams:
         return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=chosen).to(like)
 
     def several_normals(self, like: Tensor, stream: str, rows: Tensor, numbers: Tensor, of: int) -> Tensor:
-        """Return draws from N(0, I) for samples that have `of` of them each.
+        """Return draws from N(0, I), (m, k, z_dim), for samples that have `of` of them each.
 
-        Args:
-            like: latents (n, z_dim), as for `normals`.
-            stream: as for `normals`.
-            rows: which of the samples, ascending indices, (m,).
-            numbers: which of its draws each of them gets, ascending, (m, k).
-            of: more than any number.
-
-        Returns:
-            (m, k, z_dim).
+        `rows` (m,), ascending, are the samples, and `numbers` (m, k), ascending and below `of`, their draws.
         """
         chosen = (rows[:, None] * of + numbers).flatten().tolist()
         count, width = len(like) * of, like.shape[1]

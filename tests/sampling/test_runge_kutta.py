@@ -95,9 +95,5 @@ def test_interpolation_inside_a_step(method, tolerance):
     attempt, rows = one_step(method, 0.2), torch.tensor([0])
     for s in (0.0, 0.05, 0.1, 0.2):
         exact = float(torch.tensor(-s).double().exp())
-        assert float(interpolate_step(attempt, read_tableau(method).midpoint, s, rows)) == pytest.approx(
-            exact, abs=tolerance
-        )
-    assert float(interpolate_step(attempt, read_tableau(method).midpoint, 0.2, rows)) == pytest.approx(
-        float(attempt.z1)
-    )
+        assert float(interpolate_step(attempt, s, rows)) == pytest.approx(exact, abs=tolerance)
+    assert float(interpolate_step(attempt, 0.2, rows)) == pytest.approx(float(attempt.z1))
