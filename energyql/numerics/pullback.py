@@ -81,15 +81,20 @@ def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor
     with torch.inference_mode(False), torch.enable_grad():
         variable = x.detach().clone().requires_grad_()
         value = function(variable)
+    refusal = ArgumentError(
+        "the energy does not depend on z as far as autograd can see",
+        hint="remove a no_grad, detach or item between z and the energy, also in encode and predict, or give the "
+        "energy a method gradient(z) -> (energy, gradient); an energy that is meant to be flat can be written "
+        "0 * z.sum(-1)",
+    )
     if not value.requires_grad:
-        raise ArgumentError(
-            "the energy does not depend on z, so it has no gradient",
-            hint="encode and predict must not detach their input or switch gradients off",
-        )
+        raise refusal
 
     def back(grad: Tensor) -> Tensor:
         with torch.inference_mode(False):
-            found: Tensor = torch.autograd.grad(value, variable, grad.clone())[0]
+            found: Tensor | None = torch.autograd.grad(value, variable, grad.clone(), allow_unused=True)[0]
+        if found is None:
+            raise refusal
         return found
 
     return value.detach(), back

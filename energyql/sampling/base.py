@@ -18,7 +18,6 @@ from energyql.sampling.streams import FIRST_RUN, RandomStreams
 Progress = Callable[[float, int], None]
 """Called with the fraction done in [0, 1] (mean over samples, never falling) and the number of samples still moving."""
 
-
 MOST_STRENGTH = 1_000_000
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,19 +17,13 @@ from energyql.sampling.streams import FIRST_RUN, RandomStreams
 MOVING = -1
 """Stands beside the `Status` codes for a sample that has not ended."""
 
-State = TypeVar("State")
 
-
-def select(state: State, which: Tensor) -> State:
+def select(state: Any, which: Tensor) -> Any:
     """Return the rows `which` (indices or a mask) of a state: a tensor, or a tuple of states, named or plain."""
-    whole: Any = state
-    selected: State
     if isinstance(state, Tensor):
-        selected = whole[which]
-    else:
-        parts = [select(part, which) for part in whole]
-        selected = type(whole)(*parts) if hasattr(state, "_fields") else type(whole)(parts)
-    return selected
+        return state[which]
+    parts = [select(part, which) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
 @dataclass(slots=True, eq=False)

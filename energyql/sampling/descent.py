@@ -64,7 +64,10 @@ class DescentSampler(BatchSampler):
         values = batch.diagnostics["value"] = torch.zeros_like(batch.energies)
         if not len(values):
             return
-        state = _start(batch.z, *self._evaluate(batch, batch.z), self.enough)
+        value, gradient = self._evaluate(batch, batch.z)
+        zero, unknown = torch.zeros_like(value), torch.full_like(value, torch.inf)
+        state = _DescentState(batch.z, value, gradient, batch.z, zero, zero, zero, (unknown,) * 3, ())
+        state = _aimed(state, zero == 0, self.enough)
         evaluations = 1
         while True:
             outcome = _outcome(state, self.tolerance, self.enough)
@@ -106,12 +109,6 @@ class _DescentState(NamedTuple):
     scale: Tensor  # inverse curvature by the last pair; 0 if there is none
     gains: tuple[Tensor, ...]  # decrease of the value in the last three steps
     pairs: tuple[_Pair, ...]  # the last of each sample, oldest first
-
-
-def _start(z: Tensor, value: Tensor, gradient: Tensor, enough: float | None) -> _DescentState:
-    gains = torch.full_like(value, torch.inf)
-    state = _DescentState(z, value, gradient, z, value, value, torch.zeros_like(value), (gains, gains, gains), ())
-    return _aimed(state, torch.ones_like(value, dtype=torch.bool), enough)
 
 
 def _advance(

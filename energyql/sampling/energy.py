@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
+from energyql.numerics.pullback import by_autograd
 
 
 class Energy(Protocol):
@@ -51,14 +52,13 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
 
     Args:
         energy: a function of z, or of z and a parameter called `rows`; or an object with a method `gradient` of the
-            same parameters. Without that method the gradient is taken by autograd, also under `no_grad` and
-            `inference_mode`.
+            same parameters. Without that method the gradient is taken by autograd, in every grad mode.
         first: index in the run of the first sample of the batch, added to the rows.
         samples: of a part of a batch, the row of each of its members in the batch, (m,).
 
     Returns:
-        An energy that is called with the rows of the batch or part. It raises `ArgumentError` where a shape is wrong,
-        or autograd finds no path from the energy back to z.
+        An energy of z and the rows of the batch or part. It raises `ArgumentError` where a shape is wrong, or autograd
+        finds no path from the energy back to z.
     """
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first, samples)
@@ -83,12 +83,9 @@ class _Adapted:
             _check_shape("energy.gradient(z)[0]", value, z.shape[:1])
             _check_shape("energy.gradient(z)[1]", gradient, z.shape)
         else:
-            # A tensor made in inference mode can never require a gradient, so the copy is made outside it.
-            with torch.inference_mode(False), torch.enable_grad():
-                leaf = z.detach().clone().requires_grad_(True)
-                value = self.value(leaf, rows)
-                _check_shape("energy(z)", value, z.shape[:1])
-                gradient = _by_autograd(value, leaf)
+            value, back = by_autograd(lambda leaf: self.value(leaf, rows), z)
+            _check_shape("energy(z)", value, z.shape[:1])
+            gradient = back(torch.ones_like(value))
         return value.detach(), gradient.detach().to(z.dtype)
 
 
@@ -104,19 +101,6 @@ def _with_rows(function: Callable[..., Any], first: int, samples: Tensor | None)
     if samples is not None:
         return lambda z, rows: function(z, samples[rows] + first)
     return (lambda z, rows: function(z, rows + first)) if first else function
-
-
-def _by_autograd(value: Tensor, leaf: Tensor) -> Tensor:
-    gradient = None
-    if value.requires_grad:
-        (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
-    if gradient is None:
-        raise ArgumentError(
-            "energy(z) does not depend on z as far as autograd can see",
-            hint="remove a no_grad, detach or item between z and the energy, or give the energy a method gradient(z) "
-            "-> (energy, gradient); an energy that is meant to be flat can be written 0 * z.sum(-1)",
-        )
-    return gradient
 
 
 def _check_shape(what: str, tensor: Tensor, expected: torch.Size) -> None:

@@ -167,8 +167,8 @@ def vp_flow(energy: Energy, schedule: VPSchedule, strength: float = 1.0) -> Slop
     """Return the flow of Nie et al. 2021 (arXiv 2110.10873): `dz/dt = ½ β(t) λ ∇E(z)`.
 
     N(0, I) is stationary under the VP-SDE, so the prior's score cancels its drift and only the energy of the clean
-    latent is left, at every t. With the clock `τ = ½ ∫ β` the flow reads `dz/dτ = -λ ∇E(z)`: from t = 1 back to t = 1e-3
-    it is gradient descent for a time of `schedule.flow_time(1, 1e-3)` = 5.025.
+    latent is left, at every t. With the clock `τ = ½ ∫ β` the flow reads `dz/dτ = -λ ∇E(z)`: from t = 1 back
+    to t = 1e-3 it is gradient descent for a time of `schedule.flow_time(1, 1e-3)` = 5.025.
 
     Returns:
         A function of times (batch,), latents (batch, z_dim) and rows (batch,), to velocities dz/dt (batch, z_dim) and

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -43,12 +43,9 @@ def evaluate(batch: Batch, z: Tensor, rows: Tensor) -> Tensor:
 
 
 def first_accepted(batch: Batch, rows: Tensor, accepted: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for each row whether a point was accepted, and which first; evaluations are counted up to that one.
+    """Return for each of the `rows` (m,) whether a point was `accepted` (m, points), and which first.
 
-    Args:
-        batch: the samples.
-        rows: indices of some of them, (m,).
-        accepted: (m, points).
+    Evaluations are counted up to that point.
     """
     found, first = accepted.any(1), accepted.to(torch.uint8).argmax(1)
     batch.values[rows] += torch.where(found, first + 1, accepted.shape[1])
@@ -65,9 +62,7 @@ def acceptance(batch: Batch, strength: float, pilot: int) -> float:
     return float(torch.exp(-strength * evaluate(batch, z[:, None], first)).clamp(max=1).mean())
 
 
-@lru_cache(maxsize=8)
-def _pilot(count: int, z_dim: int) -> Tensor:
-    return normals(0, 0, count, z_dim, stream="pilot")
+_pilot = lru_cache(maxsize=8)(partial(normals, 0, 0, stream="pilot"))
 
 
 def reject(batch: Batch, strength: float, most: int, share: float | None = None) -> list[Round]:
@@ -115,13 +110,13 @@ def pick(batch: Batch, rounds: list[Round], of: int, exponents: Callable[[Tensor
     """Let the samples that accepted none start from one of their proposals, chosen by importance.
 
     Args:
-        batch: whose `rows` become those that found a finite energy.
+        batch: whose `rows` become those with a finite energy.
         rounds: result of `reject`.
         of: `most` of `reject`.
         exponents: from energies (m, proposals), NaN where they are not finite, to β (m,) of the weights exp(-βE).
 
     Returns:
-        The exponents and the logarithms of the mean weights, one for each of the new `rows`.
+        The exponents, and the logarithms of the mean weights, of the new `rows`.
     """
     rows = batch.rows
     if not len(rows):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf
 from typing import TypeVar
 
 from torch import Tensor
 
-from energyql.errors import ArgumentError
+from energyql.sampling.base import require
 
 Time = TypeVar("Time", float, Tensor)
 
@@ -32,12 +32,9 @@ class VPSchedule:
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        ordered = 0.0 <= self.beta_min <= self.beta_max and self.beta_max > 0.0
-        if not (ordered and isfinite(self.beta_max)):
-            raise ArgumentError(
-                f"VPSchedule needs 0 <= beta_min <= beta_max with beta_max above 0 and finite; "
-                f"got beta_min={self.beta_min!r}, beta_max={self.beta_max!r}"
-            )
+        ordered = 0.0 <= self.beta_min <= self.beta_max and 0.0 < self.beta_max < inf
+        rule = "VPSchedule needs 0 <= beta_min <= beta_max with beta_max above 0 and finite"
+        require(ordered, rule, (self.beta_min, self.beta_max))
 
     def beta(self, t: Time) -> Time:
         """Return β(t), the noise rate at time t, which is linear outside [0, 1] too."""

@@ -29,10 +29,6 @@ class RandomStreams:
         """Return streams that are independent of these, for a part of the work that names its streams freely."""
         return replace(self, purpose=f"{self.purpose}{name}/")
 
-    def skip(self, count: int) -> RandomStreams:
-        """Return the streams of the samples after the first `count`."""
-        return replace(self, start=self.start + count)
-
     def normals(self, like: Tensor, stream: str, rows: Tensor | None = None) -> Tensor:
         """Return draws from N(0, I), (n, z_dim), of the shape, dtype and device of the latents `like`.
 

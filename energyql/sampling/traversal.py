@@ -19,14 +19,8 @@ def interpolate(start: Tensor, end: Tensor, times: list[float]) -> Tensor:
 
     A straight line would pass through latents shorter than any sample of the prior.
 
-    Args:
-        start: latents (n, z_dim).
-        end: latents (n, z_dim).
-        times: from 0 to 1.
-
-    Returns:
-        (n, len(times), z_dim). Where start and end have opposite directions no arc is shortest, and the straight
-        line is taken.
+    From latents (n, z_dim) and times from 0 to 1 to latents (n, len(times), z_dim). Where start and end have opposite
+    directions no arc is shortest, and the straight line is taken.
     """
     first, last = start.double(), end.double()
     lengths = first.norm(dim=1, keepdim=True), last.norm(dim=1, keepdim=True)
