@@ -36,13 +36,13 @@ SEQUENCES = {
         "brows = angry",
     ],
 }
-"""Five edits each, of all kinds of attribute; written down before any was measured."""
+"""Five edits each, of all kinds of attribute; chosen before any was measured."""
 COLUMNS = ("asked %", "all asked %", "leaked %", "worst attribute", "moved", "evaluations", "seconds")
 SUMMARY_COLUMNS = (
     "preset", "asked %, mean / least", "all asked %, mean / least", "leaked %, mean / most", "moved", "evaluations",
 )  # fmt: skip
 NOTE = (
-    "Asked: pictures that satisfy the step's query by the image judge, which never guides; all asked: "
+    "Asked: pictures that satisfy the step's query by the image judge, which never guides an edit; all asked: "
     "together with the earlier queries that it does not make impossible. Leaked: of all pairs of a picture and an "
     "attribute that the step does not name, the fraction that changed in this step, continuous attributes by more than "
     "their tolerance; attributes whose old value the query makes impossible are left out (frown: another mouth). "
@@ -144,7 +144,7 @@ def run(
 ) -> dict[str, Any]:
     """Measure every preset on every sequence, and write `results.json` and `results.md` after each.
 
-    What an earlier run with the same settings and model finished is taken from `results.json`.
+    Sequences that an earlier run with the same settings and model finished are taken from `results.json`.
     """
     folder = model_folder(model)
     loaded = load_model(folder, choose_device(device))
@@ -200,7 +200,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of results.json and results.md.")] = Path("runs/editing"),
     smoke: SmokeOption = False,
 ) -> None:
-    """Edit in sequence and count successes and leaks. Interrupt at will: the same command goes on."""
+    """Edit in sequence and count successes and leaks. After an interruption the same command continues."""
     chosen = {
         "presets": split_names("presets", presets, PRESETS),
         "sequences": split_names("sequences", sequences, SEQUENCES),

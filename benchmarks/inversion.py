@@ -24,7 +24,7 @@ from recipes.avatars.factors import Factors
 NOTE = (
     "Renderings of the recipe with a seed that no training used. Pixel error: mean absolute, as a fraction of the "
     "range. Read back: attributes that the image judge reads off the reconstruction as they were drawn, numbers within "
-    "the attribute's tolerance; the judge's features are also what pictures are compared by, so see the pictures too."
+    "the attribute's tolerance; the judge's features are part of the loss, so look at the pictures too."
 )
 
 

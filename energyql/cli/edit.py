@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,50 +13,51 @@ from energyql.cli.options import out, read_label
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+if TYPE_CHECKING:
+    from energyql.editing.settings import Preset
 
 
 def edit(
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="One step each, in their order.")],
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="One step each, in this order.")],
     start: Annotated[
         list[str] | None,
         typer.Option(
             "--start",
             "-s",
-            help="A seed, or the path of a photograph, repeated for several; or a folder that generate or edit wrote. "
-            "By default seed 0.",
+            help="A seed or the path of a photograph, repeated for several; or a folder written by generate, edit or "
+            "invert. By default seed 0.",
         ),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Pictures of one seed.")] = None,
     save_to: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="A filmstrip (.png, .jpg), a moving picture (.gif, .webp), or a folder for everything."
+            "--out", "-o", help="A filmstrip (.png, .jpg), an animation (.gif, .webp), or a folder for everything."
         ),
     ] = Path("edit.png"),
     mode: Annotated[
-        str, typer.Option(help="cumulative: hold what earlier steps asked; alone: each step by itself.")
-    ] = ("cumulative"),
-    keep: Annotated[str, typer.Option(help="Attributes to hold, separated by commas, or everything.")] = "everything",
+        str, typer.Option(help="cumulative: keep earlier queries satisfied; alone: each step by itself.")
+    ] = "cumulative",
+    keep: Annotated[str, typer.Option(help="Attributes to keep, separated by commas, or everything.")] = "everything",
     preset: Annotated[str, typer.Option(help="default, lace, lace-reweighted or query-only.")] = "default",
     weight: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=NUMBER", help="Of the preset, repeated for several: near_z=0.01, keep_logits=0.02."),
+        typer.Option(metavar="NAME=NUMBER", help="A weight of the preset, repeated for several: near_z=0.01."),
     ] = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option(help="Layers of W+ that may change: 4-9 or 0,1,7; or for an attribute, repeated: hair=6-8."),
+        typer.Option(help="Layers of W+ that may change: 4-9 or 0,1,7; or those of an attribute, repeated: hair=6-8."),
     ] = None,
     model: options.Model = DEFAULT_MODEL,
     semantics: Annotated[str | None, typer.Option(help="exact, product or lace; by default the preset's.")] = None,
-    strength: Annotated[float | None, typer.Option(help="Multiplies the energy of what is asked.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Multiplies the energy of the query.")] = None,
     truncation: options.Truncation = None,
     label: options.Label = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Edit pictures step by step, hold all other attributes, and report those that changed nevertheless."""
+    """Edit pictures step by step, keep all other attributes, and report those that changed nevertheless."""
     from energyql.editing.edit import edit as run
     from energyql.editing.filmstrip import ANIMATION_SUFFIXES
     from energyql.files import check_destination
@@ -81,9 +82,12 @@ def edit(
 
 
 def invert(
-    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Cut square from the middle.")],
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Cropped square around the centre.")],
     save_to: Annotated[
-        Path, typer.Option("--out", "-o", help="A folder, for edit --start; or a comparison (.png, .jpg, .webp).")
+        Path,
+        typer.Option(
+            "--out", "-o", help="A folder, for edit --start; or a picture of the comparison (.png, .jpg, .webp)."
+        ),
     ] = Path("inverted"),
     space: Annotated[
         str, typer.Option(help="z; w, an offset of w; or w+, an offset for each layer of the synthesis.")
@@ -95,7 +99,7 @@ def invert(
     batch_size: options.BatchSize = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the latents that draw given pictures."""
+    """Find the latents that reproduce given pictures."""
     from energyql.editing.invert import invert as run
     from energyql.files import check_destination
 
@@ -143,7 +147,7 @@ def animate(
         out.print(f"Saved {escape(str(save_to))}")
 
 
-def read_start(texts: list[str]) -> Any:
+def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
     """Parse the start of an edit: a seed, seeds, a folder, or paths of pictures.
 
     Raises:
@@ -164,7 +168,7 @@ def read_keep(text: str) -> str | list[str]:
     return text if text == "everything" else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def read_preset(name: str, weights: list[str]) -> Any:
+def read_preset(name: str, weights: list[str]) -> Preset:
     """Return a preset with some of its weights replaced.
 
     Args:
@@ -172,7 +176,7 @@ def read_preset(name: str, weights: list[str]) -> Any:
         weights: such as near_z=0.01.
 
     Raises:
-        ArgumentError: there is no such preset or weight, or it is no number.
+        ArgumentError: there is no such preset or weight, or a weight is not a number.
     """
     from dataclasses import replace
 
@@ -194,7 +198,7 @@ def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
     """Parse layers for every edit, such as 4-9 or 0,1,7; or for attributes, such as hair=6-8.
 
     Raises:
-        ArgumentError: they are not written so, or both are given.
+        ArgumentError: they are written in another way, or both are given.
     """
     if len(texts) == 1 and "=" not in texts[0]:
         return _layers(texts[0])
