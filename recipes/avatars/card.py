@@ -47,6 +47,6 @@ TAIL = """
 
 
 def write_card(folder: Path, judge: dict[str, float], heads: dict[str, float]) -> None:
-    """`card.md`, with the tables measured in this run."""
+    """Write `card.md`, with the measures of this run."""
     rows = [f"| {name} | {spec.kind} | {judge[name]:.1%} | {heads[name]:.1%} |" for name, spec in VOCABULARY.items()]
     write_text(folder / "card.md", HEAD + "\n".join(rows) + "\n" + TAIL)

@@ -1,9 +1,9 @@
 """Cartoon avatars as stacks of pre-rendered layers, composed in torch.
 
 Every part of the Avataaars drawings (`python-avatars`, MIT; drawings free for any use) is rendered once, alone, in
-black and in white paint. What a painted part adds to a picture is affine in its paint, so the two renderings give a
-layer of five planes: premultiplied base colour (3), how much paint shows (1), opacity (1). A batch of avatars is
-then a few gathers and multiply-adds: a few percent of a training step, and no picture is ever seen twice.
+black and in white paint. A painted part changes a picture by an affine function of its paint, so the two renderings
+give a layer of five planes: premultiplied base colour (3), visibility of the paint (1), opacity (1). A batch of avatars
+is then a few gathers and multiply-adds: a few percent of a training step, and no picture is used twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-# The square of the 264 x 280 drawing that is kept: the head, with room for hats, long hair and shoulders.
+# The visible square of the 264 x 280 drawing: the head, with room for hats, long hair and shoulders.
 CROP_LEFT, CROP_TOP, CROP_SIZE = 30, 6, 204
 OVERSAMPLING = 4
 HAT_LIFT, BROW_LIFT = 8, 4  # drawing units; brows stay clear of brims and of the upper rims of glasses
@@ -56,7 +56,7 @@ _SLOTS = {
 
 
 def render_part(slot: str, name: str, paint: str) -> np.ndarray:
-    """One part alone, premultiplied RGBA in [0, 1], shape (280, 264, 4) times the oversampling."""
+    """Render one part alone: premultiplied RGBA in [0, 1], shape (280, 264, 4) times the oversampling."""
     argument, enumeration, painted, group = _SLOTS[slot]
     settings = {
         "style": pa.AvatarStyle.TRANSPARENT,
@@ -80,7 +80,7 @@ def render_part(slot: str, name: str, paint: str) -> np.ndarray:
 
 
 def _keep_only(node: ET.Element, wanted: str) -> bool:
-    """Remove every group that neither is nor holds nor lies in the wanted one."""
+    """Remove all groups except the wanted one, its ancestors and its descendants."""
     if node.get("id") == wanted:
         return True
     found = False

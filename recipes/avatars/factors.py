@@ -1,4 +1,4 @@
-"""What an avatar latent means: Gaussian scores of z, the choices they make, and the code that the synthesis sees.
+"""The factors of an avatar: Gaussian scores of z, the choices by these scores, and the input code of the synthesis.
 
 `scores = A z` with unit rows and a chosen correlation matrix (a Gaussian copula), so a category is an argmax of
 smooth coordinates, a yes/no choice is a score above its threshold, and prevalences and dependencies are as set here.
@@ -20,7 +20,7 @@ SWITCHES = {
     "glasses": 0.38, "dark": 0.42, "thick": 0.5, "beard": 0.32, "full_beard": 0.5, "moustache": 0.28,
     "big_moustache": 0.5, "bald": 0.17, "long": 0.42, "hat": 0.28, "brim": 0.5,
 }  # fmt: skip
-# One-of-many choices: name -> option -> bias added to its score (nats of nothing: standard deviations).
+# One-of-many choices: name -> option -> bias added to its score, in standard deviations.
 CHOICES = {
     "mouth": {"laugh": 0.15, "grin": 0.1, "serious": 0.05, "sad": 0.1},
     "eyes": {"open": 0.4, "happy": 0.0, "wide": 0.0},
@@ -30,7 +30,7 @@ CHOICES = {
     "brows": {"relaxed": 0.3, "raised": 0.0, "angry": 0.0},
 }
 CONTINUOUS = ("skin_tone", "background", "clothing", "hat_color")
-# Dependencies as in life: a hidden presentation factor and a hidden age factor load on these scores.
+# Dependencies as in reality: two hidden factors, presentation and age, have these loadings on the scores.
 PRESENTATION = {"long": 0.6, "beard": -0.6, "moustache": -0.55, "bald": -0.45, "mouth.laugh": 0.2}
 AGE = {"hair.gray": 0.65, "glasses": 0.4, "bald": 0.35, "beard": 0.2, "brows.angry": 0.15, "hat": 0.15}
 
@@ -55,14 +55,14 @@ def _rgb(color: str) -> list[float]:
 
 
 def gradient(stops: Tensor, position: Tensor) -> Tensor:
-    """Piecewise linear colour ramp: stops (k, 3), position (batch,) in [0, 1] -> (batch, 3)."""
+    """Return colours (batch, 3) of a piecewise linear ramp: stops (k, 3), position (batch,) in [0, 1]."""
     scaled = position.clamp(0, 1) * (len(stops) - 1)
     index = scaled.long().clamp(max=len(stops) - 2)
     return torch.lerp(stops[index], stops[index + 1], (scaled - index)[:, None])
 
 
 def score_matrix() -> Tensor:
-    """A of `scores = A z`, shape (scores, Z_DIM), unit rows with the correlations that the hidden factors give."""
+    """Return A of `scores = A z`, (scores, Z_DIM), with unit rows and the correlations of the hidden factors."""
     generator = torch.Generator().manual_seed(FACTOR_SEED)
     basis = torch.linalg.qr(torch.randn(Z_DIM, Z_DIM, generator=generator, dtype=torch.float64))[0]
     rows = []
@@ -75,11 +75,11 @@ def score_matrix() -> Tensor:
 
 @dataclass(frozen=True)
 class Avatars:
-    """A batch of avatars: the synthesis code, what to draw, in which paints, and the true attributes.
+    """A batch of avatars: latent, code, drawings, paints, and the true attributes.
 
     Attributes:
         z: (batch, Z_DIM).
-        code: (batch, CODE_DIM), all that the picture depends on.
+        code: (batch, CODE_DIM), which determines the picture.
         parts: slot -> drawing index, (batch,).
         paints: paint -> RGB in [0, 1], (batch, 3).
         labels: attribute -> class index (yes/no and categorical) or value in [0, 1] (continuous), (batch,).
@@ -93,11 +93,11 @@ class Avatars:
 
 
 class Factors:
-    """z -> scores -> choices.
+    """The map from z to scores, choices and codes.
 
     Args:
-        sharpness: slope of the saturating half of the code; the other half is the bare margin, so that the gradient
-            of a query never dies on the way from z to w.
+        sharpness: slope of the saturating half of the code; the other half is the margin itself, so that the gradient
+            of a query does not vanish between w and z.
     """
 
     def __init__(self, sharpness: float = 8.0) -> None:
@@ -110,7 +110,7 @@ class Factors:
         self.hair_colors = torch.tensor([_rgb(color) for color in HAIR_COLORS.values()])
 
     def __call__(self, z: Tensor) -> Avatars:
-        """z (batch, Z_DIM) -> Avatars. Like StyleGAN's mapping network, only the direction of z counts."""
+        """Map z (batch, Z_DIM) to avatars. As in StyleGAN's mapping network, only the direction of z has an effect."""
         direction = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
         score = dict(zip(SCORES, (direction @ self.matrix.T).unbind(1), strict=True))
         margins: dict[str, Tensor] = {name: score[name] - self.threshold[name] for name in SWITCHES}
@@ -132,7 +132,7 @@ class Factors:
     def _drawn(
         self, chosen: dict[str, Tensor], uniform: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        hat, bald = chosen["hat"], chosen["bald"] & ~chosen["hat"]  # nobody sees a bald head under a hat
+        hat, bald = chosen["hat"], chosen["bald"] & ~chosen["hat"]  # a hat hides a bald head
         long = chosen["long"] & ~bald
         sunglasses = chosen["glasses"] & chosen["dark"]
         hair = torch.where(long, 4 + chosen["flowing"], 1 + chosen["short"]) * ~bald

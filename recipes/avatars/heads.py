@@ -1,4 +1,4 @@
-"""Fit the attribute heads to what the judge sees; see docs/decisions/avatar-heads.md for every choice made here."""
+"""Fit the attribute heads to the labels of the judge; docs/decisions/avatar-heads.md explains every choice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recipes.avatars.vocabulary import VOCABULARY
 
 SEEDS = (404, 405, 406)
 HELD_OUT = 0.15
-"""Share of the prior's samples that no head learns from."""
+"""Share of the prior's samples that are held out."""
 HIDDEN = 96
 SMOOTH = ("smile", "frown", "hair", "mouth", "brows")
 SMOOTH_DECAY, SMOOTH_STEPS = 0.75, 5000
@@ -27,16 +27,16 @@ SHARP_DECAY, SHARP_STEPS = 0.3, 8000
 def fit_heads(
     prior: Labelled, found: Labelled | None, fingerprint: str, *, scale: float = 1.0, seeds: Sequence[int] = SEEDS
 ) -> AttributeBank:
-    """The attribute bank of the generator with that fingerprint; it reads the direction of z.
+    """Fit the attribute bank of a generator; it reads the direction of z.
 
     Args:
         prior: labelled samples of the prior, of which the last are held out.
-        found: labelled latents that a sampler found, to learn from as well.
-        fingerprint: of the generator.
+        found: labelled latents that a sampler found, as further training data.
+        fingerprint: that of the generator.
         scale: multiplies the steps of training.
-        seeds: of the heads, of which the mean is taken.
+        seeds: one head for each; the bank has their mean.
     """
-    data = prior if found is None else Labelled.join([found, prior])  # what is held out comes last
+    data = prior if found is None else Labelled.join([found, prior])  # the held-out samples come last
     held_out = HELD_OUT * len(prior.latents) / len(data.latents)
     members: dict[str, list[Head]] = {name: [] for name in VOCABULARY}
     for seed in seeds:
@@ -61,7 +61,7 @@ def fit_heads(
 
 
 def held_out_accuracy(bank: AttributeBank, prior: Labelled) -> dict[str, float]:
-    """`balanced_accuracy` by attribute on the samples of the prior that `fit_heads` held out."""
+    """Return `balanced_accuracy` by attribute on the samples of the prior that `fit_heads` held out."""
     first = int(len(prior.latents) * (1 - HELD_OUT))
     raw = bank.raw_outputs(tuple(VOCABULARY))
     outputs = raw.function(prior.latents[first:]).split([output_count(spec) for spec in raw.specs], 1)
@@ -72,7 +72,7 @@ def held_out_accuracy(bank: AttributeBank, prior: Labelled) -> dict[str, float]:
 
 
 def mean_head(heads: Sequence[Head]) -> Head:
-    """The mean of heads of one hidden layer, as one head: their hidden layers side by side."""
+    """Return the mean of heads with one hidden layer as one head, with their hidden layers side by side."""
     share = 1 / len(heads)
     return Head(
         torch.cat([head.hidden_weight for head in heads]),

@@ -1,4 +1,4 @@
-"""Train the packaged judge on rendered pictures, roughened so that it reads imperfect ones too."""
+"""Train the packaged judge on rendered pictures, with distortions, so that it reads imperfect pictures as well."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from recipes.avatars.vocabulary import VOCABULARY
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Avatars]]
 
 
-def roughen(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Zoom, shift, soften, change contrast and add noise, a picture at a time."""
+def distort(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Zoom, shift, blur, change contrast and add noise, each picture differently."""
     batch = len(images)
     zoom = 1 + 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
     shift = 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
@@ -35,7 +35,7 @@ def roughen(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def label_tensors(avatars: Avatars) -> dict[str, Tensor]:
-    """The true attributes as float class indices and numbers."""
+    """Return the true attributes as float class indices and numbers."""
     return {name: avatars.labels[name].float() for name in VOCABULARY}
 
 
@@ -45,7 +45,7 @@ def _columns(outputs: Tensor, labels: dict[str, Tensor]) -> list[tuple[Tensor, T
 
 
 def train_judge(draw: Draw, *, steps: int = 2500, batch: int = 64, seed: int = 202) -> Judge:
-    """draw(batch, generator) gives pictures and their avatars."""
+    """Train on pictures of `draw(batch, generator)`, which returns pictures and their avatars."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     judge = Judge(VOCABULARY).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -55,7 +55,7 @@ def train_judge(draw: Draw, *, steps: int = 2500, batch: int = 64, seed: int = 2
     for step in range(steps):
         images, avatars = draw(batch, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            outputs = compiled(roughen(images, generator))
+            outputs = compiled(distort(images, generator))
         loss = torch.stack([attribute_loss(*column) for column in _columns(outputs, label_tensors(avatars))]).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -68,7 +68,7 @@ def train_judge(draw: Draw, *, steps: int = 2500, batch: int = 64, seed: int = 2
 
 
 def examine(judge: Judge, draw: Draw, *, count: int = 4096, seed: int = 303) -> dict[str, float]:
-    """Balanced accuracy by attribute on pictures never trained on (1 - mean error for the continuous ones).
+    """Return the balanced accuracy by attribute on new pictures (1 - mean error for continuous attributes).
 
     Also fits the judge's residual standard deviations.
     """

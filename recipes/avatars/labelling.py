@@ -1,4 +1,4 @@
-"""What the judge sees in pictures of the prior, and in pictures that a sampler finds for random queries."""
+"""Labels of the judge for pictures of the prior, and for pictures that a sampler finds for random queries."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from recipes.avatars.vocabulary import VOCABULARY
 LATENT_SEED, QUERY_SEED = 404, 101
 BATCH = 64
 KEPT_TOGETHER = 100
-"""Batches, or queries, whose labels share a file of the run folder."""
+"""Number of batches, or queries, whose labels are in one file of the run folder."""
 PER_QUERY = 16
-"""Latents that are sampled for each random query."""
+"""Latents sampled for each random query."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Latents z (n, z_dim), and for each attribute what the judge decides of their pictures, (n,) float."""
+    """Latents z (n, z_dim), and the judge's decision on their pictures for each attribute, (n,) float."""
 
     latents: Tensor
     labels: dict[str, Tensor]
 
     @classmethod
     def join(cls, parts: Sequence[Labelled]) -> Labelled:
-        """Several as one, in that order."""
+        """Concatenate parts, in that order."""
         labels = {name: torch.cat([part.labels[name] for part in parts]) for name in VOCABULARY}
         return cls(torch.cat([part.latents for part in parts]), labels)
 
 
 class Labeller:
-    """Draws latents and asks the judge, and keeps the answers in files, so that a run can be interrupted."""
+    """Draws latents and labels their pictures by the judge; files keep the labels, so that a run can be interrupted."""
 
     def __init__(self, generator: StyleGAN2, judge: Judge) -> None:
         self.generator, self.judge = generator, judge
@@ -51,16 +51,16 @@ class Labeller:
 
     @torch.no_grad()
     def label(self, latents: Tensor) -> Labelled:
-        """z (n, z_dim) with the judge's decisions: 0/1, class index or number."""
+        """Return z (n, z_dim) with the judge's decisions: 0/1, class index or number."""
         parts = []
         for z in latents.split(BATCH):
-            images = self.synthesize(self.generator.encode(z))  # in bfloat16 3 % of the hair would be another
+            images = self.synthesize(self.generator.encode(z))  # in bfloat16, 3 % of the hair colours would differ
             seen = decide(self.judge(images))
             parts.append(Labelled(z, {name: encode_column(seen[name].tolist(), VOCABULARY[name]) for name in seen}))
         return Labelled.join(parts)
 
     def label_prior(self, folder: Path, count: int) -> Labelled:
-        """`count` samples of the prior; `folder` keeps the answers."""
+        """Label `count` samples of the prior; `folder` keeps the labels."""
 
         def draw(first: int, last: int) -> Tensor:
             first, last = first * BATCH, min(last * BATCH, count)
@@ -69,9 +69,9 @@ class Labeller:
         return self._keep(folder, -(-count // BATCH), draw)
 
     def label_found(self, folder: Path, model: Model, queries: int) -> Labelled:
-        """What the default sampler finds with the heads of a model for so many queries; `folder` keeps the answers.
+        """Label the samples that the default sampler finds for random queries, by the heads of a model.
 
-        Queries that contradict themselves have no latents.
+        Queries that contradict themselves have no samples. `folder` keeps the labels.
         """
 
         def find(first: int, last: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Make the packaged model `avatars` from nothing: `python -m recipes.avatars.make`.
 
-Every stage leaves a file in the run folder; a run that was interrupted goes on where it stopped.
+Every stage writes a file into the run folder; an interrupted run continues after the last finished stage.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def stage(path: Path, empty: Callable[[], Network], train: Callable[[], Network]) -> Network:
-    """The network that `path` holds, trained and kept there if it is not there yet."""
+    """Load the network in the file `path`, or train it and write the file."""
     if path.exists():
         network = empty()
         network.load_state_dict(torch.load(path, weights_only=True))
@@ -49,13 +49,13 @@ def stage(path: Path, empty: Callable[[], Network], train: Callable[[], Network]
 
 
 def draw(factors: Factors, drawing: Drawing, batch: int, generator: torch.Generator) -> tuple[Tensor, Avatars]:
-    """A batch of rendered avatars."""
+    """Render a batch of avatars."""
     avatars = factors(torch.randn(batch, Z_DIM, generator=generator))
     return drawing.compose(avatars.parts, avatars.paints), avatars
 
 
 def train_generator(folder: Path, reader: PartReader, steps: tuple[int, int]) -> Painter:
-    """Coarse pictures from codes, then the mapping network that gives these codes, then fine pictures from z."""
+    """Train coarse pictures from codes, compute the mapping network to these codes, train fine pictures from z."""
     coarse = Trainer(folder, reader, COARSE, steps[0])
     coarse.run()
     painter = coarse.averaged()
@@ -69,7 +69,7 @@ def train_generator(folder: Path, reader: PartReader, steps: tuple[int, int]) ->
 
 @torch.no_grad()
 def assemble(painter: Painter) -> StyleGAN2:
-    """The generator, with its mean w, and without the noise inputs that avatars have no use for."""
+    """Return the generator, with its mean w, and without noise, which avatars do not need."""
     generator = StyleGAN2(CONFIG)
     generator.mapping.load_state_dict(painter.encoder.state_dict())
     generator.mapping.w_avg.copy_(generator.encode(prior_latents(0, 0, 65536, Z_DIM)).mean(0))
@@ -84,9 +84,9 @@ def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
     """Run all stages.
 
     Args:
-        folder: keeps what each stage made.
+        folder: the files of the stages.
         out: the model folder.
-        scale: multiplies the length of every stage; well below 1 only shows that the recipe runs.
+        scale: multiplies the length of every stage; a value far below 1 only tests that the recipe runs.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -116,7 +116,7 @@ def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/avatars"), help="keeps what each stage made")
+    parser.add_argument("--run", type=Path, default=Path("runs/avatars"), help="folder for the files of the stages")
     parser.add_argument("--out", type=Path, default=PACKAGED, help="the model folder")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the length of every stage")
     arguments = parser.parse_args()

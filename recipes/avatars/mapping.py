@@ -1,9 +1,9 @@
-"""The mapping network z -> w, written down rather than trained.
+"""The mapping network from z to w, with computed instead of trained weights.
 
-The code of an avatar is piecewise linear in z, but for two smooth curves, and so is a network of leaky ReLUs. Layer by
-layer: scores; the larger of two scores; the larger of two of those; every choice's margin; the curves, as a few
-straight pieces; and the embedding. A network trained to do this gets nine tenths of the variance in ten minutes, and
-what it misses is drawn as a blend of two choices.
+Except for two smooth curves, the code of an avatar is piecewise linear in z, like a network of leaky ReLUs. The layers
+compute, in order: scores; maxima of two scores; maxima of two maxima; the margin of every choice, and the curves as a
+few linear pieces; the embedding. A trained network explains nine tenths of the variance after ten minutes, and the rest
+is visible as blends of two choices.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from energyql.generators.stylegan2 import ModulatedConv
 from recipes.avatars.factors import CHOICES, CONTINUOUS, SCORES, SWITCHES, Factors
 from recipes.avatars.synthesis import CONFIG, Painter
 
-SHIFT = 8.0  # what is added to a signal so that it passes a leaky ReLU unbent: scores cannot exceed the norm of z
+SHIFT = 8.0  # added to a signal, so that it is positive and a leaky ReLU does not change it: scores are below |z|
 W_SHIFT = 4.0  # the same for w
 SATURATING_NODES = (-3.0, -1.65, -0.75, 0.75, 1.65, 3.0)  # of tanh, over its sharpness
 LEVEL_NODES = (-2.2, -1.3, -0.6, 0.6, 1.3, 2.2)
 
 
 class Layer:
-    """Builds one layer: units are added, and signals come back as affine forms of what the units put out.
+    """The weights of one layer, unit by unit; methods return affine forms of the outputs of the layer.
 
     An affine form is a row of weights on the units of the layer before, with a constant at its end.
     """
@@ -33,7 +33,7 @@ class Layer:
         self.used = 0
 
     def _unit(self, before: Tensor) -> Tensor:
-        """Add a unit; the form of leaky_relu(before)."""
+        """Add a unit; return the form of leaky_relu(before)."""
         self.weight[self.used] = before
         after = torch.zeros(len(self.weight) + 1, dtype=torch.float64)
         after[self.used] = 1 / ACTIVATION_GAIN
@@ -41,7 +41,7 @@ class Layer:
         return after
 
     def carry(self, signal: Tensor, shift: float = SHIFT) -> Tensor:
-        """The signal itself."""
+        """Add a unit that passes the signal on; return its form."""
         shifted = signal.clone()
         shifted[-1] += shift
         after = self._unit(shifted)
@@ -49,14 +49,15 @@ class Layer:
         return after
 
     def rectified(self, before: Tensor, carried: Tensor) -> Tensor:
-        """max(x, 0), where x is `before` this layer and has been `carried` through it."""
+        """Add a unit; return the form of max(x, 0), where `before` and `carried` are x before and after this layer."""
         return (self._unit(before) - ACTIVATION_SLOPE * carried) / (1 - ACTIVATION_SLOPE)
 
     def larger(self, a: Tensor, b: Tensor, carried_a: Tensor, carried_b: Tensor) -> Tensor:
-        """max(a, b) = b + max(a - b, 0)."""
+        """Add a unit; return the form of max(a, b) = b + max(a - b, 0)."""
         return carried_b + self.rectified(a - b, carried_a - carried_b)
 
     def fill(self, layer: nn.Module) -> None:
+        """Copy the weights into a fully connected layer."""
         layer.weight.copy_(self.weight[:, :-1] / layer.weight_gain)
         layer.bias.copy_(self.weight[:, -1] / layer.bias_gain)
 
@@ -72,7 +73,7 @@ def _next(layer: Layer, signals: Signals, maxima: dict[str, tuple[str, str]]) ->
 
 
 def _best_others(options: list[str]) -> list[dict[str, tuple[str, str]]]:
-    """In which layer to take which maxima, so that in the end "-x" is the best of all options but x."""
+    """Plan the maxima of each layer, so that in the end "-x" is the maximum of all options except x."""
     if len(options) == 3:
         a, b, c = options
         return [{f"-{a}": (b, c), f"-{b}": (a, c), f"-{c}": (a, b)}, {}, {}]
@@ -90,7 +91,7 @@ def _best_others(options: list[str]) -> list[dict[str, tuple[str, str]]]:
 def _pieces(
     layer: Layer, signal: Tensor, carried: Tensor, curve: Tensor, grid: Tensor, nodes: tuple[float, ...]
 ) -> Tensor:
-    """A curve of the signal as the best straight pieces between nodes, in the sense of least squares on the grid."""
+    """Return the form of a curve of the signal as linear pieces between nodes, by least squares on the grid."""
     basis = torch.stack([torch.ones_like(grid), grid, *((grid - node).clamp(min=0) for node in nodes)], 1)
     factors = torch.linalg.lstsq(basis, curve[:, None]).solution[:, 0].tolist()
     total = factors[1] * carried
@@ -105,7 +106,7 @@ def _pieces(
 
 @torch.no_grad()
 def write_mapping(embed: nn.Linear, factors: Factors) -> MappingNetwork:
-    """The network that gives `embed(code of z) + W_SHIFT`, but for the straight pieces; see `shift_styles`."""
+    """Return the network from z to `embed(code of z) + W_SHIFT`, up to the linear pieces; see `shift_styles`."""
     mapping = MappingNetwork(CONFIG)
     width = CONFIG.w_dim
     inputs = {name: torch.cat([row, torch.zeros(1)]).double() for name, row in zip(SCORES, factors.matrix, strict=True)}
@@ -150,7 +151,7 @@ def write_mapping(embed: nn.Linear, factors: Factors) -> MappingNetwork:
 
 @torch.no_grad()
 def shift_styles(painter: Painter) -> None:
-    """Make the synthesis network expect w + `W_SHIFT` where it was trained on w."""
+    """Change the synthesis network so that its input is w + `W_SHIFT` instead of w."""
     for module in painter.synthesis.modules():
         if isinstance(module, ModulatedConv):
             affine = module.affine

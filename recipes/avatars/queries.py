@@ -1,4 +1,4 @@
-"""Random queries, whose answers the heads must get right where a sampler goes and the prior hardly ever does."""
+"""Random queries: their samples lie at latents that are rare in the prior, and at which the heads must be right too."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NARROWEST = 0.2
 
 
 def random_query(seed: int, index: int) -> Expr:
-    """A conjunction of two to six parts on different attributes, all of them as likely; it may contradict itself.
+    """Draw a conjunction of two to six parts on different attributes, equally likely; it may contradict itself.
 
-    What other queries ask for is a union of such, so their samples lie where those of conjunctions do.
+    Every other query is a disjunction of such conjunctions, so its samples lie at the same latents.
     """
     source = random.Random(f"{seed}/{index}")
     specs = source.sample(list(VOCABULARY.values()), source.randint(LEAST_PARTS, MOST_PARTS))

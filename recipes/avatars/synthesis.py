@@ -1,7 +1,7 @@
 """Train the synthesis network on (code, picture) pairs: code -> linear embedding -> w -> picture.
 
-Three losses together: pixels and their gradients, weighted toward the face; distance between the features of a
-network that reads avatars, each level divided by its spread; and, lightly, that network's own answers.
+The loss has three parts: pixels and their differences, with a higher weight on the face; the distance between features
+of the part reader, each level divided by its spread; and, with a small weight, the predictions of the part reader.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from energyql.generators.mapping import MappingNetwork
 from energyql.generators.stylegan2 import StyleGAN2Config, SynthesisNetwork
 from recipes.avatars.drawing import CROP_LEFT, CROP_SIZE, CROP_TOP, Drawing
 from recipes.avatars.factors import CODE_DIM, Z_DIM, Avatars, Factors
-from recipes.avatars.reader import PartReader, answers_loss, augment
+from recipes.avatars.reader import PartReader, augment, prediction_loss
 
 CONFIG = StyleGAN2Config(
     resolution=128,
@@ -41,8 +41,7 @@ class Painter(nn.Module):
 
     Args:
         resolution: side of the pictures.
-        mapping: the mapping network, which is kept as it is; by default a linear embedding of the code, which is
-            trained along.
+        mapping: the mapping network, which is not trained; by default a linear embedding of the code, which is trained.
     """
 
     def __init__(self, resolution: int, mapping: MappingNetwork | None = None) -> None:
@@ -56,17 +55,18 @@ class Painter(nn.Module):
         self.synthesis = SynthesisNetwork(dataclasses.replace(CONFIG, resolution=resolution))
 
     def encode(self, avatars: Avatars) -> Tensor:
-        """The w of avatars, from z if there is a mapping network, else from their code."""
+        """Return w of avatars, from z if there is a mapping network, else from their code."""
         w: Tensor = self.encoder(avatars.z if isinstance(self.encoder, MappingNetwork) else avatars.code)
         return w
 
     def forward(self, avatars: Avatars) -> Tensor:
+        """Draw avatars: pictures in [-1, 1], (batch, 3, resolution, resolution)."""
         picture: Tensor = self.synthesis(self.encode(avatars), "none")
         return picture
 
 
 def face_weights(resolution: int) -> Tensor:
-    """(1, 1, resolution, resolution), `FACE_WEIGHT` on the face and 1 elsewhere, divided by the mean."""
+    """Return weights (1, 1, resolution, resolution): `FACE_WEIGHT` on the face, else 1, divided by the mean."""
     scale = resolution / CROP_SIZE
     left, right = (int((FACE[i] - CROP_LEFT) * scale) for i in (0, 2))
     top, bottom = (int((FACE[i] - CROP_TOP) * scale) for i in (1, 3))
@@ -76,7 +76,7 @@ def face_weights(resolution: int) -> Tensor:
 
 
 def pixel_loss(fake: Tensor, real: Tensor, weights: Tensor) -> Tensor:
-    """Absolute and squared error, and absolute error of the finite differences (sharp, thin lines)."""
+    """Return absolute and squared error, and absolute error of the finite differences, for sharp, thin lines."""
     error = fake - real
     loss = ((error.abs() + error.square()) * weights).mean()
     dx, dy = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
@@ -84,14 +84,14 @@ def pixel_loss(fake: Tensor, real: Tensor, weights: Tensor) -> Tensor:
 
 
 class Trainer:
-    """Trains, logs, keeps an exponential moving average, and resumes from its last checkpoint.
+    """A training of the synthesis network, with logs, a moving average, and checkpoints to resume from.
 
     Args:
         folder: where checkpoints and pictures go.
         reader: the feature network.
         resolution: side of the pictures; a lower one learns the coarse layers in half the time.
         steps: length of the run; the learning rate falls along a cosine to zero at its end.
-        start: weights of an earlier run to go on from, perhaps at a lower resolution.
+        start: weights of an earlier run, perhaps at a lower resolution.
         mapping: see `Painter`.
     """
 
@@ -126,17 +126,19 @@ class Trainer:
         self.step = 0
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Avatars]:
+        """Render a batch of avatars."""
         avatars = self.factors(torch.randn(batch, Z_DIM, generator=generator))
         return self.drawing.compose(avatars.parts, avatars.paints), avatars
 
     def loss(self, real: Tensor, avatars: Avatars, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of the current step, and numbers for the log."""
         w = self.model.encode(avatars)
         with torch.autocast("cpu", torch.bfloat16):
             fake = self.synthesize(w, "none")
         fake = fake.float()
         pixels = pixel_loss(fake, real, self.weights)
         numbers = {"l1": (fake.detach() - real).abs().mean().item()}
-        if self.step % 2:  # every second step, at twice the weight: the reader costs a third of a step
+        if self.step % 2:  # only every second step, at twice the weight: the part reader takes a third of the time
             return pixels, numbers
         state = generator.get_state()
         seen_real = augment(real, generator)
@@ -144,7 +146,7 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 real_features, _ = self.reader(seen_real)
-            features, answers = self.reader(augment(fake, generator))
+            features, predicted = self.reader(augment(fake, generator))
         if not self.spread:
             self.spread = [feature.float().std() for feature in real_features]
         distance = sum(
@@ -154,11 +156,12 @@ class Trainer:
             ),
             torch.zeros(()),
         )
-        answer, right = answers_loss(answers, avatars)
+        answer, right = prediction_loss(predicted, avatars)
         numbers |= {"features": distance.item(), "answers": answer.item(), "right": right}
         return pixels + 2 * (FEATURE_WEIGHT * distance + ANSWER_WEIGHT * answer), numbers
 
     def run(self) -> None:
+        """Train to the last step."""
         self.resume()
         start, first = time.time(), self.step
         while self.step < self.steps:
@@ -187,9 +190,11 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Path:
+        """The file with the state."""
         return self.folder / f"{self.name}.pt"
 
     def save(self) -> None:
+        """Write the state."""
         state = {
             "model": self.model.state_dict(), "ema": self.ema, "optimizer": self.optimizer.state_dict(),
             "spread": self.spread, "step": self.step,
@@ -199,6 +204,7 @@ class Trainer:
         partial.replace(self.checkpoint)
 
     def resume(self) -> None:
+        """Load the state, if there is one."""
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, weights_only=True)
             self.model.load_state_dict(state["model"])
@@ -206,13 +212,13 @@ class Trainer:
             self.ema, self.spread, self.step = state["ema"], state["spread"], state["step"]
 
     def averaged(self) -> Painter:
-        """The moving average, for use."""
+        """Return the moving average of the network, for evaluation."""
         model = Painter(self.resolution, self.mapping)
         model.load_state_dict(self.ema)
         return model.eval().requires_grad_(False)
 
     def picture(self, path: Path) -> None:
-        """Twelve targets above their pictures, twice."""
+        """Write a picture: twice twelve targets above the outputs of the network."""
         real, avatars = self.draw(24, torch.Generator().manual_seed(1))
         with torch.no_grad():
             fake = self.averaged()(avatars)

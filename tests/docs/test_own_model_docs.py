@@ -169,7 +169,7 @@ def test_heads_of_others():
     state |= {"heads.weight": torch.randn(2, 4), "heads.bias": torch.zeros(2)}
     torch.save({"state_dict": state}, "glasses.pt")
     np.save("smile.npy", np.ones((1, size)) / size**0.5)
-    output = shell("Heads that others have trained")
+    output = shell("Heads from other programs")
     assert "not calibrated" in output
     assert list(load_model("imported").vocabulary) == ["glasses", "smile"]
 
