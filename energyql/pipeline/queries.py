@@ -11,6 +11,7 @@ from energyql.errors import DataError, EnergyQLError
 from energyql.language import Expr, as_query, bind
 from energyql.language.lexical import shorten
 from energyql.logic.satisfiability import noting_tautologies
+from energyql.pipeline.settings import EXACT
 from energyql.vocabulary import Vocabulary
 
 MOST_BYTES = 1 << 20
@@ -190,8 +191,8 @@ def check_arguments(
             entries += read_queries(Path(argument))
         else:
             entries.append(ListedQuery(argument, place=f"query {number}"))
-    checked = check_all(entries, vocabulary, "exact")
-    for name in set(semantics) - {"exact"}:
+    checked = check_all(entries, vocabulary, EXACT)
+    for name in set(semantics) - {EXACT}:
         check_all(entries, vocabulary, name)
     texts: dict[str, CheckedQuery] = {}
     for one in checked:

@@ -1,4 +1,4 @@
-"""Scores rows of attribute probabilities against a query, without any model: for tables, tests and other generators."""
+"""The energy of a query on given predictions, without a model: for tables, tests and other generators."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
-from energyql.energy.rule import compile_energy_rule
+from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import DataError
-from energyql.language import Expr, bind, parse
+from energyql.language import Expr, as_query, bind
+from energyql.pipeline.settings import DEFAULT_SEMANTICS
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Array = npt.NDArray[np.float64]
@@ -26,28 +27,28 @@ SUM_TOLERANCE = 1e-3
 def score(
     query: str | Expr,
     attributes: Mapping[str, AttributeData],
-    semantics: str = "exact",
+    semantics: str = DEFAULT_SEMANTICS,
     *,
     vocabulary: Mapping[str, AttributeSpec] | None = None,
 ) -> Array:
-    """The energy of every row under a query.
+    """Compute the energy of every row under a query.
 
     Args:
         query: text, or an expression.
-        attributes: for each name, what is known of it in each of n rows; numbers hold for all rows.
+        attributes: for each name, its predictions in each of n rows; a number holds for all rows.
             yes/no: probabilities `(n,)` of yes. Categorical: a dict from each class to probabilities `(n,)`, which add
             up to 1. Continuous: a tuple (mean, std) of arrays `(n,)`, std above 0.
         semantics: "exact", "product" or "lace".
-        vocabulary: what a model knows of the attributes: the range of a continuous one and its tolerance of `=`.
-            Without it continuous attributes have no ends, and classes are those of `attributes`.
+        vocabulary: a model's description of the attributes: the range of a continuous one and its tolerance of `=`.
+            Without it continuous attributes have no bounds, and classes are those of `attributes`.
 
     Returns:
         Energies `(n,)`, in nats, lower is better. Under `exact` that is `-log P(query)`, 0 where the query is certain
         and infinity where it is impossible.
 
     Raises:
-        DataError: an array has the wrong shape, or a value that is no probability, or not what the vocabulary says;
-            names the attribute and row.
+        DataError: an array has the wrong shape, holds a value that is no probability, or does not fit the vocabulary;
+            the message names the attribute and row.
         EnergyQLError: the query is wrong, or names an attribute that is missing from `attributes`.
 
     Example:
@@ -55,9 +56,19 @@ def score(
         >>> score("smile AND NOT hat", {"smile": [0.5, 1.0], "hat": [0.5, 0.0]}).round(3) + 0.0
         array([1.386, 0.   ])
     """
+    return score_with_rule(query, attributes, semantics, vocabulary)[0]
+
+
+def score_with_rule(
+    query: str | Expr,
+    attributes: Mapping[str, AttributeData],
+    semantics: str,
+    vocabulary: Mapping[str, AttributeSpec] | None = None,
+) -> tuple[Array, EnergyRule]:
+    """Return the energies of `score` and the compiled query."""
     if not isinstance(attributes, Mapping):
         raise DataError(
-            f"attributes must be a dict from names to what is known of them, not {type(attributes).__name__}",
+            f"attributes must be a dict from names to predictions, not {type(attributes).__name__}",
             hint='write {"smile": [0.9, 0.2]}',
         )
     columns = {name: _columns(name, data) for name, data in attributes.items()}
@@ -71,19 +82,18 @@ def score(
     if vocabulary is not None:
         specs = [_known(spec, vocabulary, columns) for spec in specs]
     known = Vocabulary(specs)
-    expr, text = (parse(query), query) if isinstance(query, str) else (query, None)
+    expr, text = as_query(query)
     rule = compile_energy_rule(bind(expr, known, query=text), known, semantics, query=text)
     if not rule.attributes:
-        return np.zeros(rows)
+        return np.zeros(rows), rule
     predictions = {spec.name: _prediction(spec, columns[spec.name]) for spec in specs if spec.name in rule.attributes}
     with torch.no_grad():
         energy = 0.0 - rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
-    result: Array = energy.numpy()
-    return result
+    return energy.numpy(), rule
 
 
 def _columns(name: str, data: AttributeData) -> dict[str, Array]:
-    """The arrays of one attribute under the labels that errors call them by."""
+    """Return the arrays of one attribute under their names in errors."""
     if isinstance(data, Mapping):
         if not data or not all(isinstance(value, str) for value in data):
             raise DataError(f"attribute {name!r} needs at least one class, and classes are text")
@@ -126,7 +136,7 @@ def _spec(name: str, data: AttributeData) -> AttributeSpec:
 def _known(
     spec: AttributeSpec, vocabulary: Mapping[str, AttributeSpec], columns: dict[str, dict[str, Array]]
 ) -> AttributeSpec:
-    """The vocabulary's own description of what the data look like; `columns` get its order of classes."""
+    """Return the vocabulary's description of an attribute; its order of classes is applied to `columns`."""
     known = vocabulary.get(spec.name)
     if known is None:
         raise DataError(f"the vocabulary has no attribute {spec.name!r}")

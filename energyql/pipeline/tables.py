@@ -1,4 +1,4 @@
-"""Rank a CSV table of predictions by a query."""
+"""Rank the rows of a CSV table of predictions by a query."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from energyql.errors import DataError, UnknownAttribute
 from energyql.language import Interval, Near, Predicate, as_query, predicates
-from energyql.pipeline.scoring import AttributeData, score
+from energyql.pipeline.scoring import AttributeData, score_with_rule
+from energyql.pipeline.settings import DEFAULT_SEMANTICS
 from energyql.vocabulary import closest
 
 _CLASS = re.compile(r"(?P<name>.+?)\s*=\s*(?P<value>.+)")
@@ -23,7 +24,7 @@ _MOMENT = re.compile(r"(?P<name>.+)[._](?P<moment>mean|std)")
 def read_predictions(
     columns: Mapping[str, Sequence[str]], wanted: set[str], source: str, lines: Sequence[int] | None = None
 ) -> dict[str, AttributeData]:
-    """The columns of a table that predict the `wanted` attributes, in the form that `score` takes.
+    """Read the columns of a table that predict the `wanted` attributes, in the form that `score` takes.
 
     `smile` holds the probability of yes; `hair=black`, `hair=red`, ... those of each class; `age.mean` and `age.std`
     (or `age` and `age_std`) a mean and a standard deviation.
@@ -90,7 +91,10 @@ def _number(cell: str, low: float, high: float, header: str, source: str, line: 
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
-    """A CSV file as header, rows, and the line that each row ends in.
+    """Read a CSV file.
+
+    Returns:
+        Header, rows, and the line on which each row ends.
 
     Raises:
         DataError: the file cannot be read, has no rows, or is no table.
@@ -115,8 +119,8 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     return header, rows, lines
 
 
-def rank_table(query: str, path: Path, *, semantics: str = "exact", top: int | None = None) -> str:
-    """The rows of a CSV file with their energy under a query, lowest energy first.
+def rank_table(query: str, path: Path, *, semantics: str = DEFAULT_SEMANTICS, top: int | None = None) -> str:
+    """Rank the rows of a CSV file by their energy under a query, lowest first.
 
     Returns:
         CSV text: the columns `rank`, `energy` (nats, lower is better) and, under `exact`, `probability`, then those of
@@ -133,15 +137,18 @@ def rank_table(query: str, path: Path, *, semantics: str = "exact", top: int | N
     columns = {name: [row[k] for row in rows] for k, name in enumerate(header)}
     data = read_predictions(columns, {node.name for node in found}, str(path), lines)
     _check_columns(found, data, header, path, text)
-    energy = np.broadcast_to(score(query, data, semantics), (len(rows),))
-    added = ["rank", "energy", *(["probability"] if semantics == "exact" else [])]
+    energy, rule = score_with_rule(query, data, semantics)
+    energy = np.broadcast_to(energy, (len(rows),))
+    added = ["rank", "energy", *(["probability"] if rule.is_probability else [])]
     if taken := [name for name in added if name in header]:
-        raise DataError(f"{path} has a column {taken[0]!r} already", hint="rename it: the answer has one of that name")
+        raise DataError(
+            f"{path} has a column {taken[0]!r} already", hint="rename it: the result has a column of that name"
+        )
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow([*added, *header])
     for rank, i in enumerate(np.argsort(energy, kind="stable")[:top], start=1):
-        probability = [f"{np.exp(-energy[i]):.6g}"] if semantics == "exact" else []
+        probability = [f"{np.exp(-energy[i]):.6g}"] if rule.is_probability else []
         writer.writerow([rank, f"{energy[i]:.6g}", *probability, *rows[i]])
     return output.getvalue()
 
@@ -170,6 +177,6 @@ def _check_columns(
 
 
 def _name(header: str) -> str:
-    """The attribute that a column speaks of."""
+    """Return the attribute that a column describes."""
     match = _CLASS.fullmatch(header) or _MOMENT.fullmatch(header)
     return match["name"] if match else header
