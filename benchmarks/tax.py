@@ -23,7 +23,7 @@ from energyql.generators.base import encode_under
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import generate
 from energyql.pipeline.model import Model, load_model
-from energyql.pipeline.prepared import draw
+from energyql.pipeline.prepared import draw_batches
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.sampling import prior_latents
@@ -58,7 +58,7 @@ def measure(model: Model, query: str, n: int, turns: int, report: Report) -> dic
 def _unconditional(model: Model, n: int, seed: int) -> int:
     encode = partial(encode_under, model.generator, truncation=model.truncation)
     z = prior_latents(seed, 0, n, model.generator.z_dim)
-    return sum(len(to_pictures(images)) for _, images in draw(model.generator, encode, z))
+    return sum(len(to_pictures(images)) for _, images in draw_batches(model.generator, encode, z))
 
 
 def main(

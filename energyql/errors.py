@@ -1,6 +1,6 @@
-"""Every error of energyql, and the one place that draws carets under a query.
+"""All errors of energyql, and the drawing of carets under a query.
 
-An error carries the query and the spans at fault as fields, and prints as
+An error holds the query and the spans at fault as fields, and prints as
 
     UnknownAttribute: 'glases' is not an attribute of model 'avatars'
       smile AND NOT (glases OR beerd)
@@ -10,28 +10,29 @@ An error carries the query and the spans at fault as fields, and prints as
 
 from __future__ import annotations
 
+import copyreg
 import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 _WINDOW = 100
-"""Widest piece of a query line that is drawn, in terminal columns."""
+"""Most terminal columns that are drawn of one line of a query."""
 _MAX_LINES = 6
-"""Most query lines that one error draws."""
+"""Most lines of a query that one error draws."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
 class Span(NamedTuple):
-    """Half-open range of character offsets into the query text."""
+    """A half-open range of character offsets into the text of a query."""
 
     start: int
     end: int
 
 
 class EnergyQLError(Exception):
-    """Root of every error that energyql raises on purpose.
+    """Base class of the errors that energyql raises for wrong input.
 
     `str(error)` is the message, the query with carets under the parts at fault, and the hint; `error.render()` puts
     the class name in front, which is what the command line prints.
@@ -41,13 +42,8 @@ class EnergyQLError(Exception):
         query: the text that `spans` point into.
         spans: (start, end) character offsets of the parts at fault, the most important first. An empty span is a place
             between two characters, such as the end of the text.
-        hint: what to do about it.
+        hint: a way to correct it.
     """
-
-    message: str
-    query: str | None
-    spans: tuple[Span, ...]
-    hint: str | None
 
     def __init__(
         self,
@@ -98,21 +94,12 @@ class EnergyQLError(Exception):
         return "\n".join(parts)
 
     def render(self) -> str:
-        """The class name and the whole drawing, as the command line prints it."""
+        """Return the class name and the text of `str(error)`, as the command line prints it."""
         return f"{type(self).__name__}: {self}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions pickle by calling the class with `args`; a subclass with required arguments of its own would fail.
-        return _restore, (type(self), self.args, self.__dict__)
-
-
-_Error = TypeVar("_Error", bound=EnergyQLError)
-
-
-def _restore(kind: type[_Error], args: tuple[Any, ...], state: dict[str, Any]) -> _Error:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(state)
-    return error
+        # By default an exception is unpickled by a call with `args`, which fails where a subclass needs more arguments.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class QuerySyntaxError(EnergyQLError):
@@ -121,8 +108,6 @@ class QuerySyntaxError(EnergyQLError):
 
 class UnknownAttribute(EnergyQLError):
     """A query names attributes that the model does not have; `names` holds all of them in order of appearance."""
-
-    names: tuple[str, ...]
 
     def __init__(
         self,
@@ -138,11 +123,11 @@ class UnknownAttribute(EnergyQLError):
 
 
 class KindError(EnergyQLError):
-    """An attribute is used as if it were of another kind, or with a value or number it cannot have."""
+    """An attribute is used as one of another kind, or with a value or number that it cannot have."""
 
 
 class Contradiction(EnergyQLError):
-    """No sample can satisfy the query."""
+    """No values of the attributes satisfy the query."""
 
 
 class LimitError(EnergyQLError):
@@ -154,26 +139,26 @@ class VocabularyError(EnergyQLError):
 
 
 class ArgumentError(EnergyQLError, TypeError, ValueError):
-    """A public function or operator was given something it cannot use.
+    """An argument of a public function or operator has the wrong type or value.
 
-    It is a TypeError and a ValueError too, as which Python programs expect to catch it.
+    It is also a TypeError and a ValueError, so that programs can catch it as usual in Python.
     """
 
 
 class DataError(EnergyQLError):
-    """A table or array is not what it should be."""
+    """A table, array or list of queries cannot be read, or holds a wrong value."""
 
 
 class ModelError(EnergyQLError):
-    """A model folder or checkpoint is missing, damaged or does not fit."""
+    """A model folder or checkpoint is missing or damaged, or its parts do not fit together."""
 
 
 class TautologyWarning(UserWarning):
-    """A query is true of every sample, so it asks for nothing."""
+    """A query is true of every sample, so it has no effect."""
 
 
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
-    """Draws the lines of `query` that hold `spans`, each above a line of carets.
+    """Draw the lines of `query` that hold `spans`, each above a line of carets.
 
     Lines are indented by two; a query of several lines gets line numbers. A long line is cut to a window around the
     first span in it. An empty span gets one caret.
@@ -218,7 +203,7 @@ def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
-    """The visible part of one line, and the carets under it."""
+    """Return the visible part of one line, and the carets under it."""
     first, last = _window(line, *marks[0])
     before, after = "..." * (first > 0), "..." * (last < len(line))
     shown = [_show(character) for character in line[first:last]]
@@ -237,7 +222,7 @@ def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
 
 
 def _window(line: str, start: int, end: int) -> tuple[int, int]:
-    """The part of a long line to show: around the span, about `_WINDOW` characters of it."""
+    """Return the range of a long line to show: about `_WINDOW` characters around the span."""
     if len(line) <= _WINDOW + 6:
         return 0, len(line)
     room = max(_WINDOW - (end - start), 40)
@@ -248,12 +233,12 @@ def _window(line: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _show(character: str) -> tuple[str, int]:
-    """How one character is drawn, and how many terminal columns it takes."""
+    """Return one character as it is drawn, and its width in terminal columns."""
     if character == "\t":
         return "    ", 4
     category = unicodedata.category(character)
     if category in {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}:
-        # Invisible, or without a known width: an escape shows what is there and keeps the carets in place.
+        # Invisible, or of unknown width: an escape makes it visible and keeps the carets in place.
         escape = character.encode("unicode_escape", "surrogatepass").decode("ascii")
         return escape, len(escape)
     if category in {"Mn", "Me"} or "\u1160" <= character <= "\u11ff":

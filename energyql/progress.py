@@ -1,4 +1,4 @@
-"""One way to tell how far something long has come: a bar, or a function of the caller's. Numeric loops only call it."""
+"""Progress of long computations: a bar on standard error, or a function of the caller."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 Report = Callable[[str, float], None]
 """Called with the name of a stage and the fraction of it that is done, in [0, 1]. An exception that it raises ends the
-work: that is how a caller cancels."""
+computation, so a caller can cancel."""
 
 
 @contextmanager
 def reporting(show: bool | Report) -> Iterator[Report]:
-    """A progress bar a stage, on standard error; nothing is drawn where `show` is false.
+    """Yield a function that reports progress.
 
-    A function in place of true or false is called instead.
+    Args:
+        show: `True` draws a bar for each stage on standard error, `False` nothing; a function is yielded as it is.
     """
     if callable(show):
         yield show

@@ -1,4 +1,4 @@
-"""What a model knows: the names, kinds and ranges of its attributes."""
+"""Vocabularies: the names, kinds and ranges of a model's attributes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class AttributeSpec:
         kind: "yes/no", "categorical" or "continuous".
         values: the classes of a categorical attribute, in the order of its head's logits.
         low, high: the range of a continuous attribute.
-        tolerance: what `=` means for a continuous attribute: within this distance.
-        description: one line for people.
+        tolerance: of a continuous attribute: `=` holds within this distance.
+        description: one line of text.
 
     Raises:
         VocabularyError: a field does not fit the others.
@@ -69,7 +69,7 @@ class AttributeSpec:
             raise VocabularyError(f"{label}: description must be a string, not {self.description!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that matter for this kind, as JSON values."""
+        """Return the fields of this kind as JSON values, for `from_dict`."""
         data: dict[str, Any] = {"name": self.name, "kind": self.kind}
         if self.kind == "categorical":
             data["values"] = list(self.values)
@@ -81,7 +81,7 @@ class AttributeSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AttributeSpec:
-        """Undoes `to_dict`.
+        """Read an attribute from the values of `to_dict`.
 
         Raises:
             VocabularyError: a field is missing, unknown or wrong.
@@ -96,13 +96,13 @@ class AttributeSpec:
 
 
 class Vocabulary(Mapping[str, AttributeSpec]):
-    """The attributes of one model, by name, in a fixed order. It does not change once made.
+    """The attributes of one model by name, in a fixed order; immutable.
 
     Args:
         specs: the attributes.
         model: the model's name, for messages.
-        relations: queries that hold in every picture, such as "sunglasses IMPLIES glasses"; they are read when a query
-            needs them, see `energyql.logic.relations`.
+        relations: queries that hold in every picture, such as "sunglasses IMPLIES glasses"; parsed when a query needs
+            them, see `energyql.logic.relations`.
 
     Raises:
         VocabularyError: two attributes have one name, or a relation is no text.
@@ -157,11 +157,11 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         return "\n".join(rows)
 
     def suggest(self, name: str) -> str | None:
-        """The attribute that `name` was probably meant to be, or None."""
+        """Return the attribute with the most similar name, or None."""
         return closest(name, self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The vocabulary as JSON values, for `from_dict`."""
+        """Return the vocabulary as JSON values, for `from_dict`."""
         data = {
             "version": FORMAT_VERSION,
             "model": self.model,
@@ -171,7 +171,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Vocabulary:
-        """Undoes `to_dict`.
+        """Read a vocabulary from the values of `to_dict`.
 
         Raises:
             VocabularyError: the version is unknown, or a field is missing or wrong.
@@ -194,7 +194,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that looks most like `name`, without regard to case, blanks and `_`; None if none does."""
+    """Return the most similar of the `known` names, ignoring case, blanks, `-` and `_`; None if none is similar."""
     plain: dict[str, str] = {}
     for candidate in known:
         plain.setdefault(_plain(candidate), candidate)

@@ -224,21 +224,3 @@ def tabulate(predictions: Mapping[str, Prediction]) -> dict[str, Table]:
             std = torch.as_tensor(prediction.std, dtype=torch.float64).expand(prediction.mean.shape)
             table[name] = (prediction.mean.double().cpu().numpy(), std.cpu().numpy())
     return table
-
-
-def select_rows(table: Table, rows: npt.NDArray[np.int64]) -> Table:
-    """Return some samples of one attribute's table."""
-    if isinstance(table, dict):
-        return {value: column[rows] for value, column in table.items()}
-    return (table[0][rows], table[1][rows]) if isinstance(table, tuple) else table[rows]
-
-
-def join_tables(tables: Sequence[Table]) -> Table:
-    """Concatenate the tables of one attribute over consecutive batches."""
-    if isinstance(tables[0], dict):
-        by_value = [table for table in tables if isinstance(table, dict)]
-        return {value: np.concatenate([table[value] for table in by_value]) for value in tables[0]}
-    if isinstance(tables[0], tuple):
-        means, stds = zip(*(table for table in tables if isinstance(table, tuple)), strict=True)
-        return np.concatenate(means), np.concatenate(stds)
-    return np.concatenate([table for table in tables if isinstance(table, np.ndarray)])

@@ -26,7 +26,8 @@ from energyql.editing.start import Picture, as_images, open_picture
 from energyql.editing.terms import Embed, Term, edit_energy, flat_features, keep_predictions, shell_term
 from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
-from energyql.pipeline.prepared import Values, join_values, judge
+from energyql.pipeline.model import Values
+from energyql.pipeline.result import concatenate
 from energyql.progress import Report
 from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
 from energyql.vocabulary import Vocabulary
@@ -168,7 +169,7 @@ def find_latents(
 
 def _attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
     """Return the divergence of the heads from what the judge reads off the pictures; nothing without a judge."""
-    values = join_values([judge(space.model, part) for part in targets.split(64)])
+    values = concatenate([space.model.judge_images(part) for part in targets.split(64)])
     if not values:
         return []
     outputs = _as_outputs(values, space.model.vocabulary).to(targets)

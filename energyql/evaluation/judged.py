@@ -26,8 +26,9 @@ from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.pipeline.generate import pipeline_for
-from energyql.pipeline.model import Model
-from energyql.pipeline.prepared import PreparedQuery, Values, draw, join_values, judge
+from energyql.pipeline.model import Model, Values
+from energyql.pipeline.prepared import PreparedQuery, draw_batches
+from energyql.pipeline.result import concatenate
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report
 from energyql.render.pictures import to_pictures
@@ -77,7 +78,7 @@ class JudgedSamples:
         return cls(
             torch.cat([part.z for part in parts]),
             torch.cat([part.w for part in parts]),
-            join_values([part.values for part in parts]),
+            concatenate([part.values for part in parts]),
             torch.cat(features) if len(features) == len(parts) else None,
         )
 
@@ -180,11 +181,11 @@ class EvaluatedModel:
         parts: list[JudgedSamples] = []
         pictures: list[Image.Image] = []
         done = 0
-        for w, images in draw(self.model.generator, self.encode, z.to(self.device)):
+        for w, images in draw_batches(self.model.generator, self.encode, z.to(self.device)):
             end = done + len(images)
             features = None if self.features is None else self.features.read(images)
             latents = z[done:end].float().cpu(), w.flatten(1).float().cpu()
-            parts.append(JudgedSamples(*latents, judge(self.model, images), features))
+            parts.append(JudgedSamples(*latents, self.model.judge_images(images), features))
             pictures += to_pictures(images[: shown - done]) if done < shown else []
             done = end
             report("judging", done / len(z))

@@ -1,4 +1,4 @@
-"""Where models live: the packaged ones by name, others by folder. Nothing here imports torch."""
+"""Folders of models: packaged ones by name, others by path. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DEFAULT_MODEL = "avatars"
 
 
 def packaged_models() -> list[str]:
-    """Names of the models that come with energyql."""
+    """Return the names of the models that come with energyql."""
     return sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.json"))
 
 
 def model_folder(model: str | Path) -> Path:
-    """The folder of a packaged model, or the given folder.
+    """Return the folder of a packaged model, or the given folder.
 
     Raises:
         ArgumentError: `model` is no name and no path.
@@ -40,10 +40,10 @@ def model_folder(model: str | Path) -> Path:
 
 
 def read_vocabulary(model: str | Path) -> Vocabulary:
-    """The attributes of a model, without loading any weights.
+    """Read the attributes of a model, without loading any weights.
 
     Raises:
-        ModelError: there is no such model, or what its vocabulary.json holds is no vocabulary.
+        ModelError: there is no such model, or its vocabulary.json is wrong.
     """
     path = model_folder(model) / "vocabulary.json"
     description = read_json(path)

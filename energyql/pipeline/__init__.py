@@ -1,1 +1,1 @@
-"""From a query and a model to pictures: arguments, the model, the prepared query, the result."""
+"""From a query and a model to pictures: settings, model, prepared query, result; scores of tables."""

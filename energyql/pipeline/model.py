@@ -1,4 +1,4 @@
-"""A model folder: generator, attribute heads and judge, loaded without running anything that it holds."""
+"""Models: generator, attribute heads and judge, loaded from a folder without running code from it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import Judge
-from energyql.attributes.labels import ImageLabeller
+from energyql.attributes.labels import ImageLabeller, read_images
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, write_json
 from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, latent_size
@@ -26,17 +29,19 @@ from energyql.models import model_folder
 from energyql.vocabulary import Vocabulary
 
 FORMAT = 1
+Values = dict[str, npt.NDArray[Any]]
+"""Attribute -> decided values, (n,): bool, names of classes, or numbers."""
 NO_ATTRIBUTES = "fit some with energyql train"
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a query needs.
+    """A generator with attribute heads and, if there is one, a judge.
 
     Attributes:
         name: for messages and provenance.
-        generator: draws.
-        bank: guides; its vocabulary is the model's.
+        generator: draws the pictures.
+        bank: attribute heads that guide the sampler; its vocabulary is the model's.
         judge: reads attributes off pictures, independent of generator and bank: a `Judge`, or a function such as
             `train_attributes` takes; `None` if there is none.
         truncation: psi used unless a call says otherwise.
@@ -57,12 +62,12 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the generator computes; if it does not show, where the heads are."""
+        """The device of the generator's tensors; that of the heads if it has none."""
         module = self.generator if isinstance(self.generator, torch.nn.Module) else torch.nn.Module()
         return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), self.bank.device)
 
     def check_label(self, label: int | Sequence[float] | None) -> Label | None:
-        """A label that the heads hold under, as it is recorded; theirs where none is given.
+        """Return a label under which the heads are valid, as it is recorded; by default the one they were fitted under.
 
         Raises:
             ArgumentError: the generator has no such label, or needs one, or the heads were fitted under another.
@@ -82,11 +87,15 @@ class Model:
             )
         return checked
 
-    def to(self, device: torch.device | str) -> Model:
-        """The same model, ready to draw on a device.
+    def judge_images(self, images: Tensor) -> Values:
+        """Return the judge's values of images (n, channels, height, width); empty if there is no judge."""
+        if self.judge is None:
+            return {}
+        with torch.inference_mode():
+            return read_images(self.judge, images, self.vocabulary)
 
-        Torch modules are moved themselves, as torch does it, and put into evaluation mode.
-        """
+    def to(self, device: torch.device | str) -> Model:
+        """Return the model on a device, in evaluation mode. Torch modules are moved in place, as in torch."""
         for part in (self.generator, self.judge):
             if isinstance(part, torch.nn.Module):
                 part.to(device).eval()
@@ -99,13 +108,13 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
     Args:
         model: a packaged model's name, such as "avatars", or a folder.
         device: where to compute.
-        generator: of one's own, for a folder that has attributes only because they were trained on it.
+        generator: for a folder that holds only the attributes of this generator of one's own.
 
     Returns:
-        The model in evaluation mode. It goes wherever a name would: `generate(..., model=model)`.
+        The model in evaluation mode, for arguments such as `generate(..., model=model)`.
 
     Raises:
-        ModelError: it is missing or damaged, or its parts do not belong together.
+        ModelError: it is missing or damaged, or its parts do not fit together.
     """
     if generator is not None:
         return _with_generator(Path(model), generator, device)
@@ -120,7 +129,7 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
             raise ValueError(f"truncation is {truncation}")
     generator = read_generator(folder)
     if not any((folder / file).is_file() for file in ("vocabulary.json", "attributes.safetensors")):
-        raise ModelError(f"model {name!r} has no attributes yet, so no query can be asked of it", hint=NO_ATTRIBUTES)
+        raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=NO_ATTRIBUTES)
     bank = AttributeBank.load(folder)
     weights = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))}
     if bank.generator not in ("", weights["generator"]):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.labels import read_images
 from energyql.attributes.predictions import decide, tabulate
-from energyql.energy.query_energy import QueryEnergy
+from energyql.energy.query_energy import Encode, QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.generators.base import Generator
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import Model
-from energyql.pipeline.result import Result
+from energyql.pipeline.result import Result, concatenate
 from energyql.pipeline.settings import DrawSettings, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
@@ -34,9 +34,6 @@ PIXEL_BATCH = 1 << 20
 """Pixels drawn together, unless a call says otherwise: 64 pictures of 128 x 128, one of 1024 x 1024."""
 LEAST_RATE = 0.05
 """Lower bound of the estimated share of satisfied samples, from which the size of the next round is computed."""
-Encode = Callable[[Tensor], Tensor]
-Values = dict[str, npt.NDArray[Any]]
-"""Attribute -> decided values, (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +60,16 @@ class PreparedQuery:
     settings: DrawSettings
     provenance: dict[str, Any]
 
+    @cached_property
+    def energy_in_float32(self) -> QueryEnergy:
+        """The energy of the query as a function of z, in float32."""
+        return QueryEnergy(self.rule, self.encode if self.model.bank.space == "w" else Identity(), self.model.bank)
+
     @property
     def energy(self) -> QueryEnergy:
-        """The energy of the query as a function of z, in the precision of the settings."""
-        energy = QueryEnergy(self.rule, self._read, self.model.bank)
+        """The energy that is sampled: in the precision of the settings."""
         dtype: torch.dtype = getattr(torch, self.settings.precision)
-        return energy if dtype == torch.float32 else energy.computed_in(dtype)
+        return self.energy_in_float32 if dtype == torch.float32 else self.energy_in_float32.computed_in(dtype)
 
     def run(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Result:
         """Draw the samples `first`, ..., `first + n - 1`; see `energyql.generate`."""
@@ -104,26 +105,21 @@ class PreparedQuery:
     def latents(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[SampleResult]:
         """Check the arguments and return an iterator over batches; see `energyql.sample_latents`."""
         n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
+        return self._latents(n, first, progress)
 
-        def batches() -> Iterator[SampleResult]:
-            with reporting(progress) as report:
-                yield from self.sample(first, n, report)
-
-        return batches()
-
-    def sample(self, first: int, n: int, report: Report) -> Iterator[SampleResult]:
-        """Yield the samples `first`, ..., `first + n - 1`, a batch at a time; memory holds one batch."""
+    def _latents(self, n: int, first: int, progress: bool | Report) -> Iterator[SampleResult]:
         size, done, energy, seed = self.settings.batch_size or LATENT_BATCH, 0, self.energy, self.settings.seed
-        while done < n:
-            count = min(size, n - done)
-            z0 = prior_latents(seed, first + done, count, self.model.generator.z_dim).to(self.device)
+        with reporting(progress) as report:
+            while done < n:
+                count = min(size, n - done)
+                z0 = prior_latents(seed, first + done, count, self.model.generator.z_dim).to(self.device)
 
-            def fraction(part: float, active: int, done: int = done, count: int = count) -> None:
-                report("sampling", (done + part * count) / n)
+                def fraction(part: float, active: int, done: int = done, count: int = count) -> None:
+                    report("sampling", (done + part * count) / n)
 
-            yield self.sampler.sample(energy, z0, noise=RandomStreams(seed, first + done), progress=fraction)
-            done += count
-        report("sampling", 1.0)
+                yield self.sampler.sample(energy, z0, noise=RandomStreams(seed, first + done), progress=fraction)
+                done += count
+            report("sampling", 1.0)
 
     def show(self, sampled: SampleResult, index: npt.NDArray[Any], report: Report, w: Tensor | None = None) -> Result:
         """Draw sampled latents and judge the pictures.
@@ -135,17 +131,17 @@ class PreparedQuery:
             w: of each sample, (n, w_dim) or (n, num_ws, w_dim), if it is not the mapped z.
         """
         pictures, latents, readings = [], [], []
-        for drawn, images in draw(self.model.generator, self.encode, sampled.z, self.settings.batch_size, w):
+        for drawn, images in draw_batches(self.model.generator, self.encode, sampled.z, self.settings.batch_size, w):
             pictures += to_pictures(images)
             latents.append(drawn)
-            readings.append(judge(self.model, images))
+            readings.append(self.model.judge_images(images))
             report("drawing", len(pictures) / len(sampled.z))
-        w, judged = torch.cat(latents), join_values(readings)
+        w, judged = torch.cat(latents), concatenate(readings)
         with torch.inference_mode():
             read = w if self.model.bank.space == "w" else sampled.z
             read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
             predictions = self.model.bank.predict(read)
-            energy = QueryEnergy(self.rule, self._read, self.model.bank).of_latent(read)
+            energy = self.energy_in_float32.of_latent(read)
         decided = judged or decide(predictions)
         holds = satisfied(self.expr, decided, self.model.vocabulary)
         return Result(
@@ -164,7 +160,7 @@ class PreparedQuery:
 
     def _run(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
         started = time.perf_counter()
-        sampled = SampleResult.join(list(self.sample(first, n, report)))
+        sampled = SampleResult.join(list(self._latents(n, first, report)))
         drawn = time.perf_counter()
         result = self.show(sampled, np.arange(first, first + n), report)
         finished = time.perf_counter()
@@ -173,13 +169,8 @@ class PreparedQuery:
         )
         return result, sampled
 
-    @property
-    def _read(self) -> Encode:
-        """From z to the latent that the heads read."""
-        return self.encode if self.model.bank.space == "w" else Identity()
 
-
-def draw(
+def draw_batches(
     generator: Generator, encode: Encode, z: Tensor, batch_size: int | None = None, w: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield w and the images of z, batch by batch, in order.
@@ -200,16 +191,3 @@ def draw(
         yield drawn, images
         start += size
         size = batch_size or max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
-
-
-def judge(model: Model, images: Tensor) -> Values:
-    """Read the attributes of images with the model's judge; empty if the model has none."""
-    if model.judge is None:
-        return {}
-    with torch.inference_mode():
-        return read_images(model.judge, images, model.vocabulary)
-
-
-def join_values(parts: list[Values]) -> Values:
-    """Concatenate the values of consecutive batches."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}

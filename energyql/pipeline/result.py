@@ -16,7 +16,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from energyql.attributes.predictions import Table, join_tables, select_rows
+from energyql.attributes.predictions import Table
 from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, check_destination, replacing, write_json, write_tensors
 from energyql.pipeline.settings import EXACT
@@ -29,6 +29,8 @@ MOST_PICTURES = 64
 MOST_QUERY = 300
 """Most characters of a query in a picture's alternative text."""
 _SIDE = 128
+PER_SAMPLE = ("images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "status")
+"""The fields of a `Result` that hold an entry for each sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,20 +83,9 @@ class Result:
     def select(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Result:
         """Return the result of some of the samples, in the order of `rows`."""
         rows = np.asarray(rows, dtype=np.int64)
-        return replace(
-            self,
-            images=[self.images[i] for i in rows],
-            z=self.z[rows],
-            w=self.w[rows],
-            index=self.index[rows],
-            energy=self.energy[rows],
-            probabilities={name: select_rows(table, rows) for name, table in self.probabilities.items()},
-            judged={name: values[rows] for name, values in self.judged.items()},
-            satisfied=self.satisfied[rows],
-            status=[self.status[i] for i in rows],
-            statistics=dict(self.statistics),
-            provenance=self.provenance | {"n": len(rows)},
-        )
+        selected = {name: take_rows(getattr(self, name), rows) for name in PER_SAMPLE}
+        provenance = self.provenance | {"n": len(rows)}
+        return replace(self, **selected, statistics=dict(self.statistics), provenance=provenance)
 
     @classmethod
     def join(cls, parts: Sequence[Result]) -> Result:
@@ -105,21 +96,9 @@ class Result:
         """
         if not parts:
             raise ArgumentError("Result.join needs at least one result; got an empty sequence")
-        return cls(
-            images=[image for part in parts for image in part.images],
-            z=torch.cat([part.z for part in parts]),
-            w=torch.cat([part.w for part in parts]),
-            index=np.concatenate([part.index for part in parts]),
-            energy=np.concatenate([part.energy for part in parts]),
-            probabilities={
-                name: join_tables([part.probabilities[name] for part in parts]) for name in parts[0].probabilities
-            },
-            judged={name: np.concatenate([part.judged[name] for part in parts]) for name in parts[0].judged},
-            satisfied=np.concatenate([part.satisfied for part in parts]),
-            status=[status for part in parts for status in part.status],
-            statistics=dict(parts[0].statistics),
-            provenance=parts[0].provenance | {"n": sum(map(len, parts))},
-        )
+        joined = {name: concatenate([getattr(part, name) for part in parts]) for name in PER_SAMPLE}
+        provenance = parts[0].provenance | {"n": sum(map(len, parts))}
+        return replace(parts[0], **joined, statistics=dict(parts[0].statistics), provenance=provenance)
 
     def grid(self, columns: int | None = None) -> Image.Image:
         """Draw all pictures with the probability of the query (or its energy) and the judge's verdict.
@@ -224,6 +203,27 @@ class Result:
         rows = element("div", *tiles, style="display:flex;flex-wrap:wrap;gap:10px;margin:8px 0")
         note = f"{self._footer()}. Not shown: {more:,} more" if more else self._footer()
         return element("div", element("code", query), rows, element("div", note, style="font-size:12px;opacity:.75"))
+
+
+def take_rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
+    """Return some rows of a list, array or tensor, or of each one in a dict or tuple of them."""
+    if isinstance(column, dict):
+        return {name: take_rows(part, rows) for name, part in column.items()}
+    if isinstance(column, tuple):
+        return tuple(take_rows(part, rows) for part in column)
+    return [column[i] for i in rows] if isinstance(column, list) else column[rows]
+
+
+def concatenate(columns: Sequence[Any]) -> Any:
+    """Concatenate lists, arrays or tensors, or those of equal dicts or tuples of them."""
+    first = columns[0]
+    if isinstance(first, dict):
+        return {name: concatenate([column[name] for column in columns]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(concatenate(parts) for parts in zip(*columns, strict=True))
+    if isinstance(first, list):
+        return [entry for column in columns for entry in column]
+    return torch.cat(list(columns)) if isinstance(first, Tensor) else np.concatenate(columns)
 
 
 def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:

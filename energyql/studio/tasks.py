@@ -32,7 +32,7 @@ def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) 
     """
     started = time.perf_counter()
     with interruptible(prepared.model.generator, job.check):
-        sampled = SampleResult.join(list(prepared.sample(0, n, job.report)))
+        sampled = SampleResult.join(list(prepared.latents(n, progress=job.report)))
         drawn = time.perf_counter()
         start, size = 0, 1  # the first picture shows how large they are
         while start < n:

@@ -426,7 +426,7 @@ class TestLabels:
             ("random", None, "conditional on 4 classes: give a label"),
             (None, 4, "there is no class 4\na label is a class from 0 to 3"),
             (None, -1, "there is no class -1"),
-            ("random", "random", "'random' is no label"),
+            ("random", "random", "'random' is not a label"),
             (None, [1.0, 0.0], "are not 4 finite numbers"),
             (2, 1, "'labelled' do not hold under label 1\nthey were fitted under label 2"),
             (2, [0.5, 0.5, 0, 0], r"do not hold under label \(0.5, 0.5, 0.0, 0.0\)"),
