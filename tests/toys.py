@@ -81,3 +81,10 @@ def tiny_model(
 def pixels(pictures: list[Image.Image]) -> list[bytes]:
     """For comparison."""
     return [picture.tobytes() for picture in pictures]
+
+
+class NeverSampler:
+    """A sampler that must not run."""
+
+    def sample(self, energy, z0, *, noise=None, progress=None):
+        raise AssertionError("sampled")

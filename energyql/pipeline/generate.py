@@ -1,4 +1,4 @@
-"""From a query to pictures: the public calls."""
+"""The calls that turn a query into pictures or latents."""
 
 from __future__ import annotations
 
@@ -217,11 +217,15 @@ def until_satisfied(
     progress: bool | Report = True,
     **options: Unpack[DrawOptions],
 ) -> Result:
-    """Keep drawing until n pictures satisfy the query, by the judge, or by the heads of a model without one.
+    """Draw until n pictures satisfy a query, according to the judge, or to the heads of a model without one.
 
     Args:
-        query, n, model, device, progress: as for `generate`.
+        query: as for `generate`.
+        n: number of pictures that satisfy it.
         budget: most samples to draw, at least n; by default 10 n.
+        model: as for `generate`.
+        device: as for `generate`.
+        progress: as for `generate`.
         options: semantics, sampler, strength, precision, truncation, label, seed and batch_size, as for `generate`.
 
     Returns:
@@ -247,7 +251,12 @@ def sample_latents(
     """Sample latents that satisfy a query, without their pictures, in batches: memory does not grow with n.
 
     Args:
-        query, n, model, first, device, progress: as for `generate`; there is no largest n.
+        query: as for `generate`.
+        n: number of samples, of any size.
+        model: as for `generate`.
+        first: as for `generate`.
+        device: as for `generate`.
+        progress: as for `generate`.
         options: semantics, sampler, strength, precision, truncation, label, seed and batch_size, as for `generate`;
             `batch_size` is 4096 by default.
 

@@ -1,0 +1,173 @@
+"""Models in memory: conditional generators, generators of one's own, judges that are functions."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from toys import CONFIG, VOCABULARY, NeverSampler, pixels, random_generator, random_heads
+
+from energyql import Model, generate, load_model, score
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.predictions import tabulate
+from energyql.errors import ArgumentError
+from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
+from energyql.pipeline.model import choose_device
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+
+@pytest.fixture(scope="module", params=["stylegan2", "stylegan3"])
+def conditional(request):
+    """A random generator of four classes."""
+    if request.param == "stylegan2":
+        return random_generator(dataclasses.replace(CONFIG, c_dim=4))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = StyleGAN3Config(
+            16, z_dim=8, w_dim=16, c_dim=4, channel_base=64, channel_max=4, num_layers=4, num_critical=1
+        )
+        return StyleGAN3(config).eval().requires_grad_(False)
+
+
+def labelled(generator, label, space="w", judge=None):
+    """A model whose heads were fitted under a label."""
+    size = generator.config.w_dim if space == "w" else generator.z_dim
+    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, size), space=space, label=label)
+    return Model("labelled", generator, bank, judge)
+
+
+class TestLabels:
+    @pytest.mark.parametrize("fitted", [None, "random"])
+    def test_pictures_of_a_class(self, conditional, fitted):
+        model = labelled(conditional, fitted)
+        first, again, second = (generate("smile", 3, model=model, label=k, progress=False) for k in (1, 1, 3))
+        assert torch.equal(first.w, again.w)
+        assert not torch.allclose(first.w, second.w)
+        assert first.provenance["label"] == 1
+        for label, result in ((1, first), (3, second)):
+            w = conditional.encode(result.z, label=torch.eye(4)[[label] * 3])
+            torch.testing.assert_close(result.w, w)
+            predictions = tabulate(model.bank.predict(w))  # and guided under it too
+            assert score("smile", predictions) == pytest.approx(result.energy, abs=1e-4)
+
+    def test_heads_on_z(self, conditional):
+        result = generate("smile", 2, model=labelled(conditional, 2, space="z"), progress=False)
+        torch.testing.assert_close(result.w, conditional.encode(result.z, label=torch.eye(4)[[2, 2]]))
+
+    def test_the_label_of_the_heads_is_the_default(self, conditional):
+        model = labelled(conditional, 2)
+        assert torch.equal(
+            generate("smile", 2, model=model, progress=False).w,
+            generate("smile", 2, model=model, label=[0, 0, 1, 0], progress=False).w,
+        )
+
+    def test_numbers(self, conditional):
+        mix = (0.5, 0.5, 0.0, 0.0)
+        result = generate("smile", 2, model=labelled(conditional, mix), label=list(mix), progress=False)
+        torch.testing.assert_close(result.w, conditional.encode(result.z, label=torch.tensor([mix, mix])))
+        assert result.provenance["label"] == mix
+
+    @pytest.mark.parametrize(
+        ("fitted", "label", "message"),
+        [
+            (None, None, "conditional on 4 classes: give a label\na label is a class from 0 to 3"),
+            ("random", None, "conditional on 4 classes: give a label"),
+            (None, 4, "there is no class 4\na label is a class from 0 to 3"),
+            (None, -1, "there is no class -1"),
+            ("random", "random", "'random' is not a label"),
+            (None, [1.0, 0.0], "are not 4 finite numbers"),
+            (2, 1, "'labelled' do not hold under label 1\nthey were fitted under label 2"),
+            (2, [0.5, 0.5, 0, 0], r"do not hold under label \(0.5, 0.5, 0.0, 0.0\)"),
+            ((0.5, 0.5, 0.0, 0.0), 1, "do not hold under label 1"),
+            ("random", [0.5, 0.5, 0, 0], "hold for every class, not between classes\ngive a class from 0 to 3"),
+        ],
+    )
+    def test_wrong_labels(self, conditional, fitted, label, message):
+        with pytest.raises(ArgumentError, match=message):
+            generate(
+                "smile", 1, model=labelled(conditional, fitted), label=label, sampler=NeverSampler(), progress=False
+            )
+
+    def test_a_label_for_a_model_without_classes(self, draw):
+        with pytest.raises(ArgumentError, match="has no classes, so it takes no label"):
+            draw(label=0, sampler=NeverSampler())
+        assert draw().provenance["label"] is None
+
+    def test_it_stands_under_the_grid(self, conditional, monkeypatch):
+        footers = []
+        monkeypatch.setattr(
+            "energyql.pipeline.result.label_grid", lambda images, *, footer, **_: footers.append(footer) or images[0]
+        )
+        generate("smile", 1, model=labelled(conditional, 2), progress=False).grid()
+        assert "Model labelled, label 2, seed 0" in footers[0]
+
+
+class Blobs(torch.nn.Module):
+    """A generator of one's own, in training mode, as it is made; batch statistics would show."""
+
+    z_dim = 3
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(3)
+
+    def encode(self, z, truncation=1.0):
+        return truncation * z
+
+    def synthesize(self, w):
+        return torch.tanh(self.norm(w))[:, :, None, None].expand(-1, -1, 8, 8)
+
+
+def colours(images):
+    red, green, blue = images.mean((2, 3)).unbind(1)
+    first = ["red" if r > b else "blue" for r, b in zip(red, blue, strict=True)]
+    return {"bright": red + green + blue > 0, "first": first, "red": red, "more": red}
+
+
+class TestModelsInMemory:
+    VOCABULARY = Vocabulary(
+        [
+            AttributeSpec("bright", "yes/no"),
+            AttributeSpec("first", "categorical", values=("red", "blue")),
+            AttributeSpec("red", "continuous", low=-1.0),
+        ]
+    )
+
+    def model(self, **settings):
+        return Model("blobs", Blobs(), AttributeBank(self.VOCABULARY, random_heads(self.VOCABULARY, 3)), **settings)
+
+    def test_a_loaded_model(self, tiny, draw):
+        result = draw(model=load_model(tiny))
+        assert torch.equal(result.z, draw().z)
+        assert result.provenance == draw().provenance
+
+    def test_a_generator_of_ones_own(self):
+        model = self.model()
+        few, many = (generate("bright AND red > 0", n, model=model, progress=False) for n in (1, 5))
+        assert not model.generator.training
+        assert pixels(few.images)[0] == pixels(many.images)[0]
+        assert few.provenance["judge"] == "attribute heads"
+        assert few.provenance["model"] == "blobs"
+
+    def test_a_function_as_judge(self):
+        result = generate("bright AND first = red", 40, model=self.model(judge=colours), progress=False)
+        assert result.provenance["judge"] == "image judge"
+        assert list(result.judged) == ["bright", "first", "red"]
+        assert [column.dtype.kind for column in result.judged.values()] == ["b", "U", "f"]
+        shown = torch.tensor(np.stack([np.asarray(image) for image in result.images])).permute(0, 3, 1, 2) / 127.5 - 1
+        assert result.judged["red"] == pytest.approx(shown[:, 0].mean((1, 2)).numpy(), abs=0.01)
+        expected = result.judged["bright"] & (result.judged["first"] == "red")
+        assert (result.satisfied == expected).all()
+        result.grid()
+
+    def test_the_device_is_that_of_the_model(self, tiny, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        assert generate("smile", 1, model=load_model(tiny), progress=False).provenance["device"] == "cpu"
+        with pytest.raises(ArgumentError, match="'abacus' is not available"):
+            generate("smile", 1, model=load_model(tiny), device="abacus")
+
+
+def test_devices():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    assert choose_device(torch.device("cpu")) == torch.device("cpu")

@@ -1,0 +1,108 @@
+"""Drawing until enough samples satisfy the query, and models that stay loaded."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from toys import pixels, tiny_model
+
+from energyql import ODESolver, Pipeline, generate, load_model, until_satisfied
+from energyql.errors import ArgumentError
+from energyql.generators.mapping import FrozenMapping
+from energyql.pipeline import generate as pipeline
+
+QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age > 0.6'
+
+
+class TestUntilSatisfied:
+    QUERY = "age > 0.5 AND glasses"
+    ROUGH = ODESolver(max_evaluations=5)  # leaves many samples where they do not satisfy it
+
+    @pytest.fixture
+    def plain(self, tmp_path):
+        """A model whose heads decide: the random judge of the other sees the same in every picture."""
+        return tiny_model(tmp_path, judge=False)
+
+    def ask(self, model, n, budget=None, **settings):
+        settings = {"model": model, "device": "cpu", "progress": False, "sampler": self.ROUGH} | settings
+        return until_satisfied(self.QUERY, n, budget=budget, **settings)
+
+    def test_all_of_them_satisfy(self, plain):
+        result = self.ask(plain, 6, 500)
+        drawn = int(result.statistics["drawn"])
+        assert result.satisfied.all()
+        assert len(result) == len(result.images) == 6
+        assert 6 < drawn <= 500
+        assert f"6 of 6 satisfy the query, says the attribute heads, out of {drawn} drawn" in result.summary()
+        assert result.statistics["evaluations_mean"] > 0
+
+    def test_they_are_the_first_of_the_run(self, plain):
+        result = self.ask(plain, 6, 500)
+        n = int(result.statistics["drawn"])
+        run = generate(self.QUERY, n, model=plain, device="cpu", progress=False, sampler=self.ROUGH)
+        assert result.index.tolist() == np.flatnonzero(run.satisfied)[:6].tolist()
+        assert pixels(result.images) == pixels([run.images[i] for i in result.index])
+
+    def test_the_budget_may_end_first(self, plain):
+        result = self.ask(plain, 30, 30)
+        assert 0 < len(result) < 30
+        assert result.statistics["drawn"] == 30
+        assert "30 were wanted, but the budget of 30 ended" in result.summary()
+        assert result.provenance["budget"] == 30
+
+    def test_the_judge_decides_where_there_is_one(self, tiny):
+        result = self.ask(tiny, 2, 20)
+        assert result.provenance["judge"] == "image judge"
+
+    def test_a_budget_below_n_is_refused(self, plain):
+        with pytest.raises(ArgumentError, match="budget must be a whole number from 6"):
+            self.ask(plain, 6, 5)
+
+
+def counted(function, calls):
+    def wrapper(*arguments):
+        calls.append(1)
+        return function(*arguments)
+
+    return wrapper
+
+
+class TestCost:
+    def test_one_mapping_an_evaluation(self, tiny, monkeypatch):
+        model, calls = load_model(tiny), []
+        for name in ("__call__", "pullback"):
+            monkeypatch.setattr(FrozenMapping, name, counted(getattr(FrozenMapping, name), calls))
+        ask = Pipeline(model, torch.device("cpu")).generate
+        result = ask("smile AND age > 0.5 AND glasses", 1, sampler="ode", progress=False)
+        # One more draws the picture; the final energy comes from the predictions for it.
+        assert len(calls) == result.statistics["evaluations_max"] + 1
+
+    def test_models_stay_loaded_until_they_change(self, tmp_path, monkeypatch):
+        folder, loads = tiny_model(tmp_path / "a"), []
+        load = pipeline.load_model
+        monkeypatch.setattr(pipeline, "load_model", lambda *a: loads.append(1) or load(*a))
+        before = generate("smile", 1, model=folder, device="cpu", progress=False)
+        generate("glasses", 1, model=str(folder) + "/", device="cpu", progress=False)
+        monkeypatch.chdir(tmp_path)
+        generate("glasses", 1, model="a", device="cpu", progress=False)
+        assert len(loads) == 1
+        shutil.rmtree(folder)
+        tiny_model(folder)
+        after = generate("smile", 1, model=folder, device="cpu", progress=False)
+        assert len(loads) == 2
+        assert torch.equal(before.z, after.z)
+
+    def test_relative_paths_follow_the_working_directory(self, tmp_path, monkeypatch):
+        for place in ("here", "there"):
+            tiny_model(tmp_path / place / "model", judge=place == "here")
+        judges = []
+        for place in ("here", "there"):
+            monkeypatch.chdir(tmp_path / place)
+            judges.append(generate("smile", 1, model="model", device="cpu", progress=False).provenance["judge"])
+        assert judges == ["image judge", "attribute heads"]
+
+
+def test_a_pipeline_is_enough(tiny):
+    by_hand = Pipeline(load_model(tiny), torch.device("cpu")).generate(QUERY, 2, progress=False)
+    assert torch.equal(by_hand.z, generate(QUERY, 2, model=tiny, device="cpu", progress=False).z)
