@@ -22,7 +22,7 @@ from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import Model
-from energyql.pipeline.result import Result, concatenate
+from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
@@ -136,7 +136,8 @@ class PreparedQuery:
             latents.append(drawn)
             readings.append(self.model.judge_images(images))
             report("drawing", len(pictures) / len(sampled.z))
-        w, judged = torch.cat(latents), concatenate(readings)
+        w = torch.cat(latents)
+        judged = {name: np.concatenate([part[name] for part in readings]) for name in readings[0]}
         with torch.inference_mode():
             read = w if self.model.bank.space == "w" else sampled.z
             read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
