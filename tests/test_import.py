@@ -45,7 +45,7 @@ def test_a_star_brings_the_public_names():
     ],
 )
 def test_torch_is_imported_when_needed_and_not_before(code):
-    check = f"{code}\nimport sys; sys.exit(sorted({{'torch', 'numpy', 'PIL'}} & set(sys.modules)) or None)"
+    check = f"{code}\nimport sys; sys.exit(sorted({{'torch', 'numpy', 'PIL', 'jinja2'}} & set(sys.modules)) or None)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
