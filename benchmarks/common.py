@@ -26,7 +26,7 @@ def run_command(main: Callable[..., None], *, resumes: bool = False) -> None:
 
     Args:
         main: its function, with typer's options.
-        resumes: whether an interrupted run goes on when the command is repeated.
+        resumes: whether an interrupted run resumes when the command is repeated.
     """
     err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -35,7 +35,7 @@ def run_command(main: Callable[..., None], *, resumes: bool = False) -> None:
         try:
             main(**options)
         except KeyboardInterrupt:
-            err.print("interrupted; the same command goes on from here" if resumes else "interrupted")
+            err.print("interrupted; run the same command again to resume" if resumes else "interrupted")
             raise typer.Exit(130) from None
         except EnergyQLError as error:
             err.print(f"{type(error).__name__}: {error}", markup=False)

@@ -89,11 +89,11 @@ def lace_head(x: Tensor, y: Tensor, split: int, spec: AttributeSpec, epochs: int
     best, kept = -1.0, {name: value.clone() for name, value in network.state_dict().items()}
     for _ in range(epochs):
         for rows in torch.randperm(split, generator=random).split(LACE_BATCH):
-            outputs_, answers = network(x[rows]), y[rows]
+            outputs_, targets = network(x[rows]), y[rows]
             if spec.kind == "continuous":
-                loss = 0.5 * (outputs_[:, 0] - answers).square().mean()
+                loss = 0.5 * (outputs_[:, 0] - targets).square().mean()
             else:
-                loss = F.cross_entropy(outputs_, answers.long())
+                loss = F.cross_entropy(outputs_, targets.long())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -144,15 +144,15 @@ def run(count: int, test: int, dim: int, settings: HeadSettings, epochs: int) ->
         rows: dict[str, dict[str, dict[str, float]]] = {}
         for i, (name, spec) in enumerate(vocabulary.items()):
             prediction = raw_outputs(bank.predict(latents[fitted:], (name,))[name])
-            answers = labels[name]
+            targets = labels[name]
             started = time.perf_counter()
-            separate = lace_head(x, answers[:fitted], split, spec, epochs, SEED + i)
+            separate = lace_head(x, targets[:fitted], split, spec, epochs, SEED + i)
             seconds["separate"] += time.perf_counter() - started
             report("separate", (i + 1) / len(vocabulary))
             with torch.no_grad():
                 rows[name] = {
-                    "ours": measured(prediction, answers[fitted:], spec),
-                    "separate": measured(outputs_of(separate, latents[fitted:], spec), answers[fitted:], spec),
+                    "ours": measured(prediction, targets[fitted:], spec),
+                    "separate": measured(outputs_of(separate, latents[fitted:], spec), targets[fitted:], spec),
                 }
     mean = {
         kind: {

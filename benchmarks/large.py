@@ -101,7 +101,7 @@ def made_labels(w: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _as_head(network: nn.Sequential, spec: AttributeSpec, w: Tensor, answers: Tensor) -> Head:
+def _as_head(network: nn.Sequential, spec: AttributeSpec, w: Tensor, labels: Tensor) -> Head:
     """Return the network as a head: two outputs for yes and no become their difference."""
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     out, bias = layers[-1].weight.detach().clone(), layers[-1].bias.detach().clone()
@@ -109,7 +109,7 @@ def _as_head(network: nn.Sequential, spec: AttributeSpec, w: Tensor, answers: Te
         out, bias = out[1:] - out[:1], bias[1:] - bias[:1]
     std = torch.tensor(1.0)
     if spec.kind == "continuous":
-        std = (network(w)[:, 0] - answers).std()
+        std = (network(w)[:, 0] - labels).std()
     hidden = [(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in layers[:-1]]
     assert tuple(len(bias) for _, bias in hidden) == LACE_SIZES
     return Head(

@@ -26,7 +26,7 @@ from energyql.sampling import SAMPLERS
 FORMULA_SEED = 2026
 COMMON, RARE = 21, 3
 LEAST_RARE, MOST_RARE = 1e-4, 7e-4
-"""Prevalence of the rare formulas, by the shared pictures of the prior. The oracle, which looks further, may find that
+"""Prevalence of the rare formulas, by the shared pictures of the prior. The oracle, which draws more, may find that
 one of them is a little more frequent; the prevalence should still be under 0.1 %."""
 SMOKE = SampleCounts(n=8, prior=500, oracle=30)
 SMOKE_COMMON, SMOKE_RARE = 2, 0

@@ -214,7 +214,7 @@ def main(
     ),
     smoke: SmokeOption = False,
 ) -> None:
-    """Sample random formulas and count the samples that satisfy them. Interrupt at will: the same command goes on."""
+    """Sample random formulas and count satisfied samples. After an interruption the same command continues."""
     names = split_names("semantics", semantics, SEMANTICS)
     if solver not in SOLVERS:
         raise ArgumentError(f"there is no solver {solver!r}", hint=f"choose from {', '.join(SOLVERS)}")

@@ -32,6 +32,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def naming_target(path: Path) -> Iterator[None]:
+    """Raise an `ArgumentError` that names `path` where the block cannot write."""
+    try:
+        yield
+    except OSError as error:
+        raise ArgumentError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def check_writable(path: Path, folder: Path) -> None:
     """Check, before any work is done, that `folder` can be written or made, so that `path` can be written into it.
 

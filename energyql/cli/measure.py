@@ -51,8 +51,8 @@ def bench(
 ) -> None:
     """Compare samplers on a model: satisfaction, distance to exact samples, diversity, cost.
 
-    Exact samples are those of the prior that satisfy the query by the judge. Interrupt at will: the same command goes
-    on. Writes results.json, results.md and two plots.
+    Exact samples are those of the prior that satisfy the query by the judge. After an interruption the
+    same command continues. Writes results.json, results.md and two plots.
     """
     from energyql.evaluation.compare import compare_samplers
     from energyql.evaluation.report import NOTE, TABLE_WIDTH, query_table, summary_table
@@ -96,8 +96,8 @@ def evaluate(
     """Run the experiments of the field on a model, our settings and the paper's side by side.
 
     Conditional sampling, sequential editing, zero-shot combinations, logical compositions; accuracy by an independent
-    judge, Fréchet distance, distance to exact samples, diversity, identity, disentangled edit strength. Interrupt at
-    will: the same command goes on. Writes evaluation.json and evaluation.md with pictures.
+    judge, Fréchet distance, distance to exact samples, diversity, identity, disentangled edit strength. After an
+    interruption the same command continues. Writes evaluation.json and evaluation.md with pictures.
     """
     from energyql.evaluation.evaluate import evaluate as run
     from energyql.evaluation.features import inception_features
@@ -128,11 +128,11 @@ def evaluate(
 
 @contextmanager
 def _resumable() -> Iterator[None]:
-    """End the command with code 130 if it is interrupted, and say that it goes on from there."""
+    """End an interrupted command with code 130 and a message that it can be resumed."""
     try:
         yield
     except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here")
+        err.print("interrupted; run the same command again to resume")
         raise typer.Exit(130) from None
 
 

@@ -1,4 +1,4 @@
-"""Comparison of every method on every query. Results are written as they come, so that an interrupted run goes on."""
+"""Comparison of every method on every query. Results are written as they come, so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from energyql.errors import ArgumentError
 from energyql.evaluation.chart import draw_charts
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import Reference, machine, measure, summarize
@@ -17,7 +16,7 @@ from energyql.evaluation.methods import DEFAULT_METHODS, Method, read_methods
 from energyql.evaluation.metrics import AttributeBins
 from energyql.evaluation.reference import find_oracle, prior_samples
 from energyql.evaluation.report import comparison_page
-from energyql.files import read_json, write_json, write_picture, write_text
+from energyql.files import naming_target, read_json, write_json, write_picture, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
@@ -79,7 +78,7 @@ def compare_samplers(
     """Compare samplers with exact samples, on a model and queries of one's own.
 
     Exact samples are those of the prior that satisfy a query by the model's judge; for queries that the prior hardly
-    ever satisfies see `energyql.evaluation.reference`. An interrupted run goes on if it is called again.
+    ever satisfies see `energyql.evaluation.reference`. An interrupted run resumes if it is called again.
 
     Args:
         queries: one or more; a path that ends in .txt, or that exists, is a file with a query a line.
@@ -244,12 +243,10 @@ def _write(
     data = data | {"queries": records, "others": others}
     if title:
         data["summary"] = summarize(records, data["contenders"])
-    try:
+    with naming_target(folder):
         write_json(folder / RESULTS, data)
         if title:
             for name, picture in draw_charts(data).items():
                 write_picture(folder / f"{name}.png", picture)
             write_text(folder / "results.md", comparison_page(data, title))
-    except OSError as error:
-        raise ArgumentError(f"cannot write {folder}: {error.strerror or error}") from error
     return data

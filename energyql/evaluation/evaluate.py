@@ -1,4 +1,4 @@
-"""Evaluation of a model by several protocols. Results are written as they come, so that an interrupted run goes on."""
+"""Evaluation of a model by several protocols. Results are written as they come, so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from energyql.evaluation.methods import PAPER, Method, read_methods
 from energyql.evaluation.protocols import PROTOCOLS, EvaluationProtocol
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import evaluation_page
-from energyql.files import read_json, write_json, write_text
+from energyql.files import naming_target, read_json, write_json, write_text
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
@@ -51,7 +51,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run the experiments of the field on a model, with this library's settings and the paper's side by side.
 
-    An interrupted run goes on if it is called again: outcomes with the same settings are read from disk.
+    An interrupted run resumes if it is called again: outcomes with the same settings are read from disk.
 
     Args:
         protocols: names out of `energyql.evaluation.protocols.PROTOCOLS`; all by default.
@@ -117,11 +117,9 @@ def evaluate(
                     }
                 else:
                     found["comparison"] = _sample(evaluated, protocol, queries, methods, counts, folder, report)
-            try:
+            with naming_target(folder):
                 write_json(folder / "evaluation.json", data)
                 write_text(folder / "evaluation.md", evaluation_page(data))
-            except OSError as error:
-                raise ArgumentError(f"cannot write {folder}: {error.strerror or error}") from error
         report("protocols", 1.0)
     return data
 

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from energyql.attributes.labels import labeller_name
 from energyql.attributes.predictions import decide
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ModelError
 from energyql.evaluation.features import Features, judge_features
-from energyql.files import replacing
+from energyql.files import naming_target, replacing
 from energyql.generators.base import as_condition, encode_under
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
@@ -62,12 +62,11 @@ class JudgedSamples:
 
     def select(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> JudgedSamples:
         """Return some of the rows, in the given order, without their pictures."""
-        index = np.asarray(rows, dtype=np.int64)
-        at = torch.from_numpy(index)
+        at = torch.from_numpy(np.asarray(rows, dtype=np.int64))
         return JudgedSamples(
             self.z[at],
             self.w[at],
-            {name: column[index] for name, column in self.values.items()},
+            {name: column[at.numpy()] for name, column in self.values.items()},
             None if self.features is None else self.features[at],
         )
 
@@ -99,11 +98,8 @@ class JudgedSamples:
                 arrays |= {f"value/{name}": column for name, column in self.values.items()}
             elif (tensor := getattr(self, part)) is not None:
                 arrays[part] = tensor.numpy()
-        try:
-            with replacing(path) as temporary:
-                np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # names are no keywords of savez
-        except OSError as error:
-            raise ArgumentError(f"cannot write {path}: {error.strerror or error}") from error
+        with naming_target(path), replacing(path) as temporary:
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # names are no keywords of savez
 
     @classmethod
     def load(cls, path: Path, z: Tensor | None = None) -> tuple[JudgedSamples, Arrays] | None:

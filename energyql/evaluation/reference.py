@@ -121,7 +121,7 @@ def find_oracle(
         prior: judged samples of the prior.
         wanted: effective number of samples. `Oracle.size` is less where `MOST_LATENTS` or `MOST_PICTURES` end the
             search.
-        folder: where the state of a long search is kept, so that an interrupted one goes on.
+        folder: where the state of a long search is kept, so that an interrupted one resumes.
         report: called with the stage "oracle".
         seed: of the further latents.
     """
@@ -140,7 +140,7 @@ def find_oracle(
 
 
 class _Search:
-    """Proposals of the heads, drawn and judged until there are enough; an earlier search in the same file goes on."""
+    """Proposals of the heads, drawn and judged until there are enough. Resumes an earlier search."""
 
     def __init__(
         self,
