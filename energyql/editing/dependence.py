@@ -174,14 +174,14 @@ class Leaks:
 
     @classmethod
     def between(
-        cls, before: Values, after: Values, dependence: Dependence, *, query: str, asked: Sequence[str],
-        kept: Sequence[str], superseded: Sequence[str] = (),
+        cls, before: Values, after: Values, dependence: Dependence, query: str, *superseded: str, asked: Sequence[str],
+        kept: Sequence[str],
     ) -> Leaks:  # fmt: skip
         """Compare the judged values before and after a step."""
         changes = {name: changed(spec, before[name], after[name]) for name, spec in dependence.vocabulary.items()}
         implied = {name: rows for name, rows in dependence.implied(before, asked).items() if rows.any()}
         kept = tuple(name for name in kept if name not in asked)
-        return cls(query, tuple(asked), kept, changes, implied, tuple(superseded), dependence.known)
+        return cls(query, tuple(asked), kept, changes, implied, superseded, dependence.known)
 
     @cached_property
     def leaked(self) -> dict[str, Rows]:

@@ -33,7 +33,7 @@ from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import EXACT, DrawSettings
 from energyql.progress import Report, reporting
-from energyql.sampling import Progress, SampleResult
+from energyql.sampling import SampleResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,27 +259,17 @@ def _run(
         asked = query.rule.attributes
         rules = [extended[j].rule for j in (i, *earlier)]
         step = EditStep(rules, asked, settings.keep, dependence, mask, settings.identity)
-        progress = _solver_progress(_part(report, "editing", i, count))
-        latents, run = run_step(step, latents, space, settings.preset, progress)
+        latents, run = run_step(step, latents, space, settings.preset, _part(report, "editing", i, count))
         if earlier:
             query = settings.prepare(reduce(and_, [settings.queries[j] for j in (*earlier, i)]))
         solved = time.perf_counter()
         after = draw(query, latents, i + 1, run)
         after.statistics.update({"seconds_sampling": solved - began, "seconds_drawing": time.perf_counter() - solved})
         results.append(after)
-        leaks.append(
-            Leaks.between(
-                before.judged, after.judged, dependence,
-                query=settings.texts[i], asked=asked, kept=settings.keep,
-                superseded=[settings.texts[j] for j in superseded],
-            )
-        )  # fmt: skip
+        texts = [settings.texts[j] for j in (i, *superseded)]
+        leaks.append(Leaks.between(before.judged, after.judged, dependence, *texts, asked=asked, kept=settings.keep))
         earlier, before = [*earlier, i] if settings.mode == "cumulative" else [], after
     return Edit(first, results, leaks, settings.texts, facts, space)
-
-
-def _solver_progress(report: Report) -> Progress:
-    return lambda fraction, _: report("", fraction)
 
 
 def _part(report: Report, stage: str, done: int, count: int) -> Report:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from energyql.editing.dependence import Leaks
-from energyql.editing.latents import Latents, LatentSpace, slices
+from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
 from energyql.files import replacing
 from energyql.generators.base import Label
@@ -21,19 +20,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import finite_number, whole_number
-from energyql.render.pictures import (
-    CAPTION,
-    FAINT,
-    GAP,
-    INK,
-    PAPER,
-    TICK,
-    cut,
-    draw_verdict,
-    tile_scale,
-    to_pictures,
-    wrapped,
-)
+from energyql.render.pictures import CAPTION, FAINT, GAP, INK, PAPER, TICK, cut, draw_verdict, tile_scale, wrapped
 from energyql.sampling.traversal import interpolate
 
 DEFAULT_ROWS = 8
@@ -160,7 +147,10 @@ def write_traversal(
     times = [(i + 1) / frames for i in range(frames - 1)]
     shown, durations = [_side_by_side([stops[0].images[row] for row in chosen])], [REST * milliseconds]
     for (before, after), stop in zip(pairwise(latents), stops[1:], strict=True):
-        shown += [_side_by_side(images) for images in _draw_between(space, before, after, times)]
+        for time in times:
+            z = interpolate(before.z, after.z, [time])[:, 0]
+            offset = _interpolate_offsets(before.offset, after.offset, time)
+            shown.append(_side_by_side(space.pictures(Latents(z, offset))))
         shown.append(_side_by_side([stop.images[row] for row in chosen]))
         durations += [milliseconds] * (frames - 1) + [REST * milliseconds]
     coding = {"quality": 85, "method": 4} if path.suffix.lower() == ".webp" else {"optimize": False}
@@ -182,23 +172,6 @@ def check_animation(path: str | Path) -> Path:
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
         raise ArgumentError(f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}")
     return path
-
-
-def _draw_between(
-    space: LatentSpace, before: Latents, after: Latents, times: Sequence[float]
-) -> list[list[Image.Image]]:
-    """Draw the pictures at each time from 0 (before) to 1 (after), in the order of the samples."""
-    found: list[list[Image.Image]] = []
-    if not times:
-        return found
-    z = interpolate(before.z, after.z, list(times))  # (n, times, z_dim)
-    for i, time in enumerate(times):
-        latents, images = Latents(z[:, i], _interpolate_offsets(before.offset, after.offset, time)), []
-        for rows in slices(len(latents)):
-            with torch.inference_mode():
-                images += to_pictures(space.model.generator.synthesize(space.w(latents[rows])))
-        found.append(images)
-    return found
 
 
 def _interpolate_offsets(before: Tensor | None, after: Tensor | None, time: float) -> Tensor | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.predictions import Prediction
@@ -19,6 +20,7 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
 from energyql.progress import Report
+from energyql.render.pictures import to_pictures
 from energyql.sampling import SampleResult, Status, summarize
 
 SAME_W = 1e-3
@@ -84,6 +86,14 @@ class LatentSpace:
     def w(self, latents: Latents) -> Tensor:
         """Return w of each picture, (n, w_dim) or (n, num_ws, w_dim)."""
         return shifted(self.encode(latents.z), latents.offset)
+
+    def pictures(self, latents: Latents) -> list[Image.Image]:
+        """Draw the pictures of latents."""
+        drawn = list[Image.Image]()
+        for rows in slices(len(latents)):
+            with torch.inference_mode():
+                drawn += to_pictures(self.model.generator.synthesize(self.w(latents[rows])))
+        return drawn
 
     def head_input(self, latents: Latents) -> Tensor:
         """Return the latents that the heads read: z, or w, in W+ averaged over the layers."""

@@ -26,6 +26,7 @@ from energyql.language import Expr
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.settings import EXACT
+from energyql.progress import Report
 from energyql.sampling import DescentSampler, Energy, Progress, SampleResult, as_energy
 
 PENALTY_FACTORS = (3.0, 9.0, 27.0)
@@ -72,7 +73,7 @@ def estimate_dependence(
 
 
 def run_step(
-    step: EditStep, before: Latents, space: LatentSpace, preset: Preset, progress: Progress | None = None
+    step: EditStep, before: Latents, space: LatentSpace, preset: Preset, report: Report
 ) -> tuple[Latents, SampleResult]:
     """Return the edited latents, and the run of the solver that led to them.
 
@@ -81,8 +82,12 @@ def run_step(
         before: latents before the step.
         space: the model's latents.
         preset: weights and solver.
-        progress: see `Progress`.
+        report: called with the progress.
     """
+
+    def progress(fraction: float, _: int) -> None:
+        report("editing", fraction)
+
     with torch.no_grad():
         w = space.w(before)
     w_of = edited_w(before, w, step.layers)

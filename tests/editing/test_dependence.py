@@ -35,9 +35,7 @@ def dependence(count=200):
 
 
 def test_changes_that_are_asked_or_implied_are_no_leaks():
-    leaks = Leaks.between(
-        BEFORE, AFTER, dependence(), query="smile", asked=["smile"], kept=[*VOCABULARY], superseded=["NOT smile"]
-    )
+    leaks = Leaks.between(BEFORE, AFTER, dependence(), "smile", "NOT smile", asked=["smile"], kept=[*VOCABULARY])
     assert set(leaks.changed) == set(VOCABULARY)
     assert leaks.kept == ("mouth", "age")
     assert {name: rows.tolist() for name, rows in leaks.leaked.items()} == {
@@ -57,7 +55,7 @@ def test_changes_that_are_asked_or_implied_are_no_leaks():
 
 
 def test_without_changes_nothing_leaks():
-    leaks = Leaks.between(BEFORE, BEFORE, dependence(20), query="smile", asked=["smile"], kept=[])
+    leaks = Leaks.between(BEFORE, BEFORE, dependence(20), "smile", asked=["smile"], kept=[])
     assert leaks.rate == 0
     assert leaks.by_attribute == {}
     assert not leaks.known
