@@ -1,6 +1,6 @@
-"""What every sampler promises. A new sampler joins `energyql.sampling.SAMPLERS` and nothing here.
+"""The contract of all samplers. A new sampler joins `energyql.sampling.SAMPLERS` and nothing here.
 
-Samplers called "published" are others with slow settings: `test_named.py` sees to it.
+Samplers called "published" are others with slow settings, which `test_registry.py` checks.
 """
 
 import pytest
@@ -8,7 +8,7 @@ import torch
 
 from energyql.errors import ArgumentError
 from energyql.sampling import SAMPLERS, RandomStreams, SampleResult, Status
-from sampling.toys import Mixed, Poisoned, Quadratic, QuadraticByHand, Wall, start
+from sampling.toys import Mixed, OwnTarget, Poisoned, Quadratic, QuadraticByHand, Wall, start
 
 # A batch of another size may round differently in the last bit, which steep energies enlarge.
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -42,7 +42,7 @@ def test_energy_falls(sampler, energy):
     assert energy(sampler.sample(energy, z0).z).mean() < 0.7 * energy(z0).mean()
 
 
-@pytest.mark.parametrize("energy", [Mixed(), Wall()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("energy", [Mixed(), Wall(), OwnTarget()], ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_chunks_make_no_difference(sampler, energy, dtype):
     z0 = start(15, 64, dtype=dtype)

@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from energyql.errors import ArgumentError
 from energyql.sampling import DescentSampler, RandomStreams, SliceSampler, Status, prior_latents, summarize
 from energyql.sampling.batch import Batch
 from energyql.sampling.rejection import FEWEST, ROWS_AHEAD
@@ -88,14 +87,6 @@ def test_descending_counts_what_it_costs(never_ahead):
     assert sum(energy.rows) == result.evaluations.sum()
 
 
-@pytest.mark.parametrize("pilot", [0, 32])
-def test_descending_does_not_depend_on_the_batch(pilot):
-    sampler, z0 = SliceSampler(descent=NEAR, pilot=pilot), prior_latents(4, 0, 30, 3)
-    whole = sampler.sample(Quadratic(20.0), z0, noise=RandomStreams(4))
-    parts = [sampler.sample(Quadratic(20.0), z0[i : i + 7], noise=RandomStreams(4, i)).z for i in range(0, 30, 7)]
-    torch.testing.assert_close(whole.z, torch.cat(parts), rtol=1e-4, atol=1e-4)
-
-
 def test_a_pilot_spares_proposals_where_hardly_any_is_accepted():
     common, rare = (
         SliceSampler(descent=NEAR, proposals=64, pilot=128).sample(halfspace(threshold), prior_latents(2, 0, 200, 3))
@@ -105,10 +96,6 @@ def test_a_pilot_spares_proposals_where_hardly_any_is_accepted():
     assert rare.diagnostics["proposals"].max() == FEWEST
     patient = SliceSampler(descent=NEAR, proposals=64).sample(halfspace(1.0), prior_latents(2, 0, 200, 3))
     assert torch.equal(common.z, patient.z)
-
-
-def test_no_samples_at_all():
-    assert SliceSampler(descent=NEAR, pilot=8).sample(Quadratic(1.0), torch.zeros(0, 3)).z.shape == (0, 3)
 
 
 def test_more_moves_lead_nearer_to_the_posterior():
@@ -177,25 +164,6 @@ def test_places_without_energy_are_avoided():
     result = draw(lambda z: torch.where(z[:, 0] > 0, torch.nan, 0.0) + 0.5 * z[:, 1].square(), n=500)
     assert result.ok.all()
     assert (result.z[:, 0] <= 0).all()
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"strength": 0.0},
-        {"strength": math.inf},
-        {"growth": 1.0},
-        {"proposals": 0},
-        {"moves": 1.5},
-        {"bracket": 0.0},
-        {"bracket": 7.0},
-        {"pilot": -1},
-        {"max_evaluations": 0},
-    ],
-)
-def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(ArgumentError, match=next(iter(settings))):
-        SliceSampler(**settings)
 
 
 @pytest.mark.parametrize("bracket", [0.1, math.pi / 2, 2 * math.pi])

@@ -64,6 +64,16 @@ class Wall:
 
 
 @dataclass(frozen=True)
+class OwnTarget:
+    """E = |z - target|², where each sample of the run has a target of its own."""
+
+    targets: Tensor = field(default_factory=lambda: start(20, 64, seed=8))
+
+    def __call__(self, z: Tensor, rows: Tensor) -> Tensor:
+        return (z - self.targets.to(z)[rows]).square().sum(dim=-1)
+
+
+@dataclass(frozen=True)
 class Poisoned:
     """Spoils an energy with `poison` for samples whose first coordinate has gone below `edge`."""
 
