@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from energyql.errors import ArgumentError
-from energyql.language import Cardinality, E, all_of, any_of, at_least, at_most, exactly, none_of, parse
+from energyql.language import E, all_of, any_of, at_least, at_most, exactly, none_of, parse
 
 
 def test_attributes_by_name() -> None:
@@ -58,20 +58,3 @@ def test_cardinality_mistakes() -> None:
         all_of()
     with pytest.raises(ArgumentError, match="AT MOST needs a whole number that is not negative, not -1"):
         at_most(-1, E.a)
-
-
-@pytest.mark.parametrize(
-    ("quantifier", "count", "expected"),
-    [
-        ("AT LEAST", 2, [2, 3]),
-        ("AT MOST", 1, [0, 1]),
-        ("AT MOST", 9, [0, 1, 2, 3]),
-        ("EXACTLY", 0, [0]),
-        ("EXACTLY", 3, [3]),
-        ("ALL", None, [3]),
-        ("ANY", None, [1, 2, 3]),
-        ("NONE", None, [0]),
-    ],
-)
-def test_allowed_counts(quantifier: str, count: int | None, expected: list[int]) -> None:
-    assert list(Cardinality(quantifier, count, (E.a, E.b, E.c)).allowed) == expected

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from energyql.errors import LimitError
-from energyql.language import And, Attribute, E, Expr, Not, Weight, parse
+from energyql.language import Attribute, E, Expr, Not, parse
 from energyql.language.node import MAX_DEPTH, MAX_NODES, Kernel
 from language.strategies import trees
 
@@ -95,13 +95,6 @@ def test_fold_needs_no_deep_stack() -> None:
 @pytest.mark.parametrize("size", range(1, 9))
 def test_a_chain_keeps_the_order(size: int) -> None:
     assert Kernel.chain(Mock(), str.__add__, [str(i) for i in range(size)]) == "01234567"[:size]
-
-
-def test_children() -> None:
-    assert parse("a IMPLIES b").children == (E.a, E.b)
-    assert Weight(2, E.a).children == (E.a,)
-    assert And((E.a, E.b)).children == (E.a, E.b)
-    assert E.a.children == ()
 
 
 def test_nodes_cannot_be_changed() -> None:
