@@ -33,31 +33,24 @@ if TYPE_CHECKING:
     from energyql.sampling import ODESolver
     from energyql.training.run import train_attributes
 
-_LAZY = {
-    "Edit": "editing.edit",
-    "Gallery": "gallery.gallery",
-    "Inversion": "editing.invert",
-    "Model": "pipeline.model",
-    "ODESolver": "sampling",
-    "Pipeline": "pipeline.generate",
-    "Preset": "editing.settings",
-    "Result": "pipeline.result",
-    "animate": "editing.filmstrip",
-    "compare_samplers": "evaluation.compare",
-    "edit": "editing.edit",
-    "evaluate": "evaluation.evaluate",
-    "generate": "pipeline.generate",
-    "invert": "editing.invert",
-    "load_generator": "generators.load",
-    "load_model": "pipeline.model",
-    "read_weights": "generators.checkpoints.torch_file",
-    "sample_latents": "pipeline.generate",
-    "score": "pipeline.scoring",
-    "train_attributes": "training.run",
-    "traverse": "gallery.gallery",
-    "truth_table": "gallery.gallery",
-    "until_satisfied": "pipeline.generate",
+_MODULES = {
+    "editing.edit": ["Edit", "edit"],
+    "editing.filmstrip": ["animate"],
+    "editing.invert": ["Inversion", "invert"],
+    "editing.settings": ["Preset"],
+    "evaluation.compare": ["compare_samplers"],
+    "evaluation.evaluate": ["evaluate"],
+    "gallery.gallery": ["Gallery", "traverse", "truth_table"],
+    "generators.checkpoints.torch_file": ["read_weights"],
+    "generators.load": ["load_generator"],
+    "pipeline.generate": ["Pipeline", "generate", "sample_latents", "until_satisfied"],
+    "pipeline.model": ["Model", "load_model"],
+    "pipeline.result": ["Result"],
+    "pipeline.scoring": ["score"],
+    "sampling": ["ODESolver"],
+    "training.run": ["train_attributes"],
 }
+_LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "AttributeSpec",

@@ -60,7 +60,7 @@ class Pipeline:
             EnergyQLError: as for `energyql.generate`.
         """
         settings = replace(settings or DrawSettings(), **options)
-        psi, label = self._truncation(settings.truncation), self.model.check_label(settings.label)
+        psi, label = self.model.check_truncation(settings.truncation), self.model.check_label(settings.label)
         condition = as_condition(label, self.model.generator)
         sampler = _sampler(settings)
         expr, text = as_query(query)
@@ -127,17 +127,6 @@ class Pipeline:
     ) -> Iterator[SampleResult]:
         """Sample latents without their pictures; see `energyql.sample_latents`."""
         return self.prepare(query, **options).latents(n, first=first, progress=progress)
-
-    def _truncation(self, truncation: float | None) -> float:
-        psi = self.model.truncation if truncation is None else truncation
-        low, high = self.model.bank.truncation
-        if not low <= psi <= high:
-            allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-            raise ArgumentError(
-                f"the attributes of model {self.model.name!r} do not hold at truncation {psi:g}",
-                hint=f"they were fitted at truncation {allowed}: use that, or train them for {psi:g}",
-            )
-        return psi
 
 
 def _sampler(settings: DrawSettings) -> Sampler:

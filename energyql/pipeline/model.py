@@ -87,6 +87,22 @@ class Model:
             )
         return checked
 
+    def check_truncation(self, truncation: float | None) -> float:
+        """Return a psi under which the heads are valid; by default the model's own.
+
+        Raises:
+            ArgumentError: the heads were fitted under others.
+        """
+        psi = self.truncation if truncation is None else truncation
+        low, high = self.bank.truncation
+        if not low <= psi <= high:
+            allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            raise ArgumentError(
+                f"the attributes of model {self.name!r} do not hold at truncation {psi:g}",
+                hint=f"they were fitted at truncation {allowed}: use that, or train them for {psi:g}",
+            )
+        return psi
+
     def judge_images(self, images: Tensor) -> Values:
         """Return the judge's values of images (n, channels, height, width); empty if there is no judge."""
         if self.judge is None:
@@ -132,9 +148,7 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
         raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=NO_ATTRIBUTES)
     bank = AttributeBank.load(folder)
     weights = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))}
-    if bank.generator not in ("", weights["generator"]):
-        raise ModelError(f"{folder}: the attributes were fitted to another generator", hint="train them again")
-    _check_label(folder, bank, generator)
+    _check_fitted_to(folder, bank, generator, weights["generator"])
     size = latent_size(generator, bank.space)
     if bank.latent_dim != size:
         raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}")
@@ -147,16 +161,15 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
 def _with_generator(folder: Path, generator: Generator, device: torch.device | str) -> Model:
     bank = AttributeBank.load(folder)
     mark = module_fingerprint(generator)
-    if bank.generator not in ("", mark):
-        raise ModelError(
-            f"{folder}: the attributes were fitted to another generator", hint="give that one, or train them again"
-        )
-    _check_label(folder, bank, generator)
+    _check_fitted_to(folder, bank, generator, mark)
     prints = {"generator": mark, "attributes": fingerprint(folder / "attributes.safetensors")}
     return Model(folder.resolve().name, generator, bank, None, bank.truncation[1], prints).to(device)
 
 
-def _check_label(folder: Path, bank: AttributeBank, generator: Generator) -> None:
+def _check_fitted_to(folder: Path, bank: AttributeBank, generator: Generator, mark: str) -> None:
+    if bank.generator not in ("", mark):
+        hint = "train them again, or use the generator they were fitted to"
+        raise ModelError(f"{folder}: the attributes were fitted to another generator", hint=hint)
     try:
         if bank.label is not None:
             check_fitted_label(bank.label, generator)
@@ -165,12 +178,7 @@ def _check_label(folder: Path, bank: AttributeBank, generator: Generator) -> Non
 
 
 def save_model(
-    folder: Path,
-    name: str,
-    generator: Generator,
-    *,
-    truncation: float = 1.0,
-    dtype: torch.dtype = torch.float16,
+    folder: Path, name: str, generator: Generator, *, truncation: float = 1.0, dtype: torch.dtype = torch.float16
 ) -> str:
     """Write `generator.safetensors`, by default in half precision, and `config.json`.
 

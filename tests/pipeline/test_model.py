@@ -196,7 +196,7 @@ def test_attributes_beside_a_generator_of_ones_own(tmp_path):
     assert not blobs.training
     with torch.no_grad():
         blobs.scale += 1
-    with pytest.raises(ModelError, match="fitted to another generator\ngive that one"):
+    with pytest.raises(ModelError, match="fitted to another generator\ntrain them again, or use"):
         load_model(tmp_path / "blobs", generator=blobs)
     AttributeBank(VOCABULARY, heads, label=1).save(tmp_path / "blobs")
     with pytest.raises(ModelError, match="blobs: this generator has no classes"):
