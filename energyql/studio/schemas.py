@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, DrawSettings
 from energyql.sampling import MOST_STRENGTH
 from energyql.studio.jobs import State
+from energyql.studio.limits import Limits
 from energyql.studio.problems import Problem
 
 MOST_SEED = 2**53 - 1
@@ -108,25 +109,15 @@ class ModelInfo(BaseModel):
     examples: list[str] = Field(description="Queries to begin with.")
 
 
-class LimitsInfo(BaseModel):
-    """The limits of one request."""
-
-    pictures: int
-    characters: int
-    steps: int
-    seconds: float
-    waiting: int
-
-
 class Info(BaseModel):
     """Models, samplers, semantics and limits of this studio."""
 
     version: str
     models: list[ModelInfo] = Field(description="The first is the default.")
-    semantics: list[Semantics]
+    semantics: list[str]
     samplers: list[str]
     keywords: list[str] = Field(description="Words of the query language, in any case.")
-    limits: LimitsInfo
+    limits: Limits
 
 
 class ClauseInfo(BaseModel):

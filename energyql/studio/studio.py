@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import noting_tautologies
@@ -22,7 +23,6 @@ from energyql.studio.schemas import (
     EditRequest,
     Info,
     JobInfo,
-    LimitsInfo,
 )
 from energyql.studio.tasks import draw_pictures, edit_picture
 from energyql.version import __version__
@@ -45,20 +45,13 @@ class Studio:
 
     def info(self) -> Info:
         """Return models, samplers, semantics and limits."""
-        limits = self.limits
         return Info(
             version=__version__,
             models=self._infos,
-            semantics=["exact", "product", "lace"],
+            semantics=list(SEMANTICS),
             samplers=list(SAMPLERS),
             keywords=sorted(keywords()),
-            limits=LimitsInfo(
-                pictures=limits.pictures,
-                characters=limits.characters,
-                steps=limits.steps,
-                seconds=limits.seconds,
-                waiting=limits.waiting,
-            ),
+            limits=self.limits,
         )
 
     def check(self, request: CheckRequest) -> Check:

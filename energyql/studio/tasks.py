@@ -39,28 +39,14 @@ def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) 
             job.report("drawing", start / n)
             rows = range(start, min(start + size, n))
             smaller = replace(prepared, settings=replace(prepared.settings, batch_size=size))
-            part = smaller.show(_rows(sampled, rows), np.asarray(rows), _no_report)
+            latents = replace(sampled, z=sampled.z[start : rows.stop], status=sampled.status[start : rows.stop])
+            part = smaller.show(latents, np.asarray(rows), lambda stage, fraction: None)
             result.extend(prepared.expr, part)
             width, height = part.images[0].size
             start, size = rows.stop, max(1, PART_PIXELS // (width * height))
     job.report("drawing", 1.0)
     seconds = {"seconds_sampling": drawn - started, "seconds_drawing": time.perf_counter() - drawn}
     result.results[0].statistics.update(summarize(sampled) | seconds)
-
-
-def _rows(sampled: SampleResult, rows: range) -> SampleResult:
-    part = slice(rows.start, rows.stop)
-    return SampleResult(
-        sampled.z[part],
-        sampled.status[part],
-        sampled.evaluations[part],
-        sampled.gradients[part],
-        {name: values[part] for name, values in sampled.diagnostics.items()},
-    )
-
-
-def _no_report(stage: str, fraction: float) -> None:
-    """The pictures in the `JobResult` already show how much is drawn."""
 
 
 def edit_picture(
