@@ -187,6 +187,17 @@ class StyleGAN(nn.Module):
         return w
 
 
+def style_rows(w: Tensor, rows: int, size: int) -> Tensor:
+    """Return w (batch, size) or W+ (batch, rows, size) as (batch, rows, size).
+
+    Raises:
+        ArgumentError: w has another shape.
+    """
+    if tuple(w.shape[1:]) not in ((size,), (rows, size)):
+        raise ArgumentError(f"w must be (batch, {size}) or (batch, {rows}, {size}), not {tuple(w.shape)}")
+    return w[:, None].expand(-1, rows, -1) if w.ndim == 2 else w
+
+
 class FrozenMapping:
     """A mapping network prepared for many evaluations: gains folded into the weights, one product a layer, no graph.
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
-from energyql.generators.mapping import FullyConnected, StyleGAN, StyleGANConfig, activation
+from energyql.generators.mapping import FullyConnected, StyleGAN, StyleGANConfig, activation, style_rows
 
 NoiseMode = Literal["const", "random", "none"]
 
@@ -200,13 +200,9 @@ class SynthesisNetwork(nn.Module):
         Raises:
             ArgumentError: ws has another shape, or `noise` is none of the three.
         """
-        rows, size = self.config.num_ws, self.config.w_dim
         if noise not in get_args(NoiseMode):
             raise ArgumentError(f'noise is "const", "random" or "none", not {noise!r}')
-        if tuple(ws.shape[1:]) not in ((size,), (rows, size)):
-            raise ArgumentError(f"w must be (batch, {size}) or (batch, {rows}, {size}), not {tuple(ws.shape)}")
-        if ws.ndim == 2:
-            ws = ws[:, None].expand(-1, rows, -1)
+        ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
         x: Tensor | None = None
         image: Tensor | None = None
         row = 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
 from energyql.generators.alias_free import downsample, lowpass_filter, upsample
-from energyql.generators.mapping import FullyConnected, StyleGAN, activation
+from energyql.generators.mapping import FullyConnected, StyleGAN, activation, style_rows
 from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
 
 
@@ -143,13 +143,9 @@ class SynthesisNetwork(nn.Module):
         Raises:
             ArgumentError: ws or transform has another shape.
         """
-        rows, size = self.config.num_ws, self.config.w_dim
-        if tuple(ws.shape[1:]) not in ((size,), (rows, size)):
-            raise ArgumentError(f"w must be (batch, {size}) or (batch, {rows}, {size}), not {tuple(ws.shape)}")
+        ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
         if transform is not None and tuple(transform.shape) not in ((3, 3), (len(ws), 3, 3)):
             raise ArgumentError(f"transform must be (3, 3) or ({len(ws)}, 3, 3), not {tuple(transform.shape)}")
-        if ws.ndim == 2:
-            ws = ws[:, None].expand(-1, rows, -1)
         ws = ws.to(self.input.weight.dtype)
         x: Tensor = self.input(ws[:, 0], transform)
         for i, layer in enumerate(self.layers):

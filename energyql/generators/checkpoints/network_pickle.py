@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -73,7 +73,7 @@ class Checkpoint:
         module = self.content["G_ema"]
         class_name, state = _class_and_state(module)
         collector = _Collector(self.size)
-        collector.visit(module, "", 0)
+        collector.visit(module)
         settings = plain(state.get("_init_kwargs") or {})
         return NetworkRecord(class_name, settings, collector.tensors, collector.attributes)
 
@@ -126,31 +126,25 @@ class _Collector:
         self.parts = 0
         self.budget = Budget(file_size)
 
-    def visit(self, module: Any, prefix: str, depth: int) -> None:
+    def visit(self, module: Any, prefix: str = "", depth: int = 0) -> None:
+        """Collect from a module whose names start with `prefix`."""
         _, state = _class_and_state(module)
-        self.count(state, depth)
-        for group in ("_parameters", "_buffers"):
-            for name, value in self.items(state, group):
-                if isinstance(value, TensorRecord):
-                    self.budget.take(value.nbytes)
-                    self.tensors[prefix + name] = value.tensor()
-                elif value is not None:
-                    raise CheckpointError(f"{shown(prefix + name)} is not a tensor")
+        groups = [state.get(name) for name in ("_parameters", "_buffers", "_modules")]
+        if not all(isinstance(group, dict) and all(isinstance(name, str) for name in group) for group in groups):
+            raise CheckpointError("a part of the network has no parameters, buffers or modules")
+        parameters, buffers, modules = cast(list[dict[str, Any]], groups)
+        self.parts += sum(map(len, (state, parameters, buffers, modules)))
+        if self.parts > MAX_PARTS or depth > MAX_DEPTH:
+            raise CheckpointError("its modules are nested without end")
+        for name, value in (parameters | buffers).items():
+            if isinstance(value, TensorRecord):
+                self.budget.take(value.nbytes)
+                self.tensors[prefix + name] = value.tensor()
+            elif value is not None:
+                raise CheckpointError(f"{shown(prefix + name)} is not a tensor")
         for name, value in state.items():
             if isinstance(name, str) and isinstance(value, bool | int | float | str) and not name.startswith("_"):
                 self.attributes[prefix + name] = value
-        for name, value in self.items(state, "_modules"):
+        for name, value in modules.items():
             if value is not None:
                 self.visit(value, f"{prefix}{name}.", depth + 1)
-
-    def count(self, members: dict[str, Any], depth: int = 0) -> None:
-        self.parts += 1 + len(members)
-        if self.parts > MAX_PARTS or depth > MAX_DEPTH:
-            raise CheckpointError("its modules are nested without end")
-
-    def items(self, state: dict[str, Any], group: str) -> list[tuple[str, Any]]:
-        members = state.get(group)
-        if not isinstance(members, dict) or not all(isinstance(name, str) for name in members):
-            raise CheckpointError(f"a part of the network has no {group}")
-        self.count(members)
-        return list(members.items())

@@ -168,22 +168,19 @@ def _rebuild_parameter(data: Any, *_: Any) -> Any:
     return data
 
 
-def _ordered_dict(items: Any = ()) -> OrderedDict[Any, Any]:
-    if not isinstance(items, list | tuple):
-        raise CheckpointError("a dict is damaged")
-    return OrderedDict((checked_key(key), value) for key, value in items)
+def _from_items(name: str, make: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Return the replacement for a container that is made from a list or tuple."""
+
+    def build(items: Any = ()) -> Any:
+        if not isinstance(items, list | tuple):
+            raise CheckpointError(f"a {name} is damaged")
+        return make(items)
+
+    return build
 
 
-def _size(numbers: Any = ()) -> tuple[Any, ...]:
-    if not isinstance(numbers, list | tuple):
-        raise CheckpointError("a shape is damaged")
-    return tuple(numbers)
-
-
-def _set(items: Any = ()) -> set[Any]:
-    if not isinstance(items, list | tuple):
-        raise CheckpointError("a set is damaged")
-    return {checked_key(item) for item in items}
+_ordered_dict = _from_items("dict", lambda items: OrderedDict((checked_key(key), value) for key, value in items))
+_set = _from_items("set", lambda items: {checked_key(item) for item in items})
 
 
 STORAGE_TYPES: dict[str, torch.dtype] = {
@@ -204,7 +201,7 @@ TORCH_NAMES: Names = {
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch", "Size"): _size,
+    ("torch", "Size"): _from_items("shape", tuple),
     ("torch", "device"): record_of("torch.device"),
     **{("torch", name): uncallable(f"torch.{name}") for name in STORAGE_TYPES},
     ("torch.storage", "UntypedStorage"): uncallable("torch.UntypedStorage"),
