@@ -81,12 +81,9 @@ def test_wrong_starts(edit, start, message):
         edit(start, ["smile"])
 
 
-def test_n_belongs_to_one_seed(edit):
+def test_wrong_results(edit, model):
     with pytest.raises(ArgumentError, match="n is the number of samples of one seed"):
         edit([1, 2], ["smile"], n=2)
-
-
-def test_wrong_results(edit, model):
     result = generate("smile", 1, model=model, progress=False)
     with pytest.raises(ArgumentError, match="a result without pictures"):
         edit(result.select([]), ["smile"])
