@@ -132,8 +132,6 @@ def facts(result: Result) -> list[tuple[str, str]]:
 
 
 def sampler_name(described: str) -> str:
-    """Return a sampler's name in a word or two: the classes in the `repr` that the provenance holds."""
-    names = [
-        name for name in re.findall(r"\b([A-Z]\w+)\(", described) if name.endswith(("Sampler", "Solver", "Corrector"))
-    ]
-    return " + ".join(names) or described.partition("(")[0]
+    """Return a sampler's name in a word or two: the classes in the `repr` that the provenance holds, each once."""
+    names = re.findall(r"\b([A-Z]\w*(?:Sampler|Solver|Corrector))\(", described)
+    return " + ".join(dict.fromkeys(names)) or described.partition("(")[0]

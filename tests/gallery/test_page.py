@@ -214,8 +214,8 @@ def test_small_words():
 
 
 def test_samplers_in_a_word():
-    chain = "Chain(samplers=(SliceSampler(strength=1.0, schedule=VPSchedule(0.1, 20)), ODESolver(strength=1.0)))"
-    assert sampler_name(chain) == "SliceSampler + ODESolver"
+    chain = "Chain(samplers=(SliceSampler(descent=DescentSampler(), schedule=VPSchedule(0.1, 20)), DescentSampler()))"
+    assert sampler_name(chain) == "SliceSampler + DescentSampler"
     assert sampler_name("Mine(3)") == "Mine"
     assert sampler_name("") == ""
 
