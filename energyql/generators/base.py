@@ -58,14 +58,15 @@ class Family:
         name: `kind` of the generator in the configuration of a model folder.
         network: class of the generators, a torch module with a `config`; `network(config)` builds one.
         config: dataclass of the settings, `z_dim` and `w_dim` among them; saved in the configuration of a model folder.
-        readers: functions from a foreign `Checkpoint` to a generator, or to `None` if it holds another network.
+        readers: module with `READERS`, functions from a foreign `Checkpoint` to a generator, or to `None` if it holds
+            another network; "" for none. It is imported when a foreign checkpoint is read.
         formats: the files that the readers accept, for messages.
     """
 
     name: str
     network: Callable[[Any], Any]
     config: type[Any]
-    readers: Sequence[Callable[[Any], Generator | None]] = ()
+    readers: str = ""
     formats: str = ""
 
 

@@ -18,8 +18,8 @@ from energyql.generators.base import Family, Generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
 
 MODULES = (
-    "energyql.generators.checkpoints.stylegan2",
-    "energyql.generators.checkpoints.stylegan3",
+    "energyql.generators.stylegan2",
+    "energyql.generators.stylegan3",
 )
 """Modules with a `FAMILY` each. A new architecture is a new module and a line here."""
 FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ def load_generator(path: str | Path) -> Generator:
     with reading(path):
         checkpoint = read_checkpoint(path)
         for family in FAMILIES.values():
-            for read in family.readers:
-                if (generator := read(checkpoint)) is not None:
+            for read in import_module(family.readers).READERS if family.readers else ():
+                generator: Generator | None = read(checkpoint)
+                if generator is not None:
                     return generator
         raise CheckpointError(_refusal(checkpoint), hint=SUPPORTED)
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
+from energyql.generators.base import Family
 from energyql.generators.mapping import FullyConnected, StyleGAN, StyleGANConfig, activation, style_rows
 
 NoiseMode = Literal["const", "random", "none"]
@@ -232,3 +233,12 @@ class StyleGAN2(StyleGAN):
         """
         image: Tensor = self.synthesis(w, noise)
         return image
+
+
+FAMILY = Family(
+    "stylegan2",
+    StyleGAN2,
+    StyleGAN2Config,
+    "energyql.generators.checkpoints.stylegan2",
+    "official pickles of StyleGAN2 and StyleGAN2-ADA (.pkl, also from TensorFlow) and rosinality's checkpoints (.pt)",
+)

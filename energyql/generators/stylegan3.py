@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
 from energyql.generators.alias_free import downsample, lowpass_filter, upsample
+from energyql.generators.base import Family
 from energyql.generators.mapping import FullyConnected, StyleGAN, activation, style_rows
 from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
 
@@ -191,3 +192,12 @@ def placement(rotation: float = 0.0, translation: tuple[float, float] = (0.0, 0.
             [0.0, 0.0, 1.0],
         ]
     )
+
+
+FAMILY = Family(
+    "stylegan3",
+    StyleGAN3,
+    StyleGAN3Config,
+    "energyql.generators.checkpoints.stylegan3",
+    "official pickles of StyleGAN3 (.pkl)",
+)

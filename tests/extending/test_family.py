@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TABLE = "energyql/generators/families.py"
-BEFORE = '    "energyql.generators.checkpoints.stylegan3",\n'
+BEFORE = '    "energyql.generators.stylegan3",\n'
 LINE = '    "energyql.generators.linear",\n'
 NEW = "energyql/generators/linear.py"
 FAMILY = '''"""A generator with one linear layer."""

@@ -1,4 +1,4 @@
-"""The StyleGAN2 family, and its PyTorch checkpoints: official pickles (StyleGAN2-ADA) and rosinality's `.pt` files."""
+"""Readers of StyleGAN2: official pickles of PyTorch (StyleGAN2-ADA) and TensorFlow, and rosinality's `.pt` files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energyql.generators.base import Family
 from energyql.generators.checkpoints.assemble import MAX_RESOLUTION, assemble
 from energyql.generators.checkpoints.network_pickle import Checkpoint, NetworkRecord
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.records import Budget, TensorRecord
 from energyql.generators.checkpoints.tensorflow import read_tensorflow
-from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from energyql.generators.stylegan2 import StyleGAN2
 
 DEFAULT_LR_MULTIPLIER = 0.01
 _SIDES = "|".join(str(2**power) for power in range(2, MAX_RESOLUTION.bit_length()))
@@ -154,10 +153,4 @@ def _add_noise(tensors: dict[str, Tensor]) -> None:
             tensors[name.replace("noise_strength", "noise_const")] = torch.randn(side, side, generator=random)
 
 
-FAMILY = Family(
-    "stylegan2",
-    StyleGAN2,
-    StyleGAN2Config,
-    (read_ada, read_tensorflow, read_rosinality),
-    "official pickles of StyleGAN2 and StyleGAN2-ADA (.pkl, also from TensorFlow) and rosinality's checkpoints (.pt)",
-)
+READERS = (read_ada, read_tensorflow, read_rosinality)

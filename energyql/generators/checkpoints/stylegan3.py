@@ -1,4 +1,4 @@
-"""The StyleGAN3 family, and its official pickles (PyTorch), T and R."""
+"""Reader of official StyleGAN3 pickles (PyTorch), T and R."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from energyql.generators.base import Family
 from energyql.generators.checkpoints.network_pickle import Checkpoint
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights
 from energyql.generators.stylegan3 import StyleGAN3
@@ -80,4 +79,4 @@ def _shown(value: Any) -> str:
     return ascii(value)[:80]
 
 
-FAMILY = Family("stylegan3", StyleGAN3, StyleGAN3Config, (read_stylegan3,), "official pickles of StyleGAN3 (.pkl)")
+READERS = (read_stylegan3,)
