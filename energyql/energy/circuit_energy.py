@@ -1,11 +1,11 @@
 """The energy of a circuit and its gradient, from the latents that attribute heads read on, without autograd.
 
-| leaf | log-probability | row |
+| leaf | energy | row |
 |---|---|---|
-| yes/no | -softplus | the logit of the other value |
-| classes | -softplus | log-sum-exp of all other logits minus that of its own |
-| tail | log of the normal CDF | signed distance from mean to bound, in standard deviations |
-| interval | log of a difference of normal CDFs | distance from mean to middle, in standard deviations |
+| yes/no | softplus | the logit of the other value |
+| classes | softplus | log-sum-exp of all other logits minus that of its own |
+| tail | -log of the normal CDF | signed distance from mean to bound, in standard deviations |
+| interval | -log of a difference of normal CDFs | distance from mean to middle, in standard deviations |
 
 Rows are linear in the outputs of the heads (for classes, the terms of the log-sum-exps are), so the last layer of the
 heads computes them.
@@ -36,13 +36,13 @@ class CircuitEnergy:
 
     Attributes:
         heads: from latents (batch, latent_dim) to rows (batch, rows).
-        leaves: from rows, transposed, to log-probabilities of the leaves.
-        fold: from there to the log-value of the circuit.
+        leaves: from rows, transposed, to energies of the leaves.
+        fold: from there to the energy of the circuit.
     """
 
     def __init__(self, fold: CircuitFold, raw: RawOutputs) -> None:
         self.fold = fold
-        self.leaves = LeafProbabilities(fold.leaves, raw)
+        self.leaves = LeafEnergies(fold.leaves, raw)
         self.heads = raw.function.then(self.leaves.matrix, self.leaves.offset)
 
     def computed_in(self, dtype: torch.dtype) -> CircuitEnergy:
@@ -53,19 +53,19 @@ class CircuitEnergy:
 
     def __call__(self, latent: Tensor) -> Tensor:
         """Return the energies, (batch,), in nats, without a graph."""
-        logs, _ = self.leaves.pullback(self.heads(latent).t().contiguous())
-        return 0.0 - self.fold.evaluate(logs)[0][-1]  # and not -value, which makes -0.0 of 0
+        energies, _ = self.leaves.pullback(self.heads(latent).t().contiguous())
+        return self.fold.energy(energies)
 
     def gradient(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Return the energies and their gradients with respect to the latents, without a graph."""
         rows, back_to_latent = self.heads.pullback(latent)
-        logs, back_to_rows = self.leaves.pullback(rows.t().contiguous())
-        value, slopes = self.fold.with_slopes(logs)
-        return 0.0 - value, back_to_latent(back_to_rows(slopes.neg_()).t())
+        energies, back_to_rows = self.leaves.pullback(rows.t().contiguous())
+        energy, slopes = self.fold.energy_and_slopes(energies)
+        return energy, back_to_latent(back_to_rows(slopes).t())
 
 
-class LeafProbabilities:
-    """The function from rows to the log-probabilities of leaves.
+class LeafEnergies:
+    """The function from rows to the energies, -log P, of leaves.
 
     Args:
         leaves: one cell or set of classes each, ordered by `leaf_kind`.
@@ -97,19 +97,16 @@ class LeafProbabilities:
                 rows.append((column, -1 / std, (low + high) / 2 / std))
                 widths.append((high - low) / std)
         values = {spec.name: spec.values for spec in raw.specs}
+
+        def columns_of(leaf: Leaf, own: bool) -> list[int]:
+            """Columns of the leaf's own classes, or of the others."""
+            named = enumerate(values[leaf.attribute], start=first[leaf.attribute])
+            return [column for column, value in named if (value in leaf.cells) == own]
+
         sets = of_kind[CLASSES]
-        sides = [
-            [
-                [
-                    first[leaf.attribute] + i
-                    for i, value in enumerate(values[leaf.attribute])
-                    if (value in leaf.cells) == own
-                ]
-                for leaf in sets
-            ]
-            for own in (False, True)
-        ]
+        sides = [[columns_of(leaf, own) for leaf in sets] for own in (False, True)]
         longest = max((len(columns) for side in sides for columns in side), default=0)
+        # All sides are filled up to the longest one with rows that add nothing.
         table = [columns[i : i + 1] for i in range(longest) for side in sides for columns in side]
         rows += [(column[0], 1.0, 0.0) if column else (0, 0.0, -math.inf) for column in table]
 
@@ -122,38 +119,43 @@ class LeafProbabilities:
         self._counts = [len(of_kind[kind]) for kind in (YES_NO, CLASSES, TAIL, INTERVAL)]
         self._sizes = [len(of_kind[YES_NO]), len(of_kind[TAIL]), len(of_kind[INTERVAL]), len(table)]
         self._shape = (longest, 2, len(sets), -1)
-        # The next power of exp(x) that log1p takes would be denormal below this, which is many times slower.
         self._least = math.log(torch.finfo(like.dtype).tiny) / 3 + 1
 
     def pullback(self, rows: Tensor) -> tuple[Tensor, Back]:
-        """Return the log-probabilities, (leaves, batch), of rows, (rows, batch), and the `Back`, without a graph.
+        """Return the energies, (leaves, batch), in nats, of rows, (rows, batch), and the `Back`, without a graph.
 
         The `Back` also takes a gradient that is the same for all samples, (leaves, 1).
         """
-        logits, tails, middles, classes = rows.split(self._sizes)
         yes_no, sets, _, _ = self._counts
+        if yes_no == len(rows):  # fewer operations for the most common kind of query
+            return self._softplus(rows), lambda grad: torch.sigmoid(rows).mul_(grad)
+        logits, tails, middles, classes = rows.split(self._sizes)
         if sets:
             classes = classes.view(self._shape)
             outside, inside = torch.logsumexp(classes, 0)
             logits = torch.cat([logits, outside - inside])
-        found = [F.softplus(logits.clamp(min=self._least), threshold=_LINEAR).neg_()]
+        found = [self._softplus(logits)]
         if len(tails):
-            found.append(log_normal_cdf(tails))
+            found.append(0.0 - log_normal_cdf(tails))  # and not -value, which makes -0.0 of 0
         if len(middles):
             value, slope = log_normal_interval_and_slope(middles, self._widths)
-            found.append(value)
+            found.append(0.0 - value)
 
         def back(grad: Tensor) -> Tensor:
             of_logits, of_tails, of_middles = grad.split([yes_no + sets, len(tails), len(middles)])
-            of_logits = torch.sigmoid(logits).mul_(of_logits).neg_()
+            of_logits = torch.sigmoid(logits).mul_(of_logits)
             below = [of_logits[:yes_no]]
             if len(tails):
-                below.append(log_normal_cdf_slope(tails).mul_(of_tails))
+                below.append(log_normal_cdf_slope(tails).mul_(-of_tails))
             if len(middles):
-                below.append(slope().mul_(of_middles))
+                below.append(slope().mul_(-of_middles))
             if sets:
                 of_sets = of_logits[yes_no:]
                 below.append(torch.softmax(classes, 0).mul_(torch.stack([of_sets, -of_sets])).flatten(0, 2))
-            return below[0] if len(below) == 1 else torch.cat(below)
+            return torch.cat(below)
 
-        return found[0] if len(found) == 1 else torch.cat(found), back
+        return torch.cat(found), back
+
+    def _softplus(self, logits: Tensor) -> Tensor:
+        # The next power of exp(x) that log1p takes would be denormal below this, which is many times slower.
+        return F.softplus(logits.clamp(min=self._least), threshold=_LINEAR)

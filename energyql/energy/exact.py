@@ -97,38 +97,40 @@ class CircuitFold:
             values = torch.cat([values, group.value(group.children(values))])
         return values[-1]
 
-    def evaluate(self, leaves: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the values of all nodes, `(rows, batch)`, the root last, and the slopes of each group.
+    def energy(self, leaves: Tensor) -> Tensor:
+        """Return the energy, `(batch,)`, in nats, without a graph.
 
         Args:
-            leaves: as for a call; finite, and not followed by autograd.
+            leaves: `(number of leaves, batch)`, each row the energy of a leaf, -log P; finite.
         """
-        values, kept = leaves, []
-        for group in self._on(leaves):
-            fresh, slopes = group.value_and_slopes(group.children(values))
-            kept.append(slopes)
-            values = torch.cat([values, fresh])
-        return values, kept
+        return self._evaluate(leaves)[0]
 
-    def with_slopes(self, leaves: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the value and its derivative with respect to the leaves, without a graph.
-
-        Args:
-            leaves: as for `evaluate`.
+    def energy_and_slopes(self, leaves: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the energy, as `energy` does, and its derivative with respect to the leaves' energies.
 
         Returns:
-            The log-value `(batch,)`, in nats, and slopes `(number of leaves, batch)`, or `(number of leaves, 1)` where
+            The energy `(batch,)`, in nats, and slopes `(number of leaves, batch)`, or `(number of leaves, 1)` where
             they are the same for all samples.
         """
         groups = self._on(leaves)
-        values, kept = self.evaluate(leaves)
+        energy, kept = self._evaluate(leaves)
         if len(groups) == 1 and groups[0].takes_all and kept[0] is None:  # a plain conjunction
-            return values[-1], leaves.new_ones(len(leaves), 1)
-        grad = torch.zeros_like(values)
+            return energy, leaves.new_ones(len(leaves), 1)
+        rows = groups[-1].first + 1 if groups else len(leaves)
+        grad = leaves.new_zeros(rows, leaves.shape[1])
         grad[-1] = 1
         for group, slopes in zip(reversed(groups), reversed(kept), strict=True):
             group.add_back(grad, slopes)
-        return values[-1], grad[: len(leaves)]
+        return energy, grad[: len(leaves)]
+
+    def _evaluate(self, leaves: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        values = fresh = leaves
+        kept: list[Tensor | None] = []
+        for group in self._on(leaves):
+            values = values if fresh is values else torch.cat([values, fresh])
+            fresh, slopes = group.energy_and_slopes(group.children(values))
+            kept.append(slopes)
+        return fresh[-1], kept
 
     def _on(self, like: Tensor) -> list[_Group]:
         key = (like.device, like.dtype)
@@ -172,17 +174,17 @@ class _Group:
             return torch.logsumexp(x, 0)
         return self.factors * x[0] if self.kind is Scaled else log_scaled_complement(x[0], x[1], self.factors)
 
-    def value_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the values and their derivatives with respect to x; `None` stands for ones."""
+    def energy_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the nodes' energies from their children's, and their derivatives; `None` stands for ones."""
         if self.kind is LogSumExp:
             # `torch.logsumexp` is many times slower where exponentials are denormal.
-            most = x.amax(0)
-            shares = (x - most).clamp_(min=_LEAST).exp_()
+            least = x.amin(0)
+            shares = (least - x).clamp_(min=_LEAST).exp_()
             total = shares.sum(0)
-            return total.log().add_(most), shares.div_(total)
+            return least - total.log(), shares.div_(total)
         if self.kind is ScaledComplement:
-            value, back = by_autograd(self.value, x)
-            return value, back(torch.ones_like(value))
+            value, back = by_autograd(self.value, -x)
+            return -value, back(torch.ones_like(value))
         return self.value(x), self.factors if self.kind is Scaled else None
 
     def add_back(self, grad: Tensor, slopes: Tensor | None) -> None:

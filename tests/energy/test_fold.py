@@ -63,8 +63,8 @@ def check_slopes(fold, leaves):
     variable = leaves.detach().requires_grad_()
     value = fold(variable)
     (expected,) = torch.autograd.grad(value.sum(), variable)
-    found, slopes = fold.with_slopes(leaves.detach())
-    torch.testing.assert_close(found, value.detach())
+    found, slopes = fold.energy_and_slopes(-leaves.detach())
+    torch.testing.assert_close(found, -value.detach())
     torch.testing.assert_close(slopes.expand_as(expected), expected)
 
 

@@ -155,13 +155,6 @@ def test_gradient_leaves_its_input_and_its_output_alone():
     assert gradient.shape == z.shape
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_gradient_works_where_gradients_are_off(mode):
-    energy, expected = Model().energy(QUERY), Model().energy(QUERY).gradient(latents())
-    with mode():
-        torch.testing.assert_close(energy.gradient(latents()), expected)
-
-
 @pytest.mark.parametrize("semantics", SEMANTICS)
 def test_an_empty_batch(semantics):
     value, gradient = Model().energy(QUERY, semantics).gradient(latents(0))

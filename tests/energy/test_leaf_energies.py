@@ -7,7 +7,7 @@ from formulas import VOCABULARY
 
 from energyql.attributes.heads import FusedHeads, Head, RawOutputs
 from energyql.attributes.predictions import output_count, split_outputs
-from energyql.energy.circuit_energy import LeafProbabilities
+from energyql.energy.circuit_energy import LeafEnergies
 from energyql.energy.exact import leaf_kind
 from energyql.logic.circuit import Leaf
 
@@ -48,8 +48,8 @@ def outputs(batch=4, scale=1.0, dtype=torch.float64):
     return (scale * torch.randn(batch, COUNT, dtype=torch.float64, generator=random)).to(dtype)
 
 
-def rows(probabilities, given):
-    return (given @ probabilities.matrix.to(given).T + probabilities.offset.to(given)).T
+def rows(energies, given):
+    return (given @ energies.matrix.to(given).T + energies.offset.to(given)).T
 
 
 CASES = [*([leaf] for leaf in LEAVES), *map(list, itertools.combinations(LEAVES, 2)), LEAVES]
@@ -60,27 +60,27 @@ def test_values_and_slopes(leaves):
     assert leaves == sorted(leaves, key=leaf_kind)
     given = outputs().requires_grad_()
     predictions = split_outputs(given, SPECS, STD)
-    expected = torch.stack([predictions[leaf.attribute].log_probability(leaf.cells) for leaf in leaves])
+    expected = -torch.stack([predictions[leaf.attribute].log_probability(leaf.cells) for leaf in leaves])
     weights = 0.5 + torch.rand(expected.shape, dtype=expected.dtype, generator=torch.Generator().manual_seed(1))
     (slopes,) = torch.autograd.grad((weights * expected).sum(), given)
 
-    probabilities = LeafProbabilities(leaves, raw(torch.float64))
-    value, back = probabilities.pullback(rows(probabilities, given.detach()))
+    energies = LeafEnergies(leaves, raw(torch.float64))
+    value, back = energies.pullback(rows(energies, given.detach()))
     torch.testing.assert_close(value, expected)
-    torch.testing.assert_close(back(weights).T @ probabilities.matrix, slopes)
+    torch.testing.assert_close(back(weights).T @ energies.matrix, slopes)
 
 
 def test_slopes_that_are_the_same_for_all_samples():
-    probabilities = LeafProbabilities(LEAVES, raw(torch.float64))
-    given = rows(probabilities, outputs())
+    energies = LeafEnergies(LEAVES, raw(torch.float64))
+    given = rows(energies, outputs())
     grad = torch.rand(len(LEAVES), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    _, back = probabilities.pullback(given)
-    torch.testing.assert_close(back(grad), probabilities.pullback(given)[1](grad.expand(-1, 4).contiguous()))
+    _, back = energies.pullback(given)
+    torch.testing.assert_close(back(grad), energies.pullback(given)[1](grad.expand(-1, 4).contiguous()))
 
 
 @pytest.mark.parametrize("scale", [10.0, 1e3, 1e5])
 def test_far_from_the_data_everything_is_finite_in_float32(scale):
-    probabilities = LeafProbabilities(LEAVES, raw(torch.float32))
-    value, back = probabilities.pullback(rows(probabilities, outputs(64, scale, torch.float32)))
+    energies = LeafEnergies(LEAVES, raw(torch.float32))
+    value, back = energies.pullback(rows(energies, outputs(64, scale, torch.float32)))
     assert value.isfinite().all()
     assert back(torch.ones(len(LEAVES), 1)).isfinite().all()
