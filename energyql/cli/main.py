@@ -19,6 +19,7 @@ from energyql.cli.options import err, out, read_label
 from energyql.cli.studio import studio
 from energyql.cli.train import import_heads, train
 from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
+from energyql.files import naming_target, write_text
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, DEFAULT_SEMANTICS
 from energyql.version import __version__
@@ -145,10 +146,8 @@ def convert(
     from energyql.pipeline.model import save_model
 
     generator = load_generator(checkpoint)
-    try:
+    with naming_target(save_to):
         save_model(save_to, name or checkpoint.stem, generator, truncation=truncation, dtype=torch.float32)
-    except OSError as error:
-        raise ArgumentError(f"cannot write {save_to}: {error.strerror or error}") from error
     facts = ", ".join(f"{fact} {value}" for fact, value in describe(generator).items())
     out.print(escape(f"Saved {save_to}: {facts}"))
 
@@ -172,12 +171,8 @@ def score(
     if save_to is None:
         sys.stdout.write(ranked)
         return
-    from energyql.files import write_text
-
-    try:
+    with naming_target(save_to):
         write_text(save_to, ranked)
-    except OSError as error:
-        raise ArgumentError(f"cannot write {save_to}: {error.strerror or error}") from error
     err.print(f"Saved {escape(str(save_to))}")
 
 

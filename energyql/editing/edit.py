@@ -23,7 +23,7 @@ from energyql.editing.start import EditStart, SavedResult, Start, as_pictures, r
 from energyql.editing.step import EditStep, estimate_dependence, run_step
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
-from energyql.files import check_destination, write_json, write_picture
+from energyql.files import check_destination, naming_target, write_json, write_picture
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
@@ -116,11 +116,9 @@ class Edit:
         self.start.save(folder / "0-start")
         for i, result in enumerate(self.steps, 1):
             result.save(folder / str(i))
-        try:
+        with naming_target(folder):
             write_picture(folder / "filmstrip.png", self.filmstrip())
             write_json(folder / "edit.json", self.to_dict())
-        except OSError as error:
-            raise ArgumentError(f"cannot write {folder}: {error.strerror or error}") from error
         return folder
 
     def save_filmstrip(self, path: str | Path) -> Path:

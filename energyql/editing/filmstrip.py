@@ -13,7 +13,7 @@ from torch import Tensor
 from energyql.editing.dependence import Leaks
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
-from energyql.files import replacing
+from energyql.files import naming_target, replacing
 from energyql.generators.base import Label
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
@@ -154,11 +154,8 @@ def write_traversal(
         shown.append(_side_by_side([stop.images[row] for row in chosen]))
         durations += [milliseconds] * (frames - 1) + [REST * milliseconds]
     coding = {"quality": 85, "method": 4} if path.suffix.lower() == ".webp" else {"optimize": False}
-    try:
-        with replacing(path) as temporary:
-            shown[0].save(temporary, save_all=True, append_images=shown[1:], duration=durations, loop=0, **coding)
-    except OSError as error:
-        raise ArgumentError(f"cannot write {path}: {error.strerror or error}") from error
+    with naming_target(path), replacing(path) as temporary:
+        shown[0].save(temporary, save_all=True, append_images=shown[1:], duration=durations, loop=0, **coding)
     return path
 
 

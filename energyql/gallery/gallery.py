@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from energyql.energy.rule import check_semantics
 from energyql.errors import ArgumentError
-from energyql.files import write_text
+from energyql.files import naming_target, write_text
 from energyql.gallery import page
 from energyql.gallery.clauses import probability, score_clauses
 from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable
@@ -215,10 +215,9 @@ class Gallery:
         target = page.page_path(path)
         if not self.sections:
             raise ArgumentError("the gallery is empty", hint="add a query first")
-        try:
-            write_text(target, self.to_html())
-        except OSError as error:
-            raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
+        html = self.to_html()
+        with naming_target(target):
+            write_text(target, html)
         return target
 
     def _repr_html_(self) -> str:

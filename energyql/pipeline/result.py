@@ -18,7 +18,7 @@ from torch import Tensor
 
 from energyql.attributes.predictions import Table
 from energyql.errors import ArgumentError
-from energyql.files import PICTURE_SUFFIXES, check_destination, replacing, write_json, write_tensors
+from energyql.files import PICTURE_SUFFIXES, check_destination, naming_target, replacing, write_json, write_tensors
 from energyql.pipeline.settings import EXACT
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import NO, YES, label_grid, picture_uri
@@ -148,13 +148,11 @@ class Result:
             raise ArgumentError(
                 f"there is no picture to save: {self.summary()}", hint="raise the budget, or ask for less"
             )
-        try:
+        with naming_target(path):
             if path.suffix.lower() in PICTURE_SUFFIXES:
                 self._save_picture(self.grid(), path)
             else:
                 self._save_folder(path)
-        except OSError as error:
-            raise ArgumentError(f"cannot write {path}: {error.strerror or error}") from error
         return path
 
     def _save_picture(self, picture: Image.Image, path: Path) -> None:

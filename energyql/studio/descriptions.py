@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from energyql.errors import EnergyQLError, LimitError
-from energyql.language import draw_tree, quote
+from energyql.gallery.words import draw_query
+from energyql.language import quote
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.studio.limits import Limits
@@ -31,9 +32,7 @@ def check_query(query: str, vocabulary: Vocabulary, semantics: str, limits: Limi
         checked = check(ListedQuery(check_length(query, limits)), vocabulary, semantics)
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))
-    caption, drawing = "Compiled circuit", checked.rule.draw()
-    if drawing is None:
-        caption, drawing = "Tree, which this semantics scores as written", draw_tree(checked.expr)
+    caption, drawing, _ = draw_query(checked)
     return Check(
         ok=True,
         warning=checked.warning,
