@@ -1,4 +1,4 @@
-"""How attributes depend on a query: changes that it implies, and changes that leaked.
+"""Dependence of attributes on a query: changes that it implies, and changes that leaked.
 
 A frown needs another mouth than a laugh, sunglasses hide the eyes, a hat hides a bald head. Such dependences are not
 written down anywhere: they are estimated from draws of the model. If a value that is common in the prior is (nearly)

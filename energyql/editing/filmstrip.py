@@ -29,7 +29,7 @@ LEAST_WIDTH = 110
 LINE = 14
 ANIMATION_SUFFIXES = (".gif", ".webp")
 REST = 10
-"""How many times as long as the others a frame of a given result is shown."""
+"""Duration of a frame that shows a given result, in frames between results."""
 
 
 def check_rows(rows: Sequence[int] | None, count: int) -> list[int]:

@@ -97,11 +97,7 @@ class LatentSpace:
 
     def head_input(self, latents: Latents) -> Tensor:
         """Return the latents that the heads read: z, or w, in W+ averaged over the layers."""
-        if not self.heads_read_w:
-            return latents.z
-        shift = mean_offset(latents.offset)
-        w = self.encode(latents.z)
-        return w if shift is None else w + shift
+        return shifted(self.encode(latents.z), mean_offset(latents.offset)) if self.heads_read_w else latents.z
 
     def predict(self, latents: Latents) -> dict[str, Prediction]:
         """Return the predictions of the heads for all attributes."""

@@ -38,7 +38,7 @@ cannot fall further save less: a continuous attribute asked for within its toler
 
 @dataclass(frozen=True, eq=False)
 class EditStep:
-    """What one step changes and keeps.
+    """Queries, attributes and layers of one step.
 
     Attributes:
         rules: the queries to make true: that of the step, with its consequences; then the earlier ones that still hold.

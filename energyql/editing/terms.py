@@ -24,7 +24,7 @@ from energyql.numerics.pullback import by_autograd, inverse_norm, normalized_bac
 from energyql.sampling import Energy, GradientEnergy
 
 Variable = Literal["z", "w", "latent"]
-"""What the gradient of a term refers to: z, the mapped z, or the latents that the heads read."""
+"""Variable of the gradient of a term: z, the mapped z, or the latents that the heads read."""
 Embed = Callable[[Tensor], Tensor]
 """Pictures in [-1, 1], (batch, channels, height, width), to features (batch, ...)."""
 
