@@ -18,9 +18,10 @@ ModelArgument = Annotated[str, typer.Argument(help="A checkpoint, a model folder
 OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", help="The model folder to make or add to. By default that of the model.")
 ]
-ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new attributes replace old ones of that name.")]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new attributes replace old ones of the same name.")]
 FittedLabelOption = Annotated[
-    str | None, typer.Option(help="Of a conditional generator: a class, numbers, or random for one each.")
+    str | None,
+    typer.Option(help="Of a conditional generator: a class, numbers, or random for one class per picture."),
 ]
 TruncationRangeOption = Annotated[str | None, typer.Option(help="psi of the latents, or a range such as 0.5:1.")]
 
@@ -28,7 +29,7 @@ TruncationRangeOption = Annotated[str | None, typer.Option(help="psi of the late
 def train(
     model: ModelArgument,
     save_to: OutOption = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: an attribute a column, a sample a row.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: a column for each attribute.")] = None,
     latents: Annotated[
         Path | None, typer.Option(help="The latents of the rows of --labels (.npy, .safetensors).")
     ] = None,
@@ -36,7 +37,7 @@ def train(
     prompts: Annotated[Path | None, typer.Option(help="JSON: attribute -> prompts for CLIP.")] = None,
     clip_model: Annotated[str, typer.Option(help="A model of open_clip.")] = "ViT-B-32",
     clip_weights: Annotated[str, typer.Option(help="Its weights: a name, or a file.")] = "laion2b_s34b_b79k",
-    clip_margin: Annotated[float, typer.Option(min=0, help="Leave out labels with less between the prompts.")] = 0.0,
+    clip_margin: Annotated[float, typer.Option(min=0, help="Least lead of the best prompt, in logits.")] = 0.0,
     styleflow: Annotated[Path | None, typer.Option(help="A folder with StyleFlow's two pickles.")] = None,
     only: Annotated[str | None, typer.Option(help="Attributes to train, separated by commas.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="name=kind, where the inferred kind is wrong.")] = None,
@@ -44,8 +45,8 @@ def train(
     space: Annotated[str | None, typer.Option(help="The latent that heads read: w, z or direction.")] = None,
     truncation: TruncationRangeOption = None,
     label: FittedLabelOption = None,
-    seed: Annotated[int | None, typer.Option(help="Of the samples: the seed that drew labelled pictures.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training at most.")] = 2000,
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples, or of the pictures in --labels.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Largest number of training steps.")] = 2000,
     hidden: Annotated[int, typer.Option(min=1, help="Width of each head.")] = 64,
     balance: Annotated[bool, typer.Option("--balance", help="Weight all classes equally.")] = False,
     replace: ReplaceOption = False,
