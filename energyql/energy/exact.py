@@ -160,6 +160,7 @@ class _Group:
         self.takes_all = self.count == 1 and sorted(rows) == list(range(self.width))
         self.rows = torch.tensor(sorted(rows) if self.takes_all else rows, device=like.device, dtype=torch.long)
         self.factors = torch.tensor(factors, device=like.device, dtype=like.dtype)[:, None]
+        self.ones = torch.ones(1, self.width, device=like.device, dtype=like.dtype)
 
     def children(self, values: Tensor) -> Tensor:
         """Return the children's values, (width, nodes, batch)."""
@@ -185,7 +186,9 @@ class _Group:
         if self.kind is ScaledComplement:
             value, back = by_autograd(self.value, -x)
             return -value, back(torch.ones_like(value))
-        return self.value(x), self.factors if self.kind is Scaled else None
+        if self.kind is Sum:  # a product adds up in another order than `value`, and seeds keep their pictures with it
+            return (self.ones @ x.flatten(1)).view(x.shape[1:]), None
+        return self.value(x), self.factors
 
     def add_back(self, grad: Tensor, slopes: Tensor | None) -> None:
         """Add the gradient that reaches the children through the nodes to the table of gradients."""
