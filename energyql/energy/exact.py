@@ -156,8 +156,8 @@ class _Group:
     ) -> None:
         self.kind, self.count, self.width, self.first = kind, len(children), len(children[0]), first
         rows = [row for column in zip(*children, strict=True) for row in column]
-        # A plain conjunction takes every row once, in any order, and needs no gather.
-        self.takes_all = self.count == 1 and sorted(rows) == list(range(self.width))
+        # A plain conjunction takes every row once, and needs no gather. A complement needs its two in order.
+        self.takes_all = self.count == 1 and kind is not ScaledComplement and sorted(rows) == list(range(self.width))
         self.rows = torch.tensor(sorted(rows) if self.takes_all else rows, device=like.device, dtype=torch.long)
         self.factors = torch.tensor(factors, device=like.device, dtype=like.dtype)[:, None]
         self.ones = torch.ones(1, self.width, device=like.device, dtype=like.dtype)

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 from formulas import VOCABULARY, BruteForce, formulas, predictions, small, with_weights
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from energyql.energy.exact import CircuitRule
@@ -55,6 +55,7 @@ def test_a_formula_counts_its_worlds(expr, seed):
 
 
 @FEW
+@example(Implies(Weight(0.5, Not(Attribute("smile"))), Attribute("smile")), 0)  # a lone complement of swapped leaves
 @given(with_weights, st.integers(0, 99))
 def test_weighted_parts_are_opaque(expr, seed):
     brute = BruteForce(expr)
