@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from random import Random
 from types import FunctionType, ModuleType
 from typing import Any
 
 import jaxtyping
 from beartype import beartype
+from beartype._check.code import codemain
 
 from energyql.numerics import shapes
 
@@ -53,6 +55,8 @@ def _has_shapes(function: FunctionType) -> bool:
 
 def install() -> None:
     """Check what is imported from now on; nothing of the library with shapes may have been imported before."""
+    # beartype checks one item of a sequence, a random one; tests see whether the library changes the global state.
+    codemain.getrandbits = Random(0).getrandbits
     for kind in KINDS:
         setattr(shapes, kind, getattr(jaxtyping, kind))
     sys.meta_path.insert(0, _Finder())

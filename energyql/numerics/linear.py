@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 
 from energyql.errors import ArgumentError
 from energyql.numerics.pullback import leaky_relu_back_
+from energyql.numerics.shapes import Float
 
 BATCH_SIZES = (*range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
 """Rows of a batch, ascending: multiples of 16, as many numbers as the widest registers hold. Functions such as exp may
@@ -31,7 +32,7 @@ class _Packable:
 
 
 class Linear(_Packable):
-    """The product x Wᵀ, (batch, out), of x, (batch, in), and its `Back`.
+    """The product x Wᵀ and its `Back`.
 
     The weights must not change, because packed products copy them. A row of the result depends on its own row alone.
 
@@ -39,7 +40,7 @@ class Linear(_Packable):
         weight: W, (out, in).
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Float[Tensor, "out in"]) -> None:
         self.weight = weight.detach()
 
     @cached_property
@@ -50,7 +51,7 @@ class Linear(_Packable):
     def _backward(self) -> _Packed | None:
         return _Packed.of(self.weight.t())
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
         """Return the value; autograd can differentiate it.
 
         Raises:
@@ -59,7 +60,7 @@ class Linear(_Packable):
         self._check(x)
         return F.linear(x, self.weight) if self._forward is None or _in_graph(x) else self._forward(x)
 
-    def back(self, grad: Tensor) -> Tensor:
+    def back(self, grad: Float[Tensor, "batch out"]) -> Float[Tensor, "batch in"]:
         """Turn the gradient with respect to the value into that with respect to x."""
         return grad @ self.weight if self._backward is None else self._backward(grad)
 
@@ -69,7 +70,7 @@ class Linear(_Packable):
 
 
 class Dense(Linear):
-    """The layer leaky_relu(x Wᵀ + b), (batch, out), of x, (batch, in), and its `Back`; see `Linear`.
+    """The layer leaky_relu(x Wᵀ + b) and its `Back`; see `Linear`.
 
     Attributes:
         weight: W, (out, in).
@@ -77,7 +78,7 @@ class Dense(Linear):
         slope: of the leaky ReLU, above 0.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, slope: float) -> None:
+    def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"], slope: float) -> None:
         super().__init__(weight)
         self.bias, self.slope = bias.detach(), slope
 
@@ -89,20 +90,22 @@ class Dense(Linear):
         """Return the same layer with inputs, parameters and outputs in `dtype`."""
         return Dense(self.weight.to(dtype), self.bias.to(dtype), self.slope)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
         """See `Linear`."""
         self._check(x)
         if self._forward is None or _in_graph(x):
             return F.leaky_relu_(F.linear(x, self.weight, self.bias), self.slope)
         return self._forward(x)
 
-    def back_through(self, grad: Tensor, result: Tensor) -> Tensor:
+    def back_through(
+        self, grad: Float[Tensor, "batch out"], result: Float[Tensor, "batch out"]
+    ) -> Float[Tensor, "batch in"]:
         """Turn the gradient with respect to the `result` into that with respect to x. It overwrites `grad`."""
         return self.back(leaky_relu_back_(grad, result, self.slope))
 
 
 class DenseStack(_Packable):
-    """The same layer of several networks, from (networks, batch, in) to (networks, batch, out); see `Dense`.
+    """The same layer of several networks; see `Dense`.
 
     Attributes:
         weight: (networks, out, in).
@@ -110,7 +113,9 @@ class DenseStack(_Packable):
         slope: of the leaky ReLU, above 0.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, slope: float) -> None:
+    def __init__(
+        self, weight: Float[Tensor, "networks out in"], bias: Float[Tensor, "networks 1 out"], slope: float
+    ) -> None:
         self.weight, self.bias, self.slope = weight.detach(), bias.detach(), slope
 
     @cached_property
@@ -125,13 +130,15 @@ class DenseStack(_Packable):
         """See `Dense`."""
         return DenseStack(self.weight.to(dtype), self.bias.to(dtype), self.slope)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Float[Tensor, "networks batch in"]) -> Float[Tensor, "networks batch out"]:
         """See `Dense`."""
         if self._forward is None or _in_graph(x):
             return F.leaky_relu_(torch.baddbmm(self.bias, x, self.weight.transpose(1, 2)), self.slope)
         return torch.stack([product(one) for product, one in zip(self._forward, x, strict=True)])
 
-    def back_through(self, grad: Tensor, result: Tensor) -> Tensor:
+    def back_through(
+        self, grad: Float[Tensor, "networks batch out"], result: Float[Tensor, "networks batch out"]
+    ) -> Float[Tensor, "networks batch in"]:
         """See `Dense`."""
         grad = leaky_relu_back_(grad, result, self.slope)
         if self._backward is None:
@@ -173,7 +180,7 @@ class _Packed:
         except (AttributeError, RuntimeError):
             return None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
         if len(x) == 1:  # oneDNN multiplies a single long row in another order
             return self(x.expand(2, -1))[:1]
         result: Tensor = self._run(x, *self._parameters)
@@ -196,12 +203,10 @@ def few_sizes(count: int) -> list[int]:
     return [BATCH_SIZES[-1]] * whole + [size for size in BATCH_SIZES if size >= rest][: bool(rest)]
 
 
-def in_batches(function: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-    """Evaluate a row-wise function of x, (rows, dim), in batches of these sizes; the last row fills up the last batch.
-
-    Returns:
-        The tensors that the function returns, each with as many rows as x.
-    """
+def in_batches(
+    function: Callable[[Tensor], tuple[Tensor, ...]], x: Float[Tensor, "batch dim"], sizes: list[int]
+) -> tuple[Float[Tensor, "batch ..."], ...]:
+    """Evaluate a row-wise function of x in batches of these sizes; the last row of x fills up the last batch."""
     if sizes == [len(x)] or not sizes:
         return function(x)
     filled = torch.cat([x, x[-1:].expand(sum(sizes) - len(x), -1)])

@@ -29,20 +29,22 @@ def log_normal_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return cast(Tensor, _LogCDF.apply(x)) if _needs_graph(x) else torch.special.log_ndtr(x)
 
 
-def log_normal_cdf_slope(x: Tensor) -> Tensor:
+def log_normal_cdf_slope(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return the derivative of `log_normal_cdf`, `1 / R(x)`, elementwise; 0 at infinity."""
     slope: Tensor = math.sqrt(2 / math.pi) / torch.special.erfcx(x * -_SQRT_HALF)
     return slope
 
 
-def log_normal_interval(middle: Tensor, width: Tensor) -> Tensor:
+def log_normal_interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """Return `log(Phi(middle + width / 2) - Phi(middle - width / 2))`, elementwise, for a positive `width`."""
     if _needs_graph(middle) or _needs_graph(width):
         return cast(Tensor, _LogInterval.apply(middle, width))
     return _interval(middle, width)[0]
 
 
-def log_normal_interval_and_slope(middle: Tensor, width: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+def log_normal_interval_and_slope(
+    middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]
+) -> tuple[Float[Tensor, "*shape"], Callable[[], Tensor]]:
     """Return `log_normal_interval`, and a function that computes its derivative with respect to `middle`."""
     value, lost, ratio = _interval(middle, width)
     return value, lambda: middle.sign().mul_(lost).div_(ratio)
@@ -52,7 +54,7 @@ def _needs_graph(x: Tensor) -> bool:
     return x.requires_grad and torch.is_grad_enabled()
 
 
-def _interval(middle: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) -> tuple[Tensor, Tensor, Tensor]:
     """Return the value and two factors of its derivatives: `phi(far) / phi(near) - 1` and `P / phi(near)`.
 
     Reflected so that the interval lies right of 0, with bounds `near` and `far`, here divided by sqrt(2).

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
+from energyql.numerics.shapes import Float
 
 Back = Callable[[Tensor], Tensor]
 """From the gradient with respect to a function's value to the gradient with respect to its input.
@@ -29,11 +30,11 @@ NORM_EPSILON = 1e-8
 class Differentiable(Protocol):
     """A function of a batch, row by row, with a derivative of its own."""
 
-    def __call__(self, x: Tensor, /) -> Tensor:
-        """Return the value, `(batch, ...)`, of `x`, `(batch, ...)`; autograd can differentiate it too."""
+    def __call__(self, x: Float[Tensor, "batch ..."], /) -> Float[Tensor, "batch ..."]:
+        """Return the value; autograd can differentiate it too."""
         ...
 
-    def pullback(self, x: Tensor, /) -> tuple[Tensor, Back]:
+    def pullback(self, x: Float[Tensor, "batch ..."], /) -> tuple[Float[Tensor, "batch ..."], Back]:
         """Return the value and its `Back`, without a graph. Neither writes to `x`."""
         ...
 
@@ -100,7 +101,9 @@ def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor
     return value.detach(), back
 
 
-def leaky_relu_back_(grad: Tensor, result: Tensor, slope: float) -> Tensor:
+def leaky_relu_back_(
+    grad: Float[Tensor, "*shape"], result: Float[Tensor, "*shape"], slope: float
+) -> Float[Tensor, "*shape"]:
     """Turn the gradient with respect to a leaky ReLU's `result` into that with respect to its input, in place.
 
     The result has the signs of the input, so the input need not be kept.
@@ -109,25 +112,24 @@ def leaky_relu_back_(grad: Tensor, result: Tensor, slope: float) -> Tensor:
     return grad
 
 
-def inverse_norm(x: Tensor) -> Tensor:
-    """Return the factor that scales each row of x, (batch, dim), to unit second moment, (batch, 1)."""
+def inverse_norm(x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch 1"]:
+    """Return the factor that scales each row of x to unit second moment."""
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     inverse: Tensor = (norm.square() / x.shape[1] + NORM_EPSILON).rsqrt()
     return inverse
 
 
-def normalized(x: Tensor) -> Tensor:
-    """Return the rows of x, (batch, dim), scaled to unit second moment, as StyleGAN's mapping network scales z."""
+def normalized(x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    """Return the rows of x scaled to unit second moment, as StyleGAN's mapping network scales z."""
     return x * inverse_norm(x)
 
 
-def normalized_back(grad: Tensor, scaled: Tensor, scale: Tensor) -> Tensor:
-    """Turn the gradient with respect to `scaled = x * scale` into that with respect to x, which is orthogonal to x.
+def normalized_back(
+    grad: Float[Tensor, "batch dim"], scaled: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch 1"]
+) -> Float[Tensor, "batch dim"]:
+    """Turn the gradient with respect to `scaled` into that with respect to x, in a new tensor, orthogonal to x.
 
-    Args:
-        grad: (batch, dim); a new tensor is returned.
-        scaled: (batch, dim), from `normalized`.
-        scale: (batch, 1), from `inverse_norm`.
+    `scale` is the `inverse_norm` of x, and `scaled` is `x * scale`.
     """
     along = (grad * scaled).sum(1, keepdim=True)
     return torch.addcmul(grad, along, scaled, value=-1 / scaled.shape[1]).mul_(scale)
