@@ -174,9 +174,9 @@ class Result:
                 "picture": f"{i:05d}.png",
                 "index": int(self.index[i]),
                 "satisfied": bool(self.satisfied[i]),
-                "energy": _plain(self.energy[i]),
+                "energy": json_value(self.energy[i]),
                 "status": self.status[i].name,
-                "judged": {name: _plain(values[i]) for name, values in self.judged.items()},
+                "judged": {name: json_value(values[i]) for name, values in self.judged.items()},
             }
             for i in range(len(self))
         ]
@@ -276,7 +276,7 @@ def _tile(picture: Image.Image, caption: str, holds: bool, text: str) -> Markup:
     return element("figure", shown, below, style=f"margin:0;width:{_SIDE}px")
 
 
-def _plain(value: np.generic) -> Any:
+def json_value(value: np.generic) -> Any:
     """Return a value as JSON has it, without NaN and infinity."""
     plain = value.item()
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain

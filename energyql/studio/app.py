@@ -18,7 +18,7 @@ from energyql.errors import EnergyQLError
 from energyql.studio import downloads
 from energyql.studio.guard import LOOPBACK, Guard
 from energyql.studio.limits import RequestLimiter
-from energyql.studio.problems import INTERNAL, Problem, describe, status_of
+from energyql.studio.problems import INTERNAL, REFUSALS, Problem, StudioError, respond
 from energyql.studio.schemas import Check, CheckRequest, DrawRequest, EditRequest, Info, JobInfo
 from energyql.studio.studio import Studio
 from energyql.version import __version__
@@ -30,27 +30,20 @@ Drawing takes a while, so it is a job: `POST /api/jobs` queues it, `GET /api/job
 pictures that are drawn already, `DELETE /api/jobs/{id}` cancels it. A job without a status request for half a minute is
 cancelled. The same request gives the same pictures. Errors are returned as a `Problem`."""
 
-REFUSED: dict[int | str, dict[str, Any]] = {
-    code: {"model": Problem, "description": text}
-    for code, text in {
-        400: "The request is JSON that cannot be read: it is not UTF-8, or nested too deeply.",
-        403: "The request comes from another site, or names another host.",
-        408: "The request did not arrive in time.",
-        413: "The request is too large.",
-        415: "The request is not JSON.",
-        422: "The query or a setting is wrong.",
-    }.items()
-}
-BUSY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "Too many requests are waiting."}}
-UNKNOWN: dict[int | str, dict[str, Any]] = {
-    403: REFUSED[403],
-    404: {"model": Problem, "description": "There is no such request, or no longer."},
-    422: REFUSED[422],
-}
-ENDING: dict[int | str, dict[str, Any]] = UNKNOWN | {code: REFUSED[code] for code in (408, 413)}
-UNREADY: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "It is not there yet."}}
-PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "A PNG."}}
-ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}, "description": "A ZIP."}}
+Responses = dict[int | str, dict[str, Any]]
+PNG: Responses = {200: {"content": {"image/png": {}}, "description": "A PNG."}}
+ZIP: Responses = {200: {"content": {"application/zip": {}}, "description": "A ZIP."}}
+
+
+def _refusals(*kinds: str) -> Responses:
+    """Return the OpenAPI description of refusals of some kinds."""
+    return {code: {"model": Problem, "description": text} for code, text in (REFUSALS[kind] for kind in kinds)}
+
+
+POSTED = _refusals("HTTPError", "Forbidden", "TooSlow", "TooLarge", "NotJSON", "InvalidRequest", "Busy")
+UNKNOWN = _refusals("Forbidden", "NotKept", "InvalidRequest")
+UNREADY = UNKNOWN | _refusals("NotReady")
+UNDRAWN = UNREADY | _refusals("Busy")
 
 
 def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bool = False) -> FastAPI:
@@ -77,10 +70,8 @@ def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bo
         lifespan=lifespan,
     )
     app.add_middleware(Guard, hosts=hosts, numbers=numbers, body=studio.limits.body)
-    app.add_exception_handler(EnergyQLError, _refuse)
-    app.add_exception_handler(RequestValidationError, _refuse_values)
-    app.add_exception_handler(HTTPException, _refuse_path)
-    app.add_exception_handler(Exception, _internal_error)
+    for kind in (EnergyQLError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _refuse)
     app.include_router(_api(studio))
     app.include_router(_files(studio))
 
@@ -99,22 +90,22 @@ def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bo
 def _api(studio: Studio) -> APIRouter:
     api, limiter = APIRouter(prefix="/api", tags=["queries"]), RequestLimiter()
 
-    @api.get("/info", responses={403: REFUSED[403]})
+    @api.get("/info", responses=_refusals("Forbidden"))
     async def info() -> Info:
         """Return models with their attributes, samplers, semantics and limits."""
         return studio.info()
 
-    @api.post("/check", responses=REFUSED | BUSY)
+    @api.post("/check", responses=POSTED)
     async def check(request: CheckRequest, client: Request) -> Check:
         """Return the meaning of a query, or its error and where it is."""
         return await limiter.run(client, studio.check, request)
 
-    @api.post("/jobs", status_code=202, responses=REFUSED | BUSY)
+    @api.post("/jobs", status_code=202, responses=POSTED)
     async def draw(request: DrawRequest, client: Request) -> JobInfo:
         """Draw pictures that satisfy a query."""
         return await limiter.run(client, studio.draw, request)
 
-    @api.post("/edits", status_code=202, responses=REFUSED | BUSY)
+    @api.post("/edits", status_code=202, responses=POSTED)
     async def edit(request: EditRequest, client: Request) -> JobInfo:
         """Edit one picture step by step: returns the picture before the first step and after each step."""
         return await limiter.run(client, studio.edit, request)
@@ -126,7 +117,7 @@ def _api(studio: Studio) -> APIRouter:
         """Return the progress of a job, and its pictures."""
         return studio.look(id, after)
 
-    @api.delete("/jobs/{id}", responses=ENDING)
+    @api.delete("/jobs/{id}", responses=UNKNOWN | _refusals("TooSlow", "TooLarge"))
     async def cancel(id: str) -> JobInfo:
         """Cancel a job. A running one ends at its next layer or step, within moments."""
         return studio.cancel(id)
@@ -137,26 +128,25 @@ def _api(studio: Studio) -> APIRouter:
 def _files(studio: Studio) -> APIRouter:
     api, limiter = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"]), RequestLimiter()
 
-    @api.get("/pictures/{position}.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY | BUSY)
+    @api.get("/pictures/{position}.png", response_class=Response, responses=PNG | UNDRAWN)
     async def picture(id: str, position: int, client: Request) -> Response:
         """Return one picture in full size; its text field "energyql" holds its provenance."""
         job, result = studio.store.get(id)
         data = await limiter.run(client, downloads.picture, job, result, position)
         return _download(data, "image/png", f"energyql-{position:02d}.png")
 
-    @api.get("/grid.png", response_class=Response, responses=PNG | UNKNOWN | UNREADY | BUSY)
+    @api.get("/grid.png", response_class=Response, responses=PNG | UNDRAWN)
     async def grid(id: str, client: Request) -> Response:
         """Return all pictures with captions and verdicts as one picture."""
-        return _download(
-            await limiter.run(client, downloads.grid, *studio.store.get(id)), "image/png", "energyql-grid.png"
-        )
+        data = await limiter.run(client, downloads.grid, *studio.store.get(id))
+        return _download(data, "image/png", "energyql-grid.png")
 
-    @api.get("/provenance.json", responses=UNKNOWN | UNREADY)
+    @api.get("/provenance.json", responses=UNREADY)
     async def provenance(id: str) -> list[dict[str, Any]]:
         """Return the provenance of the pictures: query, seed, model and fingerprints, settings, versions."""
         return downloads.provenance(*studio.store.get(id))
 
-    @api.get("/result.zip", response_class=Response, responses=ZIP | UNKNOWN | UNREADY | BUSY)
+    @api.get("/result.zip", response_class=Response, responses=ZIP | UNDRAWN)
     async def archive(id: str, client: Request) -> Response:
         """Return everything: pictures, grid, latents, verdicts, provenance."""
         data = await limiter.run(client, downloads.archive, *studio.store.get(id))
@@ -169,23 +159,19 @@ def _download(data: bytes, kind: str, name: str) -> Response:
     return Response(data, media_type=kind, headers={"content-disposition": f'attachment; filename="{name}"'})
 
 
-def _response(problem: Problem, status: int) -> JSONResponse:
-    headers = {"retry-after": "2"} if status == 503 else None
-    return JSONResponse(problem.model_dump(), status_code=status, headers=headers)
-
-
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, EnergyQLError)
-    return _response(describe(error), status_of(error))
-
-
-async def _refuse_values(request: Request, error: Exception) -> JSONResponse:
-    """Describe fields that are missing, of the wrong type or out of range, in one sentence each."""
-    assert isinstance(error, RequestValidationError)
-    message = "; ".join(_fault(fault) for fault in error.errors()[:5])
-    hint = "GET /api/openapi.json describes every request"
-    drawing = f"InvalidRequest: {message}\n{hint}"
-    return _response(Problem(error="InvalidRequest", message=message, hint=hint, drawing=drawing), 422)
+    """Return the response to an error of any kind."""
+    if isinstance(error, EnergyQLError):
+        return respond(error)
+    if isinstance(error, RequestValidationError):  # fields that are missing, of the wrong type or out of range
+        message = "; ".join(_fault(fault) for fault in error.errors()[:5])
+        return respond(StudioError("InvalidRequest", message, hint="GET /api/openapi.json describes every request"))
+    if not isinstance(error, HTTPException):
+        return respond(INTERNAL)
+    message, hint = str(error.detail), None
+    if error.status_code == 400:  # the framework gives no details
+        message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
+    return respond(StudioError("HTTPError", message, hint=hint), error.status_code)
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
@@ -193,16 +179,3 @@ def _fault(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "json_invalid":
         return f"the request is not JSON: {fault['ctx']['error']} at character {place[0] + 1}"
     return f"{'.'.join(str(step) for step in place)}: {fault['msg']}" if place else str(fault["msg"])
-
-
-async def _refuse_path(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    message, hint = str(error.detail), None
-    if error.status_code == 400:  # the framework gives no details
-        message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
-    drawing = "\n".join(filter(None, [f"HTTPError: {message}", hint]))
-    return _response(Problem(error="HTTPError", message=message, hint=hint, drawing=drawing), error.status_code)
-
-
-async def _internal_error(request: Request, error: Exception) -> JSONResponse:
-    return _response(INTERNAL, 500)

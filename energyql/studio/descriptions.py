@@ -9,10 +9,11 @@ from energyql.gallery.words import draw_query
 from energyql.language import quote
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.queries import ListedQuery, check
+from energyql.pipeline.settings import DEFAULT_SEMANTICS
 from energyql.studio.limits import Limits
 from energyql.studio.problems import describe
 from energyql.studio.schemas import Attribute, Check, ModelInfo
-from energyql.vocabulary import AttributeSpec, Vocabulary
+from energyql.vocabulary import Vocabulary
 
 
 def check_length(query: str, limits: Limits) -> str:
@@ -43,19 +44,6 @@ def check_query(query: str, vocabulary: Vocabulary, semantics: str, limits: Limi
     )
 
 
-def describe_attribute(spec: AttributeSpec) -> Attribute:
-    """Return an attribute as the API describes it."""
-    numbers = {"low": spec.low, "high": spec.high, "tolerance": spec.tolerance} if spec.kind == "continuous" else {}
-    return Attribute(
-        name=spec.name,
-        written=quote(spec.name),
-        kind=spec.kind,
-        values=[quote(value) for value in spec.values],
-        description=spec.description,
-        **numbers,
-    )
-
-
 _EXAMPLES = (
     "smile AND NOT (glasses OR beard)",
     "hair = red AND long_hair AND mouth = laugh",
@@ -68,7 +56,7 @@ _EXAMPLES = (
 
 def examples(vocabulary: Vocabulary) -> list[str]:
     """Return example queries: well-known ones that fit the model, else some made from its attributes."""
-    fitting = [query for query in _EXAMPLES if check_query(query, vocabulary, "exact", Limits()).ok]
+    fitting = [query for query in _EXAMPLES if check_query(query, vocabulary, DEFAULT_SEMANTICS, Limits()).ok]
     if len(fitting) >= 3:
         return fitting
     plain = [quote(spec.name) for spec in vocabulary.values() if spec.kind == "yes/no"][:3]
@@ -89,7 +77,12 @@ def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
     return ModelInfo(
         name=name,
         fingerprint=hashlib.sha256(weights.encode()).hexdigest()[:12],
-        attributes=[describe_attribute(spec) for spec in model.vocabulary.values()],
+        attributes=[
+            Attribute(
+                **spec.to_dict() | {"written": quote(spec.name), "values": [quote(value) for value in spec.values]}
+            )
+            for spec in model.vocabulary.values()
+        ],
         truncation=model.truncation,
         truncation_low=low,
         truncation_high=high,

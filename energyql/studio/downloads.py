@@ -10,7 +10,7 @@ from typing import Any
 
 from energyql.pipeline.result import Result
 from energyql.studio.jobs import Job
-from energyql.studio.problems import NotKept, NotReady
+from energyql.studio.problems import StudioError
 from energyql.studio.results import JobResult
 
 
@@ -18,18 +18,20 @@ def picture(job: Job, drawn: JobResult, position: int) -> bytes:
     """Return one picture as PNG in full size; its text field "energyql" holds the provenance.
 
     Raises:
-        NotKept: there is no such picture.
-        NotReady: it is not drawn yet.
+        StudioError: there is no such picture, or it is not drawn yet.
     """
-    result = drawn.select(position)
-    if result is None:
+    if not 0 <= position < len(drawn.pictures):
         if 0 <= position < drawn.total and not job.over:
-            raise NotReady(f"picture {position} is not drawn yet", hint="ask again when the request is done")
-        raise NotKept(f"there is no picture {position}", hint=f"there are {len(drawn.pictures)}, counted from 0")
+            raise StudioError(
+                "NotReady", f"picture {position} is not drawn yet", hint="ask again when the request is done"
+            )
+        raise StudioError(
+            "NotKept", f"there is no picture {position}", hint=f"there are {len(drawn.pictures)}, counted from 0"
+        )
+    # A drawing is one result, and each step of an edit has its own.
+    result = drawn.results[position] if drawn.kind == "edit" else drawn.results[0].select([position])
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        result.save(path)
-        return (path / "00000.png").read_bytes()
+        return (result.save(folder) / "00000.png").read_bytes()
 
 
 def grid(job: Job, drawn: JobResult) -> bytes:
@@ -60,7 +62,7 @@ def archive(job: Job, drawn: JobResult) -> bytes:
 
 def _finished(job: Job, drawn: JobResult) -> list[Result]:
     if not job.over:
-        raise NotReady("the request is not done yet", hint="ask again when it is")
+        raise StudioError("NotReady", "the request is not done yet", hint="ask again when it is")
     if not drawn.results:
-        raise NotKept("the request ended before its first picture", hint="send it again")
+        raise StudioError("NotKept", "the request ended before its first picture", hint="send it again")
     return drawn.results

@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from energyql.studio.problems import Forbidden, NotJSON, StudioError, TooLarge, TooSlow, describe
+from energyql.studio.problems import StudioError, respond
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_SECONDS = 10.0
@@ -65,18 +64,21 @@ class Guard:
         try:
             self._check_source(scope["method"], headers)
             if scope["method"] not in ("GET", "HEAD"):
-                _check_type(scope["method"], headers)
+                kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+                if scope["method"] != "DELETE" and kind != "application/json":
+                    hint = "send the header Content-Type: application/json"
+                    raise StudioError("NotJSON", "the request is not marked as JSON", hint=hint)
                 receive = await self._read(headers, receive)
         except StudioError as error:
-            refusal = JSONResponse(describe(error).model_dump(), status_code=error.status)
-            await refusal(scope, receive, send_with_headers)
+            await respond(error)(scope, receive, send_with_headers)
             return
         await self.app(scope, receive, send_with_headers)
 
     def _check_source(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")
         if not self._known(_name(host)):
-            raise Forbidden(
+            raise StudioError(
+                "Forbidden",
                 f"this studio is not called {_name(host)[:80]!r}",
                 hint="open it under the address that it printed, or start it with --allow-host NAME",
             )
@@ -87,7 +89,8 @@ class Guard:
             target = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
             if method == "GET" and target == ("navigate", "document"):
                 return
-            raise Forbidden("the request comes from another site", hint="send it from the studio's own page")
+            hint = "send it from the studio's own page"
+            raise StudioError("Forbidden", "the request comes from another site", hint=hint)
 
     def _known(self, name: str) -> bool:
         if name in self.hosts:
@@ -101,20 +104,19 @@ class Guard:
     async def _read(self, headers: Headers, receive: Receive) -> Receive:
         """Read the whole body first, so that an endless one is refused whatever length it claims."""
         claimed = headers.get("content-length", "0")
-        if claimed.isdigit() and int(claimed) > self.body:
-            raise self._too_large()
-        body, more = bytearray(), True
+        size, body, more = int(claimed) if claimed.isdigit() else 0, bytearray(), True
         with anyio.move_on_after(REQUEST_SECONDS) as waiting:
-            while more:
+            while more and size <= self.body:
                 message = await receive()
                 if message["type"] != "http.request":
                     break
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
-                if len(body) > self.body:
-                    raise self._too_large()
+                size = max(size, len(body))
+        if size > self.body:
+            raise StudioError("TooLarge", f"the request is larger than {self.body // 1024} KiB")
         if waiting.cancelled_caught:
-            raise TooSlow(f"the request did not arrive within {REQUEST_SECONDS:g} seconds")
+            raise StudioError("TooSlow", f"the request did not arrive within {REQUEST_SECONDS:g} seconds")
         given = False
 
         async def replay() -> Message:
@@ -125,15 +127,6 @@ class Guard:
             return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         return replay
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"the request is larger than {self.body // 1024} KiB")
-
-
-def _check_type(method: str, headers: Headers) -> None:
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if method != "DELETE" and kind != "application/json":
-        raise NotJSON("the request is not marked as JSON", hint="send the header Content-Type: application/json")
 
 
 def _name(host: str) -> str:

@@ -15,14 +15,14 @@ from typing import Literal
 
 from energyql.errors import EnergyQLError
 from energyql.studio.limits import Limits
-from energyql.studio.problems import INTERNAL, Busy, Problem, TimeUp, Unwatched, describe
+from energyql.studio.problems import INTERNAL, Problem, StudioError, describe
 
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 log = logging.getLogger("energyql.studio")
 
 
 class Stopped(Exception):
-    """Raised within the work of a job that was cancelled."""
+    """Raised within the work of a job that was cancelled or abandoned."""
 
 
 class Job:
@@ -34,7 +34,7 @@ class Job:
         stage, fraction: the current stage, and how much of it is done, in [0, 1].
         problem: why it failed, or why it was given up.
         seen: time of the last status request, on the monotonic clock.
-        finished: time of its end; infinity before.
+        stopped: whether the next `check` is to end the work.
     """
 
     def __init__(self, work: Callable[[Job], None], limits: Limits) -> None:
@@ -43,9 +43,8 @@ class Job:
         self.stage, self.fraction = "waiting", 0.0
         self.problem: Problem | None = None
         self.seen = time.monotonic()
-        self.finished = float("inf")
+        self.stopped = False
         self._work, self._limits = work, limits
-        self._stop = threading.Event()
         self._deadline = float("inf")
 
     @property
@@ -62,16 +61,14 @@ class Job:
         """Raise if the work is to end; called often by the work.
 
         Raises:
-            Stopped: it was cancelled.
-            Unwatched: it was abandoned.
-            TimeUp: it has run too long.
+            Stopped: it was cancelled or abandoned.
+            StudioError: it has run too long.
         """
-        if self._stop.is_set():
+        if self.stopped or self.abandoned:
             raise Stopped
-        if self.abandoned:
-            raise self._unwatched()
         if time.monotonic() > self._deadline:
-            raise TimeUp(
+            raise StudioError(
+                "TimeUp",
                 f"the request took longer than {self._limits.seconds:g} seconds",
                 hint="ask for fewer pictures, or choose a quicker sampler",
             )
@@ -83,46 +80,25 @@ class Job:
 
     def run(self) -> None:
         """Do the work; errors are recorded in the job."""
-        self._deadline = time.monotonic() + self._limits.seconds
+        self.state, self._deadline = "running", time.monotonic() + self._limits.seconds
         try:
             self.check()
             self._work(self)
-            self.end("done")
+            self.state = "done"
         except Stopped:
-            self.end("cancelled")
-        except Unwatched:
-            self.give_up()
+            self.cancel()
         except EnergyQLError as error:
-            self.problem = describe(error)
-            self.end("failed")
+            self.problem, self.state = describe(error), "failed"
         except Exception:
             log.exception("a request failed")
-            self.problem = INTERNAL
-            self.end("failed")
+            self.problem, self.state = describe(INTERNAL), "failed"
 
-    def touch(self) -> None:
-        """Record a status request."""
-        self.seen = time.monotonic()
-
-    def give_up(self) -> None:
-        """Cancel it because it is abandoned, and record why."""
-        self.problem = describe(self._unwatched())
-        self.end("cancelled")
-
-    def _unwatched(self) -> Unwatched:
-        return Unwatched(
-            f"nobody asked about it for {self._limits.unwatched:g} seconds",
-            hint="draw again: the same pictures come",
-        )
-
-    def end(self, state: State) -> None:
-        """Record its end."""
-        self.finished = time.monotonic()
-        self.state = state
-
-    def stop(self) -> None:
-        """Let the next `check` raise `Stopped`."""
-        self._stop.set()
+    def cancel(self) -> None:
+        """Record that it was cancelled, or that it was abandoned."""
+        if not self.stopped:
+            reason = f"nobody asked about it for {self._limits.unwatched:g} seconds"
+            self.problem = describe(StudioError("Unwatched", reason, hint="draw again: the same pictures come"))
+        self.state = "cancelled"
 
 
 class Queue:
@@ -145,13 +121,16 @@ class Queue:
         """Queue some work.
 
         Raises:
-            Busy: too many jobs are waiting already, or the studio is closing.
+            StudioError: too many jobs are waiting already, or the studio is closing.
         """
         job = Job(work, self.limits)
         with self._change:
-            self._drop_abandoned()
+            for abandoned in [waiting for waiting in self._waiting if waiting.abandoned]:
+                self._waiting.remove(abandoned)
+                abandoned.cancel()
             if self._closed or len(self._waiting) >= self.limits.waiting:
-                raise Busy(f"{len(self._waiting)} requests are waiting already", hint="try again in a moment")
+                message = f"{len(self._waiting)} requests are waiting already"
+                raise StudioError("Busy", message, hint="try again in a moment")
             self._waiting.append(job)
             self._change.notify_all()
         return job
@@ -159,10 +138,10 @@ class Queue:
     def cancel(self, job: Job) -> None:
         """Cancel a job: at once if it waits, at its next check if it runs. A finished one stays as it is."""
         with self._change:
-            job.stop()
+            job.stopped = True
             if job in self._waiting:
                 self._waiting.remove(job)
-                job.end("cancelled")
+                job.cancel()
 
     def place(self, job: Job) -> int:
         """Return the number of jobs before this one; 0 for the running one and for finished ones."""
@@ -175,15 +154,10 @@ class Queue:
         """Cancel all jobs and wait for the thread to end."""
         with self._change:
             self._closed = True
-            for job in [*self._waiting, *([self._running] if self._running else [])]:
+            for job in filter(None, [*self._waiting, self._running]):
                 self.cancel(job)
             self._change.notify_all()
         self._thread.join(timeout)
-
-    def _drop_abandoned(self) -> None:
-        for job in [job for job in self._waiting if job.abandoned]:
-            self._waiting.remove(job)
-            job.give_up()
 
     def _loop(self) -> None:
         while True:
@@ -193,7 +167,6 @@ class Queue:
                 if self._closed:
                     return
                 self._running = self._waiting.popleft()
-                self._running.state = "running"
             self._running.run()
             with self._change:
                 self._running = None

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple
 
-import anyio
 import anyio.to_thread
 from starlette.requests import Request
 
-from energyql.studio.problems import Busy
+from energyql.studio.problems import StudioError
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -59,15 +58,17 @@ class RequestLimiter:
         """Call the function in a thread and return its result.
 
         Raises:
-            Busy: too many calls wait already, or the client has disconnected while its call waited.
+            StudioError: too many calls wait already, or the client has disconnected while its call waited.
         """
         if self._inside >= self.capacity:  # the event loop is one thread, so this count cannot change meanwhile
-            raise Busy(f"{self._inside} requests are being worked on already", hint="try again in a moment")
+            raise StudioError(
+                "Busy", f"{self._inside} requests are being worked on already", hint="try again in a moment"
+            )
         self._inside += 1
         try:
             async with self._turns:
                 if await client.is_disconnected():
-                    raise Busy("the client has disconnected")
+                    raise StudioError("Busy", "the client has disconnected")
                 return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
         finally:
             self._inside -= 1

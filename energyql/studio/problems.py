@@ -3,64 +3,36 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
 
 from energyql.errors import EnergyQLError
 
+REFUSALS = {
+    "HTTPError": (400, "The request is JSON that cannot be read: it is not UTF-8, or nested too deeply."),
+    "Forbidden": (403, "The request comes from another site, or names another host."),
+    "NotKept": (404, "There is no such request, or no longer."),
+    "TooSlow": (408, "The request did not arrive in time."),
+    "NotReady": (409, "It is not there yet."),
+    "TooLarge": (413, "The request is too large."),
+    "NotJSON": (415, "The request is not JSON."),
+    "InvalidRequest": (422, "The query or a setting is wrong."),
+    "InternalError": (500, "Something went wrong inside the studio."),
+    "Busy": (503, "Too many requests are waiting."),
+}
+"""Kinds of refusals: the HTTP status of the response, and its description."""
+
 
 class StudioError(EnergyQLError):
-    """The studio refuses a request; `status` is the HTTP status of the response."""
+    """The studio refuses a request, or ends a job.
 
-    status = 400
+    Args:
+        kind: name of the error in the API: one of `REFUSALS`, or "Unwatched" or "TimeUp" for a job that is ended.
+        message, hint: as for `EnergyQLError`.
+    """
 
-
-class NotKept(StudioError):
-    """There is no such job or picture, or no longer."""
-
-    status = 404
-
-
-class Forbidden(StudioError):
-    """The request comes from another site, or names another host."""
-
-    status = 403
-
-
-class TooLarge(StudioError):
-    """The request is larger than the limit."""
-
-    status = 413
-
-
-class TooSlow(StudioError):
-    """The request did not arrive in time."""
-
-    status = 408
-
-
-class NotJSON(StudioError):
-    """The request is not marked as JSON."""
-
-    status = 415
-
-
-class NotReady(StudioError):
-    """The result is not ready yet."""
-
-    status = 409
-
-
-class Busy(StudioError):
-    """Too many requests are waiting."""
-
-    status = 503
-
-
-class Unwatched(StudioError):
-    """The job had no status request for too long."""
-
-
-class TimeUp(StudioError):
-    """The request took longer than the limit."""
+    def __init__(self, kind: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
 
 
 class Problem(BaseModel):
@@ -79,27 +51,33 @@ class Problem(BaseModel):
     drawing: str = Field(description="The whole error as the command line prints it, with carets under the query.")
 
 
-INTERNAL = Problem(
-    error="InternalError",
-    message="something went wrong inside the studio",
-    hint="its log says what: please report it",
-    drawing="InternalError: something went wrong inside the studio",
+INTERNAL = StudioError(
+    "InternalError", "something went wrong inside the studio", hint="its log says what: please report it"
 )
 
 
 def describe(error: EnergyQLError) -> Problem:
     """Return an error as the API describes it."""
+    kind = error.kind if isinstance(error, StudioError) else type(error).__name__
     return Problem(
-        error=type(error).__name__,
+        error=kind,
         message=error.message,
         hint=error.hint,
-        spans=[(span.start, span.end) for span in error.spans],
+        spans=list(error.spans),
         line=error.line,
         column=error.column,
-        drawing=error.render(),
+        drawing=f"{kind}: {error}",
     )
 
 
-def status_of(error: EnergyQLError) -> int:
-    """Return the HTTP status of an error: 422 for errors in the query or its settings."""
-    return error.status if isinstance(error, StudioError) else 422
+def respond(error: EnergyQLError, status: int | None = None) -> JSONResponse:
+    """Return the response to a request that failed.
+
+    Args:
+        error: the reason.
+        status: by default that of the refusal, and 422 for an error in the query or its settings.
+    """
+    if status is None:
+        status = REFUSALS[error.kind][0] if isinstance(error, StudioError) else 422
+    headers = {"retry-after": "2"} if status == 503 else None
+    return JSONResponse(describe(error).model_dump(), status_code=status, headers=headers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import OrderedDict
@@ -18,11 +17,11 @@ from energyql.editing.edit import Edit
 from energyql.gallery import words
 from energyql.gallery.clauses import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
-from energyql.pipeline.result import Result, alternative_text
+from energyql.pipeline.result import Result, alternative_text, json_value
 from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
 from energyql.studio.limits import Limits
-from energyql.studio.problems import NotKept
+from energyql.studio.problems import StudioError
 from energyql.studio.schemas import Change, ClauseInfo, Fact, JobInfo, Picture, PictureClause
 from energyql.vocabulary import Vocabulary
 
@@ -61,18 +60,11 @@ class JobResult:
         return pictures + latents + sum(len(picture.image) + len(picture.alt) for picture in self.pictures)
 
     def extend(self, expr: Expr, part: Result) -> None:
-        """Add pictures of the query that is being drawn.
-
-        Args:
-            expr: the query, bound.
-            part: its next pictures.
-        """
-        whole = Result.join([*self.results, part])
-        start = len(whole) - len(part)
-        self._measure(expr, whole)
+        """Add pictures of the query that is being drawn; `expr` is the query, bound."""
+        start, whole = len(self.pictures), Result.join([*self.results, part])
+        self.joined, self.clauses = score_clauses(expr, whole, self.vocabulary)
         new = [self._picture(whole, i, i) for i in range(start, len(whole))]
-        self.results = [whole]
-        self.pictures = [*self.pictures, *new]
+        self.results, self.pictures = [whole], [*self.pictures, *new]
 
     def add_step(self, result: Result, leaks: Leaks | None = None) -> None:
         """Add the start of an edit, or one more step.
@@ -82,13 +74,12 @@ class JobResult:
             leaks: attributes that the step changed although it did not name them; `None` for the start.
         """
         expr = bind(parse(result.provenance["query"]), self.vocabulary)
-        self._measure(expr, result)
+        self.joined, self.clauses = score_clauses(expr, result, self.vocabulary)
         picture = self._picture(result, 0, len(self.pictures))
         if leaks is not None:
             picture.changes = _changes(leaks, self.results[-1], result)
             picture.superseded = list(leaks.superseded)
-        self.results = [*self.results, result]
-        self.pictures = [*self.pictures, picture]
+        self.results, self.pictures = [*self.results, result], [*self.pictures, picture]
 
     def describe(self, job: Job, place: int, after: int) -> JobInfo:
         """Return the job and its pictures from position `after` on, as the API describes them."""
@@ -111,16 +102,6 @@ class JobResult:
             problem=job.problem,
         )
 
-    def select(self, position: int) -> Result | None:
-        """Return the result of one picture, as if it had been drawn alone; `None` if there is no such position."""
-        if not 0 <= position < len(self.pictures):
-            return None
-        return self.results[position] if self.kind == "edit" else self.results[0].select([position])
-
-    def _measure(self, expr: Expr, result: Result) -> None:
-        joined, self.clauses = score_clauses(expr, result, self.vocabulary)
-        self.joined = joined
-
     def _clause(self, clause: Clause) -> ClauseInfo:
         needed, p = len(self.clauses) == 1 or self.joined == ALL, clause.probability
         numbers = {} if p is None else {"mean": float(p.mean()), "least": float(p.min())}
@@ -128,9 +109,7 @@ class JobResult:
 
     def _picture(self, result: Result, row: int, position: int) -> Picture:
         image, known = result.images[row], result.provenance
-        energy, holds = float(result.energy[row]), bool(result.satisfied[row])
-        probability = math.nan if result.probability is None else float(result.probability[row])
-        count = self.total if self.kind == "draw" else 1
+        holds, count = bool(result.satisfied[row]), self.total if self.kind == "draw" else 1
         return Picture(
             position=position,
             index=int(result.index[row]),
@@ -140,10 +119,10 @@ class JobResult:
             height=image.height,
             alt=alternative_text(result.judged, row, count, known["judge"], [(known["canonical"], holds)]),
             satisfied=holds,
-            energy=energy if math.isfinite(energy) else None,
-            probability=None if math.isnan(probability) else probability,
+            energy=json_value(result.energy[row]),
+            probability=_at(result.probability, row),
             clauses=[PictureClause(text=c.text, probability=_at(c.probability, row)) for c in self.clauses],
-            judged={name: _plain(values[row]) for name, values in result.judged.items()},
+            judged={name: json_value(values[row]) for name, values in result.judged.items()},
             status=result.status[row].name,
         )
 
@@ -162,19 +141,14 @@ def _changes(leaks: Leaks, before: Result, after: Result) -> list[Change]:
 
 
 def _word(value: np.generic) -> str:
-    plain = _plain(value)
+    plain = value.item()
     if isinstance(plain, bool):
         return "yes" if plain else "no"
     return f"{plain:.2f}" if isinstance(plain, float) else str(plain)
 
 
 def _at(values: npt.NDArray[np.float64] | None, row: int) -> float | None:
-    return None if values is None else float(values[row])
-
-
-def _plain(value: np.generic) -> bool | float | str | None:
-    plain = value.item()
-    return plain if isinstance(plain, bool | str) else float(plain) if math.isfinite(plain) else None
+    return None if values is None else json_value(values[row])
 
 
 class ResultStore:
@@ -203,12 +177,13 @@ class ResultStore:
         """Return the job of an id, with its result.
 
         Raises:
-            NotKept: there is no such job, or no longer.
+            StudioError: there is no such job, or no longer.
         """
         with self._lock:
             self._drop_old()
             if key not in self._kept:
-                raise NotKept(
+                raise StudioError(
+                    "NotKept",
                     "there is no such request here, or no longer",
                     hint="send it again: the same request gives the same pictures",
                 )

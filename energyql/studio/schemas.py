@@ -4,50 +4,41 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, DrawSettings
+from energyql.energy.rule import check_semantics
+from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
 from energyql.sampling import MOST_STRENGTH
 from energyql.studio.jobs import State
 from energyql.studio.limits import Limits
 from energyql.studio.problems import Problem
+from energyql.vocabulary import Kind
 
 MOST_SEED = 2**53 - 1
 """Largest seed that a number of JavaScript holds exactly."""
 
-Semantics = Literal["exact", "product", "lace"]
-Text = Annotated[str, Field(description="A query, such as smile AND NOT (glasses OR beard).")]
-ModelName = Annotated[str | None, Field(description="One of the models of this studio; by default the first.")]
+
+class CheckRequest(BaseModel):
+    """Check a query without drawing it."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # an unknown field is an error
+
+    query: str = Field(description="A query, such as smile AND NOT (glasses OR beard).")
+    model: str | None = Field(default=None, description="One of the models of this studio; by default the first.")
+    semantics: Annotated[str, AfterValidator(check_semantics)] = Field(
+        default=DEFAULT_SEMANTICS, description="One of the semantics that /api/info lists."
+    )
 
 
-class Strict(BaseModel):
-    """A request: an unknown field is an error."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class DrawingRequest(Strict):
+class DrawingRequest(CheckRequest):
     """A query and the settings that determine its pictures."""
 
-    query: Text
-    model: ModelName = None
-    semantics: Semantics = DEFAULT_SEMANTICS
     sampler: str = Field(default=DEFAULT_SAMPLER, description="One of the samplers that /api/info lists.")
     strength: float | None = Field(
         default=None, gt=0, le=MOST_STRENGTH, description="Multiplies the energy. By default the sampler's own."
     )
     truncation: float | None = Field(default=None, ge=0, le=1, description="psi. By default the model's own.")
     seed: int = Field(default=0, ge=0, le=MOST_SEED, description="The same seed gives the same pictures.")
-
-    def settings(self) -> DrawSettings:
-        """Return the settings of the request, for `Pipeline.prepare`."""
-        return DrawSettings(
-            semantics=self.semantics,
-            sampler=self.sampler,
-            strength=self.strength,
-            truncation=self.truncation,
-            seed=self.seed,
-        )
 
 
 class DrawRequest(DrawingRequest):
@@ -61,14 +52,6 @@ class EditRequest(DrawingRequest):
 
     index: int = Field(default=0, ge=0, le=MOST_SEED, description="Number of the picture in its run.")
     steps: list[str] = Field(min_length=1, description="Queries, each of which is applied to what the last one left.")
-
-
-class CheckRequest(Strict):
-    """Check a query without drawing it."""
-
-    query: Text
-    model: ModelName = None
-    semantics: Semantics = DEFAULT_SEMANTICS
 
 
 class Check(BaseModel):
@@ -88,7 +71,7 @@ class Attribute(BaseModel):
 
     name: str
     written: str = Field(description="The name as a query writes it, in double quotes where it needs them.")
-    kind: Literal["yes/no", "categorical", "continuous"]
+    kind: Kind
     values: list[str] = Field(default=[], description="Of a categorical attribute, as a query writes them.")
     low: float | None = None
     high: float | None = None

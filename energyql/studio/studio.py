@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from energyql.energy.rule import SEMANTICS
@@ -15,15 +16,7 @@ from energyql.studio.descriptions import check_length, check_query, describe_mod
 from energyql.studio.jobs import Queue
 from energyql.studio.limits import Limits
 from energyql.studio.results import JobResult, ResultStore
-from energyql.studio.schemas import (
-    Check,
-    CheckRequest,
-    DrawingRequest,
-    DrawRequest,
-    EditRequest,
-    Info,
-    JobInfo,
-)
+from energyql.studio.schemas import Check, CheckRequest, DrawingRequest, DrawRequest, EditRequest, Info, JobInfo
 from energyql.studio.tasks import draw_pictures, edit_picture
 from energyql.version import __version__
 
@@ -102,17 +95,17 @@ class Studio:
         """Return the progress of a request, and its pictures from position `after` on.
 
         Raises:
-            NotKept: there is no such request.
+            StudioError: there is no such request.
         """
         job, result = self.store.get(key)
-        job.touch()
+        job.seen = time.monotonic()
         return result.describe(job, self.queue.place(job), after)
 
     def cancel(self, key: str) -> JobInfo:
         """Cancel a request. A running one ends at its next check, within moments.
 
         Raises:
-            NotKept: there is no such request.
+            StudioError: there is no such request.
         """
         job, _ = self.store.get(key)
         self.queue.cancel(job)
@@ -134,7 +127,13 @@ class Studio:
         return self.models[chosen]
 
     def _prepare(self, request: DrawingRequest) -> PreparedQuery:
-        check_length(request.query, self.limits)
-        pipeline = self.pipeline(request.model)
+        pipeline, query = self.pipeline(request.model), check_length(request.query, self.limits)
         with noting_tautologies():
-            return pipeline.prepare(request.query, request.settings())
+            return pipeline.prepare(
+                query,
+                semantics=request.semantics,
+                sampler=request.sampler,
+                strength=request.strength,
+                truncation=request.truncation,
+                seed=request.seed,
+            )

@@ -9,7 +9,7 @@ import pytest
 from energyql.errors import ArgumentError
 from energyql.studio.jobs import Queue
 from energyql.studio.limits import Limits
-from energyql.studio.problems import Busy
+from energyql.studio.problems import StudioError
 
 LIMITS = Limits(waiting=2, seconds=5.0)
 
@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_refused(queue):
     assert work.started.wait(2)
     for _ in range(LIMITS.waiting):
         queue.submit(lambda job: None)
-    with pytest.raises(Busy, match="2 requests are waiting already\ntry again"):
+    with pytest.raises(StudioError, match="2 requests are waiting already\ntry again"):
         queue.submit(lambda job: None)
     work.go.set()
     until(lambda: not queue._waiting)
@@ -161,7 +161,7 @@ def test_what_nobody_asks_about_is_given_up():
     assert running.problem.hint == "draw again: the same pictures come"
     watched = queue.submit(Work())
     for _ in range(20):
-        watched.touch()
+        watched.seen = time.monotonic()
         time.sleep(0.02)
     assert watched.state == "running"
     queue.close()
@@ -175,7 +175,7 @@ def test_places_of_those_who_left_are_given_to_others():
     left = queue.submit(lambda job: None)
     end = time.monotonic() + 0.3
     while time.monotonic() < end:
-        running.touch()
+        running.seen = time.monotonic()
         time.sleep(0.01)
     queue.submit(lambda job: None)
     assert left.state == "cancelled"
@@ -192,7 +192,7 @@ def test_closing_ends_everything():
     assert running.state == "cancelled"
     assert waiting.state == "cancelled"
     assert not queue._thread.is_alive()
-    with pytest.raises(Busy):
+    with pytest.raises(StudioError):
         queue.submit(lambda job: None)
 
 
