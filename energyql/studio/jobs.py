@@ -33,7 +33,7 @@ class Job:
         state: waiting, running, done, cancelled or failed.
         stage, fraction: the current stage, and how much of it is done, in [0, 1].
         problem: why it failed, or why it was given up.
-        seen: time of the last status request, on the monotonic clock.
+        seen: time of the last request for it, on the monotonic clock.
         stopped: whether the next `check` is to end the work.
     """
 
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def abandoned(self) -> bool:
-        """Whether there was no status request for too long."""
+        """Whether there was no request for it for too long."""
         return time.monotonic() - self.seen > self._limits.unwatched
 
     def check(self) -> None:

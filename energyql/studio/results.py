@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -156,25 +155,21 @@ class ResultStore:
 
     Args:
         limits: time and memory.
-        clock: returns seconds; tests replace it.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limits, self._clock = limits, clock
-        self._kept: OrderedDict[str, tuple[Job, JobResult, float]] = OrderedDict()
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._kept: OrderedDict[str, tuple[Job, JobResult]] = OrderedDict()
         self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
     def put(self, job: Job, result: JobResult) -> None:
         """Keep one more result."""
         with self._lock:
-            self._kept[job.id] = (job, result, self._clock())
+            self._kept[job.id] = (job, result)
             self._drop_old()
 
     def get(self, key: str) -> tuple[Job, JobResult]:
-        """Return the job of an id, with its result.
+        """Return the job of an id, with its result, and record that it was requested.
 
         Raises:
             StudioError: there is no such job, or no longer.
@@ -182,22 +177,18 @@ class ResultStore:
         with self._lock:
             self._drop_old()
             if key not in self._kept:
-                raise StudioError(
-                    "NotKept",
-                    "there is no such request here, or no longer",
-                    hint="send it again: the same request gives the same pictures",
-                )
-            job, result, _ = self._kept[key]
-            self._kept[key] = (job, result, self._clock())
+                hint = "send it again: the same request gives the same pictures"
+                raise StudioError("NotKept", "there is no such request here, or no longer", hint=hint)
             self._kept.move_to_end(key)
-            return job, result
+            self._kept[key][0].seen = time.monotonic()
+            return self._kept[key]
 
     def _drop_old(self) -> None:
-        oldest = self._clock() - self._limits.kept_seconds
-        total = sum(result.size for _, result, _ in self._kept.values())
-        for key, (job, result, used) in list(self._kept.items()):
+        oldest = time.monotonic() - self._limits.kept_seconds
+        total = sum(result.size for _, result in self._kept.values())
+        for key, (job, result) in list(self._kept.items()):
             # The newest stays, however large: its client has not seen it yet.
             crowded = total > self._limits.kept_bytes and key != next(reversed(self._kept))
-            if job.over and (used < oldest or crowded):
+            if job.over and (job.seen < oldest or crowded):
                 del self._kept[key]
                 total -= result.size

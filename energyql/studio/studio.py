@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from energyql.energy.rule import SEMANTICS
@@ -77,7 +76,7 @@ class Studio:
         """
         if len(request.steps) > self.limits.steps:
             raise ArgumentError(f"{len(request.steps)} steps are too many; this studio takes {self.limits.steps} steps")
-        prepared, pipeline = self._prepare(request), self.pipeline(request.model)
+        prepared = self._prepare(request)
         for number, step in enumerate(request.steps, start=1):
             try:
                 self._prepare(request.model_copy(update={"query": step}))
@@ -85,9 +84,7 @@ class Studio:
                 error.message = f"step {number}: {error.message}"
                 raise
         result = JobResult("edit", 1 + len(request.steps), prepared.model.vocabulary)
-        job = self.queue.submit(
-            lambda job: edit_picture(pipeline, prepared, request.index, request.steps, request.semantics, job, result)
-        )
+        job = self.queue.submit(lambda job: edit_picture(prepared, request.index, request.steps, job, result))
         self.store.put(job, result)
         return self.look(job.id)
 
@@ -98,7 +95,6 @@ class Studio:
             StudioError: there is no such request.
         """
         job, result = self.store.get(key)
-        job.seen = time.monotonic()
         return result.describe(job, self.queue.place(job), after)
 
     def cancel(self, key: str) -> JobInfo:

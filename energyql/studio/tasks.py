@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from energyql.editing.edit import edit
-from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.sampling import SampleResult, summarize
 from energyql.studio.jobs import Job
@@ -49,34 +48,24 @@ def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) 
     result.results[0].statistics.update(summarize(sampled) | seconds)
 
 
-def edit_picture(
-    pipeline: Pipeline,
-    prepared: PreparedQuery,
-    index: int,
-    steps: Sequence[str],
-    semantics: str,
-    job: Job,
-    result: JobResult,
-) -> None:
+def edit_picture(prepared: PreparedQuery, index: int, steps: Sequence[str], job: Job, result: JobResult) -> None:
     """Draw one picture and edit it; the pictures are those of `energyql.generate` and `energyql.edit`.
 
     Args:
-        pipeline: the model.
-        prepared: the query of the first picture.
+        prepared: the query of the first picture on its model; the steps have its semantics.
         index: number of the picture in its run.
         steps: queries; each edits the result of the one before.
-        semantics: of the steps.
         job: receives the progress; raises to end the work.
         result: receives the pictures: the start, then one a step.
     """
     with interruptible(prepared.model.generator, job.check):
         start = prepared.run(1, first=index, progress=job.report)
         result.add_step(start)
-        result.edit = edit(
-            start, steps, model=pipeline.model, device=str(pipeline.device), semantics=semantics, progress=job.report
-        )
-    for edited, leaks in zip(result.edit.steps, result.edit.leaks, strict=True):
-        result.add_step(edited, leaks)
+        device, semantics = str(prepared.device), prepared.settings.semantics
+        edited = edit(start, steps, model=prepared.model, device=device, semantics=semantics, progress=job.report)
+    for step, leaks in zip(edited.steps, edited.leaks, strict=True):
+        result.add_step(step, leaks)
+    result.edit = edited
 
 
 @contextmanager
