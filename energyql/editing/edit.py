@@ -20,7 +20,7 @@ from energyql.editing.invert import Inversion, save_picture, start_from_pictures
 from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
 from energyql.editing.settings import EditSettings, Preset, check_settings, choose_preset
 from energyql.editing.start import EditStart, SavedResult, Start, as_pictures, read_saved, read_start
-from energyql.editing.step import EditStep, estimate_dependence, run_step
+from energyql.editing.step import estimate_dependence, run_step
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
 from energyql.files import check_destination, naming_target, write_json, write_picture
@@ -256,8 +256,8 @@ def _run(
         extended.append(extended_query)
         asked = query.rule.attributes
         rules = [extended[j].rule for j in (i, *earlier)]
-        step = EditStep(rules, asked, settings.keep, dependence, mask, settings.identity)
-        latents, run = run_step(step, latents, space, settings.preset, _part(report, "editing", i, count))
+        part = _part(report, "editing", i, count)
+        latents, run = run_step(rules, asked, dependence, mask, latents, space, settings, part)
         if earlier:
             query = settings.prepare(reduce(and_, [settings.queries[j] for j in (*earlier, i)]))
         solved = time.perf_counter()

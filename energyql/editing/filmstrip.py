@@ -20,7 +20,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import finite_number, whole_number
-from energyql.render.pictures import CAPTION, FAINT, GAP, INK, PAPER, TICK, cut, draw_verdict, tile_scale, wrapped
+from energyql.render.pictures import CAPTION, FAINT, GAP, INK, PAPER, TICK, cut, draw_verdict, tile_size, wrapped
 from energyql.sampling.traversal import interpolate
 
 DEFAULT_ROWS = 8
@@ -57,7 +57,7 @@ def draw_filmstrip(
     leaked.
     """
     chosen = check_rows(rows, len(start))
-    width, height = _tile_size(start.images[0])
+    width, height = tile_size(start.images[0])
     cell = max(width, LEAST_WIDTH)
     bold, small = ImageFont.load_default(14), ImageFont.load_default(12)
     heads = [wrapped(text, bold, cell) for text in ("start", *queries)]
@@ -182,7 +182,7 @@ def _interpolate_offsets(before: Tensor | None, after: Tensor | None, time: floa
 
 def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
     """Arrange pictures in rows of at most eight."""
-    width, height = _tile_size(images[0])
+    width, height = tile_size(images[0])
     columns = min(len(images), max(1, math.ceil(math.sqrt(2 * len(images)))), 8)
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), PAPER)
@@ -191,10 +191,3 @@ def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
         shown = image.resize((width, height), Image.Resampling.BICUBIC)
         sheet.paste(shown, (column * (width + GAP), row * (height + GAP)))
     return sheet
-
-
-def _tile_size(image: Image.Image) -> tuple[int, int]:
-    """Return the width and height at which a picture is shown."""
-    scale = tile_scale(image.size)
-    width, height = (round(side * scale) for side in image.size)
-    return width, height

@@ -11,7 +11,6 @@ The search has three stages, each measured in docs/decisions/inversion.md:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.predictions import output_count
-from energyql.editing.latents import Latents, LatentSpace, shifted, slices
+from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, shifted
 from energyql.editing.settings import InversionSettings
-from energyql.editing.start import Picture, as_images, open_picture
+from energyql.editing.start import as_images
 from energyql.editing.terms import Embed, Term, edit_energy, flat_features, keep_predictions, shell_term
 from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
@@ -39,23 +38,6 @@ FIRST_SHELL = 1.0
 """Weight of `(|z| - sqrt(z_dim))²` in the first stage."""
 DIFFERENTIATED_TOGETHER = 8
 """Pictures that are drawn and differentiated together unless a call sets a batch size."""
-
-
-@dataclass(frozen=True, eq=False)
-class FittedLatents:
-    """Latents of given pictures.
-
-    Attributes:
-        latents: of n pictures.
-        pictures: the given ones, RGB.
-        pixel_error: mean absolute error as a fraction of the range, (n,).
-        run: status of the search in z, and the evaluations of both searches together.
-    """
-
-    latents: Latents
-    pictures: list[Image.Image]
-    pixel_error: npt.NDArray[np.float64]
-    run: SampleResult
 
 
 class ReconstructionLoss:
@@ -108,12 +90,9 @@ class ReconstructionLoss:
         return loss
 
     def with_gradient(self, w_of: Callable[[Tensor, Tensor], Tensor], x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (batch,) and their gradients with respect to x, computed `batch_size` pictures at a time.
+        """Return losses (batch,) and their gradients with respect to x (batch, ...), `batch_size` pictures at a time.
 
-        Args:
-            w_of: from some rows of x, and the numbers of their targets, to w.
-            x: (batch, ...).
-            rows: numbers of the targets, (batch,).
+        `w_of` maps some rows of x, and the numbers of their targets, to w.
         """
         values, gradients = [], []
         for part, some in zip(x.split(self.batch_size), rows.split(self.batch_size), strict=True):
@@ -132,23 +111,26 @@ def pixel_error(images: Tensor, targets: Tensor) -> Tensor:
 
 
 def find_latents(
-    pictures: Sequence[Picture], space: LatentSpace, settings: InversionSettings, into: str, perceptual: Embed | None,
-    batch_size: int | None, report: Report,
-) -> FittedLatents:  # fmt: skip
-    """Return the latents of pictures; see `energyql.invert`.
+    pictures: Sequence[Image.Image], space: LatentSpace, settings: InversionSettings, into: str,
+    perceptual: Embed | None, batch_size: int | None, report: Report,
+) -> tuple[Latents, npt.NDArray[np.float64], SampleResult]:  # fmt: skip
+    """Find the latents of n RGB pictures; see `energyql.invert`.
+
+    Returns:
+        The latents; the mean absolute pixel error as a fraction of the range, (n,); and a run with the status of the
+        search in z and the evaluations of both searches together.
 
     Raises:
-        ArgumentError: a picture cannot be read, or there is no space `into`.
+        ArgumentError: there is no space `into`.
     """
     if into not in SPACES:
         raise ArgumentError(f"pictures are inverted into {', '.join(SPACES)}, not {into!r}")
     model = space.model
-    opened = [open_picture(picture) for picture in pictures]
     prior = normals(0, 0, settings.candidates, model.generator.z_dim, stream="inversion").to(model.device)
     with torch.no_grad():
         examples = torch.cat([model.generator.synthesize(space.encode(z)) for z in prior.split(16)])
     embed = perceptual if perceptual is not None else getattr(model.judge, "features", None)
-    loss = ReconstructionLoss(model.generator, as_images(opened, examples), embed, examples, settings, batch_size)
+    loss = ReconstructionLoss(model.generator, as_images(pictures, examples), embed, examples, settings, batch_size)
     terms = _attribute_terms(loss.targets, space) if settings.attributes else []
     descent = DescentSampler(enough=None, tolerance=1e-4, max_evaluations=settings.z_evaluations)
     searched = descent.sample(
@@ -161,10 +143,9 @@ def find_latents(
         evaluations = evaluations + more
     report("inverting", 1.0)
     with torch.no_grad():
-        drawn = torch.cat([model.generator.synthesize(space.w(latents[rows])) for rows in slices(len(opened))])
+        drawn = torch.cat([space.images(part) for part in latents.split()])
         error = pixel_error(drawn.clamp(-1, 1), loss.targets).double().cpu().numpy()
-    run = SampleResult(latents.z, searched.status, evaluations, evaluations)
-    return FittedLatents(latents, opened, error, run)
+    return latents, error, SampleResult(latents.z, searched.status, evaluations, evaluations)
 
 
 def _attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
@@ -200,9 +181,9 @@ def _start(loss: ReconstructionLoss, prior: Tensor, terms: list[Term], space: La
             return z
         objective = edit_energy(space, Latents(z), [*terms, shell_term(FIRST_SHELL)])
         moved = DescentSampler(enough=None).sample(objective, z).z
-        rows = torch.arange(len(z), device=z.device)
+        rows = torch.arange(len(z), device=z.device).split(DRAWN_TOGETHER)
         parts = [
-            loss.of_images(loss.generator.synthesize(space.encode(moved[part])), rows[part]) for part in slices(len(z))
+            loss.of_images(space.images(part), some) for part, some in zip(Latents(moved).split(), rows, strict=True)
         ]
         return torch.where((torch.cat(parts) < least)[:, None], moved, z)
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from energyql.editing.inversion import FittedLatents, find_latents
+from energyql.editing.inversion import find_latents
 from energyql.editing.latents import LatentSpace, draw_result
 from energyql.editing.settings import InversionSettings
-from energyql.editing.start import EditStart, Picture, as_pictures
+from energyql.editing.start import EditStart, Picture, as_pictures, open_picture
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
 from energyql.files import check_destination, write_picture
@@ -128,20 +128,21 @@ def invert(
         raise ArgumentError(f"settings must be InversionSettings, not {chosen!r}")
     if perceptual is not None and not callable(perceptual):
         raise ArgumentError("perceptual must be a function or torch module of pictures")
+    opened = [open_picture(picture) for picture in wanted]
     pipeline = pipeline_for(model, device)
     with noting_tautologies():  # nothing is asked of the pictures
         prepared = pipeline.prepare("TRUE", DrawSettings(truncation=truncation, label=label, batch_size=batch_size))
     latent_space = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["label"])
     began = time.perf_counter()
     with reporting(progress) as report:
-        found = find_latents(wanted, latent_space, chosen, space, perceptual, batch_size, report)
-        facts = {"sampler": "inversion", "inverted": _facts(wanted, found, space, chosen)}
+        latents, error, run = find_latents(opened, latent_space, chosen, space, perceptual, batch_size, report)
+        facts = {"sampler": "inversion", "inverted": _facts(wanted, error, space, chosen)}
         prepared = replace(prepared, provenance=prepared.provenance | facts)
         searched = time.perf_counter()
-        result = draw_result(prepared, latent_space, found.latents, np.arange(len(wanted)), report, found.run)
+        result = draw_result(prepared, latent_space, latents, np.arange(len(wanted)), report, run)
     drawn = time.perf_counter()
     result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": drawn - searched})
-    return Inversion(result, found.pictures, found.pixel_error)
+    return Inversion(result, opened, error)
 
 
 def start_from_pictures(
@@ -149,9 +150,9 @@ def start_from_pictures(
 ) -> EditStart:
     """Return the start of an edit of pictures, which are inverted with the default settings."""
     settings = InversionSettings()
-    found = find_latents(pictures, space, settings, "w", None, batch_size, report)
-    facts = {"start": _facts(pictures, found, "w", settings)}
-    return EditStart(found.latents, np.arange(len(pictures)), facts)
+    opened = [open_picture(picture) for picture in pictures]
+    latents, error, _ = find_latents(opened, space, settings, "w", None, batch_size, report)
+    return EditStart(latents, np.arange(len(pictures)), {"start": _facts(pictures, error, "w", settings)})
 
 
 def save_picture(path: Path, picture: Image.Image) -> Path:
@@ -168,11 +169,11 @@ def save_picture(path: Path, picture: Image.Image) -> Path:
 
 
 def _facts(
-    pictures: Sequence[Picture], found: FittedLatents, space: str, settings: InversionSettings
+    pictures: Sequence[Picture], error: npt.NDArray[np.float64], space: str, settings: InversionSettings
 ) -> dict[str, Any]:
     return {
         "pictures": [str(picture) if isinstance(picture, str | Path) else "picture in memory" for picture in pictures],
-        "pixel_error": found.pixel_error.tolist(),
+        "pixel_error": error.tolist(),
         "space": space,
         "settings": asdict(settings),
     }

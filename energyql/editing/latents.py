@@ -53,6 +53,10 @@ class Latents:
     def __getitem__(self, rows: slice | Tensor) -> Latents:
         return Latents(self.z[rows], None if self.offset is None else self.offset[rows])
 
+    def split(self, size: int = DRAWN_TOGETHER) -> list[Latents]:
+        """Return consecutive parts of `size` pictures, the last one perhaps smaller."""
+        return [self[start : start + size] for start in range(0, len(self), size)]
+
 
 class LatentSpace:
     """The latent spaces z, W and W+ of a model at one truncation and label.
@@ -89,11 +93,12 @@ class LatentSpace:
 
     def pictures(self, latents: Latents) -> list[Image.Image]:
         """Draw the pictures of latents."""
-        drawn = list[Image.Image]()
-        for rows in slices(len(latents)):
-            with torch.inference_mode():
-                drawn += to_pictures(self.model.generator.synthesize(self.w(latents[rows])))
-        return drawn
+        with torch.inference_mode():
+            return [picture for part in latents.split() for picture in to_pictures(self.images(part))]
+
+    def images(self, latents: Latents) -> Tensor:
+        """Return the images of latents in [-1, 1], (n, channels, height, width), drawn all together."""
+        return self.model.generator.synthesize(self.w(latents))
 
     def head_input(self, latents: Latents) -> Tensor:
         """Return the latents that the heads read: z, or w, in W+ averaged over the layers."""
@@ -167,12 +172,8 @@ class LatentSpace:
 def edited_w(before: Latents, w: Tensor, layers: Tensor | None) -> EditedW:
     """Return a function from the mapped z, (batch, w_dim), and the numbers of its samples, (batch,), to edited w.
 
-    Its results are (batch, w_dim) or (batch, num_ws, w_dim), and differ from the old w only in the layers given.
-
-    Args:
-        before: latents of all pictures before the edit.
-        w: their w.
-        layers: mask of the layers of W+ that may change, (num_ws,); `None` for all.
+    Its results are (batch, w_dim) or (batch, num_ws, w_dim), and differ from the `w` of the latents `before` the edit
+    only in the `layers` of a mask (num_ws,).
     """
 
     def w_of(mapped: Tensor, rows: Tensor) -> Tensor:
@@ -197,11 +198,6 @@ def mean_offset(offset: Tensor | None) -> Tensor | None:
     return offset if offset is None or offset.ndim == 2 else offset.mean(1)
 
 
-def slices(count: int, size: int = DRAWN_TOGETHER) -> list[slice]:
-    """Return consecutive slices of `size` rows that cover `count` rows."""
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
 def draw_result(
     prepared: PreparedQuery,
     space: LatentSpace,
@@ -210,15 +206,9 @@ def draw_result(
     report: Report,
     run: SampleResult | None = None,
 ) -> Result:
-    """Draw pictures of latents, offset included, and judge them.
+    """Draw pictures of latents, offset included, and judge them by the prepared query.
 
-    Args:
-        prepared: the query that they are judged by.
-        space: the model's latents.
-        latents: of n pictures.
-        index: number of each sample in its run, (n,).
-        report: called with the progress.
-        run: the run that led to the latents; `None` if there was none.
+    `index` holds the number of each sample in its run, (n,); `run`, if any, led to the latents.
     """
     if run is None:
         none = torch.zeros(len(latents), dtype=torch.int64)
@@ -228,7 +218,7 @@ def draw_result(
         size = prepared.settings.batch_size or DRAWN_TOGETHER
         prepared = replace(prepared, settings=replace(prepared.settings, batch_size=size))
         with torch.inference_mode():
-            w = torch.cat([space.w(latents[rows]) for rows in slices(len(latents), size)])
+            w = torch.cat([space.w(part) for part in latents.split(size)])
     result = prepared.show(replace(run, z=latents.z), index, report, w)
     if len(result):
         result.statistics.update(summarize(run))

@@ -7,18 +7,16 @@ grows, sample by sample, each search starting from the minimum of the last.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from energyql.attributes.predictions import decide
 from energyql.editing import terms
 from energyql.editing.dependence import Dependence, DependenceEstimator
-from energyql.editing.latents import EditedW, Latents, LatentSpace, edited_w, slices
-from energyql.editing.settings import EditSettings, Preset
-from energyql.editing.terms import Embed, Term, edit_energy, flat_features
+from energyql.editing.latents import DRAWN_TOGETHER, EditedW, Latents, LatentSpace, edited_w
+from energyql.editing.settings import EditSettings
+from energyql.editing.terms import Term, edit_energy, flat_features
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.errors import LimitError
@@ -34,27 +32,6 @@ PENALTY_FACTORS = (3.0, 9.0, 27.0)
 LEAST_SAVING = 0.1
 """Share of the query's energy that a larger weight must save; otherwise the change is not worth it. Energies that
 cannot fall further save less: a continuous attribute asked for within its tolerance is never certain."""
-
-
-@dataclass(frozen=True, eq=False)
-class EditStep:
-    """Queries, attributes and layers of one step.
-
-    Attributes:
-        rules: the queries to make true: that of the step, with its consequences; then the earlier ones that still hold.
-        asked: attributes that the step's query names.
-        kept: attributes to keep; those in `asked` are not kept.
-        dependence: of all attributes on the step's query.
-        layers: mask of the layers of W+ that may change; `None` for all.
-        identity: embedding module, or `None`.
-    """
-
-    rules: Sequence[EnergyRule]
-    asked: tuple[str, ...]
-    kept: tuple[str, ...]
-    dependence: Dependence
-    layers: Tensor | None = None
-    identity: Embed | None = None
 
 
 def estimate_dependence(
@@ -73,30 +50,40 @@ def estimate_dependence(
 
 
 def run_step(
-    step: EditStep, before: Latents, space: LatentSpace, preset: Preset, report: Report
-) -> tuple[Latents, SampleResult]:
+    rules: Sequence[EnergyRule], asked: Sequence[str], dependence: Dependence, layers: Tensor | None, before: Latents,
+    space: LatentSpace, settings: EditSettings, report: Report,
+) -> tuple[Latents, SampleResult]:  # fmt: skip
     """Return the edited latents, and the run of the solver that led to them.
 
     Args:
-        step: what is asked and kept.
+        rules: the queries to make true: that of the step, with its consequences; then the earlier ones that still hold.
+        asked: attributes that the step's query names, which are not kept.
+        dependence: of all attributes on the step's query.
+        layers: mask of the layers of W+ that may change, (num_ws,); `None` for all.
         before: latents before the step.
         space: the model's latents.
-        preset: weights and solver.
+        settings: preset, attributes to keep, and embedding module.
         report: called with the progress.
     """
 
     def progress(fraction: float, _: int) -> None:
         report("editing", fraction)
 
+    preset, bank = settings.preset, space.model.bank
     with torch.no_grad():
         w = space.w(before)
-    w_of = edited_w(before, w, step.layers)
-    queries, kept = _query_energies(step, space, preset), _keeping_terms(step, before, w, space, preset, w_of)
+    w_of = edited_w(before, w, layers)
+    continuous = any(space.model.vocabulary[name].kind == "continuous" for name in asked)
+    weights = [preset.newest_continuous if continuous else preset.newest, *[preset.earlier] * (len(rules) - 1)]
+    queries = [
+        (QueryEnergy(rule, Identity(), bank), weight) for rule, weight in zip(rules, weights, strict=True) if weight
+    ]
+    kept = _keeping_terms(asked, dependence, before, w, space, settings, w_of)
     start = space.scaled(before.z)
 
     def objective(factor: float) -> Energy:
-        asked = [terms.query_term(energy, factor * preset.strength * weight) for energy, weight in queries]
-        return edit_energy(space, before, [*asked, *kept])
+        asked_for = [terms.query_term(energy, factor * preset.strength * weight) for energy, weight in queries]
+        return edit_energy(space, before, [*asked_for, *kept])
 
     def energy(z: Tensor, rows: Tensor) -> Tensor:
         latent = space.head_input(Latents(z, before[rows].offset))
@@ -109,7 +96,7 @@ def run_step(
     else:
         run = preset.solver.sample(objective(1.0), start, progress=progress)
     z, offset = space.scaled(run.z), before.offset
-    if step.layers is not None:
+    if layers is not None:
         with torch.no_grad():
             mapped = space.encode(z)
             offset = w_of(mapped, torch.arange(len(mapped), device=mapped.device)) - mapped[:, None]
@@ -158,53 +145,33 @@ def penalty_method(
     return SampleResult(z, status, evaluations, evaluations.clone())
 
 
-def _query_energies(step: EditStep, space: LatentSpace, preset: Preset) -> list[tuple[QueryEnergy, float]]:
-    """Return the energy of each query as a function of the latents that the heads read, and its weight."""
-    continuous = any(space.model.vocabulary[name].kind == "continuous" for name in step.asked)
-    newest = preset.newest_continuous if continuous else preset.newest
-    weights = [newest, *[preset.earlier] * (len(step.rules) - 1)]
-    return [
-        (QueryEnergy(rule, Identity(), space.model.bank), weight)
-        for rule, weight in zip(step.rules, weights, strict=True)
-        if weight
-    ]
-
-
+@torch.no_grad()
 def _keeping_terms(
-    step: EditStep, before: Latents, w: Tensor, space: LatentSpace, preset: Preset, w_of: EditedW
-) -> list[Term]:
+    asked: Sequence[str], dependence: Dependence, before: Latents, w: Tensor, space: LatentSpace,
+    settings: EditSettings, w_of: EditedW,
+) -> list[Term]:  # fmt: skip
     """Return the terms that keep everything else unchanged."""
-    found = list[Term]()
+    preset, identity, found = settings.preset, settings.identity, list[Term]()
     if preset.near_z:
         found.append(terms.distance_term("z", space.scaled(before.z), preset.near_z))
     if preset.near_w:
-        with torch.no_grad():
-            found.append(terms.distance_term("w", space.encode(before.z), preset.near_w))
+        found.append(terms.distance_term("w", space.encode(before.z), preset.near_w))
     if preset.keep_predictions or preset.keep_logits:
         raw = space.model.bank.raw_outputs(space.names)
-        with torch.no_grad():
-            outputs = raw.function(space.head_input(before)).contiguous()
-        kept = _kept_attributes(step, before, space, preset.release_implied).to(outputs)
+        outputs = raw.function(space.head_input(before)).contiguous()
+        kept = torch.tensor([name in settings.keep and name not in asked for name in space.names])
+        kept = kept.repeat(len(before), 1).to(outputs)
+        if preset.release_implied:
+            for name, rows in dependence.implied(decide(space.predict(before)), asked).items():
+                kept[torch.from_numpy(rows), space.names.index(name)] = 0
         if preset.keep_predictions:
             found.append(terms.keep_predictions(raw, outputs, preset.keep_predictions * kept))
         if preset.keep_logits:
             found.append(terms.keep_logits(raw, outputs, preset.keep_logits * kept))
-    if step.identity is not None:
+    if identity is not None:
         synthesize = space.model.generator.synthesize
-        if isinstance(step.identity, torch.nn.Module):
-            step.identity.eval().to(w.device)
-        with torch.no_grad():
-            parts = [flat_features(step.identity, synthesize(w[rows])) for rows in slices(len(w))]
-        found.append(terms.keep_identity(step.identity, synthesize, w_of, torch.cat(parts), preset.identity))
+        if isinstance(identity, torch.nn.Module):
+            identity.eval().to(w.device)
+        old = torch.cat([flat_features(identity, synthesize(part)) for part in w.split(DRAWN_TOGETHER)])
+        found.append(terms.keep_identity(identity, synthesize, w_of, old, preset.identity))
     return found
-
-
-def _kept_attributes(step: EditStep, before: Latents, space: LatentSpace, release_implied: bool) -> Tensor:
-    """Return which attributes of which samples are kept, (n, attributes)."""
-    implied = step.dependence.implied(decide(space.predict(before)), step.asked) if release_implied else {}
-    columns = [
-        np.full(len(before), name in step.kept and name not in step.asked)
-        & ~implied.get(name, np.zeros(len(before), bool))
-        for name in space.names
-    ]
-    return torch.from_numpy(np.stack(columns, 1))

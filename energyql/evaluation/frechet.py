@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 Array = npt.NDArray[np.float64]
+REPETITIONS = 4
+"""Of the bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,15 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     return max(0.0, float(distance))
 
 
-def frechet_floor(oracle: Tensor, weights: Array, n: int, *, repetitions: int = 4, seed: int = 0) -> float:
+def frechet_floor(oracle: Tensor, weights: Array, n: int) -> float:
     """Return the mean distance from n exact samples to the oracle that they come from (bootstrap: Efron 1979).
 
-    Args:
-        oracle: features (m, dim).
-        weights: (m,).
-        n: samples.
-        repetitions: of the bootstrap.
-        seed: of the bootstrap.
+    The oracle is given by features (m, dim) and weights (m,).
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     target, share = Gaussian.of(oracle, weights), weights / weights.sum()
-    rows = [random.choice(len(share), n, p=share) for _ in range(repetitions)]
-    return sum(frechet_distance(Gaussian.of(oracle[torch.from_numpy(row)]), target) for row in rows) / repetitions
+    rows = [random.choice(len(share), n, p=share) for _ in range(REPETITIONS)]
+    return sum(frechet_distance(Gaussian.of(oracle[torch.from_numpy(row)]), target) for row in rows) / REPETITIONS
 
 
 def _root(matrix: Tensor) -> Tensor:

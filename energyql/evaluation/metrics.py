@@ -23,6 +23,8 @@ Columns = Mapping[str, npt.NDArray[Any]]
 """Attribute -> decided values, (n,)."""
 QUARTERS = 4
 """Bins of a continuous attribute, equally frequent in the prior."""
+REPETITIONS = 200
+"""Of the bootstrap of the noise floor."""
 CROWDED = 0.01
 """Quantile of the oracle's nearest-neighbour distances below which two samples count as near-duplicates."""
 
@@ -95,36 +97,31 @@ def frequencies(indicators: Indicators, weights: Array | None = None) -> Array:
     return np.average(indicators, axis=0, weights=weights).astype(np.float64)
 
 
-def frequency_error(
-    sampled: Indicators, oracle: Indicators, weights: Array, *, repetitions: int = 200, seed: int = 0
-) -> tuple[float, int, float]:
+def frequency_error(sampled: Indicators, oracle: Indicators, weights: Array) -> tuple[float, int, float]:
     """Return the largest difference between two frequencies of one bin. Nothing is subtracted for noise.
 
     Args:
         sampled: of the samples to judge, (n, bins).
         oracle: of exact samples, (m, bins).
         weights: of exact samples, (m,), above 0.
-        repetitions: of the bootstrap.
-        seed: of the bootstrap.
 
     Returns:
         The difference, in [0, 1]; the index of the bin; and its expected value for an exact sampler, which is above 0
         because samples and oracle are finite, see `noise_floor`.
     """
     difference = np.abs(frequencies(sampled) - frequencies(oracle, weights))
-    floor = noise_floor(oracle, weights, len(sampled), repetitions=repetitions, seed=seed)
-    return float(difference.max()), int(difference.argmax()), floor
+    return float(difference.max()), int(difference.argmax()), noise_floor(oracle, weights, len(sampled))
 
 
-def noise_floor(oracle: Indicators, weights: Array, n: int, *, repetitions: int = 200, seed: int = 0) -> float:
+def noise_floor(oracle: Indicators, weights: Array, n: int) -> float:
     """Return the mean of the largest frequency error of n exact samples, by the bootstrap (Efron 1979).
 
     In each repetition n samples are drawn from the oracle, and the oracle is drawn anew as well.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     share = weights / weights.sum()
-    exact = random.multinomial(n, share, size=repetitions) @ oracle / n
-    again = random.multinomial(len(share), np.full(len(share), 1 / len(share)), size=repetitions) * share
+    exact = random.multinomial(n, share, size=REPETITIONS) @ oracle / n
+    again = random.multinomial(len(share), np.full(len(share), 1 / len(share)), size=REPETITIONS) * share
     found = (again / again.sum(axis=1, keepdims=True)) @ oracle
     return float(np.abs(exact - found).max(axis=1).mean())
 

@@ -88,17 +88,14 @@ class Oracle:
         """Effective number of samples: as many equally weighted ones would be as precise."""
         return effective_size(self.weights)
 
-    def draws(self, count: int, seed: int = 0) -> JudgedSamples:
+    def draws(self, count: int) -> JudgedSamples:
         """Draw at most `count` different samples in proportion to their weights, in random order.
 
         A sample with a large weight should come more than once and cannot, so at most `size` are drawn. The result is
         exact only where the weights are equal.
         """
-        random = np.random.default_rng(seed)
-        count = max(1, min(count, int(self.size)))
-        return self.samples.select(
-            random.choice(len(self.weights), count, replace=False, p=self.weights / self.weights.sum())
-        )
+        count, shares = max(1, min(count, int(self.size))), self.weights / self.weights.sum()
+        return self.samples.select(np.random.default_rng(0).choice(len(shares), count, replace=False, p=shares))
 
 
 def find_oracle(
@@ -132,81 +129,49 @@ def find_oracle(
         return Oracle(prior.select(rows), np.ones(len(rows)), share, error, len(prior), 0)
     key = f"{model.identity} {query} {len(prior)} {wanted} {seed} {MOST_LATENTS} {MOST_PICTURES}"
     path = folder / f"oracle-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
-    search = _Search(model, query, energy, prior, seed, path)
-    search.run(wanted, report)
-    samples, weights = search.found()
-    error = math.sqrt(float(np.square(weights).sum()))  # of a sum of Poisson many terms
-    return Oracle(samples, weights, float(weights.sum()), error, len(prior) + search.pictures, search.latents)
 
-
-class _Search:
-    """Proposals of the heads, drawn and judged until there are enough. Resumes an earlier search."""
-
-    def __init__(
-        self,
-        model: EvaluatedModel,
-        query: Expr,
-        energy: Callable[[Tensor], Tensor],
-        prior: JudgedSamples,
-        seed: int,
-        path: Path,
-    ) -> None:
-        self._model, self._query, self._energy = model, query, energy
-        self._prior, self._seed, self._path = len(prior), seed, path
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        if stored := JudgedSamples.load(path):
-            samples, arrays = stored
-            log_p = torch.from_numpy(arrays["log_p"])
-            self.latents, self.pictures = int(arrays["latents"]), int(arrays["pictures"])
-            self._finished = bool(arrays["finished"])
-        else:
-            samples = prior.select(model.satisfied(query, prior.values).nonzero()[0])
-            log_p = self._log_probability(samples.z)
-            self.latents = self.pictures = 0
-            self._finished = False
-        self._kept, self._log_p = [samples], [log_p]
-
-    def run(self, wanted: int, report: Report) -> None:
-        """Search until the samples are worth `wanted`, or a limit is reached."""
-        while not self._finished:
-            z = normals(self._seed, self.latents, LATENTS_AT_ONCE, self._model.z_dim, stream="bench/proposal")
-            level = uniforms(self._seed, self.latents, LATENTS_AT_ONCE, 1, stream="bench/propose")[:, 0]
-            log_p = self._log_probability(z)
-            chosen = level.log() < 0.5 * log_p
-            self._waiting.append((z[chosen], log_p[chosen]))
-            self.latents += LATENTS_AT_ONCE
-            last = self.latents >= MOST_LATENTS
-            if last or sum(len(z) for z, _ in self._waiting) >= PICTURES_AT_ONCE:
-                self._draw()
-                size = effective_size(self.found()[1])
-                self._finished = last or size >= wanted or self.pictures >= MOST_PICTURES
-                self._save()
-                report("oracle", 1.0 if self._finished else size / wanted)
-
-    def found(self) -> tuple[JudgedSamples, Array]:
-        """Return the samples so far, and their weights."""
-        log_p = torch.cat(self._log_p).numpy()
-        weights = 1 / (self._prior + self.latents * np.exp(0.5 * log_p))
-        return JudgedSamples.join(self._kept), np.asarray(weights, dtype=np.float64)
-
-    def _save(self) -> None:
-        numbers = {"pictures": self.pictures, "latents": self.latents, "finished": self._finished}
-        facts = {name: np.array(number) for name, number in numbers.items()}
-        log_p = torch.cat(self._log_p).numpy()
-        JudgedSamples.join(self._kept).save(self._path, ("z", "w", "values", "features"), log_p=log_p, **facts)
-
-    def _log_probability(self, z: Tensor) -> Tensor:
+    def log_probability(z: Tensor) -> Tensor:
         with torch.inference_mode():
-            return -self._energy(z.to(self._model.device)).double().cpu()
+            return -energy(z.to(model.device)).double().cpu()
 
-    def _draw(self) -> None:
-        if not any(len(z) for z, _ in self._waiting):
-            return
-        z = torch.cat([z for z, _ in self._waiting])
-        log_p = torch.cat([value for _, value in self._waiting])
-        self._waiting.clear()
-        self.pictures += len(z)
-        samples = self._model.judge(z)
-        rows = self._model.satisfied(self._query, samples.values).nonzero()[0]
-        self._kept.append(samples.select(rows))
-        self._log_p.append(log_p[torch.from_numpy(rows)])
+    if stored := JudgedSamples.load(path):
+        samples, arrays = stored
+        log_p = torch.from_numpy(arrays["log_p"])
+        latents, pictures, finished = (arrays[name].item() for name in ("latents", "pictures", "finished"))
+    else:
+        samples, latents, pictures, finished = prior.select(rows), 0, 0, False
+        log_p = log_probability(samples.z)
+    weights = _balanced(log_p, len(prior), latents)
+    waiting: list[tuple[Tensor, Tensor]] = []
+    while not finished:
+        z = normals(seed, latents, LATENTS_AT_ONCE, model.z_dim, stream="bench/proposal")
+        level = uniforms(seed, latents, LATENTS_AT_ONCE, 1, stream="bench/propose")[:, 0]
+        proposed = log_probability(z)
+        chosen = level.log() < 0.5 * proposed
+        waiting.append((z[chosen], proposed[chosen]))
+        latents += LATENTS_AT_ONCE
+        last = latents >= MOST_LATENTS
+        if not last and sum(len(z) for z, _ in waiting) < PICTURES_AT_ONCE:
+            continue
+        z, proposed = map(torch.cat, zip(*waiting, strict=True))
+        waiting.clear()
+        if len(z):
+            pictures += len(z)
+            judged = model.judge(z)
+            good = model.satisfied(query, judged.values).nonzero()[0]
+            samples = JudgedSamples.join([samples, judged.select(good)])
+            log_p = torch.cat([log_p, proposed[torch.from_numpy(good)]])
+        weights = _balanced(log_p, len(prior), latents)
+        size = effective_size(weights)
+        finished = last or size >= wanted or pictures >= MOST_PICTURES
+        numbers = {"log_p": log_p, "pictures": pictures, "latents": latents, "finished": finished}
+        facts = {name: np.asarray(number) for name, number in numbers.items()}
+        samples.save(path, ("z", "w", "values", "features"), **facts)
+        report("oracle", 1.0 if finished else size / wanted)
+    error = math.sqrt(float(np.square(weights).sum()))  # of a sum of Poisson many terms
+    return Oracle(samples, weights, float(weights.sum()), error, len(prior) + pictures, latents)
+
+
+def _balanced(log_p: Tensor, prior: int, latents: int) -> Array:
+    """Return the weights 1 / (T₁ + T₂ sqrt(p)) of samples, from log P of their query by the heads, (n,)."""
+    return np.asarray(1 / (prior + latents * np.exp(0.5 * log_p.numpy())), dtype=np.float64)

@@ -61,8 +61,7 @@ def label_grid(
     columns = min(count, math.ceil(math.sqrt(2 * count)) if columns is None else columns)
     if columns < 1:
         raise ArgumentError(f"a grid needs at least one column, not {columns}")
-    scale = tile_scale(pictures[0].size)
-    width, height = (round(side * scale) for side in pictures[0].size)
+    width, height = tile_size(pictures[0])
     cell = height + (0 if captions is None and verdicts is None else CAPTION) + GAP
     large, small = ImageFont.load_default(18), ImageFont.load_default(12)
     total = max(columns * (width + GAP) + GAP, 320)
@@ -88,12 +87,11 @@ def label_grid(
     return sheet
 
 
-def tile_scale(size: tuple[int, int]) -> float:
-    """Return the factor that enlarges or reduces a picture of this size in a grid."""
-    side = max(size)
-    if side < LEAST_SIDE:
-        return float(math.ceil(LEAST_SIDE / side))
-    return min(1.0, MOST_SIDE / side)
+def tile_size(picture: Image.Image) -> tuple[int, int]:
+    """Return the width and height at which a picture is shown in a grid."""
+    side = max(picture.size)
+    scale = math.ceil(LEAST_SIDE / side) if side < LEAST_SIDE else min(1.0, MOST_SIDE / side)
+    return round(picture.width * scale), round(picture.height * scale)
 
 
 def cut(text: str, font: Font, width: int) -> str:

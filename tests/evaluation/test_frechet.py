@@ -52,6 +52,6 @@ def test_the_floor_is_what_exact_samples_show() -> None:
     oracle = torch.randn(4000, 8, generator=random)
     target = Gaussian.of(oracle)
     seen = [frechet_distance(Gaussian.of(torch.randn(200, 8, generator=random)), target) for _ in range(20)]
-    floor = frechet_floor(oracle, np.ones(4000), 200, repetitions=20)
+    floor = frechet_floor(oracle, np.ones(4000), 200)
     assert floor == pytest.approx(sum(seen) / 20, rel=0.15)
     assert frechet_floor(oracle, np.ones(4000), 2000) < floor / 4
