@@ -1,4 +1,4 @@
-"""Grammar rules to nodes: one method for every alias and helper rule of grammar/query.lark.
+"""Grammar rules to nodes: one method for every alias of grammar/query.lark.
 
 Lark calls these methods while it parses, children first, so no pass over the text or tree recurses. Each method takes
 all parts that its rule matched, brackets and commas too, which give the span.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from lark import Token
@@ -19,7 +20,7 @@ from energyql.language.connectives import And, Expr, Iff, Implies, Not, Or, Weig
 from energyql.language.lexical import check_name, check_number, check_positive, check_weight, normalize
 from energyql.language.predicates import Attribute, Constant, Interval, Near, OneOf
 
-Part = Token | Expr | list["Part"]
+Part = Token | Expr
 
 _Result = TypeVar("_Result")
 _NAMES = ("NAME", "QUOTED")
@@ -51,34 +52,16 @@ def token_span(token: Token) -> Span:
     return Span(start, start + len(token))
 
 
-def _of_all(kind: Callable[..., Expr]) -> Callable[[TreeBuilder, list[Part]], Expr]:
-    """A method that makes a node of any number of operands."""
-    return lambda self, parts: _node(parts, kind, _exprs(parts))
-
-
-def _of_each(kind: Callable[..., Expr]) -> Callable[[TreeBuilder, list[Part]], Expr]:
-    """A method that makes a node of one operand or two."""
-    return lambda self, parts: _node(parts, kind, *_exprs(parts))
+def _of(kind: type[Expr]) -> Callable[[TreeBuilder, list[Part]], Expr]:
+    """A method that makes a connective of its operands."""
+    return lambda self, parts: _node(parts, kind._build, (), _exprs(parts))
 
 
 class TreeBuilder:
     """The methods that Lark calls; they are called from nowhere else."""
 
-    iff, or_, xor, and_ = _of_all(Iff), _of_all(Or), _of_all(Xor), _of_all(And)
-    implies, not_ = _of_each(Implies), _of_each(Not)
-
-    def start(self, parts: list[Expr]) -> Expr:
-        return parts[0]
-
-    def name(self, parts: list[Token]) -> Token:
-        return parts[0]
-
-    less = greater = equals = name
-
-    def operands(self, parts: list[Part]) -> list[Part]:
-        return parts
-
-    values = operands
+    iff, or_, xor, and_ = _of(Iff), _of(Or), _of(Xor), _of(And)
+    implies, not_ = _of(Implies), _of(Not)
 
     def group(self, parts: list[Part]) -> Expr:
         (inner,) = _exprs(parts)
@@ -97,15 +80,14 @@ class TreeBuilder:
         return _node(parts, Attribute, text_of(_tokens(parts)[0]))
 
     def counted(self, parts: list[Part]) -> Expr:
-        *words, number, _ = _tokens(parts)
+        *words, number = takewhile(lambda token: token.type != "OF", _tokens(parts))
         quantifier = " ".join(word.type for word in words)
-        operands = _exprs(parts[-1:])
-        span = _span(parts)
         # `Cardinality` makes the float a whole number, or refuses it.
-        return _checked([number], lambda: Cardinality(quantifier, float(number), operands, span=span))  # type: ignore[arg-type]
+        count: Any = float(number)
+        return _checked([number], lambda: Cardinality(quantifier, count, _exprs(parts), span=_span(parts)))
 
     def quantified(self, parts: list[Part]) -> Expr:
-        return _node(parts, Cardinality, _tokens(parts)[0].type, None, _exprs(parts[-1:]))
+        return _node(parts, Cardinality, _tokens(parts)[0].type, None, _exprs(parts))
 
     def compare(self, parts: list[Part]) -> Expr:
         tokens = _tokens(parts)
@@ -136,9 +118,9 @@ class TreeBuilder:
         return _node(parts, OneOf, text_of(name), (text_of(value),), sign.type == "NE")
 
     def one_of_set(self, parts: list[Part]) -> Expr:
-        tokens, values = _tokens(parts), parts[-1]
-        names = [text_of(token) for token in _tokens(values) if token.type in _NAMES]  # type: ignore[arg-type]
-        return _node(parts, OneOf, text_of(tokens[0]), tuple(names), tokens[1].type == "NOT")
+        tokens = _tokens(parts)
+        name, *values = (text_of(token) for token in tokens if token.type in _NAMES)
+        return _node(parts, OneOf, name, tuple(values), tokens[1].type == "NOT")
 
 
 def _number(token: Token) -> float:
@@ -161,13 +143,7 @@ def _checked(parts: Sequence[Part], make: Callable[[], _Result]) -> _Result:
 
 
 def _exprs(parts: Sequence[Part]) -> tuple[Expr, ...]:
-    found: list[Expr] = []
-    for part in parts:
-        if isinstance(part, Expr):
-            found.append(part)
-        elif isinstance(part, list):
-            found.extend(_exprs(part))
-    return tuple(found)
+    return tuple(part for part in parts if isinstance(part, Expr))
 
 
 def _tokens(parts: Sequence[Part]) -> list[Token]:
@@ -175,12 +151,6 @@ def _tokens(parts: Sequence[Part]) -> list[Token]:
 
 
 def _span(parts: Sequence[Part]) -> Span:
-    return Span(_edge(parts[0]).start, _edge(parts[-1]).end)
-
-
-def _edge(part: Part) -> Span:
-    if isinstance(part, Token):
-        return token_span(part)
-    if isinstance(part, list):
-        return _span(part)
-    return part.span or Span(0, 0)
+    ends = parts[0], parts[-1]
+    first, last = (token_span(end) if isinstance(end, Token) else end.span or Span(0, 0) for end in ends)
+    return Span(first.start, last.end)

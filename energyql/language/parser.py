@@ -10,7 +10,7 @@ from lark import Lark, Token, UnexpectedCharacters, UnexpectedToken
 from energyql.errors import ArgumentError, EnergyQLError, LimitError, QuerySyntaxError
 from energyql.language.builder import TreeBuilder, token_span
 from energyql.language.connectives import Expr
-from energyql.language.diagnosis import CLOSING, diagnose
+from energyql.language.diagnosis import CLOSING, OPENING, diagnose
 from energyql.language.lexical import grammar, shorten
 from energyql.language.node import MAX_DEPTH
 
@@ -86,23 +86,20 @@ def as_query(query: str | Expr) -> tuple[Expr, str]:
 def _parse(text: str) -> Expr:
     state = _lark().parse_interactive(text)
     tokens: list[Token] = []
-    open_brackets: list[str] = []
+    depth = 0
     try:
         for token in state.iter_parse():
             tokens.append(token)
-            if token.type in CLOSING:
-                open_brackets.append(CLOSING[token.type])
-                if len(open_brackets) > MAX_DEPTH:
-                    raise LimitError(
-                        f"the query is nested more than {MAX_DEPTH} levels deep", spans=[token_span(token)]
-                    )
-            elif open_brackets and open_brackets[-1] == token.type:
-                open_brackets.pop()
-            elif token.type == "NAME" and not token.isidentifier():
-                raise _bad_name(token)
+            depth += (token.type in CLOSING) - (token.type in OPENING)
+            if depth > MAX_DEPTH:
+                raise LimitError(f"the query is nested more than {MAX_DEPTH} levels deep", spans=[token_span(token)])
+            if token.type == "NAME" and not token.isidentifier():
+                names = [token[0], *("a" + letter for letter in token[1:])]  # of one letter, and ending in each other
+                wrong = next(i for i, name in enumerate(names) if not name.isidentifier())
+                raise _unexpected_character(text, token_span(token).start + wrong)
         tree = state.feed_eof()
     except UnexpectedCharacters as error:
-        raise _bad_character(text, error.pos_in_stream or 0) from None
+        raise _unexpected_character(text, error.pos_in_stream or 0) from None
     except UnexpectedToken as error:
         found = None if error.token.type == "$END" else error.token
         before = tokens if found is None else tokens[:-1]
@@ -144,40 +141,18 @@ def _lark() -> Lark:
     )
 
 
-def _bad_character(text: str, at: int) -> QuerySyntaxError:
-    """The error for a character at which no token can begin."""
+def _unexpected_character(text: str, at: int) -> QuerySyntaxError:
+    """The error for a character at which no token can begin, or that no name can hold."""
     character = text[at]
     if character == '"':
         stop = min((text.find(end, at) for end in "\n\r" if end in text[at:]), default=len(text))
         return QuerySyntaxError(
             "a double quote is never closed", spans=[(at, at + 1), (stop, stop)], hint='write " at the end of the name'
         )
-    return _unexpected_character(character, at)
-
-
-def _bad_name(token: Token) -> QuerySyntaxError:
-    """The error for a NAME token with a character that no name can hold."""
-    start = token.start_pos or 0
-    for offset, character in enumerate(token):
-        if not (character if offset == 0 else "a" + character).isidentifier():
-            return _unexpected_character(character, start + offset)
-    return QuerySyntaxError(
-        f"'{shorten(token)}' is not a name", spans=[token_span(token)], hint="put it in double quotes"
-    )
-
-
-def _unexpected_character(character: str, at: int) -> QuerySyntaxError:
-    code = f"U+{ord(character):04X}"
-    name = unicodedata.name(character, "")
-    if unicodedata.category(character)[0] in "CZ" or unicodedata.combining(character):
-        shown = f"{code} {name}".strip()
-    else:
-        shown = (
-            (f"'{character}'" if character != "'" else '"\'"')
-            if character.isascii()
-            else f"'{character}' ({code} {name})".replace(" )", ")")
-        )
-    hint = _INSTEAD.get(character)
-    if hint is None and unicodedata.category(character)[0] in "LMNPS":
-        hint = "only a name in double quotes can hold it"
+    category, name = unicodedata.category(character), unicodedata.name(character, "")
+    shown = f"U+{ord(character):04X} {name}".rstrip()
+    if category[0] not in "CZ" and not unicodedata.combining(character):
+        quoted = '"\'"' if character == "'" else f"'{character}'"
+        shown = quoted if character.isascii() else f"{quoted} ({shown})"
+    hint = _INSTEAD.get(character, "only a name in double quotes can hold it" if category[0] in "LMNPS" else None)
     return QuerySyntaxError(f"unexpected character {shown}", spans=[(at, at + 1)], hint=hint)

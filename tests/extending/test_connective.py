@@ -36,8 +36,8 @@ class Implies(Paired):
     ("energyql/language/builder.py", "Iff, Implies, Not,", "Iff, Implies, Nand, Not,"),
     (
         "energyql/language/builder.py",
-        "    implies, not_ = _of_each(Implies), _of_each(Not)\n",
-        "    implies, not_, nand = _of_each(Implies), _of_each(Not), _of_each(Nand)\n",
+        "    implies, not_ = _of(Implies), _of(Not)\n",
+        "    implies, not_, nand = _of(Implies), _of(Not), _of(Nand)\n",
     ),
     ("energyql/language/__init__.py", "Iff, Implies, Not,", "Iff, Implies, Nand, Not,"),
     ("energyql/language/__init__.py", '    "Near",\n', '    "Nand",\n    "Near",\n'),
