@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from lark.exceptions import LarkError
 
@@ -20,15 +21,12 @@ _MOST_LISTED = 12
 """Most names or values that one hint lists."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    """One mistake: its message, and the texts to underline within the predicate (none: all of it)."""
+class _Problem(NamedTuple):
+    """One mistake: its message, a hint, and the values to underline within the predicate (none: all of it)."""
 
     message: str
     hint: str | None = None
-    words: tuple[str, ...] = ()
-    numbers: tuple[float, ...] = ()
-    is_name: bool = False
+    wrong: tuple[str | float, ...] = ()
 
 
 def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Expr:
@@ -99,7 +97,7 @@ def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
     if outside:
         shown = " and ".join(show_number(x) for x in outside)
         verb = "is" if len(outside) == 1 else "are"
-        return _Problem(f"{shown} {verb} out of range: {name} runs{_range(spec)}", numbers=outside)
+        return _Problem(f"{shown} {verb} out of range: {name} runs{_range(spec)}", wrong=outside)
     if isinstance(node, Interval) and node.low == spec.high and not node.low_closed:
         return _Problem(f"{name} is never above {show_number(spec.high)}: it runs{_range(spec)}")
     if isinstance(node, Interval) and node.high == spec.low and not node.high_closed:
@@ -116,11 +114,11 @@ def _range(spec: AttributeSpec) -> str:
 def _unknown_names(
     expr: Expr, found: Sequence[Predicate], unknown: list[int], vocabulary: Vocabulary, query: str | None
 ) -> UnknownAttribute:
-    names = list(dict.fromkeys(found[index].name for index in unknown))
+    nodes = [found[index] for index in unknown]
+    names = list(dict.fromkeys(node.name for node in nodes))
     of_model = f"model '{vocabulary.model}'" if vocabulary.model else "this model"
-    places = {index: _Problem("", words=(found[index].name,), is_name=True) for index in unknown}
-    query, spans = _locate(expr, query, places)
-    hints = _unknown_hints([found[index] for index in unknown], names, vocabulary)
+    query, spans = _locate(expr, query, dict.fromkeys(unknown))
+    hints = _unknown_hints(nodes, names, vocabulary)
     if len(names) > 1 and query is not None and len(query) > 100:  # some may lie beyond the window that is drawn
         hints.append(f"also unknown: {_listed(names[1:])}")
     message = f"'{shorten(names[0])}' is not an attribute of {of_model}"
@@ -155,12 +153,17 @@ def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -
     messages = list(dict.fromkeys(problem.message for problem in problems.values()))
     hints = list(dict.fromkeys(problem.hint for problem in problems.values() if problem.hint))
     more = f"; and {len(messages) - 3} more" if len(messages) > 3 else ""
-    query, spans = _locate(expr, query, problems)
+    query, spans = _locate(expr, query, {index: problem.wrong for index, problem in problems.items()})
     return KindError("; ".join(messages[:3]) + more, query=query, spans=spans, hint="\n".join(hints[:3]) or None)
 
 
-def _locate(expr: Expr, query: str | None, problems: dict[int, _Problem]) -> tuple[str | None, list[Span]]:
-    """The text to draw and the spans of the problems in it; `problems` has the index of each predicate."""
+def _locate(
+    expr: Expr, query: str | None, wrong: Mapping[int, Collection[str | float] | None]
+) -> tuple[str | None, list[Span]]:
+    """The text to draw and the spans of the mistakes in it.
+
+    `wrong` holds, by the index of a predicate, its values at fault: none for all of it, None for its name.
+    """
     if query is None:
         query = str(expr)
         try:
@@ -169,35 +172,32 @@ def _locate(expr: Expr, query: str | None, problems: dict[int, _Problem]) -> tup
             return None, []
     found = predicates(expr)
     spans: list[Span] = []
-    for index, problem in problems.items():
+    for index, values in wrong.items():
         span = found[index].span
         if span is not None:
-            spans.extend(_parts(query, span, problem) or [span])
+            spans.extend(_parts(query, span, values) or [span])
     return query, spans
 
 
-def _parts(query: str, span: Span, problem: _Problem) -> list[Span]:
-    """The spans of the words and numbers at fault within a predicate.
+def _parts(query: str, span: Span, wrong: Collection[str | float] | None) -> list[Span]:
+    """The spans of the name (None) or of the wrong values within a predicate.
 
     A node has the span of the whole predicate only. Its tokens are found again here, since only errors need them.
     """
     try:
         tokens = tokenize(query[span.start : span.end])
-        names = [text_of(token) if token.type in ("NAME", "QUOTED") else None for token in tokens]
+        names = [token for token in tokens if token.type in ("NAME", "QUOTED")]
+        if wrong is None:
+            found = names[:1]
+        else:  # in `hair = hair` the first is the attribute, the second the value
+            found = [token for token in names[1:] if text_of(token) in wrong]
+            found += [token for token in tokens if token.type == "NUMBER" and float(token) in wrong]
     except (LarkError, EnergyQLError):  # `query` is not the text that this tree came from
         return []
-    found: list[Span] = []
-    for word in problem.words:
-        places = [token_span(token) for token, name in zip(tokens, names, strict=True) if name == word]
-        # In `hair = hair` the first is the attribute, the last the value.
-        found += places[:1] if problem.is_name else places[-1:]
-    for token in tokens:
-        if token.type == "NUMBER" and float(token) in problem.numbers:
-            found.append(token_span(token))
-    return [Span(span.start + start, span.start + end) for start, end in found]
+    return [Span(span.start + start, span.start + end) for start, end in map(token_span, found)]
 
 
-def _listed(names: Sequence[str] | Vocabulary) -> str:
+def _listed(names: Iterable[str]) -> str:
     shown = [quote(name) for name in names]
     more = f" and {len(shown) - _MOST_LISTED} more" if len(shown) > _MOST_LISTED else ""
     return ", ".join(shown[:_MOST_LISTED]) + more

@@ -14,7 +14,7 @@ CLOSING = {"LPAR": "RPAR", "LBRACE": "RBRACE", "LSQB": "RSQB"}
 OPENING = {closing: opening for opening, closing in CLOSING.items()}
 
 _SIGN = {"LPAR": "(", "RPAR": ")", "LBRACE": "{", "RBRACE": "}", "LSQB": "[", "RSQB": "]", "COMMA": ","}
-_COMPARISONS = {"LT", "LE", "GT", "GE", "EQ", "NE"}
+_COMPARISONS = {"LT", "LE", "GT", "GE", "EQ", "NE", "IN"}
 _NAMES = {"NAME", "QUOTED"}
 _STARTS = {*_NAMES, "NUMBER", "NOT", "LPAR", "TRUE", "FALSE", "AT", "EXACTLY", "ALL", "ANY", "NONE"}
 
@@ -58,13 +58,21 @@ def diagnose(before: Sequence[Token], found: Token | None, expected: set[str]) -
     end = token_span(last).end if last is not None else 0
     here = token_span(found) if found is not None else Span(end, end)
     open_brackets = _open_brackets(before)
-    if found is not None and found.type in OPENING and (mismatch := _bracket(found, here, open_brackets)):
-        return mismatch
+    opening = open_brackets[-1] if open_brackets else None
+    if found is not None and found.type in OPENING:
+        if opening is None:
+            return QuerySyntaxError(f"{_show(found)} has no matching '{_SIGN[OPENING[found.type]]}'", spans=[here])
+        if CLOSING[opening.type] != found.type:
+            message = f"{_show(found)} does not match {_show(opening)}"
+            return QuerySyntaxError(message, spans=[here, token_span(opening)])
     if last is None or {"LPAR", "NOT"} <= expected:
         return _missing_operand(last, found, here)
-    if "AND" in expected:  # every operator between two operands is accepted where AND is
-        return _missing_operator(before, found, here, open_brackets)
-    return _inside_form(before, last, found, here, expected, open_brackets)
+    if found is None and opening is not None and expected & OPENING.keys():
+        message = f"'{_SIGN[CLOSING[opening.type]]}' is missing to close {_show(opening)}"
+        return QuerySyntaxError(message, spans=[here, token_span(opening)])
+    if found is not None and "AND" in expected:  # every operator between two operands is accepted where AND is
+        return _missing_operator(last, found, here)
+    return _inside_form(before, found, here, expected)
 
 
 def _open_brackets(tokens: Sequence[Token]) -> list[Token]:
@@ -78,34 +86,21 @@ def _open_brackets(tokens: Sequence[Token]) -> list[Token]:
     return stack
 
 
-def _bracket(found: Token, here: Span, open_brackets: Sequence[Token]) -> QuerySyntaxError | None:
-    if not open_brackets:
-        return QuerySyntaxError(f"{_show(found)} has no matching '{_SIGN[OPENING[found.type]]}'", spans=[here])
-    opening = open_brackets[-1]
-    if CLOSING[opening.type] != found.type:
-        return QuerySyntaxError(f"{_show(found)} does not match {_show(opening)}", spans=[here, token_span(opening)])
-    return None
-
-
 def _missing_operand(last: Token | None, found: Token | None, here: Span) -> QuerySyntaxError:
+    kind = "" if found is None else found.type
     what, hint = "an operand", None
-    if found is not None and found.type in _COMPARISONS | {"IN"}:
+    if kind in _COMPARISONS:
         what = "an attribute"
-    elif found is not None and found.type == "STAR":
+    elif kind == "STAR":
         what, hint = "a weight", "write `2 * smile`"
-    elif found is not None and found.type in ("LBRACE", "LSQB"):
+    elif kind in ("LBRACE", "LSQB"):
         hint = "write ( and ) to group"
-    elif found is not None and found.type in _FORM_HINTS:
+    elif found is not None and kind in _FORM_HINTS:
         hint = _keyword_hint(found)
     return _missing(what, last, found, here, hint)
 
 
-def _missing_operator(
-    before: Sequence[Token], found: Token | None, here: Span, open_brackets: Sequence[Token]
-) -> QuerySyntaxError:
-    last = before[-1]
-    if found is None:
-        return _unclosed(here, open_brackets[-1])
+def _missing_operator(last: Token, found: Token, here: Span) -> QuerySyntaxError:
     kind = found.type
     if kind == "STAR" and last.type in _NAMES and last.lower() in {"nan", "inf", "infinity"}:
         return QuerySyntaxError(f"a weight must be a finite number, not {last}", spans=[token_span(last)])
@@ -114,7 +109,7 @@ def _missing_operator(
         if kind == "STAR" and last.type in _NAMES:
             hint = f"write `2 * {shorten(last)}`"
         return QuerySyntaxError(message, spans=[here], hint=hint)
-    if kind in _COMPARISONS or kind == "IN":
+    if kind in _COMPARISONS:
         return _misplaced_comparison(last, found, here)
     if kind in ("LBRACE", "LSQB") and last.type in _NAMES:
         return QuerySyntaxError(f"IN is missing before {_show(found)}", spans=[here], hint=_FORM_HINTS["IN"])
@@ -129,7 +124,7 @@ def _missing_operator(
         hint = _SQL[last.upper()]
     elif last.type == kind == "NAME":
         hint += ", or double quotes around a name that holds a blank"
-    return QuerySyntaxError(f"an operator is missing between {_show(last)} and {_show(found)}", spans=[here], hint=hint)
+    return _missing("an operator", last, found, here, hint)
 
 
 def _misplaced_comparison(last: Token, found: Token, here: Span) -> QuerySyntaxError:
@@ -145,27 +140,18 @@ def _misplaced_comparison(last: Token, found: Token, here: Span) -> QuerySyntaxE
     return QuerySyntaxError(message, spans=[here], hint=hint)
 
 
-def _inside_form(
-    before: Sequence[Token],
-    last: Token,
-    found: Token | None,
-    here: Span,
-    expected: set[str],
-    open_brackets: Sequence[Token],
-) -> QuerySyntaxError:
+def _inside_form(before: Sequence[Token], found: Token | None, here: Span, expected: set[str]) -> QuerySyntaxError:
     """The error in the middle of a comparison, a set, an interval or a cardinality."""
+    last = before[-1]
     kind = "" if found is None else found.type
     if "STAR" in expected:
         return _lone_number(last, found, here)
     if expected == {"IN"}:  # a NOT b
         advice = "write != for `is not`" if kind == "EQ" else "write AND NOT, OR NOT or NOT IN {...}"
-        return QuerySyntaxError(
-            f"an operator is missing between {_show(before[-2])} and NOT", spans=[token_span(last)], hint=advice
-        )
-    if found is None and expected & OPENING.keys():
-        return _unclosed(here, open_brackets[-1])
+        message = f"an operator is missing between {_show(before[-2])} and NOT"
+        return QuerySyntaxError(message, spans=[token_span(last)], hint=advice)
     if "COMMA" in expected and kind in {*_NAMES, "NUMBER"}:
-        return QuerySyntaxError(f"',' is missing between {_show(last)} and {_show(found)}", spans=[here])
+        return _missing("','", last, found, here, None)
     if last.type == "LBRACE" and kind == "RBRACE":
         span = Span(token_span(last).start, here.end)
         return QuerySyntaxError("the set is empty", spans=[span], hint="write at least one value: {black}")
@@ -200,11 +186,7 @@ def _lone_number(last: Token, found: Token | None, here: Span) -> QuerySyntaxErr
             hint=f"put it in double quotes: {quote(normalize(shorten(last + found)))}",
         )
     if found is not None and found.type in _STARTS:
-        return QuerySyntaxError(
-            f"an operator is missing between {_show(last)} and {_show(found)}",
-            spans=[here],
-            hint="write * after a weight: `2 * smile`",
-        )
+        return _missing("an operator", last, found, here, "write * after a weight: `2 * smile`")
     return QuerySyntaxError(
         f"the number {_show(last)} alone is no condition",
         spans=[number],
@@ -213,27 +195,16 @@ def _lone_number(last: Token, found: Token | None, here: Span) -> QuerySyntaxErr
 
 
 def _missing(what: str, last: Token | None, found: Token | None, here: Span, hint: str | None) -> QuerySyntaxError:
-    if last is None:
-        place = f"before {_show(found)}"
-    elif found is None:
-        place = f"after {_show(last)}"
-    else:
-        place = f"between {_show(last)} and {_show(found)}"
-    return QuerySyntaxError(f"{what} is missing {place}", spans=[here], hint=hint)
-
-
-def _unclosed(here: Span, opening: Token) -> QuerySyntaxError:
-    closing = _SIGN[CLOSING[opening.type]]
-    return QuerySyntaxError(f"'{closing}' is missing to close {_show(opening)}", spans=[here, token_span(opening)])
+    sides = " and ".join(_show(token) for token in (last, found) if token is not None)
+    place = "before" if last is None else "after" if found is None else "between"
+    return QuerySyntaxError(f"{what} is missing {place} {sides}", spans=[here], hint=hint)
 
 
 def _keyword_hint(token: Token) -> str:
     return f'{token.upper()} is a keyword: an attribute or value of that name stands in double quotes, "{token}"'
 
 
-def _show(token: Token | None) -> str:
-    if token is None:
-        return "the end"
+def _show(token: Token) -> str:
     if token.type == "NAME":
         return f"'{shorten(token)}'"
     if token.type in ("QUOTED", "NUMBER"):
