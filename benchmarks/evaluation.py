@@ -29,7 +29,7 @@ from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import load_model
 from energyql.progress import Report, reporting
-from energyql.training.run import HeadSettings
+from energyql.training.fitting import HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 FFHQ = StyleGAN2Config(resolution=1024)  # z and w of 512 numbers, 8 layers

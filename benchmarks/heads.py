@@ -21,9 +21,9 @@ from benchmarks.common import SmokeOption, run_command, show
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.progress import reporting
-from energyql.training.fitting import train_heads
+from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.heads import attribute_loss, balanced_accuracy
-from energyql.training.run import HELD_OUT_SHARE, HeadSettings
+from energyql.training.run import HELD_OUT_SHARE
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 COUNT, TEST, DIM = 10_000, 1_000, 512
@@ -137,8 +137,8 @@ def run(count: int, test: int, dim: int, settings: HeadSettings, epochs: int) ->
     with reporting(True) as report:
         started = time.perf_counter()
         bank, _ = train_heads(
-            x, {name: values[:fitted] for name, values in labels.items()}, vocabulary, held_out=HELD_OUT_SHARE,
-            seed=SEED, progress=lambda done: report("ours", done), **vars(settings),
+            x, {name: values[:fitted] for name, values in labels.items()}, vocabulary, settings,
+            held_out=HELD_OUT_SHARE, seed=SEED, progress=lambda done: report("ours", done),
         )  # fmt: skip
         seconds = {"ours": time.perf_counter() - started, "separate": 0.0}
         rows: dict[str, dict[str, dict[str, float]]] = {}

@@ -59,8 +59,9 @@ def train(
     """
     from energyql.pipeline.model import choose_device
     from energyql.training.clip_labels import load_clip_labeller
+    from energyql.training.fitting import HeadSettings
     from energyql.training.labels import read_label_table
-    from energyql.training.run import HeadSettings, train_attributes
+    from energyql.training.run import train_attributes
     from energyql.training.samples import import_labeller
     from energyql.training.styleflow import read_styleflow
 

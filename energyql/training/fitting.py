@@ -38,45 +38,56 @@ WARM_UP = 0.1
 _RUN = "run"
 
 
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """Settings of the fit. The weight decay is strong, because latents are large and labels are few.
+
+    Attributes:
+        hidden: width of each head.
+        steps: number of steps of AdamW.
+        batch: latents in a step.
+        lr: highest learning rate; the rate rises, then falls along a cosine to 0.
+        weight_decay: of AdamW.
+        patience: keep each head at its best on the held-out latents, and stop when no head has improved in this many of
+            the `CHECKS` evaluations. `None` trains to the end and keeps the last state.
+        balance: learn as if all classes were equally frequent. The weights of the classes are removed from the logits
+            afterwards, which is exact.
+    """
+
+    hidden: int = 64
+    steps: int = 2000
+    batch: int = 512
+    lr: float = 2e-3
+    weight_decay: float = 3.0
+    patience: int | None = 10
+    balance: bool = False
+
+
 def train_heads(
     latents: Tensor,
     labels: Mapping[str, Tensor],
     vocabulary: Vocabulary,
+    settings: HeadSettings,
     *,
-    hidden: int = 64,
-    steps: int = 3000,
-    batch: int = 512,
-    lr: float = 2e-3,
-    weight_decay: float = 1e-2,
     held_out: float = 0.15,
-    balance: bool = False,
-    patience: int | None = None,
     seed: int = 0,
     space: str = "w",
     truncation: tuple[float, float] = (1.0, 1.0),
     label: FittedLabel = None,
     generator: str = "",
     checkpoint: Path | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[AttributeBank, dict[str, HeadReport]]:
     """Fit one small network for each attribute, all at once.
 
     The loss is the log-likelihood on the data as they are, so that probabilities of rare classes are calibrated too.
-    `balance` weighs classes equally and removes the weights from the logits afterwards, which is exact.
 
     Args:
         latents: (n, latent_dim): w, or z for the other spaces.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have each.
-        hidden: width of each head.
-        steps: number of steps of AdamW.
-        batch: latents in a step.
-        lr: highest learning rate; the rate rises, then falls along a cosine to 0.
-        weight_decay: of AdamW.
+        settings: of the fit.
         held_out: share of the latents, the last ones, for early stopping, calibration and the report.
-        balance: learn as if all classes were equally frequent.
-        patience: keep each head at its best on the held-out latents, and stop when no head has improved in this many of
-            the `CHECKS` evaluations. `None` trains to the end and keeps the last state.
         seed: same seed, same bank; no global random state is read or changed.
         space: latent that the heads read, for the bank.
         truncation: range of psi of the latents, for the bank.
@@ -93,7 +104,7 @@ def train_heads(
         DataError: latents or labels are missing, of the wrong shape or no valid values, or an attribute has one class
             only, or none among the latents held out.
     """
-    specs = list(vocabulary.values())
+    specs, steps = list(vocabulary.values()), settings.steps
     latents = normalized(latents.float()) if space == "direction" else latents.float()
     if latents.ndim != 2 or not latents.isfinite().all():
         raise DataError(f"latents must be finite numbers (n, latent_dim), not of shape {tuple(latents.shape)}")
@@ -106,31 +117,30 @@ def train_heads(
     mean, std = latents[:split].mean(0), latents[:split].std(0)
     std = torch.where(std > 1e-6, std, 1.0)
     random = torch.Generator().manual_seed(seed)
-    stack = HeadStack(latents.shape[1], [output_count(spec) for spec in specs], hidden, random).to(latents.device)
-    fit = _Fit(stack, (latents - mean) / std, targets, specs, split, balance)
-    settings = (hidden, steps, batch, lr, weight_decay, held_out, balance, patience, seed, vocabulary.to_dict())
-    run = digest(settings, latents, targets)
-    optimizer = torch.optim.AdamW(stack.parameters(), lr=lr, weight_decay=weight_decay)
+    outputs = [output_count(spec) for spec in specs]
+    stack = HeadStack(latents.shape[1], outputs, settings.hidden, random).to(latents.device)
+    fit = _Fit(stack, (latents - mean) / std, targets, specs, split, settings.balance)
+    run = digest((settings, held_out, seed, vocabulary.to_dict()), latents, targets)
+    optimizer = torch.optim.AdamW(stack.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     step = fit.restore(read_state(checkpoint, run), optimizer, random)
     every = max(1, steps // CHECKS)
-    while step < steps and (patience is None or fit.since < patience):
+    while step < steps and (settings.patience is None or fit.since < settings.patience):
         for group in optimizer.param_groups:
-            group["lr"] = lr * _rate(step / steps)
-        index = torch.randint(split, (batch,), generator=random).to(latents.device)
+            group["lr"] = settings.lr * _rate(step / steps)
+        index = torch.randint(split, (settings.batch,), generator=random).to(latents.device)
         optimizer.zero_grad()
         fit.loss(index).backward()
         optimizer.step()
         step += 1
         if step % every == 0 or step == steps:
-            if patience is not None:
+            if settings.patience is not None:
                 fit.evaluate(step)
             if checkpoint is not None and step < steps:
                 write_tensors(checkpoint, {_RUN: run, **fit.state(optimizer, random, step)})
-        if progress is not None:
-            progress(step / steps)
-    if progress is not None and step < steps:
+        progress(step / steps)
+    if step < steps:
         progress(1.0)
-    if patience is None:
+    if settings.patience is None:
         fit.evaluate(step)
     heads, reports = fit.calibrated(mean, std)
     if checkpoint is not None:
@@ -184,11 +194,9 @@ class _Fit:
         self.shifts = [torch.zeros(count, device=x.device) for count in stack.outputs]
         for i, spec in enumerate(specs):
             stack.fit_outputs(i, targets[:split, i], spec, balanced=balance)
-        if balance:
-            for i, spec in enumerate(specs):
-                if spec.kind != "continuous":
-                    weights = balancing_weights(targets[:split, i], spec)
-                    self.weights[i], self.shifts[i] = weights, log_prior_shift(weights, spec)
+            if balance and spec.kind != "continuous":
+                weights = balancing_weights(targets[:split, i], spec)
+                self.weights[i], self.shifts[i] = weights, log_prior_shift(weights, spec)
 
     def loss(self, index: Tensor) -> Tensor:
         """Return the sum of the losses of all heads on a batch."""

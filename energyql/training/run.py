@@ -16,7 +16,7 @@ from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.generators.base import RANDOM, Generator
 from energyql.progress import Report, reporting
-from energyql.training.fitting import train_heads
+from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.report import report_heads
 from energyql.training.samples import Prior, estimate_truncation, label_prior
@@ -27,19 +27,6 @@ LABEL_SEED = 2**32
 """Seed of the samples for labellers, outside the range of seeds that pictures are usually drawn with."""
 TEST_SHARE, HELD_OUT_SHARE = 0.1, 0.12
 """Share of all samples for the report; share of the others for early stopping and calibration."""
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadSettings:
-    """Settings of `train_heads`. The weight decay is strong, because latents are large and labels are few."""
-
-    hidden: int = 64
-    steps: int = 2000
-    batch: int = 512
-    lr: float = 2e-3
-    weight_decay: float = 3.0
-    patience: int | None = 10
-    balance: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,6 +206,7 @@ def _fitted(
         latents[:fitted].to(prior.device),
         {name: values[:fitted].to(prior.device) for name, values in targets.items()},
         specs,
+        settings,
         held_out=HELD_OUT_SHARE,
         seed=prior.seed % 2**63,
         space=space,
@@ -227,7 +215,6 @@ def _fitted(
         generator=target.fingerprint,
         checkpoint=target.folder / WORK / "heads.safetensors",
         progress=lambda done: report("training", done),
-        **dataclasses.asdict(settings),
     )
     bank = bank.to("cpu")
     rows = slice(fitted if fitted < len(latents) else int(fitted * (1 - HELD_OUT_SHARE)), None)

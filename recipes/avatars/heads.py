@@ -9,7 +9,7 @@ import torch
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
 from energyql.attributes.predictions import output_count
-from energyql.training.fitting import train_heads
+from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.heads import balanced_accuracy
 from energyql.vocabulary import Vocabulary
 from recipes.avatars.labelling import Labelled
@@ -45,11 +45,8 @@ def fit_heads(
                 data.latents,
                 data.labels,
                 Vocabulary([spec for name, spec in VOCABULARY.items() if (name in SMOOTH) == smooth]),
-                hidden=HIDDEN,
-                steps=max(2, int(scale * steps)),
-                weight_decay=decay,
+                HeadSettings(HIDDEN, max(2, int(scale * steps)), weight_decay=decay, patience=6),
                 held_out=held_out,
-                patience=6,
                 space="direction",
                 seed=seed,
             )

@@ -59,7 +59,7 @@ import torch
 import energyql
 from energyql.generators.linear import LinearConfig, LinearGenerator
 from energyql.pipeline.model import save_model
-from energyql.training.run import HeadSettings
+from energyql.training.fitting import HeadSettings
 
 assert energyql.__file__.startswith(sys.argv[1])
 folder = Path(sys.argv[1]) / "model"

@@ -3,7 +3,8 @@
 from labelled import CHECKPOINTS
 
 from energyql.pipeline.generate import generate
-from energyql.training.run import HeadSettings, train_attributes
+from energyql.training.fitting import HeadSettings
+from energyql.training.run import train_attributes
 
 ADA = CHECKPOINTS / "ada.pkl"
 SHORT = HeadSettings(steps=6, hidden=4, batch=16)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from energyql.files import write_tensors
-from energyql.training.fitting import CHECKS, digest, read_state, train_heads
+from energyql.training.fitting import CHECKS, HeadSettings, digest, read_state, train_heads
 from energyql.training.heads import attribute_loss, balancing_weights, log_prior_shift, temperature
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -32,7 +32,7 @@ def data(count=1200, dim=5):
     return x, labels
 
 
-def fit(path=None, *, stop_at=None, **changes):
+def fit(path=None, *, stop_at=None, seed=1, **changes):
     class Stop(Exception):
         pass
 
@@ -43,9 +43,10 @@ def fit(path=None, *, stop_at=None, **changes):
         if stop_at is not None and len(seen) == stop_at:
             raise Stop
 
-    settings = {"hidden": 8, "steps": 90, "batch": 64, "lr": 2e-2, "seed": 1, "patience": 99} | changes
+    quick = {"hidden": 8, "steps": 90, "batch": 64, "lr": 2e-2, "weight_decay": 1e-2, "patience": 99}
+    settings = HeadSettings(**quick | changes)
     try:
-        return train_heads(*data(), SPECS, checkpoint=path, progress=progress, **settings), seen
+        return train_heads(*data(), SPECS, settings, seed=seed, checkpoint=path, progress=progress), seen
     except Stop:
         return None, seen
 
@@ -100,9 +101,8 @@ class TestEarlyStopping:
         x, labels = data(300)
         vocabulary = Vocabulary([SPECS["luck"]])
         seen = []
-        _, reports = train_heads(
-            x, {"luck": labels["luck"]}, vocabulary, steps=3000, batch=64, lr=1e-2, patience=3, progress=seen.append
-        )
+        settings = HeadSettings(steps=3000, batch=64, lr=1e-2, weight_decay=1e-2, patience=3)
+        _, reports = train_heads(x, {"luck": labels["luck"]}, vocabulary, settings, progress=seen.append)
         assert len(seen) < 3000
         assert seen[-1] == 1.0
         assert 0 < reports["luck"].steps <= 3000 - 3 * 3000 // CHECKS
@@ -163,7 +163,8 @@ def test_units_do_not_matter():
     for unit in (1.0, 100.0):
         spec = AttributeSpec("age", "continuous", low=0, high=unit, tolerance=0.05 * unit)
         age = {"age": unit * labels["age"]}
-        bank, reports = train_heads(x, age, Vocabulary([spec]), hidden=8, steps=200, batch=64, lr=1e-2)
+        settings = HeadSettings(8, 200, 64, lr=1e-2, weight_decay=1e-2, patience=None)
+        bank, reports = train_heads(x, age, Vocabulary([spec]), settings)
         errors.append(bank.heads["age"].std.item() / unit)
         assert reports["age"].std / unit < 0.03
     assert errors[0] == pytest.approx(errors[1], rel=0.05)

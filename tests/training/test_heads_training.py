@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -7,11 +8,12 @@ from toys import VOCABULARY
 
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
-from energyql.training.fitting import train_heads
+from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.heads import attribute_loss, balanced_accuracy
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 N, DIM, NOISE = 3000, 6, 0.05
+BRIEF = HeadSettings(hidden=4, steps=3, batch=8, weight_decay=1e-2, patience=None)
 
 
 def planted(count=N):
@@ -35,13 +37,11 @@ def trained():
     latents, labels = planted()
     labels["hair"][::3] = torch.nan
     labels["age"][1::4] = torch.nan
-    return train_heads(latents, labels, VOCABULARY, hidden=24, steps=1500, batch=256, lr=2e-2, seed=3)
+    return train_heads(latents, labels, VOCABULARY, HeadSettings(24, 1500, 256, 2e-2, 1e-2, None), seed=3)
 
 
-def few(**changes):
-    latents, labels = planted(60)
-    settings = {"hidden": 4, "steps": 3, "batch": 8} | changes
-    return train_heads(latents, labels, VOCABULARY, **settings)
+def few(settings=BRIEF, **options):
+    return train_heads(*planted(60), VOCABULARY, settings, **options)
 
 
 def raw(bank, latents, name):
@@ -91,7 +91,7 @@ def test_an_overconfident_head_is_cooled():
     random = torch.Generator().manual_seed(0)
     latents, labels = torch.randn(400, 20, generator=random), torch.randint(2, (400,), generator=random).float()
     vocabulary = Vocabulary([AttributeSpec("luck", "yes/no")])
-    _, reports = train_heads(latents, {"luck": labels}, vocabulary, steps=300, batch=64)
+    _, reports = train_heads(latents, {"luck": labels}, vocabulary, replace(BRIEF, hidden=64, steps=300, batch=64))
     assert reports["luck"].temperature > 3
 
 
@@ -112,9 +112,8 @@ def test_the_same_seed_gives_the_same_bank_and_global_random_numbers_are_left_al
 def test_heads_on_the_direction_are_blind_to_length():
     latents, labels = planted(60)
     lengths = torch.linspace(0.5, 2, 60)[:, None]
-    settings = {"hidden": 4, "steps": 3, "batch": 8, "space": "direction"}
-    bank, _ = train_heads(latents, labels, VOCABULARY, **settings)
-    same, _ = train_heads(latents * lengths, labels, VOCABULARY, **settings)
+    bank, _ = train_heads(latents, labels, VOCABULARY, BRIEF, space="direction")
+    same, _ = train_heads(latents * lengths, labels, VOCABULARY, BRIEF, space="direction")
     for name in VOCABULARY:
         torch.testing.assert_close(raw(bank, latents, name), raw(same, latents * lengths, name), rtol=1e-3, atol=1e-4)
 
@@ -127,7 +126,7 @@ def test_what_the_bank_is_told_it_keeps():
 
 def test_progress_goes_from_nothing_to_all():
     seen = []
-    few(steps=4, progress=seen.append)
+    few(replace(BRIEF, steps=4), progress=seen.append)
     assert seen == [0.25, 0.5, 0.75, 1.0]
 
 
@@ -138,21 +137,21 @@ def test_other_dtypes(dtype):
         labels["smile"] = labels["smile"].bool()
     else:
         latents = latents.to(dtype)
-    bank, _ = train_heads(latents, labels, VOCABULARY, hidden=4, steps=3, batch=8)
+    bank, _ = train_heads(latents, labels, VOCABULARY, BRIEF)
     assert bank.heads["smile"].hidden_weight.dtype == torch.float32
 
 
 def test_a_dimension_that_never_varies_does_no_harm():
     latents, labels = planted(200)
     latents[:, 2] = 7.0
-    bank, _ = train_heads(latents, labels, VOCABULARY, hidden=4, steps=20, batch=32)
+    bank, _ = train_heads(latents, labels, VOCABULARY, replace(BRIEF, steps=20, batch=32))
     near = bank.predict(latents + torch.tensor([0, 0, 1e-4, 0, 0, 0]))["smile"].logit
     assert (near - bank.predict(latents)["smile"].logit).abs().max() < 0.01
 
 
 def test_a_perfect_fit_leaves_a_standard_deviation():
     vocabulary = Vocabulary([AttributeSpec("age", "continuous")])
-    bank, _ = train_heads(torch.zeros(20, 2), {"age": torch.zeros(20)}, vocabulary, hidden=2, steps=2)
+    bank, _ = train_heads(torch.zeros(20, 2), {"age": torch.zeros(20)}, vocabulary, BRIEF)
     assert bank.heads["age"].std > 0
 
 
@@ -178,19 +177,19 @@ def spoiled(name, change):
 )
 def test_wrong_labels(name, change, message):
     with pytest.raises(DataError, match=message):
-        train_heads(*spoiled(name, change), VOCABULARY, hidden=2, steps=2)
+        train_heads(*spoiled(name, change), VOCABULARY, BRIEF)
 
 
 def test_missing_attributes_and_wrong_latents():
     latents, labels = planted(60)
     with pytest.raises(DataError, match="no labels for attribute 'hair'"):
-        train_heads(latents, {"smile": labels["smile"]}, VOCABULARY)
+        train_heads(latents, {"smile": labels["smile"]}, VOCABULARY, BRIEF)
     with pytest.raises(DataError, match="finite"):
-        train_heads(latents.masked_fill(latents > 1, torch.nan), labels, VOCABULARY)
+        train_heads(latents.masked_fill(latents > 1, torch.nan), labels, VOCABULARY, BRIEF)
     with pytest.raises(DataError, match=r"of shape \(60, 1, 6\)"):
-        train_heads(latents[:, None], labels, VOCABULARY)
+        train_heads(latents[:, None], labels, VOCABULARY, BRIEF)
     with pytest.raises(DataError, match="held out"):
-        train_heads(latents, labels, VOCABULARY, held_out=0.0)
+        train_heads(latents, labels, VOCABULARY, BRIEF, held_out=0.0)
 
 
 def test_loss_is_a_likelihood_and_skips_what_is_missing():

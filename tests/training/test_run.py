@@ -12,8 +12,8 @@ from energyql.errors import ArgumentError, DataError, ModelError, VocabularyErro
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model, save_model
 from energyql.training import run
+from energyql.training.fitting import HeadSettings
 from energyql.training.labels import LabelTable
-from energyql.training.run import HeadSettings
 from energyql.training.styleflow import read_styleflow
 
 QUICK = HeadSettings(steps=150, hidden=8, batch=128, lr=2e-2, weight_decay=1e-2)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights
+from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, shown
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
 MAX_RESOLUTION = 2048
@@ -16,7 +16,33 @@ MAX_MAPPING_LAYERS = 64
 MAX_CLASSES = 2**16
 MEAN_SAMPLES = 4096
 _CHUNK = 128
+SIDES = [2**power for power in range(2, MAX_RESOLUTION.bit_length())]
+CONVOLUTIONS = {f"synthesis.b{side}.conv{i}": side for side in SIDES for i in (0, 1) if side > 4 or i}
+"""Convolution -> side of its output, in order: one at 4x4, then two at each resolution."""
 _LAYER = re.compile(r"(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)")
+
+
+def official(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return tensors under their official names, without the axes of length 1 that other programs add.
+
+    Raises:
+        CheckpointError: a tensor is not in the table of names.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if name not in names:
+            raise CheckpointError(f"it has a tensor {shown(name)} that a StyleGAN2 has not")
+        part = names[name].rpartition(".")[2]
+        if part == "const" or (part == "weight" and value.ndim == 5):
+            value = value.squeeze(0)
+        elif part == "noise_const":
+            value = value.reshape(value.shape[-2:])
+        elif part == "noise_strength":
+            value = value.reshape(())
+        elif part in ("bias", "w_avg"):
+            value = value.flatten()
+        found[names[name]] = value
+    return found
 
 
 def assemble(

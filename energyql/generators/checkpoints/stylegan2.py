@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energyql.generators.checkpoints.assemble import MAX_RESOLUTION, assemble
+from energyql.generators.checkpoints.assemble import CONVOLUTIONS, MAX_MAPPING_LAYERS, SIDES, assemble, official
 from energyql.generators.checkpoints.network_pickle import Checkpoint, NetworkRecord
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.records import Budget, TensorRecord
@@ -17,7 +17,6 @@ from energyql.generators.checkpoints.tensorflow import read_tensorflow
 from energyql.generators.stylegan2 import StyleGAN2
 
 DEFAULT_LR_MULTIPLIER = 0.01
-_SIDES = "|".join(str(2**power) for power in range(2, MAX_RESOLUTION.bit_length()))
 
 
 def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
@@ -38,19 +37,17 @@ def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
         value = _setting(record, name, pattern, supported)
         if value != supported:
             raise CheckpointError(f"its {name} is {shown(value)}; only {supported!r} is supported")
-    for name, value in (("conv_clamp", clamp), ("lr_multiplier", lr_multiplier)):
-        if not (isinstance(value, int | float) and value > 0) and not (value is None and name == "conv_clamp"):
-            raise CheckpointError(f"its {name} is {shown(value)}")
     tensors = dict(record.tensors)
-    for name in record.tensors:  # a network without noise inputs is one with noise of strength zero
-        layer = re.fullmatch(rf"synthesis\.b({_SIDES})\.conv[01]\.weight", name)
-        prefix = name.removesuffix("weight")
-        if layer and prefix + "noise_strength" not in tensors and record.attributes.get(prefix + "use_noise") is False:
-            tensors[prefix + "noise_strength"] = torch.zeros(())
-            tensors[prefix + "noise_const"] = torch.zeros(int(layer[1]), int(layer[1]))
-    return assemble(
-        tensors, conv_clamp=None if clamp is None else float(clamp), mapping_lr_multiplier=float(lr_multiplier)
-    )
+    for layer, side in CONVOLUTIONS.items():  # a network without noise inputs is one with noise of strength zero
+        strength = f"{layer}.noise_strength"
+        if (
+            f"{layer}.weight" in tensors
+            and strength not in tensors
+            and record.attributes.get(f"{layer}.use_noise") is False
+        ):
+            tensors[strength] = torch.zeros(())
+            tensors[f"{layer}.noise_const"] = torch.zeros(side, side)
+    return assemble(tensors, conv_clamp=clamp, mapping_lr_multiplier=lr_multiplier)
 
 
 def _setting(record: NetworkRecord, name: str, pattern: str, default: Any = None) -> Any:
@@ -75,10 +72,24 @@ _PARTS = {
     "activate.bias": "bias",
     "bias": "bias",
 }
-_STYLE = re.compile(r"style\.(\d+)\.(weight|bias)")
-_FIRST = re.compile(r"(conv1|to_rgb1)\.([\w.]+)")
-_LATER = re.compile(r"(convs|to_rgbs)\.(\d{1,2})\.([\w.]+)")
-_NOISE = re.compile(r"noises\.noise_(\d{1,2})")
+_LAYERS = {
+    "conv1": "synthesis.b4.conv1",
+    "to_rgb1": "synthesis.b4.torgb",
+    **{f"convs.{i}": layer for i, layer in enumerate(list(CONVOLUTIONS)[1:])},
+    **{f"to_rgbs.{i}": f"synthesis.b{side}.torgb" for i, side in enumerate(SIDES[1:])},
+}
+_NAMES = {
+    _MARKER: "synthesis.b4.const",
+    "latent_avg": "mapping.w_avg",
+    **{
+        f"style.{i + 1}.{part}": f"mapping.fc{i}.{part}"
+        for i in range(MAX_MAPPING_LAYERS)
+        for part in ("weight", "bias")
+    },
+    **{f"noises.noise_{i}": f"{layer}.noise_const" for i, layer in enumerate(CONVOLUTIONS)},
+    **{f"{layer}.{part}": f"{_LAYERS[layer]}.{_PARTS[part]}" for layer in _LAYERS for part in _PARTS},
+}
+"""Rosinality's names -> official names."""
 
 
 def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
@@ -100,57 +111,21 @@ def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
     records: Mapping[Any, Any] = dict(state) | ({"latent_avg": average} if isinstance(average, TensorRecord) else {})
     budget = Budget(checkpoint.size)
     tensors: dict[str, Tensor] = {}
+    filters: dict[str, Tensor] = {}
     for name, value in records.items():
         if not isinstance(name, str) or not isinstance(value, TensorRecord):
             raise CheckpointError(f"{shown(name)} is not a tensor")
         budget.take(value.nbytes)
-        tensors.update(_official(name, value.tensor().float()))
-    _add_noise(tensors)
-    return assemble(tensors)
-
-
-def _official(name: str, value: Tensor) -> dict[str, Tensor]:
-    """Return one tensor under its official name, or nothing if it is not needed."""
-    if match := _STYLE.fullmatch(name):
-        return {f"mapping.fc{int(match[1]) - 1}.{match[2]}": value}
-    if match := _NOISE.fullmatch(name):
-        return {f"{_convolution(int(match[1]))}.noise_const": value.reshape(value.shape[-2:])}
-    if name == _MARKER:
-        return {"synthesis.b4.const": value.squeeze(0)}
-    if name == "latent_avg":
-        return {"mapping.w_avg": value.flatten()}
-    if name.endswith((".blur.kernel", ".upsample.kernel")):  # stored four times as strong, for the inserted zeros
-        return {f"{name}.resample_filter": value / 4}
-    if match := _FIRST.fullmatch(name):
-        prefix, part = "synthesis.b4.conv1" if match[1] == "conv1" else "synthesis.b4.torgb", match[2]
-    elif match := _LATER.fullmatch(name):
-        index, part = int(match[2]), match[3]
-        prefix = _convolution(index + 1) if match[1] == "convs" else f"synthesis.b{2 ** (index + 3)}.torgb"
-    else:
-        part = ""
-    if part not in _PARTS:
-        raise CheckpointError(f"it has a tensor {shown(name)} that a StyleGAN2 has not")
-    if part == "conv.weight" and value.ndim == 5:
-        value = value.squeeze(0)
-    elif part == "noise.weight":
-        value = value.reshape(())
-    elif part in ("bias", "activate.bias"):
-        value = value.flatten()
-    return {f"{prefix}.{_PARTS[part]}": value}
-
-
-def _convolution(layer: int) -> str:
-    """Return the official name of the convolution with number `layer`: one at 4x4, then two at each resolution."""
-    return f"synthesis.b{2 ** ((layer + 5) // 2)}.conv{(layer + 1) % 2}"
-
-
-def _add_noise(tensors: dict[str, Tensor]) -> None:
-    """Draw the noise pictures that early checkpoints lack, from a fixed seed."""
+        if name.endswith((".blur.kernel", ".upsample.kernel")):  # stored four times as strong, for the inserted zeros
+            filters[f"{name}.resample_filter"] = value.tensor().float() / 4
+        else:
+            tensors[name] = value.tensor().float()
+    tensors = official(tensors, _NAMES)
     random = torch.Generator().manual_seed(0)
-    for name in sorted(name for name in tensors if name.endswith(".noise_strength")):
-        side = int(name.split(".")[1][1:])
-        if name.replace("noise_strength", "noise_const") not in tensors and side <= 1024:
-            tensors[name.replace("noise_strength", "noise_const")] = torch.randn(side, side, generator=random)
+    for layer, side in sorted(CONVOLUTIONS.items()):  # early checkpoints lack the noise pictures
+        if f"{layer}.noise_strength" in tensors and f"{layer}.noise_const" not in tensors:
+            tensors[f"{layer}.noise_const"] = torch.randn(side, side, generator=random)
+    return assemble(tensors | filters)
 
 
 READERS = (read_ada, read_tensorflow, read_rosinality)

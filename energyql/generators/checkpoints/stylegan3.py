@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,20 +12,14 @@ from energyql.generators.checkpoints.reading import CheckpointError, build_netwo
 from energyql.generators.stylegan3 import StyleGAN3
 from energyql.generators.stylegan3_config import StyleGAN3Config
 
-_SETTINGS = {
-    "img_resolution": "resolution",
-    "img_channels": "image_channels",
-    **{
-        name: name
-        for name in (
-            "z_dim", "w_dim", "c_dim", "channel_base", "channel_max", "num_layers", "num_critical", "first_cutoff",
-            "first_stopband", "last_stopband_rel", "margin_size", "output_scale", "conv_kernel", "filter_size",
-            "lrelu_upsampling", "use_radial_filters", "conv_clamp",
-        )
-    },
-}  # fmt: skip
-"""Names in the pickle -> ours."""
 _MAPPING_SETTINGS = {"num_layers": "mapping_layers", "lr_multiplier": "mapping_lr_multiplier"}
+_RENAMED = {"img_resolution": "resolution", "img_channels": "image_channels"}
+_SETTINGS = _RENAMED | {
+    field.name: field.name
+    for field in dataclasses.fields(StyleGAN3Config)
+    if field.name not in (*_RENAMED.values(), *_MAPPING_SETTINGS.values())
+}
+"""Names in the pickle -> ours."""
 _TRAINING_SETTINGS = frozenset({"num_fp16_res", "magnitude_ema_beta", "w_avg_beta"})
 """Settings of speed and training, which do not change the picture."""
 _REQUIRED = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
@@ -53,25 +48,22 @@ def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
 
 
 def _configuration(settings: Mapping[str, Any]) -> StyleGAN3Config:
-    nested = {name: settings.get(name, {}) for name in ("mapping_kwargs", "synthesis_kwargs")}
-    for name, value in nested.items():
-        if not isinstance(value, Mapping):
-            raise CheckpointError(f"its {name} are {_shown(value)}")
-    flat = {name: value for name, value in settings.items() if name not in nested}
+    groups = {"mapping_kwargs": _MAPPING_SETTINGS, "synthesis_kwargs": _SETTINGS, "": _SETTINGS}
+    nested = {group: settings.get(group, {}) for group in groups}
+    nested[""] = {name: value for name, value in settings.items() if name not in groups}
     values: dict[str, Any] = {}
-    for given, names in (
-        (nested["mapping_kwargs"], _MAPPING_SETTINGS),
-        (nested["synthesis_kwargs"], _SETTINGS),
-        (flat, _SETTINGS),
-    ):
+    for group, names in groups.items():
+        given = nested[group]
+        if not isinstance(given, Mapping):
+            raise CheckpointError(f"its {group} are {_shown(given)}")
         for name, value in given.items():
             if name in names:
                 values[names[name]] = value
             elif name not in _TRAINING_SETTINGS:
                 raise CheckpointError(f"it has a setting {_shown(name)} = {_shown(value)}, which is not supported")
-    for official in _REQUIRED:
-        if _SETTINGS[official] not in values:
-            raise CheckpointError(f"its settings lack {official}")
+    for name in _REQUIRED:
+        if _SETTINGS[name] not in values:
+            raise CheckpointError(f"its settings lack {name}")
     return StyleGAN3Config(**values)
 
 

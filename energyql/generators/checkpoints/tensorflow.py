@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energyql.generators.checkpoints.arrays import ArrayRecord, plain
-from energyql.generators.checkpoints.assemble import assemble
+from energyql.generators.checkpoints.assemble import CONVOLUTIONS, MAX_MAPPING_LAYERS, SIDES, assemble, official
 from energyql.generators.checkpoints.network_pickle import TF_NETWORK, Checkpoint
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.records import Budget, ObjectRecord
@@ -25,10 +23,36 @@ SUPPORTED = {
     "mapping_nonlinearity": "lrelu",
     "use_noise": True,
     "normalize_latents": True,
-    "mapping_func": None,
-    "synthesis_func": None,
 }
-"""Settings and their only supported values; `None`: any value, because the variables show what is meant."""
+"""Settings and their only supported values. The variables show what the others mean."""
+
+
+_LAYERS = {"Conv": "conv1", "Conv0_up": "conv0", "Conv1": "conv1", "ToRGB": "torgb", "Skip": "skip"}
+_PARTS = {
+    "weight": "weight",
+    "bias": "bias",
+    "mod_weight": "affine.weight",
+    "mod_bias": "affine.bias",
+    "noise_strength": "noise_strength",
+}
+NAMES = {
+    "synthesis/4x4/Const/const": "synthesis.b4.const",
+    "dlatent_avg": "mapping.w_avg",
+    **{
+        f"mapping/Dense{i}/{part}": f"mapping.fc{i}.{part}"
+        for i in range(MAX_MAPPING_LAYERS)
+        for part in ("weight", "bias")
+    },
+    **{f"mapping/LabelEmbed/{part}": f"mapping.embed.{part}" for part in ("weight", "bias")},
+    **{f"synthesis/noise{i}": f"{layer}.noise_const" for i, layer in enumerate(CONVOLUTIONS)},
+    **{
+        f"synthesis/{side}x{side}/{layer}/{part}": f"synthesis.b{side}.{_LAYERS[layer]}.{_PARTS[part]}"
+        for side in SIDES
+        for layer in _LAYERS
+        for part in _PARTS
+    },
+}
+"""Names of variables -> official names."""
 
 
 def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
@@ -53,18 +77,21 @@ def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
     if not isinstance(version, int) or version < OLDEST_VERSION:
         raise CheckpointError(f"its version {shown(version)} is older than {OLDEST_VERSION}")
     for name, supported in SUPPORTED.items():
-        if supported is not None and settings.get(name) not in (supported, None):
+        if settings.get(name) not in (supported, None):
             raise CheckpointError(f"its {name} is {shown(settings[name])}; only {supported!r} is supported")
     if "mapping/LabelConcat/weight" in variables:
         raise CheckpointError("it is conditional in the way of the first StyleGAN2, which is not supported")
-    clamp = settings.get("conv_clamp")
-    tensors = _official_names(variables)
+    if any(name.startswith("synthesis/ToRGB_lod") for name in variables):
+        raise CheckpointError("it has the architecture without skip connections, which is not supported")
+    tensors = official(
+        {name: _transposed(name, value) for name, value in variables.items() if name.rpartition("/")[2] != "lod"}, NAMES
+    )
     taps = torch.tensor(settings.get("resample_kernel") or [1, 3, 3, 1], dtype=torch.float32)
     tensors["resample_filter"] = taps.outer(taps) / taps.sum() ** 2
     return assemble(
         tensors,
-        conv_clamp=None if clamp is None else float(clamp),
-        mapping_lr_multiplier=float(settings.get("mapping_lrmul") or 0.01),
+        conv_clamp=settings.get("conv_clamp"),
+        mapping_lr_multiplier=settings.get("mapping_lrmul") or 0.01,
     )
 
 
@@ -95,48 +122,11 @@ def _collect(network: ObjectRecord, prefix: str, variables: dict[str, Tensor], b
             variables[prefix + pair[0]] = torch.tensor(float(pair[1]))
 
 
-_DENSE = re.compile(r"mapping/Dense(\d+)/(weight|bias)")
-_EMBEDDING = re.compile(r"mapping/LabelEmbed/(weight|bias)")
-_NOISE = re.compile(r"synthesis/noise(\d+)")
-_LAYER = re.compile(r"synthesis/(\d+)x\1/(Conv|Conv0_up|Conv1|ToRGB|Skip)/(\w+)")
-_LAYER_NAMES = {"Conv": "conv1", "Conv0_up": "conv0", "Conv1": "conv1", "ToRGB": "torgb", "Skip": "skip"}
-
-
-def _official_names(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert variables to tensors under the names and in the layout of StyleGAN2-ADA."""
-    tensors: dict[str, Tensor] = {}
-    for name, value in variables.items():
-        if match := _DENSE.fullmatch(name):
-            tensors[f"mapping.fc{match[1]}.{match[2]}"] = value.T if value.ndim == 2 else value
-        elif match := _EMBEDDING.fullmatch(name):
-            tensors[f"mapping.embed.{match[1]}"] = value.T if value.ndim == 2 else value
-        elif match := _NOISE.fullmatch(name):
-            layer = int(match[1])
-            block = 2 ** min((layer + 5) // 2, 30)
-            tensors[f"synthesis.b{block}.conv{(layer + 1) % 2}.noise_const"] = value.reshape(value.shape[-2:])
-        elif match := _LAYER.fullmatch(name):
-            prefix = f"synthesis.b{match[1]}.{_LAYER_NAMES[match[2]]}"
-            tensors.update(_layer(prefix, match[3], value, flip=match[2] in ("Conv0_up", "Skip")))
-        elif name == "synthesis/4x4/Const/const":
-            tensors["synthesis.b4.const"] = value[0]
-        elif name == "dlatent_avg":
-            tensors["mapping.w_avg"] = value
-        elif name.startswith("synthesis/ToRGB_lod"):
-            raise CheckpointError("it has the architecture without skip connections, which is not supported")
-        elif name.rpartition("/")[2] != "lod":
-            raise CheckpointError(f"it has a variable {shown(name)} that a StyleGAN2 has not")
-    return tensors
-
-
-def _layer(prefix: str, part: str, value: Tensor, *, flip: bool) -> dict[str, Tensor]:
-    """Convert one variable of a convolution layer. Styles are stored without the 1 that is added to them."""
-    if part == "weight" and value.ndim == 4:
-        value = value.flip(0, 1) if flip else value
-        return {f"{prefix}.weight": value.permute(3, 2, 0, 1)}
-    if part == "mod_weight":
-        return {f"{prefix}.affine.weight": value.T if value.ndim == 2 else value}
-    if part == "mod_bias":
-        return {f"{prefix}.affine.bias": value + 1}
-    return {
-        f"{prefix}.{part}": value.reshape(()) if part == "noise_strength" and math.prod(value.shape) == 1 else value
-    }
+def _transposed(name: str, value: Tensor) -> Tensor:
+    """Convert a variable to the layout of StyleGAN2-ADA."""
+    if name.endswith("weight") and value.ndim == 4:
+        value = value.flip(0, 1) if "/Conv0_up/" in name or "/Skip/" in name else value
+        return value.permute(3, 2, 0, 1)
+    if name.endswith("weight") and value.ndim == 2:
+        return value.T
+    return value + 1 if name.endswith("mod_bias") else value  # stored without the 1 that is added to styles
