@@ -8,15 +8,16 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from random import Random
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, runtime_checkable
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from beartype._check.code import codemain
 
 from energyql.numerics import shapes
 
 KINDS = ("Bool", "Float", "Int")
+CHECKER = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for mypy
 
 
 class _Finder(MetaPathFinder):
@@ -30,6 +31,9 @@ class _Finder(MetaPathFinder):
 class _Loader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
+        for value in vars(module).values():
+            if getattr(value, "_is_protocol", False) and value.__module__ == module.__name__:
+                runtime_checkable(value)  # beartype checks that the methods are there
         for owner in [module, *(value for value in vars(module).values() if isinstance(value, type))]:
             if owner is module or owner.__module__ == module.__name__:
                 for name, value in list(vars(owner).items()):
@@ -45,7 +49,7 @@ def _checked(value: Any) -> Any:
         return value if inner is value.__func__ else type(value)(inner)
     if not isinstance(value, FunctionType) or not _has_shapes(value):
         return value
-    return jaxtyping.jaxtyped(value, typechecker=beartype)
+    return jaxtyping.jaxtyped(value, typechecker=CHECKER)
 
 
 def _has_shapes(function: FunctionType) -> bool:

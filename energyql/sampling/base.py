@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
+from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.energy import EnergyLike
 from energyql.sampling.streams import FIRST_RUN, RandomStreams
 
@@ -66,15 +67,15 @@ class SampleResult:
         diagnostics: further numbers of each sample, (n,), by names that the sampler documents.
     """
 
-    z: Tensor
-    status: Tensor
-    evaluations: Tensor
-    gradients: Tensor
+    z: Float[Tensor, "n z_dim"]
+    status: Int[Tensor, " n"]
+    evaluations: Int[Tensor, " n"]
+    gradients: Int[Tensor, " n"]
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
-    def ok(self) -> Tensor:
-        """Whether each sample reached the end, (n,) bool."""
+    def ok(self) -> Bool[Tensor, " n"]:
+        """Whether each sample reached the end."""
         return self.status == Status.OK
 
     def counts(self) -> dict[Status, int]:
@@ -164,8 +165,8 @@ def summarize(result: SampleResult) -> dict[str, float]:
     return found | {"log_probability": estimate.item()}
 
 
-def effective_samples(log_weights: Tensor) -> float:
-    """Return (Σw)²/Σw² of importance weights given by their logarithms, (n,), in nats; 0 if there are none."""
+def effective_samples(log_weights: Float[Tensor, " n"]) -> float:
+    """Return (Σw)²/Σw² of importance weights given by their logarithms, in nats; 0 if there are none."""
     if not len(log_weights) or not log_weights.isfinite().any():
         return 0.0
     return torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)).item()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Progress, SampleResult, Status, check_latents
 from energyql.sampling.energy import Energy, EnergyLike, as_energy
 from energyql.sampling.streams import FIRST_RUN, RandomStreams
@@ -33,24 +34,24 @@ class Batch:
     Attributes:
         energy: called with latents and with the rows of this batch that they belong to.
         noise: random numbers of these samples.
-        z: latents (n, z_dim) where each sample stands, or stood when it ended.
-        rows: indices of the samples that still move, ascending, (m,).
-        status: `Status` codes (n,); OK unless something else is recorded.
-        values: evaluations of the energy without its gradient, (n,).
-        gradients: evaluations with its gradient, (n,).
-        energies: the energy at z, (n,), in nats, for samplers that keep it; +inf where it is not known.
+        z: latents where each sample stands, or stood when it ended.
+        rows: indices of the samples that still move, ascending.
+        status: `Status` codes; OK unless something else is recorded.
+        values: evaluations of the energy without its gradient.
+        gradients: evaluations with its gradient.
+        energies: the energy at z, in nats, for samplers that keep it; +inf where it is not known.
         diagnostics: numbers (n,) by name, which become those of the result.
         progress: see `Progress`.
     """
 
     energy: Energy
     noise: RandomStreams
-    z: Tensor
-    rows: Tensor
-    status: Tensor
-    values: Tensor
-    gradients: Tensor
-    energies: Tensor
+    z: Float[Tensor, "n z_dim"]
+    rows: Int[Tensor, " rows"]
+    status: Int[Tensor, " n"]
+    values: Int[Tensor, " n"]
+    gradients: Int[Tensor, " n"]
+    energies: Float[Tensor, " n"]
     progress: Progress | None
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
     _reported: float = 0.0
@@ -67,7 +68,7 @@ class Batch:
         energies = torch.full_like(z[:, 0], math.inf)
         return cls(adapted, noise, z, rows, counts, counts.clone(), counts.clone(), energies, progress)
 
-    def end(self, leave: Tensor, stay: Tensor, status: Tensor, z: Tensor, gradients: int) -> None:
+    def end(self, leave: Tensor, stay: Tensor, status: Int[Tensor, " ended"], z: Tensor, gradients: int) -> None:
         """Record the samples that end, in a sampler that evaluates all that move equally often.
 
         Args:
@@ -81,13 +82,13 @@ class Batch:
         self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients
         self.rows = self.rows[stay]
 
-    def drop(self, finite: Tensor) -> None:
-        """End those of `rows` for which `finite`, (m,) bool, is False, where they stand."""
+    def drop(self, finite: Bool[Tensor, " rows"]) -> None:
+        """End those of `rows` for which `finite` is False, where they stand."""
         self.status[self.rows[~finite]] = Status.NON_FINITE
         self.rows = self.rows[finite]
 
-    def move(self, step: Tensor) -> None:
-        """Add `step` (m, z_dim) to the latents that move; a sample whose sum is not finite ends before it."""
+    def move(self, step: Float[Tensor, "rows z_dim"]) -> None:
+        """Add `step` to the latents that move; a sample whose sum is not finite ends before it."""
         moved = self.z[self.rows] + step
         finite = moved.isfinite().all(1)
         self.drop(finite)

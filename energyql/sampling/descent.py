@@ -9,8 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Status, check_count, check_positive, check_strength
 from energyql.sampling.batch import MOVING, Batch, BatchSampler, select
+from energyql.sampling.energy import ValueAndGradient
 
 MEMORY = 8
 """Pairs of steps and gradient changes from which the curvature is estimated."""
@@ -88,26 +90,26 @@ class DescentSampler(BatchSampler):
             accept = _finite(value, gradient) & (value <= state.value + promised)
             state = _advance(state, accept, trial, value, gradient, self.enough)
 
-    def _evaluate(self, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, batch: Batch, z: Float[Tensor, "batch z_dim"]) -> ValueAndGradient:
         value, gradient = batch.energy.gradient(z, batch.rows)
         return self.strength * value, self.strength * gradient
 
 
-_Pair = tuple[Tensor, Tensor, Tensor]
+_Pair = tuple[Float[Tensor, "rows z_dim"], Float[Tensor, "rows z_dim"], Float[Tensor, " rows"]]
 """A step, the change of the gradient along it, and 1 / (step . change), 0 for a sample without such a pair."""
 
 
 class _DescentState(NamedTuple):
     """The samples that move, one row each in every tensor."""
 
-    z: Tensor
-    value: Tensor
-    gradient: Tensor
-    direction: Tensor  # the next step, before halving
-    slope: Tensor  # direction . gradient
-    step: Tensor  # share of the direction that is tried next
-    scale: Tensor  # inverse curvature by the last pair; 0 if there is none
-    gains: tuple[Tensor, ...]  # decrease of the value in the last three steps
+    z: Float[Tensor, "rows z_dim"]
+    value: Float[Tensor, " rows"]
+    gradient: Float[Tensor, "rows z_dim"]
+    direction: Float[Tensor, "rows z_dim"]  # the next step, before halving
+    slope: Float[Tensor, " rows"]  # direction . gradient
+    step: Float[Tensor, " rows"]  # share of the direction that is tried next
+    scale: Float[Tensor, " rows"]  # inverse curvature by the last pair; 0 if there is none
+    gains: tuple[Float[Tensor, " rows"], ...]  # decrease of the value in the last three steps
     pairs: tuple[_Pair, ...]  # the last of each sample, oldest first
 
 
@@ -144,7 +146,7 @@ def _remembered(pairs: tuple[_Pair, ...], which: Tensor, pair: _Pair) -> tuple[_
     return longer[-MEMORY:]
 
 
-def _aimed(state: _DescentState, which: Tensor, enough: float | None) -> _DescentState:
+def _aimed(state: _DescentState, which: Bool[Tensor, " rows"], enough: float | None) -> _DescentState:
     """Return the state with a new direction for some samples, by the two loops of L-BFGS."""
     gradient = state.gradient
     direction, weights = -gradient, []
@@ -171,18 +173,18 @@ def _aimed(state: _DescentState, which: Tensor, enough: float | None) -> _Descen
     )
 
 
-def _distance(value: Tensor, descent: Tensor, enough: float) -> Tensor:
+def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], enough: float) -> Float[Tensor, " rows"]:
     """Return the distance to where the query holds with the wanted probability, if its log-odds are linear in z.
 
-    That is Newton's method for one equation: of energies e = `value` (m,) the log-odds -log(exp(e) - 1) have the slope
-    -1 / (1 - exp(-e)). `descent` (m,) is the decrease of the energy per unit of length, at least 0.
+    That is Newton's method for one equation: of energies e = `value` the log-odds -log(exp(e) - 1) have the slope
+    -1 / (1 - exp(-e)). `descent` is the decrease of the energy per unit of length, at least 0.
     """
     e = value.clamp_min(enough)
     lacking = e + torch.log1p(-torch.exp(-e)) - math.log(math.expm1(AIM * enough))
     return lacking * -torch.expm1(-e) / descent.clamp_min(1e-12)
 
 
-def _outcome(state: _DescentState, tolerance: float, enough: float | None) -> Tensor:
+def _outcome(state: _DescentState, tolerance: float, enough: float | None) -> Int[Tensor, " rows"]:
     """Return a `Status` code or `MOVING` for each sample."""
     flat = -state.slope * state.step < 1e-3 * tolerance  # not even a straight slope would bring anything
     first, second, third = state.gains
@@ -199,6 +201,6 @@ def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(which if new.ndim == 1 else which[:, None], new, old)
 
 
-def _finite(value: Tensor, gradient: Tensor) -> Tensor:
-    """Return whether value and gradient are finite, (m,); a norm takes a tenth of the time of a test of each number."""
+def _finite(value: Float[Tensor, " rows"], gradient: Float[Tensor, "rows z_dim"]) -> Bool[Tensor, " rows"]:
+    """Return whether value and gradient are finite; a norm takes a tenth of the time of a test of each number."""
     return torch.isfinite(value) & torch.isfinite(gradient.norm(dim=1))

@@ -12,6 +12,10 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.numerics.pullback import by_autograd
+from energyql.numerics.shapes import Float, Int
+
+ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
+"""Energies, in nats, and their gradients with respect to z."""
 
 
 class Energy(Protocol):
@@ -20,15 +24,15 @@ class Energy(Protocol):
     Row i of a result may depend on row i of the arguments only: samplers evaluate batches whose members come and go.
     """
 
-    def __call__(self, z: Tensor, rows: Tensor, /) -> Tensor:
+    def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
         """Return the energies (batch,) of latents z (batch, z_dim).
 
-        `rows`, (batch,) int64 on the device of z, are the indices in the run of the samples that the latents belong to.
+        `rows`, int64 on the device of z, are the indices in the run of the samples that the latents belong to.
         """
         ...
 
-    def gradient(self, z: Tensor, rows: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Return the energies (batch,) and their gradients with respect to z, (batch, z_dim), both detached."""
+    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> ValueAndGradient:
+        """Return the energies and their gradients with respect to z, both detached."""
         ...
 
 
@@ -40,9 +44,9 @@ EnergyLike = Energy | Callable[[Tensor], Tensor]
 class GradientEnergy:
     """An energy given by one function of z and rows that returns values and gradients."""
 
-    gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    gradient: Callable[[Tensor, Tensor], ValueAndGradient]
 
-    def __call__(self, z: Tensor, rows: Tensor) -> Tensor:
+    def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the energies alone; see `Energy`."""
         return self.gradient(z, rows)[0]
 
@@ -54,7 +58,7 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         energy: a function of z, or of z and a parameter called `rows`; or an object with a method `gradient` of the
             same parameters. Without that method the gradient is taken by autograd, in every grad mode.
         first: index in the run of the first sample of the batch, added to the rows.
-        samples: of a part of a batch, the row of each of its members in the batch, (m,).
+        samples: of a part of a batch, the row of each of its members in the batch, (rows,).
 
     Returns:
         An energy of z and the rows of the batch or part. It raises `ArgumentError` where a shape is wrong, or autograd
@@ -70,14 +74,14 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
 @dataclass(frozen=True, slots=True, eq=False)
 class _Adapted:
     value: Callable[[Tensor, Tensor], Tensor]
-    value_and_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+    value_and_gradient: Callable[[Tensor, Tensor], ValueAndGradient] | None
 
-    def __call__(self, z: Tensor, rows: Tensor) -> Tensor:
+    def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         value = self.value(z, rows)
         _check_shape("energy(z)", value, z.shape[:1])
         return value.detach()
 
-    def gradient(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> ValueAndGradient:
         if self.value_and_gradient is not None:
             value, gradient = self.value_and_gradient(z, rows)
             _check_shape("energy.gradient(z)[0]", value, z.shape[:1])

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from torch import Tensor
 
+from energyql.numerics.shapes import Float
 from energyql.sampling.base import check_count, check_positive, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler
 
@@ -59,8 +60,8 @@ class LangevinSampler(BatchSampler):
             batch.report((number + 1) / self.steps)
 
 
-def posterior_score(batch: Batch, strength: float) -> Tensor:
-    """Return `-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, of the samples that move, (m, z_dim).
+def posterior_score(batch: Batch, strength: float) -> Float[Tensor, "rows z_dim"]:
+    """Return `-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, of the samples that move.
 
     Samples whose energy or gradient is not finite end before that.
     """

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from energyql.numerics.random import normals
+from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.batch import Batch
 
 COMMON = 0.04
@@ -26,8 +27,8 @@ ROWS_AHEAD = 256
 the least time for a row. No result depends on it."""
 
 Round = tuple[Tensor, Tensor]
-"""Of some proposals: indices of the samples that accepted none of them, ascending, (m,), and the energies of these
-proposals, (m, proposals), in nats."""
+"""Of some proposals: indices of the samples that accepted none of them, ascending, (rows,), and the energies of these
+proposals, (rows, proposals), in nats."""
 
 
 def points_ahead(rows: int) -> int:
@@ -35,18 +36,19 @@ def points_ahead(rows: int) -> int:
     return max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
 
 
-def evaluate(batch: Batch, z: Tensor, rows: Tensor) -> Tensor:
-    """Return the energies (m, points) of z (m, points, z_dim); NaN and -inf become +inf, which is never accepted."""
+def evaluate(
+    batch: Batch, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
+) -> Float[Tensor, "rows points"]:
+    """Return the energies of z; NaN and -inf become +inf, which is never accepted."""
     samples = rows[:, None].expand(z.shape[:2]).flatten()
     energies = batch.energy(z.flatten(0, 1), samples)
     return torch.nan_to_num(energies, nan=math.inf, neginf=math.inf).view(z.shape[:2])
 
 
-def first_accepted(batch: Batch, rows: Tensor, accepted: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for each of the `rows` (m,) whether a point was `accepted` (m, points), and which first.
-
-    Evaluations are counted up to that point.
-    """
+def first_accepted(
+    batch: Batch, rows: Int[Tensor, " rows"], accepted: Bool[Tensor, "rows points"]
+) -> tuple[Bool[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """Return for each of the `rows` whether a point was `accepted`, and which first; count evaluations up to there."""
     found, first = accepted.any(1), accepted.to(torch.uint8).argmax(1)
     batch.values[rows] += torch.where(found, first + 1, accepted.shape[1])
     return found, first
@@ -113,10 +115,10 @@ def pick(batch: Batch, rounds: list[Round], of: int, exponents: Callable[[Tensor
         batch: whose `rows` become those with a finite energy.
         rounds: result of `reject`.
         of: `most` of `reject`.
-        exponents: from energies (m, proposals), NaN where they are not finite, to β (m,) of the weights exp(-βE).
+        exponents: from energies (rows, proposals), NaN where they are not finite, to β (rows,) of the weights exp(-βE).
 
     Returns:
-        The exponents, and the logarithms of the mean weights, of the new `rows`.
+        The exponents, and the logarithms of the mean weights, of the new `rows`, both (rows,).
     """
     rows = batch.rows
     if not len(rows):
@@ -138,8 +140,10 @@ def pick(batch: Batch, rounds: list[Round], of: int, exponents: Callable[[Tensor
     return beta[usable], means[usable]
 
 
-def _proposals(batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> Tensor:
-    """Return the proposals of these numbers, (rows, numbers, z_dim); the first is where the sample stands."""
+def _proposals(
+    batch: Batch, rows: Int[Tensor, " rows"], numbers: Int[Tensor, "rows draws"], of: int
+) -> Float[Tensor, "rows draws z_dim"]:
+    """Return the proposals of these numbers; the first is where the sample stands."""
     drawn = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
     first = (numbers[:, 0] == 0).nonzero()[:, 0]
     drawn[first, 0] = batch.z[rows[first]]

@@ -4,7 +4,7 @@ The rules (initial step, error norm, next step, interpolation) are those of torc
 taken over one sample instead of the whole batch, so that a lone sample takes the very same steps as under `odeint`.
 Equation and chapter numbers: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd edition.
 
-Shapes: `s` and `step` (batch,), `z` and slopes (batch, z_dim). `s` is a clock that runs forward.
+`s` is a clock that runs forward.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torchdiffeq
 from torch import Tensor
 
 from energyql.errors import ArgumentError, EnergyQLError
+from energyql.numerics.shapes import Bool, Float, Int
 
 try:
     # torchdiffeq has no public name for its methods; `read_tableau` checks what it finds here.
@@ -131,14 +132,14 @@ class FlowState(NamedTuple):
         step: size of the next step to try.
         z: latents.
         slope: dz/ds there.
-        accepted: number of accepted steps, (batch,) int64.
+        accepted: number of accepted steps.
     """
 
-    s: Tensor
-    step: Tensor
-    z: Tensor
-    slope: Tensor
-    accepted: Tensor
+    s: Float[Tensor, " batch"]
+    step: Float[Tensor, " batch"]
+    z: Float[Tensor, "batch z_dim"]
+    slope: Float[Tensor, "batch z_dim"]
+    accepted: Int[Tensor, " batch"]
 
 
 class Attempt(NamedTuple):
@@ -146,24 +147,24 @@ class Attempt(NamedTuple):
 
     Attributes:
         tableau: the method.
-        slopes: of the stages, each (batch, z_dim). The last one starts the next step. In the methods that do not end on
+        slopes: of the stages. The last one starts the next step. In the methods that do not end on
             their last stage (adaptive_heun, fehlberg2) it belongs to a point beside z1, off by O(step²). torchdiffeq
             reuses it all the same: the order survives, and a step costs one slope less.
-        error: estimated error of z1, (batch, z_dim).
-        energy: energies that came with the last slope, (batch,).
+        error: estimated error of z1.
+        energy: energies that came with the last slope.
     """
 
     tableau: Tableau
     start: FlowState
-    step: Tensor
-    s1: Tensor
-    z1: Tensor
-    slopes: tuple[Tensor, ...]
-    error: Tensor
-    energy: Tensor
+    step: Float[Tensor, " batch"]
+    s1: Float[Tensor, " batch"]
+    z1: Float[Tensor, "batch z_dim"]
+    slopes: tuple[Float[Tensor, "batch z_dim"], ...]
+    error: Float[Tensor, "batch z_dim"]
+    energy: Float[Tensor, " batch"]
 
-    def finite(self) -> Tensor:
-        """Return whether all numbers of a sample are finite, (batch,) bool."""
+    def finite(self) -> Bool[Tensor, " batch"]:
+        """Return whether all numbers of a sample are finite."""
         finite = [torch.isfinite(numbers).all(dim=-1) for numbers in (self.z1, *self.slopes)]
         return torch.stack(finite).all(dim=0)
 
@@ -188,14 +189,14 @@ def take_step(slope: Slope, tableau: Tableau, rows: Tensor, state: FlowState, *,
     return Attempt(tableau, state, step, s1, z1, tuple(slopes), width * _weighted(tableau.error, slopes), energy)
 
 
-def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Tensor:
-    """Return estimated error over tolerance, RMS over z_dim, (batch,); a step passes at 1 or below. Eq. II.4.11."""
+def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Float[Tensor, " batch"]:
+    """Return estimated error over tolerance, RMS over z_dim; a step passes at 1 or below. Eq. II.4.11."""
     tolerance = atol + rtol * torch.maximum(attempt.start.z.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
 
 
-def next_step(step: Tensor, ratio: Tensor, order: int) -> Tensor:
-    """Return step sizes for the next attempt, (batch,). Eq. II.4.13; after a step that passed they never fall."""
+def next_step(step: Float[Tensor, " batch"], ratio: Float[Tensor, " batch"], order: int) -> Float[Tensor, " batch"]:
+    """Return step sizes for the next attempt. Eq. II.4.13; after a step that passed they never fall."""
     factor = (SAFETY / ratio ** (1 / order)).clamp(LARGEST_CUT, LARGEST_GROWTH)
     return step * torch.where(ratio < 1, factor.clamp(min=1.0), factor)
 
@@ -213,7 +214,7 @@ def initial_step(slope: Slope, rows: Tensor, state: FlowState, order: int, rtol:
     return torch.where(torch.isfinite(bend), torch.minimum(100 * trial, refined), LARGEST_CUT * trial)
 
 
-def interpolate_step(attempt: Attempt, s: float, rows: Tensor) -> Tensor:
+def interpolate_step(attempt: Attempt, s: float, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows z_dim"]:
     """Return z at the clock time `s` inside some steps: the quartic through both ends and the middle.
 
     `rows` are the indices of these steps in the attempt.
@@ -241,5 +242,5 @@ def _weighted(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def _rms(x: Tensor) -> Tensor:
+def _rms(x: Float[Tensor, "batch z_dim"]) -> Float[Tensor, " batch"]:
     return x.square().mean(dim=-1).sqrt()

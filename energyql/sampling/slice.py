@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
+from energyql.numerics.shapes import Float, Int
 from energyql.sampling.base import Status, check_count, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler, select
 from energyql.sampling.descent import DescentSampler
@@ -88,13 +89,13 @@ class SliceSampler(BatchSampler):
             beta, _ = pick(batch, rounds, self.proposals, lambda e: torch.full_like(e[:, 0], self.strength))
             self._descend(batch, beta, self.descent)
 
-    def _first_exponents(self, energies: Tensor) -> Tensor:
+    def _first_exponents(self, energies: Float[Tensor, "rows proposals"]) -> Float[Tensor, " rows"]:
         # A ladder that followed the energy of the sample on its way would spoil the weights.
         mean = energies.nanmean(1, keepdim=True)
         spread = (energies - mean).square().nanmean(1).sqrt()
         return (1 / spread.clamp(min=1e-6)).clamp(max=self.strength)
 
-    def _anneal(self, batch: Batch, beta: Tensor, log_weight: Tensor) -> None:
+    def _anneal(self, batch: Batch, beta: Float[Tensor, " rows"], log_weight: Float[Tensor, " rows"]) -> None:
         stages, weights = torch.zeros_like(batch.values), torch.zeros_like(batch.energies)
         batch.diagnostics |= {"stages": stages, "log_weight": weights}
         stages[batch.rows], weights[batch.rows] = 1, log_weight
@@ -115,7 +116,7 @@ class SliceSampler(BatchSampler):
             stage += 1
             batch.report(0.5 + 0.5 * float(beta.sum()) / (self.strength * max(1, len(rows))))
 
-    def _descend(self, batch: Batch, beta: Tensor, descent: DescentSampler) -> None:
+    def _descend(self, batch: Batch, beta: Float[Tensor, " rows"], descent: DescentSampler) -> None:
         rows = batch.rows
         found = descent.sample(as_energy(batch.energy, samples=rows), batch.z[rows])
         batch.z[rows] = found.z
@@ -126,15 +127,15 @@ class SliceSampler(BatchSampler):
             batch.report(0.5 + 0.5 * (move + 1) / self.moves)
 
 
-def slice_move(batch: Batch, rows: Tensor, exponents: Tensor, stream: str, bracket: float) -> None:
+def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stream: str, bracket: float) -> None:
     """Make an elliptical slice move, which leaves `N(z; 0, I) exp(-βE)` as it is.
 
     Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2.
 
     Args:
         batch: the samples.
-        rows: indices of those that move, ascending, (m,).
-        exponents: β, (m,).
+        rows: indices of those that move, ascending.
+        exponents: β, (rows,).
         stream: name of the random numbers.
         bracket: length of the arc around the sample, in radians, in which the move looks first, at a random place in
             it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse, as published.

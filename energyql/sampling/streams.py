@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from energyql.numerics.random import normals, uniforms
+from energyql.numerics.shapes import Float, Int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +30,29 @@ class RandomStreams:
         """Return streams that are independent of these, for a part of the work that names its streams freely."""
         return replace(self, purpose=f"{self.purpose}{name}/")
 
-    def normals(self, like: Tensor, stream: str, rows: Tensor | None = None) -> Tensor:
-        """Return draws from N(0, I), (n, z_dim), of the shape, dtype and device of the latents `like`.
-
-        With `rows`, ascending indices, only these rows of them.
-        """
+    def normals(
+        self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows z_dim"]:
+        """Return draws from N(0, I) of the shape, dtype and device of `like`, for its rows or for some, ascending."""
         chosen = None if rows is None else rows.tolist()
         return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=chosen).to(like)
 
-    def several_normals(self, like: Tensor, stream: str, rows: Tensor, numbers: Tensor, of: int) -> Tensor:
-        """Return draws from N(0, I), (m, k, z_dim), for samples that have `of` of them each.
+    def several_normals(
+        self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"], numbers: Tensor, of: int
+    ) -> Float[Tensor, "rows draws z_dim"]:
+        """Return draws from N(0, I) for samples that have `of` of them each.
 
-        `rows` (m,), ascending, are the samples, and `numbers` (m, k), ascending and below `of`, their draws.
+        `rows`, ascending, are the samples, and `numbers` (rows, draws), ascending and below `of`, their draws.
         """
         chosen = (rows[:, None] * of + numbers).flatten().tolist()
         count, width = len(like) * of, like.shape[1]
         drawn = normals(self.seed, self.start * of, count, width, stream=self.purpose + stream, rows=chosen)
         return drawn.to(like).view(*numbers.shape, width)
 
-    def uniforms(self, like: Tensor, width: int, stream: str, rows: Tensor | None = None) -> Tensor:
-        """Return draws from the open interval (0, 1), (n, width) float64, a row for each row of `like`, on its device.
-
-        With `rows`, ascending indices, only these rows of them.
-        """
+    def uniforms(
+        self, like: Float[Tensor, "batch z_dim"], width: int, stream: str, rows: Int[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows width"]:
+        """Return float64 draws from the open interval (0, 1), on the device of `like`; `rows` as for `normals`."""
         chosen = None if rows is None else rows.tolist()
         drawn = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream, rows=chosen)
         # Clamped before the move: a device without float64 gets the largest float32 below 1 in place of 1.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from energyql.numerics.shapes import Float
 from energyql.sampling.base import Progress, SampleResult, Status
 from energyql.sampling.energy import EnergyLike
 from energyql.sampling.streams import FIRST_RUN, RandomStreams
@@ -14,13 +15,15 @@ from energyql.sampling.streams import FIRST_RUN, RandomStreams
 MOST_STEPS = 64
 
 
-def interpolate(start: Tensor, end: Tensor, times: list[float]) -> Tensor:
+def interpolate(
+    start: Float[Tensor, "batch z_dim"], end: Float[Tensor, "batch z_dim"], times: list[float]
+) -> Float[Tensor, "batch times z_dim"]:
     """Interpolate along great arcs from `start` to `end` (Shoemake 1985), the lengths linearly.
 
     A straight line would pass through latents shorter than any sample of the prior.
 
-    From latents (n, z_dim) and times from 0 to 1 to latents (n, len(times), z_dim). Where start and end have opposite
-    directions no arc is shortest, and the straight line is taken.
+    Times are from 0 to 1. Where start and end have opposite directions no arc is shortest, and the straight line is
+    taken.
     """
     first, last = start.double(), end.double()
     lengths = first.norm(dim=1, keepdim=True), last.norm(dim=1, keepdim=True)
@@ -41,7 +44,7 @@ def interpolate(start: Tensor, end: Tensor, times: list[float]) -> Tensor:
 class Given:
     """A sampler that returns given latents: sample i of the run is row i of `latents`."""
 
-    latents: Tensor = field(repr=False)
+    latents: Float[Tensor, "batch z_dim"] = field(repr=False)
 
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
