@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 
+from energyql.evaluation.measure import read_numbers
 from energyql.render.charts import Axes, Canvas, Place, blend
 from energyql.render.pictures import FAINT, INK, PAPER
 
@@ -21,36 +22,26 @@ def draw_charts(data: dict[str, Any]) -> dict[str, Image.Image]:
 
     A pale dot is a method on one query, a numbered one its mean over all queries.
     """
-
-    def error(outcome: dict[str, Any]) -> float | None:
-        found = outcome["frequency_error"]
-        return None if found is None else float(found["largest"])
-
     return {
-        "satisfied": _chart(data, "Satisfied by the judge, %", lambda outcome: 100 * outcome["satisfied"], 100.0),
-        "frequency-error": _chart(data, "Largest frequency error", error, math.inf),
+        "satisfied": _chart(data, "Satisfied by the judge, %", "satisfied", 100, 100.0),
+        "frequency-error": _chart(data, "Largest frequency error", "frequency_error", 1, math.inf),
     }
 
 
-def _chart(
-    data: dict[str, Any], title: str, height: Callable[[dict[str, Any]], float | None], most: float
-) -> Image.Image:
+def _chart(data: dict[str, Any], title: str, key: str, scale: int, most: float) -> Image.Image:
+    """Draw the number `key` of outcomes times `scale`, which cannot exceed `most`."""
     names, n = data["contenders"], data["settings"]["n"]
-    costs: tuple[tuple[str, Callable[[dict[str, Any]], float]], ...] = (
-        ("evaluations a sample (2 with gradient)", lambda outcome: outcome["work"]),
-        ("milliseconds a sample", lambda outcome: 1000 * outcome["seconds"] / n),
-    )
+    outcomes = [
+        [read_numbers(record["samplers"][name]) for record in data["queries"] if name in record["samplers"]]
+        for name in names
+    ]
+    costs = (("evaluations a sample (2 with gradient)", "work", 1, 1), ("milliseconds a sample", "seconds", 1000, n))
     canvas = Canvas(LEFT + 2 * WIDTH + GAP + 30, TOP + HEIGHT + BOTTOM + LEGEND * math.ceil(len(names) / 3))
     canvas.text((LEFT, 18), f"{title}, of {len(data['queries'])} queries", INK, 18)
-    for panel, (label, cost) in enumerate(costs):
+    for panel, (label, cost, factor, divisor) in enumerate(costs):
         series: list[list[Place]] = [
-            [
-                (max(cost(outcome), 1e-3), y)
-                for record in data["queries"]
-                for outcome in [record["samplers"].get(name)]
-                if outcome is not None and (y := height(outcome)) is not None
-            ]
-            for name in names
+            [(max(factor * (one[cost] or 0) / divisor, 1e-3), scale * y) for one in own if (y := one[key]) is not None]
+            for own in outcomes
         ]
         _panel(canvas, LEFT + panel * (WIDTH + GAP), series, label, most)
     for i, name in enumerate(names):
@@ -88,14 +79,8 @@ def _numbered(canvas: Canvas, at: Place, index: int) -> None:
     canvas.text(at, str(index + 1), PAPER, 11, "mm")
 
 
-def _round_ticks(low: float, high: float, most: float = math.inf) -> list[float]:
-    """Return about five evenly spaced round numbers, the first at or below `low`, the last at or above `high`.
-
-    Args:
-        low: lower end of the range to cover.
-        high: upper end of that range.
-        most: no number is above this one.
-    """
+def _round_ticks(low: float, high: float, most: float) -> list[float]:
+    """Return about five evenly spaced round numbers that cover the range from `low` to `high`, none above `most`."""
     span = high - low or abs(low) or 1.0
     unit = 10.0 ** math.floor(math.log10(span / 4))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= span / 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,7 @@ FORMER_FIELDS = {
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """Numbers of samples of a comparison, and their seed.
-
-    Attributes:
-        n: samples of each method for each query.
-        prior: pictures of the prior that all queries share.
-        oracle: wanted effective number of exact samples of each query.
-        seed: of the samples.
-
-    Raises:
-        ArgumentError: one is too small, or not a whole number.
-    """
+    """Numbers of samples of a comparison, and their seed, checked; see `compare_samplers`."""
 
     n: int = 500
     prior: int = PRIOR
@@ -123,7 +113,7 @@ def compare(
     shown: int = 0,
     kept: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure every method on every query, and write tables and plots.
+    """Measure every method on every query, and write tables and plots; see `compare_samplers`.
 
     Outcomes of an earlier run in the same folder with the same settings are read from disk.
 
@@ -132,15 +122,14 @@ def compare(
         queries: checked under every semantics of the methods; see `energyql.pipeline.queries.check_arguments`.
         methods: at least one.
         counts: how many samples to draw.
-        folder: for `results.json`, `results.md`, plots, and the state for the next run.
+        folder: as for `compare_samplers`.
         report: called with the stages "prior", "queries", "oracle", "sampling" and "judging".
         title: of the page.
         shown: pictures of each method for each query on the page.
         kept: folder of judged pictures of the prior and of oracles, where several comparisons share them.
 
     Returns:
-        The contents of `results.json`: `settings`, `machine`, `contenders` (the names of the methods), `queries` (for
-        each the oracle and `samplers`, see `measure`), and `summary` over queries, by method.
+        The contents of `results.json`.
     """
     settings = run_settings(model, counts)
     data: dict[str, Any] = {"settings": settings, "machine": machine(), "contenders": [one.name for one in methods]}
@@ -175,7 +164,7 @@ def compare(
             for i, method in enumerate(missing):
                 report("queries", (number + i / len(missing)) / len(queries))
                 outcome, samples = measure(method, model, reference, counts.n, counts.seed, report, shown=shown)
-                outcome["pictures"] = _write_grid(folder, text, method, samples, query.bound, model)
+                outcome["pictures"] = _write_grid(folder, query, method, samples, model)
                 record["samplers"][method.name] = outcome
                 earlier[text] = record
                 _write(folder, data, [*records, record], earlier)
@@ -191,10 +180,7 @@ def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
         "identity": model.identity,
         "truncation": model.truncation,
         "label": model.label,
-        "n": counts.n,
-        "prior": counts.prior,
-        "oracle": counts.oracle,
-        "seed": counts.seed,
+        **asdict(counts),
         "device": str(model.device),
         "energyql": __version__,
     }
@@ -211,29 +197,24 @@ def _missing(record: dict[str, Any], method: Method, shown: int) -> bool:
 
 
 def _write_grid(
-    folder: Path, query: str, method: Method, samples: JudgedSamples, bound: Expr, model: EvaluatedModel
+    folder: Path, query: CheckedQuery, method: Method, samples: JudgedSamples, model: EvaluatedModel
 ) -> str | None:
     """Write the pictures that were kept as a grid, and return its path relative to the folder."""
     if not samples.pictures:
         return None
-    count = len(samples.pictures)
-    name = hashlib.sha256(f"{query} {method.name}".encode()).hexdigest()[:16]
-    path = Path("pictures") / f"{name}.png"
-    grid = label_grid(
-        samples.pictures, title=query, verdicts=model.satisfied(bound, samples.values)[:count].tolist(), columns=count,
-        footer=f"{method.name}, ticks by the judge",
-    )  # fmt: skip
+    count, text = len(samples.pictures), str(query.expr)
+    path = f"pictures/{hashlib.sha256(f'{text} {method.name}'.encode()).hexdigest()[:16]}.png"
+    verdicts = model.satisfied(query.bound, samples.values)[:count].tolist()
+    footer = f"{method.name}, ticks by the judge"
+    grid = label_grid(samples.pictures, title=text, verdicts=verdicts, columns=count, footer=footer)
     write_picture(folder / path, grid)
-    return path.as_posix()
+    return path
 
 
 def _write(
-    folder: Path,
-    data: dict[str, Any],
-    records: list[dict[str, Any]],
-    earlier: dict[str, dict[str, Any]],
+    folder: Path, data: dict[str, Any], records: list[dict[str, Any]], earlier: dict[str, dict[str, Any]],
     title: str = "",
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Write all outcomes; `others` are queries of an earlier run that are still to come, or no longer asked.
 
     With a title the run is complete, and summary, page and plots are written too.

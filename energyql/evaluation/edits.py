@@ -68,16 +68,9 @@ def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -
 def measure_sequence(
     model: EvaluatedModel, steps: Sequence[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
 ) -> dict[str, Any]:
-    """Edit n pictures of the prior and measure every step.
+    """Edit the samples 0 … n - 1 of a seed with a preset, and measure every step, one query each.
 
-    Args:
-        model: the evaluated model.
-        steps: one query each.
-        preset: a name out of `energyql.editing.settings.PRESETS`.
-        n: pictures: the samples 0 … n - 1 of the seed.
-        seed: of the pictures.
-        folder: for the filmstrip, `filmstrip-PRESET.png`.
-        report: called with the stages of `energyql.edit`.
+    The filmstrip is written to the folder. `report` is called with the stages of `energyql.edit`.
 
     Returns:
         `steps`, see `measure_step`; `seconds` of editing all of them, without drawing; and the name of the `filmstrip`.
@@ -126,8 +119,5 @@ def measure_step(done: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[
 
 def _features(features: Features, pictures: list[Image.Image]) -> Tensor:
     """Return the features of finished pictures, read as images in [-1, 1], (n, dim)."""
-    parts = []
-    for i in range(0, len(pictures), PICTURES_AT_ONCE):
-        pixels = np.stack([np.asarray(picture) for picture in pictures[i : i + PICTURES_AT_ONCE]])
-        parts.append(features.read(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1))
-    return torch.cat(parts)
+    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
+    return torch.cat([features.read(part.float() / 127.5 - 1) for part in pixels.split(PICTURES_AT_ONCE)])

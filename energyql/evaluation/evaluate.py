@@ -14,7 +14,7 @@ from energyql.evaluation.features import Features
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.measure import machine
 from energyql.evaluation.methods import PAPER, Method, read_methods
-from energyql.evaluation.protocols import PROTOCOLS, EvaluationProtocol
+from energyql.evaluation.protocols import PROTOCOLS
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import evaluation_page
 from energyql.files import naming_target, read_json, write_json, write_text
@@ -116,26 +116,18 @@ def evaluate(
                         preset: _edit(evaluated, queries, preset, edits, seed, place, report) for preset in presets
                     }
                 else:
-                    found["comparison"] = _sample(evaluated, protocol, queries, methods, counts, folder, report)
+                    with noting_tautologies():
+                        checked = check_arguments(queries, evaluated.vocabulary, {one.semantics for one in methods})
+                    compared = compare(
+                        evaluated, checked, methods, counts=counts, folder=folder / protocol.name, report=report,
+                        title=protocol.title, shown=SHOWN, kept=folder / "kept",
+                    )  # fmt: skip
+                    found["comparison"] = {key: compared[key] for key in ("queries", "summary")}
             with naming_target(folder):
                 write_json(folder / "evaluation.json", data)
                 write_text(folder / "evaluation.md", evaluation_page(data))
         report("protocols", 1.0)
     return data
-
-
-def _sample(
-    model: EvaluatedModel, protocol: EvaluationProtocol, queries: list[Expr], methods: list[Method],
-    counts: SampleCounts, folder: Path, report: Report,
-) -> dict[str, Any]:  # fmt: skip
-    """Return queries and summary of the comparison of methods on the queries."""
-    with noting_tautologies():
-        checked = check_arguments(queries, model.vocabulary, {method.semantics for method in methods})
-    compared = compare(
-        model, checked, methods, counts=counts, folder=folder / protocol.name, report=report, title=protocol.title,
-        shown=SHOWN, kept=folder / "kept",
-    )  # fmt: skip
-    return {key: compared[key] for key in ("queries", "summary")}
 
 
 def _edit(

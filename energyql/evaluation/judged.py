@@ -63,12 +63,8 @@ class JudgedSamples:
     def select(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> JudgedSamples:
         """Return some of the rows, in the given order, without their pictures."""
         at = torch.from_numpy(np.asarray(rows, dtype=np.int64))
-        return JudgedSamples(
-            self.z[at],
-            self.w[at],
-            {name: column[at.numpy()] for name, column in self.values.items()},
-            None if self.features is None else self.features[at],
-        )
+        values = {name: column[at.numpy()] for name, column in self.values.items()}
+        return JudgedSamples(self.z[at], self.w[at], values, None if self.features is None else self.features[at])
 
     @classmethod
     def join(cls, parts: Sequence[JudgedSamples]) -> JudgedSamples:
@@ -82,12 +78,7 @@ class JudgedSamples:
         )
 
     def save(self, path: Path, parts: Sequence[str], **more: np.ndarray[Any, Any]) -> None:
-        """Write an .npz file, whole or not at all.
-
-        Args:
-            path: ends in .npz.
-            parts: which fields to write, out of "z", "w", "values" and "features".
-            more: further arrays.
+        """Write an .npz file with some of the fields "z", "w", "values" and "features", and further arrays.
 
         Raises:
             ArgumentError: it cannot be written.
@@ -103,14 +94,9 @@ class JudgedSamples:
 
     @classmethod
     def load(cls, path: Path, z: Tensor | None = None) -> tuple[JudgedSamples, Arrays] | None:
-        """Read a file of `save`; `None` where it is missing or damaged.
+        """Return the samples and all arrays of a file of `save`; `None` where it is missing or damaged.
 
-        Args:
-            path: of the file.
-            z: the latents, where the file does not hold them.
-
-        Returns:
-            The samples, and all arrays of the file.
+        Latents that the file does not hold are given as `z`.
         """
         try:
             with path.open("rb") as file, np.load(file) as stored:

@@ -34,14 +34,7 @@ LEAST_ORACLE = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Exact samples that samples of one query are compared with.
-
-    Attributes:
-        query: bound.
-        bins: whose frequencies are compared.
-        oracle: exact samples of the query.
-        prior: exact samples of the prior.
-    """
+    """Exact samples of a bound query and of the prior, with which samples of the query are compared."""
 
     query: Expr
     bins: AttributeBins
@@ -52,16 +45,10 @@ class Reference:
 def measure(
     method: Method, model: EvaluatedModel, reference: Reference, n: int, seed: int, report: Report, *, shown: int = 0
 ) -> tuple[dict[str, Any], JudgedSamples]:
-    """Sample a query by a method and compare the samples with exact ones.
+    """Draw n samples of a query by a method, keep `shown` of their pictures, and compare them with exact samples.
 
-    Args:
-        method: samples.
-        model: the evaluated model.
-        reference: what to compare with.
-        n: samples. Those that the sampler could not finish count like all others.
-        seed: of the run.
-        report: called with the stages "sampling" and "judging".
-        shown: pictures to keep.
+    Samples that the sampler could not finish count like all others. `report` is called with the stages "sampling" and
+    "judging".
 
     Returns:
         Numbers, plain enough for JSON (see `describe` for those about the samples, and `costs`), and the samples.

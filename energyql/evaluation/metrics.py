@@ -62,9 +62,7 @@ def conditional_accuracy(
 class AttributeBins:
     """Bins of all attributes: yes of a yes/no attribute, each class, each quarter of a continuous attribute.
 
-    Args:
-        vocabulary: the attributes.
-        prior: values of samples of the prior, whose quartiles bound the quarters.
+    Quarters are bounded by the quartiles of values of the prior.
 
     Attributes:
         names: one a bin, such as "smile", "hair = black", "age in quarter 2 of 4".

@@ -59,13 +59,7 @@ class RandomConditions:
         return float(satisfied(bound, self._prior.values, self.vocabulary).mean())
 
     def compose(self, count: int, join: Join, least: float, most: float) -> Expr:
-        """Draw a query of conditions on `count` different attributes with a prevalence from `least` to `most`.
-
-        Args:
-            count: of attributes.
-            join: makes the query of its conditions.
-            least: smallest prevalence.
-            most: largest prevalence.
+        """Draw a query with a prevalence from `least` to `most`: joined conditions on `count` different attributes.
 
         Raises:
             EnergyQLError: none was found in `TRIES` attempts.

@@ -37,14 +37,9 @@ MOST_LATENTS, MOST_PICTURES = 1 << 24, 8192
 
 
 def prior_samples(model: EvaluatedModel, count: int, folder: Path, report: Report, *, seed: int = 0) -> JudgedSamples:
-    """Return exact samples of the prior. They are kept on disk, and a longer run begins with a shorter one.
+    """Return exact samples of the prior, other ones than `prior_latents` draws. A longer run begins with a shorter one.
 
-    Args:
-        model: the evaluated model.
-        count: number of samples.
-        folder: where judged samples are kept, in files of `SHARD`; those of another model are left alone.
-        report: called with the stage "prior".
-        seed: of the samples; they differ from those of `prior_latents` for every seed.
+    They are kept on disk, in files of `SHARD`. `report` is called with the stage "prior".
 
     Raises:
         ArgumentError: the folder cannot be written.
