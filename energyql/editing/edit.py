@@ -99,7 +99,7 @@ class Edit:
             ArgumentError: the path cannot be written, or an argument is outside its range.
         """
         stops = [self.start, *self.steps]
-        return write_traversal(self.space, stops, path, rows=rows, frames=frames, seconds=seconds)
+        return write_traversal(self.space, stops, path, rows, frames, seconds)
 
     def save(self, folder: str | Path) -> Path:
         """Write everything to a folder: `filmstrip.png`, `edit.json`, and a folder for the start and for each step.

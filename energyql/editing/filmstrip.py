@@ -125,18 +125,13 @@ def animate(
     facts = stops[0].provenance
     label: Label | None = tuple(facts["label"]) if isinstance(facts["label"], list) else facts["label"]
     space = LatentSpace(pipeline.model, facts["truncation"], label)
-    return write_traversal(space, stops, path, rows=rows, frames=frames, seconds=seconds)
+    return write_traversal(space, stops, path, rows, frames, seconds)
 
 
 def write_traversal(
-    space: LatentSpace,
-    stops: Sequence[Result],
-    path: str | Path,
-    *,
-    rows: Sequence[int] | None,
-    frames: int,
+    space: LatentSpace, stops: Sequence[Result], path: str | Path, rows: Sequence[int] | None, frames: int,
     seconds: float,
-) -> Path:
+) -> Path:  # fmt: skip
     """Write an animation through results of equal size; see `animate`."""
     path = check_animation(path)
     frames, chosen = whole_number("frames", frames, most=200), check_rows(rows, min(map(len, stops)))

@@ -152,17 +152,7 @@ class InversionSettings:
 
 @dataclass(frozen=True)
 class EditSettings:
-    """The checked arguments of one call of `edit`.
-
-    Attributes:
-        pipeline: of the model.
-        queries, texts: of the steps.
-        mode: one of `MODES`.
-        keep: names of the attributes to keep.
-        preset: weights and solver.
-        identity: embedding module, or `None`.
-        draw: truncation, label and batch size of all pictures.
-    """
+    """The checked arguments of one call of `edit`; those of all its pictures in `draw`."""
 
     pipeline: Pipeline
     queries: list[Expr]

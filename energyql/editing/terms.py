@@ -72,10 +72,7 @@ def query_term(energy: QueryEnergy, weight: float) -> Term:
 def distance_term(variable: Variable, start: Tensor, weight: float) -> Term:
     """Return the term `weight * |x - x0|²` of z or w: minus the logarithm of a Gaussian around the start.
 
-    Args:
-        variable: "z" or "w".
-        start: x0 of all samples, (n, ...); z as the space scales it.
-        weight: of the term.
+    `start` is x0 of all samples, (n, ...); z as the space scales it.
     """
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
@@ -101,12 +98,8 @@ def shell_term(weight: float) -> Term:
 def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
     """Return the Kullback-Leibler divergence from the predictions at the start, summed over the attributes kept.
 
-    `Σ_a weight_a KL(P(a | z0) || P(a | z))`: certain predictions stay certain, uncertain ones stay uncertain.
-
-    Args:
-        raw: the heads of all attributes.
-        before: their outputs at the start, (n, outputs).
-        weights: (n, attributes), 0 for an attribute that may change.
+    `Σ_a weight_a KL(P(a | z0) || P(a | z))`: certain predictions stay certain, uncertain ones stay uncertain. `before`
+    are the outputs of the heads at the start, (n, outputs); `weights`, (n, attributes), are 0 where one may change.
     """
     blocks = _blocks(raw, before)
 
@@ -154,12 +147,7 @@ def keep_identity(
 ) -> Term:
     """Return the term `weight * (1 - cos(embed(picture), embed(old picture)))`, differentiated by autograd.
 
-    Args:
-        embed: pictures to features.
-        synthesize: w to pictures.
-        w_of: from the mapped z to w.
-        before: features of the old pictures, (n, features).
-        weight: of the term.
+    The features of the old pictures are `before`, (n, features); `w_of` leads from the mapped z to the w of a picture.
     """
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
@@ -177,12 +165,8 @@ def keep_identity(
 def edit_energy(space: LatentSpace, before: Latents, terms: Sequence[Term]) -> Energy:
     """Return the sum of terms as a function of z and the numbers of its samples.
 
-    Where the length of z is free, terms are evaluated at z scaled to length sqrt(z_dim).
-
-    Args:
-        space: the model's latents.
-        before: latents of all samples at the start.
-        terms: at least one.
+    Where the length of z is free, terms are evaluated at z scaled to length sqrt(z_dim). `before` are the latents of
+    all samples at the start.
     """
     shift = mean_offset(before.offset)
     needs_w = space.heads_read_w or any(term.variable == "w" for term in terms)
@@ -236,14 +220,12 @@ _Block = tuple[str, Tensor, Tensor, Tensor]
 def _blocks(raw: RawOutputs, like: Tensor) -> list[_Block]:
     """Return a block for each categorical attribute, then one for all yes/no and one for all continuous attributes."""
     starts = [0, *accumulate(map(output_count, raw.specs))]
-    groups: list[tuple[str, list[int]]] = []
-    for kind in ("categorical", "yes/no", "continuous"):
-        members = [i for i, spec in enumerate(raw.specs) if spec.kind == kind]
-        groups += [(kind, [i]) for i in members] if kind == "categorical" else [(kind, members)] if members else []
     blocks = []
-    for kind, members in groups:
-        columns = [column for i in members for column in range(starts[i], starts[i + 1])]
-        std = [float(raw.std[raw.specs[i].name]) if kind == "continuous" else 1.0 for i in members]
-        which, whose = (torch.tensor(numbers, device=like.device) for numbers in (columns, members))
-        blocks.append((kind, which, whose, like.new_tensor(std)))
+    for kind in ("categorical", "yes/no", "continuous"):
+        of_kind = [i for i, spec in enumerate(raw.specs) if spec.kind == kind]
+        for members in [[i] for i in of_kind] if kind == "categorical" else [of_kind] if of_kind else []:
+            columns = [column for i in members for column in range(starts[i], starts[i + 1])]
+            std = [float(raw.std[raw.specs[i].name]) if kind == "continuous" else 1.0 for i in members]
+            which, whose = (torch.tensor(numbers, device=like.device) for numbers in (columns, members))
+            blocks.append((kind, which, whose, like.new_tensor(std)))
     return blocks

@@ -96,14 +96,13 @@ def compare_samplers(
     methods = read_methods(samplers)
     evaluated = EvaluatedModel(model, device=device, truncation=truncation, label=label)
     listed = [queries] if isinstance(queries, str | Expr) else list(queries)
-    checked = check_arguments(listed, evaluated.vocabulary, {method.semantics for method in methods})
     with reporting(progress) as report:
-        return compare(evaluated, checked, methods, counts=counts, folder=Path(folder), report=report)
+        return compare(evaluated, listed, methods, counts=counts, folder=Path(folder), report=report)
 
 
 def compare(
     model: EvaluatedModel,
-    queries: Sequence[CheckedQuery],
+    queries: Sequence[str | Expr],
     methods: Sequence[Method],
     *,
     counts: SampleCounts,
@@ -119,7 +118,7 @@ def compare(
 
     Args:
         model: the evaluated model.
-        queries: checked under every semantics of the methods; see `energyql.pipeline.queries.check_arguments`.
+        queries: one or more, or files of queries.
         methods: at least one.
         counts: how many samples to draw.
         folder: as for `compare_samplers`.
@@ -131,6 +130,7 @@ def compare(
     Returns:
         The contents of `results.json`.
     """
+    checked = check_arguments(queries, model.vocabulary, {method.semantics for method in methods})
     settings = run_settings(model, counts)
     data: dict[str, Any] = {"settings": settings, "machine": machine(), "contenders": [one.name for one in methods]}
     stored = read_json(folder / RESULTS) if (folder / RESULTS).is_file() else {}
@@ -140,7 +140,7 @@ def compare(
     prior = prior_samples(model, counts.prior, kept / "prior", report, seed=counts.seed)
     bins = AttributeBins(model.vocabulary, prior.values)
     records: list[dict[str, Any]] = []
-    for number, query in enumerate(queries):
+    for number, query in enumerate(checked):
         text = str(query.expr)
         old = earlier.get(text, {"oracle": None, "samplers": {}})
         record = {
@@ -162,14 +162,14 @@ def compare(
                 "latents": oracle.latents,
             }
             for i, method in enumerate(missing):
-                report("queries", (number + i / len(missing)) / len(queries))
+                report("queries", (number + i / len(missing)) / len(checked))
                 outcome, samples = measure(method, model, reference, counts.n, counts.seed, report, shown=shown)
                 outcome["pictures"] = _write_grid(folder, query, method, samples, model)
                 record["samplers"][method.name] = outcome
                 earlier[text] = record
                 _write(folder, data, [*records, record], earlier)
         records.append(record)
-        report("queries", (number + 1) / len(queries))
+        report("queries", (number + 1) / len(checked))
     return _write(folder, data, records, earlier, title)
 
 

@@ -19,10 +19,8 @@ from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import evaluation_page
 from energyql.files import naming_target, read_json, write_json, write_text
 from energyql.language import Expr
-from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
-from energyql.pipeline.queries import check_arguments
 from energyql.pipeline.settings import DEFAULT_SAMPLER, whole_number
 from energyql.progress import Report, reporting
 from energyql.version import __version__
@@ -116,10 +114,8 @@ def evaluate(
                         preset: _edit(evaluated, queries, preset, edits, seed, place, report) for preset in presets
                     }
                 else:
-                    with noting_tautologies():
-                        checked = check_arguments(queries, evaluated.vocabulary, {one.semantics for one in methods})
                     compared = compare(
-                        evaluated, checked, methods, counts=counts, folder=folder / protocol.name, report=report,
+                        evaluated, queries, methods, counts=counts, folder=folder / protocol.name, report=report,
                         title=protocol.title, shown=SHOWN, kept=folder / "kept",
                     )  # fmt: skip
                     found["comparison"] = {key: compared[key] for key in ("queries", "summary")}

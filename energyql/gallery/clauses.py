@@ -64,13 +64,7 @@ def score_clauses(expr: Expr, result: Result, vocabulary: Vocabulary) -> tuple[s
 def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArray[np.float64] | None:
     """Return P(expr) in every picture of a result, (n,), from the predictions of the attribute heads.
 
-    Args:
-        expr: a part of a query, bound.
-        result: the pictures.
-        vocabulary: of the model.
-
-    Returns:
-        Probabilities, or `None` if the part is too large to compute them.
+    The expression is bound. `None` is returned if it is too large.
     """
     while isinstance(expr, Weight):
         expr = expr.operand

@@ -22,7 +22,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_all, list_queries
 from energyql.pipeline.result import Result
-from energyql.pipeline.settings import DrawOptions, DrawSettings
+from energyql.pipeline.settings import DrawOptions, DrawSettings, whole_number
 from energyql.progress import reporting
 from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
 from energyql.vocabulary import Vocabulary
@@ -184,8 +184,7 @@ class Gallery:
             DataError: one of them is wrong, or both; the message shows it.
             ArgumentError: `steps` is out of range.
         """
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
-            raise ArgumentError(f"steps must be a whole number from 2 to {MOST_STEPS}, not {steps!r}")
+        whole_number("steps", steps, least=2, most=MOST_STEPS)
         entries = [ListedQuery(start, place="start"), ListedQuery(end, place="end")]
         return check_all(entries, self.vocabulary, self.semantics, source="traversal")
 
@@ -228,15 +227,14 @@ class Gallery:
         return pipeline.prepare(query, settings or self.settings).run(n, progress=False)
 
     def _add(self, query: CheckedQuery) -> Result:
-        same = (
+        same = [
             number
             for number, section in enumerate(self.sections, start=1)
             if isinstance(section, QuerySection) and section.query.means_the_same(query)
-        )
-        same_as = next(same, None)
+        ]
         result = self._draw(query.text, self.n)
         joined, clauses = score_clauses(query.bound, result, self.vocabulary)
-        self.sections.append(QuerySection(query, result, joined, clauses, same_as))
+        self.sections.append(QuerySection(query, result, joined, clauses, same[0] if same else None))
         return result
 
 

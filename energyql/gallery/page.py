@@ -49,12 +49,7 @@ def summary(sections: Sequence[Section]) -> str:
 
 
 def render(sections: Sequence[Section], *, title: str = "") -> str:
-    """Return the page of some sections.
-
-    Args:
-        sections: from top to bottom.
-        title: of the page; by default it names the model.
-    """
+    """Return the page of some sections; by default its title names the model."""
     results = [result for section in sections for result in section.results]
     model = results[0].provenance["model"] if results else ""
     style, script = _asset("page.css"), _asset("page.js")

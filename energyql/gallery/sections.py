@@ -98,12 +98,8 @@ class QuerySection:
 
     def tiles(self, identity: str) -> list[list[Tile]]:
         """Return the pictures in groups, one list a row; `identity` names the section."""
-        return [
-            [
-                _judged_tile(f"{identity}-{i}", self.result, i, {f"P({c.text})": c.shown(i) for c in self.clauses})
-                for i in range(len(self.result))
-            ]
-        ]
+        columns = [{f"P({part.text})": part.shown(i) for part in self.clauses} for i in range(len(self.result))]
+        return [_judged_tiles(identity, self.result, columns)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,11 +145,9 @@ class TruthTable:
     def tiles(self, identity: str) -> list[list[Tile]]:
         """Return the pictures in groups, one list a row; `identity` names the section."""
         return [
-            [
-                _judged_tile(f"{identity}-{number}-{i}", result, i, {"combination": row.query})
-                for result in ([] if row.result is None else [row.result])
-                for i in range(len(result))
-            ]
+            _judged_tiles(f"{identity}-{number}", row.result, [{"combination": row.query}] * len(row.result))
+            if row.result is not None
+            else []
             for number, row in enumerate(self.rows)
         ]
 
@@ -211,8 +205,13 @@ class Traversal:
         return Tile(identity, self.result, index, verdicts, columns, self.times[step], odds, read)
 
 
-def _judged_tile(identity: str, result: Result, index: int, columns: Mapping[str, str]) -> Tile:
-    return Tile(identity, result, index, [(result.provenance["canonical"], bool(result.satisfied[index]))], columns)
+def _judged_tiles(identity: str, result: Result, columns: Sequence[Mapping[str, str]]) -> list[Tile]:
+    """Return a tile for each picture of one query, with its columns of the table of numbers."""
+    query = result.provenance["canonical"]
+    return [
+        Tile(f"{identity}-{i}", result, i, [(query, bool(holds))], columns[i])
+        for i, holds in enumerate(result.satisfied)
+    ]
 
 
 Section = QuerySection | TruthTable | Traversal

@@ -79,14 +79,9 @@ def fill_table(
     draw: Callable[[Expr], Result],
     report: Callable[[float], None],
 ) -> TruthTable:
-    """Draw every combination that is no contradiction.
+    """Draw every combination that is no contradiction under a semantics.
 
-    Args:
-        literals: as `check_literals` returned them.
-        vocabulary: of the model.
-        semantics: under which a combination is checked for contradictions.
-        draw: draws the pictures of one combination.
-        report: called with the fraction of the combinations that are drawn.
+    `report` is called with the fraction of the combinations that are drawn.
     """
     rows = []
     combinations = list(product([True, False], repeat=len(literals)))
