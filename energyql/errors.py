@@ -67,23 +67,19 @@ class EnergyQLError(Exception):
     @property
     def line(self) -> int | None:
         """Line of `span` in the query, counted from 1; None where there is no span."""
-        position = self._position()
-        return None if position is None else position[0]
+        return self._position()[0]
 
     @property
     def column(self) -> int | None:
         """Column of `span` in its line, in characters counted from 1; None where there is no span."""
-        position = self._position()
-        return None if position is None else position[1]
+        return self._position()[1]
 
-    def _position(self) -> tuple[int, int] | None:
+    def _position(self) -> tuple[int, int] | tuple[None, None]:
         if self.query is None or not self.spans:
-            return None
+            return None, None
         start = min(max(self.spans[0].start, 0), len(self.query))
-        number, first = 1, 0
-        for line_break in _LINE_BREAK.finditer(self.query, 0, start):
-            number, first = number + 1, line_break.end()
-        return number, start - first + 1
+        lines = [0, *(line_break.end() for line_break in _LINE_BREAK.finditer(self.query, 0, start))]
+        return len(lines), start - lines[-1] + 1
 
     def __str__(self) -> str:
         parts = [self.message]
@@ -158,21 +154,14 @@ class TautologyWarning(UserWarning):
 
 
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
-    """Draw the lines of `query` that hold `spans`, each above a line of carets.
+    """Return the lines of `query` that hold `spans`, each above a line of carets, without a final newline.
 
     Lines are indented by two; a query of several lines gets line numbers. A long line is cut to a window around the
     first span in it. An empty span gets one caret.
-
-    Args:
-        query: the text.
-        spans: (start, end) character offsets into it.
-
-    Returns:
-        One or more lines without a final newline.
     """
     marks = [(min(max(start, 0), len(query)), min(max(start, end, 0), len(query))) for start, end in spans]
-    starts = [0, *(line_break.end() for line_break in _LINE_BREAK.finditer(query))]
-    ends = [*(line_break.start() for line_break in _LINE_BREAK.finditer(query)), len(query)]
+    breaks = [line_break.span() for line_break in _LINE_BREAK.finditer(query)]
+    starts, ends = [0, *(end for _, end in breaks)], [*(start for start, _ in breaks), len(query)]
     by_line: dict[int, list[tuple[int, int]]] = {}
     for start, end in marks:
         first = bisect_right(starts, start) - 1

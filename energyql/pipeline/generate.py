@@ -59,15 +59,17 @@ class Pipeline:
         Raises:
             EnergyQLError: as for `energyql.generate`.
         """
-        settings = replace(settings or DrawSettings(), **options)
+        settings, vocabulary = replace(settings or DrawSettings(), **options), self.model.vocabulary
         psi, label = self.model.check_truncation(settings.truncation), self.model.check_label(settings.label)
         condition = as_condition(label, self.model.generator)
-        sampler = _sampler(settings)
+        sampler = settings.sampler
+        if isinstance(sampler, str):
+            sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
+        elif not callable(getattr(sampler, "sample", None)):
+            raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}")
         expr, text = as_query(query)
-        bound = bind(expr, self.model.vocabulary, query=text)
-        rule = compile_energy_rule(
-            bound, self.model.vocabulary, settings.semantics, query=text, relations=settings.relations
-        )
+        bound = bind(expr, vocabulary, query=text)
+        rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         return PreparedQuery(
             model=self.model,
             device=self.device,
@@ -127,20 +129,6 @@ class Pipeline:
     ) -> Iterator[SampleResult]:
         """Sample latents without their pictures; see `energyql.sample_latents`."""
         return self.prepare(query, **options).latents(n, first=first, progress=progress)
-
-
-def _sampler(settings: DrawSettings) -> Sampler:
-    """Return the sampler of the settings, made with their strength if it is given by name.
-
-    Raises:
-        ArgumentError: there is no sampler of that name, or the object has no method `sample`.
-    """
-    sampler = settings.sampler
-    if isinstance(sampler, str):
-        return make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
-    if not callable(getattr(sampler, "sample", None)):
-        raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}")
-    return sampler
 
 
 def generate(

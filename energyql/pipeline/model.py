@@ -31,7 +31,6 @@ from energyql.vocabulary import Vocabulary
 FORMAT = 1
 Values = dict[str, npt.NDArray[Any]]
 """Attribute -> decided values, (n,): bool, names of classes, or numbers."""
-NO_ATTRIBUTES = "fit some with energyql train"
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,11 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
         ModelError: it is missing or damaged, or its parts do not fit together.
     """
     if generator is not None:
-        return _with_generator(Path(model), generator, device)
+        folder = Path(model)
+        bank, mark = AttributeBank.load(folder), module_fingerprint(generator)
+        _check_fitted_to(folder, bank, generator, mark)
+        prints = {"generator": mark, "attributes": fingerprint(folder / "attributes.safetensors")}
+        return Model(folder.resolve().name, generator, bank, None, bank.truncation[1], prints).to(device)
     folder = model_folder(model)
     path = folder / "config.json"
     config = read_json(path)
@@ -145,7 +148,8 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
             raise ValueError(f"truncation is {truncation}")
     generator = read_generator(folder)
     if not any((folder / file).is_file() for file in ("vocabulary.json", "attributes.safetensors")):
-        raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=NO_ATTRIBUTES)
+        hint = "fit some with energyql train"
+        raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
     bank = AttributeBank.load(folder)
     weights = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))}
     _check_fitted_to(folder, bank, generator, weights["generator"])
@@ -156,14 +160,6 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
     if judge is not None and dict(judge.vocabulary) != dict(bank.vocabulary):
         raise ModelError(f"{folder}: the judge does not read the attributes of the heads", hint="train it again")
     return Model(name, generator, bank, judge, truncation, weights).to(device)
-
-
-def _with_generator(folder: Path, generator: Generator, device: torch.device | str) -> Model:
-    bank = AttributeBank.load(folder)
-    mark = module_fingerprint(generator)
-    _check_fitted_to(folder, bank, generator, mark)
-    prints = {"generator": mark, "attributes": fingerprint(folder / "attributes.safetensors")}
-    return Model(folder.resolve().name, generator, bank, None, bank.truncation[1], prints).to(device)
 
 
 def _check_fitted_to(folder: Path, bank: AttributeBank, generator: Generator, mark: str) -> None:
@@ -197,9 +193,7 @@ def choose_device(name: str) -> torch.device:
         ArgumentError: there is no such device here.
     """
     if name == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()

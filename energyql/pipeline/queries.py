@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,9 +118,9 @@ def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) 
     """Return the entries of a list as Python programs write it: queries, pairs (title, query), or a dict by title."""
     if isinstance(queries, (str, Expr)):
         queries = [queries]
-    pairs: Iterable[object] = queries.items() if isinstance(queries, Mapping) else queries
+    items: Iterable[object] = queries.items() if isinstance(queries, Mapping) else queries
     found = []
-    for number, item in enumerate(pairs, start=1):
+    for number, item in enumerate(items, start=1):
         if isinstance(item, ListedQuery):
             found.append(item)
             continue
@@ -144,13 +145,7 @@ def check(entry: ListedQuery, vocabulary: Vocabulary, semantics: str) -> Checked
 def check_all(
     entries: Iterable[ListedQuery], vocabulary: Vocabulary, semantics: str, *, source: str = ""
 ) -> list[CheckedQuery]:
-    """Check every query before any is sampled.
-
-    Args:
-        entries: the queries.
-        vocabulary: of the model.
-        semantics: one of `SEMANTICS`.
-        source: the file they come from, for the message.
+    """Check every query before any is sampled; `source` is the file they come from, for the message.
 
     Raises:
         DataError: some are wrong; the message shows each of them, with its place and carets.
@@ -172,22 +167,16 @@ def check_all(
 def check_arguments(
     arguments: Sequence[str | Expr], vocabulary: Vocabulary, semantics: Iterable[str]
 ) -> list[CheckedQuery]:
-    """Check queries and files of queries under several semantics.
+    """Check queries and files of queries: each argument is a query, or a path that ends in a suffix or that exists.
 
-    Args:
-        arguments: each a query, or a path that ends in one of `SUFFIXES` or that exists.
-        vocabulary: of the model.
-        semantics: under each of them every query must compile.
-
-    Returns:
-        The queries, compiled under `exact`.
+    Every query must compile under each of the `semantics`; those that are returned are compiled under `exact`.
 
     Raises:
         DataError: a file cannot be read, some queries are wrong, or one comes twice; the message shows all of them.
     """
     entries: list[ListedQuery] = []
     for number, argument in enumerate(arguments, start=1):
-        if isinstance(argument, str) and _is_file(argument):
+        if isinstance(argument, str) and (argument.endswith(SUFFIXES) or os.path.isfile(argument)):
             entries += read_queries(Path(argument))
         else:
             entries.append(ListedQuery(argument, place=f"query {number}"))
@@ -199,12 +188,3 @@ def check_arguments(
         if (first := texts.setdefault(str(one.expr), one)) is not one:
             raise DataError(f"{one.name} is the same as {first.name}", hint="leave one of them out")
     return checked
-
-
-def _is_file(text: str) -> bool:
-    if text.endswith(SUFFIXES):
-        return True
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # too long for a path, or with characters that none may have
-        return False

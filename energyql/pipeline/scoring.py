@@ -71,13 +71,19 @@ def score_with_rule(
             f"attributes must be a dict from names to predictions, not {type(attributes).__name__}",
             hint='write {"smile": [0.9, 0.2]}',
         )
-    columns = {name: _columns(name, data) for name, data in attributes.items()}
-    rows = _rows(columns)
-    for name, parts in columns.items():
-        for label, values in parts.items():
-            columns[name][label] = np.broadcast_to(values, (rows,))
-    specs = [_spec(name, data) for name, data in attributes.items()]
+    specs: list[AttributeSpec] = []
+    columns: dict[str, dict[str, Array]] = {}  # attribute -> label in errors -> predictions
+    for name, data in attributes.items():
+        spec, parts = _read(name, data)
+        specs.append(spec)
+        columns[spec.name] = {label: _array(label, part) for label, part in parts.items()}
+    lengths = {label: len(values) for parts in columns.values() for label, values in parts.items() if values.ndim}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{label}: {length}" for label, length in list(lengths.items())[:6])
+        raise DataError(f"arrays have different lengths ({shown})")
+    rows = next(iter(lengths.values()), 1)
     for spec in specs:
+        columns[spec.name] = {label: np.broadcast_to(part, (rows,)) for label, part in columns[spec.name].items()}
         _check(spec, columns[spec.name])
     if vocabulary is not None:
         specs = [_known(spec, vocabulary, columns) for spec in specs]
@@ -92,19 +98,22 @@ def score_with_rule(
     return energy.numpy(), rule
 
 
-def _columns(name: str, data: AttributeData) -> dict[str, Array]:
-    """Return the arrays of one attribute under their names in errors."""
+def _read(name: str, data: AttributeData) -> tuple[AttributeSpec, dict[str, Any]]:
+    """Return the description of one attribute, and its predictions under their labels in errors."""
     if isinstance(data, Mapping):
         if not data or not all(isinstance(value, str) for value in data):
             raise DataError(f"attribute {name!r} needs at least one class, and classes are text")
-        return {f"{name} = {value}": _array(f"{name} = {value}", array) for value, array in data.items()}
+        parts = {f"{name} = {value}": part for value, part in data.items()}
+        return AttributeSpec(name, "categorical", values=tuple(data)), parts
     if isinstance(data, tuple):
         if len(data) != 2:
             raise DataError(
                 f"attribute {name!r} is a tuple of {len(data)}, and (mean, std) has 2: write a list or array"
             )
-        return {f"{what} of {name}": _array(f"{what} of {name}", data[i]) for i, what in enumerate(["mean", "std"])}
-    return {name: _array(name, data)}
+        # nothing is known of its range
+        spec = AttributeSpec(name, "continuous", low=-sys.float_info.max, high=sys.float_info.max)
+        return spec, {f"mean of {name}": data[0], f"std of {name}": data[1]}
+    return AttributeSpec(name, "yes/no"), {name: data}
 
 
 def _array(label: str, data: Any) -> Array:
@@ -115,22 +124,6 @@ def _array(label: str, data: Any) -> Array:
     if values.ndim > 1:
         raise DataError(f"{label} has shape {values.shape}; it must be (n,) or a number")
     return values
-
-
-def _rows(columns: Mapping[str, Mapping[str, Array]]) -> int:
-    lengths = {label: len(values) for parts in columns.values() for label, values in parts.items() if values.ndim}
-    if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{label}: {length}" for label, length in list(lengths.items())[:6])
-        raise DataError(f"arrays have different lengths ({shown})")
-    return next(iter(lengths.values()), 1)
-
-
-def _spec(name: str, data: AttributeData) -> AttributeSpec:
-    if isinstance(data, Mapping):
-        return AttributeSpec(name, "categorical", values=tuple(data))
-    if isinstance(data, tuple):  # nothing is known of its range
-        return AttributeSpec(name, "continuous", low=-sys.float_info.max, high=sys.float_info.max)
-    return AttributeSpec(name, "yes/no")
 
 
 def _known(

@@ -22,7 +22,7 @@ _MOMENT = re.compile(r"(?P<name>.+)[._](?P<moment>mean|std)")
 
 
 def read_predictions(
-    columns: Mapping[str, Sequence[str]], wanted: set[str], source: str, lines: Sequence[int] | None = None
+    columns: Mapping[str, Sequence[str]], wanted: set[str], source: str, lines: Sequence[int]
 ) -> dict[str, AttributeData]:
     """Read the columns of a table that predict the `wanted` attributes, in the form that `score` takes.
 
@@ -33,39 +33,46 @@ def read_predictions(
         columns: header -> cells.
         wanted: names of attributes.
         source: the file, for messages.
-        lines: the line of each row in the file, for messages; by default rows follow a header of one line.
+        lines: the line of each row in it.
 
     Raises:
         DataError: a cell is no number or no probability, or one of mean and standard deviation is missing.
     """
-    single: dict[str, str] = {}  # each name or class or moment of a name -> its header
-    classes: dict[str, dict[str, str]] = {}
-    moments: dict[str, dict[str, str]] = {}
+    single = [header for header in columns if header in wanted]
+    classes: dict[str, dict[str, str]] = {}  # name -> class -> header
+    moments: dict[str, dict[str, str]] = {}  # name -> mean or std -> header
     for header in columns:
-        if header in wanted:
-            single[header] = header
-        elif (match := _CLASS.fullmatch(header)) and match["name"] in wanted:
+        if header in single:
+            continue
+        if (match := _CLASS.fullmatch(header)) and match["name"] in wanted:
             classes.setdefault(match["name"], {})[match["value"]] = header
         elif (match := _MOMENT.fullmatch(header)) and match["name"] in wanted:
             moments.setdefault(match["name"], {})[match["moment"]] = header
 
     def numbers(header: str, low: float = -math.inf, high: float = math.inf) -> list[float]:
-        cells = columns[header]
-        return [
-            _number(cell, low, high, header, source, line)
-            for cell, line in zip(cells, range(2, len(cells) + 2) if lines is None else lines, strict=True)
-        ]
+        found = []
+        for cell, line in zip(columns[header], lines, strict=True):
+            place = f"{source}, line {line}, column {header!r}"
+            try:
+                number = float(cell)
+            except ValueError:
+                raise DataError(f"{place}: {cell!r} is not a number") from None
+            if not math.isfinite(number):
+                raise DataError(f"{place}: {cell!r} is not a finite number")
+            if not low <= number <= high:
+                raise DataError(f"{place}: {cell} is not {'a probability from 0 to 1' if high == 1 else 'above 0'}")
+            found.append(number)
+        return found
 
-    if both := [name for name in single if name in classes]:
-        raise DataError(
-            f"{source}: the columns {single[both[0]]!r} and {next(iter(classes[both[0]].values()))!r} both predict "
-            f"{both[0]!r}",
-            hint="keep the one of them that the query is to use",
-        )
     data: dict[str, AttributeData] = {}
     for name in dict.fromkeys([*single, *classes, *moments]):
+        if name in single and name in classes:
+            raise DataError(
+                f"{source}: the columns {name!r} and {next(iter(classes[name].values()))!r} both predict {name!r}",
+                hint="keep the one of them that the query is to use",
+            )
         if name in moments:
-            pair = {"mean": single[name], **moments[name]} if name in single else moments[name]
+            pair = {"mean": name, **moments[name]} if name in single else moments[name]
             for moment in ("mean", "std"):
                 if moment not in pair:
                     raise DataError(f"{source}: {name!r} has no {moment}", hint=f"add a column {name}.{moment}")
@@ -73,21 +80,8 @@ def read_predictions(
         elif name in classes:
             data[name] = {value: numbers(header, 0, 1) for value, header in classes[name].items()}
         else:
-            data[name] = numbers(single[name], 0, 1)
+            data[name] = numbers(name, 0, 1)
     return data
-
-
-def _number(cell: str, low: float, high: float, header: str, source: str, line: int) -> float:
-    place = f"{source}, line {line}, column {header!r}"
-    try:
-        number = float(cell)
-    except ValueError:
-        raise DataError(f"{place}: {cell!r} is not a number") from None
-    if not math.isfinite(number):
-        raise DataError(f"{place}: {cell!r} is not a finite number")
-    if not low <= number <= high:
-        raise DataError(f"{place}: {cell} is not {'a probability from 0 to 1' if high == 1 else 'above 0'}")
-    return number
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
@@ -109,14 +103,13 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if len(numbered) < 2:
         raise DataError(f"{path} has no rows", hint="the first line names the columns, the others hold numbers")
-    rows, lines = [row for row, _ in numbered[1:]], [line for _, line in numbered[1:]]
     header = [name.strip() for name in numbered[0][0]]
     if len(set(header)) < len(header):
         raise DataError(f"{path}: column {next(n for n in header if header.count(n) > 1)!r} appears twice")
-    for row, line in zip(rows, lines, strict=True):
+    for row, line in numbered[1:]:
         if len(row) != len(header):
             raise DataError(f"{path}, line {line}: {len(row)} cells, but {len(header)} columns")
-    return header, rows, lines
+    return header, [row for row, _ in numbered[1:]], [line for _, line in numbered[1:]]
 
 
 def rank_table(query: str, path: Path, *, semantics: str = DEFAULT_SEMANTICS, top: int | None = None) -> str:
@@ -158,9 +151,9 @@ def _check_columns(
 ) -> None:
     missing = [node for node in nodes if node.name not in data]
     if missing:
-        known = {_name(column): None for column in header}
-        found = [closest(node.name, known) for node in missing]
-        suggestions = [name for name in dict.fromkeys(found) if name]
+        matches = {column: _CLASS.fullmatch(column) or _MOMENT.fullmatch(column) for column in header}
+        known = [match["name"] if match else column for column, match in matches.items()]
+        suggestions = list(dict.fromkeys(filter(None, (closest(node.name, known) for node in missing))))
         raise UnknownAttribute(
             f"{path} has no column for {missing[0].name!r}",
             query=text,
@@ -174,9 +167,3 @@ def _check_columns(
                 f"{path}: {node.name!r} has no std",
                 hint=f"add a column {node.name}.std, or write {node.name} alone if it is the probability of yes",
             )
-
-
-def _name(header: str) -> str:
-    """Return the attribute that a column describes."""
-    match = _CLASS.fullmatch(header) or _MOMENT.fullmatch(header)
-    return match["name"] if match else header

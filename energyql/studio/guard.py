@@ -76,7 +76,7 @@ class Guard:
 
     def _check_source(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")
-        if not self._known(_name(host)):
+        if _name(host) not in self.hosts and not (self.numbers and _address(_name(host))):
             raise StudioError(
                 "Forbidden",
                 f"this studio is not called {_name(host)[:80]!r}",
@@ -91,15 +91,6 @@ class Guard:
                 return
             hint = "send it from the studio's own page"
             raise StudioError("Forbidden", "the request comes from another site", hint=hint)
-
-    def _known(self, name: str) -> bool:
-        if name in self.hosts:
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return self.numbers
 
     async def _read(self, headers: Headers, receive: Receive) -> Receive:
         """Read the whole body first, so that an endless one is refused whatever length it claims."""
@@ -135,17 +126,20 @@ def _name(host: str) -> str:
     return name.strip("[]").rstrip(".").lower()
 
 
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
 def known_hosts(host: str, extra: Collection[str] = ()) -> tuple[frozenset[str], bool]:
     """Return the allowed host names of a studio that listens on `host`, and whether any IP address is allowed."""
-    names = {_name(name) for name in extra}
-    if is_loopback(host):
-        return LOOPBACK | {host.lower()} | names, False
-    return LOOPBACK | {host.lower(), socket.gethostname().lower()} | names, True
+    names = LOOPBACK | {host.lower(), *map(_name, extra)}
+    return (names, False) if is_loopback(host) else (names | {socket.gethostname().lower()}, True)
 
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach a server that listens on this host."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)

@@ -102,11 +102,7 @@ class Job:
 
 
 class Queue:
-    """Jobs in the order of their arrival, one running at a time.
-
-    Args:
-        limits: number of waiting jobs, and running time.
-    """
+    """Jobs in the order of their arrival, one running at a time."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

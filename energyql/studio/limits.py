@@ -45,9 +45,7 @@ class Limits:
 class RequestLimiter:
     """Runs blocking calls in threads of its own, a few at a time, so that the server can always send the page.
 
-    Args:
-        running: calls that run at a time.
-        waiting: calls that may wait besides; one more is refused.
+    Besides the calls that are `running`, a number may be `waiting`; one more is refused.
     """
 
     def __init__(self, running: int = 2, waiting: int = 16) -> None:

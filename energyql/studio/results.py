@@ -66,12 +66,7 @@ class JobResult:
         self.results, self.pictures = [whole], [*self.pictures, *new]
 
     def add_step(self, result: Result, leaks: Leaks | None = None) -> None:
-        """Add the start of an edit, or one more step.
-
-        Args:
-            result: one picture.
-            leaks: attributes that the step changed although it did not name them; `None` for the start.
-        """
+        """Add the start of an edit, or a step with the attributes that it changed although it did not name them."""
         expr = bind(parse(result.provenance["query"]), self.vocabulary)
         self.joined, self.clauses = score_clauses(expr, result, self.vocabulary)
         picture = self._picture(result, 0, len(self.pictures))
@@ -151,11 +146,7 @@ def _at(values: npt.NDArray[np.float64] | None, row: int) -> float | None:
 
 
 class ResultStore:
-    """Jobs and their results by id. Finished ones are dropped when they are old, or when memory is short.
-
-    Args:
-        limits: time and memory.
-    """
+    """Jobs and their results by id. Finished ones are dropped when they are old, or when memory is short."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

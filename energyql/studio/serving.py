@@ -37,27 +37,22 @@ class HeaderTimeoutProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer for the first request."""
         super().connection_made(transport)
-        self._start_timer()
+        self._await_headers(True)
 
     def data_received(self, data: bytes) -> None:
         """Stop the timer when the headers are complete, and start it again between requests."""
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
-            self._start_timer()
-        else:
-            self._stop_timer()
+        self._await_headers(self.conn.their_state is h11.IDLE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
-        self._stop_timer()
+        self._await_headers(False)
         super().connection_lost(exc)
 
-    def _start_timer(self) -> None:
-        if self._timer is None:  # a request that arrives byte by byte gets no more time
+    def _await_headers(self, awaited: bool) -> None:
+        if awaited and self._timer is None:  # a request that arrives byte by byte gets no more time
             self._timer = self.loop.call_later(guard.REQUEST_SECONDS, self.transport.close)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
+        elif not awaited and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 

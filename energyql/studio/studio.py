@@ -10,6 +10,7 @@ from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.sampling import SAMPLERS
 from energyql.studio.descriptions import check_length, check_query, describe_model
 from energyql.studio.jobs import Queue
@@ -123,13 +124,7 @@ class Studio:
         return self.models[chosen]
 
     def _prepare(self, request: DrawingRequest) -> PreparedQuery:
+        settings = DrawSettings(**request.model_dump(include=set(DrawOptions.__annotations__)))
         pipeline, query = self.pipeline(request.model), check_length(request.query, self.limits)
         with noting_tautologies():
-            return pipeline.prepare(
-                query,
-                semantics=request.semantics,
-                sampler=request.sampler,
-                strength=request.strength,
-                truncation=request.truncation,
-                seed=request.seed,
-            )
+            return pipeline.prepare(query, settings)

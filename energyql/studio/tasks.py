@@ -21,13 +21,9 @@ PART_PIXELS = 1 << 17
 
 
 def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) -> None:
-    """Sample all latents, then draw a few pictures at a time; the pictures are those of `energyql.generate`.
+    """Sample all latents, then add a few pictures at a time to `result`: those of `energyql.generate`.
 
-    Args:
-        prepared: the query on its model.
-        n: number of pictures.
-        job: receives the progress; raises to end the work.
-        result: receives the pictures as they are drawn.
+    `job` receives the progress, and raises to end the work.
     """
     started = time.perf_counter()
     with interruptible(prepared.model.generator, job.check):
@@ -49,14 +45,10 @@ def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) 
 
 
 def edit_picture(prepared: PreparedQuery, index: int, steps: Sequence[str], job: Job, result: JobResult) -> None:
-    """Draw one picture and edit it; the pictures are those of `energyql.generate` and `energyql.edit`.
+    """Draw one picture and edit it; add the start and one picture a step to `result`: those of `energyql.edit`.
 
-    Args:
-        prepared: the query of the first picture on its model; the steps have its semantics.
-        index: number of the picture in its run.
-        steps: queries; each edits the result of the one before.
-        job: receives the progress; raises to end the work.
-        result: receives the pictures: the start, then one a step.
+    The start is number `index` of the run of `prepared`, and the steps have its semantics. `job` receives the
+    progress, and raises to end the work.
     """
     with interruptible(prepared.model.generator, job.check):
         start = prepared.run(1, first=index, progress=job.report)
@@ -73,10 +65,7 @@ def interruptible(network: object, check: Callable[[], None]) -> Iterator[None]:
     """Call `check` before every layer of a network while the context lasts; an exception ends the computation.
 
     A large network draws a single picture for longer than a second, so checks between pictures would be too rare.
-
-    Args:
-        network: a torch module; any other object has no layers to stop at.
-        check: called without arguments.
+    A network that is no torch module has no layers to stop at.
     """
     modules = list(network.modules()) if isinstance(network, torch.nn.Module) else []
     handles = [module.register_forward_pre_hook(lambda module, arguments: check()) for module in modules]

@@ -6,7 +6,7 @@ import pytest
 
 from energyql.errors import DataError, KindError, QuerySyntaxError, UnknownAttribute
 from energyql.pipeline.scoring import score
-from energyql.pipeline.tables import rank_table, read_predictions
+from energyql.pipeline.tables import rank_table
 
 TABLE = """\
 file,smile,hair=black,hair = dark red,age,age_std,note
@@ -158,10 +158,3 @@ class TestErrors:
     def test_classes_must_add_up(self, tmp_path):
         with pytest.raises(DataError, match="sum of the probabilities of hair"):
             rank_table("hair = red", write(tmp_path, "hair=red,hair=gray\n0.5,0.6\n"))
-
-
-def test_reading_alone():
-    data = read_predictions({"smile": ["0.5"], "hat": ["x"], "age": ["1"], "age_std": ["2"]}, {"smile", "age"}, "here")
-    assert data == {"smile": [0.5], "age": ([1.0], [2.0])}
-    with pytest.raises(DataError, match="here, line 3, column 'smile'"):
-        read_predictions({"smile": ["0.5", "x"]}, {"smile"}, "here")
