@@ -52,13 +52,13 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
     problems = {index: problem for index, node in enumerate(found) if (problem := _check(node, vocabulary[node.name]))}
     if problems:
         raise _wrong_kinds(expr, problems, query)
-    return expr.map(lambda node: _fill(node, vocabulary))
-
-
-def _fill(node: Expr, vocabulary: Vocabulary) -> Expr:
-    if isinstance(node, Near) and node.tolerance is None:
-        return replace(node, tolerance=vocabulary[node.name].tolerance)
-    return node
+    return expr.map(
+        lambda node: (
+            replace(node, tolerance=vocabulary[node.name].tolerance)
+            if isinstance(node, Near) and node.tolerance is None
+            else node
+        )
+    )
 
 
 def _check(node: Predicate, spec: AttributeSpec) -> _Problem | None:

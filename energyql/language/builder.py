@@ -17,7 +17,7 @@ from lark import Token
 from energyql.errors import ArgumentError, LimitError, QuerySyntaxError, Span
 from energyql.language.cardinality import Cardinality
 from energyql.language.connectives import And, Expr, Iff, Implies, Not, Or, Weight, Xor
-from energyql.language.lexical import check_name, check_number, check_positive, check_weight, normalize
+from energyql.language.lexical import check_name, check_number, check_positive, normalize
 from energyql.language.predicates import Attribute, Constant, Interval, Near, OneOf
 
 Part = Token | Expr
@@ -70,8 +70,8 @@ class TreeBuilder:
 
     def weight(self, parts: list[Part]) -> Expr:
         factor = _tokens(parts)[0]
-        value = _checked([factor], lambda: check_weight(float(factor)))
-        return _node(parts, Weight, value, *_exprs(parts))
+        (operand,) = _exprs(parts)
+        return _checked([factor], lambda: Weight(float(factor), operand, span=_span(parts)))
 
     def constant(self, parts: list[Part]) -> Expr:
         return _node(parts, Constant, _tokens(parts)[0].type == "TRUE")

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from energyql.errors import ArgumentError
 from energyql.language.connectives import Expr, check_operands
 from energyql.language.lexical import check_number, shorten, show_number
-from energyql.language.node import MAX_NODES, Kernel, T
+from energyql.language.node import Kernel, T
 from energyql.render.graph import Box
 
 
-def allowed_counts(quantifier: str, count: int, size: int) -> range:
-    """Return the numbers of true operands, of `size`, that AT LEAST, AT MOST or EXACTLY `count` allows."""
-    if quantifier == "EXACTLY":
-        return range(count, count + 1)
-    return range(count, size + 1) if quantifier == "AT LEAST" else range(min(count, size) + 1)
+def allowed_counts(quantifier: str, count: int | None, size: int) -> range:
+    """Return the numbers of true operands, of `size`, for which a cardinality is true."""
+    if count is None:
+        least, most = {"ALL": (size, size), "ANY": (1, size), "NONE": (0, 0)}[quantifier]
+    else:
+        least = 0 if quantifier == "AT MOST" else count
+        most = size if quantifier == "AT LEAST" else count
+    return range(least, min(most, size) + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -31,13 +34,6 @@ class Cardinality(Expr):
         self._set("operands", check_operands(self, self.operands, 1))
         self._set("count", self._checked_count())
         self._seal()
-
-    @property
-    def allowed(self) -> range:
-        """The numbers of true operands for which the node is true."""
-        size = len(self.operands)
-        named = {"ALL": range(size, size + 1), "ANY": range(1, size + 1), "NONE": range(1)}
-        return named[self.quantifier] if self.count is None else allowed_counts(self.quantifier, self.count, size)
 
     @property
     def head(self) -> str:
@@ -71,8 +67,6 @@ class Cardinality(Expr):
         whole = check_number(count, f"the number after {quantifier}")
         if not whole.is_integer() or whole < 0:
             raise ArgumentError(f"{quantifier} needs a whole number that is not negative, not {show_number(whole)}")
-        if whole > MAX_NODES:
-            raise ArgumentError(f"{quantifier} {show_number(whole)} is more than a query can hold")
         # AT MOST 4 OF (a, b) is merely always true, and a program may well write it for a short list.
         if whole > len(self.operands) and quantifier != "AT MOST":
             given = "only 1 is given" if len(self.operands) == 1 else f"only {len(self.operands)} are given"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from numbers import Real
@@ -74,16 +73,6 @@ def check_name(value: object, what: str = "a name") -> str:
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
             raise ArgumentError(f"{what} must not hold the control character U+{ord(character):04X}")
     return normalize(value)
-
-
-def check_values(values: object) -> tuple[str, ...]:
-    """Return the values of a categorical attribute, at least one, in order and without repetitions."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise ArgumentError(f"values must be a list of strings, not {shorten(repr(values))}")
-    result = tuple(dict.fromkeys(check_name(value, "a value") for value in values))
-    if not result:
-        raise ArgumentError("at least one value is needed")
-    return result
 
 
 def check_number(value: object, what: str) -> float:

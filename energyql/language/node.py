@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from energyql.errors import LimitError, Span
 from energyql.language.lexical import MAX_WEIGHT
@@ -35,30 +35,17 @@ class Node(Generic[N]):
     Subclasses are frozen dataclasses that call `_seal` once their fields are checked. `N` is the type of the operands.
     """
 
-    __slots__ = ("_children", "_depth", "_hash", "_heaviest", "_size")
+    __slots__ = ("_hash", "_heaviest", "children", "depth", "size")
     __match_args__: ClassVar[tuple[str, ...]]
-    if TYPE_CHECKING:  # a dataclass would make fields of these
-        _children: tuple[N, ...]
-        _depth: int
-        _size: int
-        _heaviest: float
-        _hash: int
+    children: tuple[N, ...]
+    """The operands of this node, from left to right; empty for predicates and constants."""
+    depth: int
+    """Levels of the tree: 1 for a predicate."""
+    size: int
+    """Nodes of the tree, a shared one counted as often as it is printed."""
     span: Span | None
-
-    @property
-    def children(self) -> tuple[N, ...]:
-        """The operands of this node, from left to right; empty for predicates and constants."""
-        return self._children
-
-    @property
-    def depth(self) -> int:
-        """Levels of the tree: 1 for a predicate."""
-        return self._depth
-
-    @property
-    def size(self) -> int:
-        """Nodes of the tree, a shared one counted as often as it is printed."""
-        return self._size
+    _heaviest: float
+    _hash: int
 
     def walk(self) -> Iterator[N]:
         """Yield every node, parents before children and from left to right, as they stand in the text."""
@@ -120,7 +107,7 @@ class Node(Generic[N]):
 
     def with_children(self, children: Sequence[N]) -> N:
         """Return this node with other operands; the node itself if they are its own."""
-        if all(new is old for new, old in zip(children, self._children, strict=True)):
+        if all(new is old for new, old in zip(children, self.children, strict=True)):
             return cast("N", self)
         return cast("N", self._build(self._data(), children, self.span))
 
@@ -144,8 +131,8 @@ class Node(Generic[N]):
             if name in _CHILD_FIELDS:
                 value = getattr(self, name)
                 children.extend(value if name == "operands" else [value])
-        depth = 1 + max((child._depth for child in children), default=0)
-        size = 1 + sum(child._size for child in children)
+        depth = 1 + max((child.depth for child in children), default=0)
+        size = 1 + sum(child.size for child in children)
         if depth > MAX_DEPTH:
             raise LimitError(f"the query is nested more than {MAX_DEPTH} levels deep")
         if size > MAX_NODES:
@@ -153,9 +140,9 @@ class Node(Generic[N]):
         heaviest = getattr(self, "factor", 1.0) * max((child._heaviest for child in children), default=1.0)
         if heaviest > MAX_WEIGHT:
             raise LimitError(f"weights within weights multiply to more than {MAX_WEIGHT:,}")
-        self._set("_children", tuple(children))
-        self._set("_depth", depth)
-        self._set("_size", size)
+        self._set("children", tuple(children))
+        self._set("depth", depth)
+        self._set("size", size)
         self._set("_heaviest", heaviest)
         self._set("_hash", hash((type(self).__name__, self._data(), tuple(child._hash for child in children))))
 
@@ -173,9 +160,9 @@ class Node(Generic[N]):
                 continue
             if type(left) is not type(right) or left._hash != right._hash or left._data() != right._data():
                 return False
-            if len(left._children) != len(right._children):
+            if len(left.children) != len(right.children):
                 return False
-            stack.extend(zip(left._children, right._children, strict=True))
+            stack.extend(zip(left.children, right.children, strict=True))
         return True
 
     def __hash__(self) -> int:
@@ -189,7 +176,7 @@ class Node(Generic[N]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickle would recurse into the children; a flat list keeps its stack shallow.
-        flat = [(type(node), node._data(), len(node._children), node.span) for node in self.walk()]
+        flat = [(type(node), node._data(), len(node.children), node.span) for node in self.walk()]
         return _rebuild, (flat,)
 
 

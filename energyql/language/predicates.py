@@ -8,15 +8,7 @@ from typing import Literal
 
 from energyql.errors import ArgumentError
 from energyql.language.connectives import PARENTHESES, Expr, Not
-from energyql.language.lexical import (
-    check_name,
-    check_number,
-    check_positive,
-    check_values,
-    quote,
-    shorten,
-    show_number,
-)
+from energyql.language.lexical import check_name, check_number, check_positive, quote, shorten, show_number
 from energyql.language.node import Node
 
 Closed = Literal["both", "left", "right", "none"]
@@ -99,17 +91,13 @@ class Attribute(Predicate):
 
     def eq(self, value: str | float) -> Expr:
         """`hair = black` for a string; `age = 0.7`, within the attribute's own tolerance, for a number."""
-        self._not_truth(value)
+        if isinstance(value, bool):
+            raise ArgumentError("a yes/no attribute is an expression by itself: write E.smile or ~E.smile")
         return OneOf(self.name, (value,)) if isinstance(value, str) else Near(self.name, value)
 
     def ne(self, value: str | float) -> Expr:
         """`hair != black` for a string; `age != 0.7` for a number."""
-        self._not_truth(value)
-        return OneOf(self.name, (value,), negated=True) if isinstance(value, str) else Not(Near(self.name, value))
-
-    def _not_truth(self, value: object) -> None:
-        if isinstance(value, bool):
-            raise ArgumentError("a yes/no attribute is an expression by itself: write E.smile or ~E.smile")
+        return self.not_in([value]) if isinstance(value, str) else Not(self.eq(value))
 
     def is_in(self, values: Iterable[str]) -> Expr:
         """`hair IN {black, gray}`."""
@@ -144,7 +132,12 @@ class OneOf(Predicate):
     negated: bool = False
 
     def _check(self) -> None:
-        self._set("values", check_values(self.values))
+        if isinstance(self.values, str) or not isinstance(self.values, Iterable):
+            raise ArgumentError(f"values must be a list of strings, not {shorten(repr(self.values))}")
+        values = tuple(dict.fromkeys(check_name(value, "a value") for value in self.values))
+        if not values:
+            raise ArgumentError("at least one value is needed")
+        self._set("values", values)
         self._set("negated", bool(self.negated))
 
     def _spell(self, operands: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from energyql.language.cardinality import Cardinality
+from energyql.language.cardinality import Cardinality, allowed_counts
 from energyql.language.connectives import And, Expr, Joined, Not, Or, Weight
 from energyql.language.node import Kernel, Node
 from energyql.language.predicates import FALSE, TRUE, Attribute, Constant
@@ -16,19 +16,19 @@ class _Trees(Kernel[Expr]):
     """Builds the trees of lowered connectives.
 
     Args:
-        without: the constants to remove from AND, OR, NOT and weights.
+        fold: whether to remove the constants from AND, OR, NOT and weights.
     """
 
-    def __init__(self, without: tuple[Constant, ...] = ()) -> None:
-        self._without = without
+    def __init__(self, *, fold: bool = False) -> None:
+        self._fold = fold
 
     def leaf(self, node: Node[Any]) -> Expr:
         assert isinstance(node, Expr)
         return node
 
     def negation(self, value: Expr) -> Expr:
-        if value in self._without:
-            return FALSE if value == TRUE else TRUE
+        if self._fold and isinstance(value, Constant):
+            return Constant(not value.value)
         return Not(value, span=value.span)
 
     def conjunction(self, values: Sequence[Expr]) -> Expr:
@@ -38,7 +38,7 @@ class _Trees(Kernel[Expr]):
         return self._joined(Or, values, neutral=FALSE, absorbing=TRUE)
 
     def _joined(self, kind: type[And | Or], values: Sequence[Expr], neutral: Constant, absorbing: Constant) -> Expr:
-        if self._without:
+        if self._fold:
             values = [value for value in values if value != neutral] or [neutral]
             if absorbing in values:
                 return absorbing
@@ -52,7 +52,7 @@ class _Trees(Kernel[Expr]):
         return Cardinality(quantifier, count, tuple(values))
 
     def weighted(self, factor: float, value: Expr) -> Expr:
-        return value if value in self._without else Weight(factor, value)
+        return value if self._fold and isinstance(value, Constant) else Weight(factor, value)
 
 
 def lower(node: Expr) -> Expr:
@@ -90,19 +90,16 @@ def _without_constants(node: Expr, operands: list[Expr]) -> Expr:
     constants = [operand for operand in operands if isinstance(operand, Constant)]
     others = tuple(operand for operand in operands if not isinstance(operand, Constant))
     if isinstance(node, Cardinality):
-        return _counted(node, others, sum(constant.value for constant in constants))
+        true = sum(constant.value for constant in constants)
+        counts = range(true, true + len(others) + 1)
+        truths = {count in allowed_counts(node.quantifier, node.count, len(operands)) for count in counts}
+        if len(truths) == 1:
+            return Constant(truths.pop())
+        return Cardinality(node.quantifier, None if node.count is None else node.count - true, others)
     if not constants:
         return node.with_children(operands)
-    kernel = _Trees(without=(TRUE, FALSE))
+    kernel = _Trees(fold=True)
     if isinstance(node, Joined) and others:  # associative: first join the others as written, then the constants
         rest = others[0] if len(others) == 1 else type(node)(others)
         operands = [rest, node._lower(kernel, constants)]
     return node._lower(kernel, operands)
-
-
-def _counted(node: Cardinality, others: tuple[Expr, ...], already: int) -> Expr:
-    """A cardinality of which `already` operands are known to be true and `others` are open."""
-    allowed = {count - already for count in node.allowed} & set(range(len(others) + 1))
-    if not allowed or len(allowed) == len(others) + 1:
-        return Constant(bool(allowed))
-    return Cardinality(node.quantifier, None if node.count is None else node.count - already, others)

@@ -21,28 +21,16 @@ from energyql.language import And, Expr
 from energyql.logic.cells import CellSet
 from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, WeightVariable, build_diagram
 from energyql.logic.explain import draw_circuit, explain_circuit
-from energyql.logic.nodes import (
-    CircuitBuilder,
-    CircuitNode,
-    Leaf,
-    LogSumExp,
-    Ref,
-    Scaled,
-    ScaledComplement,
-    Sum,
-    dependencies_first,
-)
+from energyql.logic.nodes import CircuitBuilder, CircuitNode, Leaf, Ref, dependencies_first
 from energyql.logic.relations import relations_for
 from energyql.logic.satisfiability import report_constant
 from energyql.vocabulary import AttributeSpec
-
-__all__ = ["Circuit", "CircuitNode", "Leaf", "LogSumExp", "Scaled", "ScaledComplement", "Sum", "compile_query"]
 
 _SMALL = 64
 """Up to this many nodes the vocabulary's order is good enough, and no other order is tried."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Circuit:
     """The nodes of a compiled query in evaluation order: children come before their parents, the root is last.
 
@@ -57,16 +45,10 @@ class Circuit:
         key: hexadecimal digest of the function that the circuit computes.
     """
 
-    nodes: tuple[CircuitNode, ...]
-    attributes: tuple[str, ...]
-    cells: Mapping[str, tuple[CellSet, ...]] = field(repr=False)
+    nodes: tuple[CircuitNode, ...] = field(compare=False)
+    attributes: tuple[str, ...] = field(compare=False)
+    cells: Mapping[str, tuple[CellSet, ...]] = field(compare=False, repr=False)
     key: str
-
-    def __eq__(self, other: object) -> bool:
-        return self.key == other.key if isinstance(other, Circuit) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.key)
 
     def explain(self) -> str:
         """Return the circuit as indented text, with its size and the cells of every attribute."""
@@ -76,8 +58,7 @@ class Circuit:
         """Return the circuit as a complete SVG file, on white."""
         return str(draw_circuit(self.nodes, self.cells, standalone=True))
 
-    def _repr_svg_(self) -> str:
-        return self.svg()
+    _repr_svg_ = svg
 
     def _repr_html_(self) -> str:
         return str(draw_circuit(self.nodes, self.cells))  # in the colours of the notebook
@@ -128,14 +109,14 @@ def compile_query(
 def _smallest(expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int) -> tuple[Diagram, int, str]:
     """The smaller diagram of two variable orders, its root, and a key from the vocabulary's order where that fits."""
     diagram, root = build_diagram(expr, vocabulary, max_nodes)
-    if diagram.order == "occurrence":
-        return diagram, root, f"occurrence {diagram.digest(root)}"
     key = diagram.digest(root)
+    if diagram.order == "occurrence":
+        return diagram, root, f"occurrence {key}"
     if root in (NEVER, ALWAYS) or len(diagram.levels) <= _SMALL:
         return diagram, root, key
     with suppress(LimitError):
         other = Diagram(expr, vocabulary, order="occurrence", max_nodes=len(diagram.levels))
-        other_root = other.build(expr)
+        other_root = expr.evaluate(other)
         if len(_reachable(other, other_root)) < len(_reachable(diagram, root)):
             other.max_nodes = max_nodes  # complements of weighted parts may still be added
             return other, other_root, key
@@ -172,7 +153,7 @@ def _to_nodes(diagram: Diagram, root: int) -> tuple[CircuitNode, ...]:
                 choices.append((builder.scaled_complement(variable.factor, inner, complement), no))
         else:
             branches = diagram.branches(node)
-            choices = [(builder.leaf(variable.name, cells), child) for cells, child in branches if child != NEVER]
+            choices = [(builder.leaf(variable, cells), child) for cells, child in branches if child != NEVER]
         # Sums that only this branch uses are flattened into it; shared ones stay shared.
         terms = [
             builder.sum([here, *(builder.terms(done[child]) if uses[child] == 1 else [done[child]])])

@@ -33,14 +33,6 @@ _BELOW_ALL = 1 << 80
 
 
 @dataclass(frozen=True, slots=True)
-class AttributeVariable:
-    """The variable that has the values `atoms`, disjoint cells of an attribute."""
-
-    name: str
-    atoms: tuple[CellSet, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class WeightVariable:
     """The variable for the truth of the opaque predicate `factor * inner`; `inner` is a node."""
 
@@ -48,11 +40,16 @@ class WeightVariable:
     inner: int
 
 
+Variable = str | WeightVariable
+"""The name of an attribute, whose values are its cells, or a weighted part."""
+
+
 class Diagram(Kernel[int]):
     """All diagrams of one query, sharing nodes.
 
     Args:
-        expr: the query whose attributes and thresholds make the variables.
+        expr: the query whose attributes and thresholds make the variables. `expr.evaluate(diagram)`
+            returns its node.
         vocabulary: kinds, classes and ranges of the attributes.
         order: of the variables. "vocabulary" is the vocabulary's order, then weighted parts; it is the same for every
             query, which makes diagrams comparable. "occurrence" follows the text, and is smaller where related
@@ -72,22 +69,17 @@ class Diagram(Kernel[int]):
         self.cells = partition(expr, vocabulary)
         self.order = order
         self.max_nodes = max_nodes
-        self.variables: dict[int, AttributeVariable | WeightVariable] = {}
+        self.variables: dict[int, Variable] = {}
         self.levels: list[int] = [_BELOW_ALL, _BELOW_ALL]  # of node i: the key of its variable, small ones at the top
         self.children: list[tuple[int, ...]] = [(), ()]
         self._unique: dict[tuple[int, tuple[int, ...]], int] = {}
         self._memo: dict[tuple[int, int, int], int] = {}
         self._branches, self._work = 0, 0
-        self._attribute_levels: dict[str, int] = {}
-        self._weight_levels: dict[tuple[float, int], int] = {}
+        self._level_of: dict[Variable, int] = {}
         self._digests: dict[int, str] = {NEVER: "false", ALWAYS: "true"}
         if order == "vocabulary":
             for name in self.cells:
-                self._attribute_level(name)
-
-    def build(self, expr: Expr) -> int:
-        """Return the node of `expr`, whose attributes and thresholds all occur in the query given at the start."""
-        return expr.evaluate(self)
+                self._level(name)
 
     def leaf(self, node: Node[Any]) -> int:
         """Return the node of a predicate or constant."""
@@ -96,7 +88,7 @@ class Diagram(Kernel[int]):
         assert isinstance(node, Predicate)
         cells = predicate_cells(node, self.vocabulary[node.name])
         truths = tuple(ALWAYS if holds(cells, atom) else NEVER for atom in self.cells[node.name])
-        return self._node(self._attribute_level(node.name), truths)
+        return self._node(self._level(node.name), truths)
 
     def negation(self, value: int) -> int:
         """Return the node of NOT."""
@@ -130,7 +122,7 @@ class Diagram(Kernel[int]):
         factor = float(f"{factor:.12g}")  # as thresholds: 0.1 * (3 * a) and 0.3 * a are one predicate
         if factor == 1 or value in (NEVER, ALWAYS):
             return value
-        return self._node(self._weight_level(factor, value), (NEVER, ALWAYS))
+        return self._node(self._level(WeightVariable(factor, value)), (NEVER, ALWAYS))
 
     def choice(self, test: int, then: int, otherwise: int) -> int:
         """Return the node of "if test then `then` else `otherwise`", to which every other operator reduces."""
@@ -159,12 +151,12 @@ class Diagram(Kernel[int]):
 
     def branches(self, node: int) -> list[tuple[CellSet, int]]:
         """Return the different children of an attribute's node, each with all the cells that lead to it."""
-        variable = self.variables[self.levels[node]]
-        assert isinstance(variable, AttributeVariable)
+        name = self.variables[self.levels[node]]
+        assert isinstance(name, str)
         atoms: dict[int, list[CellSet]] = {}
-        for atom, child in zip(variable.atoms, self.children[node], strict=True):
+        for atom, child in zip(self.cells[name], self.children[node], strict=True):
             atoms.setdefault(child, []).append(atom)
-        spec = self.vocabulary[variable.name]
+        spec = self.vocabulary[name]
         merged = [(union(group, spec), child) for child, group in atoms.items()]
         places: list[Cell] = [True, False, *spec.values]  # in the drawing, yes comes before no
         return sorted(merged, key=lambda branch: _place(branch[0][0], places))
@@ -180,7 +172,7 @@ class Diagram(Kernel[int]):
                 children = [self._digests[child] for child in self.children[top]]
                 text = f"weight {self._weight_digest(variable)}: {children}"
             else:
-                text = f"{variable.name!r}: {[(cells, self._digests[child]) for cells, child in self.branches(top)]}"
+                text = f"{variable!r}: {[(cells, self._digests[child]) for cells, child in self.branches(top)]}"
             self._digests[top] = hashlib.sha256(text.encode()).hexdigest()
         return self._digests[node]
 
@@ -190,22 +182,14 @@ class Diagram(Kernel[int]):
         inner = [variable.inner] if isinstance(variable, WeightVariable) else []
         return [*self.children[node], *inner]
 
-    def _attribute_level(self, name: str) -> int:
-        level = self._attribute_levels.get(name)
+    def _level(self, variable: Variable) -> int:
+        level = self._level_of.get(variable)
         if level is None:
-            level = self._attribute_levels[name] = len(self.variables)
-            self.variables[level] = AttributeVariable(name, self.cells[name])
-        return level
-
-    def _weight_level(self, factor: float, inner: int) -> int:
-        level = self._weight_levels.get((factor, inner))
-        if level is None:
-            variable = WeightVariable(factor, inner)
             level = len(self.variables)
-            if self.order == "vocabulary":
+            if isinstance(variable, WeightVariable) and self.order == "vocabulary":
                 # Below all attributes, in an order that does not depend on the query: that of the digests.
                 level = len(self.cells) + int(self._weight_digest(variable)[:16], 16)
-            self._weight_levels[factor, inner] = level
+            self._level_of[variable] = level
             self.variables[level] = variable
         return level
 
@@ -226,7 +210,7 @@ class Diagram(Kernel[int]):
         if self.levels[node] == level:
             return self.children[node]
         variable = self.variables[level]
-        return (node,) * (len(variable.atoms) if isinstance(variable, AttributeVariable) else 2)
+        return (node,) * (len(self.cells[variable]) if isinstance(variable, str) else 2)
 
     def _node(self, level: int, children: tuple[int, ...]) -> int:
         if all(child == children[0] for child in children):
@@ -252,17 +236,17 @@ class Diagram(Kernel[int]):
 def build_diagram(
     expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int = DEFAULT_MAX_NODES
 ) -> tuple[Diagram, int]:
-    """Return the diagram of a query and its node, in the vocabulary's order, or in that of the text where it is larger.
+    """Return the diagram of a query and its root, in the vocabulary's order or, where that is too large, the text's.
 
     Raises:
         LimitError: the diagram needs more than `max_nodes` nodes in both orders.
     """
     try:
         diagram = Diagram(expr, vocabulary, max_nodes=max_nodes)
-        return diagram, diagram.build(expr)
+        return diagram, expr.evaluate(diagram)
     except LimitError:
         diagram = Diagram(expr, vocabulary, order="occurrence", max_nodes=max_nodes)
-        return diagram, diagram.build(expr)
+        return diagram, expr.evaluate(diagram)
 
 
 def _place(cell: Cell, places: list[Cell]) -> float:

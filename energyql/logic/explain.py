@@ -53,14 +53,11 @@ def describe(name: str, cells: CellSet, atoms: tuple[CellSet, ...]) -> str:
     if isinstance(first, bool):
         return str(Attribute(name) if first else Not(Attribute(name)))
     if isinstance(first, tuple):
-        return " OR ".join(_bounds(name, *cell) for cell in cells if isinstance(cell, tuple))
+        bounds = [[None if math.isinf(bound) else bound for bound in cell] for cell in cells if isinstance(cell, tuple)]
+        return " OR ".join(str(Interval(name, low, high)) for low, high in bounds)
     missing = [cell for atom in atoms for cell in atom if cell not in cells]
     negated = 0 < len(missing) < len(cells)
     return str(OneOf(name, tuple(map(str, missing if negated else cells)), negated))
-
-
-def _bounds(name: str, low: float, high: float) -> str:
-    return str(Interval(name, None if low == -math.inf else low, None if high == math.inf else high))
 
 
 def _draw(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]]) -> list[str]:
@@ -108,13 +105,10 @@ def _sizes(nodes: Sequence[CircuitNode]) -> str:
 def _cells_of(name: str, atoms: tuple[CellSet, ...]) -> str:
     if atoms == ((False,), (True,)):
         return "no | yes"
-    texts = []
-    for atom in atoms:
-        if isinstance(atom[0], tuple):
-            texts.append(_bounds(name, *atom[0]))
-        else:
-            texts.append(", ".join(quote(str(value)) for value in atom))
-    return " | ".join(texts)
+    return " | ".join(
+        describe(name, atom, atoms) if isinstance(atom[0], tuple) else ", ".join(quote(str(value)) for value in atom)
+        for atom in atoms
+    )
 
 
 def draw_circuit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,7 +86,7 @@ class CircuitBuilder:
         max_nodes: raise `LimitError` beyond this many.
     """
 
-    def __init__(self, max_nodes: int | None = None) -> None:
+    def __init__(self, max_nodes: float = math.inf) -> None:
         self._nodes: list[CircuitNode] = []
         self._indices: dict[CircuitNode, int] = {}
         self._max_nodes = max_nodes
@@ -142,7 +143,7 @@ class CircuitBuilder:
         if index is None:
             index = self._indices[node] = len(self._nodes)
             self._nodes.append(node)
-            if self._max_nodes is not None and index >= self._max_nodes:
+            if index >= self._max_nodes:
                 raise LimitError(f"the circuit of this query needs more than {self._max_nodes:,} nodes")
         return index
 

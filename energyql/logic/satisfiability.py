@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from energyql.errors import Contradiction, LimitError, TautologyWarning
-from energyql.language import And, Constant, Expr, Interval, Near, Not, OneOf, Or, Weight, predicates
+from energyql.language import And, Expr, Interval, Near, Not, OneOf, Or, Weight, predicates
 from energyql.language.rewrite import lower
 from energyql.logic.cells import predicate_cells
 from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, build_diagram
@@ -29,18 +29,7 @@ def check_satisfiable(
 ) -> None:
     """Check that a bound query can be satisfied, by its decision diagram; no circuit is compiled.
 
-    Args:
-        expr: the query, as `bind` returned it.
-        vocabulary: the attributes it may use.
-        query: the text it came from, for drawing errors.
-        max_nodes: the largest decision diagram to build.
-
-    Raises:
-        Contradiction: nothing satisfies the query; the error says which parts clash.
-        LimitError: the diagram needs more than `max_nodes` nodes in both orders of its variables.
-
-    Warns:
-        TautologyWarning: everything satisfies the query.
+    The arguments, errors and the warning are those of `compile_query`.
     """
     diagram, root = build_diagram(expr, vocabulary, max_nodes)
     report_constant(expr, diagram, root, query=query)
@@ -59,7 +48,7 @@ def report_constant(
         known: relations of the model that are part of `root` and not of `expr`.
     """
     if root == NEVER:
-        raise contradiction(And((expr, *known)) if known else expr, diagram, query=query, known=known)
+        raise _contradiction(expr, diagram, query, known)
     if root == ALWAYS:
         text = str(expr)
         warn_tautology(f"{text if len(text) <= 80 else 'the query'} is always true, so it asks for nothing")
@@ -85,24 +74,15 @@ def warn_tautology(message: str) -> None:
         notes.append(message)
 
 
-def contradiction(
-    expr: Expr, diagram: Diagram, *, query: str | None = None, known: Sequence[Expr] = ()
-) -> Contradiction:
-    """Return the error for a query that is always false, with the spans of the parts that clash.
-
-    Args:
-        expr: the query.
-        diagram: the diagram it was built in.
-        query: its text, for drawing carets.
-        known: those parts of it that are the model's relations and not the user's.
-    """
+def _contradiction(expr: Expr, diagram: Diagram, query: str | None, known: Sequence[Expr]) -> Contradiction:
+    """The error of `report_constant`, with the spans of the parts that clash."""
+    relations = [part for relation in known for part in conjuncts(relation)]
     try:
-        parts = _clashing(expr, diagram)
+        parts = _clashing([*conjuncts(expr), *relations], diagram)
         while len(parts) == 1 and isinstance(parts[0], Weight):  # a weighted contradiction is a contradiction
-            parts = _clashing(parts[0].operand, diagram)
+            parts = _clashing(conjuncts(parts[0].operand), diagram)
     except LimitError:
         return Contradiction("the query is always false", query=query)
-    relations = {part for relation in known for part in conjuncts(relation)}
     needed = [str(part) for part in parts if part in relations]
     asked = [part for part in parts if part not in relations]
     spans = [part.span for part in asked if part.span is not None]
@@ -152,10 +132,9 @@ def _opened(node: Expr) -> Sequence[Expr] | None:
     return [Not(part, span=part.span) for part in lowered.children] if negated else lowered.children
 
 
-def _clashing(expr: Expr, diagram: Diagram) -> list[Expr]:
-    """Conjuncts of a false `expr` that are false together, none of which can be left out, in the order of the text."""
-    parts = conjuncts(expr)
-    nodes = [diagram.build(part) for part in parts]
+def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
+    """Conjuncts that are false together, none of which can be left out, in the order of the text."""
+    nodes = [part.evaluate(diagram) for part in parts]
     kept: list[int] = []
     together, end = ALWAYS, len(parts)
     while together != NEVER:
@@ -189,8 +168,6 @@ def _reason(parts: list[Expr], diagram: Diagram) -> str:
 
 def _reason_for_one(part: Expr, names: list[str], diagram: Diagram) -> str:
     text = _quoted(part)
-    if isinstance(part, Constant):
-        return "FALSE never holds"
     if isinstance(part, (Interval, Near)) and not predicate_cells(part, diagram.vocabulary[part.name]):
         spec = diagram.vocabulary[part.name]
         return f"{text} holds nothing: {part.name} runs from {spec.low:g} to {spec.high:g} and a point has no width"

@@ -46,7 +46,13 @@ class _Truths(Kernel[Truth]):
             case OneOf(name=name, values=classes, negated=negated):
                 return np.isin(self._values[name], classes, invert=negated)
             case Interval(name=name):
-                return _inside(node, self._values[name])
+                values = self._values[name]
+                inside = np.ones(len(values), bool)
+                if node.low is not None:
+                    inside &= values >= node.low if node.low_closed else values > node.low
+                if node.high is not None:
+                    inside &= values <= node.high if node.high_closed else values < node.high
+                return inside
             case Near(name=name, value=value, tolerance=tolerance):
                 allowed = self._vocabulary[name].tolerance if tolerance is None else tolerance
                 return np.asarray(np.abs(self._values[name] - value) <= allowed)
@@ -71,12 +77,3 @@ class _Truths(Kernel[Truth]):
 
     def weighted(self, factor: float, value: Truth) -> Truth:
         return value
-
-
-def _inside(node: Interval, values: npt.NDArray[Any]) -> Truth:
-    inside = np.ones(len(values), bool)
-    if node.low is not None:
-        inside &= values >= node.low if node.low_closed else values > node.low
-    if node.high is not None:
-        inside &= values <= node.high if node.high_closed else values < node.high
-    return inside

@@ -12,7 +12,8 @@ from energyql.energy.exact import CircuitRule
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import Contradiction, TautologyWarning
 from energyql.language import And, Attribute, Cardinality, Constant, Iff, Implies, Not, Or, Weight, Xor
-from energyql.logic.circuit import Sum, compile_query
+from energyql.logic.circuit import compile_query
+from energyql.logic.nodes import Sum
 
 FEW = settings(max_examples=150, deadline=None)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from energyql.energy.exact import CircuitFold, log_scaled_complement
-from energyql.logic.circuit import Circuit, Leaf, LogSumExp, Scaled, ScaledComplement, Sum
+from energyql.logic.circuit import Circuit
+from energyql.logic.nodes import Leaf, LogSumExp, Scaled, ScaledComplement, Sum
 
 
 def leaf(name):

@@ -9,7 +9,7 @@ from energyql.attributes.heads import FusedHeads, Head, RawOutputs
 from energyql.attributes.predictions import output_count, split_outputs
 from energyql.energy.circuit_energy import LeafEnergies
 from energyql.energy.exact import leaf_kind
-from energyql.logic.circuit import Leaf
+from energyql.logic.nodes import Leaf
 
 INF = math.inf
 SPECS = [VOCABULARY[name] for name in ("smile", "hair", "age", "eyes", "yaw", "hat")]

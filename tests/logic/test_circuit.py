@@ -16,7 +16,8 @@ from energyql.language import (
     Or,
     Weight,
 )
-from energyql.logic.circuit import Leaf, LogSumExp, Scaled, ScaledComplement, Sum, compile_query
+from energyql.logic.circuit import compile_query
+from energyql.logic.nodes import Leaf, LogSumExp, Scaled, ScaledComplement, Sum
 
 HEADLINE = And((SMILE, Not(Or((GLASSES, BEARD)))))
 

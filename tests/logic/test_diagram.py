@@ -13,24 +13,24 @@ A = [Attribute(f"a{i}") for i in range(600)]
 
 def root(expr, **settings):
     diagram = Diagram(expr, VOCABULARY, **settings)
-    return diagram, diagram.build(expr)
+    return diagram, expr.evaluate(diagram)
 
 
 def test_a_literal_has_one_node():
     diagram, node = root(A[0])
     assert diagram.children[node] == (NEVER, ALWAYS)
-    assert diagram.negation(node) == diagram.build(Not(A[0]))
+    assert diagram.negation(node) == Not(A[0]).evaluate(diagram)
 
 
 def test_equal_functions_share_a_node():
     query = Or((And((A[0], A[1])), And((A[1], A[0]))))
     diagram, node = root(query)
-    assert node == diagram.build(And((A[1], A[0])))
+    assert node == And((A[1], A[0])).evaluate(diagram)
 
 
 def test_a_redundant_question_is_dropped():
     diagram, node = root(Or((And((A[0], A[1])), And((Not(A[0]), A[1])))))
-    assert node == diagram.build(A[1])
+    assert node == A[1].evaluate(diagram)
 
 
 @pytest.mark.parametrize("order", ["vocabulary", "occurrence"])
@@ -94,5 +94,5 @@ def test_nodes_of_many_branches_count_for_more():
     query = Xor(tuple(And((Interval("age", low, None), Interval("height", low, None))) for low in tenths))
     diagram = Diagram(query, spec, max_nodes=500)
     with pytest.raises(LimitError, match="more than 500 nodes"):
-        diagram.build(query)
+        query.evaluate(diagram)
     assert len(diagram.children) < 500

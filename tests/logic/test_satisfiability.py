@@ -6,7 +6,8 @@ from faces import BEARD, HAT, SMILE, VOCABULARY, A
 
 from energyql.errors import Contradiction, LimitError, Span, TautologyWarning
 from energyql.language import And, Attribute, Cardinality, Constant, Interval, Near, Not, OneOf, Or, Weight, Xor, parse
-from energyql.logic.circuit import Sum, compile_query
+from energyql.logic.circuit import compile_query
+from energyql.logic.nodes import Sum
 from energyql.logic.satisfiability import check_satisfiable, conjuncts, noting_tautologies, warn_tautology
 
 CONTRADICTIONS = [
