@@ -13,6 +13,7 @@ from torch import Tensor
 from energyql.errors import ModelError
 from energyql.numerics.linear import Dense, DenseStack, Linear
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
+from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec
 
 SLOPE = 0.2  # of the leaky ReLU after each hidden layer
@@ -27,18 +28,18 @@ class Head:
     The linear path has a gradient where the rest is flat. Without hidden units (width 0) the head is linear.
 
     Attributes:
-        hidden_weight: (width, latent_dim); hidden_bias: (width,), the first hidden layer.
-        out_weight: (outputs, last width); skip_weight: (outputs, latent_dim); out_bias: (outputs,).
-        std: residual standard deviation of a continuous attribute, a scalar; 1 for the others.
+        hidden_weight: of the first hidden layer, like `hidden_bias`.
+        out_weight: of the last layer, like `skip_weight` and `out_bias`.
+        std: residual standard deviation of a continuous attribute; 1 for the others.
         deeper: weight (width, width before) and bias (width,) of each further hidden layer.
     """
 
-    hidden_weight: Tensor
-    hidden_bias: Tensor
-    out_weight: Tensor
-    skip_weight: Tensor
-    out_bias: Tensor
-    std: Tensor
+    hidden_weight: Float[Tensor, "width latent_dim"]
+    hidden_bias: Float[Tensor, " width"]
+    out_weight: Float[Tensor, "outputs last_width"]
+    skip_weight: Float[Tensor, "outputs latent_dim"]
+    out_bias: Float[Tensor, " outputs"]
+    std: Float[Tensor, ""]
     deeper: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -86,16 +87,16 @@ class Head:
 
 @dataclass(frozen=True)
 class FusedHeads:
-    """Several heads as one function, `(batch, latent_dim) -> (batch, outputs)`; `Differentiable` and `Convertible`.
+    """Several heads as one function; `Differentiable` and `Convertible`.
 
     Attributes:
         groups: networks whose outputs are added.
-        bias: (outputs,), added to the sum.
+        bias: added to the sum.
         direction: whether latents are scaled to unit second moment first, so that their length has no effect.
     """
 
     groups: tuple[_Group, ...]
-    bias: Tensor
+    bias: Float[Tensor, " outputs"]
     direction: bool = False
 
     @classmethod
@@ -108,12 +109,10 @@ class FusedHeads:
         groups = (_shallow(heads), *(_deep(heads, members) for members in deep.values()))
         return cls(groups, torch.cat([head.out_bias for head in heads]), direction)
 
-    def then(self, matrix: Tensor, offset: Tensor) -> FusedHeads:
+    def then(self, matrix: Float[Tensor, "rows outputs"], offset: Float[Tensor, " rows"]) -> FusedHeads:
         """Return the function `matrix @ outputs + offset`, folded into the last layer.
 
-        Args:
-            matrix: (rows, outputs), float64 on the CPU.
-            offset: (rows,), float64 on the CPU; may be infinite.
+        Both are float64 on the CPU; the offset may be infinite.
         """
 
         def mapped(weight: Tensor) -> Tensor:
@@ -126,12 +125,12 @@ class FusedHeads:
         """See `Convertible`. The last layer is small and keeps its dtype, so that outputs are not rounded."""
         return replace(self, groups=tuple(group.computed_in(dtype) for group in self.groups))
 
-    def __call__(self, latent: Tensor) -> Tensor:
-        """Return the outputs, (batch, outputs), of latents, (batch, latent_dim)."""
+    def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, "batch outputs"]:
+        """Return the outputs of latents."""
         latent = normalized(latent) if self.direction else latent
         return self._total(group.run(latent) for group in self.groups)
 
-    def pullback(self, latent: Tensor) -> tuple[Tensor, Back]:
+    def pullback(self, latent: Float[Tensor, "batch latent_dim"]) -> tuple[Float[Tensor, "batch outputs"], Back]:
         """See `Differentiable`."""
         if not self.direction:
             kept = [group.run(latent) for group in self.groups]
@@ -141,13 +140,13 @@ class FusedHeads:
         kept = [group.run(scaled) for group in self.groups]
         return self._total(kept), lambda grad: normalized_back(self._back(kept, grad), scaled, scale)
 
-    def _total(self, results: Iterable[list[Tensor]]) -> Tensor:
+    def _total(self, results: Iterable[list[Tensor]]) -> Float[Tensor, "batch outputs"]:
         total = self.bias
         for group, layers in zip(self.groups, results, strict=True):
             total = total + group.out(_side_by_side(layers[-1]).to(total))
         return total
 
-    def _back(self, kept: list[list[Tensor]], grad: Tensor) -> Tensor:
+    def _back(self, kept: list[list[Tensor]], grad: Tensor) -> Float[Tensor, "batch latent_dim"]:
         first, *others = (group.back(layers, grad) for group, layers in zip(self.groups, kept, strict=True))
         for more in others:
             first += more
@@ -160,12 +159,12 @@ class RawOutputs(NamedTuple):
     Attributes:
         function: from latents to the outputs of all heads side by side.
         specs: the attributes, in the order of the outputs; each has `output_count` of them.
-        std: residual standard deviation of each continuous attribute, scalars.
+        std: residual standard deviation of each continuous attribute.
     """
 
     function: FusedHeads
     specs: Sequence[AttributeSpec]
-    std: Mapping[str, Tensor]
+    std: Mapping[str, Float[Tensor, ""]]
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ class _Group:
         """Return the same networks with all layers before `out` in another dtype."""
         return _Group(self.first.computed_in(dtype), tuple(layer.computed_in(dtype) for layer in self.deeper), self.out)
 
-    def run(self, latent: Tensor) -> list[Tensor]:
+    def run(self, latent: Float[Tensor, "batch latent_dim"]) -> list[Tensor]:
         """Return the result of each layer: the first (batch, units), the others (heads, batch, width)."""
         layers = [self.first(latent.to(self.first.weight))]
         if self.deeper:
@@ -197,7 +196,7 @@ class _Group:
                 layers.append(x)
         return layers
 
-    def back(self, layers: list[Tensor], grad: Tensor) -> Tensor:
+    def back(self, layers: list[Tensor], grad: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch latent_dim"]:
         """Turn the gradient with respect to the outputs into that with respect to the latents."""
         x = self.out.back(grad).to(self.first.weight)
         if self.deeper:
@@ -209,8 +208,8 @@ class _Group:
         return self.first.back_through(x, layers[0])
 
 
-def _side_by_side(x: Tensor) -> Tensor:
-    """(heads, batch, width) as (batch, heads * width); (batch, units) as it is."""
+def _side_by_side(x: Tensor) -> Float[Tensor, "batch units"]:
+    """Return x (heads, batch, width) as (batch, heads * width); (batch, units) as it is."""
     return x if x.ndim == 2 else x.transpose(0, 1).flatten(1)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.errors import ModelError, VocabularyError
 from energyql.files import read_json, write_json, write_tensors
+from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
 
@@ -51,14 +52,14 @@ class Judge(nn.Module):
         self.head = nn.Linear(self.channels[-1] * last**2, outputs)
         self.register_buffer("std", torch.full((len(vocabulary),), 0.05))
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the input of the last layer, (batch, features), of pictures in [-1, 1], (batch, 3, height, width)."""
+    def features(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
+        """Return the input of the last layer, of pictures in [-1, 1]."""
         x = F.interpolate(images, size=(self.side, self.side), mode="area")
         for level in self.levels:
             x = level(x)
         return x.flatten(1)
 
-    def forward(self, images: Tensor) -> dict[str, Prediction]:
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Prediction]:
         """Predict every attribute of pictures in [-1, 1], (batch, 3, height, width)."""
         std = dict(zip(self.vocabulary, self.std, strict=True))
         return split_outputs(self.head(self.features(images)), self.vocabulary.values(), std)

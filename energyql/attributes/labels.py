@@ -18,6 +18,7 @@ from torch import Tensor
 
 from energyql.attributes.predictions import Categorical, Continuous, YesNo, decide
 from energyql.errors import DataError
+from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Column = Sequence[Any]
@@ -31,7 +32,7 @@ YES, NO = {"1", "true", "yes", "y", "t"}, {"0", "false", "no", "n", "f"}
 
 
 @torch.no_grad()
-def label_images(labeller: ImageLabeller, images: Tensor) -> dict[str, list[Any]]:
+def label_images(labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
     """Label pictures.
 
     Args:
@@ -131,8 +132,8 @@ def is_missing(cell: Any) -> bool:
     return isinstance(cell, float) and math.isnan(cell)
 
 
-def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels") -> Tensor:
-    """Encode cells as 0 or 1, the index of the class, or the number; NaN where missing; (n,) float32.
+def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels") -> Float[Tensor, " rows"]:
+    """Encode cells as 0 or 1, the index of the class, or the number, in float32; NaN where missing.
 
     Raises:
         DataError: a cell is no value of the attribute; the message has its row, counted from 1.

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from energyql.numerics.normal import log_normal_cdf, log_normal_interval
+from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec
 
 Cells = Sequence[bool | str | tuple[float, float]]
@@ -33,11 +34,11 @@ class _Distribution:
 
     __slots__ = ()
 
-    def log_probability(self, cells: Cells) -> Tensor:
+    def log_probability(self, cells: Cells) -> Float[Tensor, " batch"]:
         """Return log P(the value is in one of the cells), `(batch,)`, in nats; cells do not overlap."""
         return log_probabilities([(cast(Prediction, self), cells)])[0]
 
-    def probability(self, cells: Cells) -> Tensor:
+    def probability(self, cells: Cells) -> Float[Tensor, " batch"]:
         """Return P(the value is in one of the cells), `(batch,)`; cells do not overlap."""
         return self.log_probability(cells).exp()
 
@@ -46,14 +47,14 @@ class _Distribution:
 class YesNo(_Distribution):
     """`P(yes) = sigmoid(logit)`; logit `(batch,)`; cells are `True` and `False`."""
 
-    logit: Tensor
+    logit: Float[Tensor, " batch"]
 
 
 @dataclass(frozen=True, slots=True)
 class Categorical(_Distribution):
     """`P(value k) = softmax(logits)_k`; logits `(batch, K)`; values are the K class names, of which cells are some."""
 
-    logits: Tensor
+    logits: Float[Tensor, "batch classes"]
     values: tuple[str, ...]
 
 
@@ -61,8 +62,8 @@ class Categorical(_Distribution):
 class Continuous(_Distribution):
     """A normal with `mean` `(batch,)` and positive `std`, `(batch,)` or a scalar; cells are intervals (low, high)."""
 
-    mean: Tensor
-    std: Tensor | float
+    mean: Float[Tensor, " batch"]
+    std: Float[Tensor, "*batch"] | float
 
 
 Prediction = YesNo | Categorical | Continuous
@@ -72,7 +73,7 @@ _Place = tuple[int, int]
 """A block (log-sigmoids, tails, intervals), and a row of it."""
 
 
-def log_probabilities(requests: Sequence[tuple[Prediction, Cells]]) -> Tensor:
+def log_probabilities(requests: Sequence[tuple[Prediction, Cells]]) -> Float[Tensor, "requests batch"]:
     """Compute the log-probabilities of many cell sets at once, with few tensor operations.
 
     Args:
@@ -112,13 +113,13 @@ def log_probabilities(requests: Sequence[tuple[Prediction, Cells]]) -> Tensor:
     return torch.stack([pieces[row[0]] if len(row) == 1 else torch.logsumexp(pieces[row], dim=0) for row in rows])
 
 
-def _yes_logit(prediction: YesNo, cells: Cells) -> Tensor:
+def _yes_logit(prediction: YesNo, cells: Cells) -> Float[Tensor, " batch"]:
     if True in cells:
         return torch.full_like(prediction.logit, math.inf) if False in cells else prediction.logit
     return -prediction.logit if False in cells else torch.full_like(prediction.logit, -math.inf)
 
 
-def _set_logit(prediction: Categorical, cells: Cells) -> Tensor:
+def _set_logit(prediction: Categorical, cells: Cells) -> Float[Tensor, " batch"]:
     inside = [index for index, value in enumerate(prediction.values) if value in cells]
     outside = [index for index, value in enumerate(prediction.values) if value not in cells]
     if not inside or not outside:
@@ -126,7 +127,7 @@ def _set_logit(prediction: Categorical, cells: Cells) -> Tensor:
     return _log_sum(prediction.logits, inside) - _log_sum(prediction.logits, outside)
 
 
-def _log_sum(logits: Tensor, indices: list[int]) -> Tensor:
+def _log_sum(logits: Float[Tensor, "batch classes"], indices: list[int]) -> Float[Tensor, " batch"]:
     if len(indices) == 1:
         return logits[:, indices[0]]
     return torch.logsumexp(logits.index_select(1, _index(tuple(indices), logits.device)), dim=1)
@@ -170,12 +171,12 @@ def output_count(spec: AttributeSpec) -> int:
 
 
 def split_outputs(
-    outputs: Tensor, specs: Iterable[AttributeSpec], std: Mapping[str, Tensor | float]
+    outputs: Float[Tensor, "batch outputs"], specs: Iterable[AttributeSpec], std: Mapping[str, Tensor | float]
 ) -> dict[str, Prediction]:
     """Split raw outputs into one prediction per attribute.
 
     Args:
-        outputs: (batch, sum of `output_count`), in the order of `specs`.
+        outputs: `output_count` columns for each of `specs`, in their order.
         specs: the attributes.
         std: residual standard deviation of each continuous attribute.
     """

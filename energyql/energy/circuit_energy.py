@@ -27,6 +27,7 @@ from energyql.energy.exact import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, 
 from energyql.logic.nodes import Leaf
 from energyql.numerics.normal import log_normal_cdf, log_normal_cdf_slope, log_normal_interval_and_slope
 from energyql.numerics.pullback import Back
+from energyql.numerics.shapes import Float
 
 _LINEAR = 40.0  # where exp(-x) is below the rounding error of x in every dtype
 
@@ -51,12 +52,14 @@ class CircuitEnergy:
         converted.heads = self.heads.computed_in(dtype)
         return converted
 
-    def __call__(self, latent: Tensor) -> Tensor:
-        """Return the energies, (batch,), in nats, without a graph."""
+    def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, " batch"]:
+        """Return the energies, in nats, without a graph."""
         energies, _ = self.leaves.pullback(self.heads(latent).t().contiguous())
         return self.fold.energy(energies)
 
-    def gradient(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(
+        self, latent: Float[Tensor, "batch latent_dim"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch latent_dim"]]:
         """Return the energies and their gradients with respect to the latents, without a graph."""
         rows, back_to_latent = self.heads.pullback(latent)
         energies, back_to_rows = self.leaves.pullback(rows.t().contiguous())
@@ -121,8 +124,8 @@ class LeafEnergies:
         self._shape = (longest, 2, len(sets), -1)
         self._least = math.log(torch.finfo(like.dtype).tiny) / 3 + 1
 
-    def pullback(self, rows: Tensor) -> tuple[Tensor, Back]:
-        """Return the energies, (leaves, batch), in nats, of rows, (rows, batch), and the `Back`, without a graph.
+    def pullback(self, rows: Float[Tensor, "rows batch"]) -> tuple[Float[Tensor, "leaves batch"], Back]:
+        """Return the energies, in nats, and the `Back`, without a graph.
 
         The `Back` also takes a gradient that is the same for all samples, (leaves, 1).
         """

@@ -20,6 +20,7 @@ from energyql.logic.circuit import Circuit
 from energyql.logic.explain import draw_circuit
 from energyql.logic.nodes import CircuitNode, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
 from energyql.numerics.pullback import by_autograd
+from energyql.numerics.shapes import Float
 from energyql.render.markup import Markup
 
 YES_NO, CLASSES, TAIL, INTERVAL = range(4)
@@ -52,8 +53,8 @@ class CircuitRule:
         """The circuit as a function of its leaves."""
         return CircuitFold(self.circuit)
 
-    def log_value(self, predictions: Predictions) -> Tensor:
-        """Return the circuit's value, `(batch,)`, in nats.
+    def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
+        """Return the circuit's value, in nats.
 
         A query that is always true needs no predictions, which would give the batch size: `QueryEnergy` handles it.
         """
@@ -86,31 +87,23 @@ class CircuitFold:
         self._plan = _plan(circuit, {leaf: tuple(row[part] for part in each) for leaf, each in parts.items()}, len(row))
         self._groups: dict[tuple[torch.device, torch.dtype], list[_Group]] = {}
 
-    def __call__(self, leaves: Tensor) -> Tensor:
-        """Return the circuit's log-value, `(batch,)`, in nats; autograd can differentiate it.
-
-        Args:
-            leaves: `(number of leaves, batch)`, each row the log-probability of a leaf.
-        """
+    def __call__(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
+        """Return the circuit's log-value from the leaves' log-probabilities, in nats; autograd can differentiate it."""
         values = leaves
         for group in self._on(leaves):
             values = torch.cat([values, group.value(group.children(values))])
         return values[-1]
 
-    def energy(self, leaves: Tensor) -> Tensor:
-        """Return the energy, `(batch,)`, in nats, without a graph.
-
-        Args:
-            leaves: `(number of leaves, batch)`, each row the energy of a leaf, -log P; finite.
-        """
+    def energy(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
+        """Return the energy from the leaves' energies, which are finite, in nats, without a graph."""
         return self._evaluate(leaves)[0]
 
-    def energy_and_slopes(self, leaves: Tensor) -> tuple[Tensor, Tensor]:
+    def energy_and_slopes(
+        self, leaves: Float[Tensor, "leaves batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "leaves _"]]:
         """Return the energy, as `energy` does, and its derivative with respect to the leaves' energies.
 
-        Returns:
-            The energy `(batch,)`, in nats, and slopes `(number of leaves, batch)`, or `(number of leaves, 1)` where
-            they are the same for all samples.
+        The derivative is (leaves, 1) where it is the same for all samples.
         """
         groups = self._on(leaves)
         energy, kept = self._evaluate(leaves)
@@ -123,7 +116,7 @@ class CircuitFold:
             group.add_back(grad, slopes)
         return energy, grad[: len(leaves)]
 
-    def _evaluate(self, leaves: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+    def _evaluate(self, leaves: Float[Tensor, "leaves batch"]) -> tuple[Float[Tensor, " batch"], list[Tensor | None]]:
         values = fresh = leaves
         kept: list[Tensor | None] = []
         for group in self._on(leaves):
@@ -162,20 +155,22 @@ class _Group:
         self.factors = torch.tensor(factors, device=like.device, dtype=like.dtype)[:, None]
         self.ones = torch.ones(1, self.width, device=like.device, dtype=like.dtype)
 
-    def children(self, values: Tensor) -> Tensor:
-        """Return the children's values, (width, nodes, batch)."""
+    def children(self, values: Float[Tensor, "rows batch"]) -> Float[Tensor, "width nodes batch"]:
+        """Return the children's values."""
         rows = values[: self.width] if self.takes_all else values.index_select(0, self.rows)
         return rows.view(self.width, self.count, values.shape[1])
 
-    def value(self, x: Tensor) -> Tensor:
-        """Return the nodes' values, (nodes, batch), from their children's."""
+    def value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
+        """Return the nodes' values from their children's."""
         if self.kind is Sum:
             return x.sum(0)
         if self.kind is LogSumExp:
             return torch.logsumexp(x, 0)
         return self.factors * x[0] if self.kind is Scaled else log_scaled_complement(x[0], x[1], self.factors)
 
-    def energy_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def energy_and_slopes(
+        self, x: Float[Tensor, "width nodes batch"]
+    ) -> tuple[Float[Tensor, "nodes batch"], Tensor | None]:
         """Return the nodes' energies from their children's, and their derivatives; `None` stands for ones."""
         if self.kind is LogSumExp:
             # `torch.logsumexp` is many times slower where exponentials are denormal.
@@ -190,7 +185,7 @@ class _Group:
             return (self.ones @ x.flatten(1)).view(x.shape[1:]), None
         return self.value(x), self.factors
 
-    def add_back(self, grad: Tensor, slopes: Tensor | None) -> None:
+    def add_back(self, grad: Float[Tensor, "rows batch"], slopes: Tensor | None) -> None:
         """Add the gradient that reaches the children through the nodes to the table of gradients."""
         own = grad[self.first : self.first + self.count]
         pull = own.expand(self.width, -1, -1) if slopes is None else slopes * own
@@ -245,7 +240,9 @@ def _plan(circuit: Circuit, parts: Mapping[Leaf, tuple[int, ...]], count: int) -
     return plan
 
 
-def log_scaled_complement(value: Tensor, complement: Tensor, factor: Tensor) -> Tensor:
+def log_scaled_complement(
+    value: Float[Tensor, "*shape"], complement: Float[Tensor, "*shape"], factor: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
     """Return `log(1 - P^factor)` from `value = log P` and `complement = log(1 - P)`, elementwise, in nats.
 
     Where P is above one half it is computed from `complement`, with u = 1 - P as

@@ -64,6 +64,7 @@ from energyql.language import (
 )
 from energyql.language.node import Kernel, Node
 from energyql.language.rewrite import definition, fold_constants
+from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec
 
 SIGMA = 0.1
@@ -87,8 +88,8 @@ class LaceRule:
         self.expr = expr
         self.attributes = attributes
 
-    def log_value(self, predictions: Predictions) -> Tensor:
-        """The value of the root, `(batch,)`, in nats, higher is better; it can be above 0."""
+    def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
+        """Return the value of the root, in nats, higher is better; it can be above 0."""
         return self.expr.evaluate(_Published(predictions))
 
     def draw(self) -> None:
@@ -125,12 +126,12 @@ def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRul
     return LaceRule(folded, tuple(name for name in vocabulary if name in used))
 
 
-def log_or(left: Tensor, right: Tensor) -> Tensor:
+def log_or(left: Float[Tensor, "*shape"], right: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The published OR: `log(20 exp(left) + exp(right))`."""
     return torch.logaddexp(left + math.log(LEFT_WEIGHT), right)
 
 
-def negated(value: Tensor) -> Tensor:
+def negated(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The published NOT: `-alpha * value`, alpha = min(1, 0.1 / abs(value)) and constant to the gradient."""
     value = value.clamp(-_FINITE, _FINITE)
     size = value.detach().abs()
@@ -179,7 +180,7 @@ class _Published(Kernel[Tensor]):
         return reduce(combine, values)  # OR does not commute, so the order counts
 
 
-def _literal(node: Predicate, predictions: Predictions) -> Tensor:
+def _literal(node: Predicate, predictions: Predictions) -> Float[Tensor, " batch"]:
     prediction = predictions[node.name]
     match node, prediction:
         case Attribute(), YesNo(logit=logit):
@@ -195,7 +196,7 @@ def _literal(node: Predicate, predictions: Predictions) -> Tensor:
     raise KindError(f"{node.name!r} is used as another kind than its head predicts")
 
 
-def _gaussian(distance: Tensor) -> Tensor:
+def _gaussian(distance: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     return -(distance**2) / (2 * SIGMA**2)
 
 

@@ -18,6 +18,7 @@ from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import Convertible, Identity, by_autograd, pullback_of
+from energyql.numerics.shapes import Float
 
 _ONE_DEVICE = "move the heads and z to one device and dtype"
 
@@ -123,7 +124,7 @@ class QueryEnergy:
             return z.new_zeros(len(z))
         return in_batches(energy, z, self._sizes_of(z))[0]
 
-    def _with_gradient(self, z: Tensor) -> tuple[Tensor, ...]:
+    def _with_gradient(self, z: Float[Tensor, "batch z_dim"]) -> tuple[Tensor, ...]:
         latent, back = self._pullback(z)
         if self._direct is not None:
             energy, gradient = self._direct.gradient(latent)
@@ -133,7 +134,7 @@ class QueryEnergy:
             gradient = back_to_latent(torch.ones_like(energy))
         return energy, back(gradient)
 
-    def _by_predictions(self, z: Tensor, latent: Tensor) -> Tensor:
+    def _by_predictions(self, z: Float[Tensor, "batch z_dim"], latent: Tensor) -> Float[Tensor, " batch"]:
         predictions = self.predict(latent, self.rule.attributes)
         key = (z.device, z.dtype, z.shape[1])
         if key not in self._checked:

@@ -17,6 +17,7 @@ from energyql.language import Expr
 from energyql.logic.circuit import compile_query
 from energyql.logic.diagram import DEFAULT_MAX_NODES
 from energyql.logic.satisfiability import check_satisfiable
+from energyql.numerics.shapes import Float
 from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec
 
@@ -32,7 +33,7 @@ class EnergyRule(Protocol):
     def is_probability(self) -> bool:
         """Whether the energy is -log P, the probability of the query."""
 
-    def log_value(self, predictions: Predictions) -> Tensor:
+    def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
         """Return the log-value of the query, `(batch,)`, in nats, higher is better.
 
         Args:
