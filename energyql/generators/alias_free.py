@@ -14,11 +14,9 @@ from torch import Tensor
 
 
 def kaiser_beta(taps: int, width: float) -> float:
-    """Return the shape parameter of the Kaiser window for a filter with a transition band of the given width.
+    """Return the shape parameter of the Kaiser window for a filter of `taps` numbers.
 
-    Args:
-        taps: length of the filter.
-        width: full width of the transition band, as a fraction of half the sampling rate.
+    The full width of its transition band is a fraction of half the sampling rate.
     """
     attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # decibels that a filter of this length can reach
     if attenuation > 50:

@@ -86,9 +86,7 @@ def class_count(generator: Generator) -> int:
 def check_label(label: Any, generator: Generator) -> Label | None:
     """Return a label in the form in which it is compared and recorded: a class where it is one-hot.
 
-    Args:
-        label: a class, 0 to c_dim - 1; or c_dim numbers as a list, array or tensor; `None` for no label.
-        generator: the generator that is given the label.
+    A label is a class, 0 to c_dim - 1; or c_dim numbers as a list, array or tensor; or `None`.
 
     Raises:
         ArgumentError: the generator needs a label, has no classes, or has no such label.
@@ -132,14 +130,7 @@ def as_condition(label: Label | None, generator: Generator) -> Tensor | None:
 
 
 def encode_under(generator: Generator, z: Tensor, truncation: float, condition: Tensor | None = None) -> Tensor:
-    """Call `generator.encode`, with the label if the generator is conditional.
-
-    Args:
-        generator: maps z to w.
-        z: (batch, z_dim).
-        truncation: psi.
-        condition: (c_dim,) for all samples, or (batch, c_dim); `None` for a generator without classes.
-    """
+    """Call `generator.encode`; the label is (c_dim,) for all samples, (batch, c_dim), or `None` without classes."""
     if condition is None:
         return generator.encode(z, truncation)
     return cast(ConditionalGenerator, generator).encode(z, truncation, condition.to(z).expand(len(z), -1))

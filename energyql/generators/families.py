@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from energyql.errors import ModelError
-from energyql.files import fingerprint, read_json, write_tensors
+from energyql.files import read_json, write_tensors
 from energyql.generators.base import Family, Generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
 
@@ -83,11 +83,6 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
     write_tensors(folder / WEIGHTS, tensors)
     settings = dataclasses.asdict(network.config)
     return {"generator": settings if family.name == DEFAULT_KIND else {"kind": family.name, **settings}}
-
-
-def weights_fingerprint(folder: Path) -> str:
-    """Return the SHA-256 of the weights file, which attribute heads record for their generator."""
-    return fingerprint(folder / WEIGHTS)
 
 
 def module_fingerprint(generator: Generator) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -22,9 +21,6 @@ SUPPORTED = "energyql reads its own model folders; " + "; ".join(
 
 def load_generator(path: str | Path) -> Generator:
     """Read a generator from a model folder or a checkpoint of another program. Nothing in the file is executed.
-
-    Args:
-        path: a model folder, or a checkpoint file of any supported format.
 
     Returns:
         The generator in float32 on the CPU, in evaluation mode, without gradients to its weights.
@@ -60,11 +56,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def describe(generator: Generator) -> dict[str, int | str]:
-    """Return kind, resolution, latent sizes and number of parameters of a generator.
-
-    Returns:
-        kind, resolution, z_dim, w_dim, c_dim, parameters; those that the generator does not have are left out.
-    """
+    """Return kind, resolution, z_dim, w_dim, c_dim and parameters of a generator, as far as it has them."""
     config = getattr(generator, "config", None)
     described: dict[str, int | str] = {"kind": type(generator).__name__}
     for name in ("resolution", "z_dim", "w_dim", "c_dim"):
@@ -78,19 +70,14 @@ def describe(generator: Generator) -> dict[str, int | str]:
 
 def _refusal(checkpoint: Checkpoint) -> str:
     """Say what a checkpoint is that no reader recognised."""
-    content = checkpoint.content
-    if checkpoint.is_torch_file:
-        found = f" with {_keys(content)}" if isinstance(content, dict) else ""
-        return f"it is a PyTorch file{found}, but not a supported generator"
     if checkpoint.network is not None:
         return f"its class {shown(checkpoint.network.class_name)} is not supported"
-    found = f"a dict with {_keys(content)}" if isinstance(content, dict) else f"type {type(content).__name__}"
-    return f"it is a pickle of {found}, not of a generator"
-
-
-def _keys(content: dict[Any, Any]) -> str:
-    names = [shown(key, 30) for key in islice(content, 5)]
-    return ("the entries " + ", ".join(names) + (", ..." if len(content) > 5 else "")) if names else "no entries"
+    content = checkpoint.content
+    found = f"type {type(content).__name__}"
+    if isinstance(content, dict):
+        names = ", ".join(shown(key, 30) for key in islice(content, 5)) + (", ..." if len(content) > 5 else "")
+        found = f"a dict with the entries {names}" if names else "a dict with no entries"
+    return f"it is a {'PyTorch file' if checkpoint.is_torch_file else 'pickle'} of {found}, not of a generator"
 
 
 def _kind(head: bytes) -> str:

@@ -37,6 +37,7 @@ class StyleGANConfig:
         mapping_lr_multiplier: learning-rate multiplier that the mapping weights are stored with.
         channel_base, channel_max: limits of the number of channels, see the subclasses.
         image_channels: 3 for RGB.
+        conv_clamp: activations are clamped to +- this value; `None` for no clamping.
 
     Raises:
         ModelError: a number is out of its range.
@@ -51,6 +52,7 @@ class StyleGANConfig:
     channel_base: int = 32768
     channel_max: int = 512
     image_channels: int = 3
+    conv_clamp: float | None = None
 
     def __post_init__(self) -> None:
         if type(self.resolution) is not int or self.resolution not in (8, 16, 32, 64, 128, 256, 512, 1024):
@@ -64,7 +66,7 @@ class StyleGANConfig:
             channel_max=(1, 1 << 16),
             image_channels=(1, 64),
         )
-        self._check_numbers(mapping_lr_multiplier=(0, math.inf))
+        self._check_numbers(mapping_lr_multiplier=(0, math.inf), conv_clamp=(0, math.inf))
 
     def _check_integers(self, **ranges: tuple[int, int]) -> None:
         for name, (least, most) in ranges.items():
@@ -87,6 +89,21 @@ def activation(x: Tensor, clamp: float | None = None) -> Tensor:
     """Apply a leaky ReLU that keeps the variance, then clamp to +- `clamp`."""
     x = F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN
     return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def demodulated(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weight and styles of a modulated convolution at unit scale, and the factors of its output channels.
+
+    The factors, (batch, outputs), give the output unit variance. Weight and styles are normalised first, which leaves
+    the result as it is and the numbers in range.
+
+    Args:
+        weight: (outputs, inputs, side, side).
+        styles: (batch, inputs).
+    """
+    weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
+    styles = styles * (styles.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+    return weight, styles, (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
 
 
 class FullyConnected(nn.Module):
@@ -273,15 +290,10 @@ class FrozenMapping:
 def encoder(
     generator: Generator, truncation: float = 1.0, condition: Tensor | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """Return the function from z (batch, z_dim) to w (batch, w_dim) for one truncation and one label.
+    """Return the function from z (batch, z_dim) to w (batch, w_dim) for one truncation and one label, (c_dim,).
 
     For a StyleGAN it is a `FrozenMapping`, which copies the parameters. For any other generator, and for a subclass
     with its own `encode`, it calls `encode`.
-
-    Args:
-        generator: maps z to w.
-        truncation: psi.
-        condition: label of all samples, (c_dim,); `None` for a generator without classes.
 
     Raises:
         ArgumentError: label and generator do not go together.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
 from energyql.generators.base import Family
-from energyql.generators.mapping import FullyConnected, StyleGAN, StyleGANConfig, activation, style_rows
+from energyql.generators.mapping import FullyConnected, StyleGAN, StyleGANConfig, activation, demodulated, style_rows
 
 NoiseMode = Literal["const", "random", "none"]
 
@@ -27,19 +27,9 @@ class StyleGAN2Config(StyleGANConfig):
 
     Args:
         channel_base, channel_max: a block of resolution r has min(channel_base / r, channel_max) channels.
-        conv_clamp: activations are clamped to +- this value; `None` for no clamping.
 
     The other settings are those of `StyleGANConfig`.
-
-    Raises:
-        ModelError: a number is out of its range.
     """
-
-    conv_clamp: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_numbers(conv_clamp=(0, math.inf))
 
     @property
     def block_resolutions(self) -> list[int]:
@@ -78,16 +68,14 @@ class ModulatedConv(nn.Module):
         """Map x (batch, inputs, side, side) and w (batch, w_dim) to (batch, outputs, side, side), or twice the side."""
         weight: Tensor = self.weight
         styles = self.affine(w.to(weight.dtype)) * self.style_gain
-        if self.demodulate:  # normalising both first leaves the result as it is and the numbers in range
-            weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
-            styles = styles * (styles.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        if self.demodulate:
+            weight, styles, scale = demodulated(weight, styles)
         x = x * styles.to(x.dtype)[:, :, None, None]
         if self.up:
             x = _upsample_convolve(x, weight, resample_filter)
         else:
             x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2)
         if self.demodulate:
-            scale = (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
             x = x * scale.to(x.dtype)[:, :, None, None]
         return x
 

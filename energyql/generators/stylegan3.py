@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from energyql.errors import ArgumentError
 from energyql.generators.alias_free import downsample, lowpass_filter, upsample
 from energyql.generators.base import Family
-from energyql.generators.mapping import FullyConnected, StyleGAN, activation, style_rows
+from energyql.generators.mapping import FullyConnected, StyleGAN, activation, demodulated, style_rows
 from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
 
 
@@ -117,12 +117,9 @@ class SynthesisLayer(nn.Module):
         if self.rgb:
             gain = input_gain / math.sqrt(weight[0].numel())
             return F.conv2d(x * (styles * gain)[:, :, None, None], weight)
-        # Normalising both first leaves the result as it is and the numbers in range.
-        weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
-        styles = styles * (styles.square().mean(1, keepdim=True) + 1e-8).rsqrt()
-        demodulation = (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
+        weight, styles, scale = demodulated(weight, styles)
         x = F.conv2d(x * (styles * input_gain)[:, :, None, None], weight, padding=weight.shape[-1] - 1)
-        return x * demodulation[:, :, None, None]
+        return x * scale[:, :, None, None]
 
 
 class SynthesisNetwork(nn.Module):

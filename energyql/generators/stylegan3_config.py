@@ -50,12 +50,8 @@ class StyleGAN3Config(StyleGANConfig):
         filter_size: taps of a low-pass filter for each sample of the coarser of its two grids.
         lrelu_upsampling: how much finer the grid of the nonlinearity is.
         use_radial_filters: whether down-sampling filters pass a disc of frequencies, except in critical layers.
-        conv_clamp: activations are clamped to +- this value; `None` for no clamping.
 
     The other settings are those of `StyleGANConfig`.
-
-    Raises:
-        ModelError: the settings make no network.
     """
 
     mapping_layers: int = 2
@@ -89,7 +85,6 @@ class StyleGAN3Config(StyleGANConfig):
         if not isinstance(self.use_radial_filters, bool):
             raise ModelError(f"use_radial_filters must be true or false, not {self.use_radial_filters!r}")
         self._check_numbers(
-            conv_clamp=(0, math.inf),
             output_scale=(0, math.inf),
             first_cutoff=(0.5, self.resolution / 2),  # below 0.5 the first layer would have no samples
             last_stopband_rel=(1, math.inf),

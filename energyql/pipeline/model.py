@@ -19,12 +19,7 @@ from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, write_json
 from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, latent_size
 from energyql.generators.checkpoints.reading import reading
-from energyql.generators.families import (
-    module_fingerprint,
-    read_generator,
-    weights_fingerprint,
-    write_generator,
-)
+from energyql.generators.families import CONFIG, WEIGHTS, module_fingerprint, read_generator, write_generator
 from energyql.models import model_folder
 from energyql.vocabulary import Vocabulary
 
@@ -182,8 +177,8 @@ def save_model(
         The fingerprint to give to the attribute bank.
     """
     described = write_generator(folder, generator, dtype=dtype)
-    write_json(folder / "config.json", {"format": FORMAT, "name": name, "truncation": truncation, **described})
-    return weights_fingerprint(folder)
+    write_json(folder / CONFIG, {"format": FORMAT, "name": name, "truncation": truncation, **described})
+    return fingerprint(folder / WEIGHTS)
 
 
 def choose_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ import torch
 
 from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
-from energyql.files import read_json, replacing, write_json, write_picture
+from energyql.files import fingerprint, read_json, replacing, write_json, write_picture
 from energyql.generators.base import RANDOM, Generator, check_fitted_label
 from energyql.generators.families import (
     CONFIG,
@@ -21,7 +21,6 @@ from energyql.generators.families import (
     family_of,
     module_fingerprint,
     read_generator,
-    weights_fingerprint,
 )
 from energyql.generators.load import load_generator
 from energyql.models import model_folder, packaged_models
@@ -188,7 +187,7 @@ def _from_folder(model: str | Path, out: str | Path | None) -> Target:
                 if (source / name).is_file():
                     with replacing(folder / name) as temporary:
                         shutil.copyfile(source / name, temporary)
-        elif weights_fingerprint(folder) != weights_fingerprint(source):
+        elif fingerprint(folder / WEIGHTS) != fingerprint(source / WEIGHTS):
             raise ModelError(f"{folder} holds another generator than {source}", hint="choose another folder")
     return _opened(folder)
 
@@ -208,7 +207,7 @@ def _opened(folder: Path) -> Target:
         truncation = float(read_json(folder / CONFIG)["truncation"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / CONFIG} has no truncation") from error
-    mark = weights_fingerprint(folder)
+    mark = fingerprint(folder / WEIGHTS)
     bank = _bank(folder, mark)
     return Target(folder, read_generator(folder), mark, truncation, bank)
 

@@ -37,7 +37,6 @@ def test_own_folder(tmp_path: Path) -> None:
     assert isinstance(read, StyleGAN2)
     assert read.config == made.config
     assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in read.state_dict().items())
-    assert len(folder.weights_fingerprint(tmp_path)) == 64
     folder.write_generator(tmp_path, made)
     assert load_generator(tmp_path).z_dim == 4
 

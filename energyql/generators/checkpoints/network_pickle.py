@@ -13,7 +13,6 @@ from energyql.generators.checkpoints.arrays import NUMPY_NAMES, plain
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.records import (
     EASY_DICT,
-    SET_NAMES,
     TORCH_NAMES,
     Budget,
     Names,
@@ -70,12 +69,7 @@ class Checkpoint:
         """The averaged generator (`G_ema`) of an official PyTorch pickle; `None` for any other file."""
         if self.is_torch_file or not isinstance(self.content, dict) or "G_ema" not in self.content:
             return None
-        module = self.content["G_ema"]
-        class_name, state = _class_and_state(module)
-        collector = _Collector(self.size)
-        collector.visit(module)
-        settings = plain(state.get("_init_kwargs") or {})
-        return NetworkRecord(class_name, settings, collector.tensors, collector.attributes)
+        return _read_network(self.content["G_ema"], Budget(self.size))
 
 
 def unpickle_official(data: memoryview) -> Any:
@@ -97,7 +91,6 @@ def unpickle_official(data: memoryview) -> Any:
     names: Names = {
         **TORCH_NAMES,
         **NUMPY_NAMES,
-        **SET_NAMES,
         **EASY_DICT,
         ("torch.storage", "_load_from_bytes"): nested,
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
@@ -117,34 +110,29 @@ def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
     return meta["class_name"], state
 
 
-class _Collector:
-    """Collects the tensors and attributes of a module and its submodules."""
-
-    def __init__(self, file_size: int) -> None:
-        self.tensors: dict[str, Tensor] = {}
-        self.attributes: dict[str, Any] = {}
-        self.parts = 0
-        self.budget = Budget(file_size)
-
-    def visit(self, module: Any, prefix: str = "", depth: int = 0) -> None:
-        """Collect from a module whose names start with `prefix`."""
-        _, state = _class_and_state(module)
+def _read_network(network: Any, budget: Budget) -> NetworkRecord:
+    """Collect the tensors and attributes of a network from its modules, each before its submodules."""
+    class_name, state = _class_and_state(network)
+    record = NetworkRecord(class_name, plain(state.get("_init_kwargs") or {}), {})
+    parts, waiting = 0, [("", network)]
+    while waiting:
+        prefix, module = waiting.pop()
+        state = _class_and_state(module)[1]
         groups = [state.get(name) for name in ("_parameters", "_buffers", "_modules")]
         if not all(isinstance(group, dict) and all(isinstance(name, str) for name in group) for group in groups):
             raise CheckpointError("a part of the network has no parameters, buffers or modules")
         parameters, buffers, modules = cast(list[dict[str, Any]], groups)
-        self.parts += sum(map(len, (state, parameters, buffers, modules)))
-        if self.parts > MAX_PARTS or depth > MAX_DEPTH:
+        parts += sum(map(len, (state, parameters, buffers, modules)))
+        if parts > MAX_PARTS or prefix.count(".") > MAX_DEPTH:
             raise CheckpointError("its modules are nested without end")
         for name, value in (parameters | buffers).items():
             if isinstance(value, TensorRecord):
-                self.budget.take(value.nbytes)
-                self.tensors[prefix + name] = value.tensor()
+                budget.take(value.nbytes)
+                record.tensors[prefix + name] = value.tensor()
             elif value is not None:
                 raise CheckpointError(f"{shown(prefix + name)} is not a tensor")
         for name, value in state.items():
             if isinstance(name, str) and isinstance(value, bool | int | float | str) and not name.startswith("_"):
-                self.attributes[prefix + name] = value
-        for name, value in modules.items():
-            if value is not None:
-                self.visit(value, f"{prefix}{name}.", depth + 1)
+                record.attributes[prefix + name] = value
+        waiting += [(f"{prefix}{name}.", part) for name, part in reversed(modules.items()) if part is not None]
+    return record

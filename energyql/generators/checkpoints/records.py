@@ -164,10 +164,6 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
     return TensorRecord(storage, offset, size, stride)
 
 
-def _rebuild_parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
 def _from_items(name: str, make: Callable[[Any], Any]) -> Callable[..., Any]:
     """Return the replacement for a container that is made from a list or tuple."""
 
@@ -198,17 +194,18 @@ STORAGE_TYPES: dict[str, torch.dtype] = {
 }
 TORCH_NAMES: Names = {
     ("collections", "OrderedDict"): _ordered_dict,
+    ("builtins", "set"): _set,
+    ("__builtin__", "set"): _set,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
     ("torch", "Size"): _from_items("shape", tuple),
     ("torch", "device"): record_of("torch.device"),
     **{("torch", name): uncallable(f"torch.{name}") for name in STORAGE_TYPES},
     ("torch.storage", "UntypedStorage"): uncallable("torch.UntypedStorage"),
     **{("torch", name): uncallable(f"torch.{name}") for name in ("float16", "float32", "float64", "contiguous_format")},
 }
-"""The names that a pickle of tensors may contain. Storage types are compared by name and never called."""
-SET_NAMES: Names = {("builtins", "set"): _set, ("__builtin__", "set"): _set}
+"""Names in a pickle of tensors and plain containers. Storage types are compared by name and never called."""
 EASY_DICT: Names = {(module, "EasyDict"): _ordered_dict for module in ("dnnlib", "dnnlib.util")}
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, DtypeRecord
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
 from energyql.generators.checkpoints.records import (
-    SET_NAMES,
     TORCH_NAMES,
     Budget,
     Names,
@@ -39,7 +38,7 @@ _ENTRY_COST = 10  # pickle operations that take as long as an entry of the direc
 MAX_DEPTH = 32
 """Most containers within one another in `read_weights`, which also ends one that contains itself."""
 TRAINING_NAMES: Names = {
-    **TORCH_NAMES, **NUMPY_NAMES, **SET_NAMES, ("argparse", "Namespace"): record_of("argparse.Namespace"),
+    **TORCH_NAMES, **NUMPY_NAMES, ("argparse", "Namespace"): record_of("argparse.Namespace"),
 }  # fmt: skip
 """The names that a training checkpoint may contain: tensors, arrays, sets, and the options of the training."""
 
