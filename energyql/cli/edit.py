@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, read_label
+from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 
@@ -30,10 +30,7 @@ def edit(
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Pictures of one seed.")] = None,
     save_to: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", help="A filmstrip (.png, .jpg), an animation (.gif, .webp), or a folder for everything."
-        ),
+        Path, out_option("A filmstrip (.png, .jpg), an animation (.gif, .webp), or a folder for everything.")
     ] = Path("edit.png"),
     mode: Annotated[
         str, typer.Option(help="cumulative: keep earlier queries satisfied; alone: each step by itself.")
@@ -66,7 +63,8 @@ def edit(
     if not moving:
         check_destination(save_to)
     edited = run(
-        read_start(start or ["0"]), queries, n=n, model=model, mode=mode, keep=read_keep(keep),
+        read_start(start or ["0"]), queries, n=n, model=model, mode=mode,
+        keep=keep if keep == "everything" else read_names(keep),
         preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
         strength=strength, truncation=truncation, label=read_label(label), device=device, batch_size=batch_size,
         progress=not quiet,
@@ -84,10 +82,7 @@ def edit(
 def invert(
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Cropped square around the centre.")],
     save_to: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", help="A folder, for edit --start; or a picture of the comparison (.png, .jpg, .webp)."
-        ),
+        Path, out_option("A folder, for edit --start; or a picture of the comparison (.png, .jpg, .webp).")
     ] = Path("inverted"),
     space: Annotated[
         str, typer.Option(help="z; w, an offset of w; or w+, an offset for each layer of the synthesis.")
@@ -117,7 +112,7 @@ def invert(
 
 def animate(
     queries: Annotated[list[str], typer.Argument(metavar="QUERY QUERY...", help="At least two, in order.")],
-    save_to: Annotated[Path, typer.Option("--out", "-o", help="Ends in .gif or .webp.")] = Path("traversal.webp"),
+    save_to: Annotated[Path, out_option("Ends in .gif or .webp.")] = Path("traversal.webp"),
     n: Annotated[int, typer.Option("-n", min=1, max=64, help="Paths, side by side.")] = 4,
     frames: Annotated[int, typer.Option(min=1, max=200, help="Frames from one query to the next.")] = 16,
     model: options.Model = DEFAULT_MODEL,
@@ -163,17 +158,8 @@ def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
     return [Path(text) for text in texts]
 
 
-def read_keep(text: str) -> str | list[str]:
-    """Return "everything", or a list of names."""
-    return text if text == "everything" else [name.strip() for name in text.split(",") if name.strip()]
-
-
 def read_preset(name: str, weights: list[str]) -> Preset:
-    """Return a preset with some of its weights replaced.
-
-    Args:
-        name: of a preset.
-        weights: such as near_z=0.01.
+    """Return a preset with some of its weights replaced, such as near_z=0.01.
 
     Raises:
         ArgumentError: there is no such preset or weight, or a weight is not a number.

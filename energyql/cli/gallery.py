@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, read_label
+from energyql.cli.options import out, out_option, read_label
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
@@ -20,9 +20,7 @@ def gallery(
         Path | None,
         typer.Argument(metavar="QUERIES.txt", help="A query a line, or title: query; # begins a comment."),
     ] = None,
-    save_to: Annotated[
-        Path, typer.Option("--out", "-o", help="A folder for index.html, or a path that ends in .html.")
-    ] = Path("gallery"),
+    save_to: Annotated[Path, out_option("A folder for index.html, or a path that ends in .html.")] = Path("gallery"),
     truth_table: Annotated[
         list[str] | None, typer.Option(help="All combinations of up to four attributes: smile,glasses,hair=red.")
     ] = None,

@@ -15,7 +15,7 @@ from energyql.cli import options
 from energyql.cli.edit import animate, edit, invert
 from energyql.cli.gallery import gallery
 from energyql.cli.measure import bench, evaluate
-from energyql.cli.options import err, out, read_label
+from energyql.cli.options import err, out, out_option, read_label
 from energyql.cli.studio import studio
 from energyql.cli.train import import_heads, train
 from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
@@ -52,9 +52,9 @@ def _options(
 def generate(
     query: options.Query,
     n: Annotated[int, typer.Option("-n", min=1, help="Number of pictures.")] = 16,
-    save_to: Annotated[
-        Path, typer.Option("--out", "-o", help="A labelled grid (.png, .jpg, .webp), or a folder for everything.")
-    ] = Path("energyql.png"),
+    save_to: Annotated[Path, out_option("A labelled grid (.png, .jpg, .webp), or a folder for everything.")] = Path(
+        "energyql.png"
+    ),
     model: options.Model = DEFAULT_MODEL,
     semantics: options.Semantics = DEFAULT_SEMANTICS,
     sampler: options.Sampler = DEFAULT_SAMPLER,
@@ -135,7 +135,7 @@ def attributes(model: options.Model = DEFAULT_MODEL) -> None:
 @app.command()
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="StyleGAN2, StyleGAN2-ADA or StyleGAN3 .pkl, rosinality .pt.")],
-    save_to: Annotated[Path, typer.Option("--out", "-o", help="The model folder to write.")],
+    save_to: Annotated[Path, out_option("The model folder to write.")],
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
     truncation: Annotated[float, typer.Option(min=0, max=1, help="Default psi of the model.")] = 1.0,
 ) -> None:
@@ -156,7 +156,7 @@ def convert(
 def score(
     query: options.Query,
     table: Annotated[Path, typer.Argument(help="A CSV file of predictions, a row a sample.")],
-    save_to: Annotated[Path | None, typer.Option("--out", "-o", help="Write a CSV instead of printing.")] = None,
+    save_to: Annotated[Path | None, out_option("Write a CSV instead of printing.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Write only the best rows.")] = None,
     semantics: options.Semantics = DEFAULT_SEMANTICS,
 ) -> None:
@@ -176,14 +176,8 @@ def score(
     err.print(f"Saved {escape(str(save_to))}")
 
 
-app.command()(bench)
-app.command()(animate)
-app.command()(edit)
-app.command()(evaluate)
-app.command()(gallery)
-app.command()(invert)
-app.command()(studio)
-app.command()(train)
+for command in (bench, animate, edit, evaluate, gallery, invert, studio, train):
+    app.command()(command)
 app.command("import-heads")(import_heads)
 
 
@@ -205,7 +199,5 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    if issubclass(category, TautologyWarning):
-        err.print(f"[yellow]note[/]: {escape(str(message))}")
-    else:
-        err.print(f"[yellow]{category.__name__}[/]: {escape(str(message))}")
+    kind = "note" if issubclass(category, TautologyWarning) else category.__name__
+    err.print(f"[yellow]{kind}[/]: {escape(str(message))}")

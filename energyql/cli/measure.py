@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import err, out, read_label, read_names
+from energyql.cli.options import err, out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER
@@ -33,9 +33,7 @@ def bench(
     queries: Annotated[
         list[str], typer.Argument(metavar="QUERIES", help="Queries, or files with a query a line (# begins a comment).")
     ],
-    save_to: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for results, plots and the state of the run.")
-    ] = Path("bench"),
+    save_to: Annotated[Path, out_option("Folder for results, plots and the state of the run.")] = Path("bench"),
     model: JudgedModelOption = DEFAULT_MODEL,
     samplers: Annotated[
         str, typer.Option(help="Names, separated by commas; also semantics:sampler, sampler@strength, and paper.")
@@ -70,9 +68,7 @@ def bench(
 
 
 def evaluate(
-    save_to: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for reports, pictures and the state of the run.")
-    ] = Path("evaluation"),
+    save_to: Annotated[Path, out_option("Folder for reports, pictures and the state of the run.")] = Path("evaluation"),
     model: JudgedModelOption = DEFAULT_MODEL,
     protocols: Annotated[
         str, typer.Option(help="Names such as conditional-1,sequential-5, or all; a wrong name lists them.")

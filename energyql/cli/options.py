@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -32,6 +32,11 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples computed together.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no report.")]
+
+
+def out_option(help_text: str) -> Any:
+    """Return the option --out of a command."""
+    return typer.Option("--out", "-o", help=help_text)
 
 
 def read_label(text: str | None) -> int | list[float] | None:

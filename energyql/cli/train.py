@@ -10,14 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from energyql.cli import options
-from energyql.cli.options import out, read_label, read_names
+from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
 ModelArgument = Annotated[str, typer.Argument(help="A checkpoint, a model folder, or a packaged model.")]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", "-o", help="The model folder to make or add to. By default that of the model.")
-]
+OutOption = Annotated[Path | None, out_option("The model folder to make or add to. By default that of the model.")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new attributes replace old ones of the same name.")]
 FittedLabelOption = Annotated[
     str | None,
@@ -74,7 +72,6 @@ def train(
     if latents is not None and labels is None:
         raise ArgumentError("--latents belongs to --labels")
     psi, where, condition = _truncation(truncation), choose_device(device), _fitted_label(label)
-    space = _space(space)
     chosen = None if only is None else list(read_names(only))
     source: Any = None
     if labels is not None:
@@ -127,7 +124,7 @@ def import_heads(
         found = import_lace(heads, specs)
     psi = _truncation(truncation) or (1.0, 1.0)
     bank = add_heads(
-        model, specs, found, save_to, space=_space(space) or "w", truncation=psi,
+        model, specs, found, save_to, space=space, truncation=psi,
         label=_fitted_label(label), replace=replace,
     )  # fmt: skip
     out.print(f"Saved {escape(', '.join(found))}; the model has {len(bank.vocabulary)} attributes now")
@@ -135,14 +132,6 @@ def import_heads(
 
 def _fitted_label(text: str | None) -> int | list[float] | str | None:
     return text if text == "random" else read_label(text)
-
-
-def _space(text: str | None) -> str | None:
-    from energyql.attributes.bank import SPACES
-
-    if text not in (None, *SPACES):
-        raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {text!r}")
-    return text
 
 
 def _truncation(text: str | None) -> tuple[float, float] | None:

@@ -92,14 +92,10 @@ def activation(x: Tensor, clamp: float | None = None) -> Tensor:
 
 
 def demodulated(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return weight and styles of a modulated convolution at unit scale, and the factors of its output channels.
+    """Return weight and styles of a modulated convolution at unit scale, and factors that give its output unit variance.
 
-    The factors, (batch, outputs), give the output unit variance. Weight and styles are normalised first, which leaves
+    Shapes are (outputs, inputs, side, side), (batch, inputs) and (batch, outputs). Normalising weight and styles leaves
     the result as it is and the numbers in range.
-
-    Args:
-        weight: (outputs, inputs, side, side).
-        styles: (batch, inputs).
     """
     weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
     styles = styles * (styles.square().mean(1, keepdim=True) + 1e-8).rsqrt()

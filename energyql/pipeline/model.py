@@ -133,7 +133,7 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
         prints = {"generator": mark, "attributes": fingerprint(folder / "attributes.safetensors")}
         return Model(folder.resolve().name, generator, bank, None, bank.truncation[1], prints).to(device)
     folder = model_folder(model)
-    path = folder / "config.json"
+    path = folder / CONFIG
     config = read_json(path)
     with reading(path):
         if config["format"] != FORMAT:

@@ -17,6 +17,8 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Prompts = Mapping[str, Sequence[str] | Mapping[str, str]]
 """Attribute -> [prompt of yes, prompt of no], or class -> prompt."""
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Statistics of the channels of CLIP's own pictures, for a model without them."""
 
 
 class ClipLabeller:
@@ -77,7 +79,8 @@ class ClipLabeller:
         pictures = pictures.expand(-1, 3, -1, -1)
         if pictures.shape[-2:] != size:
             pictures = F.interpolate(pictures, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (torch.tensor(numbers, device=images.device).view(3, 1, 1) for numbers in _statistics(visual))
+        statistics = (getattr(visual, "image_mean", None) or MEAN, getattr(visual, "image_std", None) or STD)
+        mean, std = (torch.tensor(numbers, device=images.device).view(3, 1, 1) for numbers in statistics)
         return (pictures - mean) / std
 
 
@@ -91,12 +94,8 @@ def load_clip_labeller(
 ) -> ClipLabeller:
     """Load a labeller with a model of open_clip, which downloads missing weights.
 
-    Args:
-        prompts: see `Prompts`, or a JSON file of that form.
-        model: a name of `open_clip.list_models()`.
-        weights: a name of `open_clip.list_pretrained_tags_by_model(model)`, or a file.
-        margin: see `ClipLabeller`.
-        device: where to compute.
+    `model` is a name of `open_clip.list_models()`; `weights` is one of
+    `open_clip.list_pretrained_tags_by_model(model)`, or a file; `prompts` may be a JSON file.
 
     Raises:
         EnergyQLError: open_clip is not installed.
@@ -145,9 +144,3 @@ def _attribute(name: str, options: Any) -> tuple[AttributeSpec, list[Any], list[
         f"the prompts of {name!r} are {options!r}",
         hint='give ["a face with glasses", "a bare face"], or {"black": "black hair", "blond": "blond hair"}',
     )
-
-
-def _statistics(visual: Any) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and standard deviation of the channels; by default those of CLIP."""
-    mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
-    return mean or (0.48145466, 0.4578275, 0.40821073), std or (0.26862954, 0.26130258, 0.27577711)

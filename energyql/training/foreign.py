@@ -38,17 +38,9 @@ def add_heads(
 ) -> AttributeBank:
     """Add heads to a model folder, as they are.
 
-    If the folder has heads already, all must read the same latent, at the same truncation, under the same label.
-
-    Args:
-        model: as for `train_attributes`.
-        specs: the attributes.
-        heads: attribute -> head.
-        out: as for `train_attributes`.
-        space: the latent that the heads read.
-        truncation: range of psi in which the heads are valid.
-        label: class label under which the heads are valid.
-        replace: as for `train_attributes`.
+    If the folder has heads already, all must read the same latent, at the same truncation, under the same label. The
+    arguments are those of `train_attributes`, with a head for each attribute; `truncation` is the range of psi in which
+    the heads are valid.
 
     Returns:
         All heads of the folder.
@@ -117,11 +109,8 @@ def import_boundary(
     The file holds only the normal. With labels, scale and intercept have the highest likelihood. Without labels, the
     boundary goes through the origin and the scale is 1: the direction is right, probabilities are not calibrated.
 
-    Args:
-        path: a `.npy` file of shape (1, latent_dim) or (latent_dim,).
-        spec: a yes/no attribute.
-        latents: (n, latent_dim), in the space of the boundary.
-        labels: (n,) 0 or 1, NaN where missing.
+    The `.npy` file has the shape (1, latent_dim) or (latent_dim,). Latents are in the space of the boundary, (n,
+    latent_dim); labels are 0 or 1, NaN where missing, (n,).
 
     Raises:
         ModelError: the file is missing, damaged or of another form; the attribute is of another kind; or all labels

@@ -113,9 +113,8 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     The column `index` is the number of a picture of `energyql.generate`, under the seed of the training; without that
     column, row i is about picture i, from 0. With `latents`, the index is a row of that file.
 
-    Args:
-        path: CSV (comma, semicolon or tab), or Parquet by its name; Parquet needs pyarrow or polars.
-        latents: `.npy` or `.safetensors`, see `read_latents`.
+    The file is CSV (comma, semicolon or tab), or Parquet by its name, which needs pyarrow or polars; `read_latents`
+    reads the latents.
 
     Raises:
         DataError: a file is missing, damaged, or does not fit the other.
@@ -136,13 +135,9 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
 
 
 def read_latents(path: Path) -> Tensor:
-    """Latents of a `.npy` file, or of a `.safetensors` file with one tensor.
+    """Read the latents of a `.npy` file, or of a `.safetensors` file with one tensor, as (n, latent_dim) float32.
 
-    Args:
-        path: a file of shape (n, latent_dim), or with axes between along which the latent is repeated, as in W+.
-
-    Returns:
-        (n, latent_dim) float32.
+    Between these, the file may have axes along which the latent is repeated, as in W+.
 
     Raises:
         DataError: the file is missing or damaged, or its latents differ along a layer.

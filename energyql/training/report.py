@@ -37,10 +37,7 @@ def report_heads(
     yes/no adds `yes`, the share of yes; categorical adds `classes` and `confusion` (rows: label, columns: head);
     continuous adds `error` (mean absolute), `std`, `explained` (R²) and `errors`, a histogram in units of std.
 
-    Args:
-        predictions: of the samples.
-        labels: attribute -> (samples,), NaN where missing.
-        specs: the attributes.
+    Labels are (samples,), NaN where missing.
     """
     found = {}
     for name, prediction in predictions.items():

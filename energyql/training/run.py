@@ -95,6 +95,8 @@ def train_attributes(
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
     """
+    if space not in (None, *SPACES):
+        raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
     known = getattr(labels, "vocabulary", None)
@@ -108,8 +110,6 @@ def train_attributes(
         if isinstance(target.generator, torch.nn.Module):
             target.generator.to(device).eval()
         space = space or (target.bank.space if target.bank is not None else "w")
-        if space not in SPACES:
-            raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
         seed = seed if seed is not None else 0 if isinstance(labels, LabelTable) else LABEL_SEED
         prior = Prior(target.generator, seed, psi or (1.0, 1.0), device, target.label(label, space))
         if psi is None:
@@ -195,12 +195,15 @@ def _fitted(
     report: Report,
 ) -> tuple[AttributeBank, dict[str, dict[str, Any]]]:
     """Fit heads to all rows but those for the report, and write the report."""
-    table = labels if isinstance(labels, LabelTable) else None
-    source = "the labeller" if table is None else table.source
+    source, test = (labels.source, labels.test) if isinstance(labels, LabelTable) else ("the labeller", None)
     targets = {name: encode_column(columns[name], spec, source) for name, spec in specs.items()}
-    test = None if table is None else table.test
-    order = _order(len(latents), test or 0, prior.seed)
-    fitted = len(latents) - (int(TEST_SHARE * len(latents)) if test is None else test)
+    count, seed = len(latents), prior.seed % 2**63
+    if count < 20:
+        raise DataError(f"{count} labelled samples are too few to learn from", hint="label some hundreds at least")
+    shuffled = count - (test or 0)  # the rows that a table keeps for the report stay last
+    random = torch.Generator().manual_seed(seed)
+    order = torch.cat([torch.randperm(shuffled, generator=random), torch.arange(shuffled, count)])
+    fitted = count - (int(TEST_SHARE * count) if test is None else test)
     latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
     bank, fits = train_heads(
         latents[:fitted].to(prior.device),
@@ -208,7 +211,7 @@ def _fitted(
         specs,
         settings,
         held_out=HELD_OUT_SHARE,
-        seed=prior.seed % 2**63,
+        seed=seed,
         space=space,
         truncation=prior.truncation,
         label=prior.label,
@@ -225,11 +228,3 @@ def _fitted(
         labelled = int((~targets[name].isnan()).sum())
         found[name] |= {"temperature": fit.temperature, "steps": fit.steps, "labels": labelled}
     return bank, found
-
-
-def _order(count: int, test: int, seed: int) -> Tensor:
-    """Return the rows in the order of training: shuffled, except that the `test` rows for the report stay last."""
-    if count < 20:
-        raise DataError(f"{count} labelled samples are too few to learn from", hint="label some hundreds at least")
-    random = torch.Generator().manual_seed(seed % 2**63)
-    return torch.cat([torch.randperm(count - test, generator=random), torch.arange(count - test, count)])

@@ -99,16 +99,9 @@ def label_prior(
 ) -> dict[str, Column]:
     """Label the pictures of samples 0 to `count - 1`.
 
-    Labels are written to `folder` part by part. The same call after an interruption continues from there.
-
-    Args:
-        prior: the samples.
-        count: number of samples.
-        labeller: reads the pictures.
-        folder: for the labels so far.
-        generator: fingerprint of the generator; labels of another one are not used.
-        check: called with the names of the attributes, once the first part is labelled.
-        progress: called with the fraction done.
+    Labels are written to `folder` part by part. The same call after an interruption continues from there, unless the
+    fingerprint `generator` is another one. `check` is called with the names of the attributes, once the first part is
+    labelled; `progress` with the fraction done.
 
     Returns:
         Attribute -> `count` cells.
@@ -165,12 +158,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
-    """Estimate psi of given latents: their spread over the spread of the prior at psi = 1.
+    """Estimate psi of latents w (n, w_dim): their spread over the spread of the prior at psi = 1.
 
-    Args:
-        prior: its generator, device and label are used, not its seed or truncation.
-        w: (n, w_dim).
-        source: name of the latents in messages.
+    Seed and truncation of the prior are not used; messages name the latents by `source`.
 
     Raises:
         DataError: mean or spread is not that of latents of the generator.

@@ -90,12 +90,8 @@ _NAMES: Names = {
 def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTable:
     """Read the latents and labels of a folder with StyleFlow's two pickles.
 
-    Args:
-        folder: holds `all_latents.pickle` and `att_light.pickle`.
-        only: attributes to read, all 21 by default.
-
-    Returns:
-        A table whose last tenth is for the report. Continuous attributes range from 0 to 1 where their values do.
+    Of the attributes in `only`, all 21 by default; continuous ones range from 0 to 1 where their values do. The last
+    tenth of the rows is for the report.
 
     Raises:
         ModelError: a pickle is missing, damaged, unsafe, or of another form.
@@ -108,7 +104,10 @@ def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTabl
     if len(rows) != len(latents):
         raise ModelError(f"{folder} holds {len(latents)} latents, but labels for {len(rows)}")
     table = {name: [_cell(row[COLUMNS.index(name)], name) for row in rows] for name in columns}
-    table = {name: cells for name, cells in table.items() if only is not None or not _useless(cells)}
+    if only is None:  # leave out columns with one value
+        table = {
+            name: cells for name, cells in table.items() if len({cell for cell in cells if not is_missing(cell)}) > 1
+        }
     return LabelTable(
         table,
         latents=latents,
@@ -153,10 +152,6 @@ def _cell(cell: Any, name: str) -> Any:
     if cell is not None and not isinstance(cell, bool | int | float | str):
         raise ModelError(f"a label of {name!r} is a {type(cell).__name__}")
     return cell
-
-
-def _useless(cells: list[Any]) -> bool:
-    return len({cell for cell in cells if not is_missing(cell)}) < 2
 
 
 def _spec(name: str, cells: list[Any]) -> AttributeSpec:

@@ -97,10 +97,8 @@ class Target:
         if bank is not None and (bank.space, bank.truncation, bank.label) != (space, truncation, label):
             old, new = (
                 f"{space} at truncation {truncation}" + ("" if label is None else f" under label {label}")
-                for space, truncation, label in (
-                    (bank.space, bank.truncation, bank.label), (space, truncation, label),
-                )
-            )  # fmt: skip
+                for space, truncation, label in ((bank.space, bank.truncation, bank.label), (space, truncation, label))
+            )
             raise ModelError(
                 f"the attributes of {self.folder} read {old}, so new ones cannot read {new}",
                 hint="choose another folder",
@@ -122,27 +120,20 @@ class Target:
             if psi != self.truncation:
                 write_json(self.folder / CONFIG, read_json(self.folder / CONFIG) | {"truncation": psi})
         merged.save(self.folder)
-        self._save_report(report, [name for name in merged.vocabulary if name not in bank.vocabulary])
-        return merged
-
-    def _save_report(self, report: Mapping[str, Mapping[str, Any]], kept: Sequence[str]) -> None:
-        """Write `report.json` and `report.png`, with the earlier reports on the attributes in `kept`."""
         path = self.folder / "report.json"
         earlier = read_json(path).get("attributes", {}) if path.is_file() else {}
-        merged: dict[str, Any] = {name: earlier[name] for name in kept if name in earlier} | dict(report)
-        if merged:
-            write_json(path, {"energyql": __version__, "attributes": merged})
-            picture = draw_report(merged, f"Attribute heads of {self.folder.resolve().name}")
+        kept = [name for name in merged.vocabulary if name not in bank.vocabulary and name in earlier]
+        if reports := {name: earlier[name] for name in kept} | dict(report):
+            write_json(path, {"energyql": __version__, "attributes": reports})
+            picture = draw_report(reports, f"Attribute heads of {self.folder.resolve().name}")
             write_picture(self.folder / "report.png", picture)
+        return merged
 
 
 def open_target(model: str | Path | Generator, out: str | Path | None, truncation: float | None = None) -> Target:
-    """Load the generator, and write it into the folder `out` if it is not there.
+    """Load the generator, and write it into the folder `out`, with this truncation, if it is not there.
 
-    Args:
-        model: a packaged model, a model folder, a checkpoint file, or a generator.
-        out: the model folder to make or add to; by default that of `model`.
-        truncation: the truncation of a new folder.
+    The arguments are those of `train_attributes`.
 
     Raises:
         ArgumentError: there must be an `out`.

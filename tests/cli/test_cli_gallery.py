@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 import typer
 from markup import Document
@@ -93,12 +90,3 @@ def test_bad_lines_are_shown_together(tiny, tmp_path):
         "line 4: UnknownAttribute: 'glases' is not an attribute of model 'tiny'",
     ]
     assert UnknownAttribute.__name__ in str(caught.value)
-
-
-def test_a_real_command(tiny, queries, tmp_path):
-    code = "from energyql.cli.main import main; main()"
-    words = ["gallery", str(queries), "-o", str(tmp_path / "site"), "-m", str(tiny), "-n", "1", "--device", "cpu"]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "3 queries, 3 pictures" in done.stdout
-    assert "gallery" in done.stderr

@@ -69,11 +69,6 @@ def test_a_port_that_is_taken_is_noticed_before_models_are_loaded(monkeypatch):
             run("--port", taken.getsockname()[1])
 
 
-def test_two_models_of_one_name(tiny):
-    with pytest.raises(ArgumentError, match="two models are called 'tiny'"):
-        run("-m", tiny, "-m", tiny, "--port", 0)
-
-
 def test_it_serves_until_ctrl_c(tiny):
     command = [PROGRAM, "studio", "-m", tiny, "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import energyql
 from energyql import generate
-from energyql.cli.edit import read_keep, read_layers, read_preset, read_start
+from energyql.cli.edit import read_layers, read_preset, read_start
 from energyql.cli.main import app
 from energyql.editing.settings import PRESETS
 from energyql.errors import ArgumentError
@@ -98,8 +98,6 @@ def test_options(tmp_path):
     assert [str(path) for path in read_start(["a.png"])] == ["a.png"]
     with pytest.raises(ArgumentError, match="not from both"):
         read_start(["7", "a.png"])
-    assert read_keep("everything") == "everything"
-    assert read_keep("smile, age") == ["smile", "age"]
     assert read_layers(["0,2-4"]) == [0, 2, 3, 4]
     assert read_layers(["hair=6-8", "smile=1"]) == {"hair": [6, 7, 8], "smile": [1]}
     assert read_layers([]) is None

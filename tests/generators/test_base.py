@@ -120,11 +120,6 @@ def test_stylegans(name):
         check_label(count, generator)
 
 
-def test_unconditional_stylegans():
-    assert class_count(load_generator(CHECKPOINTS / "ada.pkl")) == 0
-    assert class_count(load_generator(CHECKPOINTS / "stylegan3-r.pkl")) == 0
-
-
 def test_the_protocol():
     assert isinstance(Plain(), Generator)
     assert not isinstance(torch.nn.Linear(3, 3), Generator)

@@ -29,18 +29,6 @@ def test_the_name_does_not_matter(name: str, tmp_path: Path) -> None:
         assert not any(parameter.requires_grad for parameter in generator.parameters())
 
 
-def test_own_folder(tmp_path: Path) -> None:
-    made = StyleGAN2(StyleGAN2Config(8, 4, 4, mapping_layers=2, channel_base=32, channel_max=4))
-    config = folder.write_generator(tmp_path, made, dtype=torch.float32)
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    read = load_generator(tmp_path)
-    assert isinstance(read, StyleGAN2)
-    assert read.config == made.config
-    assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in read.state_dict().items())
-    folder.write_generator(tmp_path, made)
-    assert load_generator(tmp_path).z_dim == 4
-
-
 @pytest.mark.parametrize("name", ["ada_conditional.pkl", "rosinality.pt", "stylegan3-t.pkl", "stylegan3-r.pkl"])
 def test_converting(tmp_path: Path, name: str) -> None:
     original = load_generator(DATA / name)

@@ -80,17 +80,6 @@ def test_equal_to_the_network(label, truncation, layers):
     assert isinstance(prepared, Differentiable)
 
 
-def test_against_finite_differences():
-    prepared, z = FrozenMapping(network(), 0.7), latents()
-    grad = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    step = torch.zeros_like(z)
-    columns = []
-    for j in range(z.shape[1]):
-        step.zero_()[:, j] = 1e-6
-        columns.append(((prepared(z + step) - prepared(z - step)) * grad).sum(1) / 2e-6)
-    torch.testing.assert_close(prepared.pullback(z)[1](grad), torch.stack(columns, 1), rtol=1e-6, atol=1e-6)
-
-
 def test_in_float32_and_in_batches_of_any_size():
     single, exact = FrozenMapping(network(dtype=torch.float32), 0.7), FrozenMapping(network(), 0.7)
     for batch in (0, 1, 40):

@@ -4,7 +4,7 @@ import torch
 from energyql.attributes.bank import AttributeBank
 from energyql.sampling import prior_latents
 from recipes.avatars.factors import Factors
-from recipes.avatars.heads import SEEDS, SMOOTH, fit_heads, held_out_accuracy, mean_head
+from recipes.avatars.heads import SEEDS, fit_heads, held_out_accuracy, mean_head
 from recipes.avatars.labelling import Labelled
 from recipes.avatars.vocabulary import VOCABULARY
 
@@ -67,7 +67,3 @@ def test_a_mean_head_says_the_mean_of_what_its_heads_say(prior):
     assert torch.allclose(mean["hair"].logits, (one["hair"].logits + two["hair"].logits) / 2, atol=1e-4)
     assert torch.allclose(mean["skin_tone"].mean, (one["skin_tone"].mean + two["skin_tone"].mean) / 2, atol=1e-5)
     assert mean["skin_tone"].std == pytest.approx((one["skin_tone"].std + two["skin_tone"].std) / 2)
-
-
-def test_smooth_attributes_are_attributes():
-    assert set(SMOOTH) < set(VOCABULARY)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from recipes.avatars.factors import CODE_DIM, PRESENTATION, SWITCHES, Z_DIM, Factors, score_matrix
+from recipes.avatars.factors import CODE_DIM, PRESENTATION, SWITCHES, Z_DIM, Factors
 from recipes.avatars.vocabulary import VOCABULARY
 
 N = 20000
@@ -48,11 +48,6 @@ def test_dependencies_have_the_sign_that_was_set(avatars):
     labels = avatars.labels
     assert PRESENTATION["beard"] * PRESENTATION["long"] < 0
     assert share(labels["beard"][labels["long_hair"]]) < 0.6 * share(labels["beard"])
-
-
-def test_scores_are_standard_normal():
-    matrix = score_matrix()
-    assert torch.allclose(matrix.norm(dim=1), torch.ones(len(matrix)), atol=1e-5)
 
 
 def test_only_the_direction_of_z_counts():

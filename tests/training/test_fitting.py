@@ -5,7 +5,7 @@ import torch
 
 from energyql.files import write_tensors
 from energyql.training.fitting import CHECKS, HeadSettings, digest, read_state, train_heads
-from energyql.training.heads import attribute_loss, balancing_weights, log_prior_shift, temperature
+from energyql.training.heads import attribute_loss, balancing_weights, log_prior_shift
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SPECS = Vocabulary(
@@ -72,12 +72,6 @@ class TestGoingOn:
         assert whole[1] == resumed[1]
         assert not path.exists()
 
-    def test_interrupted_twice(self, tmp_path):
-        path = tmp_path / "state.safetensors"
-        for stop_at in (20, 20):
-            fit(path, stop_at=stop_at)
-        assert same(fit()[0][0], fit(path)[0][0])
-
     def test_the_state_of_another_training_is_not_used(self, tmp_path):
         path = tmp_path / "state.safetensors"
         fit(path, stop_at=50, seed=2)
@@ -119,14 +113,6 @@ class TestBalance:
         mean = bank.predict(x)["rare"].logit.sigmoid().mean()
         assert mean == pytest.approx(labels["rare"].mean().item(), abs=0.03)
 
-    def test_weights(self):
-        labels = torch.tensor([0.0, 0, 0, 1, torch.nan])
-        weights = balancing_weights(labels, SPECS["rare"])
-        assert weights.tolist() == pytest.approx([2 / 3, 2])
-        assert (weights[labels[:4].long()]).mean().item() == pytest.approx(1)
-        assert log_prior_shift(weights, SPECS["rare"]).tolist() == pytest.approx([1.0986], abs=1e-4)
-        assert balancing_weights(torch.tensor([0.0, 0, 1]), SPECS["hair"]).tolist() == pytest.approx([0.75, 1.5, 1])
-
     @pytest.mark.parametrize("name", ["rare", "hair"])
     def test_the_correction_is_exact(self, name):
         """The constant that is best under weights is, corrected, the one that is best without them."""
@@ -150,10 +136,6 @@ class TestBalance:
         if name == "hair":
             corrected, plain = corrected.log_softmax(0), plain.log_softmax(0)
         torch.testing.assert_close(corrected, plain, atol=1e-3, rtol=1e-3)
-
-
-def test_a_temperature_of_numbers_is_one():
-    assert temperature(torch.zeros(2, 1), torch.zeros(2), SPECS["age"]) == (1.0, 0.0)
 
 
 def test_units_do_not_matter():

@@ -118,18 +118,6 @@ def test_heads_on_the_direction_are_blind_to_length():
         torch.testing.assert_close(raw(bank, latents, name), raw(same, latents * lengths, name), rtol=1e-3, atol=1e-4)
 
 
-def test_what_the_bank_is_told_it_keeps():
-    bank, _ = few(space="z", truncation=(0.5, 1.0), generator="abc")
-    assert (bank.space, bank.truncation, bank.generator) == ("z", (0.5, 1.0), "abc")
-    assert not any(tensor.requires_grad for head in bank.heads.values() for tensor in head.tensors().values())
-
-
-def test_progress_goes_from_nothing_to_all():
-    seen = []
-    few(replace(BRIEF, steps=4), progress=seen.append)
-    assert seen == [0.25, 0.5, 0.75, 1.0]
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bool])
 def test_other_dtypes(dtype):
     latents, labels = planted(60)

@@ -79,10 +79,6 @@ class TestStyleFlow:
             assert picture.width > 500
 
 
-def test_the_default_truncation_is_one_the_heads_know(styleflow):
-    assert draw("glasses", 1, model=styleflow.folder).images
-
-
 class TestLabeller:
     def test_a_function(self, tmp_path):
         trained = train(ADA, brightness, tmp_path / "m", count=300)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,14 +33,6 @@ def load(tmp_path: Path) -> Callable[..., StyleGAN2]:
         return generator
 
     return write_and_load
-
-
-def test_record(record: NetworkRecord) -> None:
-    assert record.class_name == "Generator"
-    assert record.init_kwargs["mapping_kwargs"] == {"num_layers": 3}
-    assert record.init_kwargs["synthesis_kwargs"]["conv_clamp"] == 256
-    assert record.tensors["synthesis.b8.conv0.resample_filter"].shape == (4, 4)
-    assert record.attributes["synthesis.b32.use_fp16"] is True
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -111,9 +102,3 @@ def test_without_mean(record: NetworkRecord, load: Callable[..., StyleGAN2]) -> 
 def test_not_a_stylegan2(load: Callable[..., StyleGAN2]) -> None:
     with pytest.raises(ModelError, match=r"model\.pkl: its class Generator is not supported"):
         load({"layer.weight": torch.ones(2)})
-
-
-def test_source_text_in_the_fixtures_is_a_placeholder() -> None:
-    for path in DATA.glob("*.pkl"):
-        assert b"import" not in path.read_bytes(), path
-        assert path.read_bytes()[:1] == pickle.PROTO

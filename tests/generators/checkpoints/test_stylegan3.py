@@ -41,16 +41,6 @@ def test_pictures_are_those_of_the_official_code(name, truncation):
     assert torch.allclose(image, expected[f"image_{truncation:g}"], rtol=0, atol=1e-5)
 
 
-def test_settings():
-    config = load_generator(DATA / "stylegan3-t.pkl").config
-    assert (config.resolution, config.c_dim, config.num_layers, config.mapping_layers) == (32, 0, 5, 2)
-    assert config.conv_clamp == 256  # the default of the official code
-    assert not config.use_radial_filters
-    config = load_generator(DATA / "stylegan3-r-conditional.pkl").config
-    assert (config.conv_kernel, config.use_radial_filters, config.conv_clamp) == (1, True, None)
-    assert (config.c_dim, config.output_scale) == (2, 0.5)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_our_filters_are_those_in_the_file(name):
     generator = load_generator(DATA / f"{name}.pkl")

@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from energyql.errors import ModelError
 from energyql.generators.load import load_generator
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from generators.checkpoints.writer import DATA, Call, Named, dumps
+from generators.checkpoints.writer import Call, Named, dumps
 
 NETWORK = Named("dnnlib.tflib.network", "Network")
 
@@ -144,9 +142,3 @@ def test_damaged_networks(tmp_path: Path) -> None:
         (tmp_path / "tf.pkl").write_bytes(dumps((broken, broken, broken)))
         with pytest.raises(ModelError, match=r"tf\.pkl"):
             load_generator(tmp_path / "tf.pkl")
-
-
-def test_the_averaged_network_is_used() -> None:
-    read = load_generator(DATA / "tensorflow.pkl")  # its first two networks are empty
-    reference: dict[str, Tensor] = load_file(DATA / "tensorflow.safetensors")
-    assert read.encode(reference["z"]).shape == (3, 12)

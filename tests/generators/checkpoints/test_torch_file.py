@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import io
 import zipfile
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from energyql.generators.checkpoints.reading import CheckpointError
-from energyql.generators.checkpoints.records import TensorRecord
 from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_file, read_torch_file
 
 BASE = torch.arange(24.0).reshape(2, 3, 4)
@@ -44,30 +42,6 @@ def test_tensors(legacy: bool) -> None:
         assert tensor.is_contiguous()
         assert tensor.dtype == expected.dtype
         assert torch.equal(tensor, expected.detach())
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-def test_training_checkpoint(legacy: bool) -> None:
-    layer = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.Adam(layer.parameters())
-    layer(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    content = {
-        "g_ema": layer.state_dict(),
-        "optim": optimizer.state_dict(),
-        "args": argparse.Namespace(size=3, path="x"),
-        "shape": torch.Size([2, 3]),
-    }
-    read = read_torch_file(saved(content, legacy), TRAINING_NAMES)
-    assert torch.equal(read["g_ema"]["weight"].tensor(), layer.weight.detach())
-    assert read["args"].state == {"size": 3, "path": "x"}
-    assert read["shape"] == (2, 3)
-
-
-def test_a_changed_tensor_does_not_change_the_file() -> None:
-    data = saved({"a": torch.zeros(3)}, False)
-    read_torch_file(data, TRAINING_NAMES)["a"].tensor().fill_(1)
-    assert read_torch_file(data, TRAINING_NAMES)["a"].tensor().sum() == 0
 
 
 def test_compressed_files_are_refused() -> None:
@@ -110,9 +84,3 @@ def test_a_view_outside_its_storage_is_refused() -> None:
     for wrong in (b"K\x01K\x07\x85", b"K\x00K\x08\x85", b"K\x00K\xff\x85"):
         with pytest.raises(CheckpointError, match="does not fit"):
             read_torch_file(memoryview(content.replace(shape, wrong)), TRAINING_NAMES)
-
-
-def test_records_are_lazy() -> None:
-    content = read_torch_file(saved({"a": torch.zeros(1000)}, False), TRAINING_NAMES)
-    assert isinstance(content["a"], TensorRecord)
-    assert content["a"].nbytes == 4000
