@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.markup import escape
@@ -150,10 +150,9 @@ def _kinds(texts: list[str] | None) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for text in texts or []:
         name, _, wanted = text.rpartition("=")
-        found: list[Kind] = [kind for kind in get_args(Kind) if kind == wanted]
-        if not name or not found:
+        if not name or wanted not in get_args(Kind):
             raise ArgumentError(f"{text!r} is not name=kind", hint=f"kinds are {', '.join(get_args(Kind))}")
-        kinds[name] = found[0]
+        kinds[name] = cast(Kind, wanted)
     return kinds
 
 

@@ -81,15 +81,10 @@ def upsample(x: Tensor, kernel: Tensor | None, factor: int, padding: tuple[int, 
 
 
 def downsample(x: Tensor, kernel: Tensor | None, factor: int) -> Tensor:
-    """Filter without padding and keep every `factor`-th sample.
+    """Filter x (batch, channels, side, side) without padding and keep every `factor`-th sample along each axis.
 
-    Args:
-        x: (batch, channels, side, side).
-        kernel: symmetric filter, (taps,) or (taps, taps); `None` for the identity.
-        factor: ratio of old samples to new ones along each axis.
-
-    Returns:
-        (batch, channels, new side, new side), new side = (side - taps) // factor + 1.
+    The symmetric filter is (taps,), (taps, taps), or `None` for the identity. The new side is
+    (side - taps) // factor + 1.
     """
     if kernel is None:
         return x[:, :, ::factor, ::factor]

@@ -92,7 +92,7 @@ def activation(x: Tensor, clamp: float | None = None) -> Tensor:
 
 
 def demodulated(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return weight and styles of a modulated convolution at unit scale, and factors that give its output unit variance.
+    """Return weight and styles of a modulated convolution at unit scale, and factors for unit variance of its output.
 
     Shapes are (outputs, inputs, side, side), (batch, inputs) and (batch, outputs). Normalising weight and styles leaves
     the result as it is and the numbers in range.
@@ -215,12 +215,7 @@ class FrozenMapping:
     """A mapping network prepared for many evaluations: gains folded into the weights, one product a layer, no graph.
 
     Maps z (batch, z_dim) to w (batch, w_dim), equal to the network up to rounding; `Differentiable` and `Convertible`.
-    The parameters are copied: make another when they change.
-
-    Args:
-        network: the mapping network.
-        truncation: psi.
-        label: label of all samples, (c_dim,); `None` for a generator without classes.
+    The parameters are copied: make another when they change. The label of all samples is (c_dim,), or `None`.
 
     Raises:
         ArgumentError: label and generator do not go together.

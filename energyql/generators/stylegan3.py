@@ -171,14 +171,10 @@ class StyleGAN3(StyleGAN):
 
 
 def placement(rotation: float = 0.0, translation: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """Return a matrix for `StyleGAN3.synthesize` that rotates the picture, then shifts it.
+    """Return a matrix (3, 3) for `StyleGAN3.synthesize` that rotates the picture, then shifts it.
 
-    Args:
-        rotation: angle in radians, clockwise as seen.
-        translation: right and down, as fractions of the side of the picture.
-
-    Returns:
-        Shape (3, 3): maps a point of the transformed picture to its place in the original.
+    It maps a point of the transformed picture to its place in the original. The angle is in radians, clockwise; the
+    shift is right and down, as fractions of the side of the picture.
     """
     cosine, sine = math.cos(rotation), math.sin(rotation)
     right, down = translation

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.errors import DataError, EnergyQLError
+from energyql.files import read_json
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Prompts = Mapping[str, Sequence[str] | Mapping[str, str]]
@@ -100,9 +101,10 @@ def load_clip_labeller(
     Raises:
         EnergyQLError: open_clip is not installed.
         DataError: the prompts or the model cannot be used.
+        ModelError: the file of prompts is missing or damaged.
     """
     if isinstance(prompts, Path):
-        prompts = read_prompts(prompts)
+        prompts = read_json(prompts)
     try:
         open_clip: Any = importlib.import_module("open_clip")
     except ImportError as error:
@@ -117,21 +119,6 @@ def load_clip_labeller(
     return ClipLabeller(
         network, lambda texts: tokenizer(texts).to(device), prompts, margin=margin, identity=f"{model} {weights}"
     )
-
-
-def read_prompts(path: Path) -> Prompts:
-    """Read the prompts in a JSON file.
-
-    Raises:
-        DataError: it is missing or holds something else.
-    """
-    try:
-        prompts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read prompts from {path}: {getattr(error, 'strerror', None) or error}") from error
-    if not isinstance(prompts, dict):
-        raise DataError(f"{path} must hold a JSON object, attribute -> prompts")
-    return prompts
 
 
 def _attribute(name: str, options: Any) -> tuple[AttributeSpec, list[Any], list[str]]:

@@ -69,10 +69,8 @@ def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict
     The network is kept as it is: fully connected layers (512-384-256-128 as published, or of any other sizes), each
     with a leaky ReLU of slope 0.2. For yes/no it has two outputs, no and yes; their difference is the logit of yes.
 
-    Args:
-        path: the `.pt` file.
-        specs: the attributes in the file, in their order; most files have one.
-        std: residual standard deviation of continuous attributes, which is not in the file.
+    The attributes are those in the `.pt` file, in their order. It lacks the residual standard deviation of continuous
+    ones, `std`.
 
     Raises:
         ModelError: the file is missing, damaged, unsafe, of another form, or has other attributes.

@@ -39,11 +39,7 @@ class HeadStack(torch.nn.Module):
     The outputs of the layers are multiplied by `scale` and added to `offset`, which `fit_outputs` sets: training starts
     at the base rates, and converges as fast for an age in years as for one in 0 to 1.
 
-    Args:
-        latent_dim: size of a latent.
-        outputs: outputs of each head.
-        hidden: width of each head.
-        random: for the initial weights.
+    `outputs` holds the number of outputs of each head, `hidden` is the width of each.
     """
 
     scale: Tensor
@@ -113,13 +109,8 @@ class HeadStack(torch.nn.Module):
 def attribute_loss(outputs: Tensor, labels: Tensor, spec: AttributeSpec, weights: Tensor | None = None) -> Tensor:
     """Return the mean negative log-likelihood of the labelled rows, in nats.
 
-    For a continuous attribute it is half the squared error in units of a tenth of the range.
-
-    Args:
-        outputs: (batch, `output_count(spec)`).
-        labels: (batch,) class index, 0/1, or number; NaN where missing.
-        spec: the attribute.
-        weights: weight of the labels of each class, (classes,); equal by default.
+    For a continuous attribute it is half the squared error in units of a tenth of the range. Outputs are (batch,
+    `output_count(spec)`), labels (batch,), NaN where missing, and weights of the classes (classes,), equal by default.
     """
     known = ~labels.isnan()
     outputs, labels = outputs[known], labels[known]

@@ -55,12 +55,8 @@ def infer(
 ) -> Vocabulary:
     """Infer the kind of each column.
 
-    0/1, true/false and yes/no are yes/no; numbers are continuous; other text is categorical.
-
-    Args:
-        columns: attribute -> cells.
-        kinds: attribute -> its kind, where it must not be inferred.
-        known: attributes to use as they are, unless `kinds` names them.
+    0/1, true/false and yes/no are yes/no; numbers are continuous; other text is categorical. A kind in `kinds` is not
+    inferred; other attributes in `known` are used as they are.
 
     Raises:
         DataError: a column is empty or constant, or seems to be free text.

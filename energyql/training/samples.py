@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import os
 import shutil
 import sys
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from energyql.attributes.bank import FittedLabel
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
-from energyql.errors import ArgumentError, DataError
-from energyql.files import write_json
+from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.files import read_json, write_json
 from energyql.generators.base import Generator, as_condition, class_count, encode_under
 from energyql.sampling import prior_latents, uniforms
 
@@ -151,10 +150,9 @@ def _label(
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except ModelError:  # missing, or not written to its end
         return None
-    return found if isinstance(found, dict) else None
 
 
 def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:

@@ -50,12 +50,8 @@ def assemble(
 ) -> StyleGAN2:
     """Build a StyleGAN2 from tensors with the names of the official StyleGAN2-ADA code.
 
-    Without `mapping.w_avg`, the mean of w is computed, from a fixed seed.
-
-    Args:
-        tensors: by names such as "synthesis.b8.conv0.affine.weight"; resampling filters may be left out.
-        conv_clamp: activations are clamped to +- this; no shape depends on it.
-        mapping_lr_multiplier: of the mapping weights; no shape depends on it.
+    Resampling filters may be left out. Without `mapping.w_avg`, the mean of w is computed, from a fixed seed. No shape
+    depends on the two settings; see `StyleGANConfig`.
 
     Returns:
         The generator in float32 on the CPU, in evaluation mode.
@@ -119,9 +115,6 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
     while f"synthesis.b{2 * max(channels)}.conv0.conv.weight" in weights and max(channels) < MAX_RESOLUTION:
         resolution = 2 * max(channels)
         channels[resolution] = shape(f"synthesis.b{resolution}.conv0.conv.weight", 4)[0]
-    layers = 0
-    while f"mapping.fc{layers}.weight" in weights and layers < MAX_MAPPING_LAYERS:
-        layers += 1
     for resolution in channels:
         if f"synthesis.b{resolution}.skip.weight" in weights:
             raise CheckpointError("it has the residual architecture; only the one with skip connections is supported")
@@ -143,7 +136,7 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
         z_dim=z_dim,
         w_dim=w_dim,
         c_dim=c_dim,
-        mapping_layers=layers,
+        mapping_layers=sum(f"mapping.fc{i}.weight" in weights for i in range(MAX_MAPPING_LAYERS)),
         mapping_lr_multiplier=lr_multiplier,
         channel_base=base,
         channel_max=largest,

@@ -64,8 +64,7 @@ def read_torch_file(data: memoryview, names: Names, budget: Budget | None = None
 def read_weights(path: str | Path) -> Any:
     """Read any file of `torch.save` (.pt, .pth, .tar, ...). Nothing in the file is executed.
 
-    Args:
-        path: the file; networks that were pickled as whole objects are refused, because they are code.
+    Networks that were pickled as whole objects are refused, because they are code.
 
     Returns:
         The saved value, as a rule a dict of state dicts. It holds tensors on the CPU in their own dtype, NumPy arrays,

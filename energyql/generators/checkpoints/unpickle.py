@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from energyql.generators.checkpoints.reading import CheckpointError, shown
@@ -28,17 +29,12 @@ def unpickle(
     persistent: Callable[[Any], Any] | None = None,
     budget: Budget | None = None,
 ) -> tuple[Any, int]:
-    """Read one pickle.
+    """Read the pickle at position `start` of `data`, which may contain these names.
 
-    Args:
-        data: the bytes that hold it. Byte strings in the result are views of it.
-        names: the names that the pickle may contain.
-        start: position of the pickle in `data`.
-        persistent: returns the value of a persistent id; by default such an id is an error.
-        budget: shared by the pickles of one file.
+    A persistent id is an error unless `persistent` returns its value. The pickles of one file share a budget.
 
     Returns:
-        The value, and the position after the pickle.
+        The value, whose byte strings are views of `data`, and the position after the pickle.
 
     Raises:
         CheckpointError: it is damaged or holds something that is not allowed.
@@ -50,20 +46,18 @@ def unpickle(
         raise CheckpointError(f"it is damaged near byte {machine.position} ({type(error).__name__})") from error
 
 
+@dataclass(eq=False, slots=True)
 class _Machine:
     """The state of one pickle: stack, memo and position."""
 
-    def __init__(
-        self, data: memoryview, names: Names, start: int, persistent: Callable[[Any], Any] | None, budget: Budget
-    ) -> None:
-        self.data = data
-        self.names = names
-        self.position = start
-        self.persistent = persistent
-        self.budget = budget
-        self.stack: list[Any] = []
-        self.outer: list[list[Any]] = []  # the stacks below each mark
-        self.memo: dict[int, Any] = {}
+    data: memoryview
+    names: Names
+    position: int
+    persistent: Callable[[Any], Any] | None
+    budget: Budget
+    stack: list[Any] = field(default_factory=list)
+    outer: list[list[Any]] = field(default_factory=list)  # the stacks below each mark
+    memo: dict[int, Any] = field(default_factory=dict)
 
     def run(self) -> Any:
         while True:
@@ -135,9 +129,6 @@ class _Machine:
         if len(self.stack) < size:
             raise self.damaged()
         self.stack[-size:] = [tuple(self.stack[-size:])]
-
-    def discard(self, _: Any) -> None:
-        """Ignore a value that was read."""
 
     def put(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
@@ -218,10 +209,10 @@ class _Machine:
             raise CheckpointError(f"it is cut short: a frame of {size} bytes is announced at byte {self.position}")
 
 
-_OPERATIONS: dict[int, Callable[[_Machine], None]] = {
+_OPERATIONS: dict[int, Callable[[_Machine], Any]] = {
     ord("("): _Machine.mark,
     ord("0"): _Machine.pop,
-    ord("1"): lambda m: m.discard(m.pop_mark()),
+    ord("1"): _Machine.pop_mark,
     ord("N"): lambda m: m.push(None),
     0x88: lambda m: m.push(True),
     0x89: lambda m: m.push(False),
@@ -265,6 +256,6 @@ _OPERATIONS: dict[int, Callable[[_Machine], None]] = {
     ord("b"): _Machine.build,
     ord("i"): _Machine.instance,
     ord("Q"): _Machine.persistent_id,
-    0x80: lambda m: m.discard(m.take(1)),  # PROTO
+    0x80: lambda m: m.take(1),  # PROTO
     0x95: _Machine.frame,
 }
