@@ -180,12 +180,14 @@ class MappingNetwork(nn.Module):
 
 
 class StyleGAN(nn.Module):
-    """A mapping network; subclasses add the synthesis network.
+    """A mapping network; subclasses add the network `synthesis`.
 
     Attributes:
         config: the settings.
         z_dim, c_dim: sizes of the latent and of a label, from the settings.
     """
+
+    synthesis: nn.Module
 
     def __init__(self, config: StyleGANConfig) -> None:
         super().__init__()
@@ -198,6 +200,11 @@ class StyleGAN(nn.Module):
         """Map z (batch, z_dim) to w (batch, w_dim), truncated toward the mean w."""
         w: Tensor = self.mapping(z, truncation, label)
         return w
+
+    def synthesize(self, w: Tensor) -> Tensor:
+        """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures (batch, channels, side, side)."""
+        image: Tensor = self.synthesis(w)
+        return image
 
 
 def style_rows(w: Tensor, rows: int, size: int) -> Tensor:
@@ -246,7 +253,7 @@ class FrozenMapping:
 
     def __call__(self, z: Tensor) -> Tensor:
         """Map z (batch, z_dim) to w (batch, w_dim)."""
-        x = normalized(z).to(self._dtype)
+        x = normalized(z).to(self._layers[0].weight.dtype)
         for layer in self._layers:
             x = layer(x)
         return self._truncated(x.to(z))
@@ -255,7 +262,7 @@ class FrozenMapping:
         """See `Differentiable`."""
         scale = inverse_norm(z)
         scaled = z * scale
-        x, results = scaled.to(self._dtype), []
+        x, results = scaled.to(self._layers[0].weight.dtype), []
         for layer in self._layers:
             x = layer(x)
             results.append(x)
@@ -265,14 +272,10 @@ class FrozenMapping:
         """Pull `grad` back through the layers, whose outputs are `results`."""
         if self.truncation != 1.0:
             grad = grad.mul_(self.truncation)
-        grad = grad.to(self._dtype)
+        grad = grad.to(self._layers[0].weight.dtype)
         for layer, result in zip(reversed(self._layers), reversed(results), strict=True):
             grad = layer.back_through(grad, result)
         return normalized_back(grad.to(scaled), scaled, scale)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self._layers[0].weight.dtype
 
     def _truncated(self, x: Tensor) -> Tensor:
         return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)
