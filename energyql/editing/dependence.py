@@ -117,11 +117,7 @@ class Dependence:
 
 
 class DependenceEstimator:
-    """Estimates dependences of attributes on queries, at one truncation and label.
-
-    Args:
-        space: the model's latents.
-    """
+    """Estimates dependences of attributes on queries, at one truncation and label."""
 
     def __init__(self, space: LatentSpace) -> None:
         self.space = space

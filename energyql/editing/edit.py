@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import EXACT, DrawSettings
 from energyql.progress import Report, reporting
+from energyql.render.pictures import png_bytes
 from energyql.sampling import SampleResult
 
 
@@ -77,10 +77,7 @@ class Edit:
         return f"<Edit of {len(self)} pictures in {len(self.steps)} steps>\n{self.summary()}"
 
     def filmstrip(self, rows: Sequence[int] | None = None) -> Image.Image:
-        """Draw a row for each picture, a column for the start and each step, with verdicts and leaks.
-
-        Args:
-            rows: numbers of the pictures; by default the first eight.
+        """Draw a row for each picture (by default the first eight), a column for the start and each step.
 
         Raises:
             ArgumentError: there is no such picture.
@@ -90,10 +87,7 @@ class Edit:
     def animate(
         self, path: str | Path, *, rows: Sequence[int] | None = None, frames: int = 8, seconds: float = 0.06
     ) -> Path:
-        """Write the path from the start through all steps as an animation that rests at each; see `energyql.animate`.
-
-        Returns:
-            The path.
+        """Write the way through all steps as an animation that rests at each, as `energyql.animate`; return the path.
 
         Raises:
             ArgumentError: the path cannot be written, or an argument is outside its range.
@@ -103,9 +97,6 @@ class Edit:
 
     def save(self, folder: str | Path) -> Path:
         """Write everything to a folder: `filmstrip.png`, `edit.json`, and a folder for the start and for each step.
-
-        Returns:
-            The folder.
 
         Raises:
             ArgumentError: it cannot be written.
@@ -122,10 +113,7 @@ class Edit:
         return folder
 
     def save_filmstrip(self, path: str | Path) -> Path:
-        """Write the filmstrip of all pictures as .png, .jpg or .webp.
-
-        Returns:
-            The path.
+        """Write the filmstrip of all pictures as .png, .jpg or .webp, and return the path.
 
         Raises:
             ArgumentError: the path cannot be written.
@@ -144,9 +132,7 @@ class Edit:
         return {"provenance": self.provenance, "steps": steps}
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.filmstrip().save(buffer, "PNG")
-        return buffer.getvalue()
+        return png_bytes(self.filmstrip())
 
 
 def edit(

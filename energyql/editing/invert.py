@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
-from energyql.render.pictures import label_grid
+from energyql.render.pictures import label_grid, png_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +61,7 @@ class Inversion:
     def save(self, path: str | Path) -> Path:
         """Write the comparison (a path that ends in .png, .jpg or .webp), or a folder that `edit` can start from.
 
-        A folder gets the files of `Result.save`, and `comparison.png`.
-
-        Returns:
-            The path.
+        A folder gets the files of `Result.save`, and `comparison.png`. The path is returned.
 
         Raises:
             ArgumentError: the path cannot be written.
@@ -77,9 +73,7 @@ class Inversion:
         return path
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.comparison().save(buffer, "PNG")
-        return buffer.getvalue()
+        return png_bytes(self.comparison())
 
 
 def invert(

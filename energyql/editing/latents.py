@@ -141,9 +141,7 @@ class LatentSpace:
     def layer_mask(self, layers: Layers | None, attributes: Sequence[str] = ()) -> Tensor | None:
         """Return the mask of the layers of W+ that may change, (num_ws,); `None` for all.
 
-        Args:
-            layers: numbers of the layers, or attribute -> numbers.
-            attributes: those that may change, by which layers are chosen; all layers, if one is not in `layers`.
+        Layers by attribute are those of the attributes that may change; all layers, if one of them is not listed.
 
         Raises:
             ArgumentError: the generator has no W+, or no such layer, or the model no such attribute.

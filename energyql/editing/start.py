@@ -105,12 +105,7 @@ def as_pictures(start: object) -> list[Picture] | None:
 
 
 def read_start(start: Any, n: int | None, space: LatentSpace) -> EditStart:
-    """Return the latents of a start that is no picture.
-
-    Args:
-        start: see `Start`.
-        n: samples of one seed; 1 by default.
-        space: the model's latents.
+    """Return the latents of a start that is no picture; see `Start`. Of one seed there are n samples, by default 1.
 
     Raises:
         ArgumentError: an edit cannot start from it, or it does not fit the model.
@@ -162,11 +157,9 @@ def open_picture(picture: Picture) -> Image.Image:
 
 
 def as_images(pictures: Sequence[Image.Image], like: Tensor) -> Tensor:
-    """Convert pictures to tensors (n, channels, height, width) in [-1, 1], cropped around the centre and resized.
+    """Convert RGB pictures to (n, channels, height, width) in [-1, 1], cropped around the centre and resized.
 
-    Args:
-        pictures: RGB.
-        like: images of the generator, (batch, channels, height, width), whose shape, type and device are used.
+    Shape, type and device are those of `like`, images of the generator.
     """
     channels, height, width = like.shape[1:]
     rows = []

@@ -143,9 +143,7 @@ def compare(
     for number, query in enumerate(checked):
         text = str(query.expr)
         old = earlier.get(text, {"oracle": None, "samplers": {}})
-        record = {
-            "query": text, "title": query.title, "oracle": old["oracle"], "samplers": dict(old["samplers"]),
-        }  # fmt: skip
+        record = {"query": text, "title": query.title, "oracle": old["oracle"], "samplers": dict(old["samplers"])}
         missing = [one for one in methods if _missing(record, one, shown)]
         if missing:
             exact = model.prepare(query.bound, semantics="exact").energy

@@ -29,13 +29,9 @@ SHOWN = 6
 def identity_distance(before: Tensor, after: Tensor) -> Tensor:
     """Return one minus the cosine of features of the picture before and after, (n,), in [0, 2].
 
-    With features of a face recogniser (ArcFace: Deng et al. 2019, arXiv 1801.07698) this is the ID of Nie et al. 2021
-    (arXiv 2110.10873). With those of an attribute judge it also grows by the change that the query asked for; so
-    compare it between edits of the same queries only.
-
-    Args:
-        before: features of the pictures before the edit, (n, dim).
-        after: features of the same pictures after it, (n, dim).
+    Features of the same pictures are given, (n, dim) each. With those of a face recogniser (ArcFace: Deng et al. 2019,
+    arXiv 1801.07698) this is the ID of Nie et al. 2021 (arXiv 2110.10873). With those of an attribute judge it also
+    grows by the change that the query asked for; so compare it between edits of the same queries only.
     """
     return 1 - F.cosine_similarity(before.double(), after.double(), dim=1)
 

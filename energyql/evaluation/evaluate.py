@@ -143,5 +143,4 @@ def _edit(
     if known.get("settings") != settings:
         known = {"settings": settings, "found": measure_sequence(model, steps, preset, n, seed, folder, report)}
         write_json(path, known)
-    found: dict[str, Any] = known["found"]
-    return found
+    return dict(known["found"])

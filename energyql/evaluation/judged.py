@@ -164,12 +164,11 @@ class EvaluatedModel:
         pictures: list[Image.Image] = []
         done = 0
         for w, images in draw_batches(self.model.generator, self.encode, z.to(self.device)):
-            end = done + len(images)
             features = None if self.features is None else self.features.read(images)
-            latents = z[done:end].float().cpu(), w.flatten(1).float().cpu()
+            latents = z[done : done + len(images)].float().cpu(), w.flatten(1).float().cpu()
             parts.append(JudgedSamples(*latents, self.model.judge_images(images), features))
             pictures += to_pictures(images[: shown - done]) if done < shown else []
-            done = end
+            done += len(images)
             report("judging", done / len(z))
         return replace(JudgedSamples.join(parts), pictures=tuple(pictures))
 
@@ -191,9 +190,8 @@ def _fingerprints(model: Model) -> dict[str, str]:
     if "judge" not in facts and model.judge is not None:
         facts["judge"] = labeller_name(model.judge)
     if "attributes" not in facts:
-        facts["attributes"] = _digest(
-            {name: [tensor.tolist() for tensor in head.tensors().values()] for name, head in model.bank.heads.items()}
-        )
+        weights = {name: [part.tolist() for part in head.tensors().values()] for name, head in model.bank.heads.items()}
+        facts["attributes"] = _digest(weights)
     return facts
 
 

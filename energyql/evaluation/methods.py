@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -80,11 +81,9 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
     found = [part if isinstance(part, Method) else _read(part) for part in parts]
     if not found:
         raise ArgumentError("there is no sampler to compare", hint=_hint())
-    known: set[str] = set()
-    for method in found:
-        if method.name in known:
-            raise ArgumentError(f"sampler {method.name!r} is named twice")
-        known.add(method.name)
+    for name, count in Counter(method.name for method in found).items():
+        if count > 1:
+            raise ArgumentError(f"sampler {name!r} is named twice")
     return found
 
 

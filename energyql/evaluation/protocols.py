@@ -33,10 +33,7 @@ PUBLISHED = "Nie et al. 2021, arXiv 2110.10873"
 class RandomConditions:
     """Random conditions on a model's attributes, by `Random.random` alone, whose numbers Python promises to keep.
 
-    Args:
-        vocabulary: of the model.
-        prior: judged samples of the prior.
-        seed: text that names the protocol and its seed.
+    The seed is a text that names the protocol and its seed.
     """
 
     def __init__(self, vocabulary: Vocabulary, prior: JudgedSamples, seed: str) -> None:

@@ -40,10 +40,7 @@ PUBLISHED_BATCH = 64
 class PublishedEnergy:
     """Energy of latents z (batch, z_dim) in nats, (batch,), at the published cost, with gradients by autograd.
 
-    Args:
-        rule: of the semantics `lace`.
-        encode: from z to w by the generator's own modules.
-        bank: the heads, which are run one by one.
+    z is encoded by the generator's own modules, and the heads of the bank are run one by one. The rule is of `lace`.
     """
 
     def __init__(self, rule: EnergyRule, encode: Callable[[Tensor], Tensor], bank: AttributeBank) -> None:

@@ -104,18 +104,11 @@ def find_oracle(
     *,
     seed: int = 0,
 ) -> Oracle:
-    """Collect exact samples of a query.
+    """Collect exact samples of a bound query, of the effective number that is wanted.
 
-    Args:
-        model: the evaluated model.
-        query: bound.
-        energy: -log P(query | z) by the heads, for the proposals where the prior is not enough.
-        prior: judged samples of the prior.
-        wanted: effective number of samples. `Oracle.size` is less where `MOST_LATENTS` or `MOST_PICTURES` end the
-            search.
-        folder: where the state of a long search is kept, so that an interrupted one resumes.
-        report: called with the stage "oracle".
-        seed: of the further latents.
+    They are fewer where `MOST_LATENTS` or `MOST_PICTURES` end the search. The energy -log P(query | z) by the heads is
+    needed for proposals where the samples of the prior are not enough. The state of a long search is kept in the
+    folder, so that an interrupted one resumes. `report` is called with the stage "oracle".
     """
     rows = model.satisfied(query, prior.values).nonzero()[0]
     if len(rows) >= wanted:

@@ -69,11 +69,11 @@ def query_table(data: dict[str, Any]) -> Table:
     """Return every method on every query, for the terminal."""
     table = terminal_table("query", COLUMNS, 36)
     for record in data["queries"]:
-        prevalence, last = share(record["oracle"]["prevalence"]), data["contenders"][-1]
+        prevalence = share(record["oracle"]["prevalence"])
         table.add_row(f"{escape(record['title'] or record['query'])}  [dim]prior {prevalence}[/]", end_section=True)
         for name in data["contenders"]:
-            row = outcome_cells(record["samplers"][name], data["settings"]["n"])
-            table.add_row(f"  {escape(name)}", *row, end_section=name == last)
+            table.add_row(f"  {escape(name)}", *outcome_cells(record["samplers"][name], data["settings"]["n"]))
+        table.add_section()
     return table
 
 

@@ -91,14 +91,11 @@ class Gallery:
         return page.summary(self.sections)
 
     def add(self, query: Query, title: str = "") -> Result:
-        """Draw one more query.
+        """Draw one more query, and return its pictures.
 
         Args:
             query: text or expression.
             title: its heading on the page; by default the query itself.
-
-        Returns:
-            Its pictures, as `energyql.generate` returns them.
 
         Raises:
             EnergyQLError: the query is wrong.
@@ -203,10 +200,7 @@ class Gallery:
         return page.render(self.sections, title=self.title)
 
     def save(self, path: str | Path) -> Path:
-        """Write the page, whole or not at all: into a folder, as `index.html`, or to a path that ends in .html.
-
-        Returns:
-            The path of the page.
+        """Write the page into a folder, as `index.html`, or to a path that ends in .html; return its path.
 
         Raises:
             ArgumentError: nothing can be written there, or the gallery is empty.

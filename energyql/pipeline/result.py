@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, check_destination, naming_target, replacing, write_json, write_tensors
 from energyql.pipeline.settings import EXACT
 from energyql.render.markup import Markup, element
-from energyql.render.pictures import NO, YES, label_grid, picture_uri
+from energyql.render.pictures import NO, YES, label_grid, picture_uri, png_bytes
 from energyql.sampling import Status
 
 MOST_PICTURES = 64
@@ -186,9 +185,7 @@ class Result:
         )
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.grid().save(buffer, "PNG")
-        return buffer.getvalue()
+        return png_bytes(self.grid())
 
     def _repr_html_(self) -> Markup:
         query, judge = self.provenance["query"], self.provenance["judge"]

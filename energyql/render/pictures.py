@@ -87,6 +87,13 @@ def label_grid(
     return sheet
 
 
+def png_bytes(picture: Image.Image) -> bytes:
+    """Return a picture as the contents of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def tile_size(picture: Image.Image) -> tuple[int, int]:
     """Return the width and height at which a picture is shown in a grid."""
     side = max(picture.size)

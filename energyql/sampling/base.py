@@ -183,14 +183,18 @@ def check_strength(strength: float) -> None:
     require(0 < strength <= MOST_STRENGTH, f"strength must be above 0 and at most {MOST_STRENGTH:,}", strength)
 
 
-def check_positive(name: str, value: float) -> None:
-    """Refuse an argument that is not finite and above 0."""
-    require(0 < value < math.inf, f"{name} must be finite and above 0", value)
+def check_positive(sampler: object, *names: str) -> None:
+    """Refuse settings of a sampler that are not finite and above 0; `None` passes."""
+    for name in names:
+        value = getattr(sampler, name)
+        require(value is None or 0 < value < math.inf, f"{name} must be finite and above 0", value)
 
 
-def check_count(name: str, value: int, least: int) -> None:
-    """Refuse an argument that is not a whole number of at least `least`."""
-    require(isinstance(value, int) and value >= least, f"{name} must be a whole number of at least {least}", value)
+def check_counts(sampler: object, **least: int) -> None:
+    """Refuse settings of a sampler that are not whole numbers of at least `least`, by name."""
+    for name, low in least.items():
+        value = getattr(sampler, name)
+        require(isinstance(value, int) and value >= low, f"{name} must be a whole number of at least {low}", value)
 
 
 def check_latents(z0: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from energyql.numerics.shapes import Bool, Float, Int
-from energyql.sampling.base import Status, check_count, check_positive, check_strength
+from energyql.sampling.base import Status, check_counts, check_positive, check_strength
 from energyql.sampling.batch import MOVING, Batch, BatchSampler, select
 from energyql.sampling.energy import ValueAndGradient
 
@@ -56,10 +56,8 @@ class DescentSampler(BatchSampler):
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
-        if self.enough is not None:
-            check_positive("enough", self.enough)
-        check_positive("tolerance", self.tolerance)
-        check_count("max_evaluations", self.max_evaluations, 1)
+        check_positive(self, "enough", "tolerance")
+        check_counts(self, max_evaluations=1)
 
     def run(self, batch: Batch) -> None:
         """Descend with every sample; see `BatchSampler`."""

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from torch import Tensor
 
 from energyql.numerics.shapes import Float
-from energyql.sampling.base import check_count, check_positive, check_strength, require
+from energyql.sampling.base import check_counts, check_positive, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler
 
 
@@ -38,8 +38,8 @@ class LangevinSampler(BatchSampler):
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
-        check_positive("step", self.step)
-        check_count("steps", self.steps, 1)
+        check_positive(self, "step")
+        check_counts(self, steps=1)
         if self.noise is not None:
             require(0 <= self.noise < math.inf, "noise must be finite and at least 0", self.noise)
 

@@ -72,11 +72,9 @@ class ODESolver(BatchSampler):
     def __post_init__(self) -> None:
         least = 2 + read_tableau(self.method).evaluations
         require(0 <= self.rtol < math.inf, "rtol must be finite and at least 0", self.rtol)
-        check_positive("atol", self.atol)
+        check_positive(self, "atol", "enough")
         require(0 <= self.t1 < self.t0 <= 1, "t0 and t1 must satisfy 0 <= t1 < t0 <= 1", (self.t0, self.t1))
         check_strength(self.strength)
-        if self.enough is not None:
-            check_positive("enough", self.enough)
         rule = f"max_evaluations must be at least {least} for {self.method}, two to choose the first step and one step"
         require(self.max_evaluations >= least, rule, self.max_evaluations)
 
@@ -104,7 +102,7 @@ class ODESolver(BatchSampler):
         s = torch.full_like(batch.energies, start)
         # An empty batch has no slope to evaluate.
         first, energy = slope(s, batch.z, batch.rows) if len(s) else (batch.z, s)
-        state = FlowState(s, torch.zeros_like(s), batch.z, first, accepted)
+        state = FlowState(s, torch.zeros_like(s), batch.z, first)
         finite = torch.isfinite(state.z).all(dim=-1) & torch.isfinite(first).all(dim=-1)
         outcome = torch.where((first == 0).all(dim=-1) | (energy <= enough), Status.OK, MOVING)
         state, _ = self._end(batch, state, torch.where(finite, outcome, Status.NON_FINITE), evaluations=1)
@@ -128,8 +126,8 @@ class ODESolver(BatchSampler):
                 step=next_step(attempt.step, ratio, tableau.order),
                 z=torch.where(accept.unsqueeze(-1), attempt.z1, state.z),
                 slope=torch.where(accept.unsqueeze(-1), attempt.slopes[-1], state.slope),
-                accepted=state.accepted + accept,
             )
+            accepted[batch.rows] += accept
             arrived = accept & ((state.s >= stop) | (attempt.energy <= enough))
             stuck = torch.where(finite, Status.STEP_UNDERFLOW, Status.NON_FINITE)
             outcome = torch.where(state.s + state.step > state.s, MOVING, stuck)
@@ -154,10 +152,9 @@ class ODESolver(BatchSampler):
         stay, leave = order[:count], order[count:]
         if not len(leave):
             return state, clock
-        ended = select(state, leave)
-        z, batch.diagnostics["steps_accepted"][batch.rows[leave]] = ended.z, ended.accepted
+        z = state.z[leave]
         if self.overshoot and attempt is not None:
-            beyond = (outcome[leave] == Status.OK) & (ended.s > -self.t1)
+            beyond = (outcome[leave] == Status.OK) & (state.s[leave] > -self.t1)
             z = torch.where(beyond.unsqueeze(-1), interpolate_step(attempt, -self.t1, leave), z)
         batch.end(leave, stay, outcome[leave], z, evaluations)
         return select(state, stay), clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass, field
 
-from energyql.sampling.base import check_count, check_positive, check_strength, require
+from energyql.sampling.base import check_counts, check_positive, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler
 from energyql.sampling.langevin import posterior_score
 from energyql.sampling.schedule import VPSchedule
@@ -44,8 +44,8 @@ class PredictorCorrector(BatchSampler):
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
-        check_positive("snr", self.snr)
-        check_count("corrections", self.corrections, 0)
+        check_positive(self, "snr")
+        check_counts(self, corrections=0)
         enough = isinstance(self.steps, int) and self.steps > self.schedule.beta_max
         require(enough, f"steps must be a whole number above beta_max, {self.schedule.beta_max:g}", self.steps)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pkgutil import resolve_name
 
+import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
@@ -48,22 +49,19 @@ class Chain:
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Run all samplers; see `Sampler.sample`. Each takes an equal share of the progress."""
-        result, count = None, len(self.samplers)
+        results, count = list[SampleResult](), len(self.samplers)
         for number, sampler in enumerate(self.samplers):
 
             def share(done: float, moving: int, number: int = number) -> None:
                 if progress is not None:
                     progress((number + done) / count, moving if number == count - 1 else len(z0))
 
-            start = z0 if result is None else result.z
-            after = sampler.sample(energy, start, noise=noise.part(str(number)), progress=share)
-            if result is not None:
-                evaluations, gradients = result.evaluations + after.evaluations, result.gradients + after.gradients
-                diagnostics = {**result.diagnostics, **after.diagnostics}
-                after = SampleResult(after.z, after.status, evaluations, gradients, diagnostics)
-            result = after
-        assert result is not None
-        return result
+            start = results[-1].z if results else z0
+            results.append(sampler.sample(energy, start, noise=noise.part(str(number)), progress=share))
+        evaluations = torch.stack([result.evaluations for result in results]).sum(0)
+        gradients = torch.stack([result.gradients for result in results]).sum(0)
+        diagnostics = {name: numbers for result in results for name, numbers in result.diagnostics.items()}
+        return SampleResult(results[-1].z, results[-1].status, evaluations, gradients, diagnostics)
 
 
 def slice_then_ode(*, strength: float = 1.0) -> Sampler:

@@ -132,14 +132,12 @@ class FlowState(NamedTuple):
         step: size of the next step to try.
         z: latents.
         slope: dz/ds there.
-        accepted: number of accepted steps.
     """
 
     s: Float[Tensor, " batch"]
     step: Float[Tensor, " batch"]
     z: Float[Tensor, "batch z_dim"]
     slope: Float[Tensor, "batch z_dim"]
-    accepted: Int[Tensor, " batch"]
 
 
 class Attempt(NamedTuple):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from energyql.numerics.shapes import Float, Int
-from energyql.sampling.base import Status, check_count, check_strength, require
+from energyql.sampling.base import Status, check_counts, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler, select
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import as_energy
@@ -75,8 +75,7 @@ class SliceSampler(BatchSampler):
         check_strength(self.strength)
         require(1 < self.growth < math.inf, "growth must be finite and above 1", self.growth)
         require(0 < self.bracket <= WHOLE, "bracket must be above 0 and at most 2π", self.bracket)
-        for name, least in (("proposals", 1), ("pilot", 0), ("moves", 1), ("max_evaluations", 1)):
-            check_count(name, getattr(self, name), least)
+        check_counts(self, proposals=1, pilot=0, moves=1, max_evaluations=1)
 
     def run(self, batch: Batch) -> None:
         """Draw every sample, from draws from the prior; see `BatchSampler`."""

@@ -21,8 +21,6 @@ from energyql.evaluation.report import (
     COLUMNS,
     comparison_page,
     outcome_cells,
-    query_table,
-    summary_table,
 )
 from energyql.pipeline.queries import check_arguments
 from energyql.sampling import SampleResult, SliceSampler
@@ -79,12 +77,6 @@ def test_files(measured: tuple[Path, Any]) -> None:
             assert picture.size[0] > 500
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
         assert f"({name}.png)" in page
-
-
-def test_tables(measured: tuple[Path, Any]) -> None:
-    _, data = measured
-    assert summary_table(data).row_count == 2 * len(NAMES)
-    assert query_table(data).row_count == 2 * (1 + len(NAMES))
 
 
 def test_exact_samples_have_no_error_beyond_the_floor(tmp_path: Path) -> None:
@@ -151,14 +143,6 @@ def test_outcomes_of_samplers_as_they_were_written_before_still_count() -> None:
     assert not module._missing({"samplers": {method.name: outcome}}, method, 0)
     assert module._missing({"samplers": {method.name: outcome}}, replace(method, sampler=SliceSampler()), 0)
     assert module._missing({"samplers": {method.name: outcome | {"semantics": "lace"}}}, method, 0)
-
-
-def test_same_seed_same_numbers(tmp_path: Path, lively: EvaluatedModel) -> None:
-    def numbers_of(folder: Path) -> Any:
-        outcome = run(folder, ["smile"], ["slice"], subject=lively)["queries"][0]["samplers"]["slice"]
-        return {key: value for key, value in outcome.items() if key != "seconds"}
-
-    assert numbers_of(tmp_path / "one") == numbers_of(tmp_path / "two")
 
 
 def test_an_oracle_that_finds_too_little_leaves_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

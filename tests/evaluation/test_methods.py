@@ -10,7 +10,7 @@ from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import Method, read_methods
 from energyql.evaluation.published import PublishedODE
 from energyql.pipeline.generate import sample_latents
-from energyql.sampling import SAMPLERS, SliceSampler
+from energyql.sampling import SliceSampler
 from evaluation.lively import silent
 
 
@@ -20,10 +20,6 @@ def test_names() -> None:
     assert [one.semantics for one in found] == ["exact", "lace", "exact", "product", "lace"]
     assert found[2].sampler == SliceSampler(strength=10)
     assert found[4].sampler == PublishedODE()
-
-
-def test_every_sampler_has_a_name() -> None:
-    assert [one.name for one in read_methods(list(SAMPLERS))] == list(SAMPLERS)
 
 
 def test_own_samplers() -> None:

@@ -89,11 +89,6 @@ def test_the_floor_grows_where_weights_are_uneven() -> None:
     assert noise_floor(oracle, uneven, 10**6) > 2 * noise_floor(oracle, np.ones(500), 10**6)
 
 
-def test_same_seed_same_floor() -> None:
-    oracle = np.eye(20, dtype=np.float32)
-    assert noise_floor(oracle, np.ones(20), 50) == noise_floor(oracle, np.ones(20), 50)
-
-
 VALUES = {
     "smile": np.array([True, True, False, True]),
     "hair": np.array(["red", "black", "black", "black"]),
@@ -139,12 +134,6 @@ def test_near_duplicates_show() -> None:
     assert found["duplicates"] == 1
     assert found["nearest"] < 0.01
     assert found["pairwise"] == pytest.approx(1, abs=0.05)
-
-
-def test_distances_scale() -> None:
-    found = diversity(0.5 * points(300, 0), points(300, 0))
-    assert found["pairwise"] == pytest.approx(0.5)
-    assert found["nearest"] == pytest.approx(0.5)
 
 
 def test_the_longer_set_is_cut_because_neighbours_come_nearer_in_larger_ones() -> None:

@@ -5,7 +5,7 @@ import torch
 from torchdiffeq import odeint
 
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.sampling import ODESolver, Status, VPSchedule, adaptive_methods, as_energy, ode, runge_kutta, vp_flow
+from energyql.sampling import ODESolver, Status, VPSchedule, as_energy, ode, runge_kutta, vp_flow
 from energyql.sampling.runge_kutta import read_tableau
 from sampling.toys import Counting, Mixed, Poisoned, Quadratic, Wall, flat, start
 
@@ -108,10 +108,6 @@ def test_the_end_is_never_overshot_unless_asked():
 def test_an_unknown_method_names_the_known_ones(method):
     with pytest.raises(ArgumentError, match=rf"{method}(.|\n)*choose one of dopri8, dopri5, bosh3"):
         ODESolver(method)
-
-
-def test_adaptive_methods_are_those_of_torchdiffeq():
-    assert adaptive_methods() == METHODS
 
 
 def tableau(**changes):

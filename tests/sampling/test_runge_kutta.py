@@ -19,14 +19,10 @@ def decay(s, z, rows):
     return -z, s
 
 
-def state(s, step, z, slope):
-    return FlowState(s, step, z, slope, torch.zeros_like(s))
-
-
 def one_step(method, step, limit=float("inf")):
     steps = torch.full((1,), step, dtype=torch.float64)
     z = torch.ones(1, 1, dtype=torch.float64)
-    return take_step(decay, read_tableau(method), ROW, state(torch.zeros_like(steps), steps, z, -z), limit=limit)
+    return take_step(decay, read_tableau(method), ROW, FlowState(torch.zeros_like(steps), steps, z, -z), limit=limit)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -50,7 +46,11 @@ def test_stages_are_evaluated_where_the_nodes_say():
 
     z = torch.zeros(2, 1)
     take_step(
-        slope, read_tableau("bosh3"), ROW, state(torch.tensor([0.0, 4.0]), torch.tensor([1.0, 2.0]), z, z), limit=5.0
+        slope,
+        read_tableau("bosh3"),
+        ROW,
+        FlowState(torch.tensor([0.0, 4.0]), torch.tensor([1.0, 2.0]), z, z),
+        limit=5.0,
     )
     assert seen == [[0.5, 4.5], [0.75, 4.75], [1.0, 5.0]]
 
@@ -68,7 +68,7 @@ def test_each_sample_has_its_own_error_ratio():
         lambda s, z, rows: (-slope * z + slope, s),
         read_tableau("bosh3"),
         ROW,
-        state(0 * step, step, z, slope),
+        FlowState(0 * step, step, z, slope),
         limit=9.0,
     )
     ratio = error_ratio(attempt, 0.0, 1e-3)
@@ -86,7 +86,7 @@ def test_the_next_step(ratio, factor):
 
 def test_the_first_step_of_a_point_at_rest_is_tiny_but_not_zero():
     z = torch.ones(1, 3)
-    step = initial_step(lambda s, z, rows: (0 * z, s), ROW, state(*torch.zeros(2, 1), z, 0 * z), 3, 1e-3, 1e-3)
+    step = initial_step(lambda s, z, rows: (0 * z, s), ROW, FlowState(*torch.zeros(2, 1), z, 0 * z), 3, 1e-3, 1e-3)
     assert float(step) == pytest.approx(1e-6)
 
 
