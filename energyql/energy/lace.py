@@ -149,7 +149,19 @@ class _Published(Kernel[Tensor]):
         if isinstance(node, Constant):  # only TRUE on its own is left, and it depends on nothing
             return torch.zeros(())
         assert isinstance(node, Predicate)
-        return _literal(node, self._predictions)
+        prediction = self._predictions[node.name]
+        match node, prediction:
+            case Attribute(), YesNo(logit=logit):
+                return logsigmoid(logit)
+            case OneOf(values=values), Categorical():
+                classes = torch.log_softmax(prediction.logits, dim=1)
+                either = reduce(log_or, [classes[:, prediction.values.index(value)] for value in values])
+                return negated(either) if node.negated else either
+            case Near(value=target), Continuous(mean=mean):
+                return _gaussian(mean - target)
+            case Interval(low=low, high=high), Continuous(mean=mean):
+                return _gaussian(mean - mean.detach().clamp(low, high))
+        raise KindError(f"{node.name!r} is used as another kind than its head predicts")
 
     def negation(self, value: Tensor) -> Tensor:
         return negated(value)
@@ -178,22 +190,6 @@ class _Published(Kernel[Tensor]):
 
     def chain(self, combine: Callable[[Tensor, Tensor], Tensor], values: Sequence[Tensor]) -> Tensor:
         return reduce(combine, values)  # OR does not commute, so the order counts
-
-
-def _literal(node: Predicate, predictions: Predictions) -> Float[Tensor, " batch"]:
-    prediction = predictions[node.name]
-    match node, prediction:
-        case Attribute(), YesNo(logit=logit):
-            return logsigmoid(logit)
-        case OneOf(values=values), Categorical():
-            classes = torch.log_softmax(prediction.logits, dim=1)
-            either = reduce(log_or, [classes[:, prediction.values.index(value)] for value in values])
-            return negated(either) if node.negated else either
-        case Near(value=target), Continuous(mean=mean):
-            return _gaussian(mean - target)
-        case Interval(low=low, high=high), Continuous(mean=mean):
-            return _gaussian(mean - mean.detach().clamp(low, high) if (low, high) != (None, None) else mean * 0)
-    raise KindError(f"{node.name!r} is used as another kind than its head predicts")
 
 
 def _gaussian(distance: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

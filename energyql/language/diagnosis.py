@@ -37,9 +37,7 @@ _FORM_HINTS = {
     "LEAST": "write `AT LEAST 2 OF (a, b, c)`",
     "MOST": "write `AT MOST 2 OF (a, b, c)`",
     "EXACTLY": "write `EXACTLY 2 OF (a, b, c)`",
-    "ALL": "write `ALL OF (a, b)`",
-    "ANY": "write `ANY OF (a, b)`",
-    "NONE": "write `NONE OF (a, b)`",
+    **{word: f"write `{word} OF (a, b)`" for word in ("ALL", "ANY", "NONE")},
     "OF": "write the operands in parentheses: OF (a, b, c)",
 }
 

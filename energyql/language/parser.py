@@ -17,6 +17,7 @@ from energyql.language.node import MAX_DEPTH
 MAX_BYTES = 64 * 1024
 """Longest query text, in bytes of UTF-8."""
 
+_WORDS = ["AND", "OR", "XOR", "NOT", "->", "->", "<->", "<->", "<=", ">=", "!=", "IN", "*", "*"]
 _INSTEAD = {
     "'": 'names with blanks or signs stand in double quotes, as in "dark brown"',
     "-": "write NOT for `without`, -> for `implies`, and a number right behind its sign, as in -0.5",
@@ -27,13 +28,7 @@ _INSTEAD = {
     "/": "write a weight as a decimal number, as in 0.5 * smile",
     **dict.fromkeys("“”„‘’", 'write straight double quotes: "'),
     **dict.fromkeys("−–", "write - for a minus sign"),
-} | {
-    sign: f"write {word}"
-    for sign, word in zip(
-        "∧∨⊕¬→⇒↔⇔≤≥≠∈×·",
-        ["AND", "OR", "XOR", "NOT", "->", "->", "<->", "<->", "<=", ">=", "!=", "IN", "*", "*"],
-        strict=True,
-    )
+    **{sign: f"write {word}" for sign, word in zip("∧∨⊕¬→⇒↔⇔≤≥≠∈×·", _WORDS, strict=True)},
 }
 
 
@@ -104,8 +99,7 @@ def _parse(text: str) -> Expr:
         found = None if error.token.type == "$END" else error.token
         before = tokens if found is None else tokens[:-1]
         raise diagnose(before, found, _acceptable(before)) from None
-    if not isinstance(tree, Expr):  # Lark makes its own tree for a rule that the builder has no method for
-        raise TypeError("grammar/query.lark has a rule without a method in TreeBuilder")
+    assert isinstance(tree, Expr), "grammar/query.lark has a rule without a method in TreeBuilder"
     return tree
 
 

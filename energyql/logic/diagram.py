@@ -17,7 +17,7 @@ from energyql.errors import LimitError
 from energyql.language import Constant, Expr, Predicate
 from energyql.language.cardinality import allowed_counts
 from energyql.language.node import Kernel, Node
-from energyql.logic.cells import Cell, CellSet, holds, partition, predicate_cells, union
+from energyql.logic.cells import CellSet, holds, partition, predicate_cells, union
 from energyql.logic.nodes import dependencies_first
 from energyql.vocabulary import AttributeSpec
 
@@ -158,8 +158,7 @@ class Diagram(Kernel[int]):
             atoms.setdefault(child, []).append(atom)
         spec = self.vocabulary[name]
         merged = [(union(group, spec), child) for child, group in atoms.items()]
-        places: list[Cell] = [True, False, *spec.values]  # in the drawing, yes comes before no
-        return sorted(merged, key=lambda branch: _place(branch[0][0], places))
+        return merged[::-1] if spec.kind == "yes/no" else merged  # in the drawing, yes comes before no
 
     def digest(self, node: int) -> str:
         """Return a digest of the function of a node: equal for equivalent functions, also of different queries.
@@ -247,10 +246,6 @@ def build_diagram(
     except LimitError:
         diagram = Diagram(expr, vocabulary, order="occurrence", max_nodes=max_nodes)
         return diagram, expr.evaluate(diagram)
-
-
-def _place(cell: Cell, places: list[Cell]) -> float:
-    return cell[0] if isinstance(cell, tuple) else places.index(cell)
 
 
 def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:

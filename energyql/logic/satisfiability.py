@@ -40,12 +40,7 @@ def report_constant(
 ) -> None:
     """Raise `Contradiction` for a query that is always false, and warn of one that is always true.
 
-    Args:
-        expr: the query.
-        diagram: the diagram it was built in.
-        root: its node.
-        query: its text, for drawing carets.
-        known: relations of the model that are part of `root` and not of `expr`.
+    `root` is the node in `diagram` of the query together with `known`, relations of the model; `query` is its text.
     """
     if root == NEVER:
         raise _contradiction(expr, diagram, query, known)
