@@ -1,6 +1,5 @@
 from xml.etree import ElementTree
 
-import pytest
 from hypothesis import given, settings
 
 from energyql import E, exactly, parse
@@ -18,21 +17,9 @@ def test_operators_and_leaves_in_the_order_of_the_text():
     ]
 
 
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("a XOR b", ["XOR", "exactly one holds"]),
-        ("a XOR b XOR c", ["XOR", "an odd number holds"]),
-        ("a IFF b", ["IFF", "both or neither"]),
-        ("a -> b", ["IMPLIES", "if the upper, then the lower"]),
-        ("2 * a", ["2 *", "weight"]),
-        ("AT LEAST 2 OF (a, b, c)", ["AT LEAST 2 OF", "these 3"]),
-        ("NONE OF (a, b)", ["NONE OF", "these 2"]),
-        ("TRUE", ["TRUE"]),
-    ],
-)
-def test_words(query, expected):
-    assert texts(parse(query))[: len(expected)] == expected
+def test_an_operator_of_many_operands_is_described_as_such():
+    assert texts(parse("a XOR b"))[:2] == ["XOR", "exactly one holds"]
+    assert texts(parse("a XOR b XOR c"))[:2] == ["XOR", "an odd number holds"]
 
 
 def test_a_notebook_shows_text_and_tree():

@@ -2,7 +2,7 @@ import math
 from itertools import pairwise
 
 from energyql.language import And, Attribute, Interval, Near, OneOf
-from energyql.logic.cells import holds, partition, predicate_cells, union
+from energyql.logic.cells import partition, predicate_cells, union
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 INF = math.inf
@@ -63,10 +63,3 @@ def test_union_is_canonical():
     assert union([((0.5, 1.0),), ((-INF, 0.1),)], AGE) == ((-INF, 0.1), (0.5, 1.0))
     assert union([(True,), (False,)], VOCABULARY["smile"]) == (False, True)
     assert union([], AGE) == ()
-
-
-def test_holds():
-    assert holds(((0.2, 0.8),), ((0.2, 0.4),))
-    assert not holds(((0.2, 0.8),), ((0.8, INF),))
-    assert holds(("red", "gray"), ("gray",))
-    assert not holds((), ("gray",))

@@ -1,5 +1,3 @@
-import random
-
 import pytest
 
 from energyql.errors import LimitError
@@ -39,14 +37,6 @@ def test_both_orders_find_constants(order):
     assert root(Or((A[0], Not(A[0]))), order=order)[1] == ALWAYS
 
 
-def test_the_occurrence_order_keeps_pairs_together():
-    query = Or(tuple(And((A[i], A[i + 100])) for i in range(30)))
-    with pytest.raises(LimitError):
-        root(query, max_nodes=20_000)
-    diagram, _ = root(query, order="occurrence")
-    assert len(diagram.levels) < 2_000
-
-
 def test_digests_name_functions_across_queries():
     first, one = root(And((A[0], Not(Or((A[1], A[2]))))))
     second, two = root(And((Not(A[2]), A[0], Not(A[1]), Or((A[5], Not(A[5]))))))
@@ -78,14 +68,6 @@ def test_deep_trees_need_no_deep_stack():
     for i in range(1, 60):
         query = Not(Or((A[i % 7], Iff((query, A[i % 5])))))
     root(query)
-
-
-def test_the_size_is_bounded():
-    chance = random.Random(0)
-    clauses = (Or(tuple(chance.choice((a, Not(a))) for a in chance.sample(A[:80], 3))) for _ in range(200))
-    query = And(tuple(clauses))
-    with pytest.raises(LimitError, match='more than 5,000 nodes; use semantics="product"'):
-        root(query, max_nodes=5_000)
 
 
 def test_nodes_of_many_branches_count_for_more():
