@@ -1,4 +1,3 @@
-import importlib
 import subprocess
 import sys
 
@@ -11,16 +10,6 @@ import energyql
 def test_public_names(name):
     assert getattr(energyql, name) is not None
     assert name in dir(energyql)
-
-
-def test_names_are_sorted_and_none_is_twice():
-    assert energyql.__all__ == sorted(set(energyql.__all__))
-
-
-def test_names_come_from_where_they_live():
-    for name, module in energyql._LAZY.items():
-        assert getattr(energyql, name) is getattr(importlib.import_module(f"energyql.{module}"), name)
-        assert name in energyql.__all__
 
 
 def test_unknown_names():

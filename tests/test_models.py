@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,12 +30,6 @@ def test_packaged_models_go_by_name(packaged, tmp_path, monkeypatch):
     assert model_folder("avatars") == packaged / "avatars"
     assert model_folder(Path("avatars")).resolve() == elsewhere / "avatars"
     assert model_folder("./avatars").resolve() == elsewhere / "avatars"
-
-
-def test_folders(tiny):
-    assert model_folder(tiny) == tiny
-    assert model_folder(str(tiny)) == tiny
-    assert model_folder(f"{tiny}/") == tiny
 
 
 @pytest.mark.parametrize(
@@ -84,8 +76,3 @@ def test_a_damaged_vocabulary(tmp_path, content, message):
     (tmp_path / "vocabulary.json").write_text(content)
     with pytest.raises(ModelError, match=rf"{message}.*vocabulary\.json|vocabulary\.json.*{message}"):
         read_vocabulary(tmp_path)
-
-
-def test_torch_is_not_imported():
-    code = "import sys, energyql.models; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

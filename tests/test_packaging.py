@@ -45,13 +45,6 @@ def test_every_file_that_is_no_code_is_shipped(setup):
             assert any(fnmatch(name, pattern) for pattern in patterns.get(owner, [])), f"{name} of {package}"
 
 
-def test_every_pattern_of_a_package_on_disk_has_a_file(setup):
-    assert list((ROOT / "grammar").glob("*.lark"))
-    assert (ROOT / "energyql" / "py.typed").exists()
-    assert "*.lark" in setup["options.package_data"]["energyql.grammar"]
-    assert setup["options"]["package_dir"].split() == ["energyql.grammar", "=", "grammar"]
-
-
 def test_the_installed_grammar_is_this_one():
     installed = files("energyql.grammar").joinpath("query.lark").read_text(encoding="utf-8")
     assert installed == (ROOT / "grammar" / "query.lark").read_text(encoding="utf-8")

@@ -22,17 +22,6 @@ def test_nothing_is_drawn_unless_asked(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_errors_pass(capsys):
-    def fail():
-        with reporting(True) as report:
-            report("sampling", 0.2)
-            raise ValueError("stop")
-
-    with pytest.raises(ValueError, match="stop"):
-        fail()
-    assert "sampling" in capsys.readouterr().err
-
-
 def test_a_function_is_called_instead(capsys):
     told = []
     with reporting(lambda stage, fraction: told.append((stage, fraction))) as report:

@@ -17,13 +17,6 @@ SPECS = [
 VOCABULARY = Vocabulary(SPECS, model="avatars")
 
 
-def test_it_is_a_mapping_in_order() -> None:
-    assert list(VOCABULARY) == ["smile", "hair", "age"]
-    assert VOCABULARY["hair"] is SPECS[1]
-    assert "beard" not in VOCABULARY
-    assert len(VOCABULARY) == 3
-
-
 def test_json_round_trip() -> None:
     data = json.loads(json.dumps(VOCABULARY.to_dict()))
     assert data == {

@@ -164,24 +164,17 @@ class PreparedQuery:
         sampled = SampleResult.join(list(self._latents(n, first, report)))
         drawn = time.perf_counter()
         result = self.show(sampled, np.arange(first, first + n), report)
-        finished = time.perf_counter()
-        result.statistics.update(
-            summarize(sampled) | {"seconds_sampling": drawn - started, "seconds_drawing": finished - drawn}
-        )
+        seconds = {"seconds_sampling": drawn - started, "seconds_drawing": time.perf_counter() - drawn}
+        result.statistics.update(summarize(sampled) | seconds)
         return result, sampled
 
 
 def draw_batches(
     generator: Generator, encode: Encode, z: Tensor, batch_size: int | None = None, w: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield w and the images of z, batch by batch, in order.
+    """Yield w and the images of z (n, z_dim), batch by batch, in order; w is `encode(z)` unless it is given.
 
-    Args:
-        generator: draws the images.
-        encode: from z to w, truncation and label applied.
-        z: (n, z_dim), on the generator's device.
-        batch_size: pictures drawn together; by default as many as `PIXEL_BATCH` allows.
-        w: of each picture, if it is not the mapped z.
+    A batch has `batch_size` pictures, by default as many as `PIXEL_BATCH` allows.
     """
     size = batch_size or 1  # the first picture shows how many fit
     start = 0

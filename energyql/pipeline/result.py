@@ -222,13 +222,7 @@ def concatenate(columns: Sequence[Any]) -> Any:
 
 
 def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
-    """Return the judged values of one picture: "smile, hair = red, skin_tone = 0.42; no hat, beard".
-
-    Args:
-        judged: attribute -> value of each picture.
-        index: of the picture.
-        only: names of attributes; all by default.
-    """
+    """Return the judged values of one picture, of all or `only` some attributes: "smile, hair = red; no hat, beard"."""
     present: list[str] = []
     absent: list[str] = []
     for name in judged if only is None else [name for name in only if name in judged]:
@@ -244,15 +238,7 @@ def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[s
 def alternative_text(
     judged: Mapping[str, npt.NDArray[Any]], index: int, count: int, judge: str, verdicts: Sequence[tuple[str, bool]]
 ) -> str:
-    """Describe a picture in words: its judged values, and whether the queries that it is measured by hold.
-
-    Args:
-        judged: attribute -> value of each picture.
-        index: number of the picture, from 0.
-        count: number of pictures.
-        judge: name of the judge of the values.
-        verdicts: pairs (query, holds).
-    """
+    """Describe picture `index` of `count` in words: its values by the judge of that name, and which queries hold."""
     read = f"{judge[:1].upper()}{judge[1:]}: {reading(judged, index)}. " if judged else ""
     asked = " ".join(
         f"The query {query if len(query) <= MOST_QUERY else query[:MOST_QUERY] + '…'} "

@@ -27,13 +27,7 @@ def read_predictions(
     """Read the columns of a table that predict the `wanted` attributes, in the form that `score` takes.
 
     `smile` holds the probability of yes; `hair=black`, `hair=red`, ... those of each class; `age.mean` and `age.std`
-    (or `age` and `age_std`) a mean and a standard deviation.
-
-    Args:
-        columns: header -> cells.
-        wanted: names of attributes.
-        source: the file, for messages.
-        lines: the line of each row in it.
+    (or `age` and `age_std`) a mean and a standard deviation. Messages name the file, `source`, and the line of a row.
 
     Raises:
         DataError: a cell is no number or no probability, or one of mean and standard deviation is missing.
@@ -42,7 +36,7 @@ def read_predictions(
     classes: dict[str, dict[str, str]] = {}  # name -> class -> header
     moments: dict[str, dict[str, str]] = {}  # name -> mean or std -> header
     for header in columns:
-        if header in single:
+        if header in wanted:
             continue
         if (match := _CLASS.fullmatch(header)) and match["name"] in wanted:
             classes.setdefault(match["name"], {})[match["value"]] = header

@@ -93,7 +93,7 @@ def _api(studio: Studio) -> APIRouter:
     @api.get("/info", responses=_refusals("Forbidden"))
     async def info() -> Info:
         """Return models with their attributes, samplers, semantics and limits."""
-        return studio.info()
+        return studio.info
 
     @api.post("/check", responses=POSTED)
     async def check(request: CheckRequest, client: Request) -> Check:

@@ -17,11 +17,7 @@ from energyql.vocabulary import Vocabulary
 
 
 def check_length(query: str, limits: Limits) -> str:
-    """Return the query.
-
-    Raises:
-        LimitError: it is too long for this studio.
-    """
+    """Return the query, or raise a `LimitError` if it is too long for this studio."""
     if len(query) > limits.characters:
         raise LimitError(f"the query has {len(query):,} characters; this studio takes {limits.characters:,}")
     return query

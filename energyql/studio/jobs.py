@@ -58,12 +58,7 @@ class Job:
         return time.monotonic() - self.seen > self._limits.unwatched
 
     def check(self) -> None:
-        """Raise if the work is to end; called often by the work.
-
-        Raises:
-            Stopped: it was cancelled or abandoned.
-            StudioError: it has run too long.
-        """
+        """Raise if the work is to end: it was cancelled or abandoned, or has run too long. The work calls it often."""
         if self.stopped or self.abandoned:
             raise Stopped
         if time.monotonic() > self._deadline:

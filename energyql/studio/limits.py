@@ -53,11 +53,7 @@ class RequestLimiter:
         self._inside, self.capacity = 0, running + waiting
 
     async def run(self, client: Request, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """Call the function in a thread and return its result.
-
-        Raises:
-            StudioError: too many calls wait already, or the client has disconnected while its call waited.
-        """
+        """Return the function's result, unless too many calls wait already or the client has disconnected meanwhile."""
         if self._inside >= self.capacity:  # the event loop is one thread, so this count cannot change meanwhile
             raise StudioError(
                 "Busy", f"{self._inside} requests are being worked on already", hint="try again in a moment"

@@ -71,12 +71,7 @@ def describe(error: EnergyQLError) -> Problem:
 
 
 def respond(error: EnergyQLError, status: int | None = None) -> JSONResponse:
-    """Return the response to a request that failed.
-
-    Args:
-        error: the reason.
-        status: by default that of the refusal, and 422 for an error in the query or its settings.
-    """
+    """Return the response to a request that failed; its status is 422 for an error in the query or its settings."""
     if status is None:
         status = REFUSALS[error.kind][0] if isinstance(error, StudioError) else 422
     headers = {"retry-after": "2"} if status == 503 else None

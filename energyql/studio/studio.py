@@ -34,13 +34,9 @@ class Studio:
         self.limits = limits or Limits()
         self.queue = Queue(self.limits)
         self.store = ResultStore(self.limits)
-        self._infos = [describe_model(name, pipeline) for name, pipeline in self.models.items()]
-
-    def info(self) -> Info:
-        """Return models, samplers, semantics and limits."""
-        return Info(
+        self.info = Info(
             version=__version__,
-            models=self._infos,
+            models=[describe_model(name, pipeline) for name, pipeline in self.models.items()],
             semantics=list(SEMANTICS),
             samplers=list(SAMPLERS),
             keywords=sorted(keywords()),
@@ -90,20 +86,12 @@ class Studio:
         return self.look(job.id)
 
     def look(self, key: str, after: int = 0) -> JobInfo:
-        """Return the progress of a request, and its pictures from position `after` on.
-
-        Raises:
-            StudioError: there is no such request.
-        """
+        """Return the progress of a request, and its pictures from position `after` on."""
         job, result = self.store.get(key)
         return result.describe(job, self.queue.place(job), after)
 
     def cancel(self, key: str) -> JobInfo:
-        """Cancel a request. A running one ends at its next check, within moments.
-
-        Raises:
-            StudioError: there is no such request.
-        """
+        """Cancel a request. A running one ends at its next check, within moments."""
         job, _ = self.store.get(key)
         self.queue.cancel(job)
         return self.look(key)

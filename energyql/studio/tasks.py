@@ -34,7 +34,10 @@ def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) 
             job.report("drawing", start / n)
             rows = range(start, min(start + size, n))
             smaller = replace(prepared, settings=replace(prepared.settings, batch_size=size))
-            latents = replace(sampled, z=sampled.z[start : rows.stop], status=sampled.status[start : rows.stop])
+            here = slice(start, rows.stop)
+            latents = SampleResult(
+                sampled.z[here], sampled.status[here], sampled.evaluations[here], sampled.gradients[here]
+            )
             part = smaller.show(latents, np.asarray(rows), lambda stage, fraction: None)
             result.extend(prepared.expr, part)
             width, height = part.images[0].size

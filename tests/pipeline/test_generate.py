@@ -165,17 +165,6 @@ class TestGoingOn:
             sample_latents("smyle", 7, model=tiny)
 
 
-class TestProgress:
-    def test_a_bar_on_standard_error(self, draw, capsys):
-        shown = draw(progress=True)
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert "sampling" in captured.err
-        assert "drawing" in captured.err
-        assert torch.equal(shown.z, draw().z)
-        assert capsys.readouterr() == ("", "")
-
-
 class TestErrors:
     @pytest.mark.parametrize(
         ("settings", "message"),

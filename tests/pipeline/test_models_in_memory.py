@@ -12,7 +12,6 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.predictions import tabulate
 from energyql.errors import ArgumentError
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
-from energyql.pipeline.model import choose_device
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -165,9 +164,3 @@ class TestModelsInMemory:
         assert generate("smile", 1, model=load_model(tiny), progress=False).provenance["device"] == "cpu"
         with pytest.raises(ArgumentError, match="'abacus' is not available"):
             generate("smile", 1, model=load_model(tiny), device="abacus")
-
-
-def test_devices():
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type in ("cpu", "cuda", "mps")
-    assert choose_device(torch.device("cpu")) == torch.device("cpu")

@@ -1,4 +1,3 @@
-import io
 import json
 import os
 
@@ -88,11 +87,6 @@ class TestFolder:
         assert data["samples"][1]["status"] == "STEP_LIMIT"
         assert data["samples"][0]["satisfied"] is True
 
-    def test_judgements_keep_their_types(self, tmp_path):
-        make().save(tmp_path)
-        sample = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["samples"][0]
-        assert sample["judged"] == {"smile": True, "hair": "red", "age": 0.5}
-
     def test_a_folder_with_a_dot_that_is_there(self, tmp_path):
         (tmp_path / "run.v2").mkdir()
         make().save(tmp_path / "run.v2")
@@ -166,11 +160,6 @@ class TestFailures:
 
 
 class TestGrid:
-    def test_for_notebooks(self):
-        with Image.open(io.BytesIO(make()._repr_png_())) as picture:
-            assert picture.format == "PNG"
-            assert picture.size == make().grid().size
-
     def test_columns(self):
         assert make().grid(columns=1).height > make().grid().height
         with pytest.raises(ArgumentError, match="at least one column, not 0"):
@@ -198,24 +187,18 @@ class TestParts:
         some = make().select([2, 0])
         assert some.index.tolist() == [2, 0]
         assert [image.getpixel((0, 0))[0] for image in some.images] == [120, 0]
-        assert some.z[:, 0].tolist() == [16.0, 0.0]
-        assert some.w[:, 0].tolist() == [32.0, 0.0]
+        assert (some.z[:, 0].tolist(), some.w[:, 0].tolist()) == ([16.0, 0.0], [32.0, 0.0])
         assert some.energy.tolist() == [np.inf, 0.0]
-        assert some.probabilities["smile"].tolist() == [0.2, 0.0]
-        assert some.probabilities["hair"]["red"].tolist() == [0.2, 0.0]
-        assert some.probabilities["age"][0].tolist() == [0.2, 0.0]
-        assert some.judged["smile"].tolist() == [True, True]
-        assert some.satisfied.tolist() == [True, True]
-        assert some.status == [Status.OK, Status.OK]
-        assert some.provenance["n"] == 2
+        read = some.probabilities
+        assert [column.tolist() for column in (read["smile"], read["hair"]["red"], read["age"][0])] == [[0.2, 0.0]] * 3
+        assert some.judged["smile"].tolist() == some.satisfied.tolist() == [True, True]
+        assert (some.status, some.provenance["n"]) == ([Status.OK, Status.OK], 2)
 
     def test_joined_again(self):
         whole = make()
         joined = Result.join([whole.select([0]), whole.select([]), whole.select([1, 2])])
-        assert joined.index.tolist() == [0, 1, 2]
         assert torch.equal(joined.z, whole.z)
-        assert joined.probabilities["hair"]["red"].tolist() == whole.probabilities["hair"]["red"].tolist()
-        assert joined.probabilities["age"][1].tolist() == whole.probabilities["age"][1].tolist()
+        assert str(joined.probabilities) == str(whole.probabilities)
         assert joined.status == whole.status
         assert len(joined.images) == joined.provenance["n"] == 3
 

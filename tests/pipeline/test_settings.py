@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 import energyql
-from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError
-from energyql.pipeline.settings import PRECISIONS, DrawOptions, DrawSettings
-from energyql.sampling import SAMPLERS
+from energyql.pipeline.settings import DrawOptions, DrawSettings
 
 DEFAULTS = {name: getattr(DrawSettings(), name) for name in DrawSettings.__dataclass_fields__}
 
@@ -19,12 +17,6 @@ def test_options_are_the_fields():
 def test_generate_shows_the_defaults():
     shown = {name: each.default for name, each in inspect.signature(energyql.generate).parameters.items()}
     assert shown.items() >= {name: value for name, value in DEFAULTS.items() if name != "relations"}.items()
-
-
-def test_the_defaults_exist():
-    assert DEFAULTS["semantics"] in SEMANTICS
-    assert DEFAULTS["sampler"] in SAMPLERS
-    assert DEFAULTS["precision"] in PRECISIONS
 
 
 def test_checks():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from energyql.errors import DataError, KindError, QuerySyntaxError, UnknownAttribute
+from energyql.errors import DataError, UnknownAttribute
 from energyql.pipeline.scoring import score
 from energyql.pipeline.tables import rank_table
 
@@ -147,13 +147,6 @@ class TestErrors:
     def test_a_standard_deviation_of_zero(self, tmp_path):
         with pytest.raises(DataError, match="line 2, column 'age_std': 0 is not above 0"):
             rank_table("age > 0.5", write(tmp_path, "age,age_std\n0.5,0\n"))
-
-    def test_wrong_queries(self, tmp_path):
-        path = write(tmp_path, TABLE)
-        with pytest.raises(QuerySyntaxError):
-            rank_table("smile AND", path)
-        with pytest.raises(KindError, match="'green' is not a value of hair"):
-            rank_table("hair = green", path)
 
     def test_classes_must_add_up(self, tmp_path):
         with pytest.raises(DataError, match="sum of the probabilities of hair"):

@@ -76,6 +76,7 @@ def test_a_step_that_is_impossible_with_an_earlier_one_takes_its_place(studio):
     [
         ({"steps": ["beard", "berd AND smile"]}, "step 2: 'berd' is not an attribute"),
         ({"steps": ["beard AND"]}, "step 1: an operand is missing"),
+        ({"steps": ["smile"] * 100}, "this studio takes 24 steps"),
         ({"steps": []}, "steps: List should have at least 1 item"),
         ({"steps": "beard"}, "steps: Input should be a valid list"),
         ({"index": -1}, "index: "),

@@ -41,6 +41,13 @@ class Work:
         self.ended = True
 
 
+def start(queue, work):
+    """The job of some work, once it runs."""
+    job = queue.submit(work)
+    assert work.started.wait(2)
+    return job
+
+
 def test_work_is_done_in_order_and_one_at_a_time(queue):
     log = []
     first = Work()
@@ -57,8 +64,7 @@ def test_work_is_done_in_order_and_one_at_a_time(queue):
 
 def test_what_does_not_fit_is_refused(queue):
     work = Work()
-    queue.submit(work)
-    assert work.started.wait(2)
+    start(queue, work)
     for _ in range(LIMITS.waiting):
         queue.submit(lambda job: None)
     with pytest.raises(StudioError, match="2 requests are waiting already\ntry again"):
@@ -68,23 +74,9 @@ def test_what_does_not_fit_is_refused(queue):
     queue.submit(lambda job: None)
 
 
-def test_cancelling_stops_what_runs_and_frees_the_queue(queue):
-    work, after = Work(), Work()
-    running = queue.submit(work)
-    assert work.started.wait(2)
-    waiting = queue.submit(after)
-    queue.cancel(running)
-    assert after.started.wait(30)
-    assert (running.state, running.problem) == ("cancelled", None)
-    assert not work.ended
-    after.go.set()
-    until(lambda: waiting.state == "done")
-
-
 def test_cancelling_what_waits(queue):
     work = Work()
-    queue.submit(work)
-    assert work.started.wait(2)
+    start(queue, work)
     ran = []
     waiting = queue.submit(ran.append)
     queue.cancel(waiting)
@@ -150,9 +142,7 @@ def test_time_is_bounded():
 
 def test_what_nobody_asks_about_is_given_up():
     queue = Queue(replace(LIMITS, unwatched=0.2, waiting=1))
-    work = Work()
-    running = queue.submit(work)
-    assert work.started.wait(2)
+    running = start(queue, Work())
     queue.submit(lambda job: None)
     while not running.over:
         time.sleep(0.02)
@@ -169,9 +159,7 @@ def test_what_nobody_asks_about_is_given_up():
 
 def test_places_of_those_who_left_are_given_to_others():
     queue = Queue(replace(LIMITS, unwatched=0.15, waiting=1))
-    work = Work()
-    running = queue.submit(work)
-    assert work.started.wait(2)
+    running = start(queue, Work())
     left = queue.submit(lambda job: None)
     end = time.monotonic() + 0.3
     while time.monotonic() < end:
@@ -194,9 +182,3 @@ def test_closing_ends_everything():
     assert not queue._thread.is_alive()
     with pytest.raises(StudioError):
         queue.submit(lambda job: None)
-
-
-def test_ids_cannot_be_guessed(queue):
-    ids = {queue.submit(lambda job: None).id for _ in range(1)} | {Queue(LIMITS).submit(lambda job: None).id}
-    assert len(ids) == 2
-    assert all(len(key) == 24 for key in ids)
