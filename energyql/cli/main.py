@@ -6,7 +6,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.markup import escape
@@ -142,14 +142,15 @@ def convert(
     """Convert a published checkpoint to a model folder. No code in the checkpoint is executed."""
     import torch
 
-    from energyql.generators.load import describe, load_generator
+    from energyql.generators.load import load_generator
     from energyql.pipeline.model import save_model
 
-    generator = load_generator(checkpoint)
+    generator: Any = load_generator(checkpoint)
     with naming_target(save_to):
         save_model(save_to, name or checkpoint.stem, generator, truncation=truncation, dtype=torch.float32)
-    facts = ", ".join(f"{fact} {value}" for fact, value in describe(generator).items())
-    out.print(escape(f"Saved {save_to}: {facts}"))
+    sizes = ", ".join(f"{size} {getattr(generator.config, size)}" for size in ("resolution", "z_dim", "w_dim", "c_dim"))
+    parameters = sum(parameter.numel() for parameter in generator.parameters())
+    out.print(escape(f"Saved {save_to}: kind {type(generator).__name__}, {sizes}, parameters {parameters}"))
 
 
 @app.command()

@@ -6,8 +6,6 @@ from importlib import import_module
 from itertools import islice
 from pathlib import Path
 
-from torch import nn
-
 from energyql.generators.base import Generator
 from energyql.generators.checkpoints.network_pickle import Checkpoint, unpickle_official
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
@@ -49,23 +47,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     data = file_bytes(path)
     if is_torch_file(data):
-        return Checkpoint(read_torch_file(data, TRAINING_NAMES), path, len(data), is_torch_file=True)
+        return Checkpoint(read_torch_file(data, TRAINING_NAMES), len(data), is_torch_file=True)
     if len(data) > 1 and data[0] == 0x80 and 2 <= data[1] <= 5:
-        return Checkpoint(unpickle_official(data), path, len(data))
+        return Checkpoint(unpickle_official(data), len(data))
     raise CheckpointError(f"it is {_kind(bytes(data[:16]))}", hint=SUPPORTED)
-
-
-def describe(generator: Generator) -> dict[str, int | str]:
-    """Return kind, resolution, z_dim, w_dim, c_dim and parameters of a generator, as far as it has them."""
-    config = getattr(generator, "config", None)
-    described: dict[str, int | str] = {"kind": type(generator).__name__}
-    for name in ("resolution", "z_dim", "w_dim", "c_dim"):
-        value = getattr(config, name, getattr(generator, name, None))
-        if isinstance(value, int):
-            described[name] = value
-    if isinstance(generator, nn.Module):
-        described["parameters"] = sum(parameter.numel() for parameter in generator.parameters())
-    return described
 
 
 def _refusal(checkpoint: Checkpoint) -> str:

@@ -76,31 +76,26 @@ def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
     if not known:
         raise DataError(f"column {name!r} has no values")
     numbers = [as_number(cell) for cell in known]
-    if kind is None:
-        if all(as_yes_no(cell) is not None for cell in known):
-            kind = "yes/no"
-        else:
-            kind = "continuous" if None not in numbers else "categorical"
-    if kind == "continuous":
-        wrong = next((cell for cell, number in zip(known, numbers, strict=True) if number is None), None)
-        if wrong is not None:
-            raise DataError(f"column {name!r}: {wrong!r} is not a number")
-        found = [number for number in numbers if number is not None]
-        low, high = min(found), max(found)
-        if low == high:
-            raise DataError(f"column {name!r}: all values are {low:g}, so there is nothing to learn")
-        return AttributeSpec(name, kind, low=low, high=high, tolerance=TOLERANCE * (high - low))
-    if kind == "categorical":
-        values = sorted({as_text(cell) for cell in known})
-        if len(values) > MOST_CLASSES:
-            raise DataError(
-                f"column {name!r} has {len(values)} different texts, such as {values[0]!r} and {values[1]!r}",
-                hint="a categorical attribute has a few classes; leave the column out if it is none",
-            )
-        if len(values) < 2:
-            raise DataError(f"column {name!r}: all values are {values[0]!r}, so there is nothing to learn")
-        return AttributeSpec(name, kind, values=tuple(values))
-    return AttributeSpec(name, kind)
+    if kind is None and all(as_yes_no(cell) is not None for cell in known):
+        kind = "yes/no"
+    if kind == "yes/no":
+        return AttributeSpec(name, kind)
+    if kind == "continuous" and None in numbers:
+        raise DataError(f"column {name!r}: {known[numbers.index(None)]!r} is not a number")
+    values = sorted({as_text(cell) for cell in known})
+    found = sorted({number for number in numbers if number is not None})
+    continuous = kind == "continuous" or (kind is None and None not in numbers)
+    if len(found if continuous else values) < 2:
+        raise DataError(f"column {name!r}: all values are {values[0]!r}, so there is nothing to learn")
+    if continuous:
+        low, high = found[0], found[-1]
+        return AttributeSpec(name, "continuous", low=low, high=high, tolerance=TOLERANCE * (high - low))
+    if len(values) > MOST_CLASSES:
+        raise DataError(
+            f"column {name!r} has {len(values)} different texts, such as {values[0]!r} and {values[1]!r}",
+            hint="a categorical attribute has a few classes; leave the column out if it is none",
+        )
+    return AttributeSpec(name, "categorical", values=tuple(values))
 
 
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:

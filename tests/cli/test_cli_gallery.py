@@ -4,7 +4,7 @@ from markup import Document
 from typer.testing import CliRunner
 
 from energyql.cli.gallery import gallery
-from energyql.errors import ArgumentError, DataError, EnergyQLError, UnknownAttribute
+from energyql.errors import ArgumentError, DataError, EnergyQLError
 
 app = typer.Typer()
 app.command()(gallery)
@@ -76,17 +76,3 @@ def test_mistakes_are_found_before_anything_is_drawn(tiny, queries, tmp_path, mo
     with pytest.raises(error, match=message):
         run(*words, *([] if "-m" in words else ["-m", tiny]), *([] if "-o" in words else ["-o", "site"]))
     assert not (tmp_path / "site").exists()
-
-
-def test_bad_lines_are_shown_together(tiny, tmp_path):
-    path = tmp_path / "bad.txt"
-    path.write_text("smile\nOdd: smile AND\n<script>alert(1)</script>\nglases\n")
-    with pytest.raises(DataError) as caught:
-        run(path, "-m", tiny, "-o", tmp_path / "site")
-    assert [block.splitlines()[0] for block in str(caught.value).split("\n\n")] == [
-        f"{path}: 3 queries are wrong",
-        "line 2 (Odd): QuerySyntaxError: an operand is missing after AND",
-        "line 3: QuerySyntaxError: an attribute is missing before '<'",
-        "line 4: UnknownAttribute: 'glases' is not an attribute of model 'tiny'",
-    ]
-    assert UnknownAttribute.__name__ in str(caught.value)

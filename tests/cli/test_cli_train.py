@@ -40,19 +40,8 @@ def test_a_table_of_what_was_learned(tmp_path, table):
 
 
 def test_quiet_and_only(tmp_path, table):
-    arguments = (
-        "--labels",
-        table,
-        "--out",
-        tmp_path / "m",
-        "--steps",
-        9,
-        "--truncation",
-        "0.7",
-        "-q",
-        "--device",
-        "cpu",
-    )
+    options = ["--steps", "9", "--truncation", "0.7", "-q", "--device", "cpu"]
+    arguments = ("--labels", table, "--out", tmp_path / "m", *options)
     assert run("train", ADA, *arguments, "--only", "glasses", "--space", "z", "--balance") == ""
     bank = load_model(tmp_path / "m").bank
     assert (list(bank.vocabulary), bank.space, bank.truncation) == (["glasses"], "z", (0.7, 0.7))

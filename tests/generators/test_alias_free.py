@@ -62,11 +62,6 @@ def test_kaiser_beta_has_three_regimes():
         assert kaiser_beta(11, width) == pytest.approx(beta, abs=1e-5)
 
 
-def test_one_tap_is_the_identity():
-    assert lowpass_filter(1, 3.0, 1.0, 16.0).tolist() == [1.0]
-    assert lowpass_filter(1, 3.0, 1.0, 16.0, radial=True).tolist() == [[1.0]]
-
-
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
 @pytest.mark.parametrize("padding", [(0, 0), (3, 2), (-2, -1), (30, 25)])
 @pytest.mark.parametrize("taps", [1, 5, 12])

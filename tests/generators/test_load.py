@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 
 from energyql.errors import ModelError
 from energyql.generators import families as folder
-from energyql.generators.load import describe, load_generator
+from energyql.generators.load import load_generator
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
 DATA = Path(__file__).parent / "checkpoints" / "data"
@@ -35,7 +34,7 @@ def test_converting(tmp_path: Path, name: str) -> None:
     config = folder.write_generator(tmp_path, original, dtype=torch.float32)  # type: ignore[arg-type]
     (tmp_path / "config.json").write_text(json.dumps(config))
     read = load_generator(tmp_path)
-    assert describe(read) == describe(original)
+    assert read.config == original.config  # type: ignore[attr-defined]
     weights = original.state_dict()  # type: ignore[attr-defined]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in read.state_dict().items())  # type: ignore[attr-defined]
 
@@ -121,14 +120,6 @@ def test_safetensors_alone(tmp_path: Path) -> None:
         load_generator(tmp_path / "x.safetensors")
 
 
-def test_whole_modules_are_refused(tmp_path: Path) -> None:
-    stream = io.BytesIO()
-    torch.save(torch.nn.Linear(2, 2), stream)
-    (tmp_path / "x.pt").write_bytes(stream.getvalue())
-    with pytest.raises(ModelError, match=r"torch\.nn\.modules\.linear\.Linear"):
-        load_generator(tmp_path / "x.pt")
-
-
 def test_missing_and_special_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="missing"):
         load_generator(tmp_path / "nothing.pkl")
@@ -138,23 +129,3 @@ def test_missing_and_special_files(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         with pytest.raises(ModelError, match="not a file"):
             load_generator(tmp_path / "pipe")
-
-
-def test_describe() -> None:
-    generator = load_generator(DATA / "ada_conditional.pkl")
-    described = describe(generator)
-    assert described == {
-        "kind": "StyleGAN2",
-        "resolution": 16,
-        "z_dim": 8,
-        "w_dim": 8,
-        "c_dim": 4,
-        "parameters": sum(parameter.numel() for parameter in generator.parameters()),  # type: ignore[attr-defined]
-    }
-
-
-def test_describe_a_wrapped_module() -> None:
-    class Wrapped(torch.nn.Linear):
-        z_dim = 3
-
-    assert describe(Wrapped(3, 2)) == {"kind": "Wrapped", "z_dim": 3, "parameters": 8}  # type: ignore[arg-type]

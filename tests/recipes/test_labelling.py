@@ -28,12 +28,6 @@ def test_random_queries_join_two_to_six_parts_and_use_every_attribute():
     assert len({str(query) for query in queries}) > 290
 
 
-def test_a_random_query_follows_from_its_seed_and_index():
-    assert random_query(1, 5) == random_query(1, 5)
-    assert random_query(1, 5) != random_query(2, 5)
-    assert random_query(1, 5) != random_query(1, 6)
-
-
 def test_labels_are_what_the_judge_says(labeller, model):
     z = prior_latents(3, 0, 8, 64)
     found = labeller.label(z)

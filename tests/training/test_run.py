@@ -62,15 +62,6 @@ class TestStyleFlow:
         low, high = styleflow.bank.truncation
         assert low == high == pytest.approx(0.8, abs=0.03)
 
-    def test_generate(self, styleflow):
-        psi = styleflow.bank.truncation[0]
-        result = draw("glasses AND age > 0.6", 4, model=styleflow.folder, truncation=psi)
-        assert result.satisfied.mean() >= 0.75
-
-    def test_another_truncation_is_refused(self, styleflow):
-        with pytest.raises(ArgumentError, match="do not hold at truncation 0.3\n.*fitted at truncation 0.8"):
-            draw("glasses", 1, model=styleflow.folder, truncation=0.3)
-
     def test_the_report(self, styleflow):
         report = json.loads((styleflow.folder / "report.json").read_text())["attributes"]
         assert report == {name: dict(entry) for name, entry in styleflow.report.items()}

@@ -33,12 +33,12 @@ def test_every_protocol(tmp_path, protocol, numpy_cells):
 
 def test_kinds(tmp_path):
     vocabulary = read_styleflow(write_styleflow(tmp_path, latents())).vocabulary
-    assert [name for name, spec in vocabulary.items() if spec.kind == "yes/no"] == [
+    assert {name for name, spec in vocabulary.items() if spec.kind == "yes/no"} == {
         "smile",
         "gender",
         "beard",
         "glasses",
-    ]
+    }
     assert vocabulary["haircolor"].values == ("0", "1", "2", "3", "4")
     assert (vocabulary["age"].kind, vocabulary["age"].low, vocabulary["age"].high) == ("continuous", 0, 1)
 

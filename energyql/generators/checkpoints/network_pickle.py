@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
@@ -12,13 +11,13 @@ from torch import Tensor
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, plain
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.records import (
-    EASY_DICT,
     TORCH_NAMES,
     Budget,
     Names,
     ObjectRecord,
     Storage,
     TensorRecord,
+    ordered_dict,
     record_of,
 )
 from energyql.generators.checkpoints.torch_file import read_torch_file
@@ -54,13 +53,11 @@ class Checkpoint:
 
     Attributes:
         content: the saved value; its tensors are a TensorRecord each.
-        source: the file, for messages.
         size: its number of bytes.
         is_torch_file: whether it is a file of `torch.save`, else a bare pickle.
     """
 
     content: Any
-    source: Path
     size: int
     is_torch_file: bool = False
 
@@ -91,10 +88,10 @@ def unpickle_official(data: memoryview) -> Any:
     names: Names = {
         **TORCH_NAMES,
         **NUMPY_NAMES,
-        **EASY_DICT,
         ("torch.storage", "_load_from_bytes"): nested,
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
         ("dnnlib.tflib.network", "Network"): record_of(TF_NETWORK),
+        **{(module, "EasyDict"): ordered_dict for module in ("dnnlib", "dnnlib.util")},
     }
     return unpickle(data, names, budget=budget)[0]
 

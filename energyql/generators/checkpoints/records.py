@@ -175,7 +175,7 @@ def _from_items(name: str, make: Callable[[Any], Any]) -> Callable[..., Any]:
     return build
 
 
-_ordered_dict = _from_items("dict", lambda items: OrderedDict((checked_key(key), value) for key, value in items))
+ordered_dict = _from_items("dict", lambda items: OrderedDict((checked_key(key), value) for key, value in items))
 _set = _from_items("set", lambda items: {checked_key(item) for item in items})
 
 
@@ -193,7 +193,7 @@ STORAGE_TYPES: dict[str, torch.dtype] = {
     "UntypedStorage": torch.uint8,
 }
 TORCH_NAMES: Names = {
-    ("collections", "OrderedDict"): _ordered_dict,
+    ("collections", "OrderedDict"): ordered_dict,
     ("builtins", "set"): _set,
     ("__builtin__", "set"): _set,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
@@ -206,7 +206,6 @@ TORCH_NAMES: Names = {
     **{("torch", name): uncallable(f"torch.{name}") for name in ("float16", "float32", "float64", "contiguous_format")},
 }
 """Names in a pickle of tensors and plain containers. Storage types are compared by name and never called."""
-EASY_DICT: Names = {(module, "EasyDict"): _ordered_dict for module in ("dnnlib", "dnnlib.util")}
 
 
 def storage_dtype(kind: Any) -> torch.dtype:

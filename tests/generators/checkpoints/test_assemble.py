@@ -69,11 +69,3 @@ def test_mean_of_a_conditional_model(tensors: dict[str, Tensor]) -> None:
     z = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(1))
     w = generator.encode(z, label=torch.eye(4).repeat(5000, 1))
     torch.testing.assert_close(generator.mapping.w_avg, w.mean(0), atol=0.1, rtol=0)
-
-
-def test_the_filter_is_kept(tensors: dict[str, Tensor]) -> None:
-    taps = torch.tensor([1.0, 2.0, 2.0, 1.0])
-    for name in tensors:
-        if "resample_filter" in name:
-            tensors[name] = taps.outer(taps) / 36
-    assert torch.equal(assemble(tensors).synthesis.resample_filter, taps.outer(taps) / 36)

@@ -12,14 +12,9 @@ from generators.checkpoints.writer import DATA
 
 # README.md beside the data tells how each was made.
 CHECKPOINTS = [
-    "ada.pkl",
-    "ada_conditional.pkl",
-    "tensorflow.pkl",
-    "tensorflow_conditional.pkl",
-    "rosinality.pt",
-    "rosinality_64.pt",
-    "rosinality_training.pt",
-]
+    "ada.pkl", "ada_conditional.pkl", "tensorflow.pkl", "tensorflow_conditional.pkl", "rosinality.pt",
+    "rosinality_64.pt", "rosinality_training.pt",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

@@ -91,14 +91,6 @@ def test_without_noise_inputs(record: NetworkRecord, load: Callable[..., StyleGA
     torch.testing.assert_close(picture, reference["image_none"], atol=1e-4, rtol=0)
 
 
-def test_without_mean(record: NetworkRecord, load: Callable[..., StyleGAN2]) -> None:
-    tensors = {name: tensor for name, tensor in record.tensors.items() if name != "mapping.w_avg"}
-    generator, again = load(tensors), load(tensors)
-    assert torch.equal(generator.mapping.w_avg, again.mapping.w_avg)
-    z = torch.randn(20_000, 12, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(generator.mapping.w_avg, generator.encode(z).mean(0), atol=0.1, rtol=0)
-
-
 def test_not_a_stylegan2(load: Callable[..., StyleGAN2]) -> None:
     with pytest.raises(ModelError, match=r"model\.pkl: its class Generator is not supported"):
         load({"layer.weight": torch.ones(2)})

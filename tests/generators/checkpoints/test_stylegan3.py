@@ -24,7 +24,7 @@ def record() -> NetworkRecord:
 
 def build(record: NetworkRecord, **settings: object) -> StyleGAN3 | None:
     """The generator of a record, with other settings."""
-    checkpoint = Checkpoint(None, DATA / "stylegan3-t.pkl", 1)
+    checkpoint = Checkpoint(None, 1)
     changed = dataclasses.replace(record, init_kwargs={**record.init_kwargs, **settings})
     checkpoint.__dict__["network"] = changed  # a cached property
     return read_stylegan3(checkpoint)
