@@ -45,13 +45,7 @@ Rows = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Dependence:
-    """Dependence of all attributes on a query, in one model.
-
-    Attributes:
-        draws: attribute -> values in draws from the query's posterior that satisfy it.
-        prior: attribute -> values in draws from the prior.
-        vocabulary: of the model.
-    """
+    """Dependence of all attributes on a query: their values in draws from its posterior that satisfy it, and the prior."""
 
     draws: Values
     prior: Values

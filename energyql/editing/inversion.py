@@ -44,15 +44,9 @@ class ReconstructionLoss:
     """Mean absolute pixel error (a fraction of the range) plus a weighted distance of features.
 
     Features are compared by their mean squared difference, in units of their variance over pictures of the model, so
-    that one weight suits any embedding module.
+    that one weight suits any embedding module. Without one, pixels alone are compared.
 
-    Args:
-        generator: draws the pictures.
-        targets: the given pictures, in [-1, 1], (n, channels, height, width).
-        embed: pictures to features; `None` compares pixels only.
-        examples: pictures of the model, (m, channels, height, width), m at least 2.
-        settings: weights of pixels and features.
-        batch_size: pictures drawn and differentiated together.
+    `targets` are the given pictures, in [-1, 1], (n, channels, height, width); `examples` are at least two of the model.
     """
 
     def __init__(

@@ -33,13 +33,7 @@ Picture = str | Path | Image.Image
 
 @dataclass(frozen=True, eq=False)
 class SavedResult:
-    """The part of a saved `Result` from which an edit can start.
-
-    Attributes:
-        z, w: latents, (n, z_dim) and (n, w_dim) or (n, num_ws, w_dim).
-        index: number of each sample in its run, (n,).
-        provenance: the settings that replay the run.
-    """
+    """The part of a saved `Result` from which an edit can start; see the fields of `Result`."""
 
     z: Tensor
     w: Tensor
@@ -53,14 +47,7 @@ Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | SavedResult |
 
 @dataclass(frozen=True, eq=False)
 class EditStart:
-    """The latents that an edit starts from.
-
-    Attributes:
-        latents: on the model's device.
-        index: number of each sample in its run, (n,).
-        facts: for the provenance.
-        result: the start itself, if it was a `Result` with its pictures.
-    """
+    """The latents that an edit starts from, and facts for the provenance; a start that was a `Result` itself."""
 
     latents: Latents
     index: npt.NDArray[np.int64]

@@ -113,15 +113,10 @@ def penalty_method(
     max_evaluations: int,
     progress: Progress | None = None,
 ) -> SampleResult:
-    """Find the nearest minimum; where the query's energy is above the tolerance, repeat with larger weights.
+    """Find the minimum nearest to `z0`; where the query's energy is above the tolerance, repeat with larger weights.
 
-    Args:
-        objective: from the factor of the query's weight to the objective.
-        energy: of the query alone, in nats, `energy(z, rows)`.
-        z0: start latents (n, z_dim).
-        tolerance: a sample is done when the query's energy is at most this many nats.
-        max_evaluations: of the objective, per sample and weight.
-        progress: of the first weight; see `Progress`.
+    `objective` maps a factor of the query's weight to the objective; `energy(z, rows)` is that of the query alone, in
+    nats. `max_evaluations` holds per sample and weight. Progress is that of the first weight.
 
     Returns:
         As `DescentSampler` does; the status is that of the last minimum that was accepted.

@@ -48,12 +48,7 @@ class TermInput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """One term of the energy.
-
-    Attributes:
-        variable: what its gradient refers to.
-        evaluate: from latents of a batch to values (batch,) and gradients.
-    """
+    """One term of the energy: from latents of a batch to values (batch,) and gradients with respect to a variable."""
 
     variable: Variable
     evaluate: Callable[[TermInput], tuple[Tensor, Tensor]]

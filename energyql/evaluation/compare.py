@@ -114,21 +114,9 @@ def compare(
 ) -> dict[str, Any]:
     """Measure every method on every query, and write tables and plots; see `compare_samplers`.
 
-    Outcomes of an earlier run in the same folder with the same settings are read from disk.
-
-    Args:
-        model: the evaluated model.
-        queries: one or more, or files of queries.
-        methods: at least one.
-        counts: how many samples to draw.
-        folder: as for `compare_samplers`.
-        report: called with the stages "prior", "queries", "oracle", "sampling" and "judging".
-        title: of the page.
-        shown: pictures of each method for each query on the page.
-        kept: folder of judged pictures of the prior and of oracles, where several comparisons share them.
-
-    Returns:
-        The contents of `results.json`.
+    Outcomes of an earlier run in the same folder with the same settings are read from disk. Several comparisons can
+    share a folder of judged pictures of the prior and of oracles, `kept`. The page shows `shown` pictures of each
+    method for each query. `report` is called with the stages "prior", "queries", "oracle", "sampling" and "judging".
     """
     checked = check_arguments(queries, model.vocabulary, {method.semantics for method in methods})
     settings = run_settings(model, counts)

@@ -22,12 +22,7 @@ INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
 @dataclass(frozen=True)
 class Features:
-    """A feature network.
-
-    Attributes:
-        name: unique, for reports and for the names of files that hold features.
-        function: pictures in [-1, 1], (batch, 3, height, width) -> features (batch, dim).
-    """
+    """A feature network with a unique name: pictures in [-1, 1], (batch, 3, height, width), to (batch, dim)."""
 
     name: str
     function: Callable[[Tensor], Tensor]

@@ -114,9 +114,7 @@ class EvaluatedModel:
     """A model with a judge, under one truncation and label.
 
     Args:
-        model: a packaged model, a model folder, or a `Model` in memory.
-        device: as for `energyql.generate`.
-        truncation, label: as for `energyql.generate`, for everything that is drawn.
+        model, device, truncation, label: as for `energyql.generate`, for everything that is drawn.
         features: in which distances between pictures are measured; by default the judge's, if it has any.
 
     Attributes:

@@ -21,12 +21,7 @@ MOST_CLAUSES = 24
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clause:
-    """One part of a query.
-
-    Args:
-        text: canonical.
-        probability: that it holds in each picture, by the attribute heads, (n,); `None` if the clause is too large.
-    """
+    """One part of a query, and the probability by the heads that it holds, (n,); `None` if it is too large."""
 
     text: str
     probability: npt.NDArray[np.float64] | None

@@ -104,13 +104,9 @@ class QuerySection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TruthRow:
-    """One combination of a truth table.
+    """One combination of a truth table: whether each literal is true, and its canonical query.
 
-    Args:
-        values: whether each literal is true.
-        query: the combination as a query, canonical.
-        result: its pictures; `None` for a contradiction.
-        reason: why nothing can satisfy the combination.
+    A contradiction has a reason in place of a result.
     """
 
     values: tuple[bool, ...]
@@ -121,11 +117,9 @@ class TruthRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TruthTable:
-    """Every combination of some literals. Pictures in one column start from one latent.
+    """Every combination of some literals, all true first, the last literal changing fastest.
 
-    Args:
-        literals: their canonical texts.
-        rows: the combinations, all true first, the last literal changing fastest.
+    Pictures in one column start from one latent.
     """
 
     literals: tuple[str, ...]

@@ -71,12 +71,7 @@ class Batch:
     def end(self, leave: Tensor, stay: Tensor, status: Int[Tensor, " ended"], z: Tensor, gradients: int) -> None:
         """Record the samples that end, in a sampler that evaluates all that move equally often.
 
-        Args:
-            leave: which of `rows` end, indices or a mask.
-            stay: which of them go on.
-            status: of those that end.
-            z: latents of those that end.
-            gradients: evaluations of each of them.
+        `leave` and `stay`, indices or masks of `rows`, say which end and which go on; the rest is of those that end.
         """
         ended = self.rows[leave]
         self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients

@@ -68,14 +68,11 @@ _pilot = lru_cache(maxsize=8)(partial(normals, 0, 0, stream="pilot"))
 
 
 def reject(batch: Batch, strength: float, most: int, share: float | None = None) -> list[Round]:
-    """Let every sample try draws from the prior, until it accepts one with probability exp(-λE).
+    """Let every sample try at most `most` draws from the prior, until it accepts one with probability exp(-λE).
 
-    Args:
-        batch: the samples; `rows` become those that accepted none. Diagnostics: the number of `proposals`, their
-            `mass`, the sum of exp(-λE), and whether a draw is `exact`.
-        strength: λ.
-        most: proposals of a sample.
-        share: of the proposals that will be accepted; where it is known and small, samples get fewer.
+    The `rows` of the batch become those that accepted none. Diagnostics: the number of `proposals`, their `mass`, the
+    sum of exp(-λE), and whether a draw is `exact`. Where the share of accepted proposals is known and small, samples
+    get fewer.
     """
     of = most
     if share is not None and share < COMMON:

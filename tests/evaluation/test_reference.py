@@ -65,12 +65,8 @@ def test_a_rare_query_is_true_whatever_the_heads_say(tmp_path: Path, shift: floa
     assert mean == pytest.approx(0, abs=3.5 / math.sqrt(oracle.size))
     z1 = np.average(oracle.samples.z[:, 1].numpy(), weights=oracle.weights)
     assert z1 == pytest.approx(NORMAL.pdf(1.5) / TAIL, abs=0.1)  # where proposals would be 1.5 ± shift too far
-
-
-def test_proposals_alone_would_be_wrong(tmp_path: Path) -> None:
-    oracle = find(known_model(shift=0.3), "a AND b", 500, tmp_path)
-    unweighted = oracle.samples.z[:, 1].mean().item()
-    assert unweighted > NORMAL.pdf(1.5) / TAIL + 0.05
+    if shift > 0:
+        assert oracle.samples.z[:, 1].mean() > NORMAL.pdf(1.5) / TAIL + 0.05
 
 
 def test_a_search_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,10 +42,3 @@ def test_several_of_a_row():
     )
     others = torch.tensor([[3], [0], [1], [1]])
     assert torch.equal(noise.several_normals(like, "a", chosen, others, of=4)[:, 0], every[chosen, others[:, 0]])
-
-
-def test_dtypes():
-    assert RandomStreams().normals(LIKE.double(), "a").dtype == torch.float64
-    uniform = RandomStreams().uniforms(LIKE, 1000, "u")
-    assert (uniform.dtype, uniform.shape) == (torch.float64, (4, 1000))
-    assert 0 < uniform.min() < uniform.max() < 1

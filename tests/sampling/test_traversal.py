@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from energyql.sampling import RandomStreams, Status
@@ -39,8 +38,3 @@ def test_a_sampler_that_moves_nothing():
 
 def test_given_latents_do_not_fill_the_provenance():
     assert repr(Given(torch.zeros(1000, 1000))) == "Given()"
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_types(dtype):
-    assert interpolate(torch.ones(1, 2, dtype=dtype), torch.ones(1, 2, dtype=dtype), [0.5]).dtype == dtype
