@@ -46,7 +46,7 @@ class ReconstructionLoss:
     Features are compared by their mean squared difference, in units of their variance over pictures of the model, so
     that one weight suits any embedding module. Without one, pixels alone are compared.
 
-    `targets` are the given pictures, in [-1, 1], (n, channels, height, width); `examples` are at least two of the model.
+    `targets` are the given pictures, in [-1, 1], (n, channels, height, width); `examples` are two or more of the model.
     """
 
     def __init__(

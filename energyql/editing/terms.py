@@ -31,13 +31,9 @@ Embed = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TermInput:
-    """Latents of a batch at which terms are evaluated.
+    """Latents of a batch at which terms are evaluated, and the numbers of its samples, (batch,).
 
-    Attributes:
-        rows: numbers of the samples, (batch,).
-        z: (batch, z_dim).
-        w: the mapped z, (batch, w_dim); `None` if no term needs it.
-        latent: the latents that the heads read.
+    `w` is the mapped z, (batch, w_dim), or `None` if no term needs it; `latent` is what the heads read.
     """
 
     rows: Tensor

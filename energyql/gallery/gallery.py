@@ -167,20 +167,14 @@ class Gallery:
             latents = interpolate(from_here, to_there, times).flatten(0, 1)
             result = self._draw(first.expr, len(latents), replace(self.settings, sampler=Given(latents), strength=None))
             report("traversal", 1.0)
-        bounds = first.bound, last.bound
-        probabilities = [probability(bound, result, self.vocabulary) for bound in bounds]
-        holds = [satisfied(bound, result.judged, self.vocabulary) for bound in bounds]
+        probabilities = [probability(query.bound, result, self.vocabulary) for query in (first, last)]
+        holds = [satisfied(query.bound, result.judged, self.vocabulary) for query in (first, last)]
         traversal = Traversal(first, last, times, result, probabilities, holds)
         self.sections.append(traversal)
         return traversal
 
     def check_traversal(self, start: Query, end: Query, steps: int) -> list[CheckedQuery]:
-        """Return the two queries of a traversal, checked.
-
-        Raises:
-            DataError: one of them is wrong, or both; the message shows it.
-            ArgumentError: `steps` is out of range.
-        """
+        """Return the two queries of a traversal, checked; errors are those of `add_traversal`."""
         whole_number("steps", steps, least=2, most=MOST_STEPS)
         entries = [ListedQuery(start, place="start"), ListedQuery(end, place="end")]
         return check_all(entries, self.vocabulary, self.semantics, source="traversal")

@@ -108,14 +108,11 @@ def reject(batch: Batch, strength: float, most: int, share: float | None = None)
 def pick(batch: Batch, rounds: list[Round], of: int, exponents: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Let the samples that accepted none start from one of their proposals, chosen by importance.
 
-    Args:
-        batch: whose `rows` become those with a finite energy.
-        rounds: result of `reject`.
-        of: `most` of `reject`.
-        exponents: from energies (rows, proposals), NaN where they are not finite, to β (rows,) of the weights exp(-βE).
+    Those without a finite energy end. `rounds` is the result of `reject`, and `of` its `most`. `exponents` maps
+    energies (rows, proposals), NaN where they are not finite, to β (rows,) of the weights exp(-βE).
 
     Returns:
-        The exponents, and the logarithms of the mean weights, of the new `rows`, both (rows,).
+        The exponents, and the logarithms of the mean weights, of the `rows` that are left, both (rows,).
     """
     rows = batch.rows
     if not len(rows):

@@ -129,15 +129,11 @@ class SliceSampler(BatchSampler):
 def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stream: str, bracket: float) -> None:
     """Make an elliptical slice move, which leaves `N(z; 0, I) exp(-βE)` as it is.
 
-    Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2.
+    Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2. The `rows`, ascending, move, each by its exponent β.
 
-    Args:
-        batch: the samples.
-        rows: indices of those that move, ascending.
-        exponents: β, (rows,).
-        stream: name of the random numbers.
-        bracket: length of the arc around the sample, in radians, in which the move looks first, at a random place in
-            it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse, as published.
+    The bracket is the length of the arc around a sample, in radians, from which points are drawn first; the sample is
+    at a random place in it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse,
+    as published.
     """
     noise, dtype = batch.noise, batch.z.dtype
     direction = noise.normals(batch.z, f"{stream}/direction", rows)
