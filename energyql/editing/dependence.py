@@ -45,7 +45,7 @@ Rows = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Dependence:
-    """Dependence of all attributes on a query: values in draws from its posterior that satisfy it, and from the prior."""
+    """Dependence of all attributes on a query: values in draws that satisfy it, from its posterior, and from the prior."""
 
     draws: Values
     prior: Values

@@ -111,8 +111,7 @@ def _single(draw: RandomConditions) -> list[Expr]:
     found: list[Expr] = []
     for spec in draw.vocabulary.values():
         conditions = [draw.condition(spec) for _ in range(8)]
-        possible = [one for one in conditions if LEAST <= draw.prevalence(one) <= MOST]
-        found += possible[:1]
+        found += [one for one in conditions if LEAST <= draw.prevalence(one) <= MOST][:1]
     return found
 
 

@@ -66,9 +66,8 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
     """
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first, samples)
-    if gradient is not None and not callable(energy):
-        return _Adapted(GradientEnergy(gradient), gradient)
-    return _Adapted(_with_rows(energy, first, samples), gradient)
+    value = _with_rows(energy, first, samples) if callable(energy) or gradient is None else GradientEnergy(gradient)
+    return _Adapted(value, gradient)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
