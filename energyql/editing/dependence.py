@@ -45,7 +45,7 @@ Rows = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Dependence:
-    """Dependence of all attributes on a query: values in draws that satisfy it, from its posterior, and from the prior."""
+    """Values of all attributes in draws that satisfy a query, from its posterior, and in draws from the prior."""
 
     draws: Values
     prior: Values
