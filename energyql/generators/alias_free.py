@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from energyql.numerics.shapes import Float
+
 
 def kaiser_beta(taps: int, width: float) -> float:
     """Return the shape parameter of the Kaiser window for a filter of `taps` numbers.
@@ -56,17 +58,17 @@ def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float,
     return normalized.float()
 
 
-def upsample(x: Tensor, kernel: Tensor | None, factor: int, padding: tuple[int, int]) -> Tensor:
+def upsample(
+    x: Float[Tensor, "batch channels side side"], kernel: Tensor | None, factor: int, padding: tuple[int, int]
+) -> Float[Tensor, "batch channels new_side new_side"]:
     """Insert zeros so that samples are `factor` apart, pad, and filter without further padding.
 
     Args:
-        x: (batch, channels, side, side).
+        x: samples.
         kernel: symmetric filter of unit gain, (taps,); `None` for the identity.
         factor: ratio of new samples to old ones along each axis.
-        padding: zeros before and after, counted in the new samples; a negative number crops.
-
-    Returns:
-        (batch, channels, new side, new side), new side = side * factor + sum(padding) - taps + 1.
+        padding: zeros before and after, counted in the new samples; a negative number crops. So new_side is
+            side * factor + sum(padding) - taps + 1.
     """
     low, high = padding
     if kernel is None:
@@ -80,8 +82,10 @@ def upsample(x: Tensor, kernel: Tensor | None, factor: int, padding: tuple[int, 
     return F.pad(x, (0, 0, *trim))
 
 
-def downsample(x: Tensor, kernel: Tensor | None, factor: int) -> Tensor:
-    """Filter x (batch, channels, side, side) without padding and keep every `factor`-th sample along each axis.
+def downsample(
+    x: Float[Tensor, "batch channels side side"], kernel: Tensor | None, factor: int
+) -> Float[Tensor, "batch channels new_side new_side"]:
+    """Filter x without padding and keep every `factor`-th sample along each axis.
 
     The symmetric filter is (taps,), (taps, taps), or `None` for the identity. The new side is
     (side - taps) // factor + 1.

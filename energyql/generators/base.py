@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
+from energyql.numerics.shapes import Float
 
 Label = int | tuple[float, ...]
 """A class, or the `c_dim` numbers that a generator is conditional on."""
@@ -28,14 +29,14 @@ class Generator(Protocol):
 
     z_dim: int
 
-    def encode(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+    def encode(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch w_dim"]:
         """Map z ~ N(0, I), shape (batch, z_dim), to w, the latent that attribute heads read, shape (batch, w_dim).
 
         Truncation psi pulls w toward its mean: `mean + psi (w - mean)`.
         """
         ...
 
-    def synthesize(self, w: Tensor) -> Tensor:
+    def synthesize(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
         """Map the output of `encode` to pictures in [-1, 1], shape (batch, channels, height, width)."""
         ...
 
@@ -120,8 +121,8 @@ def check_fitted_label(label: Any, generator: Generator) -> Label | Literal["ran
     return check_label(label, generator)
 
 
-def as_condition(label: Label | None, generator: Generator) -> Tensor | None:
-    """Return a checked label as the input of `encode`, (c_dim,) float32; `None` for no label."""
+def as_condition(label: Label | None, generator: Generator) -> Float[Tensor, " c_dim"] | None:
+    """Return a checked label as the input of `encode`, float32; `None` for no label."""
     if label is None:
         return None
     if isinstance(label, tuple):
@@ -129,7 +130,9 @@ def as_condition(label: Label | None, generator: Generator) -> Tensor | None:
     return torch.nn.functional.one_hot(torch.tensor(label), class_count(generator)).float()
 
 
-def encode_under(generator: Generator, z: Tensor, truncation: float, condition: Tensor | None = None) -> Tensor:
+def encode_under(
+    generator: Generator, z: Float[Tensor, "batch z_dim"], truncation: float, condition: Tensor | None = None
+) -> Float[Tensor, "batch w_dim"]:
     """Call `generator.encode`; the label is (c_dim,) for all samples, (batch, c_dim), or `None` without classes."""
     if condition is None:
         return generator.encode(z, truncation)

@@ -20,6 +20,7 @@ from energyql.errors import ArgumentError, ModelError
 from energyql.generators.base import Generator, encode_under
 from energyql.numerics.linear import Dense
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
+from energyql.numerics.shapes import Float
 
 ACTIVATION_SLOPE = 0.2
 ACTIVATION_GAIN = math.sqrt(2)  # keeps unit variance through a leaky ReLU of slope 0.2
@@ -85,7 +86,7 @@ class StyleGANConfig:
                 raise ModelError(f"{name} must be a number {limits}, not {value!r}")
 
 
-def activation(x: Tensor, clamp: float | None = None) -> Tensor:
+def activation(x: Float[Tensor, "*shape"], clamp: float | None = None) -> Float[Tensor, "*shape"]:
     """Apply a leaky ReLU that keeps the variance, then clamp to +- `clamp`."""
     x = F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN
     return x if clamp is None else x.clamp(-clamp, clamp)
@@ -115,8 +116,8 @@ class FullyConnected(nn.Module):
         self.weight_gain = lr_multiplier / math.sqrt(inputs)
         self.bias_gain = lr_multiplier
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (..., inputs) to (..., outputs)."""
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+        """Apply the layer."""
         x = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
         return activation(x) if self.activate else x
 
@@ -144,8 +145,10 @@ class MappingNetwork(nn.Module):
         """The layers, in order."""
         return [cast(FullyConnected, self.get_submodule(f"fc{i}")) for i in range(self.config.mapping_layers)]
 
-    def forward(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """Map z (batch, z_dim) and label (batch, c_dim), one-hot or `None`, to w (batch, w_dim).
+    def forward(
+        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0, label: Tensor | None = None
+    ) -> Float[Tensor, "batch w_dim"]:
+        """Map z and label (batch, c_dim), one-hot or `None`, to w.
 
         Truncation psi pulls w toward its mean: `w_avg + psi (w - w_avg)`.
 
@@ -160,8 +163,8 @@ class MappingNetwork(nn.Module):
             x = layer(x)
         return x if truncation == 1.0 else torch.lerp(self.w_avg, x, truncation)
 
-    def embedded(self, label: Tensor | None, count: int) -> Tensor | None:
-        """Return the embeddings of `count` labels, (count, w_dim); `None` for a generator without classes.
+    def embedded(self, label: Tensor | None, count: int) -> Float[Tensor, "count w_dim"] | None:
+        """Return the embeddings of `count` labels; `None` for a generator without classes.
 
         Raises:
             ArgumentError: as `forward`.
@@ -201,13 +204,13 @@ class StyleGAN(nn.Module):
         w: Tensor = self.mapping(z, truncation, label)
         return w
 
-    def synthesize(self, w: Tensor) -> Tensor:
+    def synthesize(self, w: Tensor) -> Float[Tensor, "batch channels side side"]:
         """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures (batch, channels, side, side)."""
         image: Tensor = self.synthesis(w)
         return image
 
 
-def style_rows(w: Tensor, rows: int, size: int) -> Tensor:
+def style_rows(w: Tensor, rows: int, size: int) -> Float[Tensor, "batch num_ws w_dim"]:
     """Return w (batch, size) or W+ (batch, rows, size) as (batch, rows, size).
 
     Raises:
@@ -221,7 +224,7 @@ def style_rows(w: Tensor, rows: int, size: int) -> Tensor:
 class FrozenMapping:
     """A mapping network prepared for many evaluations: gains folded into the weights, one product a layer, no graph.
 
-    Maps z (batch, z_dim) to w (batch, w_dim), equal to the network up to rounding; `Differentiable` and `Convertible`.
+    Maps z to w, equal to the network up to rounding; `Differentiable` and `Convertible`.
     The parameters are copied: make another when they change. The label of all samples is (c_dim,), or `None`.
 
     Raises:
@@ -251,14 +254,14 @@ class FrozenMapping:
         lowered._layers = [layer.computed_in(dtype) for layer in self._layers]
         return lowered
 
-    def __call__(self, z: Tensor) -> Tensor:
-        """Map z (batch, z_dim) to w (batch, w_dim)."""
+    def __call__(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch w_dim"]:
+        """Map z to w."""
         x = normalized(z).to(self._layers[0].weight.dtype)
         for layer in self._layers:
             x = layer(x)
         return self._truncated(x.to(z))
 
-    def pullback(self, z: Tensor) -> tuple[Tensor, Back]:
+    def pullback(self, z: Float[Tensor, "batch z_dim"]) -> tuple[Float[Tensor, "batch w_dim"], Back]:
         """See `Differentiable`."""
         scale = inverse_norm(z)
         scaled = z * scale
@@ -268,7 +271,7 @@ class FrozenMapping:
             results.append(x)
         return self._truncated(x.to(z)), partial(self._back, scale, scaled, results)
 
-    def _back(self, scale: Tensor, scaled: Tensor, results: list[Tensor], grad: Tensor) -> Tensor:
+    def _back(self, scale: Tensor, scaled: Tensor, results: list[Tensor], grad: Tensor) -> Float[Tensor, "batch z_dim"]:
         """Pull `grad` back through the layers, whose outputs are `results`."""
         if self.truncation != 1.0:
             grad = grad.mul_(self.truncation)
@@ -277,7 +280,7 @@ class FrozenMapping:
             grad = layer.back_through(grad, result)
         return normalized_back(grad.to(scaled), scaled, scale)
 
-    def _truncated(self, x: Tensor) -> Tensor:
+    def _truncated(self, x: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch w_dim"]:
         return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from energyql.generators.base import Family
 from energyql.generators.mapping import FullyConnected, StyleGAN, StyleGANConfig, activation, demodulated, style_rows
+from energyql.numerics.shapes import Float
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,10 @@ class ModulatedConv(nn.Module):
         self.up = up
         self.style_gain = 1.0 if demodulate else 1 / math.sqrt(inputs * kernel**2)
 
-    def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor) -> Tensor:
-        """Map x (batch, inputs, side, side) and w (batch, w_dim) to (batch, outputs, side, side), or twice the side."""
+    def forward(
+        self, x: Float[Tensor, "batch inputs side side"], w: Float[Tensor, "batch w_dim"], resample_filter: Tensor
+    ) -> Float[Tensor, "batch outputs new_side new_side"]:
+        """Convolve; the side stays or is doubled."""
         weight: Tensor = self.weight
         styles = self.affine(w.to(weight.dtype)) * self.style_gain
         if self.demodulate:
@@ -88,7 +91,7 @@ def _upsample_convolve(x: Tensor, weight: Tensor, resample_filter: Tensor) -> Te
     return F.conv_transpose2d(x, composed.to(x.dtype), stride=2, padding=2)
 
 
-def _upsample_image(x: Tensor, resample_filter: Tensor) -> Tensor:
+def _upsample_image(x: Float[Tensor, "batch channels side side"], resample_filter: Tensor) -> Tensor:
     kernel = (4 * resample_filter).to(x.dtype).repeat(x.shape[1], 1, 1, 1)
     return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
 
@@ -108,7 +111,7 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.clamp = config.conv_clamp
 
-    def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch inputs side side"], w: Tensor, resample_filter: Tensor) -> Tensor:
         """Map x (batch, inputs, side, side) to (batch, outputs, resolution, resolution)."""
         x = self.conv(x, w, resample_filter)
         bias = self.bias[:, None, None] + self.noise_const * self.noise_strength
@@ -124,7 +127,7 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.image_channels))
         self.clamp = config.conv_clamp
 
-    def forward(self, x: Tensor, w: Tensor, resample_filter: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch inputs side side"], w: Tensor, resample_filter: Tensor) -> Tensor:
         """Map x (batch, inputs, side, side) to (batch, image_channels, side, side)."""
         x = self.conv(x, w, resample_filter) + self.bias.to(x.dtype)[:, None, None]
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
@@ -173,7 +176,7 @@ class SynthesisNetwork(nn.Module):
         binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
         self.register_buffer("resample_filter", binomial.outer(binomial) / 64)
 
-    def forward(self, ws: Tensor) -> Tensor:
+    def forward(self, ws: Tensor) -> Float[Tensor, "batch channels side side"]:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
 
         Raises:

@@ -17,6 +17,7 @@ from energyql.generators.alias_free import downsample, lowpass_filter, upsample
 from energyql.generators.base import Family
 from energyql.generators.mapping import FullyConnected, StyleGAN, activation, demodulated, style_rows
 from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
+from energyql.numerics.shapes import Float
 
 
 class FourierFeatures(nn.Module):
@@ -41,8 +42,8 @@ class FourierFeatures(nn.Module):
         self.register_buffer("freqs", torch.stack([angle.cos(), angle.sin()], 1) * radius[:, None])
         self.register_buffer("phases", torch.rand(channels) - 0.5)
 
-    def forward(self, w: Tensor) -> Tensor:
-        """Map w (batch, w_dim) to (batch, channels, size, size)."""
+    def forward(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels size size"]:
+        """Draw the waves."""
         learned = self.affine(w)
         learned = learned / learned[:, :2].norm(dim=1, keepdim=True)
         cosine, sine, shift = learned[:, 0], learned[:, 1], learned[:, 2:, None]
@@ -98,8 +99,10 @@ class SynthesisLayer(nn.Module):
         low = (padding + self.up) // 2  # keeps the centres of both grids in one place (appendix C.3)
         self.padding = (low, padding - low)
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Map x (batch, channels, size, size) and w (batch, w_dim) to the shape of the next signal."""
+    def forward(
+        self, x: Float[Tensor, "batch inputs size size"], w: Float[Tensor, "batch w_dim"]
+    ) -> Float[Tensor, "batch outputs new_size new_size"]:
+        """Return the next signal."""
         x = self._convolve(x, self.affine(w)) + self.bias[:, None, None]
         x = upsample(x, self.up_filter, self.up, self.padding)
         if not self.rgb:
@@ -108,7 +111,7 @@ class SynthesisLayer(nn.Module):
             x = x.clamp(-self.clamp, self.clamp)
         return downsample(x, self.down_filter, self.down)
 
-    def _convolve(self, x: Tensor, styles: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor, styles: Float[Tensor, "batch inputs"]) -> Tensor:
         """Scale the input rather than the weights, so that one convolution serves the whole batch."""
         weight: Tensor = self.weight
         input_gain = self.magnitude_ema.rsqrt()  # brings the input to unit variance, as measured in training
@@ -133,7 +136,7 @@ class SynthesisNetwork(nn.Module):
             for i in range(len(signals))
         )
 
-    def forward(self, ws: Tensor) -> Tensor:
+    def forward(self, ws: Tensor) -> Float[Tensor, "batch channels side side"]:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
 
         Raises:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, shown
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from energyql.numerics.shapes import Float
 
 MAX_RESOLUTION = 2048
 MAX_MAPPING_LAYERS = 64
@@ -76,7 +77,7 @@ def assemble(
 
 
 @torch.no_grad()
-def mean_w(generator: StyleGAN2, seed: int = 0) -> Tensor:
+def mean_w(generator: StyleGAN2, seed: int = 0) -> Float[Tensor, " w_dim"]:
     """Return the mean of w over `MEAN_SAMPLES` latents drawn from `seed`, with each class label in turn."""
     z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     classes = generator.config.c_dim
