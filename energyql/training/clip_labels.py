@@ -14,6 +14,7 @@ from torch import Tensor
 
 from energyql.errors import DataError, EnergyQLError
 from energyql.files import read_json
+from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Prompts = Mapping[str, Sequence[str] | Mapping[str, str]]
@@ -59,7 +60,7 @@ class ClipLabeller:
         self.identity = f"{identity} {margin} {json.dumps(prompts, sort_keys=True, default=list)}"
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> dict[str, list[Any]]:
+    def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
         """Label pictures in [-1, 1], (batch, 1 or 3, height, width): attribute -> values, `None` for a guess."""
         device = next(self.model.parameters()).device
         pictures = self.prepare(images).to(device)
@@ -72,7 +73,7 @@ class ClipLabeller:
             found[name] = [values[k] if c else None for k, c in zip(best.indices[:, 0].tolist(), clear, strict=True)]
         return found
 
-    def prepare(self, images: Tensor) -> Tensor:
+    def prepare(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 3 _ _"]:
         """Apply the model's own preprocessing to tensors in [-1, 1]."""
         visual = self.model.visual
         size = (visual.image_size,) * 2 if isinstance(visual.image_size, int) else tuple(visual.image_size)

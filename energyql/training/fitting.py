@@ -19,6 +19,7 @@ from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
 from energyql.files import write_tensors
 from energyql.numerics.pullback import normalized
+from energyql.numerics.shapes import Float, Int
 from energyql.training.heads import (
     HeadReport,
     HeadStack,
@@ -198,7 +199,7 @@ class _Fit:
                 weights = balancing_weights(targets[:split, i], spec)
                 self.weights[i], self.shifts[i] = weights, log_prior_shift(weights, spec)
 
-    def loss(self, index: Tensor) -> Tensor:
+    def loss(self, index: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
         """Return the sum of the losses of all heads on a batch."""
         parts = self.stack(self.x[index]).split(self.stack.outputs, 1)
         columns = zip(parts, self.targets[index].unbind(1), self.specs, self.weights, strict=True)

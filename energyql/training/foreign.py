@@ -16,6 +16,7 @@ from energyql.errors import ModelError
 from energyql.generators.base import Generator, latent_size
 from energyql.generators.checkpoints.reading import CheckpointError, reading, shown
 from energyql.generators.checkpoints.torch_file import read_weights
+from energyql.numerics.shapes import Float
 from energyql.training.labels import read_npy
 from energyql.training.target import open_target, removing_new_folder
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -136,7 +137,7 @@ def import_boundary(
     )  # fmt: skip
 
 
-def _logistic(distance: Tensor, labels: Tensor) -> tuple[float, float]:
+def _logistic(distance: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> tuple[float, float]:
     """Return scale and intercept of the highest likelihood; a weak penalty keeps them finite for separable classes."""
     unit = distance.std().clamp(min=1e-12).item()
     x, y = (distance / unit).double(), labels.double()

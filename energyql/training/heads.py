@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energyql.attributes.heads import SLOPE, Head
 from energyql.attributes.predictions import output_count
+from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec
 
 
@@ -42,8 +43,8 @@ class HeadStack(torch.nn.Module):
     `outputs` holds the number of outputs of each head, `hidden` is the width of each.
     """
 
-    scale: Tensor
-    offset: Tensor
+    scale: Float[Tensor, " outputs"]
+    offset: Float[Tensor, " outputs"]
 
     def __init__(self, latent_dim: int, outputs: Sequence[int], hidden: int, random: torch.Generator) -> None:
         super().__init__()
@@ -70,8 +71,8 @@ class HeadStack(torch.nn.Module):
             logs = (shares / shares.sum()).log()
             self.offset[rows] = logs if spec.kind == "categorical" else (logs[1] - logs[0])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map standardised latents (batch, latent_dim) to the outputs of all heads side by side."""
+    def forward(self, x: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, "batch outputs"]:
+        """Map standardised latents to the outputs of all heads side by side."""
         # One product for the hidden layers of all heads.
         hidden = F.leaky_relu(F.linear(x, self.hidden_weight.flatten(0, 1), self.hidden_bias.flatten()), SLOPE)
         hidden = hidden.unflatten(1, (len(self.outputs), -1))
@@ -106,11 +107,16 @@ class HeadStack(torch.nn.Module):
         )
 
 
-def attribute_loss(outputs: Tensor, labels: Tensor, spec: AttributeSpec, weights: Tensor | None = None) -> Tensor:
+def attribute_loss(
+    outputs: Float[Tensor, "batch outputs"],
+    labels: Float[Tensor, " batch"],
+    spec: AttributeSpec,
+    weights: Float[Tensor, " classes"] | None = None,
+) -> Float[Tensor, ""]:
     """Return the mean negative log-likelihood of the labelled rows, in nats.
 
-    For a continuous attribute it is half the squared error in units of a tenth of the range. Outputs are (batch,
-    `output_count(spec)`), labels (batch,), NaN where missing, and weights of the classes (classes,), equal by default.
+    For a continuous attribute it is half the squared error in units of a tenth of the range. A label is a class index,
+    0 or 1, or a number; NaN where missing. `weights` are those of the labels of each class, equal by default.
     """
     known = ~labels.isnan()
     outputs, labels = outputs[known], labels[known]
@@ -125,7 +131,7 @@ def attribute_loss(outputs: Tensor, labels: Tensor, spec: AttributeSpec, weights
     return losses.mean() if weights is None else (losses * weights[labels.long()]).mean()
 
 
-def balanced_accuracy(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> float:
+def balanced_accuracy(outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
     """Return the mean recall of the classes present; for a continuous attribute 1 - mean absolute error / range."""
     known = ~labels.isnan()
     outputs, labels = outputs[known], labels[known]
@@ -150,7 +156,7 @@ def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates
     return float(divisors[losses.index(best)]), best
 
 
-def residual(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> float:
+def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
     """Return the root mean square error of a continuous attribute, never 0; 1 for the other kinds."""
     if spec.kind != "continuous":
         return 1.0
@@ -158,8 +164,8 @@ def residual(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> float:
     return max(error[~error.isnan()].square().mean().sqrt().item(), 1e-6 * (spec.high - spec.low))
 
 
-def balancing_weights(labels: Tensor, spec: AttributeSpec) -> Tensor:
-    """Return weights of the classes that make all classes count equally, (classes,), with mean 1 over the labels.
+def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " classes"]:
+    """Return weights of the classes that make all classes count equally, with mean 1 over the labels.
 
     A loss with weights c is lowest at probabilities proportional to c p, so logits minus log c are those of p.
     """
@@ -169,6 +175,6 @@ def balancing_weights(labels: Tensor, spec: AttributeSpec) -> Tensor:
     return torch.where(present, weights, 1.0)
 
 
-def log_prior_shift(weights: Tensor, spec: AttributeSpec) -> Tensor:
-    """Return the shift of the outputs, (outputs,), of a head that was fitted with `weights`."""
+def log_prior_shift(weights: Float[Tensor, " classes"], spec: AttributeSpec) -> Float[Tensor, " outputs"]:
+    """Return the shift of the outputs of a head that was fitted with `weights`."""
     return weights.log() if spec.kind == "categorical" else (weights[1] / weights[0]).log().reshape(1)

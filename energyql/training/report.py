@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
+from energyql.numerics.shapes import Float
 from energyql.render.charts import Axes, Canvas, Place, blend
 from energyql.render.pictures import FAINT, INK, PAPER
 from energyql.training.heads import balanced_accuracy
@@ -92,7 +93,7 @@ def _continuous(prediction: Continuous, known: Tensor, labels: Tensor, spec: Att
     }
 
 
-def _reliability(probabilities: Tensor, labels: Tensor) -> list[list[float]]:
+def _reliability(probabilities: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> list[list[float]]:
     """Return mean probability, frequency and samples of each bin of equal width that is not empty."""
     bins = (probabilities * BINS).long().clamp(max=BINS - 1)
     found = []

@@ -21,6 +21,7 @@ from energyql.attributes.labels import Column, ImageLabeller, label_images, labe
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import read_json, write_json
 from energyql.generators.base import Generator, as_condition, class_count, encode_under
+from energyql.numerics.shapes import Float, Int
 from energyql.sampling import prior_latents, uniforms
 
 LATENTS_AT_ONCE = 256
@@ -47,8 +48,8 @@ class Prior:
     device: torch.device
     label: FittedLabel = None
 
-    def z(self, index: Tensor) -> Tensor:
-        """Return z of the samples with these indices, (n, z_dim), on the CPU."""
+    def z(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n z_dim"]:
+        """Return z of the samples with these indices, on the CPU."""
         parts, numbers = [], index.tolist()
         first = 0
         for i in range(1, len(numbers) + 1):  # consecutive samples together, for speed
@@ -58,8 +59,8 @@ class Prior:
         return torch.cat(parts)
 
     @torch.no_grad()
-    def w(self, index: Tensor) -> Tensor:
-        """Return w of the samples with these indices, (n, w_dim), on the CPU."""
+    def w(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n w_dim"]:
+        """Return w of the samples with these indices, on the CPU."""
         parts = []
         low, high = self.truncation
         for rows in index.split(LATENTS_AT_ONCE):
@@ -80,8 +81,8 @@ class Prior:
         count = class_count(self.generator)
         return F.one_hot((self._uniforms(index, "class")[:, 0] * count).long(), count).float()
 
-    def _uniforms(self, index: Tensor, stream: str) -> Tensor:
-        """Return a number in (0, 1) for each sample, (n, 1) float64."""
+    def _uniforms(self, index: Int[Tensor, " n"], stream: str) -> Float[Tensor, "n 1"]:
+        """Return a number in (0, 1) for each sample, float64."""
         return torch.cat([uniforms(self.seed, i, 1, 1, stream=stream) for i in index.tolist()])
 
 
