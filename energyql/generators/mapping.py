@@ -183,14 +183,12 @@ class MappingNetwork(nn.Module):
 
 
 class StyleGAN(nn.Module):
-    """A mapping network; subclasses add the network `synthesis`.
+    """A mapping network; subclasses add the synthesis network.
 
     Attributes:
         config: the settings.
         z_dim, c_dim: sizes of the latent and of a label, from the settings.
     """
-
-    synthesis: nn.Module
 
     def __init__(self, config: StyleGANConfig) -> None:
         super().__init__()
@@ -203,11 +201,6 @@ class StyleGAN(nn.Module):
         """Map z (batch, z_dim) to w (batch, w_dim), truncated toward the mean w."""
         w: Tensor = self.mapping(z, truncation, label)
         return w
-
-    def synthesize(self, w: Tensor) -> Float[Tensor, "batch channels side side"]:
-        """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures (batch, channels, side, side)."""
-        image: Tensor = self.synthesis(w)
-        return image
 
 
 def style_rows(w: Tensor, rows: int, size: int) -> Float[Tensor, "batch num_ws w_dim"]:

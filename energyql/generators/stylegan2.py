@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from energyql.errors import ArgumentError
 from energyql.generators.base import Family
 from energyql.generators.mapping import FullyConnected, StyleGAN, StyleGANConfig, activation, demodulated, style_rows
 from energyql.numerics.shapes import Float
+
+NoiseMode = Literal["const", "random", "none"]
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,16 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.clamp = config.conv_clamp
 
-    def forward(self, x: Float[Tensor, "batch inputs side side"], w: Tensor, resample_filter: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch inputs side side"], w: Tensor, resample_filter: Tensor, noise: NoiseMode
+    ) -> Tensor:
         """Map x (batch, inputs, side, side) to (batch, outputs, resolution, resolution)."""
         x = self.conv(x, w, resample_filter)
-        bias = self.bias[:, None, None] + self.noise_const * self.noise_strength
+        bias = self.bias[:, None, None]
+        if noise == "const":
+            bias = bias + self.noise_const * self.noise_strength
+        elif noise == "random":
+            bias = bias + torch.randn_like(x[:, :1], dtype=bias.dtype) * self.noise_strength
         return activation(x + bias.to(x.dtype), self.clamp)
 
 
@@ -148,7 +158,7 @@ class SynthesisBlock(nn.Module):
         self.torgb = ToRGB(channels, config)
 
     def forward(
-        self, x: Tensor | None, image: Tensor | None, ws: Tensor, resample_filter: Tensor
+        self, x: Tensor | None, image: Tensor | None, ws: Tensor, resample_filter: Tensor, noise: NoiseMode
     ) -> tuple[Tensor, Tensor]:
         """Return the features and the picture so far.
 
@@ -157,8 +167,8 @@ class SynthesisBlock(nn.Module):
         if x is None:
             x = self.const.expand(len(ws), -1, -1, -1).to(ws.dtype)
         else:
-            x = self.conv0(x, ws[:, -3], resample_filter)
-        x = self.conv1(x, ws[:, -2], resample_filter)
+            x = self.conv0(x, ws[:, -3], resample_filter, noise)
+        x = self.conv1(x, ws[:, -2], resample_filter, noise)
         rgb = self.torgb(x, ws[:, -1], resample_filter)
         return x, rgb if image is None else _upsample_image(image, resample_filter) + rgb
 
@@ -176,19 +186,25 @@ class SynthesisNetwork(nn.Module):
         binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
         self.register_buffer("resample_filter", binomial.outer(binomial) / 64)
 
-    def forward(self, ws: Tensor) -> Float[Tensor, "batch channels side side"]:
+    def forward(self, ws: Tensor, noise: NoiseMode = "const") -> Tensor:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
 
+        Noise is that of training ("const"), drawn anew from torch's global generator ("random"), or left out ("none").
+
         Raises:
-            ArgumentError: ws has another shape.
+            ArgumentError: ws has another shape, or `noise` is none of the three.
         """
+        if noise not in get_args(NoiseMode):
+            raise ArgumentError(f'noise is "const", "random" or "none", not {noise!r}')
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
         x: Tensor | None = None
         image: Tensor | None = None
         row = 0
         for resolution in self.config.block_resolutions:
             rows = 2 if resolution == 4 else 3
-            x, image = self.get_submodule(f"b{resolution}")(x, image, ws[:, row : row + rows], self.resample_filter)
+            x, image = self.get_submodule(f"b{resolution}")(
+                x, image, ws[:, row : row + rows], self.resample_filter, noise
+            )
             row += rows - 1
         assert image is not None
         return image
@@ -200,6 +216,16 @@ class StyleGAN2(StyleGAN):
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
+
+    def synthesize(self, w: Tensor, noise: NoiseMode = "const") -> Tensor:
+        """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
+
+        Args:
+            w: the output of `encode`, or different rows for the layers.
+            noise: see `SynthesisNetwork.forward`.
+        """
+        image: Tensor = self.synthesis(w, noise)
+        return image
 
 
 FAMILY = Family(

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from energyql.errors import ArgumentError
 from energyql.generators.alias_free import downsample, lowpass_filter, upsample
 from energyql.generators.base import Family
 from energyql.generators.mapping import FullyConnected, StyleGAN, activation, demodulated, style_rows
@@ -42,14 +43,17 @@ class FourierFeatures(nn.Module):
         self.register_buffer("freqs", torch.stack([angle.cos(), angle.sin()], 1) * radius[:, None])
         self.register_buffer("phases", torch.rand(channels) - 0.5)
 
-    def forward(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels size size"]:
-        """Draw the waves."""
+    def forward(
+        self, w: Float[Tensor, "batch w_dim"], transform: Tensor | None = None
+    ) -> Float[Tensor, "batch channels size size"]:
+        """Draw the waves under a transform (3, 3) or (batch, 3, 3); by default the one stored in the model."""
         learned = self.affine(w)
         learned = learned / learned[:, :2].norm(dim=1, keepdim=True)
         cosine, sine, shift = learned[:, 0], learned[:, 1], learned[:, 2:, None]
         rotation = torch.stack([cosine, -sine, sine, cosine], 1).reshape(-1, 2, 2)
-        # The transform of the model comes first, then the inverse of the learned shift, then the learned rotation.
-        moved = rotation @ (self.transform[:2] - shift * self.transform[2:])
+        given = self.transform if transform is None else transform.to(w)
+        # The user's transform comes first, then the inverse of the learned shift, then the learned rotation.
+        moved = rotation @ (given[..., :2, :] - shift * given[..., 2:, :])
         freqs = self.freqs @ moved[:, :, :2]
         phases = self.phases + (self.freqs @ moved[:, :, 2:]).squeeze(2)
         # A transform that shrinks the picture may raise frequencies above what the grid can hold: fade those out.
@@ -136,15 +140,17 @@ class SynthesisNetwork(nn.Module):
             for i in range(len(signals))
         )
 
-    def forward(self, ws: Tensor) -> Float[Tensor, "batch channels side side"]:
+    def forward(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
 
         Raises:
-            ArgumentError: ws has another shape.
+            ArgumentError: ws or transform has another shape.
         """
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
+        if transform is not None and tuple(transform.shape) not in ((3, 3), (len(ws), 3, 3)):
+            raise ArgumentError(f"transform must be (3, 3) or ({len(ws)}, 3, 3), not {tuple(transform.shape)}")
         ws = ws.to(self.input.weight.dtype)
-        x: Tensor = self.input(ws[:, 0])
+        x: Tensor = self.input(ws[:, 0], transform)
         for i, layer in enumerate(self.layers):
             x = layer(x, ws[:, i + 1])
         return x * self.config.output_scale
@@ -156,6 +162,34 @@ class StyleGAN3(StyleGAN):
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
+
+    def synthesize(self, w: Tensor, transform: Tensor | None = None) -> Tensor:
+        """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
+
+        Args:
+            w: the output of `encode`, or different rows for the layers.
+            transform: matrices from `placement`, (3, 3) or (batch, 3, 3); by default the one stored in the model, as a
+                rule the identity.
+        """
+        image: Tensor = self.synthesis(w, transform)
+        return image
+
+
+def placement(rotation: float = 0.0, translation: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    """Return a matrix (3, 3) for `StyleGAN3.synthesize` that rotates the picture, then shifts it.
+
+    It maps a point of the transformed picture to its place in the original. The angle is in radians, clockwise; the
+    shift is right and down, as fractions of the side of the picture.
+    """
+    cosine, sine = math.cos(rotation), math.sin(rotation)
+    right, down = translation
+    return torch.tensor(
+        [
+            [cosine, sine, -cosine * right - sine * down],
+            [-sine, cosine, sine * right - cosine * down],
+            [0.0, 0.0, 1.0],
+        ]
+    )
 
 
 FAMILY = Family(

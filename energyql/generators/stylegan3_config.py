@@ -36,7 +36,7 @@ class SignalSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StyleGAN3Config(StyleGANConfig):
-    """Architecture of a StyleGAN3. The defaults are those of the T variant.
+    """Architecture of a StyleGAN3. The defaults are those of the T variant; `rotation_variant` gives R.
 
     Args:
         channel_base, channel_max: a layer with cutoff f has min(channel_base / 2f, channel_max) channels.
@@ -90,6 +90,16 @@ class StyleGAN3Config(StyleGANConfig):
             last_stopband_rel=(1, math.inf),
         )
         self._check_numbers(first_stopband=(self.first_cutoff, math.inf))
+
+    def rotation_variant(self) -> StyleGAN3Config:
+        """Return the R variant of a T configuration: 1x1 convolutions, radial filters, twice the channels."""
+        return dataclasses.replace(
+            self,
+            conv_kernel=1,
+            use_radial_filters=True,
+            channel_base=2 * self.channel_base,
+            channel_max=2 * self.channel_max,
+        )
 
     @property
     def num_ws(self) -> int:

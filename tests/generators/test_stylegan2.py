@@ -79,9 +79,10 @@ class Reference:
         x = x.reshape(batch, outputs, *x.shape[2:])
         return self.fir(x[:, :, :-1, :-1], 1, 1) if up else x
 
-    def layer(self, name, x, w, *, up=False):
+    def layer(self, name, x, w, noise, *, up=False):
         x = self.convolve(f"{name}.conv", x, w, up=up)
-        x = x + self.p[f"{name}.noise_const"] * self.p[f"{name}.noise_strength"]
+        if noise:
+            x = x + self.p[f"{name}.noise_const"] * self.p[f"{name}.noise_strength"]
         return self.act(x + self.p[f"{name}.bias"][:, None, None])
 
     def act(self, x):
@@ -91,7 +92,7 @@ class Reference:
         limit = self.config.conv_clamp
         return x if limit is None else x.clamp(-limit, limit)
 
-    def synthesis(self, ws):
+    def synthesis(self, ws, noise=True):
         if ws.ndim == 2:
             ws = torch.stack([ws] * (2 * int(math.log2(self.config.resolution)) - 2), dim=1)
         x = torch.stack([self.p["synthesis.b4.const"]] * len(ws))
@@ -99,9 +100,9 @@ class Reference:
         while resolution <= self.config.resolution:
             block = f"synthesis.b{resolution}"
             if resolution > 4:
-                x = self.layer(f"{block}.conv0", x, ws[:, row], up=True)
+                x = self.layer(f"{block}.conv0", x, ws[:, row], noise, up=True)
                 row += 1
-            x = self.layer(f"{block}.conv1", x, ws[:, row])
+            x = self.layer(f"{block}.conv1", x, ws[:, row], noise)
             row += 1  # and the picture layer shares the row of the next convolution
             rgb = self.convolve(f"{block}.torgb.conv", x, ws[:, row], demodulate=False)
             rgb = self.clamp(rgb + self.p[f"{block}.torgb.bias"][:, None, None])
@@ -178,16 +179,29 @@ class TestRows:
             random_generator(SMALL).synthesize(torch.zeros(shape))
 
 
-def test_noise_is_added():
-    generator = random_generator(SMALL).double()
-    w = generator.encode(latents(SMALL))
-    usual = generator.synthesize(w)
-    for name, parameter in generator.named_parameters():
-        if name.endswith("noise_strength"):
-            parameter.zero_()
-    quiet = generator.synthesize(w)
-    torch.testing.assert_close(quiet, Reference(generator).synthesis(w), rtol=0, atol=1e-9)
-    assert (quiet - usual).abs().max() > 0.01
+class TestNoise:
+    def test_constant_noise_is_added_and_can_be_left_out(self):
+        generator = random_generator(SMALL).double()
+        w = generator.encode(latents(SMALL))
+        quiet, usual = generator.synthesize(w, "none"), generator.synthesize(w, "const")
+        torch.testing.assert_close(quiet, Reference(generator).synthesis(w, noise=False), rtol=0, atol=1e-9)
+        assert (quiet - usual).abs().max() > 0.01
+        assert torch.equal(usual, generator.synthesize(w))
+
+    def test_random_noise_differs_by_sample_and_call(self):
+        generator = random_generator(SMALL)
+        w = generator.encode(latents(SMALL, batch=1, dtype=torch.float32)).repeat(2, 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            first, second = generator.synthesize(w, "random"), generator.synthesize(w, "random")
+        assert not torch.equal(first[0], first[1])
+        assert not torch.equal(first, second)
+        usual = generator.synthesize(w)
+        assert (first - second).abs().mean() < 4 * (first - usual).abs().mean()
+
+    def test_no_such_noise(self):
+        with pytest.raises(ArgumentError, match="not 'loud'"):
+            random_generator(SMALL).synthesize(torch.zeros(1, SMALL.w_dim), "loud")
 
 
 @pytest.mark.parametrize("resolution", [8, 16, 32, 64, 128, 256, 512, 1024])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.generators.stylegan3 import StyleGAN3
+from energyql.generators.stylegan3 import StyleGAN3, placement
 from energyql.generators.stylegan3_config import StyleGAN3Config
 
 TINY = StyleGAN3Config(
@@ -32,33 +32,6 @@ def build(config: StyleGAN3Config, seed: int = 0) -> StyleGAN3:
 def latents(generator: StyleGAN3, count: int = 3) -> Tensor:
     z = torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(1))
     return generator.encode(z)
-
-
-def rotation_variant(config: StyleGAN3Config) -> StyleGAN3Config:
-    """The R variant of a T configuration: 1x1 convolutions, radial filters, twice the channels."""
-    base, largest = 2 * config.channel_base, 2 * config.channel_max
-    return dataclasses.replace(config, conv_kernel=1, use_radial_filters=True, channel_base=base, channel_max=largest)
-
-
-def placement(rotation: float = 0.0, translation: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """A matrix that rotates the picture (radians, clockwise), then shifts it (right, down; sides of the picture)."""
-    cosine, sine = math.cos(rotation), math.sin(rotation)
-    right, down = translation
-    return torch.tensor(
-        [
-            [cosine, sine, -cosine * right - sine * down],
-            [-sine, cosine, sine * right - cosine * down],
-            [0.0, 0.0, 1.0],
-        ]
-    )
-
-
-def moved_by(generator: StyleGAN3, w: Tensor, transform: Tensor) -> Tensor:
-    """The picture under a transform, which the model stores."""
-    generator.synthesis.input.transform.copy_(transform)
-    picture = generator.synthesize(w)
-    generator.synthesis.input.transform.copy_(torch.eye(3))
-    return picture
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -101,7 +74,7 @@ def test_impossible_settings(settings, message):
             [512] * 9 + [362, 256, 181, 128, 128, 3],
         ),
         (
-            rotation_variant(StyleGAN3Config(512)),
+            StyleGAN3Config(512).rotation_variant(),
             [36, 36, 52, 52, 84, 84, 148, 148, 276, 276, 532, 532, 532, 512, 512],
             [1024] * 7 + [967, 645, 431, 287, 192, 128, 128, 3],
         ),
@@ -139,7 +112,7 @@ def test_shapes(resolution, rotation):
     config = StyleGAN3Config(
         resolution, z_dim=5, w_dim=6, channel_base=max(resolution, 128), channel_max=4, image_channels=2, num_layers=5
     )
-    generator = StyleGAN3(rotation_variant(config) if rotation else config)
+    generator = StyleGAN3(config.rotation_variant() if rotation else config)
     with torch.no_grad():
         w = generator.encode(torch.randn(2, 5))
         assert w.shape == (2, 6)
@@ -193,9 +166,14 @@ def test_w_of_another_shape(shape):
         StyleGAN3(TINY).synthesize(torch.zeros(shape))
 
 
+def test_a_transform_of_another_shape():
+    with pytest.raises(ArgumentError, match=r"transform must be \(3, 3\) or \(2, 3, 3\), not \(2, 2\)"):
+        StyleGAN3(TINY).synthesize(torch.zeros(2, 8), torch.eye(2))
+
+
 @pytest.mark.parametrize("rotation", [False, True])
 def test_gradients_reach_w(rotation):
-    generator = build(rotation_variant(TINY) if rotation else TINY).double()
+    generator = build(TINY.rotation_variant() if rotation else TINY).double()
     generator.synthesis.input.affine.weight.normal_(0, 0.1)
     w, direction = torch.randn(2, 1, 8, dtype=torch.float64)
     weights = torch.randn(1, 3, 64, 64, dtype=torch.float64)
@@ -213,10 +191,10 @@ def test_gradients_reach_w(rotation):
 @pytest.mark.parametrize("rotation", [False, True])
 def test_moving_the_input_moves_the_picture(rotation):
     """A pixel of the picture is a quarter of a sample in the first layers, so this is not about whole samples."""
-    generator = build(rotation_variant(TINY) if rotation else TINY)
+    generator = build(TINY.rotation_variant() if rotation else TINY)
     w = latents(generator)
     still = generator.synthesize(w)
-    moved = moved_by(generator, w, placement(translation=(5 / 64, -3 / 64)))  # right and up
+    moved = generator.synthesize(w, placement(translation=(5 / 64, -3 / 64)))  # right and up
     assert psnr(still[:, :, 3:, :-5], moved[:, :, :-3, 5:]) > 60
     assert psnr(still, moved) < 30
     for layer in generator.synthesis.layers:  # the same network with nearest neighbours for filters
@@ -230,7 +208,7 @@ def test_moving_the_input_moves_the_picture(rotation):
                 layer.down_filter[:, : (len(layer.down_filter) - 1) // 2] = 0
                 layer.down_filter[:, (len(layer.down_filter) + 1) // 2 :] = 0
     still = generator.synthesize(w)
-    moved = moved_by(generator, w, placement(translation=(5 / 64, -3 / 64)))
+    moved = generator.synthesize(w, placement(translation=(5 / 64, -3 / 64)))
     assert psnr(still[:, :, 3:, :-5], moved[:, :, :-3, 5:]) < 40
 
 
@@ -241,7 +219,7 @@ def test_moving_by_a_fraction_of_a_pixel():
     still = generator.synthesize(w)
     phase = torch.exp(-2j * math.pi * shift * torch.fft.fftfreq(64))
     expected = torch.fft.ifft(torch.fft.fft(still, dim=-1) * phase, dim=-1).real
-    moved = moved_by(generator, w, placement(translation=(shift / 64, 0)))
+    moved = generator.synthesize(w, placement(translation=(shift / 64, 0)))
     achieved = psnr(expected[..., MARGIN:-MARGIN], moved[..., MARGIN:-MARGIN])
     rounded = psnr(still.roll(2, -1)[..., MARGIN:-MARGIN], moved[..., MARGIN:-MARGIN])
     assert achieved > 55
@@ -249,22 +227,31 @@ def test_moving_by_a_fraction_of_a_pixel():
 
 
 def test_turning_the_input_of_r_turns_the_picture():
-    generator = build(rotation_variant(TINY))
+    generator = build(TINY.rotation_variant())
     w = latents(generator)
-    turned = moved_by(generator, w, placement(rotation=math.pi / 2))
+    turned = generator.synthesize(w, placement(rotation=math.pi / 2))
     clockwise = torch.rot90(generator.synthesize(w), -1, (2, 3))
     assert psnr(clockwise, turned) > 60
     generator = build(TINY)
-    turned = moved_by(generator, w, placement(rotation=math.pi / 2))
+    turned = generator.synthesize(w, placement(rotation=math.pi / 2))
     assert psnr(torch.rot90(generator.synthesize(w), -1, (2, 3)), turned) < 20
+
+
+def test_a_transform_for_each_sample():
+    generator = build(TINY)
+    w = latents(generator, 2)
+    transforms = [placement(0.3), placement(translation=(0.1, 0.2))]
+    together = generator.synthesize(w, torch.stack(transforms))
+    for i, transform in enumerate(transforms):
+        assert torch.allclose(together[i], generator.synthesize(w, transform)[i], atol=1e-5)
 
 
 def test_w_moves_and_turns_the_picture():
     """The learned transform of w acts like the user's: (cos, sin, shift) up to a positive factor."""
     generator = build(TINY)
     w = latents(generator, 1)
-    moved = moved_by(generator, w, placement(translation=(0.25, -0.125)))
-    turned = moved_by(generator, w, placement(0.3))
+    moved = generator.synthesize(w, placement(translation=(0.25, -0.125)))
+    turned = generator.synthesize(w, placement(0.3))
     affine = generator.synthesis.input.affine
     affine.bias.copy_(2 * torch.tensor([1.0, 0.0, 0.25, -0.125]))
     assert torch.allclose(generator.synthesize(w), moved, atol=1e-4)
@@ -275,6 +262,4 @@ def test_w_moves_and_turns_the_picture():
 def test_shrinking_too_far_fades_out():
     generator = build(TINY)
     shrunk = torch.diag(torch.tensor([1e4, 1e4, 1.0]))
-    w = latents(generator)
-    generator.synthesis.input.transform.copy_(shrunk)
-    assert generator.synthesis.input(w).abs().max() == 0
+    assert generator.synthesis.input(latents(generator), shrunk).abs().max() == 0
