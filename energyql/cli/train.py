@@ -111,7 +111,11 @@ def import_heads(
     replace: ReplaceOption = False,
 ) -> None:
     """Add published attribute heads to a model folder, unchanged."""
+    from energyql.attributes.bank import SPACES
     from energyql.training.foreign import add_heads, import_boundary, import_lace
+
+    if space not in SPACES:
+        raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
 
     specs = Vocabulary(_attribute(text) for text in attribute)
     if heads.suffix.lower() == ".npy":

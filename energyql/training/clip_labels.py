@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.errors import DataError, EnergyQLError
-from energyql.files import read_json
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -102,10 +101,9 @@ def load_clip_labeller(
     Raises:
         EnergyQLError: open_clip is not installed.
         DataError: the prompts or the model cannot be used.
-        ModelError: the file of prompts is missing or damaged.
     """
     if isinstance(prompts, Path):
-        prompts = read_json(prompts)
+        prompts = read_prompts(prompts)
     try:
         open_clip: Any = importlib.import_module("open_clip")
     except ImportError as error:
@@ -120,6 +118,21 @@ def load_clip_labeller(
     return ClipLabeller(
         network, lambda texts: tokenizer(texts).to(device), prompts, margin=margin, identity=f"{model} {weights}"
     )
+
+
+def read_prompts(path: Path) -> Prompts:
+    """Read prompts from a JSON file.
+
+    Raises:
+        DataError: the file is missing or holds something else.
+    """
+    try:
+        prompts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"cannot read prompts from {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(prompts, dict):
+        raise DataError(f"{path} must hold a JSON object, attribute -> prompts")
+    return prompts
 
 
 def _attribute(name: str, options: Any) -> tuple[AttributeSpec, list[Any], list[str]]:

@@ -59,7 +59,7 @@ def test_quiet_and_only(tmp_path, table):
         (["--labels", "no.csv"], DataError, r"cannot read no\.csv"),
         (["--styleflow", "no"], ModelError, r"all_latents\.pickle is missing"),
         (["--labeller", "nothing"], ArgumentError, "module:function"),
-        (["--prompts", "no.json"], ModelError, r"no\.json is missing"),
+        (["--prompts", "no.json"], DataError, r"cannot read prompts from no\.json"),
         (["--labeller", "os:getcwd", "--space", "w+"], ArgumentError, r"heads read one of w, z, direction, not 'w\+'"),
         (["--labels", "no.csv", "--truncation", "a:b"], ArgumentError, "a range such as 0.5:1"),
         (["--labels", "no.csv", "--truncation", "1:2:3"], ArgumentError, "a range such as 0.5:1"),

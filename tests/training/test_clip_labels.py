@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from energyql.attributes.labels import encode_column
-from energyql.errors import DataError, EnergyQLError, ModelError
+from energyql.errors import DataError, EnergyQLError
 from energyql.training.clip_labels import ClipLabeller, load_clip_labeller
 
 PROMPTS = {
@@ -87,7 +87,7 @@ def test_files_of_prompts(tmp_path):
     path = tmp_path / "prompts.json"
     for text in ("{", "[]"):
         path.write_text(text)
-        with pytest.raises(ModelError, match=r"prompts\.json"):
+        with pytest.raises(DataError, match=r"prompts\.json"):
             load_clip_labeller(path)
     with pytest.raises(DataError, match="there are no prompts"):
         ClipLabeller(ColourClip(), tokenizer, {})
