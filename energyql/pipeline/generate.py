@@ -94,42 +94,6 @@ class Pipeline:
             },
         )
 
-    def generate(
-        self,
-        query: str | Expr,
-        n: int = 16,
-        *,
-        first: int = 0,
-        progress: bool | Report = True,
-        **options: Unpack[DrawOptions],
-    ) -> Result:
-        """Draw pictures that satisfy a query; see `energyql.generate`."""
-        return self.prepare(query, **options).run(n, first=first, progress=progress)
-
-    def until_satisfied(
-        self,
-        query: str | Expr,
-        n: int = 16,
-        *,
-        budget: int | None = None,
-        progress: bool | Report = True,
-        **options: Unpack[DrawOptions],
-    ) -> Result:
-        """Draw until n pictures satisfy a query; see `energyql.until_satisfied`."""
-        return self.prepare(query, **options).run_until_satisfied(n, budget=budget, progress=progress)
-
-    def sample_latents(
-        self,
-        query: str | Expr,
-        n: int,
-        *,
-        first: int = 0,
-        progress: bool | Report = True,
-        **options: Unpack[DrawOptions],
-    ) -> Iterator[SampleResult]:
-        """Sample latents without their pictures; see `energyql.sample_latents`."""
-        return self.prepare(query, **options).latents(n, first=first, progress=progress)
-
 
 def generate(
     query: str | Expr,
@@ -212,7 +176,7 @@ def until_satisfied(
     Raises:
         EnergyQLError: as for `generate`.
     """
-    return pipeline_for(model, device).until_satisfied(query, n, budget=budget, progress=progress, **options)
+    return pipeline_for(model, device).prepare(query, **options).run_until_satisfied(n, budget=budget, progress=progress)
 
 
 def sample_latents(
@@ -244,7 +208,7 @@ def sample_latents(
     Raises:
         EnergyQLError: as for `generate`, at the call and not at the first batch.
     """
-    return pipeline_for(model, device).sample_latents(query, n, first=first, progress=progress, **options)
+    return pipeline_for(model, device).prepare(query, **options).latents(n, first=first, progress=progress)
 
 
 def pipeline_for(model: str | Path | Model, device: str) -> Pipeline:

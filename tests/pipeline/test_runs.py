@@ -69,8 +69,8 @@ class TestCost:
         model, calls = load_model(tiny), []
         for name in ("__call__", "pullback"):
             monkeypatch.setattr(FrozenMapping, name, counted(getattr(FrozenMapping, name), calls))
-        ask = Pipeline(model, torch.device("cpu")).generate
-        result = ask("smile AND age > 0.5 AND glasses", 1, sampler="ode", progress=False)
+        prepared = Pipeline(model, torch.device("cpu")).prepare("smile AND age > 0.5 AND glasses", sampler="ode")
+        result = prepared.run(1, progress=False)
         # One more draws the picture; the final energy comes from the predictions for it.
         assert len(calls) == result.statistics["evaluations_max"] + 1
 
