@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from random import Random
@@ -11,6 +12,7 @@ from types import FunctionType, ModuleType
 from typing import Any, runtime_checkable
 
 import jaxtyping
+import torch
 from beartype import BeartypeConf, beartype
 from beartype._check.code import codemain
 
@@ -47,9 +49,17 @@ def _checked(value: Any) -> Any:
     if isinstance(value, classmethod | staticmethod):
         inner = _checked(value.__func__)
         return value if inner is value.__func__ else type(value)(inner)
-    if not isinstance(value, FunctionType) or not _has_shapes(value):
+    if not isinstance(value, FunctionType) or hasattr(value, "unchecked") or not _has_shapes(value):
         return value
-    return jaxtyping.jaxtyped(value, typechecker=CHECKER)
+    strict = jaxtyping.jaxtyped(value, typechecker=CHECKER)
+
+    @wraps(value)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        # torch.compile would trace the check as well, and the two do not go together.
+        return (value if torch.compiler.is_compiling() else strict)(*args, **kwargs)
+
+    checked.unchecked = value  # type: ignore[attr-defined]
+    return checked
 
 
 def _has_shapes(function: FunctionType) -> bool:
