@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.base import Generator, encode_under
-from energyql.numerics.linear import Dense
+from energyql.numerics.linear import Dense, in_graph
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
 
@@ -92,15 +92,9 @@ def activation(x: Float[Tensor, "*shape"], clamp: float | None = None) -> Float[
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
-def demodulated(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return weight and styles of a modulated convolution at unit scale, and factors for unit variance of its output.
-
-    Shapes are (outputs, inputs, side, side), (batch, inputs) and (batch, outputs). Normalising weight and styles leaves
-    the result as it is and the numbers in range.
-    """
-    weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
-    styles = styles * (styles.square().mean(1, keepdim=True) + 1e-8).rsqrt()
-    return weight, styles, (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
+def clamped(x: Float[Tensor, "*shape"], limit: float | None) -> Float[Tensor, "*shape"]:
+    """Clamp to +- `limit`, in place where no graph needs x."""
+    return x if limit is None else torch.clamp(x, -limit, limit, out=None if in_graph(x) else x)
 
 
 class FullyConnected(nn.Module):
@@ -118,7 +112,7 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Apply the layer."""
-        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        x = F.linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
         return activation(x) if self.activate else x
 
 

@@ -16,7 +16,17 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
 from energyql.generators.base import Family
-from energyql.generators.mapping import FullyConnected, StyleGAN, StyleGANConfig, activation, demodulated, style_rows
+from energyql.generators.mapping import (
+    ACTIVATION_GAIN,
+    ACTIVATION_SLOPE,
+    FullyConnected,
+    StyleGAN,
+    StyleGANConfig,
+    clamped,
+    style_rows,
+)
+from energyql.generators.modulated import DRAWN_TOGETHER, Modulation, drawn_alone, padded_rows
+from energyql.numerics.convolution import add_to_each_
 from energyql.numerics.shapes import Float
 
 NoiseMode = Literal["const", "random", "none"]
@@ -50,10 +60,8 @@ class StyleGAN2Config(StyleGANConfig):
 class ModulatedConv(nn.Module):
     """Convolution whose input channels are scaled by styles, optionally demodulated and up-sampled by two.
 
-    The styles scale the activations rather than the weights, so one convolution serves the whole batch.
+    Up-sampling is a transposed convolution and a low-pass filter.
     """
-
-    resample_filter: Tensor
 
     def __init__(
         self, inputs: int, outputs: int, w_dim: int, *, kernel: int = 3, demodulate: bool = True, up: bool = False
@@ -61,38 +69,21 @@ class ModulatedConv(nn.Module):
         super().__init__()
         self.affine = FullyConnected(w_dim, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
-        self.demodulate = demodulate
-        self.up = up
         self.style_gain = 1.0 if demodulate else 1 / math.sqrt(inputs * kernel**2)
+        self.modulation = Modulation(padding=kernel // 2, up=up, demodulate=demodulate)
 
     def forward(
-        self, x: Float[Tensor, "batch inputs side side"], w: Float[Tensor, "batch w_dim"], resample_filter: Tensor
+        self,
+        x: Float[Tensor, "batch inputs side side"],
+        w: Float[Tensor, "batch w_dim"],
+        bias: Float[Tensor, " outputs"],
+        resample_filter: Tensor,
+        gain: float = 1.0,
     ) -> Float[Tensor, "batch outputs new_side new_side"]:
-        """Convolve; the side stays or is doubled."""
-        weight: Tensor = self.weight
-        styles = self.affine(w.to(weight.dtype)) * self.style_gain
-        if self.demodulate:
-            weight, styles, scale = demodulated(weight, styles)
-        x = x * styles.to(x.dtype)[:, :, None, None]
-        if self.up:
-            x = _upsample_convolve(x, weight, resample_filter)
-        else:
-            x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2)
-        if self.demodulate:
-            x = x * scale.to(x.dtype)[:, :, None, None]
-        return x
-
-
-def _upsample_convolve(x: Tensor, weight: Tensor, resample_filter: Tensor) -> Tensor:
-    """Convolve, up-sample by two and low-pass, as one transposed convolution with the composed kernel.
-
-    The transposed convolution and the filter are both linear, so their kernels compose: 3x3 with 4x4 gives 6x6.
-    """
-    outputs, inputs, kernel, _ = weight.shape
-    taps = resample_filter.shape[0]
-    composed = F.conv2d(weight.reshape(-1, 1, kernel, kernel), 4 * resample_filter[None, None], padding=taps - 1)
-    composed = composed.reshape(outputs, inputs, kernel + taps - 1, kernel + taps - 1).transpose(0, 1)
-    return F.conv_transpose2d(x, composed.to(x.dtype), stride=2, padding=2)
+        """Convolve, scale by `gain` and add the bias; the side stays or is doubled."""
+        styles = self.affine(padded_rows(w.to(self.weight.dtype))) * self.style_gain
+        lowpass = 4 * resample_filter if self.modulation.up else None
+        return self.modulation(x, self.weight, styles, bias, gain=gain, lowpass=lowpass)
 
 
 def _upsample_image(x: Float[Tensor, "batch channels side side"], resample_filter: Tensor) -> Tensor:
@@ -119,13 +110,14 @@ class SynthesisLayer(nn.Module):
         self, x: Float[Tensor, "batch inputs side side"], w: Tensor, resample_filter: Tensor, noise: NoiseMode
     ) -> Tensor:
         """Map x (batch, inputs, side, side) to (batch, outputs, resolution, resolution)."""
-        x = self.conv(x, w, resample_filter)
-        bias = self.bias[:, None, None]
-        if noise == "const":
-            bias = bias + self.noise_const * self.noise_strength
-        elif noise == "random":
-            bias = bias + torch.randn_like(x[:, :1], dtype=bias.dtype) * self.noise_strength
-        return activation(x + bias.to(x.dtype), self.clamp)
+        # A leaky ReLU commutes with a positive factor, so its gain is that of what it is applied to.
+        x = self.conv(x, w, self.bias * ACTIVATION_GAIN, resample_filter, ACTIVATION_GAIN)
+        if noise != "none":
+            strength = self.noise_strength * ACTIVATION_GAIN
+            drawn = self.noise_const if noise == "const" else torch.randn_like(x[:, :1], dtype=strength.dtype)
+            x = add_to_each_(x, drawn * strength)
+        x = F.leaky_relu_(x, ACTIVATION_SLOPE)
+        return clamped(x, self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -139,8 +131,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch inputs side side"], w: Tensor, resample_filter: Tensor) -> Tensor:
         """Map x (batch, inputs, side, side) to (batch, image_channels, side, side)."""
-        x = self.conv(x, w, resample_filter) + self.bias.to(x.dtype)[:, None, None]
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        x = self.conv(x, w, self.bias, resample_filter)
+        return clamped(x, self.clamp)
 
 
 class SynthesisBlock(nn.Module):
@@ -158,18 +150,24 @@ class SynthesisBlock(nn.Module):
         self.torgb = ToRGB(channels, config)
 
     def forward(
-        self, x: Tensor | None, image: Tensor | None, ws: Tensor, resample_filter: Tensor, noise: NoiseMode
+        self,
+        x: Tensor | None,
+        image: Tensor | None,
+        ws: Tensor,
+        resample_filter: Tensor,
+        noise: NoiseMode,
+        dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         """Return the features and the picture so far.
 
         ws (batch, 2 or 3, w_dim) has a row for each layer; the RGB layer shares its row with the next block's first.
         """
         if x is None:
-            x = self.const.expand(len(ws), -1, -1, -1).to(ws.dtype)
+            x = self.const.expand(len(ws), -1, -1, -1).to(dtype).contiguous(memory_format=torch.channels_last)
         else:
             x = self.conv0(x, ws[:, -3], resample_filter, noise)
         x = self.conv1(x, ws[:, -2], resample_filter, noise)
-        rgb = self.torgb(x, ws[:, -1], resample_filter)
+        rgb = self.torgb(x, ws[:, -1], resample_filter).to(ws.dtype)
         return x, rgb if image is None else _upsample_image(image, resample_filter) + rgb
 
 
@@ -186,10 +184,11 @@ class SynthesisNetwork(nn.Module):
         binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
         self.register_buffer("resample_filter", binomial.outer(binomial) / 64)
 
-    def forward(self, ws: Tensor, noise: NoiseMode = "const") -> Tensor:
+    def forward(self, ws: Tensor, noise: NoiseMode = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
 
         Noise is that of training ("const"), drawn anew from torch's global generator ("random"), or left out ("none").
+        Feature maps are in `dtype`, by default that of ws; the picture is in that of ws.
 
         Raises:
             ArgumentError: ws has another shape, or `noise` is none of the three.
@@ -197,17 +196,31 @@ class SynthesisNetwork(nn.Module):
         if noise not in get_args(NoiseMode):
             raise ArgumentError(f'noise is "const", "random" or "none", not {noise!r}')
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
-        x: Tensor | None = None
-        image: Tensor | None = None
-        row = 0
-        for resolution in self.config.block_resolutions:
-            rows = 2 if resolution == 4 else 3
-            x, image = self.get_submodule(f"b{resolution}")(
-                x, image, ws[:, row : row + rows], self.resample_filter, noise
-            )
-            row += rows - 1
-        assert image is not None
-        return image
+        dtype = dtype or ws.dtype
+        sides = self.config.block_resolutions
+        if not drawn_alone(ws, *self.parameters()):
+            return self._blocks(sides, None, None, ws, noise, dtype)[1]
+        # Large maps are computed one at a time, so that they stay near the caches. A picture has the same bits in every
+        # batch: products of styles have a fixed number of rows, and packed convolutions treat every sample alike.
+        small = [side for side in sides if 9 * self.config.channels(side) > side * side]
+        large = sides[len(small) :]
+        images = []
+        for together in ws.split(DRAWN_TOGETHER):
+            x, image = self._blocks(small, None, None, together, noise, dtype)
+            rows = zip(x.split(1), image.split(1), together.split(1), strict=True)
+            images += [self._blocks(large, *row, noise, dtype)[1] for row in rows] if large else [image]
+        return torch.cat(images)
+
+    def _blocks(
+        self, sides: list[int], x: Tensor | None, image: Tensor | None, ws: Tensor, noise: NoiseMode, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Run the blocks of these sides; x and image are those of the side before, `None` before the first."""
+        for side in sides:
+            last = 2 * side.bit_length() - 5  # the row of W+ of the RGB layer; 1 for a side of 4
+            rows = ws[:, max(last - 2, 0) : last + 1]
+            x, image = self.get_submodule(f"b{side}")(x, image, rows, self.resample_filter, noise, dtype)
+        assert x is not None and image is not None
+        return x, image
 
 
 class StyleGAN2(StyleGAN):
@@ -217,14 +230,14 @@ class StyleGAN2(StyleGAN):
         super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
 
-    def synthesize(self, w: Tensor, noise: NoiseMode = "const") -> Tensor:
+    def synthesize(self, w: Tensor, noise: NoiseMode = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
 
         Args:
             w: the output of `encode`, or different rows for the layers.
-            noise: see `SynthesisNetwork.forward`.
+            noise, dtype: see `SynthesisNetwork.forward`.
         """
-        image: Tensor = self.synthesis(w, noise)
+        image: Tensor = self.synthesis(w, noise, dtype)
         return image
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from energyql.errors import ArgumentError
 from energyql.generators.alias_free import downsample, lowpass_filter, upsample
 from energyql.generators.base import Family
-from energyql.generators.mapping import FullyConnected, StyleGAN, activation, demodulated, style_rows
+from energyql.generators.mapping import FullyConnected, StyleGAN, activation, clamped, style_rows
+from energyql.generators.modulated import Modulation, drawn_alone
 from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
 from energyql.numerics.shapes import Float
 
@@ -85,6 +86,7 @@ class SynthesisLayer(nn.Module):
         self.affine = FullyConnected(config.w_dim, before.channels, bias=1.0)
         self.weight = nn.Parameter(torch.randn(after.channels, before.channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(after.channels))
+        self.modulation = Modulation(padding=kernel - 1, demodulate=not rgb)
         self.register_buffer("magnitude_ema", torch.ones(()))
         rate = max(before.sampling_rate, after.sampling_rate) * (1 if rgb else config.lrelu_upsampling)
         self.up = rate // before.sampling_rate
@@ -107,24 +109,16 @@ class SynthesisLayer(nn.Module):
         self, x: Float[Tensor, "batch inputs size size"], w: Float[Tensor, "batch w_dim"]
     ) -> Float[Tensor, "batch outputs new_size new_size"]:
         """Return the next signal."""
-        x = self._convolve(x, self.affine(w)) + self.bias[:, None, None]
+        styles = self.affine(w)
+        gain = self.magnitude_ema.rsqrt()  # brings the input to unit variance, as measured in training
+        if self.rgb:
+            x = self.modulation(x, self.weight, styles * (gain / math.sqrt(self.weight[0].numel())), self.bias)
+        else:
+            x = self.modulation(x, self.weight, styles, self.bias, gain=gain)
         x = upsample(x, self.up_filter, self.up, self.padding)
         if not self.rgb:
             x = activation(x)
-        if self.clamp is not None:
-            x = x.clamp(-self.clamp, self.clamp)
-        return downsample(x, self.down_filter, self.down)
-
-    def _convolve(self, x: Tensor, styles: Float[Tensor, "batch inputs"]) -> Tensor:
-        """Scale the input rather than the weights, so that one convolution serves the whole batch."""
-        weight: Tensor = self.weight
-        input_gain = self.magnitude_ema.rsqrt()  # brings the input to unit variance, as measured in training
-        if self.rgb:
-            gain = input_gain / math.sqrt(weight[0].numel())
-            return F.conv2d(x * (styles * gain)[:, :, None, None], weight)
-        weight, styles, scale = demodulated(weight, styles)
-        x = F.conv2d(x * (styles * input_gain)[:, :, None, None], weight, padding=weight.shape[-1] - 1)
-        return x * scale[:, :, None, None]
+        return downsample(clamped(x, self.clamp), self.down_filter, self.down)
 
 
 class SynthesisNetwork(nn.Module):
@@ -150,7 +144,13 @@ class SynthesisNetwork(nn.Module):
         if transform is not None and tuple(transform.shape) not in ((3, 3), (len(ws), 3, 3)):
             raise ArgumentError(f"transform must be (3, 3) or ({len(ws)}, 3, 3), not {tuple(transform.shape)}")
         ws = ws.to(self.input.weight.dtype)
-        x: Tensor = self.input(ws[:, 0], transform)
+        if not drawn_alone(ws, *self.parameters()):
+            return self._draw(ws, transform)
+        transforms = [transform] * len(ws) if transform is None or transform.ndim == 2 else transform
+        return torch.cat([self._draw(one, moved) for one, moved in zip(ws.split(1), transforms, strict=True)])
+
+    def _draw(self, ws: Float[Tensor, "batch num_ws w_dim"], transform: Tensor | None) -> Tensor:
+        x: Tensor = self.input(ws[:, 0], transform).contiguous(memory_format=torch.channels_last)
         for i, layer in enumerate(self.layers):
             x = layer(x, ws[:, i + 1])
         return x * self.config.output_scale

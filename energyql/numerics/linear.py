@@ -58,7 +58,7 @@ class Linear(_Packable):
             ArgumentError: the rows of x have another length.
         """
         self._check(x)
-        return F.linear(x, self.weight) if self._forward is None or _in_graph(x) else self._forward(x)
+        return F.linear(x, self.weight) if self._forward is None or in_graph(x) else self._forward(x)
 
     def back(self, grad: Float[Tensor, "batch out"]) -> Float[Tensor, "batch in"]:
         """Turn the gradient with respect to the value into that with respect to x."""
@@ -93,7 +93,7 @@ class Dense(Linear):
     def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
         """See `Linear`."""
         self._check(x)
-        if self._forward is None or _in_graph(x):
+        if self._forward is None or in_graph(x):
             return F.leaky_relu_(F.linear(x, self.weight, self.bias), self.slope)
         return self._forward(x)
 
@@ -132,7 +132,7 @@ class DenseStack(_Packable):
 
     def __call__(self, x: Float[Tensor, "networks batch in"]) -> Float[Tensor, "networks batch out"]:
         """See `Dense`."""
-        if self._forward is None or _in_graph(x):
+        if self._forward is None or in_graph(x):
             return F.leaky_relu_(torch.baddbmm(self.bias, x, self.weight.transpose(1, 2)), self.slope)
         return torch.stack([product(one) for product, one in zip(self._forward, x, strict=True)])
 
@@ -146,7 +146,7 @@ class DenseStack(_Packable):
         return torch.stack([product(one) for product, one in zip(self._backward, grad, strict=True)])
 
 
-def _in_graph(x: Tensor) -> bool:
+def in_graph(x: Tensor) -> bool:
     """Whether autograd records operations on x: packed products have no derivative."""
     return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
 
@@ -172,8 +172,7 @@ class _Packed:
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> _Packed | None:
         """Pack a weight; `None` where device, dtype or build have no packed product, or where it would be slower."""
-        packable = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and weight.numel()
-        if not packable or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        if not can_pack(weight):
             return None
         try:
             return cls(weight, bias, slope)
@@ -185,6 +184,12 @@ class _Packed:
             return self(x.expand(2, -1))[:1]
         result: Tensor = self._run(x, *self._parameters)
         return result
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether device, dtype and processor have packed products that are faster than the usual ones."""
+    packable = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and weight.numel() > 0
+    return packable and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 def _all_packed(parameters: Iterable[tuple[Any, ...]]) -> list[_Packed] | None:

@@ -1,0 +1,154 @@
+"""The modulated convolution of StyleGAN2 and StyleGAN3, with constants that are prepared once for each weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from energyql.numerics.convolution import PackedConvolution, convolve, filter_each
+from energyql.numerics.linear import in_graph
+from energyql.numerics.shapes import Float
+
+DRAWN_TOGETHER = 8
+"""Most samples whose small feature maps are computed in one batch on the CPU."""
+_EPSILON = 1e-8
+_PROBES = 8
+"""Numbers of a weight that are compared to see whether it has changed; see `_signature`."""
+
+
+@dataclass(frozen=True)
+class _Constants:
+    """What a convolution needs of its weight.
+
+    Attributes:
+        weight: at unit scale where the output is demodulated.
+        squares: (inputs, outputs), sums of the squares over the taps; `None` without demodulation.
+        packed: the convolutions by dtype, filled when they are needed; `None` where there is no packed one.
+    """
+
+    weight: Tensor
+    squares: Tensor | None
+    packed: dict[torch.dtype, PackedConvolution | None]
+
+
+class Modulation:
+    """Convolves with a weight whose input channels are scaled by styles: equation 1 to 3 of StyleGAN2's paper.
+
+    Either the activations are scaled, and one convolution serves the whole batch; or, on the CPU without a graph, the
+    weight for each sample, if that is smaller than a sample's activations. Constants are computed at the first call on
+    the CPU without a graph through the weight, and again when the weight has changed.
+
+    Args:
+        padding, up: as for `convolve`.
+        demodulate: whether the output is scaled to unit variance for inputs of unit variance.
+    """
+
+    def __init__(self, *, padding: int = 0, up: bool = False, demodulate: bool = True) -> None:
+        self.padding, self.up, self.demodulate = padding, up, demodulate
+        self._cached: tuple[tuple[Any, ...], Tensor, _Constants] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cached": None}  # packed weights can be neither copied nor saved
+
+    def __call__(
+        self,
+        x: Float[Tensor, "batch inputs side side"],
+        weight: Float[Tensor, "outputs inputs kernel kernel"],
+        styles: Float[Tensor, "rows inputs"],
+        bias: Float[Tensor, " outputs"],
+        *,
+        gain: float | Tensor = 1.0,
+        lowpass: Float[Tensor, "taps taps"] | None = None,
+    ) -> Float[Tensor, "batch outputs new_side new_side"]:
+        """Convolve, scale by `gain`, and add the bias.
+
+        Args:
+            x: feature maps.
+            weight: the same at every call.
+            styles: factors of the channels of x. There may be more rows than samples, see `padded_rows`.
+            bias: added to the channels of the result, not scaled by `gain`.
+            gain: factor of the result, where it is demodulated; else it belongs to the styles.
+            lowpass: filter between an up-sampling convolution and the bias.
+        """
+        constants = self._constants(weight)
+        bias = bias.to(x.dtype)
+        scale = None
+        if constants.squares is not None:
+            if x.dtype == torch.float16:  # styles of unit scale leave the result as it is and the numbers in range
+                styles = styles * (styles.square().mean(1, keepdim=True) + _EPSILON).rsqrt()
+            scale = ((styles.square() @ constants.squares + _EPSILON).rsqrt() * gain)[: len(x)]
+        styles = styles[: len(x)]
+        if weight.numel() <= x[0].numel() and (len(x) == 1 or drawn_alone(x, weight)):
+            factors = styles[:, None] if scale is None else scale[:, :, None] * styles[:, None]
+            convolved = [
+                self._with_scaled(one, constants.weight * own[:, :, None, None], bias, lowpass)
+                for one, own in zip(x.split(1), factors, strict=True)
+            ]
+            return convolved[0] if len(convolved) == 1 else torch.cat(convolved)
+        x = self._convolve(x * styles.to(x.dtype)[:, :, None, None], constants)
+        if lowpass is not None:
+            x = filter_each(x, lowpass)
+        bias = bias[:, None, None]
+        return x + bias if scale is None else torch.addcmul(bias, x, scale.to(x.dtype)[:, :, None, None])
+
+    def _with_scaled(self, x: Tensor, weight: Tensor, bias: Tensor, lowpass: Tensor | None) -> Tensor:
+        weight = weight.to(x.dtype)
+        if lowpass is None:
+            return convolve(x, weight, bias, padding=self.padding, up=self.up)
+        return filter_each(convolve(x, weight, padding=self.padding, up=self.up), lowpass, bias)
+
+    def _convolve(self, x: Tensor, constants: _Constants) -> Tensor:
+        geometry = {"padding": self.padding, "up": self.up}
+        if self._cached is None or constants is not self._cached[2] or in_graph(x) or torch.is_autocast_enabled("cpu"):
+            return convolve(x, constants.weight.to(x.dtype), **geometry)
+        if x.dtype not in constants.packed:
+            weight = constants.weight.to(x.dtype)
+            constants.packed[x.dtype] = PackedConvolution.of(weight, x.shape[-1], **geometry)
+        packed = constants.packed[x.dtype]
+        return convolve(x, constants.weight.to(x.dtype), **geometry) if packed is None else packed(x)
+
+    def _constants(self, weight: Tensor) -> _Constants:
+        # On other devices the comparison would wait for the device, and the constants take no time.
+        if weight.device.type != "cpu" or torch.compiler.is_compiling() or in_graph(weight):
+            return self._computed(weight)
+        key, probes = _signature(weight)
+        if self._cached is None or key != self._cached[0] or not torch.equal(probes, self._cached[1]):
+            with torch.inference_mode(False), torch.no_grad():  # a tensor of inference mode could not serve a gradient
+                constants = self._computed(weight.detach())
+                self._cached = key, probes.clone(), constants
+        return self._cached[2]
+
+    def _computed(self, weight: Tensor) -> _Constants:
+        if not self.demodulate:
+            return _Constants(weight, None, {})
+        weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + _EPSILON).rsqrt()
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return _Constants(weight, weight.square().sum((2, 3)).t(), {})
+
+
+def drawn_alone(*tensors: Tensor) -> bool:
+    """Whether samples may be computed one by one: on the CPU, where neither autograd nor `torch.compile` takes part."""
+    if tensors[0].device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return not any(in_graph(tensor) for tensor in tensors)
+
+
+def padded_rows(w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "rows w_dim"]:
+    """Repeat the last row until there are `DRAWN_TOGETHER`, so that products round alike for every size of batch."""
+    missing = DRAWN_TOGETHER - len(w)
+    return torch.cat([w, w[-1:].expand(missing, -1)]) if missing > 0 and len(w) else w
+
+
+def _signature(weight: Tensor) -> tuple[tuple[Any, ...], Tensor]:
+    """Return what differs when a weight is replaced or written to, and some of its numbers.
+
+    The version counts what PyTorch calls in-place operations; writing through `.data`, as many training loops do for
+    moving averages, does not count, but changes the numbers.
+    """
+    version = None if weight.is_inference() else weight._version
+    count = min(_PROBES, weight.numel())
+    probes = weight.detach().as_strided((count,), (weight.numel() // count,))
+    return (weight.data_ptr(), version, weight.dtype, weight.shape), probes
