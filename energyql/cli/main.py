@@ -59,7 +59,7 @@ def generate(
     semantics: options.Semantics = DEFAULT_SEMANTICS,
     sampler: options.Sampler = DEFAULT_SAMPLER,
     strength: options.Strength = None,
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 while it samples.")] = DEFAULT_PRECISION,
+    precision: Annotated[str, typer.Option(help="float32; or bfloat16, faster and less exact.")] = DEFAULT_PRECISION,
     truncation: options.Truncation = None,
     label: options.Label = None,
     seed: options.Seed = 0,

@@ -161,7 +161,7 @@ class EvaluatedModel:
         parts: list[JudgedSamples] = []
         pictures: list[Image.Image] = []
         done = 0
-        for w, images in draw_batches(self.model.generator, self.encode, z.to(self.device)):
+        for w, images in draw_batches(self.model.generator.synthesize, self.encode, z.to(self.device)):
             features = None if self.features is None else self.features.read(images)
             latents = z[done : done + len(images)].float().cpu(), w.flatten(1).float().cpu()
             parts.append(JudgedSamples(*latents, self.model.judge_images(images), features))

@@ -59,7 +59,11 @@ def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float,
 
 
 def upsample(
-    x: Float[Tensor, "batch channels side side"], kernel: Tensor | None, factor: int, padding: tuple[int, int]
+    x: Float[Tensor, "batch channels side side"],
+    kernel: Tensor | None,
+    factor: int,
+    padding: tuple[int, int],
+    gain: float = 1.0,
 ) -> Float[Tensor, "batch channels new_side new_side"]:
     """Insert zeros so that samples are `factor` apart, pad, and filter without further padding.
 
@@ -69,17 +73,19 @@ def upsample(
         factor: ratio of new samples to old ones along each axis.
         padding: zeros before and after, counted in the new samples; a negative number crops. So new_side is
             side * factor + sum(padding) - taps + 1.
+        gain: factor of the result.
     """
-    low, high = padding
     if kernel is None:
         kernel = x.new_ones(1)
     taps, channels = len(kernel), x.shape[1]
-    weight = (kernel * factor).to(x.dtype).expand(channels, 1, 1, taps)  # the zeros between samples dilute the signal
+    # The zeros between samples dilute the signal.
+    weight = (kernel * (factor * math.sqrt(gain))).to(x.dtype).expand(channels, 1, 1, taps).contiguous()
     # A transposed convolution skips the zeros. It pads by taps - 1 and leaves out the zeros after the last sample.
-    trim = (low - (taps - 1), high - (taps - 1) + (factor - 1))
-    x = F.pad(F.conv_transpose2d(x, weight, stride=(1, factor), groups=channels), trim)
-    x = F.conv_transpose2d(x, weight.transpose(2, 3), stride=(factor, 1), groups=channels)
-    return F.pad(x, (0, 0, *trim))
+    low, high = padding[0] - (taps - 1), padding[1] - (taps - 1) + (factor - 1)
+    crop = max(0, -max(low, high))  # what both sides lose is never computed
+    x = F.conv_transpose2d(x, weight, stride=(1, factor), padding=(0, crop), groups=channels)
+    x = F.conv_transpose2d(x, weight.transpose(2, 3), stride=(factor, 1), padding=(crop, 0), groups=channels)
+    return F.pad(x, (low + crop, high + crop) * 2) if low + crop or high + crop else x
 
 
 def downsample(
@@ -95,6 +101,7 @@ def downsample(
     channels = x.shape[1]
     kernel = kernel.to(x.dtype)
     if kernel.ndim == 2:
-        return F.conv2d(x, kernel.expand(channels, 1, -1, -1), stride=factor, groups=channels)
-    x = F.conv2d(x, kernel.expand(channels, 1, 1, -1), stride=(1, factor), groups=channels)
-    return F.conv2d(x, kernel[:, None].expand(channels, 1, -1, 1), stride=(factor, 1), groups=channels)
+        return F.conv2d(x, kernel.expand(channels, 1, -1, -1).contiguous(), stride=factor, groups=channels)
+    weight = kernel.expand(channels, 1, 1, -1).contiguous()
+    x = F.conv2d(x, weight, stride=(1, factor), groups=channels)
+    return F.conv2d(x, weight.transpose(2, 3), stride=(factor, 1), groups=channels)

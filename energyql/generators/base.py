@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from numbers import Real
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -141,3 +143,13 @@ def encode_under(
 
 def _finite(number: Any) -> bool:
     return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
+
+
+def synthesizer(generator: Generator, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Return the function from w to pictures with feature maps in `dtype`, where `generator.synthesize` takes a dtype.
+
+    Those of this library's StyleGANs do; any other generator draws in its own precision.
+    """
+    if dtype == torch.float32 or "dtype" not in signature(generator.synthesize).parameters:
+        return generator.synthesize
+    return partial(generator.synthesize, dtype=dtype)  # type: ignore[call-arg]

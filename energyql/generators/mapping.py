@@ -86,12 +86,6 @@ class StyleGANConfig:
                 raise ModelError(f"{name} must be a number {limits}, not {value!r}")
 
 
-def activation(x: Float[Tensor, "*shape"], clamp: float | None = None) -> Float[Tensor, "*shape"]:
-    """Apply a leaky ReLU that keeps the variance, then clamp to +- `clamp`."""
-    x = F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN
-    return x if clamp is None else x.clamp(-clamp, clamp)
-
-
 def clamped(x: Float[Tensor, "*shape"], limit: float | None) -> Float[Tensor, "*shape"]:
     """Clamp to +- `limit`, in place where no graph needs x."""
     return x if limit is None else torch.clamp(x, -limit, limit, out=None if in_graph(x) else x)
@@ -113,7 +107,7 @@ class FullyConnected(nn.Module):
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Apply the layer."""
         x = F.linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
-        return activation(x) if self.activate else x
+        return F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN if self.activate else x
 
 
 class MappingNetwork(nn.Module):

@@ -81,7 +81,8 @@ class Modulation:
                 styles = styles * (styles.square().mean(1, keepdim=True) + _EPSILON).rsqrt()
             scale = ((styles.square() @ constants.squares + _EPSILON).rsqrt() * gain)[: len(x)]
         styles = styles[: len(x)]
-        if weight.numel() <= x[0].numel() and (len(x) == 1 or drawn_alone(x, weight)):
+        one_by_one = len(x) == 1 or (len(x) > 1 and drawn_alone(x, weight))
+        if one_by_one and weight.numel() <= x.shape[1:].numel():
             factors = styles[:, None] if scale is None else scale[:, :, None] * styles[:, None]
             convolved = [
                 self._with_scaled(one, constants.weight * own[:, :, None, None], bias, lowpass)
@@ -101,14 +102,17 @@ class Modulation:
         return filter_each(convolve(x, weight, padding=self.padding, up=self.up), lowpass, bias)
 
     def _convolve(self, x: Tensor, constants: _Constants) -> Tensor:
-        geometry = {"padding": self.padding, "up": self.up}
-        if self._cached is None or constants is not self._cached[2] or in_graph(x) or torch.is_autocast_enabled("cpu"):
-            return convolve(x, constants.weight.to(x.dtype), **geometry)
-        if x.dtype not in constants.packed:
-            weight = constants.weight.to(x.dtype)
-            constants.packed[x.dtype] = PackedConvolution.of(weight, x.shape[-1], **geometry)
-        packed = constants.packed[x.dtype]
-        return convolve(x, constants.weight.to(x.dtype), **geometry) if packed is None else packed(x)
+        """Convolve with one weight for all samples."""
+        prepared = self._cached is not None and constants is self._cached[2]
+        packed = None
+        if prepared and drawn_alone(x) and not torch.is_autocast_enabled("cpu"):
+            if x.dtype not in constants.packed:
+                weight = constants.weight.to(x.dtype)
+                constants.packed[x.dtype] = PackedConvolution.of(weight, x.shape[-1], padding=self.padding, up=self.up)
+            packed = constants.packed[x.dtype]
+        if packed is None:
+            return convolve(x, constants.weight.to(x.dtype), padding=self.padding, up=self.up)
+        return packed(x)
 
     def _constants(self, weight: Tensor) -> _Constants:
         # On other devices the comparison would wait for the device, and the constants take no time.

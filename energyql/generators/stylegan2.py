@@ -198,7 +198,7 @@ class SynthesisNetwork(nn.Module):
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
         dtype = dtype or ws.dtype
         sides = self.config.block_resolutions
-        if not drawn_alone(ws, *self.parameters()):
+        if not len(ws) or not drawn_alone(ws, *self.parameters()):
             return self._blocks(sides, None, None, ws, noise, dtype)[1]
         # Large maps are computed one at a time, so that they stay near the caches. A picture has the same bits in every
         # batch: products of styles have a fixed number of rows, and packed convolutions treat every sample alike.
@@ -219,7 +219,8 @@ class SynthesisNetwork(nn.Module):
             last = 2 * side.bit_length() - 5  # the row of W+ of the RGB layer; 1 for a side of 4
             rows = ws[:, max(last - 2, 0) : last + 1]
             x, image = self.get_submodule(f"b{side}")(x, image, rows, self.resample_filter, noise, dtype)
-        assert x is not None and image is not None
+        assert x is not None
+        assert image is not None
         return x, image
 
 
@@ -235,7 +236,8 @@ class StyleGAN2(StyleGAN):
 
         Args:
             w: the output of `encode`, or different rows for the layers.
-            noise, dtype: see `SynthesisNetwork.forward`.
+            noise: see `SynthesisNetwork.forward`.
+            dtype: see `SynthesisNetwork.forward`.
         """
         image: Tensor = self.synthesis(w, noise, dtype)
         return image

@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from energyql.errors import ArgumentError
 from energyql.generators.alias_free import downsample, lowpass_filter, upsample
 from energyql.generators.base import Family
-from energyql.generators.mapping import FullyConnected, StyleGAN, activation, clamped, style_rows
+from energyql.generators.mapping import ACTIVATION_GAIN, ACTIVATION_SLOPE, FullyConnected, StyleGAN, clamped, style_rows
 from energyql.generators.modulated import Modulation, drawn_alone
 from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
 from energyql.numerics.shapes import Float
+
+_CACHED = 1 << 21
+"""Numbers of the fine grids that are computed together on the CPU."""
 
 
 class FourierFeatures(nn.Module):
@@ -112,13 +115,24 @@ class SynthesisLayer(nn.Module):
         styles = self.affine(w)
         gain = self.magnitude_ema.rsqrt()  # brings the input to unit variance, as measured in training
         if self.rgb:
-            x = self.modulation(x, self.weight, styles * (gain / math.sqrt(self.weight[0].numel())), self.bias)
-        else:
-            x = self.modulation(x, self.weight, styles, self.bias, gain=gain)
-        x = upsample(x, self.up_filter, self.up, self.padding)
-        if not self.rgb:
-            x = activation(x)
-        return downsample(clamped(x, self.clamp), self.down_filter, self.down)
+            styles = styles * (gain / math.sqrt(self.weight[0].numel()))
+            return clamped(self.modulation(x, self.weight, styles, self.bias), self.clamp)
+        x = self.modulation(x, self.weight, styles, self.bias, gain=gain)
+        if not drawn_alone(x):
+            return self._activate(x)
+        # The channels do not interact, and the fine grids of a few of them stay in the caches. Filters are slower in
+        # bfloat16 than in float32.
+        together = max(16, _CACHED // (self.up * x.shape[-1]) ** 2 // 16 * 16)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        parts = [part.to(dtype).contiguous(memory_format=torch.channels_last) for part in x.split(together, 1)]
+        return torch.cat([self._activate(part).to(x.dtype) for part in parts], 1)
+
+    def _activate(self, x: Tensor) -> Tensor:
+        """Apply the leaky ReLU on a finer grid between two low-pass filters."""
+        # A leaky ReLU commutes with a positive factor.
+        x = upsample(x, self.up_filter, self.up, self.padding, ACTIVATION_GAIN)
+        x = clamped(F.leaky_relu_(x, ACTIVATION_SLOPE), self.clamp)
+        return downsample(x, self.down_filter, self.down)
 
 
 class SynthesisNetwork(nn.Module):
@@ -134,8 +148,10 @@ class SynthesisNetwork(nn.Module):
             for i in range(len(signals))
         )
 
-    def forward(self, ws: Tensor, transform: Tensor | None = None) -> Tensor:
+    def forward(self, ws: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
+
+        Feature maps are in `dtype`, by default that of the parameters; the picture is in that of the parameters.
 
         Raises:
             ArgumentError: ws or transform has another shape.
@@ -144,16 +160,21 @@ class SynthesisNetwork(nn.Module):
         if transform is not None and tuple(transform.shape) not in ((3, 3), (len(ws), 3, 3)):
             raise ArgumentError(f"transform must be (3, 3) or ({len(ws)}, 3, 3), not {tuple(transform.shape)}")
         ws = ws.to(self.input.weight.dtype)
-        if not drawn_alone(ws, *self.parameters()):
-            return self._draw(ws, transform)
+        dtype = dtype or ws.dtype
+        if not len(ws) or not drawn_alone(ws, *self.parameters()):
+            return self._draw(ws, transform, dtype)
         transforms = [transform] * len(ws) if transform is None or transform.ndim == 2 else transform
-        return torch.cat([self._draw(one, moved) for one, moved in zip(ws.split(1), transforms, strict=True)])
+        images = [self._draw(one, moved, dtype) for one, moved in zip(ws.split(1), transforms, strict=True)]
+        return torch.cat(images)
 
-    def _draw(self, ws: Float[Tensor, "batch num_ws w_dim"], transform: Tensor | None) -> Tensor:
-        x: Tensor = self.input(ws[:, 0], transform).contiguous(memory_format=torch.channels_last)
+    def _draw(
+        self, ws: Float[Tensor, "batch num_ws w_dim"], transform: Tensor | None, dtype: torch.dtype
+    ) -> Float[Tensor, "batch channels side side"]:
+        x = self.input(ws[:, 0], transform).to(dtype).contiguous(memory_format=torch.channels_last)
         for i, layer in enumerate(self.layers):
             x = layer(x, ws[:, i + 1])
-        return x * self.config.output_scale
+        image: Tensor = x.to(ws.dtype) * self.config.output_scale
+        return image
 
 
 class StyleGAN3(StyleGAN):
@@ -163,15 +184,16 @@ class StyleGAN3(StyleGAN):
         super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
 
-    def synthesize(self, w: Tensor, transform: Tensor | None = None) -> Tensor:
+    def synthesize(self, w: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
 
         Args:
             w: the output of `encode`, or different rows for the layers.
             transform: matrices from `placement`, (3, 3) or (batch, 3, 3); by default the one stored in the model, as a
                 rule the identity.
+            dtype: see `SynthesisNetwork.forward`.
         """
-        image: Tensor = self.synthesis(w, transform)
+        image: Tensor = self.synthesis(w, transform, dtype)
         return image
 
 

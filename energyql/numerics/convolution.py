@@ -36,7 +36,9 @@ def filter_each(x: Float[Tensor, "batch channels side side"], kernel: Tensor, bi
     return F.conv2d(x, weight, bias, padding=1, groups=channels)
 
 
-def add_to_each_(x: Float[Tensor, "batch channels side side"], map: Tensor) -> Float[Tensor, "batch channels side side"]:
+def add_to_each_(
+    x: Float[Tensor, "batch channels side side"], map: Float[Tensor, "*batch side side"]
+) -> Float[Tensor, "batch channels side side"]:
     """Add a map (side, side) or (batch, 1, side, side) to every channel of x, in place."""
     if x.dtype != torch.bfloat16 or len(x) > 1 or not x.is_contiguous(memory_format=torch.channels_last):
         return x.add_(map.to(x.dtype))
@@ -60,15 +62,18 @@ class PackedConvolution:
     def __init__(self, weight: Tensor, side: int, *, padding: int = 0, up: bool = False) -> None:
         operators: Any = torch.ops.mkldnn
         size, ones = [1, weight.shape[1], side, side], [1, 1]
+        geometry: tuple[Any, ...]
         if up:
-            self._run = operators._convolution_transpose_pointwise.default
             geometry = [0, 0], [0, 0], [2, 2], ones, 1
-            packed = operators._reorder_convolution_transpose_weight(weight.transpose(0, 1).contiguous(), *geometry, size)
+            pack, self._run = (
+                operators._reorder_convolution_transpose_weight,
+                operators._convolution_transpose_pointwise,
+            )
+            weight = weight.transpose(0, 1)
         else:
-            self._run = operators._convolution_pointwise.default
             geometry = [padding, padding], ones, ones, 1
-            packed = operators._reorder_convolution_weight(weight.contiguous(), *geometry, size)
-        self._parameters = packed, None, *geometry, "none", [], ""
+            pack, self._run = operators._reorder_convolution_weight, operators._convolution_pointwise.default
+        self._parameters = pack(weight.contiguous(), *geometry, size), None, *geometry, "none", [], ""
 
     @classmethod
     def of(cls, weight: Tensor, side: int, *, padding: int = 0, up: bool = False) -> PackedConvolution | None:

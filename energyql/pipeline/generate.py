@@ -122,9 +122,10 @@ def generate(
         sampler: a name out of `energyql.sampling.SAMPLERS`, or a sampler with settings of its own.
         strength: lambda > 0, multiplies the energy: 1 is the query as stated, more is more certain and less varied.
             By default the sampler's own.
-        precision: "float32"; or "bfloat16" for the mapping network and the heads while they sample, on a processor that
-            has it: energies are then off by a hundredth, and a large mapping network takes two thirds of the time.
-            The energies of the `Result` are computed in float32 all the same.
+        precision: "float32"; or "bfloat16", on a processor that has it, for the mapping network and the heads while
+            they sample, and for the feature maps of a StyleGAN while it draws: energies are then off by a hundredth,
+            pictures by half a grey level, and large networks take half to two thirds of the time. The energies of the
+            `Result` are computed in float32 all the same.
         truncation: psi in [0, 1]: pulls w toward its mean, less varied and safer. By default the model's own.
         label: of a conditional generator: a class, or as many numbers as it has classes. By default the one that the
             attributes were fitted under, if they were fitted under one.
@@ -176,7 +177,9 @@ def until_satisfied(
     Raises:
         EnergyQLError: as for `generate`.
     """
-    return pipeline_for(model, device).prepare(query, **options).run_until_satisfied(n, budget=budget, progress=progress)
+    return (
+        pipeline_for(model, device).prepare(query, **options).run_until_satisfied(n, budget=budget, progress=progress)
+    )
 
 
 def sample_latents(

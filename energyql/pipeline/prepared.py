@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from energyql.attributes.predictions import decide, tabulate
 from energyql.energy.query_energy import Encode, QueryEnergy
 from energyql.energy.rule import EnergyRule
-from energyql.generators.base import Generator
+from energyql.generators.base import synthesizer
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.numerics.pullback import Identity
@@ -66,10 +66,16 @@ class PreparedQuery:
         return QueryEnergy(self.rule, self.encode if self.model.bank.space == "w" else Identity(), self.model.bank)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the settings."""
+        dtype: torch.dtype = getattr(torch, self.settings.precision)
+        return dtype
+
+    @property
     def energy(self) -> QueryEnergy:
         """The energy that is sampled: in the precision of the settings."""
-        dtype: torch.dtype = getattr(torch, self.settings.precision)
-        return self.energy_in_float32 if dtype == torch.float32 else self.energy_in_float32.computed_in(dtype)
+        energy = self.energy_in_float32
+        return energy if self.dtype == torch.float32 else energy.computed_in(self.dtype)
 
     def run(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Result:
         """Draw the samples `first`, ..., `first + n - 1`; see `energyql.generate`."""
@@ -131,7 +137,8 @@ class PreparedQuery:
             w: of each sample, (n, w_dim) or (n, num_ws, w_dim), if it is not the mapped z.
         """
         pictures, latents, readings = [], [], []
-        for drawn, images in draw_batches(self.model.generator, self.encode, sampled.z, self.settings.batch_size, w):
+        synthesize = synthesizer(self.model.generator, self.dtype)
+        for drawn, images in draw_batches(synthesize, self.encode, sampled.z, self.settings.batch_size, w):
             pictures += to_pictures(images)
             latents.append(drawn)
             readings.append(self.model.judge_images(images))
@@ -170,7 +177,11 @@ class PreparedQuery:
 
 
 def draw_batches(
-    generator: Generator, encode: Encode, z: Tensor, batch_size: int | None = None, w: Tensor | None = None
+    synthesize: Callable[[Tensor], Tensor],
+    encode: Encode,
+    z: Tensor,
+    batch_size: int | None = None,
+    w: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield w and the images of z (n, z_dim), batch by batch, in order; w is `encode(z)` unless it is given.
 
@@ -181,7 +192,7 @@ def draw_batches(
     while start < len(z):
         with torch.inference_mode():  # inside the loop: it must not reach the code that takes the batches
             drawn = encode(z[start : start + size]) if w is None else w[start : start + size]
-            images = generator.synthesize(drawn)
+            images = synthesize(drawn)
         yield drawn, images
         start += size
         size = batch_size or max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
