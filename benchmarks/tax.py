@@ -58,7 +58,7 @@ def measure(model: Model, query: str, n: int, turns: int, report: Report) -> dic
 def _unconditional(model: Model, n: int, seed: int) -> int:
     encode = partial(encode_under, model.generator, truncation=model.truncation)
     z = prior_latents(seed, 0, n, model.generator.z_dim)
-    return sum(len(to_pictures(images)) for _, images in draw_batches(model.generator, encode, z))
+    return sum(len(to_pictures(images)) for _, images in draw_batches(model.generator.synthesize, encode, z))
 
 
 def main(

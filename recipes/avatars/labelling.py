@@ -47,14 +47,13 @@ class Labeller:
 
     def __init__(self, generator: StyleGAN2, judge: Judge) -> None:
         self.generator, self.judge = generator, judge
-        self.synthesize = torch.compile(generator.synthesis)
 
     @torch.no_grad()
     def label(self, latents: Tensor) -> Labelled:
         """Return z (n, z_dim) with the judge's decisions: 0/1, class index or number."""
         parts = []
         for z in latents.split(BATCH):
-            images = self.synthesize(self.generator.encode(z))  # in bfloat16, 3 % of the hair colours would differ
+            images = self.generator.synthesize(self.generator.encode(z))  # in bfloat16, 3 % of the hair colours would differ
             seen = decide(self.judge(images))
             parts.append(Labelled(z, {name: encode_column(seen[name].tolist(), VOCABULARY[name]) for name in seen}))
         return Labelled.join(parts)
