@@ -53,7 +53,8 @@ class Labeller:
         """Return z (n, z_dim) with the judge's decisions: 0/1, class index or number."""
         parts = []
         for z in latents.split(BATCH):
-            images = self.generator.synthesize(self.generator.encode(z))  # in bfloat16, 3 % of the hair colours would differ
+            w = self.generator.encode(z)
+            images = self.generator.synthesize(w)  # in bfloat16, 3 % of the hair colours would differ
             seen = decide(self.judge(images))
             parts.append(Labelled(z, {name: encode_column(seen[name].tolist(), VOCABULARY[name]) for name in seen}))
         return Labelled.join(parts)
