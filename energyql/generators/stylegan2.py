@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
 from energyql.generators.base import Family
+from energyql.generators.convolution import DRAWN_TOGETHER, Modulation, add_to_each_, drawn_alone, padded_rows
 from energyql.generators.mapping import (
     ACTIVATION_GAIN,
     ACTIVATION_SLOPE,
@@ -25,8 +26,6 @@ from energyql.generators.mapping import (
     clamped,
     style_rows,
 )
-from energyql.generators.modulated import DRAWN_TOGETHER, Modulation, drawn_alone, padded_rows
-from energyql.numerics.convolution import add_to_each_
 from energyql.numerics.shapes import Float
 
 NoiseMode = Literal["const", "random", "none"]

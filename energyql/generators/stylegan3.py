@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from energyql.errors import ArgumentError
 from energyql.generators.alias_free import downsample, lowpass_filter, upsample
 from energyql.generators.base import Family
+from energyql.generators.convolution import Modulation, drawn_alone
 from energyql.generators.mapping import ACTIVATION_GAIN, ACTIVATION_SLOPE, FullyConnected, StyleGAN, clamped, style_rows
-from energyql.generators.modulated import Modulation, drawn_alone
 from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
 from energyql.numerics.shapes import Float
 

@@ -10,6 +10,7 @@ same on every machine; a library's log or cos may differ in the last bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
 from typing import TypeVar
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from energyql.errors import ArgumentError
+from energyql.numerics.shapes import Float, Int
 
 _WORDS_PER_COUNT = 4
 """Philox4x64 gives four 64-bit words for each value of its counter."""
@@ -40,7 +42,7 @@ _TAIL = (
     (1.0, 7.3700164250e-1, 1.2021132975e-1),
 )
 
-Float = TypeVar("Float", np.float32, np.float64)
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 def prior_latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
@@ -151,13 +153,13 @@ def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
     return result
 
 
-def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: NDArray[Float]) -> NDArray[Float]:
+def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: NDArray[Real]) -> NDArray[Real]:
     above, below = (_polynomial(side, x) for side in coefficients)
     above /= below
     return above
 
 
-def _polynomial(coefficients: tuple[float, ...], x: NDArray[Float]) -> NDArray[Float]:
+def _polynomial(coefficients: tuple[float, ...], x: NDArray[Real]) -> NDArray[Real]:
     total = x * x.dtype.type(coefficients[-1])
     for coefficient in coefficients[-2:0:-1]:
         total += x.dtype.type(coefficient)
@@ -172,3 +174,56 @@ def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
     y = (mantissa - 1.0) / (mantissa + 1.0)
     series = _polynomial(tuple(2.0 / (2 * k + 1) for k in range(8)), y * y)
     return exponent * _LN2 + y * series
+
+
+@dataclass(frozen=True, slots=True)
+class RandomStreams:
+    """Random numbers of the samples `start`, `start + 1`, … of a run: row i of a result depends on (seed, start + i).
+
+    Normals and uniforms of one stream come from the same words: independent numbers need streams of different names.
+
+    Args:
+        seed: of the run, 0 to 2⁶⁴ - 1.
+        start: index of the first sample of the batch in the run.
+        purpose: prefix of the name of every stream; see `part`.
+    """
+
+    seed: int = 0
+    start: int = 0
+    purpose: str = ""
+
+    def part(self, name: str) -> RandomStreams:
+        """Return streams that are independent of these, for a part of the work that names its streams freely."""
+        return replace(self, purpose=f"{self.purpose}{name}/")
+
+    def normals(
+        self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows z_dim"]:
+        """Return draws from N(0, I) of the shape, dtype and device of `like`, for its rows or for some, ascending."""
+        chosen = None if rows is None else rows.tolist()
+        return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=chosen).to(like)
+
+    def several_normals(
+        self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"], numbers: Tensor, of: int
+    ) -> Float[Tensor, "rows draws z_dim"]:
+        """Return draws from N(0, I) for samples that have `of` of them each.
+
+        `rows`, ascending, are the samples, and `numbers` (rows, draws), ascending and below `of`, their draws.
+        """
+        chosen = (rows[:, None] * of + numbers).flatten().tolist()
+        count, width = len(like) * of, like.shape[1]
+        drawn = normals(self.seed, self.start * of, count, width, stream=self.purpose + stream, rows=chosen)
+        return drawn.to(like).view(*numbers.shape, width)
+
+    def uniforms(
+        self, like: Float[Tensor, "batch z_dim"], width: int, stream: str, rows: Int[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows width"]:
+        """Return float64 draws from the open interval (0, 1), on the device of `like`; `rows` as for `normals`."""
+        chosen = None if rows is None else rows.tolist()
+        drawn = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream, rows=chosen)
+        # Clamped before the move: a device without float64 gets the largest float32 below 1 in place of 1.
+        return drawn.to(like.device) if like.device.type != "mps" else drawn.float().clamp(max=1 - 2**-24).to("mps")
+
+
+FIRST_RUN = RandomStreams()
+"""The streams of seed 0, from its first sample on."""

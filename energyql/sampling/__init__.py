@@ -1,6 +1,6 @@
 """Samplers: from start latents to latents of low energy. A sampler gets an energy, never a query."""
 
-from energyql.numerics.random import normals, prior_latents, uniforms
+from energyql.numerics.random import FIRST_RUN, RandomStreams, normals, prior_latents, uniforms
 from energyql.sampling.base import MOST_STRENGTH, Progress, Sampler, SampleResult, Status, summarize
 from energyql.sampling.batch import Batch, BatchSampler
 from energyql.sampling.descent import DescentSampler
@@ -12,7 +12,6 @@ from energyql.sampling.registry import SAMPLERS, Chain, make_sampler
 from energyql.sampling.runge_kutta import adaptive_methods
 from energyql.sampling.schedule import VPSchedule
 from energyql.sampling.slice import SliceSampler
-from energyql.sampling.streams import FIRST_RUN, RandomStreams
 
 __all__ = [
     "FIRST_RUN",

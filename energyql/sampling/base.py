@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
+from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.energy import EnergyLike
-from energyql.sampling.streams import FIRST_RUN, RandomStreams
 
 Progress = Callable[[float, int], None]
 """Called with the fraction done in [0, 1] (mean over samples, never falling) and the number of samples still moving."""

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Progress, SampleResult, Status, check_latents
 from energyql.sampling.energy import Energy, EnergyLike, as_energy
-from energyql.sampling.streams import FIRST_RUN, RandomStreams
 
 MOVING = -1
 """Stands beside the `Status` codes for a sample that has not ended."""

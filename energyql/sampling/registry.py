@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
+from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.sampling.base import Progress, Sampler, SampleResult
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import EnergyLike
 from energyql.sampling.ode import ODESolver
 from energyql.sampling.slice import SliceSampler
-from energyql.sampling.streams import FIRST_RUN, RandomStreams
 
 FLOW_TOLERANCE = 0.01
 """Energy tolerance in nats of the flows named here: a probability of 0.99."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Float
 from energyql.sampling.base import Progress, SampleResult, Status
 from energyql.sampling.energy import EnergyLike
-from energyql.sampling.streams import FIRST_RUN, RandomStreams
 
 MOST_STEPS = 64
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from energyql.numerics.convolution import PackedConvolution, add_to_each_, convolve, filter_each
+from energyql.generators.convolution import PackedConvolution, add_to_each_, convolve, filter_each
 from energyql.numerics.linear import can_pack
 
 
