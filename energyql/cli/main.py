@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from functools import partial
@@ -115,7 +116,18 @@ def explain(
     out.print(f"query  {escape(str(expr))}")
     for relation in relations_for(bound, vocabulary):
         out.print(f"always {escape(str(relation))}")
-    out.print(escape(compile_query(bound, vocabulary, query=text).explain()))
+    circuit = compile_query(bound, vocabulary, query=text)
+    out.print(escape(circuit.explain()))
+    if circuit.has_intervals:
+        from energyql.attributes.bank import AttributeBank
+        from energyql.energy.exact import CircuitRule
+        from energyql.energy.reachable import SURE, least_energy
+        from energyql.models import model_folder
+
+        spread = AttributeBank.load(model_folder(model)).raw_outputs(circuit.attributes).std
+        best = math.exp(-least_energy(CircuitRule(circuit), spread))
+        if best < SURE:
+            out.print(f"at best P = {best:.2g} with these heads, whose errors are not small beside the intervals")
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
 from energyql.energy.circuit_energy import CircuitEnergy
 from energyql.energy.exact import CircuitRule
+from energyql.energy.reachable import least_energy
 from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
@@ -52,10 +53,19 @@ class QueryEnergy:
         self.predict = predict.predict if isinstance(predict, AttributeBank) else predict
         self._pullback = pullback_of(encode)
         self._direct: CircuitEnergy | None = None
+        self._least: Callable[[], float] | None = None
         if isinstance(predict, AttributeBank) and isinstance(self.rule, CircuitRule) and self.rule.attributes:
-            self._direct = CircuitEnergy(self.rule.fold, predict.raw_outputs(self.rule.attributes))
+            raw = predict.raw_outputs(self.rule.attributes)
+            self._direct = CircuitEnergy(self.rule.fold, raw)
+            if self.rule.circuit.has_intervals:
+                self._least = partial(least_energy, self.rule, raw.std)
         self._few_sizes = isinstance(predict, AttributeBank)
         self._checked: set[tuple[torch.device, torch.dtype, int]] = set()
+
+    @cached_property
+    def least(self) -> float:
+        """The least energy that a latent can reach with these heads, in nats; see `least_energy`."""
+        return 0.0 if self._least is None else self._least()
 
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:
         """Return the same energy with the matrix products of the mapping network and of the heads in `dtype`.

@@ -11,6 +11,7 @@ networks, Xu et al. 2018, arXiv 1711.11157); for diffusion models see LogDiff (a
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -67,6 +68,12 @@ class Circuit:
     def leaves(self) -> tuple[Leaf, ...]:
         """The leaves in evaluation order."""
         return tuple(node for node in self.nodes if isinstance(node, Leaf))
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether a leaf holds between two numbers; without one, a query can be as probable as one likes."""
+        ends = (cell for leaf in self.leaves for cell in leaf.cells if isinstance(cell, tuple))
+        return any(math.isfinite(low) and math.isfinite(high) for low, high in ends)
 
 
 def compile_query(

@@ -13,7 +13,7 @@ from torch import Tensor
 from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Progress, SampleResult, Status, check_latents
-from energyql.sampling.energy import Energy, EnergyLike, as_energy
+from energyql.sampling.energy import AdaptedEnergy, EnergyLike, as_energy
 
 MOVING = -1
 """Stands beside the `Status` codes for a sample that has not ended."""
@@ -44,7 +44,7 @@ class Batch:
         progress: see `Progress`.
     """
 
-    energy: Energy
+    energy: AdaptedEnergy
     noise: RandomStreams
     z: Float[Tensor, "n z_dim"]
     rows: Int[Tensor, " rows"]

@@ -38,9 +38,10 @@ class DescentSampler(BatchSampler):
 
     Args:
         strength: λ > 0, multiplies the energy.
-        enough: energy tolerance: a sample is done once λE is at most this many nats; 0.1 is a probability of 0.9.
-            Energies are then taken for -log P, and steps are as long as would bring P there if its log-odds were
-            linear in z. With None a sample is done at a minimum.
+        enough: energy tolerance: a sample is done once λE is at most this many nats above the least that the energy
+            says it can reach (`least`, 0 for most queries); 0.1 above 0 is a probability of 0.9. Energies are then
+            taken for -log P, and steps are as long as would bring P there if its log-odds were linear in z. With None a
+            sample is done at a minimum.
         tolerance: a sample is at a minimum when three steps in a row bring less than this many nats together.
         max_evaluations: of the energy's gradient, per sample.
 
@@ -75,7 +76,7 @@ class DescentSampler(BatchSampler):
                 outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
             leave = outcome != MOVING
             if leave.any():
-                values[batch.rows[leave]] = state.value[leave]
+                values[batch.rows[leave]] = state.value[leave] + self.strength * batch.energy.least
                 batch.end(leave, ~leave, outcome[leave], state.z[leave], evaluations)
                 state = select(state, ~leave)
             batch.report(evaluations / self.max_evaluations)
@@ -90,7 +91,7 @@ class DescentSampler(BatchSampler):
 
     def _evaluate(self, batch: Batch, z: Float[Tensor, "batch z_dim"]) -> ValueAndGradient:
         value, gradient = batch.energy.gradient(z, batch.rows)
-        return self.strength * value, self.strength * gradient
+        return self.strength * (value - batch.energy.least), self.strength * gradient
 
 
 _Pair = tuple[Float[Tensor, "rows z_dim"], Float[Tensor, "rows z_dim"], Float[Tensor, " rows"]]

@@ -22,6 +22,9 @@ class Energy(Protocol):
     """An energy in nats, lower is better, that may differ from sample to sample.
 
     Row i of a result may depend on row i of the arguments only: samplers evaluate batches whose members come and go.
+
+    An attribute `least`, where there is one, is the least energy that a latent can reach, in nats; samplers that end
+    where the energy is low enough measure from there.
     """
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
@@ -51,7 +54,7 @@ class GradientEnergy:
         return self.gradient(z, rows)[0]
 
 
-def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = None) -> Energy:
+def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = None) -> AdaptedEnergy:
     """Adapt an energy to the protocol `Energy`, with results of checked shape, detached, gradients in the dtype of z.
 
     Args:
@@ -61,26 +64,31 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         samples: of a part of a batch, the row of each of its members in the batch, (rows,).
 
     Returns:
-        An energy of z and the rows of the batch or part. It raises `ArgumentError` where a shape is wrong, or autograd
-        finds no path from the energy back to z.
+        An energy of z and the rows of the batch or part, with a number `least`. It raises `ArgumentError` where a shape
+        is wrong, or autograd finds no path from the energy back to z.
     """
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first, samples)
     value = _with_rows(energy, first, samples) if callable(energy) or gradient is None else GradientEnergy(gradient)
-    return _Adapted(value, gradient)
+    return AdaptedEnergy(value, gradient, float(getattr(energy, "least", 0.0)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Adapted:
+class AdaptedEnergy:
+    """An `Energy` as `as_energy` returns it."""
+
     value: Callable[[Tensor, Tensor], Tensor]
     value_and_gradient: Callable[[Tensor, Tensor], ValueAndGradient] | None
+    least: float
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return the energies; see `Energy`."""
         value = self.value(z, rows)
         _check_shape("energy(z)", value, z.shape[:1])
         return value.detach()
 
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> ValueAndGradient:
+        """Return the energies and their gradients; see `Energy`."""
         if self.value_and_gradient is not None:
             value, gradient = self.value_and_gradient(z, rows)
             _check_shape("energy.gradient(z)[0]", value, z.shape[:1])

@@ -46,8 +46,9 @@ class ODESolver(BatchSampler):
         t0, t1: start and end of the flow in the schedule's time, 0 <= t1 < t0 <= 1.
         schedule: β(t).
         strength: λ > 0, multiplies the energy.
-        enough: energy tolerance: a sample is done, at any time t, once λE is at most this many nats; 0.01 is a query
-            that holds with probability 0.99. None follows the flow to its end.
+        enough: energy tolerance: a sample is done, at any time t, once λE is at most this many nats above the least
+            that the energy says it can reach (`least`, 0 for most queries); 0.01 above 0 is a query that holds with
+            probability 0.99. None follows the flow to its end.
         overshoot: False ends the last step exactly at t1. True does as plain `odeint`: the last step may go beyond t1
             and z is interpolated back. At loose tolerances it can end far beyond t = 0, where β is negative and the
             flow climbs; this is there to reproduce published runs.
@@ -97,7 +98,7 @@ class ODESolver(BatchSampler):
             return -velocity, energy
 
         start, stop, rtol, atol = -self.t0, -self.t1, self.rtol, self.atol
-        enough = -math.inf if self.enough is None else self.enough
+        enough = -math.inf if self.enough is None else self.enough + self.strength * batch.energy.least
         accepted = batch.diagnostics["steps_accepted"] = torch.zeros_like(batch.rows)
         s = torch.full_like(batch.energies, start)
         # An empty batch has no slope to evaluate.
