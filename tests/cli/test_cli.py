@@ -137,6 +137,11 @@ class TestExplain:
         assert result.output.startswith('query  smile AND hair != "dark red"') or "smile AND NOT" in result.output
         assert len(result.output.splitlines()) > 1
 
+    def test_it_says_what_the_heads_can_be_sure_of(self, tiny):
+        assert "at best P = " in invoke("explain", "0.5 < age < 0.5001 AND smile", "-m", tiny).output
+        for certain in ("0.5 < age < 0.5001 OR smile", "-100 < age < 100 AND smile", "smile"):
+            assert "at best" not in invoke("explain", certain, "-m", tiny).output
+
     def test_markup_and_emoji_codes_are_text(self, main, tiny):
         code, _, errors = main("explain", '"[bold]" AND ":smile:"', "-m", tiny)
         assert code == 1
