@@ -184,7 +184,7 @@ class Modulation:
         """Convolve with one weight for all samples."""
         prepared = self._cached is not None and constants is self._cached[2]
         packed = None
-        if prepared and drawn_alone(x) and not torch.is_autocast_enabled("cpu"):
+        if prepared and drawn_alone(x) and not _in_autocast():
             if x.dtype not in constants.packed:
                 weight = constants.weight.to(x.dtype)
                 constants.packed[x.dtype] = PackedConvolution.of(weight, x.shape[-1], padding=self.padding, up=self.up)
@@ -223,6 +223,14 @@ def padded_rows(w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "rows w_dim"]:
     """Repeat the last row until there are `DRAWN_TOGETHER`, so that products round alike for every size of batch."""
     missing = DRAWN_TOGETHER - len(w)
     return torch.cat([w, w[-1:].expand(missing, -1)]) if missing > 0 and len(w) else w
+
+
+def _in_autocast() -> bool:
+    """Whether operations choose their precision on the CPU; packed convolutions do not."""
+    try:
+        return torch.is_autocast_enabled("cpu")
+    except TypeError:  # torch before 2.4
+        return torch.is_autocast_cpu_enabled()
 
 
 def _signature(weight: Tensor) -> tuple[tuple[Any, ...], Tensor]:
