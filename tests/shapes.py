@@ -18,6 +18,7 @@ from beartype._check.code import codemain
 
 from energyql.numerics import shapes
 
+compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # missing in torch before 2.3
 KINDS = ("Bool", "Float", "Int")
 CHECKER = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for mypy
 
@@ -56,7 +57,7 @@ def _checked(value: Any) -> Any:
     @wraps(value)
     def checked(*args: Any, **kwargs: Any) -> Any:
         # torch.compile would trace the check as well, and the two do not go together.
-        return (value if torch.compiler.is_compiling() else strict)(*args, **kwargs)
+        return (value if compiling() else strict)(*args, **kwargs)
 
     checked.unchecked = value  # type: ignore[attr-defined]
     return checked

@@ -195,7 +195,7 @@ class Modulation:
 
     def _constants(self, weight: Tensor) -> _Constants:
         # On other devices the comparison would wait for the device, and the constants take no time.
-        if weight.device.type != "cpu" or torch.compiler.is_compiling() or in_graph(weight):
+        if weight.device.type != "cpu" or is_compiling() or in_graph(weight):
             return self._computed(weight)
         key, probes = _signature(weight)
         if self._cached is None or key != self._cached[0] or not torch.equal(probes, self._cached[1]):
@@ -214,7 +214,7 @@ class Modulation:
 
 def drawn_alone(*tensors: Tensor) -> bool:
     """Whether samples may be computed one by one: on the CPU, where neither autograd nor `torch.compile` takes part."""
-    if tensors[0].device.type != "cpu" or torch.compiler.is_compiling():
+    if tensors[0].device.type != "cpu" or is_compiling():
         return False
     return not any(in_graph(tensor) for tensor in tensors)
 
@@ -223,6 +223,11 @@ def padded_rows(w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "rows w_dim"]:
     """Repeat the last row until there are `DRAWN_TOGETHER`, so that products round alike for every size of batch."""
     missing = DRAWN_TOGETHER - len(w)
     return torch.cat([w, w[-1:].expand(missing, -1)]) if missing > 0 and len(w) else w
+
+
+def is_compiling() -> bool:
+    """Whether `torch.compile` traces this code; torch before 2.3 cannot tell, and keeps the parts that it can trace."""
+    return torch.compiler.is_compiling() if hasattr(torch.compiler, "is_compiling") else False
 
 
 def _in_autocast() -> bool:

@@ -91,6 +91,15 @@ def clamped(x: Float[Tensor, "*shape"], limit: float | None) -> Float[Tensor, "*
     return x if limit is None else torch.clamp(x, -limit, limit, out=None if in_graph(x) else x)
 
 
+def random_weights(*shape: int, scale: float = 1.0) -> Tensor:
+    """Return normal numbers for an untrained layer; only a shape on the meta device, where weights of a file follow.
+
+    Arithmetic on the meta device would import PyTorch's compiler, which takes longer than to load a model.
+    """
+    empty = torch.empty(shape)
+    return empty if empty.is_meta else empty.normal_().mul_(scale)
+
+
 class FullyConnected(nn.Module):
     """Linear layer with an equalised learning rate: parameters at unit scale, scaled when used."""
 
@@ -98,7 +107,7 @@ class FullyConnected(nn.Module):
         self, inputs: int, outputs: int, *, activate: bool = False, lr_multiplier: float = 1.0, bias: float = 0.0
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.weight = nn.Parameter(random_weights(outputs, inputs, scale=1 / lr_multiplier))
         self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
         self.activate = activate
         self.weight_gain = lr_multiplier / math.sqrt(inputs)

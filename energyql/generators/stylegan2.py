@@ -24,6 +24,7 @@ from energyql.generators.mapping import (
     StyleGAN,
     StyleGANConfig,
     clamped,
+    random_weights,
     style_rows,
 )
 from energyql.numerics.shapes import Float
@@ -67,7 +68,7 @@ class ModulatedConv(nn.Module):
     ) -> None:
         super().__init__()
         self.affine = FullyConnected(w_dim, inputs, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.weight = nn.Parameter(random_weights(outputs, inputs, kernel, kernel))
         self.style_gain = 1.0 if demodulate else 1 / math.sqrt(inputs * kernel**2)
         self.modulation = Modulation(padding=kernel // 2, up=up, demodulate=demodulate)
 
@@ -102,7 +103,7 @@ class SynthesisLayer(nn.Module):
         self.conv = ModulatedConv(inputs, outputs, config.w_dim, up=up)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.noise_strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", random_weights(resolution, resolution))
         self.clamp = config.conv_clamp
 
     def forward(
@@ -142,7 +143,7 @@ class SynthesisBlock(nn.Module):
         channels = config.channels(resolution)
         self.first = resolution == 4
         if self.first:
-            self.const = nn.Parameter(torch.randn(channels, 4, 4))
+            self.const = nn.Parameter(random_weights(channels, 4, 4))
         else:
             self.conv0 = SynthesisLayer(config.channels(resolution // 2), channels, resolution, config, up=True)
         self.conv1 = SynthesisLayer(channels, channels, resolution, config)
@@ -180,8 +181,8 @@ class SynthesisNetwork(nn.Module):
         self.config = config
         for resolution in config.block_resolutions:
             self.add_module(f"b{resolution}", SynthesisBlock(resolution, config))
-        binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.register_buffer("resample_filter", binomial.outer(binomial) / 64)
+        binomial = (1.0, 3.0, 3.0, 1.0)
+        self.register_buffer("resample_filter", torch.tensor([[a * b / 64 for b in binomial] for a in binomial]))
 
     def forward(self, ws: Tensor, noise: NoiseMode = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).

@@ -9,23 +9,18 @@ Equation and chapter numbers: Hairer, Nørsett, Wanner, "Solving Ordinary Differ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
 from math import isclose
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torchdiffeq
 from torch import Tensor
 
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.numerics.shapes import Bool, Float, Int
-
-try:
-    # torchdiffeq has no public name for its methods; `read_tableau` checks what it finds here.
-    from torchdiffeq._impl.odeint import SOLVERS
-except ImportError:
-    SOLVERS = {}
 
 Slope = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """`slope(s, z, rows)`: dz/ds (batch, z_dim) and energies (batch,) of the samples `rows` (batch,)."""
@@ -69,9 +64,21 @@ class Tableau:
         return self.solution == (*self.rows[-1], 0.0)
 
 
+@cache
+def solvers() -> Mapping[str, Any]:
+    """Return torchdiffeq's methods by name. It is imported when they are needed, because it takes SciPy along."""
+    try:
+        # There is no public name for them; `read_tableau` checks what it finds here.
+        from torchdiffeq._impl.odeint import SOLVERS
+    except ImportError:
+        return {}
+    found: Mapping[str, Any] = SOLVERS
+    return found
+
+
 def adaptive_methods() -> tuple[str, ...]:
     """Return the names of the methods that `ODESolver` accepts, in torchdiffeq's order."""
-    return tuple(name for name, solver in SOLVERS.items() if hasattr(solver, "tableau"))
+    return tuple(name for name, solver in solvers().items() if hasattr(solver, "tableau"))
 
 
 def read_tableau(method: str) -> Tableau:
@@ -88,7 +95,7 @@ def read_tableau(method: str) -> Tableau:
         raise ArgumentError(
             f"method {method!r} is not one of torchdiffeq's adaptive methods", hint=f"choose one of {', '.join(names)}"
         )
-    solver = SOLVERS[method]
+    solver = solvers()[method]
     try:
         tableau = Tableau(
             order=int(solver.order),
@@ -117,7 +124,7 @@ def _consistent(tableau: Tableau) -> bool:
 
 
 def _drift(finding: str) -> EnergyQLError:
-    version = getattr(torchdiffeq, "__version__", "unknown")
+    version = metadata.version("torchdiffeq")
     return EnergyQLError(
         f"torchdiffeq {version} is not laid out as energyql expects: {finding}",
         hint='install a version that it was tested with: pip install "torchdiffeq>=0.2.5,<0.3"',

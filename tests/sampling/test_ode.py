@@ -108,7 +108,8 @@ def tableau(**changes):
 
 
 def test_a_sound_tableau_is_read(monkeypatch):
-    monkeypatch.setattr(runge_kutta, "SOLVERS", {"heun": SimpleNamespace(order=2, tableau=tableau(), mid=[0.5, 0.0])})
+    changed = {"heun": SimpleNamespace(order=2, tableau=tableau(), mid=[0.5, 0.0])}
+    monkeypatch.setattr(runge_kutta, "solvers", lambda: changed)
     assert read_tableau("heun").rows == ((1.0,),)
 
 
@@ -124,13 +125,13 @@ def test_a_sound_tableau_is_read(monkeypatch):
     ],
 )
 def test_a_changed_torchdiffeq_is_recognised(monkeypatch, solver, finding):
-    monkeypatch.setattr(runge_kutta, "SOLVERS", {"heun": solver})
+    monkeypatch.setattr(runge_kutta, "solvers", lambda: {"heun": solver})
     with pytest.raises(EnergyQLError, match=rf"torchdiffeq .* is not laid out(.|\n)*{finding}(.|\n)*pip install"):
         read_tableau("heun")
 
 
 def test_a_torchdiffeq_without_methods_is_recognised(monkeypatch):
-    monkeypatch.setattr(runge_kutta, "SOLVERS", {})
+    monkeypatch.setattr(runge_kutta, "solvers", dict)
     with pytest.raises(EnergyQLError, match="it lists no adaptive method"):
         ODESolver()
 
