@@ -125,7 +125,8 @@ def plain_pictures(generator: Any, ws: Tensor) -> Tensor:
             image = filtered(F.pad(spread, (1, 0, 1, 0)), 1)
         x = layer(block.conv1, x, ws[:, row])
         row += 1
-        image = image + convolved(block.torgb.conv, x, ws[:, row]) + block.torgb.bias[:, None, None]
+        rgb = convolved(block.torgb.conv, x, ws[:, row]) + block.torgb.bias[:, None, None]
+        image = image + (rgb if block.torgb.clamp is None else rgb.clamp(-block.torgb.clamp, block.torgb.clamp))
     return image
 
 

@@ -1,4 +1,4 @@
-"""Shapes in signatures, checked at every call while the tests run: jaxtyping reads them, beartype compares."""
+"""Shapes in signatures, checked while the tests run: jaxtyping reads them, beartype compares."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from beartype._check.code import codemain
 from energyql.numerics import shapes
 
 compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # missing in torch before 2.3
+ALWAYS, SELDOM = 200, 10
+"""In a process the first calls of a function are checked, then every tenth: checks take longer than small layers."""
 KINDS = ("Bool", "Float", "Int")
 CHECKER = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for mypy
 
@@ -54,10 +56,15 @@ def _checked(value: Any) -> Any:
         return value
     strict = jaxtyping.jaxtyped(value, typechecker=CHECKER)
 
+    calls = 0
+
     @wraps(value)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        # torch.compile would trace the check as well, and the two do not go together.
-        return (value if compiling() else strict)(*args, **kwargs)
+        nonlocal calls
+        if compiling():  # torch.compile would trace the check as well, and the two do not go together
+            return value(*args, **kwargs)
+        calls += 1
+        return (value if calls > ALWAYS and calls % SELDOM else strict)(*args, **kwargs)
 
     checked.unchecked = value  # type: ignore[attr-defined]
     return checked

@@ -38,7 +38,11 @@ for name, more in {
     ALLOWED[name] = BELOW | more
 LOCAL = {"cli", "__init__"}
 """These may import inside functions, so that they start at once."""
-LOCAL_IMPORTS = {("files", "torch"), ("files", "safetensors.torch")}  # reading a vocabulary must not wait for torch
+LOCAL_IMPORTS = {
+    ("files", "torch"),  # reading a vocabulary must not wait for torch
+    ("files", "safetensors.torch"),
+    ("sampling", "torchdiffeq._impl.odeint"),  # takes SciPy along, which only the ODE needs
+}
 WITHOUT_TORCH = {"errors", "vocabulary", "files", "version", "progress", "language", "models", "cli", "__init__"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.test_benchmark_sampling import command
 from toys import random_generator
 
 from benchmarks import drawing
@@ -46,7 +47,10 @@ def test_bare_convolutions_are_those_of_the_network(monkeypatch: pytest.MonkeyPa
 
 
 def test_it_runs(tmp_path: Path) -> None:
-    done = command("drawing", "--smoke", "--out", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.drawing", "--smoke", "--out", str(tmp_path)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, encoding="utf-8", timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     row = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["rows"][0]
     assert row["network"] == "avatars"

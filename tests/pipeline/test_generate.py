@@ -109,6 +109,18 @@ class TestRepeatability:
         assert few.energy[:rows] == pytest.approx(many.energy[:rows], abs=1e-3)
         assert len(few.images) == n
 
+    def test_a_picture_of_the_packaged_model_has_the_same_bits_in_every_run(self):
+        query, settings = "smile AND hat AND NOT glasses", {"device": "cpu", "progress": False}
+        together = generate(query, 11, **settings)
+        for batch_size in (1, 4):
+            parts = generate(query, 11, batch_size=batch_size, **settings)
+            assert torch.equal(parts.z, together.z)
+            assert torch.equal(parts.w, together.w)
+            assert pixels(parts.images) == pixels(together.images)
+        alone = generate(query, 1, first=7, **settings)
+        assert torch.equal(alone.z[0], together.z[7])
+        assert pixels(alone.images) == pixels(together.images[7:8])
+
     def test_seeds(self, draw):
         assert torch.equal(draw(seed=1).z, draw(seed=1).z)
         assert not torch.equal(draw(seed=1).z, draw(seed=2).z)
