@@ -114,7 +114,7 @@ class _Constants:
 
 
 class Modulation:
-    """Convolves with a weight whose input channels are scaled by styles: equation 1 to 3 of StyleGAN2's paper.
+    """Convolves with a weight whose input channels are scaled by styles: equations 1 to 3 of Karras et al. 2020.
 
     Either the activations are scaled, and one convolution serves the whole batch; or, on the CPU without a graph, the
     weight for each sample, if that is smaller than a sample's activations. Constants are computed at the first call on
@@ -146,7 +146,7 @@ class Modulation:
 
         Args:
             x: feature maps.
-            weight: the same at every call.
+            weight: of the convolution; its constants are kept as long as it does not change.
             styles: factors of the channels of x. There may be more rows than samples, see `padded_rows`.
             bias: added to the channels of the result, not scaled by `gain`.
             gain: factor of the result, where it is demodulated; else it belongs to the styles.
