@@ -1,4 +1,4 @@
-"""Samplers against exact samples on random formulas, three of them rare: `python -m benchmarks.sampling --help`."""
+"""Samplers against exact samples on random formulas, half of them rare: `python -m benchmarks.sampling --help`."""
 
 from __future__ import annotations
 
@@ -23,24 +23,26 @@ from energyql.progress import reporting
 from energyql.sampling import SAMPLERS
 
 FORMULA_SEED = 2026
-COMMON, RARE = 21, 3
-LEAST_RARE, MOST_RARE = 1e-4, 7e-4
-"""Prevalence of the rare formulas, by the shared pictures of the prior. The oracle, which draws more, may find that
-one of them is a little more frequent; the prevalence should still be under 0.1 %."""
+COMMON, UNCOMMON, RARE = 12, 6, 6
+LEAST_COMMON, LEAST_UNCOMMON, LEAST_RARE, MOST_RARE = 1e-2, 1e-3, 1e-4, 7e-4
+"""Limits of the prevalence of each sort, by the shared pictures of the prior; uncommon ones end where common ones
+begin. The oracle, which draws more, may find that a rare one is a little more frequent; the prevalence should still be
+under 0.1 %."""
 SMOKE = SampleCounts(n=8, prior=500, oracle=30)
-SMOKE_COMMON, SMOKE_RARE = 2, 0
+SMOKE_COMMON = 2
 MAIN = (DEFAULT_SAMPLER, "slice", "ode", PAPER)
 
 
 def choose_formulas(
-    model: EvaluatedModel, prior: JudgedSamples, common: int, rare: int, seed: int = FORMULA_SEED
+    model: EvaluatedModel, prior: JudgedSamples, common: int, uncommon: int, rare: int, seed: int = FORMULA_SEED
 ) -> list[Expr]:
     """Return seeded formulas over the model's attributes; see `random_formulas` for those left out.
 
     Args:
         model: the evaluated model.
         prior: judged samples of the prior.
-        common: formulas of depth 1 to 3 with a prevalence from 0.1 to 60 %.
+        common: formulas of depth 1 to 3 with a prevalence from 1 to 60 %.
+        uncommon: formulas of depth 1 to 3 with a prevalence from 0.1 to 1 %.
         rare: conjunctions with a prevalence from `LEAST_RARE` to `MOST_RARE`.
         seed: of the formulas.
     """
@@ -50,7 +52,11 @@ def choose_formulas(
     def prevalence(formula: Expr) -> float:
         return float((satisfied(formula, prior.values, model.vocabulary) & known).mean())
 
-    formulas = random_formulas(model.vocabulary, prevalence, common, seed)
+    formulas = random_formulas(model.vocabulary, prevalence, common, seed, least=LEAST_COMMON)
+    if uncommon:
+        formulas += random_formulas(
+            model.vocabulary, prevalence, uncommon, seed, least=LEAST_UNCOMMON, most=LEAST_COMMON
+        )
     if rare:
         formulas += rare_formulas(model.vocabulary, prevalence, rare, seed, least=LEAST_RARE, most=MOST_RARE)
     return formulas
@@ -76,8 +82,8 @@ def main(
     evaluated = EvaluatedModel(model, device=device)
     with reporting(True) as report:
         samples = prior_samples(evaluated, counts.prior, out / "prior", report, seed=counts.seed)
-        common, rare = (SMOKE_COMMON, SMOKE_RARE) if smoke else (COMMON, RARE)
-        formulas = choose_formulas(evaluated, samples, common, rare, formula_seed)
+        sorts = (SMOKE_COMMON, 0, 0) if smoke else (COMMON, UNCOMMON, RARE)
+        formulas = choose_formulas(evaluated, samples, *sorts, formula_seed)
         title = "Samplers on random formulas"
         data = compare(evaluated, formulas, methods, counts=counts, folder=out, report=report, title=title)
     saved = f"Saved {out}: results.json, results.md (formula by formula) and two plots"

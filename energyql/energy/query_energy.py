@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class QueryEnergy:
         rule: from `compile_energy_rule`, or a circuit from `compile_query`.
         encode: from z `(batch, z_dim)` to w `(batch, ...)`; `Identity()` where the heads read z.
         predict: an attribute bank, or a function from w and names to the predictions of these attributes.
+        surrogate: makes a cheap energy like this one, for samplers that look for good proposals; see `Energy`.
 
     Example:
         >>> energy = QueryEnergy(compile_energy_rule(expr, vocabulary), encoder(generator), bank)  # doctest: +SKIP
@@ -47,9 +49,16 @@ class QueryEnergy:
         torch.Size([64])
     """
 
-    def __init__(self, rule: EnergyRule | Circuit, encode: Encode, predict: Predict | AttributeBank) -> None:
+    def __init__(
+        self,
+        rule: EnergyRule | Circuit,
+        encode: Encode,
+        predict: Predict | AttributeBank,
+        surrogate: Callable[[], Any] | None = None,
+    ) -> None:
         self.rule: EnergyRule = CircuitRule(rule) if isinstance(rule, Circuit) else rule
         self.encode = encode
+        self.surrogate = surrogate
         self.predict = predict.predict if isinstance(predict, AttributeBank) else predict
         self._pullback = pullback_of(encode)
         self._direct: CircuitEnergy | None = None

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.readouts import fit_readouts
+from energyql.energy.query_energy import Encode
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import ArgumentError
-from energyql.generators.base import as_condition
+from energyql.generators.base import Label, as_condition
 from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind
 from energyql.models import DEFAULT_MODEL, model_folder
+from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
@@ -45,6 +49,7 @@ class Pipeline:
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
+        self._readouts: dict[tuple[float, Label | None], AttributeBank] = {}
 
     def prepare(
         self, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
@@ -70,12 +75,14 @@ class Pipeline:
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
+        encode = encoder(self.model.generator, psi, condition)
         return PreparedQuery(
             model=self.model,
             device=self.device,
             expr=bound,
             rule=rule,
-            encode=encoder(self.model.generator, psi, condition),
+            encode=encode,
+            readouts=lambda: self._readouts_under(psi, label, encode),
             sampler=sampler,
             settings=settings,
             provenance={
@@ -93,6 +100,14 @@ class Pipeline:
                 "versions": {"energyql": __version__, "torch": torch.__version__},
             },
         )
+
+    def _readouts_under(self, psi: float, label: Label | None, encode: Encode) -> AttributeBank:
+        """Return the model's linear read-outs, which are fitted at the first call for a truncation and a label."""
+        key, bank = (psi, label), self.model.bank
+        if key not in self._readouts:
+            reads = encode if bank.space == "w" else Identity()
+            self._readouts[key] = fit_readouts(bank, reads, self.model.generator.z_dim)
+        return self._readouts[key]
 
 
 def generate(

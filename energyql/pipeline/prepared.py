@@ -14,9 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from energyql.attributes.bank import AttributeBank
 from energyql.attributes.predictions import decide, tabulate
 from energyql.energy.query_energy import Encode, QueryEnergy
 from energyql.energy.rule import EnergyRule
+from energyql.energy.surrogate import Surrogate
 from energyql.generators.base import synthesizer
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
@@ -46,6 +48,7 @@ class PreparedQuery:
         expr: the query, bound to the model's vocabulary.
         rule: its energy as a function of the predictions.
         encode: from z to w, truncation and label applied.
+        readouts: returns the model's linear read-outs of z under that truncation and label.
         sampler: moves latents to low energy.
         settings: seed, precision and batch size of the run.
         provenance: the facts that replay the run.
@@ -56,6 +59,7 @@ class PreparedQuery:
     expr: Expr
     rule: EnergyRule
     encode: Encode
+    readouts: Callable[[], AttributeBank]
     sampler: Sampler
     settings: DrawSettings
     provenance: dict[str, Any]
@@ -63,7 +67,8 @@ class PreparedQuery:
     @cached_property
     def energy_in_float32(self) -> QueryEnergy:
         """The energy of the query as a function of z, in float32."""
-        return QueryEnergy(self.rule, self.encode if self.model.bank.space == "w" else Identity(), self.model.bank)
+        encode = self.encode if self.model.bank.space == "w" else Identity()
+        return QueryEnergy(self.rule, encode, self.model.bank, lambda: Surrogate(self.rule, self.readouts()))
 
     @property
     def dtype(self) -> torch.dtype:

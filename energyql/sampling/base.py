@@ -133,11 +133,11 @@ def summarize(result: SampleResult) -> dict[str, float]:
         sampler. By diagnostics: `steps_rejected`, their sum. Where the sampler draws from the posterior:
 
         - `acceptance`: accepted proposals over proposals;
-        - `exact`: fraction of samples that are exact draws;
-        - `stages_mean`: mean number of stages of the annealed samples, if any;
-        - `effective_samples`, with annealing: exact draws, and (Σw)²/Σw² of the annealed samples by their importance
-          weights w (Kong 1992). Well below the number of samples, annealing was too fast, and attributes that the query
-          leaves open may come in the wrong proportions: raise `moves`, or lower `growth`;
+        - `exact`: fraction of samples that accepted a proposal;
+        - `stages_mean`, with annealing: mean number of stages of the annealed samples;
+        - `effective_samples`: (Σw)²/Σw² of accepted draws by their importance weights w (Kong 1992), which is their
+          number for draws from the prior, and the same of annealed ones; others count for nothing. Well below the
+          number of samples, attributes that the query leaves open may come in the wrong proportions;
         - `log_probability`: estimate of log P(query) under the prior, in nats (of E[exp(-λE)], for a strength λ not 1),
           from the proposals (by Wald's identity, since a sample stops once it accepts) or, where too few of them had
           a low energy and there are any, from the weights.
@@ -152,17 +152,19 @@ def summarize(result: SampleResult) -> dict[str, float]:
         found["steps_rejected"] = float(diagnostics["steps_rejected"].sum())
     if "exact" not in diagnostics:
         return found
-    exact, proposals, mass = (diagnostics[name].double() for name in ("exact", "proposals", "mass"))
+    exact, proposals, mass, log_weights = (
+        diagnostics[name].double() for name in ("exact", "proposals", "mass", "log_weight")
+    )
     estimate = mass.sum().log() - proposals.sum().log()
+    effective = effective_samples(log_weights[exact == 1])
     found |= {"acceptance": (exact.sum() / proposals.sum()).item(), "exact": exact.mean().item()}
-    if "log_weight" in diagnostics:
-        log_weights = diagnostics["log_weight"].double()[exact == 0]
-        annealed = effective_samples(log_weights)
-        if len(log_weights) and mass.sum() < annealed:
-            estimate = torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
-        found["stages_mean"] = diagnostics["stages"][exact == 0].double().mean().item() if len(log_weights) else 0.0
-        found["effective_samples"] = exact.sum().item() + annealed
-    return found | {"log_probability": estimate.item()}
+    if "stages" in diagnostics:
+        annealed = log_weights[exact == 0]
+        if len(annealed) and mass.sum() < effective_samples(annealed):
+            estimate = torch.logsumexp(annealed, 0) - math.log(len(annealed))
+        found["stages_mean"] = diagnostics["stages"][exact == 0].double().mean().item() if len(annealed) else 0.0
+        effective += effective_samples(annealed)
+    return found | {"effective_samples": effective, "log_probability": estimate.item()}
 
 
 def effective_samples(log_weights: Float[Tensor, " n"]) -> float:

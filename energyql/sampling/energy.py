@@ -18,13 +18,31 @@ ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
 """Energies, in nats, and their gradients with respect to z."""
 
 
+class SurrogateEnergy(Protocol):
+    """An energy that is cheap and roughly right, of v, a part of z of few numbers: draws from it are good proposals.
+
+    Equal ones give equal energies, and can be hashed.
+    """
+
+    @property
+    def basis(self) -> Float[Tensor, "r z_dim"]:
+        """Orthonormal rows: v is `basis` z."""
+
+    def __call__(self, v: Float[Tensor, "batch r"], /) -> Float[Tensor, " batch"]:
+        """Return the energies of v, in nats."""
+
+    def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"], /) -> Float[Tensor, "batch z_dim"]:
+        """Return z with its part along the basis replaced by v."""
+
+
 class Energy(Protocol):
     """An energy in nats, lower is better, that may differ from sample to sample.
 
     Row i of a result may depend on row i of the arguments only: samplers evaluate batches whose members come and go.
 
     An attribute `least`, where there is one, is the least energy that a latent can reach, in nats; samplers that end
-    where the energy is low enough measure from there.
+    where the energy is low enough measure from there. An attribute `surrogate`, where there is one and it is not None,
+    is a function without arguments that makes a `SurrogateEnergy`.
     """
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
@@ -64,13 +82,14 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         samples: of a part of a batch, the row of each of its members in the batch, (rows,).
 
     Returns:
-        An energy of z and the rows of the batch or part, with a number `least`. It raises `ArgumentError` where a shape
+        An energy of z and the rows of the batch or part, with `least` and `surrogate`. It raises `ArgumentError` where a shape
         is wrong, or autograd finds no path from the energy back to z.
     """
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first, samples)
     value = _with_rows(energy, first, samples) if callable(energy) or gradient is None else GradientEnergy(gradient)
-    return AdaptedEnergy(value, gradient, float(getattr(energy, "least", 0.0)))
+    least, surrogate = float(getattr(energy, "least", 0.0)), getattr(energy, "surrogate", None)
+    return AdaptedEnergy(value, gradient, least, surrogate)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +99,7 @@ class AdaptedEnergy:
     value: Callable[[Tensor, Tensor], Tensor]
     value_and_gradient: Callable[[Tensor, Tensor], ValueAndGradient] | None
     least: float
+    surrogate: Callable[[], SurrogateEnergy] | None
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the energies; see `Energy`."""

@@ -72,7 +72,7 @@ def slice_then_ode(*, strength: float = 1.0) -> Sampler:
 def slice_then_descent(*, strength: float = 1.0) -> Sampler:
     """Draw near the posterior, then descend with the samples that do not satisfy the query with certainty."""
     near = DescentSampler(strength=strength, enough=HANDOVER)
-    draws = SliceSampler(strength=strength, descent=near, proposals=256, pilot=128, moves=1, bracket=math.pi / 2)
+    draws = SliceSampler(strength=strength, descent=near, bracket=math.pi / 2)
     return Chain((draws, DescentSampler(strength=strength)))
 
 

@@ -12,37 +12,22 @@ from torch import Tensor
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.batch import Batch
+from energyql.sampling.proposals import Proposals
 
-COMMON = 0.04
-"""Share of accepted proposals from which rejection is the cheapest sampler, and the only one that is exact."""
-PER_SHARE = 1600
-"""Below, the number of proposals over that share: 32 of one in 50. Some more samples are then exact, and the others
-start from better proposals."""
-FEWEST = 16
-"""Proposals of a sample, however rare the query."""
 MOST_AHEAD = 16
 """Points of a sample that are evaluated together, and uniform numbers that are drawn together."""
 ROWS_AHEAD = 256
 """Where fewer samples are left, each is evaluated at the next points that it would try too: a batch of this size takes
 the least time for a row. No result depends on it."""
 
-Round = tuple[Tensor, Tensor]
-"""Of some proposals: indices of the samples that accepted none of them, ascending, (rows,), and the energies of these
-proposals, (rows, proposals), in nats."""
+Round = tuple[Tensor, Tensor, Tensor]
+"""Of some proposals: indices of the samples that accepted none of them, ascending, (rows,); the energies of these
+proposals, in nats, and the logarithms of their ratios, both (rows, proposals)."""
 
 
 def points_ahead(rows: int) -> int:
     """Return how many points of each of so many samples to evaluate together."""
     return max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
-
-
-def evaluate(
-    batch: Batch, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
-) -> Float[Tensor, "rows points"]:
-    """Return the energies of z; NaN and -inf become +inf, which is never accepted."""
-    samples = rows[:, None].expand(z.shape[:2]).flatten()
-    energies = batch.energy(z.flatten(0, 1), samples)
-    return torch.nan_to_num(energies, nan=math.inf, neginf=math.inf).view(z.shape[:2])
 
 
 def first_accepted(
@@ -61,25 +46,21 @@ def acceptance(batch: Batch, strength: float, pilot: int) -> float:
     """
     z = _pilot(pilot, batch.z.shape[1]).to(batch.z)
     first = torch.full((pilot,), -batch.noise.start, device=z.device)
-    return float(torch.exp(-strength * evaluate(batch, z[:, None], first)).clamp(max=1).mean())
+    return float(torch.exp(-strength * batch.evaluate(z[:, None], first)).clamp(max=1).mean())
 
 
 _pilot = lru_cache(maxsize=8)(partial(normals, 0, 0, stream="pilot"))
 
 
-def reject(batch: Batch, strength: float, most: int, share: float | None = None) -> list[Round]:
-    """Let every sample try at most `most` draws from the prior, until it accepts one with probability exp(-λE).
+def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> list[Round]:
+    """Let every sample try at most `most` proposals, until it accepts one with probability w / ceiling.
 
     The `rows` of the batch become those that accepted none. Diagnostics: the number of `proposals`, their `mass`, the
-    sum of exp(-λE), and whether a draw is `exact`. Where the share of accepted proposals is known and small, samples
-    get fewer.
+    sum of their weights w, whether a draw is `exact`, and its `log_weight`, in nats: 0, or what w is above the ceiling.
     """
-    of = most
-    if share is not None and share < COMMON:
-        most = min(most, max(FEWEST, math.ceil(PER_SHARE * share)))
-    proposals, exact = torch.zeros_like(batch.values), torch.zeros_like(batch.values)
-    mass = torch.zeros_like(batch.energies)
-    batch.diagnostics |= {"proposals": proposals, "mass": mass, "exact": exact}
+    counts, exact = torch.zeros_like(batch.values), torch.zeros_like(batch.values)
+    mass, above = torch.zeros_like(batch.energies), torch.zeros_like(batch.energies)
+    batch.diagnostics |= {"proposals": counts, "mass": mass, "exact": exact, "log_weight": above}
     chances = batch.noise.uniforms(batch.z, most, "accept")
     rounds: list[Round] = []
     number = 0
@@ -87,29 +68,33 @@ def reject(batch: Batch, strength: float, most: int, share: float | None = None)
         rows = batch.rows
         ahead = min(points_ahead(len(rows)), most - number)
         numbers = torch.arange(number, number + ahead, device=rows.device).expand(len(rows), -1)
-        drawn = _proposals(batch, rows, numbers, of)
-        energies = evaluate(batch, drawn, rows)
-        chance = torch.exp(-strength * energies)
+        drawn, ratios = proposals.draw(batch, rows, numbers, most)
+        energies = batch.evaluate(drawn, rows)
+        log_weights = ratios - strength * energies.clamp(min=0)
+        chance = torch.exp(log_weights - proposals.ceiling)
         accept, first = first_accepted(batch, rows, chances[rows, number : number + ahead] < chance)
         tried = torch.where(accept, first + 1, ahead)
         untried = torch.arange(ahead, device=rows.device) >= tried[:, None]
-        mass[rows] += chance.clamp(max=1).masked_fill(untried, 0).sum(1)
-        proposals[rows] += tried
+        mass[rows] += log_weights.exp().masked_fill(untried, 0).sum(1)
+        counts[rows] += tried
         done, left = accept.nonzero()[:, 0], (~accept).nonzero()[:, 0]
         taken, which = rows[done], first[done]
         batch.z[taken], batch.energies[taken], exact[taken] = drawn[done, which], energies[done, which], 1
+        above[taken] = (log_weights[done, which] - proposals.ceiling).clamp(min=0)
         batch.rows = rows[left]
-        rounds.append((batch.rows, energies[left]))
+        rounds.append((batch.rows, energies[left], ratios[left]))
         number += ahead
         batch.report(0.5 * number / most)
     return rounds
 
 
-def pick(batch: Batch, rounds: list[Round], of: int, exponents: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def pick(
+    batch: Batch, rounds: list[Round], proposals: Proposals, most: int, exponents: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     """Let the samples that accepted none start from one of their proposals, chosen by importance.
 
-    Those without a finite energy end. `rounds` is the result of `reject`, and `of` its `most`. `exponents` maps
-    energies (rows, proposals), NaN where they are not finite, to β (rows,) of the weights exp(-βE).
+    Those without a finite energy end. `rounds` is the result of `reject` with the same `proposals` and `most`.
+    `exponents` maps energies (rows, proposals), NaN where they are not finite, to β (rows,) of the weights exp(-βE).
 
     Returns:
         The exponents, and the logarithms of the mean weights, of the `rows` that are left, both (rows,).
@@ -119,26 +104,17 @@ def pick(batch: Batch, rounds: list[Round], of: int, exponents: Callable[[Tensor
         return batch.energies[rows], batch.energies[rows]
     waiting = torch.zeros_like(batch.status, dtype=torch.bool)
     waiting[rows] = True
-    energies = torch.cat([round_[waiting[left]] for left, round_ in rounds], 1)
+    energies = torch.cat([round_[waiting[left]] for left, round_, _ in rounds], 1)
+    ratios = torch.cat([round_[waiting[left]] for left, _, round_ in rounds], 1)
     finite = energies.isfinite()
     usable = finite.any(1)
     batch.drop(usable)
     beta = exponents(torch.where(finite, energies, torch.nan))
-    log_weights = torch.where(finite, -beta[:, None] * energies, -math.inf)
+    log_weights = torch.where(finite, ratios - beta[:, None] * energies, -math.inf)
     means = torch.logsumexp(log_weights, 1) - math.log(energies.shape[1])
     level = batch.noise.uniforms(batch.z, 1, "pick", rows)
     shares = torch.softmax(log_weights, 1).double().cumsum(1)
     chosen = (shares < level * shares[:, -1:]).sum(1, keepdim=True).clamp(max=energies.shape[1] - 1)[usable]
-    batch.z[batch.rows] = _proposals(batch, batch.rows, chosen, of)[:, 0]
+    batch.z[batch.rows] = proposals.draw(batch, batch.rows, chosen, most)[0][:, 0]
     batch.energies[batch.rows] = energies[usable].gather(1, chosen)[:, 0]
     return beta[usable], means[usable]
-
-
-def _proposals(
-    batch: Batch, rows: Int[Tensor, " rows"], numbers: Int[Tensor, "rows draws"], of: int
-) -> Float[Tensor, "rows draws z_dim"]:
-    """Return the proposals of these numbers; the first is where the sample stands."""
-    drawn = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
-    first = (numbers[:, 0] == 0).nonzero()[:, 0]
-    drawn[first, 0] = batch.z[rows[first]]
-    return drawn

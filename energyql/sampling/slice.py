@@ -16,8 +16,18 @@ from energyql.sampling.base import Status, check_counts, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler, select
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import as_energy
-from energyql.sampling.rejection import MOST_AHEAD, acceptance, evaluate, first_accepted, pick, points_ahead, reject
+from energyql.sampling.proposals import PriorProposals, Proposals, SurrogateProposals
+from energyql.sampling.rejection import MOST_AHEAD, acceptance, first_accepted, pick, points_ahead, reject
 
+COMMON = 0.1
+"""Share of accepted draws from the prior from which on rejection from the prior is cheap, and exact."""
+HELPFUL = 0.03
+"""Effective share of a surrogate's trials from which on it is trusted."""
+PATIENCE = 3
+"""Proposals that a sample tries at most, over the number that it takes on average: one in twenty accepts none."""
+RARE, PER_SHARE, FEWEST = 0.04, 1600, 16
+"""Without a surrogate's help, the share below which fewer proposals are tried: `PER_SHARE` times the share, so 32 of
+one in 50, and at least `FEWEST`."""
 WHOLE = 2 * math.pi
 MOST_SHRINKS = 100
 """Of one move; the bracket is then narrower than the resolution of a float."""
@@ -28,28 +38,32 @@ class SliceSampler(BatchSampler):
     """Draw from `N(z; 0, I) exp(-λ E(z))`, every sample on its own. A `Sampler`.
 
     *Rejection.* A sample tries up to `proposals` draws from the prior, its row of `z0` first, and takes the first that
-    it accepts, with probability exp(-λE): an exact draw. With a `pilot`, so many draws that are the same in every run
-    are evaluated first to estimate how common the query is, and the rarer it is the fewer proposals are tried. The
-    evaluations of the pilot are not counted. Energies must be at least 0, as `-log P` is; below, exp(-λE) counts as 1.
+    it accepts, with probability exp(-λE): an exact draw. Energies must be at least 0, as `-log P` is; below, exp(-λE)
+    counts as 1. A `pilot`, draws that are the same in every run, estimates how common the query is. If it is rare and
+    the energy has a surrogate, proposals come from there (`SurrogateProposals`), and a sample accepts one with a
+    probability in proportion to its weight. Where trials show that the surrogate does not help, the rarer the query is
+    the fewer proposals are tried. Evaluations of pilot and trials are not counted.
 
-    *Annealing.* A sample that accepted none picks one of its proposals by importance, at an exponent β at which their
-    weights spread by about one nat. Then β rises to λ, each time by the factor `growth`, and after each rise `moves`
-    elliptical slice moves leave `N(z; 0, I) exp(-βE)` as it is. This is annealed importance sampling (Neal 2001, arXiv
-    physics/9803008), in which samples share no ancestor. They come without their weights, so they follow the posterior
-    the better the more moves they get, and the weights say how well.
+    A sample that accepted none picks one of its proposals by importance. From a surrogate that helps, it then makes
+    `moves` elliptical slice moves, which leave `N(z; 0, I) exp(-λE)` as it is. Otherwise it goes on in one of two ways:
 
-    *Descent* instead, if `descent` is given. Such a sample picks one of its proposals by importance at λ, so that the
-    branches of an OR get about their shares, descends the gradient by this sampler, and makes `moves` slice moves at λ
-    from there. For rare queries that is cheaper and nearer to the posterior. There are no weights.
+    *Annealing.* It picks at an exponent β at which the weights spread by about one nat. Then β rises to λ, each time by
+    the factor `growth`, and after each rise come `moves` slice moves. This is annealed importance sampling (Neal 2001,
+    arXiv physics/9803008), in which samples share no ancestor. They come without their weights, so they follow the
+    posterior the better the more moves they get, and the weights say how well.
 
-    Diagnostics: the number of `proposals` tried, their `mass` (the sum of exp(-λE) over them), `exact` (1 for an exact
-    draw), and, with annealing, the `stages` and the `log_weight`, in nats, of the annealed samples (0 for exact ones).
-    `summarize` turns them into estimates.
+    *Descent* instead, if `descent` is given. It picks at λ, so that the branches of an OR get about their shares,
+    descends the gradient by this sampler, and makes `moves` slice moves at λ from there. For rare queries that is
+    cheaper and nearer to the posterior. There are no weights.
+
+    Diagnostics: the number of `proposals` tried, their `mass` (the sum of their weights), `exact` (1 for one that was
+    accepted), the `log_weight`, in nats, of accepted and annealed samples (0 for draws from the prior), and, with
+    annealing, the `stages`. `summarize` turns them into estimates.
 
     Args:
         strength: λ > 0.
         proposals: at most, at least 1.
-        pilot: draws from which the number of proposals is taken; 0 for all of them.
+        pilot: draws from the prior that tell how common the query is; 0 to try all proposals from the prior.
         descent: for samples that accept no proposal, in place of annealing.
         growth: of the exponent from stage to stage, above 1; for annealing.
         moves: slice moves, at least 1: in a stage, of which the last makes two more; or all there are.
@@ -63,8 +77,8 @@ class SliceSampler(BatchSampler):
 
     _: KW_ONLY
     strength: float = 1.0
-    proposals: int = 16
-    pilot: int = 0
+    proposals: int = 256
+    pilot: int = 128
     descent: DescentSampler | None = None
     growth: float = 1.5
     moves: int = 1
@@ -78,15 +92,32 @@ class SliceSampler(BatchSampler):
         check_counts(self, proposals=1, pilot=0, moves=1, max_evaluations=1)
 
     def run(self, batch: Batch) -> None:
-        """Draw every sample, from draws from the prior; see `BatchSampler`."""
+        """Draw every sample; see `BatchSampler`."""
         batch.noise = batch.noise.part("slice")
-        share = acceptance(batch, self.strength, self.pilot) if self.pilot else None
-        rounds = reject(batch, self.strength, self.proposals, share)
-        if self.descent is None:
-            self._anneal(batch, *pick(batch, rounds, self.proposals, self._first_exponents))
-        else:
-            beta, _ = pick(batch, rounds, self.proposals, lambda e: torch.full_like(e[:, 0], self.strength))
-            self._descend(batch, beta, self.descent)
+        proposals, most = self._proposals(batch)
+        rounds = reject(batch, self.strength, proposals, most)
+        trusted = isinstance(proposals, SurrogateProposals) and proposals.effective >= HELPFUL
+        if self.descent is None and not trusted:
+            self._anneal(batch, *pick(batch, rounds, proposals, most, self._first_exponents))
+            return
+        beta, _ = pick(batch, rounds, proposals, most, lambda e: torch.full_like(e[:, 0], self.strength))
+        if self.descent is not None and not trusted:
+            self._descend(batch, self.descent)
+        for move in range(self.moves):
+            slice_move(batch, batch.rows, beta, f"move/{move}", self.bracket)
+            batch.report(0.5 + 0.5 * (move + 1) / self.moves)
+
+    def _proposals(self, batch: Batch) -> tuple[Proposals, int]:
+        """Return proposals, and how many of them a sample tries at most."""
+        share = acceptance(batch, self.strength, self.pilot) if self.pilot else 1.0
+        if share < COMMON and batch.energy.surrogate is not None:
+            found = SurrogateProposals(batch, self.strength)
+            if found.effective >= HELPFUL:
+                return found, min(self.proposals, math.ceil(PATIENCE * found.cost))
+            if self.descent is not None:  # annealing begins at the prior
+                return found, min(self.proposals, FEWEST)
+        few = max(FEWEST, math.ceil(PER_SHARE * share)) if share < RARE else self.proposals
+        return PriorProposals(), min(self.proposals, few)
 
     def _first_exponents(self, energies: Float[Tensor, "rows proposals"]) -> Float[Tensor, " rows"]:
         # A ladder that followed the energy of the sample on its way would spoil the weights.
@@ -95,8 +126,8 @@ class SliceSampler(BatchSampler):
         return (1 / spread.clamp(min=1e-6)).clamp(max=self.strength)
 
     def _anneal(self, batch: Batch, beta: Float[Tensor, " rows"], log_weight: Float[Tensor, " rows"]) -> None:
-        stages, weights = torch.zeros_like(batch.values), torch.zeros_like(batch.energies)
-        batch.diagnostics |= {"stages": stages, "log_weight": weights}
+        stages, weights = torch.zeros_like(batch.values), batch.diagnostics["log_weight"]
+        batch.diagnostics["stages"] = stages
         stages[batch.rows], weights[batch.rows] = 1, log_weight
         stage = 0
         while len(batch.rows):
@@ -115,15 +146,12 @@ class SliceSampler(BatchSampler):
             stage += 1
             batch.report(0.5 + 0.5 * float(beta.sum()) / (self.strength * max(1, len(rows))))
 
-    def _descend(self, batch: Batch, beta: Float[Tensor, " rows"], descent: DescentSampler) -> None:
+    def _descend(self, batch: Batch, descent: DescentSampler) -> None:
         rows = batch.rows
         found = descent.sample(as_energy(batch.energy, samples=rows), batch.z[rows])
         batch.z[rows] = found.z
         batch.energies[rows] = found.diagnostics["value"].to(batch.energies) / descent.strength
         batch.gradients[rows] += found.gradients.to(rows)
-        for move in range(self.moves):
-            slice_move(batch, rows, beta, f"descended/{move}", self.bracket)
-            batch.report(0.5 + 0.5 * (move + 1) / self.moves)
 
 
 def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stream: str, bracket: float) -> None:
@@ -158,7 +186,7 @@ def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stre
             angle = low + chances[:, number + k] * (high - low)
         angles = torch.stack(tried, 1)[..., None]
         z = here[:, None] * angles.cos() + direction[:, None] * angles.sin()
-        energies = evaluate(batch, z, rows)
+        energies = batch.evaluate(z, rows)
         found, first = first_accepted(batch, rows, -beta[:, None] * energies > level[:, None])
         moved, which = rows[found], first[found]
         batch.z[moved], batch.energies[moved] = z[found, which], energies[found, which]

@@ -1,0 +1,195 @@
+"""Proposals for a posterior: draws from the prior, or from where a surrogate of the energy is low.
+
+A surrogate E_s(v) sees z through a few numbers, v = Qz. Particles of `N(v; 0, I) exp(-λ E_s(v))` are made once, by
+sequential Monte Carlo (Del Moral, Doucet and Jasra 2006), the same in every run. A proposal is one of them, moved on by
+random numbers of its own, with the rest of z from the prior. Its weight `exp(-λ E(z)) / exp(-λ E_s(v))` makes rejection
+and importance sampling follow the posterior of E itself, however wrong the surrogate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from energyql.numerics.random import RandomStreams, normals
+from energyql.numerics.shapes import Float, Int
+from energyql.sampling.base import effective_samples
+from energyql.sampling.batch import Batch
+from energyql.sampling.energy import SurrogateEnergy
+
+PARTICLES, FIRST_PARTICLES = 2048, 16_384
+"""Number of particles, and of the draws from the prior among which the first are chosen."""
+LEAST_EFFECTIVE = 0.5
+"""Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
+ANGLES = (1.2, 0.6, 0.3)
+"""Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
+SWEEPS, MOST_STAGES = 2, 100
+"""Moves at all angles in a stage, and stages until the exponent jumps to the end."""
+TRIALS = 256
+"""Proposals that are evaluated to learn how good they are; they belong to no sample."""
+FORGONE, MOST_COST = 0.04, 16.0
+"""Share of the posterior's mass, by the trials, that rejection may lose where weights are cut off at a ceiling; it may
+lose more where a sample would take more than so many proposals on average."""
+TEMPER = 0.8
+"""Exponent of the surrogate's posterior. A little flatter, it covers better what the surrogate takes for unlikely."""
+
+
+class Proposals(Protocol):
+    """Draws of samples in a batch, and what they are worth."""
+
+    ceiling: float
+    """Logarithm of the weight from which on a proposal is always accepted."""
+
+    def draw(
+        self, batch: Batch, rows: Int[Tensor, " rows"], numbers: Int[Tensor, "rows draws"], of: int
+    ) -> tuple[Float[Tensor, "rows draws z_dim"], Float[Tensor, "rows draws"]]:
+        """Return the proposals of these numbers, below `of`, of the samples `rows`, ascending.
+
+        Beside them come the logarithms of the prior's density over the proposals': a proposal has the weight
+        exp(-λE) times that ratio.
+        """
+        ...
+
+
+class PriorProposals:
+    """Draws from the prior, of which a sample's first is where it stands."""
+
+    ceiling = 0.0
+
+    def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
+        """See `Proposals`."""
+        drawn = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
+        first = (numbers[:, 0] == 0).nonzero()[:, 0]
+        drawn[first, 0] = batch.z[rows[first]]
+        return drawn, torch.zeros_like(drawn[..., 0])
+
+
+class Particles(NamedTuple):
+    """Equally weighted draws from `N(v; 0, I) exp(-λ E_s(v))`.
+
+    Attributes:
+        v: the draws.
+        energies: λ E_s of each, in nats.
+        log_mass: estimate of the logarithm of the integral, log P of the query by the surrogate.
+    """
+
+    v: Float[Tensor, "particles r"]
+    energies: Float[Tensor, " particles"]
+    log_mass: float
+
+    def moved(self, surrogate: SurrogateEnergy, strength: float, draws: Tensor) -> Particles:
+        """Make a Metropolis move at each of `ANGLES`, which leaves their distribution as it is.
+
+        By the random walk of Neal (1998, "Regression and classification using Gaussian process priors", equation 15),
+        which leaves the prior as it is. `draws` (particles, angles * (r + 1)) are from N(0, 1).
+        """
+        v, energies = self.v, self.energies
+        directions, chances = draws.split([len(ANGLES) * v.shape[1], len(ANGLES)], 1)
+        levels = torch.special.log_ndtr(chances)  # the logarithm of a uniform number
+        for k, angle in enumerate(ANGLES):
+            trial = v * math.cos(angle) + directions[:, k * v.shape[1] : (k + 1) * v.shape[1]] * math.sin(angle)
+            there = strength * surrogate(trial)
+            accept = levels[:, k] < energies - there
+            v, energies = torch.where(accept[:, None], trial, v), torch.where(accept, there, energies)
+        return Particles(v, energies, self.log_mass)
+
+
+def draws_of_a_move(r: int) -> int:
+    """Return how many random numbers a call of `Particles.moved` takes for each particle."""
+    return len(ANGLES) * (r + 1)
+
+
+@lru_cache(maxsize=16)
+@torch.no_grad()
+def particles_of(surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype) -> Particles:
+    """Make the particles of a surrogate at strength λ."""
+    basis = surrogate.basis
+    r = len(basis)
+
+    def random(count: int, width: int, name: str) -> Tensor:
+        return normals(0, 0, count, width, stream=f"particles/{name}").to(basis.device, dtype)
+
+    v = random(FIRST_PARTICLES, r, "first")
+    found = Particles(v, strength * surrogate(v), 0.0)
+    reached, stage = 0.0, 0
+    while reached < 1:
+        energies = found.energies.double().cpu()
+        wanted = PARTICLES if stage == 0 else LEAST_EFFECTIVE * PARTICLES
+        risen = _exponent(energies, reached, wanted) if stage < MOST_STAGES else 1.0
+        log_weights = (reached - risen) * energies
+        mass = found.log_mass + torch.logsumexp(log_weights, 0).item() - math.log(len(energies))
+        levels = (torch.arange(PARTICLES, dtype=torch.double) + 0.5) / PARTICLES
+        chosen = torch.searchsorted(torch.softmax(log_weights, 0).cumsum(0), levels)
+        chosen = chosen.clamp(max=len(energies) - 1).to(v.device)
+        found, reached = Particles(found.v[chosen], found.energies[chosen], mass), risen
+        for sweep in range(SWEEPS):
+            draws = random(PARTICLES, draws_of_a_move(r), f"{stage}/{sweep}")
+            tempered = found._replace(energies=reached * found.energies)
+            moved = tempered.moved(surrogate, reached * strength, draws)
+            found = moved._replace(energies=moved.energies / reached)
+        stage += 1
+    return found
+
+
+def _exponent(energies: Float[Tensor, " particles"], reached: float, wanted: float) -> float:
+    """Return the largest exponent up to 1 at which as many particles as wanted are effective, by their weights."""
+
+    def enough(exponent: float) -> bool:
+        return effective_samples((reached - exponent) * energies) >= wanted
+
+    if enough(1.0):
+        return 1.0
+    low, high = reached, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if enough(middle) else (low, middle)
+    return low
+
+
+class SurrogateProposals:
+    """Draws from where a surrogate of the batch's energy is low.
+
+    Args:
+        batch: whose energy has a surrogate.
+        strength: λ.
+
+    Attributes:
+        ceiling: see `Proposals`.
+        effective: (Σw)²/Σw² of the trials' weights over their number: 1 for a perfect surrogate.
+        cost: expected number of proposals until one is accepted.
+    """
+
+    def __init__(self, batch: Batch, strength: float) -> None:
+        assert batch.energy.surrogate is not None
+        self._surrogate, self._strength = batch.energy.surrogate(), TEMPER * strength
+        self._particles = particles_of(self._surrogate, self._strength, batch.z.dtype)
+        trials = Batch.start(batch.energy, batch.z.new_zeros(TRIALS, batch.z.shape[1]), RandomStreams().part("trials"))
+        z, ratios = self.draw(trials, trials.rows, torch.zeros_like(trials.rows)[:, None], 1)
+        energies = batch.evaluate(z, torch.full_like(trials.rows, -batch.noise.start))
+        log_weights = (ratios - strength * energies)[:, 0].double().cpu()
+        self.effective = effective_samples(log_weights) / TRIALS
+        largest = log_weights.max().nan_to_num(neginf=0.0)
+        weights = (log_weights - largest).exp().sort().values
+        kept = torch.minimum(weights, weights[:, None])  # if a weight (rows) were the ceiling
+        costs = weights / kept.mean(1).clamp(min=1e-30)
+        short = kept.sum(1) < (1 - FORGONE) * weights.sum()
+        at = min(int(short.sum()), max(0, int((costs <= MOST_COST).sum()) - 1))
+        self.ceiling, self.cost = (weights[at].log() + largest).item(), costs[at].item()
+
+    def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
+        """See `Proposals`."""
+        z_dim, r = batch.z.shape[1], self._particles.v.shape[1]
+        widths = [z_dim, 1, draws_of_a_move(r)]
+        like = batch.z.new_empty(1).expand(len(batch.z), sum(widths))
+        drawn = batch.noise.several_normals(like, "surrogate", rows, numbers, of).flatten(0, 1)
+        rest, place, draws = drawn.split(widths, 1)
+        chosen = (torch.special.ndtr(place[:, 0].double()) * PARTICLES).long().clamp(max=PARTICLES - 1)
+        start = Particles(self._particles.v[chosen], self._particles.energies[chosen], self._particles.log_mass)
+        found = start.moved(self._surrogate, self._strength, draws)
+        z = self._surrogate.lift(found.v, rest)
+        return z.view(*numbers.shape, z_dim), (found.energies + found.log_mass).view(numbers.shape)
