@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head
-from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.numerics.linear import few_sizes, in_batches
-from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
@@ -37,24 +34,25 @@ class Surrogate:
 
     @cached_property
     def basis(self) -> Float[Tensor, "r z_dim"]:
-        """Orthonormal rows that span the directions of z along which the read-outs change; there may be none."""
+        """Orthonormal rows that span the directions of z along which the read-outs change."""
         weights = torch.cat([self.readouts.heads[name].skip_weight for name in self.rule.attributes])
         _, sizes, directions = torch.linalg.svd(weights.cpu().double(), full_matrices=False)
-        return directions[sizes > _FLAT * sizes[:1]].to(weights)
+        return directions[sizes >= _FLAT * sizes[:1]].to(weights)
 
     @cached_property
-    def _energy(self) -> QueryEnergy:
+    def _bank(self) -> AttributeBank:
+        """The read-outs as functions of v."""
         heads = {}
         for name in self.rule.attributes:
             head = self.readouts.heads[name]
             hidden, skip = head.hidden_weight.new_zeros(0, len(self.basis)), head.skip_weight @ self.basis.t()
-            heads[name] = Head(hidden, head.hidden_bias, head.out_weight, skip, head.out_bias, head.std)
-        specs = Vocabulary([self.readouts.vocabulary[name] for name in heads])
-        return QueryEnergy(self.rule, Identity(), AttributeBank(specs, heads, space="z"))
+            heads[name] = replace(head, hidden_weight=hidden, skip_weight=skip)
+        return AttributeBank(Vocabulary([self.readouts.vocabulary[name] for name in heads]), heads, space="z")
 
+    @torch.no_grad()
     def __call__(self, v: Float[Tensor, "batch r"]) -> Float[Tensor, " batch"]:
         """Return the energies of v = `basis` z, in nats."""
-        return self._energy(v)
+        return -self.rule.log_value(self._bank.predict(v, self.rule.attributes))
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
         """Return z with its part along the basis replaced by v. A row of the result depends on its own row alone."""

@@ -95,7 +95,7 @@ class Batch:
         """Return the energies of points of the `rows`; NaN and -inf become +inf, which is never accepted."""
         samples = rows[:, None].expand(z.shape[:2]).flatten()
         energies = self.energy(z.flatten(0, 1), samples)
-        return torch.nan_to_num(energies, nan=math.inf, neginf=math.inf).view(z.shape[:2])
+        return torch.nan_to_num(energies, nan=math.inf, posinf=math.inf, neginf=math.inf).view(z.shape[:2])
 
     def report(self, fraction: float) -> None:
         """Report progress, given the mean fraction done in [0, 1] of the samples that move."""

@@ -1,4 +1,4 @@
-"""Proposals for a posterior: draws from the prior, or from where a surrogate of the energy is low.
+"""Proposals for the posterior of a rare query, from where a surrogate of the energy is low.
 
 A surrogate E_s(v) sees z through a few numbers, v = Qz. Particles of `N(v; 0, I) exp(-λ E_s(v))` are made once, by
 sequential Monte Carlo (Del Moral, Doucet and Jasra 2006), the same in every run. A proposal is one of them, moved on by
@@ -9,64 +9,35 @@ and importance sampling follow the posterior of E itself, however wrong the surr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.random import RandomStreams, normals
-from energyql.numerics.shapes import Float, Int
+from energyql.numerics.shapes import Float
 from energyql.sampling.base import effective_samples
 from energyql.sampling.batch import Batch
 from energyql.sampling.energy import SurrogateEnergy
 
-PARTICLES, FIRST_PARTICLES = 2048, 16_384
+PARTICLES, FIRST_PARTICLES = 2048, 32_768
 """Number of particles, and of the draws from the prior among which the first are chosen."""
 LEAST_EFFECTIVE = 0.5
 """Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
-ANGLES = (1.2, 0.6, 0.3)
+ANGLES = (1.0, 0.4, 0.15)
 """Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
-SWEEPS, MOST_STAGES = 2, 100
+SWEEPS, MOST_STAGES = 3, 100
 """Moves at all angles in a stage, and stages until the exponent jumps to the end."""
 TRIALS = 256
 """Proposals that are evaluated to learn how good they are; they belong to no sample."""
 FORGONE, MOST_COST = 0.04, 16.0
-"""Share of the posterior's mass, by the trials, that rejection may lose where weights are cut off at a ceiling; it may
-lose more where a sample would take more than so many proposals on average."""
+"""Share of the posterior's mass, by the trials, that rejection may lose where weights are cut off at a ceiling. It may
+lose more where a sample would take more than so many proposals on average; `lost` says how much."""
 TEMPER = 0.8
 """Exponent of the surrogate's posterior. A little flatter, it covers better what the surrogate takes for unlikely."""
-
-
-class Proposals(Protocol):
-    """Draws of samples in a batch, and what they are worth."""
-
-    ceiling: float
-    """Logarithm of the weight from which on a proposal is always accepted."""
-
-    def draw(
-        self, batch: Batch, rows: Int[Tensor, " rows"], numbers: Int[Tensor, "rows draws"], of: int
-    ) -> tuple[Float[Tensor, "rows draws z_dim"], Float[Tensor, "rows draws"]]:
-        """Return the proposals of these numbers, below `of`, of the samples `rows`, ascending.
-
-        Beside them come the logarithms of the prior's density over the proposals': a proposal has the weight
-        exp(-λE) times that ratio.
-        """
-        ...
-
-
-class PriorProposals:
-    """Draws from the prior, of which a sample's first is where it stands."""
-
-    ceiling = 0.0
-
-    def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
-        """See `Proposals`."""
-        drawn = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
-        first = (numbers[:, 0] == 0).nonzero()[:, 0]
-        drawn[first, 0] = batch.z[rows[first]]
-        return drawn, torch.zeros_like(drawn[..., 0])
 
 
 class Particles(NamedTuple):
@@ -82,18 +53,18 @@ class Particles(NamedTuple):
     energies: Float[Tensor, " particles"]
     log_mass: float
 
-    def moved(self, surrogate: SurrogateEnergy, strength: float, draws: Tensor) -> Particles:
-        """Make a Metropolis move at each of `ANGLES`, which leaves their distribution as it is.
+    def moved(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Particles:
+        """Make a Metropolis move at each of `ANGLES`, which leaves `N(v; 0, I) exp(-energy)` as it is.
 
         By the random walk of Neal (1998, "Regression and classification using Gaussian process priors", equation 15),
-        which leaves the prior as it is. `draws` (particles, angles * (r + 1)) are from N(0, 1).
+        which leaves the prior as it is. `draws`, as many for each particle as `draws_of_a_move` says, are from N(0, 1).
         """
         v, energies = self.v, self.energies
         directions, chances = draws.split([len(ANGLES) * v.shape[1], len(ANGLES)], 1)
         levels = torch.special.log_ndtr(chances)  # the logarithm of a uniform number
         for k, angle in enumerate(ANGLES):
             trial = v * math.cos(angle) + directions[:, k * v.shape[1] : (k + 1) * v.shape[1]] * math.sin(angle)
-            there = strength * surrogate(trial)
+            there = energy(trial)
             accept = levels[:, k] < energies - there
             v, energies = torch.where(accept[:, None], trial, v), torch.where(accept, there, energies)
         return Particles(v, energies, self.log_mass)
@@ -130,7 +101,7 @@ def particles_of(surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype
         for sweep in range(SWEEPS):
             draws = random(PARTICLES, draws_of_a_move(r), f"{stage}/{sweep}")
             tempered = found._replace(energies=reached * found.energies)
-            moved = tempered.moved(surrogate, reached * strength, draws)
+            moved = tempered.moved(lambda v: reached * strength * surrogate(v), draws)  # noqa: B023  # called at once
             found = moved._replace(energies=moved.energies / reached)
         stage += 1
     return found
@@ -160,7 +131,8 @@ class SurrogateProposals:
 
     Attributes:
         ceiling: see `Proposals`.
-        effective: (Σw)²/Σw² of the trials' weights over their number: 1 for a perfect surrogate.
+        satisfied: mean of exp(-λE) of the trials.
+        lost: share of the posterior's mass, by the trials, in weights above the ceiling.
         cost: expected number of proposals until one is accepted.
     """
 
@@ -172,14 +144,20 @@ class SurrogateProposals:
         z, ratios = self.draw(trials, trials.rows, torch.zeros_like(trials.rows)[:, None], 1)
         energies = batch.evaluate(z, torch.full_like(trials.rows, -batch.noise.start))
         log_weights = (ratios - strength * energies)[:, 0].double().cpu()
-        self.effective = effective_samples(log_weights) / TRIALS
+        self.satisfied = float(torch.exp(-strength * energies).clamp(max=1).mean())
         largest = log_weights.max().nan_to_num(neginf=0.0)
         weights = (log_weights - largest).exp().sort().values
-        kept = torch.minimum(weights, weights[:, None])  # if a weight (rows) were the ceiling
-        costs = weights / kept.mean(1).clamp(min=1e-30)
-        short = kept.sum(1) < (1 - FORGONE) * weights.sum()
-        at = min(int(short.sum()), max(0, int((costs <= MOST_COST).sum()) - 1))
-        self.ceiling, self.cost = (weights[at].log() + largest).item(), costs[at].item()
+        kept = torch.minimum(weights, weights[:, None]).mean(1)  # a row for each weight as the ceiling
+        total = weights.mean().clamp(min=1e-300)
+        enough, cheap = kept >= (1 - FORGONE) * total, weights <= MOST_COST * kept
+        at = min(int((~enough).sum()), max(0, int(cheap.sum()) - 1))
+        self.lost = 1 - (kept[at] / total).item()
+        self.ceiling = (weights[at].clamp(min=1e-300).log() + largest).item()
+        self.cost = (weights[at] / kept[at].clamp(min=1e-300)).item()
+
+    def _energy(self, v: Tensor) -> Tensor:
+        """Return λE_s of v; a row of the result depends on its own row alone."""
+        return in_batches(lambda part: (self._strength * self._surrogate(part),), v, few_sizes(len(v)))[0]
 
     def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
         """See `Proposals`."""
@@ -190,6 +168,6 @@ class SurrogateProposals:
         rest, place, draws = drawn.split(widths, 1)
         chosen = (torch.special.ndtr(place[:, 0].double()) * PARTICLES).long().clamp(max=PARTICLES - 1)
         start = Particles(self._particles.v[chosen], self._particles.energies[chosen], self._particles.log_mass)
-        found = start.moved(self._surrogate, self._strength, draws)
+        found = start.moved(self._energy, draws)
         z = self._surrogate.lift(found.v, rest)
         return z.view(*numbers.shape, z_dim), (found.energies + found.log_mass).view(numbers.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from torch import Tensor
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.batch import Batch
-from energyql.sampling.proposals import Proposals
 
 MOST_AHEAD = 16
 """Points of a sample that are evaluated together, and uniform numbers that are drawn together."""
@@ -23,6 +23,36 @@ the least time for a row. No result depends on it."""
 Round = tuple[Tensor, Tensor, Tensor]
 """Of some proposals: indices of the samples that accepted none of them, ascending, (rows,); the energies of these
 proposals, in nats, and the logarithms of their ratios, both (rows, proposals)."""
+
+
+class Proposals(Protocol):
+    """Draws of samples in a batch, and what they are worth."""
+
+    ceiling: float
+    """Logarithm of the weight from which on a proposal is always accepted."""
+
+    def draw(
+        self, batch: Batch, rows: Int[Tensor, " rows"], numbers: Int[Tensor, "rows draws"], of: int
+    ) -> tuple[Float[Tensor, "rows draws z_dim"], Float[Tensor, "rows draws"]]:
+        """Return the proposals of these numbers, below `of`, of the samples `rows`, ascending.
+
+        Beside them come the logarithms of the prior's density over the proposals': a proposal has the weight
+        exp(-λE) times that ratio.
+        """
+        ...
+
+
+class PriorProposals:
+    """Draws from the prior, of which a sample's first is where it stands."""
+
+    ceiling = 0.0
+
+    def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
+        """See `Proposals`."""
+        drawn = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
+        first = (numbers[:, 0] == 0).nonzero()[:, 0]
+        drawn[first, 0] = batch.z[rows[first]]
+        return drawn, torch.zeros_like(drawn[..., 0])
 
 
 def points_ahead(rows: int) -> int:

@@ -16,13 +16,22 @@ from energyql.sampling.base import Status, check_counts, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler, select
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import as_energy
-from energyql.sampling.proposals import PriorProposals, Proposals, SurrogateProposals
-from energyql.sampling.rejection import MOST_AHEAD, acceptance, first_accepted, pick, points_ahead, reject
+from energyql.sampling.proposals import FORGONE, SurrogateProposals
+from energyql.sampling.rejection import (
+    MOST_AHEAD,
+    PriorProposals,
+    Proposals,
+    acceptance,
+    first_accepted,
+    pick,
+    points_ahead,
+    reject,
+)
 
 COMMON = 0.1
 """Share of accepted draws from the prior from which on rejection from the prior is cheap, and exact."""
-HELPFUL = 0.03
-"""Effective share of a surrogate's trials from which on it is trusted."""
+MOST_LOST = 0.2
+"""Share of the posterior that a trusted surrogate may miss; see `SurrogateProposals.lost`."""
 PATIENCE = 3
 """Proposals that a sample tries at most, over the number that it takes on average: one in twenty accepts none."""
 RARE, PER_SHARE, FEWEST = 0.04, 1600, 16
@@ -96,15 +105,18 @@ class SliceSampler(BatchSampler):
         batch.noise = batch.noise.part("slice")
         proposals, most = self._proposals(batch)
         rounds = reject(batch, self.strength, proposals, most)
-        trusted = isinstance(proposals, SurrogateProposals) and proposals.effective >= HELPFUL
+        trusted = isinstance(proposals, SurrogateProposals) and proposals.lost <= MOST_LOST
         if self.descent is None and not trusted:
             self._anneal(batch, *pick(batch, rounds, proposals, most, self._first_exponents))
             return
-        beta, _ = pick(batch, rounds, proposals, most, lambda e: torch.full_like(e[:, 0], self.strength))
+        pick(batch, rounds, proposals, most, lambda e: torch.full_like(e[:, 0], self.strength))
+        if trusted and proposals.lost > FORGONE:  # what was accepted needs moves too
+            batch.rows = (batch.status == Status.OK).nonzero()[:, 0]
         if self.descent is not None and not trusted:
             self._descend(batch, self.descent)
         for move in range(self.moves):
-            slice_move(batch, batch.rows, beta, f"move/{move}", self.bracket)
+            exponents = torch.full_like(batch.energies[batch.rows], self.strength)
+            slice_move(batch, batch.rows, exponents, f"move/{move}", self.bracket)
             batch.report(0.5 + 0.5 * (move + 1) / self.moves)
 
     def _proposals(self, batch: Batch) -> tuple[Proposals, int]:
@@ -112,9 +124,9 @@ class SliceSampler(BatchSampler):
         share = acceptance(batch, self.strength, self.pilot) if self.pilot else 1.0
         if share < COMMON and batch.energy.surrogate is not None:
             found = SurrogateProposals(batch, self.strength)
-            if found.effective >= HELPFUL:
+            if found.lost <= MOST_LOST:
                 return found, min(self.proposals, math.ceil(PATIENCE * found.cost))
-            if self.descent is not None:  # annealing begins at the prior
+            if self.descent is not None and found.satisfied > share:  # annealing begins at the prior
                 return found, min(self.proposals, FEWEST)
         few = max(FEWEST, math.ceil(PER_SHARE * share)) if share < RARE else self.proposals
         return PriorProposals(), min(self.proposals, few)
