@@ -1,4 +1,4 @@
-"""A model of StyleGAN2-FFHQ's size for timing: its mapping network, random, and twelve heads of LACE's size, trained.
+"""A model of StyleGAN2-FFHQ's size for timing: its mapping network, random, and 17 heads of LACE's size, trained.
 
 Labels are made here: each attribute depends on directions of w of its own. The heads are trained on them as LACE trains
 its heads, so they have the published size and predictions as confident as real ones, and queries can be satisfied.
@@ -17,6 +17,7 @@ from energyql.errors import EnergyQLError
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from energyql.pipeline.model import Model
 from energyql.progress import Report
+from energyql.training.foreign import LACE_STD
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 TRUNCATION = 0.7
@@ -27,7 +28,7 @@ VOCABULARY = Vocabulary(
     [
         *(AttributeSpec(name, "yes/no") for name in SHARES),
         *(AttributeSpec(f"c{i}", "categorical", values=("x", "y", "z", "u", "v")) for i in (1, 2)),
-        *(AttributeSpec(f"n{i}", "continuous") for i in (1, 2)),
+        *(AttributeSpec(f"n{i}", "continuous") for i in range(1, 8)),
     ]
 )
 COUNT, HELD_OUT, EPOCHS = 10_000, 1_000, 15
@@ -75,7 +76,7 @@ def train(w: Tensor, held_out: int, epochs: int, report: Report) -> AttributeBan
     heads = {}
     for i, (name, spec) in enumerate(VOCABULARY.items()):
         network = lace_head(w, labels[name], split, spec, epochs, SEED + i)
-        heads[name] = _as_head(network, spec, w[split:], labels[name][split:])
+        heads[name] = _as_head(network, spec)
         report("heads", (i + 1) / len(VOCABULARY))
     return AttributeBank(VOCABULARY, heads, space="w", truncation=(TRUNCATION, TRUNCATION))
 
@@ -101,18 +102,16 @@ def made_labels(w: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _as_head(network: nn.Sequential, spec: AttributeSpec, w: Tensor, labels: Tensor) -> Head:
+def _as_head(network: nn.Sequential, spec: AttributeSpec) -> Head:
     """Return the network as a head: two outputs for yes and no become their difference."""
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     out, bias = layers[-1].weight.detach().clone(), layers[-1].bias.detach().clone()
     if spec.kind == "yes/no":
         out, bias = out[1:] - out[:1], bias[1:] - bias[:1]
-    std = torch.tensor(1.0)
-    if spec.kind == "continuous":
-        std = (network(w)[:, 0] - labels).std()
+    std = torch.tensor(LACE_STD if spec.kind == "continuous" else 1.0)
     hidden = [(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in layers[:-1]]
     assert tuple(len(bias) for _, bias in hidden) == LACE_SIZES
     return Head(
         hidden_weight=hidden[0][0], hidden_bias=hidden[0][1], out_weight=out,
-        skip_weight=torch.zeros(len(out), w.shape[1]), out_bias=bias, std=std, deeper=tuple(hidden[1:]),
+        skip_weight=torch.zeros(len(out), hidden[0][0].shape[1]), out_bias=bias, std=std, deeper=tuple(hidden[1:]),
     )  # fmt: skip

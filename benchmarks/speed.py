@@ -39,8 +39,10 @@ QUERIES = {
     "AND c2 IN {y, z} AND n1 > 0.5 AND n2 < 0.7",
     "12, with OR and IMPLIES": "a1 AND NOT (a2 OR a3) AND (c1 IN {x, y} OR n1 > 0.6) AND NOT a4 AND (a5 OR a6) "
     "AND (a7 IMPLIES a8) AND c2 IN {y, z} AND 0.2 < n2 < 0.7",
+    "12, seven at values": "a1 AND NOT a2 AND NOT a4 AND a5 AND c1 = x AND n1 = 0.6 AND n2 = 0.4 AND n3 = 0.5 "
+    "AND n4 = 0.6 AND n5 = 0.4 AND n6 = 0.5 AND n7 = 0.6",
 }
-"""The queries, by number of attributes."""
+"""The queries, by number of attributes; the last is the way in which LACE asks."""
 PAPER = "paper"
 OURS = {
     name if precision == DEFAULT_PRECISION else f"{name}, {precision}": (name, precision)

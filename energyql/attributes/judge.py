@@ -18,6 +18,9 @@ from energyql.files import read_json, write_json, write_tensors
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
+AT_ONCE = 16
+"""Pictures that are read together on a CPU where no gradient is wanted: they stay near its caches."""
+
 
 class Judge(nn.Module):
     """A convolutional network from pictures to predictions of every attribute.
@@ -55,6 +58,12 @@ class Judge(nn.Module):
     def features(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
         """Return the input of the last layer, of pictures in [-1, 1]."""
         x = F.interpolate(images, size=(self.side, self.side), mode="area")
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return self._run(x)
+        parts = (part.contiguous(memory_format=torch.channels_last) for part in x.split(AT_ONCE))
+        return torch.cat([self._run(part) for part in parts])
+
+    def _run(self, x: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch features"]:
         for level in self.levels:
             x = level(x)
         return x.flatten(1)

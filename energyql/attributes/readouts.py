@@ -8,7 +8,7 @@ heads bend away from the line, the read-out says so by a probability nearer to e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
 def _logistic(
     x: Float[Tensor, "n inputs"],
     outputs: Float[Tensor, "n outputs"],
-    specs: list[AttributeSpec],
+    specs: Sequence[AttributeSpec],
     weights: Float[Tensor, "inputs outputs"],
 ) -> Float[Tensor, "inputs outputs"]:
     """Return weights of the logistic regressions on the probabilities that outputs mean, begun at other weights.

@@ -37,7 +37,8 @@ class Surrogate:
         """Orthonormal rows that span the directions of z along which the read-outs change."""
         weights = torch.cat([self.readouts.heads[name].skip_weight for name in self.rule.attributes])
         _, sizes, directions = torch.linalg.svd(weights.cpu().double(), full_matrices=False)
-        return directions[sizes >= _FLAT * sizes[:1]].to(weights)
+        rows: Tensor = directions[sizes >= _FLAT * sizes[:1]].to(weights)
+        return rows
 
     @cached_property
     def _bank(self) -> AttributeBank:

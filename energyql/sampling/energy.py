@@ -21,8 +21,11 @@ ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
 class SurrogateEnergy(Protocol):
     """An energy that is cheap and roughly right, of v, a part of z of few numbers: draws from it are good proposals.
 
-    Equal ones give equal energies, and can be hashed.
+    Equal ones give equal energies.
     """
+
+    def __hash__(self) -> int:
+        """Return the same number for equal ones."""
 
     @property
     def basis(self) -> Float[Tensor, "r z_dim"]:
@@ -82,8 +85,8 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         samples: of a part of a batch, the row of each of its members in the batch, (rows,).
 
     Returns:
-        An energy of z and the rows of the batch or part, with `least` and `surrogate`. It raises `ArgumentError` where a shape
-        is wrong, or autograd finds no path from the energy back to z.
+        An energy of z and the rows of the batch or part, with `least` and `surrogate`. It raises `ArgumentError` where
+        a shape is wrong, or autograd finds no path from the energy back to z.
     """
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first, samples)

@@ -105,14 +105,14 @@ class SliceSampler(BatchSampler):
         batch.noise = batch.noise.part("slice")
         proposals, most = self._proposals(batch)
         rounds = reject(batch, self.strength, proposals, most)
-        trusted = isinstance(proposals, SurrogateProposals) and proposals.lost <= MOST_LOST
-        if self.descent is None and not trusted:
+        trusted = proposals if isinstance(proposals, SurrogateProposals) and proposals.lost <= MOST_LOST else None
+        if self.descent is None and trusted is None:
             self._anneal(batch, *pick(batch, rounds, proposals, most, self._first_exponents))
             return
         pick(batch, rounds, proposals, most, lambda e: torch.full_like(e[:, 0], self.strength))
-        if trusted and proposals.lost > FORGONE:  # what was accepted needs moves too
+        if trusted is not None and trusted.lost > FORGONE:  # what was accepted needs moves too
             batch.rows = (batch.status == Status.OK).nonzero()[:, 0]
-        if self.descent is not None and not trusted:
+        if self.descent is not None and trusted is None:
             self._descend(batch, self.descent)
         for move in range(self.moves):
             exponents = torch.full_like(batch.energies[batch.rows], self.strength)

@@ -14,7 +14,7 @@ import torch
 from evaluation.lively import lively_model, silent
 
 from benchmarks import large, memory, speed, tax
-from benchmarks.sampling import MOST_RARE, choose_formulas
+from benchmarks.sampling import LEAST_COMMON, LEAST_UNCOMMON, MOST_RARE, choose_formulas
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import load_model
@@ -46,20 +46,35 @@ def test_sampling_runs_and_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "frequency-error.png").is_file()
 
 
-def test_three_formulas_are_rare(tmp_path: Path) -> None:
+def test_the_posterior_is_compared_with_exact_draws(tmp_path: Path) -> None:
+    folder = lively_model(tmp_path / "model")
+    arguments = ["--model", str(folder), "--smoke", "--out", str(tmp_path / "out")]
+    for _ in range(2):  # the second time it reads what it has
+        done = command("posterior", *arguments)
+        assert done.returncode == 0, done.stderr
+        data = json.loads((tmp_path / "out" / "posterior.json").read_text(encoding="utf-8"))
+    assert len(data["rows"]) == 2
+    for row in data["rows"]:
+        assert row["estimate"] == pytest.approx(row["share"], rel=0.5)
+        assert 0 < row["effective"] <= 40.001
+    assert (tmp_path / "out" / "posterior.md").is_file()
+
+
+def test_formulas_are_common_uncommon_and_rare(tmp_path: Path) -> None:
     subject = EvaluatedModel(str(lively_model(tmp_path)))
     random = np.random.default_rng(0)
     values: dict[str, Any] = {name: random.random(20_000) < 0.2 for name in ("smile", "glasses", "beard")}
     values["hair"] = random.choice(["black", "brown", "dark red"], 20_000, p=[0.9, 0.08, 0.02])
     values["age"] = random.normal(0.5, 0.1, 20_000)
     prior = JudgedSamples(torch.zeros(20_000, 1), torch.zeros(20_000, 1), values, None)
-    formulas = choose_formulas(subject, prior, 4, 3)
-    assert len(set(formulas)) == 7
+    formulas = choose_formulas(subject, prior, 4, 2, 3)
+    assert len(set(formulas)) == 9
     from energyql.logic.truth import satisfied
 
     shares = [float(satisfied(formula, values, subject.vocabulary).mean()) for formula in formulas]
-    assert all(share >= 0.001 for share in shares[:4])
-    assert all(0 < share <= MOST_RARE for share in shares[4:])
+    assert all(share >= LEAST_COMMON for share in shares[:4])
+    assert all(LEAST_UNCOMMON <= share <= LEAST_COMMON for share in shares[4:6])
+    assert all(0 < share <= MOST_RARE for share in shares[6:])
 
 
 def test_heads_of_the_large_model_are_of_the_published_size_and_trained(model: Any) -> None:
