@@ -75,7 +75,12 @@ class Batch:
         """
         ended = self.rows[leave]
         self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients
+        self.energies[ended] = math.inf
         self.rows = self.rows[stay]
+
+    def leave_out(self, enough: float) -> None:
+        """End the samples that are known to have an energy of at most `enough`, in nats, where they stand."""
+        self.rows = (self.energies > enough).nonzero()[:, 0]
 
     def drop(self, finite: Bool[Tensor, " rows"]) -> None:
         """End those of `rows` for which `finite` is False, where they stand."""
@@ -87,7 +92,7 @@ class Batch:
         moved = self.z[self.rows] + step
         finite = moved.isfinite().all(1)
         self.drop(finite)
-        self.z[self.rows] = moved[finite]
+        self.z[self.rows], self.energies[self.rows] = moved[finite], math.inf
 
     def evaluate(
         self, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]

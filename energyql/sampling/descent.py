@@ -62,12 +62,15 @@ class DescentSampler(BatchSampler):
 
     def run(self, batch: Batch) -> None:
         """Descend with every sample; see `BatchSampler`."""
-        values = batch.diagnostics["value"] = torch.zeros_like(batch.energies)
-        if not len(values):
+        values = batch.diagnostics["value"] = self.strength * batch.energies
+        if self.enough is not None:
+            batch.leave_out(self.enough / self.strength + batch.energy.least)
+        if not len(batch.rows):
             return
-        value, gradient = self._evaluate(batch, batch.z)
+        z = batch.z[batch.rows]
+        value, gradient = self._evaluate(batch, z)
         zero, unknown = torch.zeros_like(value), torch.full_like(value, torch.inf)
-        state = _DescentState(batch.z, value, gradient, batch.z, zero, zero, zero, (unknown,) * 3, ())
+        state = _DescentState(z, value, gradient, z, zero, zero, zero, (unknown,) * 3, ())
         state = _aimed(state, zero == 0, self.enough)
         evaluations = 1
         while True:

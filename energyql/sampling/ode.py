@@ -100,10 +100,12 @@ class ODESolver(BatchSampler):
         start, stop, rtol, atol = -self.t0, -self.t1, self.rtol, self.atol
         enough = -math.inf if self.enough is None else self.enough + self.strength * batch.energy.least
         accepted = batch.diagnostics["steps_accepted"] = torch.zeros_like(batch.rows)
-        s = torch.full_like(batch.energies, start)
+        batch.leave_out(enough / self.strength)
+        z = batch.z[batch.rows]
+        s = torch.full_like(z[:, 0], start)
         # An empty batch has no slope to evaluate.
-        first, energy = slope(s, batch.z, batch.rows) if len(s) else (batch.z, s)
-        state = FlowState(s, torch.zeros_like(s), batch.z, first)
+        first, energy = slope(s, z, batch.rows) if len(s) else (z, s)
+        state = FlowState(s, torch.zeros_like(s), z, first)
         finite = torch.isfinite(state.z).all(dim=-1) & torch.isfinite(first).all(dim=-1)
         outcome = torch.where((first == 0).all(dim=-1) | (energy <= enough), Status.OK, MOVING)
         state, _ = self._end(batch, state, torch.where(finite, outcome, Status.NON_FINITE), evaluations=1)

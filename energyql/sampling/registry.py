@@ -14,6 +14,7 @@ from torch import Tensor
 from energyql.errors import ArgumentError
 from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.sampling.base import Progress, Sampler, SampleResult
+from energyql.sampling.batch import Batch, BatchSampler
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import EnergyLike
 from energyql.sampling.ode import ODESolver
@@ -30,38 +31,47 @@ class Chain:
     """Run samplers one after the other, each from the latents that the one before returned. A `Sampler`.
 
     A sample that a sampler could not finish goes on from where it stood; the status of the last one is reported.
+    A sampler that ends where the energy is low enough evaluates no sample that the one before left there.
     Evaluations add up, and of two diagnostics with the same name the later one is kept.
 
     Args:
         samplers: at least one, in their order.
 
     Raises:
-        ArgumentError: there are none.
+        ArgumentError: there are none, or one does not derive from `BatchSampler`.
     """
 
-    samplers: tuple[Sampler, ...]
+    samplers: tuple[BatchSampler, ...]
 
     def __post_init__(self) -> None:
         if not self.samplers:
             raise ArgumentError("a chain needs at least one sampler")
+        for sampler in self.samplers:
+            if not isinstance(sampler, BatchSampler):
+                raise ArgumentError(f"a chain takes samplers that derive from BatchSampler, not {sampler!r}")
 
+    @torch.no_grad()
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Run all samplers; see `Sampler.sample`. Each takes an equal share of the progress."""
         results, count = list[SampleResult](), len(self.samplers)
+        z, known = z0, None
         for number, sampler in enumerate(self.samplers):
 
             def share(done: float, moving: int, number: int = number) -> None:
                 if progress is not None:
                     progress((number + done) / count, moving if number == count - 1 else len(z0))
 
-            start = results[-1].z if results else z0
-            results.append(sampler.sample(energy, start, noise=noise.part(str(number)), progress=share))
+            batch = Batch.start(energy, z, noise.part(str(number)), share)
+            batch.energies = batch.energies if known is None else known
+            sampler.run(batch)
+            results.append(batch.result())
+            z, known = batch.z, batch.energies
         evaluations = torch.stack([result.evaluations for result in results]).sum(0)
         gradients = torch.stack([result.gradients for result in results]).sum(0)
         diagnostics = {name: numbers for result in results for name, numbers in result.diagnostics.items()}
-        return SampleResult(results[-1].z, results[-1].status, evaluations, gradients, diagnostics)
+        return SampleResult(z, results[-1].status, evaluations, gradients, diagnostics)
 
 
 def slice_then_ode(*, strength: float = 1.0) -> Sampler:

@@ -124,9 +124,10 @@ class SliceSampler(BatchSampler):
         share = acceptance(batch, self.strength, self.pilot) if self.pilot else 1.0
         if share < COMMON and batch.energy.surrogate is not None:
             found = SurrogateProposals(batch, self.strength)
-            if found.lost <= MOST_LOST:
+            trusted = found.lost <= MOST_LOST
+            if trusted and found.cost * share < 1:  # cheaper than the prior
                 return found, min(self.proposals, math.ceil(PATIENCE * found.cost))
-            if self.descent is not None and found.satisfied > share:  # annealing begins at the prior
+            if not trusted and self.descent is not None and found.satisfied > share:  # annealing begins at the prior
                 return found, min(self.proposals, FEWEST)
         few = max(FEWEST, math.ceil(PER_SHARE * share)) if share < RARE else self.proposals
         return PriorProposals(), min(self.proposals, few)

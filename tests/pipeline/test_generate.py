@@ -109,8 +109,9 @@ class TestRepeatability:
         assert few.energy[:rows] == pytest.approx(many.energy[:rows], abs=1e-3)
         assert len(few.images) == n
 
-    def test_a_picture_of_the_packaged_model_has_the_same_bits_in_every_run(self):
-        query, settings = "smile AND hat AND NOT glasses", {"device": "cpu", "progress": False}
+    @pytest.mark.parametrize("query", ["smile AND hat AND NOT glasses", "long_hair AND beard AND hat AND hair = gray"])
+    def test_a_picture_of_the_packaged_model_has_the_same_bits_in_every_run(self, query):
+        settings = {"device": "cpu", "progress": False}
         together = generate(query, 11, **settings)
         for batch_size in (1, 4):
             parts = generate(query, 11, batch_size=batch_size, **settings)

@@ -11,6 +11,7 @@ from energyql.sampling import (
     LangevinSampler,
     ODESolver,
     PredictorCorrector,
+    RandomStreams,
     SliceSampler,
     Status,
     make_sampler,
@@ -58,6 +59,7 @@ def test_settings_out_of_range_are_refused(sampler, wrong):
         (lambda: ODESolver(t0=0.5, t1=0.5), "0 <= t1 < t0 <= 1"),
         (lambda: ODESolver(max_evaluations=4), "max_evaluations must be at least 5 for bosh3"),
         (lambda: Chain(()), "at least one sampler"),
+        (lambda: Chain((SliceSampler(), "ode")), "derive from BatchSampler, not 'ode'"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(make, rule):
@@ -78,6 +80,31 @@ def test_one_sampler_after_another():
 def test_diagnostics_of_all():
     result = Chain((SliceSampler(), ODESolver())).sample(Quadratic(), start(4, 3))
     assert {"proposals", "log_weight", "steps_accepted", "steps_rejected"} <= set(result.diagnostics)
+
+
+@pytest.mark.parametrize("last", [DescentSampler(enough=0.5), ODESolver(enough=0.5)])
+def test_what_is_known_to_be_done_is_not_evaluated_again(last):
+    energy, z0 = Quadratic(), start(200, 2)
+    drawn = SliceSampler(proposals=4, pilot=0).sample(energy, z0, noise=RandomStreams().part("0"))
+    whole = Chain((SliceSampler(proposals=4, pilot=0), last)).sample(energy, z0)
+    done = energy(drawn.z) <= 0.5
+    assert 20 < done.sum() < 180
+    assert (whole.gradients[done] == 0).all()
+    assert (whole.gradients[~done] > 0).all()
+    assert torch.equal(whole.z[done], drawn.z[done])
+    assert torch.equal(whole.z, last.sample(energy, drawn.z).z)
+    assert whole.ok.all()
+    if isinstance(last, DescentSampler):
+        assert torch.allclose(whole.diagnostics["value"], energy(whole.z), atol=1e-5)
+
+
+def test_moves_forget_the_energy():
+    walk = LangevinSampler(step=0.5, steps=3)
+    whole = Chain((SliceSampler(proposals=4, pilot=0), walk, DescentSampler(enough=0.5))).sample(
+        Quadratic(), start(50, 2)
+    )
+    assert (whole.gradients > 3).all()
+    assert (Quadratic()(whole.z) <= 0.5).all()
 
 
 def test_a_sampler_twice_draws_other_numbers():
