@@ -42,6 +42,7 @@ class Batch:
         energies: the energy at z, in nats, for samplers that keep it; +inf where it is not known.
         diagnostics: numbers (n,) by name, which become those of the result.
         progress: see `Progress`.
+        follows: whether another sampler came before, so that some energies may be known at the start.
     """
 
     energy: AdaptedEnergy
@@ -54,6 +55,7 @@ class Batch:
     energies: Float[Tensor, " n"]
     progress: Progress | None
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    follows: bool = False
     _reported: float = 0.0
 
     @classmethod
@@ -80,7 +82,8 @@ class Batch:
 
     def leave_out(self, enough: float) -> None:
         """End the samples that are known to have an energy of at most `enough`, in nats, where they stand."""
-        self.rows = (self.energies > enough).nonzero()[:, 0]
+        if self.follows:  # else nothing is known, and a device would be waited for
+            self.rows = (self.energies > enough).nonzero()[:, 0]
 
     def drop(self, finite: Bool[Tensor, " rows"]) -> None:
         """End those of `rows` for which `finite` is False, where they stand."""

@@ -36,6 +36,8 @@ TRIALS = 256
 FORGONE, MOST_COST = 0.04, 16.0
 """Share of the posterior's mass, by the trials, that rejection may lose where weights are cut off at a ceiling. It may
 lose more where a sample would take more than so many proposals on average; `lost` says how much."""
+MOST_LOST = 0.2
+"""Share from which on the surrogate is not trusted."""
 TEMPER = 0.8
 """Exponent of the surrogate's posterior. A little flatter, it covers better what the surrogate takes for unlikely."""
 
@@ -132,7 +134,8 @@ class SurrogateProposals:
     Attributes:
         ceiling: see `Proposals`.
         satisfied: mean of exp(-λE) of the trials.
-        lost: share of the posterior's mass, by the trials, in weights above the ceiling.
+        lost: share of the posterior's mass, by the trials, in weights above the ceiling, if it is trusted.
+        trusted: whether rejection with these proposals gives draws from the posterior, nearly.
         cost: expected number of proposals until one is accepted.
     """
 
@@ -152,6 +155,8 @@ class SurrogateProposals:
         enough, cheap = kept >= (1 - FORGONE) * total, weights <= MOST_COST * kept
         at = min(int((~enough).sum()), max(0, int(cheap.sum()) - 1))
         self.lost = 1 - (kept[at] / total).item()
+        self.trusted = self.lost <= MOST_LOST
+        at = at if self.trusted else -1  # nothing that the trials have seen is cut off
         self.ceiling = (weights[at].clamp(min=1e-300).log() + largest).item()
         self.cost = (weights[at] / kept[at].clamp(min=1e-300)).item()
 

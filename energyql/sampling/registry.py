@@ -56,7 +56,8 @@ class Chain:
     ) -> SampleResult:
         """Run all samplers; see `Sampler.sample`. Each takes an equal share of the progress."""
         results, count = list[SampleResult](), len(self.samplers)
-        z, known = z0, None
+        z: Tensor = z0
+        known: Tensor | None = None
         for number, sampler in enumerate(self.samplers):
 
             def share(done: float, moving: int, number: int = number) -> None:
@@ -64,7 +65,8 @@ class Chain:
                     progress((number + done) / count, moving if number == count - 1 else len(z0))
 
             batch = Batch.start(energy, z, noise.part(str(number)), share)
-            batch.energies = batch.energies if known is None else known
+            if known is not None:
+                batch.energies, batch.follows = known, True
             sampler.run(batch)
             results.append(batch.result())
             z, known = batch.z, batch.energies

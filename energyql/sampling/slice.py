@@ -30,8 +30,6 @@ from energyql.sampling.rejection import (
 
 COMMON = 0.1
 """Share of accepted draws from the prior from which on rejection from the prior is cheap, and exact."""
-MOST_LOST = 0.2
-"""Share of the posterior that a trusted surrogate may miss; see `SurrogateProposals.lost`."""
 PATIENCE = 3
 """Proposals that a sample tries at most, over the number that it takes on average: one in twenty accepts none."""
 RARE, PER_SHARE, FEWEST = 0.04, 1600, 16
@@ -105,7 +103,7 @@ class SliceSampler(BatchSampler):
         batch.noise = batch.noise.part("slice")
         proposals, most = self._proposals(batch)
         rounds = reject(batch, self.strength, proposals, most)
-        trusted = proposals if isinstance(proposals, SurrogateProposals) and proposals.lost <= MOST_LOST else None
+        trusted = proposals if isinstance(proposals, SurrogateProposals) and proposals.trusted else None
         if self.descent is None and trusted is None:
             self._anneal(batch, *pick(batch, rounds, proposals, most, self._first_exponents))
             return
@@ -124,10 +122,9 @@ class SliceSampler(BatchSampler):
         share = acceptance(batch, self.strength, self.pilot) if self.pilot else 1.0
         if share < COMMON and batch.energy.surrogate is not None:
             found = SurrogateProposals(batch, self.strength)
-            trusted = found.lost <= MOST_LOST
-            if trusted and found.cost * share < 1:  # cheaper than the prior
+            if found.trusted and found.cost * share < 1:  # cheaper than the prior
                 return found, min(self.proposals, math.ceil(PATIENCE * found.cost))
-            if not trusted and self.descent is not None and found.satisfied > share:  # annealing begins at the prior
+            if not found.trusted and self.descent is not None and found.satisfied > share:  # annealing begins at the prior
                 return found, min(self.proposals, FEWEST)
         few = max(FEWEST, math.ceil(PER_SHARE * share)) if share < RARE else self.proposals
         return PriorProposals(), min(self.proposals, few)
