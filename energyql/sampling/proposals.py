@@ -91,7 +91,7 @@ def particles_of(surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype
     found = Particles(v, strength * surrogate(v), 0.0)
     reached, stage = 0.0, 0
     while reached < 1:
-        energies = found.energies.double().cpu()
+        energies = found.energies.cpu().double()
         wanted = PARTICLES if stage == 0 else LEAST_EFFECTIVE * PARTICLES
         risen = _exponent(energies, reached, wanted) if stage < MOST_STAGES else 1.0
         log_weights = (reached - risen) * energies
@@ -146,7 +146,7 @@ class SurrogateProposals:
         trials = Batch.start(batch.energy, batch.z.new_zeros(TRIALS, batch.z.shape[1]), RandomStreams().part("trials"))
         z, ratios = self.draw(trials, trials.rows, torch.zeros_like(trials.rows)[:, None], 1)
         energies = batch.evaluate(z, torch.full_like(trials.rows, -batch.noise.start))
-        log_weights = (ratios - strength * energies)[:, 0].double().cpu()
+        log_weights = (ratios - strength * energies)[:, 0].cpu().double()
         self.satisfied = float(torch.exp(-strength * energies).clamp(max=1).mean())
         largest = log_weights.max().nan_to_num(neginf=0.0)
         weights = (log_weights - largest).exp().sort().values
@@ -171,7 +171,7 @@ class SurrogateProposals:
         like = batch.z.new_empty(1).expand(len(batch.z), sum(widths))
         drawn = batch.noise.several_normals(like, "surrogate", rows, numbers, of).flatten(0, 1)
         rest, place, draws = drawn.split(widths, 1)
-        chosen = (torch.special.ndtr(place[:, 0].double()) * PARTICLES).long().clamp(max=PARTICLES - 1)
+        chosen = (torch.special.ndtr(place[:, 0]) * PARTICLES).long().clamp(max=PARTICLES - 1)
         start = Particles(self._particles.v[chosen], self._particles.energies[chosen], self._particles.log_mass)
         found = start.moved(self._energy, draws)
         z = self._surrogate.lift(found.v, rest)
