@@ -124,7 +124,7 @@ class SliceSampler(BatchSampler):
             found = SurrogateProposals(batch, self.strength)
             if found.trusted and found.cost * share < 1:  # cheaper than the prior
                 return found, min(self.proposals, math.ceil(PATIENCE * found.cost))
-            if not found.trusted and self.descent is not None and found.satisfied > share:  # annealing begins at the prior
+            if not found.trusted and self.descent and found.satisfied > share:  # annealing begins at the prior
                 return found, min(self.proposals, FEWEST)
         few = max(FEWEST, math.ceil(PER_SHARE * share)) if share < RARE else self.proposals
         return PriorProposals(), min(self.proposals, few)
