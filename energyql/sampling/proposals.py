@@ -36,7 +36,7 @@ TRIALS = 256
 FORGONE, MOST_COST = 0.04, 16.0
 """Share of the posterior's mass, by the trials, that rejection may lose where weights are cut off at a ceiling. It may
 lose more where a sample would take more than so many proposals on average; `lost` says how much."""
-MOST_LOST = 0.2
+MOST_LOST = 0.5
 """Share from which on the surrogate is not trusted."""
 TEMPER = 0.8
 """Exponent of the surrogate's posterior. A little flatter, it covers better what the surrogate takes for unlikely."""
