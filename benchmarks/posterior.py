@@ -109,7 +109,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     formula_seed: Annotated[int, typer.Option(min=0, help="Of the formulas; use one folder for each.")] = FORMULA_SEED,
     device: DeviceOption = "auto",
-    out: Annotated[Path, typer.Option(help="Folder for results.json, results.md and the judged prior.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for posterior.json, posterior.md and the judged prior.")] = Path(
         "runs/posterior"
     ),
     smoke: SmokeOption = False,

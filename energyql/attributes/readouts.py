@@ -25,8 +25,12 @@ DRAWS, DRAWS_PER_NUMBER = 4096, 16
 """Draws from the prior that read-outs are fitted to, and how many more for each number in z."""
 RIDGE = 1e-4
 """Weight of the squared coefficients against one answer's log-likelihood."""
-STEPS, FIRST_STEP, LONGEST_STEP = 50, 2.0, 1000.0
-"""Of gradient descent."""
+MOST_NUMBERS = 1024
+"""Largest z that read-outs are fitted to: the draws take 4 (4096 + 16 z_dim) z_dim bytes, 84 MB for this one."""
+STEPS, FIRST_STEP, LONGEST_STEP = 80, 2.0, 1000.0
+"""Of gradient descent with step lengths by Barzilai and Borwein (1988, "Two-point step size gradient methods")."""
+GRAIN = 2.0**-12
+"""Weights are multiples of it, so that they are the same where sums round differently, as with other threads."""
 _NEVER = -1e4
 """Logit of a class that fills up a table."""
 
@@ -40,25 +44,28 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
     Args:
         bank: heads on what `encode` returns.
         encode: from z (batch, z_dim) to what the heads read.
-        z_dim: numbers in z.
+        z_dim: numbers in z, at most `MOST_NUMBERS`.
     """
     names = tuple(bank.vocabulary)
     raw = bank.raw_outputs(names)
     z = normals(0, 0, DRAWS + DRAWS_PER_NUMBER * z_dim, z_dim, stream="readouts").to(bank.device)
     with torch.no_grad():
         (outputs,) = in_batches(lambda part: (raw.function(encode(part)),), z, few_sizes(len(z)))
-        with_one = torch.cat([z, torch.ones_like(z[:, :1])], 1)
+        # An answer that is no number tells nothing.
+        outputs = torch.nan_to_num(outputs.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
+        with_one = torch.cat([z, torch.ones_like(z[:, :1])], 1).cpu().double()
         weights = torch.linalg.solve(with_one.t() @ with_one, with_one.t() @ outputs)
-    weights = _logistic(with_one, outputs, raw.specs, weights)
+    weights = (_logistic(with_one, outputs, raw.specs, weights) / GRAIN).round() * GRAIN
     heads, start = {}, 0
     for spec in raw.specs:
         columns = slice(start, start := start + output_count(spec))
-        own, std = weights[:, columns], torch.ones((), device=z.device)
+        own, std = weights[:, columns], torch.ones((), dtype=torch.double)
         if spec.kind == "categorical":
             own = own - own.mean(1, keepdim=True)  # only differences count
         elif spec.kind == "continuous":
             missed = (with_one @ own - outputs[:, columns]).square().mean()
-            std = (missed + raw.std[spec.name].square()).sqrt()
+            std = (missed + raw.std[spec.name].cpu().double().square()).sqrt()
+        own, std = own.to(z), std.to(z)
         none = own.new_zeros(0)
         heads[spec.name] = Head(
             hidden_weight=none.view(0, z_dim), hidden_bias=none, out_weight=none.view(own.shape[1], 0),
@@ -100,11 +107,16 @@ def _logistic(
     # A logistic of a normal is about one of its mean with the slope divided by this (MacKay 1992).
     spare = (x @ weights - outputs).square().mean(0)
     weights = torch.where(spread.any(0), weights / (1 + math.pi / 8 * spare).sqrt(), weights)
+    together = torch.eye(count).to(x)  # outputs of one attribute share a step
+    for columns in tables:
+        if len(columns) > 2 or count not in columns:
+            together[columns[0] : columns[-1] + 1, columns[0] : columns[-1] + 1] = 1
     step, before = torch.full_like(weights[0], FIRST_STEP), (weights, weights)
     for _ in range(STEPS):
         slope = ((probabilities(weights, across) - answers) @ x).t() @ spread / len(x) + penalty * weights
         moved, changed = weights - before[0], slope - before[1]
-        step = torch.where(moved.any(0), moved.square().sum(0) / (moved * changed).sum(0), step)
+        lengths = moved.square().sum(0) @ together, (moved * changed).sum(0) @ together
+        step = torch.where(lengths[0] > 0, lengths[0] / lengths[1], step)
         step = torch.where(step > 0, step.clamp(max=LONGEST_STEP), FIRST_STEP)
         before = weights, slope
         weights = weights - step * slope

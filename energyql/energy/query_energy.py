@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from energyql.energy.circuit_energy import CircuitEnergy
 from energyql.energy.exact import CircuitRule
 from energyql.energy.reachable import least_energy
 from energyql.energy.rule import EnergyRule
+from energyql.energy.surrogate import Surrogate
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
 from energyql.numerics.linear import few_sizes, in_batches
@@ -54,7 +54,7 @@ class QueryEnergy:
         rule: EnergyRule | Circuit,
         encode: Encode,
         predict: Predict | AttributeBank,
-        surrogate: Callable[[], Any] | None = None,
+        surrogate: Callable[[], Surrogate] | None = None,
     ) -> None:
         self.rule: EnergyRule = CircuitRule(rule) if isinstance(rule, Circuit) else rule
         self.encode = encode

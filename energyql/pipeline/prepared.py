@@ -16,6 +16,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.predictions import decide, tabulate
+from energyql.attributes.readouts import MOST_NUMBERS
 from energyql.energy.query_energy import Encode, QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.energy.surrogate import Surrogate
@@ -68,7 +69,13 @@ class PreparedQuery:
     def energy_in_float32(self) -> QueryEnergy:
         """The energy of the query as a function of z, in float32."""
         encode = self.encode if self.model.bank.space == "w" else Identity()
-        return QueryEnergy(self.rule, encode, self.model.bank, lambda: Surrogate(self.rule, self.readouts()))
+        few = self.model.generator.z_dim <= MOST_NUMBERS
+        return QueryEnergy(self.rule, encode, self.model.bank, (lambda: self.surrogate) if few else None)
+
+    @cached_property
+    def surrogate(self) -> Surrogate:
+        """The energy by linear read-outs of z."""
+        return Surrogate(self.rule, self.readouts())
 
     @property
     def dtype(self) -> torch.dtype:

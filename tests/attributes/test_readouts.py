@@ -97,3 +97,10 @@ def test_numbers_alone_and_constant_heads():
     flat = bank(scale=0.0)
     found = fit_readouts(flat, lambda z: z, DIM)
     assert all(head.skip_weight.abs().max() < 1e-3 for head in found.heads.values())
+
+
+def test_answers_that_are_no_numbers_are_left_out():
+    found = fit_readouts(bank(), lambda z: torch.where(z[:, :1] > 1, torch.nan, z), DIM)
+    nowhere = fit_readouts(bank(), lambda z: z * torch.inf, DIM)
+    for heads in (found.heads, nowhere.heads):
+        assert all(tensor.isfinite().all() for head in heads.values() for tensor in head.tensors().values())
