@@ -114,8 +114,9 @@ def explain(
     from energyql.logic.relations import relations_for
 
     out.print(f"query  {escape(str(expr))}")
-    for relation in relations_for(bound, vocabulary):
-        out.print(f"always {escape(str(relation))}")
+    for group in relations_for(bound, vocabulary):
+        for relation in group:
+            out.print(f"always {escape(str(relation))}")
     circuit = compile_query(bound, vocabulary, query=text)
     out.print(escape(circuit.explain()))
     if circuit.has_intervals:

@@ -18,7 +18,7 @@ from torch import Tensor
 from energyql.attributes.predictions import Predictions, log_probabilities
 from energyql.logic.circuit import Circuit
 from energyql.logic.explain import draw_circuit
-from energyql.logic.nodes import CircuitNode, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
+from energyql.logic.nodes import CircuitNode, Given, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
 from energyql.numerics.pullback import by_autograd
 from energyql.numerics.shapes import Float
 from energyql.render.markup import Markup
@@ -149,10 +149,12 @@ class _Group:
     ) -> None:
         self.kind, self.count, self.width, self.first = kind, len(children), len(children[0]), first
         rows = [row for column in zip(*children, strict=True) for row in column]
-        # A plain conjunction takes every row once, and needs no gather. A complement needs its two in order.
-        self.takes_all = self.count == 1 and kind is not ScaledComplement and sorted(rows) == list(range(self.width))
+        # A plain conjunction takes every row once, and needs no gather. Others need their children in order.
+        ordered = kind in (ScaledComplement, Given)
+        self.takes_all = self.count == 1 and not ordered and sorted(rows) == list(range(self.width))
         self.rows = torch.tensor(sorted(rows) if self.takes_all else rows, device=like.device, dtype=torch.long)
         self.factors = torch.tensor(factors, device=like.device, dtype=like.dtype)[:, None]
+        self.signs = torch.tensor([[[1.0]], [[-1.0]]], device=like.device, dtype=like.dtype)
         self.ones = torch.ones(1, self.width, device=like.device, dtype=like.dtype)
 
     def children(self, values: Float[Tensor, "rows batch"]) -> Float[Tensor, "width nodes batch"]:
@@ -166,6 +168,8 @@ class _Group:
             return x.sum(0)
         if self.kind is LogSumExp:
             return torch.logsumexp(x, 0)
+        if self.kind is Given:
+            return (x[0] - x[1]).clamp(max=0)
         return self.factors * x[0] if self.kind is Scaled else log_scaled_complement(x[0], x[1], self.factors)
 
     def energy_and_slopes(
@@ -178,6 +182,8 @@ class _Group:
             shares = (least - x).clamp_(min=_LEAST).exp_()
             total = shares.sum(0)
             return least - total.log(), shares.div_(total)
+        if self.kind is Given:
+            return (x[0] - x[1]).clamp_(min=0), self.signs
         if self.kind is ScaledComplement:
             value, back = by_autograd(self.value, -x)
             return -value, back(torch.ones_like(value))

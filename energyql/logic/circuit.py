@@ -12,17 +12,18 @@ networks, Xu et al. 2018, arXiv 1711.11157); for diffusion models see LogDiff (a
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from energyql.errors import LimitError
-from energyql.language import And, Expr
+from energyql.language import Expr
 from energyql.logic.cells import CellSet
-from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, WeightVariable, build_diagram
+from energyql.logic.conversion import to_nodes
+from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER
 from energyql.logic.explain import draw_circuit, explain_circuit
-from energyql.logic.nodes import CircuitBuilder, CircuitNode, Leaf, Ref, dependencies_first
+from energyql.logic.nodes import CircuitNode, Leaf, dependencies_first
+from energyql.logic.query_diagram import QueryDiagram, build_diagram
 from energyql.logic.relations import relations_for
 from energyql.logic.satisfiability import report_constant
 from energyql.vocabulary import AttributeSpec
@@ -94,7 +95,7 @@ def compile_query(
         vocabulary: the attributes it may use.
         query: the text it came from, for drawing errors.
         max_nodes: the largest decision diagram to build.
-        relations: whether the vocabulary's relations that concern the query are part of it (`relations_for`).
+        relations: whether the probability is that given the vocabulary's relations (`relations_for`).
 
     Raises:
         Contradiction: nothing satisfies the query; the error says which parts clash.
@@ -103,69 +104,36 @@ def compile_query(
     Warns:
         TautologyWarning: everything satisfies the query.
     """
-    known = relations_for(expr, vocabulary) if relations else []
-    whole = And((expr, *known)) if known else expr
-    diagram, root, key = _smallest(whole, vocabulary, max_nodes)
-    report_constant(expr, diagram, root, query=query, known=known)
-    nodes = _to_nodes(diagram, root)
+    groups = relations_for(expr, vocabulary) if relations else []
+    diagram, key = _smallest(expr, vocabulary, max_nodes, groups)
+    report_constant(expr, diagram, query=query, relations=[relation for group in groups for relation in group])
+    nodes = to_nodes(diagram)
     used = {node.attribute for node in nodes if isinstance(node, Leaf)}
     cells = {name: diagram.cells[name] for name in vocabulary if name in used}
     return Circuit(nodes, tuple(cells), cells, key)
 
 
-def _smallest(expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int) -> tuple[Diagram, int, str]:
-    """The smaller diagram of two variable orders, its root, and a key from the vocabulary's order where that fits."""
-    diagram, root = build_diagram(expr, vocabulary, max_nodes)
-    key = diagram.digest(root)
+def _smallest(
+    expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int, groups: Sequence[Sequence[Expr]]
+) -> tuple[QueryDiagram, str]:
+    """The smaller diagram of two variable orders, and a key from the vocabulary's order where that fits."""
+    diagram = build_diagram(expr, vocabulary, max_nodes, groups)
+    key = diagram.digest(diagram.root)
+    key = " given ".join([key, *map(diagram.digest, diagram.concerned())])
     if diagram.order == "occurrence":
-        return diagram, root, f"occurrence {key}"
-    if root in (NEVER, ALWAYS) or len(diagram.levels) <= _SMALL:
-        return diagram, root, key
+        return diagram, f"occurrence {key}"
+    if diagram.root in (NEVER, ALWAYS) or len(diagram.levels) <= _SMALL:
+        return diagram, key
     with suppress(LimitError):
-        other = Diagram(expr, vocabulary, order="occurrence", max_nodes=len(diagram.levels))
-        other_root = expr.evaluate(other)
-        if len(_reachable(other, other_root)) < len(_reachable(diagram, root)):
+        other = QueryDiagram(expr, vocabulary, groups, order="occurrence", max_nodes=len(diagram.levels))
+        if _size(other) < _size(diagram):
             other.max_nodes = max_nodes  # complements of weighted parts may still be added
-            return other, other_root, key
-    return diagram, root, key
+            return other, key
+    return diagram, key
 
 
-def _reachable(diagram: Diagram, root: int) -> set[int]:
+def _size(diagram: QueryDiagram) -> int:
     found: set[int] = set()
-    for node in dependencies_first(root, diagram.needs, found):
+    for node in dependencies_first(diagram.root, diagram.needs, found):
         found.add(node)
-    return found
-
-
-def _to_nodes(diagram: Diagram, root: int) -> tuple[CircuitNode, ...]:
-    """Turn a diagram into circuit nodes: each branch is a sum, each choice between branches a log-sum-exp."""
-    builder = CircuitBuilder()
-    done: dict[int, Ref] = {NEVER: False, ALWAYS: True}
-    uses = Counter(child for node in _reachable(diagram, root) for child in set(diagram.children[node]))
-
-    def needed(node: int) -> list[int]:
-        variable = diagram.variables[diagram.levels[node]]
-        if isinstance(variable, WeightVariable) and diagram.children[node][0] != NEVER:
-            return [*diagram.needs(node), diagram.negation(variable.inner)]
-        return diagram.needs(node)
-
-    for node in dependencies_first(root, needed, done):
-        variable = diagram.variables[diagram.levels[node]]
-        if isinstance(variable, WeightVariable):
-            no, yes = diagram.children[node]
-            inner = done[variable.inner]
-            choices = [(builder.scaled(variable.factor, inner), yes)]
-            if no != NEVER:
-                complement = done[diagram.negation(variable.inner)]
-                choices.append((builder.scaled_complement(variable.factor, inner, complement), no))
-        else:
-            branches = diagram.branches(node)
-            choices = [(builder.leaf(variable, cells), child) for cells, child in branches if child != NEVER]
-        # Sums that only this branch uses are flattened into it; shared ones stay shared.
-        terms = [
-            builder.sum([here, *(builder.terms(done[child]) if uses[child] == 1 else [done[child]])])
-            for here, child in choices
-            if child != NEVER
-        ]
-        done[node] = builder.log_sum_exp(terms)
-    return builder.finish(done[root])
+    return len(found)

@@ -79,16 +79,19 @@ class Diagram(Kernel[int]):
         self._digests: dict[int, str] = {NEVER: "false", ALWAYS: "true"}
         if order == "vocabulary":
             for name in self.cells:
-                self._level(name)
+                self.level(name)
 
     def leaf(self, node: Node[Any]) -> int:
         """Return the node of a predicate or constant."""
         if isinstance(node, Constant):
             return ALWAYS if node.value else NEVER
         assert isinstance(node, Predicate)
-        cells = predicate_cells(node, self.vocabulary[node.name])
-        truths = tuple(ALWAYS if holds(cells, atom) else NEVER for atom in self.cells[node.name])
-        return self._node(self._level(node.name), truths)
+        return self.falls_in(node.name, predicate_cells(node, self.vocabulary[node.name]))
+
+    def falls_in(self, name: str, cells: CellSet) -> int:
+        """Return the node of "the attribute falls in these cells", which may be none."""
+        truths = tuple(ALWAYS if cells and holds(cells, atom) else NEVER for atom in self.cells[name])
+        return self.node(self.level(name), truths)
 
     def negation(self, value: int) -> int:
         """Return the node of NOT."""
@@ -122,7 +125,7 @@ class Diagram(Kernel[int]):
         factor = float(f"{factor:.12g}")  # as thresholds: 0.1 * (3 * a) and 0.3 * a are one predicate
         if factor == 1 or value in (NEVER, ALWAYS):
             return value
-        return self._node(self._level(WeightVariable(factor, value)), (NEVER, ALWAYS))
+        return self.node(self.level(WeightVariable(factor, value)), (NEVER, ALWAYS))
 
     def choice(self, test: int, then: int, otherwise: int) -> int:
         """Return the node of "if test then `then` else `otherwise`", to which every other operator reduces."""
@@ -134,7 +137,7 @@ class Diagram(Kernel[int]):
                 stack.pop()
                 continue
             level = min(self.levels[key[0]], self.levels[key[1]], self.levels[key[2]])
-            sides = [self._cofactors(node, level) for node in key]
+            sides = [self.cofactors(node, level) for node in key]
             parts = [_normal(*triple) for triple in zip(*sides, strict=True)]
             results = [self._known(part) for part in parts]
             if None in results:
@@ -142,8 +145,8 @@ class Diagram(Kernel[int]):
                 continue
             self._work += len(parts)
             if self._work > WORK_PER_NODE * self.max_nodes:
-                raise self._too_large()
-            self._memo[key] = self._node(level, tuple(result for result in results if result is not None))
+                raise self.too_large()
+            self._memo[key] = self.node(level, tuple(result for result in results if result is not None))
             stack.pop()
         result = self._known(root)
         assert result is not None
@@ -181,7 +184,7 @@ class Diagram(Kernel[int]):
         inner = [variable.inner] if isinstance(variable, WeightVariable) else []
         return [*self.children[node], *inner]
 
-    def _level(self, variable: Variable) -> int:
+    def level(self, variable: Variable) -> int:
         level = self._level_of.get(variable)
         if level is None:
             level = len(self.variables)
@@ -205,13 +208,15 @@ class Diagram(Kernel[int]):
             return test
         return self._memo.get(key)
 
-    def _cofactors(self, node: int, level: int) -> tuple[int, ...]:
+    def cofactors(self, node: int, level: int) -> tuple[int, ...]:
+        """Return what remains of a node under each value of the variable of a level that is not below the node's."""
         if self.levels[node] == level:
             return self.children[node]
         variable = self.variables[level]
         return (node,) * (len(self.cells[variable]) if isinstance(variable, str) else 2)
 
-    def _node(self, level: int, children: tuple[int, ...]) -> int:
+    def node(self, level: int, children: tuple[int, ...]) -> int:
+        """Return the node of the variable of a level with these children."""
         if all(child == children[0] for child in children):
             return children[0]
         node = self._unique.get((level, children))
@@ -219,33 +224,17 @@ class Diagram(Kernel[int]):
             node = len(self.levels)
             self._branches += len(children)
             if node >= self.max_nodes + 2 or self._branches > BRANCHES_PER_NODE * self.max_nodes:
-                raise self._too_large()
+                raise self.too_large()
             self.levels.append(level)
             self.children.append(children)
             self._unique[level, children] = node
         return node
 
-    def _too_large(self) -> LimitError:
+    def too_large(self) -> LimitError:
         return LimitError(
             f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; "
             'use semantics="product", which needs no diagram, or write the query in smaller parts'
         )
-
-
-def build_diagram(
-    expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int = DEFAULT_MAX_NODES
-) -> tuple[Diagram, int]:
-    """Return the diagram of a query and its root, in the vocabulary's order or, where that is too large, the text's.
-
-    Raises:
-        LimitError: the diagram needs more than `max_nodes` nodes in both orders.
-    """
-    try:
-        diagram = Diagram(expr, vocabulary, max_nodes=max_nodes)
-        return diagram, expr.evaluate(diagram)
-    except LimitError:
-        diagram = Diagram(expr, vocabulary, order="occurrence", max_nodes=max_nodes)
-        return diagram, expr.evaluate(diagram)
 
 
 def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from energyql.language import Attribute, Interval, Not, OneOf, quote
 from energyql.logic.cells import CellSet
-from energyql.logic.nodes import CircuitNode, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
+from energyql.logic.nodes import CircuitNode, Given, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
 from energyql.render.graph import MOST_BOXES, Box, draw_graph
 from energyql.render.markup import Markup
 
@@ -34,6 +34,8 @@ def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[Cell
     if len(lines) > MAX_LINES:
         lines = [*lines[:MAX_LINES], f"... and {len(lines) - MAX_LINES:,} lines more"]
     lines += ["", _sizes(nodes), "energy = -log P(query), in nats: lower is better"]
+    if any(isinstance(node, Given) for node in nodes):
+        lines.append("given the relations: P(part AND relations) / P(relations)")
     if cells:
         lines += ["", "cells that the query tells apart"]
         width = max(len(name) for name in cells)
@@ -75,7 +77,7 @@ def _draw(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]]
             continue
         drawn.add(index)
         lines.append(f"{head}{labels.get(index, '')}{_title(node, cells)}")
-        below = operands(node)
+        below = _drawn(node)
         for position in reversed(range(len(below))):
             last = position == len(below) - 1
             stack.append((below[position], indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  ")))
@@ -91,14 +93,26 @@ def _title(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> str:
         return "log-sum-exp"
     if isinstance(node, Scaled):
         return f"{node.factor:.12g} times"
+    if isinstance(node, Given):
+        if node.leaf is None:
+            return "given the relations"
+        return f"log P({describe(node.leaf.attribute, node.leaf.cells, cells[node.leaf.attribute])} | relations)"
     return f"log(1 - exp({node.factor:.12g} times the first)), given the second, its complement"
+
+
+def _drawn(node: CircuitNode) -> tuple[int, ...]:
+    """The operands of a node that are drawn below it: of a part given the relations, the part if it needs drawing."""
+    if isinstance(node, Given):
+        return () if node.leaf else (node.child,)
+    return operands(node)
 
 
 def _sizes(nodes: Sequence[CircuitNode]) -> str:
     counts = Counter(type(node) for node in nodes)
-    leaves, sums, choices = counts[Leaf], counts[Sum], counts[LogSumExp]
+    leaves, sums, choices, given = counts[Leaf], counts[Sum], counts[LogSumExp], counts[Given]
     words = [(leaves, "leaf" if leaves == 1 else "leaves"), (sums, "sum" if sums == 1 else "sums")]
-    words += [(choices, "log-sum-exp"), (len(nodes) - leaves - sums - choices, "weighted")]
+    words += [(choices, "log-sum-exp"), (given, "given relations")]
+    words += [(len(nodes) - leaves - sums - choices - given, "weighted")]
     return ", ".join(f"{count:,} {word}" for count, word in words if count)
 
 
@@ -134,7 +148,7 @@ def draw_circuit(
             places[index] = len(boxes)
             boxes.append(_box(node, cells))
             # The complement of a weighted part is there for its precision only.
-            shown = operands(node)[:1] if isinstance(node, ScaledComplement) else operands(node)
+            shown = _drawn(node)[:1] if isinstance(node, ScaledComplement) else _drawn(node)
             stack += [(child, places[index]) for child in reversed(shown)]
         edges.append((parent, places[index]))
     if stack:
@@ -150,6 +164,10 @@ def _box(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> Box:
         return Box("AND", "energies add", "and") if node.children else Box("TRUE", "always", "and")
     if isinstance(node, LogSumExp):
         return Box("OR", "probabilities add", "or")
+    if isinstance(node, Given):
+        if node.leaf is None:
+            return Box("GIVEN", "the relations", "weight")
+        return Box(describe(node.leaf.attribute, node.leaf.cells, cells[node.leaf.attribute]), "given the relations", "leaf")
     factor = f"{node.factor:.12g}"
     if isinstance(node, Scaled):
         return Box(f"{factor} *", f"energy times {factor}", "weight")

@@ -52,7 +52,19 @@ class ScaledComplement:
     complement: int
 
 
-CircuitNode = Leaf | Sum | LogSumExp | Scaled | ScaledComplement
+@dataclass(frozen=True, slots=True)
+class Given:
+    """`child - condition`: the log-probability of a part, given a condition that the part implies.
+
+    It is at most 0: what rounding adds is cut off. Where the part concerns one attribute only, `leaf` names it.
+    """
+
+    child: int
+    condition: int
+    leaf: Leaf | None = None
+
+
+CircuitNode = Leaf | Sum | LogSumExp | Scaled | ScaledComplement | Given
 Ref = int | bool
 """A value under construction: the index of a node, or a truth value, which needs no node."""
 
@@ -63,6 +75,8 @@ def operands(node: CircuitNode) -> tuple[int, ...]:
         return node.children
     if isinstance(node, Scaled):
         return (node.child,)
+    if isinstance(node, Given):
+        return node.child, node.condition
     return (node.child, node.complement) if isinstance(node, ScaledComplement) else ()
 
 
@@ -123,6 +137,12 @@ class CircuitBuilder:
             return not child
         return self._add(ScaledComplement(factor, child, complement))
 
+    def given(self, child: Ref, condition: Ref, leaf: Leaf | None) -> Ref:
+        """A value given a condition that it implies; see `Given`."""
+        if isinstance(child, bool) or isinstance(condition, bool):
+            return child
+        return True if child == condition else self._add(Given(child, condition, leaf))
+
     def terms(self, value: Ref) -> list[Ref]:
         """The terms of a sum; of anything else, itself."""
         node = None if isinstance(value, bool) else self._nodes[value]
@@ -155,4 +175,6 @@ def _renumbered(node: CircuitNode, new: dict[int, int]) -> CircuitNode:
         return replace(node, child=new[node.child])
     if isinstance(node, ScaledComplement):
         return replace(node, child=new[node.child], complement=new[node.complement])
+    if isinstance(node, Given):
+        return replace(node, child=new[node.child], condition=new[node.condition])
     return node

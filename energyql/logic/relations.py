@@ -1,8 +1,8 @@
-"""Relations between the attributes of a model, as part of a query.
+"""Relations between the attributes of a model: queries that hold in every picture.
 
-Heads are separate, so P(smile) and P(frown) can both be high for latents that the prior hardly ever draws. Queries
-that hold in every picture, such as `smile IFF mouth IN {laugh, grin}`, are improbable there, which keeps samplers away.
-They also let the compiler find contradictions that logic alone does not contain.
+Heads are separate, so P(smile) and P(frown) can both be high for one latent, although no picture smiles and frowns.
+Queries are therefore conditioned on the relations: P(query AND relations) / P(relations). Relations also let the
+compiler find contradictions and tautologies that logic alone does not contain.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from energyql.language import Expr, bind, parse, predicates
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
-def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[Expr]:
-    """Return the relations of a vocabulary that concern a bound query.
+def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[tuple[Expr, ...]]:
+    """Return the relations of a vocabulary that concern a bound query, in groups that share no attribute.
 
-    They concern a query that names at least two attributes which they connect, directly or through others: `smile AND
-    frown`, which are both related to the mouth, but not `smile` alone.
+    A group concerns a query that names one of the attributes which its relations connect, directly or through others.
+    All other relations are independent of the query, and change no probability.
 
     Returns:
-        Bound queries without spans, because they stand in no text of the user's.
+        Groups of bound queries without spans, because they stand in no text of the user's.
 
     Raises:
         VocabularyError: a relation is no query over the vocabulary.
@@ -31,12 +31,7 @@ def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[E
     if not isinstance(vocabulary, Vocabulary) or not vocabulary.relations:
         return []
     named = _names(expr)
-    return [
-        relation
-        for group in _connected(vocabulary)
-        if len(named & frozenset().union(*map(_names, group))) > 1
-        for relation in group
-    ]
+    return [group for group in _connected(vocabulary) if any(named & _names(relation) for relation in group)]
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,8 @@ from energyql.errors import Contradiction, LimitError, TautologyWarning
 from energyql.language import And, Expr, Interval, Near, Not, OneOf, Or, Weight, predicates
 from energyql.language.rewrite import lower
 from energyql.logic.cells import predicate_cells
-from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, build_diagram
+from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram
+from energyql.logic.query_diagram import QueryDiagram, build_diagram
 from energyql.vocabulary import AttributeSpec
 
 _MOST_SHOWN = 60
@@ -31,20 +32,19 @@ def check_satisfiable(
 
     The arguments, errors and the warning are those of `compile_query`.
     """
-    diagram, root = build_diagram(expr, vocabulary, max_nodes)
-    report_constant(expr, diagram, root, query=query)
+    report_constant(expr, build_diagram(expr, vocabulary, max_nodes), query=query)
 
 
 def report_constant(
-    expr: Expr, diagram: Diagram, root: int, *, query: str | None = None, known: Sequence[Expr] = ()
+    expr: Expr, diagram: QueryDiagram, *, query: str | None = None, relations: Sequence[Expr] = ()
 ) -> None:
     """Raise `Contradiction` for a query that is always false, and warn of one that is always true.
 
-    `root` is the node in `diagram` of the query together with `known`, relations of the model; `query` is its text.
+    `diagram` is that of the query given some relations; `query` is its text.
     """
-    if root == NEVER:
-        raise _contradiction(expr, diagram, query, known)
-    if root == ALWAYS:
+    if diagram.root == NEVER:
+        raise _contradiction(expr, diagram, query, relations)
+    if diagram.root == ALWAYS:
         text = str(expr)
         warn_tautology(f"{text if len(text) <= 80 else 'the query'} is always true, so it asks for nothing")
 
@@ -75,7 +75,7 @@ def _contradiction(expr: Expr, diagram: Diagram, query: str | None, known: Seque
     try:
         parts = _clashing([*conjuncts(expr), *relations], diagram)
         while len(parts) == 1 and isinstance(parts[0], Weight):  # a weighted contradiction is a contradiction
-            parts = _clashing(conjuncts(parts[0].operand), diagram)
+            parts = _clashing([*conjuncts(parts[0].operand), *relations], diagram)
     except LimitError:
         return Contradiction("the query is always false", query=query)
     needed = [str(part) for part in parts if part in relations]
