@@ -87,14 +87,15 @@ def _attribute_branches(diagram: Diagram, builder: CircuitBuilder, node: int) ->
     found: list[_Branch] = []
     for cells, child in diagram.branches(node):
         if child != NEVER:
-            leaf = builder.leaf(name, cells)
-            found.append((lambda values, leaf=leaf: leaf, child, []))
+            found.append((partial(_constant, builder.leaf(name, cells)), child, []))
     return found
 
 
-def _weighted_branches(
-    diagram: Diagram, builder: CircuitBuilder, node: int, variable: WeightVariable
-) -> list[_Branch]:
+def _constant(value: Ref, values: _Values) -> Ref:
+    return value
+
+
+def _weighted_branches(diagram: Diagram, builder: CircuitBuilder, node: int, variable: WeightVariable) -> list[_Branch]:
     factor, inner = variable.factor, variable.inner
     no, yes = diagram.children[node]
     found: list[_Branch] = [(lambda values: builder.scaled(factor, values[inner]), yes, [inner])]

@@ -145,7 +145,7 @@ class Diagram(Kernel[int]):
                 continue
             self._work += len(parts)
             if self._work > WORK_PER_NODE * self.max_nodes:
-                raise self.too_large()
+                raise self._too_large()
             self._memo[key] = self.node(level, tuple(result for result in results if result is not None))
             stack.pop()
         result = self._known(root)
@@ -185,6 +185,7 @@ class Diagram(Kernel[int]):
         return [*self.children[node], *inner]
 
     def level(self, variable: Variable) -> int:
+        """Return the key of a variable: those of small keys are tested first."""
         level = self._level_of.get(variable)
         if level is None:
             level = len(self.variables)
@@ -224,13 +225,13 @@ class Diagram(Kernel[int]):
             node = len(self.levels)
             self._branches += len(children)
             if node >= self.max_nodes + 2 or self._branches > BRANCHES_PER_NODE * self.max_nodes:
-                raise self.too_large()
+                raise self._too_large()
             self.levels.append(level)
             self.children.append(children)
             self._unique[level, children] = node
         return node
 
-    def too_large(self) -> LimitError:
+    def _too_large(self) -> LimitError:
         return LimitError(
             f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; "
             'use semantics="product", which needs no diagram, or write the query in smaller parts'

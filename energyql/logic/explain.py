@@ -167,7 +167,8 @@ def _box(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> Box:
     if isinstance(node, Given):
         if node.leaf is None:
             return Box("GIVEN", "the relations", "weight")
-        return Box(describe(node.leaf.attribute, node.leaf.cells, cells[node.leaf.attribute]), "given the relations", "leaf")
+        leaf = node.leaf
+        return Box(describe(leaf.attribute, leaf.cells, cells[leaf.attribute]), "given the relations", "leaf")
     factor = f"{node.factor:.12g}"
     if isinstance(node, Scaled):
         return Box(f"{factor} *", f"energy times {factor}", "weight")

@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 import torch
-from formulas import BruteForce, formulas, predictions, small
 from formulas import VOCABULARY as PLAIN
+from formulas import BruteForce, formulas, predictions, small
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from test_exactness import LAWS
