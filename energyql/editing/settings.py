@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from energyql.editing.terms import Embed
-from energyql.errors import ArgumentError
-from energyql.language import Expr, as_query
+from energyql.errors import ArgumentError, LimitError
+from energyql.language import Expr, as_query, bind
+from energyql.logic.satisfiability import check_satisfiable, noting_tautologies
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
-from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings, finite_number, whole_number
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, DrawSettings, finite_number, whole_number
 from energyql.sampling import MOST_STRENGTH, ODESolver
 from energyql.vocabulary import closest
 
@@ -195,6 +197,10 @@ def check_settings(
         wrong = "has no weight in this preset" if callable(identity) else "must be a function or module of pictures"
         raise ArgumentError(f"identity {wrong}", hint="give a Preset with identity above 0")
     exprs, texts = zip(*map(as_query, queries), strict=True)
+    vocabulary = pipeline.model.vocabulary
+    for expr, text in zip(exprs, texts, strict=True) if preset.semantics == EXACT else ():
+        with noting_tautologies(), suppress(LimitError):  # `EditSettings.prepare` warns, and takes queries of any size
+            check_satisfiable(bind(expr, vocabulary, query=text), vocabulary, query=text, relations=True)
     kept = _check_kept(keep, pipeline.model)
     return EditSettings(pipeline, list(exprs), list(texts), mode, kept, preset, identity, draw)
 

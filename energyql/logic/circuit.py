@@ -106,7 +106,7 @@ def compile_query(
     """
     groups = relations_for(expr, vocabulary) if relations else []
     diagram, key = _smallest(expr, vocabulary, max_nodes, groups)
-    report_constant(expr, diagram, query=query, relations=[relation for group in groups for relation in group])
+    report_constant(expr, diagram, query=query)
     nodes = to_nodes(diagram)
     used = {node.attribute for node in nodes if isinstance(node, Leaf)}
     cells = {name: diagram.cells[name] for name in vocabulary if name in used}

@@ -26,6 +26,7 @@ class QueryDiagram(Diagram):
 
     Attributes:
         root: the node of the query.
+        relations: those of all groups.
         conditions: the node of each group of relations.
         group_of: the number of the group that an attribute belongs to.
     """
@@ -43,8 +44,9 @@ class QueryDiagram(Diagram):
         self._members = [[name for name in vocabulary if name in names] for names in named]
         self.group_of = {name: i for i, names in enumerate(self._members) for name in names}
         self.conditions: list[int] = []
-        relations = [relation for group in groups for relation in group]
-        super().__init__(And((expr, *relations)) if relations else expr, vocabulary, order=order, max_nodes=max_nodes)
+        self.relations = [relation for group in groups for relation in group]
+        whole = And((expr, *self.relations)) if self.relations else expr
+        super().__init__(whole, vocabulary, order=order, max_nodes=max_nodes)
         self.conditions = [self.conjunction([relation.evaluate(self) for relation in group]) for group in groups]
         self.root = self._given_conditions(expr.evaluate(self))
 

@@ -13,6 +13,7 @@ from energyql.language.rewrite import lower
 from energyql.logic.cells import predicate_cells
 from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram
 from energyql.logic.query_diagram import QueryDiagram, build_diagram
+from energyql.logic.relations import relations_for
 from energyql.vocabulary import AttributeSpec
 
 _MOST_SHOWN = 60
@@ -27,23 +28,23 @@ def check_satisfiable(
     *,
     query: str | None = None,
     max_nodes: int = DEFAULT_MAX_NODES,
+    relations: bool = False,
 ) -> None:
     """Check that a bound query can be satisfied, by its decision diagram; no circuit is compiled.
 
     The arguments, errors and the warning are those of `compile_query`.
     """
-    report_constant(expr, build_diagram(expr, vocabulary, max_nodes), query=query)
+    groups = relations_for(expr, vocabulary) if relations else []
+    report_constant(expr, build_diagram(expr, vocabulary, max_nodes, groups), query=query)
 
 
-def report_constant(
-    expr: Expr, diagram: QueryDiagram, *, query: str | None = None, relations: Sequence[Expr] = ()
-) -> None:
+def report_constant(expr: Expr, diagram: QueryDiagram, *, query: str | None = None) -> None:
     """Raise `Contradiction` for a query that is always false, and warn of one that is always true.
 
-    `diagram` is that of the query given some relations; `query` is its text.
+    `diagram` is that of the query; `query` is its text.
     """
     if diagram.root == NEVER:
-        raise _contradiction(expr, diagram, query, relations)
+        raise _contradiction(expr, diagram, query, diagram.relations)
     if diagram.root == ALWAYS:
         text = str(expr)
         warn_tautology(f"{text if len(text) <= 80 else 'the query'} is always true, so it asks for nothing")

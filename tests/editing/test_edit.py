@@ -7,9 +7,10 @@ import pytest
 import torch
 from toys import CONFIG, pixels
 
+import energyql
 from energyql import E
 from energyql.editing.settings import PRESETS, Preset
-from energyql.errors import ArgumentError, UnknownAttribute
+from energyql.errors import ArgumentError, Contradiction, UnknownAttribute
 
 
 class TestSteps:
@@ -66,6 +67,10 @@ class TestSteps:
         assert (surer.final.probabilities["smile"] > 0.8).all()
         settled = plain.final.energy <= 0.1
         assert torch.equal(plain.final.z[settled], surer.final.z[settled])
+
+    def test_what_relations_rule_out_is_refused_before_anything_is_drawn(self):
+        with pytest.raises(Contradiction, match="smile and frown cannot both hold"):
+            energyql.edit(7, ["hat", "smile AND frown"], n=1)
 
     def test_progress_can_end_the_run(self, edit):
         stages = []
