@@ -15,12 +15,13 @@ ALLOWED = {
     "vocabulary": {"errors"},
     "render": {"errors"},
     "numerics": {"errors"},
+    "plugins": {"errors"},
     "models": {"errors", "files", "vocabulary"},
     "language": {"errors", "vocabulary", "render"},
     "logic": {"errors", "vocabulary", "render", "language"},
     "sampling": {"errors", "numerics"},
-    "generators": {"errors", "files", "numerics"},
-    "attributes": {"errors", "files", "vocabulary", "numerics"},
+    "generators": {"errors", "files", "numerics", "plugins"},
+    "attributes": {"errors", "files", "vocabulary", "numerics", "plugins"},
     "energy": {"errors", "vocabulary", "render", "numerics", "language", "logic", "attributes"},
 }
 BELOW = {*ALLOWED}  # what may be imported by everything that follows
@@ -43,7 +44,18 @@ LOCAL_IMPORTS = {
     ("files", "safetensors.torch"),
     ("sampling", "torchdiffeq._impl.odeint"),  # takes SciPy along, which only the ODE needs
 }
-WITHOUT_TORCH = {"errors", "vocabulary", "files", "version", "progress", "language", "models", "cli", "__init__"}
+WITHOUT_TORCH = {
+    "errors",
+    "vocabulary",
+    "files",
+    "version",
+    "progress",
+    "plugins",
+    "language",
+    "models",
+    "cli",
+    "__init__",
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

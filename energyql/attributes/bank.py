@@ -19,8 +19,9 @@ from energyql.vocabulary import Vocabulary
 
 __all__ = ["AttributeBank", "Head"]
 
-SPACES = ("w", "z", "direction")
-"""Inputs of heads. The direction is z scaled to unit second moment: a StyleGAN ignores the length of z."""
+SPACES = ("w", "z", "direction", "features")
+"""Inputs of heads. The direction is z scaled to unit second moment: a StyleGAN ignores the length of z. Features are a
+view of z that the generator offers."""
 FittedLabel = int | tuple[float, ...] | str | None
 """Class label of the latents that heads were fitted on: a number, a condition vector, "random", or `None`."""
 
@@ -63,7 +64,7 @@ class AttributeBank:
             raise ModelError(f"{label!r} is no class label")
         if label == "random" and space != "w":
             raise ModelError(
-                "heads that read z cannot tell the classes apart", hint="let them read w, or fit one class"
+                f"heads that read {space} cannot tell the classes apart", hint="let them read w, or fit one class"
             )
         self._first = next(iter(heads.values()))
         latent_dim = self._first.skip_weight.shape[-1]
@@ -97,7 +98,7 @@ class AttributeBank:
         """Evaluate the heads of `names` (all by default) once.
 
         Args:
-            latent: (batch, latent_dim): w, or z for the other spaces.
+            latent: (batch, latent_dim): w, features, or z for the other spaces.
             names: attributes in any order.
 
         Raises:

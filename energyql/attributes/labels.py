@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.predictions import Categorical, Continuous, YesNo, decide
-from energyql.errors import DataError
+from energyql.errors import ArgumentError, DataError
 from energyql.numerics.shapes import Float
+from energyql.plugins import JUDGES, load_plugin, make_plugin
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Column = Sequence[Any]
@@ -85,6 +86,22 @@ def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary)
         else:
             values[name] = numbers.astype(bool if spec.kind == "yes/no" else np.float64)
     return values
+
+
+def import_labeller(name: str) -> ImageLabeller:
+    """Import the labeller called `module:function`, or the judge of that name in an installed package.
+
+    A class is called without arguments first, so that a torch module can be named by its class.
+
+    Raises:
+        ArgumentError: there is no such labeller.
+    """
+    found = load_plugin(name, JUDGES)
+    found = make_plugin(found, name) if inspect.isclass(found) else found
+    if not callable(found):
+        raise ArgumentError(f"{name} is a {type(found).__name__}, which cannot be called")
+    labeller: ImageLabeller = found
+    return labeller
 
 
 def labeller_name(labeller: ImageLabeller) -> str:

@@ -46,6 +46,9 @@ def edit(
         typer.Option(help="Layers of W+ that may change: 4-9 or 0,1,7; or those of an attribute, repeated: hair=6-8."),
     ] = None,
     model: options.Model = DEFAULT_MODEL,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
     semantics: Annotated[str | None, typer.Option(help="exact, product or lace; by default the preset's.")] = None,
     strength: Annotated[float | None, typer.Option(help="Multiplies the energy of the query.")] = None,
     truncation: options.Truncation = None,
@@ -62,8 +65,9 @@ def edit(
     moving = save_to.suffix.lower() in ANIMATION_SUFFIXES
     if not moving:
         check_destination(save_to)
+    opened = options.open_model(model, generator, judge, allow_plugins, device)
     edited = run(
-        read_start(start or ["0"]), queries, n=n, model=model, mode=mode,
+        read_start(start or ["0"]), queries, n=n, model=opened, mode=mode,
         keep=keep if keep == "everything" else read_names(keep),
         preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
         strength=strength, truncation=truncation, label=read_label(label), device=device, batch_size=batch_size,
@@ -88,6 +92,9 @@ def invert(
         str, typer.Option(help="z; w, an offset of w; or w+, an offset for each layer of the synthesis.")
     ] = "w",
     model: options.Model = DEFAULT_MODEL,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
     truncation: options.Truncation = None,
     label: options.Label = None,
     device: options.Device = "auto",
@@ -99,8 +106,9 @@ def invert(
     from energyql.files import check_destination
 
     check_destination(save_to)
+    opened = options.open_model(model, generator, judge, allow_plugins, device)
     inverted = run(
-        list(pictures), model=model, space=space, truncation=truncation, label=read_label(label), device=device,
+        list(pictures), model=opened, space=space, truncation=truncation, label=read_label(label), device=device,
         batch_size=batch_size, progress=not quiet,
     )  # fmt: skip
     inverted.save(save_to)
@@ -116,6 +124,9 @@ def animate(
     n: Annotated[int, typer.Option("-n", min=1, max=64, help="Paths, side by side.")] = 4,
     frames: Annotated[int, typer.Option(min=1, max=200, help="Frames from one query to the next.")] = 16,
     model: options.Model = DEFAULT_MODEL,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
     truncation: options.Truncation = None,
     label: options.Label = None,
     seed: options.Seed = 0,
@@ -130,14 +141,15 @@ def animate(
     check_animation(save_to)
     if len(queries) < 2:
         raise ArgumentError("an animation needs at least two queries")
+    opened = options.open_model(model, generator, judge, allow_plugins, device)
     stops = [
         generate(
-            query, n, model=model, truncation=truncation, label=read_label(label), seed=seed, device=device,
+            query, n, model=opened, truncation=truncation, label=read_label(label), seed=seed, device=device,
             progress=not quiet,
         )
         for query in queries
     ]  # fmt: skip
-    run(stops, save_to, model=model, rows=range(n), frames=frames, device=device)
+    run(stops, save_to, model=opened, rows=range(n), frames=frames, device=device)
     if not quiet:
         out.print(f"Saved {escape(str(save_to))}")
 

@@ -34,6 +34,9 @@ def gallery(
     ] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "",
     model: options.Model = DEFAULT_MODEL,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
     semantics: options.Semantics = DEFAULT_SEMANTICS,
     sampler: Annotated[str, typer.Option(help="As for generate.")] = DEFAULT_SAMPLER,
     strength: options.Strength = None,
@@ -57,8 +60,9 @@ def gallery(
     if queries is None and not truth_table and traverse is None:
         raise ArgumentError("there is nothing to draw", hint="name a file of queries, or --truth-table or --traverse")
     questions = [] if queries is None else read_queries(queries)
+    opened = options.open_model(model, generator, judge, allow_plugins, device)
     page = Gallery(
-        n=8 if n is None else n, title=title, model=model, semantics=semantics,
+        n=8 if n is None else n, title=title, model=opened, semantics=semantics,
         sampler=sampler, strength=strength, truncation=truncation,
         label=read_label(label), seed=seed, device=device, batch_size=batch_size, progress=not quiet,
     )  # fmt: skip

@@ -57,6 +57,9 @@ def generate(
         "energyql.png"
     ),
     model: options.Model = DEFAULT_MODEL,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
     semantics: options.Semantics = DEFAULT_SEMANTICS,
     sampler: options.Sampler = DEFAULT_SAMPLER,
     strength: options.Strength = None,
@@ -82,8 +85,9 @@ def generate(
     run = (
         partial(pipeline.generate, first=first) if budget is None else partial(pipeline.until_satisfied, budget=budget)
     )
+    opened = options.open_model(model, generator, judge, allow_plugins, device)
     result = run(
-        query, n, model=model, semantics=semantics, sampler=sampler, strength=strength, precision=precision,
+        query, n, model=opened, semantics=semantics, sampler=sampler, strength=strength, precision=precision,
         truncation=truncation, label=read_label(label), seed=seed, device=device, batch_size=batch_size,
         progress=not quiet,
     )  # fmt: skip

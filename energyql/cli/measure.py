@@ -35,6 +35,9 @@ def bench(
     ],
     save_to: Annotated[Path, out_option("Folder for results, plots and the state of the run.")] = Path("bench"),
     model: JudgedModelOption = DEFAULT_MODEL,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
     samplers: Annotated[
         str, typer.Option(help="Names, separated by commas; also semantics:sampler, sampler@strength, and paper.")
     ] = f"{DEFAULT_SAMPLER},slice,ode,paper",
@@ -56,8 +59,9 @@ def bench(
     from energyql.evaluation.report import NOTE, TABLE_WIDTH, query_table, summary_table
 
     with _resumable():
+        opened = options.open_model(model, generator, judge, allow_plugins, device)
         data = compare_samplers(
-            queries, samplers, folder=save_to, model=model, n=n, prior=prior, oracle=oracle, truncation=truncation,
+            queries, samplers, folder=save_to, model=opened, n=n, prior=prior, oracle=oracle, truncation=truncation,
             label=read_label(label), seed=seed, device=device, progress=not quiet,
         )  # fmt: skip
     if quiet:
@@ -70,6 +74,9 @@ def bench(
 def evaluate(
     save_to: Annotated[Path, out_option("Folder for reports, pictures and the state of the run.")] = Path("evaluation"),
     model: JudgedModelOption = DEFAULT_MODEL,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
     protocols: Annotated[
         str, typer.Option(help="Names such as conditional-1,sequential-5, or all; a wrong name lists them.")
     ] = "all",
@@ -105,8 +112,9 @@ def evaluate(
     if inception_weights is not None and features != "inception":
         raise ArgumentError("--inception-weights needs --features inception")
     with _resumable():
+        opened = options.open_model(model, generator, judge, allow_plugins, device)
         data = run(
-            tuple(PROTOCOLS) if protocols == "all" else read_names(protocols), folder=save_to, model=model,
+            tuple(PROTOCOLS) if protocols == "all" else read_names(protocols), folder=save_to, model=opened,
             samplers=samplers, presets=read_names(presets), n=n, edits=edits, prior=prior, oracle=oracle,
             features=inception_features(inception_weights) if features == "inception" else None,
             truncation=truncation, label=read_label(label), seed=seed, device=device, progress=not quiet,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -17,6 +18,9 @@ def studio(
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help="A packaged model, or a model folder; repeat for more.")
     ] = None,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
     host: Annotated[
         str, typer.Option(help="Address to listen on. By default only this machine can reach it.")
     ] = "127.0.0.1",
@@ -48,9 +52,14 @@ def studio(
         if open_page:
             typer.launch(address)
 
+    from energyql.pipeline.model import load_model
+
     models = model or [DEFAULT_MODEL]
+    if len(models) > 1 and (generator, judge) != (None, None):
+        raise ArgumentError("--generator and --judge are for one model", hint="for several, --allow-plugins")
     out.print(f"Loading {escape(', '.join(models))}...")
     serve(
         models, host=host, port=port, device=device, allowed=allow_host or [], ready=ready,
+        load=partial(load_model, generator=generator, judge=judge, allow_plugins=allow_plugins),
         limits=Limits(pictures=most, seconds=seconds, waiting=waiting),
     )  # fmt: skip

@@ -14,7 +14,10 @@ from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
-ModelArgument = Annotated[str, typer.Argument(help="A checkpoint, a model folder, or a packaged model.")]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(help="A checkpoint, a model folder, a packaged model, or a generator: module:factory, or a plugin."),
+]
 OutOption = Annotated[Path | None, out_option("The model folder to make or add to. By default that of the model.")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new attributes replace old ones of the same name.")]
 FittedLabelOption = Annotated[
@@ -31,7 +34,7 @@ def train(
     latents: Annotated[
         Path | None, typer.Option(help="The latents of the rows of --labels (.npy, .safetensors).")
     ] = None,
-    labeller: Annotated[str | None, typer.Option(help="module:function that labels pictures.")] = None,
+    labeller: Annotated[str | None, typer.Option(help="module:function that labels pictures, or a plugin.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="JSON: attribute -> prompts for CLIP.")] = None,
     clip_model: Annotated[str, typer.Option(help="A model of open_clip.")] = "ViT-B-32",
     clip_weights: Annotated[str, typer.Option(help="Its weights: a name, or a file.")] = "laion2b_s34b_b79k",
@@ -40,10 +43,16 @@ def train(
     only: Annotated[str | None, typer.Option(help="Attributes to train, separated by commas.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="name=kind, where the inferred kind is wrong.")] = None,
     n: Annotated[int, typer.Option("-n", min=20, help="Pictures for --labeller or CLIP.")] = 10_000,
-    space: Annotated[str | None, typer.Option(help="The latent that heads read: w, z or direction.")] = None,
+    space: Annotated[str | None, typer.Option(help="The latent that heads read: w, z, direction or features.")] = None,
     truncation: TruncationRangeOption = None,
     label: FittedLabelOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples, or of the pictures in --labels.")] = None,
+    generator: options.Generator = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A judge for the model, by name: module:function, or a plugin."),
+    ] = None,
+    allow_plugins: options.AllowPlugins = False,
     steps: Annotated[int, typer.Option(min=1, help="Largest number of training steps.")] = 2000,
     hidden: Annotated[int, typer.Option(min=1, help="Width of each head.")] = 64,
     balance: Annotated[bool, typer.Option("--balance", help="Weight all classes equally.")] = False,
@@ -55,12 +64,12 @@ def train(
 
     An interrupted training is continued by the same command.
     """
-    from energyql.pipeline.model import choose_device
+    from energyql.attributes.labels import import_labeller
+    from energyql.pipeline.model import choose_device, record_judge
     from energyql.training.clip_labels import load_clip_labeller
     from energyql.training.fitting import HeadSettings
     from energyql.training.labels import read_label_table
     from energyql.training.run import train_attributes
-    from energyql.training.samples import import_labeller
     from energyql.training.styleflow import read_styleflow
 
     sources = {"--labels": labels, "--labeller": labeller, "--prompts": prompts, "--styleflow": styleflow}
@@ -71,6 +80,8 @@ def train(
         )
     if latents is not None and labels is None:
         raise ArgumentError("--latents belongs to --labels")
+    if judge is not None:
+        import_labeller(judge)  # before any work is done
     psi, where, condition = _truncation(truncation), choose_device(device), _fitted_label(label)
     chosen = None if only is None else list(read_names(only))
     source: Any = None
@@ -84,9 +95,11 @@ def train(
         source = load_clip_labeller(prompts, model=clip_model, weights=clip_weights, margin=clip_margin, device=where)
     trained = train_attributes(
         model, source, save_to, kinds=_kinds(kind), only=chosen, count=n, space=space, truncation=psi,
-        label=condition, seed=seed, replace=replace,
+        label=condition, seed=seed, replace=replace, generator=generator, allow_plugins=allow_plugins,
         settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
     )  # fmt: skip
+    if judge is not None:
+        record_judge(trained.folder, judge)
     if quiet:
         return
     table = Table("attribute", "kind", "labels", "accuracy", "calibration error", box=None, pad_edge=False)
@@ -105,10 +118,12 @@ def import_heads(
         typer.Option(help="Of each head in the file: name, name=continuous, or name=black,brown,... by its classes."),
     ],
     save_to: OutOption = None,
-    space: Annotated[str, typer.Option(help="The latent that the heads read: w, z or direction.")] = "w",
+    space: Annotated[str, typer.Option(help="The latent that the heads read: w, z, direction or features.")] = "w",
     truncation: TruncationRangeOption = None,
     label: FittedLabelOption = None,
     replace: ReplaceOption = False,
+    generator: options.Generator = None,
+    allow_plugins: options.AllowPlugins = False,
 ) -> None:
     """Add published attribute heads to a model folder, unchanged."""
     from energyql.attributes.bank import SPACES
@@ -129,7 +144,7 @@ def import_heads(
     psi = _truncation(truncation) or (1.0, 1.0)
     bank = add_heads(
         model, specs, found, save_to, space=space, truncation=psi,
-        label=_fitted_label(label), replace=replace,
+        label=_fitted_label(label), replace=replace, generator=generator, allow_plugins=allow_plugins,
     )  # fmt: skip
     out.print(f"Saved {escape(', '.join(found))}; the model has {len(bank.vocabulary)} attributes now")
 

@@ -24,7 +24,6 @@ from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.language import E, Expr
 from energyql.logic.truth import satisfied
-from energyql.numerics.pullback import Identity
 from energyql.sampling import RandomStreams, SliceSampler, normals
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -115,13 +114,12 @@ class DependenceEstimator:
 
     def __init__(self, space: LatentSpace) -> None:
         self.space = space
-        self._encode = space.encode if space.heads_read_w else Identity()
         self._prior = self._values(normals(0, 0, PRIOR_DRAWS, space.model.generator.z_dim, stream="knowledge/prior"))
 
     def estimate(self, expr: Expr, rule: EnergyRule) -> Dependence:
         """Return the dependence on a bound query with that energy, from draws of the slice sampler."""
         model = self.space.model
-        energy = QueryEnergy(rule, self._encode, model.bank)
+        energy = QueryEnergy(rule, self.space.reads, model.bank)
         start = normals(0, 0, POSTERIOR_DRAWS, model.generator.z_dim, stream="knowledge/draws").to(model.device)
         draws = self._values(SliceSampler().sample(energy, start, noise=RandomStreams(0, purpose="knowledge/")).z)
         good = np.broadcast_to(satisfied(expr, draws, model.vocabulary), (POSTERIOR_DRAWS,))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError
-from energyql.generators.base import Label, as_condition
+from energyql.generators.base import Label, as_condition, head_reader
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.numerics.pullback import normalized, pullback_of
 from energyql.pipeline.model import Model
@@ -68,7 +68,8 @@ class LatentSpace:
 
     Attributes:
         encode: maps z to w.
-        heads_read_w: whether the attribute heads read w instead of z.
+        reads: from z to what the attribute heads read.
+        heads_read_w: whether that is w, of which the offset is a part.
         length_is_free: whether heads and generator depend on the direction of z only, as in a StyleGAN, which
             normalises z first. Edits then compare z at one length: otherwise a change of length would reduce
             `|z - z0|²` without any effect on the picture.
@@ -79,6 +80,8 @@ class LatentSpace:
         self.model = model
         self.encode = encoder(model.generator, truncation, as_condition(label, model.generator))
         self.pullback = pullback_of(self.encode)
+        self.reads = head_reader(model.generator, model.bank.space, self.encode)
+        self.view = pullback_of(self.reads)
         self.heads_read_w = model.bank.space == "w"
         self.length_is_free = model.bank.space in ("direction", "w") and isinstance(self.encode, FrozenMapping)
         self.names = tuple(model.vocabulary)
@@ -101,8 +104,9 @@ class LatentSpace:
         return self.model.generator.synthesize(self.w(latents))
 
     def head_input(self, latents: Latents) -> Tensor:
-        """Return the latents that the heads read: z, or w, in W+ averaged over the layers."""
-        return shifted(self.encode(latents.z), mean_offset(latents.offset)) if self.heads_read_w else latents.z
+        """Return the latents that the heads read, (n, latent_dim); w is averaged over the layers in W+."""
+        read = self.reads(latents.z)
+        return shifted(read, mean_offset(latents.offset)) if self.heads_read_w else read
 
     def predict(self, latents: Latents) -> dict[str, Prediction]:
         """Return the predictions of the heads for all attributes."""

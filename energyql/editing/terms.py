@@ -20,7 +20,7 @@ from energyql.attributes.predictions import output_count
 from energyql.editing.latents import EditedW, Latents, LatentSpace, mean_offset
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
-from energyql.numerics.pullback import by_autograd, inverse_norm, normalized_back
+from energyql.numerics.pullback import Back, by_autograd, inverse_norm, normalized_back
 from energyql.sampling import Energy, GradientEnergy
 
 Variable = Literal["z", "w", "latent"]
@@ -160,25 +160,29 @@ def edit_energy(space: LatentSpace, before: Latents, terms: Sequence[Term]) -> E
     all samples at the start.
     """
     shift = mean_offset(before.offset)
+    latent_is: Variable = "w" if space.heads_read_w else "latent"
     needs_w = space.heads_read_w or any(term.variable == "w" for term in terms)
-    of_w = {"w", "latent"} if space.heads_read_w else {"w"}
 
     def total(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        w, back = space.pullback(z) if needs_w else (None, None)
-        latent = z
-        if space.heads_read_w and w is not None:
+        w, backs = None, dict[Variable, Back]()
+        if needs_w:
+            w, backs["w"] = space.pullback(z)
+        if w is not None and space.heads_read_w:
             latent = w if shift is None else w + shift[rows]
+        else:
+            latent, backs["latent"] = space.view(z)
         at = TermInput(rows, z, w, latent)
-        value, z_gradient = torch.zeros_like(z[:, 0]), torch.zeros_like(z)
-        w_gradient = None if w is None else torch.zeros_like(w)
+        value = torch.zeros_like(z[:, 0])
+        sums: dict[Variable, Tensor] = {"z": torch.zeros_like(z)}
         for term in terms:
             part, gradient = term.evaluate(at)
             value = value + part
-            if w_gradient is not None and term.variable in of_w:
-                w_gradient += gradient
-            else:
-                z_gradient += gradient
-        return value, z_gradient if w_gradient is None or back is None else z_gradient + back(w_gradient)
+            variable = latent_is if term.variable == "latent" else term.variable
+            sums[variable] = sums[variable] + gradient if variable in sums else gradient
+        z_gradient = sums.pop("z")
+        for variable, gradient in sums.items():
+            z_gradient = z_gradient + backs[variable](gradient)
+        return value, z_gradient
 
     def scaled_total(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         scale = inverse_norm(z)

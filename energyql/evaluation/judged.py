@@ -21,7 +21,7 @@ from energyql.attributes.predictions import decide
 from energyql.errors import ModelError
 from energyql.evaluation.features import Features, judge_features
 from energyql.files import naming_target, replacing
-from energyql.generators.base import as_condition, encode_under
+from energyql.generators.base import as_condition, encode_under, head_reader
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
@@ -148,6 +148,7 @@ class EvaluatedModel:
         checked = self.model.check_label(label)
         condition = as_condition(checked, self.model.generator)
         self.encode = partial(encode_under, self.model.generator, truncation=self.truncation, condition=condition)
+        self.reads = head_reader(self.model.generator, self.model.bank.space, self.encode)
         self.features = judge_features(self.model.judge) if features is None else features
         named = None if self.features is None else self.features.name
         self.identity = _digest([_fingerprints(self.model), self.truncation, checked, named])
@@ -172,9 +173,8 @@ class EvaluatedModel:
 
     def read_heads(self, z: Tensor) -> Values:
         """Return the likeliest value of each attribute by the heads, for latents (n, z_dim)."""
-        bank = self.model.bank
         with torch.inference_mode():
-            return decide(bank.predict(self.encode(z) if bank.space == "w" else z))
+            return decide(self.model.bank.predict(self.reads(z)))
 
     def satisfied(self, query: Expr, values: Values) -> Truths:
         """Whether decided values satisfy a bound query, (n,)."""

@@ -47,7 +47,7 @@ class Method:
         """
         prepared = model.prepare(query, semantics=self.semantics, sampler=self.sampler)
         if isinstance(self.sampler, PublishedODE):
-            return PublishedEnergy(prepared.rule, model.encode, model.model.bank)
+            return PublishedEnergy(prepared.rule, model.reads, model.model.bank)
         return prepared.energy
 
     def sample(self, energy: EnergyLike, model: EvaluatedModel, n: int, seed: int, report: Report) -> SampleResult:

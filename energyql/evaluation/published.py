@@ -19,7 +19,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import SLOPE, Head
 from energyql.attributes.predictions import Prediction, split_outputs
 from energyql.energy.rule import EnergyRule
-from energyql.numerics.pullback import Identity, normalized
+from energyql.numerics.pullback import normalized
 from energyql.sampling import (
     FIRST_RUN,
     Energy,
@@ -40,13 +40,13 @@ PUBLISHED_BATCH = 64
 class PublishedEnergy:
     """Energy of latents z (batch, z_dim) in nats, (batch,), at the published cost, with gradients by autograd.
 
-    z is encoded by the generator's own modules, and the heads of the bank are run one by one. The rule is of `lace`.
+    `reads` leads from z to what the heads of the bank read, by the generator's own modules; the heads are run one by
+    one. The rule is of `lace`.
     """
 
-    def __init__(self, rule: EnergyRule, encode: Callable[[Tensor], Tensor], bank: AttributeBank) -> None:
+    def __init__(self, rule: EnergyRule, reads: Callable[[Tensor], Tensor], bank: AttributeBank) -> None:
         self._rule, self._bank = rule, bank
-        read: dict[str, Callable[[Tensor], Tensor]] = {"w": encode, "z": Identity(), "direction": normalized}
-        self._encode = read[bank.space]
+        self._reads = normalized if bank.space == "direction" else reads
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return the energies of latents, (batch,), in nats."""
@@ -55,7 +55,7 @@ class PublishedEnergy:
         predictions: dict[str, Prediction] = {}
         for name in self._rule.attributes:
             head, spec = self._bank.heads[name], self._bank.vocabulary[name]
-            outputs = _run(head, self._encode(z))
+            outputs = _run(head, self._reads(z))
             predictions |= split_outputs(outputs, [spec], {name: head.std})
         return -self._rule.log_value(predictions)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
+from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float
 
 Label = int | tuple[float, ...]
@@ -53,6 +54,17 @@ class ConditionalGenerator(Generator, Protocol):
         ...
 
 
+class ViewedGenerator(Generator, Protocol):
+    """A generator that offers a view of z: fewer numbers, from which attributes are easier to learn."""
+
+    def features(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch features"]:
+        """Return what heads on the space "features" read of z, row by row. Autograd must be able to differentiate it.
+
+        For instance the means of blocks, where z is the noise of a picture.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Family:
     """A generator architecture: how its generators are recognised, read, built and saved.
@@ -73,8 +85,49 @@ class Family:
     formats: str = ""
 
 
+def offers_features(generator: Generator) -> bool:
+    """Whether a generator is a `ViewedGenerator`. A layer that is called `features` is no view of z."""
+    found = getattr(generator, "features", None)
+    return callable(found) and not isinstance(found, torch.nn.Module)
+
+
+def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the function from z (batch, z_dim) to the latents that heads on `space` read, (batch, latent_dim).
+
+    Args:
+        generator: whose z it is.
+        space: "w", "features", or another, whose heads read z itself.
+        encode: from z to w.
+
+    Raises:
+        ArgumentError: the space is "features", and the generator offers none.
+    """
+    if space != "features":
+        return encode if space == "w" else Identity()
+    if not offers_features(generator):
+        raise ArgumentError(
+            f"a {type(generator).__name__} has no features of z that heads could read",
+            hint='give it a method features(z), or let the heads read "w" or "z"',
+        )
+    return cast(ViewedGenerator, generator).features
+
+
+def device_of(generator: Generator) -> torch.device | None:
+    """Return the device of a generator's tensors; `None` if it has none."""
+    module = generator if isinstance(generator, torch.nn.Module) else torch.nn.Module()
+    return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), None)
+
+
 def latent_size(generator: Generator, space: str) -> int | None:
-    """Return `w_dim` for the space "w", else `z_dim`; `None` if the generator has no such attribute."""
+    """Return how many numbers heads on `space` read; `None` if the generator does not say how large its w is.
+
+    Raises:
+        ArgumentError: the space is "features", and the generator offers none.
+    """
+    if space == "features":
+        z = torch.zeros(1, generator.z_dim, device=device_of(generator))
+        with torch.no_grad():
+            return head_reader(generator, space, Identity())(z).shape[1]
     name = "w_dim" if space == "w" else "z_dim"
     size: int | None = getattr(getattr(generator, "config", generator), name, None)
     return size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from energyql.errors import ModelError
-from energyql.files import read_json, write_tensors
+from energyql.errors import ArgumentError, ModelError
+from energyql.files import fingerprint, read_json, write_tensors
 from energyql.generators.base import Family, Generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
+from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
 
 MODULES = (
     "energyql.generators.stylegan2",
@@ -28,6 +30,8 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(
 CONFIG, WEIGHTS = "config.json", "generator.safetensors"
 DEFAULT_KIND = "stylegan2"
 """The family of a folder whose configuration has no `kind`."""
+NAMED = "named"
+"""`kind` where a folder does not hold its generator, but has the `name` of code that makes it."""
 
 
 def family_of(generator: Generator) -> Family | None:
@@ -35,15 +39,59 @@ def family_of(generator: Generator) -> Family | None:
     return next((family for family in FAMILIES.values() if type(generator) is family.network), None)
 
 
-def read_generator(folder: Path) -> Generator:
-    """Read the generator of a model folder, in float32 on the CPU, ready to draw.
+def named_generator(name: str) -> Generator:
+    """Import the generator called `module:factory`, or that of an installed package; see `energyql.plugins`.
+
+    The factory is a class or a function without arguments. What it makes is in evaluation mode, without gradients to
+    its weights.
 
     Raises:
-        ModelError: a file is missing, damaged, or does not fit the others.
+        ArgumentError: there is no such factory, or what it makes is no generator.
     """
-    path = folder / CONFIG
+    found = load_plugin(name, GENERATORS)
+    if inspect.isclass(found) or (callable(found) and not isinstance(found, Generator)):
+        found = make_plugin(found, name)
+    if missing := [part for part in ("z_dim", "encode", "synthesize") if not hasattr(found, part)]:
+        raise ArgumentError(f"{name} is a {type(found).__name__} without {', '.join(missing)}, so it is no generator")
+    if isinstance(found, torch.nn.Module):
+        found.eval().requires_grad_(False)
+    generator: Generator = found
+    return generator
+
+
+def open_generator(
+    folder: Path, given: Generator | str | None = None, *, allow_plugins: bool = False
+) -> tuple[Generator, str]:
+    """Return the generator of a model folder, and its fingerprint.
+
+    Args:
+        folder: of a model.
+        given: the generator, or its name as for `named_generator`, for a folder that does not hold it.
+        allow_plugins: whether a name in the folder is followed.
+
+    Raises:
+        ModelError: as for `read_generator`.
+        ArgumentError: as for `named_generator`.
+    """
+    if given is None:
+        settings = _settings(folder)
+        if settings.get("kind") != NAMED:
+            return read_generator(folder), fingerprint(folder / WEIGHTS)
+        given = check_allowed(settings.get("name"), "generator", folder, allow_plugins)
+    generator = named_generator(given) if isinstance(given, str) else given
+    return generator, module_fingerprint(generator)
+
+
+def read_generator(folder: Path) -> Generator:
+    """Read the generator of a model folder, in float32 on the CPU, ready to draw. Nothing in the folder is executed.
+
+    Raises:
+        ModelError: a file is missing, damaged, or does not fit the others; or the folder only names its generator.
+    """
+    settings, path = _settings(folder), folder / CONFIG
+    if settings.get("kind") == NAMED:
+        check_allowed(settings.get("name"), "generator", folder, False)
     with reading(path):
-        settings = dict(read_json(path)["generator"])
         kind = settings.pop("kind", DEFAULT_KIND)
         if kind not in FAMILIES:
             raise ModelError(f"its generator is of an unknown kind {shown(kind)}; known are {', '.join(FAMILIES)}")
@@ -61,6 +109,13 @@ def read_generator(folder: Path) -> Generator:
         check_weights(tensors)
         generator: Generator = build_network(family.network, config, tensors)
     return generator
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of the generator in the configuration of a model folder."""
+    path = folder / CONFIG
+    with reading(path):
+        return dict(read_json(path)["generator"])
 
 
 def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:

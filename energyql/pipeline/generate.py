@@ -15,11 +15,10 @@ from energyql.attributes.readouts import fit_readouts
 from energyql.energy.query_energy import Encode
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import ArgumentError
-from energyql.generators.base import Label, as_condition
+from energyql.generators.base import Label, as_condition, head_reader
 from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind
 from energyql.models import DEFAULT_MODEL, model_folder
-from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
@@ -76,13 +75,15 @@ class Pipeline:
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         encode = encoder(self.model.generator, psi, condition)
+        reads = head_reader(self.model.generator, self.model.bank.space, encode)
         return PreparedQuery(
             model=self.model,
             device=self.device,
             expr=bound,
             rule=rule,
             encode=encode,
-            readouts=lambda: self._readouts_under(psi, label, encode),
+            reads=reads,
+            readouts=lambda: self._readouts_under(psi, label, reads),
             sampler=sampler,
             settings=settings,
             provenance={
@@ -101,12 +102,11 @@ class Pipeline:
             },
         )
 
-    def _readouts_under(self, psi: float, label: Label | None, encode: Encode) -> AttributeBank:
+    def _readouts_under(self, psi: float, label: Label | None, reads: Encode) -> AttributeBank:
         """Return the model's linear read-outs, which are fitted at the first call for a truncation and a label."""
-        key, bank = (psi, label), self.model.bank
+        key = psi, label
         if key not in self._readouts:
-            reads = encode if bank.space == "w" else Identity()
-            self._readouts[key] = fit_readouts(bank, reads, self.model.generator.z_dim)
+            self._readouts[key] = fit_readouts(self.model.bank, reads, self.model.generator.z_dim)
         return self._readouts[key]
 
 

@@ -14,16 +14,20 @@ from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import Judge
-from energyql.attributes.labels import ImageLabeller, read_images
+from energyql.attributes.labels import ImageLabeller, import_labeller, read_images
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, write_json
-from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, latent_size
+from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, device_of, latent_size
 from energyql.generators.checkpoints.reading import reading
-from energyql.generators.families import CONFIG, WEIGHTS, module_fingerprint, read_generator, write_generator
+from energyql.generators.families import CONFIG, NAMED, WEIGHTS, open_generator, write_generator
 from energyql.models import model_folder
+from energyql.plugins import check_allowed
 from energyql.vocabulary import Vocabulary
 
 FORMAT = 1
+BANK_FILES = ("attributes.safetensors", "vocabulary.json")
+NO_JUDGE = "none"
+"""Name in place of a judge's, for none."""
 Values = dict[str, npt.NDArray[Any]]
 """Attribute -> decided values, (n,): bool, names of classes, or numbers."""
 
@@ -57,8 +61,7 @@ class Model:
     @property
     def device(self) -> torch.device:
         """The device of the generator's tensors; that of the heads if it has none."""
-        module = self.generator if isinstance(self.generator, torch.nn.Module) else torch.nn.Module()
-        return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), self.bank.device)
+        return device_of(self.generator) or self.bank.device
 
     def check_label(self, label: int | Sequence[float] | None) -> Label | None:
         """Return a label under which the heads are valid, as it is recorded; by default the one they were fitted under.
@@ -112,27 +115,54 @@ class Model:
         return replace(self, bank=self.bank.to(device))
 
 
-def load_model(model: str | Path, device: torch.device | str = "cpu", *, generator: Generator | None = None) -> Model:
-    """Load a packaged model by name, or a model folder.
+def load_model(
+    model: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    generator: Generator | str | None = None,
+    judge: ImageLabeller | str | None = None,
+    allow_plugins: bool = False,
+) -> Model:
+    """Load a packaged model by name, or a model folder. No code is run but what the arguments name or allow.
 
     Args:
         model: a packaged model's name, such as "avatars", or a folder.
         device: where to compute.
-        generator: for a folder that holds only the attributes of this generator of one's own.
+        generator: for a folder that does not hold it, the generator, or the name of its code: `module:factory`, where
+            the factory is a class or a function without arguments, or the name of an installed plugin.
+        judge: takes the place of the folder's judge: a judge or function as for `Model`, or its name; "none" for none.
+        allow_plugins: whether to import the generator and the judge that the folder names.
 
     Returns:
         The model in evaluation mode, for arguments such as `generate(..., model=model)`.
 
     Raises:
-        ModelError: it is missing or damaged, or its parts do not fit together.
+        ModelError: it is missing or damaged, its parts do not fit together, or it names code that is not allowed.
+        ArgumentError: there is no generator or judge of that name.
     """
-    if generator is not None:
-        folder = Path(model)
-        bank, mark = AttributeBank.load(folder), module_fingerprint(generator)
-        _check_fitted_to(folder, bank, generator, mark)
-        prints = {"generator": mark, "attributes": fingerprint(folder / "attributes.safetensors")}
-        return Model(folder.resolve().name, generator, bank, None, bank.truncation[1], prints).to(device)
-    folder = model_folder(model)
+    folder = model_folder(model) if generator is None else Path(model)
+    name, truncation, judge_name = folder.resolve().name, None, None
+    if generator is None or (folder / CONFIG).is_file():
+        name, truncation, judge_name = _read_config(folder)
+    opened, mark = open_generator(folder, generator, allow_plugins=allow_plugins)
+    if truncation is not None and not any((folder / file).is_file() for file in BANK_FILES):
+        hint = "fit some with energyql train"
+        raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
+    bank = AttributeBank.load(folder)
+    _check_fitted_to(folder, bank, opened, mark)
+    marks = {"generator": mark, "attributes": fingerprint(folder / BANK_FILES[0])}
+    if judge is None:
+        judge = _read_judge(folder, bank, judge_name, allow_plugins)
+        if isinstance(judge, Judge):
+            marks["judge"] = fingerprint(folder / "judge.safetensors")
+    if isinstance(judge, str):
+        judge = None if judge == NO_JUDGE else import_labeller(judge)
+    psi = bank.truncation[1] if truncation is None else truncation
+    return Model(name, opened, bank, judge, psi, marks).to(device)
+
+
+def _read_config(folder: Path) -> tuple[str, float, object]:
+    """Return the name of a model, its truncation, and the name of its judge, if it has one by name."""
     path = folder / CONFIG
     config = read_json(path)
     with reading(path):
@@ -141,20 +171,19 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", *, generat
         name, truncation = str(config["name"]), float(config["truncation"])
         if not math.isfinite(truncation):
             raise ValueError(f"truncation is {truncation}")
-    generator = read_generator(folder)
-    if not any((folder / file).is_file() for file in ("vocabulary.json", "attributes.safetensors")):
-        hint = "fit some with energyql train"
-        raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
-    bank = AttributeBank.load(folder)
-    weights = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))}
-    _check_fitted_to(folder, bank, generator, weights["generator"])
-    size = latent_size(generator, bank.space)
-    if bank.latent_dim != size:
-        raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}")
-    judge = Judge.load(folder) if (folder / "judge.json").is_file() else None
-    if judge is not None and dict(judge.vocabulary) != dict(bank.vocabulary):
+    return name, truncation, config.get("judge")
+
+
+def _read_judge(folder: Path, bank: AttributeBank, name: object, allow_plugins: bool) -> ImageLabeller | str | None:
+    """Return the judge in a folder, or the name of one that may be imported; `None` if the folder has neither."""
+    if name is not None:
+        return check_allowed(name, "judge", folder, allow_plugins)
+    if not (folder / "judge.json").is_file():
+        return None
+    judge = Judge.load(folder)
+    if dict(judge.vocabulary) != dict(bank.vocabulary):
         raise ModelError(f"{folder}: the judge does not read the attributes of the heads", hint="train it again")
-    return Model(name, generator, bank, judge, truncation, weights).to(device)
+    return judge
 
 
 def _check_fitted_to(folder: Path, bank: AttributeBank, generator: Generator, mark: str) -> None:
@@ -164,8 +193,11 @@ def _check_fitted_to(folder: Path, bank: AttributeBank, generator: Generator, ma
     try:
         if bank.label is not None:
             check_fitted_label(bank.label, generator)
+        size = latent_size(generator, bank.space)
     except ArgumentError as error:
         raise ModelError(f"{folder}: {error.message}", hint="train the attributes again") from None
+    if size not in (None, bank.latent_dim):
+        raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}")
 
 
 def save_model(
@@ -179,6 +211,17 @@ def save_model(
     described = write_generator(folder, generator, dtype=dtype)
     write_json(folder / CONFIG, {"format": FORMAT, "name": name, "truncation": truncation, **described})
     return fingerprint(folder / WEIGHTS)
+
+
+def save_named_model(folder: Path, name: str, generator: str, *, truncation: float = 1.0) -> None:
+    """Write a `config.json` that has the name of the generator's code, as `load_plugin` takes it, in place of it."""
+    described = {"generator": {"kind": NAMED, "name": generator}}
+    write_json(folder / CONFIG, {"format": FORMAT, "name": name, "truncation": truncation, **described})
+
+
+def record_judge(folder: Path, name: str) -> None:
+    """Write the name of a judge, as `import_labeller` takes it, into the configuration of a model folder."""
+    write_json(folder / CONFIG, read_json(folder / CONFIG) | {"judge": name})
 
 
 def choose_device(name: str) -> torch.device:

@@ -23,7 +23,6 @@ from energyql.energy.surrogate import Surrogate
 from energyql.generators.base import synthesizer
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
-from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings, whole_number
@@ -49,6 +48,7 @@ class PreparedQuery:
         expr: the query, bound to the model's vocabulary.
         rule: its energy as a function of the predictions.
         encode: from z to w, truncation and label applied.
+        reads: from z to what the heads read.
         readouts: returns the model's linear read-outs of z under that truncation and label.
         sampler: moves latents to low energy.
         settings: seed, precision and batch size of the run.
@@ -60,6 +60,7 @@ class PreparedQuery:
     expr: Expr
     rule: EnergyRule
     encode: Encode
+    reads: Encode
     readouts: Callable[[], AttributeBank]
     sampler: Sampler
     settings: DrawSettings
@@ -68,9 +69,8 @@ class PreparedQuery:
     @cached_property
     def energy_in_float32(self) -> QueryEnergy:
         """The energy of the query as a function of z, in float32."""
-        encode = self.encode if self.model.bank.space == "w" else Identity()
         few = self.model.generator.z_dim <= MOST_NUMBERS
-        return QueryEnergy(self.rule, encode, self.model.bank, (lambda: self.surrogate) if few else None)
+        return QueryEnergy(self.rule, self.reads, self.model.bank, (lambda: self.surrogate) if few else None)
 
     @cached_property
     def surrogate(self) -> Surrogate:
@@ -158,7 +158,7 @@ class PreparedQuery:
         w = torch.cat(latents)
         judged = {name: np.concatenate([part[name] for part in readings]) for name in readings[0]}
         with torch.inference_mode():
-            read = w if self.model.bank.space == "w" else sampled.z
+            read = w if self.model.bank.space == "w" else self.reads(sampled.z)
             read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
             predictions = self.model.bank.predict(read)
             energy = self.energy_in_float32.of_latent(read)

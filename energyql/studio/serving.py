@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import h11
+import torch
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from energyql.errors import ArgumentError
 from energyql.pipeline.generate import Pipeline
-from energyql.pipeline.model import choose_device, load_model
+from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.studio import guard
 from energyql.studio.app import create_app
 from energyql.studio.limits import Limits
@@ -57,7 +58,11 @@ class HeaderTimeoutProtocol(H11Protocol):
             self._timer = None
 
 
-def load_models(names: Sequence[str], device: str) -> dict[str, Pipeline]:
+Load = Callable[[str, torch.device], Model]
+"""From the name or folder of a model and a device to the model, such as `load_model`."""
+
+
+def load_models(names: Sequence[str], device: str, load: Load = load_model) -> dict[str, Pipeline]:
     """Load the models of a studio, by their own names.
 
     Raises:
@@ -67,7 +72,7 @@ def load_models(names: Sequence[str], device: str) -> dict[str, Pipeline]:
     place = choose_device(device)
     models: dict[str, Pipeline] = {}
     for name in names:
-        model = load_model(name, place)
+        model = load(name, place)
         if model.name in models:
             raise ArgumentError(f"two models are called {model.name!r}", hint='change "name" in config.json of one')
         models[model.name] = Pipeline(model, place)
@@ -114,6 +119,7 @@ def serve(
     limits: Limits,
     allowed: Sequence[str],
     ready: Callable[[str], None],
+    load: Load = load_model,
 ) -> None:
     """Run a studio until it is interrupted.
 
@@ -125,10 +131,11 @@ def serve(
         limits: of a request.
         allowed: further host names.
         ready: called with the address once the studio listens.
+        load: opens a model.
     """
     bound = listen(host, port)
     try:
-        studio = Studio(load_models(models, device), limits)
+        studio = Studio(load_models(models, device, load), limits)
         hosts, numbers = guard.known_hosts(host, allowed)
         app = create_app(studio, hosts=hosts, numbers=numbers)
         bound.listen(128)

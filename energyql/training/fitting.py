@@ -84,7 +84,7 @@ def train_heads(
     The loss is the log-likelihood on the data as they are, so that probabilities of rare classes are calibrated too.
 
     Args:
-        latents: (n, latent_dim): w, or z for the other spaces.
+        latents: (n, latent_dim): w, features, or z for the other spaces.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have each.
         settings: of the fit.

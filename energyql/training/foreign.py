@@ -36,6 +36,8 @@ def add_heads(
     truncation: tuple[float, float] = (1.0, 1.0),
     label: int | Sequence[float] | str | None = None,
     replace: bool = False,
+    generator: str | None = None,
+    allow_plugins: bool = False,
 ) -> AttributeBank:
     """Add heads to a model folder, as they are.
 
@@ -51,7 +53,7 @@ def add_heads(
         ModelError: the heads do not fit the generator or the heads in the folder.
     """
     with removing_new_folder(out):
-        target = open_target(model, out, truncation[1])
+        target = open_target(model, out, truncation[1], generator=generator, allow_plugins=allow_plugins)
         fitted = target.label(label, space)
         bank = AttributeBank(
             specs, heads, space=space, truncation=truncation, label=fitted, generator=target.fingerprint

@@ -14,7 +14,8 @@ from torch import Tensor
 from energyql.attributes.bank import SPACES, AttributeBank
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.errors import ArgumentError, DataError, VocabularyError
-from energyql.generators.base import RANDOM, Generator
+from energyql.generators.base import RANDOM, Generator, head_reader
+from energyql.numerics.pullback import Identity
 from energyql.progress import Report, reporting
 from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.labels import LabelTable, infer, read_label_table
@@ -58,6 +59,8 @@ def train_attributes(
     label: int | Sequence[float] | str | None = None,
     seed: int | None = None,
     replace: bool = False,
+    generator: str | None = None,
+    allow_plugins: bool = False,
     settings: HeadSettings | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -68,7 +71,9 @@ def train_attributes(
     Attributes that the folder already has stay as they are, to the last bit.
 
     Args:
-        model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own.
+        model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own: the
+            object, or the name of its code, which the folder then records: `module:factory`, where the factory is a
+            class or a function without arguments, or the name of an installed plugin.
         labels: a `LabelTable`, the path of a CSV or Parquet file (see `read_label_table`), or a function or torch
             module that labels pictures (see `ImageLabeller`).
         out: the model folder to make or to add to; by default that of `model`.
@@ -76,8 +81,10 @@ def train_attributes(
         kinds: kinds of single attributes, which are then not inferred.
         only: attributes to train, all by default.
         count: pictures for a labeller.
-        space: the latent that heads read: "w", "z", or "direction", z scaled to unit second moment, on which alone the
-            pictures of a StyleGAN depend. By default that of the model's other heads, else "w".
+        space: the latent that heads read: "w", "z", "direction", z scaled to unit second moment, on which alone the
+            pictures of a StyleGAN depend, or "features", a view of z that the generator offers (see `features` of
+            `ViewedGenerator`). By default that of the model's other heads, else "features" if there are any, else "w".
+            Latents in a table are w for "w", else z.
         truncation: psi of the latents, or a range (low, high) from which each sample draws its own. By default that of
             the model's other heads, else that of the latents of a table, else that of the model.
         label: of a conditional generator: the class of all pictures, or as many numbers as it has classes; or "random"
@@ -85,6 +92,8 @@ def train_attributes(
             heads.
         seed: of the samples; picture i of `energyql.generate(seed=...)` is sample i. 0 by default for a table.
         replace: whether new attributes may replace old ones of the same name.
+        generator: name of the generator's code, for a model folder that only names it.
+        allow_plugins: whether to import the generator that the model folder names.
         settings: of the fit.
         device: where pictures are drawn and heads are fitted.
         progress: show progress bars.
@@ -104,12 +113,15 @@ def train_attributes(
     names = list(labels.columns if isinstance(labels, LabelTable) else known or ()) if only is None else list(only)
     psi = _range(truncation)
     with removing_new_folder(out):
-        target = open_target(model, out, None if psi is None else psi[1])
+        target = open_target(
+            model, out, None if psi is None else psi[1], generator=generator, allow_plugins=allow_plugins
+        )
         target.check_names(names, replace)
         device = torch.device(device)
         if isinstance(target.generator, torch.nn.Module):
             target.generator.to(device).eval()
-        space = space or (target.bank.space if target.bank is not None else "w")
+        space = space or target.space
+        head_reader(target.generator, space, Identity())  # raises before any picture is labelled
         seed = seed if seed is not None else 0 if isinstance(labels, LabelTable) else LABEL_SEED
         prior = Prior(target.generator, seed, psi or (1.0, 1.0), device, target.label(label, space))
         if psi is None:
@@ -167,10 +179,11 @@ def _latents(prior: Prior, labels: LabelTable | ImageLabeller, count: int, space
     if isinstance(labels, LabelTable):
         if labels.latents is not None:
             first = torch.arange(1)
+            given = "w" if space == "w" else "z"
             own = (prior.w(first) if space == "w" else prior.z(first)).shape[1]
             if labels.latents.shape[1] != own:
-                raise DataError(f"{labels.source}: latents of {labels.latents.shape[1]} numbers, but {space} has {own}")
-            return labels.latents
+                raise DataError(f"{labels.source}: latents of {labels.latents.shape[1]} numbers, but {given} has {own}")
+            return labels.latents if space == "w" else prior.view(labels.latents, space)
         if prior.truncation[0] != prior.truncation[1]:
             raise ArgumentError(
                 "pictures that were labelled by hand have one truncation", hint="give that, not a range"
@@ -180,7 +193,7 @@ def _latents(prior: Prior, labels: LabelTable | ImageLabeller, count: int, space
                 "pictures that were labelled by hand have one class label", hint='give that, not "random"'
             )
         index = torch.arange(0) if labels.index is None else labels.index
-    return prior.w(index) if space == "w" else prior.z(index)
+    return prior.read(index, space)
 
 
 def _fitted(

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +14,10 @@ from torch import Tensor
 
 from energyql.attributes.bank import FittedLabel
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
-from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.errors import DataError, ModelError
 from energyql.files import read_json, write_json
-from energyql.generators.base import Generator, as_condition, class_count, encode_under
+from energyql.generators.base import Generator, as_condition, class_count, encode_under, head_reader
+from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float, Int
 from energyql.sampling import prior_latents, uniforms
 
@@ -73,6 +70,17 @@ class Prior:
             start, end = (encode_under(self.generator, z, psi, condition).cpu() for psi in (0.0, 1.0))
             parts.append(start + (low + share * (high - low)) * (end - start))
         return torch.cat(parts)
+
+    def read(self, index: Int[Tensor, " n"], space: str) -> Float[Tensor, "n latent_dim"]:
+        """Return what heads on `space` read of the samples with these indices, on the CPU."""
+        if space == "w":
+            return self.w(index)
+        return torch.cat([self.view(self.z(rows), space) for rows in index.split(LATENTS_AT_ONCE)])
+
+    @torch.no_grad()
+    def view(self, z: Float[Tensor, "n z_dim"], space: str) -> Float[Tensor, "n latent_dim"]:
+        """Return what heads on `space`, which is not w, read of z, on the CPU."""
+        return head_reader(self.generator, space, Identity())(z.to(self.device)).cpu()
 
     def _condition(self, index: Tensor) -> Tensor | None:
         """Return the labels of samples, (n, c_dim), or the label of all of them, (c_dim,)."""
@@ -181,33 +189,3 @@ def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
             hint="if they are, give the truncation that they were drawn with",
         )
     return float(min(1.0, round(psi, 2)))
-
-
-def import_labeller(name: str) -> ImageLabeller:
-    """Import the labeller called "module:function"; the working directory is searched as well.
-
-    A class is called without arguments first, so that a torch module can be named by its class.
-
-    Raises:
-        ArgumentError: there is no such module or function.
-    """
-    module, colon, attribute = name.partition(":")
-    if not colon or not module or not attribute:
-        raise ArgumentError(f"a labeller is written module:function, not {name!r}")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise ArgumentError(f"cannot import {module!r}: {error}") from error
-    finally:
-        sys.path.remove(here)
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ArgumentError(f"module {module!r} has no {attribute!r}")
-        found = getattr(found, part)
-    found = found() if inspect.isclass(found) else found
-    if not callable(found):
-        raise ArgumentError(f"{name} is a {type(found).__name__}, which cannot be called")
-    labeller: ImageLabeller = found
-    return labeller

@@ -14,21 +14,24 @@ import torch
 from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
 from energyql.files import fingerprint, read_json, replacing, write_json, write_picture
-from energyql.generators.base import RANDOM, Generator, check_fitted_label
+from energyql.generators.base import RANDOM, Generator, check_fitted_label, offers_features
 from energyql.generators.families import (
     CONFIG,
+    NAMED,
     WEIGHTS,
     family_of,
     module_fingerprint,
+    named_generator,
+    open_generator,
     read_generator,
 )
 from energyql.generators.load import load_generator
 from energyql.models import model_folder, packaged_models
-from energyql.pipeline.model import save_model
+from energyql.pipeline.model import BANK_FILES, save_model, save_named_model
+from energyql.plugins import GENERATORS, is_plugin
 from energyql.training.report import draw_report
 from energyql.version import __version__
 
-BANK_FILES = ("attributes.safetensors", "vocabulary.json")
 DEFAULT_TRUNCATION = 0.7
 """Truncation of a folder made from a checkpoint, which has none of its own."""
 WORK = ".training"
@@ -53,6 +56,13 @@ class Target:
     truncation: float | None
     bank: AttributeBank | None
 
+    @property
+    def space(self) -> str:
+        """What heads read by default: what those in the folder read, else features of z if there are any, else w."""
+        if self.bank is not None:
+            return self.bank.space
+        return "features" if offers_features(self.generator) else "w"
+
     def label(self, given: int | Sequence[float] | str | None, space: str) -> FittedLabel:
         """Return the label that heads are fitted under: the given one, else that of the heads in the folder.
 
@@ -64,7 +74,7 @@ class Target:
         checked = check_fitted_label(known if given is None else given, self.generator)
         if checked == RANDOM and space != "w":
             raise ArgumentError(
-                "heads that read z cannot tell the classes apart", hint="let them read w, or fit one class"
+                f"heads that read {space} cannot tell the classes apart", hint="let them read w, or fit one class"
             )
         return checked
 
@@ -130,8 +140,15 @@ class Target:
         return merged
 
 
-def open_target(model: str | Path | Generator, out: str | Path | None, truncation: float | None = None) -> Target:
-    """Load the generator, and write it into the folder `out`, with this truncation, if it is not there.
+def open_target(
+    model: str | Path | Generator,
+    out: str | Path | None,
+    truncation: float | None = None,
+    *,
+    generator: str | None = None,
+    allow_plugins: bool = False,
+) -> Target:
+    """Load the generator, and write it or its name into the folder `out`, with this truncation, if it is not there.
 
     The arguments are those of `train_attributes`.
 
@@ -139,9 +156,15 @@ def open_target(model: str | Path | Generator, out: str | Path | None, truncatio
         ArgumentError: there must be an `out`.
         ModelError: a file is damaged, or `out` holds another generator.
     """
+    if isinstance(model, str) and _is_name(model):
+        if generator is not None:
+            raise ArgumentError(f"{model} and {generator} are two generators", hint="name one of them")
+        if out is None:
+            raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
+        return _named(Path(out), model, truncation)
     if isinstance(model, str | Path):
         if not Path(model).is_file():
-            return _from_folder(model, out)
+            return _from_folder(model, out, generator, allow_plugins)
         if out is None:
             raise ArgumentError(f"{model} is a checkpoint, so a model folder must be named", hint="give out=, or --out")
         return _write(load_generator(model), Path(out), truncation)
@@ -166,7 +189,13 @@ def removing_new_folder(out: str | Path | None) -> Iterator[None]:
         raise
 
 
-def _from_folder(model: str | Path, out: str | Path | None) -> Target:
+def _is_name(model: str) -> bool:
+    """Whether a model is given as the name of code. The name of a plugin is not taken for that of a folder."""
+    taken = Path(model).exists() if ":" in model else Path(model).is_file() or model in packaged_models()
+    return not taken and is_plugin(model, GENERATORS)
+
+
+def _from_folder(model: str | Path, out: str | Path | None, generator: str | None, allow_plugins: bool) -> Target:
     source = model_folder(model)
     if out is None and model in packaged_models():
         raise ArgumentError(f"the packaged model {model!r} is not changed", hint="name a folder for a copy with out=")
@@ -178,9 +207,14 @@ def _from_folder(model: str | Path, out: str | Path | None) -> Target:
                 if (source / name).is_file():
                     with replacing(folder / name) as temporary:
                         shutil.copyfile(source / name, temporary)
-        elif fingerprint(folder / WEIGHTS) != fingerprint(source / WEIGHTS):
+        elif _identity(folder) != _identity(source):
             raise ModelError(f"{folder} holds another generator than {source}", hint="choose another folder")
-    return _opened(folder)
+    return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
+
+
+def _identity(folder: Path) -> object:
+    weights = folder / WEIGHTS
+    return fingerprint(weights) if weights.is_file() else read_json(folder / CONFIG).get("generator")
 
 
 def _write(generator: Generator, folder: Path, truncation: float | None) -> Target:
@@ -193,14 +227,34 @@ def _write(generator: Generator, folder: Path, truncation: float | None) -> Targ
     return _opened(folder)
 
 
-def _opened(folder: Path) -> Target:
+def _named(folder: Path, name: str, truncation: float | None) -> Target:
+    """Open the folder of a generator that is code, and write its name there."""
+    generator = named_generator(name)
+    mark = module_fingerprint(generator)
+    bank = _bank(folder, mark)
+    if (folder / CONFIG).is_file():
+        config = read_json(folder / CONFIG)
+        kind = config["generator"].get("kind") if isinstance(config.get("generator"), dict) else None
+        if kind != NAMED:
+            raise ModelError(f"{folder} holds another generator than {name}", hint="choose another folder")
+        write_json(folder / CONFIG, config | {"generator": {"kind": NAMED, "name": name}})
+    else:
+        psi = 1.0 if bank is None else bank.truncation[1]
+        save_named_model(folder, folder.resolve().name, name, truncation=psi if truncation is None else truncation)
+    return Target(folder, generator, mark, _truncation(folder), bank)
+
+
+def _opened(folder: Path, allow_plugins: bool = False) -> Target:
+    truncation = _truncation(folder)
+    generator, mark = open_generator(folder, allow_plugins=allow_plugins)
+    return Target(folder, generator, mark, truncation, _bank(folder, mark))
+
+
+def _truncation(folder: Path) -> float:
     try:
-        truncation = float(read_json(folder / CONFIG)["truncation"])
+        return float(read_json(folder / CONFIG)["truncation"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / CONFIG} has no truncation") from error
-    mark = fingerprint(folder / WEIGHTS)
-    bank = _bank(folder, mark)
-    return Target(folder, read_generator(folder), mark, truncation, bank)
 
 
 def _bank(folder: Path, fingerprint: str) -> AttributeBank | None:

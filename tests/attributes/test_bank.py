@@ -188,7 +188,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"space": "q"}, "w, z, direction, not 'q'"),
+            ({"space": "q"}, "w, z, direction, features, not 'q'"),
             ({"truncation": [0.5]}, "vocabulary.json"),
             ({"truncation": ["a", 1]}, "vocabulary.json"),
             ({"truncation": None}, "vocabulary.json"),

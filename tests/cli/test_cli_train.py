@@ -60,7 +60,11 @@ def test_quiet_and_only(tmp_path, table):
         (["--styleflow", "no"], ModelError, r"all_latents\.pickle is missing"),
         (["--labeller", "nothing"], ArgumentError, "module:function"),
         (["--prompts", "no.json"], DataError, r"cannot read prompts from no\.json"),
-        (["--labeller", "os:getcwd", "--space", "w+"], ArgumentError, r"heads read one of w, z, direction, not 'w\+'"),
+        (
+            ["--labeller", "os:getcwd", "--space", "w+"],
+            ArgumentError,
+            r"heads read one of w, z, direction, features, not 'w\+'",
+        ),
         (["--labels", "no.csv", "--truncation", "a:b"], ArgumentError, "a range such as 0.5:1"),
         (["--labels", "no.csv", "--truncation", "1:2:3"], ArgumentError, "a range such as 0.5:1"),
         (["--labels", "no.csv", "--device", "abacus"], ArgumentError, "not available"),

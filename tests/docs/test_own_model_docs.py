@@ -67,7 +67,7 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     shutil.copy(CHECKPOINTS / "ada.pkl", "ffhq.pkl")
     yield
-    for name in ("my_labels", "more_labels", "my_network"):
+    for name in ("my_labels", "more_labels", "my_network", "my_faces"):
         sys.modules.pop(name, None)
 
 
@@ -188,14 +188,26 @@ def test_any_torch_module(monkeypatch):
     shutil.copy(dcgan.__file__, "my_network.py")
     dcgan.write_weights(Path("weights.tar"))
     names = {}
-    wrapping, *using = blocks("Any torch module", "python")
+    wrapping, querying, loading, factory, view = blocks("Any torch module", "python")
     exec(wrapping, names)
     assert len(wrapping[wrapping.index("class") :].splitlines()) <= 13
-    for block in using:
+    for block in (querying, loading):
         exec(block.replace("count=5000", f"count={COUNT}"), names)
     assert "of 4 satisfy the query, says the image judge" in names["result"].summary()
     assert list(names["model"].vocabulary) == ["bright", "green", "light"]
+    Path("my_faces.py").write_text(f"{wrapping}\n\n{factory}")
+    train, *generate = blocks("Any torch module", "sh")[0].splitlines()
+    do(train)
+    assert len(generate) == 2
+    assert all("of 16 satisfy the query, says the image judge" in do(line) for line in generate)
+    exec(view, names)
+    assert names["Terrain"]().features(torch.ones(2, 4096)).tolist() == [[16.0] * 16] * 2
+
+
+def test_the_package_of_the_page_is_that_of_the_examples():
+    (text,) = blocks("Any torch module", "text")
+    assert text in (ROOT / "examples" / "plugin" / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_every_block_is_run():
-    assert len(all_blocks(PAGE)) == 17
+    assert len(all_blocks(PAGE)) == 21

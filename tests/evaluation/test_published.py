@@ -23,7 +23,7 @@ QUERY = "(smile OR glasses) AND NOT beard AND hair = black AND age > 0.4"
 def energies(folder: Path, query: str) -> tuple[PublishedEnergy, QueryEnergy, EvaluatedModel]:
     subject = EvaluatedModel(load_model(folder))  # one test changes it
     prepared = subject.pipeline.prepare(query, semantics="lace")
-    return PublishedEnergy(prepared.rule, subject.encode, subject.model.bank), prepared.energy, subject
+    return PublishedEnergy(prepared.rule, subject.reads, subject.model.bank), prepared.energy, subject
 
 
 def test_the_energy_is_that_of_lace_semantics(tiny: Path) -> None:

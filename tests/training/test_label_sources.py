@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
+from energyql.attributes.labels import import_labeller
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.training.labels import infer
-from energyql.training.samples import import_labeller
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 

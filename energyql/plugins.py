@@ -1,0 +1,116 @@
+"""Generators and judges by name: `module:factory` for code of one's own, or the name under which a package offers one.
+
+To look up a name is to run code. So names are taken from a user, and from a model folder only with a user's permission.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from energyql.errors import ArgumentError, ModelError
+
+GENERATORS, JUDGES = "energyql.generators", "energyql.judges"
+"""Groups of entry points. Those of judges label pictures too: a labeller is a judge."""
+_OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_WRITTEN = re.compile(r"[\w.-]{1,100}(:[\w.]{1,100})?")
+"""What may be a name in a model folder: nothing that a shell or a terminal could take for more."""
+
+
+def is_plugin(name: str, group: str) -> bool:
+    """Whether a text is of the form `module:object`, or the name of an installed plugin; nothing is imported."""
+    return bool(_OBJECT.fullmatch(name) or entry_points(group=group, name=name))
+
+
+def load_plugin(name: str, group: str) -> Any:
+    """Import the object called `module:object`, or the plugin of that name; the working directory is searched as well.
+
+    Args:
+        name: what a user wrote, or allowed.
+        group: `GENERATORS` or `JUDGES`.
+
+    Raises:
+        ArgumentError: there is no such module, object or plugin, or two packages offer different ones.
+    """
+    return _imported(name) if ":" in name else _installed(name, group)
+
+
+def make_plugin(factory: Callable[[], Any], name: str) -> Any:
+    """Return what a factory makes, a class or a function.
+
+    Raises:
+        ArgumentError: it needs arguments.
+    """
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        hint = "name a function or a class that needs no arguments"
+        raise ArgumentError(f"{name} cannot be called without arguments: {error}", hint=hint) from None
+    return factory()
+
+
+def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
+    """Return the name of a generator or judge that a model folder gives, where it may be followed.
+
+    Args:
+        name: as the folder has it.
+        kind: "generator" or "judge", which is also the name of the option.
+        place: the folder, for messages.
+        allowed: whether the user allows the names of the folder.
+
+    Raises:
+        ModelError: it may not, or it is no name.
+    """
+    if not isinstance(name, str) or not _WRITTEN.fullmatch(name):
+        raise ModelError(f"{place}: the name of its {kind} is no name of code")
+    if not allowed:
+        raise ModelError(
+            f"{place} holds no {kind}, only the name of one: {name}. It is code, which is not run without permission",
+            hint=f"if you trust it, pass --{kind} {name}, in Python {kind}={name!r}; "
+            "or allow what the folder names with --allow-plugins, in Python allow_plugins=True",
+        )
+    return name
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not _OBJECT.fullmatch(name):
+        raise ArgumentError(f"{name!r} is not of the form module:function")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise ArgumentError(f"cannot import {module!r}: {error}") from error
+    finally:
+        sys.path.remove(here)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ArgumentError(f"module {module!r} has no {attribute!r}")
+        found = getattr(found, part)
+    return found
+
+
+def _installed(name: str, group: str) -> Any:
+    points = {point.value: point for point in entry_points(group=group) if point.name == name}
+    kind = group.rpartition(".")[2]
+    if len(points) > 1:
+        hint = f"name one as {' or '.join(sorted(points))}"
+        raise ArgumentError(f"{name!r} is the name of several {kind}", hint=hint)
+    if not points:
+        names = sorted({point.name for point in entry_points(group=group)})
+        known = f"installed {kind}: {', '.join(names)}; or name" if names else "name"
+        raise ArgumentError(
+            f"no installed package has {name!r} among its {kind}", hint=f"{known} code of your own as module:function"
+        )
+    (point,) = points.values()
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise ArgumentError(f"{name} is {point.value}, which cannot be imported: {error}") from error
