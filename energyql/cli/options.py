@@ -45,6 +45,9 @@ Label = Annotated[
 Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples computed together.")]
+AllowWeak = Annotated[
+    str, typer.Option(metavar="NAMES", help="Attributes, separated by commas, to use although their heads are weak.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no report.")]
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
+
+if TYPE_CHECKING:
+    from energyql.attributes.quality import HeadReport
 
 ModelArgument = Annotated[
     str,
@@ -102,12 +105,35 @@ def train(
         record_judge(trained.folder, judge)
     if quiet:
         return
-    table = Table("attribute", "kind", "labels", "accuracy", "calibration error", box=None, pad_edge=False)
-    for name, report in trained.report.items():
-        numbers = [f"{report[key]:.3f}" if key in report else "" for key in ("accuracy", "calibration_error")]
-        table.add_row(escape(name), report["kind"], f"{report['labels']:,}", *numbers)
-    out.print(table)
+    _print_reports(trained.report)
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
+
+
+def report(model: ModelArgument) -> None:
+    """Print how well the attribute heads of a model did on labels that were held out of their training."""
+    from energyql.attributes.quality import read_reports
+    from energyql.models import model_folder, read_vocabulary
+
+    vocabulary, reports = read_vocabulary(model), read_reports(model_folder(model))
+    _print_reports({name: reports[name] for name in vocabulary if name in reports})
+    if unknown := [name for name in vocabulary if name not in reports]:
+        out.print(f"not measured: {escape(', '.join(unknown))}")
+
+
+def _print_reports(reports: Mapping[str, HeadReport]) -> None:
+    """Print the quality of heads with 95 % intervals, and why some of them are weak."""
+    for name, each in reports.items():
+        chance = "" if each.kind == "continuous" else f", chance {each.chance:.2f}"
+        out.print(f"[bold]{escape(name)}[/], {each.kind}: {each}{chance}")
+        parts = [f"{each.held_out:,} labels held out of {each.fitted + each.held_out:,}"]
+        if each.calibration_error is not None:
+            parts.append(f"calibration error {each.calibration_error:.3f}")
+        if each.recall:
+            shares = (f"{label} {recall:.2f}" for label, (recall, _, _) in each.recall.items())
+            parts.append(f"recall of {', '.join(shares)}")
+        out.print(escape(f"  {'; '.join(parts)}"))
+        if each.weak:
+            out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
 
 
 def import_heads(

@@ -15,6 +15,7 @@ from torch import Tensor
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import ImageLabeller, import_labeller, read_images
+from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, write_json
 from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, device_of, latent_size
@@ -25,7 +26,7 @@ from energyql.plugins import check_allowed
 from energyql.vocabulary import Vocabulary
 
 FORMAT = 1
-BANK_FILES = ("attributes.safetensors", "vocabulary.json")
+BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT)
 NO_JUDGE = "none"
 """Name in place of a judge's, for none."""
 Values = dict[str, npt.NDArray[Any]]
@@ -41,7 +42,7 @@ class Model:
         generator: draws the pictures.
         bank: attribute heads that guide the sampler; its vocabulary is the model's.
         judge: reads attributes off pictures, independent of generator and bank: a `Judge`, or a function such as
-            `train_attributes` takes; `None` if there is none.
+            `train_attributes` takes; `None` if there is none. Queries about other attributes get no verdict.
         truncation: psi used unless a call says otherwise.
         fingerprints: SHA-256 of the weights of "generator", "attributes" and "judge".
     """
@@ -57,6 +58,11 @@ class Model:
     def vocabulary(self) -> Vocabulary:
         """The attributes that queries may name."""
         return self.bank.vocabulary
+
+    @property
+    def report(self) -> Mapping[str, HeadReport]:
+        """Quality of the heads on held-out latents, by attribute; heads that were not measured have none."""
+        return self.bank.reports
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +107,7 @@ class Model:
         return psi
 
     def judge_images(self, images: Tensor) -> Values:
-        """Return the judge's values of images (n, channels, height, width); empty if there is no judge."""
+        """Return the judge's values of images (n, channels, height, width), by the attributes that it reads."""
         if self.judge is None:
             return {}
         with torch.inference_mode():
@@ -145,7 +151,7 @@ def load_model(
     if generator is None or (folder / CONFIG).is_file():
         name, truncation, judge_name = _read_config(folder)
     opened, mark = open_generator(folder, generator, allow_plugins=allow_plugins)
-    if truncation is not None and not any((folder / file).is_file() for file in BANK_FILES):
+    if truncation is not None and not any((folder / file).is_file() for file in BANK_FILES[:2]):
         hint = "fit some with energyql train"
         raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
     bank = AttributeBank.load(folder)
