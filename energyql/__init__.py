@@ -11,7 +11,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from energyql.errors import EnergyQLError, WeakHeadError
+from energyql.errors import (
+    ArgumentError,
+    CheckpointWarning,
+    Contradiction,
+    DataError,
+    EnergyQLError,
+    KindError,
+    LimitError,
+    ModelError,
+    QuerySyntaxError,
+    TautologyWarning,
+    UnknownAttribute,
+    VocabularyError,
+    WeakHeadError,
+)
 from energyql.language import E, Expr, all_of, any_of, at_least, at_most, exactly, none_of, parse
 from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -53,19 +67,30 @@ _MODULES = {
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "ArgumentError",
     "AttributeSpec",
+    "CheckpointWarning",
+    "Contradiction",
+    "DataError",
     "E",
     "Edit",
     "EnergyQLError",
     "Expr",
     "Gallery",
     "Inversion",
+    "KindError",
+    "LimitError",
     "Model",
+    "ModelError",
     "ODESolver",
     "Pipeline",
     "Preset",
+    "QuerySyntaxError",
     "Result",
+    "TautologyWarning",
+    "UnknownAttribute",
     "Vocabulary",
+    "VocabularyError",
     "WeakHeadError",
     "__version__",
     "all_of",

@@ -161,6 +161,10 @@ class TautologyWarning(UserWarning):
     """A query is true of every sample, so it has no effect."""
 
 
+class CheckpointWarning(UserWarning):
+    """Pictures depend on something that a checkpoint does not hold; the message says what is assumed."""
+
+
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
     """Return the lines of `query` that hold `spans`, each above a line of carets, without a final newline.
 

@@ -4,12 +4,23 @@ import sys
 import pytest
 
 import energyql
+from energyql import errors
+from energyql.errors import EnergyQLError
+
+PUBLIC = {getattr(energyql, name) for name in energyql.__all__ if isinstance(getattr(energyql, name), type)}
 
 
 @pytest.mark.parametrize("name", energyql.__all__)
 def test_public_names(name):
     assert getattr(energyql, name) is not None
     assert name in dir(energyql)
+
+
+@pytest.mark.parametrize("kind", [EnergyQLError, UserWarning])
+def test_all_errors_and_warnings_are_public(kind):
+    mine = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, kind)]
+    assert len(mine) > 1
+    assert [value.__name__ for value in mine if value.__module__ == errors.__name__ and value not in PUBLIC] == []
 
 
 def test_unknown_names():

@@ -22,7 +22,12 @@ from energyql.cli.train import import_heads, report, train
 from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, TautologyWarning
 from energyql.files import naming_target, write_text
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, DEFAULT_SEMANTICS
+from energyql.pipeline.settings import (
+    DEFAULT_PRECISION,
+    DEFAULT_SAMPLER,
+    DEFAULT_SEMANTICS,
+    DEFAULT_TRUNCATION,
+)
 from energyql.version import __version__
 
 app = typer.Typer(
@@ -155,20 +160,30 @@ def attributes(model: options.Model = DEFAULT_MODEL) -> None:
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="StyleGAN2, StyleGAN2-ADA or StyleGAN3 .pkl, rosinality .pt.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="A file of StyleGAN2 or StyleGAN3: official .pkl, state dict, rosinality .pt, pSp ...")
+    ],
     save_to: Annotated[Path, out_option("The model folder to write.")],
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
-    truncation: Annotated[float, typer.Option(min=0, max=1, help="Default psi of the model.")] = 1.0,
+    truncation: Annotated[float, typer.Option(min=0, max=1, help="Default psi of the model.")] = DEFAULT_TRUNCATION,
+    lr_mlp: Annotated[
+        float | None,
+        typer.Option(help="Learning-rate multiplier of the mapping network, if the file does not hold it."),
+    ] = None,
+    conv_clamp: Annotated[
+        float | None, typer.Option(help="Limit of activations, or inf for none, if the file does not hold it.")
+    ] = None,
 ) -> None:
     """Convert a published checkpoint to a model folder. No code in the checkpoint is executed."""
-    import torch
-
     from energyql.generators.load import load_generator
-    from energyql.pipeline.model import save_model
+    from energyql.pipeline.convert import save_converted
 
-    generator: Any = load_generator(checkpoint)
+    source = Path(checkpoint)
+    if source.is_dir():
+        raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
+    generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
     with naming_target(save_to):
-        save_model(save_to, name or checkpoint.stem, generator, truncation=truncation, dtype=torch.float32)
+        save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
     sizes = ", ".join(f"{size} {getattr(generator.config, size)}" for size in ("resolution", "z_dim", "w_dim", "c_dim"))
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     out.print(escape(f"Saved {save_to}: kind {type(generator).__name__}, {sizes}, parameters {parameters}"))

@@ -37,10 +37,10 @@ def convolve(
 
 
 def filter_each(x: Float[Tensor, "batch channels side side"], kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Filter every channel with one kernel (taps, taps) without padding, but for one zero around x."""
+    """Correlate every channel with one kernel (taps, taps), to a side of one less; taps are even."""
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1).contiguous()
-    return F.conv2d(x, weight, bias, padding=1, groups=channels)
+    return F.conv2d(x, weight, bias, padding=len(kernel) // 2 - 1, groups=channels)
 
 
 def add_to_each_(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, write_tensors
 from energyql.generators.base import Family, Generator
-from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
+from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, reading, shown
 from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
 
 MODULES = (
@@ -107,7 +107,13 @@ def read_generator(folder: Path) -> Generator:
         except SafetensorError as error:
             raise ModelError(f"it is damaged ({error})") from error
         check_weights(tensors)
-        generator: Generator = build_network(family.network, config, tensors)
+        try:
+            generator: Generator = build_network(family.network, config, tensors)
+        except CheckpointError as error:
+            raise ModelError(
+                f"{folder / CONFIG} does not fit its weights in {path}: {error.message}",
+                hint="both must come from one conversion: convert or copy the model again",
+            ) from error
     return generator
 
 

@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
 
+from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
-from energyql.generators.checkpoints.network_pickle import Checkpoint, unpickle_official
+from energyql.generators.checkpoints.licence import licence_text
+from energyql.generators.checkpoints.network_pickle import OFFICIAL_NAMES, Checkpoint, unpickle_official
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
+from energyql.generators.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_file, read_torch_file
+from energyql.generators.checkpoints.unstated import GivenSettings
 from energyql.generators.families import FAMILIES, read_generator
 
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 SUPPORTED = "energyql reads its own model folders; " + "; ".join(
     family.formats for family in FAMILIES.values() if family.formats
 )
 
 
-def load_generator(path: str | Path) -> Generator:
+def load_generator(
+    path: str | Path, *, lr_multiplier: float | None = None, conv_clamp: float | None = None
+) -> Generator:
     """Read a generator from a model folder or a checkpoint of another program. Nothing in the file is executed.
+
+    Args:
+        path: the folder or file.
+        lr_multiplier: learning-rate multiplier of the mapping network (`lr_mlp`, `mapping_lr`), for a state dict, which
+            does not hold it. By default 0.01, if the weights agree with it.
+        conv_clamp: limit of activations, infinity for none, for a state dict with the official names. By default 256,
+            if no activation of some pictures exceeds it.
 
     Returns:
         The generator in float32 on the CPU, in evaluation mode, without gradients to its weights.
 
     Raises:
-        ModelError: the file is missing, damaged, unsafe, or of a kind that is not supported.
+        ModelError: the file is missing, damaged, unsafe, of a kind that is not supported, or lacks a setting.
+        ArgumentError: the path is an address, or a setting is given for a model folder, or is not above 0.
+
+    Warns:
+        CheckpointWarning: something is assumed that the file does not hold.
     """
-    path = Path(path)
+    if _ADDRESS.match(str(path)):
+        raise ArgumentError(
+            f"{path} is an address, and energyql reads files",
+            hint="download it first, for example with curl -L -O, and give the file",
+        )
+    given, path = GivenSettings(lr_multiplier, conv_clamp), Path(path)
+    for name, value in dataclasses.asdict(given).items():
+        if value is not None and (path.is_dir() or not value > 0):
+            reason = "a model folder has its own" if path.is_dir() else f"it must be above 0, not {value!r}"
+            raise ArgumentError(f"{name} cannot be given: {reason}")
     if path.is_dir():
         return read_generator(path)
     with reading(path):
-        checkpoint = read_checkpoint(path)
+        checkpoint = dataclasses.replace(read_checkpoint(path), given=given)
         for family in FAMILIES.values():
             for read in import_module(family.readers).READERS if family.readers else ():
                 generator: Generator | None = read(checkpoint)
@@ -39,15 +68,28 @@ def load_generator(path: str | Path) -> Generator:
         raise CheckpointError(_refusal(checkpoint), hint=SUPPORTED)
 
 
+def read_licence(path: Path) -> str:
+    """Return the licence text that a checkpoint of another program carries; "" if it carries none.
+
+    Raises:
+        ModelError: the file is missing, damaged or unsafe.
+    """
+    with reading(path):
+        return licence_text(read_checkpoint(path))
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read the records in a checkpoint file of another program.
 
     Raises:
-        CheckpointError: it is damaged, unsafe, or neither a file of `torch.save` nor a pickle.
+        CheckpointError: it is damaged, unsafe, or not a file of `torch.save`, a pickle or a file of safetensors.
     """
     data = file_bytes(path)
     if is_torch_file(data):
-        return Checkpoint(read_torch_file(data, TRAINING_NAMES), len(data), is_torch_file=True)
+        return Checkpoint(read_torch_file(data, {**TRAINING_NAMES, **OFFICIAL_NAMES}), len(data), "PyTorch file")
+    if is_safetensors(data):
+        content, metadata = read_safetensors(data)
+        return Checkpoint(content, len(data), "file of safetensors", metadata)
     if len(data) > 1 and data[0] == 0x80 and 2 <= data[1] <= 5:
         return Checkpoint(unpickle_official(data), len(data))
     raise CheckpointError(f"it is {_kind(bytes(data[:16]))}", hint=SUPPORTED)
@@ -55,14 +97,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _refusal(checkpoint: Checkpoint) -> str:
     """Say what a checkpoint is that no reader recognised."""
-    if checkpoint.network is not None:
+    if checkpoint.network is not None and checkpoint.network.class_name:
         return f"its class {shown(checkpoint.network.class_name)} is not supported"
     content = checkpoint.content
     found = f"type {type(content).__name__}"
     if isinstance(content, dict):
         names = ", ".join(shown(key, 30) for key in islice(content, 5)) + (", ..." if len(content) > 5 else "")
         found = f"a dict with the entries {names}" if names else "a dict with no entries"
-    return f"it is a {'PyTorch file' if checkpoint.is_torch_file else 'pickle'} of {found}, not of a generator"
+    return f"it is a {checkpoint.kind} of {found}, not of a generator"
 
 
 def _kind(head: bytes) -> str:
@@ -77,6 +119,4 @@ def _kind(head: bytes) -> str:
     ):
         if head.startswith(magic[:16]):
             return kind
-    if len(head) > 8 and head[8:9] == b"{":
-        return "a safetensors file: give its model folder"
     return "not a checkpoint"

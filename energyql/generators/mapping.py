@@ -1,4 +1,4 @@
-"""The part that StyleGAN2 and StyleGAN3 share: settings, fully connected layers and the mapping network from z to w.
+"""The part that StyleGAN2 and StyleGAN3 share: fully connected layers and the mapping network from z to w.
 
 Parameters are at unit scale, as in the widely used checkpoints.
 """
@@ -6,9 +6,9 @@ Parameters are at unit scale, as in the widely used checkpoints.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -16,74 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError
 from energyql.generators.base import Generator, encode_under
+from energyql.generators.stylegan_config import StyleGANConfig
 from energyql.numerics.linear import Dense, in_graph
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
 
 ACTIVATION_SLOPE = 0.2
 ACTIVATION_GAIN = math.sqrt(2)  # keeps unit variance through a leaky ReLU of slope 0.2
-
-
-@dataclass(frozen=True)
-class StyleGANConfig:
-    """The settings of every StyleGAN.
-
-    Args:
-        resolution: side of the square pictures, a power of two from 8 to 1024.
-        z_dim, w_dim: sizes of the two latents.
-        c_dim: number of class labels, 0 for an unconditional model.
-        mapping_layers: depth of the mapping network.
-        mapping_lr_multiplier: learning-rate multiplier that the mapping weights are stored with.
-        channel_base, channel_max: limits of the number of channels, see the subclasses.
-        image_channels: 3 for RGB.
-        conv_clamp: activations are clamped to +- this value; `None` for no clamping.
-
-    Raises:
-        ModelError: a number is out of its range.
-    """
-
-    resolution: int
-    z_dim: int = 512
-    w_dim: int = 512
-    c_dim: int = 0
-    mapping_layers: int = 8
-    mapping_lr_multiplier: float = 0.01
-    channel_base: int = 32768
-    channel_max: int = 512
-    image_channels: int = 3
-    conv_clamp: float | None = None
-
-    def __post_init__(self) -> None:
-        if type(self.resolution) is not int or self.resolution not in (8, 16, 32, 64, 128, 256, 512, 1024):
-            raise ModelError(f"resolution must be a power of two from 8 to 1024, not {self.resolution!r}")
-        self._check_integers(
-            z_dim=(1, 1 << 16),
-            w_dim=(1, 1 << 16),
-            c_dim=(0, 1 << 16),
-            mapping_layers=(1, 64),
-            channel_base=(self.resolution, 1 << 27),  # so that the finest layer has a channel
-            channel_max=(1, 1 << 16),
-            image_channels=(1, 64),
-        )
-        self._check_numbers(mapping_lr_multiplier=(0, math.inf), conv_clamp=(0, math.inf))
-
-    def _check_integers(self, **ranges: tuple[int, int]) -> None:
-        for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise ModelError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
-
-    def _check_numbers(self, **ranges: tuple[float, float]) -> None:
-        """The limits themselves are not allowed. `conv_clamp` may be `None`."""
-        for name, (above, below) in ranges.items():
-            value = getattr(self, name)
-            if value is None and name == "conv_clamp":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
-                limits = f"above {above}" if below == math.inf else f"between {above} and {below}"
-                raise ModelError(f"{name} must be a number {limits}, not {value!r}")
 
 
 def clamped(x: Float[Tensor, "*shape"], limit: float | None) -> Float[Tensor, "*shape"]:
@@ -127,14 +68,13 @@ class MappingNetwork(nn.Module):
     def __init__(self, config: StyleGANConfig) -> None:
         super().__init__()
         self.config = config
-        inputs = config.z_dim
+        widths = [config.z_dim, *[config.layer_features or config.w_dim] * (config.mapping_layers - 1), config.w_dim]
         if config.c_dim:
-            self.embed = FullyConnected(config.c_dim, config.w_dim)
-            inputs += config.w_dim
-        for i in range(config.mapping_layers):
-            layer = FullyConnected(inputs, config.w_dim, activate=True, lr_multiplier=config.mapping_lr_multiplier)
+            self.embed = FullyConnected(config.c_dim, config.embed_features or config.w_dim)
+            widths[0] += config.embed_features or config.w_dim
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            layer = FullyConnected(inputs, outputs, activate=True, lr_multiplier=config.mapping_lr_multiplier)
             self.add_module(f"fc{i}", layer)
-            inputs = config.w_dim
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
     @property
@@ -160,7 +100,7 @@ class MappingNetwork(nn.Module):
             x = layer(x)
         return x if truncation == 1.0 else torch.lerp(self.w_avg, x, truncation)
 
-    def embedded(self, label: Tensor | None, count: int) -> Float[Tensor, "count w_dim"] | None:
+    def embedded(self, label: Tensor | None, count: int) -> Float[Tensor, "count embed_features"] | None:
         """Return the embeddings of `count` labels; `None` for a generator without classes.
 
         Raises:
@@ -198,6 +138,14 @@ class StyleGAN(nn.Module):
         """Map z (batch, z_dim) to w (batch, w_dim), truncated toward the mean w."""
         w: Tensor = self.mapping(z, truncation, label)
         return w
+
+
+def over_white(images: Float[Tensor, "batch channels side side"]) -> Float[Tensor, "batch colours side side"]:
+    """Return pictures in [-1, 1]; those with a fourth channel, the opacity (-1 clear, 1 opaque), as RGB over white."""
+    if images.shape[1] != 4:
+        return images
+    opacity = ((images[:, 3:] + 1) / 2).clamp(0, 1)
+    return 1 - opacity * (1 - images[:, :3])
 
 
 def style_rows(w: Tensor, rows: int, size: int) -> Float[Tensor, "batch num_ws w_dim"]:

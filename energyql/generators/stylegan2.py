@@ -1,13 +1,12 @@
 """StyleGAN2 in plain PyTorch: no compiler, no custom operators, any device.
 
-Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020 (arXiv 1912.04958), with the
-skip architecture. Parameters are at unit scale, as in the widely used checkpoints.
+Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020 (arXiv 1912.04958), with the three
+architectures of its figure 7. Parameters are at unit scale, as in the widely used checkpoints.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -22,39 +21,15 @@ from energyql.generators.mapping import (
     ACTIVATION_SLOPE,
     FullyConnected,
     StyleGAN,
-    StyleGANConfig,
     clamped,
+    over_white,
     random_weights,
     style_rows,
 )
+from energyql.generators.stylegan_config import StyleGAN2Config
 from energyql.numerics.shapes import Float
 
 NoiseMode = Literal["const", "random", "none"]
-
-
-@dataclass(frozen=True)
-class StyleGAN2Config(StyleGANConfig):
-    """Architecture of a StyleGAN2.
-
-    Args:
-        channel_base, channel_max: a block of resolution r has min(channel_base / r, channel_max) channels.
-
-    The other settings are those of `StyleGANConfig`.
-    """
-
-    @property
-    def block_resolutions(self) -> list[int]:
-        """The sides of the feature maps, 4 to `resolution`."""
-        return [2**i for i in range(2, self.resolution.bit_length())]
-
-    @property
-    def num_ws(self) -> int:
-        """Number of W+ rows: one for each convolution and one for the last RGB layer."""
-        return 2 * len(self.block_resolutions)
-
-    def channels(self, resolution: int) -> int:
-        """Return the number of feature maps at a resolution."""
-        return min(self.channel_base // resolution, self.channel_max)
 
 
 class ModulatedConv(nn.Module):
@@ -82,13 +57,14 @@ class ModulatedConv(nn.Module):
     ) -> Float[Tensor, "batch outputs new_side new_side"]:
         """Convolve, scale by `gain` and add the bias; the side stays or is doubled."""
         styles = self.affine(padded_rows(w.to(self.weight.dtype))) * self.style_gain
-        lowpass = 4 * resample_filter if self.modulation.up else None
+        lowpass = 4 * resample_filter.flip(0, 1) if self.modulation.up else None  # of a convolution, not a correlation
         return self.modulation(x, self.weight, styles, bias, gain=gain, lowpass=lowpass)
 
 
-def _upsample_image(x: Float[Tensor, "batch channels side side"], resample_filter: Tensor) -> Tensor:
+def _upsample(x: Float[Tensor, "batch channels side side"], resample_filter: Tensor) -> Tensor:
+    """Double the side."""
     kernel = (4 * resample_filter).to(x.dtype).repeat(x.shape[1], 1, 1, 1)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+    return F.conv_transpose2d(x, kernel, stride=2, padding=len(resample_filter) // 2 - 1, groups=x.shape[1])
 
 
 class SynthesisLayer(nn.Module):
@@ -135,6 +111,19 @@ class ToRGB(nn.Module):
         return clamped(x, self.clamp)
 
 
+class Residual(nn.Module):
+    """The connection around the convolutions of a block: up-sampling, and a 1x1 convolution without a bias."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(random_weights(outputs, inputs, 1, 1))
+
+    def forward(self, x: Float[Tensor, "batch inputs side side"], resample_filter: Tensor) -> Tensor:
+        """Map x to (batch, outputs, 2 side, 2 side)."""
+        weight = (self.weight / math.sqrt(self.weight.shape[1])).to(x.dtype)
+        return _upsample(F.conv2d(x, weight), resample_filter)
+
+
 class SynthesisBlock(nn.Module):
     """The layers of one resolution. The first block starts from a learned constant."""
 
@@ -146,8 +135,11 @@ class SynthesisBlock(nn.Module):
             self.const = nn.Parameter(random_weights(channels, 4, 4))
         else:
             self.conv0 = SynthesisLayer(config.channels(resolution // 2), channels, resolution, config, up=True)
+            if config.architecture == "resnet":
+                self.skip = Residual(config.channels(resolution // 2), channels)
         self.conv1 = SynthesisLayer(channels, channels, resolution, config)
-        self.torgb = ToRGB(channels, config)
+        if config.architecture == "skip" or resolution == config.resolution:
+            self.torgb = ToRGB(channels, config)
 
     def forward(
         self,
@@ -157,18 +149,24 @@ class SynthesisBlock(nn.Module):
         resample_filter: Tensor,
         noise: NoiseMode,
         dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the features and the picture so far.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the features and the picture so far, if there is one.
 
         ws (batch, 2 or 3, w_dim) has a row for each layer; the RGB layer shares its row with the next block's first.
         """
         if x is None:
             x = self.const.expand(len(ws), -1, -1, -1).to(dtype).contiguous(memory_format=torch.channels_last)
+            x = self.conv1(x, ws[:, -2], resample_filter, noise)
         else:
+            residual = self.skip(x, resample_filter) if hasattr(self, "skip") else None
             x = self.conv0(x, ws[:, -3], resample_filter, noise)
-        x = self.conv1(x, ws[:, -2], resample_filter, noise)
+            x = self.conv1(x, ws[:, -2], resample_filter, noise)
+            if residual is not None:
+                x = (x + residual) * math.sqrt(0.5)
+        if not hasattr(self, "torgb"):
+            return x, None
         rgb = self.torgb(x, ws[:, -1], resample_filter).to(ws.dtype)
-        return x, rgb if image is None else _upsample_image(image, resample_filter) + rgb
+        return x, rgb if image is None else _upsample(image, resample_filter) + rgb
 
 
 class SynthesisNetwork(nn.Module):
@@ -181,7 +179,8 @@ class SynthesisNetwork(nn.Module):
         self.config = config
         for resolution in config.block_resolutions:
             self.add_module(f"b{resolution}", SynthesisBlock(resolution, config))
-        binomial = (1.0, 3.0, 3.0, 1.0)
+        zeros = (0.0,) * (config.filter_taps // 2 - 2)
+        binomial = (*zeros, 1.0, 3.0, 3.0, 1.0, *zeros)
         self.register_buffer("resample_filter", torch.tensor([[a * b / 64 for b in binomial] for a in binomial]))
 
     def forward(self, ws: Tensor, noise: NoiseMode = "const", dtype: torch.dtype | None = None) -> Tensor:
@@ -199,7 +198,7 @@ class SynthesisNetwork(nn.Module):
         dtype = dtype or ws.dtype
         sides = self.config.block_resolutions
         if not len(ws) or not drawn_alone(ws, *self.parameters()):
-            return self._blocks(sides, None, None, ws, noise, dtype)[1]
+            return _drawn(self._blocks(sides, None, None, ws, noise, dtype)[1])
         # Large maps are computed one at a time, so that they stay near the caches. A picture has the same bits in every
         # batch: products of styles have a fixed number of rows, and packed convolutions treat every sample alike.
         small = [side for side in sides if 9 * self.config.channels(side) > side * side]
@@ -207,21 +206,30 @@ class SynthesisNetwork(nn.Module):
         images = []
         for together in ws.split(DRAWN_TOGETHER):
             x, image = self._blocks(small, None, None, together, noise, dtype)
-            rows = zip(x.split(1), image.split(1), together.split(1), strict=True)
-            images += [self._blocks(large, *row, noise, dtype)[1] for row in rows] if large else [image]
+            if not large:
+                images.append(_drawn(image))
+                continue
+            before = [None] * len(x) if image is None else image.split(1)
+            rows = zip(x.split(1), before, together.split(1), strict=True)
+            images += [_drawn(self._blocks(large, *row, noise, dtype)[1]) for row in rows]
         return torch.cat(images)
 
     def _blocks(
         self, sides: list[int], x: Tensor | None, image: Tensor | None, ws: Tensor, noise: NoiseMode, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Run the blocks of these sides; x and image are those of the side before, `None` before the first."""
         for side in sides:
             last = 2 * side.bit_length() - 5  # the row of W+ of the RGB layer; 1 for a side of 4
             rows = ws[:, max(last - 2, 0) : last + 1]
             x, image = self.get_submodule(f"b{side}")(x, image, rows, self.resample_filter, noise, dtype)
         assert x is not None
-        assert image is not None
         return x, image
+
+
+def _drawn(image: Tensor | None) -> Tensor:
+    """Return the picture after the last block, which every architecture has."""
+    assert image is not None
+    return image
 
 
 class StyleGAN2(StyleGAN):
@@ -234,13 +242,14 @@ class StyleGAN2(StyleGAN):
     def synthesize(self, w: Tensor, noise: NoiseMode = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
 
+        A generator with four channels is drawn over white; `synthesis` returns the fourth, the opacity, as well.
+
         Args:
             w: the output of `encode`, or different rows for the layers.
             noise: see `SynthesisNetwork.forward`.
             dtype: see `SynthesisNetwork.forward`.
         """
-        image: Tensor = self.synthesis(w, noise, dtype)
-        return image
+        return over_white(self.synthesis(w, noise, dtype))
 
 
 FAMILY = Family(
@@ -248,5 +257,6 @@ FAMILY = Family(
     StyleGAN2,
     StyleGAN2Config,
     "energyql.generators.checkpoints.stylegan2",
-    "official pickles of StyleGAN2 and StyleGAN2-ADA (.pkl, also from TensorFlow) and rosinality's checkpoints (.pt)",
+    "StyleGAN2 and StyleGAN2-ADA as official pickles (.pkl, also from TensorFlow) or state dicts (.pt, .safetensors), "
+    "and rosinality's checkpoints (.pt, also as the decoder of pSp or e4e)",
 )

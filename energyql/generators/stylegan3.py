@@ -17,7 +17,15 @@ from energyql.errors import ArgumentError
 from energyql.generators.alias_free import downsample, lowpass_filter, upsample
 from energyql.generators.base import Family
 from energyql.generators.convolution import Modulation, drawn_alone
-from energyql.generators.mapping import ACTIVATION_GAIN, ACTIVATION_SLOPE, FullyConnected, StyleGAN, clamped, style_rows
+from energyql.generators.mapping import (
+    ACTIVATION_GAIN,
+    ACTIVATION_SLOPE,
+    FullyConnected,
+    StyleGAN,
+    clamped,
+    over_white,
+    style_rows,
+)
 from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
 from energyql.numerics.shapes import Float
 
@@ -187,14 +195,15 @@ class StyleGAN3(StyleGAN):
     def synthesize(self, w: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
 
+        A generator with four channels is drawn over white; `synthesis` returns the fourth, the opacity, as well.
+
         Args:
             w: the output of `encode`, or different rows for the layers.
             transform: matrices from `placement`, (3, 3) or (batch, 3, 3); by default the one stored in the model, as a
                 rule the identity.
             dtype: see `SynthesisNetwork.forward`.
         """
-        image: Tensor = self.synthesis(w, transform, dtype)
-        return image
+        return over_white(self.synthesis(w, transform, dtype))
 
 
 def placement(rotation: float = 0.0, translation: tuple[float, float] = (0.0, 0.0)) -> Tensor:
@@ -219,5 +228,5 @@ FAMILY = Family(
     StyleGAN3,
     StyleGAN3Config,
     "energyql.generators.checkpoints.stylegan3",
-    "official pickles of StyleGAN3 (.pkl)",
+    "StyleGAN3 as official pickles (.pkl) or state dicts (.pt, .safetensors)",
 )

@@ -10,7 +10,7 @@ import dataclasses
 import math
 
 from energyql.errors import ModelError
-from energyql.generators.mapping import StyleGANConfig
+from energyql.generators.stylegan_config import StyleGANConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -207,15 +207,24 @@ def _check_fitted_to(folder: Path, bank: AttributeBank, generator: Generator, ma
 
 
 def save_model(
-    folder: Path, name: str, generator: Generator, *, truncation: float = 1.0, dtype: torch.dtype = torch.float16
+    folder: Path,
+    name: str,
+    generator: Generator,
+    *,
+    truncation: float = 1.0,
+    dtype: torch.dtype = torch.float16,
+    source: Mapping[str, str] | None = None,
 ) -> str:
     """Write `generator.safetensors`, by default in half precision, and `config.json`.
+
+    `source` says where the generator is from; see `save_converted`.
 
     Returns:
         The fingerprint to give to the attribute bank.
     """
     described = write_generator(folder, generator, dtype=dtype)
-    write_json(folder / CONFIG, {"format": FORMAT, "name": name, "truncation": truncation, **described})
+    config = {"format": FORMAT, "name": name, "truncation": truncation, **described}
+    write_json(folder / CONFIG, config if source is None else config | {"source": dict(source)})
     return fingerprint(folder / WEIGHTS)
 
 

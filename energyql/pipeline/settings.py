@@ -18,6 +18,8 @@ EXACT: Final = "exact"
 DEFAULT_SEMANTICS: Final = EXACT
 DEFAULT_SAMPLER: Final = "slice+descent"
 DEFAULT_PRECISION: Final = "float32"
+DEFAULT_TRUNCATION: Final = 0.7
+"""Truncation of a model folder that is made from a checkpoint, which has none of its own."""
 PRECISIONS = (DEFAULT_PRECISION, "bfloat16")
 """Names of the number types that energies can be computed in while sampling."""
 MOST_SAMPLES = 1_000_000

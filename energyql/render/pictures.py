@@ -28,7 +28,16 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
-    """Convert images in [-1, 1], (batch, 1 or 3, height, width), to PIL pictures; values outside are clipped."""
+    """Convert images in [-1, 1], (batch, 1 or 3, height, width), to PIL pictures; values outside are clipped.
+
+    Raises:
+        ArgumentError: they have another number of channels.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ArgumentError(
+            f"pictures must be (batch, 1 or 3, height, width), not {tuple(images.shape)}",
+            hint="the `synthesize` of a generator must return grey or RGB pictures",
+        )
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return [Image.fromarray(array) for array in pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()]
 

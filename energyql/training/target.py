@@ -26,12 +26,12 @@ from energyql.generators.families import (
 )
 from energyql.generators.load import load_generator
 from energyql.models import model_folder, packaged_models
+from energyql.pipeline.convert import save_converted
 from energyql.pipeline.model import BANK_FILES, save_model, save_named_model
+from energyql.pipeline.settings import DEFAULT_TRUNCATION
 from energyql.plugins import GENERATORS, is_plugin
 from energyql.training.report import draw_report
 
-DEFAULT_TRUNCATION = 0.7
-"""Truncation of a folder made from a checkpoint, which has none of its own."""
 WORK = ".training"
 """Subfolder for the intermediate results of an interrupted training."""
 
@@ -161,7 +161,7 @@ def open_target(
             return _from_folder(model, out, generator, allow_plugins)
         if out is None:
             raise ArgumentError(f"{model} is a checkpoint, so a model folder must be named", hint="give out=, or --out")
-        return _write(load_generator(model), Path(out), truncation)
+        return _write(load_generator(model), Path(out), truncation, Path(model))
     if out is None:
         raise ArgumentError("a generator needs a folder for its attributes", hint="give out=")
     folder = Path(out)
@@ -211,11 +211,14 @@ def _identity(folder: Path) -> object:
     return fingerprint(weights) if weights.is_file() else read_json(folder / CONFIG).get("generator")
 
 
-def _write(generator: Generator, folder: Path, truncation: float | None) -> Target:
+def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:
     if not (folder / CONFIG).is_file():
         psi = DEFAULT_TRUNCATION if truncation is None else truncation
-        # In full precision: the pictures of a converted model are those of the original.
-        save_model(folder, folder.resolve().name, generator, truncation=psi, dtype=torch.float32)
+        name = folder.resolve().name
+        if checkpoint is None:
+            save_model(folder, name, generator, truncation=psi, dtype=torch.float32)
+        else:
+            save_converted(folder, name, generator, checkpoint, truncation=psi)
     elif module_fingerprint(read_generator(folder)) != module_fingerprint(generator):
         raise ModelError(f"{folder} holds another generator", hint="choose another folder")
     return _opened(folder)

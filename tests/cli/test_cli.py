@@ -14,11 +14,15 @@ from PIL import Image
 from toys import CONFIG, VOCABULARY, random_generator, random_heads
 from typer.testing import CliRunner
 
+import energyql
 from energyql import load_generator, load_model
 from energyql.attributes.bank import AttributeBank
 from energyql.cli import main as cli
 from energyql.errors import ArgumentError, ModelError
+from energyql.files import fingerprint, read_json
 from energyql.pipeline.model import save_model
+from energyql.pipeline.settings import DEFAULT_TRUNCATION
+from energyql.training.target import open_target
 from energyql.version import __version__
 
 CHECKPOINTS = Path(__file__).parents[1] / "generators" / "checkpoints" / "data"
@@ -267,6 +271,43 @@ def test_convert_makes_a_model_folder(checkpoint, tmp_path):
     assert torch.allclose(converted.synthesize(w), original.synthesize(w), atol=1e-4)  # other memory layouts
     with pytest.raises(ModelError, match="model 'mine' has no attributes yet"):
         load_model(tmp_path / "model")
+
+
+def test_a_converted_folder_says_where_it_is_from(tmp_path):
+    checkpoint = CHECKPOINTS / "rosinality_64.pt"
+    assert invoke("convert", checkpoint, "--out", tmp_path / "model", "--lr-mlp", "0.01").exit_code == 0
+    config, digest = read_json(tmp_path / "model" / "config.json"), fingerprint(checkpoint)
+    assert config["truncation"] == DEFAULT_TRUNCATION == 0.7
+    assert config["source"] == {
+        "file": "rosinality_64.pt", "sha256": digest, "licence": "unknown", "energyql": energyql.__version__
+    }  # fmt: skip
+    card = (tmp_path / "model" / "card.md").read_text(encoding="utf-8")
+    for text in ("# rosinality_64", digest, "`rosinality_64.pt`", "carries no licence", "| resolution | 64 |"):
+        assert text in card
+
+
+def test_convert_keeps_the_licence_in_the_file(tmp_path):
+    content = torch.load(CHECKPOINTS / "rosinality_64.pt", weights_only=True)
+    torch.save(content | {"license": "CC0\nfor all"}, tmp_path / "x.pt")
+    assert invoke("convert", tmp_path / "x.pt", "--out", tmp_path / "model").exit_code == 0
+    assert read_json(tmp_path / "model" / "config.json")["source"]["licence"] == "CC0\nfor all"
+    assert "    CC0\n    for all\n" in (tmp_path / "model" / "card.md").read_text(encoding="utf-8")
+
+
+def test_training_from_a_checkpoint_says_where_it_is_from_too(tmp_path):
+    checkpoint = CHECKPOINTS / "rosinality_64.pt"
+    open_target(checkpoint, tmp_path / "model")
+    config = read_json(tmp_path / "model" / "config.json")
+    assert (config["truncation"], config["source"]["sha256"]) == (DEFAULT_TRUNCATION, fingerprint(checkpoint))
+    assert (tmp_path / "model" / "card.md").is_file()
+
+
+def test_convert_reads_files_only(tiny, tmp_path):
+    outcome = invoke("convert", "https://example.org/ffhq.pkl", "--out", tmp_path / "model")
+    assert isinstance(outcome.exception, ArgumentError)
+    assert "https://example.org/ffhq.pkl is an address, and energyql reads files" in str(outcome.exception)
+    assert isinstance(invoke("convert", tiny, "--out", tmp_path / "model").exception, ArgumentError)
+    assert not (tmp_path / "model").exists()
 
 
 def test_convert_refuses_what_is_no_checkpoint(tmp_path):

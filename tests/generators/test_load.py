@@ -72,7 +72,7 @@ def test_folder_with_other_weights(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"generator\.safetensors"):
         load_generator(tmp_path)
     save_file({"x": torch.ones(1)}, tmp_path / "generator.safetensors")
-    with pytest.raises(ModelError, match=r"generator\.safetensors"):
+    with pytest.raises(ModelError, match=r"config\.json does not fit its weights in .*generator\.safetensors: tensors"):
         load_generator(tmp_path)
     (tmp_path / "generator.safetensors").write_bytes(b"\xff" * 30)
     with pytest.raises(ModelError, match=r"generator\.safetensors"):
@@ -93,7 +93,7 @@ def test_folder_with_other_weights(tmp_path: Path) -> None:
         (pickle.dumps([1, 2]), "pickle of type list"),
         (pickle.dumps(3), "pickle of type int"),
         (pickle.dumps({}), "no entries"),
-        (pickle.dumps({"G_ema": 3}), "not one of the official code"),
+        (pickle.dumps({"G_ema": 3}), "a dict with the entries G_ema, not of"),
     ],
 )
 def test_other_files(tmp_path: Path, content: bytes, message: str) -> None:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from toys import random_generator
 
 from energyql.errors import ArgumentError, ModelError
+from energyql.generators.checkpoints.assemble import assemble
+from energyql.generators.mapping import encoder
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
 SMALL = StyleGAN2Config(resolution=32, z_dim=6, w_dim=10, mapping_layers=3, channel_base=128, channel_max=12)
@@ -23,11 +25,12 @@ def latents(config, batch=3, dtype=torch.float64, seed=1):
 
 
 class Reference:
-    """The generator from its parameters alone."""
+    """The generator from its parameters, and the filter for up-sampling, alone."""
 
-    def __init__(self, generator):
+    def __init__(self, generator, fir=FIR):
         self.config = generator.config
         self.p = generator.state_dict()
+        self.taps = fir
 
     def linear(self, name, x, lr=1.0):
         weight, bias = self.p[f"{name}.weight"], self.p[f"{name}.bias"]
@@ -47,12 +50,17 @@ class Reference:
         return mean + psi * (x - mean)
 
     def fir(self, x, before, after):
-        """Zero-pad and filter each channel by [1, 3, 3, 1] in both directions, with gain 4."""
-        kernel = torch.tensor(FIR, dtype=x.dtype)
+        """Zero-pad and filter each channel in both directions, with gain 4: a convolution, so with flipped taps."""
+        kernel = torch.tensor(self.taps, dtype=x.dtype).flip(0)
         kernel = 4 * kernel.outer(kernel) / kernel.sum() ** 2
-        channels = x.shape[1]
+        channels, taps = x.shape[1], len(kernel)
         x = F.pad(x, (before, after, before, after))
-        return F.conv2d(x, kernel.expand(channels, 1, 4, 4), groups=channels)
+        return F.conv2d(x, kernel.expand(channels, 1, taps, taps), groups=channels)
+
+    def double(self, x):
+        """Zeros between pixels, then the filter, whose centre stays at the pixels or half a new pixel before them."""
+        taps = len(self.taps)
+        return self.fir(self.spread(x), (taps + 1) // 2, taps // 2 - 1)
 
     def spread(self, x):
         """Zeros between pixels."""
@@ -77,7 +85,8 @@ class Reference:
         x = x.reshape(1, batch * inputs, *x.shape[2:])
         x = F.conv2d(x, weights.reshape(batch * outputs, inputs, size, size), padding=padding, groups=batch)
         x = x.reshape(batch, outputs, *x.shape[2:])
-        return self.fir(x[:, :, :-1, :-1], 1, 1) if up else x
+        taps = len(self.taps)
+        return self.fir(x[:, :, :-1, :-1], (taps + 1) // 2 - 1, taps // 2 - 1) if up else x
 
     def layer(self, name, x, w, noise, *, up=False):
         x = self.convolve(f"{name}.conv", x, w, up=up)
@@ -99,15 +108,21 @@ class Reference:
         image, row, resolution = None, 0, 4
         while resolution <= self.config.resolution:
             block = f"synthesis.b{resolution}"
+            before = x
             if resolution > 4:
                 x = self.layer(f"{block}.conv0", x, ws[:, row], noise, up=True)
                 row += 1
             x = self.layer(f"{block}.conv1", x, ws[:, row], noise)
             row += 1  # and the picture layer shares the row of the next convolution
+            resolution *= 2
+            if self.config.architecture == "resnet" and resolution > 8:
+                weight = self.p[f"{block}.skip.weight"]
+                x = (x + self.double(F.conv2d(before, weight / math.sqrt(weight.shape[1])))) / math.sqrt(2)
+            if self.config.architecture != "skip" and resolution <= self.config.resolution:
+                continue
             rgb = self.convolve(f"{block}.torgb.conv", x, ws[:, row], demodulate=False)
             rgb = self.clamp(rgb + self.p[f"{block}.torgb.bias"][:, None, None])
-            image = rgb if image is None else self.fir(self.spread(image), 2, 1) + rgb
-            resolution *= 2
+            image = rgb if image is None else self.double(image) + rgb
         assert row + 1 == ws.shape[1]
         return image
 
@@ -126,6 +141,63 @@ def test_it_draws_what_the_formulas_say(resolution, dtype, clamp):
     assert image.shape == (3, 3, resolution, resolution)
     assert image.std() > 0.1
     torch.testing.assert_close(image, reference.synthesis(w), rtol=0, atol=TOLERANCE[dtype])
+
+
+def as_official(generator, taps=None):
+    """The weights under their official names, with this filter."""
+    tensors = {name.replace(".conv.", "."): tensor for name, tensor in generator.state_dict().items()}
+    return tensors if taps is None else tensors | {"synthesis.resample_filter": torch.tensor(taps) / sum(taps)}
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "orig"])
+@pytest.mark.parametrize("clamp", [None, 0.7])
+def test_the_other_architectures(architecture, clamp):
+    config = dataclasses.replace(SMALL, architecture=architecture, conv_clamp=clamp)
+    generator = random_generator(config)
+    w = generator.encode(latents(config, dtype=torch.float32, batch=9))
+    image = generator.synthesize(w)
+    assert image.std() > 0.1
+    torch.testing.assert_close(image, Reference(generator).synthesis(w), rtol=0, atol=1e-4)
+    assert torch.equal(generator.synthesize(w[3:5]), image[3:5]), "a picture does not depend on its batch"
+    exact = generator.double().synthesize(w.double())
+    torch.testing.assert_close(exact, Reference(generator).synthesis(w.double()), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+@pytest.mark.parametrize("taps", [(1.0,), (1.0, 1.0), (1.0, 2.0, 1.0), (1.0, 2.0, 3.0), (1.0, 2.0, 3.0, 5.0),
+                                  (1.0, 4.0, 6.0, 4.0, 1.0), (3.0, 1.0, 4.0, 1.0, 5.0, 9.0)])  # fmt: skip
+def test_other_filters(architecture, taps):
+    made = random_generator(dataclasses.replace(SMALL, resolution=16, architecture=architecture))
+    generator = assemble(as_official(made, taps))
+    assert generator.config.filter_taps == max(4, len(taps) + len(taps) % 2)
+    w = generator.encode(latents(SMALL, dtype=torch.float32))
+    image = generator.synthesize(w) / generator.synthesize(w).std()
+    expected = Reference(generator.double(), taps).synthesis(w.double())
+    torch.testing.assert_close(image.double(), expected / expected.std(), rtol=0, atol=1e-4)
+
+
+def test_other_widths_of_the_mapping_network():
+    config = dataclasses.replace(SMALL, c_dim=3, layer_features=7, embed_features=5, resolution=8)
+    generator = random_generator(config)
+    shapes = [tuple(layer.weight.shape) for layer in generator.mapping.layers]
+    assert shapes == [(7, 6 + 5), (7, 7), (10, 7)]
+    z, label = latents(config, dtype=torch.float32), torch.eye(3)
+    w = Reference(generator).mapping(z, 0.7, label)
+    torch.testing.assert_close(generator.encode(z, 0.7, label), w, rtol=0, atol=1e-4)
+    prepared = encoder(generator, 0.7, label[1])
+    torch.testing.assert_close(prepared(z)[1], w[1], rtol=0, atol=1e-4)
+    read = assemble(as_official(generator)).config
+    assert (read.layer_features, read.embed_features, read.z_dim) == (7, 5, 6)
+
+
+def test_a_fourth_channel_is_the_opacity_over_white():
+    generator = random_generator(dataclasses.replace(SMALL, resolution=8, image_channels=4))
+    w = generator.encode(latents(SMALL, dtype=torch.float32))
+    red, green, blue, opacity = generator.synthesis(w).unbind(1)
+    share = (opacity.clamp(-1, 1) + 1) / 2
+    expected = torch.stack([share * colour + (1 - share) for colour in (red, green, blue)], 1)
+    assert share.std() > 0.1
+    torch.testing.assert_close(generator.synthesize(w), expected)
 
 
 class TestLabels:
@@ -258,6 +330,10 @@ def test_dead_filters_and_styles_are_not_nan():
         ({"c_dim": -1}, "c_dim"),
         ({"channel_base": 31}, "channel_base must be a whole number from 32"),
         ({"channel_max": True}, "channel_max"),
+        ({"image_channels": 2}, "image_channels must be 1 .grey., 3 .RGB. or 4 .RGBA., not 2"),
+        ({"architecture": "dense"}, "architecture must be one of skip, resnet, orig, not 'dense'"),
+        ({"filter_taps": 5}, "filter_taps must be even, not 5"),
+        ({"layer_features": 0}, "layer_features must be a whole number from 1"),
         ({"conv_clamp": float("nan")}, "conv_clamp must be a number above 0"),
         ({"conv_clamp": "256"}, "conv_clamp must be a number above 0, not '256'"),
         ({"mapping_lr_multiplier": None}, "mapping_lr_multiplier"),

@@ -110,14 +110,14 @@ def test_signals_are_what_the_paper_asks_for():
 @pytest.mark.parametrize("rotation", [False, True])
 def test_shapes(resolution, rotation):
     config = StyleGAN3Config(
-        resolution, z_dim=5, w_dim=6, channel_base=max(resolution, 128), channel_max=4, image_channels=2, num_layers=5
+        resolution, z_dim=5, w_dim=6, channel_base=max(resolution, 128), channel_max=4, image_channels=1, num_layers=5
     )
     generator = StyleGAN3(config.rotation_variant() if rotation else config)
     with torch.no_grad():
         w = generator.encode(torch.randn(2, 5))
         assert w.shape == (2, 6)
         image = generator.synthesize(w)
-    assert image.shape == (2, 2, resolution, resolution)
+    assert image.shape == (2, 1, resolution, resolution)
     assert image.isfinite().all()
 
 

@@ -34,6 +34,11 @@ class TestToPictures:
         assert second.getpixel((0, 3)) == (0, 0, 255)
         assert first.getcolors() == [(24, (0, 0, 0))]
 
+    @pytest.mark.parametrize("shape", [(1, 4, 2, 2), (1, 2, 2, 2), (3, 2, 2)])
+    def test_other_channels_are_refused(self, shape):
+        with pytest.raises(ArgumentError, match=r"pictures must be \(batch, 1 or 3, height, width\), not"):
+            to_pictures(torch.zeros(shape))
+
     def test_gray_and_half_precision(self):
         (picture,) = to_pictures(torch.ones(1, 1, 2, 2, dtype=torch.bfloat16))
         assert picture.mode == "RGB"

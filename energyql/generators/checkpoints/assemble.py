@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, shown
-from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from energyql.numerics.shapes import Float
+from energyql.generators.checkpoints.unstated import mean_w, warn_assumed
+from energyql.generators.stylegan2 import StyleGAN2
+from energyql.generators.stylegan_config import Architecture, StyleGAN2Config
 
 MAX_RESOLUTION = 2048
 MAX_MAPPING_LAYERS = 64
 MAX_CLASSES = 2**16
-MEAN_SAMPLES = 4096
-_CHUNK = 128
+MAX_TAPS = 64
 SIDES = [2**power for power in range(2, MAX_RESOLUTION.bit_length())]
 CONVOLUTIONS = {f"synthesis.b{side}.conv{i}": side for side in SIDES for i in (0, 1) if side > 4 or i}
 """Convolution -> side of its output, in order: one at 4x4, then two at each resolution."""
@@ -47,12 +49,17 @@ def official(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[st
 
 
 def assemble(
-    tensors: Mapping[str, Tensor], *, conv_clamp: float | None = None, mapping_lr_multiplier: float = 0.01
+    tensors: Mapping[str, Tensor],
+    *,
+    conv_clamp: float | None = None,
+    mapping_lr_multiplier: float = 0.01,
+    architecture: Any = None,
 ) -> StyleGAN2:
     """Build a StyleGAN2 from tensors with the names of the official StyleGAN2-ADA code.
 
-    Resampling filters may be left out. Without `mapping.w_avg`, the mean of w is computed, from a fixed seed. No shape
-    depends on the two settings; see `StyleGANConfig`.
+    Resampling filters are [1, 3, 3, 1] where they are left out. Without `mapping.w_avg`, the mean of w is computed,
+    from a fixed seed. No shape depends on the first two settings; see `StyleGANConfig`. The architecture follows from
+    the names; if the file states one, it must be that.
 
     Returns:
         The generator in float32 on the CPU, in evaluation mode.
@@ -68,6 +75,10 @@ def assemble(
     }
     weights["synthesis.resample_filter"] = _resample_filter(tensors)
     config = _configuration(weights, conv_clamp, mapping_lr_multiplier)
+    if architecture not in (None, config.architecture):
+        raise CheckpointError(
+            f"its architecture is {shown(architecture)}, but its tensors are of {config.architecture}"
+        )
     has_mean = "mapping.w_avg" in weights
     weights.setdefault("mapping.w_avg", torch.zeros(config.w_dim))
     generator: StyleGAN2 = build_network(StyleGAN2, config, weights)
@@ -76,32 +87,50 @@ def assemble(
     return generator
 
 
-@torch.no_grad()
-def mean_w(generator: StyleGAN2, seed: int = 0) -> Float[Tensor, " w_dim"]:
-    """Return the mean of w over `MEAN_SAMPLES` latents drawn from `seed`, with each class label in turn."""
-    z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
-    classes = generator.config.c_dim
-    total = torch.zeros(generator.config.w_dim)
-    for first in range(0, MEAN_SAMPLES, _CHUNK):  # labels of many classes take room
-        label = None
-        if classes:
-            label = torch.zeros(_CHUNK, classes)
-            label[torch.arange(_CHUNK), torch.arange(first, first + _CHUNK) % classes] = 1.0
-        total += generator.encode(z[first : first + _CHUNK], label=label).sum(0)
-    return total / MEAN_SAMPLES
+def with_buffers(tensors: Mapping[str, Tensor], unused: Container[str] = ()) -> dict[str, Tensor]:
+    """Add what programs leave out that save parameters only, and warn where pictures depend on it.
+
+    Convolutions in `unused` get noise of strength zero, others that lack their noise picture one from a fixed seed.
+    """
+    found, assumed = dict(tensors), []
+    random = torch.Generator().manual_seed(0)
+    missing = False
+    for layer, side in sorted(CONVOLUTIONS.items()):
+        if f"{layer}.noise_strength" in tensors and f"{layer}.noise_const" not in tensors:
+            found[f"{layer}.noise_const"] = torch.randn(side, side, generator=random)
+            missing = True
+        elif layer in unused and f"{layer}.weight" in tensors and f"{layer}.noise_strength" not in tensors:
+            found[f"{layer}.noise_strength"] = torch.zeros(())
+            found[f"{layer}.noise_const"] = torch.zeros(side, side)
+    if missing:
+        assumed.append("noise pictures, which are drawn from seed 0: fine details are not those of other programs")
+    if not any("resample_filter" in name for name in tensors):
+        assumed.append("resampling filters, for which the usual [1, 3, 3, 1] is taken")
+    if assumed:
+        warn_assumed(f"the file lacks {'; and '.join(assumed)}")
+    return found
 
 
 def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return the low-pass filter that all layers share."""
+    """Return the low-pass filter that all layers share, with an even number of taps, at least four, on either axis."""
     binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    standard = binomial.outer(binomial) / 64
-    filters = [tensor.float() for name, tensor in tensors.items() if "resample_filter" in name]
+    # The layers called conv1 do not resample; official ones hold the usual filter, whatever the others have.
+    filters = [
+        tensor.float()
+        for name, tensor in tensors.items()
+        if "resample_filter" in name and not name.endswith(".conv1.resample_filter")
+    ]
     for kernel in filters:
-        if kernel.shape != standard.shape or not torch.allclose(kernel, kernel.flip(0, 1)):
-            raise CheckpointError(f"its resampling filter {tuple(kernel.shape)} is not a symmetric 4x4 one")
-        if not torch.allclose(kernel, filters[0]):
+        if kernel.ndim not in (1, 2) or kernel.shape[0] != kernel.shape[-1] or not 1 <= len(kernel) <= MAX_TAPS:
+            raise CheckpointError(f"its resampling filter has the shape {tuple(kernel.shape)}")
+        if kernel.shape != filters[0].shape or not torch.allclose(kernel, filters[0]):
             raise CheckpointError("its layers have different resampling filters")
-    return filters[0] if filters else standard
+    kernel = filters[0] if filters else binomial / binomial.sum()
+    if kernel.ndim == 1:
+        kernel = kernel.outer(kernel)
+    # Zeros that leave the filter at its place in the grid: one before an odd filter, as many after as before others.
+    kernel = F.pad(kernel, (len(kernel) % 2, 0) * 2)
+    return F.pad(kernel, (max(0, 2 - len(kernel) // 2),) * 4)
 
 
 def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_multiplier: float) -> StyleGAN2Config:
@@ -116,33 +145,39 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
     while f"synthesis.b{2 * max(channels)}.conv0.conv.weight" in weights and max(channels) < MAX_RESOLUTION:
         resolution = 2 * max(channels)
         channels[resolution] = shape(f"synthesis.b{resolution}.conv0.conv.weight", 4)[0]
-    for resolution in channels:
-        if f"synthesis.b{resolution}.skip.weight" in weights:
-            raise CheckpointError("it has the residual architecture; only the one with skip connections is supported")
-        if f"synthesis.b{resolution}.torgb.conv.weight" not in weights:
-            raise CheckpointError(
-                f"it has no picture at {resolution}x{resolution}; only the architecture with skip connections is "
-                "supported"
-            )
-    z_dim = shape("mapping.fc0.weight", 2)[1]
-    w_dim, c_dim = shape("synthesis.b4.conv1.conv.affine.weight", 2)[1], 0
+    drawn = [side for side in channels if f"synthesis.b{side}.torgb.conv.weight" in weights]
+    architecture: Architecture = "skip"
+    if drawn == [max(channels)]:
+        architecture = "resnet" if "synthesis.b8.skip.weight" in weights else "orig"
+    elif missing := [side for side in channels if side not in drawn]:
+        raise CheckpointError(
+            f"it has no picture at {missing[0]}x{missing[0]}, which no architecture of StyleGAN2 lacks"
+        )
+    layer_features, z_dim = shape("mapping.fc0.weight", 2)
+    w_dim, c_dim, embed_features = shape("synthesis.b4.conv1.conv.affine.weight", 2)[1], 0, None
     if "mapping.embed.weight" in weights:
         embedding, c_dim = shape("mapping.embed.weight", 2)
+        embed_features = None if embedding == w_dim else embedding
         z_dim -= embedding
         if c_dim > MAX_CLASSES or z_dim < 1:
             raise CheckpointError(f"its {c_dim} classes and {z_dim} latent numbers are impossible")
     base, largest = channel_rule(channels)
+    depth = sum(f"mapping.fc{i}.weight" in weights for i in range(MAX_MAPPING_LAYERS))
     return StyleGAN2Config(
         resolution=max(channels),
         z_dim=z_dim,
         w_dim=w_dim,
         c_dim=c_dim,
-        mapping_layers=sum(f"mapping.fc{i}.weight" in weights for i in range(MAX_MAPPING_LAYERS)),
+        mapping_layers=depth,
         mapping_lr_multiplier=lr_multiplier,
+        embed_features=embed_features,
+        layer_features=None if depth == 1 or layer_features == w_dim else layer_features,
         channel_base=base,
         channel_max=largest,
-        image_channels=shape("synthesis.b4.torgb.conv.weight", 4)[0],
+        image_channels=shape(f"synthesis.b{max(channels)}.torgb.conv.weight", 4)[0],
         conv_clamp=conv_clamp,
+        architecture=architecture,
+        filter_taps=len(weights["synthesis.resample_filter"]),
     )
 
 

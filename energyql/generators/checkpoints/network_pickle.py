@@ -1,7 +1,8 @@
-"""The content of a foreign checkpoint as records, and the networks in official pickles as names and tensors."""
+"""The content of a foreign checkpoint as records, and networks under the official names as names and tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -20,11 +21,20 @@ from energyql.generators.checkpoints.records import (
     ordered_dict,
     record_of,
 )
+from energyql.generators.checkpoints.state_dicts import find_state_dict
 from energyql.generators.checkpoints.torch_file import read_torch_file
 from energyql.generators.checkpoints.unpickle import unpickle
+from energyql.generators.checkpoints.unstated import GivenSettings
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 TF_NETWORK = "dnnlib.tflib.network.Network"
+OFFICIAL_MARKERS = ("synthesis.b4.const", "synthesis.input.freqs")
+"""A tensor that only the official StyleGAN2, or StyleGAN3, has."""
+OFFICIAL_NAMES: Names = {
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
+    **{(module, "EasyDict"): ordered_dict for module in ("dnnlib", "dnnlib.util")},
+}
+"""Names in a pickle that holds networks of the official PyTorch code as objects."""
 MAX_PARTS = 50_000
 """Most entries of modules; a module that is shared counts each time."""
 MAX_DEPTH = 32
@@ -32,10 +42,11 @@ MAX_DEPTH = 32
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """One network of an official pickle.
+    """One network under the official names.
 
     Attributes:
-        class_name: name of its class, "Generator" for StyleGAN2 and StyleGAN3 alike; `tensors` tell them apart.
+        class_name: name of its class, "Generator" for StyleGAN2 and StyleGAN3 alike; `tensors` tell them apart. "" for
+            a state dict, which holds neither arguments nor attributes.
         init_kwargs: the arguments that it was built with: numbers, strings, lists and dicts.
         tensors: parameters and buffers by the names of a state dict, such as "synthesis.b4.const", as stored.
         attributes: numbers, strings and flags of the modules, such as "synthesis.b4.conv1.conv_clamp".
@@ -54,23 +65,37 @@ class Checkpoint:
     Attributes:
         content: the saved value; its tensors are a TensorRecord each.
         size: its number of bytes.
-        is_torch_file: whether it is a file of `torch.save`, else a bare pickle.
+        kind: of the file, for messages.
+        metadata: text that belongs to no tensor, in a file of safetensors.
+        given: settings of the caller, for files that do not hold them.
     """
 
     content: Any
     size: int
-    is_torch_file: bool = False
+    kind: str = "pickle"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    given: GivenSettings = field(default_factory=GivenSettings)
 
     @cached_property
     def network(self) -> NetworkRecord | None:
-        """The averaged generator (`G_ema`) of an official PyTorch pickle; `None` for any other file."""
-        if self.is_torch_file or not isinstance(self.content, dict) or "G_ema" not in self.content:
-            return None
-        return _read_network(self.content["G_ema"], Budget(self.size))
+        """The averaged generator (`G_ema`), as an object of the official PyTorch code or as its state dict, or `None`.
+
+        The object, or the state dict, may be the whole content.
+
+        Raises:
+            CheckpointError: it is damaged, or there are several generators.
+        """
+        whole = self.content.get("G_ema") if isinstance(self.content, dict) else self.content
+        if isinstance(whole, ObjectRecord) and whole.name == PERSISTENT:
+            return _read_network(whole, Budget(self.size))
+        for marker in OFFICIAL_MARKERS:
+            if (state := find_state_dict(self.content, marker)) is not None:
+                return NetworkRecord("", {}, state.tensors(Budget(self.size)))
+        return None
 
 
 def unpickle_official(data: memoryview) -> Any:
-    """Return the records in an official pickle, of PyTorch or of TensorFlow.
+    """Return the records in a pickle of PyTorch or of TensorFlow that is not a file of `torch.save`.
 
     Raises:
         CheckpointError: it is damaged or names something that is not allowed.
@@ -89,9 +114,8 @@ def unpickle_official(data: memoryview) -> Any:
         **TORCH_NAMES,
         **NUMPY_NAMES,
         ("torch.storage", "_load_from_bytes"): nested,
-        ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
+        **OFFICIAL_NAMES,
         ("dnnlib.tflib.network", "Network"): record_of(TF_NETWORK),
-        **{(module, "EasyDict"): ordered_dict for module in ("dnnlib", "dnnlib.util")},
     }
     return unpickle(data, names, budget=budget)[0]
 

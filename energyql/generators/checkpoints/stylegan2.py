@@ -1,4 +1,4 @@
-"""Readers of StyleGAN2: official pickles of PyTorch (StyleGAN2-ADA) and TensorFlow, and rosinality's `.pt` files."""
+"""Readers of StyleGAN2: official files of PyTorch (StyleGAN2-ADA) and TensorFlow, and rosinality's `.pt` files."""
 
 from __future__ import annotations
 
@@ -9,45 +9,63 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energyql.generators.checkpoints.assemble import CONVOLUTIONS, MAX_MAPPING_LAYERS, SIDES, assemble, official
+from energyql.generators.checkpoints.assemble import (
+    CONVOLUTIONS,
+    MAX_MAPPING_LAYERS,
+    SIDES,
+    assemble,
+    official,
+    with_buffers,
+)
 from energyql.generators.checkpoints.network_pickle import Checkpoint, NetworkRecord
-from energyql.generators.checkpoints.reading import CheckpointError, shown
+from energyql.generators.checkpoints.reading import CheckpointError, check_weights, shown
 from energyql.generators.checkpoints.records import Budget, TensorRecord
+from energyql.generators.checkpoints.state_dicts import find_state_dict
 from energyql.generators.checkpoints.tensorflow import read_tensorflow
+from energyql.generators.checkpoints.unstated import DEFAULT_LR_MULTIPLIER, GivenSettings, completed
 from energyql.generators.stylegan2 import StyleGAN2
-
-DEFAULT_LR_MULTIPLIER = 0.01
 
 
 def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
-    """Build the generator of an official PyTorch pickle, with the settings that it was made with.
+    """Build the generator of an official PyTorch file, with the settings that it was made with.
+
+    A state dict has no settings: see `completed`.
 
     Raises:
-        CheckpointError: it is of an unsupported kind.
+        CheckpointError: it is of an unsupported kind, or a setting must be given.
     """
     record = checkpoint.network
     if record is None or "synthesis.b4.const" not in record.tensors:
         return None
+    if "synthesis.resample_filter" in record.tensors:
+        raise CheckpointError("it is a part of a model folder", hint="give the folder")
+    if not record.class_name:
+        return _read_state_dict(record.tensors, checkpoint.given)
     clamp = _setting(record, "conv_clamp", r"synthesis\.b4\.conv1\.conv_clamp")
     lr_multiplier = _setting(record, "lr_multiplier", r"mapping\.fc0\.bias_gain", DEFAULT_LR_MULTIPLIER)
-    for name, pattern, supported in (
-        ("activation", r"(synthesis\.b\d+\.conv[01]|mapping\.fc\d+)\.activation", "lrelu"),
-        ("architecture", r"synthesis\.b\d+\.architecture", "skip"),
-    ):
-        value = _setting(record, name, pattern, supported)
-        if value != supported:
-            raise CheckpointError(f"its {name} is {shown(value)}; only {supported!r} is supported")
-    tensors = dict(record.tensors)
-    for layer, side in CONVOLUTIONS.items():  # a network without noise inputs is one with noise of strength zero
-        strength = f"{layer}.noise_strength"
-        if (
-            f"{layer}.weight" in tensors
-            and strength not in tensors
-            and record.attributes.get(f"{layer}.use_noise") is False
-        ):
-            tensors[strength] = torch.zeros(())
-            tensors[f"{layer}.noise_const"] = torch.zeros(side, side)
-    return assemble(tensors, conv_clamp=clamp, mapping_lr_multiplier=lr_multiplier)
+    activation = _setting(record, "activation", r"(synthesis\.b\d+\.conv[01]|mapping\.fc\d+)\.activation", "lrelu")
+    if activation != "lrelu":
+        raise CheckpointError(f"its activation is {shown(activation)}; only 'lrelu' is supported")
+    unused = {layer for layer in CONVOLUTIONS if record.attributes.get(f"{layer}.use_noise") is False}
+    checkpoint.given.check(lr_multiplier, clamp)
+    return assemble(
+        with_buffers(record.tensors, unused),
+        conv_clamp=clamp,
+        mapping_lr_multiplier=lr_multiplier,
+        architecture=_setting(record, "architecture", r"synthesis\.b\d+\.architecture"),
+    )
+
+
+def _read_state_dict(tensors: Mapping[str, Tensor], given: GivenSettings) -> StyleGAN2:
+    check_weights(tensors)
+    has_noise = any(name.endswith(".noise_strength") for name in tensors)
+    found = with_buffers(tensors, () if has_noise else CONVOLUTIONS)
+    return completed(
+        given,
+        lambda multiplier, clamp: assemble(found, conv_clamp=clamp, mapping_lr_multiplier=multiplier),
+        clamped=True,
+        has_mean="mapping.w_avg" in found,
+    )
 
 
 def _setting(record: NetworkRecord, name: str, pattern: str, default: Any = None) -> Any:
@@ -95,37 +113,41 @@ _NAMES = {
 def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
     """Build the averaged generator of a checkpoint of rosinality's (Kim Seonghyeon's) PyTorch StyleGAN2.
 
-    The state dict is `g_ema`, else `g`, else the content itself.
+    It may be the decoder of an encoder for pictures, such as pSp's and e4e's. The multiplier of the mapping network is
+    not in the file: see `completed`.
 
     Raises:
-        CheckpointError: tensors are missing or of an unsupported kind.
+        CheckpointError: tensors are missing or of an unsupported kind, or the multiplier must be given.
     """
-    content = checkpoint.content
-    if not checkpoint.is_torch_file or not isinstance(content, dict):
-        return None
-    candidates = (content.get("g_ema"), content.get("g"), content)
-    state = next((found for found in candidates if isinstance(found, dict) and _MARKER in found), None)
+    state = find_state_dict(checkpoint.content, _MARKER)
     if state is None:
         return None
-    average = content.get("latent_avg")
-    records: Mapping[Any, Any] = dict(state) | ({"latent_avg": average} if isinstance(average, TensorRecord) else {})
-    budget = Budget(checkpoint.size)
+    state.entries.pop("latent_avg", None)
     tensors: dict[str, Tensor] = {}
     filters: dict[str, Tensor] = {}
-    for name, value in records.items():
-        if not isinstance(name, str) or not isinstance(value, TensorRecord):
-            raise CheckpointError(f"{shown(name)} is not a tensor")
-        budget.take(value.nbytes)
+    for name, value in state.tensors(Budget(checkpoint.size)).items():
         if name.endswith((".blur.kernel", ".upsample.kernel")):  # stored four times as strong, for the inserted zeros
-            filters[f"{name}.resample_filter"] = value.tensor().float() / 4
+            filters[f"{name}.resample_filter"] = value.float() / 4
         else:
-            tensors[name] = value.tensor().float()
-    tensors = official(tensors, _NAMES)
-    random = torch.Generator().manual_seed(0)
-    for layer, side in sorted(CONVOLUTIONS.items()):  # early checkpoints lack the noise pictures
-        if f"{layer}.noise_strength" in tensors and f"{layer}.noise_const" not in tensors:
-            tensors[f"{layer}.noise_const"] = torch.randn(side, side, generator=random)
-    return assemble(tensors | filters)
+            tensors[name] = value.float()
+    average = state.beside("latent_avg")
+    if isinstance(average, TensorRecord):
+        tensors["latent_avg"] = _one_row(average.tensor().float())
+    found = with_buffers(official(tensors, _NAMES) | filters)
+    return completed(
+        checkpoint.given,
+        lambda multiplier, _: assemble(found, mapping_lr_multiplier=multiplier),
+        clamped=False,
+        has_mean="mapping.w_avg" in found,
+    )
+
+
+def _one_row(average: Tensor) -> Tensor:
+    """Return the mean of w; programs for W+ repeat it for every layer."""
+    rows = average.reshape(-1, average.shape[-1]) if average.ndim else average[None, None]
+    if not torch.equal(rows, rows[:1].expand_as(rows)):
+        raise CheckpointError("its latent_avg differs between layers, but w has one mean", hint="save it without")
+    return rows[0]
 
 
 READERS = (read_ada, read_tensorflow, read_rosinality)

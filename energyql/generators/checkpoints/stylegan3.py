@@ -1,4 +1,4 @@
-"""Reader of official StyleGAN3 pickles (PyTorch), T and R."""
+"""Reader of official StyleGAN3 files (PyTorch), T and R."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from energyql.generators.checkpoints.assemble import MAX_MAPPING_LAYERS
 from energyql.generators.checkpoints.network_pickle import Checkpoint
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights
+from energyql.generators.checkpoints.unstated import GivenSettings, completed
 from energyql.generators.stylegan3 import StyleGAN3
 from energyql.generators.stylegan3_config import StyleGAN3Config
 
@@ -23,28 +28,104 @@ _SETTINGS = _RENAMED | {
 _TRAINING_SETTINGS = frozenset({"num_fp16_res", "magnitude_ema_beta", "w_avg_beta"})
 """Settings of speed and training, which do not change the picture."""
 _REQUIRED = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
-_LAYER = re.compile(r"^synthesis\.L(\d{1,3})_\d{1,5}_\d{1,6}\.", re.ASCII)
+_LAYER = re.compile(r"^synthesis\.L(\d{1,3})_(\d{1,5})_(\d{1,6})\.", re.ASCII)
+_FILTER_ERROR = 1e-5
 
 
 def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
-    """Build the generator of an official pickle, T or R. A network is a StyleGAN3 if it has Fourier features.
+    """Build the generator of an official file, T or R. A network is a StyleGAN3 if it has Fourier features.
+
+    A state dict has no settings: they follow from its shapes and filters; see also `completed`.
 
     Raises:
-        CheckpointError: its settings and tensors disagree, or a setting is not supported.
+        CheckpointError: its settings and tensors disagree, a setting is not supported, or must be given.
     """
     record = checkpoint.network
     if record is None or "synthesis.input.freqs" not in record.tensors:
         return None
+    if "synthesis.layers.0.weight" in record.tensors:
+        raise CheckpointError("it is a part of a model folder", hint="give the folder")
     check_weights(record.tensors)
+    if not record.class_name:
+        return _read_state_dict(record.tensors, checkpoint.given)
     config = _configuration(record.init_kwargs)
+    checkpoint.given.check(config.mapping_lr_multiplier, config.conv_clamp)
+    return _build(record.tensors, config)
+
+
+def _build(tensors: Mapping[str, Tensor], config: StyleGAN3Config) -> StyleGAN3:
     for i, signal in enumerate(config.signals()):
         # Names of layers contain sizes and channels, so they show whether the settings are understood correctly.
         layer = f"synthesis.L{i}_{signal.size}_{signal.channels}"
-        if f"{layer}.weight" not in record.tensors:
-            raise CheckpointError(f"its settings ask for a layer {layer}, which it has not")
-    weights = {_LAYER.sub(r"synthesis.layers.\1.", name): tensor for name, tensor in record.tensors.items()}
-    generator: StyleGAN3 = build_network(StyleGAN3, config, weights)
+        if f"{layer}.weight" not in tensors:
+            raise CheckpointError(f"its settings do not fit its weights: it has no layer {layer}, which they ask for")
+    weights = {_LAYER.sub(r"synthesis.layers.\1.", name): tensor for name, tensor in tensors.items()}
+    try:
+        generator: StyleGAN3 = build_network(StyleGAN3, config, weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"its settings do not fit its weights: {error.message}") from error
     return generator
+
+
+def _read_state_dict(tensors: Mapping[str, Tensor], given: GivenSettings) -> StyleGAN3:
+    """Build a network with the usual settings of the filters, which its layers and filters must confirm."""
+    config = _inferred(tensors)
+    hint = "if it is complete, its filters have unusual cutoffs, which no state dict holds: give the official pickle"
+    try:
+        generator = completed(
+            given,
+            lambda multiplier, clamp: _build(
+                tensors, dataclasses.replace(config, mapping_lr_multiplier=multiplier, conv_clamp=clamp)
+            ),
+            clamped=True,
+            has_mean="mapping.w_avg" in tensors,
+        )
+    except CheckpointError as error:
+        raise CheckpointError(error.message, hint=error.hint or hint) from error
+    with torch.random.fork_rng(devices=[]):  # the weights of a new network are drawn
+        designed = StyleGAN3(config).state_dict()
+    for name, tensor in generator.state_dict().items():
+        if name.endswith("_filter") and not torch.allclose(tensor, designed[name], rtol=0, atol=_FILTER_ERROR):
+            raise CheckpointError(f"its filter {name} is not the usual one", hint=hint)
+    return generator
+
+
+def _inferred(tensors: Mapping[str, Tensor]) -> StyleGAN3Config:
+    """Return the settings that follow from names and shapes, with the usual ones for cutoffs and margins."""
+    layers = sorted(
+        {(int(found[1]), int(found[2]), int(found[3])) for name in tensors if (found := _LAYER.match(name))}
+    )
+    if len(layers) < 2 or "mapping.fc0.weight" not in tensors:
+        raise CheckpointError("it is a part of a StyleGAN3: layers are missing")
+    w_dim = tensors["synthesis.input.affine.weight"].shape[1]
+    embedding = tensors["mapping.embed.weight"] if "mapping.embed.weight" in tensors else torch.empty(0, 0)
+    number, resolution, colours = layers[-1]
+    first = tensors[f"synthesis.L0_{layers[0][1]}_{layers[0][2]}.weight"]
+    config = StyleGAN3Config(
+        resolution=resolution,
+        z_dim=tensors["mapping.fc0.weight"].shape[1] - len(embedding),
+        w_dim=w_dim,
+        c_dim=embedding.shape[1],
+        mapping_layers=sum(f"mapping.fc{i}.weight" in tensors for i in range(MAX_MAPPING_LAYERS)),
+        channel_base=resolution << 8,
+        channel_max=max(channels for *_, channels in layers[:-1]),
+        image_channels=colours,
+        num_layers=number,
+        conv_kernel=first.shape[-1],
+        use_radial_filters=any(name.endswith(".down_filter") and value.ndim == 2 for name, value in tensors.items()),
+    )
+    # channel_base / 2f channels, rounded, where that is below the maximum
+    narrow = [
+        (channels, signal.cutoff)
+        for (_, _, channels), signal in zip(layers[:-1], config.signals()[:-1], strict=True)
+        if channels < config.channel_max
+    ]
+    if not narrow:
+        return config
+    low = max(2 * cutoff * (channels - 0.5) for channels, cutoff in narrow)
+    high = min(2 * cutoff * (channels + 0.5) for channels, cutoff in narrow)
+    powers = [1 << power for power in range(28) if low < 1 << power < high]
+    return dataclasses.replace(config, channel_base=(powers or [round((low + high) / 2)])[0])
 
 
 def _configuration(settings: Mapping[str, Any]) -> StyleGAN3Config:

@@ -13,12 +13,12 @@ from energyql.generators.checkpoints.assemble import CONVOLUTIONS, MAX_MAPPING_L
 from energyql.generators.checkpoints.network_pickle import TF_NETWORK, Checkpoint
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.records import Budget, ObjectRecord
+from energyql.generators.checkpoints.unstated import DEFAULT_LR_MULTIPLIER
 from energyql.generators.stylegan2 import StyleGAN2
 
 OLDEST_VERSION = 4
 COMPONENTS = ("mapping", "synthesis")
 SUPPORTED = {
-    "architecture": "skip",
     "nonlinearity": "lrelu",
     "mapping_nonlinearity": "lrelu",
     "use_noise": True,
@@ -81,18 +81,30 @@ def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
             raise CheckpointError(f"its {name} is {shown(settings[name])}; only {supported!r} is supported")
     if "mapping/LabelConcat/weight" in variables:
         raise CheckpointError("it is conditional in the way of the first StyleGAN2, which is not supported")
-    if any(name.startswith("synthesis/ToRGB_lod") for name in variables):
-        raise CheckpointError("it has the architecture without skip connections, which is not supported")
-    tensors = official(
-        {name: _transposed(name, value) for name, value in variables.items() if name.rpartition("/")[2] != "lod"}, NAMES
-    )
-    taps = torch.tensor(settings.get("resample_kernel") or [1, 3, 3, 1], dtype=torch.float32)
-    tensors["resample_filter"] = taps.outer(taps) / taps.sum() ** 2
+    if any(value.any() for name, value in variables.items() if name.rpartition("/")[2] == "lod"):
+        raise CheckpointError("its training was not finished: the last layers are not in use yet (lod is not 0)")
+    tensors = official({name: _transposed(name, value) for name, value in _fully_grown(variables).items()}, NAMES)
+    taps = torch.tensor(settings.get("resample_kernel", [1, 3, 3, 1]) or [1, 1], dtype=torch.float32)
+    tensors["resample_filter"] = taps / taps.sum()
+    clamp, multiplier = settings.get("conv_clamp"), settings.get("mapping_lrmul") or DEFAULT_LR_MULTIPLIER
+    checkpoint.given.check(multiplier, clamp)
     return assemble(
         tensors,
-        conv_clamp=settings.get("conv_clamp"),
-        mapping_lr_multiplier=settings.get("mapping_lrmul") or 0.01,
+        conv_clamp=clamp,
+        mapping_lr_multiplier=multiplier,
+        architecture=settings.get("architecture"),
     )
+
+
+def _fully_grown(variables: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the variables that take part at full resolution: configurations B to D have a picture layer for each."""
+    side = max((side for side in SIDES if f"synthesis/{side}x{side}/Conv1/weight" in variables), default=0)
+    last = "synthesis/ToRGB_lod0/"
+    return {
+        name.replace(last, f"synthesis/{side}x{side}/ToRGB/"): value
+        for name, value in variables.items()
+        if name.rpartition("/")[2] != "lod" and (name.startswith(last) or not name.startswith("synthesis/ToRGB_lod"))
+    }
 
 
 def _is_network(part: Any) -> bool:

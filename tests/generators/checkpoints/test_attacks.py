@@ -167,7 +167,8 @@ def test_nested_torch_pickles(sentinel: Path, refused: Any) -> None:
 
 def test_source_text_is_not_run(sentinel: Path, refused: Any) -> None:
     source = f"open({str(sentinel)!r}, 'w')"
-    refused(dumps({"G_ema": official({"synthesis.b4.const": torch.ones(1, 4, 4)}, source=source)}))
+    tensors = {"synthesis.b4.const": torch.ones(1, 4, 4), "synthesis.b4.resample_filter": torch.ones(4, 4) / 16}
+    refused(dumps({"G_ema": official(tensors, source=source)}))
 
 
 FLOAT = Call(Named("numpy", "dtype"), ("f4",))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from energyql.errors import ModelError
+from energyql.errors import CheckpointWarning, ModelError
 from energyql.generators.load import load_generator
 from energyql.generators.stylegan2 import StyleGAN2
 from generators.checkpoints.writer import DATA
@@ -35,7 +35,8 @@ def test_where_the_generator_is(content: dict[str, Any], tmp_path: Path) -> None
 
 def test_checkpoints_without_noise(content: dict[str, Any], tmp_path: Path) -> None:
     content["g_ema"] = {name: value for name, value in content["g_ema"].items() if not name.startswith("noises")}
-    first, second = load(tmp_path / "x", content), load(tmp_path / "x", content)
+    with pytest.warns(CheckpointWarning, match="lacks noise pictures, which are drawn from seed 0"):
+        first, second = load(tmp_path / "x", content), load(tmp_path / "x", content)
     noise = first.synthesis.get_submodule("b8.conv0").noise_const
     assert noise.shape == (8, 8)
     assert torch.equal(noise, second.synthesis.get_submodule("b8.conv0").noise_const)  # type: ignore[arg-type]

@@ -17,6 +17,9 @@ NAMES = ("stylegan3-t", "stylegan3-t-conditional", "stylegan3-r", "stylegan3-r-c
 and pictures at two truncations. The source text that an official pickle holds is replaced by a placeholder."""
 
 
+MISFIT = "its settings do not fit its weights: "
+
+
 @pytest.fixture
 def record() -> NetworkRecord:
     return read_checkpoint(DATA / "stylegan3-t.pkl").network
@@ -76,20 +79,20 @@ def test_another_network(record):
     ("changes", "message"),
     [
         ({"img_resolution": 33}, "resolution must be a power of two from 8 to 1024, not 33"),
-        ({"img_resolution": 64}, "its settings ask for a layer synthesis.L1_52_8, which it has not"),
-        ({"num_layers": 6}, "its settings ask for a layer synthesis.L4_52_8, which it has not"),
+        ({"img_resolution": 64}, f"{MISFIT}it has no layer synthesis.L1_52_8, which they ask for"),
+        ({"num_layers": 6}, f"{MISFIT}it has no layer synthesis.L4_52_8, which they ask for"),
         (
             {"conv_kernel": 1},
             (
-                "tensors do not fit together: synthesis.layers.0.weight (8, 8, 3, 3) instead of (8, 8, 1, 1), "
+                f"{MISFIT}tensors do not fit together: synthesis.layers.0.weight (8, 8, 3, 3) instead of (8, 8, 1, 1), "
                 "synthesis.layers.1.weight (8, 8, 3, 3) instead of (8, 8, 1, 1), "
                 "synthesis.layers.2.weight (8, 8, 3, 3) instead of (8, 8, 1, 1) and 2 more"
             ),
         ),
-        ({"c_dim": 2}, "tensors are missing: mapping.embed.weight, mapping.embed.bias"),
+        ({"c_dim": 2}, f"{MISFIT}tensors are missing: mapping.embed.weight, mapping.embed.bias"),
         (
             {"mapping_kwargs": {"num_layers": 1}},
-            "it has tensors that a StyleGAN3 has not: mapping.fc1.weight, mapping.fc1.bias",
+            f"{MISFIT}it has tensors that a StyleGAN3 has not: mapping.fc1.weight, mapping.fc1.bias",
         ),
         ({"mapping_kwargs": 3}, "its mapping_kwargs are 3"),
         ({"sharpness": 3}, "it has a setting 'sharpness' = 3, which is not supported"),

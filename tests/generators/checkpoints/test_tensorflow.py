@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from toys import random_generator
 
 from energyql.errors import ModelError
 from energyql.generators.load import load_generator
@@ -38,9 +40,10 @@ def variables_of(generator: StyleGAN2) -> tuple[list[tuple[str, Any]], list[tupl
             synthesis.append(("4x4/Const/const", value[None]))
         elif name.startswith("synthesis.b"):
             side = int(parts[1][1:])
-            layer = {"conv0": "Conv0_up", "conv1": "Conv1" if side > 4 else "Conv", "torgb": "ToRGB"}[parts[2]]
+            layers = {"conv0": "Conv0_up", "conv1": "Conv1" if side > 4 else "Conv", "torgb": "ToRGB", "skip": "Skip"}
+            layer = layers[parts[2]]
             prefix = f"{side}x{side}/{layer}/"
-            if name.endswith("conv.weight"):
+            if name.endswith(("conv.weight", "skip.weight")):
                 value = value.transpose(2, 3, 1, 0)
                 synthesis.append((prefix + "weight", value[::-1, ::-1].copy() if layer == "Conv0_up" else value))
             elif name.endswith("affine.weight"):
@@ -92,6 +95,37 @@ def test_round_trip(generator: StyleGAN2, writer: Writer) -> None:
         torch.testing.assert_close(read.state_dict()[name], tensor, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("architecture", ["resnet", "orig"])
+def test_configuration_e(generator: StyleGAN2, tmp_path: Path, architecture: Any) -> None:
+    other = random_generator(dataclasses.replace(generator.synthesis.config, architecture=architecture))
+    writer = Writer(tmp_path / "tf.pkl", other)
+    read = writer.load(architecture=architecture)
+    assert read.config == other.config
+    w = other.encode(torch.ones(2, 8))
+    torch.testing.assert_close(read.synthesize(w), other.synthesize(w), atol=1e-5, rtol=0)
+    with pytest.raises(ModelError, match=f"architecture is skip, but its tensors are of {architecture}"):
+        writer.load(architecture="skip")
+
+
+def test_configurations_b_to_d_are_fully_grown(generator: StyleGAN2, tmp_path: Path) -> None:
+    other = random_generator(dataclasses.replace(generator.synthesis.config, architecture="orig"))
+    writer = Writer(tmp_path / "tf.pkl", other)
+    small = [("ToRGB_lod1/bias", np.ones(3, np.float32)), ("lod", np.float32(0))]
+    grown = [(name.replace("16x16/ToRGB", "ToRGB_lod0"), value) for name, value in writer.synthesis]
+    writer.synthesis = grown + small
+    w = other.encode(torch.ones(2, 8))
+    torch.testing.assert_close(writer.load().synthesize(w), other.synthesize(w), atol=1e-5, rtol=0)
+    writer.synthesis[-1] = ("lod", np.float32(1.5))
+    with pytest.raises(ModelError, match="its training was not finished"):
+        writer.load()
+
+
+def test_without_a_filter_pixels_are_doubled(writer: Writer) -> None:
+    expected = torch.zeros(4, 4)
+    expected[1:3, 1:3] = 0.25
+    assert torch.equal(writer.load(resample_kernel=None).synthesis.resample_filter, expected)
+
+
 def test_settings(writer: Writer) -> None:
     read = writer.load(conv_clamp=2, mapping_lrmul=0.1, resample_kernel=[1, 1, 1, 1], nonlinearity="lrelu")
     assert read.config.conv_clamp == 2.0
@@ -106,7 +140,7 @@ def test_settings(writer: Writer) -> None:
         ({"nonlinearity": "relu"}, "nonlinearity is relu"),
         ({"normalize_latents": False}, "normalize_latents is False"),
         ({"version": 2}, "version 2 is older"),
-        ({"resample_kernel": [1, 2, 1]}, "symmetric 4x4"),
+        ({"resample_kernel": [1] * 65}, r"filter has the shape \(65,\)"),
         ({"resample_kernel": "x"}, "damaged"),
     ],
 )
@@ -117,10 +151,7 @@ def test_unsupported_settings(writer: Writer, settings: dict[str, Any], message:
 
 def test_unsupported_networks(writer: Writer) -> None:
     complete = list(writer.synthesis)
-    writer.synthesis.append(("ToRGB_lod0/bias", np.zeros(3, np.float32)))
-    with pytest.raises(ModelError, match="without skip connections"):
-        writer.load()
-    writer.synthesis[-1] = ("16x16/Conv2/bias", np.zeros(3, np.float32))
+    writer.synthesis.append(("16x16/Conv2/bias", np.zeros(3, np.float32)))
     with pytest.raises(ModelError, match="16x16/Conv2/bias"):
         writer.load()
     writer.synthesis = complete

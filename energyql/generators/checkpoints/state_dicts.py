@@ -1,0 +1,98 @@
+"""State dicts of generators in the records of a checkpoint, wherever the program that saved it has put them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from energyql.generators.checkpoints.reading import CheckpointError, shown
+from energyql.generators.checkpoints.records import Budget, TensorRecord
+
+MAX_DEPTH = 2
+"""Most dicts around a state dict, such as `{"ema": {"state_dict": ...}}`."""
+_EMA = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """The state dict of one generator.
+
+    Attributes:
+        place: the keys and the prefix that lead to it, such as "state_dict decoder"; "" for the content itself.
+        entries: its entries without the prefix.
+        around: the dicts that hold it, the innermost first, and its own dict before them.
+    """
+
+    place: str
+    entries: dict[str, Any]
+    around: tuple[Mapping[Any, Any], ...]
+
+    def tensors(self, budget: Budget) -> dict[str, Tensor]:
+        """Read the tensors.
+
+        Raises:
+            CheckpointError: an entry is something else.
+        """
+        found = {}
+        for name, value in self.entries.items():
+            if not isinstance(value, TensorRecord):
+                raise CheckpointError(f"{shown(name)} is not a tensor")
+            budget.take(value.nbytes)
+            found[name] = value.tensor()
+        return found
+
+    def beside(self, name: str) -> Any:
+        """Return an entry of the dicts that hold the state dict, the nearest first; `None` if there is none."""
+        return next((part[name] for part in self.around if name in part), None)
+
+
+def find_state_dict(content: Any, marker: str) -> StateDict | None:
+    """Return the state dict that has a tensor called `marker`, perhaps after a prefix such as "module.".
+
+    The averaged generator ("ema" in a key or in the prefix) is preferred to others.
+
+    Raises:
+        CheckpointError: several generators are equally likely.
+    """
+    places: dict[str, tuple[str, tuple[Mapping[Any, Any], ...]]] = {}
+    for keys, around in _dicts(content):
+        for key, value in around[0].items():
+            if isinstance(key, str) and isinstance(value, TensorRecord) and f".{key}".endswith(f".{marker}"):
+                prefix = key.removesuffix(marker)
+                places[" ".join((*keys, prefix.rstrip("."))).strip()] = prefix, around
+    likely = [place for place in places if _EMA.search(place)] or list(places)
+    if not likely:
+        return None
+    if len(likely) > 1:
+        names = ", ".join(shown(place, 40) or "the file itself" for place in likely[:5])
+        raise CheckpointError(f"it holds several generators ({names})", hint="save the state dict of one of them alone")
+    prefix, around = places[likely[0]]
+    entries = {
+        key.removeprefix(prefix): value
+        for key, value in around[0].items()
+        if not prefix or (isinstance(key, str) and key.startswith(prefix))
+    }
+    return StateDict(likely[0], entries, around)
+
+
+def _dicts(content: Any) -> Iterator[tuple[tuple[str, ...], tuple[Mapping[Any, Any], ...]]]:
+    """Yield each dict in the content once, with the keys that lead to it and the dicts that hold it, itself first."""
+    waiting: list[tuple[tuple[str, ...], tuple[Mapping[Any, Any], ...]]] = []
+    if isinstance(content, dict):
+        waiting.append(((), (content,)))
+    seen: set[int] = set()
+    for keys, around in waiting:
+        if id(around[0]) in seen:
+            continue
+        seen.add(id(around[0]))
+        yield keys, around
+        if len(keys) < MAX_DEPTH:
+            waiting += [
+                ((*keys, key), (value, *around))
+                for key, value in around[0].items()
+                if isinstance(key, str) and isinstance(value, dict)
+            ]

@@ -1,0 +1,166 @@
+"""Settings that no tensor holds: taken from the caller, or checked against the weights before they are assumed."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from energyql.errors import CheckpointWarning
+from energyql.generators.checkpoints.reading import CheckpointError, shown
+from energyql.generators.mapping import StyleGAN
+from energyql.numerics.shapes import Float
+
+DEFAULT_LR_MULTIPLIER = 0.01
+DEFAULT_CLAMP = 256.0
+MEAN_SAMPLES = 4096
+_CHUNK = 128
+_PICTURES = 4
+_LIKELY_SIZE = 0.6, 3.0
+"""Limits of the size of stored mapping weights, times the multiplier: it starts at 1, and training adds to it."""
+_LIKELY_MEAN, _LIKELY_W = 4.0, 50.0
+"""Largest ratio of the mean of w to the stored one, and of w to 1, in either direction.
+
+An error of the multiplier enters w to the power of the number of layers.
+"""
+
+Network = TypeVar("Network", bound=StyleGAN)
+
+
+@dataclass(frozen=True)
+class GivenSettings:
+    """Settings that the caller gives because the file may not hold them; `None` for those that are not given.
+
+    Attributes:
+        lr_multiplier: learning-rate multiplier of the mapping network.
+        conv_clamp: limit of activations; infinity for none.
+    """
+
+    lr_multiplier: float | None = None
+    conv_clamp: float | None = None
+
+    def check(self, lr_multiplier: float | None, conv_clamp: float | None) -> None:
+        """Check that the settings in a file are those that are given.
+
+        Raises:
+            CheckpointError: one is not.
+        """
+        for name, given, held in (
+            ("lr_multiplier", self.lr_multiplier, lr_multiplier),
+            ("conv_clamp", self.conv_clamp, math.inf if conv_clamp is None else conv_clamp),
+        ):
+            if given is not None and given != held:
+                raise CheckpointError(f"its {name} is {shown(held)}, not {given:g}", hint="leave the setting out")
+
+
+def completed(
+    given: GivenSettings, build: Callable[[float, float | None], Network], *, clamped: bool, has_mean: bool
+) -> Network:
+    """Build a network whose settings are not in its file.
+
+    The multiplier is that given, else the usual one if the size of the weights and of w agree with it. The limit of
+    activations is that given, else the usual one if no activation of some pictures reaches it.
+
+    Args:
+        given: settings of the caller.
+        build: makes the network from the multiplier and the limit, `None` for no limit.
+        clamped: whether networks of this kind may have a limit.
+        has_mean: whether the mean of w is that of the file.
+
+    Raises:
+        CheckpointError: a setting that is not given cannot be assumed.
+    """
+    multiplier = DEFAULT_LR_MULTIPLIER if given.lr_multiplier is None else given.lr_multiplier
+    limit = (DEFAULT_CLAMP if clamped else math.inf) if given.conv_clamp is None else given.conv_clamp
+    if limit != math.inf and not clamped:
+        raise CheckpointError("networks of this kind do not clamp activations", hint="leave out conv_clamp")
+    network = build(multiplier, None if limit == math.inf else limit)
+    if given.lr_multiplier is None:
+        _check_multiplier(network, has_mean)
+    if clamped and given.conv_clamp is None:
+        pictures, free = (_pictures(drawn) for drawn in (network, build(multiplier, None)))
+        if not torch.equal(pictures, free):
+            raise CheckpointError(
+                f"its activations exceed {DEFAULT_CLAMP:g}, and the file does not say whether they are clamped",
+                hint=f"give conv_clamp (energyql convert --conv-clamp): {DEFAULT_CLAMP:g} after a training with mixed "
+                "precision, as is usual for StyleGAN2-ADA and StyleGAN3, or inf for no limit",
+            )
+    assumed = [f"a learning-rate multiplier of {multiplier:g}"] if given.lr_multiplier is None else []
+    if given.conv_clamp is None:
+        assumed.append(f"a limit of {DEFAULT_CLAMP:g} of activations")
+    if clamped and assumed:  # else the program that wrote the file has no such choices
+        text = " and ".join(assumed)
+        warn_assumed(
+            f"a state dict holds no settings: assumed are leaky ReLU, and {text}, with which its weights agree"
+        )
+    return network
+
+
+def warn_assumed(assumed: str) -> None:
+    """Warn that pictures depend on something that the file does not hold."""
+    warnings.warn(CheckpointWarning(assumed), stacklevel=2)
+
+
+@torch.no_grad()
+def mean_w(generator: StyleGAN, seed: int = 0) -> Float[Tensor, " w_dim"]:
+    """Return the mean of w over `MEAN_SAMPLES` latents drawn from `seed`, with each class label in turn."""
+    z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
+    total = torch.zeros(generator.config.w_dim)
+    for first in range(0, MEAN_SAMPLES, _CHUNK):  # labels of many classes take room
+        total += generator.encode(z[first : first + _CHUNK], label=_labels(generator, _CHUNK, first)).sum(0)
+    return total / MEAN_SAMPLES
+
+
+def _labels(generator: StyleGAN, count: int, first: int = 0) -> Tensor | None:
+    classes = generator.config.c_dim
+    if not classes:
+        return None
+    label = torch.zeros(count, classes)
+    label[torch.arange(count), torch.arange(first, first + count) % classes] = 1.0
+    return label
+
+
+def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
+    """Raise a CheckpointError if the sizes of the weights, of w or of its mean are impossible for the multiplier."""
+    multiplier, layers = network.config.mapping_lr_multiplier, network.mapping.layers
+    weights = _size(torch.cat([layer.weight.flatten() for layer in layers]))
+    mean, stored = _size(mean_w(network)), _size(network.mapping.w_avg)
+    scale = _size(network.encode(_latents(network, _CHUNK), label=_labels(network, _CHUNK)))
+    if not _LIKELY_SIZE[0] < weights * multiplier < _LIKELY_SIZE[1]:
+        found = f"its weights have the size {weights:.3g}, and {1 / multiplier:g} is usual for {multiplier:g}"
+        likely = 1 / weights
+    elif has_mean and stored > 0 and not 1 / _LIKELY_MEAN < mean / stored < _LIKELY_MEAN:
+        found = f"with {multiplier:g} the mean of w has the size {mean:.3g}, and the stored one {stored:.3g}"
+        likely = multiplier * (stored / mean) ** (1 / len(layers))
+    elif not 1 / _LIKELY_W < scale < _LIKELY_W:
+        found = f"with {multiplier:g}, w has the size {scale:.3g}, and about 1 is usual"
+        likely = multiplier * (1 / scale) ** (1 / len(layers))
+    else:
+        return
+    raise CheckpointError(
+        f"it does not hold the learning-rate multiplier of its mapping network: {found}",
+        hint="give lr_multiplier (energyql convert --lr-mlp), the lr_mlp or mapping_lr of its training: probably about "
+        f"{likely:.2g}",
+    )
+
+
+def _latents(network: StyleGAN, count: int) -> Tensor:
+    return torch.randn(count, network.z_dim, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def _pictures(network: Any) -> Tensor:
+    pictures: Tensor = network.synthesis(
+        network.encode(_latents(network, _PICTURES), label=_labels(network, _PICTURES))
+    )
+    return pictures
+
+
+def _size(numbers: Tensor) -> float:
+    """Return the root mean square."""
+    return float(numbers.double().square().mean().sqrt())
