@@ -122,7 +122,7 @@ def test_a_plugin_from_the_command_line():
     assert config["generator"] == {"kind": "named", "name": "faces"}
     assert "bright" in run("attributes", "--model", MODEL)
     assert "red" in run("explain", "bright AND red > 0", "--model", MODEL)
-    command = ["generate", "bright AND red > 0", "-n", 4, "--model", MODEL]
+    command = ["generate", "bright AND red > 0", "-n", 4, "--model", MODEL, "--allow-weak", "bright,red"]
     for words in (["--generator", "faces", "--judge", "faces"], ["--allow-plugins"]):
         assert "of 4 satisfy the query, says the image judge" in run(*command, *words)
     assert "the image judge" not in run(*command, "--generator", "faces", "--judge", "none")
@@ -135,10 +135,11 @@ def test_a_plugin_from_the_command_line():
 
 def test_all_commands_that_draw(monkeypatch):
     ask = ["--model", MODEL, "--allow-plugins", "-q"]
-    run("edit", "bright", "-n", 2, "--out", "edited", *ask)
-    run("animate", "bright", "NOT bright", "-n", 1, "--frames", 2, "--out", "film.gif", *ask)
+    weak = [*ask, "--allow-weak", "bright"]
+    run("edit", "bright", "-n", 2, "--out", "edited", *weak)
+    run("animate", "bright", "NOT bright", "-n", 1, "--frames", 2, "--out", "film.gif", *weak)
     Path("queries.txt").write_text("bright\n")
-    run("gallery", "queries.txt", "-n", 2, "--out", "page.html", *ask)
+    run("gallery", "queries.txt", "-n", 2, "--out", "page.html", *weak)
     run("invert", next(Path("edited").rglob("*.png")), "--out", "inverted.png", "--space", "z", *ask)
     assert Path("page.html").is_file()
     calls = []

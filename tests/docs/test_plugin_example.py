@@ -67,6 +67,7 @@ def test_its_names_lead_to_a_generator_and_a_judge(stand_in):
     small = ["-n", "40", "--steps", "9", "--hidden", "4", "-q"]
     train = ["train", "eyes", "--labeller", "eyes", "--judge", "eyes", "--label", "random", "--out", "m", *small]
     generate = ["generate", "light > 0.3", "--model", "m", "--allow-plugins", "--label", "5", "-n", "2"]
+    generate += ["--allow-weak", "light"]
     for words in (train, generate):
         outcome = CliRunner().invoke(app, words, catch_exceptions=False)
         assert outcome.exit_code == 0, outcome.output

@@ -84,7 +84,10 @@ def test_heads_learn_from_the_view_what_they_cannot_learn_from_noise(lands):
 def test_queries_on_the_view_are_true(lands):
     """By the function itself, with the default sampler; 5 to 6 % of the pictures without a query."""
     query = "lowest < -0.4 AND height > -0.05"
-    noise, view = (generate(query, 48, model=model, progress=False).satisfied.mean() for model in lands.values())
+    weak = ["height", "lowest"]  # the heads on the noise, which queries refuse
+    noise, view = (
+        generate(query, 48, model=model, allow_weak=weak, progress=False).satisfied.mean() for model in lands.values()
+    )
     assert view > noise + 0.4
     assert generate("lowest > -0.05 AND hill", 48, model=lands["features"], progress=False).satisfied.mean() > 0.9
 
@@ -130,7 +133,7 @@ def test_results_have_the_energies_that_were_sampled():
     result = generate("smile AND age > 0.5", 16, model=random_model(), progress=False)
     energy = pipeline_for(random_model(), "cpu").prepare("smile AND age > 0.5").energy
     assert np.allclose(result.energy, energy(result.z).detach().numpy(), atol=1e-5)
-    assert result.satisfied.mean() > 0.7
+    assert (result.probability > 0.5).mean() > 0.7
 
 
 def test_read_outs_follow_a_view_of_a_small_z():
