@@ -9,6 +9,7 @@ Importing this package does not import torch: names are looked up when they are 
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from energyql.errors import (
@@ -41,12 +42,16 @@ if TYPE_CHECKING:
     from energyql.gallery.gallery import Gallery, traverse, truth_table
     from energyql.generators.checkpoints.torch_file import read_weights
     from energyql.generators.load import load_generator
+    from energyql.pipeline.explain import Explanation, explain, list_attributes
     from energyql.pipeline.generate import Pipeline, generate, sample_latents, until_satisfied
     from energyql.pipeline.model import Model, load_model
     from energyql.pipeline.result import Result
     from energyql.pipeline.scoring import score
+    from energyql.pipeline.stream import stream
     from energyql.sampling import ODESolver
     from energyql.training.run import train_attributes
+
+logging.getLogger("energyql").addHandler(logging.NullHandler())  # a program decides what it shows of our messages
 
 _MODULES = {
     "editing.edit": ["Edit", "edit"],
@@ -58,10 +63,12 @@ _MODULES = {
     "gallery.gallery": ["Gallery", "traverse", "truth_table"],
     "generators.checkpoints.torch_file": ["read_weights"],
     "generators.load": ["load_generator"],
+    "pipeline.explain": ["Explanation", "explain", "list_attributes"],
     "pipeline.generate": ["Pipeline", "generate", "sample_latents", "until_satisfied"],
     "pipeline.model": ["Model", "load_model"],
     "pipeline.result": ["Result"],
     "pipeline.scoring": ["score"],
+    "pipeline.stream": ["stream"],
     "sampling": ["ODESolver"],
     "training.run": ["train_attributes"],
 }
@@ -76,6 +83,7 @@ __all__ = [
     "E",
     "Edit",
     "EnergyQLError",
+    "Explanation",
     "Expr",
     "Gallery",
     "Inversion",
@@ -104,8 +112,10 @@ __all__ = [
     "edit",
     "evaluate",
     "exactly",
+    "explain",
     "generate",
     "invert",
+    "list_attributes",
     "load_generator",
     "load_model",
     "none_of",
@@ -113,6 +123,7 @@ __all__ = [
     "read_weights",
     "sample_latents",
     "score",
+    "stream",
     "train_attributes",
     "traverse",
     "truth_table",

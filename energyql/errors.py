@@ -15,7 +15,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 _WINDOW = 100
 """Most terminal columns that are drawn of one line of a query."""
@@ -44,6 +44,9 @@ class EnergyQLError(Exception):
             between two characters, such as the end of the text.
         hint: a way to correct it.
     """
+
+    exit_code: ClassVar[int] = 1
+    """Exit code of a command that this error ends: one for each class, so that scripts can tell errors apart."""
 
     def __init__(
         self,
@@ -101,9 +104,16 @@ class EnergyQLError(Exception):
 class QuerySyntaxError(EnergyQLError):
     """The text is not a query."""
 
+    exit_code = 3
 
-class UnknownAttribute(EnergyQLError):
-    """A query names attributes that the model does not have; `names` holds all of them in order of appearance."""
+
+class UnknownAttribute(EnergyQLError, AttributeError):
+    """A query names attributes that the model does not have; `names` holds all of them in order of appearance.
+
+    It is also an AttributeError, so that `hasattr(model.E, "smile")` works.
+    """
+
+    exit_code = 4
 
     def __init__(
         self,
@@ -121,17 +131,25 @@ class UnknownAttribute(EnergyQLError):
 class KindError(EnergyQLError):
     """An attribute is used as one of another kind, or with a value or number that it cannot have."""
 
+    exit_code = 5
+
 
 class Contradiction(EnergyQLError):
     """No values of the attributes satisfy the query."""
+
+    exit_code = 6
 
 
 class LimitError(EnergyQLError):
     """A query is too long, nested too deep or too large."""
 
+    exit_code = 7
+
 
 class VocabularyError(EnergyQLError):
     """The description of a model's attributes is wrong."""
+
+    exit_code = 8
 
 
 class ArgumentError(EnergyQLError, TypeError, ValueError):
@@ -140,13 +158,19 @@ class ArgumentError(EnergyQLError, TypeError, ValueError):
     It is also a TypeError and a ValueError, so that programs can catch it as usual in Python.
     """
 
+    exit_code = 2
+
 
 class DataError(EnergyQLError):
     """A table, array or list of queries cannot be read, or holds a wrong value."""
 
+    exit_code = 9
+
 
 class ModelError(EnergyQLError):
     """A model folder or checkpoint is missing or damaged, or its parts do not fit together."""
+
+    exit_code = 10
 
 
 class WeakHeadError(EnergyQLError):

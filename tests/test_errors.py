@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +91,14 @@ def test_many_lines_are_cut() -> None:
 def test_many_spans_on_many_lines_are_cut() -> None:
     text = draw("x AND\n" * 10_000, [(6 * number, 6 * number + 1) for number in range(10_000)])
     assert text.count("\n") <= 2 * 12
+
+
+def test_every_kind_of_error_has_an_exit_code_of_its_own() -> None:
+    kinds = [EnergyQLError, *EnergyQLError.__subclasses__()]
+    codes = [kind.__dict__.get("exit_code") for kind in kinds]
+    assert None not in codes
+    assert len(set(codes)) == len(codes)
+    page = (Path(__file__).parents[1] / "docs/api/errors.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\d+) \| `(\w+)`", page, re.MULTILINE) == [
+        (str(kind.exit_code), kind.__name__) for kind in sorted(kinds, key=lambda kind: kind.exit_code)
+    ]

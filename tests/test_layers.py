@@ -42,6 +42,11 @@ LOCAL = {"cli", "__init__"}
 LOCAL_IMPORTS = {
     ("files", "torch"),  # reading a vocabulary must not wait for torch
     ("files", "safetensors.torch"),
+    ("pipeline", "energyql.energy.rule"),  # explaining most queries must not wait for torch either
+    ("pipeline", "energyql.attributes.bank"),
+    ("pipeline", "energyql.energy.exact"),
+    ("pipeline", "energyql.energy.reachable"),
+    ("pipeline", "energyql.pipeline.pilot"),
     ("sampling", "torchdiffeq._impl.odeint"),  # takes SciPy along, which only the ODE needs
 }
 WITHOUT_TORCH = {

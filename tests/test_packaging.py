@@ -1,3 +1,4 @@
+import re
 from configparser import ConfigParser
 from fnmatch import fnmatch
 from importlib.metadata import entry_points, version
@@ -57,3 +58,17 @@ def test_versions_agree(setup):
 def test_the_command_is_installed():
     (command,) = entry_points(group="console_scripts", name="energyql")
     assert callable(command.load())
+
+
+def test_hints_on_installing_work_from_a_checkout(setup):
+    """A package of the name energyql may be another version, or none: hints name the missing packages themselves."""
+    lists = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    known = re.split(r"[\n;]\s*", "\n".join(lists))
+    hints = []
+    for path in (ROOT / "energyql").rglob("*.py"):
+        hints += re.findall(r"pip install ([^\n]*?)'?\)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    named = [name for hint in hints for name in re.findall(r'"([^"]+)"', hint)]
+    assert len(named) >= 4
+    assert set(named) <= set(known)
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "energyql").rglob("*.py")):
+        assert "energyql[" not in path.read_text(encoding="utf-8"), path

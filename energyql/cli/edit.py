@@ -12,6 +12,7 @@ from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.settings import Semantics
 
 if TYPE_CHECKING:
     from energyql.editing.settings import Preset
@@ -28,10 +29,10 @@ def edit(
             "invert. By default seed 0.",
         ),
     ] = None,
-    n: Annotated[int | None, typer.Option("-n", min=1, help="Pictures of one seed.")] = None,
     save_to: Annotated[
         Path, out_option("A filmstrip (.png, .jpg), an animation (.gif, .webp), or a folder for everything.")
     ] = Path("edit.png"),
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Pictures of one seed.")] = None,
     mode: Annotated[
         str, typer.Option(help="cumulative: keep earlier queries satisfied; alone: each step by itself.")
     ] = "cumulative",
@@ -49,7 +50,7 @@ def edit(
     generator: options.Generator = None,
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
-    semantics: Annotated[str | None, typer.Option(help="exact, product or lace; by default the preset's.")] = None,
+    semantics: Annotated[Semantics | None, typer.Option(help="By default the preset's.")] = None,
     strength: Annotated[float | None, typer.Option(help="Multiplies the energy of the query.")] = None,
     truncation: options.Truncation = None,
     label: options.Label = None,

@@ -21,6 +21,10 @@ def gallery(
         typer.Argument(metavar="QUERIES.txt", help="A query a line, or title: query; # begins a comment."),
     ] = None,
     save_to: Annotated[Path, out_option("A folder for index.html, or a path that ends in .html.")] = Path("gallery"),
+    n: Annotated[
+        int | None,
+        typer.Option("-n", min=1, help="Pictures a query; by default 8, 4 in truth tables, 3 in traversals."),
+    ] = None,
     truth_table: Annotated[
         list[str] | None, typer.Option(help="All combinations of up to four attributes: smile,glasses,hair=red.")
     ] = None,
@@ -28,17 +32,13 @@ def gallery(
         tuple[str, str] | None, typer.Option(help="Two queries: from a sample of one to a sample of the other.")
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Pictures from one query to the other.")] = 8,
-    n: Annotated[
-        int | None,
-        typer.Option("-n", min=1, help="Pictures a query; by default 8, 4 in truth tables, 3 in traversals."),
-    ] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "",
     model: options.Model = DEFAULT_MODEL,
     generator: options.Generator = None,
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
     semantics: options.Semantics = DEFAULT_SEMANTICS,
-    sampler: Annotated[str, typer.Option(help="As for generate.")] = DEFAULT_SAMPLER,
+    sampler: options.Sampler = DEFAULT_SAMPLER,
     strength: options.Strength = None,
     truncation: options.Truncation = None,
     label: options.Label = None,

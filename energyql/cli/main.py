@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
-from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -16,11 +16,11 @@ from energyql.cli import options
 from energyql.cli.edit import animate, edit, invert
 from energyql.cli.gallery import gallery
 from energyql.cli.measure import bench, evaluate
-from energyql.cli.options import err, out, out_option, read_label, read_names
+from energyql.cli.options import STANDARD, err, out, out_option, print_json, read_label, read_names, resumable
 from energyql.cli.studio import studio
 from energyql.cli.train import import_heads, report, train
 from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, TautologyWarning
-from energyql.files import naming_target, write_text
+from energyql.files import PICTURE_SUFFIXES, naming_target, write_text
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import (
     DEFAULT_PRECISION,
@@ -30,12 +30,15 @@ from energyql.pipeline.settings import (
 )
 from energyql.version import __version__
 
+_KINDS = sorted(EnergyQLError.__subclasses__(), key=lambda kind: kind.exit_code)
+_CODES = ", ".join(f"{kind.exit_code} {kind.__name__}" for kind in _KINDS)
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Logical queries over the attributes of a pretrained generator, sampled as one latent energy.",
+    epilog=f"Exit codes: 0 success, 1 any other error, {_CODES}, 130 interrupted.",
 )
 
 
@@ -57,10 +60,15 @@ def _options(
 @app.command()
 def generate(
     query: options.Query,
+    save_to: Annotated[
+        Path,
+        out_option(
+            "A labelled grid (.png, .jpg, .webp); a folder for everything, which the same command continues; or - for "
+            "a PNG on standard output.",
+            standard=True,
+        ),
+    ] = Path("energyql.png"),
     n: Annotated[int, typer.Option("-n", min=1, help="Number of pictures.")] = 16,
-    save_to: Annotated[Path, out_option("A labelled grid (.png, .jpg, .webp), or a folder for everything.")] = Path(
-        "energyql.png"
-    ),
     model: options.Model = DEFAULT_MODEL,
     generator: options.Generator = None,
     judge: options.Judge = None,
@@ -68,90 +76,107 @@ def generate(
     semantics: options.Semantics = DEFAULT_SEMANTICS,
     sampler: options.Sampler = DEFAULT_SAMPLER,
     strength: options.Strength = None,
-    precision: Annotated[str, typer.Option(help="float32; or bfloat16, faster and less exact.")] = DEFAULT_PRECISION,
+    precision: options.Precision = DEFAULT_PRECISION,
     truncation: options.Truncation = None,
     label: options.Label = None,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
     first: Annotated[int, typer.Option(min=0, help="Number of the first picture, to continue an earlier run.")] = 0,
     budget: Annotated[
         int | None, typer.Option(min=1, help="Draw until the judge accepts N pictures, at most this many.")
     ] = None,
+    device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     allow_weak: options.AllowWeak = "",
+    as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw pictures that satisfy a query."""
-    from energyql.files import check_destination
-    from energyql.pipeline import generate as pipeline
+    """Draw pictures that satisfy a query.
 
-    check_destination(save_to)
+    A folder is written batch by batch, so that a run of any length can be interrupted and continued.
+    """
+    from energyql.files import check_destination
+    from energyql.pipeline.generate import pipeline_for
+    from energyql.pipeline.stream import FolderRun, check_run
+
+    standard, grid = str(save_to) == STANDARD, save_to.suffix.lower() in PICTURE_SUFFIXES
+    if standard and as_json:
+        raise ArgumentError("--json and --out - both need standard output", hint="name a file or folder after --out")
+    if not standard:
+        check_destination(save_to)
     if budget is not None and first:
         raise ArgumentError("a run with a budget starts at its first sample", hint="leave out --first or --budget")
-    run = (
-        partial(pipeline.generate, first=first) if budget is None else partial(pipeline.until_satisfied, budget=budget)
-    )
     opened = options.open_model(model, generator, judge, allow_plugins, device)
-    result = run(
-        query, n, model=opened, semantics=semantics, sampler=sampler, strength=strength, precision=precision,
-        truncation=truncation, label=read_label(label), seed=seed, device=device, batch_size=batch_size,
-        allow_weak=read_names(allow_weak), progress=not quiet,
+    prepared = pipeline_for(opened, device).prepare(
+        query, semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
+        label=read_label(label), seed=seed, batch_size=batch_size, allow_weak=read_names(allow_weak),
     )  # fmt: skip
-    result.save(save_to)
-    if not quiet:
+    if not standard and not grid and budget is None:
+        run = FolderRun(save_to, prepared, n, first)
+        if len(run) and not quiet:
+            removed = f"; {run.removed:,} beyond were removed" if run.removed else ""
+            err.print(f"{escape(str(save_to))} holds {len(run):,} samples of this run{removed}")
+        with resumable():
+            for _ in run.draw(progress=not quiet):
+                pass
+        result = run.verdicts
+    elif budget is None:
+        result = prepared.run(n, first=first, progress=not quiet)
+    else:
+        if not standard and not grid:
+            check_run(save_to, prepared.provenance | {"budget": budget})
+        result = prepared.run_until_satisfied(n, budget=budget, progress=not quiet)
+    if standard:
+        with TemporaryDirectory() as folder:
+            sys.stdout.buffer.write(result.save(Path(folder) / "grid.png").read_bytes())
+    elif grid or budget is not None:
+        result.save(save_to)
+    if as_json:
+        data = {"saved": str(save_to), "summary": result.summary()} | result.to_dict()
+        if not grid:
+            del data["samples"]  # of a run of any length they are in the folder
+        print_json(data)
+    elif not quiet:
         seconds = result.statistics["seconds_sampling"] + result.statistics["seconds_drawing"]
-        out.print(f"{escape(result.summary())} ({seconds:.1f} s). Saved {escape(str(save_to))}")
+        saved = "" if standard else f" Saved {escape(str(save_to))}"
+        (err if standard else out).print(f"{escape(result.summary())} ({seconds:.1f} s).{saved}")
 
 
 @app.command()
 def explain(
-    query: options.Query, model: options.Model = DEFAULT_MODEL, semantics: options.Semantics = DEFAULT_SEMANTICS
+    query: options.Query,
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Estimate the share of pictures that satisfy it, and the cost of a sample.")
+    ] = False,
+    model: options.Model = DEFAULT_MODEL,
+    semantics: options.Semantics = DEFAULT_SEMANTICS,
+    as_json: options.Json = False,
 ) -> None:
     """Explain a query: canonical text, compiled circuit, or why nothing can satisfy it."""
-    from energyql.language import as_query, bind
-    from energyql.models import read_vocabulary
+    from energyql.pipeline.explain import explain as run
 
-    vocabulary = read_vocabulary(model)
-    expr, text = as_query(query)
-    bound = bind(expr, vocabulary, query=text)
-    if semantics != DEFAULT_SEMANTICS:
-        from energyql.energy.rule import compile_energy_rule
-
-        rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
-        out.print(escape(f"query  {expr}\n{rule.explain()}"))
-        return
-    from energyql.logic.circuit import compile_query
-    from energyql.logic.relations import relations_for
-
-    out.print(f"query  {escape(str(expr))}")
-    for group in relations_for(bound, vocabulary):
-        for relation in group:
-            out.print(f"always {escape(str(relation))}")
-    circuit = compile_query(bound, vocabulary, query=text)
-    out.print(escape(circuit.explain()))
-    if circuit.has_intervals:
-        from energyql.attributes.bank import AttributeBank
-        from energyql.energy.exact import CircuitRule
-        from energyql.energy.reachable import SURE, least_energy
-        from energyql.models import model_folder
-
-        spread = AttributeBank.load(model_folder(model)).raw_outputs(circuit.attributes).std
-        best = math.exp(-least_energy(CircuitRule(circuit), spread))
-        if best < SURE:
-            out.print(f"at best P = {best:.2g} with these heads, whose errors are not small beside the intervals")
+    explanation = run(query, model=model, semantics=semantics, pilot=pilot)
+    if as_json:
+        print_json(explanation.to_dict())
+    else:
+        out.print(escape(str(explanation)))
 
 
 @app.command()
-def attributes(model: options.Model = DEFAULT_MODEL) -> None:
+def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = False) -> None:
     """List the attributes that queries can name, and how well their heads did on held-out labels."""
     from rich.table import Table
 
     from energyql.attributes.quality import read_reports
-    from energyql.models import model_folder, read_vocabulary
+    from energyql.models import model_folder
+    from energyql.pipeline.explain import list_attributes
 
-    reports = read_reports(model_folder(model))
+    vocabulary, reports = list_attributes(model), read_reports(model_folder(model))
+    if as_json:
+        heads = {name: {"quality": str(report), "weak": report.weak} for name, report in reports.items()}
+        print_json(vocabulary.to_dict() | {"heads": heads})
+        return
     table = Table("attribute", "kind", "values", "quality", "meaning", box=None, pad_edge=False)
-    for name, spec in read_vocabulary(model).items():
+    for name, spec in vocabulary.items():
         values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if spec.kind == "continuous" else "")
         quality = f"{reports[name]}{', weak' if reports[name].weak else ''}" if name in reports else "not measured"
         table.add_row(escape(name), spec.kind, escape(values), quality, escape(spec.description))
@@ -192,10 +217,13 @@ def convert(
 @app.command()
 def score(
     query: options.Query,
-    table: Annotated[Path, typer.Argument(help="A CSV file of predictions, a row a sample.")],
-    save_to: Annotated[Path | None, out_option("Write a CSV instead of printing.")] = None,
+    table: Annotated[Path, typer.Argument(help="A CSV file of predictions, a row a sample; - for standard input.")],
+    save_to: Annotated[
+        Path, out_option("Where to write the ranked rows as CSV; - is standard output.", standard=True)
+    ] = Path(STANDARD),
     top: Annotated[int | None, typer.Option(min=1, help="Write only the best rows.")] = None,
     semantics: options.Semantics = DEFAULT_SEMANTICS,
+    as_json: options.Json = False,
 ) -> None:
     """Rank the rows of a table of predictions by a query, best first.
 
@@ -204,13 +232,17 @@ def score(
     """
     from energyql.pipeline.tables import rank_table
 
-    ranked = rank_table(query, table, semantics=semantics, top=top)
-    if save_to is None:
-        sys.stdout.write(ranked)
-        return
-    with naming_target(save_to):
-        write_text(save_to, ranked)
-    err.print(f"Saved {escape(str(save_to))}")
+    # UTF-8 with or without a mark, and line breaks within cells, as in a file
+    source = TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="") if str(table) == STANDARD else table
+    ranking = rank_table(query, source, semantics=semantics, top=top)
+    if as_json:
+        print_json(ranking.to_dict())
+    if str(save_to) != STANDARD:
+        with naming_target(save_to):
+            write_text(save_to, ranking.to_csv())
+        err.print(f"Saved {escape(str(save_to))}")
+    elif not as_json:
+        sys.stdout.write(ranking.to_csv())
 
 
 for command in (bench, animate, edit, evaluate, gallery, invert, report, studio, train):
@@ -225,7 +257,7 @@ def main() -> None:
         app()
     except EnergyQLError as error:
         err.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
-        sys.exit(2 if isinstance(error, ArgumentError) else 1)
+        sys.exit(error.exit_code)
 
 
 def _show_warning(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import err, out, out_option, read_label, read_names
+from energyql.cli.options import out, out_option, read_label, read_names, resumable
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER
@@ -34,6 +32,9 @@ def bench(
         list[str], typer.Argument(metavar="QUERIES", help="Queries, or files with a query a line (# begins a comment).")
     ],
     save_to: Annotated[Path, out_option("Folder for results, plots and the state of the run.")] = Path("bench"),
+    n: CountOption = 500,
+    prior: PriorOption = 20_000,
+    oracle: OracleOption = 1_000,
     model: JudgedModelOption = DEFAULT_MODEL,
     generator: options.Generator = None,
     judge: options.Judge = None,
@@ -41,9 +42,6 @@ def bench(
     samplers: Annotated[
         str, typer.Option(help="Names, separated by commas; also semantics:sampler, sampler@strength, and paper.")
     ] = f"{DEFAULT_SAMPLER},slice,ode,paper",
-    n: CountOption = 500,
-    prior: PriorOption = 20_000,
-    oracle: OracleOption = 1_000,
     truncation: options.Truncation = None,
     label: options.Label = None,
     seed: options.Seed = 0,
@@ -58,7 +56,7 @@ def bench(
     from energyql.evaluation.compare import compare_samplers
     from energyql.evaluation.report import NOTE, TABLE_WIDTH, query_table, summary_table
 
-    with _resumable():
+    with resumable():
         opened = options.open_model(model, generator, judge, allow_plugins, device)
         data = compare_samplers(
             queries, samplers, folder=save_to, model=opened, n=n, prior=prior, oracle=oracle, truncation=truncation,
@@ -73,15 +71,6 @@ def bench(
 
 def evaluate(
     save_to: Annotated[Path, out_option("Folder for reports, pictures and the state of the run.")] = Path("evaluation"),
-    model: JudgedModelOption = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    judge: options.Judge = None,
-    allow_plugins: options.AllowPlugins = False,
-    protocols: Annotated[
-        str, typer.Option(help="Names such as conditional-1,sequential-5, or all; a wrong name lists them.")
-    ] = "all",
-    samplers: Annotated[str, typer.Option(help="Side by side; as for bench.")] = f"{DEFAULT_SAMPLER},paper",
-    presets: Annotated[str, typer.Option(help="Of editing, side by side; as for edit.")] = "default,lace",
     n: CountOption = 200,
     edits: Annotated[int, typer.Option(min=1, help="Pictures that are edited.")] = 64,
     prior: PriorOption = 20_000,
@@ -90,6 +79,15 @@ def evaluate(
     inception_weights: Annotated[
         Path | None, typer.Option(help="torch-fidelity's file; by default in its own folder. Nothing is downloaded.")
     ] = None,
+    protocols: Annotated[
+        str, typer.Option(help="Names such as conditional-1,sequential-5, or all; a wrong name lists them.")
+    ] = "all",
+    presets: Annotated[str, typer.Option(help="Of editing, side by side; as for edit.")] = "default,lace",
+    model: JudgedModelOption = DEFAULT_MODEL,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
+    samplers: Annotated[str, typer.Option(help="Side by side; as for bench.")] = f"{DEFAULT_SAMPLER},paper",
     truncation: options.Truncation = None,
     label: options.Label = None,
     seed: options.Seed = 0,
@@ -111,7 +109,7 @@ def evaluate(
         raise ArgumentError(f"there are no features {features!r}", hint="choose judge or inception")
     if inception_weights is not None and features != "inception":
         raise ArgumentError("--inception-weights needs --features inception")
-    with _resumable():
+    with resumable():
         opened = options.open_model(model, generator, judge, allow_plugins, device)
         data = run(
             tuple(PROTOCOLS) if protocols == "all" else read_names(protocols), folder=save_to, model=opened,
@@ -128,16 +126,6 @@ def evaluate(
     out.print(EVALUATION_NOTE)
     out.print(EDIT_NOTE)
     out.print(f"Saved {escape(str(save_to))}: evaluation.json, evaluation.md")
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """End an interrupted command with code 130 and a message that it can be resumed."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        err.print("interrupted; run the same command again to resume")
-        raise typer.Exit(130) from None
 
 
 def _print_tables(tables: list[Table], width: int) -> None:

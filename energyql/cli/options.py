@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape, glob
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from energyql.errors import ArgumentError
+from energyql.models import packaged_models
+from energyql.pipeline import settings
 
 if TYPE_CHECKING:
     from energyql.pipeline.model import Model as Loaded
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+STANDARD = "-"
+"""Stands for standard input or output."""
 
 Generator = Annotated[
     str | None,
@@ -26,15 +37,34 @@ Judge = Annotated[
 AllowPlugins = Annotated[
     bool, typer.Option("--allow-plugins", help="Import the generator and the judge that the model folder names.")
 ]
-Query = Annotated[str, typer.Argument(help='A query, such as "smile AND NOT (glasses OR beard)".')]
-Model = Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder.")]
-Semantics = Annotated[str, typer.Option(help="exact, product or lace.")]
-Sampler = Annotated[
-    str, typer.Option(help="slice+descent, slice, ode, langevin, predictor-corrector, published-ode ...")
+
+
+def _read_query(text: str | None) -> str | None:
+    return sys.stdin.read() if text == STANDARD else text
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    folders = [f"{path}{os.sep}" for path in glob(f"{escape(incomplete)}*") if os.path.isdir(path)]
+    return [name for name in packaged_models() if name.startswith(incomplete)] + sorted(folders)
+
+
+Query = Annotated[
+    str,
+    typer.Argument(
+        help='A query, such as "smile AND NOT (glasses OR beard)"; - reads it from standard input.',
+        callback=_read_query,
+    ),
 ]
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="A packaged model, or a model folder.", autocompletion=_complete_model),
+]
+Semantics = Annotated[settings.Semantics, typer.Option(help="How the query becomes an energy.")]
+Sampler = Annotated[settings.SamplerName, typer.Option(help="How latents are drawn; see docs/samplers.md.")]
 Strength = Annotated[
     float | None, typer.Option(help="Multiplies the energy: larger values are more certain and less varied.")
 ]
+Precision = Annotated[settings.Precision, typer.Option(help="bfloat16 is faster and less exact.")]
 Truncation = Annotated[
     float | None,
     typer.Option(help="psi in 0..1: smaller values are less varied and safer; by default the model's own."),
@@ -48,6 +78,7 @@ BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples computed tog
 AllowWeak = Annotated[
     str, typer.Option(metavar="NAMES", help="Attributes, separated by commas, to use although their heads are weak.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no report.")]
 
 
@@ -60,9 +91,30 @@ def open_model(model: str, generator: str | None, judge: str | None, allow_plugi
     return load_model(model, choose_device(device), generator=generator, judge=judge, allow_plugins=allow_plugins)
 
 
-def out_option(help_text: str) -> Any:
-    """Return the option --out of a command."""
-    return typer.Option("--out", "-o", help=help_text)
+def out_option(help_text: str, *, standard: bool = False) -> Any:
+    """Return the option --out of a command; only with `standard` it may be `-`, standard output."""
+    return typer.Option("--out", "-o", help=help_text, callback=None if standard else _refuse_standard)
+
+
+def _refuse_standard(path: Path | None) -> Path | None:
+    if path is not None and str(path) == STANDARD:
+        raise ArgumentError("this command cannot write to standard output", hint="name a file or folder after --out")
+    return path
+
+
+def print_json(data: Any) -> None:
+    """Print a document for other programs."""
+    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """End an interrupted command with code 130 and a message that it can be resumed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("interrupted; run the same command again to resume")
+        raise typer.Exit(130) from None
 
 
 def read_label(text: str | None) -> int | list[float] | None:

@@ -44,7 +44,8 @@ def studio(
         if error.name is None or error.name.startswith("energyql"):
             raise
         raise ArgumentError(
-            f"the studio needs {error.name}, which is not installed", hint='pip install "energyql[studio]"'
+            f"the studio needs {error.name}, which is not installed",
+            hint='pip install "fastapi>=0.115" "uvicorn>=0.30"',
         ) from None
 
     def ready(address: str) -> None:

@@ -30,7 +30,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
-from energyql.pipeline.settings import EXACT, DrawSettings
+from energyql.pipeline.settings import EXACT, DrawSettings, Semantics
 from energyql.progress import Report, reporting
 from energyql.render.pictures import png_bytes
 from energyql.sampling import SampleResult
@@ -150,7 +150,7 @@ def edit(
     preset: str | Preset = "default",
     layers: Layers | None = None,
     identity: Embed | None = None,
-    semantics: str | None = None,
+    semantics: Semantics | None = None,
     strength: float | None = None,
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,

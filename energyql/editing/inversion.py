@@ -25,8 +25,8 @@ from energyql.editing.start import as_images
 from energyql.editing.terms import Embed, Term, edit_energy, flat_features, keep_predictions, shell_term
 from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
+from energyql.pipeline.columns import concatenate
 from energyql.pipeline.model import Values
-from energyql.pipeline.result import concatenate
 from energyql.progress import Report
 from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
 from energyql.vocabulary import Vocabulary

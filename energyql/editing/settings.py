@@ -14,7 +14,7 @@ from energyql.logic.satisfiability import check_satisfiable, noting_tautologies
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
-from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, DrawSettings, finite_number, whole_number
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, DrawSettings, Semantics, finite_number, whole_number
 from energyql.sampling import MOST_STRENGTH, ODESolver
 from energyql.vocabulary import closest
 
@@ -58,7 +58,7 @@ class Preset:
     newest: float = 1.0
     newest_continuous: float = 1.0
     release_implied: bool = True
-    semantics: str = DEFAULT_SEMANTICS
+    semantics: Semantics = DEFAULT_SEMANTICS
     solver: ODESolver | None = None
     enough: float = 0.03
     max_evaluations: int = 200
@@ -100,7 +100,7 @@ and 1 for any other. "query-only" solves the flow of the query alone until the q
 """
 
 
-def choose_preset(preset: str | Preset, strength: float | None = None, semantics: str | None = None) -> Preset:
+def choose_preset(preset: str | Preset, strength: float | None = None, semantics: Semantics | None = None) -> Preset:
     """Return a preset, given itself or by name, with the strength and semantics of a call if they are given.
 
     Raises:
@@ -165,7 +165,7 @@ class EditSettings:
     identity: Embed | None
     draw: DrawSettings
 
-    def prepare(self, query: str | Expr, semantics: str | None = None) -> PreparedQuery:
+    def prepare(self, query: str | Expr, semantics: Semantics | None = None) -> PreparedQuery:
         """Check and compile a query, by default with the semantics of the preset.
 
         Relations between attributes are not added: `energyql.editing.dependence` finds for each picture what must

@@ -13,13 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from energyql.editing.latents import Latents, LatentSpace
-from energyql.errors import ArgumentError, ModelError
-from energyql.files import read_json
+from energyql.errors import ArgumentError, DataError
+from energyql.pipeline.folder import part_folders, read_part
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import whole_number
 from energyql.sampling import prior_latents
@@ -64,22 +62,17 @@ def read_saved(folder: Path) -> SavedResult:
     if (folder / "edit.json").is_file():
         steps = [step for step in folder.iterdir() if step.name.isdecimal()]
         folder = max(steps, key=lambda step: int(step.name), default=folder)
-    latents = folder / "latents.safetensors"
-    if not latents.is_file():
-        raise ArgumentError(f"the folder {folder} holds no result", hint="name one that generate or edit wrote")
+    if part := next(part_folders(folder), None):
+        raise ArgumentError(f"{folder} holds a run in several parts", hint=f"name one of them, such as {part[1]}")
     try:
-        data, tensors = read_json(folder / "result.json"), load_file(latents)
-        z, w = tensors["z"].float(), tensors["w"].float()
-        index = np.array([sample["index"] for sample in data["samples"]], np.int64)
-        provenance = dict(data["provenance"])
-        fingerprints, *_ = (provenance[name] for name in ("fingerprints", "model", "truncation", "label"))
-        if z.ndim != 2 or not len(z) == len(w) == len(index) or not z.isfinite().all() or not w.isfinite().all():
-            raise ValueError("latents and samples do not belong together")
-        if not isinstance(fingerprints, dict):
-            raise TypeError("fingerprints are no object")
-    except (KeyError, TypeError, ValueError, OverflowError, OSError, SafetensorError, ModelError) as error:
-        raise ArgumentError(f"{folder} holds a damaged result: {error}") from error
-    return SavedResult(z, w, index, provenance)
+        fields = read_part(folder, ("z", "w", "index"))
+    except DataError as error:
+        raise ArgumentError(error.message, hint=error.hint) from error
+    z, w, provenance = fields["z"].float(), fields["w"].float(), fields["provenance"]
+    complete = isinstance(provenance.get("fingerprints"), dict) and {"truncation", "label"} <= provenance.keys()
+    if not complete or z.ndim != 2 or not z.isfinite().all() or not w.isfinite().all():
+        raise ArgumentError(f"{folder} holds a damaged result: its latents or provenance are wrong")
+    return SavedResult(z, w, fields["index"], provenance)
 
 
 def as_pictures(start: object) -> list[Picture] | None:

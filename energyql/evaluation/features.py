@@ -60,7 +60,7 @@ def inception_features(weights: Path | None = None) -> Features:
         module: Any = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     except ImportError:
         raise EnergyQLError(
-            "Inception's features need torch-fidelity", hint='pip install "energyql[inception]"'
+            "Inception's features need torch-fidelity", hint='pip install "torch-fidelity>=0.3"'
         ) from None
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_WEIGHTS if weights is None else weights
     try:

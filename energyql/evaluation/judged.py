@@ -25,10 +25,10 @@ from energyql.generators.base import as_condition, encode_under, head_reader
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
+from energyql.pipeline.columns import concatenate
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model, Values
 from energyql.pipeline.prepared import PreparedQuery, draw_batches
-from energyql.pipeline.result import concatenate
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report
 from energyql.render.pictures import to_pictures

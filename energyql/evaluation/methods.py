@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.published import PUBLISHED_BATCH, PublishedEnergy, PublishedODE
 from energyql.language import Expr
 from energyql.pipeline.prepared import LATENT_BATCH
-from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
+from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, Semantics
 from energyql.progress import Report
 from energyql.sampling import SAMPLERS, EnergyLike, RandomStreams, Sampler, SampleResult, make_sampler, prior_latents
 
@@ -36,7 +37,7 @@ class Method:
     """
 
     name: str
-    semantics: str
+    semantics: Semantics
     sampler: Sampler
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:
@@ -93,7 +94,7 @@ def _read(name: str) -> Method:
     match = _NAME.fullmatch(name)
     if match is None or match["sampler"] not in SAMPLERS:
         raise ArgumentError(f"there is no sampler {name!r}", hint=_hint())
-    semantics = check_semantics(match["semantics"] or DEFAULT_SEMANTICS)
+    semantics = cast("Semantics", check_semantics(match["semantics"] or DEFAULT_SEMANTICS))
     try:
         strength = float(match["strength"] or 1.0)
     except ValueError:

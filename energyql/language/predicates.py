@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, UnknownAttribute
 from energyql.language.connectives import PARENTHESES, Expr, Not
 from energyql.language.lexical import check_name, check_number, check_positive, quote, shorten, show_number
 from energyql.language.node import Node
+from energyql.vocabulary import Vocabulary
 
 Closed = Literal["both", "left", "right", "none"]
 
@@ -231,6 +232,45 @@ class Namespace:
 
     def __reduce__(self) -> str:
         return "E"  # the name in this module by which pickle and copy find the one E
+
+
+class ModelNamespace(Namespace):
+    """The attributes of one model by name: like `E`, with completion of names, and unknown ones refused at once.
+
+    Args:
+        vocabulary: the attributes.
+    """
+
+    __slots__ = ("_vocabulary",)
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def __getattr__(self, name: str) -> Attribute:
+        return self[Namespace.__getattr__(self, name).name]
+
+    def __getitem__(self, name: str) -> Attribute:
+        attribute = Namespace.__getitem__(self, name)
+        if attribute.name not in self._vocabulary:
+            near = self._vocabulary.suggest(attribute.name)
+            raise UnknownAttribute(
+                f"'{shorten(attribute.name)}' is not an attribute of model '{self._vocabulary.model}'",
+                hint=f"did you mean {near}?" if near else f"attributes: {shorten(', '.join(self._vocabulary), 200)}",
+                names=[attribute.name],
+            )
+        return attribute
+
+    def __dir__(self) -> list[str]:
+        return [name for name in self._vocabulary if name.isidentifier() and not name.startswith("_")]
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._vocabulary)
+
+    def __repr__(self) -> str:
+        return f"E of model {self._vocabulary.model!r}"
+
+    def __reduce__(self) -> tuple[type[ModelNamespace], tuple[Vocabulary]]:  # type: ignore[override]
+        return ModelNamespace, (self._vocabulary,)
 
 
 E = Namespace()

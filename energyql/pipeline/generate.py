@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -29,6 +30,9 @@ from energyql.pipeline.settings import (
     DEFAULT_SEMANTICS,
     DrawOptions,
     DrawSettings,
+    Precision,
+    SamplerName,
+    Semantics,
 )
 from energyql.progress import Report
 from energyql.sampling import Sampler, SampleResult, make_sampler
@@ -36,6 +40,8 @@ from energyql.version import __version__
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_log = logging.getLogger("energyql")
 
 
 class Pipeline:
@@ -103,7 +109,7 @@ class Pipeline:
                 "label": label,
                 "device": str(self.device),
                 "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
-                "versions": {"energyql": __version__, "torch": torch.__version__},
+                "versions": {"energyql": __version__, "torch": str(torch.__version__)},
             },
         )
 
@@ -111,6 +117,7 @@ class Pipeline:
         """Return the model's linear read-outs, which are fitted at the first call for a truncation and a label."""
         key = psi, label
         if key not in self._readouts:
+            _log.debug("fitting linear read-outs of %s at truncation %g", self.model.name, psi)
             self._readouts[key] = fit_readouts(self.model.bank, reads, self.model.generator.z_dim)
         return self._readouts[key]
 
@@ -120,10 +127,10 @@ def generate(
     n: int = 16,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
-    semantics: str = DEFAULT_SEMANTICS,
-    sampler: str | Sampler = DEFAULT_SAMPLER,
+    semantics: Semantics = DEFAULT_SEMANTICS,
+    sampler: SamplerName | Sampler = DEFAULT_SAMPLER,
     strength: float | None = None,
-    precision: str = DEFAULT_PRECISION,
+    precision: Precision = DEFAULT_PRECISION,
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,
     seed: int = 0,
@@ -251,4 +258,5 @@ def pipeline_for(model: str | Path | Model, device: str) -> Pipeline:
 @lru_cache(maxsize=4)
 def _pipeline(folder: Path, device: str, written: int) -> Pipeline:
     """Load a model once, as long as no file of its folder changes (`written`)."""
+    _log.debug("loading %s on %s", folder, device)
     return Pipeline(load_model(folder, device), torch.device(device))

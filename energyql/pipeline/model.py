@@ -21,6 +21,7 @@ from energyql.files import fingerprint, read_json, write_json
 from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, device_of, latent_size
 from energyql.generators.checkpoints.reading import reading
 from energyql.generators.families import CONFIG, NAMED, WEIGHTS, open_generator, write_generator
+from energyql.language import ModelNamespace
 from energyql.models import model_folder
 from energyql.plugins import check_allowed
 from energyql.vocabulary import Vocabulary
@@ -63,6 +64,14 @@ class Model:
     def report(self) -> Mapping[str, HeadReport]:
         """Quality of the heads on held-out latents, by attribute; heads that were not measured have none."""
         return self.bank.reports
+
+    @property
+    def E(self) -> ModelNamespace:
+        """The attributes by name, for queries in Python: `model.E.smile & ~model.E.hat`.
+
+        As `energyql.E`, with completion of the model's names, and an error at once where there is no such attribute.
+        """
+        return ModelNamespace(self.vocabulary)
 
     @property
     def device(self) -> torch.device:

@@ -33,6 +33,8 @@ from energyql.sampling import RandomStreams, Sampler, SampleResult, Status, prio
 
 LATENT_BATCH = 4096
 """Latents sampled together, unless a call says otherwise."""
+STREAM_BATCH = 64
+"""Samples in one result of a stream, unless more are computed together."""
 PIXEL_BATCH = 1 << 20
 """Pixels drawn together, unless a call says otherwise: 64 pictures of 128 x 128, one of 1024 x 1024."""
 LEAST_RATE = 0.05
@@ -96,6 +98,23 @@ class PreparedQuery:
         with reporting(progress) as report:
             return self._run(first, n, report)[0]
 
+    def stream(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[Result]:
+        """Check the arguments and return an iterator over results of consecutive samples; see `energyql.stream`."""
+        n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
+        return self._stream(n, first, progress)
+
+    def _stream(self, n: int, first: int, progress: bool | Report) -> Iterator[Result]:
+        size, done = max(STREAM_BATCH, self.settings.batch_size or 0), 0
+        with reporting(progress) as report:
+            while done < n:
+                count = min(size, n - done)
+
+                def share(stage: str, fraction: float, done: int = done, count: int = count) -> None:
+                    report(stage, (done + fraction * count) / n)
+
+                yield self._run(first + done, count, share)[0]
+                done += count
+
     def run_until_satisfied(self, n: int, *, budget: int | None = None, progress: bool | Report = True) -> Result:
         """Draw until n samples satisfy the query; see `energyql.until_satisfied`."""
         n = whole_number("n", n)
@@ -116,7 +135,7 @@ class PreparedQuery:
                 if result.satisfied is None:  # a function showed only now what it reads
                     raise _cannot_count(result.provenance["unjudged"])
                 good = np.flatnonzero(result.satisfied)[: n - found]
-                kept.append(result.select(good))
+                kept.append(result[good])
                 tried.append(sampled)
                 seconds = {name: total + result.statistics[name] for name, total in seconds.items()}
                 found, drawn = found + len(good), drawn + count

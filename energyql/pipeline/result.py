@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.predictions import Table, likeliest
 from energyql.errors import ArgumentError
-from energyql.files import PICTURE_SUFFIXES, check_destination, naming_target, replacing, write_json, write_tensors
+from energyql.files import PICTURE_SUFFIXES, check_destination, naming_target
+from energyql.pipeline.columns import (
+    Key,
+    as_frame,
+    concatenate,
+    join_provenance,
+    join_statistics,
+    positions,
+    take_rows,
+)
+from energyql.pipeline.folder import (
+    GRID,
+    RESULT,
+    describe,
+    read_folder,
+    remove_parts,
+    remove_pictures,
+    write_measurements,
+    write_picture,
+    write_pictures,
+)
 from energyql.pipeline.settings import EXACT
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import NO, YES, label_grid, picture_uri, png_bytes
 from energyql.sampling import Status
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 MOST_PICTURES = 64
-"""Most pictures that a notebook shows; a grid or a gallery shows all."""
+"""Most pictures that a notebook or the grid in a folder shows; a grid of its own or a gallery shows all."""
 MOST_QUERY = 300
 """Most characters of a query in a picture's alternative text."""
 HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
@@ -65,7 +85,7 @@ class Result:
     provenance: dict[str, Any] = field(repr=False)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.index)
 
     def summary(self) -> str:
         """Return one line: how many samples satisfy the query, according to whom, and at what cost."""
@@ -98,25 +118,58 @@ class Result:
     def __repr__(self) -> str:
         return f"<Result of {self.provenance['query']!r}: {self.summary()}>"
 
-    def select(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Result:
-        """Return the result of some of the samples, in the order of `rows`."""
-        rows = np.asarray(rows, dtype=np.int64)
+    def __getitem__(self, key: Key) -> Result:
+        """Return the result of some samples: `result[3]`, `result[:8]`, `result[result.satisfied]`, `result[[4, 2]]`.
+
+        Args:
+            key: the number of a sample, a slice, a mask (n,) of bool, or numbers (k,) in any order, also several times.
+                Negative numbers count from the end.
+
+        Raises:
+            ArgumentError: there is no such sample, a mask has another length, or the key is something else.
+        """
+        rows = positions(key, len(self))
         selected = {name: take_rows(getattr(self, name), rows) for name in PER_SAMPLE}
         provenance = self.provenance | {"n": len(rows)}
         return replace(self, **selected, statistics=dict(self.statistics), provenance=provenance)
 
+    def __iter__(self) -> Iterator[Result]:
+        """Yield the samples one by one, each as a result of one sample."""
+        return (self[i] for i in range(len(self)))
+
+    def __add__(self, other: Result) -> Result:
+        """Concatenate two results; see `join`."""
+        return Result.join([self, other]) if isinstance(other, Result) else NotImplemented
+
     @classmethod
     def join(cls, parts: Sequence[Result]) -> Result:
-        """Concatenate results of one query; provenance and statistics are those of the first.
+        """Concatenate results of one query on one model, such as those of several seeds.
+
+        Results of two queries or models are refused, because energies and verdicts of a result refer to one query and
+        one judge. Settings in which the parts may differ, such as the seed, become lists in the provenance. Statistics
+        are sums, means and maxima over all samples; those that do not follow from the parts are left out.
 
         Raises:
-            ArgumentError: there are no parts.
+            ArgumentError: there are no parts, or they are of different queries, models, semantics or judges.
         """
-        if not parts:
-            raise ArgumentError("Result.join needs at least one result; got an empty sequence")
+        if len(parts) == 1:
+            return parts[0]
+        counts = [len(part) for part in parts]
+        provenance = join_provenance([part.provenance for part in parts], sum(counts))
         joined = {name: concatenate([getattr(part, name) for part in parts]) for name in PER_SAMPLE}
-        provenance = parts[0].provenance | {"n": sum(map(len, parts))}
-        return replace(parts[0], **joined, statistics=dict(parts[0].statistics), provenance=provenance)
+        statistics = join_statistics([part.statistics for part in parts], counts)
+        return replace(parts[0], **joined, statistics=statistics, provenance=provenance)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Result:
+        """Read what `save` or `energyql.stream` wrote to a folder, with all measurements and pictures.
+
+        The folder of a long run has its samples in parts, `01024/`, `02048/` and so on: each can be read by itself.
+
+        Raises:
+            DataError: there is no result in the folder, or its files are damaged or do not fit together.
+        """
+        return cls.join([cls(**fields) for fields in read_folder(Path(folder), PER_SAMPLE)])
 
     def grid(self, columns: int | None = None) -> Image.Image:
         """Draw all pictures with the probability of the query (or its energy) and the judge's verdict, if there is one.
@@ -155,8 +208,9 @@ class Result:
     def save(self, path: str | Path) -> Path:
         """Write the labelled grid to a path that ends in .png, .jpg or .webp, or everything to a folder.
 
-        A folder gets each picture, `grid.png`, `latents.safetensors` and `result.json`. Each file is written
-        atomically. A PNG holds the provenance in its text field "energyql".
+        A folder gets each picture, `grid.png` of the first 64, `latents.safetensors` and `result.json`; an earlier
+        result in it is replaced, and `load` reads it. Each file is written atomically. A PNG holds the provenance in
+        its text field "energyql".
 
         Returns:
             The path.
@@ -171,40 +225,45 @@ class Result:
             )
         with naming_target(path):
             if path.suffix.lower() in PICTURE_SUFFIXES:
-                self._save_picture(self.grid(), path)
+                write_picture(path, self.grid(), self.provenance)
             else:
                 self._save_folder(path)
         return path
 
-    def _save_picture(self, picture: Image.Image, path: Path) -> None:
-        text = PngImagePlugin.PngInfo()
-        text.add_itxt("energyql", json.dumps(self.provenance, ensure_ascii=False))
-        with replacing(path) as temporary:
-            try:
-                picture.save(temporary, **({"pnginfo": text} if path.suffix.lower() == ".png" else {"quality": 92}))
-            except ValueError as error:  # a side that the format cannot hold
-                raise ArgumentError(f"cannot write {path}: {error}", hint="save as .png, or to a folder") from error
-
     def _save_folder(self, folder: Path) -> None:
-        for i, image in enumerate(self.images):
-            self._save_picture(image, folder / f"{i:05d}.png")
-        self._save_picture(self.grid(), folder / "grid.png")
-        write_tensors(folder / "latents.safetensors", {"z": self.z, "w": self.w})
-        samples = [
-            {
-                "picture": f"{i:05d}.png",
-                "index": int(self.index[i]),
-                "satisfied": self._holds(i),
-                "energy": json_value(self.energy[i]),
-                "status": self.status[i].name,
-                "judged": {name: json_value(values[i]) for name, values in self.judged.items()},
-            }
-            for i in range(len(self))
-        ]
-        write_json(
-            folder / "result.json",
-            {"provenance": self.provenance, "statistics": self.statistics, "samples": samples},
-        )
+        if again := (folder / RESULT).is_file():
+            (folder / RESULT).unlink()  # an interruption must not leave new pictures beside old measurements
+        write_pictures(folder, self.images, self.provenance)
+        write_measurements(folder, self.measurements(), self.statistics, self.provenance)
+        if again:
+            remove_parts(folder, 0)
+            remove_pictures(folder, len(self))
+        self.save_grid(folder)
+
+    def save_grid(self, folder: Path) -> None:
+        """Write `grid.png`, of the first `MOST_PICTURES` samples, to a folder."""
+        shown = self[:MOST_PICTURES]
+        write_picture(folder / GRID, shown.grid(), shown.provenance)
+
+    def measurements(self) -> dict[str, Any]:
+        """Return the fields with an entry for each sample, without the pictures."""
+        return {name: getattr(self, name) for name in PER_SAMPLE if name != "images"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return provenance, statistics and samples as JSON values, as `save` writes them."""
+        return describe(self.measurements(), self.statistics, self.provenance)
+
+    def to_pandas(self) -> DataFrame:
+        """Return the measurements as a table of pandas, a row a sample.
+
+        Columns: `index`, `energy`, `probability` under exact semantics, `satisfied`, `status`; the predictions of the
+        heads as `energyql score` reads them, `smile`, `hair=red`, `age.mean` and `age.std`; and the values that were
+        judged, `judged.smile`, `judged.hair`. Needs pandas, which energyql does not install.
+
+        Raises:
+            ArgumentError: pandas is not installed.
+        """
+        return as_frame(self.measurements(), self.probability)
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self.grid())
@@ -220,31 +279,6 @@ class Result:
         rows = element("div", *tiles, style="display:flex;flex-wrap:wrap;gap:10px;margin:8px 0")
         note = f"{self._footer()}. Not shown: {more:,} more" if more else self._footer()
         return element("div", element("code", query), rows, element("div", note, style="font-size:12px;opacity:.75"))
-
-
-def take_rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
-    """Return some rows of a list, array or tensor, or of each one in a dict or tuple of them; `None` has no rows."""
-    if column is None:
-        return None
-    if isinstance(column, dict):
-        return {name: take_rows(part, rows) for name, part in column.items()}
-    if isinstance(column, tuple):
-        return tuple(take_rows(part, rows) for part in column)
-    return [column[i] for i in rows] if isinstance(column, list) else column[rows]
-
-
-def concatenate(columns: Sequence[Any]) -> Any:
-    """Concatenate lists, arrays or tensors, or those of equal dicts or tuples of them, or `None`s."""
-    first = columns[0]
-    if first is None:
-        return None
-    if isinstance(first, dict):
-        return {name: concatenate([column[name] for column in columns]) for name in first}
-    if isinstance(first, tuple):
-        return tuple(concatenate(parts) for parts in zip(*columns, strict=True))
-    if isinstance(first, list):
-        return [entry for column in columns for entry in column]
-    return torch.cat(list(columns)) if isinstance(first, Tensor) else np.concatenate(columns)
 
 
 def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
@@ -288,9 +322,3 @@ def _tile(picture: Image.Image, caption: str, holds: bool | None, text: str) -> 
         mark = element("svg", stroke, width=14, height=12, viewBox="0 0 14 12", aria_hidden="true")
     below = element("span", mark, " ", caption, style="font-size:12px;opacity:.85")
     return element("figure", shown, below, style=f"margin:0;width:{_SIDE}px")
-
-
-def json_value(value: np.generic) -> Any:
-    """Return a value as JSON has it, without NaN and infinity."""
-    plain = value.item()
-    return None if isinstance(plain, float) and not math.isfinite(plain) else plain

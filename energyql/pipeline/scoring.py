@@ -14,7 +14,7 @@ from energyql.attributes.predictions import Categorical, Continuous, Prediction,
 from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import DataError
 from energyql.language import Expr, as_query, bind
-from energyql.pipeline.settings import DEFAULT_SEMANTICS
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Array = npt.NDArray[np.float64]
@@ -27,7 +27,7 @@ SUM_TOLERANCE = 1e-3
 def score(
     query: str | Expr,
     attributes: Mapping[str, AttributeData],
-    semantics: str = DEFAULT_SEMANTICS,
+    semantics: Semantics = DEFAULT_SEMANTICS,
     *,
     vocabulary: Mapping[str, AttributeSpec] | None = None,
 ) -> Array:
@@ -62,7 +62,7 @@ def score(
 def score_with_rule(
     query: str | Expr,
     attributes: Mapping[str, AttributeData],
-    semantics: str,
+    semantics: Semantics,
     vocabulary: Mapping[str, AttributeSpec] | None = None,
 ) -> tuple[Array, EnergyRule]:
     """Return the energies of `score` and the compiled query."""

@@ -6,13 +6,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, get_args
 
 from energyql.errors import ArgumentError
 
 if TYPE_CHECKING:
     from energyql.sampling import Sampler
 
+Semantics = Literal["exact", "product", "lace"]
+"""Names of the semantics; see `energyql.energy.rule`."""
+SamplerName = Literal[
+    "slice+descent",
+    "slice+ode",
+    "slice",
+    "ode",
+    "descent",
+    "langevin",
+    "predictor-corrector",
+    "published-ode",
+    "published-langevin",
+    "published-predictor-corrector",
+]
+"""Names of the samplers; see `energyql.sampling.SAMPLERS`."""
+Precision = Literal["float32", "bfloat16"]
+"""Names of the number types that energies can be computed in while sampling."""
 EXACT: Final = "exact"
 """The semantics whose energies are -log P(query)."""
 DEFAULT_SEMANTICS: Final = EXACT
@@ -20,8 +37,6 @@ DEFAULT_SAMPLER: Final = "slice+descent"
 DEFAULT_PRECISION: Final = "float32"
 DEFAULT_TRUNCATION: Final = 0.7
 """Truncation of a model folder that is made from a checkpoint, which has none of its own."""
-PRECISIONS = (DEFAULT_PRECISION, "bfloat16")
-"""Names of the number types that energies can be computed in while sampling."""
 MOST_SAMPLES = 1_000_000
 """Most samples of one call."""
 
@@ -51,10 +66,10 @@ def finite_number(name: str, value: float) -> float:
 class DrawOptions(TypedDict, total=False):
     """The fields of `DrawSettings` as keyword arguments of a call."""
 
-    semantics: str
-    sampler: str | Sampler
+    semantics: Semantics
+    sampler: SamplerName | Sampler
     strength: float | None
-    precision: str
+    precision: Precision
     truncation: float | None
     label: int | Sequence[float] | None
     seed: int
@@ -79,10 +94,10 @@ class DrawSettings:
         ArgumentError: a value is outside its range.
     """
 
-    semantics: str = DEFAULT_SEMANTICS
-    sampler: str | Sampler = DEFAULT_SAMPLER
+    semantics: Semantics = DEFAULT_SEMANTICS
+    sampler: SamplerName | Sampler = DEFAULT_SAMPLER
     strength: float | None = None
-    precision: str = DEFAULT_PRECISION
+    precision: Precision = DEFAULT_PRECISION
     truncation: float | None = None
     label: int | Sequence[float] | None = None
     seed: int = 0
@@ -101,9 +116,9 @@ class DrawSettings:
         for name in ("strength", "truncation"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, finite_number(name, value))
-        if self.precision not in PRECISIONS:
+        if self.precision not in get_args(Precision):
             raise ArgumentError(
-                f"there is no precision {self.precision!r}", hint=f"precisions: {', '.join(PRECISIONS)}"
+                f"there is no precision {self.precision!r}", hint=f"precisions: {', '.join(get_args(Precision))}"
             )
         if self.strength is not None and not isinstance(self.sampler, str):
             raise ArgumentError("strength belongs to the sampler", hint="set it where you make the sampler")

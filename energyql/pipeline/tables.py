@@ -7,14 +7,17 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 
 from energyql.errors import DataError, UnknownAttribute
 from energyql.language import Interval, Near, Predicate, as_query, predicates
 from energyql.pipeline.scoring import AttributeData, score_with_rule
-from energyql.pipeline.settings import DEFAULT_SEMANTICS
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
 from energyql.vocabulary import closest
 
 _CLASS = re.compile(r"(?P<name>.+?)\s*=\s*(?P<value>.+)")
@@ -78,8 +81,8 @@ def read_predictions(
     return data
 
 
-def read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
-    """Read a CSV file.
+def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[int]]:
+    """Read a CSV file, or an open text.
 
     Returns:
         Header, rows, and the line on which each row ends.
@@ -87,8 +90,9 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     Raises:
         DataError: the file cannot be read, has no rows, or is no table.
     """
+    path = _name(source)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with source.open(newline="", encoding="utf-8-sig") if isinstance(source, Path) else nullcontext(source) as file:
             reader = csv.reader(file, strict=True)
             numbered = [(row, reader.line_num) for row in reader if row]
     except UnicodeDecodeError as error:
@@ -106,12 +110,44 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     return header, [row for row, _ in numbered[1:]], [line for _, line in numbered[1:]]
 
 
-def rank_table(query: str, path: Path, *, semantics: str = DEFAULT_SEMANTICS, top: int | None = None) -> str:
-    """Rank the rows of a CSV file by their energy under a query, lowest first.
+@dataclass(frozen=True)
+class Ranking:
+    """Rows of a table in the order of their energy under a query, the lowest first.
 
-    Returns:
-        CSV text: the columns `rank`, `energy` (nats, lower is better) and, under `exact`, `probability`, then those of
-        the file.
+    Attributes:
+        columns: names of the numbers that were added: `rank`, `energy` in nats, and `probability` where the energy is
+            that of a probability.
+        numbers: those numbers, a list a row.
+        header: names of the columns of the table.
+        rows: the cells of the table, a list a row.
+    """
+
+    columns: list[str]
+    numbers: list[list[int | float]]
+    header: list[str]
+    rows: list[list[str]]
+
+    def to_csv(self) -> str:
+        """Return CSV text with the added columns first."""
+        output = io.StringIO()
+        writer = csv.writer(output, lineterminator="\n")
+        writer.writerow([*self.columns, *self.header])
+        for numbers, row in zip(self.numbers, self.rows, strict=True):
+            writer.writerow([*(f"{number:.6g}" if isinstance(number, float) else number for number in numbers), *row])
+        return output.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rows as JSON values: added numbers as numbers (null for infinity), cells as text."""
+        plain = ([number if math.isfinite(number) else None for number in numbers] for numbers in self.numbers)
+        rows = zip(plain, self.rows, strict=True)
+        names = [*self.columns, *self.header]
+        return {"rows": [dict(zip(names, [*numbers, *row], strict=True)) for numbers, row in rows]}
+
+
+def rank_table(
+    query: str, source: Path | TextIO, *, semantics: Semantics = DEFAULT_SEMANTICS, top: int | None = None
+) -> Ranking:
+    """Rank the rows of a CSV file, or of an open text, by their energy under a query.
 
     Raises:
         UnknownAttribute: the file has no column for a name in the query.
@@ -119,10 +155,10 @@ def rank_table(query: str, path: Path, *, semantics: str = DEFAULT_SEMANTICS, to
         EnergyQLError: the query is wrong.
     """
     expr, text = as_query(query)
-    header, rows, lines = read_table(path)
-    found = predicates(expr)
+    header, rows, lines = read_table(source)
+    found, path = predicates(expr), _name(source)
     columns = {name: [row[k] for row in rows] for k, name in enumerate(header)}
-    data = read_predictions(columns, {node.name for node in found}, str(path), lines)
+    data = read_predictions(columns, {node.name for node in found}, path, lines)
     _check_columns(found, data, header, path, text)
     energy, rule = score_with_rule(query, data, semantics)
     energy = np.broadcast_to(energy, (len(rows),))
@@ -131,17 +167,20 @@ def rank_table(query: str, path: Path, *, semantics: str = DEFAULT_SEMANTICS, to
         raise DataError(
             f"{path} has a column {taken[0]!r} already", hint="rename it: the result has a column of that name"
         )
-    output = io.StringIO()
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow([*added, *header])
-    for rank, i in enumerate(np.argsort(energy, kind="stable")[:top], start=1):
-        probability = [f"{np.exp(-energy[i]):.6g}"] if rule.is_probability else []
-        writer.writerow([rank, f"{energy[i]:.6g}", *probability, *rows[i]])
-    return output.getvalue()
+    order = np.argsort(energy, kind="stable")[:top]
+    numbers = [
+        [rank, float(energy[i]), *([math.exp(-energy[i])] if rule.is_probability else [])]
+        for rank, i in enumerate(order, start=1)
+    ]
+    return Ranking(added, numbers, header, [rows[i] for i in order])
+
+
+def _name(source: Path | TextIO) -> str:
+    return str(source) if isinstance(source, Path) else "standard input"
 
 
 def _check_columns(
-    nodes: Sequence[Predicate], data: Mapping[str, AttributeData], header: Sequence[str], path: Path, text: str
+    nodes: Sequence[Predicate], data: Mapping[str, AttributeData], header: Sequence[str], path: str, text: str
 ) -> None:
     missing = [node for node in nodes if node.name not in data]
     if missing:

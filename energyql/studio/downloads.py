@@ -29,7 +29,7 @@ def picture(job: Job, drawn: JobResult, position: int) -> bytes:
             "NotKept", f"there is no picture {position}", hint=f"there are {len(drawn.pictures)}, counted from 0"
         )
     # A drawing is one result, and each step of an edit has its own.
-    result = drawn.results[position] if drawn.kind == "edit" else drawn.results[0].select([position])
+    result = drawn.results[position] if drawn.kind == "edit" else drawn.results[0][position]
     with tempfile.TemporaryDirectory() as folder:
         return (result.save(folder) / "00000.png").read_bytes()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from energyql.editing.edit import Edit
 from energyql.gallery import words
 from energyql.gallery.clauses import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
-from energyql.pipeline.result import HOLDS, Result, alternative_text, json_value
+from energyql.pipeline.result import HOLDS, Result, alternative_text
 from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
 from energyql.studio.limits import Limits
@@ -187,3 +188,9 @@ class ResultStore:
             if job.over and (job.seen < oldest or crowded):
                 del self._kept[key]
                 total -= result.size
+
+
+def json_value(value: np.generic) -> Any:
+    """Return a value as JSON has it, without NaN and infinity."""
+    plain = value.item()
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain

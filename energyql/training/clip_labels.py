@@ -108,7 +108,7 @@ def load_clip_labeller(
         open_clip: Any = importlib.import_module("open_clip")
     except ImportError as error:
         raise EnergyQLError(
-            "labels from prompts need open_clip, which is not installed", hint='pip install "energyql[clip]"'
+            "labels from prompts need open_clip, which is not installed", hint='pip install "open_clip_torch>=2.24"'
         ) from error
     try:
         network = open_clip.create_model(model, pretrained=weights or None, device=device)

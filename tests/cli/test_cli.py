@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from PIL import Image
 from toys import CONFIG, VOCABULARY, random_generator, random_heads
 from typer.testing import CliRunner
 
 import energyql
-from energyql import load_generator, load_model
+from energyql import Result, Vocabulary, load_generator, load_model
 from energyql.attributes.bank import AttributeBank
 from energyql.cli import main as cli
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError, ModelError, UnknownAttribute
 from energyql.files import fingerprint, read_json
+from energyql.pipeline import prepared
 from energyql.pipeline.model import save_model
 from energyql.pipeline.settings import DEFAULT_TRUNCATION
 from energyql.training.target import open_target
@@ -77,10 +79,61 @@ class TestHelp:
         assert "Usage" in result.output
 
     @pytest.mark.parametrize(
-        "arguments", [["paint"], ["generate"], ["generate", "smile", "-n", "0"], ["score", "smile"]]
+        "arguments",
+        [
+            ["paint"],
+            ["generate"],
+            ["generate", "smile", "-n", "0"],
+            ["score", "smile"],
+            ["explain", "a", "--semantics", "odd"],
+        ],
     )
     def test_wrong_usage(self, arguments):
         assert invoke(*arguments).exit_code == 2
+
+
+class TestOptions:
+    def test_shared_options_stand_in_one_order(self):
+        order = (
+            "save_to n model semantics sampler strength precision truncation label seed device batch_size as_json quiet"
+        )
+        for name, command in typer.main.get_command(cli.app).commands.items():
+            shared = [
+                parameter.name
+                for parameter in command.params
+                if parameter.param_type_name == "option" and parameter.name in order.split()
+            ]
+            assert shared == sorted(shared, key=order.split().index), name
+        assert shared
+
+    def test_standard_output_is_refused_where_files_are_written(self, main, tiny, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for arguments in (
+            ["edit", "smile"],
+            ["invert", "x.png"],
+            ["gallery", "q.txt"],
+            ["bench", "smile"],
+            ["evaluate"],
+        ):
+            code, _, errors = main(*arguments, "--out", "-")
+            assert code == 2
+            assert errors.startswith("ArgumentError: this command cannot write to standard output")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_shells_complete_commands_models_and_names(self, tiny, monkeypatch):
+        monkeypatch.chdir(tiny.parent)
+        for words, expected in (
+            ("energyql expl", "explain"),
+            ("energyql generate smile --semantics pro", "product"),
+            ("energyql generate smile --sampler slice", "slice+descent"),
+            ("energyql generate smile --model ava", "avatars"),
+            ("energyql generate smile --model ti", "tiny/"),
+        ):
+            environment = {
+                "_ENERGYQL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1),
+            }  # fmt: skip
+            done = CliRunner().invoke(cli.app, [], prog_name="energyql", env=environment)
+            assert expected in done.output.split(), done.output
 
 
 class TestGenerate:
@@ -132,6 +185,78 @@ class TestGenerate:
             with pytest.raises(ArgumentError, match=message):
                 raise invoke(*arguments, "--label", wrong).exception
 
+    def test_json_and_nothing_else(self, tiny, tmp_path):
+        arguments = ("generate", "smile", "-n", 2, "-m", tiny, "--device", "cpu", "--json")
+        grid = invoke(*arguments, "-o", tmp_path / "faces.png")
+        data = json.loads(grid.stdout)
+        assert (data["saved"], len(data["samples"])) == (str(tmp_path / "faces.png"), 2)
+        assert data["summary"].endswith("of 2 satisfy the query, says the image judge")
+        assert data["samples"][1].keys() >= {"index", "energy", "satisfied", "judged", "probabilities", "status"}
+        folder = json.loads(invoke(*arguments, "-o", tmp_path / "run").stdout)
+        saved = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
+        assert folder["summary"] == data["summary"]
+        assert folder["provenance"] == saved["provenance"]
+        assert "samples" not in folder
+        assert [sample.pop("picture") for sample in saved["samples"]] == ["00000.png", "00001.png"]
+        assert saved["samples"] == data["samples"]
+
+    def test_a_picture_on_standard_output(self, tiny, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        arguments = ("generate", "-", "-n", 1, "-m", tiny, "--device", "cpu", "--out", "-")
+        done = CliRunner().invoke(cli.app, [str(argument) for argument in arguments], input="smile AND\n glasses\n")
+        with Image.open(io.BytesIO(done.stdout_bytes)) as picture:
+            assert json.loads(picture.text["energyql"])["canonical"] == "smile AND glasses"
+        assert "of 1 satisfy the query" in done.stderr
+        assert list(tmp_path.iterdir()) == []
+        assert isinstance(invoke(*arguments, "--json").exception, ArgumentError)
+
+    def test_a_folder_is_continued(self, tiny, tmp_path, main):
+        arguments = ("generate", "smile", "-m", tiny, "--device", "cpu", "-o", tmp_path)
+        assert main(*arguments, "-n", 2)[0] == 0
+        code, output, errors = main(*arguments, "-n", 5)
+        assert (code, f"{tmp_path} holds 2 samples of this run" in errors) == (0, True)
+        assert "of 5 satisfy the query" in output
+        assert main(*arguments, "-n", 1, "--first", 5)[0] == 0
+        assert Result.load(tmp_path).index.tolist() == [0, 1, 2, 3, 4, 5]
+        for more in ([], ["--budget", 9]):
+            code, _, errors = main(*arguments, "-n", 2, "--seed", 1, *more)
+            assert (code, errors.splitlines()[0]) == (9, f"DataError: {tmp_path} holds a run of another seed: 0, not 1")
+        code, _, errors = main(*arguments, "-n", 2)
+        assert (code, f"{tmp_path} holds 2 samples of this run; 4 beyond were removed" in errors) == (0, True)
+        assert sorted(path.name for path in tmp_path.glob("*.png")) == ["00000.png", "00001.png", "grid.png"]
+
+    def test_a_budget_in_a_folder(self, tiny, tmp_path, main):
+        arguments = (
+            "generate",
+            "smile OR glasses OR beard OR age < 0.9",
+            "-m",
+            tiny,
+            "--device",
+            "cpu",
+            "-o",
+            tmp_path,
+        )
+        for n in (3, 2):
+            assert main(*arguments, "-n", n, "--budget", 3)[0] == 0
+            assert len(Result.load(tmp_path)) == n
+        code, _, errors = main(*arguments, "-n", 2)
+        assert (code, "holds a run with a budget" in errors) == (9, True)
+
+    def test_ctrl_c_keeps_what_is_there(self, tiny, tmp_path, main, monkeypatch):
+        monkeypatch.setattr(prepared, "STREAM_BATCH", 2)
+        draw, drawn = prepared.PreparedQuery._run, []
+
+        def interrupted(*arguments):
+            if drawn:
+                raise KeyboardInterrupt
+            drawn.append(draw(*arguments))
+            return drawn[-1]
+
+        monkeypatch.setattr(prepared.PreparedQuery, "_run", interrupted)
+        code, _, errors = main("generate", "smile", "-n", 6, "-m", tiny, "--device", "cpu", "-o", tmp_path)
+        assert (code, errors.splitlines()[-1]) == (130, "interrupted; run the same command again to resume")
+        assert len(Result.load(tmp_path)) == 2
+
 
 class TestExplain:
     @pytest.mark.parametrize("semantics", ["exact", "product", "lace"])
@@ -146,9 +271,20 @@ class TestExplain:
         for certain in ("0.5 < age < 0.5001 OR smile", "-100 < age < 100 AND smile", "smile"):
             assert "at best" not in invoke("explain", certain, "-m", tiny).output
 
+    def test_json(self, tiny):
+        data = json.loads(invoke("explain", "smile AND NOT glasses", "-m", tiny, "--json").stdout)
+        assert (data["query"], data["pilot"]) == ("smile AND NOT glasses", None)
+        data = json.loads(invoke("explain", "smile", "-m", tiny, "--pilot", "--json").stdout)
+        assert 0 < data["pilot"]["prevalence"] < 1
+        assert "evaluations of the energy a sample" in invoke("explain", "smile", "-m", tiny, "--pilot").stdout
+
+    def test_a_query_from_standard_input(self, tiny):
+        done = CliRunner().invoke(cli.app, ["explain", "-", "-m", str(tiny)], input="smile\n AND NOT glasses\n")
+        assert done.stdout.startswith("query  smile AND NOT glasses\n")
+
     def test_markup_and_emoji_codes_are_text(self, main, tiny):
         code, _, errors = main("explain", '"[bold]" AND ":smile:"', "-m", tiny)
-        assert code == 1
+        assert code == 4
         assert '"[bold]" AND ":smile:"' in errors
 
 
@@ -158,6 +294,8 @@ def test_attributes(tiny):
     assert "corners of the mouth up" in output
     assert "0 to 1" in output
     assert len(output.splitlines()) == 6
+    data = json.loads(invoke("attributes", "-m", tiny, "--json").stdout)
+    assert Vocabulary.from_dict(data) == VOCABULARY
 
 
 class TestScore:
@@ -175,6 +313,31 @@ class TestScore:
         assert path.read_text(encoding="utf-8").splitlines()[1].endswith("a,0.2,0.5")
         assert len(path.read_text(encoding="utf-8").splitlines()) == 2
 
+    def test_a_table_from_standard_input(self, tmp_path):
+        text = '\ufefffile,smile\r\n"a\nb",0.2\r\nc,0.9\r\n'
+        done = CliRunner().invoke(cli.app, ["score", "smile", "-", "--out", "-"], input=text.encode())
+        assert [row["file"] for row in csv.DictReader(io.StringIO(done.stdout))] == ["c", "a\nb"]
+        done = CliRunner().invoke(cli.app, ["score", "smile", "-"], input="file\na\n")
+        assert isinstance(done.exception, UnknownAttribute)
+        assert "standard input has no column for 'smile'" in str(done.exception)
+
+    def test_json(self, table, tmp_path):
+        data = json.loads(invoke("score", "smile", table, "--json", "--top", 1).stdout)
+        assert data == {
+            "rows": [
+                {
+                    "rank": 1,
+                    "energy": pytest.approx(0.1053605),
+                    "probability": 0.9,
+                    "file": "b",
+                    "smile": "0.9",
+                    "hat": "0.5",
+                }
+            ]
+        }
+        table.write_text("smile\n0\n")
+        assert json.loads(invoke("score", "smile", table, "--json").stdout)["rows"][0]["energy"] is None
+
     def test_a_place_that_cannot_be_written(self, table, main):
         code, out, errors = main("score", "smile", table, "--out", table / "ranked.csv")
         assert (code, out) == (2, "")
@@ -184,7 +347,7 @@ class TestScore:
 class TestErrors:
     def test_carets(self, main, tiny):
         code, out, errors = main("explain", "smile AND NOT glases", "-m", tiny)
-        assert (code, out) == (1, "")
+        assert (code, out) == (4, "")
         assert errors.splitlines() == [
             "UnknownAttribute: 'glases' is not an attribute of model 'tiny'",
             "  smile AND NOT glases",
@@ -195,11 +358,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "code", "message"),
         [
-            (["explain", "smile AND"], 1, "QuerySyntaxError"),
-            (["explain", "smile", "--semantics", "odd"], 2, "ArgumentError: no semantics is called 'odd'"),
-            (["explain", "smile AND NOT smile"], 1, "Contradiction"),
-            (["explain", "hair = green"], 1, "KindError"),
-            (["explain", ""], 1, "QuerySyntaxError"),
+            (["explain", "smile AND"], 3, "QuerySyntaxError"),
+            (["explain", "smile AND NOT smile"], 6, "Contradiction"),
+            (["explain", "hair = green"], 5, "KindError"),
+            (["explain", ""], 3, "QuerySyntaxError"),
             (["generate", "smile", "--device", "tpu"], 2, "ArgumentError: device 'tpu' is not available here"),
             (["generate", "smile", "--truncation", "nan"], 2, "ArgumentError: truncation must be a finite number"),
             (["generate", "smile", "--seed", "-1"], 2, "ArgumentError: seed must be"),
@@ -239,7 +401,7 @@ class TestProcesses:
             running.stdout.close()
             assert "Traceback" not in running.stderr.read()
 
-    @pytest.mark.parametrize("arguments", [["--help"], ["explain", "smile AND NOT glasses"], ["attributes"]])
+    @pytest.mark.parametrize("arguments", [["--help"], ["explain", "smile AND NOT glasses", "--json"], ["attributes"]])
     def test_quick_commands_do_not_wait_for_torch(self, tiny, arguments):
         model = [] if arguments == ["--help"] else ["-m", str(tiny)]
         code = f"""

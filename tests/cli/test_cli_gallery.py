@@ -65,7 +65,6 @@ def test_every_setting_arrives(tiny, queries, tmp_path):
         (["QUERIES", "--truth-table", "smile,"], EnergyQLError, "is missing"),
         (["QUERIES", "--traverse", "smile", "smil"], DataError, "end: UnknownAttribute"),
         (["QUERIES", "--traverse", "smile", "beard", "--steps", "99"], ArgumentError, "from 2 to 64"),
-        (["QUERIES", "--semantics", "odd"], ArgumentError, "odd"),
         (["QUERIES", "--label", "x"], ArgumentError, "a label is"),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ArgumentError, match="the studio needs uvicorn, which is not installed") as caught:
         run()
-    assert caught.value.hint == 'pip install "energyql[studio]"'
+    assert caught.value.hint == 'pip install "fastapi>=0.115" "uvicorn>=0.30"'
 
 
 def test_a_port_that_is_taken_is_noticed_before_models_are_loaded(monkeypatch):

@@ -58,8 +58,21 @@ def test_a_damaged_folder(edit, edited, tmp_path, name, content):
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content, encoding="utf-8")
-    with pytest.raises(ArgumentError, match="holds no result" if content is None else "holds a damaged result"):
+    with pytest.raises(ArgumentError, match="holds a damaged result"):
         edit(folder, ["glasses"])
+
+
+def test_a_folder_without_a_result(edit, tmp_path):
+    with pytest.raises(ArgumentError, match="holds no result"):
+        edit(tmp_path, ["glasses"])
+
+
+def test_a_run_in_parts(edit, edited, tmp_path):
+    edited.final.save(tmp_path)
+    edited.final.save(tmp_path / "01024")
+    with pytest.raises(ArgumentError, match=r"holds a run in several parts\nname one of them, such as .*01024"):
+        edit(tmp_path, ["glasses"])
+    assert len(edit(tmp_path / "01024", ["glasses"])) == len(edited)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +99,7 @@ def test_wrong_results(edit, model):
         edit([1, 2], ["smile"], n=2)
     result = generate("smile", 1, model=model, progress=False)
     with pytest.raises(ArgumentError, match="a result without pictures"):
-        edit(result.select([]), ["smile"])
+        edit(result[[]], ["smile"])
     result.provenance["fingerprints"]["generator"] = "another"
     with pytest.raises(ArgumentError, match="made by another model"):
         edit(replace(result), ["smile"])

@@ -1,5 +1,7 @@
 """Energies whose products are computed in bfloat16."""
 
+from typing import get_args
+
 import pytest
 import torch
 from toys import tiny_model
@@ -10,7 +12,7 @@ from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
 from energyql.numerics.linear import BATCH_SIZES
 from energyql.pipeline.generate import Pipeline
-from energyql.pipeline.settings import PRECISIONS
+from energyql.pipeline.settings import Precision
 from energyql.sampling import SliceSampler
 
 QUERY = "smile AND NOT beard AND (hair = black OR age > 0.5)"
@@ -38,7 +40,7 @@ def test_energies_are_nearly_the_same_and_keep_their_type(model):
     assert torch.nn.functional.cosine_similarity(gradient, slopes).mean() > 0.99
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", get_args(Precision))
 def test_a_row_has_the_same_energy_in_any_batch(model, precision):
     z = torch.randn(300, model.generator.z_dim, generator=torch.Generator().manual_seed(1))
     energy = prepare(model, precision).energy
@@ -50,7 +52,7 @@ def test_a_row_has_the_same_energy_in_any_batch(model, precision):
         torch.testing.assert_close(whole, torch.cat([energy(part) for part in z.split(count)]), atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", get_args(Precision))
 @pytest.mark.parametrize("semantics", ["exact", "lace"])
 def test_batches_have_few_different_sizes(model, precision, semantics, monkeypatch):
     # A product is compiled for every number of rows, which takes longer than the product.

@@ -1,4 +1,4 @@
-"""A sampler costs one new file and one line; docs/extending.md walks through it."""
+"""A sampler costs one new file and two lines; docs/extending.md walks through it."""
 
 import os
 import shutil
@@ -9,17 +9,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FILE, REGISTRY = "energyql/sampling/crank_nicolson.py", "energyql/sampling/registry.py"
-BEFORE = '    "langevin": '
-LINE = '    "crank-nicolson": resolve_name("energyql.sampling.crank_nicolson:CrankNicolson"),\n'
+SETTINGS = "energyql/pipeline/settings.py"
+LINES = {  # file -> what the new line stands before, and the line
+    REGISTRY: (
+        '    "langevin": ',
+        '    "crank-nicolson": resolve_name("energyql.sampling.crank_nicolson:CrankNicolson"),\n',
+    ),
+    SETTINGS: ('    "langevin",\n', '    "crank-nicolson",\n'),
+}
 CHECK = """
 import sys
 import pytest
 import energyql
+from typer.testing import CliRunner
 from energyql import sample_latents
+from energyql.cli.main import app
 
 assert energyql.__file__.startswith(sys.argv[1])
 batches = list(sample_latents("smile AND hat", 8, sampler="crank-nicolson", strength=2, batch_size=4, progress=False))
 assert [len(batch.z) for batch in batches] == [4, 4] and all(batch.ok.all() for batch in batches)
+assert "crank-nicolson" in CliRunner().invoke(app, ["generate", "--help"], env={"COLUMNS": "300"}).output
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "crank-nicolson", "tests/sampling/test_contract.py"]))
 """
 
@@ -27,17 +36,18 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "crank-nicolson", "t
 def code() -> str:
     """The Python file that docs/extending.md shows."""
     section = (ROOT / "docs/extending.md").read_text(encoding="utf-8").split("\n## A sampler\n")[1].split("\n## ")[0]
-    file, line = [block.split("   ```\n")[0] for block in section.split("```text\n")[1:]]
-    assert line.strip() == LINE.strip()
+    file, *lines = [block.split("   ```\n")[0] for block in section.split("```text\n")[1:]]
+    assert [line.strip() for line in lines] == [line.strip() for _, line in LINES.values()]
     return textwrap.dedent(file)
 
 
-def test_a_sampler_costs_one_file_and_one_line(tmp_path):
+def test_a_sampler_costs_one_file_and_two_lines(tmp_path):
     for folder in ("energyql", "grammar", "tests/sampling"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (tmp_path / REGISTRY).read_text(encoding="utf-8")
-    assert text.count(BEFORE) == 1
-    (tmp_path / REGISTRY).write_text(text.replace(BEFORE, LINE + BEFORE), encoding="utf-8")
+    for name, (before, line) in LINES.items():
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert text.count(before) == 1
+        (tmp_path / name).write_text(text.replace(before, line + before), encoding="utf-8")
     (tmp_path / FILE).write_text(code(), encoding="utf-8")
 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(tmp_path / "tests")])}
@@ -53,4 +63,4 @@ def test_a_sampler_costs_one_file_and_one_line(tmp_path):
         if not (ROOT / path.relative_to(tmp_path)).exists()
         or path.read_bytes() != (ROOT / path.relative_to(tmp_path)).read_bytes()
     ]
-    assert sorted(changed) == [FILE, REGISTRY]
+    assert sorted(changed) == sorted([FILE, *LINES])

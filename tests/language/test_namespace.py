@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from rlcompleter import Completer
 
 import pytest
 
-from energyql.errors import ArgumentError
-from energyql.language import E, all_of, any_of, at_least, at_most, exactly, none_of, parse
+from energyql.errors import ArgumentError, UnknownAttribute
+from energyql.language import E, ModelNamespace, all_of, any_of, at_least, at_most, exactly, none_of, parse
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
 def test_attributes_by_name() -> None:
@@ -37,6 +39,47 @@ def test_the_namespace_is_no_container() -> None:
         E.smile = 3  # type: ignore[misc, assignment]
     with pytest.raises(ArgumentError, match="takes the name of an attribute, not 3"):
         E[3]  # type: ignore[index]
+
+
+@pytest.fixture
+def e() -> ModelNamespace:
+    specs = [AttributeSpec("smile", "yes/no"), AttributeSpec("5 o'clock", "yes/no"), AttributeSpec("age", "continuous")]
+    return ModelNamespace(Vocabulary(specs, model="tiny"))
+
+
+def test_attributes_of_a_model(e: ModelNamespace) -> None:
+    assert (e.smile & (e.age > 0.5)) == parse("smile AND age > 0.5")
+    assert e["5 o'clock"] == E["5 o'clock"]
+    assert e["smi\u006ce"] == E.smile
+
+
+def test_a_typo_is_refused_at_once(e: ModelNamespace) -> None:
+    with pytest.raises(
+        UnknownAttribute, match="'smil' is not an attribute of model 'tiny'\ndid you mean smile?"
+    ) as caught:
+        e.smil  # noqa: B018
+    assert caught.value.names == ("smil",)
+    with pytest.raises(UnknownAttribute, match="attributes: smile, 5 o'clock, age"):
+        e["zebra"]
+    with pytest.raises(ArgumentError, match="takes the name of an attribute, not 3"):
+        e[3]  # type: ignore[index]
+    assert hasattr(e, "smile")
+    assert not hasattr(e, "smil")
+    assert not hasattr(e, "_repr_html_")
+    assert not hasattr(e, "__len__")
+
+
+def test_names_are_completed(e: ModelNamespace) -> None:
+    assert dir(e) == ["age", "smile"]
+    assert e._ipython_key_completions_() == ["smile", "5 o'clock", "age"]
+    assert Completer({"e": e}).attr_matches("e.sm") == ["e.smile"]
+
+
+def test_a_namespace_can_be_copied_and_pickled(e: ModelNamespace) -> None:
+    for twin in (copy.copy(e), copy.deepcopy(e), pickle.loads(pickle.dumps(e))):
+        assert twin.smile == E.smile
+        assert dir(twin) == dir(e)
+    assert repr(e) == "E of model 'tiny'"
 
 
 def test_cardinalities() -> None:

@@ -23,7 +23,7 @@ def write(tmp_path, text, encoding="utf-8"):
 
 
 def rank(path, query, **settings):
-    return list(csv.DictReader(io.StringIO(rank_table(query, path, **settings))))
+    return list(csv.DictReader(io.StringIO(rank_table(query, path, **settings).to_csv())))
 
 
 class TestRanking:

@@ -1,0 +1,125 @@
+"""A query in words and as a circuit, and what its samples will cost. Torch is imported for numbers alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from energyql.errors import ArgumentError
+from energyql.language import Expr, as_query, bind
+from energyql.logic.circuit import compile_query
+from energyql.logic.relations import relations_for
+from energyql.models import DEFAULT_MODEL, model_folder, read_vocabulary
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, Semantics
+from energyql.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from energyql.logic.circuit import Circuit
+    from energyql.pipeline.model import Model
+    from energyql.pipeline.pilot import Pilot
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A query as a model understands it; `str` of it is what `energyql explain` prints.
+
+    Attributes:
+        query: its canonical text.
+        semantics: under which it was compiled.
+        relations: queries that hold in every picture of the model and concern this one; under "exact" only.
+        circuit: the compiled query as indented text.
+        best: the highest probability that the heads can give to the query, where their errors are not small beside its
+            intervals; `None` where they can be sure, and under other semantics.
+        pilot: expected prevalence and cost, if they were asked for.
+    """
+
+    query: str
+    semantics: Semantics
+    relations: tuple[str, ...]
+    circuit: str
+    best: float | None = None
+    pilot: Pilot | None = None
+
+    def __str__(self) -> str:
+        lines = [f"query  {self.query}", *(f"always {relation}" for relation in self.relations), self.circuit]
+        if self.best is not None:
+            sure = f"at best P = {self.best:.2g} with these heads"
+            lines.append(f"{sure}, whose errors are not small beside the intervals")
+        return "\n".join(lines if self.pilot is None else [*lines, str(self.pilot)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+def list_attributes(model: str | Path | Model = DEFAULT_MODEL) -> Vocabulary:
+    """Return the attributes that queries can name: their kinds, values and ranges, by name. No weights are read.
+
+    Args:
+        model: name of a packaged model, a model folder, or a `Model` in memory.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    return read_vocabulary(model) if isinstance(model, str | Path) else _in_memory(model).vocabulary
+
+
+def explain(
+    query: str | Expr,
+    *,
+    model: str | Path | Model = DEFAULT_MODEL,
+    semantics: Semantics = DEFAULT_SEMANTICS,
+    pilot: bool = False,
+    device: str = "auto",
+) -> Explanation:
+    """Explain a query: canonical text, relations of the model that concern it, compiled circuit.
+
+    Args:
+        query: as for `generate`.
+        model: as for `generate`.
+        semantics: as for `generate`.
+        pilot: estimate how many pictures of the model satisfy the query, and what a sample will cost. Takes seconds.
+        device: where the pilot computes; as for `generate`.
+
+    Raises:
+        EnergyQLError: the query or a name is wrong, or nothing satisfies the query; the message says why.
+    """
+    vocabulary = list_attributes(model)
+    expr, text = as_query(query)
+    bound = bind(expr, vocabulary, query=text)
+    found: dict[str, Any] = {"relations": (), "best": None}
+    if semantics == EXACT:
+        circuit = compile_query(bound, vocabulary, query=text)
+        found |= {"relations": tuple(str(each) for group in relations_for(bound, vocabulary) for each in group)}
+        found |= {"circuit": circuit.explain(), "best": _best(circuit, model)}
+    else:
+        from energyql.energy.rule import compile_energy_rule
+
+        found["circuit"] = compile_energy_rule(bound, vocabulary, semantics, query=text).explain()
+    if pilot:
+        from energyql.pipeline.pilot import run_pilot
+
+        found["pilot"] = run_pilot(query, model, semantics, device)
+    return Explanation(str(expr), semantics, **found)
+
+
+def _best(circuit: Circuit, model: str | Path | Model) -> float | None:
+    """Return the highest probability that the heads can give, or `None` where they can be sure."""
+    if not circuit.has_intervals:
+        return None
+    from energyql.attributes.bank import AttributeBank
+    from energyql.energy.exact import CircuitRule
+    from energyql.energy.reachable import SURE, least_energy
+
+    bank = AttributeBank.load(model_folder(model)) if isinstance(model, str | Path) else model.bank
+    best = math.exp(-least_energy(CircuitRule(circuit), bank.raw_outputs(circuit.attributes).std))
+    return best if best < SURE else None
+
+
+def _in_memory(model: Any) -> Model:
+    if not isinstance(getattr(model, "vocabulary", None), Vocabulary):
+        raise ArgumentError(f"a model is a name, the path of a folder or a Model, not {type(model).__name__}")
+    checked: Model = model
+    return checked

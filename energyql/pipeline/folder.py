@@ -1,0 +1,290 @@
+"""Folders of saved results: measurements as JSON, latents as safetensors, pictures as PNG.
+
+A folder holds `result.json`, `latents.safetensors`, `grid.png` and the pictures `00000.png`, `00001.png` and so on. A
+long run has further parts in folders below, `01024/`, `02048/`, named by the position of their first sample, and each
+of them is such a folder itself. `result.json` is replaced last, so what it lists is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, PngImagePlugin
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.files import read_json, replacing, write_json, write_tensors
+from energyql.sampling import Status
+
+RESULT, LATENTS, GRID = "result.json", "latents.safetensors", "grid.png"
+_PICTURE, _PART = re.compile(r"\d{5,18}\.png"), re.compile(r"\d{5,18}")
+_INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
+"""Infinite numbers, as strict JSON can hold them. NaN is null."""
+_NAMED = ("query", "model", "semantics", "judge")
+"""Facts of the provenance without which no result can be shown."""
+
+
+def picture_name(number: int) -> str:
+    """Return the name of the file of a picture."""
+    return f"{number:05d}.png"
+
+
+def part_name(start: int) -> str:
+    """Return the name of the folder of the part that begins with sample `start`."""
+    return f"{start:05d}"
+
+
+def write_picture(path: Path, picture: Image.Image, provenance: Mapping[str, Any]) -> None:
+    """Write a picture; a PNG holds the provenance in its text field "energyql".
+
+    Raises:
+        ArgumentError: a side is longer than the format can hold.
+    """
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("energyql", json.dumps(provenance, ensure_ascii=False))
+    with replacing(path) as temporary:
+        try:
+            picture.save(temporary, **({"pnginfo": text} if path.suffix.lower() == ".png" else {"quality": 92}))
+        except ValueError as error:
+            raise ArgumentError(f"cannot write {path}: {error}", hint="save as .png, or to a folder") from error
+
+
+def write_pictures(
+    folder: Path, pictures: Sequence[Image.Image], provenance: Mapping[str, Any], start: int = 0
+) -> None:
+    """Write pictures to a folder, numbered from `start`."""
+    for number, picture in enumerate(pictures, start):
+        write_picture(folder / picture_name(number), picture, provenance)
+
+
+def write_measurements(
+    folder: Path,
+    columns: Mapping[str, Any],
+    statistics: Mapping[str, float],
+    provenance: Mapping[str, Any],
+    start: int = 0,
+) -> None:
+    """Write latents and then `result.json`.
+
+    Args:
+        folder: where to.
+        columns: fields of a `Result` with an entry for each sample, without the pictures.
+        statistics: those of the result.
+        provenance: that of the result.
+        start: the number in the name of the first picture.
+    """
+    write_tensors(folder / LATENTS, {"z": columns["z"], "w": columns["w"]})
+    data = describe(columns, statistics, provenance)
+    data["samples"] = [{"picture": picture_name(start + i), **sample} for i, sample in enumerate(data["samples"])]
+    write_json(folder / RESULT, data)
+
+
+def describe(
+    columns: Mapping[str, Any], statistics: Mapping[str, float], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a result without pictures and latents as JSON values; NaN is null, and infinity "Infinity"."""
+    rest = {name: column for name, column in columns.items() if name not in ("z", "w")}
+    return {
+        "provenance": dict(provenance),
+        "statistics": {name: _plain(value) for name, value in statistics.items()},
+        "samples": [{name: _entry(column, i) for name, column in rest.items()} for i in range(len(columns["index"]))],
+    }
+
+
+def part_folders(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the further parts of a long run, each with the position of its first sample, in order."""
+    if folder.is_dir():
+        names = sorted((path.name for path in folder.iterdir() if _PART.fullmatch(path.name)), key=int)
+        for path in (folder / name for name in names):
+            if (path / RESULT).is_file() and not path.is_symlink():
+                yield int(path.name), path
+
+
+def remove_parts(folder: Path, count: int) -> None:
+    """Remove the parts of a longer run from position `count` on, the last one first."""
+    for start, part in reversed(list(part_folders(folder))):
+        if start >= count:
+            for name in (RESULT, LATENTS, GRID):
+                (part / name).unlink(missing_ok=True)
+            remove_pictures(part, count)
+            with suppress(OSError):  # there are files of the user's in it
+                part.rmdir()
+
+
+def remove_pictures(folder: Path, count: int) -> None:
+    """Remove the pictures of a longer run from position `count` on; touch no other file."""
+    for path in list(folder.iterdir()):
+        if _PICTURE.fullmatch(path.name) and int(path.stem) >= count:
+            path.unlink()
+
+
+def read_folder(folder: Path, names: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Yield the fields of each part of a saved result.
+
+    Args:
+        folder: which `Result.save` or `energyql.stream` wrote.
+        names: of the fields with an entry for each sample; "images" may be left out.
+
+    Raises:
+        DataError: there is no result, or a part is damaged or missing.
+    """
+    held = 0
+    for start, part in [(0, folder), *part_folders(folder)]:
+        if start != held:
+            raise DataError(f"{folder} is incomplete: samples {held} to {start - 1} are missing")
+        fields = read_part(part, names)
+        held += len(fields["index"])
+        yield fields
+
+
+def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
+    """Return the fields of a result from its own folder alone; see `read_folder`."""
+    if not (folder / RESULT).is_file():
+        raise DataError(f"the folder {folder} holds no result", hint="name one that generate or Result.save wrote")
+    try:
+        return _read_part(folder, names)
+    except KeyError as error:
+        raise DataError(f"{folder} holds a damaged result: {error} is missing") from error
+    except (
+        TypeError, ValueError, OverflowError, RecursionError, SyntaxError, OSError,
+        SafetensorError, ModelError, Image.DecompressionBombError,
+    ) as error:  # fmt: skip
+        raise DataError(f"{folder} holds a damaged result: {error}") from error
+
+
+def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
+    data = read_json(folder / RESULT)
+    samples = _checked(data["samples"], list, "samples")
+    if not samples or not all(isinstance(sample, dict) for sample in samples):
+        raise ValueError("samples must be a list of objects")
+    provenance = _checked(data["provenance"], dict, "provenance")
+    for name in _NAMED:
+        _checked(provenance[name], str, f"the {name} in the provenance")
+    if isinstance(provenance.get("label"), list):
+        provenance["label"] = tuple(provenance["label"])  # of a conditional generator, as `generate` records it
+    statistics = _checked(data["statistics"], dict, "statistics")
+    fields: dict[str, Any] = {
+        "provenance": provenance,
+        "statistics": {name: _number(value) for name, value in statistics.items()},
+    }
+    tensors = load_file(folder / LATENTS)
+    for name in ("z", "w"):
+        tensor = tensors[name]
+        if tensor.ndim < 2 or len(tensor) < len(samples) or not tensor.is_floating_point():
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, and there are {len(samples)} samples")
+        fields[name] = tensor[: len(samples)]  # an interrupted run may have written more of them than it lists
+    for name in names:
+        if name == "images":
+            fields[name] = [_read_picture(folder, sample["picture"]) for sample in samples]
+        elif name not in fields:
+            fields[name] = _FIELDS.get(name, _optional)([sample[name] for sample in samples])
+    return fields
+
+
+def _read_picture(folder: Path, name: object) -> Image.Image:
+    if not isinstance(name, str) or not _PICTURE.fullmatch(name):
+        raise ValueError(f"{name!r} is not the name of a picture")
+    with Image.open(folder / name, formats=["PNG"]) as picture:
+        return picture.convert("RGB")
+
+
+def _entry(column: Any, row: int) -> Any:
+    """Return one entry of a column as JSON has it."""
+    if column is None:
+        return None
+    if isinstance(column, Mapping):
+        return {name: _entry(part, row) for name, part in column.items()}
+    if isinstance(column, tuple):
+        return [_entry(part, row) for part in column]
+    value = column[row]
+    if isinstance(value, Status):
+        return value.name
+    return _plain(value.item())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _column(entries: Sequence[Any]) -> Any:
+    """Return a column from its entries: the inverse of `_entry`."""
+    first = entries[0]
+    if isinstance(first, dict):
+        if any(not isinstance(entry, dict) or entry.keys() != first.keys() for entry in entries):
+            raise ValueError("the samples have different attributes")
+        return {name: _column([entry[name] for entry in entries]) for name in first}
+    if isinstance(first, list):
+        if any(not isinstance(entry, list) or len(entry) != len(first) for entry in entries):
+            raise ValueError("the samples have different entries")
+        return tuple(_column([entry[k] for entry in entries]) for k in range(len(first)))
+    kinds = {type(entry) for entry in entries}
+    if kinds in ({bool}, {str}):
+        return np.array(entries)
+    return np.array(entries, np.int64) if kinds == {int} else _floats(entries)
+
+
+def _optional(entries: Sequence[Any]) -> Any:
+    return None if all(entry is None for entry in entries) else _column(entries)
+
+
+def _floats(entries: Sequence[Any]) -> npt.NDArray[np.float64]:
+    return np.array([_number(entry) for entry in entries], np.float64)
+
+
+def _number(entry: object) -> float:
+    if entry is None:
+        return math.nan
+    if isinstance(entry, str) and entry in _INFINITE:
+        return _INFINITE[entry]
+    if isinstance(entry, bool) or not isinstance(entry, int | float):
+        raise TypeError(f"{entry!r} is not a number")
+    return float(entry)
+
+
+def _indices(entries: Sequence[Any]) -> npt.NDArray[np.int64]:
+    if not all(type(entry) is int and entry >= 0 for entry in entries):
+        raise ValueError("an index must be a whole number")
+    return np.array(entries, np.int64)
+
+
+def _verdicts(entries: Sequence[Any]) -> npt.NDArray[np.bool_] | None:
+    if not all(isinstance(entry, bool) for entry in entries) and any(entry is not None for entry in entries):
+        raise ValueError("a verdict must be true or false, or null in every sample")
+    return None if entries[0] is None else np.array(entries)
+
+
+def _tables(entries: Sequence[Any]) -> Any:
+    column = _column(entries)
+    return _checked(column, dict, "predictions and judged values")
+
+
+def _statuses(entries: Sequence[Any]) -> list[Status]:
+    return [Status[entry] for entry in entries]
+
+
+def _checked(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{what} must be a {kind.__name__}, not {value!r:.40}")
+    return value
+
+
+_FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "index": _indices,
+    "energy": _floats,
+    "probabilities": _tables,
+    "judged": _tables,
+    "satisfied": _verdicts,
+    "status": _statuses,
+}
+"""How the column of a field is read, where it is not any column."""

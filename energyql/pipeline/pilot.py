@@ -1,0 +1,110 @@
+"""A pilot: how common a query is under the prior, and what its samples will cost, before it is sampled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from energyql.language import Expr, Weight
+from energyql.models import DEFAULT_MODEL
+from energyql.numerics.random import normals
+from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.model import Model
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, Semantics
+from energyql.sampling import SampleResult
+from energyql.sampling.base import effective_samples
+
+PRIOR = 4096
+"""Draws from the prior."""
+SAMPLES = 64
+"""Samples that are drawn to see what they cost."""
+ENOUGH = 100
+"""Effective draws from the prior for a relative error of a tenth; with fewer, the proposals of the sampler count."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """Estimates for a query, by the attribute heads. They are the same in every run.
+
+    Attributes:
+        prevalence: share of the model's pictures that satisfy the query, in [0, 1]: the mean of P(query) under the
+            prior. Weights in the query do not count.
+        prevalence_error: its standard error.
+        evaluations: of the energy, for one sample of the default sampler.
+        evaluations_error: its standard error.
+        finished: share of these samples that the sampler could finish.
+    """
+
+    prevalence: float
+    prevalence_error: float
+    evaluations: float
+    evaluations_error: float
+    finished: float
+
+    def __str__(self) -> str:
+        share = f"{self.prevalence:.2%} ± {self.prevalence_error:.2%}"
+        if self.prevalence < 0.001:
+            share = f"a share of {self.prevalence:.2g} ± {self.prevalence_error:.1g}"
+        lines = [
+            f"expect {share} of the model's pictures to satisfy it, by the heads",
+            f"cost   {self.evaluations:.1f} ± {self.evaluations_error:.1f} evaluations of the energy a sample",
+        ]
+        if self.finished < 1:
+            lines.append(f"the sampler cannot finish {1 - self.finished:.0%} of the samples")
+        return "\n".join(lines)
+
+
+def run_pilot(
+    query: str | Expr,
+    model: str | Path | Model = DEFAULT_MODEL,
+    semantics: Semantics = DEFAULT_SEMANTICS,
+    device: str = "auto",
+) -> Pilot:
+    """Return the estimates for a query on a model under its own truncation and label, with the default sampler.
+
+    Raises:
+        EnergyQLError: as for `energyql.generate`.
+    """
+    pipeline = pipeline_for(model, device)
+    prepared = pipeline.prepare(query, semantics=semantics)
+    (sampled,) = prepared.latents(SAMPLES, progress=False)
+    evaluations = sampled.evaluations.double()
+    unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
+    as_sampled = semantics == EXACT and unweighted == prepared.expr
+    exact = prepared if as_sampled else pipeline.prepare(unweighted)
+    z = normals(0, 0, PRIOR, pipeline.model.generator.z_dim, stream="prevalence").to(pipeline.device)
+    share, error = prevalence(exact.energy_in_float32(z).double().cpu(), sampled if as_sampled else None)
+    finished = sampled.ok.double().mean().item()
+    return Pilot(share, error, evaluations.mean().item(), _error(evaluations), finished)
+
+
+def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:
+    """Estimate P(query) under the prior.
+
+    Args:
+        energies: of draws from the prior, in nats, (n,).
+        sampled: samples of the posterior at strength 1, whose proposals are used where the draws are too few.
+
+    Returns:
+        The estimate and its standard error.
+    """
+    weights = torch.exp(-energies)
+    if sampled is None or "mass" not in sampled.diagnostics or effective_samples(-energies) >= ENOUGH:
+        return weights.mean().item(), _error(weights)
+    exact, tried, mass, log_weight = (
+        sampled.diagnostics[name].double() for name in ("exact", "proposals", "mass", "log_weight")
+    )
+    annealed = log_weight[exact == 0]
+    if "stages" in sampled.diagnostics and len(annealed) > 1 and mass.sum() < effective_samples(annealed):
+        return annealed.exp().mean().item(), _error(annealed.exp())
+    share = mass.sum() / tried.sum()  # a ratio of means over samples, which stop when they accept: Wald's identity
+    return share.item(), _error((mass - share * tried) / tried.mean())
+
+
+def _error(values: Tensor) -> float:
+    """Return the standard error of the mean of independent values, (n,)."""
+    return values.std().item() / math.sqrt(len(values))

@@ -1,0 +1,221 @@
+"""Runs of any length: results batch by batch, and a folder that grows with them and can be continued."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from energyql.errors import ArgumentError, DataError
+from energyql.files import PICTURE_SUFFIXES, check_destination, naming_target
+from energyql.language import Expr
+from energyql.language.lexical import shorten
+from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.columns import take_rows
+from energyql.pipeline.folder import (
+    RESULT,
+    part_folders,
+    part_name,
+    read_part,
+    remove_parts,
+    remove_pictures,
+    write_measurements,
+    write_pictures,
+)
+from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.model import Model
+from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
+from energyql.pipeline.settings import DrawOptions, whole_number
+from energyql.progress import Report
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+PART = 1024
+"""Samples from which on a part of a folder is full. All measurements of a part are written again with each batch."""
+_ONE_RUN = ("canonical", "model", "fingerprints", "seed", "semantics", "sampler", "precision", "truncation", "label")
+"""Facts that are the same for all samples of a folder."""
+_MEASURED = tuple(name for name in PER_SAMPLE if name != "images")
+_log = logging.getLogger("energyql")
+
+
+def stream(
+    query: str | Expr,
+    n: int,
+    *,
+    model: str | Path | Model = DEFAULT_MODEL,
+    save_to: str | Path | None = None,
+    first: int = 0,
+    device: str = "auto",
+    progress: bool | Report = True,
+    **options: Unpack[DrawOptions],
+) -> Iterator[Result]:
+    """Draw pictures that satisfy a query batch by batch: memory does not grow with n.
+
+    With `save_to` each batch is written to a folder before it is yielded, so that an interrupted run keeps what it has.
+    The same call then continues it: batches that are there are neither drawn nor yielded again. So does a call with a
+    larger n, or one whose `first` is the number after the last sample; a smaller n removes the samples beyond it.
+    `Result.load` reads the folder. It holds about the first thousand samples itself, and the further ones in parts,
+    `01024/`, `02048/` and so on, each of which can be loaded by itself.
+
+        for part in stream("smile AND hat", 100_000, save_to="hats/"):
+            print(part.summary())
+
+    Args:
+        query: as for `generate`.
+        n: number of pictures, of any size.
+        model: as for `generate`.
+        save_to: a folder that is new or holds the beginning of this run.
+        first: as for `generate`.
+        device: as for `generate`.
+        progress: as for `generate`.
+        options: semantics, sampler, strength, precision, truncation, label, seed and batch_size, as for `generate`.
+
+    Returns:
+        An iterator over results of 64 consecutive samples each, or of `batch_size` if that is more.
+
+    Raises:
+        DataError: the folder holds another run, or a damaged one.
+        EnergyQLError: as for `generate`, at the call and not at the first batch.
+    """
+    prepared = pipeline_for(model, device).prepare(query, **options)
+    if save_to is None:
+        return prepared.stream(n, first=first, progress=progress)
+    return FolderRun(Path(save_to), prepared, n, first).draw(progress)
+
+
+class FolderRun:
+    """A run that is written to a folder batch by batch, after the samples that the folder holds.
+
+    Args:
+        folder: new, or with the beginning of the same run.
+        prepared: the query.
+        n: number of samples of the whole run.
+        first: number of its first sample, or of the one after the last in the folder.
+
+    Attributes:
+        removed: number of samples that the folder held beyond the n-th.
+
+    Raises:
+        ArgumentError: `folder` cannot be written, or a number is out of range.
+        DataError: the folder holds another run, or a damaged one.
+    """
+
+    def __init__(self, folder: Path, prepared: PreparedQuery, n: int, first: int = 0) -> None:
+        n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
+        if folder.suffix.lower() in PICTURE_SUFFIXES:
+            raise ArgumentError(f"a run is saved to a folder, not to {folder}")
+        self.folder, self._prepared = check_destination(folder), prepared
+        self._verdicts: list[Result] = []
+        self._start, self._last = 0, None  # position and samples of the last part, without pictures
+        begin = self._read() if (folder / RESULT).is_file() else first
+        held = len(self)
+        if first not in (begin, begin + held):
+            raise DataError(
+                f"{folder} holds samples {begin} to {begin + held - 1} of this run, which {first} does not continue",
+                hint=f"begin with {begin + held} (first, --first), or name another folder",
+            )
+        self._first, self._n = begin, first - begin + n
+        self.removed = max(0, held - self._n)
+        if held:
+            _log.info("%s holds %d samples of this run, of %d", folder, held, self._n)
+            with naming_target(folder):
+                self._remove_excess()
+
+    _last: Result | None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._verdicts))
+
+    @property
+    def verdicts(self) -> Result:
+        """All samples of the folder with index, energy, verdict and status only, which are enough for a summary."""
+        return Result.join(self._verdicts)
+
+    def draw(self, progress: bool | Report = True) -> Iterator[Result]:
+        """Draw the samples that the folder lacks, and yield each batch when it is written."""
+        if (held := len(self)) == self._n:
+            return
+        for batch in self._prepared.stream(self._n - held, first=self._first + held, progress=progress):
+            with naming_target(self.folder):
+                self._append(batch)
+            yield batch
+
+    def _read(self) -> int:
+        """Read what the folder holds; return the number of its first sample."""
+        check_run(self.folder, self._prepared.provenance)
+        begin = 0
+        for start, part in [(0, self.folder), *part_folders(self.folder)]:
+            self._start, self._last = start, Result(images=[], **read_part(part, _MEASURED))
+            begin = begin if start else int(self._last.index[0])
+            expected = np.arange(begin + start, begin + start + len(self._last))
+            if start != len(self) or not np.array_equal(self._last.index, expected):
+                raise DataError(f"the samples in {part} do not continue those before them", hint="name another folder")
+            self._verdicts.append(_verdicts_only(self._last))
+        return begin
+
+    def _remove_excess(self) -> None:
+        """Remove samples beyond the n-th, and pictures of a batch whose writing was interrupted."""
+        if len(self) > self._n:
+            remove_parts(self.folder, self._n)
+            *before, self._start = [0, *(start for start, _ in part_folders(self.folder))]
+            kept = read_part(self._part, _MEASURED)
+            rows = np.arange(self._n - self._start)
+            self._last = Result(images=[], **kept | {name: take_rows(kept[name], rows) for name in _MEASURED})
+            self._write(self._last)
+            self._verdicts = [*self._verdicts[: len(before)], _verdicts_only(self._last)]
+        remove_pictures(self._part, len(self))
+        if len(self) < MOST_PICTURES:
+            Result(**read_part(self.folder, PER_SAMPLE)).save_grid(self.folder)
+
+    def _append(self, batch: Result) -> None:
+        """Add a batch to the last part, or as a new one where that is full."""
+        held = len(self)
+        if self._last is not None and len(self._last) >= PART:
+            self._start, self._last = held, None
+        write_pictures(self._part, batch.images, batch.provenance, held)
+        bare = replace(batch, images=[])
+        self._last = bare if self._last is None else Result.join([self._last, bare])
+        self._write(self._last)
+        self._verdicts.append(_verdicts_only(batch))
+        if held < MOST_PICTURES:
+            Result(**read_part(self.folder, PER_SAMPLE)).save_grid(self.folder)
+
+    @property
+    def _part(self) -> Path:
+        return self.folder / part_name(self._start) if self._start else self.folder
+
+    def _write(self, last: Result) -> None:
+        provenance = last.provenance | {"n": len(last)}
+        write_measurements(self._part, last.measurements(), last.statistics, provenance, self._start)
+
+
+def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
+    """Check that a folder, if it holds a result, holds samples of the run with this provenance.
+
+    Raises:
+        DataError: they are of another query, model, seed or setting.
+    """
+    if not (folder / RESULT).is_file():
+        return
+    found, hint = read_part(folder, ())["provenance"], "name another folder, or remove this one"
+    for name in _ONE_RUN:
+        theirs, ours = (json.loads(json.dumps(facts.get(name))) for facts in (found, provenance))
+        if theirs != ours:
+            shown = "" if name == "fingerprints" else f": {shorten(str(theirs))}, not {shorten(str(ours))}"
+            what = {"canonical": "query", "fingerprints": "training of the model"}.get(name, name)
+            raise DataError(f"{folder} holds a run of another {what}{shown}", hint=hint)
+    if ("budget" in found) != ("budget" in provenance):
+        kind = "with" if "budget" in found else "without"
+        raise DataError(f"{folder} holds a run {kind} a budget", hint=hint)
+
+
+def _verdicts_only(result: Result) -> Result:
+    return replace(result, images=[], z=torch.empty(0), w=torch.empty(0), probabilities={}, judged={})

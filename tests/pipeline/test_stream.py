@@ -1,0 +1,209 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from toys import CONFIG, VOCABULARY, pixels, random_generator, random_heads
+
+import energyql.pipeline.stream as module
+from energyql import Result, generate, stream
+from energyql.attributes.bank import AttributeBank
+from energyql.errors import ArgumentError, DataError
+from energyql.pipeline import prepared
+from energyql.pipeline.model import save_model
+
+QUERY = "smile OR glasses"
+
+
+@pytest.fixture
+def draw(tiny, monkeypatch):
+    """`stream` on the tiny model, in batches of 4 and parts of 8 samples; returns the results."""
+    monkeypatch.setattr(prepared, "STREAM_BATCH", 4)
+    monkeypatch.setattr(module, "PART", 8)
+    monkeypatch.setattr(module, "MOST_PICTURES", 6)
+
+    def call(n, folder=None, query=QUERY, **settings):
+        defaults = {"model": tiny, "device": "cpu", "progress": False, "sampler": "descent"}
+        return stream(query, n, save_to=folder, **(defaults | settings))
+
+    return call
+
+
+@pytest.fixture
+def whole(tiny):
+    """The same samples in one call."""
+
+    def call(n, first=0):
+        return generate(QUERY, n, model=tiny, device="cpu", progress=False, sampler="descent", first=first)
+
+    return call
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def same(left, right):
+    assert left.index.tolist() == right.index.tolist()
+    assert torch.allclose(left.z, right.z, atol=1e-5)
+    assert left.satisfied.tolist() == right.satisfied.tolist()
+    assert len(left.images) == len(right.images) == len(left)
+    apart = [np.abs(np.subtract(a, b, dtype=np.int16)).max() for a, b in zip(left.images, right.images, strict=True)]
+    assert max(apart) <= 1
+
+
+def test_batches_are_the_samples_of_one_run(draw, whole):
+    parts = list(draw(10))
+    assert [len(part) for part in parts] == [4, 4, 2]
+    same(Result.join(parts), whole(10))
+    assert [part.index[0] for part in draw(6, first=3)] == [3, 7]
+
+
+def test_a_folder_is_read_back_equal(draw, tmp_path):
+    parts = list(draw(19, tmp_path / "run"))
+    joined, loaded = Result.join(parts), Result.load(tmp_path / "run")
+    assert pixels(loaded.images) == pixels(joined.images)
+    for name in ("z", "w"):
+        assert torch.equal(getattr(loaded, name), getattr(joined, name))
+    assert np.array_equal(loaded.energy, joined.energy)
+    assert str(loaded.probabilities) == str(joined.probabilities)
+    assert loaded.provenance == joined.provenance
+    assert loaded.statistics == pytest.approx(joined.statistics)
+    assert [path for path in files(tmp_path / "run") if "png" not in path] == [
+        "00008/latents.safetensors", "00008/result.json", "00016/latents.safetensors", "00016/result.json",
+        "latents.safetensors", "result.json",
+    ]  # fmt: skip
+    assert [path for path in files(tmp_path / "run") if path.startswith("00016/0")] == [
+        "00016/00016.png", "00016/00017.png", "00016/00018.png",
+    ]  # fmt: skip
+    same(Result.load(tmp_path / "run" / "00008"), joined[8:16])
+
+
+class TestAgain:
+    def test_an_interrupted_run_is_continued(self, draw, whole, tmp_path):
+        running = draw(13, tmp_path)
+        next(running), next(running)
+        running.close()
+        assert len(Result.load(tmp_path)) == 8
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("0*.png")}
+        assert [part.index.tolist() for part in draw(13, tmp_path)] == [[8, 9, 10, 11], [12]]
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+        same(Result.load(tmp_path), whole(13))
+        assert list(draw(13, tmp_path)) == []
+
+    def test_an_exception_of_progress_keeps_what_is_there(self, draw, tmp_path):
+        def stop(stage, fraction):
+            if fraction > 0.6:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            list(draw(13, tmp_path, progress=stop))
+        assert len(Result.load(tmp_path)) == 4
+        assert sum(map(len, draw(13, tmp_path))) == 9
+
+    def test_more_samples_or_the_next_ones_continue(self, draw, whole, tmp_path):
+        list(draw(3, tmp_path, first=5))
+        list(draw(5, tmp_path, first=5))
+        list(draw(7, tmp_path, first=10))
+        same(Result.load(tmp_path), whole(12, first=5))
+        with pytest.raises(
+            DataError, match=r"holds samples 5 to 16 of this run, which 7 does not continue\nbegin with 17"
+        ):
+            draw(7, tmp_path, first=7)
+
+    @pytest.mark.parametrize("fewer", [3, 8, 10])
+    def test_fewer_samples_leave_no_stale_file(self, draw, whole, tmp_path, fewer):
+        (tmp_path / "notes.txt").write_text("mine")
+        list(draw(19, tmp_path))
+        assert list(draw(fewer, tmp_path)) == []
+        same(Result.load(tmp_path), whole(fewer))
+        pictures = [path for path in files(tmp_path) if path.endswith(".png")]
+        assert len(pictures) == fewer + 1  # and the grid
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+        list(draw(19, tmp_path))
+        same(Result.load(tmp_path), whole(19))
+
+    def test_pictures_of_an_interrupted_batch_are_overwritten_or_removed(self, draw, tmp_path):
+        list(draw(4, tmp_path))
+        (tmp_path / "00004.png").write_bytes(b"half")
+        assert list(draw(4, tmp_path)) == []
+        assert not (tmp_path / "00004.png").exists()
+
+    def test_a_full_disk_leaves_whole_results(self, draw, tmp_path, monkeypatch):
+        list(draw(4, tmp_path))
+
+        def full(*arguments):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(module, "write_pictures", full)
+        with pytest.raises(ArgumentError, match="cannot write .*: No space left"):
+            list(draw(8, tmp_path))
+        assert len(Result.load(tmp_path)) == 4
+
+
+class TestAnotherRun:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"query": "smile"}, "another query: smile OR glasses, not smile"),
+            ({"seed": 1}, "another seed: 0, not 1"),
+            ({"truncation": 0.9}, "another truncation: 0.7, not 0.9"),
+            ({"semantics": "lace"}, "another semantics: exact, not lace"),
+            ({"sampler": "langevin"}, "another sampler: DescentSampler"),
+        ],
+    )
+    def test_is_refused_before_anything_is_drawn(self, draw, tmp_path, changes, message):
+        list(draw(2, tmp_path))
+        before = files(tmp_path)
+        with pytest.raises(DataError, match=f"{message}.*\nname another folder, or remove this one"):
+            draw(4, tmp_path, **changes)
+        assert files(tmp_path) == before
+
+    def test_another_model(self, draw, tmp_path):
+        list(draw(2, tmp_path))
+        data = json.loads((tmp_path / "result.json").read_text())
+        data["provenance"]["fingerprints"]["generator"] = "0"
+        (tmp_path / "result.json").write_text(json.dumps(data))
+        with pytest.raises(DataError, match="another training of the model\n"):
+            draw(2, tmp_path)
+
+    def test_a_run_with_a_budget(self, draw, tmp_path):
+        list(draw(2, tmp_path))
+        data = json.loads((tmp_path / "result.json").read_text())
+        data["provenance"]["budget"] = 10
+        (tmp_path / "result.json").write_text(json.dumps(data))
+        with pytest.raises(DataError, match="holds a run with a budget"):
+            draw(2, tmp_path)
+
+    def test_a_missing_part(self, draw, tmp_path):
+        list(draw(19, tmp_path))
+        (tmp_path / "00008" / "result.json").unlink()
+        with pytest.raises(DataError, match="the samples in .*00016 do not continue those before them"):
+            draw(19, tmp_path)
+
+    @pytest.mark.parametrize("path", ["run.png", "run.txt"])
+    def test_no_folder(self, draw, tmp_path, path):
+        with pytest.raises(ArgumentError, match=r"a run is saved to a folder|cannot be saved as \.txt"):
+            draw(2, tmp_path / path)
+
+    def test_wrong_arguments_at_the_call(self, draw, tmp_path):
+        for settings in ({"n": 0}, {"n": 2, "first": -1}, {"n": 2, "query": "smile AND"}):
+            with pytest.raises((ArgumentError, energyql_error())):
+                draw(**settings)
+
+
+def energyql_error():
+    from energyql import EnergyQLError
+
+    return EnergyQLError
+
+
+def test_a_label_of_several_numbers_is_continued(draw, tmp_path):
+    mark = save_model(tmp_path / "m", "m", random_generator(dataclasses.replace(CONFIG, c_dim=2)))
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), generator=mark).save(tmp_path / "m")
+    settings = {"model": tmp_path / "m", "label": [0.25, 0.75], "truncation": 1.0}
+    list(draw(2, tmp_path / "run", **settings))
+    list(draw(4, tmp_path / "run", **settings))
+    loaded = Result.load(tmp_path / "run")
+    assert (len(loaded), loaded.provenance["label"]) == (4, (0.25, 0.75))
