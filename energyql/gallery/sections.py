@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from energyql.gallery import words
 from energyql.gallery.clauses import Clause
+from energyql.pipeline.description import alternative_text, reading
 from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import Result, alternative_text, reading
+from energyql.pipeline.result import Result
 from energyql.render.pictures import picture_uri
 from energyql.sampling import Status
 

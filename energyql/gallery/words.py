@@ -11,8 +11,9 @@ import numpy as np
 
 from energyql.language import Expr, draw_tree
 from energyql.language.lexical import keywords
+from energyql.pipeline.description import HOLDS
 from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import HOLDS, Result
+from energyql.pipeline.result import Result
 from energyql.render.graph import graph_width
 from energyql.render.markup import Markup
 

@@ -29,7 +29,7 @@ RESULT, LATENTS, GRID = "result.json", "latents.safetensors", "grid.png"
 _PICTURE, _PART = re.compile(r"\d{5,18}\.png"), re.compile(r"\d{5,18}")
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 """Infinite numbers, as strict JSON can hold them. NaN is null."""
-_NAMED = ("query", "model", "semantics", "judge")
+_NAMED = ("query", "model", "semantics")
 """Facts of the provenance without which no result can be shown."""
 
 
@@ -169,6 +169,8 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     provenance = _checked(data["provenance"], dict, "provenance")
     for name in _NAMED:
         _checked(provenance[name], str, f"the {name} in the provenance")
+    if provenance["judge"] is not None:
+        _checked(provenance["judge"], str, "the judge in the provenance")
     if isinstance(provenance.get("label"), list):
         provenance["label"] = tuple(provenance["label"])  # of a conditional generator, as `generate` records it
     statistics = _checked(data["statistics"], dict, "statistics")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from energyql.pipeline.columns import (
     positions,
     take_rows,
 )
+from energyql.pipeline.description import alternative_text, tile
 from energyql.pipeline.folder import (
     GRID,
     RESULT,
@@ -37,7 +38,7 @@ from energyql.pipeline.folder import (
 )
 from energyql.pipeline.settings import EXACT
 from energyql.render.markup import Markup, element
-from energyql.render.pictures import NO, YES, label_grid, picture_uri, png_bytes
+from energyql.render.pictures import label_grid, png_bytes
 from energyql.sampling import Status
 
 if TYPE_CHECKING:
@@ -45,11 +46,6 @@ if TYPE_CHECKING:
 
 MOST_PICTURES = 64
 """Most pictures that a notebook or the grid in a folder shows; a grid of its own or a gallery shows all."""
-MOST_QUERY = 300
-"""Most characters of a query in a picture's alternative text."""
-HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
-"""Verdicts on a query, in words."""
-_SIDE = 128
 PER_SAMPLE = ("images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "status")
 """The fields of a `Result` that hold an entry for each sample."""
 
@@ -272,53 +268,10 @@ class Result:
         query, judge = self.provenance["query"], self.provenance["judge"]
         shown = [(image, self._holds(i)) for i, image in enumerate(self.images[:MOST_PICTURES])]
         tiles = [
-            _tile(image, caption, holds, alternative_text(self.judged, i, len(self), judge, [(query, holds)]))
+            tile(image, caption, holds, alternative_text(self.judged, i, len(self), judge, [(query, holds)]))
             for i, ((image, holds), caption) in enumerate(zip(shown, self._captions(), strict=False))
         ]
         more = len(self) - len(tiles)
         rows = element("div", *tiles, style="display:flex;flex-wrap:wrap;gap:10px;margin:8px 0")
         note = f"{self._footer()}. Not shown: {more:,} more" if more else self._footer()
         return element("div", element("code", query), rows, element("div", note, style="font-size:12px;opacity:.75"))
-
-
-def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
-    """Return the judged values of one picture, of all or `only` some attributes: "smile, hair = red; no hat, beard"."""
-    present: list[str] = []
-    absent: list[str] = []
-    for name in judged if only is None else [name for name in only if name in judged]:
-        value = judged[name][index].item()
-        if isinstance(value, bool):
-            (present if value else absent).append(name)
-        else:
-            present.append(f"{name} = {value if isinstance(value, str) else f'{value:.2f}'}")
-    parts = [", ".join(present)] if present else []
-    return "; ".join([*parts, f"no {', '.join(absent)}"] if absent else parts)
-
-
-def alternative_text(
-    judged: Mapping[str, npt.NDArray[Any]],
-    index: int,
-    count: int,
-    judge: str | None,
-    verdicts: Sequence[tuple[str, bool | None]],
-) -> str:
-    """Describe picture `index` of `count` in words: its values by the judge of that name, and which queries hold."""
-    read = f"{judge[:1].upper()}{judge[1:]}: {reading(judged, index)}. " if judge and judged else ""
-    asked = " ".join(
-        f"The query {query if len(query) <= MOST_QUERY else query[:MOST_QUERY] + '…'} {HOLDS[holds]}."
-        for query, holds in verdicts
-    )
-    return f"Picture {index + 1} of {count}. {read}{asked}"
-
-
-def _tile(picture: Image.Image, caption: str, holds: bool | None, text: str) -> Markup:
-    """Return a picture above its caption and its verdict, a tick or a cross, in the colours of the notebook."""
-    source, style = picture_uri(picture, 2 * _SIDE), "display:block;max-width:none;border-radius:8px"
-    shown = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
-    mark: Markup | str = ""
-    if holds is not None:
-        path = "M2 6l3 4 7-9" if holds else "M2 1l9 9m0-9l-9 9"
-        stroke = element("path", d=path, fill="none", stroke=YES if holds else NO, stroke_width=3)
-        mark = element("svg", stroke, width=14, height=12, viewBox="0 0 14 12", aria_hidden="true")
-    below = element("span", mark, " ", caption, style="font-size:12px;opacity:.85")
-    return element("figure", shown, below, style=f"margin:0;width:{_SIDE}px")

@@ -17,7 +17,8 @@ from energyql.editing.edit import Edit
 from energyql.gallery import words
 from energyql.gallery.clauses import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
-from energyql.pipeline.result import HOLDS, Result, alternative_text
+from energyql.pipeline.description import HOLDS, alternative_text
+from energyql.pipeline.result import Result
 from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
 from energyql.studio.limits import Limits

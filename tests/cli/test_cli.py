@@ -34,7 +34,7 @@ TABLE = "file,smile,hat\na,0.2,0.5\nb,0.9,0.5\nc,0.5,0.5\n"
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    return CliRunner(env={"COLUMNS": "120"}).invoke(cli.app, [str(argument) for argument in arguments])
 
 
 def process(*arguments, **settings):

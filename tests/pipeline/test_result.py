@@ -16,7 +16,8 @@ from energyql.files import check_destination
 from energyql.pipeline import folder as folders
 from energyql.pipeline import result as module
 from energyql.pipeline.columns import concatenate, take_rows
-from energyql.pipeline.result import MOST_PICTURES, MOST_QUERY, Result, alternative_text, reading
+from energyql.pipeline.description import MOST_QUERY, alternative_text, reading
+from energyql.pipeline.result import MOST_PICTURES, Result
 from energyql.render.pictures import NO, YES, png_bytes
 from energyql.sampling import Status
 
