@@ -143,7 +143,7 @@ def attributes(model: options.Model = DEFAULT_MODEL) -> None:
     table = Table("attribute", "kind", "values", "quality", "meaning", box=None, pad_edge=False)
     for name, spec in read_vocabulary(model).items():
         values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if spec.kind == "continuous" else "")
-        quality = f"{reports[name]}{', weak' if reports[name].weak else ''}" if name in reports else "not measured"
+        quality = f"{reports[name]}{', weak' if reports[name].weak else ''}" if name in reports else "no report"
         table.add_row(escape(name), spec.kind, escape(values), quality, escape(spec.description))
     out.print(table)
 
