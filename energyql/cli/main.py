@@ -139,13 +139,17 @@ def attributes(model: options.Model = DEFAULT_MODEL) -> None:
     from energyql.attributes.quality import read_reports
     from energyql.models import model_folder, read_vocabulary
 
-    reports = read_reports(model_folder(model))
-    table = Table("attribute", "kind", "values", "quality", "meaning", box=None, pad_edge=False)
-    for name, spec in read_vocabulary(model).items():
+    vocabulary, reports = read_vocabulary(model), read_reports(model_folder(model))
+    known = [name for name in vocabulary if name in reports]
+    table = Table("attribute", "kind", "values", "meaning", *(["quality"] if known else []), box=None, pad_edge=False)
+    for name, spec in vocabulary.items():
         values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if spec.kind == "continuous" else "")
-        quality = f"{reports[name]}{', weak' if reports[name].weak else ''}" if name in reports else "no report"
-        table.add_row(escape(name), spec.kind, escape(values), quality, escape(spec.description))
+        quality = f"{reports[name]}{', weak' if reports[name].weak else ''}" if name in known else "no report"
+        cells = (escape(name), spec.kind, escape(values), escape(spec.description))
+        table.add_row(*cells, *([quality] if known else []))
     out.print(table)
+    if not known:
+        out.print("The model has no report on the quality of its heads")
 
 
 @app.command()

@@ -153,7 +153,7 @@ def test_attributes(tiny):
     assert "black, brown, dark red" in output
     assert "corners of the mouth up" in output
     assert "0 to 1" in output
-    assert len(output.splitlines()) == 6
+    assert len(output.splitlines()) == 7
 
 
 class TestScore:
