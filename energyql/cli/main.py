@@ -175,12 +175,16 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
         heads = {name: {"quality": str(report), "weak": report.weak} for name, report in reports.items()}
         print_json(vocabulary.to_dict() | {"heads": heads})
         return
-    table = Table("attribute", "kind", "values", "quality", "meaning", box=None, pad_edge=False)
+    known = [name for name in vocabulary if name in reports]
+    table = Table("attribute", "kind", "values", "meaning", *(["quality"] if known else []), box=None, pad_edge=False)
     for name, spec in vocabulary.items():
         values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if spec.kind == "continuous" else "")
-        quality = f"{reports[name]}{', weak' if reports[name].weak else ''}" if name in reports else "not measured"
-        table.add_row(escape(name), spec.kind, escape(values), quality, escape(spec.description))
+        quality = f"{reports[name]}{', weak' if reports[name].weak else ''}" if name in known else "no report"
+        cells = (escape(name), spec.kind, escape(values), escape(spec.description))
+        table.add_row(*cells, *([quality] if known else []))
     out.print(table)
+    if not known:
+        out.print("The model has no report on the quality of its heads")
 
 
 @app.command()

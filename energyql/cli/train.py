@@ -117,7 +117,7 @@ def report(model: ModelArgument) -> None:
     vocabulary, reports = read_vocabulary(model), read_reports(model_folder(model))
     _print_reports({name: reports[name] for name in vocabulary if name in reports})
     if unknown := [name for name in vocabulary if name not in reports]:
-        out.print(f"not measured: {escape(', '.join(unknown))}")
+        out.print(f"no report: {escape(', '.join(unknown))}")
 
 
 def _print_reports(reports: Mapping[str, HeadReport]) -> None:

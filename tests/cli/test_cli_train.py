@@ -59,7 +59,7 @@ def test_r2_is_no_accuracy(tmp_path):
 
 
 def test_a_report_of_heads_that_were_not_measured(tiny):
-    assert run("report", tiny) == "not measured: smile, hair, age, glasses, beard\n"
+    assert run("report", tiny) == "no report: smile, hair, age, glasses, beard\n"
 
 
 def test_quiet_and_only(tmp_path, table):

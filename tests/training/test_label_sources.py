@@ -51,7 +51,7 @@ def test_what_is_told():
             {"x": [f"name {i % 150}" for i in range(400)]},
             {},
             DataError,
-            "150 different texts.*\n.*leave the column out",
+            "150 different texts.*\n.*leave the col",
         ),
         ({"x": ["1", "old"]}, {"x": "continuous"}, DataError, "'old' is not a number"),
         ({"x": [1]}, {"y": "yes/no"}, VocabularyError, "no column 'y'\ncolumns: x"),

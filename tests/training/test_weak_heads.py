@@ -9,9 +9,11 @@ from brief import ADA, train
 from labelled import latents_of, write_csv
 from PIL import ImageColor
 from toys import NeverSampler
+from typer.testing import CliRunner
 
 import energyql
 from energyql import Gallery, WeakHeadError, load_model
+from energyql.cli.main import app
 from energyql.errors import ArgumentError
 from energyql.generators.load import load_generator
 from energyql.render.pictures import NO, YES
@@ -135,3 +137,16 @@ def test_names_that_are_wrong(folder):
     for wrong in ("dark_bg", [1]):
         with pytest.raises(ArgumentError, match="allow_weak is a list of attributes"):
             draw(folder, allow_weak=wrong)
+
+
+def test_the_command_line(folder, tmp_path):
+    def run(*words):
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    arguments = ("generate", QUERY, "-n", 1, "-m", folder, "-o", tmp_path / "a.png", "--device", "cpu")
+    assert isinstance(run(*arguments).exception, WeakHeadError)
+    assert "not judged: the model has no judge" in run(*arguments, "--allow-weak", "dark_bg").output
+    counted = run(*arguments, "--allow-weak", "dark_bg", "--budget", 4).exception
+    assert counted.message == "samples that satisfy the query cannot be counted: the model has no judge"
+    listed = run("attributes", "-m", folder).output.split()
+    assert listed[listed.index("dark_bg") : listed.index("dominant")][-1] == "weak"
