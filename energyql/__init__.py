@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from energyql.gallery.gallery import Gallery, traverse, truth_table
     from energyql.generators.checkpoints.torch_file import read_weights
     from energyql.generators.load import load_generator
+    from energyql.labelling.sample import sample_pictures
     from energyql.pipeline.generate import Pipeline, generate, sample_latents, until_satisfied
     from energyql.pipeline.model import Model, load_model
     from energyql.pipeline.result import Result
@@ -43,6 +44,7 @@ _MODULES = {
     "gallery.gallery": ["Gallery", "traverse", "truth_table"],
     "generators.checkpoints.torch_file": ["read_weights"],
     "generators.load": ["load_generator"],
+    "labelling.sample": ["sample_pictures"],
     "pipeline.generate": ["Pipeline", "generate", "sample_latents", "until_satisfied"],
     "pipeline.model": ["Model", "load_model"],
     "pipeline.result": ["Result"],
@@ -84,6 +86,7 @@ __all__ = [
     "parse",
     "read_weights",
     "sample_latents",
+    "sample_pictures",
     "score",
     "train_attributes",
     "traverse",

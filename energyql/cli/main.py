@@ -15,6 +15,7 @@ from rich.markup import escape
 from energyql.cli import options
 from energyql.cli.edit import animate, edit, invert
 from energyql.cli.gallery import gallery
+from energyql.cli.label import label, sample
 from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import err, out, out_option, read_label
 from energyql.cli.studio import studio
@@ -189,7 +190,7 @@ def score(
     err.print(f"Saved {escape(str(save_to))}")
 
 
-for command in (bench, animate, edit, evaluate, gallery, invert, studio, train):
+for command in (bench, animate, edit, evaluate, gallery, invert, label, sample, studio, train):
     app.command()(command)
 app.command("import-heads")(import_heads)
 

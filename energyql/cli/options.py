@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -31,12 +33,29 @@ Label = Annotated[
 Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples computed together.")]
+Host = Annotated[str, typer.Option(help="Address to listen on. By default only this machine can reach it.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+AllowHost = Annotated[list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")]
+OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no report.")]
 
 
 def out_option(help_text: str) -> Any:
     """Return the option --out of a command."""
     return typer.Option("--out", "-o", help=help_text)
+
+
+@contextmanager
+def needing_studio(what: str) -> Iterator[None]:
+    """Raise an `ArgumentError` that says how to install it where the block imports a library of the studio in vain."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("energyql"):
+            raise
+        raise ArgumentError(
+            f"{what} needs {error.name}, which is not installed", hint='pip install "energyql[studio]"'
+        ) from None
 
 
 def read_label(text: str | None) -> int | list[float] | None:

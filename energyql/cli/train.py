@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -94,7 +95,22 @@ def train(
         numbers = [f"{report[key]:.3f}" if key in report else "" for key in ("accuracy", "calibration_error")]
         table.add_row(escape(name), report["kind"], f"{report['labels']:,}", *numbers)
     out.print(table)
+    for name, report in trained.report.items():
+        if "round" in report:
+            out.print(_round(escape(name), report["round"], report["labels"]))
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
+
+
+def _round(name: str, found: Mapping[str, Any], labels: int) -> str:
+    """Say how much a round of labels gained."""
+    unit, factor = (" points", 100) if found["measure"] == "balanced accuracy" else ("", 1)
+    before, now, gain, low, high = (factor * found[key] for key in ("before", "now", "gain", "low", "high"))
+    digits = 1 if unit else 2
+    change = f"{gain:+.{digits}f}{unit} ({low:+.{digits}f} to {high:+.{digits}f}, 95 %)"
+    return (
+        f"{name}: {found['measure']} {before:.{digits}f} with {found['labels_before']} labels, "
+        f"{now:.{digits}f} with {labels}: {change} on {found['samples']} random pictures held out"
+    )
 
 
 def import_heads(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,10 @@ from torch import Tensor
 
 from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
 from energyql.errors import DataError, VocabularyError
+from energyql.training.drawn import CHOSEN, INDEX, TOLERANCE, Drawn, held_out_order, parse_attribute, take_drawn
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
-INDEX = "index"
-"""The column with the numbers of the samples."""
 MOST_CLASSES = 100
-TOLERANCE = 0.05
-"""Default tolerance of `=` for a continuous attribute, as a share of its range."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +31,20 @@ class LabelTable:
         columns: attribute -> n cells.
         index: indices of prior samples, (n,); `None` where `latents` are given.
         latents: (n, latent_dim), in the space that the heads will read; `None` where `index` is given.
+        learned: number of rows at the beginning that heads are fitted to, and that measure nothing.
         test: number of rows at the end that only the report uses; `None` lets the training shuffle and choose.
         vocabulary: the attributes of the columns, where they are known for certain.
+        drawn: how the pictures were drawn, where the table says so.
         source: name of the table in messages.
     """
 
     columns: Mapping[str, Column]
     index: Tensor | None = None
     latents: Tensor | None = None
+    learned: int = 0
     test: int | None = None
     vocabulary: Vocabulary | None = None
+    drawn: Drawn | None = None
     source: str = "the table"
 
     def __len__(self) -> int:
@@ -104,25 +105,49 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     The column `index` is the number of a picture of `energyql.generate`, under the seed of the training; without that
     column, row i is about picture i, from 0. With `latents`, the index is a row of that file.
 
+    A table with the column `drawn`, as `energyql label` writes it, says itself how its pictures were drawn and what its
+    attributes are; see `energyql.training.drawn`.
+
     The file is CSV (comma, semicolon or tab), or Parquet by its name, which needs pyarrow or polars; `read_latents`
     reads the latents.
 
     Raises:
         DataError: a file is missing, damaged, or does not fit the other.
     """
-    columns = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
+    columns: dict[str, list[Any]]
+    columns = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else read_csv(path)
     rows = len(next(iter(columns.values()), ()))
     index = _index(columns.pop(INDEX, None), rows, path)
+    drawn = take_drawn(columns, str(path))
+    chosen = None if drawn is None else columns.pop(CHOSEN, None)
     if not columns:
         raise DataError(f"{path} has no column of labels")
     if not rows:
         raise DataError(f"{path} has no rows")
     if latents is None:
-        return LabelTable(columns, index=index, source=str(path))
+        table = LabelTable(columns, index=index, source=str(path))
+        return table if drawn is None else _of_drawn(table, drawn, chosen)
+    if drawn is not None:
+        raise DataError(
+            f"{path} says how its pictures were drawn, so it takes no latents", hint="leave out the latents"
+        )
     found = read_latents(latents)
     if int(index.max()) >= len(found):
         raise DataError(f"{path} is about sample {int(index.max())}, but {latents} holds only {len(found)}")
     return LabelTable(columns, latents=found[index], source=str(path))
+
+
+def _of_drawn(table: LabelTable, drawn: Drawn, chosen: Column | None) -> LabelTable:
+    """Read the attributes off the headers, and order the rows by how their pictures were chosen."""
+    specs = Vocabulary(parse_attribute(header) for header in table.columns)
+    columns = dict(zip(specs, table.columns.values(), strict=True))
+    table = replace(table, columns=columns, vocabulary=specs, drawn=drawn)
+    if chosen is None:
+        return table
+    assert table.index is not None
+    order, learned, test = held_out_order(table.index, chosen, drawn.seed, table.source)
+    columns = {name: [cells[row] for row in order] for name, cells in columns.items()}
+    return replace(table, columns=columns, index=table.index[torch.tensor(order)], learned=learned, test=test)
 
 
 def read_latents(path: Path) -> Tensor:
@@ -198,7 +223,12 @@ def _index(cells: list[Any] | None, rows: int, path: Path) -> Tensor:
     return torch.tensor(index, dtype=torch.int64)
 
 
-def _read_csv(path: Path) -> dict[str, list[Any]]:
+def read_csv(path: Path) -> dict[str, list[str]]:
+    """Return the cells of each column of a CSV file: comma, semicolon or tab.
+
+    Raises:
+        DataError: it cannot be read, or is no table.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -19,6 +19,7 @@ from energyql.progress import Report, reporting
 from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.report import report_heads
+from energyql.training.rounds import measure_gains
 from energyql.training.samples import Prior, estimate_truncation, label_prior
 from energyql.training.target import WORK, Target, open_target, removing_new_folder
 from energyql.vocabulary import Kind, Vocabulary
@@ -83,7 +84,8 @@ def train_attributes(
         label: of a conditional generator: the class of all pictures, or as many numbers as it has classes; or "random"
             for a random class of each, and heads that are valid for every class. By default that of the model's other
             heads.
-        seed: of the samples; picture i of `energyql.generate(seed=...)` is sample i. 0 by default for a table.
+        seed: of the samples; picture i of `sample_pictures(seed=...)` is sample i. By default that of the table, if it
+            says so, else 0.
         replace: whether new attributes may replace old ones of the same name.
         settings: of the fit.
         device: where pictures are drawn and heads are fitted.
@@ -102,10 +104,15 @@ def train_attributes(
     known = getattr(labels, "vocabulary", None)
     known = known if isinstance(known, Vocabulary) else None
     names = list(labels.columns if isinstance(labels, LabelTable) else known or ()) if only is None else list(only)
-    psi = _range(truncation)
+    psi, drawn = _range(truncation), labels.drawn if isinstance(labels, LabelTable) else None
+    if isinstance(labels, LabelTable) and drawn is not None:
+        drawn.check(labels.source, seed=seed, truncation=psi, label=label)
+        seed, psi, label = drawn.seed, (drawn.truncation, drawn.truncation), drawn.label
     with removing_new_folder(out):
         target = open_target(model, out, None if psi is None else psi[1])
         target.check_names(names, replace)
+        if isinstance(labels, LabelTable) and drawn is not None:
+            drawn.check_generator(target.generator, labels.source)
         device = torch.device(device)
         if isinstance(target.generator, torch.nn.Module):
             target.generator.to(device).eval()
@@ -200,9 +207,10 @@ def _fitted(
     count, seed = len(latents), prior.seed % 2**63
     if count < 20:
         raise DataError(f"{count} labelled samples are too few to learn from", hint="label some hundreds at least")
-    shuffled = count - (test or 0)  # the rows that a table keeps for the report stay last
-    random = torch.Generator().manual_seed(seed)
-    order = torch.cat([torch.randperm(shuffled, generator=random), torch.arange(shuffled, count)])
+    # The rows that a table keeps for the report stay last, those that measure nothing stay first.
+    first, last = labels.learned if isinstance(labels, LabelTable) else 0, count - (test or 0)
+    middle = first + torch.randperm(last - first, generator=torch.Generator().manual_seed(seed))
+    order = torch.cat([torch.arange(first), middle, torch.arange(last, count)])
     fitted = count - (int(TEST_SHARE * count) if test is None else test)
     latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
     bank, fits = train_heads(
@@ -210,7 +218,7 @@ def _fitted(
         {name: values[:fitted].to(prior.device) for name, values in targets.items()},
         specs,
         settings,
-        held_out=HELD_OUT_SHARE,
+        held_out=min(HELD_OUT_SHARE, len(middle) / 2 / fitted),
         seed=seed,
         space=space,
         truncation=prior.truncation,
@@ -227,4 +235,11 @@ def _fitted(
     for name, fit in fits.items():
         labelled = int((~targets[name].isnan()).sum())
         found[name] |= {"temperature": fit.temperature, "steps": fit.steps, "labels": labelled}
+    if isinstance(labels, LabelTable) and labels.drawn is not None:
+        held_out = {name: values[rows] for name, values in targets.items()}
+        gains = {} if target.bank is None else measure_gains(
+            target.bank, bank, latents[rows], held_out, target.reports(), labels.drawn
+        )  # fmt: skip
+        for name, report_ in found.items():
+            report_ |= {"drawn": str(labels.drawn)} | ({"round": gains[name]} if name in gains else {})
     return bank, found

@@ -31,6 +31,7 @@ from energyql.version import __version__
 BANK_FILES = ("attributes.safetensors", "vocabulary.json")
 DEFAULT_TRUNCATION = 0.7
 """Truncation of a folder made from a checkpoint, which has none of its own."""
+REPORT = "report.json"
 WORK = ".training"
 """Subfolder for the intermediate results of an interrupted training."""
 
@@ -104,6 +105,12 @@ class Target:
                 hint="choose another folder",
             )
 
+    def reports(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the reports on the heads that the folder already has, by attribute."""
+        path = self.folder / REPORT
+        found: dict[str, dict[str, Any]] = read_json(path).get("attributes", {}) if path.is_file() else {}
+        return found
+
     def save(
         self, bank: AttributeBank, report: Mapping[str, Mapping[str, Any]], *, replace: bool = False
     ) -> AttributeBank:
@@ -120,11 +127,10 @@ class Target:
             if psi != self.truncation:
                 write_json(self.folder / CONFIG, read_json(self.folder / CONFIG) | {"truncation": psi})
         merged.save(self.folder)
-        path = self.folder / "report.json"
-        earlier = read_json(path).get("attributes", {}) if path.is_file() else {}
+        earlier = self.reports()
         kept = [name for name in merged.vocabulary if name not in bank.vocabulary and name in earlier]
         if reports := {name: earlier[name] for name in kept} | dict(report):
-            write_json(path, {"energyql": __version__, "attributes": reports})
+            write_json(self.folder / REPORT, {"energyql": __version__, "attributes": reports})
             picture = draw_report(reports, f"Attribute heads of {self.folder.resolve().name}")
             write_picture(self.folder / "report.png", picture)
         return merged
