@@ -42,7 +42,7 @@ def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int
 def _queues(prediction: Prediction) -> Iterator[Tensor]:
     """Yield an order of all rows for each value of an attribute."""
     if isinstance(prediction, Continuous):
-        mean = prediction.mean
+        mean = prediction.mean.contiguous()
         edges = torch.linspace(float(mean.min()), float(mean.max()), BINS + 1, device=mean.device)
         part = torch.bucketize(mean, edges[1:-1])
         for k in range(BINS):

@@ -83,12 +83,14 @@ def sample_pictures(
         )
     path = Path(out)
     generator, bank, own = _opened(model)
-    if unsure and bank is None:
+    names = tuple(bank.vocabulary if only is None else only) if bank is not None else ()
+    if unsure and bank is not None:
+        bank.raw_outputs(names)  # refuses unknown names before anything is written
+    elif unsure:
         raise ArgumentError("the model has no heads yet that could be unsure", hint="label random pictures, and train")
     found = PictureFolder.read(path) if (path / RECORD).exists() else None
     if found is not None:
-        psi = None if truncation is None else (truncation, truncation)
-        found.drawn.check(str(path), seed=seed, truncation=psi, label=label)
+        found.drawn.check(str(path), seed=seed, truncation=truncation, label=label)
         found.drawn.check_generator(generator, str(path))
         folder = found
     else:
@@ -110,7 +112,7 @@ def sample_pictures(
             return folder.having(max(count, folder.random), folder.unsure)
         assert bank is not None
         taken = {*folder.unsure, *_labelled(labelled, drawn), *_labelled(path / LABELS, drawn)}
-        chosen = _choose(prior, bank, only, taken, count, pool)
+        chosen = _choose(prior, bank, names, taken, count, pool)
         _draw(prior, folder, chosen, report)
         return folder.having(folder.random, (*folder.unsure, *chosen))
 
@@ -152,14 +154,13 @@ def _labelled(table: str | Path | None, drawn: Drawn) -> list[int]:
 
 @torch.no_grad()
 def _choose(
-    prior: Prior, bank: AttributeBank, only: Sequence[str] | None, taken: set[int], count: int, pool: int
+    prior: Prior, bank: AttributeBank, names: Sequence[str], taken: set[int], count: int, pool: int
 ) -> list[int]:
     free = [i for i in range(POOL_START, POOL_START + pool) if i not in taken]
     if count > len(free):
         raise ArgumentError(f"only {len(free)} pictures are left to choose from", hint="give a larger pool=, or --pool")
     index = torch.tensor(free)
     latents = prior.w(index) if bank.space == "w" else prior.z(index)
-    names = list(bank.vocabulary) if only is None else list(only)
     return [free[row] for row in choose_unsure(bank.to("cpu").predict(latents, names), count)]
 
 

@@ -90,10 +90,9 @@ class Drawn:
             ArgumentError: they are about other pictures.
         """
         given = {"seed": seed, "truncation": truncation, "label": label}
-        known = {"seed": self.seed, "truncation": (self.truncation, self.truncation), "label": self.label}
         for name, value in given.items():
             value = tuple(value) if isinstance(value, list) else value
-            if value is not None and value != known[name]:
+            if value is not None and value != getattr(self, name):
                 raise ArgumentError(
                     f"{source} is about pictures of {name} {getattr(self, name)}, not {value}",
                     hint=f"leave out the {name}",
@@ -149,7 +148,7 @@ def held_out_order(
         The order, the number of rows that were chosen by heads, and the number of rows for the report.
 
     Raises:
-        DataError: a cell of the column is something else, or there are too few random pictures for a report.
+        DataError: a cell of the column is something else.
     """
     groups: dict[str, list[int]] = {UNSURE: [], RANDOM: [], "test": []}
     for row, (number, cell) in enumerate(zip(index.tolist(), chosen, strict=True)):
@@ -158,11 +157,6 @@ def held_out_order(
             raise DataError(f"{source}, row {row + 1}: {CHOSEN!r} is {cell!r}, not {RANDOM} or {UNSURE}")
         kept = kind == RANDOM and float(uniforms(seed, number, 1, 1, stream="test")) < TEST_SHARE
         groups["test" if kept else kind].append(row)
-    if not groups["test"]:
-        raise DataError(
-            f"{source} has too few random pictures to measure heads on: {len(groups[RANDOM])}",
-            hint="label some hundreds that energyql sample draws without --unsure",
-        )
     return [*groups[UNSURE], *groups[RANDOM], *groups["test"]], len(groups[UNSURE]), len(groups["test"])
 
 

@@ -106,13 +106,19 @@ def train_attributes(
     names = list(labels.columns if isinstance(labels, LabelTable) else known or ()) if only is None else list(only)
     psi, drawn = _range(truncation), labels.drawn if isinstance(labels, LabelTable) else None
     if isinstance(labels, LabelTable) and drawn is not None:
-        drawn.check(labels.source, seed=seed, truncation=psi, label=label)
+        same = None if psi is None else psi[0] if psi[0] == psi[1] else psi
+        drawn.check(labels.source, seed=seed, truncation=same, label=label)
         seed, psi, label = drawn.seed, (drawn.truncation, drawn.truncation), drawn.label
     with removing_new_folder(out):
         target = open_target(model, out, None if psi is None else psi[1])
         target.check_names(names, replace)
         if isinstance(labels, LabelTable) and drawn is not None:
             drawn.check_generator(target.generator, labels.source)
+            if labels.test == 0:
+                raise DataError(
+                    f"{labels.source} has too few random pictures to measure heads on",
+                    hint="label some hundreds that energyql sample draws without --unsure",
+                )
         device = torch.device(device)
         if isinstance(target.generator, torch.nn.Module):
             target.generator.to(device).eval()

@@ -37,13 +37,13 @@ function question(attribute, place) {
       oninput: () => { at = place; cells[attribute.name] = Number(slider.value); out.textContent = shown(attribute, slider.value); },
     });
     slider.value = value;
-    row.append(slider, out, h("button", { type: "button", class: "plain", onclick: () => { at = place; accept(); } }, "Accept ", h("kbd", {}, "Enter")));
+    row.append(slider, out, h("button", { type: "button", class: "plain", onclick: () => { at = place; accept(); } }, "Accept", h("kbd", {}, "Enter")));
     return row;
   }
   for (const [value, key] of options(attribute)) {
     row.append(h("button", {
       type: "button", class: "plain", "aria-pressed": String(given === value), onclick: () => { at = place; answer(value); },
-    }, `${value} `, key && h("kbd", {}, key)));
+    }, value, key && h("kbd", {}, key)));
   }
   return row;
 }
