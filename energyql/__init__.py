@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from energyql.errors import EnergyQLError
+from energyql.errors import EnergyQLError, WeakHeadError
 from energyql.language import E, Expr, all_of, any_of, at_least, at_most, exactly, none_of, parse
 from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -68,6 +68,7 @@ __all__ = [
     "Preset",
     "Result",
     "Vocabulary",
+    "WeakHeadError",
     "__version__",
     "all_of",
     "animate",

@@ -149,6 +149,14 @@ class ModelError(EnergyQLError):
     """A model folder or checkpoint is missing or damaged, or its parts do not fit together."""
 
 
+class WeakHeadError(EnergyQLError):
+    """A query relies on a head that did too badly on held-out labels, and that is not allowed by name."""
+
+
+class LabelWarning(UserWarning):
+    """Labels are few, or a column or an order of rows may not be what was meant."""
+
+
 class TautologyWarning(UserWarning):
     """A query is true of every sample, so it has no effect."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from energyql.attributes.heads import FusedHeads, Head, RawOutputs
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
+from energyql.attributes.quality import HeadReport, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import read_json, write_json, write_tensors
 from energyql.vocabulary import Vocabulary
@@ -36,6 +37,7 @@ class AttributeBank:
         label: class label of those latents; "random" where each latent had its own; `None` for a generator without
             classes.
         generator: fingerprint of the generator.
+        reports: quality of the heads on held-out latents, by attribute; heads that were not measured have none.
 
     Raises:
         ModelError: an argument does not fit the others.
@@ -50,6 +52,7 @@ class AttributeBank:
         truncation: tuple[float, float] = (1.0, 1.0),
         label: FittedLabel = None,
         generator: str = "",
+        reports: Mapping[str, HeadReport] | None = None,
     ) -> None:
         if list(heads) != list(vocabulary):
             raise ModelError(f"heads {list(heads)} do not match the vocabulary {list(vocabulary)}")
@@ -75,6 +78,7 @@ class AttributeBank:
         self.truncation = truncation
         self.label = label
         self.generator = generator
+        self.reports = {name: report for name, report in (reports or {}).items() if name in vocabulary}
         self._raw: dict[tuple[str, ...], RawOutputs] = {}
 
     @property
@@ -91,7 +95,8 @@ class AttributeBank:
         """Return the same bank on another device."""
         if self.device == torch.device(device):
             return self
-        return self._having(self.vocabulary, {name: head.to(device) for name, head in self.heads.items()})
+        heads = {name: head.to(device) for name, head in self.heads.items()}
+        return self._having(self.vocabulary, heads, self.reports)
 
     def predict(self, latent: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
         """Evaluate the heads of `names` (all by default) once.
@@ -125,35 +130,42 @@ class AttributeBank:
             self._raw[names] = RawOutputs(heads, specs, std)
         return self._raw[names]
 
-    def with_heads(self, specs: Vocabulary, heads: Mapping[str, Head], *, replace: bool = False) -> AttributeBank:
-        """Return a bank with more heads; the old ones are unchanged, bit for bit.
+    def with_heads(self, other: AttributeBank, *, replace: bool = False) -> AttributeBank:
+        """Return a bank with the heads of another one added; the old ones are unchanged, bit for bit.
 
         Args:
-            specs: the attributes to add, in their order.
-            heads: one for each of them.
+            other: heads on the same latents, with their reports.
             replace: whether new heads replace old ones of the same name.
 
         Raises:
             VocabularyError: a name is taken and `replace` is false.
             ModelError: a head does not fit.
         """
-        if (taken := [name for name in specs if name in self.vocabulary]) and not replace:
+        if (taken := [name for name in other.vocabulary if name in self.vocabulary]) and not replace:
             raise VocabularyError(
                 f"the model already has {', '.join(map(repr, taken))}",
                 hint="give the attribute another name, or ask to replace the old one",
             )
-        merged = dict(self.vocabulary) | dict(specs)
+        merged = dict(self.vocabulary) | dict(other.vocabulary)
         known = Vocabulary(merged.values(), model=self.vocabulary.model, relations=self.vocabulary.relations)
-        return self._having(known, {**self.heads, **heads})
+        kept = {name: report for name, report in self.reports.items() if name not in other.vocabulary}
+        return self._having(known, self.heads | other.heads, kept | other.reports)
 
-    def _having(self, vocabulary: Vocabulary, heads: Mapping[str, Head]) -> AttributeBank:
+    def with_reports(self, reports: Mapping[str, HeadReport]) -> AttributeBank:
+        """Return the same heads with other reports on their quality."""
+        return self._having(self.vocabulary, self.heads, reports)
+
+    def _having(
+        self, vocabulary: Vocabulary, heads: Mapping[str, Head], reports: Mapping[str, HeadReport]
+    ) -> AttributeBank:
         """Return a bank of other heads on the same latents."""
         return AttributeBank(
-            vocabulary, heads, space=self.space, truncation=self.truncation, label=self.label, generator=self.generator
-        )
+            vocabulary, heads, space=self.space, truncation=self.truncation, label=self.label,
+            generator=self.generator, reports=reports,
+        )  # fmt: skip
 
     def save(self, folder: Path) -> None:
-        """Write `attributes.safetensors` and `vocabulary.json`, each whole or not at all."""
+        """Write `attributes.safetensors`, `vocabulary.json` and `report.json`, each whole or not at all."""
         tensors = {
             f"{name}/{field}": tensor for name, head in self.heads.items() for field, tensor in head.tensors().items()
         }
@@ -168,6 +180,7 @@ class AttributeBank:
                 "vocabulary": self.vocabulary.to_dict(),
             },
         )
+        write_reports(folder, self.reports)
 
     @classmethod
     def load(cls, folder: Path) -> AttributeBank:
@@ -177,7 +190,7 @@ class AttributeBank:
             ModelError: a file is missing, damaged or does not fit the other.
         """
         described, path = folder / "vocabulary.json", folder / "attributes.safetensors"
-        description = read_json(described)
+        description, reports = read_json(described), read_reports(folder)
         try:
             vocabulary = Vocabulary.from_dict(description["vocabulary"])
             low, high = (float(psi) for psi in description["truncation"])
@@ -200,7 +213,10 @@ class AttributeBank:
                     raise ModelError(f"the head of {name!r} has a std that is not above 0")
             if tensors:
                 raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
-            return cls(vocabulary, heads, space=space, truncation=(low, high), label=label, generator=generator)
+            return cls(
+                vocabulary, heads, space=space, truncation=(low, high), label=label, generator=generator,
+                reports=reports,
+            )  # fmt: skip
         except KeyError as error:
             raise ModelError(f"{path}: {error} is missing, which {described.name} requires") from None
         except (OSError, SafetensorError, ModelError) as error:

@@ -57,24 +57,22 @@ def label_images(labeller: ImageLabeller, images: Float[Tensor, "batch channels 
 
 
 def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any]]:
-    """Read the values of all attributes off pictures, to judge a query by.
+    """Read the values of attributes off pictures, to judge a query by.
 
     Args:
-        labeller: a judge, or any function that returns every attribute.
+        labeller: a judge, or any function that returns some of the attributes.
         images: in [-1, 1], (batch, channels, height, width).
         vocabulary: the attributes; others that the labeller returns are left out.
 
     Returns:
-        Attribute -> (batch,) bool, class names or float64.
+        Attribute -> (batch,) bool, class names or float64, for those that the labeller returns.
 
     Raises:
-        DataError: an attribute or a value is missing, or a value is not one of the attribute's.
+        DataError: a value is missing, or is not one of the attribute's.
     """
     columns = label_images(labeller, images)
-    if missing := [name for name in vocabulary if name not in columns]:
-        raise DataError(f"the judge returns no {', '.join(map(repr, missing))}")
     values: dict[str, npt.NDArray[Any]] = {}
-    for name, spec in vocabulary.items():
+    for name, spec in ((name, spec) for name, spec in vocabulary.items() if name in columns):
         numbers = encode_column(columns[name], spec, "the judge").numpy()
         if np.isnan(numbers).any():
             raise DataError(

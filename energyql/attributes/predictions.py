@@ -207,6 +207,15 @@ def decide(predictions: Mapping[str, Prediction]) -> dict[str, npt.NDArray[Any]]
     return decided
 
 
+def likeliest(table: Table) -> npt.NDArray[Any]:
+    """Return the likeliest values of one attribute, (batch,), as `decide` does, of predictions as arrays."""
+    if isinstance(table, tuple):
+        return table[0]
+    if not isinstance(table, dict):
+        return np.asarray(table > 0.5)
+    return np.asarray(np.array(list(table))[np.stack(list(table.values())).argmax(0)])
+
+
 def tabulate(predictions: Mapping[str, Prediction]) -> dict[str, Table]:
     """Convert predictions to float64 arrays, in the form that `energyql.score` takes.
 

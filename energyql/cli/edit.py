@@ -52,6 +52,7 @@ def edit(
     label: options.Label = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
+    allow_weak: options.AllowWeak = "",
     quiet: options.Quiet = False,
 ) -> None:
     """Edit pictures step by step, keep all other attributes, and report those that changed nevertheless."""
@@ -67,7 +68,7 @@ def edit(
         keep=keep if keep == "everything" else read_names(keep),
         preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
         strength=strength, truncation=truncation, label=read_label(label), device=device, batch_size=batch_size,
-        progress=not quiet,
+        allow_weak=read_names(allow_weak), progress=not quiet,
     )  # fmt: skip
     if moving:
         edited.animate(save_to)
@@ -120,6 +121,7 @@ def animate(
     label: options.Label = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    allow_weak: options.AllowWeak = "",
     quiet: options.Quiet = False,
 ) -> None:
     """Write an animation from samples of one query to samples of the next."""
@@ -133,7 +135,7 @@ def animate(
     stops = [
         generate(
             query, n, model=model, truncation=truncation, label=read_label(label), seed=seed, device=device,
-            progress=not quiet,
+            allow_weak=read_names(allow_weak), progress=not quiet,
         )
         for query in queries
     ]  # fmt: skip

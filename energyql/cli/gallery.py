@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_label
+from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
@@ -42,6 +42,7 @@ def gallery(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
+    allow_weak: options.AllowWeak = "",
     quiet: options.Quiet = False,
 ) -> None:
     """Draw many queries on one self-contained web page: pictures, verdicts, clauses, circuits.
@@ -60,7 +61,8 @@ def gallery(
     page = Gallery(
         n=8 if n is None else n, title=title, model=model, semantics=semantics,
         sampler=sampler, strength=strength, truncation=truncation,
-        label=read_label(label), seed=seed, device=device, batch_size=batch_size, progress=not quiet,
+        label=read_label(label), seed=seed, device=device, batch_size=batch_size,
+        allow_weak=read_names(allow_weak), progress=not quiet,
     )  # fmt: skip
     tables = [split_literals(text) for text in truth_table or ()]
     for literals in tables:

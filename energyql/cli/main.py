@@ -17,10 +17,10 @@ from energyql.cli.edit import animate, edit, invert
 from energyql.cli.gallery import gallery
 from energyql.cli.label import label, sample
 from energyql.cli.measure import bench, evaluate
-from energyql.cli.options import err, out, out_option, read_label
+from energyql.cli.options import err, out, out_option, read_label, read_names
 from energyql.cli.studio import studio
-from energyql.cli.train import import_heads, train
-from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
+from energyql.cli.train import import_heads, report, train
+from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, TautologyWarning
 from energyql.files import naming_target, write_text
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, DEFAULT_SEMANTICS
@@ -68,9 +68,10 @@ def generate(
     device: options.Device = "auto",
     first: Annotated[int, typer.Option(min=0, help="Number of the first picture, to continue an earlier run.")] = 0,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Draw until N pictures satisfy the query, at most this many.")
+        int | None, typer.Option(min=1, help="Draw until the judge accepts N pictures, at most this many.")
     ] = None,
     batch_size: options.BatchSize = None,
+    allow_weak: options.AllowWeak = "",
     quiet: options.Quiet = False,
 ) -> None:
     """Draw pictures that satisfy a query."""
@@ -86,7 +87,7 @@ def generate(
     result = run(
         query, n, model=model, semantics=semantics, sampler=sampler, strength=strength, precision=precision,
         truncation=truncation, label=read_label(label), seed=seed, device=device, batch_size=batch_size,
-        progress=not quiet,
+        allow_weak=read_names(allow_weak), progress=not quiet,
     )  # fmt: skip
     result.save(save_to)
     if not quiet:
@@ -133,15 +134,18 @@ def explain(
 
 @app.command()
 def attributes(model: options.Model = DEFAULT_MODEL) -> None:
-    """List the attributes that queries can name."""
+    """List the attributes that queries can name, and how well their heads did on held-out labels."""
     from rich.table import Table
 
-    from energyql.models import read_vocabulary
+    from energyql.attributes.quality import read_reports
+    from energyql.models import model_folder, read_vocabulary
 
-    table = Table("attribute", "kind", "values", "meaning", box=None, pad_edge=False)
-    for spec in read_vocabulary(model).values():
+    reports = read_reports(model_folder(model))
+    table = Table("attribute", "kind", "values", "quality", "meaning", box=None, pad_edge=False)
+    for name, spec in read_vocabulary(model).items():
         values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if spec.kind == "continuous" else "")
-        table.add_row(escape(spec.name), spec.kind, escape(values), escape(spec.description))
+        quality = f"{reports[name]}{', weak' if reports[name].weak else ''}" if name in reports else "not measured"
+        table.add_row(escape(name), spec.kind, escape(values), quality, escape(spec.description))
     out.print(table)
 
 
@@ -190,7 +194,7 @@ def score(
     err.print(f"Saved {escape(str(save_to))}")
 
 
-for command in (bench, animate, edit, evaluate, gallery, invert, label, sample, studio, train):
+for command in (bench, animate, edit, evaluate, gallery, invert, label, report, sample, studio, train):
     app.command()(command)
 app.command("import-heads")(import_heads)
 
@@ -213,5 +217,5 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    kind = "note" if issubclass(category, TautologyWarning) else category.__name__
+    kind = "note" if issubclass(category, TautologyWarning | LabelWarning) else category.__name__
     err.print(f"[yellow]{kind}[/]: {escape(str(message))}")

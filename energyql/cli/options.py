@@ -37,6 +37,9 @@ Host = Annotated[str, typer.Option(help="Address to listen on. By default only t
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
 AllowHost = Annotated[list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")]
 OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
+AllowWeak = Annotated[
+    str, typer.Option(metavar="NAMES", help="Attributes, separated by commas, to use although their heads are weak.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no report.")]
 
 

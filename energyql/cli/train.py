@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.markup import escape
@@ -14,6 +14,9 @@ from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
+
+if TYPE_CHECKING:
+    from energyql.attributes.quality import HeadReport
 
 ModelArgument = Annotated[str, typer.Argument(help="A checkpoint, a model folder, or a packaged model.")]
 OutOption = Annotated[Path | None, out_option("The model folder to make or add to. By default that of the model.")]
@@ -60,6 +63,7 @@ def train(
     from energyql.training.clip_labels import load_clip_labeller
     from energyql.training.fitting import HeadSettings
     from energyql.training.labels import read_label_table
+    from energyql.training.rounds import describe_gain
     from energyql.training.run import train_attributes
     from energyql.training.samples import import_labeller
     from energyql.training.styleflow import read_styleflow
@@ -90,27 +94,41 @@ def train(
     )  # fmt: skip
     if quiet:
         return
-    table = Table("attribute", "kind", "labels", "accuracy", "calibration error", box=None, pad_edge=False)
-    for name, report in trained.report.items():
-        numbers = [f"{report[key]:.3f}" if key in report else "" for key in ("accuracy", "calibration_error")]
-        table.add_row(escape(name), report["kind"], f"{report['labels']:,}", *numbers)
-    out.print(table)
-    for name, report in trained.report.items():
-        if "round" in report:
-            out.print(_round(escape(name), report["round"], report["labels"]))
+    _print_reports(trained.report)
+    for name, each in trained.report.items():
+        if "round" in each.details:
+            out.print(f"{escape(name)}: {describe_gain(each.details['round'])}")
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
 
 
-def _round(name: str, found: Mapping[str, Any], labels: int) -> str:
-    """Say how much a round of labels gained."""
-    unit, factor = (" points", 100) if found["measure"] == "balanced accuracy" else ("", 1)
-    before, now, gain, low, high = (factor * found[key] for key in ("before", "now", "gain", "low", "high"))
-    digits = 1 if unit else 2
-    change = f"{gain:+.{digits}f}{unit} ({low:+.{digits}f} to {high:+.{digits}f}, 95 %)"
-    return (
-        f"{name}: {found['measure']} {before:.{digits}f} with {found['labels_before']} labels, "
-        f"{now:.{digits}f} with {labels}: {change} on {found['samples']} random pictures held out"
-    )
+def report(model: ModelArgument) -> None:
+    """Print how well the attribute heads of a model did on labels that were held out of their training."""
+    from energyql.attributes.quality import read_reports
+    from energyql.models import model_folder, read_vocabulary
+
+    vocabulary, reports = read_vocabulary(model), read_reports(model_folder(model))
+    _print_reports({name: reports[name] for name in vocabulary if name in reports})
+    if unknown := [name for name in vocabulary if name not in reports]:
+        out.print(f"not measured: {escape(', '.join(unknown))}")
+
+
+def _print_reports(reports: Mapping[str, HeadReport]) -> None:
+    """Print a table of quality, with 95 % intervals, and why some heads are weak."""
+    if not reports:
+        return
+    columns = ("attribute", "kind", "labels", "held out", "quality (95 % interval)", "chance", "calibration error")
+    table = Table(*columns, "recall of each class", box=None, pad_edge=False)
+    for name, each in reports.items():
+        recalls = ", ".join(f"{label} {recall:.2f}" for label, (recall, _, _) in each.recall.items())
+        error = "" if each.calibration_error is None else f"{each.calibration_error:.3f}"
+        table.add_row(
+            escape(name), each.kind, f"{each.fitted + each.held_out:,}", f"{each.held_out:,}", str(each),
+            "" if each.kind == "continuous" else f"{each.chance:.2f}", error, escape(recalls),
+        )  # fmt: skip
+    out.print(table)
+    for name, each in reports.items():
+        if each.weak:
+            out.print(f"[yellow]weak[/]: {escape(name)}: {escape(each.weak)}. Queries refuse it; more labels may help")
 
 
 def import_heads(

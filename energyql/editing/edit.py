@@ -69,7 +69,7 @@ class Edit:
     def summary(self) -> str:
         """Return a line for each step: how many pictures satisfy it, according to whom, and what leaked."""
         return "\n".join(
-            f"{i}. {result.satisfied.sum()} of {len(self)} satisfied, says the {result.provenance['judge']}; {leaks}"
+            f"{i}. {result.verdict()}; {leaks}"
             for i, (result, leaks) in enumerate(zip(self.steps, self.leaks, strict=True), 1)
         )
 
@@ -126,7 +126,11 @@ class Edit:
     def to_dict(self) -> dict[str, Any]:
         """Return provenance and reports as JSON values, without pictures and latents."""
         steps = [
-            leaks.to_dict() | {"satisfied": result.satisfied.tolist(), "statistics": result.statistics}
+            leaks.to_dict()
+            | {
+                "satisfied": None if result.satisfied is None else result.satisfied.tolist(),
+                "statistics": result.statistics,
+            }
             for result, leaks in zip(self.steps, self.leaks, strict=True)
         ]
         return {"provenance": self.provenance, "steps": steps}
@@ -152,6 +156,7 @@ def edit(
     label: int | Sequence[float] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    allow_weak: Sequence[str] = (),
     progress: bool | Report = True,
 ) -> Edit:
     """Edit pictures step by step, each step a query, and report the attributes that changed besides.
@@ -181,6 +186,7 @@ def edit(
         label: the same.
         device: as for `generate`.
         batch_size: as for `generate`.
+        allow_weak: as for `generate`.
         progress: as for `generate`.
 
     Returns:
@@ -201,7 +207,7 @@ def edit(
     settings = check_settings(
         pipeline_for(model, device), [queries] if isinstance(queries, str | Expr) else queries, mode, keep,
         choose_preset(preset, strength, semantics), identity,
-        DrawSettings(truncation=truncation, label=label, batch_size=batch_size),
+        DrawSettings(truncation=truncation, label=label, batch_size=batch_size, allow_weak=allow_weak),
     )  # fmt: skip
     prepared = [settings.prepare(query) for query in settings.queries]
     space = LatentSpace(settings.pipeline.model, prepared[0].provenance["truncation"], prepared[0].provenance["label"])
@@ -251,7 +257,7 @@ def _run(
         after.statistics.update({"seconds_sampling": solved - began, "seconds_drawing": time.perf_counter() - solved})
         results.append(after)
         texts = [settings.texts[j] for j in (i, *superseded)]
-        leaks.append(Leaks.between(before.judged, after.judged, dependence, *texts, asked=asked, kept=settings.keep))
+        leaks.append(Leaks.between(before.values, after.values, dependence, *texts, asked=asked, kept=settings.keep))
         earlier, before = [*earlier, i] if settings.mode == "cumulative" else [], after
     return Edit(first, results, leaks, settings.texts, facts, space)
 

@@ -53,14 +53,16 @@ def draw_filmstrip(
 ) -> Image.Image:
     """Draw a row for each picture, a column for the start and each step.
 
-    Above each column stands its query; under each picture a tick or a cross, and the names of the attributes that
-    leaked.
+    Above each column stands its query; under each picture a tick or a cross by the judge, and the names of the
+    attributes that leaked.
     """
     chosen = check_rows(rows, len(start))
     width, height = tile_size(start.images[0])
     cell = max(width, LEAST_WIDTH)
     bold, small = ImageFont.load_default(14), ImageFont.load_default(12)
-    heads = [wrapped(text, bold, cell) for text in ("start", *queries)]
+    notes = ["" if step.satisfied is not None else " (not judged)" for step in steps]
+    texts = ["start", *(query + note for query, note in zip(queries, notes, strict=True))]
+    heads = [wrapped(text, bold, cell) for text in texts]
     top = GAP + LINE * max(map(len, heads)) + 8
     columns = 1 + len(steps)
     sheet = Image.new("RGB", (columns * (cell + GAP) + GAP, top + len(chosen) * (height + CAPTION + GAP)), PAPER)
@@ -78,10 +80,13 @@ def draw_filmstrip(
             if column == 0:
                 draw.text((x, y + height + 3), f"#{result.index[row]}", FAINT, small)
                 continue
-            draw_verdict(draw, x, y + height + 4, bool(result.satisfied[row]))
+            indent = 0
+            if result.satisfied is not None:
+                indent = TICK
+                draw_verdict(draw, x, y + height + 4, bool(result.satisfied[row]))
             leaked = ", ".join(leaks[column - 1].of(row))
             if leaked:
-                draw.text((x + TICK, y + height + 3), cut(leaked, small, cell - TICK), FAINT, small)
+                draw.text((x + indent, y + height + 3), cut(leaked, small, cell - indent), FAINT, small)
     return sheet
 
 

@@ -148,14 +148,15 @@ def _attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
     if not values:
         return []
     outputs = _as_outputs(values, space.model.vocabulary).to(targets)
-    raw = space.model.bank.raw_outputs(space.names)
-    return [keep_predictions(raw, outputs, torch.ones(len(targets), len(space.names), device=targets.device))]
+    raw = space.model.bank.raw_outputs(tuple(values))
+    return [keep_predictions(raw, outputs, torch.ones(len(targets), len(values), device=targets.device))]
 
 
 def _as_outputs(values: Values, vocabulary: Vocabulary) -> Tensor:
     """Return the outputs, (n, outputs), of heads that predict the values with certainty."""
     columns = []
-    for name, spec in vocabulary.items():
+    for name in values:
+        spec = vocabulary[name]
         if spec.kind == "continuous":
             columns.append(torch.from_numpy(values[name]).float()[:, None])
         elif spec.kind == "categorical":

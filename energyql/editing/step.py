@@ -45,7 +45,8 @@ def estimate_dependence(
         except LimitError:  # too large for a diagram
             probable = settings.prepare(expr, semantics="product")
     dependence = estimator.estimate(probable.expr, probable.rule)
-    implied = dependence.consequences(query.rule.attributes) if settings.preset.release_implied else None
+    weak = [name for name, report in query.model.report.items() if report.weak]  # which must not steer an edit
+    implied = dependence.consequences([*query.rule.attributes, *weak]) if settings.preset.release_implied else None
     return dependence, query if implied is None else settings.prepare(expr & implied)
 
 

@@ -73,7 +73,7 @@ def measure_sequence(
     """
     done = edit(
         seed, list(steps), model=model.model, n=n, preset=preset, device=str(model.device), progress=report,
-        truncation=model.truncation, label=model.label,
+        truncation=model.truncation, label=model.label, allow_weak=tuple(model.vocabulary),
     )  # fmt: skip
     name = f"filmstrip-{preset}.png"
     write_picture(folder / name, done.filmstrip(range(min(n, SHOWN))))
@@ -98,6 +98,7 @@ def measure_step(done: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[
     before, after = (done.start if k == 0 else done.steps[k - 1]), done.steps[k]
     bound = bind(step, model.vocabulary)
     holds = model.satisfied(bound, after.judged)
+    assert after.satisfied is not None  # the judge of an evaluated model reads every attribute
     identity = None
     if model.features is not None:
         ends = (_features(model.features, result.images) for result in (done.start, after))

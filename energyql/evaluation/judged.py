@@ -18,7 +18,7 @@ from torch import Tensor
 
 from energyql.attributes.labels import labeller_name
 from energyql.attributes.predictions import decide
-from energyql.errors import ModelError
+from energyql.errors import DataError, ModelError
 from energyql.evaluation.features import Features, judge_features
 from energyql.files import naming_target, replacing
 from energyql.generators.base import as_condition, encode_under
@@ -153,18 +153,29 @@ class EvaluatedModel:
         self.identity = _digest([_fingerprints(self.model), self.truncation, checked, named])
 
     def prepare(self, query: str | Expr, **options: Unpack[DrawOptions]) -> PreparedQuery:
-        """Prepare a query under the truncation and label of this model; see `Pipeline.prepare`."""
-        return self.pipeline.prepare(query, DrawSettings(truncation=self.truncation, label=self.label), **options)
+        """Prepare a query under the truncation and label of this model; see `Pipeline.prepare`.
+
+        Weak heads are allowed, because the judge measures what becomes of them.
+        """
+        settings = DrawSettings(truncation=self.truncation, label=self.label, allow_weak=tuple(self.vocabulary))
+        return self.pipeline.prepare(query, settings, **options)
 
     def judge(self, z: Tensor, report: Report = lambda stage, fraction: None, *, shown: int = 0) -> JudgedSamples:
-        """Draw latents (n, z_dim) and judge the pictures, of which the first `shown` are kept."""
+        """Draw latents (n, z_dim) and judge the pictures, of which the first `shown` are kept.
+
+        Raises:
+            DataError: the judge does not read every attribute.
+        """
         parts: list[JudgedSamples] = []
         pictures: list[Image.Image] = []
         done = 0
         for w, images in draw_batches(self.model.generator.synthesize, self.encode, z.to(self.device)):
             features = None if self.features is None else self.features.read(images)
             latents = z[done : done + len(images)].float().cpu(), w.flatten(1).float().cpu()
-            parts.append(JudgedSamples(*latents, self.model.judge_images(images), features))
+            values = self.model.judge_images(images)
+            if missing := [name for name in self.vocabulary if name not in values]:
+                raise DataError(f"the judge returns no {', '.join(map(repr, missing))}")
+            parts.append(JudgedSamples(*latents, values, features))
             pictures += to_pictures(images[: shown - done]) if done < shown else []
             done += len(images)
             report("judging", done / len(z))

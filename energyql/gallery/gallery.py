@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,11 @@ from energyql.gallery.clauses import probability, score_clauses
 from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable
 from energyql.gallery.truth_table import check_literals, fill_table
 from energyql.language import Expr
-from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, read_vocabulary
+from energyql.pipeline.evidence import verdict
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
+from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_all, list_queries
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawOptions, DrawSettings, whole_number
@@ -46,7 +46,7 @@ class Gallery:
         model: as for `energyql.generate`.
         device: as for `energyql.generate`.
         progress: show a progress bar.
-        options: semantics, sampler, strength, precision, truncation, label, seed and batch_size, as for
+        options: semantics, sampler, strength, precision, truncation, label, seed, batch_size and allow_weak, as for
             `energyql.generate`, for every query of the gallery.
 
     Raises:
@@ -100,7 +100,8 @@ class Gallery:
         Raises:
             EnergyQLError: the query is wrong.
         """
-        return self._add(check(ListedQuery(query, title), self.vocabulary, self.semantics))
+        checked = check(ListedQuery(query, title), self.vocabulary, self.semantics)
+        return self._add(checked, self._prepare(checked.text))
 
     def add_all(self, several: Queries, *, source: str = "") -> list[Result]:
         """Check more queries, then draw them.
@@ -115,9 +116,10 @@ class Gallery:
         checked = check_all(list_queries(several), self.vocabulary, self.semantics, source=source)
         results = []
         with reporting(self.progress and len(checked) > 0) as report:
-            for number, each in enumerate(checked):
+            prepared = [self._prepare(each.text) for each in checked]
+            for number, pair in enumerate(zip(checked, prepared, strict=True)):
                 report("gallery", number / len(checked))
-                results.append(self._add(each))
+                results.append(self._add(*pair))
             report("gallery", 1.0)
         return results
 
@@ -135,7 +137,11 @@ class Gallery:
             DataError: some of them are wrong; the message shows all of them.
         """
         parts = check_literals(literals, self.vocabulary)
-        draw = partial(self._draw, n=min(self.n, 4) if n is None else n)
+        n = min(self.n, 4) if n is None else n
+
+        def draw(query: Expr) -> Result:
+            return self._prepare(query).run(n, progress=False)
+
         with reporting(self.progress) as report:
             table = fill_table(parts, self.vocabulary, self.semantics, draw, lambda fraction: report("table", fraction))
             report("table", 1.0)
@@ -158,17 +164,20 @@ class Gallery:
         n = min(self.n, 3) if n is None else n
         first, last = self.check_traversal(start, end, steps)
         times = [step / (steps - 1) for step in range(steps)]
+        ends = [self._prepare(query.expr) for query in (first, last)]
         with reporting(self.progress) as report:
             report("traversal", 0.0)
-            from_here = self._draw(first.expr, n).z
+            from_here = ends[0].run(n, progress=False).z
             report("traversal", 1 / 3)
-            to_there = self._draw(last.expr, n).z
+            to_there = ends[1].run(n, progress=False).z
             report("traversal", 2 / 3)
             latents = interpolate(from_here, to_there, times).flatten(0, 1)
-            result = self._draw(first.expr, len(latents), replace(self.settings, sampler=Given(latents), strength=None))
+            given = replace(self.settings, sampler=Given(latents), strength=None)
+            result = self._prepare(first.expr, given).run(len(latents), progress=False)
             report("traversal", 1.0)
         probabilities = [probability(query.bound, result, self.vocabulary) for query in (first, last)]
-        holds = [satisfied(query.bound, result.judged, self.vocabulary) for query in (first, last)]
+        judged = None if result.provenance["judge"] is None else result.judged
+        holds = [verdict(query.bound, judged, self.vocabulary)[0] for query in (first, last)]
         traversal = Traversal(first, last, times, result, probabilities, holds)
         self.sections.append(traversal)
         return traversal
@@ -210,17 +219,16 @@ class Gallery:
     def _repr_html_(self) -> str:
         return page.frame(self.to_html()) if self.sections else "<em>an empty gallery</em>"
 
-    def _draw(self, query: Query, n: int, settings: DrawSettings | None = None) -> Result:
-        pipeline = pipeline_for(self._model, self._device)
-        return pipeline.prepare(query, settings or self.settings).run(n, progress=False)
+    def _prepare(self, query: Query, settings: DrawSettings | None = None) -> PreparedQuery:
+        return pipeline_for(self._model, self._device).prepare(query, settings or self.settings)
 
-    def _add(self, query: CheckedQuery) -> Result:
+    def _add(self, query: CheckedQuery, prepared: PreparedQuery) -> Result:
         same = [
             number
             for number, section in enumerate(self.sections, start=1)
             if isinstance(section, QuerySection) and section.query.means_the_same(query)
         ]
-        result = self._draw(query.text, self.n)
+        result = prepared.run(self.n, progress=False)
         joined, clauses = score_clauses(query.bound, result, self.vocabulary)
         self.sections.append(QuerySection(query, result, joined, clauses, same[0] if same else None))
         return result

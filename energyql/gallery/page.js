@@ -133,7 +133,7 @@
     }));
     const verdict = row.cells[2].textContent;
     $("view-name").textContent = verdict[0].toUpperCase() + verdict.slice(1);
-    $("view-name").className = tile.parentElement.classList.contains("yes") ? "yes" : "no";
+    $("view-name").className = tile.parentElement.className;
     const visible = tiles();
     $("view-previous").disabled = visible[0] === tile;
     $("view-next").disabled = visible[visible.length - 1] === tile;

@@ -43,9 +43,15 @@ def summary(sections: Sequence[Section]) -> str:
     if not results:
         return ", ".join(parts) or "empty"
     parts.append(words.plural(sum(map(len, results)), "picture"))
-    satisfied, total = words.share([result for section in sections for result in judged_results(section)])
+    wanted = [result for section in sections for result in judged_results(section)]
+    share = words.share(wanted)
+    if share is None:
+        return ", ".join(parts) + (f"; not judged: {wanted[0].provenance['unjudged']}" if wanted else "")
+    satisfied, total = share
     verdict = f"{satisfied:,} of {total:,} satisfied ({words.percent(satisfied, total)})"
-    return ", ".join(parts) + (f"; {verdict}, says the {results[0].provenance['judge']}" if total else "")
+    left = sum(map(len, wanted)) - total
+    others = f"; {words.plural(left, 'picture')} not judged" if left else ""
+    return f"{', '.join(parts)}; {verdict}, says the {results[0].provenance['judge']}{others}"
 
 
 def render(sections: Sequence[Section], *, title: str = "") -> str:

@@ -28,7 +28,8 @@ class Tile:
         identity: of its row in the table of numbers; unique on the page.
         result: where the picture comes from.
         index: its place in `result`.
-        verdicts: the judge's verdict on each query that the picture is measured by: pairs (query, holds).
+        verdicts: the judge's verdict on each query that the picture is measured by: pairs (query, holds), where `None`
+            is not judged.
         columns: further columns of the table of numbers: heading -> text.
         time: position on a traversal, from 0 to 1.
         odds: on a traversal, the probabilities of both queries.
@@ -38,7 +39,7 @@ class Tile:
     identity: str
     result: Result
     index: int
-    verdicts: Sequence[tuple[str, bool]]
+    verdicts: Sequence[tuple[str, bool | None]]
     columns: Mapping[str, str]
     time: float = 0.0
     odds: Sequence[float | None] = ()
@@ -62,9 +63,10 @@ class Tile:
         return alternative_text(result.judged, self.index, len(result), result.provenance["judge"], self.verdicts)
 
     @property
-    def holds(self) -> bool:
-        """Whether any of its queries holds."""
-        return any(holds for _, holds in self.verdicts)
+    def holds(self) -> bool | None:
+        """Whether any of its queries holds; `None` if it was not judged."""
+        verdicts = [holds for _, holds in self.verdicts if holds is not None]
+        return any(verdicts) if verdicts else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +157,7 @@ class Traversal:
         times: position of each step, from 0 (start) to 1 (end).
         result: the pictures: all steps from the first start latent, then all from the second, and so on.
         probability: of both queries in every picture.
-        holds: whether each of them holds in every picture according to the judge.
+        holds: whether each of them holds in every picture according to the judge; `None` where it was not judged.
     """
 
     start: CheckedQuery
@@ -163,7 +165,7 @@ class Traversal:
     times: list[float]
     result: Result
     probability: Sequence[npt.NDArray[np.float64] | None]
-    holds: Sequence[npt.NDArray[np.bool_]]
+    holds: Sequence[npt.NDArray[np.bool_] | None]
     kind: ClassVar = "traversal"
 
     @property
@@ -191,7 +193,10 @@ class Traversal:
 
     def _tile(self, identity: str, index: int, step: int) -> Tile:
         queries = self.start, self.end
-        verdicts = [(str(query.expr), bool(holds[index])) for query, holds in zip(queries, self.holds, strict=True)]
+        verdicts = [
+            (str(query.expr), None if holds is None else bool(holds[index]))
+            for query, holds in zip(queries, self.holds, strict=True)
+        ]
         odds = [None if values is None else float(values[index]) for values in self.probability]
         shown = {f"P({letter})": "?" if p is None else f"{p:.2f}" for letter, p in zip("AB", odds, strict=True)}
         read = reading(self.result.judged, index, words.attribute_names(self.start.expr, self.end.expr))
@@ -202,10 +207,8 @@ class Traversal:
 def _judged_tiles(identity: str, result: Result, columns: Sequence[Mapping[str, str]]) -> list[Tile]:
     """Return a tile for each picture of one query, with its columns of the table of numbers."""
     query = result.provenance["canonical"]
-    return [
-        Tile(f"{identity}-{i}", result, i, [(query, bool(holds))], columns[i])
-        for i, holds in enumerate(result.satisfied)
-    ]
+    verdicts = [None] * len(result) if result.satisfied is None else result.satisfied.tolist()
+    return [Tile(f"{identity}-{i}", result, i, [(query, holds)], columns[i]) for i, holds in enumerate(verdicts)]
 
 
 Section = QuerySection | TruthTable | Traversal
@@ -228,7 +231,7 @@ def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
             "verdict": words.verdict(tile.verdicts),
             "energy": words.energy_text(result, index),
             **tile.columns,
-            "read off the picture": reading(result.judged, index),
+            **({"read off the picture": reading(result.judged, index)} if result.judged else {}),
         }
         rows.append(row | ({"solver": result.status[index].name.lower().replace("_", " ")} if failed else {}))
     return rows

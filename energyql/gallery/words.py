@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from energyql.language import Expr, draw_tree
 from energyql.language.lexical import keywords
 from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import Result
+from energyql.pipeline.result import HOLDS, Result
 from energyql.render.graph import graph_width
 from energyql.render.markup import Markup
 
@@ -53,17 +54,25 @@ def draw_query(query: CheckedQuery) -> tuple[str, Markup, bool]:
     return caption, drawing, graph_width(drawing) > HALF
 
 
-def verdict(verdicts: Sequence[tuple[str, bool]]) -> str:
+def verdict(verdicts: Sequence[tuple[str, bool | None]]) -> str:
     """Return the judge's verdict on one query, or on two that are called A and B."""
+    if any(holds is None for _, holds in verdicts):
+        return "not judged"
     if len(verdicts) == 1:
-        return "the query holds" if verdicts[0][1] else "the query does not hold"
+        return f"the query {HOLDS[verdicts[0][1]]}"
     true = [letter for letter, (_, holds) in zip("AB", verdicts, strict=True) if holds]
     return {0: "neither A nor B holds", 1: f"{''.join(true)} holds", 2: "A and B hold"}[len(true)]
 
 
-def share(results: Sequence[Result]) -> tuple[int, int]:
-    """Return the number of pictures that satisfy their query, and the number of pictures."""
-    return sum(int(result.satisfied.sum()) for result in results), sum(len(result) for result in results)
+def yes_no(holds: bool | None) -> str:
+    """Return the class of the elements that show a verdict."""
+    return "unjudged" if holds is None else "yes" if holds else "no"
+
+
+def share(results: Sequence[Result]) -> tuple[int, int] | None:
+    """Return the number of pictures that satisfy their query, and the number judged; `None` if none was judged."""
+    judged = [result.satisfied for result in results if result.satisfied is not None]
+    return (int(sum(holds.sum() for holds in judged)), sum(map(len, judged))) if judged else None
 
 
 def percent(part: int, whole: int) -> str:
@@ -105,7 +114,7 @@ def settings(results: Sequence[Result]) -> list[str]:
         f"{known['semantics']} semantics",
         sampler_name(known.get("sampler", "")),
         f"seed {known['seed']}",
-        f"says the {known['judge']}",
+        f"says the {known['judge']}" if known["unjudged"] is None else f"not judged: {known['unjudged']}",
     ]
     return [part for part in parts if part]
 
@@ -123,12 +132,19 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("truncation", f"{known['truncation']:g}" if "truncation" in known else ""),
         ("label", "" if known.get("label") is None else str(known["label"])),
         ("seed", str(known["seed"])),
-        ("judge", known["judge"]),
+        ("judge", known["judge"] or "none"),
+        ("heads", quality(known)),
         ("device", known.get("device", "")),
         ("evaluations", f"{statistics['evaluations_mean']:.0f} a picture" if "evaluations_mean" in statistics else ""),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
     return [(name, text) for name, text in rows if text]
+
+
+def quality(provenance: Mapping[str, Any]) -> str:
+    """Return how well the heads of a query did on held-out labels."""
+    heads = provenance.get("heads", {})
+    return ", ".join(f"{name}: {score or 'quality not measured'}" for name, score in heads.items())
 
 
 def sampler_name(described: str) -> str:

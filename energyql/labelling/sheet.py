@@ -13,8 +13,9 @@ from energyql.attributes.labels import as_number, as_text, as_yes_no, is_missing
 from energyql.errors import ArgumentError, DataError
 from energyql.files import write_text
 from energyql.labelling.folder import PictureFolder
+from energyql.training.columns import read_columns
 from energyql.training.drawn import CHOSEN, DRAWN, INDEX, attribute_text, parse_attribute, parse_attributes
-from energyql.training.labels import read_csv, read_label_table
+from energyql.training.labels import read_label_table
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Cells = dict[str, str]
@@ -78,7 +79,7 @@ class LabelSheet:
         """
         if not self.path.exists():
             return {}
-        columns = read_csv(self.path)
+        columns = read_columns(self.path)
         numbers = columns.pop(INDEX, None)
         names = {parse_attribute(name).name: name for name in columns if name not in (CHOSEN, DRAWN)}
         if numbers is None or list(names) != list(self.attributes) or not all(cell.isdigit() for cell in numbers):

@@ -20,6 +20,7 @@ from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.numerics.pullback import Identity
+from energyql.pipeline.evidence import check_allowed, check_heads
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
@@ -66,6 +67,7 @@ class Pipeline:
         """
         settings, vocabulary = replace(settings or DrawSettings(), **options), self.model.vocabulary
         psi, label = self.model.check_truncation(settings.truncation), self.model.check_label(settings.label)
+        check_allowed(settings.allow_weak, vocabulary)
         condition = as_condition(label, self.model.generator)
         sampler = settings.sampler
         if isinstance(sampler, str):
@@ -75,6 +77,8 @@ class Pipeline:
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
+        reports = self.model.report
+        check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text)
         encode = encoder(self.model.generator, psi, condition)
         return PreparedQuery(
             model=self.model,
@@ -97,6 +101,7 @@ class Pipeline:
                 "truncation": psi,
                 "label": label,
                 "device": str(self.device),
+                "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
                 "versions": {"energyql": __version__, "torch": torch.__version__},
             },
         )
@@ -125,6 +130,7 @@ def generate(
     first: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
+    allow_weak: Sequence[str] = (),
     progress: bool | Report = True,
 ) -> Result:
     """Draw pictures that satisfy a query.
@@ -148,6 +154,7 @@ def generate(
         first: the i of the first picture, so that a later call can continue where this one ends.
         device: "auto" (where a `Model` in memory is, else a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         batch_size: samples that are computed together; by default as many as suit the model.
+        allow_weak: attributes whose heads may be used although they did badly on held-out labels.
         progress: show a progress bar, or a function that is called with the name of a stage and the fraction of it that
             is done; an exception that it raises ends the run.
 
@@ -155,11 +162,12 @@ def generate(
         Pictures with their latents, energies, verdicts and provenance.
 
     Raises:
+        WeakHeadError: the query relies on a head that did badly on held-out labels.
         EnergyQLError: the query, a name or a setting is wrong; the message says which, where and what to do.
     """
     settings = DrawSettings(
         semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
-        label=label, seed=seed, batch_size=batch_size,
+        label=label, seed=seed, batch_size=batch_size, allow_weak=allow_weak,
     )  # fmt: skip
     return pipeline_for(model, device).prepare(query, settings).run(n, first=first, progress=progress)
 
@@ -174,7 +182,7 @@ def until_satisfied(
     progress: bool | Report = True,
     **options: Unpack[DrawOptions],
 ) -> Result:
-    """Draw until n pictures satisfy a query, according to the judge, or to the heads of a model without one.
+    """Draw until n pictures satisfy a query, according to the model's judge.
 
     Args:
         query: as for `generate`.
@@ -183,13 +191,15 @@ def until_satisfied(
         model: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, seed and batch_size, as for `generate`.
+        options: semantics, sampler, strength, precision, truncation, label, seed, batch_size and allow_weak, as for
+            `generate`.
 
     Returns:
         The first n samples of the run that satisfy the query; fewer, perhaps none, if the budget ends before:
         `summary()` says so. `statistics["drawn"]` is the number of samples drawn, and `index` their numbers in the run.
 
     Raises:
+        ModelError: the model has no judge, or its judge does not read an attribute of the query.
         EnergyQLError: as for `generate`.
     """
     return (
@@ -216,8 +226,8 @@ def sample_latents(
         first: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, seed and batch_size, as for `generate`;
-            `batch_size` is 4096 by default.
+        options: semantics, sampler, strength, precision, truncation, label, seed, batch_size and allow_weak, as for
+            `generate`; `batch_size` is 4096 by default.
 
     Returns:
         An iterator over consecutive batches of latents z, with status, evaluations and diagnostics. They are those

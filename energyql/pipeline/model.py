@@ -15,6 +15,7 @@ from torch import Tensor
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import ImageLabeller, read_images
+from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, write_json
 from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, latent_size
@@ -37,7 +38,7 @@ class Model:
         generator: draws the pictures.
         bank: attribute heads that guide the sampler; its vocabulary is the model's.
         judge: reads attributes off pictures, independent of generator and bank: a `Judge`, or a function such as
-            `train_attributes` takes; `None` if there is none.
+            `train_attributes` takes; `None` if there is none. Queries about other attributes get no verdict.
         truncation: psi used unless a call says otherwise.
         fingerprints: SHA-256 of the weights of "generator", "attributes" and "judge".
     """
@@ -53,6 +54,11 @@ class Model:
     def vocabulary(self) -> Vocabulary:
         """The attributes that queries may name."""
         return self.bank.vocabulary
+
+    @property
+    def report(self) -> Mapping[str, HeadReport]:
+        """Quality of the heads on held-out latents, by attribute; heads that were not measured have none."""
+        return self.bank.reports
 
     @property
     def device(self) -> torch.device:
@@ -98,7 +104,7 @@ class Model:
         return psi
 
     def judge_images(self, images: Tensor) -> Values:
-        """Return the judge's values of images (n, channels, height, width); empty if there is no judge."""
+        """Return the judge's values of images (n, channels, height, width), by the attributes that it reads."""
         if self.judge is None:
             return {}
         with torch.inference_mode():

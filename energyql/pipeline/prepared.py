@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.predictions import decide, tabulate
+from energyql.attributes.predictions import tabulate
 from energyql.attributes.readouts import MOST_NUMBERS
 from energyql.energy.query_energy import Encode, QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.energy.surrogate import Surrogate
+from energyql.errors import ModelError
 from energyql.generators.base import synthesizer
 from energyql.language import Expr
-from energyql.logic.truth import satisfied
 from energyql.numerics.pullback import Identity
+from energyql.pipeline.evidence import unjudged, verdict
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings, whole_number
@@ -97,6 +98,10 @@ class PreparedQuery:
 
     def run_until_satisfied(self, n: int, *, budget: int | None = None, progress: bool | Report = True) -> Result:
         """Draw until n samples satisfy the query; see `energyql.until_satisfied`."""
+        judge = self.model.judge
+        reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
+        if reason := unjudged(self.expr, reads):
+            raise _cannot_count(reason)
         n = whole_number("n", n)
         budget = 10 * n if budget is None else whole_number("budget", budget, least=n)
         kept: list[Result] = []
@@ -108,7 +113,9 @@ class PreparedQuery:
                 rate = max(LEAST_RATE, found / drawn) if drawn else 1.0
                 count = min(budget - drawn, math.ceil((n - found) / rate))
                 result, sampled = self._run(drawn, count, lambda stage, fraction: None)
-                good = result.satisfied.nonzero()[0][: n - found]
+                if result.satisfied is None:  # a function showed only now what it reads
+                    raise _cannot_count(result.provenance["unjudged"])
+                good = np.flatnonzero(result.satisfied)[: n - found]
                 kept.append(result.select(good))
                 tried.append(sampled)
                 seconds = {name: total + result.statistics[name] for name, total in seconds.items()}
@@ -157,13 +164,13 @@ class PreparedQuery:
             report("drawing", len(pictures) / len(sampled.z))
         w = torch.cat(latents)
         judged = {name: np.concatenate([part[name] for part in readings]) for name in readings[0]}
+        judge = None if self.model.judge is None else "image judge"
+        holds, reason = verdict(self.expr, None if judge is None else judged, self.model.vocabulary)
         with torch.inference_mode():
             read = w if self.model.bank.space == "w" else sampled.z
             read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
             predictions = self.model.bank.predict(read)
             energy = self.energy_in_float32.of_latent(read)
-        decided = judged or decide(predictions)
-        holds = satisfied(self.expr, decided, self.model.vocabulary)
         return Result(
             images=pictures,
             z=sampled.z.cpu(),
@@ -171,11 +178,11 @@ class PreparedQuery:
             index=index,
             energy=energy.double().cpu().numpy(),
             probabilities=tabulate(predictions),
-            judged=decided,
-            satisfied=np.broadcast_to(holds, (len(w),)).copy(),
+            judged=judged,
+            satisfied=holds,
             status=[Status(code) for code in sampled.status.tolist()],
             statistics={},
-            provenance=self.provenance | {"n": len(w), "judge": "image judge" if judged else "attribute heads"},
+            provenance=self.provenance | {"n": len(w), "judge": judge, "unjudged": reason},
         )
 
     def _run(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
@@ -186,6 +193,13 @@ class PreparedQuery:
         seconds = {"seconds_sampling": drawn - started, "seconds_drawing": time.perf_counter() - drawn}
         result.statistics.update(summarize(sampled) | seconds)
         return result, sampled
+
+
+def _cannot_count(reason: str) -> ModelError:
+    return ModelError(
+        f"samples that satisfy the query cannot be counted: {reason}",
+        hint="give the model a judge that reads its attributes, or draw a fixed number of samples",
+    )
 
 
 def draw_batches(

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from energyql.attributes.predictions import Table
+from energyql.attributes.predictions import Table, likeliest
 from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, check_destination, naming_target, replacing, write_json, write_tensors
 from energyql.pipeline.settings import EXACT
@@ -27,6 +27,8 @@ MOST_PICTURES = 64
 """Most pictures that a notebook shows; a grid or a gallery shows all."""
 MOST_QUERY = 300
 """Most characters of a query in a picture's alternative text."""
+HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
+"""Verdicts on a query, in words."""
 _SIDE = 128
 PER_SAMPLE = ("images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "status")
 """The fields of a `Result` that hold an entry for each sample."""
@@ -42,8 +44,9 @@ class Result:
         index: number of each sample in its run, which with the seed gives the sample again, (n,) int64.
         energy: of the query at z, in nats, lower is better, (n,) float64.
         probabilities: predictions of the attribute heads, by attribute, in the form that `energyql.score` takes.
-        judged: the value of each attribute according to the judge, (n,) bool, class names or numbers.
-        satisfied: whether the judged values satisfy the query, (n,) bool.
+        judged: the judge's value of each attribute that it reads, (n,) bool, class names or numbers.
+        satisfied: whether the judged values satisfy the query, (n,) bool; `None` where nobody judged, because the
+            model has no judge, or its judge does not read an attribute of the query. Heads never judge themselves.
         status: how the sampler ended, one a sample.
         statistics: evaluations, seconds and diagnostics of the sampler; see `energyql.sampling.summarize`.
         provenance: the facts that replay this result: query, seed, model and its fingerprints, settings, versions.
@@ -56,7 +59,7 @@ class Result:
     energy: npt.NDArray[np.float64]
     probabilities: dict[str, Table]
     judged: dict[str, npt.NDArray[Any]]
-    satisfied: npt.NDArray[np.bool_]
+    satisfied: npt.NDArray[np.bool_] | None
     status: list[Status]
     statistics: dict[str, float]
     provenance: dict[str, Any] = field(repr=False)
@@ -67,7 +70,7 @@ class Result:
     def summary(self) -> str:
         """Return one line: how many samples satisfy the query, according to whom, and at what cost."""
         failed = sum(status != Status.OK for status in self.status)
-        line = f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
+        line = self.verdict()
         if "budget" in self.provenance:
             line += f", out of {self.statistics['drawn']:.0f} drawn"
             if len(self) < self.provenance["wanted"]:
@@ -75,6 +78,22 @@ class Result:
                     f"; {self.provenance['wanted']} were wanted, but the budget of {self.provenance['budget']} ended"
                 )
         return line if not failed else f"{line}; the solver could not finish {failed}"
+
+    def verdict(self) -> str:
+        """Return how many samples satisfy the query, and who says so; or why they were not judged."""
+        if self.satisfied is not None:
+            return f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
+        line, heads = f"not judged: {self.provenance['unjudged']}", self.provenance.get("heads")
+        if not len(self) or not heads:
+            return line
+        value = f"energy {self.energy.mean():.3g}" if self.probability is None else f"P {self.probability.mean():.2f}"
+        known = [f"{name}: {score or 'quality not measured'}" for name, score in heads.items()]
+        return f"{line}; mean {value} by the attribute heads ({', '.join(known)})"
+
+    @property
+    def values(self) -> dict[str, npt.NDArray[Any]]:
+        """The value of each attribute, (n,): the judge's where it reads one, else the likeliest by the heads."""
+        return {name: self.judged.get(name, likeliest(table)) for name, table in self.probabilities.items()}
 
     def __repr__(self) -> str:
         return f"<Result of {self.provenance['query']!r}: {self.summary()}>"
@@ -100,7 +119,7 @@ class Result:
         return replace(parts[0], **joined, statistics=dict(parts[0].statistics), provenance=provenance)
 
     def grid(self, columns: int | None = None) -> Image.Image:
-        """Draw all pictures with the probability of the query (or its energy) and the judge's verdict.
+        """Draw all pictures with the probability of the query (or its energy) and the judge's verdict, if there is one.
 
         Raises:
             ArgumentError: `columns` is below 1.
@@ -109,7 +128,7 @@ class Result:
             self.images,
             title=self.provenance["query"],
             captions=self._captions(),
-            verdicts=self.satisfied.tolist(),
+            verdicts=None if self.satisfied is None else self.satisfied.tolist(),
             footer=self._footer(),
             columns=columns,
         )
@@ -118,6 +137,9 @@ class Result:
     def probability(self) -> npt.NDArray[np.float64] | None:
         """P(query) of each sample, exp(-energy), (n,); `None` under semantics whose energy is not -log P."""
         return np.exp(-self.energy) if self.provenance["semantics"] == EXACT else None
+
+    def _holds(self, index: int) -> bool | None:
+        return None if self.satisfied is None else bool(self.satisfied[index])
 
     def _captions(self) -> list[str]:
         if self.probability is None:
@@ -172,7 +194,7 @@ class Result:
             {
                 "picture": f"{i:05d}.png",
                 "index": int(self.index[i]),
-                "satisfied": bool(self.satisfied[i]),
+                "satisfied": self._holds(i),
                 "energy": json_value(self.energy[i]),
                 "status": self.status[i].name,
                 "judged": {name: json_value(values[i]) for name, values in self.judged.items()},
@@ -189,10 +211,10 @@ class Result:
 
     def _repr_html_(self) -> Markup:
         query, judge = self.provenance["query"], self.provenance["judge"]
-        shown = zip(self.images[:MOST_PICTURES], self._captions(), self.satisfied.tolist(), strict=False)
+        shown = [(image, self._holds(i)) for i, image in enumerate(self.images[:MOST_PICTURES])]
         tiles = [
             _tile(image, caption, holds, alternative_text(self.judged, i, len(self), judge, [(query, holds)]))
-            for i, (image, caption, holds) in enumerate(shown)
+            for i, ((image, holds), caption) in enumerate(zip(shown, self._captions(), strict=False))
         ]
         more = len(self) - len(tiles)
         rows = element("div", *tiles, style="display:flex;flex-wrap:wrap;gap:10px;margin:8px 0")
@@ -201,7 +223,9 @@ class Result:
 
 
 def take_rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
-    """Return some rows of a list, array or tensor, or of each one in a dict or tuple of them."""
+    """Return some rows of a list, array or tensor, or of each one in a dict or tuple of them; `None` has no rows."""
+    if column is None:
+        return None
     if isinstance(column, dict):
         return {name: take_rows(part, rows) for name, part in column.items()}
     if isinstance(column, tuple):
@@ -210,8 +234,10 @@ def take_rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
 
 
 def concatenate(columns: Sequence[Any]) -> Any:
-    """Concatenate lists, arrays or tensors, or those of equal dicts or tuples of them."""
+    """Concatenate lists, arrays or tensors, or those of equal dicts or tuples of them, or `None`s."""
     first = columns[0]
+    if first is None:
+        return None
     if isinstance(first, dict):
         return {name: concatenate([column[name] for column in columns]) for name in first}
     if isinstance(first, tuple):
@@ -236,25 +262,30 @@ def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[s
 
 
 def alternative_text(
-    judged: Mapping[str, npt.NDArray[Any]], index: int, count: int, judge: str, verdicts: Sequence[tuple[str, bool]]
+    judged: Mapping[str, npt.NDArray[Any]],
+    index: int,
+    count: int,
+    judge: str | None,
+    verdicts: Sequence[tuple[str, bool | None]],
 ) -> str:
     """Describe picture `index` of `count` in words: its values by the judge of that name, and which queries hold."""
-    read = f"{judge[:1].upper()}{judge[1:]}: {reading(judged, index)}. " if judged else ""
+    read = f"{judge[:1].upper()}{judge[1:]}: {reading(judged, index)}. " if judge and judged else ""
     asked = " ".join(
-        f"The query {query if len(query) <= MOST_QUERY else query[:MOST_QUERY] + '…'} "
-        f"{'holds' if holds else 'does not hold'}."
+        f"The query {query if len(query) <= MOST_QUERY else query[:MOST_QUERY] + '…'} {HOLDS[holds]}."
         for query, holds in verdicts
     )
     return f"Picture {index + 1} of {count}. {read}{asked}"
 
 
-def _tile(picture: Image.Image, caption: str, holds: bool, text: str) -> Markup:
-    """Return a picture above its caption and a tick or a cross, in the colours of the notebook."""
+def _tile(picture: Image.Image, caption: str, holds: bool | None, text: str) -> Markup:
+    """Return a picture above its caption and its verdict, a tick or a cross, in the colours of the notebook."""
     source, style = picture_uri(picture, 2 * _SIDE), "display:block;max-width:none;border-radius:8px"
     shown = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
-    path = "M2 6l3 4 7-9" if holds else "M2 1l9 9m0-9l-9 9"
-    stroke = element("path", d=path, fill="none", stroke=YES if holds else NO, stroke_width=3)
-    mark = element("svg", stroke, width=14, height=12, viewBox="0 0 14 12", aria_hidden="true")
+    mark: Markup | str = ""
+    if holds is not None:
+        path = "M2 6l3 4 7-9" if holds else "M2 1l9 9m0-9l-9 9"
+        stroke = element("path", d=path, fill="none", stroke=YES if holds else NO, stroke_width=3)
+        mark = element("svg", stroke, width=14, height=12, viewBox="0 0 14 12", aria_hidden="true")
     below = element("span", mark, " ", caption, style="font-size:12px;opacity:.85")
     return element("figure", shown, below, style=f"margin:0;width:{_SIDE}px")
 

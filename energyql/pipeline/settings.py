@@ -58,6 +58,7 @@ class DrawOptions(TypedDict, total=False):
     seed: int
     batch_size: int | None
     relations: bool
+    allow_weak: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ class DrawSettings:
     Attributes:
         semantics, sampler, strength, precision, truncation, label, seed, batch_size: as for `energyql.generate`.
         relations: whether the vocabulary's relations count; see `compile_energy_rule`.
+        allow_weak: attributes whose heads may be used although they are weak; see `energyql.Model.report`.
 
     Raises:
         ArgumentError: a value is outside its range.
@@ -84,8 +86,13 @@ class DrawSettings:
     seed: int = 0
     batch_size: int | None = None
     relations: bool = True
+    allow_weak: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        names = self.allow_weak
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise ArgumentError(f"allow_weak is a list of attributes, not {names!r}", hint='such as ["smile"]')
+        object.__setattr__(self, "allow_weak", tuple(names))
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0, most=2**64 - 1))
         if self.batch_size is not None:
             object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size))

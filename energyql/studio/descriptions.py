@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
+from energyql.attributes.quality import HeadReport
 from energyql.errors import EnergyQLError, LimitError
 from energyql.gallery.words import draw_query
 from energyql.language import quote
+from energyql.pipeline.evidence import check_heads
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.settings import DEFAULT_SEMANTICS
@@ -23,10 +27,17 @@ def check_length(query: str, limits: Limits) -> str:
     return query
 
 
-def check_query(query: str, vocabulary: Vocabulary, semantics: str, limits: Limits) -> Check:
+def check_query(
+    query: str,
+    vocabulary: Vocabulary,
+    semantics: str,
+    limits: Limits,
+    reports: Mapping[str, HeadReport] = MappingProxyType({}),
+) -> Check:
     """Return the meaning of a query, or its error; nothing is raised for a query that is wrong."""
     try:
         checked = check(ListedQuery(check_length(query, limits)), vocabulary, semantics)
+        check_heads(checked.bound, checked.rule.attributes, reports, query=query)
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))
     caption, drawing, _ = draw_query(checked)
@@ -69,19 +80,21 @@ def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
     """Return a model as the API describes it."""
     model = pipeline.model
     low, high = model.bank.truncation
+    weak = {name: report.weak for name, report in model.report.items()}
     weights = " ".join(f"{part} {digest}" for part, digest in sorted(model.fingerprints.items()))
     return ModelInfo(
         name=name,
         fingerprint=hashlib.sha256(weights.encode()).hexdigest()[:12],
         attributes=[
             Attribute(
-                **spec.to_dict() | {"written": quote(spec.name), "values": [quote(value) for value in spec.values]}
+                **spec.to_dict() | {"written": quote(spec.name), "values": [quote(value) for value in spec.values]},
+                weak=weak.get(spec.name),
             )
             for spec in model.vocabulary.values()
         ],
         truncation=model.truncation,
         truncation_low=low,
         truncation_high=high,
-        judge="image judge" if model.judge is not None else "attribute heads",
-        examples=examples(model.vocabulary),
+        judge="image judge" if model.judge is not None else None,
+        examples=examples(Vocabulary(spec for name, spec in model.vocabulary.items() if not weak.get(name))),
     )

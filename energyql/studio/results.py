@@ -16,7 +16,7 @@ from energyql.editing.edit import Edit
 from energyql.gallery import words
 from energyql.gallery.clauses import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
-from energyql.pipeline.result import Result, alternative_text, json_value
+from energyql.pipeline.result import HOLDS, Result, alternative_text, json_value
 from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
 from energyql.studio.limits import Limits
@@ -103,7 +103,8 @@ class JobResult:
 
     def _picture(self, result: Result, row: int, position: int) -> Picture:
         image, known = result.images[row], result.provenance
-        holds, count = bool(result.satisfied[row]), self.total if self.kind == "draw" else 1
+        holds = None if result.satisfied is None else bool(result.satisfied[row])
+        count = self.total if self.kind == "draw" else 1
         return Picture(
             position=position,
             index=int(result.index[row]),
@@ -113,6 +114,9 @@ class JobResult:
             height=image.height,
             alt=alternative_text(result.judged, row, count, known["judge"], [(known["canonical"], holds)]),
             satisfied=holds,
+            verdict=f"Not judged: {known['unjudged']}"
+            if holds is None
+            else f"The query {HOLDS[holds]}, says the {known['judge']}",
             energy=json_value(result.energy[row]),
             probability=_at(result.probability, row),
             clauses=[PictureClause(text=c.text, probability=_at(c.probability, row)) for c in self.clauses],
@@ -125,8 +129,8 @@ def _changes(leaks: Leaks, before: Result, after: Result) -> list[Change]:
     return [
         Change(
             attribute=name,
-            before=_word(before.judged[name][0]),
-            after=_word(after.judged[name][0]),
+            before=_word(before.values[name][0]),
+            after=_word(after.values[name][0]),
             implied=name in leaks.implied and bool(leaks.implied[name][0]),
         )
         for name, rows in leaks.changed.items()

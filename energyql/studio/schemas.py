@@ -39,6 +39,7 @@ class DrawingRequest(CheckRequest):
     )
     truncation: float | None = Field(default=None, ge=0, le=1, description="psi. By default the model's own.")
     seed: int = Field(default=0, ge=0, le=MOST_SEED, description="The same seed gives the same pictures.")
+    allow_weak: list[str] = Field(default=[], description="Attributes that may be used although their heads are weak.")
 
 
 class DrawRequest(DrawingRequest):
@@ -77,6 +78,7 @@ class Attribute(BaseModel):
     high: float | None = None
     tolerance: float | None = Field(default=None, description="The tolerance of = for a continuous attribute.")
     description: str = ""
+    weak: str | None = Field(default=None, description="Why queries refuse its head, unless it is allowed by name.")
 
 
 class ModelInfo(BaseModel):
@@ -88,7 +90,7 @@ class ModelInfo(BaseModel):
     truncation: float = Field(description="psi unless a request says otherwise.")
     truncation_low: float
     truncation_high: float
-    judge: str = Field(description="The judge of whether a picture satisfies the query.")
+    judge: str | None = Field(description="The judge of whether a picture satisfies the query; none without one.")
     examples: list[str] = Field(description="Queries to begin with.")
 
 
@@ -138,11 +140,16 @@ class Picture(BaseModel):
     width: int
     height: int
     alt: str = Field(description="The picture in words.")
-    satisfied: bool = Field(description="Whether the picture satisfies the query, by the judge.")
+    satisfied: bool | None = Field(
+        description="Whether the picture satisfies the query, by the judge; none where it was not judged."
+    )
+    verdict: str = Field(description="The verdict in words, with the one who says so; or why it was not judged.")
     energy: float | None = Field(description="Of the query, lower is better; none where it is infinite.")
     probability: float | None = Field(description="exp(-energy), where the semantics makes that a probability.")
     clauses: list[PictureClause] = Field(description="The probability of each part of the query.")
-    judged: dict[str, bool | float | str | None] = Field(description="The attributes of the picture, by the judge.")
+    judged: dict[str, bool | float | str | None] = Field(
+        description="The attributes of the picture, by the judge; empty without one."
+    )
     status: str = Field(description="The status of the solver: OK, or its failure.")
     changes: list[Change] = Field(default=[], description="Of a step of an edit: other attributes that it changed.")
     superseded: list[str] = Field(default=[], description="Of a step of an edit: earlier steps it makes impossible.")

@@ -45,8 +45,8 @@ class Studio:
 
     def check(self, request: CheckRequest) -> Check:
         """Return the meaning of a query, or its error."""
-        vocabulary = self.pipeline(request.model).model.vocabulary
-        return check_query(request.query, vocabulary, request.semantics, self.limits)
+        model = self.pipeline(request.model).model
+        return check_query(request.query, model.vocabulary, request.semantics, self.limits, model.report)
 
     def draw(self, request: DrawRequest) -> JobInfo:
         """Queue a drawing. Errors in the request are raised now, before it waits.

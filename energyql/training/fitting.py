@@ -21,10 +21,9 @@ from energyql.files import write_tensors
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float, Int
 from energyql.training.heads import (
-    HeadReport,
+    HeadFit,
     HeadStack,
     attribute_loss,
-    balanced_accuracy,
     balancing_weights,
     log_prior_shift,
     residual,
@@ -78,7 +77,7 @@ def train_heads(
     generator: str = "",
     checkpoint: Path | None = None,
     progress: Callable[[float], None] = lambda _: None,
-) -> tuple[AttributeBank, dict[str, HeadReport]]:
+) -> tuple[AttributeBank, dict[str, HeadFit]]:
     """Fit one small network for each attribute, all at once.
 
     The loss is the log-likelihood on the data as they are, so that probabilities of rare classes are calibrated too.
@@ -88,7 +87,7 @@ def train_heads(
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have each.
         settings: of the fit.
-        held_out: share of the latents, the last ones, for early stopping, calibration and the report.
+        held_out: share of the latents, the last ones, for early stopping and calibration.
         seed: same seed, same bank; no global random state is read or changed.
         space: latent that the heads read, for the bank.
         truncation: range of psi of the latents, for the bank.
@@ -99,7 +98,7 @@ def train_heads(
         progress: called with the fraction done.
 
     Returns:
-        The bank and a report by attribute, from the held-out latents.
+        The bank, and by attribute how its head was stopped and calibrated on the held-out latents.
 
     Raises:
         DataError: latents or labels are missing, of the wrong shape or no valid values, or an attribute has one class
@@ -143,11 +142,11 @@ def train_heads(
         progress(1.0)
     if settings.patience is None:
         fit.evaluate(step)
-    heads, reports = fit.calibrated(mean, std)
+    heads, fits = fit.calibrated(mean, std)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     bank = AttributeBank(vocabulary, heads, space=space, truncation=truncation, label=label, generator=generator)
-    return bank, reports
+    return bank, fits
 
 
 def _rate(done: float) -> float:
@@ -254,9 +253,9 @@ class _Fit:
         return step
 
     @torch.no_grad()
-    def calibrated(self, mean: Tensor, std: Tensor) -> tuple[dict[str, Head], dict[str, HeadReport]]:
-        """Return the best state of each head, calibrated by temperature or residual, and the reports on them."""
-        heads, reports = {}, {}
+    def calibrated(self, mean: Tensor, std: Tensor) -> tuple[dict[str, Head], dict[str, HeadFit]]:
+        """Return the best state of each head, calibrated by temperature or residual, and how each was calibrated."""
+        heads, fits = {}, {}
         for i, (outputs, labels) in enumerate(self.held_out(self.best)):
             spec, head = self.specs[i], self.stack.head(i, self.best, mean, std)
             divisor, error = temperature(outputs, labels, spec)[0], residual(outputs, labels, spec)
@@ -267,9 +266,8 @@ class _Fit:
                 out_bias=(head.out_bias - self.shifts[i]) / divisor,
                 std=torch.tensor(error, device=mean.device),
             )
-            accuracy = balanced_accuracy(outputs, labels, spec)
-            reports[spec.name] = HeadReport(accuracy, divisor, error, int(self.best_step[i]))
-        return heads, reports
+            fits[spec.name] = HeadFit(divisor, error, int(self.best_step[i]))
+        return heads, fits
 
 
 def digest(settings: object, *tensors: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def add_heads(
         if size not in (None, bank.latent_dim):
             raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
         target.check_names(list(specs), replace)
-        return target.save(bank, {}, replace=replace)
+        return target.save(bank, replace=replace)
 
 
 def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict[str, Head]:

@@ -17,21 +17,18 @@ from energyql.vocabulary import AttributeSpec
 
 
 @dataclass(frozen=True)
-class HeadReport:
-    """Quality of a head on held-out latents.
+class HeadFit:
+    """How a head was stopped and calibrated on held-out latents.
 
     Attributes:
-        accuracy: balanced accuracy (mean recall over classes); for a continuous attribute, 1 - mean absolute error
-            divided by the range.
         temperature: divisor of the logits, by calibration.
         std: residual standard deviation of a continuous attribute.
         steps: number of steps after which the head was best.
     """
 
-    accuracy: float
     temperature: float
     std: float
-    steps: int = 0
+    steps: int
 
 
 class HeadStack(torch.nn.Module):

@@ -1,10 +1,9 @@
-"""Labels of given samples: tables, as CSV or Parquet files, and the inference of attributes from their columns."""
+"""Labels of given samples: tables with latents or numbers of pictures, and the attributes that their columns hold."""
 
 from __future__ import annotations
 
-import csv
-import importlib
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
-from energyql.errors import DataError, VocabularyError
+from energyql.errors import DataError, LabelWarning, VocabularyError
+from energyql.training.columns import read_columns
 from energyql.training.drawn import CHOSEN, INDEX, TOLERANCE, Drawn, held_out_order, parse_attribute, take_drawn
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
 MOST_CLASSES = 100
+ENOUGH, RARE = 100, 20
+"""Labels for each class on average (twice as many of a number), and of the rarest class, below which a training warns:
+of a fifth that is held out, four labels of a class put its recall somewhere between 0.3 and 0.95."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class LabelTable:
         index: indices of prior samples, (n,); `None` where `latents` are given.
         latents: (n, latent_dim), in the space that the heads will read; `None` where `index` is given.
         learned: number of rows at the beginning that heads are fitted to, and that measure nothing.
-        test: number of rows at the end that only the report uses; `None` lets the training shuffle and choose.
+        test: number of rows at the end that only the report uses; by default the training shuffles and chooses.
         vocabulary: the attributes of the columns, where they are known for certain.
         drawn: how the pictures were drawn, where the table says so.
         source: name of the table in messages.
@@ -56,20 +59,71 @@ def infer(
 ) -> Vocabulary:
     """Infer the kind of each column.
 
-    0/1, true/false and yes/no are yes/no; numbers are continuous; other text is categorical. A kind in `kinds` is not
-    inferred; other attributes in `known` are used as they are.
+    0/1, true/false and yes/no are yes/no; numbers are continuous; other text is categorical. A column of texts that
+    mostly differ, such as file names, is left out with a warning. A kind in `kinds` is not inferred; other attributes
+    in `known` are used as they are.
 
     Raises:
-        DataError: a column is empty or constant, or seems to be free text.
+        DataError: a column is empty or constant, or has too many classes, or no column is left.
         VocabularyError: a name in `kinds` is no column.
+
+    Warns:
+        LabelWarning: a column is left out.
     """
     kinds, known = kinds or {}, known or Vocabulary([])
     if unknown := [name for name in kinds if name not in columns]:
         raise VocabularyError(f"there is no column {unknown[0]!r}", hint=f"columns: {', '.join(columns)}")
+    given = {*kinds, *known}
+    left_out = [name for name, cells in columns.items() if name not in given and _is_free_text(cells)]
+    for name in left_out:
+        cells = ", ".join(repr(cell) for cell in columns[name][:2])
+        warnings.warn(
+            f"column {name!r} is left out: its texts, such as {cells}, mostly differ, so they are no classes",
+            LabelWarning,
+            stacklevel=2,
+        )
+    if len(left_out) == len(columns):
+        raise DataError("there is no column of labels", hint="a column for each attribute, such as smile with yes, no")
     return Vocabulary(
         known[name] if name in known and name not in kinds else _infer_one(name, cells, kinds.get(name))
         for name, cells in columns.items()
+        if name not in left_out
     )
+
+
+def _is_free_text(cells: Column) -> bool:
+    texts = [as_text(cell) for cell in cells if not is_missing(cell)]
+    if all(as_number(text) is not None for text in texts) or all(as_yes_no(text) is not None for text in texts):
+        return False
+    return len(texts) >= 10 and len(set(texts)) > len(texts) / 2
+
+
+def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, AttributeSpec]) -> None:
+    """Warn of attributes with few labels, all in one message.
+
+    Labels are (rows,): 0/1, class index or number; NaN where missing.
+
+    Warns:
+        LabelWarning: there are few labels, or few of one class.
+    """
+    few = []
+    for name, spec in specs.items():
+        known = labels[name][~labels[name].isnan()]
+        classes = ("no", "yes") if spec.kind == "yes/no" else spec.values
+        if len(known) < ENOUGH * max(2, len(classes)):
+            few.append(f"{name!r} has {len(known)}")
+        elif classes:
+            counts = torch.bincount(known.long(), minlength=len(classes))
+            least = int(counts.argmin())
+            if counts[least] < RARE:
+                few.append(f"{name!r} has {counts[least]} of {classes[least]}")
+    if few:
+        warnings.warn(
+            f"there are few labels: {', '.join(few)}; a head needs about {ENOUGH} of each class, {RARE} of a rare one, "
+            "and its report says how well it did on those held out",
+            LabelWarning,
+            stacklevel=2,
+        )
 
 
 def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
@@ -102,22 +156,25 @@ def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     """Read labels: a column for each attribute, a row for each sample.
 
-    The column `index` is the number of a picture of `energyql.generate`, under the seed of the training; without that
-    column, row i is about picture i, from 0. With `latents`, the index is a row of that file.
+    The column `index` is the number of a picture of `energyql.generate`, under the seed of the training. With
+    `latents`, it is a row of that file; without the column, the rows of both files are in the same order.
 
     A table with the column `drawn`, as `energyql label` writes it, says itself how its pictures were drawn and what its
     attributes are; see `energyql.training.drawn`.
 
-    The file is CSV (comma, semicolon or tab), or Parquet by its name, which needs pyarrow or polars; `read_latents`
-    reads the latents.
+    The file is CSV (comma, semicolon or tab; decimal commas with the latter two), or Parquet by its name, which needs
+    pyarrow or polars; `read_latents` reads the latents.
 
     Raises:
-        DataError: a file is missing, damaged, or does not fit the other.
+        DataError: a file is missing, damaged, or does not fit the other, or the table does not say what it is about.
+
+    Warns:
+        LabelWarning: the rows are taken in the order of the latents.
     """
-    columns: dict[str, list[Any]]
-    columns = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else read_csv(path)
+    columns = read_columns(path)
     rows = len(next(iter(columns.values()), ()))
-    index = _index(columns.pop(INDEX, None), rows, path)
+    name = next((name for name in columns if name.lower() == INDEX), INDEX)
+    cells = columns.pop(name, None)
     drawn = take_drawn(columns, str(path))
     chosen = None if drawn is None else columns.pop(CHOSEN, None)
     if not columns:
@@ -125,13 +182,28 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     if not rows:
         raise DataError(f"{path} has no rows")
     if latents is None:
-        table = LabelTable(columns, index=index, source=str(path))
+        if cells is None:
+            raise DataError(
+                f"{path} has no column {INDEX!r}, so nothing says which picture a row is about",
+                hint="add the number of each picture in its run of energyql sample --seed; or give --latents",
+            )
+        table = LabelTable(columns, index=_index(cells, path), source=str(path))
         return table if drawn is None else _of_drawn(table, drawn, chosen)
     if drawn is not None:
         raise DataError(
             f"{path} says how its pictures were drawn, so it takes no latents", hint="leave out the latents"
         )
     found = read_latents(latents)
+    if cells is None:
+        if len(found) != rows:
+            raise DataError(
+                f"{path} has {rows} rows and no column {INDEX!r}, but {latents} holds {len(found)} latents",
+                hint="a row for each latent, in their order; or a column index with the row of the latent",
+            )
+        note = f"{path} has no column {INDEX!r}, so its rows are about the latents of {latents} in their order"
+        warnings.warn(note, LabelWarning, stacklevel=2)
+        return LabelTable(columns, latents=found, source=str(path))
+    index = _index(cells, path)
     if int(index.max()) >= len(found):
         raise DataError(f"{path} is about sample {int(index.max())}, but {latents} holds only {len(found)}")
     return LabelTable(columns, latents=found[index], source=str(path))
@@ -205,9 +277,7 @@ def one_per_sample(latents: Tensor, path: Path) -> Tensor:
     return first.float().clone()
 
 
-def _index(cells: list[Any] | None, rows: int, path: Path) -> Tensor:
-    if cells is None:
-        return torch.arange(rows)
+def _index(cells: list[Any], path: Path) -> Tensor:
     index = []
     for row, cell in enumerate(cells, 1):
         try:
@@ -221,46 +291,3 @@ def _index(cells: list[Any] | None, rows: int, path: Path) -> Tensor:
         twice = next(number for number in index if index.count(number) > 1)
         raise DataError(f"{path}: sample {twice} has two rows")
     return torch.tensor(index, dtype=torch.int64)
-
-
-def read_csv(path: Path) -> dict[str, list[str]]:
-    """Return the cells of each column of a CSV file: comma, semicolon or tab.
-
-    Raises:
-        DataError: it cannot be read, or is no table.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    header = text.split("\n", 1)[0]
-    try:
-        lines = [line for line in csv.reader(text.splitlines(), delimiter=max(",;\t", key=header.count)) if line]
-    except csv.Error as error:
-        raise DataError(f"{path} is not a CSV file: {error}") from error
-    if not lines:
-        raise DataError(f"{path} is empty")
-    names = [name.strip() for name in lines[0]]
-    if len(set(names)) != len(names) or "" in names:
-        raise DataError(f"{path}: the first line must name every column once, and it is {', '.join(names)!r}")
-    for row, line in enumerate(lines[1:], 1):
-        if len(line) != len(names):
-            raise DataError(f"{path}, row {row}: {len(line)} cells for {len(names)} columns")
-    return {name: [line[i] for line in lines[1:]] for i, name in enumerate(names)}
-
-
-def _read_parquet(path: Path) -> dict[str, list[Any]]:
-    readers: dict[str, Callable[[Any], dict[Any, Any]]] = {
-        "pyarrow.parquet": lambda library: library.read_table(path).to_pydict(),
-        "polars": lambda library: library.read_parquet(path).to_dict(as_series=False),
-    }
-    for module, read in readers.items():
-        try:
-            library = importlib.import_module(module)
-        except ImportError:
-            continue
-        try:
-            return {str(name): list(cells) for name, cells in read(library).items()}
-        except Exception as error:  # each library has its own errors
-            raise DataError(f"cannot read {path}: {error}") from error
-    raise DataError(f"{path} is a Parquet file, and no library that reads it is installed", hint="pip install pyarrow")

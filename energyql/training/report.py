@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
+from energyql.attributes.quality import HeadReport, balanced, explained, wilson
 from energyql.numerics.shapes import Float
 from energyql.render.charts import Axes, Canvas, Place, blend
-from energyql.render.pictures import FAINT, INK, PAPER
-from energyql.training.heads import balanced_accuracy
-from energyql.vocabulary import AttributeSpec
+from energyql.render.pictures import FAINT, INK, NO, PAPER
+from energyql.vocabulary import AttributeSpec, Kind
 
 BINS = 10
 ERROR_BINS, ERROR_RANGE = 24, 4.0
@@ -28,69 +28,81 @@ SHARES = {0.0: "0", 0.25: "", 0.5: "0.5", 0.75: "", 1.0: "1"}
 
 
 def report_heads(
-    predictions: Mapping[str, Prediction], labels: Mapping[str, Tensor], specs: Mapping[str, AttributeSpec]
-) -> dict[str, dict[str, Any]]:
-    """Return a report by attribute, of numbers, strings and lists only.
+    predictions: Mapping[str, Prediction],
+    labels: Mapping[str, Tensor],
+    specs: Mapping[str, AttributeSpec],
+    fitted: Mapping[str, Tensor],
+) -> dict[str, HeadReport]:
+    """Measure heads on held-out latents.
 
-    All have `kind`, `samples`, `accuracy` (see `balanced_accuracy`), `reliability` and `calibration_error`.
-    `reliability` is a list of [predicted, observed, samples]: probabilities against frequencies, pooled over the
-    classes of a categorical attribute; for a continuous one, quantiles against the share of labels below them.
-    yes/no adds `yes`, the share of yes; categorical adds `classes` and `confusion` (rows: label, columns: head);
-    continuous adds `error` (mean absolute), `std`, `explained` (R²) and `errors`, a histogram in units of std.
+    The `details` of all reports with held-out labels have `reliability`, a list of [predicted, observed, samples]:
+    probabilities against frequencies, pooled over the classes of a categorical attribute; for a continuous one,
+    quantiles against the share of labels below them. Others have `confusion`, counts (rows: label, columns: head);
+    continuous ones have `error` (mean absolute), `std` and `errors`, a histogram in units of std.
 
-    Labels are (samples,), NaN where missing.
+    Args:
+        predictions: by attribute, of the held-out latents.
+        labels: of the held-out latents, (held out,), NaN where missing.
+        specs: the attributes.
+        fitted: labels of the latents that the heads were fitted on, (fitted,), NaN where missing.
     """
     found = {}
     for name, prediction in predictions.items():
         spec, known = specs[name], ~labels[name].isnan()
-        found[name] = {"kind": spec.kind, "samples": int(known.sum())}
-        if known.any():
-            found[name] |= _one(prediction, known, labels[name][known], spec)
+        held_out, others = labels[name][known].cpu(), fitted[name][~fitted[name].isnan()].cpu()
+        classes = ("no", "yes") if spec.kind == "yes/no" else spec.values
+        every = torch.cat([others, held_out])
+        measured: dict[str, Any] = {"score": None, "interval": None, "recall": {}, "details": {}}
+        if len(held_out):
+            if isinstance(prediction, Continuous):
+                measured = _continuous(prediction, known, held_out)
+            else:
+                measured = _discrete(prediction, known, held_out, classes)
+        bins = measured["details"].get("reliability")
+        error = sum(abs(p - o) * n for p, o, n in bins) / sum(n for _, _, n in bins) if bins else None
+        found[name] = HeadReport(
+            spec.kind, len(others), len(held_out), {label: int((every == k).sum()) for k, label in enumerate(classes)},
+            calibration_error=error, **measured,
+        )  # fmt: skip
     return found
 
 
-def _one(prediction: Prediction, known: Tensor, labels: Tensor, spec: AttributeSpec) -> dict[str, Any]:
+def _discrete(prediction: YesNo | Categorical, known: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    indices, count = labels.long(), len(classes)
     if isinstance(prediction, YesNo):
-        logits = prediction.logit[known]
-        report: dict[str, Any] = {
-            "accuracy": balanced_accuracy(logits[:, None], labels, spec),
-            "yes": labels.mean().item(),
-            "reliability": _reliability(logits.sigmoid(), labels),
-        }
-    elif isinstance(prediction, Categorical):
-        logits, count = prediction.logits[known], len(spec.values)
-        pairs = (labels.long().cpu(), logits.argmax(1).cpu())
-        confusion = torch.zeros(count, count, dtype=torch.int64)
-        one_hot = torch.nn.functional.one_hot(labels.long(), count).float()
-        report = {
-            "accuracy": balanced_accuracy(logits, labels, spec),
-            "classes": list(spec.values),
-            "confusion": confusion.index_put_(pairs, torch.tensor(1), accumulate=True).tolist(),
-            "reliability": _reliability(logits.softmax(1).flatten(), one_hot.flatten()),
-        }
+        logits = prediction.logit[known].cpu()
+        decided, reliability = (logits > 0).long(), _reliability(logits.sigmoid(), labels)
     else:
-        report = _continuous(prediction, known, labels, spec)
-    bins = report["reliability"]
-    report["calibration_error"] = sum(abs(p - o) * n for p, o, n in bins) / sum(n for _, _, n in bins)
-    return report
+        logits = prediction.logits[known].cpu()
+        one_hot = torch.nn.functional.one_hot(indices, count).float()
+        decided, reliability = logits.argmax(1), _reliability(logits.softmax(1).flatten(), one_hot.flatten())
+    confusion = torch.bincount(count * indices + decided, minlength=count**2).view(count, count).tolist()
+    totals = [sum(row) for row in confusion]
+    score, interval = balanced(confusion) if all(totals) else (None, None)
+    recall = {
+        name: (row[k] / total, *wilson(row[k], total))
+        for k, (name, row, total) in enumerate(zip(classes, confusion, totals, strict=True))
+        if total
+    }
+    details = {"confusion": confusion, "reliability": reliability}
+    return {"score": score, "interval": interval, "recall": recall, "details": details}
 
 
-def _continuous(prediction: Continuous, known: Tensor, labels: Tensor, spec: AttributeSpec) -> dict[str, Any]:
-    mean = prediction.mean[known]
-    std = torch.as_tensor(prediction.std, device=mean.device).expand(known.shape)[known]
+def _continuous(prediction: Continuous, known: Tensor, labels: Tensor) -> dict[str, Any]:
+    mean = prediction.mean[known].cpu()
+    std = torch.as_tensor(prediction.std).cpu().expand(known.shape)[known.cpu()]
     errors = labels - mean
     quantiles = torch.linspace(0, 1, BINS + 1)[1:-1].tolist()
     below = torch.special.ndtr(errors / std)
     counts = torch.histc((errors / std).clamp(-ERROR_RANGE, ERROR_RANGE), ERROR_BINS, -ERROR_RANGE, ERROR_RANGE)
-    spread = (labels - labels.mean()).square().mean()
-    return {
-        "accuracy": balanced_accuracy(mean[:, None], labels, spec),
+    score, interval = explained(errors.tolist(), labels.tolist()) or (None, None)
+    details = {
         "error": errors.abs().mean().item(),
         "std": std.mean().item(),
-        "explained": (1 - errors.square().mean() / spread).item() if spread > 0 else 0.0,
         "reliability": [[q, (below <= q).float().mean().item(), len(labels)] for q in quantiles],
         "errors": [int(count) for count in counts.tolist()],
     }
+    return {"score": score, "interval": interval, "recall": {}, "details": details}
 
 
 def _reliability(probabilities: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> list[list[float]]:
@@ -104,13 +116,13 @@ def _reliability(probabilities: Float[Tensor, " batch"], labels: Float[Tensor, "
     return found
 
 
-def draw_report(reports: Mapping[str, Mapping[str, Any]], title: str = "Attribute heads") -> Image.Image:
+def draw_report(reports: Mapping[str, HeadReport], title: str = "Attribute heads") -> Image.Image:
     """Draw the reports of `report_heads`.
 
     On the left of each card, predicted probabilities against observed frequencies: the curve of a calibrated head lies
     on the diagonal, and a dot is larger where more samples are. On the right, how many samples each probability has,
     the confusion matrix of the classes, or the errors in units of the predicted standard deviation beside the standard
-    normal density.
+    normal density. Weak heads have a red frame.
     """
     columns = min(3, max(1, math.ceil(math.sqrt(len(reports)))))
     rows = max(1, math.ceil(len(reports) / columns))
@@ -122,41 +134,43 @@ def draw_report(reports: Mapping[str, Mapping[str, Any]], title: str = "Attribut
     return canvas.picture()
 
 
-def _card(canvas: Canvas, corner: Place, name: str, report: Mapping[str, Any]) -> None:
+def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
     x, y = corner
-    canvas.rectangle(corner, (x + CARD[0], y + CARD[1]), PAPER, CARD_EDGE, 8)
+    canvas.rectangle(corner, (x + CARD[0], y + CARD[1]), PAPER, NO if report.weak else CARD_EDGE, 8)
     canvas.text((x + 16, y + 12), _cut(name, 34), INK, 16)
-    canvas.text((x + CARD[0] - 16, y + 16), report["kind"], FAINT, 11, "ra")
-    if not report["samples"]:
-        canvas.text((x + 16, y + 36), "no labels among the samples of the report", FAINT)
+    canvas.text((x + CARD[0] - 16, y + 16), f"{report.kind}{', weak' if report.weak else ''}", FAINT, 11, "ra")
+    for line, text in enumerate(_summary(report)):
+        canvas.text((x + 16, y + 34 + 15 * line), text, NO if report.weak and not line else FAINT)
+    if not report.held_out:
         return
-    canvas.text((x + 16, y + 36), _summary(report), FAINT)
-    _curve(Axes(canvas, (x + LEFT, y + HEAD), (PLOT, PLOT)), report)
+    details = report.details
+    _curve(Axes(canvas, (x + LEFT, y + HEAD), (PLOT, PLOT)), report.kind, details["reliability"])
     right = (x + LEFT + PLOT + GAP, y + HEAD)
-    if "confusion" in report:
-        _confusion(canvas, right, report["classes"], report["confusion"])
-    elif "errors" in report:
-        _errors(canvas, right, report["errors"])
+    if report.kind == "categorical":
+        _confusion(canvas, right, list(report.labels), details["confusion"])
+    elif report.kind == "continuous":
+        _errors(canvas, right, details["errors"])
     else:
-        _counts(Axes(canvas, right, (PLOT, PLOT)), report["reliability"])
+        _counts(Axes(canvas, right, (PLOT, PLOT)), details["reliability"])
 
 
-def _summary(report: Mapping[str, Any]) -> str:
-    said = f"{report['samples']:,} samples, calibration error {report['calibration_error']:.3f}, "
-    if report["kind"] == "continuous":
-        return said + f"mean error {report['error']:.3g}, R2 {report['explained']:.2f}"
-    return said + f"balanced accuracy {100 * report['accuracy']:.1f} %"
+def _summary(report: HeadReport) -> tuple[str, str]:
+    """Return a line with the score, and one with what it rests on."""
+    if not report.held_out:
+        return "no label was held out", f"{report.fitted:,} labels"
+    score = str(report) if report.kind == "continuous" else f"{report}, chance {report.chance:.2f}"
+    counts = f"{report.held_out:,} labels held out of {report.fitted + report.held_out:,}"
+    return score, f"{counts}, calibration error {report.calibration_error:.3f}"
 
 
-def _curve(axes: Axes, report: Mapping[str, Any]) -> None:
+def _curve(axes: Axes, kind: Kind, points: Sequence[Sequence[float]]) -> None:
     """Draw observed frequencies over predicted probabilities."""
-    continuous = report["kind"] == "continuous"
+    continuous = kind == "continuous"
     axes.captions(
         *(("quantile predicted", "share of labels below") if continuous else ("probability predicted", "observed"))
     )
     axes.ticks(SHARES, SHARES)
     axes.line([(0, 0), (1, 1)], NEUTRAL, 1)
-    points = report["reliability"]
     most = max(n for _, _, n in points)
     axes.line([(p, observed) for p, observed, _ in points], PALE)
     for p, observed, n in points:

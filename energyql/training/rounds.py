@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.predictions import Categorical, Prediction, YesNo
+from energyql.attributes.quality import HeadReport
 from energyql.numerics.shapes import Float
 from energyql.training.drawn import Drawn
 
@@ -19,39 +21,56 @@ Z_95 = 1.96
 
 
 @torch.no_grad()
-def measure_gains(
-    old: AttributeBank,
+def with_gains(
+    reports: Mapping[str, HeadReport],
+    old: AttributeBank | None,
     new: AttributeBank,
     latents: Float[Tensor, "rows latent_dim"],
     labels: Mapping[str, Tensor],
-    earlier: Mapping[str, Mapping[str, Any]],
     drawn: Drawn,
-) -> dict[str, dict[str, Any]]:
-    """Compare new heads with the old ones of the same name, on the same rows.
+) -> dict[str, HeadReport]:
+    """Compare new heads with the old ones of the same name on the held-out rows, and add the outcome to their reports.
 
     Heads are compared only if the old ones were fitted to labels of the same pictures, since other trainings may have
     used these rows.
 
     Args:
-        old: heads before the round.
-        new: heads after the round.
-        latents: of the rows that are kept for the report.
+        reports: on the new heads.
+        old: the heads before the round, if there are any.
+        new: the heads after the round.
+        latents: of the rows that are held out.
         labels: attribute -> (rows,), NaN where missing.
-        earlier: the old report, by attribute.
         drawn: how the pictures were drawn.
 
     Returns:
-        Attribute -> `measure`, "balanced accuracy" or "R2"; `before` and `now`; `gain`, their difference, with a 95 %
-        interval from `low` to `high`; `samples`, the labelled rows; `labels_before`, the labels of the old head.
+        Reports whose `details` have `drawn`, a text, and `round` where heads were compared: `measure`, "balanced
+        accuracy" or "R2"; `before` and `now`; `gain`, their difference, with a 95 % interval from `low` to `high`;
+        `samples`, the labelled rows; `labels_before` and `labels`, those of the old and of the new head.
     """
     found = {}
-    for name, spec in new.vocabulary.items():
-        report, known = earlier.get(name, {}), ~labels[name].isnan()
-        if old.vocabulary.get(name) != spec or report.get("drawn") != str(drawn) or not known.any():
-            continue
-        before, now = (bank.predict(latents[known], (name,))[name] for bank in (old, new))
-        found[name] = _gain(before, now, labels[name][known]) | {"labels_before": report.get("labels")}
+    for name, report in reports.items():
+        details, known = {**report.details, "drawn": str(drawn)}, ~labels[name].isnan()
+        earlier = None if old is None else old.reports.get(name)
+        if old is not None and earlier is not None and known.any():
+            same = old.vocabulary[name] == new.vocabulary[name] and earlier.details.get("drawn") == str(drawn)
+            if same:
+                before, now = (bank.predict(latents[known], (name,))[name] for bank in (old, new))
+                details["round"] = _gain(before, now, labels[name][known]) | {
+                    "labels_before": earlier.fitted + earlier.held_out, "labels": report.fitted + report.held_out
+                }  # fmt: skip
+        found[name] = replace(report, details=details)
     return found
+
+
+def describe_gain(found: Mapping[str, Any]) -> str:
+    """Return the gain of a round, as `with_gains` measures it, in one line."""
+    unit, factor, digits = (" points", 100, 1) if found["measure"] == "balanced accuracy" else ("", 1, 2)
+    before, now, gain, low, high = (factor * found[key] for key in ("before", "now", "gain", "low", "high"))
+    change = f"{gain:+.{digits}f}{unit} ({low:+.{digits}f} to {high:+.{digits}f}, 95 %)"
+    return (
+        f"{found['measure']} {before:.{digits}f} with {found['labels_before']} labels, "
+        f"{now:.{digits}f} with {found['labels']}: {change} on {found['samples']} random pictures held out"
+    )
 
 
 def _gain(before: Prediction, now: Prediction, labels: Float[Tensor, " rows"]) -> dict[str, Any]:

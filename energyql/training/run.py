@@ -6,20 +6,20 @@ import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from energyql.attributes.bank import SPACES, AttributeBank
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
+from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.generators.base import RANDOM, Generator
 from energyql.progress import Report, reporting
 from energyql.training.fitting import HeadSettings, train_heads
-from energyql.training.labels import LabelTable, infer, read_label_table
+from energyql.training.labels import LabelTable, infer, read_label_table, warn_of_few_labels
 from energyql.training.report import report_heads
-from energyql.training.rounds import measure_gains
+from energyql.training.rounds import with_gains
 from energyql.training.samples import Prior, estimate_truncation, label_prior
 from energyql.training.target import WORK, Target, open_target, removing_new_folder
 from energyql.vocabulary import Kind, Vocabulary
@@ -28,6 +28,8 @@ LABEL_SEED = 2**32
 """Seed of the samples for labellers, outside the range of seeds that pictures are usually drawn with."""
 TEST_SHARE, HELD_OUT_SHARE = 0.1, 0.12
 """Share of all samples for the report; share of the others for early stopping and calibration."""
+SMALL_TEST_SHARE, ENOUGH_TESTS = 0.2, 200
+"""Of few samples a larger share is for the report, up to this number: intervals of fewer labels are too wide."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +39,12 @@ class Trained:
     Attributes:
         folder: the model folder.
         bank: all its heads, new and old.
-        report: of the new heads, by attribute; see `report_heads`.
+        report: quality of the new heads on held-out latents, by attribute.
     """
 
     folder: Path
     bank: AttributeBank
-    report: Mapping[str, Mapping[str, Any]]
+    report: Mapping[str, HeadReport]
 
 
 def train_attributes(
@@ -144,13 +146,13 @@ def train_attributes(
                     )
                 columns = {name: columns[name] for name in only}
             latents = _latents(prior, labels, count, space)
-            bank, found = _fitted(
+            bank = _fitted(
                 latents, columns, infer(columns, kinds, vocabulary or known), labels, space, prior, target,
                 settings or HeadSettings(), report,
             )  # fmt: skip
-        merged = target.save(bank, found, replace=replace)
+        merged = target.save(bank, replace=replace)
         shutil.rmtree(target.folder / WORK, ignore_errors=True)
-        return Trained(target.folder, merged, found)
+        return Trained(target.folder, merged, bank.reports)
 
 
 def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float] | None:
@@ -206,18 +208,19 @@ def _fitted(
     target: Target,
     settings: HeadSettings,
     report: Report,
-) -> tuple[AttributeBank, dict[str, dict[str, Any]]]:
-    """Fit heads to all rows but those for the report, and write the report."""
-    source, test = (labels.source, labels.test) if isinstance(labels, LabelTable) else ("the labeller", None)
+) -> AttributeBank:
+    """Fit heads to all rows but those for the report, and measure them on these."""
+    source, test = (labels.source, labels.test or 0) if isinstance(labels, LabelTable) else ("the labeller", 0)
     targets = {name: encode_column(columns[name], spec, source) for name, spec in specs.items()}
     count, seed = len(latents), prior.seed % 2**63
     if count < 20:
         raise DataError(f"{count} labelled samples are too few to learn from", hint="label some hundreds at least")
+    warn_of_few_labels(targets, specs)
     # The rows that a table keeps for the report stay last, those that measure nothing stay first.
-    first, last = labels.learned if isinstance(labels, LabelTable) else 0, count - (test or 0)
+    first, last = labels.learned if isinstance(labels, LabelTable) else 0, count - test
     middle = first + torch.randperm(last - first, generator=torch.Generator().manual_seed(seed))
     order = torch.cat([torch.arange(first), middle, torch.arange(last, count)])
-    fitted = count - (int(TEST_SHARE * count) if test is None else test)
+    fitted = count - (test or int(max(TEST_SHARE * count, min(SMALL_TEST_SHARE * count, ENOUGH_TESTS))))
     latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
     bank, fits = train_heads(
         latents[:fitted].to(prior.device),
@@ -234,18 +237,19 @@ def _fitted(
         progress=lambda done: report("training", done),
     )
     bank = bank.to("cpu")
-    rows = slice(fitted if fitted < len(latents) else int(fitted * (1 - HELD_OUT_SHARE)), None)
     with torch.no_grad():
-        predictions = bank.predict(latents[rows])
-    found = report_heads(predictions, {name: values[rows] for name, values in targets.items()}, specs)
-    for name, fit in fits.items():
-        labelled = int((~targets[name].isnan()).sum())
-        found[name] |= {"temperature": fit.temperature, "steps": fit.steps, "labels": labelled}
+        predictions = bank.predict(latents[fitted:])
+    held_out, seen = (
+        {name: values[rows] for name, values in targets.items()} for rows in (slice(fitted, None), slice(fitted))
+    )
+    found = report_heads(predictions, held_out, specs, seen)
     if isinstance(labels, LabelTable) and labels.drawn is not None:
-        held_out = {name: values[rows] for name, values in targets.items()}
-        gains = {} if target.bank is None else measure_gains(
-            target.bank, bank, latents[rows], held_out, target.reports(), labels.drawn
-        )  # fmt: skip
-        for name, report_ in found.items():
-            report_ |= {"drawn": str(labels.drawn)} | ({"round": gains[name]} if name in gains else {})
-    return bank, found
+        found = with_gains(found, target.bank, bank, latents[fitted:], held_out, labels.drawn)
+    return bank.with_reports(
+        {
+            name: dataclasses.replace(
+                report, details={**report.details, "temperature": fits[name].temperature, "steps": fits[name].steps}
+            )
+            for name, report in found.items()
+        }
+    )

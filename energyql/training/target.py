@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,12 +25,10 @@ from energyql.generators.load import load_generator
 from energyql.models import model_folder, packaged_models
 from energyql.pipeline.model import save_model
 from energyql.training.report import draw_report
-from energyql.version import __version__
 
-BANK_FILES = ("attributes.safetensors", "vocabulary.json")
+BANK_FILES = ("attributes.safetensors", "vocabulary.json", "report.json")
 DEFAULT_TRUNCATION = 0.7
 """Truncation of a folder made from a checkpoint, which has none of its own."""
-REPORT = "report.json"
 WORK = ".training"
 """Subfolder for the intermediate results of an interrupted training."""
 
@@ -105,34 +102,25 @@ class Target:
                 hint="choose another folder",
             )
 
-    def reports(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the reports on the heads that the folder already has, by attribute."""
-        path = self.folder / REPORT
-        found: dict[str, dict[str, Any]] = read_json(path).get("attributes", {}) if path.is_file() else {}
-        return found
-
-    def save(
-        self, bank: AttributeBank, report: Mapping[str, Mapping[str, Any]], *, replace: bool = False
-    ) -> AttributeBank:
-        """Write new heads and their report; other heads of the folder stay as they are.
+    def save(self, bank: AttributeBank, *, replace: bool = False) -> AttributeBank:
+        """Write new heads and their reports; other heads of the folder stay as they are.
 
         Returns:
             All heads of the folder.
         """
         merged = bank
         if self.bank is not None:
-            merged = self.bank.with_heads(bank.vocabulary, bank.heads, replace=replace)
+            merged = self.bank.with_heads(bank, replace=replace)
         elif self.truncation is not None:  # the truncation of a model without heads must be one of the new heads
             psi = min(max(self.truncation, bank.truncation[0]), bank.truncation[1])
             if psi != self.truncation:
                 write_json(self.folder / CONFIG, read_json(self.folder / CONFIG) | {"truncation": psi})
         merged.save(self.folder)
-        earlier = self.reports()
-        kept = [name for name in merged.vocabulary if name not in bank.vocabulary and name in earlier]
-        if reports := {name: earlier[name] for name in kept} | dict(report):
-            write_json(self.folder / REPORT, {"energyql": __version__, "attributes": reports})
-            picture = draw_report(reports, f"Attribute heads of {self.folder.resolve().name}")
+        if merged.reports:
+            picture = draw_report(merged.reports, f"Attribute heads of {self.folder.resolve().name}")
             write_picture(self.folder / "report.png", picture)
+        else:
+            (self.folder / "report.png").unlink(missing_ok=True)
         return merged
 
 

@@ -9,6 +9,7 @@ from energyql import sample_pictures
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
+from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.labelling.sample import POOL_START
@@ -22,11 +23,12 @@ from energyql.training.drawn import (
     parse_attributes,
 )
 from energyql.training.labels import read_label_table
-from energyql.training.rounds import _gain, measure_gains
+from energyql.training.rounds import _gain, describe_gain, with_gains
 from energyql.training.run import train_attributes
 from energyql.training.samples import Prior
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
+pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
 ADA = CHECKPOINTS / "ada.pkl"
 DRAWN = Drawn(7, 0.6, "0123456789ab")
 
@@ -125,7 +127,9 @@ class TestTables:
             read_label_table(self.table(path, hat=["yes"]), tmp_path / "x.npy")
 
     def test_without_the_column_nothing_is_special(self, tmp_path):
-        table = read_label_table(write_csv(tmp_path / "a.csv", {"chosen": ["random", "unsure"], "a=b": [1, 2]}))
+        table = read_label_table(
+            write_csv(tmp_path / "a.csv", {"index": [0, 1], "chosen": ["random", "unsure"], "a=b": [1, 2]})
+        )
         assert list(table.columns) == ["chosen", "a=b"]
 
 
@@ -151,20 +155,20 @@ def test_rounds_and_their_gain(tmp_path):
     label(sample_pictures(ADA, pictures, 60, seed=7, truncation=0.6), table)
     first = train_attributes(ADA, table, model, settings=SHORT, progress=False)
     assert load_model(model).bank.truncation == (0.6, 0.6)
-    assert "round" not in first.report["glasses"]
-    held_out = first.report["glasses"]["samples"]
+    assert "round" not in first.report["glasses"].details
+    held_out = first.report["glasses"].held_out
 
     label(sample_pictures(model, pictures, 20, unsure=True, pool=100), table)
     second = train_attributes(model, table, replace=True, settings=SHORT, progress=False)
-    for name, found in second.report.items():
-        gain = found["round"]
-        assert (found["labels"], gain["labels_before"], gain["samples"]) == (80, 60, held_out)
-        assert gain["gain"] == pytest.approx(gain["now"] - gain["before"], abs=1e-5)
-        assert gain["low"] < gain["gain"] < gain["high"]
-        if name != "age":
-            assert gain["before"] == pytest.approx(first.report[name]["accuracy"])
-            assert gain["now"] == pytest.approx(found["accuracy"])
-    assert second.report["age"]["round"]["now"] == pytest.approx(second.report["age"]["explained"], abs=1e-5)
+    for name, report in second.report.items():
+        found = report.details["round"]
+        assert (found["labels"], found["labels_before"], found["samples"]) == (80, 60, held_out)
+        assert found["gain"] == pytest.approx(found["now"] - found["before"], abs=1e-5)
+        assert found["low"] < found["gain"] < found["high"]
+        for each, score in ((first.report[name], found["before"]), (report, found["now"])):
+            if each.score is not None:
+                assert score == pytest.approx(each.score, abs=1e-5)
+    assert second.report["age"].score is not None
 
     with pytest.raises(ArgumentError, match="pictures of seed 7, not 8"):
         train_attributes(model, table, replace=True, seed=8, progress=False)
@@ -215,10 +219,16 @@ class TestGains:
         specs = Vocabulary([AttributeSpec("hat", "yes/no")])
         zeros = torch.zeros
         bank = AttributeBank(specs, {"hat": Head(zeros(1, 2), zeros(1), zeros(1, 1), zeros(1, 2), zeros(1), zeros(()))})
-        arguments = (bank, bank, torch.randn(8, 2), {"hat": self.labels})
-        reports = {"hat": {"drawn": str(DRAWN), "labels": 5}}
-        assert measure_gains(*arguments, reports, DRAWN)["hat"]["labels_before"] == 5
-        assert measure_gains(*arguments, {}, DRAWN) == {}
-        assert measure_gains(*arguments, reports, Drawn(8, 0.6, "0123456789ab")) == {}
-        other = AttributeBank(Vocabulary([AttributeSpec("hat", "continuous")]), bank.heads)
-        assert measure_gains(other, *arguments[1:], reports, DRAWN) == {}
+        report = HeadReport("yes/no", 4, 1, {"no": 2, "yes": 3}, 0.5, (0.4, 0.6), {}, None, {"drawn": str(DRAWN)})
+        reported, latents = bank.with_reports({"hat": report}), torch.randn(8, 2)
+
+        def compared(old, drawn=DRAWN):
+            found = with_gains({"hat": report}, old, bank, latents, {"hat": self.labels}, drawn)["hat"].details
+            assert found["drawn"] == str(drawn)
+            return found.get("round")
+
+        assert compared(reported)["labels_before"] == 5
+        assert "with 5 labels, 50.0 with 5: +0.0 points" in describe_gain(compared(reported))
+        assert compared(bank) is compared(None) is compared(reported, Drawn(8, 0.6, "0123456789ab")) is None
+        other = AttributeBank(Vocabulary([AttributeSpec("hat", "continuous")]), bank.heads, reports={"hat": report})
+        assert compared(other) is None

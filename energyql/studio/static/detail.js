@@ -1,7 +1,7 @@
 // One picture enlarged: what is known of it, and its edits, step by step, with undo.
 
 import { Runner } from "./api.js";
-import { $, badge, copy, h, say } from "./dom.js";
+import { $, badge, copy, h, mark, say } from "./dom.js";
 import { asking, QueryBox } from "./editor.js";
 import { code, shown } from "./wall.js";
 
@@ -232,19 +232,21 @@ export class Detail {
       return h("tr", {}, h("th", { scope: "row" }, code(text, this.page.drawn().language)), h("td", {}, bar),
         h("td", { class: "count" }, probability === null ? "?" : probability.toFixed(3)));
     });
-    const verdict = picture.satisfied ? "The query holds" : "The query does not hold";
+    const [verdict, rest] = picture.verdict.match(/^([^,:]*)(.*)$/s).slice(1);
     const solver = picture.status === "OK" ? "" : ` The solver ended early (${picture.status.toLowerCase().replaceAll("_", " ")}).`;
     this.verdict.replaceChildren(
       code(picture.query, this.page.drawn().language),
-      h("p", { class: `says ${picture.satisfied ? "yes" : "no"}` }, h("strong", {}, verdict),
-        `, says the ${this.page.drawn().model.judge}. ${shown(picture).replace(" ", "\u00a0")}.${solver}`),
+      h("p", { class: `says ${mark(picture.satisfied)}` }, h("strong", {}, verdict),
+        `${rest}. ${shown(picture).replace(" ", "\u00a0")}.${solver}`),
       this.changes(picture),
     );
     this.facts.replaceChildren(
       h("h3", {}, "How sure is each clause"),
       h("table", { class: "clauses" }, h("tbody", {}, rows)),
-      h("h3", {}, `What the ${this.page.drawn().model.judge} sees`),
-      h("p", { class: "read" }, reading(picture.judged)),
+      ...(this.page.drawn().model.judge ? [
+        h("h3", {}, `What the ${this.page.drawn().model.judge} sees`),
+        h("p", { class: "read" }, reading(picture.judged)),
+      ] : []),
     );
   }
 

@@ -21,12 +21,16 @@ export function drawing(markup) {
   return document.importNode(new DOMParser().parseFromString(markup, "text/html").body.firstElementChild, true);
 }
 
+// The verdict of the judge on a picture, if there is one.
+export const mark = (satisfied) => (satisfied === null ? "" : satisfied ? "yes" : "no");
+
 export function badge(satisfied) {
+  if (satisfied === null) return null;
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
   const use = document.createElementNS(space, "use");
-  use.setAttribute("href", satisfied ? "#yes" : "#no");
-  svg.setAttribute("class", `badge ${satisfied ? "yes" : "no"}`);
+  use.setAttribute("href", `#${mark(satisfied)}`);
+  svg.setAttribute("class", `badge ${mark(satisfied)}`);
   svg.setAttribute("aria-hidden", "true");
   svg.append(use);
   return svg;

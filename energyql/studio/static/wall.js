@@ -1,6 +1,6 @@
 // The wall of pictures, and how sure each part of the query is.
 
-import { $, badge, h } from "./dom.js";
+import { $, badge, h, mark } from "./dom.js";
 
 export const shown = (picture) =>
   picture.probability !== null ? `P ${picture.probability.toFixed(3)}` : picture.energy !== null ? `E ${picture.energy.toFixed(2)}` : "E ∞";
@@ -43,7 +43,7 @@ export class Wall {
     if (picture.width <= 64) image.classList.add("small");
     return h(
       "li",
-      { class: picture.satisfied ? "yes" : "no" },
+      { class: mark(picture.satisfied) },
       h(
         "button",
         { type: "button", class: "tile", dataset: { position: picture.position }, onclick: () => this.open(picture) },

@@ -1,0 +1,183 @@
+"""The quality of heads on latents that took no part in their fit, and what counts as a weak head.
+
+Imports no torch, so that the command line can read reports quickly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from energyql.errors import ModelError
+from energyql.files import fingerprint, read_json, write_json
+from energyql.vocabulary import Kind
+
+REPORT = "report.json"
+"""The file of the reports in a model folder."""
+MARGIN = 0.05
+"""The lower end of the interval of balanced accuracy must be this far above chance. A sampler looks for latents where a
+head is certain, and where a head at chance is certain, it is wrong as often as right."""
+LEAST_RECALL = 0.1
+"""Least recall of every class. Where a head hardly ever recognises a class, latents that it takes for that class are
+mostly its errors."""
+LEAST_R2 = 0.1
+"""The lower end of the interval of R2 must be at least this. Below it, the interval in which a value lies is hardly
+narrower with the head than without it."""
+_Z = 1.959964
+"""Quantile of the standard normal for a two-sided interval of 95 %."""
+
+
+@dataclass(frozen=True)
+class HeadReport:
+    """Quality of one head on held-out latents.
+
+    Attributes:
+        kind: of the attribute.
+        fitted: labelled latents that the head was fitted, stopped and calibrated on.
+        held_out: labelled latents that only this report uses.
+        labels: class -> its labels, fitted and held out; empty for a continuous attribute.
+        score: balanced accuracy, the mean of the recalls of all classes; R2 for a continuous attribute. `None` where it
+            is not defined, because nothing or not every class was held out.
+        interval: 95 % interval of the score. Of balanced accuracy: Wilson intervals of the recalls, combined by
+            Newcombe's square-and-add method. Of R2: delta method.
+        recall: class -> (recall, lower and upper end of its 95 % Wilson interval), for the classes held out.
+        calibration_error: mean distance between predicted probabilities (quantiles) and observed frequencies.
+        details: further numbers, which `report.png` shows.
+    """
+
+    kind: Kind
+    fitted: int
+    held_out: int
+    labels: Mapping[str, int]
+    score: float | None
+    interval: tuple[float, float] | None
+    recall: Mapping[str, tuple[float, float, float]]
+    calibration_error: float | None
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def measure(self) -> str:
+        """Name of the score."""
+        return "R2" if self.kind == "continuous" else "balanced accuracy"
+
+    @property
+    def chance(self) -> float:
+        """The score of a head that does not read its input."""
+        return 0.0 if self.kind == "continuous" else 1 / len(self.labels)
+
+    @property
+    def weak(self) -> str | None:
+        """Why queries refuse the head unless it is allowed by name; `None` if they trust it."""
+        if self.score is None or self.interval is None:
+            missing = [name for name in self.labels if name not in self.recall]
+            return f"no label of {missing[0]} was held out" if self.held_out and missing else "its quality is unknown"
+        if self.kind == "continuous":
+            return f"{self} is not clearly above {LEAST_R2:g}" if self.interval[0] < LEAST_R2 else None
+        if self.interval[0] < self.chance + MARGIN:
+            return f"{self} is not clearly above chance, {self.chance:.2f}"
+        poor = [name for name, (recall, _, _) in self.recall.items() if recall < LEAST_RECALL]
+        return f"it recognises only {100 * self.recall[poor[0]][0]:.0f} % of {poor[0]}" if poor else None
+
+    def __str__(self) -> str:
+        """Return the score with its interval, such as `balanced accuracy 0.86 (0.75 to 0.93)`."""
+        if self.score is None or self.interval is None:
+            return f"{self.measure} unknown"
+        return f"{self.measure} {self.score:.2f} ({self.interval[0]:.2f} to {self.interval[1]:.2f})"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> HeadReport:
+        """Read a report from its JSON values.
+
+        Raises:
+            KeyError, TypeError, ValueError: a field is missing or wrong.
+        """
+        report = cls(**{part.name: data[part.name] for part in fields(cls)})
+        if report.kind not in get_args(Kind):
+            raise ValueError(f"there is no kind {report.kind!r}")
+        pair = None if report.interval is None else (float(report.interval[0]), float(report.interval[1]))
+        recall = {str(name): (float(r), float(low), float(high)) for name, (r, low, high) in report.recall.items()}
+        labels = {str(name): int(count) for name, count in report.labels.items()}
+        if report.kind != "continuous" and len(labels) < 2:
+            raise ValueError("an attribute has at least two classes")
+        score = None if report.score is None else float(report.score)
+        return cls(
+            report.kind, int(report.fitted), int(report.held_out), labels, score, pair, recall,
+            report.calibration_error, dict(report.details),
+        )  # fmt: skip
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927); `trials` is at least 1."""
+    share, weight = successes / trials, _Z**2 / trials
+    middle = share + weight / 2
+    spread = _Z * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    return max(0.0, (middle - spread) / (1 + weight)), min(1.0, (middle + spread) / (1 + weight))
+
+
+def balanced(confusion: Sequence[Sequence[int]]) -> tuple[float, tuple[float, float]]:
+    """Return balanced accuracy and its 95 % interval, by Newcombe's square-and-add of the Wilson intervals.
+
+    Args:
+        confusion: counts, a row for each label and a column for each prediction; every row has a count above 0.
+    """
+    pairs = [(row[i], sum(row)) for i, row in enumerate(confusion)]
+    recalls = [hits / count for hits, count in pairs]
+    limits = [wilson(hits, count) for hits, count in pairs]
+    count, score = len(pairs), sum(recalls) / len(pairs)
+    below = math.sqrt(sum((r - low) ** 2 for r, (low, _) in zip(recalls, limits, strict=True))) / count
+    above = math.sqrt(sum((high - r) ** 2 for r, (_, high) in zip(recalls, limits, strict=True))) / count
+    return score, (score - below, score + above)
+
+
+def explained(errors: Sequence[float], labels: Sequence[float]) -> tuple[float, tuple[float, float]] | None:
+    """Return R2, 1 - mean squared error / variance, and its 95 % interval by the delta method.
+
+    Args:
+        errors: label minus prediction, one a sample.
+        labels: one a sample.
+
+    Returns:
+        `None` if there are fewer than three samples, or all labels are equal.
+    """
+    count, mean = len(labels), sum(labels) / max(1, len(labels))
+    squares = [(label - mean) ** 2 for label in labels]
+    variance = sum(squares) / max(1, count)
+    if count < 3 or not variance > 0:
+        return None
+    unexplained = sum(error**2 for error in errors) / count / variance
+    influence = [(e**2 - unexplained * square) / variance for e, square in zip(errors, squares, strict=True)]
+    spread = _Z * math.sqrt(sum(value**2 for value in influence) / (count - 1) / count)
+    return 1 - unexplained, (1 - unexplained - spread, min(1.0, 1 - unexplained + spread))
+
+
+def write_reports(folder: Path, reports: Mapping[str, HeadReport]) -> None:
+    """Write the reports of the heads in a folder, which are written already; remove old reports if there are none."""
+    if not reports:
+        (folder / REPORT).unlink(missing_ok=True)
+        return
+    entries = {
+        name: asdict(report) | {"measure": report.measure, "weak": report.weak} for name, report in reports.items()
+    }
+    heads = fingerprint(folder / "attributes.safetensors")
+    write_json(folder / REPORT, {"heads": heads, "attributes": entries})
+
+
+def read_reports(folder: Path) -> dict[str, HeadReport]:
+    """Read the reports of the heads in a folder; those of other heads, or of another form, count as missing.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    path, heads = folder / REPORT, folder / "attributes.safetensors"
+    data = read_json(path) if path.is_file() and heads.is_file() else {}
+    if "heads" not in data or data["heads"] != fingerprint(heads):
+        return {}
+    try:
+        return {str(name): HeadReport.from_dict(entry) for name, entry in data["attributes"].items()}
+    except KeyError as error:
+        raise ModelError(f"{path}: {error} is missing") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: {error}") from error
