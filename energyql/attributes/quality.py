@@ -73,13 +73,13 @@ class HeadReport:
         """Why queries refuse the head unless it is allowed by name; `None` if they trust it."""
         if self.score is None or self.interval is None:
             missing = [name for name in self.labels if name not in self.recall]
-            return f"no label of {missing[0]} was held out" if self.held_out and missing else "its quality is unknown"
+            return f"no label of {missing[0]!r} was held out" if self.held_out and missing else "its quality is unknown"
         if self.kind == "continuous":
             return f"{self} is not clearly above {LEAST_R2:g}" if self.interval[0] < LEAST_R2 else None
         if self.interval[0] < self.chance + MARGIN:
             return f"{self} is not clearly above chance, {self.chance:.2f}"
         poor = [name for name, (recall, _, _) in self.recall.items() if recall < LEAST_RECALL]
-        return f"it recognises only {100 * self.recall[poor[0]][0]:.0f} % of {poor[0]}" if poor else None
+        return f"it recognises only {100 * self.recall[poor[0]][0]:.0f} % of {poor[0]!r}" if poor else None
 
     def __str__(self) -> str:
         """Return the score with its interval, such as `balanced accuracy 0.86 (0.75 to 0.93)`."""
@@ -97,14 +97,15 @@ class HeadReport:
         report = cls(**{part.name: data[part.name] for part in fields(cls)})
         if report.kind not in get_args(Kind):
             raise ValueError(f"there is no kind {report.kind!r}")
-        pair = None if report.interval is None else (float(report.interval[0]), float(report.interval[1]))
+        low, high = (math.nan, math.nan) if report.interval is None else map(float, report.interval)
         recall = {str(name): (float(r), float(low), float(high)) for name, (r, low, high) in report.recall.items()}
         labels = {str(name): int(count) for name, count in report.labels.items()}
         if report.kind != "continuous" and len(labels) < 2:
             raise ValueError("an attribute has at least two classes")
         score = None if report.score is None else float(report.score)
         return cls(
-            report.kind, int(report.fitted), int(report.held_out), labels, score, pair, recall,
+            report.kind, int(report.fitted), int(report.held_out), labels, score,
+            None if report.interval is None else (low, high), recall,
             report.calibration_error, dict(report.details),
         )  # fmt: skip
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names
@@ -113,22 +112,19 @@ def report(model: ModelArgument) -> None:
 
 
 def _print_reports(reports: Mapping[str, HeadReport]) -> None:
-    """Print a table of quality, with 95 % intervals, and why some heads are weak."""
-    if not reports:
-        return
-    columns = ("attribute", "kind", "labels", "held out", "quality (95 % interval)", "chance", "calibration error")
-    table = Table(*columns, "recall of each class", box=None, pad_edge=False)
+    """Print the quality of heads with 95 % intervals, and why some of them are weak."""
     for name, each in reports.items():
-        recalls = ", ".join(f"{label} {recall:.2f}" for label, (recall, _, _) in each.recall.items())
-        error = "" if each.calibration_error is None else f"{each.calibration_error:.3f}"
-        table.add_row(
-            escape(name), each.kind, f"{each.fitted + each.held_out:,}", f"{each.held_out:,}", str(each),
-            "" if each.kind == "continuous" else f"{each.chance:.2f}", error, escape(recalls),
-        )  # fmt: skip
-    out.print(table)
-    for name, each in reports.items():
+        chance = "" if each.kind == "continuous" else f", chance {each.chance:.2f}"
+        out.print(f"[bold]{escape(name)}[/], {each.kind}: {each}{chance}")
+        parts = [f"{each.held_out:,} labels held out of {each.fitted + each.held_out:,}"]
+        if each.calibration_error is not None:
+            parts.append(f"calibration error {each.calibration_error:.3f}")
+        if each.recall:
+            shares = (f"{label} {recall:.2f}" for label, (recall, _, _) in each.recall.items())
+            parts.append(f"recall of {', '.join(shares)}")
+        out.print(escape(f"  {'; '.join(parts)}"))
         if each.weak:
-            out.print(f"[yellow]weak[/]: {escape(name)}: {escape(each.weak)}. Queries refuse it; more labels may help")
+            out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
 
 
 def import_heads(

@@ -98,12 +98,12 @@ class PreparedQuery:
 
     def run_until_satisfied(self, n: int, *, budget: int | None = None, progress: bool | Report = True) -> Result:
         """Draw until n samples satisfy the query; see `energyql.until_satisfied`."""
+        n = whole_number("n", n)
+        budget = 10 * n if budget is None else whole_number("budget", budget, least=n)
         judge = self.model.judge
         reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
         if reason := unjudged(self.expr, reads):
             raise _cannot_count(reason)
-        n = whole_number("n", n)
-        budget = 10 * n if budget is None else whole_number("budget", budget, least=n)
         kept: list[Result] = []
         tried: list[SampleResult] = []
         found = drawn = 0

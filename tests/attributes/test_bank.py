@@ -157,7 +157,7 @@ class TestFiles:
         subject.save(tmp_path)
         assert AttributeBank.load(tmp_path).label == subject.to("meta").label == label
         specs = Vocabulary([dataclasses.replace(VOCABULARY["smile"], name="grin")])
-        assert subject.with_heads(specs, random_heads(specs, DIM)).label == label
+        assert subject.with_heads(AttributeBank(specs, random_heads(specs, DIM))).label == label
 
     def test_a_description_without_a_label(self, tmp_path):
         bank().save(tmp_path)
@@ -245,7 +245,7 @@ class TestMoreHeads:
             bank(space="z", truncation=(0.5, 1.0), generator="abc"),
             Vocabulary([AttributeSpec("hat", "yes/no")]),
         )
-        more = subject.with_heads(new, {"hat": head(1)})
+        more = subject.with_heads(AttributeBank(new, {"hat": head(1)}))
         assert list(more.vocabulary) == [*VOCABULARY, "hat"]
         assert all(more.heads[name] is head for name, head in subject.heads.items())
         assert (more.space, more.truncation, more.generator) == ("z", (0.5, 1.0), "abc")
@@ -255,12 +255,12 @@ class TestMoreHeads:
     def test_a_name_that_is_taken(self):
         new = Vocabulary([AttributeSpec("age", "yes/no")])
         with pytest.raises(VocabularyError, match="already has 'age'\n.*replace"):
-            bank().with_heads(new, {"age": head(1)})
-        more = bank().with_heads(new, {"age": head(1)}, replace=True)
+            bank().with_heads(AttributeBank(new, {"age": head(1)}))
+        more = bank().with_heads(AttributeBank(new, {"age": head(1)}), replace=True)
         assert list(more.vocabulary) == list(VOCABULARY)
         assert more.vocabulary["age"].kind == "yes/no"
 
     def test_a_head_for_other_latents(self):
         other = head(1, DIM + 1)
         with pytest.raises(ModelError, match="the head of 'hat'"):
-            bank().with_heads(Vocabulary([AttributeSpec("hat", "yes/no")]), {"hat": other})
+            bank().with_heads(AttributeBank(Vocabulary([AttributeSpec("hat", "yes/no")]), {"hat": other}))

@@ -1,10 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 import typer
 from labelled import CHECKPOINTS, answers, latents_of, write_csv
 from typer.testing import CliRunner
 
-from energyql.cli.train import import_heads, train
+from energyql.cli.train import import_heads, report, train
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
@@ -13,6 +15,7 @@ ADA = str(CHECKPOINTS / "ada.pkl")
 app = typer.Typer()
 app.command()(train)
 app.command()(import_heads)
+app.command()(report)
 
 
 def run(*words):
@@ -27,16 +30,36 @@ def run(*words):
 def table(tmp_path):
     found = answers(latents_of(load_generator(ADA), 80, 0.7, seed=0))
     return write_csv(
-        tmp_path / "labels.csv", {"glasses": found["glasses"].tolist(), "hair": found["haircolor"].tolist()}
+        tmp_path / "labels.csv",
+        {"index": list(range(80)), "glasses": found["glasses"].tolist(), "hair": found["haircolor"].tolist()},
     )
 
 
 def test_a_table_of_what_was_learned(tmp_path, table):
     output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9, "--kind", "hair=categorical")
-    assert "glasses" in output
     assert "report.png" in output
+    assert re.search(
+        r"^glasses, yes/no: balanced accuracy 0\.\d\d \(0\.\d\d to [01]\.\d\d\), chance 0\.50$", output, re.MULTILINE
+    )
+    assert re.search(
+        r"^  16 labels held out of 80; calibration error 0\.\d+; recall of no \d\.\d\d, yes ", output, re.MULTILINE
+    )
+    assert re.search(r"^  weak, so queries refuse it: ", output, re.MULTILINE)
+    again = run("report", tmp_path / "m")
+    assert again == output[output.index("glasses,") : output.index("Saved")]
     vocabulary = load_model(tmp_path / "m").vocabulary
     assert (vocabulary["glasses"].kind, vocabulary["hair"].kind) == ("yes/no", "categorical")
+
+
+def test_r2_is_no_accuracy(tmp_path):
+    found = answers(latents_of(load_generator(ADA), 80, 0.7, seed=0))
+    table = write_csv(tmp_path / "ages.csv", {"index": list(range(80)), "age": found["age"].tolist()})
+    output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9)
+    assert re.search(r"^age, continuous: R2 -?\d+\.\d\d \(-?\d+\.\d\d to -?\d+\.\d\d\)$", output, re.MULTILINE)
+
+
+def test_a_report_of_heads_that_were_not_measured(tiny):
+    assert run("report", tiny) == "not measured: smile, hair, age, glasses, beard\n"
 
 
 def test_quiet_and_only(tmp_path, table):

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 from typer.testing import CliRunner
 
 import energyql
@@ -13,6 +13,7 @@ from energyql.cli.edit import read_layers, read_preset, read_start
 from energyql.cli.main import app
 from energyql.editing.settings import PRESETS
 from energyql.errors import ArgumentError
+from energyql.render.pictures import NO, YES
 
 
 def test_filmstrip(edited):
@@ -67,8 +68,20 @@ def test_folder(edited, tmp_path):
         edited.save(tmp_path / "all.txt")
 
 
+def test_an_edit_that_nobody_judges(edit, model, tmp_path):
+    edited = edit(5, ["smile"], model=replace(model, judge=None), n=2)
+    assert [result.satisfied for result in (edited.start, edited.final)] == [None, None]
+    assert edited.summary().startswith("1. not judged: the model has no judge; mean P ")
+    assert edited.to_dict()["steps"][0]["satisfied"] is None
+    colours = {colour for _, colour in edited.filmstrip().getcolors(1 << 16)}
+    assert not colours & {ImageColor.getrgb(YES), ImageColor.getrgb(NO)}
+    saved = json.loads((edited.save(tmp_path / "all") / "1" / "result.json").read_text(encoding="utf-8"))
+    assert [sample["satisfied"] for sample in saved["samples"]] == [None, None]
+    assert saved["provenance"]["judge"] is None
+
+
 def test_summary(edited):
-    assert edited.summary().count("of 6 satisfied, says the image judge") == 3
+    assert edited.summary().count("of 6 satisfy the query, says the image judge") == 3
     assert repr(edited).startswith("<Edit of 6 pictures in 3 steps>")
     assert edited._repr_png_().startswith(b"\x89PNG")
 
@@ -83,7 +96,7 @@ def run(*arguments):
 def test_edit_command(tiny, tmp_path, name):
     output = run("edit", "smile", "-s", "3", "-m", tiny, "-o", tmp_path / name)
     assert (tmp_path / name).exists()
-    assert "1 of 1 satisfied" in output or "0 of 1 satisfied" in output
+    assert "1 of 1 satisfy" in output or "0 of 1 satisfy" in output
 
 
 def test_animate_command(tiny, tmp_path):

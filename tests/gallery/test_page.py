@@ -166,8 +166,19 @@ class TestOddities:
     def test_a_model_without_judge(self, tmp_path):
         folder = tiny_model(tmp_path, judge=False)
         made = Gallery(["smile"], n=1, model=folder, progress=False)
-        alt = Document(made.to_html()).all("img")[0]["alt"]
-        assert alt.startswith("Picture 1 of 1. Attribute heads: ")
+        made.add_truth_table("smile", n=1)
+        made.add_traversal("smile", "beard", 2, n=1)
+        assert made.summary().endswith("5 pictures; not judged: the model has no judge")
+        page = Document(made.to_html())
+        *images, enlarged = page.all("img")
+        said = r"Picture \d of \d\. The query smile is not judged\.( The query beard is not judged\.)?"
+        assert enlarged["id"] == "view-picture"
+        assert all(re.fullmatch(said.replace("smile", "(NOT )?smile"), image["alt"]) for image in images)
+        assert page.all("use") == page.all("svg", "badge") == []
+        assert page.all("li", "yes") == page.all("li", "no") == []
+        assert page.texts("span").count("not judged") == page.texts("td").count("not judged") - 5 == 2
+        assert "read off the picture" not in page.texts("th")
+        assert "✓" not in made.to_html()
 
     def test_a_query_that_asks_for_nothing(self, tiny):
         with warnings.catch_warnings():

@@ -77,11 +77,21 @@ class TestResults:
         assert provenance["judge"] == "image judge"
         assert provenance["versions"]["energyql"] == energyql.__version__
 
-    def test_without_a_judge_the_heads_decide(self, tmp_path):
+    def test_heads_do_not_judge_themselves(self, tmp_path):
         result = generate(QUERY, 4, model=tiny_model(tmp_path, judge=False), device="cpu", progress=False)
-        assert result.provenance["judge"] == "attribute heads"
-        assert "says the attribute heads" in result.summary()
-        assert (result.judged["smile"] == (result.probabilities["smile"] > 0.5)).all()
+        assert (result.satisfied, result.judged, result.provenance["judge"]) == (None, {}, None)
+        assert result.summary().startswith("not judged: the model has no judge; mean P 0.")
+        assert "by the attribute heads (age: quality not measured, glasses: " in result.summary()
+        assert list(result.values) == list(VOCABULARY)
+        assert (result.values["smile"] == (result.probabilities["smile"] > 0.5)).all()
+        assert set(result.values["hair"]) <= set(VOCABULARY["hair"].values)
+
+    def test_nothing_is_judged_of_a_query_that_asks_for_nothing(self, tiny):
+        with pytest.warns(TautologyWarning):
+            result = generate("TRUE", 1, model=tiny, device="cpu", progress=False)
+        assert result.satisfied is None
+        assert result.summary() == "not judged: the query names no attribute"
+        assert result.provenance["judge"] == "image judge"
 
     def test_heads_on_z(self, tmp_path):
         result = generate(QUERY, 3, model=tiny_model(tmp_path, space="z"), device="cpu", progress=False)

@@ -145,7 +145,7 @@ class TestModelsInMemory:
         few, many = (generate("bright AND red > 0", n, model=model, progress=False) for n in (1, 5))
         assert not model.generator.training
         assert pixels(few.images)[0] == pixels(many.images)[0]
-        assert few.provenance["judge"] == "attribute heads"
+        assert few.provenance["judge"] is None
         assert few.provenance["model"] == "blobs"
 
     def test_a_function_as_judge(self):
@@ -158,6 +158,15 @@ class TestModelsInMemory:
         expected = result.judged["bright"] & (result.judged["first"] == "red")
         assert (result.satisfied == expected).all()
         result.grid()
+
+    def test_a_judge_of_some_attributes(self):
+        model = self.model(judge=lambda images: {"red": images[:, 0].mean((1, 2))})
+        seen, unseen = (generate(query, 3, model=model, progress=False) for query in ("red > 0", "red > 0 AND bright"))
+        assert seen.satisfied.tolist() == (seen.judged["red"] > 0).tolist()
+        assert unseen.satisfied is None
+        assert list(unseen.judged) == ["red"]
+        assert list(unseen.values) == list(model.vocabulary)
+        assert unseen.summary().startswith("not judged: the judge does not read 'bright'; mean P ")
 
     def test_the_device_is_that_of_the_model(self, tiny, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 from markup import Document, decode
-from PIL import Image
+from PIL import Image, ImageColor
 from safetensors.torch import load_file
 
 from energyql.errors import ArgumentError
 from energyql.files import check_destination
 from energyql.pipeline import result as module
 from energyql.pipeline.result import MOST_PICTURES, MOST_QUERY, Result, alternative_text, reading
+from energyql.render.pictures import NO, YES
 from energyql.sampling import Status
 
 QUERY = "größe AND 😀 OR smile"
@@ -36,6 +37,9 @@ def make(n=3, energy=None, semantics="exact", **changes):
         "statistics": {"evaluations_mean": 3.0},
         "provenance": {"query": QUERY, "seed": 7, "model": "tiny", "semantics": semantics, "judge": "image judge"},
     }
+    if "satisfied" in changes:  # not judged
+        heads = {"smile": "balanced accuracy 0.9", "hat": None}
+        fields["provenance"] |= {"judge": None, "unjudged": "the model has no judge", "heads": heads}
     return Result(**(fields | changes))
 
 
@@ -44,6 +48,27 @@ def test_a_summary_counts_and_says_who_says_so():
     assert make(1).summary() == "1 of 1 satisfy the query, says the image judge"
     assert len(make()) == 3
     assert repr(make()).startswith(f"<Result of '{QUERY}': 2 of 3")
+
+
+def test_what_nobody_judged_has_no_tick_and_no_cross(tmp_path):
+    result = make(2, satisfied=None, judged={})
+    heads = "by the attribute heads (smile: balanced accuracy 0.9, hat: quality not measured)"
+    assert result.verdict() == f"not judged: the model has no judge; mean P 0.80 {heads}"
+    assert make(2, semantics="lace", satisfied=None).verdict().endswith(f"mean energy 0.25 {heads}")
+    assert result.select([1]).satisfied is Result.join([result, result]).satisfied is None
+    marks = {ImageColor.getrgb(YES), ImageColor.getrgb(NO)}
+    assert not {colour for _, colour in result.grid().getcolors(1 << 16)} & marks
+    assert {colour for _, colour in make(2).grid().getcolors(1 << 16)} >= marks
+    page = Document(result._repr_html_())
+    assert page.all("svg") == page.all("path") == []
+    assert page.all("img")[0]["alt"] == f"Picture 1 of 2. The query {QUERY} is not judged."
+    saved = json.loads((result.save(tmp_path / "run") / "result.json").read_text(encoding="utf-8"))
+    assert [sample["satisfied"] for sample in saved["samples"]] == [None, None]
+    values = make(2, satisfied=None, judged={"hair": np.array(["red", "black"])}).values
+    assert {name: column.tolist() for name, column in values.items()} == {
+        "smile": [False, False], "hair": ["red", "black"], "age": [0.0, 0.1]
+    }  # fmt: skip
+    assert result.values["hair"].tolist() == ["black", "black"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".jpg", ".jpeg", ".webp"])
@@ -239,7 +264,7 @@ def test_alternative_text():
         "Picture 1 of 2. Image judge: smile, hair = red, age = 0.12; no hat. "
         "The query smile holds. The query hat does not hold."
     )
-    assert alternative_text({}, 0, 1, "attribute heads", [("x" * 9999, True)]) == (
+    assert alternative_text({}, 0, 1, None, [("x" * 9999, True)]) == (
         f"Picture 1 of 1. The query {'x' * MOST_QUERY}… holds."
     )
 

@@ -1,18 +1,25 @@
 """Drawing until enough samples satisfy the query, and models that stay loaded."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from toys import pixels, tiny_model
+from toys import VOCABULARY, NeverSampler, pixels, tiny_model
 
 from energyql import ODESolver, Pipeline, generate, load_model, until_satisfied
-from energyql.errors import ArgumentError
+from energyql.attributes.judge import Judge
+from energyql.errors import ArgumentError, ModelError
 from energyql.generators.mapping import FrozenMapping
 from energyql.pipeline import generate as pipeline
+from energyql.vocabulary import Vocabulary
 
 QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age > 0.6'
+
+
+def by_colour(images):
+    return {"age": images[:, 0].mean((1, 2)).sigmoid(), "glasses": images[:, 1].mean((1, 2)) > 0}
 
 
 class TestUntilSatisfied:
@@ -20,9 +27,9 @@ class TestUntilSatisfied:
     ROUGH = ODESolver(max_evaluations=5)  # leaves many samples where they do not satisfy it
 
     @pytest.fixture
-    def plain(self, tmp_path):
-        """A model whose heads decide: the random judge of the other sees the same in every picture."""
-        return tiny_model(tmp_path, judge=False)
+    def plain(self, tiny):
+        """A model with a judge that sees a difference between pictures; the random one of the folder sees none."""
+        return dataclasses.replace(load_model(tiny), judge=by_colour)
 
     def ask(self, model, n, budget=None, **settings):
         settings = {"model": model, "device": "cpu", "progress": False, "sampler": self.ROUGH} | settings
@@ -34,7 +41,7 @@ class TestUntilSatisfied:
         assert result.satisfied.all()
         assert len(result) == len(result.images) == 6
         assert 6 < drawn <= 500
-        assert f"6 of 6 satisfy the query, says the attribute heads, out of {drawn} drawn" in result.summary()
+        assert f"6 of 6 satisfy the query, says the image judge, out of {drawn} drawn" in result.summary()
         assert result.statistics["evaluations_mean"] > 0
 
     def test_they_are_the_first_of_the_run(self, plain):
@@ -50,6 +57,22 @@ class TestUntilSatisfied:
         assert result.statistics["drawn"] == 30
         assert "30 were wanted, but the budget of 30 ended" in result.summary()
         assert result.provenance["budget"] == 30
+
+    @pytest.mark.parametrize(
+        ("judge", "reason"),
+        [
+            (None, "the model has no judge"),
+            (lambda x: {"age": by_colour(x)["age"]}, "the judge does not read 'glasses'"),
+        ],
+    )
+    def test_nobody_counts_without_a_judge(self, plain, judge, reason):
+        with pytest.raises(ModelError, match=f"cannot be counted: {reason}\ngive the model a judge"):
+            self.ask(dataclasses.replace(plain, judge=judge), 6)
+
+    def test_a_judge_with_a_vocabulary_is_asked_before_the_first_sample(self, plain):
+        judge = Judge(Vocabulary([VOCABULARY["age"]]), side=16, channels=(4,)).eval()
+        with pytest.raises(ModelError, match="does not read 'glasses'"):
+            self.ask(dataclasses.replace(plain, judge=judge), 6, sampler=NeverSampler())
 
     def test_a_budget_below_n_is_refused(self, plain):
         with pytest.raises(ArgumentError, match="budget must be a whole number from 6"):
@@ -96,4 +119,4 @@ class TestCost:
         for place in ("here", "there"):
             monkeypatch.chdir(tmp_path / place)
             judges.append(generate("smile", 1, model="model", device="cpu", progress=False).provenance["judge"])
-        assert judges == ["image judge", "attribute heads"]
+        assert judges == ["image judge", None]

@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from energyql.errors import DataError
-from energyql.training.labels import read_label_table, read_latents
+from energyql.errors import DataError, LabelWarning
+from energyql.training.labels import infer, read_label_table, read_latents, warn_of_few_labels
+from energyql.vocabulary import AttributeSpec
 
 
 def written(path, text):
@@ -24,8 +25,58 @@ def test_csv(tmp_path, delimiter):
     assert len(table) == 2
 
 
-def test_rows_without_an_index(tmp_path):
-    assert read_label_table(written(tmp_path / "a.csv", "smile\n1\n0\n")).index.tolist() == [0, 1]
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_decimal_commas(tmp_path, delimiter):
+    text = f"Index{delimiter}age, in years{delimiter}note\n5{delimiter}0,31{delimiter}1,5\n"
+    text += f"0{delimiter}{delimiter}a, b\n3{delimiter}-2{delimiter}1,5\n"
+    table = read_label_table(written(tmp_path / "a.csv", text))
+    assert table.columns == {"age, in years": ["0.31", "", "-2"], "note": ["1,5", "a, b", "1,5"]}
+    assert table.index.tolist() == [5, 0, 3]
+
+
+def test_rows_without_an_index_are_about_nothing(tmp_path):
+    with pytest.raises(DataError, match="has no column 'index', so nothing says .*\n.*generate --seed.*--latents"):
+        read_label_table(written(tmp_path / "a.csv", "smile\n1\n0\n"))
+
+
+def test_file_names_are_no_classes():
+    columns = {
+        "file": [f"{i:05d}.png" for i in range(60)],
+        "smile": ["yes", "no"] * 30,
+        "hair": ["black", "red", ""] * 20,
+        "id": list(range(60)),
+    }
+    with pytest.warns(LabelWarning, match="column 'file' is left out: its texts, such as '00000.png', '00001.png'"):
+        assert list(infer(columns)) == ["smile", "hair", "id"]
+    assert infer({"file": columns["file"]}, {"file": "categorical"})["file"].kind == "categorical"
+    with pytest.warns(LabelWarning), pytest.raises(DataError, match="no column of labels"):
+        infer({"file": columns["file"]})
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"smile": [0] * 30 + [1] * 30}, "'smile' has 60;"),
+        ({"smile": [0] * 300 + [1] * 19 + [torch.nan] * 50}, "'smile' has 19 of yes;"),
+        ({"hair": [0] * 150 + [1] * 150 + [2]}, "'hair' has 1 of c;"),
+        ({"age": [0.5] * 199, "smile": [1, 0]}, "'age' has 199, 'smile' has 2;"),
+    ],
+)
+def test_few_labels(labels, message):
+    specs = {
+        "smile": AttributeSpec("smile", "yes/no"),
+        "age": AttributeSpec("age", "continuous"),
+        "hair": AttributeSpec("hair", "categorical", values=("a", "b", "c")),
+    }
+    given = {name: torch.tensor(values, dtype=torch.float32) for name, values in labels.items()}
+    with pytest.warns(LabelWarning, match=f"there are few labels: {message}"):
+        warn_of_few_labels(given, {name: specs[name] for name in labels})
+
+
+def test_enough_labels(recwarn):
+    specs = {"smile": AttributeSpec("smile", "yes/no"), "age": AttributeSpec("age", "continuous")}
+    warn_of_few_labels({"smile": torch.tensor([0.0] * 180 + [1.0] * 20), "age": torch.rand(200)}, specs)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(
@@ -33,6 +84,7 @@ def test_rows_without_an_index(tmp_path):
     [
         ("", "is empty"),
         ("smile\n", "has no rows"),
+        ("smile;index\n1;1\n1;0;2\n", "row 2: 3 cells for 2 columns"),
         ("index\n1\n", "no column of labels"),
         ("smile,smile\n1,1\n", "name every column once"),
         ("smile,\n1,1\n", "name every column once"),
@@ -66,6 +118,14 @@ class TestLatents:
         found = read_label_table(self.table(tmp_path), tmp_path / "w.npy")
         assert found.index is None
         torch.testing.assert_close(found.latents, torch.tensor(latents[[3, 1]]).float())
+
+    def test_in_the_order_of_the_table(self, tmp_path):
+        np.save(tmp_path / "w.npy", np.arange(10.0).reshape(2, 5))
+        with pytest.warns(LabelWarning, match=r"a\.csv has no column 'index', so its rows are .*w\.npy in"):
+            found = read_label_table(self.table(tmp_path, "smile\n1\n0\n"), tmp_path / "w.npy")
+        assert found.latents[:, 0].tolist() == [0, 5]
+        with pytest.raises(DataError, match=r"has 1 rows and no column 'index', but .*w\.npy holds 2 latents"):
+            read_label_table(self.table(tmp_path, "smile\n1\n"), tmp_path / "w.npy")
 
     def test_too_few(self, tmp_path):
         np.save(tmp_path / "w.npy", np.ones((3, 5)))
@@ -125,16 +185,16 @@ class TestParquet:
         def load(name):
             if name != "polars":
                 raise ImportError
-            frame = SimpleNamespace(to_dict=lambda as_series: {"smile": [1, 0]})
+            frame = SimpleNamespace(to_dict=lambda as_series: {"index": [4, 2], "smile": [1, 0]})
             return SimpleNamespace(read_parquet=lambda path: frame)
 
-        monkeypatch.setattr("energyql.training.labels.importlib.import_module", load)
+        monkeypatch.setattr("energyql.training.columns.importlib.import_module", load)
         assert read_label_table(tmp_path / "a.parquet").columns == {"smile": [1, 0]}
 
     def test_with_none(self, tmp_path, monkeypatch):
         def load(name):
             raise ImportError
 
-        monkeypatch.setattr("energyql.training.labels.importlib.import_module", load)
+        monkeypatch.setattr("energyql.training.columns.importlib.import_module", load)
         with pytest.raises(DataError, match="no library that reads it is installed\npip install pyarrow"):
             read_label_table(tmp_path / "a.parquet")

@@ -1,0 +1,147 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toys import VOCABULARY, random_heads
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.quality import REPORT, HeadReport, balanced, explained, read_reports, wilson
+from energyql.errors import ModelError
+
+GOOD = HeadReport(
+    "yes/no",
+    320,
+    80,
+    {"no": 300, "yes": 100},
+    0.8,
+    (0.7, 0.87),
+    {"no": (0.9, 0.8, 0.95), "yes": (0.7, 0.5, 0.85)},
+    0.04,
+)
+AGE = HeadReport("continuous", 320, 80, {}, 0.4, (0.2, 0.6), {}, 0.1, {"error": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(10, 20, 0.2993, 0.7007), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilson(successes, trials, low, high):
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_the_interval_of_balanced_accuracy():
+    score, (low, high) = balanced([[8, 2], [5, 5]])
+    (low_no, _), (_, high_yes) = wilson(8, 10), wilson(5, 10)
+    assert score == pytest.approx(0.65)
+    assert low == pytest.approx(0.65 - math.hypot(0.8 - low_no, 0.5 - wilson(5, 10)[0]) / 2)
+    assert high == pytest.approx(0.65 + math.hypot(wilson(8, 10)[1] - 0.8, high_yes - 0.5) / 2)
+
+
+def covered(count, measure, truth):
+    """Share of `count` intervals that hold the truth."""
+    inside = 0
+    for seed in range(count):
+        _, (low, high) = measure(np.random.default_rng(seed))
+        inside += low <= truth <= high
+    return inside / count
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    def counts(random):
+        hits = random.binomial(30, 0.7), random.binomial(15, 0.9)
+        return balanced([[int(hits[0]), 30 - int(hits[0])], [15 - int(hits[1]), int(hits[1])]])
+
+    def numbers(random):
+        labels = random.normal(size=80)
+        return explained((0.8 * random.normal(size=80)).tolist(), labels.tolist())
+
+    assert 0.92 < covered(2000, counts, 0.8) < 0.98
+    assert 0.91 < covered(1000, numbers, 1 - 0.64) < 0.98
+
+
+def test_r2():
+    assert explained([0.0, 0.0, 0.0], [1.0, 2.0, 4.0]) == (1.0, (1.0, 1.0))
+    assert explained([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0])[0] == 0  # the head says the mean
+    assert explained([1.0, 1.0], [1.0, 2.0]) is None
+    assert explained([0.0, 1.0, 2.0], [1.0, 1.0, 1.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"interval": (0.54, 0.87)}, "balanced accuracy 0.80 (0.54 to 0.87) is not clearly above chance, 0.50"),
+        ({"recall": {"no": (0.9, 0.8, 1.0), "yes": (0.05, 0, 0.2)}}, "it recognises only 5 % of 'yes'"),
+        ({"score": None, "interval": None, "recall": {"no": (1.0, 0.9, 1.0)}}, "no label of 'yes' was held out"),
+        ({"held_out": 0, "score": None, "interval": None, "recall": {}}, "its quality is unknown"),
+        ({"kind": "categorical", "labels": dict.fromkeys("abcd", 9), "interval": (0.31, 0.87)}, None),
+        ({"kind": "continuous", "labels": {}, "recall": {}, "interval": (0.1, 0.9)}, None),
+        ({"kind": "continuous", "labels": {}, "recall": {}, "interval": (0.09, 0.9)}, "R2 0.80 (0.09 to 0.90) is not"),
+    ],
+)
+def test_what_is_weak(change, reason):
+    weak = replace(GOOD, **change).weak
+    assert weak == reason or (reason and weak.startswith(reason))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 4), reports={"smile": GOOD, "age": AGE, "no": GOOD}).save(
+        tmp_path
+    )
+    return tmp_path
+
+
+class TestFiles:
+    def test_reports_come_back(self, folder):
+        assert read_reports(folder) == AttributeBank.load(folder).reports == {"smile": GOOD, "age": AGE}
+        entry = json.loads((folder / REPORT).read_text())["attributes"]["smile"]
+        assert (entry["measure"], entry["weak"]) == ("balanced accuracy", None)
+
+    def test_reports_of_other_heads_count_as_missing(self, folder):
+        report = (folder / REPORT).read_bytes()
+        bank = AttributeBank.load(folder)
+        AttributeBank(VOCABULARY, random_heads(VOCABULARY, 4, seed=1)).save(folder)
+        assert not (folder / REPORT).exists()
+        (folder / REPORT).write_bytes(report)
+        assert AttributeBank.load(folder).reports == {}
+        bank.save(folder)
+        assert AttributeBank.load(folder).reports == bank.reports
+
+    def test_reports_of_earlier_versions_count_as_missing(self, folder):
+        (folder / REPORT).write_text(json.dumps({"energyql": "0.1.0", "attributes": {"smile": {"accuracy": 0.9}}}))
+        assert AttributeBank.load(folder).reports == {}
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"interval": [0.1]}, "report.json"),
+            ({"interval": ["low", "high"]}, "could not convert"),
+            ({"kind": "maybe"}, "there is no kind 'maybe'"),
+            ({"labels": {}}, "at least two classes"),
+            ({"recall": {"yes": 1}}, "report.json"),
+            ({"score": None}, None),
+        ],
+    )
+    def test_damaged_files(self, folder, change, message):
+        data = json.loads((folder / REPORT).read_text())
+        data["attributes"]["smile"].update(change)
+        if message is None:
+            del data["attributes"]["smile"]["fitted"]
+            message = "'fitted' is missing"
+        (folder / REPORT).write_text(json.dumps(data))
+        with pytest.raises(ModelError, match=message):
+            AttributeBank.load(folder)
+        data["attributes"] = []
+        (folder / REPORT).write_text(json.dumps(data))
+        with pytest.raises(ModelError, match=r"report\.json"):
+            read_reports(folder)
+
+    def test_they_go_with_the_heads(self, folder):
+        bank = AttributeBank.load(folder)
+        assert bank.to("meta").reports == bank.reports
+        specs = VOCABULARY["age"], VOCABULARY["hair"]
+        other = AttributeBank(type(VOCABULARY)(specs), random_heads(type(VOCABULARY)(specs), 4), reports={"hair": GOOD})
+        assert bank.with_heads(other, replace=True).reports == {"smile": GOOD, "hair": GOOD}
