@@ -48,7 +48,17 @@ SG3 = StyleGAN3Config(
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many pictures there are of each kind: labelled at first, in a round, in all, at random, to choose from."""
+    """Numbers of pictures.
+
+    Attributes:
+        first: random ones that are labelled before the first round.
+        round: labelled in each round.
+        total: labelled in all rounds.
+        random: random ones for the comparison.
+        pool: to choose from.
+        fresh: to measure heads on.
+        truth: that the limits of the hidden truth come from.
+    """
 
     first: int = 200
     round: int = 100
@@ -56,6 +66,7 @@ class Sizes:
     random: int = 1500
     pool: int = 4000
     fresh: int = 3000
+    truth: int = 4000
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ class World:
         return LabelTable(columns, index[torch.tensor(order)], learned=learned, test=test)
 
 
-def dcgan() -> tuple[Generator, ImageLabeller]:
+def dcgan(sizes: Sizes) -> tuple[Generator, ImageLabeller]:
     """Return the DCGAN of `gan-face-generate`, and what examples/own_generator.py measures in its pictures."""
     from gan_face_generate.models import Generator as DCGAN
 
@@ -122,7 +133,7 @@ def dcgan() -> tuple[Generator, ImageLabeller]:
     return Faces().eval(), look
 
 
-def stylegan3() -> tuple[Generator, ImageLabeller]:
+def stylegan3(sizes: Sizes) -> tuple[Generator, ImageLabeller]:
     """Return a small StyleGAN3 of random weights, and measurements of colour, light and contrast in its pictures."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -132,7 +143,7 @@ def stylegan3() -> tuple[Generator, ImageLabeller]:
         for layer in generator.synthesis.layers:  # layers know the magnitude of their inputs, as after training
             layer.magnitude_ema.copy_(x.square().mean())
             x = layer(x, w)
-        seen = _numbers(generator.synthesize(generator.encode(torch.randn(4000, SG3.z_dim))))
+        seen = _numbers(generator.synthesize(generator.encode(torch.randn(sizes.truth, SG3.z_dim))))
     limits = {"bright": 0.8, "warm": 0.95, "plain": 0.1}
     edges = {name: seen[name].quantile(share) for name, share in limits.items()}
     low, high = seen["side"].quantile(torch.tensor([0.2, 0.9]))
@@ -159,13 +170,13 @@ def _numbers(images: Tensor) -> dict[str, Tensor]:
     }
 
 
-GENERATORS: dict[str, Callable[[], tuple[Generator, ImageLabeller]]] = {"dcgan": dcgan, "stylegan3": stylegan3}
+GENERATORS: dict[str, Callable[[Sizes], tuple[Generator, ImageLabeller]]] = {"dcgan": dcgan, "stylegan3": stylegan3}
 
 
 @torch.no_grad()
 def make_world(name: str, seed: int, sizes: Sizes, report: Callable[[float], None]) -> World:
     """Draw and label all pictures of a generator under one seed."""
-    generator, look = GENERATORS[name]()
+    generator, look = GENERATORS[name](sizes)
     prior, fresh = (Prior(generator, s, (0.7, 0.7), torch.device("cpu")) for s in (seed, FRESH_SEED + seed))
     parts = {
         "random": (prior, torch.arange(sizes.random)),
@@ -323,7 +334,9 @@ def main(
     smoke: SmokeOption = False,
 ) -> None:
     """Balanced accuracy of heads on 500 labels that are chosen in rounds, on 500 random ones, and on 1,500."""
-    sizes, settings = (Sizes(40, 20, 60, 80, 100, 100), HeadSettings(steps=20)) if smoke else (Sizes(), HeadSettings())
+    sizes, settings = Sizes(), HeadSettings()
+    if smoke:
+        sizes, settings = Sizes(60, 20, 80, 120, 40, 60, 60), HeadSettings(steps=5, hidden=8)
     path, described = out / "results.json", {**vars(sizes), **vars(settings), "smoke": smoke}
     data = earlier_results(path, described) or {"settings": described, "machine": machine(), "runs": {}}
     runs: dict[str, Any] = data["runs"]

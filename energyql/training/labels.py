@@ -156,7 +156,7 @@ def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     """Read labels: a column for each attribute, a row for each sample.
 
-    The column `index` is the number of a picture of `energyql.generate`, under the seed of the training. With
+    The column `index` is the number of a picture of `energyql.sample_pictures`, under the seed of the training. With
     `latents`, it is a row of that file; without the column, the rows of both files are in the same order.
 
     A table with the column `drawn`, as `energyql label` writes it, says itself how its pictures were drawn and what its
