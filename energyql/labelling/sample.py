@@ -111,7 +111,9 @@ def sample_pictures(
             _draw(prior, folder, range(count), report)
             return folder.having(max(count, folder.random), folder.unsure)
         assert bank is not None
-        taken = {*folder.unsure, *_labelled(labelled, drawn), *_labelled(path / LABELS, drawn)}
+        tables = [path / LABELS] if (path / LABELS).exists() else []
+        tables += [] if labelled is None else [Path(labelled)]
+        taken = {*folder.unsure, *(index for table in tables for index in _labelled(table, drawn))}
         chosen = _choose(prior, bank, names, taken, count, pool)
         _draw(prior, folder, chosen, report)
         return folder.having(folder.random, (*folder.unsure, *chosen))
@@ -141,11 +143,9 @@ def _fitted_label(bank: AttributeBank | None) -> Label | None:
     return None if bank is None or isinstance(bank.label, str) else bank.label
 
 
-def _labelled(table: str | Path | None, drawn: Drawn) -> list[int]:
-    """Return the numbers of the pictures in a table, if there is one."""
-    if table is None or not Path(table).exists():
-        return []
-    found = read_label_table(Path(table))
+def _labelled(table: Path, drawn: Drawn) -> list[int]:
+    """Return the numbers of the pictures in a table."""
+    found = read_label_table(table)
     if found.drawn != drawn:
         raise DataError(f"{table} is not about these pictures: {found.drawn} is not {drawn}")
     assert found.index is not None

@@ -112,6 +112,10 @@ class TestUnsure:
         with pytest.raises(DataError, match=r"a\.csv is not about these pictures: seed=3 .* is not seed=4"):
             sample_pictures(tiny, tmp_path / "r", 5, unsure=True, seed=4, labelled=tmp_path / "a.csv")
 
+    def test_a_table_that_is_missing(self, tiny, tmp_path):
+        with pytest.raises(DataError, match=r"cannot read .*no\.csv"):
+            sample_pictures(tiny, tmp_path / "p", 1, unsure=True, labelled=tmp_path / "no.csv")
+
     def test_mistakes(self, tiny, tmp_path):
         with pytest.raises(ArgumentError, match="no heads yet that could be unsure"):
             sample_pictures(ADA, tmp_path / "p", 1, unsure=True)
