@@ -56,8 +56,10 @@ def edit_picture(prepared: PreparedQuery, index: int, steps: Sequence[str], job:
     with interruptible(prepared.model.generator, job.check):
         start = prepared.run(1, first=index, progress=job.report)
         result.add_step(start)
-        device, semantics = str(prepared.device), prepared.settings.semantics
-        edited = edit(start, steps, model=prepared.model, device=device, semantics=semantics, progress=job.report)
+        edited = edit(
+            start, steps, model=prepared.model, device=str(prepared.device), semantics=prepared.settings.semantics,
+            allow_weak=prepared.settings.allow_weak, progress=job.report,
+        )  # fmt: skip
     for step, leaks in zip(edited.steps, edited.leaks, strict=True):
         result.add_step(step, leaks)
     result.edit = edited

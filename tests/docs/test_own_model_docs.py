@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from energyql.cli.label import sample
 from energyql.cli.main import generate
-from energyql.cli.train import import_heads, train
+from energyql.cli.train import import_heads, report, train
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
 from energyql.training import clip_labels, run
@@ -45,12 +45,15 @@ def do(command):
     app.command()(import_heads)
     app.command()(generate)
     app.command()(sample)
+    app.command()(report)
     program, *words = shlex.split(command)
     assert program == "energyql"
     if words[0] == "train":
         words += SMALL
         if "-n" in words:
             words[words.index("-n") + 1] = str(COUNT)
+    if words[0] == "generate" and "--allow-weak" not in words:  # after so small a training
+        words += ["--allow-weak", ",".join(load_model(words[words.index("--model") + 1]).vocabulary)]
     outcome = CliRunner().invoke(app, words)
     if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
         raise outcome.exception
@@ -81,7 +84,7 @@ def test_two_commands_from_nothing_to_pictures():
     write_styleflow(Path("styleflow"), latents_of(load_generator("ffhq.pkl"), 400, 0.8))
     assert len(blocks("From `ffhq.pkl` and StyleFlow's labels to pictures", "sh")[0].splitlines()) == 2
     output = shell("From `ffhq.pkl` and StyleFlow's labels to pictures")
-    assert "satisfy" in output
+    assert "not judged: the model has no judge" in output
     with Image.open("energyql.png") as grid:
         assert "energyql" in grid.text
     with Image.open("ffhq/report.png") as report:
@@ -130,6 +133,15 @@ def test_a_function_and_one_attribute_more(monkeypatch):
     for name, head in before.heads.items():
         for field, tensor in head.tensors().items():
             assert torch.equal(after.heads[name].tensors()[field], tensor)
+
+
+def test_can_the_heads_be_trusted():
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
+    output = shell("Can the heads be trusted?")
+    assert "green, yes/no: balanced accuracy " in output
+    assert "  weak, so queries refuse it: " in output
+    assert "not judged: the model has no judge" in output
 
 
 def test_what_the_heads_read():
@@ -194,10 +206,11 @@ def test_any_torch_module(monkeypatch):
     exec(wrapping, names)
     assert len(wrapping[wrapping.index("class") :].splitlines()) <= 13
     for block in using:
+        block = block.replace("model=model)", 'model=model, allow_weak=["green", "light"])')
         exec(block.replace("count=5000", f"count={COUNT}"), names)
     assert "of 4 satisfy the query, says the image judge" in names["result"].summary()
     assert list(names["model"].vocabulary) == ["bright", "green", "light"]
 
 
 def test_every_block_is_run():
-    assert len(all_blocks(PAGE)) == 18
+    assert len(all_blocks(PAGE)) == 20

@@ -47,7 +47,12 @@ def test_what_is_told():
         ({"x": ["", "nan"]}, {}, DataError, "column 'x' has no values"),
         ({"x": ["a", "a"]}, {}, DataError, "all values are 'a'"),
         ({"x": [2.5, 2.5]}, {}, DataError, "all values are '2.5'"),
-        ({"x": [f"name {i}" for i in range(200)]}, {}, DataError, "200 different texts.*\n.*leave the column out"),
+        (
+            {"x": [f"name {i % 150}" for i in range(400)]},
+            {},
+            DataError,
+            "150 different texts.*\n.*leave the col",
+        ),
         ({"x": ["1", "old"]}, {"x": "continuous"}, DataError, "'old' is not a number"),
         ({"x": [1]}, {"y": "yes/no"}, VocabularyError, "no column 'y'\ncolumns: x"),
     ],
