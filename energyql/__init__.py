@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from energyql.gallery.gallery import Gallery, traverse, truth_table
     from energyql.generators.checkpoints.torch_file import read_weights
     from energyql.generators.load import load_generator
+    from energyql.labelling.sample import sample_pictures
     from energyql.pipeline.explain import Explanation, explain, list_attributes
     from energyql.pipeline.generate import Pipeline, generate, sample_latents, until_satisfied
     from energyql.pipeline.model import Model, load_model
@@ -63,6 +64,7 @@ _MODULES = {
     "gallery.gallery": ["Gallery", "traverse", "truth_table"],
     "generators.checkpoints.torch_file": ["read_weights"],
     "generators.load": ["load_generator"],
+    "labelling.sample": ["sample_pictures"],
     "pipeline.explain": ["Explanation", "explain", "list_attributes"],
     "pipeline.generate": ["Pipeline", "generate", "sample_latents", "until_satisfied"],
     "pipeline.model": ["Model", "load_model"],
@@ -122,6 +124,7 @@ __all__ = [
     "parse",
     "read_weights",
     "sample_latents",
+    "sample_pictures",
     "score",
     "stream",
     "train_attributes",

@@ -32,9 +32,17 @@ for name, more in {
     "editing": {"pipeline"},
     "evaluation": {"pipeline", "editing"},
     "studio": {"pipeline", "editing", "gallery"},
-    "cli": {"pipeline", "training", "gallery", "editing", "evaluation", "studio"},
+    "labelling": {"pipeline", "training", "studio"},
+    "cli": {"pipeline", "training", "gallery", "editing", "evaluation", "studio", "labelling"},
     "__main__": {"cli"},
-    "__init__": {"pipeline", "training", "gallery", "editing", "evaluation"},  # names, looked up when first used
+    "__init__": {
+        "pipeline",
+        "training",
+        "gallery",
+        "editing",
+        "evaluation",
+        "labelling",
+    },  # names, looked up when first used
 }.items():
     ALLOWED[name] = BELOW | more
 LOCAL = {"cli", "__init__"}

@@ -15,6 +15,7 @@ from rich.markup import escape
 from energyql.cli import options
 from energyql.cli.edit import animate, edit, invert
 from energyql.cli.gallery import gallery
+from energyql.cli.label import label, sample
 from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import STANDARD, err, out, out_option, print_json, read_label, read_names, resumable
 from energyql.cli.studio import studio
@@ -249,7 +250,7 @@ def score(
         sys.stdout.write(ranking.to_csv())
 
 
-for command in (bench, animate, edit, evaluate, gallery, invert, report, studio, train):
+for command in (bench, animate, edit, evaluate, gallery, invert, label, report, sample, studio, train):
     app.command()(command)
 app.command("import-heads")(import_heads)
 

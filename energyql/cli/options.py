@@ -75,6 +75,10 @@ Label = Annotated[
 Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples computed together.")]
+Host = Annotated[str, typer.Option(help="Address to listen on. By default only this machine can reach it.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+AllowHost = Annotated[list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")]
+OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 AllowWeak = Annotated[
     str, typer.Option(metavar="NAMES", help="Attributes, separated by commas, to use although their heads are weak.")
 ]
@@ -115,6 +119,19 @@ def resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         err.print("interrupted; run the same command again to resume")
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def needing_studio(what: str) -> Iterator[None]:
+    """Raise an `ArgumentError` that says how to install it where the block imports a library of the studio in vain."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("energyql"):
+            raise
+        raise ArgumentError(
+            f"{what} needs {error.name}, which is not installed", hint='pip install "fastapi>=0.115" "uvicorn>=0.30"'
+        ) from None
 
 
 def read_label(text: str | None) -> int | list[float] | None:

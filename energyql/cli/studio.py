@@ -21,12 +21,10 @@ def studio(
     generator: options.Generator = None,
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. By default only this machine can reach it.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8420,
-    allow_host: Annotated[list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8420,
+    allow_host: options.AllowHost = None,
+    open_page: options.OpenPage = False,
     most: Annotated[int, typer.Option("--max-n", min=1, max=512, help="Pictures of one request.")] = 64,
     seconds: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that one request may run.")] = 120,
     waiting: Annotated[int, typer.Option("--queue", min=1, help="Requests that may wait.")] = 8,
@@ -37,16 +35,9 @@ def studio(
     The page loads nothing from other servers. Only this machine can reach it, unless --host says otherwise. See
     docs/studio.md.
     """
-    try:
+    with options.needing_studio("the studio"):
         from energyql.studio.limits import Limits
         from energyql.studio.serving import serve
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("energyql"):
-            raise
-        raise ArgumentError(
-            f"the studio needs {error.name}, which is not installed",
-            hint='pip install "fastapi>=0.115" "uvicorn>=0.30"',
-        ) from None
 
     def ready(address: str) -> None:
         out.print(f"The studio is at [bold]{escape(address)}[/]. Ctrl+C ends it.")

@@ -72,6 +72,7 @@ def train(
     from energyql.training.clip_labels import load_clip_labeller
     from energyql.training.fitting import HeadSettings
     from energyql.training.labels import read_label_table
+    from energyql.training.rounds import describe_gain
     from energyql.training.run import train_attributes
     from energyql.training.styleflow import read_styleflow
 
@@ -106,6 +107,9 @@ def train(
     if quiet:
         return
     _print_reports(trained.report)
+    for name, each in trained.report.items():
+        if "round" in each.details:
+            out.print(f"{escape(name)}: {describe_gain(each.details['round'])}")
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
 
 

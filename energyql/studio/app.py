@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
 
-from energyql.errors import EnergyQLError
 from energyql.studio import downloads
-from energyql.studio.guard import LOOPBACK, Guard
+from energyql.studio.guard import LOOPBACK
 from energyql.studio.limits import RequestLimiter
-from energyql.studio.problems import INTERNAL, REFUSALS, Problem, StudioError, respond
+from energyql.studio.problems import REFUSALS, Problem
 from energyql.studio.schemas import Check, CheckRequest, DrawRequest, EditRequest, Info, JobInfo
 from energyql.studio.studio import Studio
-from energyql.version import __version__
+from energyql.studio.web import STATIC, guarded_app
 
-STATIC = Path(__file__).parent / "static"
 DESCRIPTION = """Logical queries over the attributes of a pretrained generator, and pictures that satisfy them.
 
 Drawing takes a while, so it is a job: `POST /api/jobs` queues it, `GET /api/jobs/{id}` returns its progress and the
@@ -60,30 +52,12 @@ def create_app(studio: Studio, *, hosts: Collection[str] = LOOPBACK, numbers: bo
         yield
         studio.close()
 
-    app = FastAPI(
-        title="energyql studio",
-        version=__version__,
-        description=DESCRIPTION,
-        openapi_url="/api/openapi.json",
-        docs_url=None,  # these pages load scripts from other servers
-        redoc_url=None,
-        lifespan=lifespan,
-    )
-    app.add_middleware(Guard, hosts=hosts, numbers=numbers, body=studio.limits.body)
-    for kind in (EnergyQLError, RequestValidationError, HTTPException, Exception):
-        app.add_exception_handler(kind, _refuse)
+    app = guarded_app(
+        "energyql studio", DESCRIPTION, STATIC / "index.html",
+        hosts=hosts, numbers=numbers, body=studio.limits.body, lifespan=lifespan,
+    )  # fmt: skip
     app.include_router(_api(studio))
     app.include_router(_files(studio))
-
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
-
-    @app.api_route("/static/gallery.css", methods=["GET", "HEAD"], include_in_schema=False)
-    async def gallery_style() -> FileResponse:
-        return FileResponse(str(files("energyql.gallery").joinpath("page.css")))
-
-    app.mount("/static", StaticFiles(directory=STATIC))
     return app
 
 
@@ -157,25 +131,3 @@ def _files(studio: Studio) -> APIRouter:
 
 def _download(data: bytes, kind: str, name: str) -> Response:
     return Response(data, media_type=kind, headers={"content-disposition": f'attachment; filename="{name}"'})
-
-
-async def _refuse(request: Request, error: Exception) -> JSONResponse:
-    """Return the response to an error of any kind."""
-    if isinstance(error, EnergyQLError):
-        return respond(error)
-    if isinstance(error, RequestValidationError):  # fields that are missing, of the wrong type or out of range
-        message = "; ".join(_fault(fault) for fault in error.errors()[:5])
-        return respond(StudioError("InvalidRequest", message, hint="GET /api/openapi.json describes every request"))
-    if not isinstance(error, HTTPException):
-        return respond(INTERNAL)
-    message, hint = str(error.detail), None
-    if error.status_code == 400:  # the framework gives no details
-        message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
-    return respond(StudioError("HTTPError", message, hint=hint), error.status_code)
-
-
-def _fault(fault: Mapping[str, Any]) -> str:
-    place = fault["loc"][1:]  # the first says body, query or path
-    if fault["type"] == "json_invalid":
-        return f"the request is not JSON: {fault['ctx']['error']} at character {place[0] + 1}"
-    return f"{'.'.join(str(step) for step in place)}: {fault['msg']}" if place else str(fault["msg"])

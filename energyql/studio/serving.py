@@ -133,11 +133,33 @@ def serve(
         ready: called with the address once the studio listens.
         load: opens a model.
     """
+
+    def make(hosts: frozenset[str], numbers: bool) -> FastAPI:
+        return create_app(Studio(load_models(models, device, load), limits), hosts=hosts, numbers=numbers)
+
+    serve_app(make, host=host, port=port, allowed=allowed, ready=ready)
+
+
+def serve_app(
+    make: Callable[[frozenset[str], bool], FastAPI],
+    *,
+    host: str,
+    port: int,
+    allowed: Sequence[str],
+    ready: Callable[[str], None],
+) -> None:
+    """Run a web application until it is interrupted.
+
+    Args:
+        make: returns the application, from `hosts` and `numbers` as `Guard` takes them; called once the port is taken.
+        host: as for `serve`.
+        port: as for `serve`.
+        allowed: as for `serve`.
+        ready: as for `serve`.
+    """
     bound = listen(host, port)
     try:
-        studio = Studio(load_models(models, device, load), limits)
-        hosts, numbers = guard.known_hosts(host, allowed)
-        app = create_app(studio, hosts=hosts, numbers=numbers)
+        app = make(*guard.known_hosts(host, allowed))
         bound.listen(128)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/")
         web_server(app).run(sockets=[bound])

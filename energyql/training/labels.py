@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,10 @@ from torch import Tensor
 from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
 from energyql.errors import DataError, LabelWarning, VocabularyError
 from energyql.training.columns import read_columns
+from energyql.training.drawn import CHOSEN, INDEX, TOLERANCE, Drawn, held_out_order, parse_attribute, take_drawn
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
-INDEX = "index"
-"""The column with the numbers of the samples."""
 MOST_CLASSES = 100
-TOLERANCE = 0.05
-"""Default tolerance of `=` for a continuous attribute, as a share of its range."""
 ENOUGH, RARE = 100, 20
 """Labels for each class on average (twice as many of a number), and of the rarest class, below which a training warns:
 of a fifth that is held out, four labels of a class put its recall somewhere between 0.3 and 0.95."""
@@ -37,16 +34,20 @@ class LabelTable:
         columns: attribute -> n cells.
         index: indices of prior samples, (n,); `None` where `latents` are given.
         latents: (n, latent_dim), in the space that the heads will read; `None` where `index` is given.
+        learned: number of rows at the beginning that heads are fitted to, and that measure nothing.
         test: number of rows at the end that only the report uses; by default the training shuffles and chooses.
         vocabulary: the attributes of the columns, where they are known for certain.
+        drawn: how the pictures were drawn, where the table says so.
         source: name of the table in messages.
     """
 
     columns: Mapping[str, Column]
     index: Tensor | None = None
     latents: Tensor | None = None
+    learned: int = 0
     test: int | None = None
     vocabulary: Vocabulary | None = None
+    drawn: Drawn | None = None
     source: str = "the table"
 
     def __len__(self) -> int:
@@ -155,8 +156,11 @@ def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     """Read labels: a column for each attribute, a row for each sample.
 
-    The column `index` is the number of a picture of `energyql.generate`, under the seed of the training. With
+    The column `index` is the number of a picture of `energyql.sample_pictures`, under the seed of the training. With
     `latents`, it is a row of that file; without the column, the rows of both files are in the same order.
+
+    A table with the column `drawn`, as `energyql label` writes it, says itself how its pictures were drawn and what its
+    attributes are; see `energyql.training.drawn`.
 
     The file is CSV (comma, semicolon or tab; decimal commas with the latter two), or Parquet by its name, which needs
     pyarrow or polars; `read_latents` reads the latents.
@@ -171,6 +175,8 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     rows = len(next(iter(columns.values()), ()))
     name = next((name for name in columns if name.lower() == INDEX), INDEX)
     cells = columns.pop(name, None)
+    drawn = take_drawn(columns, str(path))
+    chosen = None if drawn is None else columns.pop(CHOSEN, None)
     if not columns:
         raise DataError(f"{path} has no column of labels")
     if not rows:
@@ -179,9 +185,14 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
         if cells is None:
             raise DataError(
                 f"{path} has no column {INDEX!r}, so nothing says which picture a row is about",
-                hint="add the number of each picture in its run of energyql generate --seed; or give --latents",
+                hint="add the number of each picture in its run of energyql sample --seed; or give --latents",
             )
-        return LabelTable(columns, index=_index(cells, path), source=str(path))
+        table = LabelTable(columns, index=_index(cells, path), source=str(path))
+        return table if drawn is None else _of_drawn(table, drawn, chosen)
+    if drawn is not None:
+        raise DataError(
+            f"{path} says how its pictures were drawn, so it takes no latents", hint="leave out the latents"
+        )
     found = read_latents(latents)
     if cells is None:
         if len(found) != rows:
@@ -196,6 +207,19 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     if int(index.max()) >= len(found):
         raise DataError(f"{path} is about sample {int(index.max())}, but {latents} holds only {len(found)}")
     return LabelTable(columns, latents=found[index], source=str(path))
+
+
+def _of_drawn(table: LabelTable, drawn: Drawn, chosen: Column | None) -> LabelTable:
+    """Read the attributes off the headers, and order the rows by how their pictures were chosen."""
+    specs = Vocabulary(parse_attribute(header) for header in table.columns)
+    columns = dict(zip(specs, table.columns.values(), strict=True))
+    table = replace(table, columns=columns, vocabulary=specs, drawn=drawn)
+    if chosen is None:
+        return table
+    assert table.index is not None
+    order, learned, test = held_out_order(table.index, chosen, drawn.seed, table.source)
+    columns = {name: [cells[row] for row in order] for name, cells in columns.items()}
+    return replace(table, columns=columns, index=table.index[torch.tensor(order)], learned=learned, test=test)
 
 
 def read_latents(path: Path) -> Tensor:

@@ -20,6 +20,7 @@ from energyql.progress import Report, reporting
 from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.labels import LabelTable, infer, read_label_table, warn_of_few_labels
 from energyql.training.report import report_heads
+from energyql.training.rounds import with_gains
 from energyql.training.samples import Prior, estimate_truncation, label_prior
 from energyql.training.target import WORK, Target, open_target, removing_new_folder
 from energyql.vocabulary import Kind, Vocabulary
@@ -92,7 +93,8 @@ def train_attributes(
         label: of a conditional generator: the class of all pictures, or as many numbers as it has classes; or "random"
             for a random class of each, and heads that are valid for every class. By default that of the model's other
             heads.
-        seed: of the samples; picture i of `energyql.generate(seed=...)` is sample i. 0 by default for a table.
+        seed: of the samples; picture i of `sample_pictures(seed=...)` is sample i. By default that of the table, if it
+            says so, else 0.
         replace: whether new attributes may replace old ones of the same name.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
@@ -113,12 +115,23 @@ def train_attributes(
     known = getattr(labels, "vocabulary", None)
     known = known if isinstance(known, Vocabulary) else None
     names = list(labels.columns if isinstance(labels, LabelTable) else known or ()) if only is None else list(only)
-    psi = _range(truncation)
+    psi, drawn = _range(truncation), labels.drawn if isinstance(labels, LabelTable) else None
+    if isinstance(labels, LabelTable) and drawn is not None:
+        same = None if psi is None else psi[0] if psi[0] == psi[1] else psi
+        drawn.check(labels.source, seed=seed, truncation=same, label=label)
+        seed, psi, label = drawn.seed, (drawn.truncation, drawn.truncation), drawn.label
     with removing_new_folder(out):
         target = open_target(
             model, out, None if psi is None else psi[1], generator=generator, allow_plugins=allow_plugins
         )
         target.check_names(names, replace)
+        if isinstance(labels, LabelTable) and drawn is not None:
+            drawn.check_generator(target.generator, labels.source)
+            if labels.test == 0:
+                raise DataError(
+                    f"{labels.source} has too few random pictures to measure heads on",
+                    hint="label some hundreds that energyql sample draws without --unsure",
+                )
         device = torch.device(device)
         if isinstance(target.generator, torch.nn.Module):
             target.generator.to(device).eval()
@@ -216,9 +229,10 @@ def _fitted(
     if count < 20:
         raise DataError(f"{count} labelled samples are too few to learn from", hint="label some hundreds at least")
     warn_of_few_labels(targets, specs)
-    shuffled = count - test  # the rows that a table keeps for the report stay last
-    random = torch.Generator().manual_seed(seed)
-    order = torch.cat([torch.randperm(shuffled, generator=random), torch.arange(shuffled, count)])
+    # The rows that a table keeps for the report stay last, those that measure nothing stay first.
+    first, last = labels.learned if isinstance(labels, LabelTable) else 0, count - test
+    middle = first + torch.randperm(last - first, generator=torch.Generator().manual_seed(seed))
+    order = torch.cat([torch.arange(first), middle, torch.arange(last, count)])
     fitted = count - (test or int(max(TEST_SHARE * count, min(SMALL_TEST_SHARE * count, ENOUGH_TESTS))))
     latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
     bank, fits = train_heads(
@@ -226,7 +240,7 @@ def _fitted(
         {name: values[:fitted].to(prior.device) for name, values in targets.items()},
         specs,
         settings,
-        held_out=HELD_OUT_SHARE,
+        held_out=min(HELD_OUT_SHARE, len(middle) / 2 / fitted),
         seed=seed,
         space=space,
         truncation=prior.truncation,
@@ -242,6 +256,8 @@ def _fitted(
         {name: values[rows] for name, values in targets.items()} for rows in (slice(fitted, None), slice(fitted))
     )
     found = report_heads(predictions, held_out, specs, seen)
+    if isinstance(labels, LabelTable) and labels.drawn is not None:
+        found = with_gains(found, target.bank, bank, latents[fitted:], held_out, labels.drawn)
     return bank.with_reports(
         {
             name: dataclasses.replace(

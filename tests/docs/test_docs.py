@@ -17,7 +17,11 @@ from energyql.language import bind
 from energyql.models import read_vocabulary
 
 DOCS = ROOT / "docs"
-ELSEWHERE = {"own-model.md": "docs/test_own_model_docs.py", "studio.md": "studio/test_page_of_docs.py"}
+ELSEWHERE = {
+    "newcomer.md": "docs/test_newcomer_docs.py",
+    "own-model.md": "docs/test_own_model_docs.py",
+    "studio.md": "studio/test_page_of_docs.py",
+}
 """Pages that need a set-up of their own."""
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
 SLOW = [page for page in PAGES if any(block.slow for block in blocks(page))]

@@ -20,6 +20,7 @@ from markdown import blocks as all_blocks
 from PIL import Image
 from typer.testing import CliRunner
 
+from energyql.cli.label import sample
 from energyql.cli.main import generate
 from energyql.cli.train import import_heads, report, train
 from energyql.generators.load import load_generator
@@ -43,6 +44,7 @@ def do(command):
     app.command()(train)
     app.command()(import_heads)
     app.command()(generate)
+    app.command()(sample)
     app.command()(report)
     program, *words = shlex.split(command)
     assert program == "energyql"
@@ -223,4 +225,4 @@ def test_the_package_of_the_page_is_that_of_the_examples():
 
 
 def test_every_block_is_run():
-    assert len(all_blocks(PAGE)) == 23
+    assert len(all_blocks(PAGE)) == 24

@@ -35,7 +35,7 @@ def test_decimal_commas(tmp_path, delimiter):
 
 
 def test_rows_without_an_index_are_about_nothing(tmp_path):
-    with pytest.raises(DataError, match="has no column 'index', so nothing says .*\n.*generate --seed.*--latents"):
+    with pytest.raises(DataError, match="has no column 'index', so nothing says .*\n.*sample --seed.*--latents"):
         read_label_table(written(tmp_path / "a.csv", "smile\n1\n0\n"))
 
 

@@ -1,0 +1,176 @@
+"""`sample_pictures`: pictures of a generator to label, random ones or those about which its heads are least sure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from energyql.attributes.bank import AttributeBank
+from energyql.errors import ArgumentError, DataError
+from energyql.files import check_writable, naming_target, read_json, write_picture
+from energyql.generators.base import Generator, Label, check_label
+from energyql.generators.families import CONFIG, read_generator
+from energyql.generators.load import load_generator
+from energyql.labelling.choosing import choose_unsure
+from energyql.labelling.folder import LABELS, RECORD, PictureFolder
+from energyql.models import model_folder
+from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.settings import DEFAULT_TRUNCATION
+from energyql.progress import Report, reporting
+from energyql.render.pictures import to_pictures
+from energyql.training.drawn import Drawn
+from energyql.training.labels import read_label_table
+from energyql.training.samples import Prior
+
+POOL_START = 1_000_000
+"""Number of the first picture that heads choose from: the numbers below are for random pictures."""
+PICTURES_AT_ONCE = 16
+
+
+def sample_pictures(
+    model: str | Path | Generator | Model,
+    out: str | Path,
+    count: int = 300,
+    *,
+    unsure: bool = False,
+    only: Sequence[str] | None = None,
+    labelled: str | Path | None = None,
+    pool: int = 5000,
+    seed: int | None = None,
+    truncation: float | None = None,
+    label: int | Sequence[float] | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool | Report = False,
+) -> PictureFolder:
+    """Draw pictures of a generator to label, without a query; the generator needs no attributes.
+
+    A folder holds pictures of one generator, seed and truncation. The same call after an interruption continues it. A
+    later call with `unsure` adds pictures to it, which is a round of active learning.
+
+    Args:
+        model: a checkpoint, a model folder, a packaged model, a generator of your own, or a `Model`.
+        out: the folder of the pictures. A picture's file has the name of its number: picture i is prior sample i of the
+            seed, as `train_attributes` counts them.
+        count: random pictures in all, 0 to `count - 1`; or pictures to add, with `unsure`. At least 1.
+        unsure: choose pictures about which the heads of the model are least sure, as many of one value of an attribute
+            as of another, and none that the folder has already; see `choose_unsure`.
+        only: attributes whose heads choose, all by default.
+        labelled: a table of labels; pictures in it are not chosen.
+        pool: number of prior samples to choose from, which begin at `POOL_START`.
+        seed: of the samples. By default that of the folder, else 0.
+        truncation: psi. By default that of the folder, else that of the heads, else that of the model; 0.7 for a
+            checkpoint, as for `train_attributes`.
+        label: of a conditional generator: a class, or as many numbers as it has classes.
+        device: where to draw.
+        progress: whether to show a progress bar, or a function that is told the progress.
+
+    Returns:
+        The folder, with all its pictures.
+
+    Raises:
+        ArgumentError: an argument is out of range, or does not fit the pictures that the folder has.
+        DataError: the folder or the table is damaged, or is about other pictures.
+        ModelError: the model cannot be read, or has no heads that could be unsure.
+    """
+    limit = pool if unsure else POOL_START
+    if not 1 <= count <= limit:
+        raise ArgumentError(f"the number of pictures is 1 to {limit}, not {count}")
+    if not unsure and (only is not None or labelled is not None):
+        raise ArgumentError(
+            "random pictures are not chosen by attributes or labels", hint="add unsure=True, or --unsure"
+        )
+    path = Path(out)
+    generator, bank, own = _opened(model)
+    names = tuple(bank.vocabulary if only is None else only) if bank is not None else ()
+    if unsure and bank is not None:
+        bank.raw_outputs(names)  # refuses unknown names before anything is written
+    elif unsure:
+        raise ArgumentError("the model has no heads yet that could be unsure", hint="label random pictures, and train")
+    found = PictureFolder.read(path) if (path / RECORD).exists() else None
+    if found is not None:
+        found.drawn.check(str(path), seed=seed, truncation=truncation, label=label)
+        found.drawn.check_generator(generator, str(path))
+        folder = found
+    else:
+        check_writable(path, path)
+        condition = check_label(label if label is not None else _fitted_label(bank), generator)
+        psi_ = _truncation(bank, own) if truncation is None else truncation
+        if not 0 <= psi_ <= 2:
+            raise ArgumentError(f"truncation is a number from 0 to 2, not {psi_}")
+        folder = PictureFolder(path, Drawn.by(generator, seed or 0, float(psi_), condition))
+    drawn, where = folder.drawn, torch.device(device)
+    if isinstance(generator, torch.nn.Module):
+        generator.to(where).eval()
+    prior = Prior(generator, drawn.seed, (drawn.truncation, drawn.truncation), where, drawn.label)
+    with reporting(progress) as report, naming_target(path):
+        if found is None:  # first, so that pictures of an interrupted call are not taken for those of another seed
+            folder = folder.having(0, ())
+        if not unsure:
+            _draw(prior, folder, range(count), report)
+            return folder.having(max(count, folder.random), folder.unsure)
+        assert bank is not None
+        tables = [path / LABELS] if (path / LABELS).exists() else []
+        tables += [] if labelled is None else [Path(labelled)]
+        taken = {*folder.unsure, *(index for table in tables for index in _labelled(table, drawn))}
+        chosen = _choose(prior, bank, names, taken, count, pool)
+        _draw(prior, folder, chosen, report)
+        return folder.having(folder.random, (*folder.unsure, *chosen))
+
+
+def _opened(model: str | Path | Generator | Model) -> tuple[Generator, AttributeBank | None, float]:
+    """Return the generator, its heads if it has any, and the truncation of the model."""
+    if isinstance(model, str | Path):
+        if Path(model).is_file():
+            return load_generator(model), None, DEFAULT_TRUNCATION
+        folder = model_folder(model)
+        if not (folder / "vocabulary.json").is_file():
+            return read_generator(folder), None, float(read_json(folder / CONFIG).get("truncation", 1.0))
+        model = load_model(folder)
+    if isinstance(model, Model):
+        return model.generator, model.bank, model.truncation
+    return model, None, 1.0
+
+
+def _truncation(bank: AttributeBank | None, own: float) -> float:
+    if bank is None or bank.truncation[0] <= own <= bank.truncation[1]:
+        return own
+    return bank.truncation[1]
+
+
+def _fitted_label(bank: AttributeBank | None) -> Label | None:
+    return None if bank is None or isinstance(bank.label, str) else bank.label
+
+
+def _labelled(table: Path, drawn: Drawn) -> list[int]:
+    """Return the numbers of the pictures in a table."""
+    found = read_label_table(table)
+    if found.drawn != drawn:
+        raise DataError(f"{table} is not about these pictures: {found.drawn} is not {drawn}")
+    assert found.index is not None
+    return [int(number) for number in found.index]
+
+
+@torch.no_grad()
+def _choose(
+    prior: Prior, bank: AttributeBank, names: Sequence[str], taken: set[int], count: int, pool: int
+) -> list[int]:
+    free = [i for i in range(POOL_START, POOL_START + pool) if i not in taken]
+    if count > len(free):
+        raise ArgumentError(f"only {len(free)} pictures are left to choose from", hint="give a larger pool=, or --pool")
+    index = torch.tensor(free)
+    latents = prior.w(index) if bank.space == "w" else prior.z(index)
+    return [free[row] for row in choose_unsure(bank.to("cpu").predict(latents, names), count)]
+
+
+@torch.no_grad()
+def _draw(prior: Prior, folder: PictureFolder, indices: Sequence[int], report: Report) -> None:
+    """Write the pictures that are not there yet."""
+    missing = [index for index in indices if not folder.file(index).exists()]
+    for start in range(0, len(missing), PICTURES_AT_ONCE):
+        part = missing[start : start + PICTURES_AT_ONCE]
+        images = prior.generator.synthesize(prior.w(torch.tensor(part)).to(prior.device))
+        for index, picture in zip(part, to_pictures(images), strict=True):
+            write_picture(folder.file(index), picture)
+        report("drawing", (start + len(part)) / len(missing))

@@ -1,0 +1,157 @@
+"""The table of labels that people make: read, checked and written whole after each decision."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from energyql.attributes.labels import as_number, as_text, as_yes_no, is_missing
+from energyql.errors import ArgumentError, DataError
+from energyql.files import write_text
+from energyql.labelling.folder import PictureFolder
+from energyql.training.columns import read_columns
+from energyql.training.drawn import CHOSEN, DRAWN, INDEX, attribute_text, parse_attribute, parse_attributes
+from energyql.training.labels import read_label_table
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+Cells = dict[str, str]
+"""Attribute -> text of its label; "" where a person could not decide."""
+
+
+@dataclass(frozen=True)
+class LabelSheet:
+    """Labels of the pictures of a folder, in a CSV file, which is read anew by every call.
+
+    Attributes:
+        path: the CSV file.
+        folder: the pictures.
+        attributes: what is labelled.
+    """
+
+    path: Path
+    folder: PictureFolder
+    attributes: Vocabulary
+
+    @classmethod
+    def open(cls, path: Path, folder: PictureFolder, attributes: str | None) -> LabelSheet:
+        """Open a table, or begin one that is written with the first decision.
+
+        Args:
+            path: the CSV file.
+            folder: the pictures.
+            attributes: such as "glasses, hair=black|brown, age=0..1"; `None` for those of the table.
+
+        Raises:
+            ArgumentError: there is no table and no attributes are given.
+            DataError: the table is about other pictures or other attributes.
+            VocabularyError: the text does not describe attributes.
+        """
+        given = None if attributes is None else parse_attributes(attributes)
+        if not path.exists():
+            if given is None:
+                raise ArgumentError(
+                    f"there is no {path} yet, so the attributes must be named",
+                    hint='give --attributes "glasses, hair=black|brown|blond, age=0..1"',
+                )
+            return cls(path, folder, given)
+        table = read_label_table(path)
+        if table.drawn != folder.drawn or table.vocabulary is None:
+            raise DataError(
+                f"{path} is about other pictures: {table.drawn or 'it does not say which'}, not {folder.drawn}",
+                hint="name another table with --out",
+            )
+        if given is not None and list(given.values()) != list(table.vocabulary.values()):
+            raise DataError(
+                f"{path} has the attributes {', '.join(map(attribute_text, table.vocabulary.values()))}",
+                hint="leave out --attributes to continue it, or name another table with --out",
+            )
+        return cls(path, folder, table.vocabulary)
+
+    def rows(self) -> dict[int, Cells]:
+        """Return the labels by number of picture, in the order in which they were given.
+
+        Raises:
+            DataError: the table has been damaged.
+        """
+        if not self.path.exists():
+            return {}
+        columns = read_columns(self.path)
+        numbers = columns.pop(INDEX, None)
+        names = {parse_attribute(name).name: name for name in columns if name not in (CHOSEN, DRAWN)}
+        if numbers is None or list(names) != list(self.attributes) or not all(cell.isdigit() for cell in numbers):
+            raise DataError(f"{self.path} has other columns or rows than before", hint="start energyql label again")
+        lines = zip(*(columns[names[name]] for name in self.attributes), strict=True)
+        cells = [dict(zip(self.attributes, line, strict=True)) for line in lines]
+        return dict(zip(map(int, numbers), cells, strict=True))
+
+    def decide(self, index: int, cells: Mapping[str, Any]) -> dict[int, Cells]:
+        """Write the labels of a picture; the rest of the table stays.
+
+        Args:
+            index: number of the picture.
+            cells: attribute -> label; those that are left out stay empty.
+
+        Returns:
+            All rows, this one last.
+
+        Raises:
+            DataError: there is no such picture, attribute or label.
+        """
+        if index not in self.folder.indices:
+            raise DataError(f"{self.folder.path} has no picture {index}")
+        if unknown := [name for name in cells if name not in self.attributes]:
+            raise DataError(f"{unknown[0]!r} is not one of the attributes {', '.join(self.attributes)}")
+        checked = {name: _cell(spec, cells.get(name)) for name, spec in self.attributes.items()}
+        rows = self.rows()
+        rows.pop(index, None)
+        return self._write(rows | {index: checked})
+
+    def undo(self, index: int) -> dict[int, Cells]:
+        """Remove the labels of a picture, and return the other rows."""
+        rows = self.rows()
+        rows.pop(index, None)
+        return self._write(rows)
+
+    def update(self, found: Mapping[int, Mapping[str, Any]]) -> dict[int, Cells]:
+        """Write labels of many pictures at once; other labels that they have stay."""
+        rows = self.rows()
+        for index, cells in found.items():
+            known = rows.get(index, dict.fromkeys(self.attributes, ""))
+            rows[index] = known | {name: _cell(self.attributes[name], cell) for name, cell in cells.items()}
+        return self._write(rows)
+
+    def _write(self, rows: dict[int, Cells]) -> dict[int, Cells]:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([INDEX, CHOSEN, DRAWN, *map(attribute_text, self.attributes.values())])
+        for index, cells in rows.items():
+            labels = [cells[name] for name in self.attributes]
+            writer.writerow([index, self.folder.chosen(index), self.folder.drawn, *labels])
+        write_text(self.path, text.getvalue())
+        return rows
+
+
+def _cell(spec: AttributeSpec, cell: Any) -> str:
+    """Return a label as text.
+
+    Raises:
+        DataError: it is no value of the attribute.
+    """
+    if is_missing(cell):
+        return ""
+    if spec.kind == "yes/no" and (answer := as_yes_no(cell)) is not None:
+        return "yes" if answer else "no"
+    if spec.kind == "categorical" and (text := as_text(cell)) in spec.values:
+        return text
+    if spec.kind == "continuous" and (number := as_number(cell)) is not None and spec.low <= number <= spec.high:
+        return f"{number:g}"
+    wanted = {
+        "yes/no": "yes or no",
+        "categorical": f"one of {', '.join(spec.values)}",
+        "continuous": f"a number from {spec.low:g} to {spec.high:g}",
+    }[spec.kind]
+    raise DataError(f"{spec.name!r} is {cell!r}, not {wanted}")

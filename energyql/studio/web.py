@@ -1,0 +1,89 @@
+"""What every web application of energyql has: a guarded page with its parts, and errors as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from energyql.errors import EnergyQLError
+from energyql.studio.guard import Guard
+from energyql.studio.problems import INTERNAL, StudioError, respond
+from energyql.version import __version__
+
+STATIC = Path(__file__).parent / "static"
+
+
+def guarded_app(
+    title: str,
+    description: str,
+    page: Path,
+    *,
+    hosts: Collection[str],
+    numbers: bool,
+    body: int,
+    lifespan: Callable[[FastAPI], Any] | None = None,
+) -> FastAPI:
+    """Return an application with one page, the style sheets and scripts of the studio, and the guard in front.
+
+    Args:
+        title: of its HTTP API.
+        description: of its HTTP API.
+        page: the HTML file.
+        hosts: see `Guard`.
+        numbers: see `Guard`.
+        body: see `Guard`.
+        lifespan: what happens when the application starts and ends.
+    """
+    app = FastAPI(
+        title=title,
+        version=__version__,
+        description=description,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # these pages load scripts from other servers
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.add_middleware(Guard, hosts=hosts, numbers=numbers, body=body)
+    for kind in (EnergyQLError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _refuse)
+
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def start() -> FileResponse:
+        return FileResponse(page)
+
+    @app.api_route("/static/gallery.css", methods=["GET", "HEAD"], include_in_schema=False)
+    async def gallery_style() -> FileResponse:
+        return FileResponse(str(files("energyql.gallery").joinpath("page.css")))
+
+    app.mount("/static", StaticFiles(directory=STATIC))
+    return app
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    """Return the response to an error of any kind."""
+    if isinstance(error, EnergyQLError):
+        return respond(error)
+    if isinstance(error, RequestValidationError):  # fields that are missing, of the wrong type or out of range
+        message = "; ".join(_fault(fault) for fault in error.errors()[:5])
+        return respond(StudioError("InvalidRequest", message, hint="GET /api/openapi.json describes every request"))
+    if not isinstance(error, HTTPException):
+        return respond(INTERNAL)
+    message, hint = str(error.detail), None
+    if error.status_code == 400:  # the framework gives no details
+        message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
+    return respond(StudioError("HTTPError", message, hint=hint), error.status_code)
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    place = fault["loc"][1:]  # the first says body, query or path
+    if fault["type"] == "json_invalid":
+        return f"the request is not JSON: {fault['ctx']['error']} at character {place[0] + 1}"
+    return f"{'.'.join(str(step) for step in place)}: {fault['msg']}" if place else str(fault["msg"])

@@ -1,0 +1,56 @@
+"""The benchmark of labels that are chosen in rounds, at its smallest."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from benchmarks import active
+from energyql.attributes.predictions import Categorical, YesNo
+
+pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """The results of a run, and what it printed."""
+    folder, app = tmp_path_factory.mktemp("active"), typer.Typer()
+    app.command()(active.main)
+    small = replace(active.SG3, resolution=16, z_dim=8, w_dim=8, channel_max=4, num_layers=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(active, "SG3", small)
+        patch.setattr(active, "COMMITTEE", 2)
+        ran = CliRunner().invoke(app, ["--smoke", "--generators", "stylegan3", "--seeds", "1", "--out", str(folder)])
+    assert ran.exit_code == 0, ran.output
+    return json.loads((folder / "results.json").read_text()), ran.output
+
+
+def test_smoke(outcome):
+    data, output = outcome
+    assert set(data["runs"]) == {f"stylegan3/7/{rule}" for rule in ("random", *active.RULES)}
+    assert set(data["runs"]["stylegan3/7/random"]) == {"60", "80", "120"}
+    for rule in active.RULES:
+        found = data["runs"][f"stylegan3/7/{rule}"]
+        assert found["60"] == data["runs"]["stylegan3/7/random"]["60"]
+        assert set(found) == {"60", "80"}
+        assert all(0 <= accuracy <= 1 for accuracy in found["80"].values())
+        assert f"{rule}, 80" in output
+
+
+def test_balanced_accuracy_is_the_mean_of_recalls():
+    predictions = {
+        "hat": YesNo(torch.tensor([1.0, 1, -1, -1, -1])),
+        "hair": Categorical(torch.eye(3)[[0, 1, 1, 2, 0]], ("black", "brown", "red")),
+    }
+    labels = {"hat": [True, False, False, False, False], "hair": ["black", "brown", "brown", "brown", "red"]}
+    world = SimpleNamespace(
+        fresh=SimpleNamespace(w=lambda index: index),
+        sizes=active.Sizes(fresh=5),
+        labels={"fresh": labels},
+    )
+    found = active.accuracy(world, SimpleNamespace(predict=lambda latents: predictions))
+    assert found == {"hat": pytest.approx((1 + 3 / 4) / 2), "hair": pytest.approx((1 + 2 / 3 + 0) / 3)}

@@ -1,0 +1,74 @@
+import sys
+
+import pytest
+import typer
+from labelled import CHECKPOINTS
+from labelling.pages import picture_folder
+from typer.testing import CliRunner
+
+from energyql.cli.label import label, sample
+from energyql.errors import ArgumentError, DataError, EnergyQLError
+from energyql.labelling import app as page
+from energyql.labelling.folder import PictureFolder
+
+ADA = CHECKPOINTS / "ada.pkl"
+app = typer.Typer()
+app.command()(sample)
+app.command()(label)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return picture_folder(tmp_path / "pictures")
+
+
+def run(*words):
+    outcome = CliRunner().invoke(app, [str(word) for word in words])
+    if isinstance(outcome.exception, EnergyQLError):
+        raise outcome.exception
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+def test_sample(tmp_path, tiny):
+    output = run("sample", ADA, "-n", 3, "--seed", 7, "--out", tmp_path / "p", "--device", "cpu")
+    assert "3 random pictures and 0 unsure ones, of seed 7 at truncation 0.7" in output
+    assert f"energyql label {tmp_path / 'p'}" in output
+    words = ("--unsure", "-n", 2, "--pool", 20, "--only", "smile,hair", "-q", "--truncation", 0.5)
+    assert run("sample", tiny, *words, "--out", tmp_path / "q") == ""
+    assert len(PictureFolder.read(tmp_path / "q").unsure) == 2
+
+
+def test_from_folders(folder):
+    for place, index in (("hat", 0), ("no-hat", 1)):
+        (folder.path / place).mkdir()
+        folder.file(index).rename(folder.path / place / folder.file(index).name)
+    table = folder.path / "labels.csv"
+    assert f"2 pictures are labelled in {table}" in run("label", folder.path, "--from-folders")
+    assert table.read_text().splitlines()[1].endswith(",yes")
+    with pytest.raises(ArgumentError, match="names of sub-folders are the attributes"):
+        run("label", folder.path, "--from-folders", "--attributes", "hat")
+
+
+def test_the_page_starts(folder, monkeypatch):
+    started = {}
+    monkeypatch.setattr(
+        page, "serve_app", lambda make, **settings: started.update(settings, app=make({"localhost"}, False))
+    )
+    opened = []
+    monkeypatch.setattr(typer, "launch", opened.append)
+    run("label", folder.path, "--attributes", "hat", "--out", folder.path / "hats.csv", "--open")
+    assert (started["host"], started["port"], started["allowed"]) == ("127.0.0.1", 8421, [])
+    started["ready"]("http://127.0.0.1:8421/")
+    assert opened == ["http://127.0.0.1:8421/"]
+
+
+def test_mistakes(folder, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="not a folder of pictures to label"):
+        run("label", tmp_path, "--attributes", "hat")
+    with pytest.raises(ArgumentError, match="the attributes must be named"):
+        run("label", folder.path)
+    monkeypatch.delitem(sys.modules, "energyql.labelling.app")
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(ArgumentError, match="page for labels needs fastapi"):
+        run("label", folder.path, "--attributes", "hat")

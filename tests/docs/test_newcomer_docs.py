@@ -1,0 +1,90 @@
+"""What docs/newcomer.md says, done by somebody who labels the pictures of a tiny network on the page."""
+
+import io
+import re
+import shutil
+from pathlib import Path
+
+import markdown
+import numpy as np
+import pytest
+from labelled import CHECKPOINTS
+from labelling.pages import running
+from markdown import ROOT, run_page
+from PIL import Image
+
+from energyql.labelling import app as page
+from energyql.labelling.folder import LABELS, PictureFolder
+from energyql.labelling.sheet import LabelSheet
+from energyql.pipeline.model import load_model
+
+PAGE = ROOT / "docs" / "newcomer.md"
+
+
+def look(file):
+    """What a person sees, whose glasses are red, whose hair is green, and who grows older with contrast."""
+    pixels = np.asarray(Image.open(file).convert("RGB"), dtype=float) / 255
+    red, green, _ = pixels.mean((0, 1))
+    hair = "black" if green < 0.33 else "brown" if green < 0.53 else "blond"
+    return {"glasses": bool(red > 0.85), "hair": hair, "age": float(5 * pixels.mean(2).std())}
+
+
+def label_all(make, *, ready, **_):
+    """Serve the page while somebody labels 20 pictures on it, and then the others in the table."""
+    with running(make({"127.0.0.1"}, False)) as client:
+        ready(client.url)
+        for _ in range(20):
+            index = client.get("/api/state").json()["next"][0]
+            picture = client.get(f"/api/pictures/{index}.png")
+            answer = client.post("/api/labels", {"index": index, "labels": look(io.BytesIO(picture.body))})
+            assert answer.status == 200, answer.body
+    folder = PictureFolder.read(Path("pictures"))
+    sheet = LabelSheet.open(folder.path / LABELS, folder, None)
+    known = sheet.rows()
+    sheet.update({index: look(folder.file(index)) for index in folder.indices if index not in known})
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """The folder after the whole page, and what its commands printed."""
+    folder, printed, call = tmp_path_factory.mktemp("newcomer"), [], markdown.call
+    shutil.copy(CHECKPOINTS / "ada.pkl", folder / "ffhq.pkl")
+
+    def short(words):
+        printed.append(call([*words, "--steps", "300"] if words[1] == "train" else words))
+        return printed[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(page, "serve_app", label_all)
+        patch.setattr("typer.launch", lambda address: 0)
+        patch.setattr(markdown, "call", short)
+        names = run_page(PAGE, elsewhere=lambda words: words[:2] == ["pip", "install"])
+    assert "generate" in names
+    return folder, printed
+
+
+def test_everything_is_labelled_in_two_rounds(walked):
+    folder = walked[0]
+    pictures = PictureFolder.read(folder / "pictures")
+    assert (pictures.random, len(pictures.unsure), pictures.drawn.seed) == (300, 100, 7)
+    rows = (folder / "pictures" / "labels.csv").read_text().splitlines()
+    assert len(rows) == 401
+    assert rows[0] == "index,chosen,drawn,glasses,hair=black|brown|blond,age=0..1"
+
+
+def test_the_round_says_what_it_gained(walked):
+    shown = re.search(r"```text\n(.*)\n```", PAGE.read_text(encoding="utf-8"))[1]
+    form = re.sub(r"[-+]?\d+(\.\d+)?", "N", shown)
+    (line,) = [line for text in walked[1] for line in text.splitlines() if line.startswith("age: ")]
+    assert re.sub(r"[-+]?\d+(\.\d+)?", "N", line) == form
+    for name in ("hair", "glasses"):
+        assert any(line.startswith(f"{name}: balanced accuracy ") for text in walked[1] for line in text.splitlines())
+
+
+def test_the_pictures_are_what_was_asked_for(walked):
+    folder = walked[0]
+    assert load_model(folder / "faces").truncation == 0.7
+    seen = [look(file) for file in (folder / "result").glob("*.png") if file.stem.isdigit()]
+    assert len(seen) == 16
+    assert sum(each["glasses"] and each["hair"] != "blond" for each in seen) >= 13

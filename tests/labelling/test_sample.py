@@ -1,0 +1,139 @@
+import pytest
+import torch
+from dcgan import Generator as DCGAN
+from labelled import CHECKPOINTS, latents_of
+from PIL import Image
+from toys import pixels
+
+from energyql import load_model, sample_pictures
+from energyql.errors import ArgumentError, DataError
+from energyql.files import write_json
+from energyql.generators.load import load_generator
+from energyql.labelling.folder import RECORD, PictureFolder
+from energyql.labelling.sample import POOL_START
+from energyql.labelling.sheet import LabelSheet
+from energyql.pipeline.model import save_model
+from energyql.render.pictures import to_pictures
+from energyql.training.samples import Prior
+
+ADA = CHECKPOINTS / "ada.pkl"
+
+
+def files(folder):
+    return sorted(path.name for path in folder.path.glob("*.png"))
+
+
+class TestRandom:
+    def test_a_checkpoint_without_attributes(self, tmp_path):
+        folder = sample_pictures(ADA, tmp_path / "p", 5, seed=7)
+        assert (folder.drawn.seed, folder.drawn.truncation, folder.random) == (7, 0.7, 5)
+        generator = load_generator(ADA)
+        expected = to_pictures(generator.synthesize(latents_of(generator, 5, 0.7, seed=7)))
+        assert pixels([Image.open(folder.file(i)) for i in range(5)]) == pixels(expected)
+        assert PictureFolder.read(tmp_path / "p") == folder
+
+    def test_more_pictures_and_a_resumed_call(self, tmp_path):
+        few = sample_pictures(ADA, tmp_path / "p", 2, seed=7)
+        few.file(1).write_bytes(b"kept")
+        more = sample_pictures(ADA, tmp_path / "p", 4)
+        assert files(more) == [f"{i:07d}.png" for i in range(4)]
+        assert few.file(1).read_bytes() == b"kept"
+        assert sample_pictures(ADA, tmp_path / "p", 1) == more
+
+    def test_an_interrupted_call_keeps_its_seed(self, tmp_path):
+        def stop(stage, fraction):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            sample_pictures(ADA, tmp_path / "p", 3, seed=7, progress=stop)
+        with pytest.raises(ArgumentError, match="is about pictures of seed 7, not 8\nleave out the seed"):
+            sample_pictures(ADA, tmp_path / "p", 3, seed=8)
+        assert sample_pictures(ADA, tmp_path / "p", 3).random == 3
+
+    def test_a_folder_without_heads_has_a_truncation_of_its_own(self, tmp_path):
+        save_model(tmp_path / "m", "m", load_generator(ADA), truncation=0.4, dtype=torch.float32)
+        assert sample_pictures(tmp_path / "m", tmp_path / "p", 1).drawn.truncation == 0.4
+        assert sample_pictures(tmp_path / "m", tmp_path / "q", 1, truncation=1).drawn.truncation == 1
+
+    def test_any_generator(self, tmp_path):
+        class Small(torch.nn.Module):
+            z_dim = 3
+
+            def encode(self, z, truncation=1.0):
+                return truncation * z
+
+            def synthesize(self, w):
+                return w.tanh()[:, :, None, None].expand(-1, -1, 4, 4)
+
+        folder = sample_pictures(Small(), tmp_path / "p", 20)
+        assert folder.drawn.truncation == 1
+        with pytest.raises(DataError, match="pictures of another generator"):
+            sample_pictures(DCGAN(0, 3, 8, 2), tmp_path / "p", 21)
+
+    def test_labels_of_a_conditional_generator(self, tmp_path):
+        conditional = CHECKPOINTS / "ada_conditional.pkl"
+        folders = [sample_pictures(conditional, tmp_path / str(k), 1, label=k) for k in (1, 2)]
+        assert folders[0].file(0).read_bytes() != folders[1].file(0).read_bytes()
+        assert PictureFolder.read(tmp_path / "2").drawn.label == 2
+        mixed = sample_pictures(conditional, tmp_path / "mixed", 1, label=[0.5, 0.5, 0, 0])
+        assert PictureFolder.read(tmp_path / "mixed") == mixed
+        with pytest.raises(ArgumentError, match="give a label"):
+            sample_pictures(conditional, tmp_path / "none", 1)
+        assert not (tmp_path / "none").exists()
+
+
+class TestUnsure:
+    def test_heads_choose_and_never_the_same_again(self, tiny, tmp_path):
+        first = sample_pictures(tiny, tmp_path / "p", 4, unsure=True, pool=50)
+        assert len(set(first.unsure)) == 4
+        assert all(POOL_START <= index < POOL_START + 50 for index in first.unsure)
+        again = sample_pictures(load_model(tiny), tmp_path / "p", 4, unsure=True, pool=50)
+        assert again.unsure[:4] == first.unsure
+        assert len(set(again.unsure)) == 8
+        with pytest.raises(ArgumentError, match="only 42 pictures are left"):
+            sample_pictures(tiny, tmp_path / "p", 43, unsure=True, pool=50)
+
+    def test_the_least_sure(self, tiny, tmp_path):
+        model = load_model(tiny)
+        folder = sample_pictures(model, tmp_path / "p", 2, unsure=True, pool=200, only=["smile"])
+        prior = Prior(model.generator, 0, (0.7, 0.7), torch.device("cpu"))
+        logit = model.bank.predict(prior.w(POOL_START + torch.arange(200)), ["smile"])["smile"].logit
+        yes, no = (index - POOL_START for index in folder.unsure)
+        assert logit[yes] == logit[logit >= 0].min()
+        assert logit[no] == logit[logit < 0].max()
+
+    def test_none_of_a_table(self, tiny, tmp_path):
+        first = sample_pictures(tiny, tmp_path / "p", 5, unsure=True, pool=50, seed=3)
+        sheet = LabelSheet.open(tmp_path / "a.csv", first, "smile")
+        for index in first.unsure:
+            sheet.decide(index, {"smile": "yes"})
+        other = sample_pictures(tiny, tmp_path / "q", 5, unsure=True, pool=50, seed=3, labelled=tmp_path / "a.csv")
+        assert not set(other.unsure) & set(first.unsure)
+        with pytest.raises(DataError, match=r"a\.csv is not about these pictures: seed=3 .* is not seed=4"):
+            sample_pictures(tiny, tmp_path / "r", 5, unsure=True, seed=4, labelled=tmp_path / "a.csv")
+
+    def test_a_table_that_is_missing(self, tiny, tmp_path):
+        with pytest.raises(DataError, match=r"cannot read .*no\.csv"):
+            sample_pictures(tiny, tmp_path / "p", 1, unsure=True, labelled=tmp_path / "no.csv")
+
+    def test_mistakes(self, tiny, tmp_path):
+        with pytest.raises(ArgumentError, match="no heads yet that could be unsure"):
+            sample_pictures(ADA, tmp_path / "p", 1, unsure=True)
+        with pytest.raises(ArgumentError, match="not chosen by attributes"):
+            sample_pictures(tiny, tmp_path / "p", 1, only=["smile"])
+        with pytest.raises(ArgumentError, match="no heads for"):
+            sample_pictures(tiny, tmp_path / "p", 1, unsure=True, only=["hat"])
+        with pytest.raises(ArgumentError, match="1 to 1000000, not 0"):
+            sample_pictures(tiny, tmp_path / "p", 0)
+        with pytest.raises(ArgumentError, match="from 0 to 2, not 3"):
+            sample_pictures(ADA, tmp_path / "q", 1, truncation=3)
+        assert not list(tmp_path.iterdir())
+
+
+def test_damaged_records(tmp_path):
+    with pytest.raises(DataError, match=r"not a folder of pictures to label.*missing\nenergyql sample MODEL --out"):
+        PictureFolder.read(tmp_path)
+    for record in ({}, {"drawn": "seed=7", "random": 1, "unsure": []}, {"drawn": "", "random": "x", "unsure": None}):
+        write_json(tmp_path / RECORD, record)
+        with pytest.raises(DataError, match=r"damaged|does not say how"):
+            PictureFolder.read(tmp_path)
