@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from energyql.pipeline.scoring import score
     from energyql.pipeline.stream import stream
     from energyql.sampling import ODESolver
+    from energyql.training.judge import train_judge
     from energyql.training.run import train_attributes
 
 logging.getLogger("energyql").addHandler(logging.NullHandler())  # a program decides what it shows of our messages
@@ -72,6 +73,7 @@ _MODULES = {
     "pipeline.scoring": ["score"],
     "pipeline.stream": ["stream"],
     "sampling": ["ODESolver"],
+    "training.judge": ["train_judge"],
     "training.run": ["train_attributes"],
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
@@ -128,6 +130,7 @@ __all__ = [
     "score",
     "stream",
     "train_attributes",
+    "train_judge",
     "traverse",
     "truth_table",
     "until_satisfied",

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from energyql.attributes.heads import FusedHeads, Head, RawOutputs
+from energyql.attributes.heads import FusedHeads, Head, RawOutputs, take_head
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
@@ -206,7 +206,7 @@ class AttributeBank:
             raise ModelError(f"{described}: {error}") from error
         try:
             tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
-            heads = {name: _take_head(name, tensors) for name in vocabulary}
+            heads = {name: take_head(name, tensors) for name in vocabulary}
             for name, head in heads.items():
                 if not all(tensor.isfinite().all() for tensor in head.tensors().values()):
                     raise ModelError(f"the head of {name!r} has a number that is not finite")
@@ -228,16 +228,3 @@ def _is_label(label: object) -> bool:
     if isinstance(label, tuple):
         return all(isinstance(number, float) and math.isfinite(number) for number in label)
     return label in (None, "random") or (isinstance(label, int) and not isinstance(label, bool) and label >= 0)
-
-
-def _take_head(name: str, tensors: dict[str, Tensor]) -> Head:
-    """Remove the tensors of the head called `name` from those of a bank, and return the head."""
-    prefix = f"{name}/"
-    mine = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    try:
-        head = Head.from_tensors(mine)
-    except KeyError as error:
-        raise KeyError(prefix + error.args[0]) from None
-    for field in head.tensors():
-        del tensors[prefix + field]
-    return head

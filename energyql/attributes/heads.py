@@ -85,6 +85,23 @@ class Head:
                 raise ModelError(f"the head of {name!r}: {field} has shape {tuple(tensors[field].shape)}, not {shape}")
 
 
+def take_head(name: str, tensors: dict[str, Tensor]) -> Head:
+    """Remove the tensors of the head called `name` from those of a bank, and return the head.
+
+    Raises:
+        KeyError: one is missing.
+    """
+    prefix = f"{name}/"
+    mine = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    try:
+        head = Head.from_tensors(mine)
+    except KeyError as error:
+        raise KeyError(prefix + error.args[0]) from None
+    for field in head.tensors():
+        del tensors[prefix + field]
+    return head
+
+
 @dataclass(frozen=True)
 class FusedHeads:
     """Several heads as one function; `Differentiable` and `Convertible`.

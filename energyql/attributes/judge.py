@@ -1,10 +1,13 @@
-"""The image judge: a network from pictures to attributes, which judges samples and never guides a sampler."""
+"""Image judges: networks from pictures to attributes, which judge samples and never guide a sampler."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +21,15 @@ from energyql.files import read_json, write_json, write_tensors
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
+FIRST = "judge"
+"""Name of the files of the first judge of a folder; the others are "judge-2", "judge-3" and so on."""
 AT_ONCE = 16
 """Pictures that are read together on a CPU where no gradient is wanted: they stay near its caches."""
+
+
+def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) -> Float[Tensor, "batch 3 side side"]:
+    """Return pictures as a judge reads them: resized, grey ones with three channels, others without the fourth."""
+    return F.interpolate(images[:, :3].expand(-1, 3, -1, -1), size=(side, side), mode="area")
 
 
 class Judge(nn.Module):
@@ -29,13 +39,22 @@ class Judge(nn.Module):
         vocabulary: the attributes.
         side: side that pictures are resized to, in pixels.
         channels: width of each level. A level is two 3x3 convolutions and halves the resolution.
+        report: numbers on its quality, by attribute, as `energyql.training.judge.train_judge` measures them.
     """
 
     std: Tensor
 
-    def __init__(self, vocabulary: Vocabulary, *, side: int = 64, channels: Sequence[int] = (24, 48, 96, 128)) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        side: int = 64,
+        channels: Sequence[int] = (24, 48, 96, 128),
+        report: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         super().__init__()
         self.vocabulary = vocabulary
+        self.report = {name: dict(numbers) for name, numbers in (report or {}).items() if name in vocabulary}
         self.side = side
         self.channels = tuple(channels)
         widths = (3, *self.channels)
@@ -55,9 +74,9 @@ class Judge(nn.Module):
         self.head = nn.Linear(self.channels[-1] * last**2, outputs)
         self.register_buffer("std", torch.full((len(vocabulary),), 0.05))
 
-    def features(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
+    def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Return the input of the last layer, of pictures in [-1, 1]."""
-        x = F.interpolate(images, size=(self.side, self.side), mode="area")
+        x = thumbnails(images, self.side)
         if torch.is_grad_enabled() or x.device.type != "cpu":
             return self._run(x)
         parts = (part.contiguous(memory_format=torch.channels_last) for part in x.split(AT_ONCE))
@@ -68,28 +87,52 @@ class Judge(nn.Module):
             x = level(x)
         return x.flatten(1)
 
-    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Prediction]:
-        """Predict every attribute of pictures in [-1, 1], (batch, 3, height, width)."""
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
+        """Predict every attribute of pictures in [-1, 1], (batch, channels, height, width)."""
         std = dict(zip(self.vocabulary, self.std, strict=True))
         return split_outputs(self.head(self.features(images)), self.vocabulary.values(), std)
 
-    def save(self, folder: Path) -> None:
-        """Write `judge.safetensors` (half precision) and `judge.json`, each whole or not at all."""
-        tensors = {name: value.half() for name, value in self.state_dict().items() if value.is_floating_point()}
-        write_tensors(folder / "judge.safetensors", tensors)
-        write_json(
-            folder / "judge.json",
-            {"side": self.side, "channels": list(self.channels), "vocabulary": self.vocabulary.to_dict()},
+    def only(self, names: Iterable[str]) -> Judge:
+        """Return a judge of those of the attributes; it reads them as before.
+
+        Raises:
+            VocabularyError: it reads none of them.
+        """
+        wanted = set(names)
+        chosen = [name for name in self.vocabulary if name in wanted]
+        if not chosen:
+            raise VocabularyError(
+                f"the judge reads none of {', '.join(sorted(wanted))}", hint=f"it reads {', '.join(self.vocabulary)}"
+            )
+        vocabulary = Vocabulary((self.vocabulary[name] for name in chosen), model=self.vocabulary.model)
+        with torch.device("meta"):  # so that no random numbers are drawn
+            judge = Judge(vocabulary, side=self.side, channels=self.channels, report=self.report)
+        counts = [output_count(spec) for spec in self.vocabulary.values()]
+        outputs = dict(zip(self.vocabulary, torch.arange(sum(counts)).split(counts), strict=True))
+        rows = torch.cat([outputs[name] for name in chosen])
+        state = {key: value.detach().clone() for key, value in self.state_dict().items()}
+        state |= {key: state[key][rows] for key in ("head.weight", "head.bias")}
+        state["std"] = torch.stack(
+            [std for name, std in zip(self.vocabulary, self.std.unbind(), strict=True) if name in chosen]
         )
+        judge.load_state_dict(state, assign=True)
+        return judge.train(self.training).requires_grad_(False)
+
+    def save(self, folder: Path, name: str = FIRST) -> None:
+        """Write `<name>.safetensors` (half precision) and `<name>.json`, each whole or not at all."""
+        tensors = {key: value.half() for key, value in self.state_dict().items() if value.is_floating_point()}
+        write_tensors(folder / f"{name}.safetensors", tensors)
+        described = {"side": self.side, "channels": list(self.channels), "vocabulary": self.vocabulary.to_dict()}
+        write_json(folder / f"{name}.json", described | ({"report": self.report} if self.report else {}))
 
     @classmethod
-    def load(cls, folder: Path) -> Judge:
+    def load(cls, folder: Path, name: str = FIRST) -> Judge:
         """Read a judge that `save` wrote, in evaluation mode.
 
         Raises:
             ModelError: a file is missing, damaged or does not fit the other.
         """
-        described, path = folder / "judge.json", folder / "judge.safetensors"
+        described, path = folder / f"{name}.json", folder / f"{name}.safetensors"
         description = read_json(described)
         try:
             vocabulary = Vocabulary.from_dict(description["vocabulary"])
@@ -97,10 +140,10 @@ class Judge(nn.Module):
             if not channels or not all(type(size) is int and 0 < size <= 1 << 16 for size in (side, *channels)):
                 raise ValueError(f"side {side!r} and channels {channels!r} are no sizes of a network")
             with torch.device("meta"):  # so that wrong sizes take no memory
-                judge = cls(vocabulary, side=side, channels=channels)
+                judge = cls(vocabulary, side=side, channels=channels, report=description.get("report"))
         except KeyError as error:
             raise ModelError(f"{described}: {error} is missing") from None
-        except (TypeError, ValueError, RuntimeError, VocabularyError) as error:
+        except (AttributeError, TypeError, ValueError, RuntimeError, VocabularyError) as error:
             raise ModelError(f"{described}: {error}") from error
         try:
             tensors = {name: value.float() for name, value in load_file(path).items()}
@@ -113,3 +156,74 @@ class Judge(nn.Module):
         except (OSError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"{path}: {error}") from error
         return judge.eval().requires_grad_(False)
+
+
+class JointJudge(nn.Module):
+    """Several judges as one, each of other attributes.
+
+    Args:
+        judges: at least one.
+    """
+
+    def __init__(self, judges: Sequence[Judge]) -> None:
+        super().__init__()
+        self.judges: Sequence[Judge] = nn.ModuleList(judges)  # type: ignore[assignment]
+        self.vocabulary = Vocabulary(spec for judge in judges for spec in judge.vocabulary.values())
+
+    def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
+        """Return the features of all judges, side by side."""
+        return torch.cat([judge.features(images) for judge in self.judges], 1)
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
+        """Predict every attribute of pictures in [-1, 1], (batch, channels, height, width)."""
+        found: dict[str, Prediction] = {}
+        for judge in self.judges:
+            found |= judge(images)
+        return found
+
+
+def judge_names(folder: Path) -> list[str]:
+    """Return the names of the judges in a folder, the oldest first."""
+    found = (re.fullmatch(r"judge(?:-([1-9][0-9]{0,3}))?", path.stem) for path in folder.glob("judge*.json"))
+    return [_name(number) for number in sorted(int(match[1] or 1) for match in found if match)]
+
+
+def load_judge(folder: Path) -> Judge | JointJudge | None:
+    """Read the judges of a folder as one; `None` if there is none.
+
+    Raises:
+        ModelError: a file is missing or damaged, or two judges read the same attribute.
+    """
+    judges: dict[str, Judge] = {}
+    for name in judge_names(folder):
+        judge = Judge.load(folder, name)
+        for other, known in judges.items():
+            if twice := [attribute for attribute in judge.vocabulary if attribute in known.vocabulary]:
+                raise ModelError(
+                    f"{folder / name}.json: {other}.json reads {twice[0]!r} as well", hint="train the judge again"
+                )
+        judges[name] = judge
+    return JointJudge(list(judges.values())).eval() if len(judges) > 1 else next(iter(judges.values()), None)
+
+
+def replace_judge(folder: Path, names: Iterable[str], judge: Judge | None) -> None:
+    """Let `judge` read the attributes `names` of a folder from now on; with `None` nothing reads them.
+
+    The judges of the folder read their other attributes as before. One that has none left is removed.
+    """
+    taken = set(names)
+    for name in judge_names(folder):
+        old = Judge.load(folder, name)
+        left = [attribute for attribute in old.vocabulary if attribute not in taken]
+        if not left:
+            for suffix in (".json", ".safetensors"):  # a judge without its description is not one
+                (folder / f"{name}{suffix}").unlink(missing_ok=True)
+        elif len(left) < len(old.vocabulary):
+            old.only(left).save(folder, name)
+    if judge is not None:
+        known = judge_names(folder)
+        judge.save(folder, next(name for name in map(_name, itertools.count(1)) if name not in known))
+
+
+def _name(number: int) -> str:
+    return FIRST if number == 1 else f"{FIRST}-{number}"

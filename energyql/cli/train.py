@@ -52,9 +52,13 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of the samples, or of the pictures in --labels.")] = None,
     generator: options.Generator = None,
     judge: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="A judge for the model, by name: module:function, or a plugin."),
-    ] = None,
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="train: a judge that learns from the labelled pictures; none; or one by name: module:function, or a "
+            "plugin.",
+        ),
+    ] = "train",
     allow_plugins: options.AllowPlugins = False,
     steps: Annotated[int, typer.Option(min=1, help="Largest number of training steps.")] = 2000,
     hidden: Annotated[int, typer.Option(min=1, help="Width of each head.")] = 64,
@@ -68,12 +72,12 @@ def train(
     An interrupted training is continued by the same command.
     """
     from energyql.attributes.labels import import_labeller
-    from energyql.pipeline.model import choose_device, record_judge
+    from energyql.pipeline.model import NO_JUDGE, choose_device, record_judge
     from energyql.training.clip_labels import load_clip_labeller
     from energyql.training.fitting import HeadSettings
     from energyql.training.labels import read_label_table
     from energyql.training.rounds import describe_gain
-    from energyql.training.run import train_attributes
+    from energyql.training.run import TRAIN, train_attributes
     from energyql.training.styleflow import read_styleflow
 
     sources = {"--labels": labels, "--labeller": labeller, "--prompts": prompts, "--styleflow": styleflow}
@@ -84,7 +88,8 @@ def train(
         )
     if latents is not None and labels is None:
         raise ArgumentError("--latents belongs to --labels")
-    if judge is not None:
+    named = judge not in (TRAIN, NO_JUDGE)
+    if named:
         import_labeller(judge)  # before any work is done
     psi, where, condition = _truncation(truncation), choose_device(device), _fitted_label(label)
     chosen = None if only is None else list(read_names(only))
@@ -100,9 +105,10 @@ def train(
     trained = train_attributes(
         model, source, save_to, kinds=_kinds(kind), only=chosen, count=n, space=space, truncation=psi,
         label=condition, seed=seed, replace=replace, generator=generator, allow_plugins=allow_plugins,
+        judge="train" if judge == TRAIN else None,
         settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
     )  # fmt: skip
-    if judge is not None:
+    if named:
         record_judge(trained.folder, judge)
     if quiet:
         return
@@ -110,6 +116,8 @@ def train(
     for name, each in trained.report.items():
         if "round" in each.details:
             out.print(f"{escape(name)}: {describe_gain(each.details['round'])}")
+    for line in describe_judge(trained.judge_report):
+        out.print(escape(line))
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
 
 
@@ -138,6 +146,14 @@ def _print_reports(reports: Mapping[str, HeadReport]) -> None:
         out.print(escape(f"  {'; '.join(parts)}"))
         if each.weak:
             out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
+
+
+def describe_judge(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line on the attributes that a trained judge reads, and one on those that it does not."""
+    read = [f"{name} {numbers['accuracy']:.3f}" for name, numbers in report.items() if numbers["reads"]]
+    left = [name for name, numbers in report.items() if not numbers["reads"]]
+    lines = [f"The judge reads {', '.join(read)} (accuracy on pictures that it did not learn from)"] if read else []
+    return lines + ([f"Not judged, because no judge learnt it: {', '.join(left)}"] if left else [])
 
 
 def import_heads(

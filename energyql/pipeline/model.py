@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.judge import Judge
+from energyql.attributes.doubt import load_second
+from energyql.attributes.heads import Head
+from energyql.attributes.judge import load_judge
 from energyql.attributes.labels import ImageLabeller, import_labeller, read_images
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, ModelError
@@ -42,10 +44,13 @@ class Model:
         name: for messages and provenance.
         generator: draws the pictures.
         bank: attribute heads that guide the sampler; its vocabulary is the model's.
-        judge: reads attributes off pictures, independent of generator and bank: a `Judge`, or a function such as
-            `train_attributes` takes; `None` if there is none. Queries about other attributes get no verdict.
+        judge: reads attributes off pictures, independent of generator and bank: a `Judge`, or a function or torch
+            module such as `train_attributes` takes; `None` if there is none. Queries about other attributes get no
+            verdict.
         truncation: psi used unless a call says otherwise.
-        fingerprints: SHA-256 of the weights of "generator", "attributes" and "judge".
+        fingerprints: SHA-256 of the weights of "generator", "attributes", "second" and "judge", "judge-2", ...
+        second: heads of the same attributes that were fitted to other labels, to find holes of the first; an attribute
+            may have none.
     """
 
     name: str
@@ -54,6 +59,13 @@ class Model:
     judge: ImageLabeller | None = None
     truncation: float = 1.0
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    second: Mapping[str, Head] = field(default_factory=dict)
+
+    @property
+    def judged_names(self) -> tuple[str, ...]:
+        """The attributes that the judge reads: those of its `vocabulary`; of a function without one, all."""
+        known = getattr(self.judge, "vocabulary", self.vocabulary if self.judge is not None else ())
+        return tuple(name for name in self.vocabulary if name in known)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -117,10 +129,11 @@ class Model:
 
     def judge_images(self, images: Tensor) -> Values:
         """Return the judge's values of images (n, channels, height, width), by the attributes that it reads."""
-        if self.judge is None:
+        names = self.judged_names
+        if self.judge is None or not names:
             return {}
         with torch.inference_mode():
-            return read_images(self.judge, images, self.vocabulary)
+            return read_images(self.judge, images, Vocabulary(self.vocabulary[name] for name in names))
 
     def to(self, device: torch.device | str) -> Model:
         """Return the model on a device, in evaluation mode. Torch modules are moved in place, as in torch."""
@@ -165,15 +178,17 @@ def load_model(
         raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
     bank = AttributeBank.load(folder)
     _check_fitted_to(folder, bank, opened, mark)
-    marks = {"generator": mark, "attributes": fingerprint(folder / BANK_FILES[0])}
+    marks = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))} | {"generator": mark}
+    if judge is None and judge_name is not None:
+        judge = check_allowed(judge_name, "judge", folder, allow_plugins)
     if judge is None:
-        judge = _read_judge(folder, bank, judge_name, allow_plugins)
-        if isinstance(judge, Judge):
-            marks["judge"] = fingerprint(folder / "judge.safetensors")
-    if isinstance(judge, str):
-        judge = None if judge == NO_JUDGE else import_labeller(judge)
+        judge = _stored_judge(folder, bank)
+    else:
+        marks = {part: value for part, value in marks.items() if not part.startswith("judge")}
+        if isinstance(judge, str):
+            judge = None if judge == NO_JUDGE else import_labeller(judge)
     psi = bank.truncation[1] if truncation is None else truncation
-    return Model(name, opened, bank, judge, psi, marks).to(device)
+    return Model(name, opened, bank, judge, psi, marks, load_second(folder, bank)).to(device)
 
 
 def _read_config(folder: Path) -> tuple[str, float, object]:
@@ -189,15 +204,16 @@ def _read_config(folder: Path) -> tuple[str, float, object]:
     return name, truncation, config.get("judge")
 
 
-def _read_judge(folder: Path, bank: AttributeBank, name: object, allow_plugins: bool) -> ImageLabeller | str | None:
-    """Return the judge in a folder, or the name of one that may be imported; `None` if the folder has neither."""
-    if name is not None:
-        return check_allowed(name, "judge", folder, allow_plugins)
-    if not (folder / "judge.json").is_file():
-        return None
-    judge = Judge.load(folder)
-    if dict(judge.vocabulary) != dict(bank.vocabulary):
-        raise ModelError(f"{folder}: the judge does not read the attributes of the heads", hint="train it again")
+def _stored_judge(folder: Path, bank: AttributeBank) -> ImageLabeller | None:
+    """Return the judges that a folder holds, as one; `None` if it holds none."""
+    judge = load_judge(folder)
+    for spec in () if judge is None else judge.vocabulary.values():
+        own = bank.vocabulary.get(spec.name)
+        if own is None or (own.kind, own.values) != (spec.kind, spec.values):
+            raise ModelError(
+                f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise",
+                hint="train it again",
+            )
     return judge
 
 

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.predictions import tabulate
+from energyql.attributes.doubt import outside_shell, second_bank
+from energyql.attributes.predictions import Predictions, decide, tabulate
 from energyql.attributes.readouts import MOST_NUMBERS
 from energyql.energy.query_energy import Encode, QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.energy.surrogate import Surrogate
 from energyql.errors import ModelError
 from energyql.generators.base import synthesizer
-from energyql.language import Expr
+from energyql.language import Expr, predicates
+from energyql.logic.truth import satisfied
 from energyql.pipeline.evidence import unjudged, verdict
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
@@ -142,7 +144,10 @@ class PreparedQuery:
                 report("satisfied", found / n)
                 report("budget", drawn / budget)
         joined = Result.join(kept)
-        joined.statistics.update(summarize(SampleResult.join(tried)) | seconds | {"drawn": float(drawn)})
+        share = float(joined.doubtful.mean()) if found else 0.0
+        joined.statistics.update(
+            summarize(SampleResult.join(tried)) | seconds | {"drawn": float(drawn), "doubtful": share}
+        )
         joined.provenance.update({"n": found, "wanted": n, "budget": budget})
         return joined
 
@@ -181,7 +186,7 @@ class PreparedQuery:
             latents.append(drawn)
             readings.append(self.model.judge_images(images))
             report("drawing", len(pictures) / len(sampled.z))
-        w = torch.cat(latents)
+        placed, w = w is not None, torch.cat(latents)
         judged = {name: np.concatenate([part[name] for part in readings]) for name in readings[0]}
         judge = None if self.model.judge is None else "image judge"
         holds, reason = verdict(self.expr, None if judge is None else judged, self.model.vocabulary)
@@ -190,6 +195,9 @@ class PreparedQuery:
             read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
             predictions = self.model.bank.predict(read)
             energy = self.energy_in_float32.of_latent(read)
+            doubtful = self._doubtful(read, predictions)
+            if not placed:  # the z of a sample that was placed in w says nothing of it
+                doubtful |= outside_shell(sampled.z).cpu().numpy()
         return Result(
             images=pictures,
             z=sampled.z.cpu(),
@@ -199,10 +207,20 @@ class PreparedQuery:
             probabilities=tabulate(predictions),
             judged=judged,
             satisfied=holds,
+            doubtful=doubtful,
             status=[Status(code) for code in sampled.status.tolist()],
-            statistics={},
+            statistics={"doubtful": float(doubtful.mean())},
             provenance=self.provenance | {"n": len(w), "judge": judge, "unjudged": reason},
         )
+
+    def _doubtful(self, read: Tensor, predictions: Predictions) -> npt.NDArray[np.bool_]:
+        """Whether the second heads, where there are some, disagree with the first about the query, (n,)."""
+        second = self.model.second
+        if not second.keys() & {node.name for node in predicates(self.expr)}:
+            return np.zeros(len(read), bool)
+        sets = (predictions, second_bank(self.model.bank, second).predict(read))
+        first, other = (satisfied(self.expr, decide(heads), self.model.vocabulary) for heads in sets)
+        return np.asarray(first != other)
 
     def _run(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
         started = time.perf_counter()

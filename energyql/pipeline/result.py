@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
+from energyql.attributes.doubt import DOUBT
 from energyql.attributes.predictions import Table, likeliest
 from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, check_destination, naming_target
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 MOST_PICTURES = 64
 """Most pictures that a notebook or the grid in a folder shows; a grid of its own or a gallery shows all."""
-PER_SAMPLE = ("images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "status")
+PER_SAMPLE = ("images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "doubtful", "status")
 """The fields of a `Result` that hold an entry for each sample."""
 
 
@@ -63,6 +64,8 @@ class Result:
         judged: the judge's value of each attribute that it reads, (n,) bool, class names or numbers.
         satisfied: whether the judged values satisfy the query, (n,) bool; `None` where nobody judged, because the
             model has no judge, or its judge does not read an attribute of the query. Heads never judge themselves.
+        doubtful: whether two sets of heads disagree about the query at a sample, or its z is longer than prior ones,
+            (n,) bool. Such a sample may lie in a hole of the heads, where they are certain and wrong.
         status: how the sampler ended, one a sample.
         statistics: evaluations, seconds and diagnostics of the sampler; see `energyql.sampling.summarize`.
         provenance: the facts that replay this result: query, seed, model and its fingerprints, settings, versions.
@@ -76,6 +79,7 @@ class Result:
     probabilities: dict[str, Table]
     judged: dict[str, npt.NDArray[Any]]
     satisfied: npt.NDArray[np.bool_] | None
+    doubtful: npt.NDArray[np.bool_]
     status: list[Status]
     statistics: dict[str, float]
     provenance: dict[str, Any] = field(repr=False)
@@ -93,6 +97,8 @@ class Result:
                 line += (
                     f"; {self.provenance['wanted']} were wanted, but the budget of {self.provenance['budget']} ended"
                 )
+        if marked := int(self.doubtful.sum()):
+            line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
         return line if not failed else f"{line}; the solver could not finish {failed}"
 
     def verdict(self) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank, FittedLabel
@@ -29,13 +26,11 @@ from energyql.training.heads import (
     residual,
     temperature,
 )
+from energyql.training.steps import RUN, digest, learning_rate, optimizer_state, read_state, restore_optimizer
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 CHECKS = 30
 """Number of evaluations on the held-out latents during a training; the state is written after each."""
-WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
-_RUN = "run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +107,7 @@ def train_heads(
     for spec in specs:
         if spec.name not in labels:
             raise DataError(f"no labels for attribute {spec.name!r}")
-        _check_labels(labels[spec.name].float(), spec, len(latents), split)
+        check_labels(labels[spec.name].float(), spec, len(latents), split)
     targets = torch.stack([labels[spec.name].float() for spec in specs], 1)
     mean, std = latents[:split].mean(0), latents[:split].std(0)
     std = torch.where(std > 1e-6, std, 1.0)
@@ -126,7 +121,7 @@ def train_heads(
     every = max(1, steps // CHECKS)
     while step < steps and (settings.patience is None or fit.since < settings.patience):
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr * _rate(step / steps)
+            group["lr"] = settings.lr * learning_rate(step / steps)
         index = torch.randint(split, (settings.batch,), generator=random).to(latents.device)
         optimizer.zero_grad()
         fit.loss(index).backward()
@@ -136,7 +131,7 @@ def train_heads(
             if settings.patience is not None:
                 fit.evaluate(step)
             if checkpoint is not None and step < steps:
-                write_tensors(checkpoint, {_RUN: run, **fit.state(optimizer, random, step)})
+                write_tensors(checkpoint, {RUN: run, **fit.state(optimizer, random, step)})
         progress(step / steps)
     if step < steps:
         progress(1.0)
@@ -149,14 +144,12 @@ def train_heads(
     return bank, fits
 
 
-def _rate(done: float) -> float:
-    """Return the learning rate as a share of the highest, at a fraction of the training."""
-    if done < WARM_UP:
-        return 0.04 + 0.96 * done / WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) -> None:
+    """Check the labels of an attribute for a fit to the first `split` of `count` rows.
 
-
-def _check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) -> None:
+    Raises:
+        DataError: their shape or a value is wrong, all are the same, or a part of the rows has none.
+    """
     if tuple(labels.shape) != (count,):
         raise DataError(f"{spec.name!r}: {count} latents but labels of shape {tuple(labels.shape)}")
     known = labels[~labels.isnan()]
@@ -225,8 +218,7 @@ class _Fit:
         """Return all tensors that a continued training needs."""
         state = {f"now/{name}": tensor for name, tensor in self.parameters.items()}
         state |= {f"best/{name}": tensor for name, tensor in self.best.items()}
-        for i, moments in optimizer.state_dict()["state"].items():
-            state |= {f"optimizer/{i}/{name}": tensor for name, tensor in moments.items()}
+        state |= optimizer_state(optimizer)
         counters = torch.tensor([step, self.since])
         return state | {
             "counters": counters, "loss": self.best_loss, "step": self.best_step, "random": random.get_state()
@@ -241,12 +233,7 @@ class _Fit:
         for name in self.parameters:
             self.parameters[name].copy_(state[f"now/{name}"])
             self.best[name].copy_(state[f"best/{name}"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in state.items():
-            if key.startswith("optimizer/"):
-                _, i, name = key.split("/")
-                moments.setdefault(int(i), {})[name] = tensor
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        restore_optimizer(optimizer, state)
         self.best_loss, self.best_step = state["loss"].clone(), state["step"].clone()
         random.set_state(state["random"])
         step, self.since = (int(number) for number in state["counters"])
@@ -268,24 +255,3 @@ class _Fit:
             )
             fits[spec.name] = HeadFit(divisor, error, int(self.best_step[i]))
         return heads, fits
-
-
-def digest(settings: object, *tensors: Tensor) -> Tensor:
-    """Return the SHA-256 of the settings and data of a training, (32,) uint8, which identifies it."""
-    found = hashlib.sha256(repr(settings).encode())
-    for tensor in tensors:
-        found.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return torch.tensor(list(found.digest()), dtype=torch.uint8)
-
-
-def read_state(path: Path | None, run: Tensor) -> dict[str, Tensor] | None:
-    """Return the state that the training with this digest has written, `None` if there is none."""
-    if path is None or not path.is_file():
-        return None
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError):  # not written by this program: start again
-        return None
-    found = state.pop(_RUN, None)
-    return state if found is not None and torch.equal(found, run) else None

@@ -58,15 +58,8 @@ class HeadStack(torch.nn.Module):
 
     def fit_outputs(self, i: int, labels: Tensor, spec: AttributeSpec, *, balanced: bool = False) -> None:
         """Start head i at the base rate of its labels, or at equal probabilities if classes are balanced."""
-        known, rows = labels[~labels.isnan()], self.rows(i)
-        if spec.kind == "continuous":
-            self.scale[rows] = known.std(correction=0).clamp(min=1e-3 * (spec.high - spec.low))
-            self.offset[rows] = known.mean()
-        elif not balanced:
-            # Half a label more of each class keeps the logit of an absent class finite.
-            shares = torch.bincount(known.long(), minlength=max(2, self.outputs[i])).float() + 0.5
-            logs = (shares / shares.sum()).log()
-            self.offset[rows] = logs if spec.kind == "categorical" else (logs[1] - logs[0])
+        rows = self.rows(i)
+        self.scale[rows], self.offset[rows] = base_outputs(labels, spec, balanced=balanced)
 
     def forward(self, x: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, "batch outputs"]:
         """Map standardised latents to the outputs of all heads side by side."""
@@ -102,6 +95,26 @@ class HeadStack(torch.nn.Module):
             scale * parameters["out_bias"][rows] + self.offset[rows] - skip_weight @ mean,
             torch.ones((), device=mean.device),
         )
+
+
+def base_outputs(
+    labels: Float[Tensor, " batch"], spec: AttributeSpec, *, balanced: bool = False
+) -> tuple[Float[Tensor, " outputs"], Float[Tensor, " outputs"]]:
+    """Return the scale of the outputs of an attribute, and the outputs that predict the base rate of its labels.
+
+    With `balanced`, all classes are predicted with equal probabilities.
+    """
+    known, count = labels[~labels.isnan()], output_count(spec)
+    scale, offset = torch.ones(count, device=labels.device), torch.zeros(count, device=labels.device)
+    if spec.kind == "continuous":
+        scale[0] = known.std(correction=0).clamp(min=1e-3 * (spec.high - spec.low))
+        offset[0] = known.mean()
+    elif not balanced:
+        # Half a label more of each class keeps the logit of an absent class finite.
+        shares = torch.bincount(known.long(), minlength=max(2, count)).float() + 0.5
+        logs = (shares / shares.sum()).log()
+        offset = logs if spec.kind == "categorical" else (logs[1:] - logs[:1])
+    return scale, offset
 
 
 def attribute_loss(

@@ -6,27 +6,32 @@ import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from energyql.attributes.bank import SPACES, AttributeBank
+from energyql.attributes.heads import Head
+from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.generators.base import RANDOM, Generator, head_reader
 from energyql.numerics.pullback import Identity
 from energyql.progress import Report, reporting
+from energyql.training.doubt import fit_second
 from energyql.training.fitting import HeadSettings, train_heads
+from energyql.training.judge import MOST_PICTURES, TrainedJudge, fit_own_judge, have_pictures
 from energyql.training.labels import LabelTable, infer, read_label_table, warn_of_few_labels
 from energyql.training.report import report_heads
 from energyql.training.rounds import with_gains
-from energyql.training.samples import Prior, estimate_truncation, label_prior
+from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
 from energyql.training.target import WORK, Target, open_target, removing_new_folder
 from energyql.vocabulary import Kind, Vocabulary
 
-LABEL_SEED = 2**32
-"""Seed of the samples for labellers, outside the range of seeds that pictures are usually drawn with."""
+TRAIN: Final = "train"
+"""The judge of a training that makes one of its own."""
 TEST_SHARE, HELD_OUT_SHARE = 0.1, 0.12
 """Share of all samples for the report; share of the others for early stopping and calibration."""
 SMALL_TEST_SHARE, ENOUGH_TESTS = 0.2, 200
@@ -41,11 +46,15 @@ class Trained:
         folder: the model folder.
         bank: all its heads, new and old.
         report: quality of the new heads on held-out latents, by attribute.
+        judge: of the attributes of the new heads, for `Model(..., judge=)`; `None` if there is none.
+        judge_report: of a judge that was trained, by attribute; see `fit_judge`.
     """
 
     folder: Path
     bank: AttributeBank
     report: Mapping[str, HeadReport]
+    judge: ImageLabeller | None = None
+    judge_report: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def train_attributes(
@@ -64,6 +73,7 @@ def train_attributes(
     replace: bool = False,
     generator: str | None = None,
     allow_plugins: bool = False,
+    judge: ImageLabeller | Literal["train"] | None = TRAIN,
     settings: HeadSettings | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -98,6 +108,10 @@ def train_attributes(
         replace: whether new attributes may replace old ones of the same name.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
+        judge: reads the new attributes off pictures, and says of samples whether they satisfy a query. By default it is
+            trained on the same labels, if these are about pictures: on other pictures for a labeller, and in another
+            order for a table. Or a `Judge` from another folder, which is stored; or a function or torch module, which
+            cannot be stored and is given to `load_model` again. `None` for no judge.
         settings: of the fit.
         device: where pictures are drawn and heads are fitted.
         progress: show progress bars.
@@ -147,7 +161,7 @@ def train_attributes(
                 columns = labels.columns
             else:
                 columns = label_prior(
-                    prior, count, labels, target.folder / WORK / "labels", generator=target.fingerprint,
+                    prior, torch.arange(count), labels, target.folder / WORK / "labels", generator=target.fingerprint,
                     check=lambda found: target.check_names(found if only is None else names, replace),
                     progress=lambda done: report("labelling", done),
                 )  # fmt: skip
@@ -158,13 +172,19 @@ def train_attributes(
                     )
                 columns = {name: columns[name] for name in only}
             latents = _latents(prior, labels, count, space)
-            bank = _fitted(
+            bank, second = _fitted(
                 latents, columns, infer(columns, kinds, vocabulary or known), labels, space, prior, target,
                 settings or HeadSettings(), report,
             )  # fmt: skip
-        merged = target.save(bank, replace=replace)
+            judged = TrainedJudge(None if isinstance(judge, str) else judge, {})
+            if judge == TRAIN and have_pictures(labels):
+                judged = fit_own_judge(
+                    target, prior, labels, bank.vocabulary, count=min(count, MOST_PICTURES), report=report
+                )
+        stored = judged.judge.only(bank.vocabulary) if isinstance(judged.judge, Judge) else None
+        merged = target.save(bank, replace=replace, judge=stored, second=second)
         shutil.rmtree(target.folder / WORK, ignore_errors=True)
-        return Trained(target.folder, merged, bank.reports)
+        return Trained(target.folder, merged, bank.reports, judged.judge, judged.report)
 
 
 def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float] | None:
@@ -221,8 +241,8 @@ def _fitted(
     target: Target,
     settings: HeadSettings,
     report: Report,
-) -> AttributeBank:
-    """Fit heads to all rows but those for the report, and measure them on these."""
+) -> tuple[AttributeBank, dict[str, Head]]:
+    """Fit heads to all rows but those for the report, measure them on these, and fit the second heads."""
     source, test = (labels.source, labels.test or 0) if isinstance(labels, LabelTable) else ("the labeller", 0)
     targets = {name: encode_column(columns[name], spec, source) for name, spec in specs.items()}
     count, seed = len(latents), prior.seed % 2**63
@@ -258,7 +278,11 @@ def _fitted(
     found = report_heads(predictions, held_out, specs, seen)
     if isinstance(labels, LabelTable) and labels.drawn is not None:
         found = with_gains(found, target.bank, bank, latents[fitted:], held_out, labels.drawn)
-    return bank.with_reports(
+    second = fit_second(
+        latents, targets, bank, settings, seed=seed, device=prior.device,
+        checkpoint=target.folder / WORK / "second.safetensors", progress=lambda done: report("checking", done),
+    )  # fmt: skip
+    reported = bank.with_reports(
         {
             name: dataclasses.replace(
                 report, details={**report.details, "temperature": fits[name].temperature, "steps": fits[name].steps}
@@ -266,3 +290,4 @@ def _fitted(
             for name, report in found.items()
         }
     )
+    return reported, second

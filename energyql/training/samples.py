@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float, Int
 from energyql.sampling import prior_latents, uniforms
 
+LABEL_SEED = 2**32
+"""Seed of the samples for labellers, outside the range of seeds that pictures are usually drawn with."""
 LATENTS_AT_ONCE = 256
 PICTURES_A_PART = 256
 """Pictures that are labelled between two writes, at most lost by an interruption."""
@@ -97,22 +100,22 @@ class Prior:
 @torch.no_grad()
 def label_prior(
     prior: Prior,
-    count: int,
+    index: Int[Tensor, " n"],
     labeller: ImageLabeller,
     folder: Path,
     *,
     generator: str,
-    check: Callable[[list[str]], None],
+    check: Callable[[list[str]], None] = lambda names: None,
     progress: Callable[[float], None],
 ) -> dict[str, Column]:
-    """Label the pictures of samples 0 to `count - 1`.
+    """Label the pictures of the samples with these indices.
 
     Labels are written to `folder` part by part. The same call after an interruption continues from there, unless the
     fingerprint `generator` is another one. `check` is called with the names of the attributes, once the first part is
     labelled; `progress` with the fraction done.
 
     Returns:
-        Attribute -> `count` cells.
+        Attribute -> n cells.
     """
     settings = {
         "labeller": labeller_name(labeller), "seed": prior.seed, "truncation": list(prior.truncation),
@@ -122,12 +125,13 @@ def label_prior(
         shutil.rmtree(folder, ignore_errors=True)
         write_json(folder / "settings.json", settings)
     columns: dict[str, list[Any]] = {}
-    for start in range(0, count, PICTURES_A_PART):
-        stop = min(start + PICTURES_A_PART, count)
+    for start in range(0, len(index), PICTURES_A_PART):
+        rows = index[start : start + PICTURES_A_PART]
+        stop = start + len(rows)
         path = folder / f"{start}-{stop}.json"
         part = _read(path)
         if part is None:
-            part = _label(prior, torch.arange(start, stop), labeller, lambda done: progress(done / count))
+            part = _label(prior, rows, labeller, partial(_progress, progress, start, len(index)))
             write_json(path, part)
         if start and list(part) != list(columns):
             raise DataError(f"the labeller returned {', '.join(columns)} first, and {', '.join(part)} now")
@@ -135,12 +139,16 @@ def label_prior(
             check(list(part))
         for name, cells in part.items():
             columns.setdefault(name, []).extend(cells)
-        progress(stop / count)
+        progress(stop / len(index))
     return dict(columns)
 
 
+def _progress(progress: Callable[[float], None], start: int, count: int, done: int) -> None:
+    progress((start + done) / count)
+
+
 def _label(
-    prior: Prior, index: Tensor, labeller: ImageLabeller, progress: Callable[[float], None]
+    prior: Prior, index: Tensor, labeller: ImageLabeller, progress: Callable[[int], None]
 ) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
     w = prior.w(index).to(prior.device)
@@ -151,7 +159,7 @@ def _label(
             columns.setdefault(name, []).extend(cells)
         at += size
         size = max(1, min(64, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2])))
-        progress(int(index[0]) + min(at, len(w)))
+        progress(min(at, len(w)))
     if any(len(cells) != len(w) for cells in columns.values()):
         raise DataError("the labeller does not return the same attributes each time")
     return columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,9 @@ from pathlib import Path
 import torch
 
 from energyql.attributes.bank import AttributeBank, FittedLabel
+from energyql.attributes.doubt import SECOND, replace_second
+from energyql.attributes.heads import Head
+from energyql.attributes.judge import Judge, judge_names, replace_judge
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
 from energyql.files import fingerprint, read_json, replacing, write_json, write_picture
 from energyql.generators.base import RANDOM, Generator, check_fitted_label, offers_features
@@ -81,18 +84,12 @@ class Target:
 
         Raises:
             VocabularyError: the folder already has one of them.
-            ModelError: the folder has a judge, which does not read one of them.
         """
         own = {} if self.bank is None else self.bank.vocabulary
         if not replace and (taken := [name for name in names if name in own]):
             raise VocabularyError(
                 f"{self.folder} already has {', '.join(map(repr, taken))}",
                 hint="rename the attribute, or replace the old one with replace=True, or --replace",
-            )
-        if (self.folder / "judge.json").is_file() and set(names) - set(own):
-            raise ModelError(
-                f"the judge of {self.folder} does not read {', '.join(map(repr, names))}",
-                hint="name another folder with out=, or --out: the copy there has no judge",
             )
 
     def check_latents(self, space: str, truncation: tuple[float, float], label: FittedLabel) -> None:
@@ -112,13 +109,26 @@ class Target:
                 hint="choose another folder",
             )
 
-    def save(self, bank: AttributeBank, *, replace: bool = False) -> AttributeBank:
-        """Write new heads and their reports; other heads of the folder stay as they are.
+    def save(
+        self,
+        bank: AttributeBank,
+        *,
+        replace: bool = False,
+        judge: Judge | None = None,
+        second: Mapping[str, Head] | None = None,
+    ) -> AttributeBank:
+        """Write new heads with their reports, their judge and the second heads; all else in the folder stays as it is.
+
+        Without a judge, nothing in the folder judges the attributes of the new heads.
 
         Returns:
             All heads of the folder.
         """
         merged = bank
+        # What belongs to heads that are replaced goes first, so that an interruption leaves nothing that misleads.
+        replace_judge(self.folder, bank.vocabulary, None)
+        if self.bank is not None:
+            replace_second(self.folder, self.bank, bank.vocabulary, {})
         if self.bank is not None:
             merged = self.bank.with_heads(bank, replace=replace)
         elif self.truncation is not None:  # the truncation of a model without heads must be one of the new heads
@@ -126,6 +136,8 @@ class Target:
             if psi != self.truncation:
                 write_json(self.folder / CONFIG, read_json(self.folder / CONFIG) | {"truncation": psi})
         merged.save(self.folder)
+        replace_second(self.folder, merged, bank.vocabulary, second or {})
+        replace_judge(self.folder, bank.vocabulary, judge)
         if merged.reports:
             picture = draw_report(merged.reports, f"Attribute heads of {self.folder.resolve().name}")
             write_picture(self.folder / "report.png", picture)
@@ -196,8 +208,9 @@ def _from_folder(model: str | Path, out: str | Path | None, generator: str | Non
     folder = source if out is None else Path(out)
     if folder.resolve() != source.resolve():
         if not (folder / CONFIG).is_file():
-            # The configuration last: a folder with one is a model. The judge is not copied: it reads other attributes.
-            for name in (WEIGHTS, *BANK_FILES, CONFIG):
+            judges = [f"{name}{suffix}" for name in judge_names(source) for suffix in (".safetensors", ".json")]
+            # The configuration last: a folder with one is a model.
+            for name in (WEIGHTS, *BANK_FILES, SECOND, *judges, CONFIG):
                 if (source / name).is_file():
                     with replacing(folder / name) as temporary:
                         shutil.copyfile(source / name, temporary)

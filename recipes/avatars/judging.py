@@ -5,33 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import output_count
 from energyql.training.heads import attribute_loss, balanced_accuracy
+from energyql.training.judge_fit import distort
 from energyql.vocabulary import AttributeSpec
 from recipes.avatars.factors import Avatars
 from recipes.avatars.vocabulary import VOCABULARY
 
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Avatars]]
-
-
-def distort(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Zoom, shift, blur, change contrast and add noise, each picture differently."""
-    batch = len(images)
-    zoom = 1 + 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
-    shift = 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
-    theta = torch.cat([torch.diag_embed(zoom), shift[:, :, None]], 2)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    softened = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    amount = torch.rand(batch, 1, 1, 1, generator=generator)
-    images = torch.lerp(images, softened, amount)
-    contrast = 1 + 0.05 * torch.randn(batch, 1, 1, 1, generator=generator)
-    noise = 0.06 * torch.rand(batch, 1, 1, 1, generator=generator) * torch.randn(images.shape, generator=generator)
-    return images * contrast + noise
 
 
 def label_tensors(avatars: Avatars) -> dict[str, Tensor]:

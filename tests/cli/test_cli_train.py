@@ -10,6 +10,7 @@ from energyql.cli.train import import_heads, report, train
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
+from energyql.training import judge
 
 ADA = str(CHECKPOINTS / "ada.pkl")
 app = typer.Typer()
@@ -35,8 +36,11 @@ def table(tmp_path):
     )
 
 
-def test_a_table_of_what_was_learned(tmp_path, table):
+def test_a_table_of_what_was_learned(tmp_path, table, monkeypatch):
+    settings = judge.JudgeSettings(side=8, channels=(4,), least=1_600, most=1_600)
+    monkeypatch.setattr(judge, "JudgeSettings", lambda: settings)
     output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9, "--kind", "hair=categorical")
+    assert "Not judged, because no judge learnt it: " in output  # from 80 labels
     assert "report.png" in output
     assert re.search(
         r"^glasses, yes/no: balanced accuracy 0\.\d\d \(0\.\d\d to [01]\.\d\d\), chance 0\.50$", output, re.MULTILINE
@@ -63,7 +67,7 @@ def test_a_report_of_heads_that_were_not_measured(tiny):
 
 
 def test_quiet_and_only(tmp_path, table):
-    options = ["--steps", "9", "--truncation", "0.7", "-q", "--device", "cpu"]
+    options = ["--steps", "9", "--truncation", "0.7", "-q", "--device", "cpu", "--judge", "none"]
     arguments = ("--labels", table, "--out", tmp_path / "m", *options)
     assert run("train", ADA, *arguments, "--only", "glasses", "--space", "z", "--balance") == ""
     bank = load_model(tmp_path / "m").bank

@@ -25,11 +25,17 @@ from energyql.cli.main import generate
 from energyql.cli.train import import_heads, report, train
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
-from energyql.training import clip_labels, run
+from energyql.training import clip_labels, judge, run
 
 PAGE = ROOT / "docs" / "own-model.md"
 SMALL = ["--steps", "60", "--hidden", "8"]
 COUNT = 60
+
+
+@pytest.fixture(autouse=True)
+def small_judges(monkeypatch):
+    settings = judge.JudgeSettings(side=8, channels=(4,), least=1_600, most=1_600)
+    monkeypatch.setattr(judge, "JudgeSettings", lambda: settings)
 
 
 def blocks(section, language):
@@ -144,6 +150,15 @@ def test_can_the_heads_be_trusted():
     assert "not judged: the model has no judge" in output
 
 
+def test_a_judge_of_ones_own(capsys):
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    assert "judge" in shell("Labels from a function")
+    names = {}
+    exec(blocks("A judge of your own", "python")[0].replace("count=5000", f"count={COUNT}"), names)
+    assert set(names["trained"].report) == {"bright", "green", "light"}
+    assert capsys.readouterr().out.startswith(f"{names['trained'].report['green']['accuracy']} (")
+
+
 def test_what_the_heads_read():
     labeller("my_labels", blocks("Labels from a function", "python")[0])
     shell("What the heads read")
@@ -225,4 +240,4 @@ def test_the_package_of_the_page_is_that_of_the_examples():
 
 
 def test_every_block_is_run():
-    assert len(all_blocks(PAGE)) == 24
+    assert len(all_blocks(PAGE)) == 25

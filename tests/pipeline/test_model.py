@@ -1,13 +1,17 @@
 import dataclasses
 import json
+import math
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from toys import CONFIG, VOCABULARY, random_generator, random_heads
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.judge import Judge
+from energyql.attributes.doubt import load_second, replace_second, save_second, second_bank
+from energyql.attributes.judge import Judge, judge_names, replace_judge
+from energyql.attributes.predictions import decide
 from energyql.errors import ModelError
 from energyql.files import fingerprint, write_tensors
 from energyql.generators.families import module_fingerprint
@@ -213,7 +217,88 @@ def test_where_a_generator_without_weights_computes(tiny):
     assert Model("plain", Plain(), bank).to("meta").device.type == "meta"
 
 
-def test_a_judge_of_other_attributes(copy):
-    Judge(Vocabulary([AttributeSpec("smile", "yes/no")]), side=16, channels=(4,)).save(copy)
-    with pytest.raises(ModelError, match="the judge does not read the attributes of the heads"):
+def test_a_judge_of_some_attributes(copy):
+    Judge(Vocabulary([VOCABULARY["smile"]]), side=16, channels=(4,)).eval().save(copy)
+    model = load_model(copy)
+    assert model.judged_names == ("smile",)
+    assert list(model.judge_images(torch.zeros(2, 3, 16, 16))) == ["smile"]
+
+
+@pytest.mark.parametrize(
+    "spec", [AttributeSpec("laugh", "yes/no"), AttributeSpec("smile", "categorical", values=("no", "yes"))]
+)
+def test_a_judge_of_other_attributes(copy, spec):
+    Judge(Vocabulary([spec]), side=16, channels=(4,)).save(copy)
+    with pytest.raises(ModelError, match=f"the judge reads '{spec.name}', which the heads do not"):
         load_model(copy)
+
+
+def test_two_judges(copy, tmp_path):
+    first, second = ["age", "hair"], ["beard", "smile"]
+    whole = load_model(copy).judge
+    replace_judge(copy, VOCABULARY, whole.only(first))
+    replace_judge(copy, second, whole.only(second))
+    assert judge_names(copy) == ["judge", "judge-2"]
+    model = load_model(copy)
+    assert model.judged_names == ("smile", "hair", "age", "beard")
+    assert model.fingerprints["judge-2"] == fingerprint(copy / "judge-2.safetensors")
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    alone = decide(whole(images))
+    for name, values in model.judge_images(images).items():
+        assert (values == alone[name]).all()
+    assert model.judge.features(images).shape[1] == 2 * whole.features(images).shape[1]
+    replace_judge(copy, ["age", "beard", "smile"], None)  # nothing is left of the second judge
+    assert judge_names(copy) == ["judge"]
+    assert load_model(copy).judged_names == ("hair",)
+
+
+def test_two_judges_of_one_attribute(copy):
+    Judge(Vocabulary([VOCABULARY["smile"]]), side=16, channels=(4,)).save(copy, "judge-2")
+    with pytest.raises(ModelError, match=r"judge-2\.json: judge\.json reads 'smile' as well"):
+        load_model(copy)
+
+
+def test_a_judge_of_ones_own_in_place_of_the_stored(copy):
+    model = load_model(copy, judge=lambda images: {})
+    assert "judge" not in model.fingerprints
+    assert model.judged_names == tuple(VOCABULARY)
+
+
+class TestSecondHeads:
+    HEADS = random_heads(VOCABULARY, CONFIG.w_dim, seed=1)
+
+    def test_round_trip(self, copy):
+        save_second(copy, {name: self.HEADS[name] for name in ("age", "smile")})
+        model = load_model(copy)
+        assert list(model.second) == ["smile", "age"]
+        assert model.fingerprints["second"] == fingerprint(copy / "second.safetensors")
+        w = torch.randn(3, CONFIG.w_dim, generator=torch.Generator().manual_seed(0))
+        found, first = second_bank(model.bank, model.second).predict(w), model.bank.predict(w)
+        other = AttributeBank(VOCABULARY, self.HEADS).predict(w)
+        torch.testing.assert_close(found["smile"].logit, other["smile"].logit)
+        torch.testing.assert_close(found["beard"].logit, first["beard"].logit)
+
+    def test_those_of_replaced_attributes_go(self, copy):
+        bank = load_model(copy).bank
+        save_second(copy, self.HEADS)
+        replace_second(copy, bank, ["smile"], {})
+        assert "smile" not in load_second(copy, bank)
+        replace_second(copy, bank, VOCABULARY, {})
+        assert not (copy / "second.safetensors").exists()
+
+    @pytest.mark.parametrize("damage", ["empty", "half", "noise", "more", "size", "number"])
+    def test_damaged_files(self, copy, damage):
+        save_second(copy, self.HEADS)
+        path = copy / "second.safetensors"
+        tensors = load_file(path)
+        if damage in ("empty", "half", "noise"):
+            data = path.read_bytes()
+            path.write_bytes({"empty": b"", "half": data[: len(data) // 2], "noise": b"\xff\x00\xfe" * 99}[damage])
+        elif damage == "more":
+            write_tensors(path, tensors | {"x": torch.ones(2)})
+        elif damage == "size":
+            write_tensors(path, tensors | {"smile/out_bias": torch.ones(2)})
+        else:
+            write_tensors(path, tensors | {"smile/out_bias": torch.full((1,), math.nan)})
+        with pytest.raises(ModelError, match=r"second\.safetensors"):
+            load_model(copy)

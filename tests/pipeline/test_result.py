@@ -39,6 +39,7 @@ def make(n=3, energy=None, semantics="exact", **changes):
         },
         "judged": {"smile": np.array([True, False, True][:n]), "hair": np.array(["red"] * n), "age": np.full(n, 0.5)},
         "satisfied": np.array([True, False, True][:n]),
+        "doubtful": np.zeros(n, bool),
         "status": [Status.OK, Status.STEP_LIMIT, Status.OK][:n],
         "statistics": {"evaluations_mean": 3.0},
         "provenance": {"query": QUERY, "seed": 7, "model": "tiny", "semantics": semantics, "judge": "image judge"},
@@ -52,6 +53,8 @@ def make(n=3, energy=None, semantics="exact", **changes):
 def test_a_summary_counts_and_says_who_says_so():
     assert make().summary() == "2 of 3 satisfy the query, says the image judge; the solver could not finish 1"
     assert make(1).summary() == "1 of 1 satisfy the query, says the image judge"
+    one = make(1, doubtful=np.ones(1, bool)).summary()
+    assert one.endswith("; 1 is doubtful: two sets of heads disagree, or the latent is too far out")
     assert len(make()) == 3
     assert repr(make()).startswith(f"<Result of '{QUERY}': 2 of 3")
 

@@ -12,7 +12,9 @@ SHORT = HeadSettings(steps=6, hidden=4, batch=16)
 
 
 def train(model, labels, out=None, **more):
-    return train_attributes(model, labels, out, **{"count": 60, "settings": SHORT, "progress": False} | more)
+    return train_attributes(
+        model, labels, out, **{"count": 60, "settings": SHORT, "judge": None, "progress": False} | more
+    )
 
 
 def draw(query, n, **settings):

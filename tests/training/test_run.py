@@ -44,7 +44,7 @@ class TestStyleFlow:
         files = {file.name for file in styleflow.folder.iterdir()}
         assert files == {
             "config.json", "generator.safetensors", "attributes.safetensors", "vocabulary.json", "report.json",
-            "report.png",
+            "report.png", "second.safetensors",
         }  # fmt: skip
         model = load_model(styleflow.folder)
         assert list(model.vocabulary) == ["glasses", "beard", "age", "haircolor"]
@@ -95,7 +95,7 @@ class TestLabeller:
         judge = load_model(tiny).judge
         trained = train(tiny, judge, tmp_path / "m", count=40, only=["age"], replace=True, truncation=(0.5, 1.0))
         assert list(trained.report) == ["age"]
-        assert not (tmp_path / "m" / "judge.json").exists()
+        assert load_model(tmp_path / "m").judged_names == ("smile", "hair", "glasses", "beard")  # "age" is another now
 
     def test_a_generator_of_ones_own(self, tmp_path):
         class Own(torch.nn.Module):
@@ -160,10 +160,15 @@ class TestAdding:
 
     def test_a_judge_that_would_not_know(self, tmp_path):
         tiny_model(tmp_path / "m")
-        with pytest.raises(ModelError, match="the judge of .* does not read 'bright'\n.*--out"):
-            train(tmp_path / "m", bright)
+        before = [(tmp_path / "m" / name).read_bytes() for name in ("judge.json", "judge.safetensors")]
         train(tmp_path / "m", bright, tmp_path / "n")
-        assert "bright" in load_model(tmp_path / "n").vocabulary
+        for folder in ("m", "n"):
+            assert [(tmp_path / folder / f"judge.{end}").read_bytes() for end in ("json", "safetensors")] == before
+        model = load_model(tmp_path / "n")
+        assert "bright" in model.vocabulary
+        assert model.judged_names == tuple(load_model(tmp_path / "m").vocabulary)
+        both = draw("smile", 2, model=model), draw("smile AND bright > 1", 2, model=model)
+        assert [result.provenance["judge"] for result in both] == ["image judge", "attribute heads"]
 
     def test_another_space_or_truncation(self, tmp_path):
         tiny_model(tmp_path / "m", judge=False)

@@ -1,0 +1,93 @@
+"""Doubts about samples: a second set of heads, fitted to other labels, and the shell in which prior latents lie.
+
+A sampler looks for latents where the heads are certain. Where a head has learnt little, these are often latents that no
+label ever described, and there the head is certain for no reason: a hole of the head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import Head, take_head
+from energyql.errors import ModelError
+from energyql.files import write_tensors
+from energyql.numerics.shapes import Bool, Float
+
+SECOND = "second.safetensors"
+"""The file of the second heads."""
+DOUBT = "two sets of heads disagree, or the latent is too far out"
+"""The reasons of a doubt, for people."""
+_DEVIATIONS = 3.090
+"""Of a standard normal, one in a thousand lies above."""
+
+
+def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
+    """Whether the squared norm of z is above its 99.9 % quantile under the prior, a chi-square distribution.
+
+    Samplers reach such latents where the heads give way only after a long way. The pictures of a StyleGAN do not depend
+    on the norm of z, but its samples come from there as well: each step to the side makes z longer.
+    """
+    part = 2 / (9 * z.shape[1])
+    limit = z.shape[1] * (1 - part + _DEVIATIONS * math.sqrt(part)) ** 3  # Wilson and Hilferty 1931
+    return z.square().sum(1) > limit
+
+
+def second_bank(bank: AttributeBank, heads: Mapping[str, Head]) -> AttributeBank:
+    """Return `bank` with second heads in place of its own, for the attributes that have one.
+
+    Raises:
+        ModelError: a head does not fit.
+    """
+    moved = {name: head.to(bank.device) for name, head in heads.items()}
+    return AttributeBank(
+        bank.vocabulary, bank.heads | moved, space=bank.space, truncation=bank.truncation, label=bank.label,
+        generator=bank.generator,
+    )  # fmt: skip
+
+
+def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
+    """Write `second.safetensors`, whole or not at all; remove it if there are no heads."""
+    if not heads:
+        (folder / SECOND).unlink(missing_ok=True)
+        return
+    tensors = {f"{name}/{field}": tensor for name, head in heads.items() for field, tensor in head.tensors().items()}
+    write_tensors(folder / SECOND, tensors)
+
+
+def load_second(folder: Path, bank: AttributeBank) -> dict[str, Head]:
+    """Read the second heads of a folder whose first heads are `bank`; attributes may have none.
+
+    Raises:
+        ModelError: the file is damaged, or does not fit the first heads.
+    """
+    path = folder / SECOND
+    if not path.is_file():
+        return {}
+    try:
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+        heads = {name: take_head(name, tensors) for name in bank.vocabulary if f"{name}/std" in tensors}
+        if tensors:
+            raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
+        if not all(tensor.isfinite().all() for head in heads.values() for tensor in head.tensors().values()):
+            raise ModelError("a head has a number that is not finite")
+        second_bank(bank, heads)  # checks the shapes
+    except KeyError as error:
+        raise ModelError(f"{path}: {error} is missing") from None
+    except (OSError, SafetensorError, ModelError) as error:
+        raise ModelError(f"{path}: {error}", hint="train the attributes again, or delete this file") from error
+    return heads
+
+
+def replace_second(folder: Path, bank: AttributeBank, names: Iterable[str], heads: Mapping[str, Head]) -> None:
+    """Let `heads` be the second heads of the attributes `names` of a folder whose first heads are `bank`."""
+    taken, old = set(names), load_second(folder, bank)
+    new = {name: head for name, head in old.items() if name not in taken} | dict(heads)
+    if new != old:
+        save_second(folder, new)

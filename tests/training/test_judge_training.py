@@ -1,0 +1,218 @@
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+from brief import ADA, bright, dark, draw, train
+from holes import Stains, look
+from labelled import write_csv
+from toys import tiny_model
+
+from energyql.attributes.judge import Judge, judge_names
+from energyql.attributes.labels import encode_column
+from energyql.errors import DataError, ModelError, VocabularyError
+from energyql.pipeline.model import Model, load_model
+from energyql.training import judge as judging
+from energyql.training import run
+from energyql.training.judge import PICTURE, Thumbnails, read_thumbnails, train_judge
+from energyql.training.judge_fit import JudgeSettings, fit_judge
+from energyql.training.labels import LabelTable
+from energyql.training.samples import Prior
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+QUICK = JudgeSettings(side=8, channels=(8, 16), least=3_000, most=3_000, lr=1e-2)
+VOCABULARY = Vocabulary([AttributeSpec("red", "yes/no"), AttributeSpec("odd", "yes/no")])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(judging, "JudgeSettings", lambda: QUICK)
+
+
+def labelled(count=300, seed=3):
+    """Thumbnails and labels of `Stains`: `red` can be learnt, `odd` cannot."""
+    z = Prior(Stains(), seed, (1.0, 1.0), torch.device("cpu")).z(torch.arange(count))
+    cells = Thumbnails(look, 8)(Stains().synthesize(z))
+    pictures = read_thumbnails(cells.pop(PICTURE))
+    return pictures, {name: encode_column(cells[name], spec) for name, spec in VOCABULARY.items()}
+
+
+class TestFit:
+    def test_it_reads_what_can_be_learnt(self):
+        judge, report = fit_judge(*labelled(), VOCABULARY, QUICK, seed=1)
+        assert list(judge.vocabulary) == ["red"]
+        assert report["red"]["reads"]
+        assert not report["odd"]["reads"]
+        low, high = report["red"]["interval"]
+        assert 0.3 < low < report["red"]["skill"] < high <= 1
+        assert low > report["odd"]["interval"][1]
+        assert (report["red"]["samples"], report["red"]["labels"]) == (60, 300)
+        pictures, labels = labelled(500, seed=4)  # of another seed
+        found = judge(pictures.float() / 127.5 - 1)["red"].logit > 0
+        assert abs((found == (labels["red"] > 0)).float().mean().item() - report["red"]["accuracy"]) < 0.12
+
+    def test_kinds_and_missing_labels(self):
+        pictures, _ = labelled()
+        mean = pictures.float().mean((1, 2, 3))
+        third = torch.bucketize(mean, mean.quantile(torch.tensor([1 / 3, 2 / 3]))).float()
+        third[::7] = torch.nan
+        specs = Vocabulary(
+            [
+                AttributeSpec("grey", "continuous", low=mean.min().item(), high=mean.max().item()),
+                AttributeSpec("third", "categorical", values=("dark", "middle", "light")),
+            ]
+        )
+        judge, report = fit_judge(pictures, {"grey": 40 * mean, "third": third}, specs, QUICK)
+        assert list(judge.vocabulary) == ["grey", "third"]
+        assert report["third"]["labels"] == int((~third.isnan()).sum())
+        predicted = judge(pictures.float() / 127.5 - 1)
+        error = (predicted["grey"].mean - 40 * mean).square().mean().sqrt()
+        assert error < 0.5 * (40 * mean).std()
+        assert predicted["grey"].std.item() == pytest.approx(error.item(), rel=0.5)
+
+    def test_nothing_can_be_learnt(self):
+        pictures, labels = labelled(60)
+        specs = Vocabulary([VOCABULARY["odd"]])
+        assert fit_judge(pictures, labels, specs, QUICK)[0] is None
+        with pytest.raises(DataError, match="'odd': none of the pictures to learn from has a label"):
+            fit_judge(pictures, {"odd": torch.full((60,), torch.nan)}, specs, QUICK)
+
+    def test_an_interruption_changes_nothing(self, tmp_path):
+        pictures, labels = labelled(100)
+
+        def stop(done):
+            if done > 0.5:
+                raise KeyboardInterrupt
+
+        settings = JudgeSettings(side=8, channels=(8,), least=2_500, most=2_500, lr=1e-2)
+        with pytest.raises(KeyboardInterrupt):
+            fit_judge(pictures, labels, VOCABULARY, settings, checkpoint=tmp_path / "s", progress=stop)
+        before = torch.get_rng_state()
+        first, report = fit_judge(pictures, labels, VOCABULARY, settings, checkpoint=tmp_path / "s")
+        second, other = fit_judge(pictures, labels, VOCABULARY, settings)
+        assert report == other
+        assert torch.equal(torch.get_rng_state(), before)
+        for name, tensor in second.state_dict().items():
+            assert torch.equal(first.state_dict()[name], tensor)
+
+
+class TestWithTheHeads:
+    def test_by_default_from_a_labeller(self, tmp_path):
+        generator, seen = Stains(), []
+
+        def labeller(images):
+            seen.append(images)
+            return {name: look(images)[name] for name in ("red", "odd")}
+
+        trained = train(generator, labeller, tmp_path, count=300, judge="train")
+        model = load_model(tmp_path, generator=generator)
+        assert model.judged_names == ("red",)
+        assert set(model.fingerprints) == {"generator", "attributes", "second", "judge"}
+        assert json.loads((tmp_path / "judge.json").read_text())["report"]["red"] == trained.judge_report["red"]
+        assert trained.judge_report["odd"]["reads"] is False
+        drawn = torch.cat(seen)
+        assert len(drawn) == len(drawn.flatten(1).unique(dim=0)) == 600  # other pictures than those of the heads
+        result = draw("red", 40, model=model)
+        assert result.provenance["judge"] == "image judge"
+        own = Model("own", generator, model.bank, judge=look)
+        truth = draw("red", 40, model=own)
+        assert (result.satisfied == truth.satisfied).mean() > 0.8
+
+    def test_by_default_from_a_table(self, tmp_path):
+        generator = Stains()
+        index = torch.randperm(400, generator=torch.Generator().manual_seed(1))[:250]
+        z = Prior(generator, 11, (1.0, 1.0), torch.device("cpu")).z(index)
+        table = write_csv(
+            tmp_path / "l.csv", {"index": index.tolist(), "red": look(generator.synthesize(z))["red"].tolist()}
+        )
+        train(generator, table, tmp_path / "m", seed=11, judge="train")
+        assert load_model(tmp_path / "m", generator=generator).judged_names == ("red",)
+
+    def test_labels_of_latents_have_no_pictures(self, tmp_path):
+        z = Prior(Stains(), 0, (1.0, 1.0), torch.device("cpu")).z(torch.arange(60))
+        trained = train(Stains(), LabelTable({"a": [0, 1] * 30}, latents=z), tmp_path, judge="train", truncation=1.0)
+        assert trained.judge is None
+        assert judge_names(tmp_path) == []
+
+    def test_a_second_judge_for_a_copy(self, tmp_path):
+        tiny_model(tmp_path / "m")
+        old = (tmp_path / "m" / "judge.safetensors").read_bytes()
+        train(tmp_path / "m", bright, tmp_path / "n", count=100, judge="train")
+        assert judge_names(tmp_path / "n") == ["judge", "judge-2"]
+        assert (tmp_path / "n" / "judge.safetensors").read_bytes() == old
+        model = load_model(tmp_path / "n")
+        assert model.judged_names == tuple(model.vocabulary)
+        assert draw("smile AND bright > 1", 2, model=model).provenance["judge"] == "image judge"
+
+    def test_a_judge_that_is_given(self, tmp_path):
+        judge = Judge(Vocabulary([AttributeSpec("bright", "continuous")]), side=8, channels=(4,)).eval()
+        trained = train(ADA, bright, tmp_path / "m", judge=judge)
+        assert trained.judge is judge
+        assert load_model(tmp_path / "m").judged_names == ("bright",)
+        assert train(ADA, bright, tmp_path / "n", judge=bright).judge is bright
+        assert judge_names(tmp_path / "n") == []
+        result = draw("bright > 1", 2, model=load_model(tmp_path / "n", judge=bright))
+        assert result.provenance["judge"] == "image judge"
+        with pytest.raises(VocabularyError, match="the judge reads none of dark\nit reads bright"):
+            train(ADA, dark, tmp_path / "o", judge=judge)
+
+    def test_interrupted_while_the_judge_learns(self, tmp_path, monkeypatch):
+        fit = judging.fit_judge
+
+        def stopped(*args, progress, **more):
+            def stop(done):
+                progress(done)
+                if done > 0.4:
+                    raise KeyboardInterrupt
+
+            return fit(*args, progress=stop, **more)
+
+        monkeypatch.setattr(judging, "fit_judge", stopped)
+        options = {"count": 60, "judge": "train", "seed": 5}
+        with pytest.raises(KeyboardInterrupt):
+            train(ADA, bright, tmp_path / "a", **options)
+        assert not (tmp_path / "a" / "judge.json").exists()
+        assert not (tmp_path / "a" / "vocabulary.json").exists()
+        monkeypatch.setattr(judging, "fit_judge", functools.partial(fit))
+        monkeypatch.setattr(judging.Thumbnails, "__call__", None)  # no picture is drawn again
+        train(ADA, bright, tmp_path / "a", **options)
+        monkeypatch.undo()
+        monkeypatch.setattr(judging, "JudgeSettings", lambda: QUICK)
+        train(ADA, bright, tmp_path / "b", **options)
+        for name in ("judge.safetensors", "judge.json", "second.safetensors", "attributes.safetensors"):
+            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        assert not (tmp_path / "a" / run.WORK).exists()
+
+
+class TestForAModel:
+    def test_in_place_of_another(self, tmp_path):
+        generator = Stains()
+        train(generator, look, tmp_path, count=60)
+        trained = train_judge(generator, look, tmp_path, only=["red"], count=300, progress=False)
+        assert list(trained.report) == ["red"]
+        assert load_model(tmp_path, generator=generator).judged_names == ("red",)
+        before = (tmp_path / "judge.safetensors").read_bytes()
+        train_judge(generator, look, tmp_path, only=["red"], count=300, seed=4, progress=False)
+        assert judge_names(tmp_path) == ["judge"]
+        assert (tmp_path / "judge.safetensors").read_bytes() != before
+
+    def test_mistakes(self, tmp_path):
+        with pytest.raises(ModelError, match="has no attributes to judge"):
+            train_judge(Stains(), look, tmp_path, progress=False)
+        train(Stains(), look, tmp_path, count=60)
+        for labels, only, message in (
+            (LabelTable({"red": [0, 1]}, latents=torch.zeros(2, 100)), None, "the labels are about latents"),
+            (bright, None, "the labels are about bright; the model has red, bent, odd"),
+            (look, ["rde"], "the model has red, bent, odd"),
+        ):
+            with pytest.raises(DataError, match=message):
+                train_judge(Stains(), labels, tmp_path, only=only, count=60, progress=False)
+
+
+def test_thumbnails_of_grey_and_transparent_pictures():
+    for channels in (1, 4):
+        images = torch.rand(2, channels, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        cells = Thumbnails(None, 8)(images)[PICTURE]
+        expected = torch.nn.functional.avg_pool2d(images[:, :3].expand(-1, 3, -1, -1), 2)
+        np.testing.assert_allclose(read_thumbnails(cells).float() / 127.5 - 1, expected, atol=0.005)
