@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from energyql.attributes.quality import HeadReport
 from energyql.files import write_text
 from recipes.avatars.vocabulary import VOCABULARY
 
@@ -46,7 +48,11 @@ TAIL = """
 """
 
 
-def write_card(folder: Path, judge: dict[str, float], heads: dict[str, float]) -> None:
+def write_card(folder: Path, judge: Mapping[str, float], heads: Mapping[str, HeadReport]) -> None:
     """Write `card.md`, with the measures of this run."""
-    rows = [f"| {name} | {spec.kind} | {judge[name]:.1%} | {heads[name]:.1%} |" for name, spec in VOCABULARY.items()]
+    rows = []
+    for name, spec in VOCABULARY.items():
+        report = heads[name]
+        score = 1 - report.details["error"] / (spec.high - spec.low) if spec.kind == "continuous" else report.score
+        rows.append(f"| {name} | {spec.kind} | {judge[name]:.1%} | {'-' if score is None else f'{score:.1%}'} |")
     write_text(folder / "card.md", HEAD + "\n".join(rows) + "\n" + TAIL)

@@ -8,16 +8,15 @@ import torch
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
-from energyql.attributes.predictions import output_count
 from energyql.training.fitting import HeadSettings, train_heads
-from energyql.training.heads import balanced_accuracy
+from energyql.training.report import report_heads
 from energyql.vocabulary import Vocabulary
 from recipes.avatars.labelling import Labelled
 from recipes.avatars.vocabulary import VOCABULARY
 
 SEEDS = (404, 405, 406)
-HELD_OUT = 0.15
-"""Share of the prior's samples that are held out."""
+HELD_OUT, TEST = 0.1, 0.05
+"""Shares of the prior's samples for early stopping and calibration, and for the report."""
 HIDDEN = 96
 SMOOTH = ("smile", "frown", "hair", "mouth", "brows")
 SMOOTH_DECAY, SMOOTH_STEPS = 0.75, 5000
@@ -27,23 +26,27 @@ SHARP_DECAY, SHARP_STEPS = 0.3, 8000
 def fit_heads(
     prior: Labelled, found: Labelled | None, fingerprint: str, *, scale: float = 1.0, seeds: Sequence[int] = SEEDS
 ) -> AttributeBank:
-    """Fit the attribute bank of a generator; it reads the direction of z.
+    """Fit the attribute bank of a generator, with reports on held-out samples; it reads the direction of z.
 
     Args:
-        prior: labelled samples of the prior, of which the last are held out.
+        prior: labelled samples of the prior, of which the last are held out, the very last for the report.
         found: labelled latents that a sampler found, as further training data.
         fingerprint: that of the generator.
         scale: multiplies the steps of training.
         seeds: one head for each; the bank has their mean.
     """
     data = prior if found is None else Labelled.join([found, prior])  # the held-out samples come last
-    held_out = HELD_OUT * len(prior.latents) / len(data.latents)
+    first = len(data.latents) - round(TEST * len(prior.latents))
+    held_out = HELD_OUT * len(prior.latents) / first
+    seen, unseen = (
+        {name: labels[rows] for name, labels in data.labels.items()} for rows in (slice(first), slice(first, None))
+    )
     members: dict[str, list[Head]] = {name: [] for name in VOCABULARY}
     for seed in seeds:
         for smooth, decay, steps in ((True, SMOOTH_DECAY, SMOOTH_STEPS), (False, SHARP_DECAY, SHARP_STEPS)):
             bank, _ = train_heads(
-                data.latents,
-                data.labels,
+                data.latents[:first],
+                seen,
                 Vocabulary([spec for name, spec in VOCABULARY.items() if (name in SMOOTH) == smooth]),
                 HeadSettings(HIDDEN, max(2, int(scale * steps)), weight_decay=decay, patience=6),
                 held_out=held_out,
@@ -54,18 +57,9 @@ def fit_heads(
                 members[name].append(head)
         print(f"heads of seed {seed} are fitted", flush=True)
     means = {name: mean_head(heads) for name, heads in members.items()}
-    return AttributeBank(VOCABULARY, means, space="direction", generator=fingerprint)
-
-
-def held_out_accuracy(bank: AttributeBank, prior: Labelled) -> dict[str, float]:
-    """Return `balanced_accuracy` by attribute on the samples of the prior that `fit_heads` held out."""
-    first = int(len(prior.latents) * (1 - HELD_OUT))
-    raw = bank.raw_outputs(tuple(VOCABULARY))
-    outputs = raw.function(prior.latents[first:]).split([output_count(spec) for spec in raw.specs], 1)
-    return {
-        spec.name: balanced_accuracy(part, prior.labels[spec.name][first:], spec)
-        for part, spec in zip(outputs, raw.specs, strict=True)
-    }
+    bank = AttributeBank(VOCABULARY, means, space="direction", generator=fingerprint)
+    with torch.no_grad():
+        return bank.with_reports(report_heads(bank.predict(data.latents[first:]), unseen, VOCABULARY, seen))
 
 
 def mean_head(heads: Sequence[Head]) -> Head:

@@ -22,7 +22,7 @@ from energyql.sampling import prior_latents
 from recipes.avatars.card import write_card
 from recipes.avatars.drawing import Drawing
 from recipes.avatars.factors import Z_DIM, Avatars, Factors
-from recipes.avatars.heads import SEEDS, fit_heads, held_out_accuracy
+from recipes.avatars.heads import SEEDS, fit_heads
 from recipes.avatars.judging import examine, train_judge
 from recipes.avatars.labelling import Labeller
 from recipes.avatars.mapping import shift_styles, write_mapping
@@ -111,7 +111,7 @@ def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
     found = labeller.label_found(folder / "found", first, steps(4800))
     bank = fit_heads(prior, found, fingerprint, scale=scale)
     bank.save(out)
-    write_card(out, examine(judge, fine, seed=909), held_out_accuracy(bank, prior))
+    write_card(out, examine(judge, fine, seed=909), bank.reports)
 
 
 if __name__ == "__main__":
