@@ -34,6 +34,8 @@ class Pilot:
         prevalence: share of the model's pictures that satisfy the query, in [0, 1]: the mean of P(query) under the
             prior. Weights in the query do not count.
         prevalence_error: its standard error.
+        satisfied: mean of P(query) over samples of the default sampler: the share of them that satisfies the query, as
+            far as the heads are calibrated there.
         evaluations: of the energy, for one sample of the default sampler.
         evaluations_error: its standard error.
         finished: share of these samples that the sampler could finish.
@@ -41,6 +43,7 @@ class Pilot:
 
     prevalence: float
     prevalence_error: float
+    satisfied: float
     evaluations: float
     evaluations_error: float
     finished: float
@@ -51,6 +54,7 @@ class Pilot:
             share = f"a share of {self.prevalence:.2g} ± {self.prevalence_error:.1g}"
         lines = [
             f"expect {share} of the model's pictures to satisfy it, by the heads",
+            f"       {self.satisfied:.0%} of its samples, by the heads, which are as good as their reports say",
             f"cost   {self.evaluations:.1f} ± {self.evaluations_error:.1f} evaluations of the energy a sample",
         ]
         if self.finished < 1:
@@ -78,8 +82,9 @@ def run_pilot(
     exact = prepared if as_sampled else pipeline.prepare(unweighted)
     z = normals(0, 0, PRIOR, pipeline.model.generator.z_dim, stream="prevalence").to(pipeline.device)
     share, error = prevalence(exact.energy_in_float32(z).double().cpu(), sampled if as_sampled else None)
+    satisfied = exact.energy_in_float32(sampled.z).double().neg().exp().mean().item()
     finished = sampled.ok.double().mean().item()
-    return Pilot(share, error, evaluations.mean().item(), _error(evaluations), finished)
+    return Pilot(share, error, satisfied, evaluations.mean().item(), _error(evaluations), finished)
 
 
 def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:

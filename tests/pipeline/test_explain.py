@@ -78,12 +78,14 @@ class TestPilot:
         (sampled,) = prepared.latents(64, progress=False)
         assert pilot.evaluations == sampled.evaluations.double().mean()
         assert 0 < pilot.evaluations_error < pilot.evaluations
+        assert pilot.satisfied == pytest.approx(prepared.energy(sampled.z).double().neg().exp().mean())
+        assert pilot.satisfied > 0.8
         assert pilot.finished == 1
         assert explain("smile", model=tiny, pilot=True).pilot == pilot
 
     def test_it_is_text_and_json(self, tiny):
         found = explain("smile", model=tiny, pilot=True)
-        assert "of the model's pictures to satisfy it, by the heads\ncost" in str(found)
+        assert "of the model's pictures to satisfy it, by the heads\n" in str(found)
         assert json.loads(json.dumps(found.to_dict()))["pilot"]["prevalence"] == found.pilot.prevalence
         rare = dataclasses.replace(found.pilot, prevalence=2.34e-5, prevalence_error=1.2e-6, finished=0.75)
         assert str(rare).startswith("expect a share of 2.3e-05 ± 1e-06 of")
