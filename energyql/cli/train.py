@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -121,12 +122,15 @@ def train(
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
 
 
-def report(model: ModelArgument) -> None:
+def report(model: ModelArgument, as_json: options.Json = False) -> None:
     """Print how well the attribute heads of a model did on labels that were held out of their training."""
     from energyql.attributes.quality import read_reports
     from energyql.models import model_folder, read_vocabulary
 
     vocabulary, reports = read_vocabulary(model), read_reports(model_folder(model))
+    if as_json:
+        options.print_json({name: asdict(each) | {"weak": each.weak} for name, each in reports.items()})
+        return
     _print_reports({name: reports[name] for name in vocabulary if name in reports})
     if unknown := [name for name in vocabulary if name not in reports]:
         out.print(f"no report: {escape(', '.join(unknown))}")

@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -50,7 +51,10 @@ def test_a_table_of_what_was_learned(tmp_path, table, monkeypatch):
     )
     assert re.search(r"^  weak, so queries refuse it: ", output, re.MULTILINE)
     again = run("report", tmp_path / "m")
-    assert again == output[output.index("glasses,") : output.index("Saved")]
+    data = json.loads(run("report", tmp_path / "m", "--json"))
+    assert set(data) == {"glasses", "hair"}
+    assert data["glasses"]["score"] == load_model(tmp_path / "m").report["glasses"].score
+    assert again == re.split("(?m)^(?:The judge reads|Not judged)", output[output.index("glasses,") :])[0]
     vocabulary = load_model(tmp_path / "m").vocabulary
     assert (vocabulary["glasses"].kind, vocabulary["hair"].kind) == ("yes/no", "categorical")
 
@@ -64,6 +68,7 @@ def test_r2_is_no_accuracy(tmp_path):
 
 def test_a_report_of_heads_that_were_not_measured(tiny):
     assert run("report", tiny) == "no report: smile, hair, age, glasses, beard\n"
+    assert json.loads(run("report", tiny, "--json")) == {}
 
 
 def test_quiet_and_only(tmp_path, table):
