@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 import typer
@@ -28,7 +28,7 @@ from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model
-from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, PRECISIONS
+from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, Precision
 from energyql.progress import Report, reporting
 from energyql.sampling import EnergyLike, RandomStreams, Sampler, SampleResult, prior_latents
 
@@ -47,7 +47,7 @@ PAPER = "paper"
 OURS = {
     name if precision == DEFAULT_PRECISION else f"{name}, {precision}": (name, precision)
     for name in ("ode", DEFAULT_SAMPLER)
-    for precision in PRECISIONS
+    for precision in get_args(Precision)
 }
 """Sampler and precision of each of our algorithms, by name."""
 N, TURNS = 64, 7

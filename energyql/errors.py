@@ -176,6 +176,8 @@ class ModelError(EnergyQLError):
 class WeakHeadError(EnergyQLError):
     """A query relies on a head that did too badly on held-out labels, and that is not allowed by name."""
 
+    exit_code = 11
+
 
 class LabelWarning(UserWarning):
     """Labels are few, or a column or an order of rows may not be what was meant."""

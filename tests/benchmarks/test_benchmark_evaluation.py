@@ -53,7 +53,7 @@ def test_smoke(tmp_path):
     outcome = CliRunner().invoke(app, ["--smoke", "--threads", str(threads), "--out", str(tmp_path)])
     assert outcome.exit_code == 0, outcome.output
     data = json.loads((tmp_path / "results.json").read_text())
-    assert [row["attributes"] for row in data["rows"]] == [1, 3, 6, 12] * 2 + [3] * 4
+    assert [row["attributes"] for row in data["rows"]] == [1, 3, 6, 12] * 2 + [7, 7, 5, 5]
     for row in data["rows"]:
         assert row["ratios"]["gradient"] == row["seconds"]["gradient"] / row["seconds"]["bare gradient"]
         assert row["ratios"]["energy"] == row["seconds"]["energy"] / row["seconds"]["bare energy"]

@@ -293,7 +293,7 @@ def test_attributes(tiny):
     assert "black, brown, dark red" in output
     assert "corners of the mouth up" in output
     assert "0 to 1" in output
-    assert len(output.splitlines()) == 6
+    assert len(output.splitlines()) == 7
     data = json.loads(invoke("attributes", "-m", tiny, "--json").stdout)
     assert Vocabulary.from_dict(data) == VOCABULARY
 

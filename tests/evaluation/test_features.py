@@ -42,7 +42,7 @@ def test_an_object_can_bring_its_own() -> None:
 
 def test_inception_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(EnergyQLError, match=r"energyql\[inception\]"):
+    with pytest.raises(EnergyQLError, match=r"pip install \"torch-fidelity"):
         inception_features()
 
 

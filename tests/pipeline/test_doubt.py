@@ -24,13 +24,13 @@ def model(tmp_path_factory):
         generator, look, folder, count=400, seed=2, judge=look, progress=False,
         settings=HeadSettings(steps=1500, hidden=16),
     )  # fmt: skip
-    assert trained.report["red"]["accuracy"] > 0.8
-    assert trained.report["odd"]["accuracy"] < 0.6
+    assert trained.report["red"].score > 0.8
+    assert trained.report["odd"].score < 0.6
     return load_model(folder, generator=generator, judge=trained.judge)
 
 
 def test_holes_are_marked(model):
-    result = generate("odd AND red", 48, model=model, progress=False)
+    result = generate("odd AND red", 48, model=model, allow_weak=["odd"], progress=False)
     assert result.probability.mean() > 0.85  # the heads are certain
     assert result.satisfied.mean() < 0.6  # and wrong
     assert result.doubtful[~result.satisfied].mean() > 0.7
@@ -45,8 +45,8 @@ def test_samples_of_good_heads_are_not(model):
 
 
 def test_marks_stay_with_their_samples(model, tmp_path):
-    result = generate("odd", 8, model=model, progress=False)
-    assert (result.select([3, 1]).doubtful == result.doubtful[[3, 1]]).all()
+    result = generate("odd", 8, model=model, allow_weak=["odd"], progress=False)
+    assert (result[[3, 1]].doubtful == result.doubtful[[3, 1]]).all()
     assert (Result.join([result, result]).doubtful == np.tile(result.doubtful, 2)).all()
     result.save(tmp_path)
     saved = json.loads((tmp_path / "result.json").read_text())["samples"]
@@ -58,6 +58,6 @@ def test_marks_stay_with_their_samples(model, tmp_path):
 @pytest.mark.parametrize("size", [3, 100, 512])
 def test_the_shell(size):
     z = prior_latents(0, 0, 4000, size)
-    assert outside_shell(z).float().mean().item() == pytest.approx(0.01, abs=0.006)
-    assert outside_shell(2 * z[:200]).float().mean() > (0.3 if size == 3 else 0.99)
+    assert outside_shell(z).float().mean().item() == pytest.approx(0.001, abs=0.0015)
+    assert outside_shell(2 * z[:200]).float().mean() > (0.15 if size == 3 else 0.99)
     assert outside_shell(torch.zeros(1, size)).tolist() == [False]

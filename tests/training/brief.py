@@ -3,7 +3,7 @@
 from labelled import CHECKPOINTS
 
 from energyql.pipeline.generate import generate
-from energyql.pipeline.model import load_model
+from energyql.pipeline.model import Model, load_model
 from energyql.training.fitting import HeadSettings
 from energyql.training.run import train_attributes
 
@@ -19,7 +19,8 @@ def train(model, labels, out=None, **more):
 
 def draw(query, n, **settings):
     """Draw; heads that were trained so shortly are weak, and allowed."""
-    settings.setdefault("allow_weak", list(load_model(settings["model"]).vocabulary))
+    model = settings["model"]
+    settings.setdefault("allow_weak", list((model if isinstance(model, Model) else load_model(model)).vocabulary))
     return generate(query, n, progress=False, **settings)
 
 

@@ -98,7 +98,7 @@ def test_without_open_clip(monkeypatch):
         raise ImportError
 
     monkeypatch.setattr("energyql.training.clip_labels.importlib.import_module", load)
-    with pytest.raises(EnergyQLError, match=r'not installed\npip install "energyql\[clip\]"'):
+    with pytest.raises(EnergyQLError, match=r'not installed\npip install "open_clip_torch'):
         load_clip_labeller(PROMPTS)
 
 

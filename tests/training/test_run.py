@@ -44,7 +44,7 @@ class TestStyleFlow:
         files = {file.name for file in styleflow.folder.iterdir()}
         assert files == {
             "config.json", "generator.safetensors", "attributes.safetensors", "vocabulary.json", "report.json",
-            "report.png", "second.safetensors",
+            "report.png", "second.safetensors", "card.md",
         }  # fmt: skip
         model = load_model(styleflow.folder)
         assert list(model.vocabulary) == ["glasses", "beard", "age", "haircolor"]
@@ -168,7 +168,9 @@ class TestAdding:
         assert "bright" in model.vocabulary
         assert model.judged_names == tuple(load_model(tmp_path / "m").vocabulary)
         both = draw("smile", 2, model=model), draw("smile AND bright > 1", 2, model=model)
-        assert [result.provenance["judge"] for result in both] == ["image judge", "attribute heads"]
+        assert both[0].satisfied is not None
+        assert both[1].satisfied is None
+        assert both[1].provenance["unjudged"] == "the judge does not read 'bright'"
 
     def test_another_space_or_truncation(self, tmp_path):
         tiny_model(tmp_path / "m", judge=False)

@@ -106,9 +106,9 @@ def test_relations_pull_it_in(folder):
     bank = model.bank.with_reports(model.bank.reports)
     bank.vocabulary = vocabulary
     related = dataclasses.replace(model, bank=bank)
-    assert len(draw(related, 1, "dominant = green")) == 1  # one attribute alone is not concerned
+    assert len(draw(model, 1, "dominant = green")) == 1
     with pytest.raises(WeakHeadError, match="'dark_bg'"):
-        draw(related, 1, "dominant = green AND dark_bg")
+        draw(related, 1, "dominant = green")
 
 
 def test_allowed_by_name_it_gets_no_tick(folder):
@@ -127,7 +127,7 @@ def test_a_judge_tells_the_truth(folder, look):
     drawn = look(judged.generator.synthesize(result.w))
     truth = drawn["dark_bg"].numpy() & (drawn["dominant"] == "green")
     assert result.satisfied.tolist() == truth.tolist()
-    assert result.summary() == f"{truth.sum()} of 16 satisfy the query, says the image judge"
+    assert result.summary().startswith(f"{truth.sum()} of 16 satisfy the query, says the image judge")
     assert truth.sum() < 14
 
 
