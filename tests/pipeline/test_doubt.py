@@ -51,7 +51,7 @@ def test_marks_stay_with_their_samples(model, tmp_path):
     result.save(tmp_path)
     saved = json.loads((tmp_path / "result.json").read_text())["samples"]
     assert [sample["doubtful"] for sample in saved] == result.doubtful.tolist()
-    kept = until_satisfied("odd", 4, budget=60, model=model, progress=False)
+    kept = until_satisfied("odd", 4, budget=60, model=model, allow_weak=["odd"], progress=False)
     assert kept.statistics["doubtful"] == kept.doubtful.mean()
 
 
