@@ -32,6 +32,11 @@ def model_folder(model: str | Path) -> Path:
     folder = Path(model)
     if os.path.isfile(folder / "config.json"):  # false also for what cannot be a path
         return folder
+    if os.path.isfile(folder):
+        raise ModelError(
+            f"{folder} is a file, and a model is a folder",
+            hint="of a checkpoint, energyql train makes one with attributes (docs/newcomer.md)",
+        )
     suggestion = closest(str(model), known)
     hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
     if os.path.isdir(folder):
