@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 
 
 @contextmanager
@@ -70,6 +72,15 @@ def check_destination(path: Path) -> Path:
         raise ArgumentError(f"cannot write {path}: it is a folder", hint="name a file in it, or another folder")
     check_writable(path, path.parent if picture else path)
     return path
+
+
+def refuse_address(path: str | Path) -> None:
+    """Raise an `ArgumentError` if an address is given in place of a file or folder."""
+    if _ADDRESS.match(str(path)):
+        raise ArgumentError(
+            f"{path} is an address, and energyql reads files",
+            hint="download it first, for example with curl -L -O, and give the file",
+        )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.settings import Semantics
+from energyql.pipeline.settings import Noise, Semantics
 
 if TYPE_CHECKING:
     from energyql.editing.settings import Preset
@@ -54,6 +54,7 @@ def edit(
     strength: Annotated[float | None, typer.Option(help="Multiplies the energy of the query.")] = None,
     truncation: options.Truncation = None,
     label: options.Label = None,
+    noise: Annotated[Noise | None, typer.Option(help="const, random or none; by default that of the start.")] = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     allow_weak: options.AllowWeak = "",
@@ -72,8 +73,8 @@ def edit(
         read_start(start or ["0"]), queries, n=n, model=opened, mode=mode,
         keep=keep if keep == "everything" else read_names(keep),
         preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
-        strength=strength, truncation=truncation, label=read_label(label), device=device, batch_size=batch_size,
-        allow_weak=read_names(allow_weak), progress=not quiet,
+        strength=strength, truncation=truncation, label=read_label(label), noise=noise, device=device,
+        batch_size=batch_size, allow_weak=read_names(allow_weak), progress=not quiet,
     )  # fmt: skip
     if moving:
         edited.animate(save_to)

@@ -12,7 +12,7 @@ from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
+from energyql.pipeline.settings import DEFAULT_NOISE, DEFAULT_SAMPLER, DEFAULT_SEMANTICS
 
 
 def gallery(
@@ -42,6 +42,7 @@ def gallery(
     strength: options.Strength = None,
     truncation: options.Truncation = None,
     label: options.Label = None,
+    noise: options.Noise = DEFAULT_NOISE,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
@@ -65,7 +66,7 @@ def gallery(
     page = Gallery(
         n=8 if n is None else n, title=title, model=opened, semantics=semantics,
         sampler=sampler, strength=strength, truncation=truncation,
-        label=read_label(label), seed=seed, device=device, batch_size=batch_size,
+        label=read_label(label), noise=noise, seed=seed, device=device, batch_size=batch_size,
         allow_weak=read_names(allow_weak), progress=not quiet,
     )  # fmt: skip
     tables = [split_literals(text) for text in truth_table or ()]

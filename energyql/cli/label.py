@@ -24,7 +24,8 @@ def sample(
     labels: Annotated[Path | None, typer.Option(help="CSV: pictures in it are not chosen.")] = None,
     pool: Annotated[int, typer.Option(min=1, help="Prior samples that --unsure chooses from.")] = 5000,
     truncation: Annotated[
-        float | None, typer.Option(help="psi of the pictures; by default the one that train uses: the model's, or 0.7.")
+        float | None,
+        typer.Option(help="psi of the pictures; by default that of train."),
     ] = None,
     label: options.Label = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the pictures; by default that of the folder, or 0.")] = None,

@@ -24,10 +24,10 @@ from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, Tautolog
 from energyql.files import PICTURE_SUFFIXES, naming_target, write_text
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import (
+    DEFAULT_NOISE,
     DEFAULT_PRECISION,
     DEFAULT_SAMPLER,
     DEFAULT_SEMANTICS,
-    DEFAULT_TRUNCATION,
 )
 from energyql.version import __version__
 
@@ -80,6 +80,7 @@ def generate(
     precision: options.Precision = DEFAULT_PRECISION,
     truncation: options.Truncation = None,
     label: options.Label = None,
+    noise: options.Noise = DEFAULT_NOISE,
     seed: options.Seed = 0,
     first: Annotated[int, typer.Option(min=0, help="Number of the first picture, to continue an earlier run.")] = 0,
     budget: Annotated[
@@ -109,7 +110,7 @@ def generate(
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     prepared = pipeline_for(opened, device).prepare(
         query, semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
-        label=read_label(label), seed=seed, batch_size=batch_size, allow_weak=read_names(allow_weak),
+        label=read_label(label), noise=noise, seed=seed, batch_size=batch_size, allow_weak=read_names(allow_weak),
     )  # fmt: skip
     if not standard and not grid and budget is None:
         run = FolderRun(save_to, prepared, n, first)
@@ -191,11 +192,14 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
 @app.command()
 def convert(
     checkpoint: Annotated[
-        str, typer.Argument(help="A file of StyleGAN2 or StyleGAN3: official .pkl, state dict, rosinality .pt, pSp ...")
+        str,
+        typer.Argument(help="A file of StyleGAN2, StyleGAN3 or R3GAN: .pkl, state dict, rosinality .pt, pSp ..."),
     ],
     save_to: Annotated[Path, out_option("The model folder to write.")],
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
-    truncation: Annotated[float, typer.Option(min=0, max=1, help="Default psi of the model.")] = DEFAULT_TRUNCATION,
+    truncation: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Default psi of the model: 0.7, for an R3GAN 1.")
+    ] = None,
     lr_mlp: Annotated[
         float | None,
         typer.Option(help="Learning-rate multiplier of the mapping network, if the file does not hold it."),

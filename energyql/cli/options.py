@@ -72,6 +72,10 @@ Truncation = Annotated[
 Label = Annotated[
     str | None, typer.Option(help="Label of a conditional generator: a class, or numbers separated by commas.")
 ]
+Noise = Annotated[
+    settings.Noise,
+    typer.Option(help="Of a generator with noise: const, that of the model; random, other for each picture; none."),
+]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples computed together.")]

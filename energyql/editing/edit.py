@@ -18,7 +18,7 @@ from energyql.editing.filmstrip import draw_filmstrip, write_traversal
 from energyql.editing.invert import Inversion, save_picture, start_from_pictures
 from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
 from energyql.editing.settings import EditSettings, Preset, check_settings, choose_preset
-from energyql.editing.start import EditStart, SavedResult, Start, as_pictures, read_saved, read_start
+from energyql.editing.start import EditStart, SavedResult, Start, as_pictures, noise_of, read_saved, read_start
 from energyql.editing.step import estimate_dependence, run_step
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
@@ -30,7 +30,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
-from energyql.pipeline.settings import EXACT, DrawSettings, Semantics
+from energyql.pipeline.settings import EXACT, DrawSettings, Noise, Semantics
 from energyql.progress import Report, reporting
 from energyql.render.pictures import png_bytes
 from energyql.sampling import SampleResult
@@ -154,6 +154,7 @@ def edit(
     strength: float | None = None,
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,
+    noise: Noise | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     allow_weak: Sequence[str] = (),
@@ -184,6 +185,9 @@ def edit(
         strength: λ > 0, multiplies the energy of the query; by default the preset's.
         truncation: as for `generate`; by default that of the `Result` that is edited.
         label: the same.
+        noise: the same; by default "const" where no `Result` is edited. Random noise of picture i is that of `generate`
+            for the seed of the `Result`, or the one seed that the edit starts from, and else for seed 0. A photograph
+            is inverted with "const".
         device: as for `generate`.
         batch_size: as for `generate`.
         allow_weak: as for `generate`.
@@ -201,13 +205,17 @@ def edit(
         start = start.result
     if isinstance(start, str | Path) and Path(start).is_dir():
         start = read_saved(Path(start))
+    noise, seed = noise_of(start, noise)
     if isinstance(start, Result | SavedResult):
         truncation = start.provenance["truncation"] if truncation is None else truncation
         label = start.provenance["label"] if label is None else label
     settings = check_settings(
         pipeline_for(model, device), [queries] if isinstance(queries, str | Expr) else queries, mode, keep,
         choose_preset(preset, strength, semantics), identity,
-        DrawSettings(truncation=truncation, label=label, batch_size=batch_size, allow_weak=allow_weak),
+        DrawSettings(
+            truncation=truncation, label=label, noise=noise, seed=seed, batch_size=batch_size,
+            allow_weak=allow_weak,
+        ),
     )  # fmt: skip
     prepared = [settings.prepare(query) for query in settings.queries]
     space = LatentSpace(settings.pipeline.model, prepared[0].provenance["truncation"], prepared[0].provenance["label"])

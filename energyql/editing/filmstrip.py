@@ -15,6 +15,7 @@ from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
 from energyql.files import naming_target, replacing
 from energyql.generators.base import Label
+from energyql.generators.noise import STORED
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
@@ -143,6 +144,11 @@ def write_traversal(
     milliseconds = round(1000 * finite_number("seconds", seconds))
     if not 20 <= milliseconds <= 60_000:
         raise ArgumentError(f"seconds must lie between 0.02 and 60, not {seconds:g}")
+    if any(stop.provenance.get("noise", STORED) != STORED for stop in stops):
+        raise ArgumentError(
+            "pictures with other noise than that of the model cannot be animated",
+            hint='draw them with noise="const": frames in between have no number from which noise could be drawn',
+        )
     latents = [space.from_w(*(part[chosen].to(space.model.device) for part in (stop.z, stop.w))) for stop in stops]
     times = [(i + 1) / frames for i in range(frames - 1)]
     shown, durations = [_side_by_side([stops[0].images[row] for row in chosen])], [REST * milliseconds]

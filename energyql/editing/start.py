@@ -17,9 +17,10 @@ from torch import Tensor
 
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError, DataError
+from energyql.generators.noise import RANDOM
 from energyql.pipeline.folder import part_folders, read_part
 from energyql.pipeline.result import Result
-from energyql.pipeline.settings import whole_number
+from energyql.pipeline.settings import DEFAULT_NOISE, Noise, whole_number
 from energyql.sampling import prior_latents
 
 MOST_PIXELS = 1 << 27
@@ -113,6 +114,23 @@ def read_start(start: Any, n: int | None, space: LatentSpace) -> EditStart:
         text = text if len(text) <= 60 else f"{text[:57]}..."
         raise ArgumentError(f"an edit cannot start from {text}", hint=f"give {KINDS}")
     return EditStart(Latents(z.to(model.device)), np.arange(len(z)), {"start": facts})
+
+
+def noise_of(start: Any, noise: Noise | None) -> tuple[Noise, int]:
+    """Return the kind of noise that an edit is drawn with, by default that of its start, and the seed of random noise.
+
+    Raises:
+        ArgumentError: the start has no single seed, or its pictures have different kinds of noise.
+    """
+    facts = start.provenance if isinstance(start, Result | SavedResult) else {}
+    kind = noise or facts.get("noise", DEFAULT_NOISE)
+    seed = facts.get("seed", start if _is_seed(start) else 0)
+    several = isinstance(seed, list)
+    if isinstance(kind, list) or (kind == RANDOM and several):
+        raise ArgumentError(
+            "the result was joined from runs of different noise", hint='edit them one by one, or with noise="const"'
+        )
+    return kind, 0 if several else seed
 
 
 def open_picture(picture: Picture) -> Image.Image:

@@ -46,8 +46,8 @@ class Gallery:
         model: as for `energyql.generate`.
         device: as for `energyql.generate`.
         progress: show a progress bar.
-        options: semantics, sampler, strength, precision, truncation, label, seed, batch_size and allow_weak, as for
-            `energyql.generate`, for every query of the gallery.
+        options: semantics, sampler, strength, precision, truncation, label, noise, seed, batch_size and allow_weak, as
+            for `energyql.generate`, for every query of the gallery.
 
     Raises:
         DataError: some queries are wrong; the message shows all of them.

@@ -14,6 +14,7 @@ from energyql.language.lexical import keywords
 from energyql.pipeline.description import HOLDS
 from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result
+from energyql.pipeline.settings import DEFAULT_NOISE
 from energyql.render.graph import graph_width
 from energyql.render.markup import Markup
 
@@ -132,6 +133,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("sampler", known.get("sampler", "")),
         ("truncation", f"{known['truncation']:g}" if "truncation" in known else ""),
         ("label", "" if known.get("label") is None else str(known["label"])),
+        ("noise", "" if known.get("noise", DEFAULT_NOISE) == DEFAULT_NOISE else known["noise"]),
         ("seed", str(known["seed"])),
         ("judge", known["judge"] or "none"),
         ("heads", quality(known)),

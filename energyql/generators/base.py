@@ -76,6 +76,7 @@ class Family:
         readers: module with `READERS`, functions from a foreign `Checkpoint` to a generator, or to `None` if it holds
             another network; "" for none. It is imported when a foreign checkpoint is read.
         formats: the files that the readers accept, for messages.
+        truncation: psi of a model folder that is made from a checkpoint, unless a call says otherwise.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Family:
     config: type[Any]
     readers: str = ""
     formats: str = ""
+    truncation: float = 0.7
 
 
 def offers_features(generator: Generator) -> bool:

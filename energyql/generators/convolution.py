@@ -1,4 +1,4 @@
-"""The modulated convolution of StyleGAN2 and StyleGAN3, with constants that are prepared once for each weight.
+"""Up-sampling, and the modulated convolution of StyleGAN2 and StyleGAN3 with constants prepared for each weight.
 
 Feature maps are channels-last, the layout of oneDNN's fastest kernels. Why and how fast: docs/decisions/drawing.md.
 """
@@ -41,6 +41,12 @@ def filter_each(x: Float[Tensor, "batch channels side side"], kernel: Tensor, bi
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1).contiguous()
     return F.conv2d(x, weight, bias, padding=len(kernel) // 2 - 1, groups=channels)
+
+
+def upsample(x: Float[Tensor, "batch channels side side"], kernel: Tensor) -> Tensor:
+    """Double the side of every channel with a low-pass filter (taps, taps) of sum 1; taps are even."""
+    weight = (4 * kernel).to(x.dtype).repeat(x.shape[1], 1, 1, 1)
+    return F.conv_transpose2d(x, weight, stride=2, padding=len(kernel) // 2 - 1, groups=x.shape[1])
 
 
 def add_to_each_(

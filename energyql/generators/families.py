@@ -22,6 +22,7 @@ from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
 MODULES = (
     "energyql.generators.stylegan2",
     "energyql.generators.stylegan3",
+    "energyql.generators.r3gan",
 )
 """Modules with a `FAMILY` each. A new architecture is a new module and a line here."""
 FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}
@@ -37,6 +38,12 @@ NAMED = "named"
 def family_of(generator: Generator) -> Family | None:
     """Return the family of a generator; `None` for a class that is in no family, subclasses included."""
     return next((family for family in FAMILIES.values() if type(generator) is family.network), None)
+
+
+def default_truncation(generator: Generator) -> float:
+    """Return psi of a model that is made from a generator, unless a call says otherwise: that of its family, or 1."""
+    family = family_of(generator)
+    return 1.0 if family is None else family.truncation
 
 
 def named_generator(name: str) -> Generator:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
 
 from energyql.errors import ArgumentError
+from energyql.files import refuse_address
 from energyql.generators.base import Generator
 from energyql.generators.checkpoints.licence import licence_text
 from energyql.generators.checkpoints.network_pickle import OFFICIAL_NAMES, Checkpoint, unpickle_official
@@ -18,7 +18,6 @@ from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_
 from energyql.generators.checkpoints.unstated import GivenSettings
 from energyql.generators.families import FAMILIES, read_generator
 
-_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 SUPPORTED = "energyql reads its own model folders; " + "; ".join(
     family.formats for family in FAMILIES.values() if family.formats
 )
@@ -46,11 +45,7 @@ def load_generator(
     Warns:
         CheckpointWarning: something is assumed that the file does not hold.
     """
-    if _ADDRESS.match(str(path)):
-        raise ArgumentError(
-            f"{path} is an address, and energyql reads files",
-            hint="download it first, for example with curl -L -O, and give the file",
-        )
+    refuse_address(path)
     given, path = GivenSettings(lr_multiplier, conv_clamp), Path(path)
     for name, value in dataclasses.asdict(given).items():
         if value is not None and (path.is_dir() or not value > 0):

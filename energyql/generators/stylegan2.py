@@ -7,7 +7,8 @@ architectures of its figure 7. Parameters are at unit scale, as in the widely us
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
 from energyql.generators.base import Family
-from energyql.generators.convolution import DRAWN_TOGETHER, Modulation, add_to_each_, drawn_alone, padded_rows
+from energyql.generators.convolution import DRAWN_TOGETHER, Modulation, add_to_each_, drawn_alone, padded_rows, upsample
 from energyql.generators.mapping import (
     ACTIVATION_GAIN,
     ACTIVATION_SLOPE,
@@ -26,10 +27,11 @@ from energyql.generators.mapping import (
     random_weights,
     style_rows,
 )
-from energyql.generators.stylegan_config import StyleGAN2Config
+from energyql.generators.stylegan_config import StyleGAN2Config, noise_numbers
 from energyql.numerics.shapes import Float
 
-NoiseMode = Literal["const", "random", "none"]
+Noise = Literal["const", "none"] | Tensor
+"""Noise of the layers: that of training, none, or (batch, noise_size) numbers, in the order of the layers."""
 
 
 class ModulatedConv(nn.Module):
@@ -61,12 +63,6 @@ class ModulatedConv(nn.Module):
         return self.modulation(x, self.weight, styles, bias, gain=gain, lowpass=lowpass)
 
 
-def _upsample(x: Float[Tensor, "batch channels side side"], resample_filter: Tensor) -> Tensor:
-    """Double the side."""
-    kernel = (4 * resample_filter).to(x.dtype).repeat(x.shape[1], 1, 1, 1)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=len(resample_filter) // 2 - 1, groups=x.shape[1])
-
-
 class SynthesisLayer(nn.Module):
     """Modulated convolution, noise, bias, leaky ReLU."""
 
@@ -83,15 +79,17 @@ class SynthesisLayer(nn.Module):
         self.clamp = config.conv_clamp
 
     def forward(
-        self, x: Float[Tensor, "batch inputs side side"], w: Tensor, resample_filter: Tensor, noise: NoiseMode
+        self, x: Float[Tensor, "batch inputs side side"], w: Tensor, resample_filter: Tensor, noise: Noise
     ) -> Tensor:
-        """Map x (batch, inputs, side, side) to (batch, outputs, resolution, resolution)."""
+        """Map x (batch, inputs, side, side) to (batch, outputs, resolution, resolution).
+
+        Noise that is given is (batch, resolution, resolution).
+        """
         # A leaky ReLU commutes with a positive factor, so its gain is that of what it is applied to.
         x = self.conv(x, w, self.bias * ACTIVATION_GAIN, resample_filter, ACTIVATION_GAIN)
-        if noise != "none":
-            strength = self.noise_strength * ACTIVATION_GAIN
-            drawn = self.noise_const if noise == "const" else torch.randn_like(x[:, :1], dtype=strength.dtype)
-            x = add_to_each_(x, drawn * strength)
+        if isinstance(noise, Tensor) or noise == "const":
+            drawn = noise[:, None] if isinstance(noise, Tensor) else self.noise_const
+            x = add_to_each_(x, drawn * (self.noise_strength * ACTIVATION_GAIN))
         x = F.leaky_relu_(x, ACTIVATION_SLOPE)
         return clamped(x, self.clamp)
 
@@ -121,7 +119,7 @@ class Residual(nn.Module):
     def forward(self, x: Float[Tensor, "batch inputs side side"], resample_filter: Tensor) -> Tensor:
         """Map x to (batch, outputs, 2 side, 2 side)."""
         weight = (self.weight / math.sqrt(self.weight.shape[1])).to(x.dtype)
-        return _upsample(F.conv2d(x, weight), resample_filter)
+        return upsample(F.conv2d(x, weight), resample_filter)
 
 
 class SynthesisBlock(nn.Module):
@@ -147,26 +145,27 @@ class SynthesisBlock(nn.Module):
         image: Tensor | None,
         ws: Tensor,
         resample_filter: Tensor,
-        noise: NoiseMode,
+        noise: Sequence[Noise],
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the features and the picture so far, if there is one.
 
         ws (batch, 2 or 3, w_dim) has a row for each layer; the RGB layer shares its row with the next block's first.
+        Noise is that of each convolution.
         """
         if x is None:
             x = self.const.expand(len(ws), -1, -1, -1).to(dtype).contiguous(memory_format=torch.channels_last)
-            x = self.conv1(x, ws[:, -2], resample_filter, noise)
+            x = self.conv1(x, ws[:, -2], resample_filter, noise[-1])
         else:
             residual = self.skip(x, resample_filter) if hasattr(self, "skip") else None
-            x = self.conv0(x, ws[:, -3], resample_filter, noise)
-            x = self.conv1(x, ws[:, -2], resample_filter, noise)
+            x = self.conv0(x, ws[:, -3], resample_filter, noise[0])
+            x = self.conv1(x, ws[:, -2], resample_filter, noise[-1])
             if residual is not None:
                 x = (x + residual) * math.sqrt(0.5)
         if not hasattr(self, "torgb"):
             return x, None
         rgb = self.torgb(x, ws[:, -1], resample_filter).to(ws.dtype)
-        return x, rgb if image is None else _upsample(image, resample_filter) + rgb
+        return x, rgb if image is None else upsample(image, resample_filter) + rgb
 
 
 class SynthesisNetwork(nn.Module):
@@ -183,18 +182,20 @@ class SynthesisNetwork(nn.Module):
         binomial = (*zeros, 1.0, 3.0, 3.0, 1.0, *zeros)
         self.register_buffer("resample_filter", torch.tensor([[a * b / 64 for b in binomial] for a in binomial]))
 
-    def forward(self, ws: Tensor, noise: NoiseMode = "const", dtype: torch.dtype | None = None) -> Tensor:
+    def forward(self, ws: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
 
-        Noise is that of training ("const"), drawn anew from torch's global generator ("random"), or left out ("none").
+        Noise is that of training ("const"), left out ("none"), or given, standard normal: (batch, `config.noise_size`).
         Feature maps are in `dtype`, by default that of ws; the picture is in that of ws.
 
         Raises:
             ArgumentError: ws has another shape, or `noise` is none of the three.
         """
-        if noise not in get_args(NoiseMode):
-            raise ArgumentError(f'noise is "const", "random" or "none", not {noise!r}')
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
+        size = len(ws), self.config.noise_size
+        given = tuple(noise.shape) if isinstance(noise, Tensor) else noise
+        if given not in ("const", "none", size):
+            raise ArgumentError(f'noise is "const", "none" or a tensor {size}, not {given!r}')
         dtype = dtype or ws.dtype
         sides = self.config.block_resolutions
         if not len(ws) or not drawn_alone(ws, *self.parameters()):
@@ -204,26 +205,40 @@ class SynthesisNetwork(nn.Module):
         small = [side for side in sides if 9 * self.config.channels(side) > side * side]
         large = sides[len(small) :]
         images = []
-        for together in ws.split(DRAWN_TOGETHER):
-            x, image = self._blocks(small, None, None, together, noise, dtype)
+        for together, own in zip(ws.split(DRAWN_TOGETHER), _split(noise, ws, DRAWN_TOGETHER), strict=True):
+            x, image = self._blocks(small, None, None, together, own, dtype)
             if not large:
                 images.append(_drawn(image))
                 continue
             before = [None] * len(x) if image is None else image.split(1)
-            rows = zip(x.split(1), before, together.split(1), strict=True)
-            images += [_drawn(self._blocks(large, *row, noise, dtype)[1]) for row in rows]
+            rows = zip(x.split(1), before, together.split(1), _split(own, together, 1), strict=True)
+            images += [_drawn(self._blocks(large, *row, dtype)[1]) for row in rows]
         return torch.cat(images)
 
     def _blocks(
-        self, sides: list[int], x: Tensor | None, image: Tensor | None, ws: Tensor, noise: NoiseMode, dtype: torch.dtype
+        self, sides: list[int], x: Tensor | None, image: Tensor | None, ws: Tensor, noise: Noise, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor | None]:
         """Run the blocks of these sides; x and image are those of the side before, `None` before the first."""
         for side in sides:
             last = 2 * side.bit_length() - 5  # the row of W+ of the RGB layer; 1 for a side of 4
             rows = ws[:, max(last - 2, 0) : last + 1]
-            x, image = self.get_submodule(f"b{side}")(x, image, rows, self.resample_filter, noise, dtype)
+            own = self._noise_of_block(noise, side)
+            x, image = self.get_submodule(f"b{side}")(x, image, rows, self.resample_filter, own, dtype)
         assert x is not None
         return x, image
+
+    def _noise_of_block(self, noise: Noise, side: int) -> Sequence[Noise]:
+        """Return the noise of the convolutions of one block: two, one for a side of 4."""
+        if not isinstance(noise, Tensor):
+            return [noise, noise]
+        end = noise_numbers(own for own in self.config.block_resolutions if own <= side)
+        maps: Sequence[Tensor] = noise[:, max(end - 2 * side**2, 0) : end].unflatten(1, (-1, side, side)).unbind(1)
+        return maps
+
+
+def _split(noise: Noise, ws: Tensor, size: int) -> Sequence[Noise]:
+    """Return the noise of each part of `ws.split(size)`."""
+    return noise.split(size) if isinstance(noise, Tensor) else [noise] * len(ws.split(size))
 
 
 def _drawn(image: Tensor | None) -> Tensor:
@@ -239,7 +254,13 @@ class StyleGAN2(StyleGAN):
         super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
 
-    def synthesize(self, w: Tensor, noise: NoiseMode = "const", dtype: torch.dtype | None = None) -> Tensor:
+    @property
+    def noise_size(self) -> int:
+        """Numbers of noise in a picture; 0 if all noise has strength 0. See `NoisyGenerator`."""
+        strengths = (value for name, value in self.named_parameters() if name.endswith("noise_strength"))
+        return self.synthesis.config.noise_size if any(map(bool, strengths)) else 0
+
+    def synthesize(self, w: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
 
         A generator with four channels is drawn over white; `synthesis` returns the fourth, the opacity, as well.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -115,6 +116,16 @@ class StyleGAN2Config(StyleGANConfig):
         """Number of W+ rows: one for each convolution and one for the last RGB layer."""
         return 2 * len(self.block_resolutions)
 
+    @property
+    def noise_size(self) -> int:
+        """Numbers of noise in a picture: one for each pixel of each convolution."""
+        return noise_numbers(self.block_resolutions)
+
     def channels(self, resolution: int) -> int:
         """Return the number of feature maps at a resolution."""
         return min(self.channel_base // resolution, self.channel_max)
+
+
+def noise_numbers(sides: Iterable[int]) -> int:
+    """Return the numbers of noise in blocks of these sides, from 4 on: two maps a block, one in the first."""
+    return 2 * sum(side**2 for side in sides) - 4**2

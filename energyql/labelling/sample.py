@@ -11,13 +11,12 @@ from energyql.attributes.bank import AttributeBank
 from energyql.errors import ArgumentError, DataError
 from energyql.files import check_writable, naming_target, read_json, write_picture
 from energyql.generators.base import Generator, Label, check_label
-from energyql.generators.families import CONFIG, read_generator
+from energyql.generators.families import CONFIG, default_truncation, read_generator
 from energyql.generators.load import load_generator
 from energyql.labelling.choosing import choose_unsure
 from energyql.labelling.folder import LABELS, RECORD, PictureFolder
 from energyql.models import model_folder
 from energyql.pipeline.model import Model, load_model
-from energyql.pipeline.settings import DEFAULT_TRUNCATION
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.training.drawn import Drawn
@@ -123,14 +122,15 @@ def _opened(model: str | Path | Generator | Model) -> tuple[Generator, Attribute
     """Return the generator, its heads if it has any, and the truncation of the model."""
     if isinstance(model, str | Path):
         if Path(model).is_file():
-            return load_generator(model), None, DEFAULT_TRUNCATION
+            generator = load_generator(model)
+            return generator, None, default_truncation(generator)
         folder = model_folder(model)
         if not (folder / "vocabulary.json").is_file():
             return read_generator(folder), None, float(read_json(folder / CONFIG).get("truncation", 1.0))
         model = load_model(folder)
     if isinstance(model, Model):
         return model.generator, model.bank, model.truncation
-    return model, None, 1.0
+    return model, None, default_truncation(model)
 
 
 def _truncation(bank: AttributeBank | None, own: float) -> float:

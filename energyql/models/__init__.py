@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import read_json
+from energyql.files import read_json, refuse_address
 from energyql.vocabulary import Vocabulary, closest
 
 DEFAULT_MODEL = "avatars"
@@ -21,11 +21,12 @@ def model_folder(model: str | Path) -> Path:
     """Return the folder of a packaged model, or the given folder.
 
     Raises:
-        ArgumentError: `model` is no name and no path.
+        ArgumentError: `model` is no name and no path, or an address.
         ModelError: there is neither a packaged model of that name nor a model folder there.
     """
     if not isinstance(model, str | os.PathLike):
         raise ArgumentError(f"a model is a name or the path of a folder, not {type(model).__name__}")
+    refuse_address(model)
     known = packaged_models()
     if isinstance(model, str) and model in known:
         return Path(__file__).parent / model

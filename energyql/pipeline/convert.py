@@ -10,9 +10,9 @@ import torch
 
 from energyql.files import fingerprint, write_text
 from energyql.generators.base import Generator
+from energyql.generators.families import default_truncation
 from energyql.generators.load import read_licence
 from energyql.pipeline.model import save_model
-from energyql.pipeline.settings import DEFAULT_TRUNCATION
 from energyql.version import __version__
 
 CARD = "card.md"
@@ -20,7 +20,7 @@ UNKNOWN = "unknown"
 
 
 def save_converted(
-    folder: Path, name: str, generator: Generator, checkpoint: Path, *, truncation: float = DEFAULT_TRUNCATION
+    folder: Path, name: str, generator: Generator, checkpoint: Path, *, truncation: float | None = None
 ) -> str:
     """Write a model folder in full precision, so that its pictures are those of the checkpoint.
 
@@ -32,7 +32,7 @@ def save_converted(
         name: of the model.
         generator: of a known family, read from `checkpoint`.
         checkpoint: the file.
-        truncation: psi used unless a call says otherwise.
+        truncation: psi used unless a call says otherwise; by default that of the family.
 
     Returns:
         The fingerprint to give to the attribute bank.
@@ -40,6 +40,7 @@ def save_converted(
     Raises:
         ModelError: a file is damaged.
     """
+    truncation = default_truncation(generator) if truncation is None else truncation
     source = {
         "file": checkpoint.name,
         "sha256": fingerprint(checkpoint),

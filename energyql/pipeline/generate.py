@@ -18,6 +18,7 @@ from energyql.energy.rule import compile_energy_rule
 from energyql.errors import ArgumentError
 from energyql.generators.base import Label, as_condition, head_reader
 from energyql.generators.mapping import encoder
+from energyql.generators.noise import check_noise
 from energyql.language import Expr, as_query, bind
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.pipeline.evidence import check_allowed, check_heads
@@ -25,11 +26,13 @@ from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import (
+    DEFAULT_NOISE,
     DEFAULT_PRECISION,
     DEFAULT_SAMPLER,
     DEFAULT_SEMANTICS,
     DrawOptions,
     DrawSettings,
+    Noise,
     Precision,
     SamplerName,
     Semantics,
@@ -72,6 +75,7 @@ class Pipeline:
         """
         settings, vocabulary = replace(settings or DrawSettings(), **options), self.model.vocabulary
         psi, label = self.model.check_truncation(settings.truncation), self.model.check_label(settings.label)
+        check_noise(settings.noise, self.model.generator)
         check_allowed(settings.allow_weak, vocabulary)
         condition = as_condition(label, self.model.generator)
         sampler = settings.sampler
@@ -107,6 +111,7 @@ class Pipeline:
                 "precision": settings.precision,
                 "truncation": psi,
                 "label": label,
+                "noise": settings.noise,
                 "device": str(self.device),
                 "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
                 "versions": {"energyql": __version__, "torch": str(torch.__version__)},
@@ -133,6 +138,7 @@ def generate(
     precision: Precision = DEFAULT_PRECISION,
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,
+    noise: Noise = DEFAULT_NOISE,
     seed: int = 0,
     first: int = 0,
     device: str = "auto",
@@ -157,6 +163,9 @@ def generate(
         truncation: psi in [0, 1]: pulls w toward its mean, less varied and safer. By default the model's own.
         label: of a conditional generator: a class, or as many numbers as it has classes. By default the one that the
             attributes were fitted under, if they were fitted under one.
+        noise: of a generator that adds noise besides w, as a StyleGAN2 does: "const", the one in the model, with which
+            attributes were labelled; "random", another one for each picture, from (seed, i); or "none". It decides fine
+            detail, such as single hairs, and heads do not see it.
         seed: 0 to 2**64 - 1. Picture i depends on (seed, i) alone, whatever n, batch size or device count.
         first: the i of the first picture, so that a later call can continue where this one ends.
         device: "auto" (where a `Model` in memory is, else a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
@@ -174,7 +183,7 @@ def generate(
     """
     settings = DrawSettings(
         semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
-        label=label, seed=seed, batch_size=batch_size, allow_weak=allow_weak,
+        label=label, noise=noise, seed=seed, batch_size=batch_size, allow_weak=allow_weak,
     )  # fmt: skip
     return pipeline_for(model, device).prepare(query, settings).run(n, first=first, progress=progress)
 
@@ -198,8 +207,8 @@ def until_satisfied(
         model: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, seed, batch_size and allow_weak, as for
-            `generate`.
+        options: semantics, sampler, strength, precision, truncation, label, noise, seed, batch_size and allow_weak, as
+            for `generate`.
 
     Returns:
         The first n samples of the run that satisfy the query; fewer, perhaps none, if the budget ends before:

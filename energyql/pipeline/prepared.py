@@ -23,6 +23,7 @@ from energyql.energy.rule import EnergyRule
 from energyql.energy.surrogate import Surrogate
 from energyql.errors import ModelError
 from energyql.generators.base import synthesizer
+from energyql.generators.noise import noise_options
 from energyql.language import Expr, predicates
 from energyql.logic.truth import satisfied
 from energyql.pipeline.evidence import unjudged, verdict
@@ -180,8 +181,13 @@ class PreparedQuery:
             w: of each sample, (n, w_dim) or (n, num_ws, w_dim), if it is not the mapped z.
         """
         pictures, latents, readings = [], [], []
-        synthesize = synthesizer(self.model.generator, self.dtype)
-        for drawn, images in draw_batches(synthesize, self.encode, sampled.z, self.settings.batch_size, w):
+        settings, generator = self.settings, self.model.generator
+        synthesize = synthesizer(generator, self.dtype)
+
+        def options(rows: slice) -> dict[str, Any]:
+            return noise_options(generator, settings.noise, settings.seed, index[rows].tolist())
+
+        for drawn, images in draw_batches(synthesize, self.encode, sampled.z, settings.batch_size, w, options):
             pictures += to_pictures(images)
             latents.append(drawn)
             readings.append(self.model.judge_images(images))
@@ -240,22 +246,25 @@ def _cannot_count(reason: str) -> ModelError:
 
 
 def draw_batches(
-    synthesize: Callable[[Tensor], Tensor],
+    synthesize: Callable[..., Tensor],
     encode: Encode,
     z: Tensor,
     batch_size: int | None = None,
     w: Tensor | None = None,
+    options: Callable[[slice], dict[str, Any]] = lambda rows: {},
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield w and the images of z (n, z_dim), batch by batch, in order; w is `encode(z)` unless it is given.
 
-    A batch has `batch_size` pictures, by default as many as `PIXEL_BATCH` allows.
+    A batch has `batch_size` pictures, by default as many as `PIXEL_BATCH` allows. `options` returns further arguments
+    of `synthesize` for the rows of a batch.
     """
     size = batch_size or 1  # the first picture shows how many fit
     start = 0
     while start < len(z):
         with torch.inference_mode():  # inside the loop: it must not reach the code that takes the batches
-            drawn = encode(z[start : start + size]) if w is None else w[start : start + size]
-            images = synthesize(drawn)
+            rows = slice(start, min(start + size, len(z)))
+            drawn = encode(z[rows]) if w is None else w[rows]
+            images = synthesize(drawn, **options(rows))
         yield drawn, images
         start += size
         size = batch_size or max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))

@@ -30,13 +30,14 @@ SamplerName = Literal[
 """Names of the samplers; see `energyql.sampling.SAMPLERS`."""
 Precision = Literal["float32", "bfloat16"]
 """Names of the number types that energies can be computed in while sampling."""
+Noise = Literal["const", "random", "none"]
+"""Kinds of noise in the pictures of a generator that adds some; see `energyql.generate`."""
 EXACT: Final = "exact"
 """The semantics whose energies are -log P(query)."""
 DEFAULT_SEMANTICS: Final = EXACT
 DEFAULT_SAMPLER: Final = "slice+descent"
 DEFAULT_PRECISION: Final = "float32"
-DEFAULT_TRUNCATION: Final = 0.7
-"""Truncation of a model folder that is made from a checkpoint, which has none of its own."""
+DEFAULT_NOISE: Final = "const"
 MOST_SAMPLES = 1_000_000
 """Most samples of one call."""
 
@@ -72,6 +73,7 @@ class DrawOptions(TypedDict, total=False):
     precision: Precision
     truncation: float | None
     label: int | Sequence[float] | None
+    noise: Noise
     seed: int
     batch_size: int | None
     relations: bool
@@ -82,11 +84,12 @@ class DrawOptions(TypedDict, total=False):
 class DrawSettings:
     """Everything besides model, query and count that decides which pictures are drawn.
 
-    Values that depend on the model (truncation, label) or on a table of names (semantics, sampler) are checked by
-    `Pipeline.prepare`, the others here.
+    Values that depend on the model (truncation, label, and whether it has noise) or on a table of names (semantics,
+    sampler) are checked by `Pipeline.prepare`, the others here.
 
     Attributes:
-        semantics, sampler, strength, precision, truncation, label, seed, batch_size: as for `energyql.generate`.
+        semantics, sampler, strength, precision, truncation, label, noise, seed, batch_size: as for
+            `energyql.generate`.
         relations: whether the vocabulary's relations count; see `compile_energy_rule`.
         allow_weak: attributes whose heads may be used although they are weak; see `energyql.Model.report`.
 
@@ -100,6 +103,7 @@ class DrawSettings:
     precision: Precision = DEFAULT_PRECISION
     truncation: float | None = None
     label: int | Sequence[float] | None = None
+    noise: Noise = DEFAULT_NOISE
     seed: int = 0
     batch_size: int | None = None
     relations: bool = True
@@ -116,9 +120,8 @@ class DrawSettings:
         for name in ("strength", "truncation"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, finite_number(name, value))
-        if self.precision not in get_args(Precision):
-            raise ArgumentError(
-                f"there is no precision {self.precision!r}", hint=f"precisions: {', '.join(get_args(Precision))}"
-            )
+        for name, known in (("precision", get_args(Precision)), ("noise", get_args(Noise))):
+            if (value := getattr(self, name)) not in known:
+                raise ArgumentError(f"there is no {name} {value!r}", hint=f"choose {', '.join(known)}")
         if self.strength is not None and not isinstance(self.sampler, str):
             raise ArgumentError("strength belongs to the sampler", hint="set it where you make the sampler")

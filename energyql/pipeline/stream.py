@@ -32,7 +32,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
-from energyql.pipeline.settings import DrawOptions, whole_number
+from energyql.pipeline.settings import DEFAULT_NOISE, DrawOptions, whole_number
 from energyql.progress import Report
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 PART = 1024
 """Samples from which on a part of a folder is full. All measurements of a part are written again with each batch."""
-_ONE_RUN = ("canonical", "model", "fingerprints", "seed", "semantics", "sampler", "precision", "truncation", "label")
+_ONE_RUN = (
+    "canonical", "model", "fingerprints", "seed", "semantics", "sampler", "precision", "truncation", "label", "noise",
+)  # fmt: skip
 """Facts that are the same for all samples of a folder."""
 _MEASURED = tuple(name for name in PER_SAMPLE if name != "images")
 _log = logging.getLogger("energyql")
@@ -76,7 +78,8 @@ def stream(
         first: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, seed and batch_size, as for `generate`.
+        options: semantics, sampler, strength, precision, truncation, label, noise, seed, batch_size and allow_weak, as
+            for `generate`.
 
     Returns:
         An iterator over results of 64 consecutive samples each, or of `batch_size` if that is more.
@@ -205,7 +208,8 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     """
     if not (folder / RESULT).is_file():
         return
-    found, hint = read_part(folder, ())["provenance"], "name another folder, or remove this one"
+    found = {"noise": DEFAULT_NOISE} | read_part(folder, ())["provenance"]  # earlier versions did not record it
+    hint = "name another folder, or remove this one"
     for name in _ONE_RUN:
         theirs, ours = (json.loads(json.dumps(facts.get(name))) for facts in (found, provenance))
         if theirs != ours:

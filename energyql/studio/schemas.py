@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from energyql.energy.rule import check_semantics
-from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS
+from energyql.pipeline.settings import DEFAULT_NOISE, DEFAULT_SAMPLER, DEFAULT_SEMANTICS, Noise
 from energyql.sampling import MOST_STRENGTH
 from energyql.studio.jobs import State
 from energyql.studio.limits import Limits
@@ -38,6 +38,7 @@ class DrawingRequest(CheckRequest):
         default=None, gt=0, le=MOST_STRENGTH, description="Multiplies the energy. By default the sampler's own."
     )
     truncation: float | None = Field(default=None, ge=0, le=1, description="psi. By default the model's own.")
+    noise: Noise = Field(default=DEFAULT_NOISE, description="Of a generator with noise: const, random or none.")
     seed: int = Field(default=0, ge=0, le=MOST_SEED, description="The same seed gives the same pictures.")
     allow_weak: list[str] = Field(default=[], description="Attributes that may be used although their heads are weak.")
 

@@ -21,6 +21,7 @@ from energyql.generators.families import (
     CONFIG,
     NAMED,
     WEIGHTS,
+    default_truncation,
     family_of,
     module_fingerprint,
     named_generator,
@@ -31,7 +32,6 @@ from energyql.generators.load import load_generator
 from energyql.models import model_folder, packaged_models
 from energyql.pipeline.convert import save_converted
 from energyql.pipeline.model import BANK_FILES, save_model, save_named_model
-from energyql.pipeline.settings import DEFAULT_TRUNCATION
 from energyql.plugins import GENERATORS, is_plugin
 from energyql.training.report import draw_report
 
@@ -226,7 +226,7 @@ def _identity(folder: Path) -> object:
 
 def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:
     if not (folder / CONFIG).is_file():
-        psi = DEFAULT_TRUNCATION if truncation is None else truncation
+        psi = default_truncation(generator) if truncation is None else truncation
         name = folder.resolve().name
         if checkpoint is None:
             save_model(folder, name, generator, truncation=psi, dtype=torch.float32)

@@ -3,6 +3,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 import typer
 from labelled import CHECKPOINTS, answers, latents_of, write_csv
 from typer.testing import CliRunner
@@ -138,3 +139,19 @@ def test_a_boundary_has_one_attribute(tmp_path):
         run("import-heads", ADA, tmp_path / "b.npy", "--attribute", "a", "--attribute", "b=continuous")
     with pytest.raises(ModelError, match=r"c\.pt is missing"):
         run("import-heads", ADA, tmp_path / "c.pt", "--attribute", "hair=black, brown")
+
+
+def test_an_address_is_no_file(tmp_path, table):
+    address = "https://example.org/ffhq.pkl"
+    with pytest.raises(ArgumentError, match=f"{address} is an address, and energyql reads files\ndownload it first"):
+        run("train", address, "--labels", table, "--out", tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_what_a_state_dict_leaves_open(tmp_path, table):
+    content = torch.load(CHECKPOINTS / "rosinality.pt", weights_only=True)
+    weights = {name: w / 2 if name.startswith("style.") else w for name, w in content["g_ema"].items()}
+    torch.save(content | {"g_ema": weights}, tmp_path / "x.pt")
+    with pytest.raises(ModelError, match=r"about 0\.02\. Convert the file with energyql convert --lr-mlp, and use the"):
+        run("train", tmp_path / "x.pt", "--labels", table, "--out", tmp_path / "m")
+    assert not (tmp_path / "m").exists()

@@ -212,6 +212,20 @@ def test_conditional_generators():
     assert load_model("animals").bank.label == "random"
 
 
+def test_noise():
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --judge none --out from-function")
+    shell("Noise")
+    with Image.open("energyql.png") as grid:
+        assert json.loads(grid.text["energyql"])["noise"] == "random"
+    names = {}
+    exec(blocks("Noise", "python")[0], names)
+    generator, z = names["generator"], names["z"]
+    assert torch.equal(names["rows"][:, 3], generator.encode(z, 0.7))
+    assert torch.equal(names["rows"][:, 4], generator.encode(z))
+    assert names["images"].shape[:2] == (4, 3)
+
+
 def test_any_torch_module(monkeypatch):
     monkeypatch.setattr(run, "HeadSettings", partial(run.HeadSettings, steps=20, hidden=4))
     labeller("my_labels", blocks("Labels from a function", "python")[0])
@@ -241,4 +255,4 @@ def test_the_package_of_the_page_is_that_of_the_examples():
 
 
 def test_every_block_is_run():
-    assert len(all_blocks(PAGE)) == 25
+    assert len(all_blocks(PAGE)) == 27

@@ -80,7 +80,7 @@ def test_a_run_in_parts(edit, edited, tmp_path):
     [
         (None, "an edit cannot start from None"),
         (True, "an edit cannot start from True"),
-        (-1, "a seed must be a whole number"),
+        (-1, "seed must be a whole number"),
         ([], "an edit cannot start from"),
         ([1, "x.png"], "an edit cannot start from"),
         (torch.zeros(2, 3), r"floating point of shape \(n, 8\)"),

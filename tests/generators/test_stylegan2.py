@@ -261,20 +261,40 @@ class TestNoise:
         assert (quiet - usual).abs().max() > 0.01
         assert torch.equal(usual, generator.synthesize(w))
 
-    def test_random_noise_differs_by_sample_and_call(self):
+    @pytest.mark.parametrize("resolution", [8, 32])
+    def test_given_noise_takes_the_place_of_the_stored(self, resolution):
+        config = dataclasses.replace(SMALL, resolution=resolution)
+        generator = random_generator(config).double()
+        w, noise = generator.encode(latents(config, batch=9)), torch.randn(9, config.noise_size).double()
+        drawn = generator.synthesize(w, noise)
+        for row in (0, 4, 8):
+            end = 0
+            for name, stored in generator.named_buffers():
+                if name.endswith("noise_const"):
+                    start, end = end, end + stored.numel()
+                    stored.copy_(noise[row, start:end].view_as(stored))
+            assert end == config.noise_size == generator.noise_size
+            torch.testing.assert_close(drawn[row], generator.synthesize(w[row : row + 1])[0], rtol=0, atol=1e-9)
+
+    def test_a_picture_with_given_noise_does_not_depend_on_its_batch(self):
         generator = random_generator(SMALL)
-        w = generator.encode(latents(SMALL, batch=1, dtype=torch.float32)).repeat(2, 1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            first, second = generator.synthesize(w, "random"), generator.synthesize(w, "random")
-        assert not torch.equal(first[0], first[1])
-        assert not torch.equal(first, second)
-        usual = generator.synthesize(w)
-        assert (first - second).abs().mean() < 4 * (first - usual).abs().mean()
+        w = generator.encode(latents(SMALL, batch=9, dtype=torch.float32))
+        noise = torch.randn(9, generator.noise_size)
+        assert torch.equal(generator.synthesize(w, noise)[3:5], generator.synthesize(w[3:5], noise[3:5]))
+
+    def test_noise_of_strength_zero_is_none(self):
+        generator = random_generator(SMALL)
+        for name, strength in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                strength.zero_()
+        assert generator.noise_size == 0
 
     def test_no_such_noise(self):
-        with pytest.raises(ArgumentError, match="not 'loud'"):
-            random_generator(SMALL).synthesize(torch.zeros(1, SMALL.w_dim), "loud")
+        w = torch.zeros(1, SMALL.w_dim)
+        with pytest.raises(ArgumentError, match="not 'random'"):
+            random_generator(SMALL).synthesize(w, "random")
+        with pytest.raises(ArgumentError, match=r"a tensor \(1, 2704\), not \(2, 2704\)"):
+            random_generator(SMALL).synthesize(w, torch.zeros(2, SMALL.noise_size))
 
 
 @pytest.mark.parametrize("resolution", [8, 16, 32, 64, 128, 256, 512, 1024])

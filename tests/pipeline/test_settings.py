@@ -29,5 +29,5 @@ def test_the_types_name_what_there_is():
 
 def test_checks():
     assert type(DrawSettings(seed=np.int64(4)).seed) is int
-    with pytest.raises(ArgumentError, match="there is no precision 'half'\nprecisions: float32, bfloat16"):
+    with pytest.raises(ArgumentError, match="there is no precision 'half'\nchoose float32, bfloat16"):
         DrawSettings(precision="half")

@@ -136,12 +136,20 @@ class TestDrawing:
         assert job["clauses"][0]["least"] == min(each["clauses"][0]["probability"] for each in job["pictures"])
 
     def test_every_setting_arrives(self, studio, tiny):
-        settings = {"semantics": "product", "sampler": "ode", "strength": 3.0, "truncation": 0.9, "seed": 7}
+        settings = {
+            "semantics": "product",
+            "sampler": "ode",
+            "strength": 3.0,
+            "truncation": 0.9,
+            "seed": 7,
+            "noise": "random",
+        }
         job = studio.draw(query="smile OR beard", n=2, **settings)
         expected = generate("smile OR beard", 2, model=tiny, device="cpu", progress=False, **settings)
         assert sent(job) == whole(expected)
         facts = {fact["name"]: fact["text"] for fact in job["facts"]}
         assert (facts["semantics"], facts["truncation"], facts["seed"]) == ("product", "0.9", "7")
+        assert facts["noise"] == "random"
         assert "strength=3" in facts["sampler"]
         assert job["pictures"][0]["probability"] is None
 

@@ -28,11 +28,26 @@ from energyql.generators.checkpoints.unstated import GivenSettings
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 TF_NETWORK = "dnnlib.tflib.network.Network"
-OFFICIAL_MARKERS = ("synthesis.b4.const", "synthesis.input.freqs")
-"""A tensor that only the official StyleGAN2, or StyleGAN3, has."""
+OFFICIAL_MARKERS = ("synthesis.b4.const", "synthesis.input.freqs", "MainLayers.0.Layers.0.Basis")
+"""A tensor that only the official StyleGAN2, StyleGAN3 or R3GAN has."""
+_MODULES = {
+    "training.networks": ("Generator", "Discriminator"),
+    "R3GAN.Networks": (
+        "Generator", "GeneratorStage", "GenerativeBasis", "Discriminator", "DiscriminatorStage", "DiscriminativeBasis",
+        "ResidualBlock", "UpsampleLayer", "DownsampleLayer", "Convolution",
+    ),
+    "R3GAN.Resamplers": ("InterpolativeUpsamplerCUDA", "InterpolativeDownsamplerCUDA"),
+    "R3GAN.FusedOperators": ("BiasedActivationCUDA",),
+    "torch.nn.modules.container": ("ModuleList",),
+    "torch.nn.modules.conv": ("Conv2d",),
+    "torch.nn.modules.linear": ("Linear",),
+}  # fmt: skip
+"""Modules that R3GAN's files hold as plain objects, without their source text."""
+_CLASSES = {f"{module}.{name}": (module, name) for module, names in _MODULES.items() for name in names}
 OFFICIAL_NAMES: Names = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
     **{(module, "EasyDict"): ordered_dict for module in ("dnnlib", "dnnlib.util")},
+    **{place: record_of(name) for name, place in _CLASSES.items()},
 }
 """Names in a pickle that holds networks of the official PyTorch code as objects."""
 MAX_PARTS = 50_000
@@ -45,7 +60,7 @@ class NetworkRecord:
     """One network under the official names.
 
     Attributes:
-        class_name: name of its class, "Generator" for StyleGAN2 and StyleGAN3 alike; `tensors` tell them apart. "" for
+        class_name: name of its class, "Generator" for all of them; `tensors` tell them apart. "" for
             a state dict, which holds neither arguments nor attributes.
         init_kwargs: the arguments that it was built with: numbers, strings, lists and dicts.
         tensors: parameters and buffers by the names of a state dict, such as "synthesis.b4.const", as stored.
@@ -86,7 +101,7 @@ class Checkpoint:
             CheckpointError: it is damaged, or there are several generators.
         """
         whole = self.content.get("G_ema") if isinstance(self.content, dict) else self.content
-        if isinstance(whole, ObjectRecord) and whole.name == PERSISTENT:
+        if isinstance(whole, ObjectRecord) and (whole.name == PERSISTENT or whole.name in _CLASSES):
             return _read_network(whole, Budget(self.size))
         for marker in OFFICIAL_MARKERS:
             if (state := find_state_dict(self.content, marker)) is not None:
@@ -121,7 +136,9 @@ def unpickle_official(data: memoryview) -> Any:
 
 
 def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
-    """Return the class name and the state of a persistent object."""
+    """Return the class name and the state of a module, a persistent object or a plain one."""
+    if isinstance(value, ObjectRecord) and value.name in _CLASSES and not value.arguments:
+        return _CLASSES[value.name][1], value.state
     if not isinstance(value, ObjectRecord) or value.name != PERSISTENT or len(value.arguments) != 1:
         raise CheckpointError("a part of the network is not one of the official code")
     meta = value.arguments[0]

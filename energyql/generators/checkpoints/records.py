@@ -203,7 +203,10 @@ TORCH_NAMES: Names = {
     ("torch", "device"): record_of("torch.device"),
     **{("torch", name): uncallable(f"torch.{name}") for name in STORAGE_TYPES},
     ("torch.storage", "UntypedStorage"): uncallable("torch.UntypedStorage"),
-    **{("torch", name): uncallable(f"torch.{name}") for name in ("float16", "float32", "float64", "contiguous_format")},
+    **{
+        ("torch", name): uncallable(f"torch.{name}")
+        for name in ("float16", "bfloat16", "float32", "float64", "contiguous_format")
+    },
 }
 """Names in a pickle of tensors and plain containers. Storage types are compared by name and never called."""
 

@@ -87,8 +87,8 @@ def completed(
         if not torch.equal(pictures, free):
             raise CheckpointError(
                 f"its activations exceed {DEFAULT_CLAMP:g}, and the file does not say whether they are clamped",
-                hint=f"give conv_clamp (energyql convert --conv-clamp): {DEFAULT_CLAMP:g} after a training with mixed "
-                "precision, as is usual for StyleGAN2-ADA and StyleGAN3, or inf for no limit",
+                hint=f"it is {DEFAULT_CLAMP:g} after a training with mixed precision, as is usual for StyleGAN2-ADA "
+                f"and StyleGAN3, or inf for no limit. {_how_to_give('conv_clamp', '--conv-clamp')}",
             )
     assumed = [f"a learning-rate multiplier of {multiplier:g}"] if given.lr_multiplier is None else []
     if given.conv_clamp is None:
@@ -144,8 +144,15 @@ def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
         return
     raise CheckpointError(
         f"it does not hold the learning-rate multiplier of its mapping network: {found}",
-        hint="give lr_multiplier (energyql convert --lr-mlp), the lr_mlp or mapping_lr of its training: probably about "
-        f"{likely:.2g}",
+        hint="it is the lr_mlp or mapping_lr of its training, probably about "
+        f"{likely:.2g}. {_how_to_give('lr_multiplier', '--lr-mlp')}",
+    )
+
+
+def _how_to_give(argument: str, option: str) -> str:
+    return (
+        f"Convert the file with energyql convert {option}, and use the folder in its place; "
+        f"in Python, give {argument} to load_generator"
     )
 
 

@@ -19,6 +19,7 @@ FILES = [
     "tensorflow_conditional.pkl",
     "rosinality.pt",
     "rosinality_training.pt",
+    "r3gan-conditional.pkl",
 ]
 RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
