@@ -42,7 +42,7 @@ def run(n: int, seed: int, space: str, out: Path) -> dict[str, Any]:
     avatars = Factors()(torch.randn(n, model.generator.z_dim, generator=random))
     pictures = to_pictures(Drawing(128).compose(avatars.parts, avatars.paints))
     began = time.perf_counter()
-    inverted = invert(pictures, model=model, space=space, batch_size=8)
+    inverted = invert(pictures, model=model, space=space, batch_size=8, anyway=True)
     seconds = time.perf_counter() - began
     marks = {
         name: right(spec, inverted.result.judged[name], avatars.labels[name].numpy())
@@ -52,6 +52,8 @@ def run(n: int, seed: int, space: str, out: Path) -> dict[str, Any]:
         "settings": {"n": n, "seed": seed, "space": space, "energyql": __version__, "model": model.fingerprints},
         "machine": machine(),
         "pixel_error": {"mean": float(inverted.pixel_error.mean()), "worst": float(inverted.pixel_error.max())},
+        "worst_distance": float(max(inverted.result.provenance["inverted"]["distance"])),
+        "refused": int((~inverted.drawable).sum()),
         "read_back": float(np.mean(list(marks.values()))),
         "by_attribute": {name: float(mark.mean()) for name, mark in marks.items()},
         "evaluations": inverted.result.statistics["evaluations_mean"],
@@ -69,6 +71,8 @@ def markdown(data: dict[str, Any]) -> str:
     rows = [
         ("pixel error, mean", f"{error['mean']:.4f}"),
         ("pixel error, worst", f"{error['worst']:.4f}"),
+        ("distance, worst", f"{data['worst_distance']:.3f}"),
+        ("refused as pictures that the generator cannot draw", f"{data['refused']}"),
         ("read back", f"{100 * data['read_back']:.2f} %"),
         *((name, f"{100 * share:.1f} %") for name, share in data["by_attribute"].items()),
         ("evaluations", f"{data['evaluations']:.0f}"),

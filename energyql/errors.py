@@ -179,6 +179,12 @@ class WeakHeadError(EnergyQLError):
     exit_code = 11
 
 
+class OutOfDomainError(EnergyQLError):
+    """A generator cannot draw a picture that is to be inverted: its reconstruction is another picture."""
+
+    exit_code = 12
+
+
 class LabelWarning(UserWarning):
     """Labels are few, or a column or an order of rows may not be what was meant."""
 

@@ -58,6 +58,7 @@ def edit(
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     allow_weak: options.AllowWeak = "",
+    anyway: options.Anyway = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Edit pictures step by step, keep all other attributes, and report those that changed nevertheless."""
@@ -74,7 +75,7 @@ def edit(
         keep=keep if keep == "everything" else read_names(keep),
         preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
         strength=strength, truncation=truncation, label=read_label(label), noise=noise, device=device,
-        batch_size=batch_size, allow_weak=read_names(allow_weak), progress=not quiet,
+        batch_size=batch_size, allow_weak=read_names(allow_weak), anyway=anyway, progress=not quiet,
     )  # fmt: skip
     if moving:
         edited.animate(save_to)
@@ -102,6 +103,7 @@ def invert(
     label: options.Label = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
+    anyway: options.Anyway = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Find the latents that reproduce given pictures."""
@@ -112,12 +114,13 @@ def invert(
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     inverted = run(
         list(pictures), model=opened, space=space, truncation=truncation, label=read_label(label), device=device,
-        batch_size=batch_size, progress=not quiet,
+        batch_size=batch_size, anyway=anyway, progress=not quiet,
     )  # fmt: skip
     inverted.save(save_to)
     if not quiet:
-        for path, error in zip(pictures, inverted.pixel_error, strict=True):
-            out.print(f"{escape(str(path))}: mean absolute pixel error {error:.3f} of the range")
+        for path, error, drawable in zip(pictures, inverted.pixel_error, inverted.drawable, strict=True):
+            other = "" if drawable else "; it is another picture, this generator cannot draw it"
+            out.print(f"{escape(str(path))}: mean absolute pixel error {error:.3f} of the range{other}")
         out.print(f"Saved {escape(str(save_to))}")
 
 

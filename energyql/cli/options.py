@@ -86,6 +86,7 @@ OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a brows
 AllowWeak = Annotated[
     str, typer.Option(metavar="NAMES", help="Attributes, separated by commas, to use although their heads are weak.")
 ]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Go on with a photograph that the generator cannot draw.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no report.")]
 

@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.editing.dependence import DependenceEstimator, Leaks
-from energyql.editing.filmstrip import draw_filmstrip, write_traversal
-from energyql.editing.invert import Inversion, save_picture, start_from_pictures
+from energyql.editing.filmstrip import draw_filmstrip, start_columns, step_column, write_traversal
+from energyql.editing.folder import EDIT, FILMSTRIP, START, SavedResult, read_saved, remove_edit, save_picture
+from energyql.editing.invert import Inversion, invert_pictures, load_inversion
 from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
 from energyql.editing.settings import EditSettings, Preset, check_settings, choose_preset
-from energyql.editing.start import EditStart, SavedResult, Start, as_pictures, noise_of, read_saved, read_start
+from energyql.editing.start import EditStart, Start, as_pictures, noise_of, read_start
 from energyql.editing.step import estimate_dependence, run_step
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
@@ -48,6 +49,7 @@ class Edit:
         queries: as they were given.
         provenance: the settings that replay the edit.
         space: the model's latents.
+        inversion: the photographs that were edited, whose reconstructions are `start`; `None` for any other start.
     """
 
     start: Result
@@ -56,6 +58,7 @@ class Edit:
     queries: list[str]
     provenance: dict[str, Any] = field(repr=False)
     space: LatentSpace = field(repr=False)
+    inversion: Inversion | None = None
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -67,11 +70,13 @@ class Edit:
         return self.steps[-1]
 
     def summary(self) -> str:
-        """Return a line for each step: how many pictures satisfy it, according to whom, and what leaked."""
-        return "\n".join(
-            f"{i}. {result.verdict()}; {leaks}"
-            for i, (result, leaks) in enumerate(zip(self.steps, self.leaks, strict=True), 1)
-        )
+        """Return a line for each step: how many pictures satisfy it, according to whom, and what leaked.
+
+        Of photographs, the first line says how well they are reconstructed.
+        """
+        start = [] if self.inversion is None else [f"0. {self.inversion.summary()}"]
+        steps = enumerate(zip(self.steps, self.leaks, strict=True), 1)
+        return "\n".join([*start, *(f"{i}. {result.verdict()}; {leaks}" for i, (result, leaks) in steps)])
 
     def __repr__(self) -> str:
         return f"<Edit of {len(self)} pictures in {len(self.steps)} steps>\n{self.summary()}"
@@ -79,10 +84,14 @@ class Edit:
     def filmstrip(self, rows: Sequence[int] | None = None) -> Image.Image:
         """Draw a row for each picture (by default the first eight), a column for the start and each step.
 
+        Photographs stand beside their reconstructions. Under a step stand a tick or a cross by the judge, and the names
+        of the attributes that leaked.
+
         Raises:
             ArgumentError: there is no such picture.
         """
-        return draw_filmstrip(self.start, self.steps, self.leaks, self.queries, rows)
+        steps = map(step_column, self.steps, self.leaks, self.queries)
+        return draw_filmstrip([*start_columns(self.start, self.inversion), *steps], rows)
 
     def animate(
         self, path: str | Path, *, rows: Sequence[int] | None = None, frames: int = 8, seconds: float = 0.06
@@ -98,18 +107,22 @@ class Edit:
     def save(self, folder: str | Path) -> Path:
         """Write everything to a folder: `filmstrip.png`, `edit.json`, and a folder for the start and for each step.
 
+        Photographs are in `0-start/originals/`. An earlier edit or result in the folder is replaced.
+
         Raises:
             ArgumentError: it cannot be written.
         """
         folder = check_destination(Path(folder))
         if folder.suffix and not folder.is_dir():
             raise ArgumentError(f"an edit is saved to a folder, not to {folder}", hint="or save edit.filmstrip()")
-        self.start.save(folder / "0-start")
+        with naming_target(folder):
+            remove_edit(folder)
+        (self.inversion or self.start).save(folder / START)
         for i, result in enumerate(self.steps, 1):
             result.save(folder / str(i))
         with naming_target(folder):
-            write_picture(folder / "filmstrip.png", self.filmstrip())
-            write_json(folder / "edit.json", self.to_dict())
+            write_picture(folder / FILMSTRIP, self.filmstrip())
+            write_json(folder / EDIT, self.to_dict())
         return folder
 
     def save_filmstrip(self, path: str | Path) -> Path:
@@ -158,6 +171,7 @@ def edit(
     device: str = "auto",
     batch_size: int | None = None,
     allow_weak: Sequence[str] = (),
+    anyway: bool = False,
     progress: bool | Report = True,
 ) -> Edit:
     """Edit pictures step by step, each step a query, and report the attributes that changed besides.
@@ -191,20 +205,24 @@ def edit(
         device: as for `generate`.
         batch_size: as for `generate`.
         allow_weak: as for `generate`.
+        anyway: also edit photographs that the generator cannot draw; see `invert`.
         progress: as for `generate`.
 
     Returns:
         An `Edit`: the start, a `Result` and a report of leaks for each step, filmstrip and animation.
 
     Raises:
+        OutOfDomainError: the generator cannot draw a photograph.
         EnergyQLError: a query, a name or a setting is wrong; all queries are checked before the first step begins.
     """
+    inversion: Inversion | None = None
     if isinstance(start, Edit):
         start = start.final
     if isinstance(start, Inversion):
-        start = start.result
+        inversion, start = start, start.result
     if isinstance(start, str | Path) and Path(start).is_dir():
-        start = read_saved(Path(start))
+        inversion = load_inversion(Path(start))
+        start = read_saved(Path(start)) if inversion is None else inversion.result
     noise, seed = noise_of(start, noise)
     if isinstance(start, Result | SavedResult):
         truncation = start.provenance["truncation"] if truncation is None else truncation
@@ -222,11 +240,11 @@ def edit(
     masks = [space.layer_mask(layers, query.rule.attributes) for query in prepared]
     with reporting(progress) as report:
         pictures = as_pictures(start) if n is None else None
-        if pictures is None:
-            begin = read_start(start, n, space)
-        else:
-            begin = start_from_pictures(pictures, space, batch_size, report)
-        return _run(settings, begin, prepared, masks, space, report)
+        if pictures is not None:
+            inversion = invert_pictures(settings.pipeline, pictures, settings.draw, anyway=anyway, report=report)
+            start = inversion.result
+        begin = read_start(start, n, space)
+        return replace(_run(settings, begin, prepared, masks, space, report), inversion=inversion)
 
 
 def _run(

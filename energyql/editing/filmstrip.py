@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from energyql.editing.dependence import Leaks
+from energyql.editing.invert import Inversion
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
 from energyql.files import naming_target, replacing
@@ -49,45 +51,62 @@ def check_rows(rows: Sequence[int] | None, count: int) -> list[int]:
     return [int(row) for row in chosen]
 
 
-def draw_filmstrip(
-    start: Result, steps: Sequence[Result], leaks: Sequence[Leaks], queries: Sequence[str], rows: Sequence[int] | None
-) -> Image.Image:
-    """Draw a row for each picture, a column for the start and each step.
+@dataclass(frozen=True)
+class Column:
+    """A column of a filmstrip: its title, the pictures, and what stands under each; a verdict draws a tick or cross."""
 
-    Above each column stands its query; under each picture a tick or a cross by the judge, and the names of the
-    attributes that leaked.
-    """
-    chosen = check_rows(rows, len(start))
-    width, height = tile_size(start.images[0])
+    title: str
+    pictures: Sequence[Image.Image]
+    captions: Sequence[str]
+    verdicts: Sequence[bool | None]
+
+
+def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
+    """Return the column of the start; of photographs the originals, and beside them their reconstructions."""
+    numbers, none = [f"#{index}" for index in start.index], [None] * len(start)
+    if inversion is None:
+        return [Column("start", start.images, numbers, none)]
+    fit = [None if drawable else False for drawable in inversion.drawable]
+    notes = [
+        f"error {error:.3f}" if drawable else "not this picture"
+        for error, drawable in zip(inversion.pixel_error, inversion.drawable, strict=True)
+    ]
+    originals = Column("original", inversion.pictures, numbers, none)
+    return [originals, Column("reconstruction", start.images, notes, fit)]
+
+
+def step_column(step: Result, leaks: Leaks, query: str) -> Column:
+    """Return the column of a step: its query, the judge's verdicts, and the attributes that leaked."""
+    rows = range(len(step))
+    title = query if step.satisfied is not None else f"{query} (not judged)"
+    verdicts = [None if step.satisfied is None else bool(step.satisfied[row]) for row in rows]
+    return Column(title, step.images, [", ".join(leaks.of(row)) for row in rows], verdicts)
+
+
+def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Image.Image:
+    """Draw a row for each picture, by default the first eight, and the columns side by side."""
+    chosen = check_rows(rows, len(columns[0].pictures))
+    width, height = tile_size(columns[-1].pictures[0])
     cell = max(width, LEAST_WIDTH)
     bold, small = ImageFont.load_default(14), ImageFont.load_default(12)
-    notes = ["" if step.satisfied is not None else " (not judged)" for step in steps]
-    texts = ["start", *(query + note for query, note in zip(queries, notes, strict=True))]
-    heads = [wrapped(text, bold, cell) for text in texts]
+    heads = [wrapped(column.title, bold, cell) for column in columns]
     top = GAP + LINE * max(map(len, heads)) + 8
-    columns = 1 + len(steps)
-    sheet = Image.new("RGB", (columns * (cell + GAP) + GAP, top + len(chosen) * (height + CAPTION + GAP)), PAPER)
+    sheet = Image.new("RGB", (len(columns) * (cell + GAP) + GAP, top + len(chosen) * (height + CAPTION + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for column, (lines, result) in enumerate(zip(heads, (start, *steps), strict=True)):
-        x = GAP + column * (cell + GAP)
+    for position, (lines, column) in enumerate(zip(heads, columns, strict=True)):
+        x = GAP + position * (cell + GAP)
         for i, line in enumerate(lines):
             draw.text((x, GAP + LINE * i), line, INK, bold)
         for i, row in enumerate(chosen):
             y = top + i * (height + CAPTION + GAP)
-            picture = result.images[row]
+            picture, verdict, caption = column.pictures[row], column.verdicts[row], column.captions[row]
             if picture.size != (width, height):
                 picture = picture.resize((width, height), Image.Resampling.BICUBIC)
             sheet.paste(picture, (x, y))
-            if column == 0:
-                draw.text((x, y + height + 3), f"#{result.index[row]}", FAINT, small)
-                continue
-            indent = 0
-            if result.satisfied is not None:
-                indent = TICK
-                draw_verdict(draw, x, y + height + 4, bool(result.satisfied[row]))
-            leaked = ", ".join(leaks[column - 1].of(row))
-            if leaked:
-                draw.text((x + indent, y + height + 3), cut(leaked, small, cell - indent), FAINT, small)
+            indent = 0 if verdict is None else TICK
+            if verdict is not None:
+                draw_verdict(draw, x, y + height + 4, verdict)
+            draw.text((x + indent, y + height + 3), cut(caption, small, cell - indent), FAINT, small)
     return sheet
 
 

@@ -2,8 +2,8 @@
 
 The search has three stages, each measured in docs/decisions/inversion.md:
 
-1. *Attributes.* z moves until the heads predict what the judge reads off the picture. This needs no pictures, and gives
-   the later stages a start from which they converge.
+1. *Start.* z moves until the heads predict what the judge reads off the picture, and w is near what a ridge regression
+   on pictures of the prior predicts. This needs no pictures, so it is nearly free.
 2. *z.* L-BFGS through the mapping network, on pixels and features; the attribute terms stay.
 3. *W or W+.* A small offset from the mapped z, which the picture keeps through all edits.
 """
@@ -11,6 +11,7 @@ The search has three stages, each measured in docs/decisions/inversion.md:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,25 +20,33 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.predictions import output_count
+from energyql.editing.examples import Examples, draw_examples, thumbnail
 from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, shifted
 from energyql.editing.settings import InversionSettings
 from energyql.editing.start import as_images
-from energyql.editing.terms import Embed, Term, edit_energy, flat_features, keep_predictions, shell_term
+from energyql.editing.terms import Embed, Term, distance_term, edit_energy, flat_features, keep_predictions, shell_term
 from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
 from energyql.pipeline.columns import concatenate
 from energyql.pipeline.model import Values
 from energyql.progress import Report
-from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
+from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult
 from energyql.vocabulary import Vocabulary
 
 SPACES = ("z", "w", "w+")
 TARGET_LOGIT = 6.0
 """Log-odds that the heads should have for what the judge reads."""
 FIRST_SHELL = 1.0
-"""Weight of `(|z| - sqrt(z_dim))²` in the first stage."""
+"""Weight of `(|z| - sqrt(z_dim))²` at the start."""
+PREDICTED_W = 0.1
+"""Weight of the squared distance from the predicted w, over twice its variance. Below 1, because errors of the
+coordinates of w depend on each other."""
 DIFFERENTIATED_TOGETHER = 8
 """Pictures that are drawn and differentiated together unless a call sets a batch size."""
+TOLERANCE = 1e-4
+"""A search of a picture ends when three steps in a row lower its loss by less than this together."""
+MOST_DISTANCE = 0.25
+"""Distance from which a reconstruction is another picture; see `ReconstructionLoss.distance`."""
 
 
 class ReconstructionLoss:
@@ -46,42 +55,53 @@ class ReconstructionLoss:
     Features are compared by their mean squared difference, in units of their variance over pictures of the model, so
     that one weight suits any embedding module. Without one, pixels alone are compared.
 
-    `targets` are the given pictures, in [-1, 1], (n, channels, height, width); `examples` are two or more of the model.
+    `targets` are the given pictures, in [-1, 1], (n, channels, height, width).
     """
 
     def __init__(
-        self, generator: Generator, targets: Tensor, embed: Embed | None, examples: Tensor,
+        self, generator: Generator, targets: Tensor, embed: Embed | None, examples: Examples,
         settings: InversionSettings, batch_size: int | None = None,
     ) -> None:  # fmt: skip
         self.generator, self.targets, self.embed, self.examples = generator, targets, embed, examples
         self.settings, self.batch_size = settings, batch_size or DIFFERENTIATED_TOGETHER
+        self.features: Tensor | None = None
         if embed is not None:
-            if isinstance(embed, torch.nn.Module):
-                embed.eval().to(targets.device)
             with torch.no_grad():
-                self.features, self.example_features = (
-                    torch.cat([flat_features(embed, part) for part in images.split(self.batch_size)])
-                    for images in (targets, examples)
-                )
-            if self.features.shape[1] != self.example_features.shape[1]:
+                self.features = torch.cat([flat_features(embed, part) for part in targets.split(self.batch_size)])
+            if examples.features is None or self.features.shape[1] != examples.features.shape[1]:
                 raise ArgumentError("the perceptual module gives features of different sizes for pictures of one size")
-            self.variance = self.example_features.var(0).mean().clamp_min(1e-12)
+
+    def distance(self, images: Tensor) -> Tensor:
+        """Return how far an image of each target is from it, (n,): the share of the model's variety that is missed.
+
+        That is the squared difference in units of the variance over pictures of the model, of pixels or of features,
+        whichever is larger.
+        """
+        pixels = (images - self.targets).square().flatten(1).mean(1) / self.examples.pixel_variance
+        rows = torch.arange(len(images), device=images.device).split(self.batch_size)
+        return pixels.maximum(torch.cat([self._features_off(images[some], some) for some in rows]))
 
     def of_examples(self) -> Tensor:
-        """Return the loss of each example against each target, (n, m)."""
-        loss = self.settings.pixels * torch.stack([pixel_error(self.examples, target) for target in self.targets])
-        if self.embed is None:
+        """Return the loss of each example, as a thumbnail, against each target, (n, m)."""
+        loss = self.settings.pixels * torch.stack(
+            [(self.examples.thumbnails - small).abs().mean(1) / 2 for small in thumbnail(self.targets)]
+        )
+        if self.features is None or self.examples.features is None:
             return loss
-        distance = torch.cdist(self.features, self.example_features).square() / self.features.shape[1]
-        return loss + self.settings.features * distance / self.variance
+        distance = torch.cdist(self.features, self.examples.features).square() / self.features.shape[1]
+        return loss + self.settings.features * distance / self.examples.feature_variance
 
     def of_images(self, images: Tensor, rows: Tensor) -> Tensor:
         """Return the loss of images against the targets `rows`, (batch,)."""
         loss = self.settings.pixels * pixel_error(images, self.targets[rows])
-        if self.embed is not None and self.settings.features:
-            difference = flat_features(self.embed, images) - self.features[rows]
-            loss = loss + self.settings.features * difference.square().mean(1) / self.variance
-        return loss
+        return loss + self.settings.features * self._features_off(images, rows) if self.settings.features else loss
+
+    def _features_off(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Return the mean squared difference of features, in units of their variance, (batch,); 0 without features."""
+        if self.embed is None or self.features is None:
+            return torch.zeros_like(images[:, 0, 0, 0])
+        difference = flat_features(self.embed, images) - self.features[rows]
+        return difference.square().mean(1) / self.examples.feature_variance
 
     def with_gradient(self, w_of: Callable[[Tensor, Tensor], Tensor], x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses (batch,) and their gradients with respect to x (batch, ...), `batch_size` pictures at a time.
@@ -99,6 +119,30 @@ class ReconstructionLoss:
         return torch.cat(values), torch.cat(gradients)
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The latents that were found for n pictures.
+
+    Attributes:
+        latents: of the reconstructions.
+        targets: the pictures, cropped and resized, (n, channels, height, width) in [-1, 1].
+        pixel_error: mean absolute error of the reconstructions, as a fraction of the range, (n,).
+        distance: of the reconstructions from the pictures, (n,); see `ReconstructionLoss.distance`.
+        run: the status of the search, and its evaluations.
+    """
+
+    latents: Latents
+    targets: Tensor
+    pixel_error: npt.NDArray[np.float64]
+    distance: npt.NDArray[np.float64]
+    run: SampleResult
+
+    @property
+    def drawable(self) -> npt.NDArray[np.bool_]:
+        """Whether the generator can draw each picture, (n,)."""
+        return self.distance <= MOST_DISTANCE
+
+
 def pixel_error(images: Tensor, targets: Tensor) -> Tensor:
     """Return the mean absolute error of images in [-1, 1], as a fraction of that range, (batch,)."""
     return (images - targets).abs().flatten(1).mean(1) / 2
@@ -107,12 +151,8 @@ def pixel_error(images: Tensor, targets: Tensor) -> Tensor:
 def find_latents(
     pictures: Sequence[Image.Image], space: LatentSpace, settings: InversionSettings, into: str,
     perceptual: Embed | None, batch_size: int | None, report: Report,
-) -> tuple[Latents, npt.NDArray[np.float64], SampleResult]:  # fmt: skip
+) -> Found:  # fmt: skip
     """Find the latents of n RGB pictures; see `energyql.invert`.
-
-    Returns:
-        The latents; the mean absolute pixel error as a fraction of the range, (n,); and a run with the status of the
-        search in z and the evaluations of both searches together.
 
     Raises:
         ArgumentError: there is no space `into`.
@@ -120,16 +160,18 @@ def find_latents(
     if into not in SPACES:
         raise ArgumentError(f"pictures are inverted into {', '.join(SPACES)}, not {into!r}")
     model = space.model
-    prior = normals(0, 0, settings.candidates, model.generator.z_dim, stream="inversion").to(model.device)
-    with torch.no_grad():
-        examples = torch.cat([model.generator.synthesize(space.encode(z)) for z in prior.split(16)])
     embed = perceptual if perceptual is not None else getattr(model.judge, "features", None)
-    loss = ReconstructionLoss(model.generator, as_images(pictures, examples), embed, examples, settings, batch_size)
+    if isinstance(embed, torch.nn.Module):
+        embed.eval().to(model.device)
+    examples = draw_examples(space, settings.candidates, embed, batch_size, report)
+    loss = ReconstructionLoss(
+        model.generator, as_images(pictures, examples.like), embed, examples, settings, batch_size
+    )
     terms = _attribute_terms(loss.targets, space) if settings.attributes else []
-    descent = DescentSampler(enough=None, tolerance=1e-4, max_evaluations=settings.z_evaluations)
+    descent = DescentSampler(enough=None, tolerance=TOLERANCE, max_evaluations=settings.z_evaluations)
     searched = descent.sample(
-        _z_objective(loss, space, terms, settings), _start(loss, prior, terms, space),
-        progress=lambda fraction, _: report("inverting", 0.7 * fraction),
+        _z_objective(loss, space, terms, settings), _start(loss, terms, space),
+        progress=lambda fraction, _: report("inverting", 0.5 * fraction),
     )  # fmt: skip
     latents, evaluations = Latents(space.scaled(searched.z)), searched.evaluations
     if into != "z":
@@ -137,9 +179,10 @@ def find_latents(
         evaluations = evaluations + more
     report("inverting", 1.0)
     with torch.no_grad():
-        drawn = torch.cat([space.images(part) for part in latents.split()])
-        error = pixel_error(drawn.clamp(-1, 1), loss.targets).double().cpu().numpy()
-    return latents, error, SampleResult(latents.z, searched.status, evaluations, evaluations)
+        drawn = torch.cat([space.images(part) for part in latents.split()]).clamp(-1, 1)
+        error, distance = (x.cpu().double().numpy() for x in (pixel_error(drawn, loss.targets), loss.distance(drawn)))
+    run = SampleResult(latents.z, searched.status, evaluations, evaluations)
+    return Found(latents, loss.targets, error, distance, run)
 
 
 def _attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
@@ -167,20 +210,31 @@ def _as_outputs(values: Values, vocabulary: Vocabulary) -> Tensor:
     return torch.cat(columns, 1)
 
 
-def _start(loss: ReconstructionLoss, prior: Tensor, terms: list[Term], space: LatentSpace) -> Tensor:
-    """Return the better z for each picture: the most similar one of the prior, or that after the first stage."""
+def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> Tensor:
+    """Return z for each picture: the most similar example, or where a search without pictures ends, if it is nearer.
+
+    One search asks for the attributes alone, from that example; the other also for the predicted w, from the example
+    whose w is nearest.
+    """
+    examples = loss.examples
     with torch.no_grad():
-        least, best = loss.of_examples().min(1)
-        z = prior[best]
-        if not terms:
-            return z
-        objective = edit_energy(space, Latents(z), [*terms, shell_term(FIRST_SHELL)])
-        moved = DescentSampler(enough=None).sample(objective, z).z
-        rows = torch.arange(len(z), device=z.device).split(DRAWN_TOGETHER)
-        parts = [
-            loss.of_images(space.images(part), some) for part, some in zip(Latents(moved).split(), rows, strict=True)
-        ]
-        return torch.where((torch.cat(parts) < least)[:, None], moved, z)
+        starts = [examples.z[loss.of_examples().argmin(1)]]
+        asked = [terms]
+        if examples.w.ndim == 2:
+            w, error = examples.predict_w(thumbnail(loss.targets), loss.features)
+            starts.append(examples.z[torch.cdist(w, examples.w).argmin(1)])
+            asked.append([*terms, distance_term("w", w, PREDICTED_W / (2 * max(error, 1e-12)))])
+        candidates = starts[:1]
+        for z, wanted in zip(starts, asked, strict=True):
+            if wanted:
+                objective = edit_energy(space, Latents(z), [*wanted, shell_term(FIRST_SHELL)])
+                candidates.append(DescentSampler(enough=None).sample(objective, z).z)
+        rows = torch.arange(len(loss.targets), device=loss.targets.device).split(DRAWN_TOGETHER)
+        losses = torch.stack([
+            torch.cat([loss.of_images(space.images(Latents(z[some])), some) for some in rows]) for z in candidates
+        ])  # fmt: skip
+        best = losses.argmin(0)
+        return torch.stack(candidates)[best, torch.arange(len(best), device=best.device)]
 
 
 def _z_objective(
@@ -215,9 +269,9 @@ def _search_w(
         weight = settings.offset / layers
         return value + weight * x.square().sum(1), gradient + 2 * weight * x
 
-    descent = DescentSampler(enough=None, tolerance=1e-4, max_evaluations=settings.w_evaluations)
+    descent = DescentSampler(enough=None, tolerance=TOLERANCE, max_evaluations=settings.w_evaluations)
     searched = descent.sample(
         GradientEnergy(objective), mapped.new_zeros(len(mapped), layers * mapped.shape[1]),
-        progress=lambda fraction, _: report("inverting", 0.7 + 0.3 * fraction),
+        progress=lambda fraction, _: report("inverting", 0.5 + 0.5 * fraction),
     )  # fmt: skip
     return Latents(latents.z, searched.z.view(shape)), searched.evaluations

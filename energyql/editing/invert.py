@@ -6,27 +6,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from energyql.editing.inversion import find_latents
+from energyql.editing.folder import COMPARISON, EDIT, ORIGINALS, remove_edit, save_picture
+from energyql.editing.inversion import MOST_DISTANCE, Found, find_latents
 from energyql.editing.latents import LatentSpace, draw_result
 from energyql.editing.settings import InversionSettings
-from energyql.editing.start import EditStart, Picture, as_pictures, open_picture
+from energyql.editing.start import Picture, as_pictures, open_picture
 from energyql.editing.terms import Embed
-from energyql.errors import ArgumentError
-from energyql.files import check_destination, write_picture
+from energyql.errors import ArgumentError, DataError, OutOfDomainError
+from energyql.files import check_destination, naming_target, write_picture
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.folder import picture_name
+from energyql.pipeline.generate import Pipeline, pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
-from energyql.render.pictures import label_grid, png_bytes
+from energyql.render.pictures import label_grid, png_bytes, to_pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,42 +36,77 @@ class Inversion:
 
     Attributes:
         result: the reconstructions, with their latents and judged values; `edit` can start from it.
-        pictures: the given ones.
+        pictures: the given ones, cropped and resized to the size of the reconstructions.
         pixel_error: mean absolute error, as a fraction of the range of a pixel, (n,).
+        drawable: whether the generator can draw the picture, (n,). Otherwise the reconstruction is another picture.
     """
 
     result: Result
     pictures: list[Image.Image]
     pixel_error: npt.NDArray[np.float64]
+    drawable: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __repr__(self) -> str:
+    def summary(self) -> str:
+        """Return one line: how well the pictures are reconstructed, and which of them the generator cannot draw."""
         mean, worst = self.pixel_error.mean(), self.pixel_error.max()
-        return f"<Inversion of {len(self)} pictures: mean absolute pixel error {mean:.3f}, worst {worst:.3f}>"
+        line = f"{len(self)} reconstructed with a mean absolute pixel error of {mean:.3f}, worst {worst:.3f}"
+        other = ", ".join(f"#{index}" for index in self.result.index[~self.drawable])
+        return f"{line}; not the given picture, which the generator cannot draw: {other}" if other else line
+
+    def __repr__(self) -> str:
+        return f"<Inversion: {self.summary()}>"
 
     def comparison(self) -> Image.Image:
         """Draw the given pictures, each beside its reconstruction."""
-        size = self.result.images[0].size
         pairs = zip(self.pictures, self.result.images, strict=True)
-        shown = [image for given, drawn in pairs for image in (given.resize(size, Image.Resampling.LANCZOS), drawn)]
-        captions = [text for error in self.pixel_error for text in ("given", f"drawn, error {error:.3f}")]
-        return label_grid(shown, captions=captions, columns=2 * min(4, len(self)))
+        captions = [
+            text
+            for error, drawable in zip(self.pixel_error, self.drawable, strict=True)
+            for text in ("original", f"reconstruction, error {error:.3f}" if drawable else "not this picture")
+        ]
+        return label_grid([each for pair in pairs for each in pair], captions=captions, columns=2 * min(4, len(self)))
 
     def save(self, path: str | Path) -> Path:
         """Write the comparison (a path that ends in .png, .jpg or .webp), or a folder that `edit` can start from.
 
-        A folder gets the files of `Result.save`, and `comparison.png`. The path is returned.
+        A folder gets the files of `Result.save`, the given pictures in `originals/`, and `comparison.png`; an earlier
+        inversion or edit in it is replaced. The path is returned.
 
         Raises:
             ArgumentError: the path cannot be written.
         """
         path = check_destination(Path(path))
-        if not path.suffix:
-            self.result.save(path)
-        save_picture(path if path.suffix else path / "comparison.png", self.comparison())
+        if path.suffix:
+            return save_picture(path, self.comparison())
+        with naming_target(path):
+            remove_edit(path)
+            for i, picture in enumerate(self.pictures):
+                write_picture(path / ORIGINALS / picture_name(i), picture)
+        self.result.save(path)
+        save_picture(path / COMPARISON, self.comparison())
         return path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Inversion:
+        """Read what `save` wrote to a folder.
+
+        Raises:
+            DataError: there is no inversion in the folder, or its files are damaged or do not fit together.
+        """
+        folder = Path(folder)
+        result = Result.load(folder)
+        try:
+            facts = result.provenance["inverted"]
+            error, drawable = np.array(facts["pixel_error"], np.float64), np.array(facts["drawable"], np.bool_)
+            pictures = [open_picture(folder / ORIGINALS / picture_name(i)) for i in range(len(result))]
+        except (KeyError, TypeError, ValueError) as problem:
+            raise DataError(f"{folder} holds no inversion, or a damaged one: {problem}") from problem
+        if not error.shape == drawable.shape == (len(result),):
+            raise DataError(f"{folder} holds a damaged inversion: there are {len(result)} pictures")
+        return cls(result, pictures, error, drawable)
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self.comparison())
@@ -87,6 +123,7 @@ def invert(
     label: int | Sequence[float] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    anyway: bool = False,
     progress: bool | Report = True,
 ) -> Inversion:
     """Find the latents that reproduce given pictures.
@@ -106,12 +143,14 @@ def invert(
         label: as for `generate`.
         device: as for `generate`.
         batch_size: pictures that are drawn and differentiated together.
+        anyway: also return pictures that the generator cannot draw; `drawable` is False for them.
         progress: as for `generate`.
 
     Returns:
         An `Inversion`. Its `result` is a start for `edit`.
 
     Raises:
+        OutOfDomainError: the generator cannot draw a picture.
         EnergyQLError: a picture cannot be read, or an argument is wrong.
     """
     wanted = as_pictures(pictures)
@@ -122,52 +161,57 @@ def invert(
         raise ArgumentError(f"settings must be InversionSettings, not {chosen!r}")
     if perceptual is not None and not callable(perceptual):
         raise ArgumentError("perceptual must be a function or torch module of pictures")
-    opened = [open_picture(picture) for picture in wanted]
-    pipeline = pipeline_for(model, device)
+    draw = DrawSettings(truncation=truncation, label=label, batch_size=batch_size)
+    with reporting(progress) as report:
+        return invert_pictures(
+            pipeline_for(model, device), wanted, draw, space=space, perceptual=perceptual, settings=chosen,
+            anyway=anyway, report=report,
+        )  # fmt: skip
+
+
+def invert_pictures(
+    pipeline: Pipeline, pictures: Sequence[Picture], draw: DrawSettings, *, space: str = "w",
+    perceptual: Embed | None = None, settings: InversionSettings | None = None, anyway: bool, report: Report,
+) -> Inversion:  # fmt: skip
+    """Invert pictures with a prepared pipeline; see `invert`."""
+    opened, settings = [open_picture(picture) for picture in pictures], settings or InversionSettings()
     with noting_tautologies():  # nothing is asked of the pictures
-        prepared = pipeline.prepare("TRUE", DrawSettings(truncation=truncation, label=label, batch_size=batch_size))
+        prepared = pipeline.prepare("TRUE", draw)
     latent_space = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["label"])
     began = time.perf_counter()
-    with reporting(progress) as report:
-        latents, error, run = find_latents(opened, latent_space, chosen, space, perceptual, batch_size, report)
-        facts = {"sampler": "inversion", "inverted": _facts(wanted, error, space, chosen)}
-        prepared = replace(prepared, provenance=prepared.provenance | facts)
-        searched = time.perf_counter()
-        result = draw_result(prepared, latent_space, latents, np.arange(len(wanted)), report, run)
-    drawn = time.perf_counter()
-    result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": drawn - searched})
-    return Inversion(result, opened, error)
-
-
-def start_from_pictures(
-    pictures: list[Picture], space: LatentSpace, batch_size: int | None, report: Report
-) -> EditStart:
-    """Return the start of an edit of pictures, which are inverted with the default settings."""
-    settings = InversionSettings()
-    opened = [open_picture(picture) for picture in pictures]
-    latents, error, _ = find_latents(opened, space, settings, "w", None, batch_size, report)
-    return EditStart(latents, np.arange(len(pictures)), {"start": _facts(pictures, error, "w", settings)})
-
-
-def save_picture(path: Path, picture: Image.Image) -> Path:
-    """Write a picture, and return its path.
-
-    Raises:
-        ArgumentError: the path cannot be written, or the format cannot hold the picture.
-    """
-    try:
-        write_picture(path, picture)
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
-    return path
-
-
-def _facts(
-    pictures: Sequence[Picture], error: npt.NDArray[np.float64], space: str, settings: InversionSettings
-) -> dict[str, Any]:
-    return {
-        "pictures": [str(picture) if isinstance(picture, str | Path) else "picture in memory" for picture in pictures],
-        "pixel_error": error.tolist(),
+    found = find_latents(opened, latent_space, settings, space, perceptual, draw.batch_size, report)
+    names = [str(picture) if isinstance(picture, str | Path) else "a picture in memory" for picture in pictures]
+    if not anyway:
+        _check_drawable(found, names, pipeline.model)
+    facts = {
+        "pictures": names,
+        "pixel_error": found.pixel_error.tolist(),
+        "distance": found.distance.tolist(),
+        "drawable": found.drawable.tolist(),
         "space": space,
         "settings": asdict(settings),
     }
+    prepared = replace(prepared, provenance=prepared.provenance | {"sampler": "inversion", "inverted": facts})
+    searched = time.perf_counter()
+    result = draw_result(prepared, latent_space, found.latents, np.arange(len(names)), report, found.run)
+    drawn = time.perf_counter()
+    result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": drawn - searched})
+    return Inversion(result, to_pictures(found.targets), found.pixel_error, found.drawable)
+
+
+def load_inversion(folder: Path) -> Inversion | None:
+    """Read an inversion from its folder; `None` where a result or an edit was saved."""
+    return Inversion.load(folder) if (folder / ORIGINALS).is_dir() and not (folder / EDIT).is_file() else None
+
+
+def _check_drawable(found: Found, names: Sequence[str], model: Model) -> None:
+    """Raise an `OutOfDomainError` that names the pictures whose reconstruction is another picture."""
+    rows = zip(names, found.distance, found.drawable, strict=True)
+    other = [f"{name} (distance {distance:.2f})" for name, distance, drawable in rows if not drawable]
+    if other:
+        shown = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
+        raise OutOfDomainError(
+            f"the generator of model {model.name!r} cannot draw {shown}: the nearest picture that was found is another "
+            f"one; at most {MOST_DISTANCE:g} is the same",
+            hint="crop the picture like those of the generator, or go on all the same (anyway=True, --anyway)",
+        )

@@ -128,7 +128,8 @@ class InversionSettings:
         shell: weight of `(|z| - sqrt(z_dim))²`, where the length of z matters: nearly all z of the prior are that long.
         offset: weight of `|offset|²`, the mean over the layers in W+.
         z_evaluations, w_evaluations: most evaluations of the picture and its gradient, in the search of z and of w.
-        candidates: pictures of the prior, from which the search may start, and by which features are scaled.
+        candidates: pictures of the prior that are drawn first: the start is learnt from them, and they are the scale of
+            pixels and features.
 
     Raises:
         ArgumentError: a setting is outside its range.
@@ -139,9 +140,9 @@ class InversionSettings:
     attributes: float = 1e-3
     shell: float = 1e-3
     offset: float = 1e-3
-    z_evaluations: int = 60
-    w_evaluations: int = 25
-    candidates: int = 32
+    z_evaluations: int = 15
+    w_evaluations: int = 15
+    candidates: int = 128
 
     def __post_init__(self) -> None:
         for field in fields(self):

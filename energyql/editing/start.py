@@ -15,10 +15,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from energyql.editing.folder import SavedResult
 from energyql.editing.latents import Latents, LatentSpace
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError
 from energyql.generators.noise import RANDOM
-from energyql.pipeline.folder import part_folders, read_part
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DEFAULT_NOISE, Noise, whole_number
 from energyql.sampling import prior_latents
@@ -28,16 +28,6 @@ MOST_PIXELS = 1 << 27
 KINDS = "a seed, a list of seeds, latents (n, z_dim), a Result or its folder, or pictures (paths or PIL images)"
 
 Picture = str | Path | Image.Image
-
-
-@dataclass(frozen=True, eq=False)
-class SavedResult:
-    """The part of a saved `Result` from which an edit can start; see the fields of `Result`."""
-
-    z: Tensor
-    w: Tensor
-    index: npt.NDArray[np.int64]
-    provenance: dict[str, Any]
 
 
 Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | SavedResult | Picture | Sequence[Picture]
@@ -52,28 +42,6 @@ class EditStart:
     index: npt.NDArray[np.int64]
     facts: dict[str, Any]
     result: Result | None = None
-
-
-def read_saved(folder: Path) -> SavedResult:
-    """Read a result from its folder; from the folder of an edit, the result of its last step.
-
-    Raises:
-        ArgumentError: the folder holds no result, or a damaged one.
-    """
-    if (folder / "edit.json").is_file():
-        steps = [step for step in folder.iterdir() if step.name.isdecimal()]
-        folder = max(steps, key=lambda step: int(step.name), default=folder)
-    if part := next(part_folders(folder), None):
-        raise ArgumentError(f"{folder} holds a run in several parts", hint=f"name one of them, such as {part[1]}")
-    try:
-        fields = read_part(folder, ("z", "w", "index"))
-    except DataError as error:
-        raise ArgumentError(error.message, hint=error.hint) from error
-    z, w, provenance = fields["z"].float(), fields["w"].float(), fields["provenance"]
-    complete = isinstance(provenance.get("fingerprints"), dict) and {"truncation", "label"} <= provenance.keys()
-    if not complete or z.ndim != 2 or not z.isfinite().all() or not w.isfinite().all():
-        raise ArgumentError(f"{folder} holds a damaged result: its latents or provenance are wrong")
-    return SavedResult(z, w, fields["index"], provenance)
 
 
 def as_pictures(start: object) -> list[Picture] | None:

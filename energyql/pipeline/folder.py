@@ -113,11 +113,17 @@ def remove_parts(folder: Path, count: int) -> None:
     """Remove the parts of a longer run from position `count` on, the last one first."""
     for start, part in reversed(list(part_folders(folder))):
         if start >= count:
-            for name in (RESULT, LATENTS, GRID):
-                (part / name).unlink(missing_ok=True)
-            remove_pictures(part, count)
-            with suppress(OSError):  # there are files of the user's in it
-                part.rmdir()
+            remove_result(part, start)
+
+
+def remove_result(folder: Path, first: int = 0) -> None:
+    """Remove a saved result whose pictures are numbered from `first`, and the folder if nothing else is in it."""
+    if (folder / RESULT).is_file():
+        for name in (RESULT, LATENTS, GRID):
+            (folder / name).unlink(missing_ok=True)
+        remove_pictures(folder, first)
+        with suppress(OSError):  # there are files of the user's in it
+            folder.rmdir()
 
 
 def remove_pictures(folder: Path, count: int) -> None:

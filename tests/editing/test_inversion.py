@@ -38,7 +38,7 @@ def errors(model, found, pictures, clamp=1.0):
 
 def test_an_offset_of_w_lowers_the_error(invert, model, pictures):
     settings = InversionSettings(features=0.0, offset=1e-5, candidates=8)
-    found = {space: invert(pictures, settings=settings, space=space) for space in ("z", "w", "w+")}
+    found = {space: invert(pictures, settings=settings, space=space, anyway=True) for space in ("z", "w", "w+")}
     # before pixels are cut to their range, as the search sees them
     error = {space: errors(model, inversion, pictures, clamp=torch.inf).mean() for space, inversion in found.items()}
     assert max(error["w"], error["w+"]) < error["z"]
@@ -47,7 +47,7 @@ def test_an_offset_of_w_lowers_the_error(invert, model, pictures):
     assert found["w+"].result.w.shape == (3, CONFIG.num_ws, CONFIG.w_dim)
     assert found["w"].comparison().width > 300
     assert found["w"]._repr_png_().startswith(b"\x89PNG")
-    assert "mean absolute pixel error" in repr(found["w"])
+    assert "mean absolute pixel error of 0." in repr(found["w"])
 
 
 def test_any_module_can_be_the_perceptual_network(invert, pictures):
@@ -77,7 +77,7 @@ def test_an_edit_keeps_the_offset(invert, edit, model, pictures, tmp_path):
 def test_an_edit_inverts_pictures_itself(edit, pictures):
     edited = edit(pictures[0], ["smile"])
     assert len(edited) == 1
-    assert edited.provenance["start"]["pictures"] == ["picture in memory"]
+    assert edited.provenance["start"]["inverted"]["pictures"] == ["a picture in memory"]
 
 
 def test_heads_that_read_w(invert, edit, tiny, pictures):
@@ -86,7 +86,7 @@ def test_heads_that_read_w(invert, edit, tiny, pictures):
 
 
 def test_heads_that_read_the_direction_of_z(invert, edit, turning, pictures):
-    found = invert(pictures, model=turning)
+    found = invert(pictures, model=turning, anyway=True)  # a random network is hard to invert
     assert torch.allclose(found.result.z.norm(dim=1), torch.tensor(CONFIG.z_dim**0.5), atol=1e-3)
     assert np.allclose(errors(turning, found, pictures), found.pixel_error, atol=1e-3)
     assert (edit(found, ["smile"], model=turning).final.probabilities["smile"] > 0.9).all()

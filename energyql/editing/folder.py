@@ -1,0 +1,98 @@
+"""Folders of saved edits and inversions.
+
+The folder of an edit holds `edit.json`, `filmstrip.png`, the start in `0-start/` and the steps in `1/`, `2/` and so on,
+each a saved result. Where the pictures are reconstructions of photographs, those are in `originals/`, and
+`comparison.png` shows both.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+from energyql.errors import ArgumentError, DataError
+from energyql.files import write_picture
+from energyql.pipeline.folder import RESULT, part_folders, read_part, remove_parts, remove_pictures, remove_result
+
+EDIT, FILMSTRIP, START = "edit.json", "filmstrip.png", "0-start"
+ORIGINALS, COMPARISON = "originals", "comparison.png"
+
+
+@dataclass(frozen=True, eq=False)
+class SavedResult:
+    """The part of a saved `Result` from which an edit can start; see the fields of `Result`."""
+
+    z: Tensor
+    w: Tensor
+    index: npt.NDArray[np.int64]
+    provenance: dict[str, Any]
+
+
+def read_saved(folder: Path) -> SavedResult:
+    """Read a result from its folder; from the folder of an edit, the result of its last step.
+
+    Raises:
+        ArgumentError: the folder holds no result, or a damaged one.
+    """
+    if (folder / EDIT).is_file():
+        folder = next(iter(_steps(folder)), folder)
+    if part := next(part_folders(folder), None):
+        raise ArgumentError(f"{folder} holds a run in several parts", hint=f"name one of them, such as {part[1]}")
+    try:
+        fields = read_part(folder, ("z", "w", "index"))
+    except DataError as error:
+        raise ArgumentError(error.message, hint=error.hint) from error
+    z, w, provenance = fields["z"].float(), fields["w"].float(), fields["provenance"]
+    complete = isinstance(provenance.get("fingerprints"), dict) and {"truncation", "label"} <= provenance.keys()
+    if not complete or z.ndim != 2 or not z.isfinite().all() or not w.isfinite().all():
+        raise ArgumentError(f"{folder} holds a damaged result: its latents or provenance are wrong")
+    return SavedResult(z, w, fields["index"], provenance)
+
+
+def remove_edit(folder: Path) -> None:
+    """Remove a saved edit, result or inversion; touch no other file."""
+    if (folder / EDIT).is_file():
+        for step in _steps(folder):
+            remove_result(step)
+        remove_inversion(folder / START)
+        for name in (FILMSTRIP, EDIT):
+            (folder / name).unlink(missing_ok=True)
+    remove_parts(folder, 0)
+    remove_inversion(folder)
+
+
+def remove_inversion(folder: Path) -> None:
+    """Remove a saved result, and the photographs of which it holds the reconstructions."""
+    originals = folder / ORIGINALS
+    if originals.is_dir() and (folder / RESULT).is_file():
+        remove_pictures(originals, 0)
+        (folder / COMPARISON).unlink(missing_ok=True)
+        with suppress(OSError):  # there are files of the user's in it
+            originals.rmdir()
+    remove_result(folder)
+
+
+def _steps(folder: Path) -> list[Path]:
+    """Return the folders of the steps of a saved edit, the last one first."""
+    steps = [path for path in folder.iterdir() if path.name.isdecimal() and not path.is_symlink()]
+    return sorted(steps, key=lambda path: int(path.name), reverse=True)
+
+
+def save_picture(path: Path, picture: Image.Image) -> Path:
+    """Write a picture, and return its path.
+
+    Raises:
+        ArgumentError: the path cannot be written, or the format cannot hold the picture.
+    """
+    try:
+        write_picture(path, picture)
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
+    return path
