@@ -3,6 +3,7 @@
 Every generator has a hidden truth, a known function of its pictures, which stands in for a person who labels. Rounds
 begin with random pictures, of which a part is kept for the report, as in `energyql train`; each round then fits heads,
 chooses pictures by a rule, and labels them. All heads are measured on the same fresh pictures, by balanced accuracy.
+Random labels, and those of the rule of `energyql sample --unsure`, are tried with and without a teacher.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from energyql.training.run import train_attributes
 from energyql.training.samples import Prior
 
 FRESH_SEED = 20_000
+TAUGHT = ", taught"
+"""End of the names of runs with a teacher."""
 COMMITTEE = 4
 """Trainings with other seeds whose disagreement is measured."""
 SG3 = StyleGAN3Config(
@@ -58,6 +61,7 @@ class Sizes:
         pool: to choose from.
         fresh: to measure heads on.
         truth: that the limits of the hidden truth come from.
+        further: labelled by the teacher.
     """
 
     first: int = 200
@@ -67,6 +71,7 @@ class Sizes:
     pool: int = 4000
     fresh: int = 3000
     truth: int = 4000
+    further: int = 4000
 
 
 @dataclass(frozen=True)
@@ -195,14 +200,19 @@ def make_world(name: str, seed: int, sizes: Sizes, report: Callable[[float], Non
     return World(prior, fresh, sizes, labels)
 
 
-def fit(world: World, indices: list[int], settings: HeadSettings, seed: int = 0) -> AttributeBank:
-    """Return the heads that `energyql train` fits to the labels of these pictures; `seed` shuffles the table."""
+def fit(
+    world: World, indices: list[int], settings: HeadSettings, seed: int = 0, *, taught: bool = False
+) -> AttributeBank:
+    """Return the heads that `energyql train` fits to the labels of these pictures; `seed` shuffles the table.
+
+    `taught` says whether a teacher labels further pictures.
+    """
     order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed)).tolist()
     table = world.table([indices[i] for i in order])
     with tempfile.TemporaryDirectory() as folder:
         trained = train_attributes(
             world.prior.generator, table, folder, truncation=0.7, seed=world.prior.seed, settings=settings,
-            progress=False,
+            count=world.sizes.further if taught else 0, judge=None, progress=False,
         )  # fmt: skip
     return trained.bank
 
@@ -283,8 +293,10 @@ def by_chance(world: World, bank: AttributeBank, known: list[int], pool: list[in
     return list(range(len(pool)))
 
 
+OWN_RULE = "balanced margin"
+"""The rule of `energyql sample --unsure`."""
 RULES: dict[str, Choose] = {
-    "balanced margin": by_balanced_margin,
+    OWN_RULE: by_balanced_margin,
     "margin": by_margin,
     "diverse": by_diverse_margin,
     "disagreement": by_disagreement,
@@ -308,14 +320,23 @@ def _in_turn(orders: list[list[int]]) -> list[int]:
     return list(dict.fromkeys(row for turn in zip(*orders, strict=True) for row in turn))
 
 
+def run_random(world: World, settings: HeadSettings, *, taught: bool) -> dict[str, dict[str, float]]:
+    """Label random pictures; return the accuracies by number of labels."""
+    sizes = world.sizes
+    return {
+        str(n): accuracy(world, fit(world, list(range(n)), settings, taught=taught))
+        for n in (sizes.first, sizes.total, sizes.random)
+    }
+
+
 def run_rule(
-    world: World, choose: Choose, settings: HeadSettings, report: Callable[[float], None]
+    world: World, choose: Choose, settings: HeadSettings, report: Callable[[float], None], *, taught: bool
 ) -> dict[str, dict[str, float]]:
     """Label in rounds; return the accuracies by number of labels."""
     sizes = world.sizes
     known, found = list(range(sizes.first)), {}
     while True:
-        bank = fit(world, known, settings)
+        bank = fit(world, known, settings, taught=taught)
         found[str(len(known))] = accuracy(world, bank)
         report(len(known) / sizes.total)
         if len(known) >= sizes.total:
@@ -333,28 +354,34 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions with other pictures.")] = 3,
     smoke: SmokeOption = False,
 ) -> None:
-    """Balanced accuracy of heads on 500 labels that are chosen in rounds, on 500 random ones, and on 1,500."""
+    """Balanced accuracy of heads on 500 labels that are chosen in rounds, and on 200, 500 and 1,500 random ones."""
     sizes, settings = Sizes(), HeadSettings()
     if smoke:
-        sizes, settings = Sizes(60, 20, 80, 120, 40, 60, 60), HeadSettings(steps=5, hidden=8)
+        sizes, settings = Sizes(60, 20, 80, 120, 40, 60, 60, 20), HeadSettings(steps=5, hidden=8)
     path, described = out / "results.json", {**vars(sizes), **vars(settings), "smoke": smoke}
     data = earlier_results(path, described) or {"settings": described, "machine": machine(), "runs": {}}
     runs: dict[str, Any] = data["runs"]
     with reporting(True) as report:
         for name in generators.split(","):
             for seed in range(7, 7 + seeds):
-                missing = [rule for rule in ("random", *rules.split(",")) if f"{name}/{seed}/{rule}" not in runs]
+                wanted = ["random", *rules.split(",")]
+                wanted += [rule + TAUGHT for rule in ("random", OWN_RULE) if rule in wanted]
+                missing = [rule for rule in wanted if f"{name}/{seed}/{rule}" not in runs]
                 if not missing:
                     continue
                 world = make_world(name, seed, sizes, lambda done, n=name, s=seed: report(f"{n} {s}", done))  # type: ignore[misc]
                 for rule in missing:
-                    if rule == "random":
-                        found = {
-                            str(n): accuracy(world, fit(world, list(range(n)), settings))
-                            for n in (sizes.first, sizes.total, sizes.random)
-                        }
+                    own, taught = rule.removesuffix(TAUGHT), rule.endswith(TAUGHT)
+                    if own == "random":
+                        found = run_random(world, settings, taught=taught)
                     else:
-                        found = run_rule(world, RULES[rule], settings, lambda done, r=rule: report(r, done))  # type: ignore[misc]
+                        found = run_rule(
+                            world,
+                            RULES[own],
+                            settings,
+                            lambda done, r=rule: report(r, done),
+                            taught=taught,  # type: ignore[misc]
+                        )
                     runs[f"{name}/{seed}/{rule}"] = found
                     write_json(path, data)
     show(*(summary(runs, name, sizes) for name in generators.split(",")))
@@ -365,7 +392,7 @@ def summary(runs: Mapping[str, Any], name: str, sizes: Sizes) -> Table:
     groups: dict[str, list[dict[str, float]]] = {}
     for key, found in runs.items():
         generator, _, rule = key.split("/")
-        wanted = [sizes.total, sizes.random] if rule == "random" else [sizes.total]
+        wanted = [sizes.first, sizes.total, sizes.random] if rule.startswith("random") else [sizes.total]
         for count in wanted if generator == name else ():
             groups.setdefault(f"{rule}, {count}", []).append(found[str(count)])
     attributes = list(next(iter(groups.values()))[0])

@@ -46,7 +46,16 @@ def train(
     styleflow: Annotated[Path | None, typer.Option(help="A folder with StyleFlow's two pickles.")] = None,
     only: Annotated[str | None, typer.Option(help="Attributes to train, separated by commas.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="name=kind, where the inferred kind is wrong.")] = None,
-    n: Annotated[int, typer.Option("-n", min=20, help="Pictures for --labeller or CLIP.")] = 10_000,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            min=0,
+            help="Pictures for --labeller or CLIP, 10,000 by default. With --labels by picture numbers, further "
+            "pictures for a network to label that has learnt from the table: by default 4,000 up to 128 x 128 pixels.",
+            show_default=False,
+        ),
+    ] = None,
     space: Annotated[str | None, typer.Option(help="The latent that heads read: w, z, direction or features.")] = None,
     truncation: TruncationRangeOption = None,
     label: FittedLabelOption = None,
@@ -148,8 +157,21 @@ def _print_reports(reports: Mapping[str, HeadReport]) -> None:
             shares = (f"{label} {recall:.2f}" for label, (recall, _, _) in each.recall.items())
             parts.append(f"recall of {', '.join(shares)}")
         out.print(escape(f"  {'; '.join(parts)}"))
+        if teacher := each.details.get("teacher"):
+            out.print(escape(f"  {describe_teacher(teacher, each.measure)}"))
         if each.weak:
             out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
+
+
+def describe_teacher(found: Mapping[str, Any], measure: str) -> str:
+    """Return in one line what a network that learnt from the labels has taught a head; see `teach`."""
+    if not found["pictures"]:
+        return "learnt from labels by hand alone: a network that read the pictures was not clearly better than chance"
+    score = found["skill"] if measure == "R2" else found["accuracy"]
+    return (
+        f"learnt also from {found['pictures']:,} pictures labelled by a network, whose {measure} is {score:.2f} on "
+        f"{found['samples']:,} labels"
+    )
 
 
 def describe_judge(report: Mapping[str, Mapping[str, Any]]) -> list[str]:

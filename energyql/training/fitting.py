@@ -64,7 +64,7 @@ def train_heads(
     vocabulary: Vocabulary,
     settings: HeadSettings,
     *,
-    held_out: float = 0.15,
+    held_out: float | int = 0.15,
     seed: int = 0,
     space: str = "w",
     truncation: tuple[float, float] = (1.0, 1.0),
@@ -82,7 +82,7 @@ def train_heads(
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have each.
         settings: of the fit.
-        held_out: share of the latents, the last ones, for early stopping and calibration.
+        held_out: share of the latents, or their number; the last ones are for early stopping and calibration.
         seed: same seed, same bank; no global random state is read or changed.
         space: latent that the heads read, for the bank.
         truncation: range of psi of the latents, for the bank.
@@ -103,7 +103,7 @@ def train_heads(
     latents = normalized(latents.float()) if space == "direction" else latents.float()
     if latents.ndim != 2 or not latents.isfinite().all():
         raise DataError(f"latents must be finite numbers (n, latent_dim), not of shape {tuple(latents.shape)}")
-    split = int(len(latents) * (1 - held_out))
+    split = len(latents) - held_out if isinstance(held_out, int) else int(len(latents) * (1 - held_out))
     for spec in specs:
         if spec.name not in labels:
             raise DataError(f"no labels for attribute {spec.name!r}")

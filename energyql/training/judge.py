@@ -27,16 +27,19 @@ from energyql.attributes.labels import (
 )
 from energyql.errors import DataError, ModelError
 from energyql.generators.base import Generator
-from energyql.numerics.shapes import Float
+from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report, reporting
-from energyql.training.judge_fit import JudgeSettings, fit_judge
+from energyql.training.judge_fit import fit_judge
 from energyql.training.labels import LabelTable, read_label_table
+from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import LABEL_SEED, Prior, label_prior
 from energyql.training.target import WORK, Target, open_target
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 MOST_PICTURES = 5_000
 """Most pictures that a judge is trained on, unless a call says otherwise."""
+PICTURES = "pictures"
+"""Subfolder for the pictures with labels, which judge and teacher read."""
 PICTURE = "energyql/picture"
 """The column of the thumbnails, which no attribute can be called."""
 
@@ -62,7 +65,7 @@ def train_judge(
     only: Sequence[str] | None = None,
     count: int = MOST_PICTURES,
     seed: int | None = None,
-    settings: JudgeSettings | None = None,
+    settings: PictureSettings | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> TrainedJudge:
@@ -120,7 +123,7 @@ def fit_own_judge(
     *,
     only: Sequence[str] | None = None,
     count: int,
-    settings: JudgeSettings | None = None,
+    settings: PictureSettings | None = None,
     report: Report,
 ) -> TrainedJudge:
     """Draw pictures of the prior, label them if they are not, and fit a judge of attributes of `vocabulary`.
@@ -131,7 +134,7 @@ def fit_own_judge(
     Raises:
         DataError: it is not known which pictures the labels are about, or they are about no attribute of the model.
     """
-    settings, work = settings or JudgeSettings(), target.folder / WORK
+    settings, work = settings or PictureSettings(), target.folder / WORK
     if not have_pictures(labels):
         raise DataError(
             "the labels are about latents, and a judge learns from pictures",
@@ -139,18 +142,13 @@ def fit_own_judge(
         )
     if isinstance(labels, LabelTable):
         assert labels.index is not None
-        index, known = labels.index, dict(labels.columns)
-        drawing = Thumbnails(None, settings.side, str(index.tolist()))
+        columns, index, labeller = dict(labels.columns), labels.index, None
     else:
-        prior = replace(prior, seed=prior.seed + 1)
-        index, known = torch.arange(count), {}
-        drawing = Thumbnails(labels, settings.side)
-    columns = dict(label_prior(
-        prior, index, drawing, work / "judge", generator=target.fingerprint,
-        progress=lambda done: report("drawing", done),
-    ))  # fmt: skip
-    pictures = read_thumbnails(columns.pop(PICTURE))
-    columns = known or columns
+        prior, index, labeller = replace(prior, seed=prior.seed + 1), torch.arange(count), labels
+    pictures, labelled = draw_thumbnails(
+        prior, index, settings.side, work / PICTURES, labeller=labeller, generator=target.fingerprint, report=report
+    )
+    columns = labelled if labeller is not None else columns
     names = [name for name in vocabulary if name in columns and (only is None or name in only)]
     if not names or (only is not None and len(names) < len(only)):
         raise DataError(
@@ -176,6 +174,30 @@ def _known_cells(cells: Column, spec: AttributeSpec) -> Column:
     if spec.kind != "categorical":
         return cells
     return [cell if not is_missing(cell) and as_text(cell) in spec.values else None for cell in cells]
+
+
+def draw_thumbnails(
+    prior: Prior,
+    index: Int[Tensor, " n"],
+    side: int,
+    folder: Path,
+    *,
+    labeller: ImageLabeller | None = None,
+    generator: str,
+    report: Report,
+) -> tuple[Tensor, dict[str, Column]]:
+    """Draw the pictures of these samples as a network reads them, and label them.
+
+    Pictures that are in `folder` are not drawn again, as for `label_prior`.
+
+    Returns:
+        The pictures, (n, 3, side, side) uint8, and the labels, which are empty without a labeller.
+    """
+    columns = label_prior(
+        prior, index, Thumbnails(labeller, side, "" if labeller is not None else str(index.tolist())), folder,
+        generator=generator, progress=lambda done: report("drawing", done),
+    )  # fmt: skip
+    return read_thumbnails(columns.pop(PICTURE)), columns
 
 
 class Thumbnails:

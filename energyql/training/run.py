@@ -12,30 +12,25 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import SPACES, AttributeBank
-from energyql.attributes.heads import Head
 from energyql.attributes.judge import Judge
-from energyql.attributes.labels import Column, ImageLabeller, encode_column
+from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.generators.base import RANDOM, Generator, head_reader
 from energyql.numerics.pullback import Identity
-from energyql.progress import Report, reporting
-from energyql.training.doubt import fit_second
-from energyql.training.fitting import HeadSettings, train_heads
+from energyql.progress import reporting
+from energyql.training.bank_fit import fit_bank
+from energyql.training.fitting import HeadSettings
 from energyql.training.judge import MOST_PICTURES, TrainedJudge, fit_own_judge, have_pictures
-from energyql.training.labels import LabelTable, infer, read_label_table, warn_of_few_labels
-from energyql.training.report import report_heads
-from energyql.training.rounds import with_gains
+from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
 from energyql.training.target import WORK, Target, open_target, removing_new_folder
 from energyql.vocabulary import Kind, Vocabulary
 
 TRAIN: Final = "train"
 """The judge of a training that makes one of its own."""
-TEST_SHARE, HELD_OUT_SHARE = 0.1, 0.12
-"""Share of all samples for the report; share of the others for early stopping and calibration."""
-SMALL_TEST_SHARE, ENOUGH_TESTS = 0.2, 200
-"""Of few samples a larger share is for the report, up to this number: intervals of fewer labels are too wide."""
+PICTURES = 10_000
+"""Pictures for a labeller, unless a call says otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +60,7 @@ def train_attributes(
     vocabulary: Vocabulary | None = None,
     kinds: Mapping[str, Kind] | None = None,
     only: Sequence[str] | None = None,
-    count: int = 10_000,
+    count: int | None = None,
     space: str | None = None,
     truncation: float | tuple[float, float] | None = None,
     label: int | Sequence[float] | str | None = None,
@@ -93,7 +88,9 @@ def train_attributes(
         vocabulary: the attributes; inferred from the labels by default.
         kinds: kinds of single attributes, which are then not inferred.
         only: attributes to train, all by default.
-        count: pictures for a labeller.
+        count: pictures for a labeller, 10,000 by default; or further pictures for the teacher of a table of picture
+            numbers: a network that learns from the labels and labels these for the heads, see `teach`. By default 4,000
+            of at most 128 pixels a side, and none of larger ones, which take long to draw; 0 for no teacher.
         space: the latent that heads read: "w", "z", "direction", z scaled to unit second moment, on which alone the
             pictures of a StyleGAN depend, or "features", a view of z that the generator offers (see `features` of
             `ViewedGenerator`). By default that of the model's other heads, else "features" if there are any, else "w".
@@ -160,8 +157,9 @@ def train_attributes(
             if isinstance(labels, LabelTable):
                 columns = labels.columns
             else:
+                index = torch.arange(PICTURES if count is None else count)
                 columns = label_prior(
-                    prior, torch.arange(count), labels, target.folder / WORK / "labels", generator=target.fingerprint,
+                    prior, index, labels, target.folder / WORK / "labels", generator=target.fingerprint,
                     check=lambda found: target.check_names(found if only is None else names, replace),
                     progress=lambda done: report("labelling", done),
                 )  # fmt: skip
@@ -171,15 +169,15 @@ def train_attributes(
                         f"there are no labels for {unknown[0]!r}", hint=f"labels: {', '.join(columns)}"
                     )
                 columns = {name: columns[name] for name in only}
-            latents = _latents(prior, labels, count, space)
-            bank, second = _fitted(
-                latents, columns, infer(columns, kinds, vocabulary or known), labels, space, prior, target,
-                settings or HeadSettings(), report,
+            latents = _latents(prior, labels, len(next(iter(columns.values()))), space)
+            bank, second = fit_bank(
+                target, prior, labels, latents, columns, infer(columns, kinds, vocabulary or known),
+                further=count, space=space, settings=settings or HeadSettings(), report=report,
             )  # fmt: skip
             judged = TrainedJudge(None if isinstance(judge, str) else judge, {})
             if judge == TRAIN and have_pictures(labels):
                 judged = fit_own_judge(
-                    target, prior, labels, bank.vocabulary, count=min(count, MOST_PICTURES), report=report
+                    target, prior, labels, bank.vocabulary, count=min(len(latents), MOST_PICTURES), report=report
                 )
         stored = judged.judge.only(bank.vocabulary) if isinstance(judged.judge, Judge) else None
         merged = target.save(bank, replace=replace, judge=stored, second=second)
@@ -229,65 +227,3 @@ def _latents(prior: Prior, labels: LabelTable | ImageLabeller, count: int, space
             )
         index = torch.arange(0) if labels.index is None else labels.index
     return prior.read(index, space)
-
-
-def _fitted(
-    latents: Tensor,
-    columns: Mapping[str, Column],
-    specs: Vocabulary,
-    labels: LabelTable | ImageLabeller,
-    space: str,
-    prior: Prior,
-    target: Target,
-    settings: HeadSettings,
-    report: Report,
-) -> tuple[AttributeBank, dict[str, Head]]:
-    """Fit heads to all rows but those for the report, measure them on these, and fit the second heads."""
-    source, test = (labels.source, labels.test or 0) if isinstance(labels, LabelTable) else ("the labeller", 0)
-    targets = {name: encode_column(columns[name], spec, source) for name, spec in specs.items()}
-    count, seed = len(latents), prior.seed % 2**63
-    if count < 20:
-        raise DataError(f"{count} labelled samples are too few to learn from", hint="label some hundreds at least")
-    warn_of_few_labels(targets, specs)
-    # The rows that a table keeps for the report stay last, those that measure nothing stay first.
-    first, last = labels.learned if isinstance(labels, LabelTable) else 0, count - test
-    middle = first + torch.randperm(last - first, generator=torch.Generator().manual_seed(seed))
-    order = torch.cat([torch.arange(first), middle, torch.arange(last, count)])
-    fitted = count - (test or int(max(TEST_SHARE * count, min(SMALL_TEST_SHARE * count, ENOUGH_TESTS))))
-    latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
-    bank, fits = train_heads(
-        latents[:fitted].to(prior.device),
-        {name: values[:fitted].to(prior.device) for name, values in targets.items()},
-        specs,
-        settings,
-        held_out=min(HELD_OUT_SHARE, len(middle) / 2 / fitted),
-        seed=seed,
-        space=space,
-        truncation=prior.truncation,
-        label=prior.label,
-        generator=target.fingerprint,
-        checkpoint=target.folder / WORK / "heads.safetensors",
-        progress=lambda done: report("training", done),
-    )
-    bank = bank.to("cpu")
-    with torch.no_grad():
-        predictions = bank.predict(latents[fitted:])
-    held_out, seen = (
-        {name: values[rows] for name, values in targets.items()} for rows in (slice(fitted, None), slice(fitted))
-    )
-    found = report_heads(predictions, held_out, specs, seen)
-    if isinstance(labels, LabelTable) and labels.drawn is not None:
-        found = with_gains(found, target.bank, bank, latents[fitted:], held_out, labels.drawn)
-    second = fit_second(
-        latents, targets, bank, settings, seed=seed, device=prior.device,
-        checkpoint=target.folder / WORK / "second.safetensors", progress=lambda done: report("checking", done),
-    )  # fmt: skip
-    reported = bank.with_reports(
-        {
-            name: dataclasses.replace(
-                report, details={**report.details, "temperature": fits[name].temperature, "steps": fits[name].steps}
-            )
-            for name, report in found.items()
-        }
-    )
-    return reported, second

@@ -10,7 +10,7 @@ from torch import Tensor
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import output_count
 from energyql.training.heads import attribute_loss, balanced_accuracy
-from energyql.training.judge_fit import distort
+from energyql.training.picture_fit import distort
 from energyql.vocabulary import AttributeSpec
 from recipes.avatars.factors import Avatars
 from recipes.avatars.vocabulary import VOCABULARY

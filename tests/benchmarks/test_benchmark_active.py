@@ -11,8 +11,12 @@ from typer.testing import CliRunner
 
 from benchmarks import active
 from energyql.attributes.predictions import Categorical, YesNo
+from energyql.training import teacher
+from energyql.training.picture_fit import PictureSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
+
+SMALL = PictureSettings(side=8, channels=(4,), least=500, most=500)
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,7 @@ def outcome(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(active, "SG3", small)
         patch.setattr(active, "COMMITTEE", 2)
+        patch.setattr(teacher, "PictureSettings", lambda: SMALL)
         ran = CliRunner().invoke(app, ["--smoke", "--generators", "stylegan3", "--seeds", "1", "--out", str(folder)])
     assert ran.exit_code == 0, ran.output
     return json.loads((folder / "results.json").read_text()), ran.output
@@ -31,7 +36,9 @@ def outcome(tmp_path_factory):
 
 def test_smoke(outcome):
     data, output = outcome
-    assert set(data["runs"]) == {f"stylegan3/7/{rule}" for rule in ("random", *active.RULES)}
+    taught = ["random, taught", "balanced margin, taught"]
+    assert set(data["runs"]) == {f"stylegan3/7/{rule}" for rule in ("random", *active.RULES, *taught)}
+    assert data["runs"]["stylegan3/7/random"]["120"] != data["runs"]["stylegan3/7/random, taught"]["120"]
     assert set(data["runs"]["stylegan3/7/random"]) == {"60", "80", "120"}
     for rule in active.RULES:
         found = data["runs"][f"stylegan3/7/{rule}"]

@@ -12,7 +12,7 @@ from energyql.cli.train import import_heads, report, train
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
-from energyql.training import judge
+from energyql.training import judge, teacher
 
 ADA = str(CHECKPOINTS / "ada.pkl")
 app = typer.Typer()
@@ -39,8 +39,10 @@ def table(tmp_path):
 
 
 def test_a_table_of_what_was_learned(tmp_path, table, monkeypatch):
-    settings = judge.JudgeSettings(side=8, channels=(4,), least=1_600, most=1_600)
-    monkeypatch.setattr(judge, "JudgeSettings", lambda: settings)
+    settings = judge.PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
+    for module in (judge, teacher):
+        monkeypatch.setattr(module, "PictureSettings", lambda: settings)
+    monkeypatch.setattr(teacher, "FURTHER", 50)
     output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9, "--kind", "hair=categorical")
     assert "Not judged, because no judge learnt it: " in output  # from 80 labels
     assert "report.png" in output
@@ -51,6 +53,9 @@ def test_a_table_of_what_was_learned(tmp_path, table, monkeypatch):
         r"^  16 labels held out of 80; calibration error 0\.\d+; recall of no \d\.\d\d, yes ", output, re.MULTILINE
     )
     assert re.search(r"^  weak, so queries refuse it: ", output, re.MULTILINE)
+    by_hand = "learnt from labels by hand alone: a network that read the pictures was not clearly better than chance"
+    taught = r"learnt also from 50 pictures labelled by a network, whose balanced accuracy is 0\.\d\d on 64 labels"
+    assert len(re.findall(f"^  (?:{by_hand}|{taught})$", output, re.MULTILINE)) == 2
     again = run("report", tmp_path / "m")
     data = json.loads(run("report", tmp_path / "m", "--json"))
     assert set(data) == {"glasses", "hair"}
@@ -63,7 +68,8 @@ def test_a_table_of_what_was_learned(tmp_path, table, monkeypatch):
 def test_r2_is_no_accuracy(tmp_path):
     found = answers(latents_of(load_generator(ADA), 80, 0.7, seed=0))
     table = write_csv(tmp_path / "ages.csv", {"index": list(range(80)), "age": found["age"].tolist()})
-    output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9)
+    output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9, "-n", 0)
+    assert "by a network" not in output
     assert re.search(r"^age, continuous: R2 -?\d+\.\d\d \(-?\d+\.\d\d to -?\d+\.\d\d\)$", output, re.MULTILINE)
 
 

@@ -17,8 +17,11 @@ from energyql.labelling import app as page
 from energyql.labelling.folder import LABELS, PictureFolder
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
+from energyql.training import judge, teacher
+from energyql.training.picture_fit import PictureSettings
 
 PAGE = ROOT / "docs" / "newcomer.md"
+SMALL = PictureSettings(side=16, channels=(8, 16), least=4_000, most=4_000, lr=1e-2)
 
 
 def look(file):
@@ -59,6 +62,9 @@ def walked(tmp_path_factory):
         patch.setattr(page, "serve_app", label_all)
         patch.setattr("typer.launch", lambda address: 0)
         patch.setattr(markdown, "call", short)
+        patch.setattr(teacher, "FURTHER", 200)
+        for module in (judge, teacher):
+            patch.setattr(module, "PictureSettings", lambda: SMALL)
         names = run_page(PAGE, elsewhere=lambda words: words[:2] == ["pip", "install"])
     assert "generate" in names
     return folder, printed

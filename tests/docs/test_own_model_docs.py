@@ -26,7 +26,7 @@ from energyql.cli.train import import_heads, report, train
 from energyql.generators.load import load_generator
 from energyql.models import read_vocabulary
 from energyql.pipeline.model import load_model
-from energyql.training import clip_labels, judge, run
+from energyql.training import clip_labels, judge, run, teacher
 
 PAGE = ROOT / "docs" / "own-model.md"
 SMALL = ["--steps", "60", "--hidden", "8"]
@@ -34,9 +34,11 @@ COUNT = 60
 
 
 @pytest.fixture(autouse=True)
-def small_judges(monkeypatch):
-    settings = judge.JudgeSettings(side=8, channels=(4,), least=1_600, most=1_600)
-    monkeypatch.setattr(judge, "JudgeSettings", lambda: settings)
+def small_networks(monkeypatch):
+    settings = judge.PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
+    for module in (judge, teacher):
+        monkeypatch.setattr(module, "PictureSettings", lambda: settings)
+    monkeypatch.setattr(teacher, "FURTHER", COUNT)
 
 
 def blocks(section, language):

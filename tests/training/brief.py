@@ -12,8 +12,9 @@ SHORT = HeadSettings(steps=6, hidden=4, batch=16)
 
 
 def train(model, labels, out=None, **more):
+    count = 60 if callable(labels) else 0
     return train_attributes(
-        model, labels, out, **{"count": 60, "settings": SHORT, "judge": None, "progress": False} | more
+        model, labels, out, **{"count": count, "settings": SHORT, "judge": None, "progress": False} | more
     )
 
 

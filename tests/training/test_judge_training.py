@@ -16,18 +16,19 @@ from energyql.pipeline.model import Model, load_model
 from energyql.training import judge as judging
 from energyql.training import run
 from energyql.training.judge import PICTURE, Thumbnails, read_thumbnails, train_judge
-from energyql.training.judge_fit import JudgeSettings, fit_judge
+from energyql.training.judge_fit import fit_judge
 from energyql.training.labels import LabelTable
+from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import Prior
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
-QUICK = JudgeSettings(side=8, channels=(8, 16), least=3_000, most=3_000, lr=1e-2)
+QUICK = PictureSettings(side=8, channels=(8, 16), least=3_000, most=3_000, lr=1e-2)
 VOCABULARY = Vocabulary([AttributeSpec("red", "yes/no"), AttributeSpec("odd", "yes/no")])
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(judging, "JudgeSettings", lambda: QUICK)
+    monkeypatch.setattr(judging, "PictureSettings", lambda: QUICK)
 
 
 def labelled(count=300, seed=3):
@@ -85,7 +86,7 @@ class TestFit:
             if done > 0.5:
                 raise KeyboardInterrupt
 
-        settings = JudgeSettings(side=8, channels=(8,), least=2_500, most=2_500, lr=1e-2)
+        settings = PictureSettings(side=8, channels=(8,), least=2_500, most=2_500, lr=1e-2)
         with pytest.raises(KeyboardInterrupt):
             fit_judge(pictures, labels, VOCABULARY, settings, checkpoint=tmp_path / "s", progress=stop)
         before = torch.get_rng_state()
@@ -178,7 +179,7 @@ class TestWithTheHeads:
         monkeypatch.setattr(judging.Thumbnails, "__call__", None)  # no picture is drawn again
         train(ADA, bright, tmp_path / "a", **options)
         monkeypatch.undo()
-        monkeypatch.setattr(judging, "JudgeSettings", lambda: QUICK)
+        monkeypatch.setattr(judging, "PictureSettings", lambda: QUICK)
         train(ADA, bright, tmp_path / "b", **options)
         for name in ("judge.safetensors", "judge.json", "second.safetensors", "attributes.safetensors"):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

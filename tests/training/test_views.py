@@ -174,7 +174,7 @@ def test_labelled_latents_are_z(tmp_path):
     with torch.no_grad():
         cells = look(Halves().synthesize(z))["bright"].tolist()
     by_index = train_attributes(
-        Halves(), LabelTable({"bright": cells}, index=torch.arange(80)), tmp_path / "a", seed=5, **QUICK
+        Halves(), LabelTable({"bright": cells}, index=torch.arange(80)), tmp_path / "a", seed=5, count=0, **QUICK
     )
     by_latents = train_attributes(Halves(), LabelTable({"bright": cells}, latents=z), tmp_path / "b", seed=5, **QUICK)
     assert by_index.bank.space == by_latents.bank.space == "features"

@@ -1,0 +1,164 @@
+"""Fit, calibrate and measure the heads of a training, with or without a teacher, and fit the second heads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import Head
+from energyql.attributes.labels import Column, ImageLabeller, encode_column
+from energyql.errors import DataError
+from energyql.numerics.shapes import Float
+from energyql.progress import Report
+from energyql.training.doubt import fit_second
+from energyql.training.fitting import HeadSettings, train_heads
+from energyql.training.heads import HeadFit
+from energyql.training.labels import LabelTable, warn_of_few_labels
+from energyql.training.report import report_heads
+from energyql.training.rounds import with_gains
+from energyql.training.samples import Prior
+from energyql.training.target import WORK, Target
+from energyql.training.teacher import Taught, further_pictures, teach
+from energyql.vocabulary import Vocabulary
+
+TEST_SHARE, HELD_OUT_SHARE = 0.1, 0.12
+"""Share of all samples for the report; share of the others for early stopping and calibration."""
+TAUGHT_DECAY = 1 / 3
+"""Weight decay of heads that have a teacher, as a share of that of others: they have more labels."""
+SMALL_TEST_SHARE, ENOUGH_TESTS = 0.2, 200
+"""Of few samples a larger share is for the report, up to this number: intervals of fewer labels are too wide."""
+
+
+def fit_bank(
+    target: Target,
+    prior: Prior,
+    labels: LabelTable | ImageLabeller,
+    latents: Float[Tensor, "rows latent_dim"],
+    columns: Mapping[str, Column],
+    specs: Vocabulary,
+    *,
+    further: int | None,
+    space: str,
+    settings: HeadSettings,
+    report: Report,
+) -> tuple[AttributeBank, dict[str, Head]]:
+    """Fit heads to all rows but those for the report, and measure them on these.
+
+    Where the rows are labels by hand of pictures, a teacher that learns from the same rows labels further pictures, and
+    the heads that it can teach are fitted to these as well. All heads are stopped and calibrated on labels by hand.
+
+    Args:
+        target: the model folder, with the heads from before.
+        prior: of the pictures.
+        labels: where the labels are from.
+        latents: of the rows, as heads on `space` read them.
+        columns: attribute -> a cell for each row.
+        specs: the attributes.
+        further: number of further pictures; see `further_pictures` for the default.
+        space: the latent that heads read.
+        settings: of the fit.
+        report: told the progress.
+
+    Returns:
+        The heads with their reports, and the second heads; see `fit_second`.
+
+    Raises:
+        DataError: there are too few labels, or a label is no value of its attribute.
+    """
+    table = labels if isinstance(labels, LabelTable) else LabelTable({}, source="the labeller")
+    targets = {name: encode_column(columns[name], spec, table.source) for name, spec in specs.items()}
+    count, seed, test = len(latents), prior.seed % 2**63, table.test or 0
+    if count < 20:
+        raise DataError(f"{count} labelled samples are too few to learn from", hint="label some hundreds at least")
+    warn_of_few_labels(targets, specs)
+    # The rows that a table keeps for the report stay last, those that measure nothing stay first.
+    first, last = table.learned, count - test
+    middle = first + torch.randperm(last - first, generator=torch.Generator().manual_seed(seed))
+    order = torch.cat([torch.arange(first), middle, torch.arange(last, count)])
+    fitted = count - (test or int(max(TEST_SHARE * count, min(SMALL_TEST_SHARE * count, ENOUGH_TESTS))))
+    taught = Taught(latents[:0], {}, {})
+    if table.index is not None and further != 0:
+        further = further_pictures(prior) if further is None else further
+        if further:
+            taught = teach(
+                target, prior, table, targets, order[:fitted], specs, count=further, space=space, report=report
+            )
+    latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
+    held_out, seen = (
+        {name: values[rows] for name, values in targets.items()} for rows in (slice(fitted, None), slice(fitted))
+    )
+    bank, fits = _fit(
+        target, prior, latents[:fitted], seen, specs, taught, stopping=min(HELD_OUT_SHARE, len(middle) / 2 / fitted),
+        space=space, settings=settings, seed=seed, report=report,
+    )  # fmt: skip
+    with torch.no_grad():
+        predictions = bank.predict(latents[fitted:])
+    found = report_heads(predictions, held_out, specs, seen)
+    if table.drawn is not None:
+        found = with_gains(found, target.bank, bank, latents[fitted:], held_out, table.drawn)
+    second = fit_second(
+        latents, targets, bank, settings, seed=seed, device=prior.device,
+        checkpoint=target.folder / WORK / "second.safetensors", progress=lambda done: report("checking", done),
+    )  # fmt: skip
+    more: dict[str, dict[str, Any]] = {
+        name: {"temperature": fits[name].temperature, "steps": fits[name].steps}
+        | ({"teacher": taught.report[name]} if name in taught.report else {})
+        for name in specs
+    }
+    return bank.with_reports(
+        {name: dataclasses.replace(each, details={**each.details, **more[name]}) for name, each in found.items()}
+    ), second
+
+
+def _fit(
+    target: Target,
+    prior: Prior,
+    latents: Float[Tensor, "rows latent_dim"],
+    labels: Mapping[str, Tensor],
+    specs: Vocabulary,
+    taught: Taught,
+    *,
+    stopping: float,
+    space: str,
+    settings: HeadSettings,
+    seed: int,
+    report: Report,
+) -> tuple[AttributeBank, dict[str, HeadFit]]:
+    """Fit the heads that have a teacher to its labels and those by hand, and the others to labels by hand alone.
+
+    `stopping` is the share of the rows, the last ones, that heads are stopped and calibrated on.
+    """
+    stop = len(latents) - int(len(latents) * (1 - stopping))
+    heads: dict[str, Head] = {}
+    fits: dict[str, HeadFit] = {}
+    for with_teacher in (True, False):
+        group = Vocabulary(spec for name, spec in specs.items() if (name in taught.labels) == with_teacher)
+        if not group:
+            continue
+        x = torch.cat([taught.latents, latents]) if with_teacher else latents
+        y = {name: torch.cat([taught.labels[name], labels[name]]) if with_teacher else labels[name] for name in group}
+        stage = "further" if with_teacher else "training"
+        decay = settings.weight_decay * (TAUGHT_DECAY if with_teacher else 1)
+        part, found = train_heads(
+            x.to(prior.device),
+            {name: values.to(prior.device) for name, values in y.items()},
+            group,
+            dataclasses.replace(settings, weight_decay=decay),
+            held_out=stop,
+            seed=seed,
+            space=space,
+            checkpoint=target.folder / WORK / f"heads-{stage}.safetensors",
+            progress=lambda done, stage=stage: report(stage, done),  # type: ignore[misc]
+        )
+        heads |= part.to("cpu").heads
+        fits |= found
+    bank = AttributeBank(
+        specs, {name: heads[name] for name in specs}, space=space, truncation=prior.truncation, label=prior.label,
+        generator=target.fingerprint,
+    )  # fmt: skip
+    return bank, fits

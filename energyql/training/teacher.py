@@ -1,0 +1,183 @@
+"""A teacher: networks that learn to read attributes off labelled pictures, and label further pictures for the heads.
+
+A network reads pictures far better than heads read latents after the same few labels. So heads that are fitted to its
+labels of thousands of pictures, besides the labels by hand, learn more (self-training, or distillation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from energyql.attributes.predictions import output_count
+from energyql.numerics.shapes import Float, Int
+from energyql.progress import Report
+from energyql.training.heads import attribute_loss
+from energyql.training.judge import PICTURES, draw_thumbnails
+from energyql.training.judge_fit import examine
+from energyql.training.labels import LabelTable
+from energyql.training.picture_fit import PictureFit, PictureSettings, read_outputs
+from energyql.training.samples import Prior
+from energyql.training.target import WORK, Target
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+FURTHER, LARGEST = 4_000, 128
+"""Further pictures that are labelled, unless a call says otherwise, and the largest side of such pictures, in pixels:
+drawing larger ones takes longer than labelling more by hand."""
+FOLDS = 3
+"""Networks, each of which learns from all folds of the labels but one."""
+DRAWS = 4
+"""Labels that are drawn from the probabilities of a picture. Together they stand for the probabilities."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Further latents, and the labels of their pictures by the teacher.
+
+    Attributes:
+        latents: (n, latent_dim), each `DRAWS` times.
+        labels: attribute that was taught -> (n,): 0/1, class index or number.
+        report: of every attribute: the quality of the teacher (see `examine`) on labels by hand that it did not learn
+            from, and `pictures`, the number of further pictures; 0 if it reads no better than chance.
+    """
+
+    latents: Float[Tensor, "n latent_dim"]
+    labels: Mapping[str, Tensor]
+    report: Mapping[str, Mapping[str, Any]]
+
+
+@torch.no_grad()
+def further_pictures(prior: Prior) -> int:
+    """Return the number of further pictures that are worth drawing with this generator."""
+    picture = prior.generator.synthesize(prior.w(torch.arange(1)).to(prior.device))
+    return FURTHER if max(picture.shape[-2:]) <= LARGEST else 0
+
+
+def teach(
+    target: Target,
+    prior: Prior,
+    table: LabelTable,
+    labels: Mapping[str, Tensor],
+    rows: Int[Tensor, " rows"],
+    vocabulary: Vocabulary,
+    *,
+    count: int,
+    space: str,
+    settings: PictureSettings | None = None,
+    report: Report,
+) -> Taught:
+    """Fit a teacher to labelled pictures, and let it label further pictures of the prior.
+
+    The teacher is the mean of `FOLDS` networks. Each learns without one fold of the rows, on which it is measured and
+    calibrated, so that its probabilities fit pictures that it has never seen. The intermediate results are in the
+    folder of the target, for a resumption.
+
+    Args:
+        target: the model folder.
+        prior: of the labelled pictures; further ones have another seed.
+        table: the numbers of the pictures.
+        labels: attribute -> (len(table),): 0/1, class index or number; NaN where missing.
+        rows: of the table, from which the teacher may learn.
+        vocabulary: the attributes.
+        count: number of further pictures, at least 1.
+        space: the latent that heads read.
+        settings: of the networks.
+        report: told the progress.
+    """
+    settings, work = settings or PictureSettings(), target.folder / WORK
+    assert table.index is not None
+    pictures, _ = draw_thumbnails(
+        prior, table.index, settings.side, work / PICTURES, generator=target.fingerprint, report=report
+    )
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(prior.seed % 2**63))]
+    folds = rows.chunk(FOLDS)
+    parts = [torch.cat([*folds[:k], *folds[k + 1 :]]) for k in range(len(folds))]
+    specs = [spec for name, spec in vocabulary.items() if all((~labels[name][part].isnan()).any() for part in parts)]
+    if not specs:
+        return Taught(prior.read(torch.arange(0), space), {}, {})
+    networks, unseen = [], []
+    for k, (part, fold) in enumerate(zip(parts, folds, strict=True)):
+        seed = (prior.seed + 2 + k) % 2**63
+        fit = PictureFit(pictures, labels, Vocabulary(specs), settings, rows=part, seed=seed, device=prior.device)
+        fit.run(work / f"teacher-{k}.safetensors", partial(_progress, report, k))
+        networks.append(fit.finish())
+        unseen.append(read_outputs(networks[k], pictures[fold]))
+    # Of another seed, and so none of those that are labelled by hand, which the report of the heads uses.
+    prior, index = replace(prior, seed=prior.seed + 2), torch.arange(count)
+    further, _ = draw_thumbnails(
+        prior, index, settings.side, work / "further", generator=target.fingerprint, report=report
+    )
+    outputs = torch.stack([read_outputs(network, further) for network in networks]).mean(0)
+    counts = [output_count(spec) for spec in specs]
+    random = torch.Generator().manual_seed((prior.seed + 1) % 2**63)
+    found: dict[str, Tensor] = {}
+    quality: dict[str, dict[str, Any]] = {name: {"pictures": 0} for name in vocabulary}
+    for spec, own, new in zip(specs, torch.cat(unseen).split(counts, 1), outputs.split(counts, 1), strict=True):
+        # Pictures that heads chose are harder than random ones, and of other classes.
+        known = torch.where(rows >= table.learned, labels[spec.name][rows].float(), torch.nan)
+        measured = examine(own, known, spec)
+        better = measured["interval"] is not None and measured["interval"][0] > 0
+        quality[spec.name] = {**measured, "pictures": count if better else 0}
+        if better:
+            found[spec.name] = _drawn_labels(own, known, new, spec, random)
+    return Taught(prior.read(index, space).repeat(DRAWS, 1), found, quality)
+
+
+def _progress(report: Report, networks: int, done: float) -> None:
+    report("teacher", (networks + done) / FOLDS)
+
+
+def _drawn_labels(
+    own: Float[Tensor, "rows outputs"],
+    known: Float[Tensor, " rows"],
+    new: Float[Tensor, "count outputs"],
+    spec: AttributeSpec,
+    random: torch.Generator,
+) -> Float[Tensor, " n"]:
+    """Draw `DRAWS` labels of each new picture from the probabilities that fit the labelled ones; or repeat the number.
+
+    Args:
+        own: outputs for labelled pictures.
+        known: their labels, NaN where missing.
+        new: outputs for new pictures.
+        spec: the attribute.
+        random: source of random numbers.
+    """
+    if spec.kind == "continuous":
+        return new[:, 0].repeat(DRAWS)
+    scale, shift = _calibration(own, known, spec)
+    logits = new * scale + shift
+    if spec.kind == "yes/no":
+        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+    below = logits.softmax(1).cumsum(1)[:, :-1]
+    # Evenly spread numbers, so that the shares of the drawn labels differ little from the probabilities.
+    start = torch.rand(len(new), 1, generator=random)
+    return torch.cat([((start + k / DRAWS) % 1 > below).sum(1) for k in range(DRAWS)]).float()
+
+
+@torch.enable_grad()
+def _calibration(
+    outputs: Float[Tensor, "rows outputs"], labels: Float[Tensor, " rows"], spec: AttributeSpec
+) -> tuple[Tensor, Tensor]:
+    """Return scale and shift of the logits with the lowest loss (Platt 1999; Guo et al. 2017, arXiv 1706.04599).
+
+    A scale alone is not enough: the networks count all classes equally, and find rare ones too often.
+    """
+    log_scale, shift = torch.zeros(()).requires_grad_(), torch.zeros(outputs.shape[1]).requires_grad_()
+    optimizer = torch.optim.LBFGS([log_scale, shift], max_iter=100, line_search_fn="strong_wolfe")
+    count = int((~labels.isnan()).sum())
+
+    def loss() -> float:
+        optimizer.zero_grad()
+        # The square keeps the scale finite where all labels are predicted right.
+        value = attribute_loss(outputs * log_scale.exp() + shift, labels, spec) + log_scale.square() / count
+        value.backward()
+        return value.item()
+
+    optimizer.step(loss)
+    return log_scale.exp().detach(), shift.detach()

@@ -1,0 +1,159 @@
+"""A teacher labels further pictures for heads whose labels by hand are few."""
+
+import pytest
+import torch
+from brief import train
+from holes import Stains, look
+
+from energyql.attributes.labels import encode_column
+from energyql.errors import DataError
+from energyql.training import run, teacher
+from energyql.training.fitting import HeadSettings
+from energyql.training.labels import LabelTable
+from energyql.training.picture_fit import PictureSettings
+from energyql.training.samples import Prior
+from energyql.training.teacher import DRAWS, _drawn_labels, further_pictures
+from energyql.vocabulary import AttributeSpec
+
+pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
+QUICK = PictureSettings(side=8, channels=(8, 16), least=1_000, most=1_000, lr=1e-2)
+HEADS = HeadSettings(steps=200, hidden=8, batch=256, lr=5e-3)
+LABELS = 150
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(teacher, "PictureSettings", lambda: QUICK)
+
+
+def pictures(seed, count):
+    z = Prior(Stains(), seed, (1.0, 1.0), torch.device("cpu")).z(torch.arange(count))
+    return z, Stains().synthesize(z)
+
+
+def table(flipped=0, **more):
+    """Labels of pictures, the last 30 for the report; those of the first `flipped` of these are wrong."""
+    images = pictures(3, LABELS)[1]
+    found = look(images)
+    columns = {name: found[name].tolist() for name in ("red", "odd")} | {"light": images.mean((1, 2, 3)).tolist()}
+    rows = range(LABELS - 30, LABELS - 30 + flipped)
+    columns["red"] = [not cell if row in rows else cell for row, cell in enumerate(columns["red"])]
+    return LabelTable(columns, index=torch.arange(LABELS), test=30, **more)
+
+
+def taught(folder, labels=None, **more):
+    options = {"seed": 3, "count": 400, "settings": HEADS, "truncation": 1.0} | more
+    return train(Stains(), labels or table(), folder, **options)
+
+
+def score(bank):
+    z, images = pictures(4, 2_000)
+    truth = look(images)["red"]
+    right = (bank.predict(z, ("red",))["red"].logit > 0) == truth
+    return (right[truth].float().mean().item() + right[~truth].float().mean().item()) / 2
+
+
+def test_heads_learn_more(tmp_path):
+    alone, with_teacher = taught(tmp_path / "a", count=0), taught(tmp_path / "b")
+    assert score(with_teacher.bank) > score(alone.bank) + 0.05
+    found = with_teacher.report["red"].details["teacher"]
+    assert (found["pictures"], found["samples"]) == (400, LABELS - 30)
+    assert found["accuracy"] > 0.85
+    assert with_teacher.report["light"].details["teacher"]["skill"] > 0.5
+    assert with_teacher.report["red"].fitted == LABELS - 30  # by hand
+    assert "teacher" not in alone.report["red"].details
+
+
+def test_what_it_cannot_read_is_not_taught(tmp_path):
+    with_teacher = taught(tmp_path / "b")
+    assert with_teacher.report["odd"].details["teacher"]["pictures"] == 0
+    only = taught(tmp_path / "c", count=0, only=["odd"])
+    heads = [made.bank.heads["odd"].tensors() for made in (only, with_teacher)]
+    assert all(torch.equal(heads[0][name], tensor) for name, tensor in heads[1].items())
+    assert list(with_teacher.bank.vocabulary) == ["red", "odd", "light"]
+
+
+def test_rows_of_the_report_teach_nothing(tmp_path):
+    honest, wrong = taught(tmp_path / "a"), taught(tmp_path / "b", table(flipped=30))
+    for name, head in honest.bank.heads.items():
+        assert all(torch.equal(wrong.bank.heads[name].tensors()[key], x) for key, x in head.tensors().items())
+    right = honest.report["red"].score
+    assert right > 0.7
+    assert wrong.report["red"].score < 0.3
+
+
+def test_an_interruption_changes_nothing(tmp_path):
+    seen = []
+
+    class Counted(Stains):
+        def synthesize(self, w):
+            seen.append(w)
+            return super().synthesize(w)
+
+    def stopping(where):
+        def stop(stage, done):
+            if stage == where and done > 0.5:
+                raise KeyboardInterrupt
+
+        return stop
+
+    options = {"seed": 3, "count": 300, "settings": HEADS, "truncation": 1.0}
+    for where in ("teacher", "further"):
+        with pytest.raises(KeyboardInterrupt):
+            train(Counted(), table(), tmp_path / "a", progress=stopping(where), **options)
+        assert not (tmp_path / "a" / "vocabulary.json").exists()
+    assert len(torch.cat(seen).unique(dim=0)) == len(torch.cat(seen)) == LABELS + 300  # nothing is drawn twice
+    train(Counted(), table(), tmp_path / "a", **options)
+    assert len(torch.cat(seen)) == LABELS + 300
+    train(Stains(), table(), tmp_path / "b", **options)
+    for name in ("attributes.safetensors", "second.safetensors", "report.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert not (tmp_path / "a" / run.WORK).exists()
+
+
+def test_how_many_pictures_are_worth_drawing(monkeypatch):
+    prior = Prior(Stains(), 0, (1.0, 1.0), torch.device("cpu"))
+    assert further_pictures(prior) == teacher.FURTHER
+    monkeypatch.setattr(teacher, "LARGEST", 7)
+    assert further_pictures(prior) == 0
+
+
+def test_too_few_labels(tmp_path):
+    cells = [True, False, *[None] * 28]
+    with pytest.raises(DataError, match="'red': "):
+        train(Stains(), LabelTable({"red": cells}, index=torch.arange(30)), tmp_path, count=50, seed=3, truncation=1.0)
+
+
+class TestDrawnLabels:
+    """The outputs count classes equally; the drawn labels are as frequent as the labels by hand."""
+
+    random = torch.Generator().manual_seed(0)
+
+    def drawn(self, spec, shares, scale):
+        """Labels for outputs of networks that exaggerate by `scale`, and the true probabilities."""
+        labels = torch.multinomial(shares.expand(40_000, -1), 1, generator=self.random)[:, 0]
+        x = torch.randn(40_000, len(shares), generator=self.random)
+        x += 1.5 * torch.eye(len(shares))[labels]  # class k is 1.5 farther along axis k: its log-density is 1.5 x_k
+        logits, labels = 1.5 * x + shares.log(), labels.float()
+        balanced = 1.5 * scale * (x if len(shares) > 2 else x[:, 1:] - x[:, :1])
+        found = _drawn_labels(balanced[:20_000], labels[:20_000], balanced[20_000:], spec, self.random)
+        return found.view(DRAWS, -1), logits[20_000:].softmax(1)
+
+    @pytest.mark.parametrize("scale", [1.0, 3.0])
+    def test_yes_no(self, scale):
+        found, truth = self.drawn(AttributeSpec("a", "yes/no"), torch.tensor([0.9, 0.1]), scale)
+        for low, high in ((0, 0.1), (0.1, 0.4), (0.4, 1)):
+            rows = (truth[:, 1] >= low) & (truth[:, 1] < high)
+            assert found[:, rows].mean().item() == pytest.approx(truth[rows, 1].mean().item(), abs=0.03)
+        assert (found.mean(0) - truth[:, 1]).abs().max() < 0.5  # four draws, evenly spread
+
+    def test_classes(self):
+        spec = AttributeSpec("a", "categorical", values=("x", "y", "z"))
+        found, truth = self.drawn(spec, torch.tensor([0.7, 0.2, 0.1]), 2.0)
+        shares = torch.bincount(found.flatten().long(), minlength=3) / found.numel()
+        assert torch.allclose(shares, truth.mean(0), atol=0.03)
+
+    def test_numbers_are_repeated(self):
+        spec, outputs = AttributeSpec("a", "continuous"), torch.rand(5, 1)
+        found = _drawn_labels(outputs, encode_column([0.1] * 5, spec), outputs, spec, self.random)
+        assert torch.equal(found, outputs[:, 0].repeat(DRAWS))
