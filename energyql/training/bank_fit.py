@@ -102,7 +102,7 @@ def fit_bank(
     if table.drawn is not None:
         found = with_gains(found, target.bank, bank, latents[fitted:], held_out, table.drawn)
     second = fit_second(
-        latents, targets, bank, settings, seed=seed, device=prior.device,
+        latents, targets, bank, settings, taught, seed=seed, device=prior.device,
         checkpoint=target.folder / WORK / "second.safetensors", progress=lambda done: report("checking", done),
     )  # fmt: skip
     more: dict[str, dict[str, Any]] = {

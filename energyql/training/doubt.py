@@ -13,6 +13,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
 from energyql.errors import DataError
 from energyql.training.fitting import HeadSettings, check_labels, train_heads
+from energyql.training.teacher import Taught
 from energyql.vocabulary import Vocabulary
 
 HELD_OUT_SHARE = 0.2
@@ -23,6 +24,7 @@ def fit_second(
     targets: Mapping[str, Tensor],
     bank: AttributeBank,
     settings: HeadSettings,
+    taught: Taught,
     *,
     seed: int,
     device: torch.device,
@@ -40,18 +42,24 @@ def fit_second(
         targets: attribute -> (n,), NaN where missing. Attributes with too few labels in that half get no second head.
         bank: the first heads.
         settings: of the fit of the first heads; the second take half of the steps.
+        taught: what a teacher labelled for the first heads; every second latent of it is for the second heads.
         seed: of the first fit.
         device: where to compute.
         checkpoint: as for `train_heads`.
         progress: called with the fraction done.
     """
-    rows = slice(len(latents) // 2, None)
-    latents, targets = latents[rows], {name: values[rows] for name, values in targets.items()}
-    split = int(len(latents) * (1 - HELD_OUT_SHARE))
+    own, more = slice(len(latents) // 2, None), slice(1, None, 2)
+    held_out = len(latents[own]) - int(len(latents[own]) * (1 - HELD_OUT_SHARE))
+    latents, further = torch.cat([taught.latents[more], latents[own]]), taught.latents[more]
+    unknown = further.new_full((len(further),), torch.nan)
+    targets = {
+        name: torch.cat([taught.labels[name][more] if name in taught.labels else unknown, values[own]])
+        for name, values in targets.items()
+    }
     usable = []
     for name, spec in bank.vocabulary.items():
         try:
-            check_labels(targets[name], spec, len(latents), split)
+            check_labels(targets[name], spec, len(latents), len(latents) - held_out)
             usable.append(spec)
         except DataError:
             continue
@@ -62,7 +70,7 @@ def fit_second(
         {name: values.to(device) for name, values in targets.items()},
         Vocabulary(usable),
         dataclasses.replace(settings, steps=max(1, settings.steps // 2)),
-        held_out=HELD_OUT_SHARE,
+        held_out=held_out,
         seed=(seed + 1) % 2**63,
         space=bank.space,
         checkpoint=checkpoint,

