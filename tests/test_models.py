@@ -49,9 +49,7 @@ def test_no_such_model(packaged, model, message):
 
 def test_a_folder_without_a_model(packaged, tmp_path):
     (tmp_path / "ffhq.pkl").touch()
-    with pytest.raises(
-        ModelError, match="ffhq.pkl is a file, and a model is a folder\nof a checkpoint"
-    ):
+    with pytest.raises(ModelError, match="ffhq.pkl is a file, and a model is a folder\nof a checkpoint"):
         model_folder(tmp_path / "ffhq.pkl")
     with pytest.raises(ModelError, match=r"is not a model folder: it has no config\.json"):
         model_folder(tmp_path)
