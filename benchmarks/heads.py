@@ -21,9 +21,9 @@ from benchmarks.common import SmokeOption, run_command, show
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.progress import reporting
+from energyql.training.bank_fit import HELD_OUT_SHARE
 from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.heads import attribute_loss, balanced_accuracy
-from energyql.training.run import HELD_OUT_SHARE
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 COUNT, TEST, DIM = 10_000, 1_000, 512

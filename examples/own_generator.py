@@ -50,8 +50,9 @@ def look(images):
 
 
 faces = Faces(Path(inspect.getfile(DCGAN)).with_name("weights.tar"))
-trained = energyql.train_attributes(faces, look, folder / "heads", count=200 if args.smoke else 5000, replace=True)
-model = energyql.Model("faces", faces, trained.bank, judge=look)
+count = 200 if args.smoke else 5000
+trained = energyql.train_attributes(faces, look, folder / "heads", count=count, judge=look, replace=True)
+model = energyql.Model("faces", faces, trained.bank, judge=trained.judge)
 
 for name, query in {
     "cold": "dark_hair AND NOT (warm OR lit = left)",

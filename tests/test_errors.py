@@ -94,7 +94,8 @@ def test_many_spans_on_many_lines_are_cut() -> None:
 
 
 def test_every_kind_of_error_has_an_exit_code_of_its_own() -> None:
-    kinds = [EnergyQLError, *EnergyQLError.__subclasses__()]
+    others = [kind for kind in EnergyQLError.__subclasses__() if kind.__module__ == EnergyQLError.__module__]
+    kinds = [EnergyQLError, *others]
     codes = [kind.__dict__.get("exit_code") for kind in kinds]
     assert None not in codes
     assert len(set(codes)) == len(codes)

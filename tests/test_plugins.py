@@ -140,7 +140,7 @@ def test_all_commands_that_draw(monkeypatch):
     run("animate", "bright", "NOT bright", "-n", 1, "--frames", 2, "--out", "film.gif", *weak)
     Path("queries.txt").write_text("bright\n")
     run("gallery", "queries.txt", "-n", 2, "--out", "page.html", *weak)
-    run("invert", next(Path("edited").rglob("*.png")), "--out", "inverted.png", "--space", "z", *ask)
+    run("invert", next(Path("edited").rglob("*.png")), "--out", "inverted.png", "--space", "z", "--anyway", *ask)
     assert Path("page.html").is_file()
     calls = []
     monkeypatch.setattr(serving, "serve", lambda models, **options: calls.append((models, options)))

@@ -79,7 +79,7 @@ def test_a_report_of_heads_that_were_not_measured(tiny):
 
 
 def test_quiet_and_only(tmp_path, table):
-    options = ["--steps", "9", "--truncation", "0.7", "-q", "--device", "cpu", "--judge", "none"]
+    options = ["--steps", "9", "--truncation", "0.7", "-q", "--device", "cpu", "--judge", "none", "-n", "0"]
     arguments = ("--labels", table, "--out", tmp_path / "m", *options)
     assert run("train", ADA, *arguments, "--only", "glasses", "--space", "z", "--balance") == ""
     bank = load_model(tmp_path / "m").bank

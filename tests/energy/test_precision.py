@@ -86,7 +86,7 @@ def test_the_last_layer_is_not_rounded(model):
 
 
 def test_mistakes(model):
-    with pytest.raises(ArgumentError, match="no precision 'half'\nprecisions: float32, bfloat16"):
+    with pytest.raises(ArgumentError, match="no precision 'half'\nchoose float32, bfloat16"):
         prepare(model, "half")
     rule = prepare(model, "float32").rule
     with pytest.raises(ArgumentError, match="cannot be computed in bfloat16"):

@@ -66,7 +66,7 @@ def lands(tmp_path_factory):
     for space, settings in (("w", HeadSettings(steps=30, hidden=4)), (None, HeadSettings(steps=400, hidden=32))):
         folder = tmp_path_factory.mktemp("land") / "m"
         bank = train_attributes(
-            Terrain(), survey, folder, count=800, space=space, settings=settings, progress=False
+            Terrain(), survey, folder, count=800, space=space, settings=settings, judge=None, progress=False
         ).bank
         found[bank.space] = Model("land", Terrain(), bank, judge=survey)
     return found
