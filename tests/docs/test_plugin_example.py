@@ -104,5 +104,5 @@ def test_the_package_itself(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert refused.returncode == 1
+    assert refused.returncode == 10
     assert "--generator eyes" in refused.stderr
