@@ -126,7 +126,7 @@ def train(
     for name, each in trained.report.items():
         if "round" in each.details:
             out.print(f"{escape(name)}: {describe_gain(each.details['round'])}")
-    for line in describe_judge(trained.judge_report):
+    for line in describe_judge(trained.judge_report, trained.bank.vocabulary):
         out.print(escape(line))
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
 
@@ -174,11 +174,18 @@ def describe_teacher(found: Mapping[str, Any], measure: str) -> str:
     )
 
 
-def describe_judge(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def describe_judge(report: Mapping[str, Mapping[str, Any]], vocabulary: Vocabulary) -> list[str]:
     """Return a line on the attributes that a trained judge reads, and one on those that it does not."""
-    read = [f"{name} {numbers['accuracy']:.3f}" for name, numbers in report.items() if numbers["reads"]]
+    read = [
+        f"{name} R2 {numbers['skill']:.2f}"
+        if vocabulary[name].kind == "continuous"
+        else f"{name} {numbers['accuracy']:.2f}"
+        for name, numbers in report.items()
+        if numbers["reads"]
+    ]
     left = [name for name, numbers in report.items() if not numbers["reads"]]
-    lines = [f"The judge reads {', '.join(read)} (accuracy on pictures that it did not learn from)"] if read else []
+    measured = "balanced accuracy, or R2 of numbers, on pictures that it did not learn from"
+    lines = [f"The judge reads {', '.join(read)} ({measured})"] if read else []
     return lines + ([f"Not judged, because no judge learnt it: {', '.join(left)}"] if left else [])
 
 

@@ -211,7 +211,7 @@ def _check_drawable(found: Found, names: Sequence[str], model: Model) -> None:
     if other:
         shown = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
         raise OutOfDomainError(
-            f"the generator of model {model.name!r} cannot draw {shown}: the nearest picture that was found is another "
-            f"one; at most {MOST_DISTANCE:g} is the same",
+            f"the generator of model {model.name!r} cannot draw {shown}: the nearest picture that was found "
+            f"differs too much, by more than {MOST_DISTANCE:g}",
             hint="crop the picture like those of the generator, or go on all the same (anyway=True, --anyway)",
         )

@@ -221,10 +221,13 @@ class PreparedQuery:
 
     def _doubtful(self, read: Tensor, predictions: Predictions) -> npt.NDArray[np.bool_]:
         """Whether the second heads, where there are some, disagree with the first about the query, (n,)."""
-        second = self.model.second
-        if not second.keys() & {node.name for node in predicates(self.expr)}:
+        second, names = self.model.second, list(dict.fromkeys(node.name for node in predicates(self.expr)))
+        if not second.keys() & set(names):
             return np.zeros(len(read), bool)
-        sets = (predictions, second_bank(self.model.bank, second).predict(read))
+        sets = (
+            {name: predictions[name] for name in names},
+            second_bank(self.model.bank, second).predict(read, names),
+        )
         first, other = (satisfied(self.expr, decide(heads), self.model.vocabulary) for heads in sets)
         return np.asarray(first != other)
 

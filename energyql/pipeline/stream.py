@@ -117,7 +117,8 @@ class FolderRun:
             raise ArgumentError(f"a run is saved to a folder, not to {folder}")
         self.folder, self._prepared = check_destination(folder), prepared
         self._verdicts: list[Result] = []
-        self._start, self._last = 0, None  # position and samples of the last part, without pictures
+        self._start = 0  # position of the last part
+        self._last: Result | None = None  # its samples, without pictures
         begin = self._read() if (folder / RESULT).is_file() else first
         held = len(self)
         if first not in (begin, begin + held):
@@ -131,8 +132,6 @@ class FolderRun:
             _log.info("%s holds %d samples of this run, of %d", folder, held, self._n)
             with naming_target(folder):
                 self._remove_excess()
-
-    _last: Result | None
 
     def __len__(self) -> int:
         return sum(map(len, self._verdicts))

@@ -9,7 +9,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import active
+from benchmarks import active, hidden_truth
 from energyql.attributes.predictions import Categorical, YesNo
 from energyql.training import teacher
 from energyql.training.picture_fit import PictureSettings
@@ -24,9 +24,9 @@ def outcome(tmp_path_factory):
     """The results of a run, and what it printed."""
     folder, app = tmp_path_factory.mktemp("active"), typer.Typer()
     app.command()(active.main)
-    small = replace(active.SG3, resolution=16, z_dim=8, w_dim=8, channel_max=4, num_layers=4)
+    small = replace(hidden_truth.SG3, resolution=16, z_dim=8, w_dim=8, channel_max=4, num_layers=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(active, "SG3", small)
+        patch.setattr(hidden_truth, "SG3", small)
         patch.setattr(active, "COMMITTEE", 2)
         patch.setattr(teacher, "PictureSettings", lambda: SMALL)
         ran = CliRunner().invoke(app, ["--smoke", "--generators", "stylegan3", "--seeds", "1", "--out", str(folder)])
