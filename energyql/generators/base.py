@@ -187,6 +187,21 @@ def as_condition(label: Label | None, generator: Generator) -> Float[Tensor, " c
     return torch.nn.functional.one_hot(torch.tensor(label), class_count(generator)).float()
 
 
+def check_condition(label: Tensor | None, count: int, classes: int) -> None:
+    """Check the label that `encode` of a generator with so many classes, or 0, gets for `count` samples.
+
+    Raises:
+        ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
+    """
+    if label is None:
+        if classes:
+            raise ArgumentError(f"this generator is conditional on {classes} classes: give a label")
+    elif not classes:
+        raise ArgumentError("this generator has no classes, so it takes no label")
+    elif label.shape != (count, classes):
+        raise ArgumentError(f"label must have shape {(count, classes)}, not {tuple(label.shape)}")
+
+
 def encode_under(
     generator: Generator, z: Float[Tensor, "batch z_dim"], truncation: float, condition: Tensor | None = None
 ) -> Float[Tensor, "batch w_dim"]:

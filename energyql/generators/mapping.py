@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.errors import ArgumentError
-from energyql.generators.base import Generator, encode_under
+from energyql.generators.base import Generator, check_condition, encode_under
 from energyql.generators.stylegan_config import StyleGANConfig
 from energyql.numerics.linear import Dense, in_graph
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
@@ -106,15 +106,9 @@ class MappingNetwork(nn.Module):
         Raises:
             ArgumentError: as `forward`.
         """
-        classes = self.config.c_dim
-        if not classes:
-            if label is not None:
-                raise ArgumentError("this generator has no classes, so it takes no label")
-            return None
+        check_condition(label, count, self.config.c_dim)
         if label is None:
-            raise ArgumentError(f"this generator is conditional on {classes} classes: give a label")
-        if label.shape != (count, classes):
-            raise ArgumentError(f"label must have shape {(count, classes)}, not {tuple(label.shape)}")
+            return None
         embedding: Tensor = self.embed(label)
         return normalized(embedding)
 

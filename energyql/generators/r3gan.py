@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.generators.base import Family
+from energyql.generators.base import Family, check_condition
 from energyql.generators.convolution import drawn_alone, padded_rows, upsample
 from energyql.generators.mapping import random_weights
 from energyql.numerics.shapes import Float
@@ -175,13 +175,9 @@ class R3GAN(nn.Module):
         Raises:
             ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
         """
-        if (label is None) == bool(self.c_dim):
-            wanted = f"is conditional on {self.c_dim} classes: give a label" if self.c_dim else "takes no label"
-            raise ArgumentError(f"this generator {wanted}")
+        check_condition(label, len(z), self.c_dim)
         if label is None:
             return truncation * z
-        if label.shape != (len(z), self.c_dim):
-            raise ArgumentError(f"label must have shape {(len(z), self.c_dim)}, not {tuple(label.shape)}")
         return torch.cat([truncation * z, F.linear(label.to(z), self.embed.to(z.dtype))], 1)
 
     def synthesize(self, w: Tensor, dtype: torch.dtype | None = None) -> Float[Tensor, "batch channels side side"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, plain
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.records import (
+    ANY,
     TORCH_NAMES,
     Budget,
     Names,
@@ -30,24 +31,12 @@ PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 TF_NETWORK = "dnnlib.tflib.network.Network"
 OFFICIAL_MARKERS = ("synthesis.b4.const", "synthesis.input.freqs", "MainLayers.0.Layers.0.Basis")
 """A tensor that only the official StyleGAN2, StyleGAN3 or R3GAN has."""
-_MODULES = {
-    "training.networks": ("Generator", "Discriminator"),
-    "R3GAN.Networks": (
-        "Generator", "GeneratorStage", "GenerativeBasis", "Discriminator", "DiscriminatorStage", "DiscriminativeBasis",
-        "ResidualBlock", "UpsampleLayer", "DownsampleLayer", "Convolution",
-    ),
-    "R3GAN.Resamplers": ("InterpolativeUpsamplerCUDA", "InterpolativeDownsamplerCUDA"),
-    "R3GAN.FusedOperators": ("BiasedActivationCUDA",),
-    "torch.nn.modules.container": ("ModuleList",),
-    "torch.nn.modules.conv": ("Conv2d",),
-    "torch.nn.modules.linear": ("Linear",),
-}  # fmt: skip
-"""Modules that R3GAN's files hold as plain objects, without their source text."""
-_CLASSES = {f"{module}.{name}": (module, name) for module, names in _MODULES.items() for name in names}
+PACKAGES = ("R3GAN", "feature_networks", "pg_modules", "timm.models", "torch.ao.nn", "torch.nn", "training")
+"""Packages whose classes files of R3GAN, projected GAN and StyleGAN-XL hold as plain objects, without source text."""
 OFFICIAL_NAMES: Names = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
     **{(module, "EasyDict"): ordered_dict for module in ("dnnlib", "dnnlib.util")},
-    **{place: record_of(name) for name, place in _CLASSES.items()},
+    **{(package, ANY): record_of for package in PACKAGES},
 }
 """Names in a pickle that holds networks of the official PyTorch code as objects."""
 MAX_PARTS = 50_000
@@ -101,7 +90,7 @@ class Checkpoint:
             CheckpointError: it is damaged, or there are several generators.
         """
         whole = self.content.get("G_ema") if isinstance(self.content, dict) else self.content
-        if isinstance(whole, ObjectRecord) and (whole.name == PERSISTENT or whole.name in _CLASSES):
+        if isinstance(whole, ObjectRecord) and (whole.name == PERSISTENT or _is_plain(whole)):
             return _read_network(whole, Budget(self.size))
         for marker in OFFICIAL_MARKERS:
             if (state := find_state_dict(self.content, marker)) is not None:
@@ -135,10 +124,15 @@ def unpickle_official(data: memoryview) -> Any:
     return unpickle(data, names, budget=budget)[0]
 
 
+def _is_plain(value: ObjectRecord) -> bool:
+    """Whether it is an object of a class in `PACKAGES`."""
+    return value.name.startswith(tuple(f"{package}." for package in PACKAGES))
+
+
 def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
     """Return the class name and the state of a module, a persistent object or a plain one."""
-    if isinstance(value, ObjectRecord) and value.name in _CLASSES and not value.arguments:
-        return _CLASSES[value.name][1], value.state
+    if isinstance(value, ObjectRecord) and _is_plain(value) and not value.arguments:
+        return value.name.rpartition(".")[2], value.state
     if not isinstance(value, ObjectRecord) or value.name != PERSISTENT or len(value.arguments) != 1:
         raise CheckpointError("a part of the network is not one of the official code")
     meta = value.arguments[0]

@@ -21,7 +21,11 @@ MAX_NUMBER = 2**48
 """Largest side, stride or offset of an array."""
 
 Names = Mapping[tuple[str, str], Callable[..., Any]]
-"""(module, name) in the file -> the function of this package that is called instead."""
+"""(module, name) in the file -> the function of this package that is called instead.
+
+With the name `ANY`, it makes that function for any class of the package, from its full name.
+"""
+ANY = "*"
 
 
 class Record:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.records import Budget, Names, Record, Stub, checked_key
+from energyql.generators.checkpoints.records import ANY, Budget, Names, Record, Stub, checked_key
 
 MAX_NAME = 256
 MAX_INTEGER = 16
@@ -159,7 +159,7 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise self.damaged(": a name is not a string")
         full = f"{module}.{name}"
-        build = self.names.get((module, name))
+        build = self.names.get((module, name)) or self.of_package(module, name)
         if build is None:
             raise CheckpointError(
                 f"it names {shown(full)}, which no supported checkpoint needs",
@@ -167,6 +167,16 @@ class _Machine:
                 "plain state dict; otherwise delete it",
             )
         self.push(Stub(full, build))
+
+    def of_package(self, module: str, name: str) -> Callable[..., Any] | None:
+        """Return the replacement for a class of a package of which any class may be named, or `None`."""
+        package = module if all(map(str.isidentifier, (*module.split("."), name))) else ""
+        while package:
+            if (make := self.names.get((package, ANY))) is not None:
+                replacement: Callable[..., Any] = make(f"{module}.{name}")
+                return replacement
+            package = package.rpartition(".")[0]
+        return None
 
     def stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
