@@ -24,6 +24,7 @@ MODULES = (
     "energyql.generators.stylegan3",
     "energyql.generators.r3gan",
     "energyql.generators.fastgan",
+    "energyql.generators.stylegan_xl",
 )
 """Modules with a `FAMILY` each. A new architecture is a new module and a line here."""
 FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}

@@ -98,7 +98,11 @@ class MappingNetwork(nn.Module):
             x = torch.cat([x, classes], 1)
         for layer in self.layers:
             x = layer(x)
-        return x if truncation == 1.0 else torch.lerp(self.w_avg, x, truncation)
+        return x if truncation == 1.0 else torch.lerp(self.mean(label), x, truncation)
+
+    def mean(self, label: Tensor | None) -> Float[Tensor, "*count w_dim"]:
+        """Return the mean of w, toward which truncation pulls; here it is one for all labels."""
+        return self.w_avg
 
     def embedded(self, label: Tensor | None, count: int) -> Float[Tensor, "count embed_features"] | None:
         """Return the embeddings of `count` labels; `None` for a generator without classes.
@@ -109,8 +113,12 @@ class MappingNetwork(nn.Module):
         check_condition(label, count, self.config.c_dim)
         if label is None:
             return None
-        embedding: Tensor = self.embed(label)
-        return normalized(embedding)
+        return normalized(self.embedding(label))
+
+    def embedding(self, label: Tensor) -> Float[Tensor, "count embed_features"]:
+        """Return the embeddings of labels (count, c_dim) before their normalisation."""
+        found: Tensor = self.embed(label)
+        return found
 
 
 class StyleGAN(nn.Module):
@@ -168,7 +176,8 @@ class FrozenMapping:
         self._layers: list[Dense] = []
         # A tensor made in inference mode could not serve a gradient later.
         with torch.inference_mode(False), torch.no_grad():
-            condition = network.embedded(label if label is None else label[None].to(network.w_avg), 1)
+            given = label if label is None else label[None].to(network.w_avg)
+            condition = network.embedded(given, 1)
             for i, layer in enumerate(network.layers):
                 # A leaky ReLU commutes with a positive factor.
                 weight: Tensor = layer.weight * (layer.weight_gain * ACTIVATION_GAIN)
@@ -178,7 +187,7 @@ class FrozenMapping:
                     if condition is not None:  # all samples have one class, so its part of the product is constant
                         bias = bias + of_condition @ condition[0]
                 self._layers.append(Dense(weight.contiguous(), bias, ACTIVATION_SLOPE))
-            self._mean = network.w_avg * (1 - truncation)
+            self._mean = network.mean(given).reshape(-1) * (1 - truncation)
 
     def computed_in(self, dtype: torch.dtype) -> FrozenMapping:
         """See `Convertible`."""
@@ -228,6 +237,7 @@ def encoder(
         ArgumentError: label and generator do not go together.
     """
     mapping = getattr(generator, "mapping", None)
-    if type(mapping) is MappingNetwork and getattr(generator.encode, "__func__", None) is StyleGAN.encode:
+    own = getattr(generator.encode, "__func__", None) is StyleGAN.encode
+    if own and isinstance(mapping, MappingNetwork) and type(mapping).forward is MappingNetwork.forward:
         return FrozenMapping(mapping, truncation, condition)
     return partial(encode_under, generator, truncation=truncation, condition=condition)

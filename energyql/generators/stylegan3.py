@@ -79,6 +79,22 @@ class FourierFeatures(nn.Module):
         return F.conv2d(x, (self.weight / math.sqrt(len(self.weight)))[:, :, None, None])
 
 
+def layer_filters(
+    before: SignalSpec, after: SignalSpec, config: StyleGAN3Config, *, rgb: bool
+) -> tuple[int, int, tuple[Tensor | None, Tensor | None]]:
+    """Return how much finer the grid of the nonlinearity is than those around it, and the filters to and from it."""
+    rate = max(before.sampling_rate, after.sampling_rate) * (1 if rgb else config.lrelu_upsampling)
+    up, down = rate // before.sampling_rate, rate // after.sampling_rate
+    up_filter = down_filter = None
+    if up > 1:
+        up_filter = lowpass_filter(config.filter_size * up, before.cutoff, 2 * before.half_width, rate)
+    if down > 1:
+        radial = config.use_radial_filters and not after.critical
+        width = 2 * after.half_width
+        down_filter = lowpass_filter(config.filter_size * down, after.cutoff, width, rate, radial=radial)
+    return up, down, (up_filter, down_filter)
+
+
 class SynthesisLayer(nn.Module):
     """Modulated convolution and bias, then a leaky ReLU on a finer grid between two low-pass filters.
 
@@ -89,28 +105,28 @@ class SynthesisLayer(nn.Module):
     up_filter: Tensor | None
     down_filter: Tensor | None
 
-    def __init__(self, before: SignalSpec, after: SignalSpec, config: StyleGAN3Config, *, rgb: bool = False) -> None:
+    def __init__(
+        self,
+        before: SignalSpec,
+        after: SignalSpec,
+        config: StyleGAN3Config,
+        *,
+        rgb: bool = False,
+        clamp: float | None = None,
+    ) -> None:
         super().__init__()
         self.rgb = rgb
-        self.clamp = config.conv_clamp
+        self.clamp = clamp
         kernel = 1 if rgb else config.conv_kernel
         self.affine = FullyConnected(config.w_dim, before.channels, bias=1.0)
         self.weight = nn.Parameter(torch.randn(after.channels, before.channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(after.channels))
         self.modulation = Modulation(padding=kernel - 1, demodulate=not rgb)
         self.register_buffer("magnitude_ema", torch.ones(()))
-        rate = max(before.sampling_rate, after.sampling_rate) * (1 if rgb else config.lrelu_upsampling)
-        self.up = rate // before.sampling_rate
-        self.down = rate // after.sampling_rate
-        up_taps = config.filter_size * self.up if self.up > 1 else 1
-        down_taps = config.filter_size * self.down if self.down > 1 else 1
-        radial = config.use_radial_filters and not after.critical
-        up_filter = lowpass_filter(up_taps, before.cutoff, 2 * before.half_width, rate) if up_taps > 1 else None
-        down_filter = None
-        if down_taps > 1:
-            down_filter = lowpass_filter(down_taps, after.cutoff, 2 * after.half_width, rate, radial=radial)
-        self.register_buffer("up_filter", up_filter if up_filter is None else up_filter.to(self.weight.device))
-        self.register_buffer("down_filter", down_filter if down_filter is None else down_filter.to(self.weight.device))
+        self.up, self.down, filters = layer_filters(before, after, config, rgb=rgb)
+        up_taps, down_taps = (1 if taps is None else len(taps) for taps in filters)
+        for name, taps in zip(("up_filter", "down_filter"), filters, strict=True):
+            self.register_buffer(name, taps if taps is None else taps.to(self.weight.device))
         # The samples that the fine grid must hold for the output size, minus those that it holds after up-sampling.
         padding = (after.size - 1) * self.down + 1 - (before.size + kernel - 1) * self.up + up_taps + down_taps - 2
         low = (padding + self.up) // 2  # keeps the centres of both grids in one place (appendix C.3)
@@ -152,7 +168,9 @@ class SynthesisNetwork(nn.Module):
         signals = config.signals()
         self.input = FourierFeatures(signals[0], config.w_dim)
         self.layers = nn.ModuleList(
-            SynthesisLayer(signals[max(i - 1, 0)], signals[i], config, rgb=i == config.num_layers)
+            SynthesisLayer(
+                signals[max(i - 1, 0)], signals[i], config, rgb=i == len(signals) - 1, clamp=config.clamp_of(i)
+            )
             for i in range(len(signals))
         )
 

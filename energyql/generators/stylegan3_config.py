@@ -106,17 +106,28 @@ class StyleGAN3Config(StyleGANConfig):
         """Number of W+ rows: the Fourier features, the layers, the last RGB layer."""
         return self.num_layers + 2
 
+    def clamp_of(self, layer: int) -> float | None:
+        """Return the limit of the activations of a layer, `None` for none."""
+        return self.conv_clamp
+
     def signals(self) -> list[SignalSpec]:
         """Return the output signal of each layer, the RGB layer last (section 3.2 and appendix C.1)."""
-        last_cutoff = self.resolution / 2
+        steps = self.num_layers - self.num_critical
+        return self._progression(self.first_cutoff, self.first_stopband, self.resolution, self.num_layers, steps)
+
+    def _progression(
+        self, first_cutoff: float, first_stopband: float, resolution: int, layers: int, steps: int
+    ) -> list[SignalSpec]:
+        """Return the signals of `layers` and an RGB layer, whose cutoffs grow in `steps` to that of the resolution."""
+        last_cutoff = resolution / 2
         last_stopband = last_cutoff * self.last_stopband_rel
         specs = []
-        for i in range(self.num_layers + 1):
-            progress = min(i / (self.num_layers - self.num_critical), 1)
-            cutoff = self.first_cutoff * (last_cutoff / self.first_cutoff) ** progress
-            stopband = self.first_stopband * (last_stopband / self.first_stopband) ** progress
+        for i in range(layers + 1):
+            progress = min(i / steps, 1)
+            cutoff = first_cutoff * (last_cutoff / first_cutoff) ** progress
+            stopband = first_stopband * (last_stopband / first_stopband) ** progress
             # Some stop bands are powers of two: rounding must not push them to the next rate.
-            rate = 2 ** math.ceil(math.log2(min(2 * stopband, self.resolution)) - 1e-9)
+            rate = 2 ** math.ceil(math.log2(min(2 * stopband, resolution)) - 1e-9)
             specs.append(
                 SignalSpec(
                     channels=round(min(self.channel_base / 2 / cutoff, self.channel_max)),
@@ -124,10 +135,10 @@ class StyleGAN3Config(StyleGANConfig):
                     sampling_rate=rate,
                     cutoff=cutoff,
                     half_width=max(stopband, rate / 2) - cutoff,
-                    critical=i >= self.num_layers - self.num_critical,
+                    critical=i >= layers - self.num_critical,
                 )
             )
         # The margins end one layer before the last: the RGB layer reads single pixels.
-        specs[-2] = dataclasses.replace(specs[-2], size=self.resolution)
-        specs[-1] = dataclasses.replace(specs[-1], size=self.resolution, channels=self.image_channels)
+        specs[-2] = dataclasses.replace(specs[-2], size=resolution)
+        specs[-1] = dataclasses.replace(specs[-1], size=resolution, channels=self.image_channels)
         return specs

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,7 +29,8 @@ _TRAINING_SETTINGS = frozenset({"num_fp16_res", "magnitude_ema_beta", "w_avg_bet
 """Settings of speed and training, which do not change the picture."""
 _REQUIRED = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
 _LAYER = re.compile(r"^synthesis\.L(\d{1,3})_(\d{1,5})_(\d{1,6})\.", re.ASCII)
-_FILTER_ERROR = 1e-5
+FILTER_ERROR = 1e-5
+Config = TypeVar("Config", bound=StyleGAN3Config)
 
 
 def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
@@ -41,7 +42,7 @@ def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
         CheckpointError: its settings and tensors disagree, a setting is not supported, or must be given.
     """
     record = checkpoint.network
-    if record is None or "synthesis.input.freqs" not in record.tensors:
+    if record is None or "synthesis.input.freqs" not in record.tensors or has_class_features(record.tensors):
         return None
     if "synthesis.layers.0.weight" in record.tensors:
         raise CheckpointError("it is a part of a model folder", hint="give the folder")
@@ -51,6 +52,11 @@ def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
     config = _configuration(record.init_kwargs)
     checkpoint.given.check(config.mapping_lr_multiplier, config.conv_clamp)
     return _build(record.tensors, config)
+
+
+def has_class_features(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether tensors are those of a StyleGAN-XL, which has features of classes, also where it does not use them."""
+    return "mapping.embed.weight" in tensors and "mapping.embed.bias" not in tensors
 
 
 def _build(tensors: Mapping[str, Tensor], config: StyleGAN3Config) -> StyleGAN3:
@@ -85,28 +91,24 @@ def _read_state_dict(tensors: Mapping[str, Tensor], given: GivenSettings) -> Sty
     with torch.random.fork_rng(devices=[]):  # the weights of a new network are drawn
         designed = StyleGAN3(config).state_dict()
     for name, tensor in generator.state_dict().items():
-        if name.endswith("_filter") and not torch.allclose(tensor, designed[name], rtol=0, atol=_FILTER_ERROR):
+        if name.endswith("_filter") and not torch.allclose(tensor, designed[name], rtol=0, atol=FILTER_ERROR):
             raise CheckpointError(f"its filter {name} is not the usual one", hint=hint)
     return generator
 
 
 def _inferred(tensors: Mapping[str, Tensor]) -> StyleGAN3Config:
     """Return the settings that follow from names and shapes, with the usual ones for cutoffs and margins."""
-    layers = sorted(
-        {(int(found[1]), int(found[2]), int(found[3])) for name in tensors if (found := _LAYER.match(name))}
-    )
-    if len(layers) < 2 or "mapping.fc0.weight" not in tensors:
-        raise CheckpointError("it is a part of a StyleGAN3: layers are missing")
+    layers = named_layers(tensors)
     w_dim = tensors["synthesis.input.affine.weight"].shape[1]
     embedding = tensors["mapping.embed.weight"] if "mapping.embed.weight" in tensors else torch.empty(0, 0)
     number, resolution, colours = layers[-1]
-    first = tensors[f"synthesis.L0_{layers[0][1]}_{layers[0][2]}.weight"]
+    first = tensors["synthesis.L{}_{}_{}.weight".format(*layers[0])]
     config = StyleGAN3Config(
         resolution=resolution,
         z_dim=tensors["mapping.fc0.weight"].shape[1] - len(embedding),
         w_dim=w_dim,
         c_dim=embedding.shape[1],
-        mapping_layers=sum(f"mapping.fc{i}.weight" in tensors for i in range(MAX_MAPPING_LAYERS)),
+        mapping_layers=mapping_depth(tensors),
         channel_base=resolution << 8,
         channel_max=max(channels for *_, channels in layers[:-1]),
         image_channels=colours,
@@ -114,6 +116,26 @@ def _inferred(tensors: Mapping[str, Tensor]) -> StyleGAN3Config:
         conv_kernel=first.shape[-1],
         use_radial_filters=any(name.endswith(".down_filter") and value.ndim == 2 for name, value in tensors.items()),
     )
+    return fitted_channels(config, layers)
+
+
+def named_layers(tensors: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
+    """Return number, size and channels of each layer, in order, from the names of tensors."""
+    layers = sorted(
+        {(int(found[1]), int(found[2]), int(found[3])) for name in tensors if (found := _LAYER.match(name))}
+    )
+    if len(layers) < 2 or "mapping.fc0.weight" not in tensors:
+        raise CheckpointError("it is a part of a StyleGAN3: layers are missing")
+    return layers
+
+
+def mapping_depth(tensors: Mapping[str, Tensor]) -> int:
+    """Return the number of layers of the mapping network."""
+    return sum(f"mapping.fc{i}.weight" in tensors for i in range(MAX_MAPPING_LAYERS))
+
+
+def fitted_channels(config: Config, layers: Sequence[tuple[int, int, int]]) -> Config:
+    """Return the configuration with the `channel_base` of which the layers have their numbers of channels."""
     # channel_base / 2f channels, rounded, where that is below the maximum
     narrow = [
         (channels, signal.cutoff)

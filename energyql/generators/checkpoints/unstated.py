@@ -129,7 +129,7 @@ def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
     """Raise a CheckpointError if the sizes of the weights, of w or of its mean are impossible for the multiplier."""
     multiplier, layers = network.config.mapping_lr_multiplier, network.mapping.layers
     weights = _size(torch.cat([layer.weight.flatten() for layer in layers]))
-    mean, stored = _size(mean_w(network)), _size(network.mapping.w_avg)
+    mean, stored = _size(mean_w(network)), _size(network.mapping.w_avg.reshape(-1, network.config.w_dim).mean(0))
     scale = _size(network.encode(_latents(network, _CHUNK), label=_labels(network, _CHUNK)))
     if not _LIKELY_SIZE[0] < weights * multiplier < _LIKELY_SIZE[1]:
         found = f"its weights have the size {weights:.3g}, and {1 / multiplier:g} is usual for {multiplier:g}"
