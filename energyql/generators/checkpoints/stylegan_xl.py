@@ -170,6 +170,8 @@ def _weights(tensors: Mapping[str, Tensor], layers: Layers, classes: int) -> dic
     places = {_name(layer): f"synthesis.layers.{place}" for place, layer in enumerate(layers)}
     found = {}
     for name, tensor in tensors.items():
+        if name == "mapping.embed.weight":  # the features of classes; a stem without classes has them too
+            continue
         layer, _, part = name.partition(".")[2].partition(".")
         place = places.get(f"synthesis.{layer}")
         found[f"{place}.{part}" if place else name.replace("mapping.embed_proj.", "mapping.embed.")] = tensor
@@ -177,8 +179,6 @@ def _weights(tensors: Mapping[str, Tensor], layers: Layers, classes: int) -> dic
         found["mapping.class_features"] = tensors["mapping.embed.weight"][:classes]
         if "mapping.w_avg" in found:  # of an early version, one for all classes
             found["mapping.w_avg"] = found["mapping.w_avg"].expand(classes, -1)
-    else:
-        del found["mapping.embed.weight"]
     return found
 
 
