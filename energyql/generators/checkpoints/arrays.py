@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.records import Names, Record, Stub, is_shape, uncallable
+from energyql.generators.checkpoints.records import Names, Record, is_shape, uncallable
 
 _DTYPE = re.compile(r"[<>=|]?([fiub][1248])")
 
@@ -80,15 +80,6 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> ArrayRecord:
     return ArrayRecord(shape, dtype, order == "F", data).check()
 
 
-def _dill_array(maker: Any, _: Any, state: Any, attributes: Any = None) -> ArrayRecord:
-    """Replace `dill._dill._create_array`, by which dill writes an array in one call."""
-    if not isinstance(maker, Stub) or not maker.name.endswith("._reconstruct") or attributes is not None:
-        raise CheckpointError("a NumPy array of dill is damaged, or has attributes of its own")
-    array = ArrayRecord()
-    array.set_state(state)
-    return array
-
-
 def _scalar(dtype: Any, data: Any) -> Any:
     return ArrayRecord((), dtype, False, data).check().array().item()
 
@@ -110,7 +101,6 @@ def _empty(*arguments: Any) -> memoryview:
 NUMPY_NAMES: Names = {
     ("numpy", "ndarray"): uncallable("numpy.ndarray"),
     ("numpy", "dtype"): make_dtype,
-    ("dill._dill", "_create_array"): _dill_array,
     ("_codecs", "encode"): _latin1,
     ("builtins", "bytes"): _empty,
     ("__builtin__", "bytes"): _empty,

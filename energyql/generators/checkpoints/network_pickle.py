@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, plain
+from energyql.generators.checkpoints.dill_names import DILL_NAMES
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.records import (
     ANY,
@@ -117,6 +118,7 @@ def unpickle_official(data: memoryview) -> Any:
     names: Names = {
         **TORCH_NAMES,
         **NUMPY_NAMES,
+        **DILL_NAMES,
         ("torch.storage", "_load_from_bytes"): nested,
         **OFFICIAL_NAMES,
         ("dnnlib.tflib.network", "Network"): record_of(TF_NETWORK),
