@@ -193,12 +193,12 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
 def convert(
     checkpoint: Annotated[
         str,
-        typer.Argument(help="A file of StyleGAN2, StyleGAN3 or R3GAN: .pkl, state dict, rosinality .pt, pSp ..."),
+        typer.Argument(help="A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, state dict, .pt ..."),
     ],
     save_to: Annotated[Path, out_option("The model folder to write.")],
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
     truncation: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Default psi of the model: 0.7, for an R3GAN 1.")
+        float | None, typer.Option(min=0, max=1, help="Default psi of the model: 0.7, or 1 for an R3GAN or a FastGAN.")
     ] = None,
     lr_mlp: Annotated[
         float | None,

@@ -44,7 +44,7 @@ def check_noise(noise: str, generator: Generator) -> None:
     if noise != STORED and not noise_size(generator):
         raise ArgumentError(
             f"this {type(generator).__name__} adds no noise, so it cannot be drawn with noise {noise!r}",
-            hint="leave out the noise; a StyleGAN2 has some, as a rule",
+            hint="leave out the noise; a StyleGAN2 or a FastGAN has some, as a rule",
         )
 
 

@@ -319,3 +319,38 @@ def test_a_zip_of_countless_entries(refused: Any) -> None:
     directory = entry * 1_000_000
     end = struct.pack("<4s4xHHLLH", b"PK\x05\x06", 65535, 65535, len(directory), 4, 0)
     assert "entries" in refused(b"PK\x03\x04" + directory + end, "model.pt").message
+
+
+class TestFunctionsOfDill:
+    """dill stores functions with their code. Nothing of them is kept, and its names do nothing else."""
+
+    DILL = "dill._dill"
+
+    def test_a_function_is_ignored(self, sentinel: Path, refused: Any) -> None:
+        code = Call(Named(self.DILL, "_create_code"), (b"os.system", (f"touch {sentinel}",)))
+        function = Call(Named(self.DILL, "_create_function"), (code, {}, "evil"), ({}, {}))
+        method = Call(Call(Named(self.DILL, "_load_type"), ("MethodType",)), (function, None))
+        assert "not of a generator" in refused(dumps({"D": function, "G_ema": method})).message
+
+    def test_a_function_is_not_called(self, sentinel: Path, refused: Any) -> None:
+        function = Call(Named(self.DILL, "_create_function"), (b"", {}))
+        assert "it calls a Ignored, not a function" in refused(dumps(Call(function, (f"touch {sentinel}",)))).message
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (Named("dill", "_dill"), "loads"),
+            (Named("torch.nn", "Module"), "_setattr"),
+            ("dill._dill", "_setattr"),
+            (Named("dill", "_dill"), "_setattr.__globals__"),
+        ],
+    )
+    def test_getattr_finds_one_name(self, sentinel: Path, refused: Any, arguments: tuple[Any, ...]) -> None:
+        message = refused(dumps(Call(Call(Named("builtins", "getattr"), arguments), (f"touch {sentinel}",)))).message
+        assert "it names builtins.getattr, which no supported checkpoint needs" in message
+
+    def test_what_it_finds_does_nothing(self, refused: Any) -> None:
+        found = Call(Named("builtins", "getattr"), (Named("dill", "_dill"), "_setattr", Named("builtins", "setattr")))
+        target: dict[str, Any] = {}
+        assert "not of a generator" in refused(dumps({"a": target, "b": Call(found, (target, "key", 1))})).message
+        assert "calls builtins.setattr" in refused(dumps(Call(Named("builtins", "setattr"), (target, "a", 1)))).message

@@ -21,6 +21,9 @@ FILES = [
     "rosinality.pt",
     "rosinality_training.pt",
     "r3gan-conditional.pkl",
+    "projected-gan-conditional.pkl",
+    "fastgan.pth",
+    "stylegan-xl.pkl",
 ]
 RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
