@@ -19,7 +19,7 @@ from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
 from energyql.numerics.shapes import Float
 
 UP_FACTORS = (2, 4, 8, 16)
-LEAST_HEAD = 3
+LEAST_HEAD, MOST_HEAD = 3, 64
 _HEAD_STEPS = 2
 """The cutoffs of a head stop growing so many layers before its end."""
 _HEAD_CLAMP = 256.0
@@ -46,7 +46,7 @@ class StyleGANXLConfig(StyleGAN3Config):
         self._check_integers(class_features=(0, 1 << 16))
         if (self.c_dim == 0) != (self.class_features == 0):
             raise ModelError("c_dim and class_features must both be 0, or neither")
-        for name, allowed in (("head_layers", range(LEAST_HEAD, 65)), ("up_factors", UP_FACTORS)):
+        for name, allowed in (("head_layers", range(LEAST_HEAD, MOST_HEAD + 1)), ("up_factors", UP_FACTORS)):
             numbers = getattr(self, name)
             if not isinstance(numbers, tuple) or not all(type(n) is int and n in allowed for n in numbers):
                 least, most = min(allowed), max(allowed)

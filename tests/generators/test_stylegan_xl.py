@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from energyql.errors import ArgumentError, CheckpointWarning, ModelError
 from energyql.generators.base import class_count
+from energyql.generators.checkpoints import stylegan_xl
 from energyql.generators.checkpoints.network_pickle import Checkpoint, NetworkRecord
 from energyql.generators.checkpoints.stylegan_xl import read_stylegan_xl
 from energyql.generators.families import read_generator
@@ -210,6 +211,12 @@ def test_damaged_files(tmp_path, change, message):
     torch.save(tensors, tmp_path / "x.pt")
     with pytest.raises(ModelError, match=re.escape(message)):
         load_generator(tmp_path / "x.pt", lr_multiplier=0.01, conv_clamp=256)
+
+
+def test_the_search_for_heads_is_limited(monkeypatch):
+    monkeypatch.setattr(stylegan_xl, "_MOST_SIGNALS", 50)
+    with pytest.raises(ModelError, match="it takes more than 50 operations to read"):
+        load_generator(DATA / "stylegan-xl.pkl")
 
 
 def test_stated_settings_are_those_of_the_file():

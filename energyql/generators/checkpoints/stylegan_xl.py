@@ -11,6 +11,7 @@ from torch import Tensor
 
 from energyql.generators.checkpoints.network_pickle import Checkpoint, NetworkRecord
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights
+from energyql.generators.checkpoints.records import Budget
 from energyql.generators.checkpoints.stylegan3 import (
     FILTER_ERROR,
     fitted_channels,
@@ -21,7 +22,7 @@ from energyql.generators.checkpoints.stylegan3 import (
 from energyql.generators.checkpoints.unstated import completed
 from energyql.generators.stylegan3 import layer_filters
 from energyql.generators.stylegan3_config import SignalSpec
-from energyql.generators.stylegan_xl import LEAST_HEAD, UP_FACTORS, StyleGANXL, StyleGANXLConfig
+from energyql.generators.stylegan_xl import LEAST_HEAD, MOST_HEAD, UP_FACTORS, StyleGANXL, StyleGANXLConfig
 
 _STATED = (
     "channel_base", "channel_max", "conv_kernel", "first_cutoff", "first_stopband", "last_stopband_rel",
@@ -29,6 +30,8 @@ _STATED = (
 )  # fmt: skip
 """Settings that the synthesis network of a pickle states; the layers state the other two."""
 _OF_LAYERS = ("filter_size", "lrelu_upsampling")
+_MOST_SIGNALS = 1_000_000
+"""Most signals that are computed to find the heads; six heads take about 90,000."""
 Layers = Sequence[tuple[int, int, int]]
 """Number, size and channels of each layer. One number is missing where the first head begins."""
 
@@ -108,6 +111,7 @@ def _seen(record: NetworkRecord, layers: Layers) -> dict[str, Any]:
 def _candidates(settings: Mapping[str, Any], layers: Layers) -> Iterator[StyleGANXLConfig]:
     """Yield the configurations whose layers have the sizes of those in the file."""
     sizes, final = [size for _, size, _ in layers], layers[-1][1]
+    budget = Budget(0, _MOST_SIGNALS)
     kept = next((place for place, (number, *_) in enumerate(layers) if number != place), len(layers))
     for stem in (1 << power for power in range(3, final.bit_length())):
         critical = settings.get("num_critical", StyleGANXLConfig.num_critical)
@@ -120,17 +124,19 @@ def _candidates(settings: Mapping[str, Any], layers: Layers) -> Iterator[StyleGA
             if _fits(specs, sizes):
                 yield config
         elif kept and _fits(config.kept(specs), sizes[:kept]):
-            for heads in _heads(config, config.kept(specs)[-1], sizes[kept:], stem, final):
+            for heads in _heads(config, config.kept(specs)[-1], sizes[kept:], stem, final, budget):
                 counts, factors = zip(*heads, strict=True)
                 yield dataclasses.replace(config, resolution=final, head_layers=counts, up_factors=factors)
 
 
 def _heads(
-    config: StyleGANXLConfig, last: SignalSpec, sizes: list[int], resolution: int, final: int
+    config: StyleGANXLConfig, last: SignalSpec, sizes: list[int], resolution: int, final: int, budget: Budget
 ) -> Iterator[tuple[tuple[int, int], ...]]:
     """Yield the numbers of layers and the factors of heads that follow `last` and whose layers have these sizes."""
+    most = min(len(sizes) + LEAST_HEAD - 1, MOST_HEAD)
     for factor in UP_FACTORS:
-        for layers in range(LEAST_HEAD, len(sizes) + LEAST_HEAD) if resolution * factor <= final else ():
+        for layers in range(LEAST_HEAD, most + 1) if resolution * factor <= final else ():
+            budget.spend(layers)
             specs = config.head(last, layers, resolution * factor)
             if resolution * factor == final:
                 if _fits(specs, sizes):
@@ -138,7 +144,7 @@ def _heads(
                 continue
             kept = config.kept(specs)
             if kept and len(kept) < len(sizes) and _fits(kept, sizes[: len(kept)]):
-                for others in _heads(config, kept[-1], sizes[len(kept) :], resolution * factor, final):
+                for others in _heads(config, kept[-1], sizes[len(kept) :], resolution * factor, final, budget):
                     yield ((layers, factor), *others)
 
 
