@@ -14,7 +14,7 @@ from energyql.errors import ArgumentError
 
 
 def sample(
-    model: Annotated[str, typer.Argument(help="A checkpoint, a model folder, or a packaged model.")],
+    model: options.ModelArgument,
     save_to: Annotated[Path, out_option("The folder of pictures to make or to add to.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Random pictures in all, or unsure ones to add.")] = 300,
     unsure: Annotated[
@@ -29,6 +29,8 @@ def sample(
     ] = None,
     label: options.Label = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the pictures; by default that of the folder, or 0.")] = None,
+    generator: options.Generator = None,
+    allow_plugins: options.AllowPlugins = False,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
@@ -42,7 +44,8 @@ def sample(
 
     folder = sample_pictures(
         model, save_to, n, unsure=unsure, only=None if only is None else read_names(only), labelled=labels, pool=pool,
-        seed=seed, truncation=truncation, label=read_label(label), device=choose_device(device), progress=not quiet,
+        seed=seed, truncation=truncation, label=read_label(label), generator=generator, allow_plugins=allow_plugins,
+        device=choose_device(device), progress=not quiet,
     )  # fmt: skip
     if not quiet:
         drawn = folder.drawn

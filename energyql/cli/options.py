@@ -59,6 +59,10 @@ Model = Annotated[
     str,
     typer.Option("--model", "-m", help="A packaged model, or a model folder.", autocompletion=_complete_model),
 ]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(help="A checkpoint, a model folder, a packaged model, or a generator: module:factory, or a plugin."),
+]
 Semantics = Annotated[settings.Semantics, typer.Option(help="How the query becomes an energy.")]
 Sampler = Annotated[settings.SamplerName, typer.Option(help="How latents are drawn; see docs/samplers.md.")]
 Strength = Annotated[

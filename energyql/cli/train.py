@@ -18,10 +18,6 @@ from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 if TYPE_CHECKING:
     from energyql.attributes.quality import HeadReport
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(help="A checkpoint, a model folder, a packaged model, or a generator: module:factory, or a plugin."),
-]
 OutOption = Annotated[Path | None, out_option("The model folder to make or add to. By default that of the model.")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new attributes replace old ones of the same name.")]
 FittedLabelOption = Annotated[
@@ -32,7 +28,7 @@ TruncationRangeOption = Annotated[str | None, typer.Option(help="psi of the late
 
 
 def train(
-    model: ModelArgument,
+    model: options.ModelArgument,
     save_to: OutOption = None,
     labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: a column for each attribute.")] = None,
     latents: Annotated[
@@ -131,7 +127,7 @@ def train(
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
 
 
-def report(model: ModelArgument, as_json: options.Json = False) -> None:
+def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
     """Print how well the attribute heads of a model did on labels that were held out of their training."""
     from energyql.attributes.quality import read_reports
     from energyql.models import model_folder, read_vocabulary
@@ -190,7 +186,7 @@ def describe_judge(report: Mapping[str, Mapping[str, Any]], vocabulary: Vocabula
 
 
 def import_heads(
-    model: ModelArgument,
+    model: options.ModelArgument,
     heads: Annotated[Path, typer.Argument(help="A classifier of LACE (.pt), or a boundary of InterFaceGAN (.npy).")],
     attribute: Annotated[
         list[str],

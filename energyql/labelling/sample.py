@@ -11,7 +11,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.errors import ArgumentError, DataError
 from energyql.files import check_writable, naming_target, read_json, write_picture
 from energyql.generators.base import Generator, Label, check_label
-from energyql.generators.families import CONFIG, default_truncation, read_generator
+from energyql.generators.families import CONFIG, default_truncation, named_generator, open_generator
 from energyql.generators.load import load_generator
 from energyql.labelling.choosing import choose_unsure
 from energyql.labelling.folder import LABELS, RECORD, PictureFolder
@@ -22,6 +22,7 @@ from energyql.render.pictures import to_pictures
 from energyql.training.drawn import Drawn
 from energyql.training.labels import read_label_table
 from energyql.training.samples import Prior
+from energyql.training.target import is_generator_name
 
 POOL_START = 1_000_000
 """Number of the first picture that heads choose from: the numbers below are for random pictures."""
@@ -40,6 +41,8 @@ def sample_pictures(
     seed: int | None = None,
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,
+    generator: str | None = None,
+    allow_plugins: bool = False,
     device: torch.device | str = "cpu",
     progress: bool | Report = False,
 ) -> PictureFolder:
@@ -49,7 +52,8 @@ def sample_pictures(
     later call with `unsure` adds pictures to it, which is a round of active learning.
 
     Args:
-        model: a checkpoint, a model folder, a packaged model, a generator of your own, or a `Model`.
+        model: a checkpoint, a model folder, a packaged model, a generator of your own, its name, or a `Model`. A name
+            is `module:factory`, or that of an installed package; see `energyql.plugins`.
         out: the folder of the pictures. A picture's file has the name of its number: picture i is prior sample i of the
             seed, as `train_attributes` counts them.
         count: random pictures in all, 0 to `count - 1`; or pictures to add, with `unsure`. At least 1.
@@ -62,6 +66,8 @@ def sample_pictures(
         truncation: psi. By default that of the folder, else that of the heads, else that of the model; 0.7 for a
             checkpoint, as for `train_attributes`.
         label: of a conditional generator: a class, or as many numbers as it has classes.
+        generator: name of the generator of a folder that only names one.
+        allow_plugins: whether a name in the folder is followed.
         device: where to draw.
         progress: whether to show a progress bar, or a function that is told the progress.
 
@@ -81,7 +87,7 @@ def sample_pictures(
             "random pictures are not chosen by attributes or labels", hint="add unsure=True, or --unsure"
         )
     path = Path(out)
-    generator, bank, own = _opened(model)
+    network, bank, own = _opened(model, generator, allow_plugins)
     names = tuple(bank.vocabulary if only is None else only) if bank is not None else ()
     if unsure and bank is not None:
         bank.raw_outputs(names)  # refuses unknown names before anything is written
@@ -90,19 +96,19 @@ def sample_pictures(
     found = PictureFolder.read(path) if (path / RECORD).exists() else None
     if found is not None:
         found.drawn.check(str(path), seed=seed, truncation=truncation, label=label)
-        found.drawn.check_generator(generator, str(path))
+        found.drawn.check_generator(network, str(path))
         folder = found
     else:
         check_writable(path, path)
-        condition = check_label(label if label is not None else _fitted_label(bank), generator)
+        condition = check_label(label if label is not None else _fitted_label(bank), network)
         psi_ = _truncation(bank, own) if truncation is None else truncation
         if not 0 <= psi_ <= 2:
             raise ArgumentError(f"truncation is a number from 0 to 2, not {psi_}")
-        folder = PictureFolder(path, Drawn.by(generator, seed or 0, float(psi_), condition))
+        folder = PictureFolder(path, Drawn.by(network, seed or 0, float(psi_), condition))
     drawn, where = folder.drawn, torch.device(device)
-    if isinstance(generator, torch.nn.Module):
-        generator.to(where).eval()
-    prior = Prior(generator, drawn.seed, (drawn.truncation, drawn.truncation), where, drawn.label)
+    if isinstance(network, torch.nn.Module):
+        network.to(where).eval()
+    prior = Prior(network, drawn.seed, (drawn.truncation, drawn.truncation), where, drawn.label)
     with reporting(progress) as report, naming_target(path):
         if found is None:  # first, so that pictures of an interrupted call are not taken for those of another seed
             folder = folder.having(0, ())
@@ -118,16 +124,20 @@ def sample_pictures(
         return folder.having(folder.random, (*folder.unsure, *chosen))
 
 
-def _opened(model: str | Path | Generator | Model) -> tuple[Generator, AttributeBank | None, float]:
+def _opened(
+    model: str | Path | Generator | Model, name: str | None, allow_plugins: bool
+) -> tuple[Generator, AttributeBank | None, float]:
     """Return the generator, its heads if it has any, and the truncation of the model."""
-    if isinstance(model, str | Path):
-        if Path(model).is_file():
-            generator = load_generator(model)
-            return generator, None, default_truncation(generator)
+    if isinstance(model, str | Path) and not Path(model).is_file() and not is_generator_name(str(model)):
         folder = model_folder(model)
         if not (folder / "vocabulary.json").is_file():
-            return read_generator(folder), None, float(read_json(folder / CONFIG).get("truncation", 1.0))
-        model = load_model(folder)
+            generator, _ = open_generator(folder, name, allow_plugins=allow_plugins)
+            return generator, None, float(read_json(folder / CONFIG).get("truncation", 1.0))
+        model = load_model(folder, generator=name, allow_plugins=allow_plugins)
+    elif name is not None:
+        raise ArgumentError(f"the generator {name} is for a model folder that names one", hint="leave it out")
+    if isinstance(model, str | Path):
+        model = load_generator(model) if Path(model).is_file() else named_generator(str(model))
     if isinstance(model, Model):
         return model.generator, model.bank, model.truncation
     return model, None, default_truncation(model)

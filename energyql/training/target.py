@@ -162,7 +162,7 @@ def open_target(
         ArgumentError: there must be an `out`.
         ModelError: a file is damaged, or `out` holds another generator.
     """
-    if isinstance(model, str) and _is_name(model):
+    if isinstance(model, str) and is_generator_name(model):
         if generator is not None:
             raise ArgumentError(f"{model} and {generator} are two generators", hint="name one of them")
         if out is None:
@@ -195,7 +195,7 @@ def removing_new_folder(out: str | Path | None) -> Iterator[None]:
         raise
 
 
-def _is_name(model: str) -> bool:
+def is_generator_name(model: str) -> bool:
     """Whether a model is given as the name of code. The name of a plugin is not taken for that of a folder."""
     taken = Path(model).exists() if ":" in model else Path(model).is_file() or model in packaged_models()
     return not taken and is_plugin(model, GENERATORS)
