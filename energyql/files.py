@@ -88,6 +88,8 @@ def check_writable(path: Path, folder: Path) -> None:
         ArgumentError: it cannot; the message names `path`.
     """
     while not os.path.exists(folder) and folder != folder.parent:
+        if os.path.islink(folder):
+            raise ArgumentError(f"cannot write {path}: {folder} is a symbolic link to nothing")
         folder = folder.parent
     if not os.path.isdir(folder):
         raise ArgumentError(f"cannot write {path}: {folder} is not a folder")
@@ -148,6 +150,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     data = save({name: tensor.detach().cpu().clone(memory_format=form) for name, tensor in tensors.items()})
     with replacing(path) as written:
         written.write_bytes(data)
+
+
+def real_path(path: Path) -> Path:
+    """Return the absolute path without symbolic links; a loop of them, which nothing can open, stays as it is."""
+    return Path(os.path.realpath(path))
 
 
 def check_file(path: Path, most: int | None = None, kind: type[EnergyQLError] = ModelError) -> int:

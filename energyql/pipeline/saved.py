@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.files import naming_target, read_json, staging, write_json
+from energyql.files import naming_target, read_json, real_path, staging, write_json
 from energyql.temporary import locked
 
 RESULT, LATENTS, GRID, EDIT = "result.json", "latents.safetensors", "grid.png", "edit.json"
@@ -76,7 +76,10 @@ def saving(folder: Path, old: Callable[[Path], Iterable[Path]] = result_files) -
     """
     finish_saving(folder)
     with naming_target(folder), staging(folder) as staged:
-        yield staged
+        try:
+            yield staged
+        except ArgumentError as error:  # people know the folder that they named
+            raise ArgumentError(error.message.replace(str(staged), str(folder)), hint=error.hint) from error
         new = set(_files(staged))
         if taken := [path for path in new if (folder / path).is_dir()]:
             raise ArgumentError(f"cannot write {folder / taken[0]}: it is a folder", hint="name another folder")
@@ -144,7 +147,7 @@ def _check_inside(folder: Path, paths: Iterable[Path]) -> None:
     Raises:
         ArgumentError: a path leaves the folder.
     """
-    root = folder.resolve()
+    root = real_path(folder)
     for path in paths:
-        if path.is_absolute() or ".." in path.parts or not (folder / path).parent.resolve().is_relative_to(root):
+        if path.is_absolute() or ".." in path.parts or not real_path(folder / path.parent).is_relative_to(root):
             raise ArgumentError(f"{folder / SAVED} is damaged: it names {path}", hint="delete it")
