@@ -99,10 +99,12 @@ def _with_pyarrow(library: Any, path: Path) -> dict[str, list[Any]]:
         columns: list[list[Any]] = [[] for _ in names]
         size = 0
         for batch in file.iter_batches(batch_size=_AT_ONCE):
-            size += batch.nbytes
+            # A cell of a dictionary becomes a text of its own.
+            found = [each.dictionary_decode() if hasattr(each, "dictionary") else each for each in batch.columns]
+            size += sum(each.nbytes for each in found)
             _check_size(path, (len(columns[0]) + len(batch)) * len(names), size)
-            for cells, column in zip(columns, batch.columns, strict=True):
-                cells.extend(column.to_pylist())
+            for cells, each in zip(columns, found, strict=True):
+                cells.extend(each.to_pylist())
     return dict(zip(map(str, names), columns, strict=True))
 
 

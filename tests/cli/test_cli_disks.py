@@ -78,7 +78,7 @@ def test_a_full_disk(main, tiny, tmp_path, command):
     code, errors = main(*arguments(command, tiny, f"out{SUFFIX.get(command, '')}"), most=150)
     assert (code, errors.count("ArgumentError: cannot write out")) == (2, 1), errors
     assert "too large" in errors.replace("\n", " ")
-    assert [path for path in tmp_path.rglob(".*")] == []
+    assert list(tmp_path.rglob(".*")) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -74,7 +74,7 @@ def check_descriptions(folder):
 
 
 def check(name, folder, before, after, again=True):
-    """Kill `after`, which writes into a folder, on top of what `before` has written; one of the two can be read then."""
+    """Kill `after`, which writes into a folder, on top of what `before` wrote; one of the two can be read then."""
     old, new = folder / "old", folder / "new"
     before(old)
     shutil.copytree(old, new)
