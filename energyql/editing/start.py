@@ -133,7 +133,7 @@ def open_picture(picture: Picture) -> Image.Image:
     except ArgumentError:
         raise
     except Exception as error:  # every format has its own reader in Pillow, and each its own errors
-        raise ArgumentError(f"cannot read {picture} as a picture: {error or type(error).__name__}") from error
+        raise ArgumentError(f"cannot read {picture} as a picture: {str(error) or type(error).__name__}") from error
 
 
 def as_images(pictures: Sequence[Image.Image], like: Tensor) -> Tensor:
