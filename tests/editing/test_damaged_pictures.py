@@ -13,7 +13,7 @@ from energyql.errors import ArgumentError
 
 @pytest.mark.parametrize(
     "error",
-    [SyntaxError("broken"), NotImplementedError(), MemoryError(), struct.error("x"), EOFError(), IndexError("i")],
+    [SyntaxError("bad"), NotImplementedError(), MemoryError(), struct.error("x"), EOFError(), IndexError("i")],
 )
 def test_every_error_of_pillow(tmp_path, monkeypatch, error):
     def fail(*_, **__):
