@@ -74,15 +74,17 @@ def _memory():
     return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
+TEXTS = (b"0", b"-1", b"9" * 30, b"1e999", b"NaN", b"null", b"'", b'"', b"(", b"\n", b"\x00", b",,")
+
+
 def damage(random, data):
     """Return bytes with some damage: other bytes, other numbers, pieces left out, doubled or moved, a cut."""
     data = bytearray(data)
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         # Most of a file is numbers, where damage changes little: its beginning and its end hold the structure.
-        where = random.choice(
-            (random.randrange(len(data) + 1), random.randrange(200), len(data) - random.randrange(200))
-        )
-        where, length = max(0, min(where, len(data))), random.choice((1, 2, 4, 8, random.randrange(64)))
+        near, end = random.randrange(200), len(data)
+        where = max(0, min(end, random.choice((random.randrange(end + 1), near, end - near))))
+        length = random.choice((1, 2, 4, 8, random.randrange(64)))
         piece = data[where : where + length]
         kind = random.randrange(8)
         if kind == 0:
@@ -99,32 +101,15 @@ def damage(random, data):
             target = random.randrange(len(data) + 1)
             data[target:target] = piece
         elif kind == 6:
-            data[where : where + length] = random.choice(
-                (b"0", b"-1", b"9" * 30, b"1e999", b"NaN", b"null", b"'", b'"', b"(")
-            )
+            data[where : where + length] = random.choice(TEXTS)
         else:
             del data[where:]
     return bytes(data)
 
 
 VALUES = (
-    None,
-    True,
-    0,
-    -1,
-    2**63,
-    10**30,
-    1e308,
-    float("nan"),
-    float("inf"),
-    "",
-    "\0",
-    "x" * 300,
-    "../..",
-    [],
-    {},
-    [[]],
-)
+    None, True, 0, -1, 2**63, 10**30, 1e308, float("nan"), float("inf"), "", "\0", "x" * 300, "../..", [], {}, [[]],
+)  # fmt: skip
 
 
 def damage_json(random, value, depth=0):
@@ -132,11 +117,11 @@ def damage_json(random, value, depth=0):
     if random.random() < 0.06 * (depth > 0):
         return random.choice(VALUES)
     if isinstance(value, dict):
-        items = [(key, damage_json(random, each, depth + 1)) for key, each in value.items() if random.random() > 0.02]
-        return dict(items) | (
-            {random.choice(("a", "kind", "__class__", "")): random.choice(VALUES)} if random.random() < 0.03 else {}
-        )
+        found = {key: damage_json(random, each, depth + 1) for key, each in value.items() if random.random() > 0.02}
+        if random.random() < 0.03:
+            found[random.choice(("a", "kind", "__class__", ""))] = random.choice(VALUES)
+        return found
     if isinstance(value, list):
-        found = [damage_json(random, each, depth + 1) for each in value if random.random() > 0.02]
-        return found + found[:1] if random.random() < 0.03 else found
+        items = [damage_json(random, each, depth + 1) for each in value if random.random() > 0.02]
+        return items + items[:1] if random.random() < 0.03 else items
     return value

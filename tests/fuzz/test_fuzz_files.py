@@ -54,12 +54,10 @@ def torch_bytes(value, **options):
 
 
 def lace():
-    sizes = {"net.0": (4, 8), "net.2": (3, 4), "heads": (2, 3)}
-    return {
-        f"{name}.{part}": torch.ones(size if part == "weight" else size[:1])
-        for name, size in sizes.items()
-        for part in ("weight", "bias")
-    }
+    """A classifier of LACE in miniature: two hidden layers, and two outputs."""
+    weights = {"net.0": torch.ones(4, 8), "net.2": torch.ones(3, 4), "heads": torch.ones(2, 3)}
+    biases = {f"{name}.bias": weight[:, 0].clone() for name, weight in weights.items()}
+    return {f"{name}.weight": weight for name, weight in weights.items()} | biases
 
 
 def read_labels(path):
@@ -83,7 +81,10 @@ READERS = {
     "a.txt": (read_queries, [b"# queries\nElder: age > 0.5\nsmile AND hat\n"]),
     "prompts.json": (read_prompts, [b'{"a": ["yes", "no"], "b": {"x": "an x", "y": "a y"}}']),
     "a.png": (open_picture, [picture_bytes("PNG"), picture_bytes("PNG", "P"), picture_bytes("PNG", "I;16")]),
-    "a.jpg": (open_picture, [picture_bytes("JPEG"), picture_bytes("JPEG", "CMYK"), picture_bytes("JPEG", progressive=True)]),
+    "a.jpg": (
+        open_picture,
+        [picture_bytes("JPEG"), picture_bytes("JPEG", "CMYK"), picture_bytes("JPEG", progressive=True)],
+    ),
     "a.img": (
         open_picture,
         [picture_bytes(kind) for kind in ("WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "DDS", "TGA", "JPEG2000", "PCX")],
