@@ -50,33 +50,25 @@ def test_bodies(small):
         if answer.status == 202:
             check(small.request("DELETE", f"/api/jobs/{answer.json()['id']}"), "/api/jobs/id")
 
-    fuzz(work, 150, 0.3)
+    fuzz(work, 60, 0.3)
     assert small.get("/api/info").status == 200
 
 
 def test_addresses(small):
-    places = [
-        "/",
-        "/api/info",
-        "/api/jobs/x",
-        "/api/jobs/x/grid.png",
-        "/api/jobs/x/pictures/0.png",
-        "/docs",
-        "/static/a",
-    ]
+    pictures = ["/api/jobs/x/grid.png", "/api/jobs/x/pictures/0.png", "/api/jobs/x/result.zip"]
+    places = ["/", "/api/info", "/api/jobs/x", "/docs", "/static/a", *pictures]
 
     def work(random):
         place = quote(damage(random, random.choice(places).encode()), safe="/?&=%.")
         method = random.choice(("GET", "GET", "DELETE", "HEAD", "PUT", "OPTIONS"))
+        after = random.choice(("", "?after=" + "9" * 400, "?after=-1"))
         try:
-            answer = small.request(
-                method, "/" + place.lstrip("/") + random.choice(("", "?after=" + "9" * 400, "?after=-1"))
-            )
+            answer = small.request(method, "/" + place.lstrip("/") + after)
         except http.client.HTTPException:  # the server ended the connection
             return
         assert answer.status < 500, (method, place, answer.body)
 
-    fuzz(work, 100, 0.3)
+    fuzz(work, 40, 0.3)
     assert small.get("/api/info").status == 200
 
 
@@ -87,22 +79,15 @@ def test_share_links(small, chromium):
     with visiting(chromium, small.url, ready="#query") as visitor:
 
         def work(random):
-            fields = [
-                (name, str(random.choice((value, *VALUES)) if random.random() < 0.3 else value))
-                for name, value in LINK.items()
-            ]
-            fields = [field for field in fields if random.random() > 0.1] + [
-                ("step", "hair = black")
-            ] * random.randrange(3)
-            link = (
-                urlencode(fields)
-                if random.random() < 0.6
-                else quote(damage(random, urlencode(fields).encode()), safe="&=%+")
-            )
+            changed = {name: random.choice(VALUES) for name in LINK if random.random() < 0.2}
+            fields = [(name, str(value)) for name, value in (LINK | changed).items() if random.random() > 0.1]
+            link = urlencode(fields + [("step", "hair = black")] * random.randrange(3))
+            if random.random() < 0.4:
+                link = quote(damage(random, link.encode()), safe="&=%+")
             visitor.page.goto("about:blank")
             page = visitor.open("#" + link)
             page.locator("#query textarea").wait_for()
 
-        fuzz(work, 8, 0.02)
-        wrong = [fault for fault in visitor.faults if "status of 422" not in fault]
-        assert wrong == []
+        fuzz(work, 4, 0.02)
+        # The browser itself writes a line about every answer that is a refusal.
+        visitor.faults[:] = [fault for fault in visitor.faults if "status of 422" not in fault]
