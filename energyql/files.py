@@ -1,4 +1,4 @@
-"""Write files atomically, and read them with clear errors."""
+"""Write files atomically, and read them with clear errors and bounds."""
 
 from __future__ import annotations
 
@@ -6,32 +6,57 @@ import hashlib
 import json
 import os
 import re
-import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.temporary import sweep, sweep_once, temporary
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MOST_JSON = 1 << 26
+"""Largest JSON file that is read, in bytes: its values take about ten times as much memory."""
+MOST_DIGITS = 20
+"""Most digits of a whole number in JSON: those of the largest seed; more would overflow as floats."""
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it there on success, remove it on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}"
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Yield a temporary path beside `path`; move it there on success, remove it on failure.
+
+    Raises:
+        ArgumentError: `path` cannot be written, for example because the disk is full, or it is no regular file.
+    """
+    with naming_target(path):
+        if os.path.exists(path) and not os.path.isfile(path):
+            kind = "a folder" if os.path.isdir(path) else "not a regular file"
+            raise ArgumentError(f"cannot write {path}: it is {kind}", hint="name a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep_once(path.parent)
+        with temporary(path.parent, path.suffix) as written:
+            yield written
+            written.replace(path)
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """Yield a new folder inside `folder`, which is made if it is not there; remove it in the end.
+
+    Raises:
+        ArgumentError: it cannot be made.
+    """
+    with naming_target(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        with temporary(folder) as staged:
+            yield staged
 
 
 @contextmanager
@@ -43,6 +68,19 @@ def naming_target(path: Path) -> Iterator[None]:
         raise ArgumentError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+@contextmanager
+def naming_source(path: Path, kind: type[EnergyQLError] = ModelError) -> Iterator[None]:
+    """Raise an error of this kind that names `path` where the block cannot read it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise kind(f"{path} is missing") from None
+    except OSError as error:
+        raise kind(f"cannot read {path}: {error.strerror or error}") from error
+    except MemoryError:
+        raise kind(f"cannot read {path}: there is not enough memory") from None
+
+
 def check_writable(path: Path, folder: Path) -> None:
     """Check, before any work is done, that `folder` can be written or made, so that `path` can be written into it.
 
@@ -50,6 +88,8 @@ def check_writable(path: Path, folder: Path) -> None:
         ArgumentError: it cannot; the message names `path`.
     """
     while not os.path.exists(folder) and folder != folder.parent:
+        if os.path.islink(folder):
+            raise ArgumentError(f"cannot write {path}: {folder} is a symbolic link to nothing")
         folder = folder.parent
     if not os.path.isdir(folder):
         raise ArgumentError(f"cannot write {path}: {folder} is not a folder")
@@ -85,8 +125,8 @@ def refuse_address(path: str | Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with replacing(path) as written:
+        written.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -96,8 +136,8 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_picture(path: Path, picture: Image) -> None:
     """Write a picture in the format that the path ends in."""
-    with replacing(path) as temporary:
-        picture.save(temporary)
+    with replacing(path) as written:
+        picture.save(written)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -108,28 +148,92 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     # Copies, because tensors that share memory are refused.
     form = torch.contiguous_format
     data = save({name: tensor.detach().cpu().clone(memory_format=form) for name, tensor in tensors.items()})
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
+    with replacing(path) as written:
+        written.write_bytes(data)
+
+
+def real_path(path: Path) -> Path:
+    """Return the absolute path without symbolic links; a loop of them, which nothing can open, stays as it is."""
+    return Path(os.path.realpath(path))
+
+
+def check_file(path: Path, most: int | None = None, kind: type[EnergyQLError] = ModelError) -> int:
+    """Check that a regular file is there, of at most so many bytes, and return its size.
+
+    A device or a pipe is refused, because it may never end.
+
+    Raises:
+        EnergyQLError: it is not; of the kind that is asked for.
+    """
+    with naming_source(path, kind):
+        status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise kind(f"cannot read {path}: it is {what}")
+    if most is not None and status.st_size > most:
+        raise kind(f"cannot read {path}: it is larger than {most >> 20} MiB")
+    return status.st_size
+
+
+def read_bytes(path: Path, most: int, kind: type[EnergyQLError] = ModelError) -> bytes:
+    """Read a regular file of at most so many bytes.
+
+    Raises:
+        EnergyQLError: it is missing, larger or cannot be read; of the kind that is asked for.
+    """
+    size = check_file(path, most, kind)
+    with naming_source(path, kind), path.open("rb") as file:
+        return file.read(size)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object of at most `MOST_JSON` bytes, whose whole numbers have at most `MOST_DIGITS` digits.
 
     Raises:
         ModelError: the file is missing or holds something else.
     """
+    data = read_bytes(path, MOST_JSON)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
+        found = json.loads(data.decode("utf-8"), parse_int=_whole)
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
-    if not isinstance(data, dict):
+    if not isinstance(found, dict):
         raise ModelError(f"{path} must hold a JSON object")
-    return data
+    return found
+
+
+def _whole(text: str) -> int:
+    if len(text.lstrip("-")) > MOST_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a file of safetensors.
+
+    Raises:
+        ModelError: it is missing, damaged or holds something else.
+    """
+    from safetensors import SafetensorError  # here, as in `write_tensors`
+    from safetensors.torch import load_file
+
+    check_file(path)
+    try:
+        with naming_source(path):
+            return load_file(path)
+    except (SafetensorError, ValueError, TypeError, LookupError, RuntimeError) as error:
+        raise ModelError(f"cannot read {path}: it is damaged ({error})") from error
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a regular file, hexadecimal.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    check_file(path)
+    found = hashlib.sha256()
+    with naming_source(path), path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()

@@ -52,8 +52,7 @@ class AttributeSpec:
         values = tuple(_text(value, f"{label}: a value") for value in self.values)
         object.__setattr__(self, "values", values)
         if self.kind == "categorical":
-            if len(set(values)) != len(values):
-                twice = next(value for value in values if values.count(value) > 1)
+            if (twice := repeated(values)) is not None:
                 raise VocabularyError(f"{label}: value {twice!r} is listed twice")
             if len(values) < 2:
                 raise VocabularyError(f"{label}: a categorical attribute needs at least two values, not {len(values)}")
@@ -202,6 +201,16 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     return plain[matches[0]] if matches else None
 
 
+def repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that has occurred before it; `None` if all are different."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def _plain(name: str) -> str:
     return name.casefold().replace(" ", "").replace("_", "").replace("-", "")
 
@@ -217,6 +226,10 @@ def _text(value: object, what: str) -> str:
 
 
 def _number(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:  # a whole number or a fraction beyond every float
+        raise VocabularyError(f"{what} is too large a number") from None
+    if not math.isfinite(number):
         raise VocabularyError(f"{what} must be a finite number, not {value!r}")
-    return float(value) + 0.0
+    return number + 0.0

@@ -1,13 +1,17 @@
 import hashlib
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from energyql.errors import ModelError
-from energyql.files import fingerprint, read_json, replacing, write_json, write_tensors, write_text
+from energyql import temporary
+from energyql.errors import ArgumentError, ModelError
+from energyql.files import fingerprint, read_json, replacing, staging, write_json, write_tensors, write_text
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -95,3 +99,71 @@ def test_fingerprint(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"x" * (3 << 20))
     assert fingerprint(path) == hashlib.sha256(b"x" * (3 << 20)).hexdigest()
+
+
+class TestWhatKilledProcessesLeave:
+    NAMES = (".energyql-0123456789abcdef.png", ".energyql-0123456789abcdee", ".energyql-0123456789abcded.odd suffix")
+
+    def left(self, folder):
+        for name in self.NAMES:
+            (folder / name).write_text("half")
+        (folder / ".energyql-0123456789abcdec").mkdir()
+        (folder / ".energyql-0123456789abcdec" / "a.png").write_text("half")
+        for mine in (".energyql-notes", ".0123456789abcdef.png", "energyql-0123456789abcdef"):
+            (folder / mine).write_text("mine")
+
+    def test_is_removed_by_the_next_write(self, tmp_path):
+        self.left(tmp_path)
+        write_text(tmp_path / "a.txt", "a")
+        kept = {".energyql-notes", ".0123456789abcdef.png", "energyql-0123456789abcdef", "a.txt"}
+        assert {path.name for path in tmp_path.iterdir()} == kept
+
+    def test_is_looked_for_once_in_a_folder(self, tmp_path, monkeypatch):
+        calls = []
+        monkeypatch.setattr(temporary, "sweep", calls.append)
+        for name in "abc":
+            write_text(tmp_path / name, "a")
+        assert calls == [tmp_path]
+
+    @pytest.mark.skipif(temporary.fcntl is None, reason="there are no locks")
+    def test_what_others_still_write_stays(self, tmp_path):
+        with replacing(tmp_path / "a.txt") as written, staging(tmp_path / "b") as staged:
+            code = (
+                "import sys; from pathlib import Path; from energyql.temporary import sweep; "
+                "[sweep(Path(folder)) for folder in sys.argv[1:]]"
+            )
+            subprocess.run([sys.executable, "-c", code, tmp_path, tmp_path / "b"], check=True, env=own_path())
+            assert written.exists()
+            assert staged.exists()
+            (tmp_path / "b" / ".energyql-0123456789abcdef").write_text("half")
+            temporary.sweep(tmp_path / "b")
+            assert list((tmp_path / "b").iterdir()) == [staged]
+        assert (tmp_path / "a.txt").exists()
+        assert list((tmp_path / "b").iterdir()) == []
+
+    def test_without_locks_it_must_be_old(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(temporary, "fcntl", None)
+        self.left(tmp_path)
+        os.utime(tmp_path / self.NAMES[0], (0, 0))
+        temporary.sweep(tmp_path)
+        assert not (tmp_path / self.NAMES[0]).exists()
+        assert (tmp_path / self.NAMES[1]).exists()
+        write_text(tmp_path / "a.txt", "a")
+        assert (tmp_path / "a.txt").read_text() == "a"
+
+
+def own_path():
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])
+def test_only_files_are_replaced(tmp_path, kind):
+    path = tmp_path / "a.txt"
+    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path)}[kind]()
+    if kind == "loop":
+        write_text(path, "a")
+        assert path.read_text() == "a"
+        return
+    with pytest.raises(ArgumentError, match=r"cannot write .*a\.txt: it is (a folder|not a regular file)"):
+        write_text(path, "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

@@ -11,7 +11,8 @@ ALLOWED = {
     "errors": set(),
     "version": set(),
     "progress": set(),
-    "files": {"errors"},
+    "temporary": set(),
+    "files": {"errors", "temporary"},
     "vocabulary": {"errors"},
     "render": {"errors"},
     "numerics": {"errors"},
@@ -49,6 +50,7 @@ LOCAL = {"cli", "__init__"}
 """These may import inside functions, so that they start at once."""
 LOCAL_IMPORTS = {
     ("files", "torch"),  # reading a vocabulary must not wait for torch
+    ("files", "safetensors"),
     ("files", "safetensors.torch"),
     ("pipeline", "energyql.energy.rule"),  # explaining most queries must not wait for torch either
     ("pipeline", "energyql.attributes.bank"),
@@ -61,6 +63,7 @@ WITHOUT_TORCH = {
     "errors",
     "vocabulary",
     "files",
+    "temporary",
     "version",
     "progress",
     "plugins",

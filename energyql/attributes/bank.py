@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from energyql.attributes.heads import FusedHeads, Head, RawOutputs, take_head
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import read_json, write_json, write_tensors
+from energyql.files import read_json, read_tensors, write_json, write_tensors
 from energyql.vocabulary import Vocabulary
 
 __all__ = ["AttributeBank", "Head"]
@@ -204,8 +202,8 @@ class AttributeBank:
             raise ModelError(f"{described}: {error} is missing") from None
         except (TypeError, ValueError, OverflowError, VocabularyError) as error:
             raise ModelError(f"{described}: {error}") from error
+        tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
         try:
-            tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
             heads = {name: take_head(name, tensors) for name in vocabulary}
             for name, head in heads.items():
                 if not all(tensor.isfinite().all() for tensor in head.tensors().values()):
@@ -220,7 +218,7 @@ class AttributeBank:
             )  # fmt: skip
         except KeyError as error:
             raise ModelError(f"{path}: {error} is missing, which {described.name} requires") from None
-        except (OSError, SafetensorError, ModelError) as error:
+        except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
 
 

@@ -10,14 +10,12 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head, take_head
 from energyql.errors import ModelError
-from energyql.files import write_tensors
+from energyql.files import read_tensors, write_tensors
 from energyql.numerics.shapes import Bool, Float
 
 SECOND = "second.safetensors"
@@ -70,8 +68,8 @@ def load_second(folder: Path, bank: AttributeBank) -> dict[str, Head]:
     path = folder / SECOND
     if not path.is_file():
         return {}
+    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     try:
-        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
         heads = {name: take_head(name, tensors) for name in bank.vocabulary if f"{name}/std" in tensors}
         if tensors:
             raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
@@ -80,7 +78,7 @@ def load_second(folder: Path, bank: AttributeBank) -> dict[str, Head]:
         second_bank(bank, heads)  # checks the shapes
     except KeyError as error:
         raise ModelError(f"{path}: {error} is missing") from None
-    except (OSError, SafetensorError, ModelError) as error:
+    except ModelError as error:
         raise ModelError(f"{path}: {error}", hint="train the attributes again, or delete this file") from error
     return heads
 

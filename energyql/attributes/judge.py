@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.errors import ModelError, VocabularyError
-from energyql.files import read_json, write_json, write_tensors
+from energyql.files import read_json, read_tensors, write_json, write_tensors
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
@@ -143,17 +141,17 @@ class Judge(nn.Module):
                 judge = cls(vocabulary, side=side, channels=channels, report=description.get("report"))
         except KeyError as error:
             raise ModelError(f"{described}: {error} is missing") from None
-        except (AttributeError, TypeError, ValueError, RuntimeError, VocabularyError) as error:
+        except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError, VocabularyError) as error:
             raise ModelError(f"{described}: {error}") from error
+        tensors = {name: value.float() for name, value in read_tensors(path).items()}
         try:
-            tensors = {name: value.float() for name, value in load_file(path).items()}
             counters = {
                 name: torch.zeros(value.shape, dtype=value.dtype)
                 for name, value in judge.state_dict().items()
                 if not value.is_floating_point()
             }
             judge.load_state_dict(tensors | counters, assign=True)
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except RuntimeError as error:
             raise ModelError(f"{path}: {error}") from error
         return judge.eval().requires_grad_(False)
 

@@ -7,20 +7,21 @@ import warnings
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.edit import animate, edit, invert
+from energyql.cli.failures import reporting_failures, show_warning
 from energyql.cli.gallery import gallery
 from energyql.cli.label import label, sample
 from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import STANDARD, err, out, out_option, print_json, read_label, read_names, resumable
 from energyql.cli.studio import studio
 from energyql.cli.train import import_heads, report, train
-from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, TautologyWarning
+from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import PICTURE_SUFFIXES, naming_target, write_text
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import (
@@ -261,21 +262,6 @@ app.command("import-heads")(import_heads)
 
 def main() -> None:
     """Entry point: errors of energyql are messages, not stack traces."""
-    warnings.showwarning = _show_warning
-    try:
+    warnings.showwarning = show_warning
+    with reporting_failures():
         app()
-    except EnergyQLError as error:
-        err.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
-        sys.exit(error.exit_code)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    kind = "note" if issubclass(category, TautologyWarning | LabelWarning) else category.__name__
-    err.print(f"[yellow]{kind}[/]: {escape(str(message))}")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from energyql.editing.dependence import DependenceEstimator, Leaks
 from energyql.editing.filmstrip import draw_filmstrip, start_columns, step_column, write_traversal
-from energyql.editing.folder import EDIT, FILMSTRIP, START, SavedResult, read_saved, remove_edit, save_picture
+from energyql.editing.folder import FILMSTRIP, START, SavedResult, edit_files, read_saved, save_picture
 from energyql.editing.invert import Inversion, invert_pictures, load_inversion
 from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
 from energyql.editing.settings import EditSettings, Preset, check_settings, choose_preset
@@ -23,7 +23,7 @@ from energyql.editing.start import EditStart, Start, as_pictures, noise_of, read
 from energyql.editing.step import estimate_dependence, run_step
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
-from energyql.files import check_destination, naming_target, write_json, write_picture
+from energyql.files import check_destination, write_json, write_picture
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
@@ -31,6 +31,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
+from energyql.pipeline.saved import EDIT, saving
 from energyql.pipeline.settings import EXACT, DrawSettings, Noise, Semantics
 from energyql.progress import Report, reporting
 from energyql.render.pictures import png_bytes
@@ -115,14 +116,12 @@ class Edit:
         folder = check_destination(Path(folder))
         if folder.suffix and not folder.is_dir():
             raise ArgumentError(f"an edit is saved to a folder, not to {folder}", hint="or save edit.filmstrip()")
-        with naming_target(folder):
-            remove_edit(folder)
-        (self.inversion or self.start).save(folder / START)
-        for i, result in enumerate(self.steps, 1):
-            result.save(folder / str(i))
-        with naming_target(folder):
-            write_picture(folder / FILMSTRIP, self.filmstrip())
-            write_json(folder / EDIT, self.to_dict())
+        with saving(folder, edit_files) as staged:
+            (self.inversion or self.start).write_files(staged / START)
+            for i, result in enumerate(self.steps, 1):
+                result.write_files(staged / str(i))
+            write_picture(staged / FILMSTRIP, self.filmstrip())
+            write_json(staged / EDIT, self.to_dict())
         return folder
 
     def save_filmstrip(self, path: str | Path) -> Path:

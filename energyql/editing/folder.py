@@ -7,7 +7,6 @@ each a saved result. Where the pictures are reconstructions of photographs, thos
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError, DataError
 from energyql.files import write_picture
-from energyql.pipeline.folder import RESULT, part_folders, read_part, remove_parts, remove_pictures, remove_result
+from energyql.pipeline.folder import read_part
+from energyql.pipeline.saved import EDIT, finish_saving, part_folders, picture_files, result_files
 
-EDIT, FILMSTRIP, START = "edit.json", "filmstrip.png", "0-start"
+FILMSTRIP, START = "filmstrip.png", "0-start"
 ORIGINALS, COMPARISON = "originals", "comparison.png"
 
 
@@ -41,6 +41,7 @@ def read_saved(folder: Path) -> SavedResult:
     Raises:
         ArgumentError: the folder holds no result, or a damaged one.
     """
+    finish_saving(folder)
     if (folder / EDIT).is_file():
         folder = next(iter(_steps(folder)), folder)
     if part := next(part_folders(folder), None):
@@ -56,27 +57,19 @@ def read_saved(folder: Path) -> SavedResult:
     return SavedResult(z, w, fields["index"], provenance)
 
 
-def remove_edit(folder: Path) -> None:
-    """Remove a saved edit, result or inversion; touch no other file."""
+def edit_files(folder: Path) -> list[Path]:
+    """Return the files of a saved edit, result or inversion; no other file."""
+    found = inversion_files(folder)
     if (folder / EDIT).is_file():
-        for step in _steps(folder):
-            remove_result(step)
-        remove_inversion(folder / START)
-        for name in (FILMSTRIP, EDIT):
-            (folder / name).unlink(missing_ok=True)
-    remove_parts(folder, 0)
-    remove_inversion(folder)
+        found += [folder / EDIT, folder / FILMSTRIP, *inversion_files(folder / START)]
+        found += [path for step in _steps(folder) for path in result_files(step)]
+    return found
 
 
-def remove_inversion(folder: Path) -> None:
-    """Remove a saved result, and the photographs of which it holds the reconstructions."""
-    originals = folder / ORIGINALS
-    if originals.is_dir() and (folder / RESULT).is_file():
-        remove_pictures(originals, 0)
-        (folder / COMPARISON).unlink(missing_ok=True)
-        with suppress(OSError):  # there are files of the user's in it
-            originals.rmdir()
-    remove_result(folder)
+def inversion_files(folder: Path) -> list[Path]:
+    """Return the files of a saved result, and the photographs of which it holds the reconstructions."""
+    found = result_files(folder)
+    return [*found, folder / COMPARISON, *picture_files(folder / ORIGINALS)] if found else []
 
 
 def _steps(folder: Path) -> list[Path]:
@@ -93,6 +86,8 @@ def save_picture(path: Path, picture: Image.Image) -> Path:
     """
     try:
         write_picture(path, picture)
-    except (OSError, ValueError) as error:
+    except ArgumentError:
+        raise
+    except ValueError as error:  # a side is longer than the format can hold
         raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
     return path

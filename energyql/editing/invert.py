@@ -11,20 +11,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from energyql.editing.folder import COMPARISON, EDIT, ORIGINALS, remove_edit, save_picture
+from energyql.editing.folder import COMPARISON, ORIGINALS, edit_files, save_picture
 from energyql.editing.inversion import MOST_DISTANCE, Found, find_latents
 from energyql.editing.latents import LatentSpace, draw_result
 from energyql.editing.settings import InversionSettings
 from energyql.editing.start import Picture, as_pictures, open_picture
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError, DataError, OutOfDomainError
-from energyql.files import check_destination, naming_target, write_picture
+from energyql.files import check_destination, write_picture
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.folder import picture_name
 from energyql.pipeline.generate import Pipeline, pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
+from energyql.pipeline.saved import EDIT, finish_saving, saving
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid, png_bytes, to_pictures
@@ -81,13 +82,16 @@ class Inversion:
         path = check_destination(Path(path))
         if path.suffix:
             return save_picture(path, self.comparison())
-        with naming_target(path):
-            remove_edit(path)
-            for i, picture in enumerate(self.pictures):
-                write_picture(path / ORIGINALS / picture_name(i), picture)
-        self.result.save(path)
-        save_picture(path / COMPARISON, self.comparison())
+        with saving(path, edit_files) as folder:
+            self.write_files(folder)
         return path
+
+    def write_files(self, folder: Path) -> None:
+        """Write the files of `save` to an empty folder."""
+        for i, picture in enumerate(self.pictures):
+            write_picture(folder / ORIGINALS / picture_name(i), picture)
+        self.result.write_files(folder)
+        write_picture(folder / COMPARISON, self.comparison())
 
     @classmethod
     def load(cls, folder: str | Path) -> Inversion:
@@ -201,6 +205,7 @@ def invert_pictures(
 
 def load_inversion(folder: Path) -> Inversion | None:
     """Read an inversion from its folder; `None` where a result or an edit was saved."""
+    finish_saving(folder)
     return Inversion.load(folder) if (folder / ORIGINALS).is_dir() and not (folder / EDIT).is_file() else None
 
 

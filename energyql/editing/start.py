@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from energyql.editing.folder import SavedResult
@@ -23,9 +23,13 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DEFAULT_NOISE, Noise, whole_number
 from energyql.sampling import prior_latents
 
-MOST_PIXELS = 1 << 27
-"""Largest picture that is read, in pixels; a larger one is probably no photograph."""
+MOST_PIXELS = 1 << 26
+"""Largest picture that is read, in pixels: some hundred megabytes. Photographs of today's cameras are smaller."""
 KINDS = "a seed, a list of seeds, latents (n, z_dim), a Result or its folder, or pictures (paths or PIL images)"
+_SIDE = 1 << 12
+"""Least side at which a JPEG that is too large is read; no generator draws larger pictures."""
+_PROGRAMS = ("EPS",)
+"""Formats that are programs, which Pillow gives to an interpreter."""
 
 Picture = str | Path | Image.Image
 
@@ -112,14 +116,24 @@ def open_picture(picture: Picture) -> Image.Image:
     if os.path.isdir(picture):
         raise ArgumentError(f"{picture} is a folder, not a picture")
     try:
-        with Image.open(picture) as opened:
+        Image.init()
+        with Image.open(picture, formats=[name for name in Image.ID if name not in _PROGRAMS]) as opened:
             if opened.width * opened.height > MOST_PIXELS:
-                raise ArgumentError(f"{picture} is too large: {opened.width} x {opened.height} pixels")
-            return ImageOps.exif_transpose(opened).convert("RGB")
+                opened.draft("RGB", (_SIDE, _SIDE))  # a JPEG is read at a fraction of its size, others are not
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ArgumentError(
+                    f"{picture} is too large: {opened.width} x {opened.height} pixels",
+                    hint=f"make it smaller; at most {MOST_PIXELS >> 20} million pixels are read",
+                )
+            ImageOps.exif_transpose(opened, in_place=True)
+            opened.load()
+            return opened if opened.mode == "RGB" else opened.convert("RGB")
     except FileNotFoundError:
         raise ArgumentError(f"there is no picture {picture}") from None
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ArgumentError(f"cannot read {picture} as a picture: {error}") from error
+    except ArgumentError:
+        raise
+    except Exception as error:  # every format has its own reader in Pillow, and each its own errors
+        raise ArgumentError(f"cannot read {picture} as a picture: {str(error) or type(error).__name__}") from error
 
 
 def as_images(pictures: Sequence[Image.Image], like: Tensor) -> Tensor:

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.files import fingerprint, read_json, write_tensors
+from energyql.files import fingerprint, read_json, read_tensors, write_tensors
 from energyql.generators.base import Family, Generator
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, reading, shown
 from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
@@ -111,10 +109,7 @@ def read_generator(folder: Path) -> Generator:
         config = family.config(**settings)
     path = folder / WEIGHTS
     with reading(path):
-        try:
-            tensors = load_file(path)
-        except SafetensorError as error:
-            raise ModelError(f"it is damaged ({error})") from error
+        tensors = read_tensors(path)
         check_weights(tensors)
         try:
             generator: Generator = build_network(family.network, config, tensors)

@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.files import read_json, replacing, write_json, write_tensors
+from energyql.files import read_json, read_tensors, replacing, write_json, write_tensors
+from energyql.pipeline.saved import LATENTS, RESULT, finish_saving, is_picture_name, part_folders
 from energyql.sampling import Status
 
-RESULT, LATENTS, GRID = "result.json", "latents.safetensors", "grid.png"
-_PICTURE, _PART = re.compile(r"\d{5,18}\.png"), re.compile(r"\d{5,18}")
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 """Infinite numbers, as strict JSON can hold them. NaN is null."""
 _NAMED = ("query", "model", "semantics")
@@ -100,39 +95,6 @@ def describe(
     }
 
 
-def part_folders(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yield the further parts of a long run, each with the position of its first sample, in order."""
-    if folder.is_dir():
-        names = sorted((path.name for path in folder.iterdir() if _PART.fullmatch(path.name)), key=int)
-        for path in (folder / name for name in names):
-            if (path / RESULT).is_file() and not path.is_symlink():
-                yield int(path.name), path
-
-
-def remove_parts(folder: Path, count: int) -> None:
-    """Remove the parts of a longer run from position `count` on, the last one first."""
-    for start, part in reversed(list(part_folders(folder))):
-        if start >= count:
-            remove_result(part, start)
-
-
-def remove_result(folder: Path, first: int = 0) -> None:
-    """Remove a saved result whose pictures are numbered from `first`, and the folder if nothing else is in it."""
-    if (folder / RESULT).is_file():
-        for name in (RESULT, LATENTS, GRID):
-            (folder / name).unlink(missing_ok=True)
-        remove_pictures(folder, first)
-        with suppress(OSError):  # there are files of the user's in it
-            folder.rmdir()
-
-
-def remove_pictures(folder: Path, count: int) -> None:
-    """Remove the pictures of a longer run from position `count` on; touch no other file."""
-    for path in list(folder.iterdir()):
-        if _PICTURE.fullmatch(path.name) and int(path.stem) >= count:
-            path.unlink()
-
-
 def read_folder(folder: Path, names: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield the fields of each part of a saved result.
 
@@ -143,6 +105,7 @@ def read_folder(folder: Path, names: Collection[str]) -> Iterator[dict[str, Any]
     Raises:
         DataError: there is no result, or a part is damaged or missing.
     """
+    finish_saving(folder)
     held = 0
     for start, part in [(0, folder), *part_folders(folder)]:
         if start != held:
@@ -154,6 +117,7 @@ def read_folder(folder: Path, names: Collection[str]) -> Iterator[dict[str, Any]
 
 def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     """Return the fields of a result from its own folder alone; see `read_folder`."""
+    finish_saving(folder)
     if not (folder / RESULT).is_file():
         raise DataError(f"the folder {folder} holds no result", hint="name one that generate or Result.save wrote")
     try:
@@ -162,7 +126,7 @@ def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         raise DataError(f"{folder} holds a damaged result: {error} is missing") from error
     except (
         TypeError, ValueError, OverflowError, RecursionError, SyntaxError, OSError,
-        SafetensorError, ModelError, Image.DecompressionBombError,
+        ModelError, Image.DecompressionBombError,
     ) as error:  # fmt: skip
         raise DataError(f"{folder} holds a damaged result: {error}") from error
 
@@ -184,7 +148,7 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         "provenance": provenance,
         "statistics": {name: _number(value) for name, value in statistics.items()},
     }
-    tensors = load_file(folder / LATENTS)
+    tensors = read_tensors(folder / LATENTS)
     for name in ("z", "w"):
         tensor = tensors[name]
         if tensor.ndim < 2 or len(tensor) < len(samples) or not tensor.is_floating_point():
@@ -199,7 +163,7 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
 
 
 def _read_picture(folder: Path, name: object) -> Image.Image:
-    if not isinstance(name, str) or not _PICTURE.fullmatch(name):
+    if not isinstance(name, str) or not is_picture_name(name):
         raise ValueError(f"{name!r} is not the name of a picture")
     with Image.open(folder / name, formats=["PNG"]) as picture:
         return picture.convert("RGB")

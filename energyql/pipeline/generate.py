@@ -16,6 +16,7 @@ from energyql.attributes.readouts import fit_readouts
 from energyql.energy.query_energy import Encode
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import ArgumentError
+from energyql.files import naming_source, real_path
 from energyql.generators.base import Label, as_condition, head_reader
 from energyql.generators.mapping import encoder
 from energyql.generators.noise import check_noise
@@ -259,9 +260,18 @@ def pipeline_for(model: str | Path | Model, device: str) -> Pipeline:
     """Return a model ready for queries; packaged models and folders stay loaded."""
     if isinstance(model, Model):
         return Pipeline(model, model.device if device == "auto" else choose_device(device))
-    folder = model_folder(model).resolve()
-    written = max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0)
+    folder = real_path(model_folder(model))
+    with naming_source(folder):
+        written = max(map(_written, folder.iterdir()), default=0)
     return _pipeline(folder, str(choose_device(device)), written)
+
+
+def _written(file: Path) -> int:
+    """Return when a file was written; of a link to nothing, which only matters when it is read, when the link was."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return file.lstat().st_mtime_ns
 
 
 @lru_cache(maxsize=4)

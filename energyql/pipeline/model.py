@@ -19,7 +19,7 @@ from energyql.attributes.judge import load_judge
 from energyql.attributes.labels import ImageLabeller, import_labeller, read_images
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, ModelError
-from energyql.files import fingerprint, read_json, write_json
+from energyql.files import fingerprint, read_json, real_path, write_json
 from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, device_of, latent_size
 from energyql.generators.checkpoints.reading import reading
 from energyql.generators.families import CONFIG, NAMED, WEIGHTS, open_generator, write_generator
@@ -169,7 +169,7 @@ def load_model(
         ArgumentError: there is no generator or judge of that name.
     """
     folder = model_folder(model) if generator is None else Path(model)
-    name, truncation, judge_name = folder.resolve().name, None, None
+    name, truncation, judge_name = real_path(folder).name, None, None
     if generator is None or (folder / CONFIG).is_file():
         name, truncation, judge_name = _read_config(folder)
     opened, mark = open_generator(folder, generator, allow_plugins=allow_plugins)

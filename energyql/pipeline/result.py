@@ -15,7 +15,7 @@ from torch import Tensor
 from energyql.attributes.doubt import DOUBT
 from energyql.attributes.predictions import Table, likeliest
 from energyql.errors import ArgumentError
-from energyql.files import PICTURE_SUFFIXES, check_destination, naming_target
+from energyql.files import PICTURE_SUFFIXES, check_destination
 from energyql.pipeline.columns import (
     Key,
     as_frame,
@@ -27,16 +27,13 @@ from energyql.pipeline.columns import (
 )
 from energyql.pipeline.description import alternative_text, tile
 from energyql.pipeline.folder import (
-    GRID,
-    RESULT,
     describe,
     read_folder,
-    remove_parts,
-    remove_pictures,
     write_measurements,
     write_picture,
     write_pictures,
 )
+from energyql.pipeline.saved import GRID, saving
 from energyql.pipeline.settings import EXACT
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import label_grid, png_bytes
@@ -211,8 +208,8 @@ class Result:
         """Write the labelled grid to a path that ends in .png, .jpg or .webp, or everything to a folder.
 
         A folder gets each picture, `grid.png` of the first 64, `latents.safetensors` and `result.json`; an earlier
-        result in it is replaced, and `load` reads it. Each file is written atomically. A PNG holds the provenance in
-        its text field "energyql".
+        result in it is replaced, and `load` reads it. A process that is killed meanwhile leaves the earlier result or
+        the new one, never parts of both. A PNG holds the provenance in its text field "energyql".
 
         Returns:
             The path.
@@ -225,21 +222,17 @@ class Result:
             raise ArgumentError(
                 f"there is no picture to save: {self.summary()}", hint="raise the budget, or ask for less"
             )
-        with naming_target(path):
-            if path.suffix.lower() in PICTURE_SUFFIXES:
-                write_picture(path, self.grid(), self.provenance)
-            else:
-                self._save_folder(path)
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            write_picture(path, self.grid(), self.provenance)
+            return path
+        with saving(path) as folder:
+            self.write_files(folder)
         return path
 
-    def _save_folder(self, folder: Path) -> None:
-        if again := (folder / RESULT).is_file():
-            (folder / RESULT).unlink()  # an interruption must not leave new pictures beside old measurements
+    def write_files(self, folder: Path) -> None:
+        """Write the files of `save` to an empty folder."""
         write_pictures(folder, self.images, self.provenance)
         write_measurements(folder, self.measurements(), self.statistics, self.provenance)
-        if again:
-            remove_parts(folder, 0)
-            remove_pictures(folder, len(self))
         self.save_grid(folder)
 
     def save_grid(self, folder: Path) -> None:

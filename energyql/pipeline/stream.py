@@ -18,20 +18,19 @@ from energyql.language import Expr
 from energyql.language.lexical import shorten
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.columns import take_rows
-from energyql.pipeline.folder import (
-    RESULT,
-    part_folders,
-    part_name,
-    read_part,
-    remove_parts,
-    remove_pictures,
-    write_measurements,
-    write_pictures,
-)
+from energyql.pipeline.folder import part_name, read_part, write_measurements, write_pictures
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
+from energyql.pipeline.saved import (
+    RESULT,
+    finish_saving,
+    part_files,
+    part_folders,
+    picture_files,
+    saving,
+)
 from energyql.pipeline.settings import DEFAULT_NOISE, DrawOptions, whole_number
 from energyql.progress import Report
 
@@ -116,6 +115,7 @@ class FolderRun:
         if folder.suffix.lower() in PICTURE_SUFFIXES:
             raise ArgumentError(f"a run is saved to a folder, not to {folder}")
         self.folder, self._prepared = check_destination(folder), prepared
+        finish_saving(folder)
         self._verdicts: list[Result] = []
         self._start = 0  # position of the last part
         self._last: Result | None = None  # its samples, without pictures
@@ -130,8 +130,7 @@ class FolderRun:
         self.removed = max(0, held - self._n)
         if held:
             _log.info("%s holds %d samples of this run, of %d", folder, held, self._n)
-            with naming_target(folder):
-                self._remove_excess()
+            self._remove_excess()
 
     def __len__(self) -> int:
         return sum(map(len, self._verdicts))
@@ -165,38 +164,50 @@ class FolderRun:
 
     def _remove_excess(self) -> None:
         """Remove samples beyond the n-th, and pictures of a batch whose writing was interrupted."""
-        if len(self) > self._n:
-            remove_parts(self.folder, self._n)
-            *before, self._start = [0, *(start for start, _ in part_folders(self.folder))]
-            kept = read_part(self._part, _MEASURED)
-            rows = np.arange(self._n - self._start)
-            self._last = Result(images=[], **kept | {name: take_rows(kept[name], rows) for name in _MEASURED})
-            self._write(self._last)
-            self._verdicts = [*self._verdicts[: len(before)], _verdicts_only(self._last)]
-        remove_pictures(self._part, len(self))
+        if len(self) <= self._n:
+            with saving(self.folder, self._excess) as staged:
+                self._save_grid(staged)
+            return
+        *before, self._start = [0, *(start for start, _ in part_folders(self.folder) if start < self._n)]
+        kept = read_part(self._part(self.folder), _MEASURED)
+        rows = np.arange(self._n - self._start)
+        last = Result(images=[], **kept | {name: take_rows(kept[name], rows) for name in _MEASURED})
+        self._last, self._verdicts = last, [*self._verdicts[: len(before)], _verdicts_only(last)]
+        with saving(self.folder, lambda folder: [self._part(folder) / RESULT, *self._excess(folder)]) as staged:
+            self._write(last, staged)
+            self._save_grid(staged)
+
+    def _excess(self, folder: Path) -> list[Path]:
+        """Return the files of samples that are not, or no longer, of this run."""
+        unfinished = folder / part_name(len(self))
+        left = [] if (unfinished / RESULT).is_file() else picture_files(unfinished)
+        return [*picture_files(self._part(folder), len(self)), *left, *part_files(folder, len(self))]
+
+    def _save_grid(self, folder: Path) -> None:
+        """Write the grid of the first samples, if the run has no more."""
         if len(self) < MOST_PICTURES:
-            Result(**read_part(self.folder, PER_SAMPLE)).save_grid(self.folder)
+            Result(**read_part(self.folder, PER_SAMPLE))[: len(self)].save_grid(folder)
 
     def _append(self, batch: Result) -> None:
         """Add a batch to the last part, or as a new one where that is full."""
         held = len(self)
         if self._last is not None and len(self._last) >= PART:
             self._start, self._last = held, None
-        write_pictures(self._part, batch.images, batch.provenance, held)
+        write_pictures(self._part(self.folder), batch.images, batch.provenance, held)
         bare = replace(batch, images=[])
         self._last = bare if self._last is None else Result.join([self._last, bare])
-        self._write(self._last)
+        self._write(self._last, self.folder)
         self._verdicts.append(_verdicts_only(batch))
         if held < MOST_PICTURES:
             Result(**read_part(self.folder, PER_SAMPLE)).save_grid(self.folder)
 
-    @property
-    def _part(self) -> Path:
-        return self.folder / part_name(self._start) if self._start else self.folder
+    def _part(self, folder: Path) -> Path:
+        """Return the folder of the last part, below that of the run."""
+        return folder / part_name(self._start) if self._start else folder
 
-    def _write(self, last: Result) -> None:
+    def _write(self, last: Result, folder: Path) -> None:
         provenance = last.provenance | {"n": len(last)}
-        write_measurements(self._part, last.measurements(), last.statistics, provenance, self._start)
+        write_measurements(self._part(folder), last.measurements(), last.statistics, provenance, self._start)
 
 
 def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
@@ -205,6 +216,7 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     Raises:
         DataError: they are of another query, model, seed or setting.
     """
+    finish_saving(folder)
     if not (folder / RESULT).is_file():
         return
     found = {"noise": DEFAULT_NOISE} | read_part(folder, ())["provenance"]  # earlier versions did not record it

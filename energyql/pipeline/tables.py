@@ -18,9 +18,10 @@ from energyql.errors import DataError, UnknownAttribute
 from energyql.language import Interval, Near, Predicate, as_query, predicates
 from energyql.pipeline.scoring import AttributeData, score_with_rule
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
-from energyql.vocabulary import closest
+from energyql.vocabulary import closest, repeated
 
-_CLASS = re.compile(r"(?P<name>.+?)\s*=\s*(?P<value>.+)")
+MOST_CHARACTERS = 1 << 27
+"""Longest table that is read: of a device that never ends no more is read, and memory stays below some gigabytes."""
 _MOMENT = re.compile(r"(?P<name>.+)[._](?P<moment>mean|std)")
 
 
@@ -41,8 +42,9 @@ def read_predictions(
     for header in columns:
         if header in wanted:
             continue
-        if (match := _CLASS.fullmatch(header)) and match["name"] in wanted:
-            classes.setdefault(match["name"], {})[match["value"]] = header
+        name, value = _name_and_class(header)
+        if value and name in wanted:
+            classes.setdefault(name, {})[value] = header
         elif (match := _MOMENT.fullmatch(header)) and match["name"] in wanted:
             moments.setdefault(match["name"], {})[match["moment"]] = header
 
@@ -93,17 +95,23 @@ def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[
     path = _name(source)
     try:
         with source.open(newline="", encoding="utf-8-sig") if isinstance(source, Path) else nullcontext(source) as file:
-            reader = csv.reader(file, strict=True)
-            numbered = [(row, reader.line_num) for row in reader if row]
+            text = file.read(MOST_CHARACTERS + 1)
+        if len(text) > MOST_CHARACTERS:
+            hint = "give a part of the rows, or only the columns that the query names"
+            raise DataError(f"{path} is longer than {MOST_CHARACTERS >> 20} Mi characters", hint=hint)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        numbered = [(row, reader.line_num) for row in reader if row]
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: it is not a text in UTF-8", hint="save it as CSV in UTF-8") from error
     except (OSError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except MemoryError:
+        raise DataError(f"cannot read {path}: there is not enough memory", hint="give a part of the rows") from None
     if len(numbered) < 2:
         raise DataError(f"{path} has no rows", hint="the first line names the columns, the others hold numbers")
     header = [name.strip() for name in numbered[0][0]]
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}: column {next(n for n in header if header.count(n) > 1)!r} appears twice")
+    if (twice := repeated(header)) is not None:
+        raise DataError(f"{path}: column {twice!r} appears twice")
     for row, line in numbered[1:]:
         if len(row) != len(header):
             raise DataError(f"{path}, line {line}: {len(row)} cells, but {len(header)} columns")
@@ -175,6 +183,22 @@ def rank_table(
     return Ranking(added, numbers, header, [rows[i] for i in order])
 
 
+def _name_and_class(header: str) -> tuple[str, str]:
+    """Split the header of a column such as `hair=black`; one without a class has the class "".
+
+    In one pass: a pattern with blanks on both sides of the sign takes quadratic time for a header of blanks.
+    """
+    sign = header.find("=", 1)
+    return (header, "") if sign < 0 else (header[:sign].rstrip(), header[sign + 1 :].lstrip())
+
+
+def _attribute(header: str) -> str:
+    """Return the name of the attribute that a column seems to be about."""
+    name, value = _name_and_class(header)
+    moment = _MOMENT.fullmatch(header)
+    return name if value else moment["name"] if moment else header
+
+
 def _name(source: Path | TextIO) -> str:
     return str(source) if isinstance(source, Path) else "standard input"
 
@@ -184,8 +208,7 @@ def _check_columns(
 ) -> None:
     missing = [node for node in nodes if node.name not in data]
     if missing:
-        matches = {column: _CLASS.fullmatch(column) or _MOMENT.fullmatch(column) for column in header}
-        known = [match["name"] if match else column for column, match in matches.items()]
+        known = [_attribute(column) for column in header]
         suggestions = list(dict.fromkeys(filter(None, (closest(node.name, known) for node in missing))))
         raise UnknownAttribute(
             f"{path} has no column for {missing[0].name!r}",

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.errors import DataError, EnergyQLError
+from energyql.errors import DataError, EnergyQLError, ModelError
+from energyql.files import read_json
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -127,12 +128,9 @@ def read_prompts(path: Path) -> Prompts:
         DataError: the file is missing or holds something else.
     """
     try:
-        prompts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read prompts from {path}: {getattr(error, 'strerror', None) or error}") from error
-    if not isinstance(prompts, dict):
-        raise DataError(f"{path} must hold a JSON object, attribute -> prompts")
-    return prompts
+        return read_json(path)
+    except ModelError as error:
+        raise DataError(f"{error.message}: an object, attribute -> prompts, is expected") from error
 
 
 def _attribute(name: str, options: Any) -> tuple[AttributeSpec, list[Any], list[str]]:

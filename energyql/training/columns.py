@@ -5,13 +5,21 @@ from __future__ import annotations
 import csv
 import importlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from energyql.attributes.labels import as_number, is_missing
 from energyql.errors import DataError
+from energyql.files import check_file, read_bytes
+from energyql.language.lexical import shorten
+from energyql.vocabulary import repeated
 
+MOST_BYTES = 1 << 26
+"""Largest table that is read, in bytes; of a Parquet file also its content."""
+MOST_CELLS = 1 << 23
+"""Most cells of a Parquet file, which may be thousands of times as many as its bytes."""
+_AT_ONCE = 256
+"""Rows of a Parquet file that are read before their size is compared again."""
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 
 
@@ -26,26 +34,38 @@ def read_columns(path: Path) -> dict[str, list[Any]]:
 
 def _read_csv(path: Path) -> dict[str, list[Any]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: {error}") from error
     try:
-        tables = {mark: [line for line in csv.reader(text.splitlines(), delimiter=mark) if line] for mark in ",;\t"}
+        lines = text.splitlines()
+        # The delimiter that gives most columns, of the same number in every row if possible. Rows are counted first and
+        # kept only with the delimiter that is chosen, because they take several times the memory of the text.
+        sizes = {mark: _row_lengths(lines, mark) for mark in ",;\t"}
+        even = {mark: found for mark, found in sizes.items() if len(set(found)) == 1 < found[0]}
+        delimiter = max(even or sizes, key=lambda mark: sizes[mark][0] if sizes[mark] else 0)
+        lines_of_cells = [cells for cells in csv.reader(lines, delimiter=delimiter) if cells]
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV file: {error}") from error
-    # The delimiter that gives most columns, of the same number in every row if possible.
-    even = {mark: lines for mark, lines in tables.items() if len({len(line) for line in lines}) == 1 < len(lines[0])}
-    delimiter, lines = max((even or tables).items(), key=lambda item: len(item[1][0]) if item[1] else 0)
-    if not lines:
+    except MemoryError:
+        raise DataError(f"cannot read {path}: there is not enough memory") from None
+    if not lines_of_cells:
         raise DataError(f"{path} is empty")
-    names = [name.strip() for name in lines[0]]
-    if len(set(names)) != len(names) or "" in names:
-        raise DataError(f"{path}: the first line must name every column once, and it is {', '.join(names)!r}")
-    for row, line in enumerate(lines[1:], 1):
-        if len(line) != len(names):
-            raise DataError(f"{path}, row {row}: {len(line)} cells for {len(names)} columns")
-    columns = {name: [line[i] for line in lines[1:]] for i, name in enumerate(names)}
+    names, *rows = lines_of_cells
+    names = [name.strip() for name in names]
+    if repeated(names) is not None or "" in names:
+        shown = shorten(", ".join(names))
+        raise DataError(f"{path}: the first line must name every column once, and it is {shown!r}")
+    for row, cells in enumerate(rows, 1):
+        if len(cells) != len(names):
+            raise DataError(f"{path}, row {row}: {len(cells)} cells for {len(names)} columns")
+    columns = {name: [cells[i] for cells in rows] for i, name in enumerate(names)}
     return columns if delimiter == "," else {name: _with_points(cells) for name, cells in columns.items()}
+
+
+def _row_lengths(lines: list[str], delimiter: str) -> list[int]:
+    """Return the number of cells of each row that has any."""
+    return [len(cells) for cells in csv.reader(lines, delimiter=delimiter) if cells]
 
 
 def _with_points(cells: list[str]) -> list[str]:
@@ -55,17 +75,49 @@ def _with_points(cells: list[str]) -> list[str]:
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:
-    readers: dict[str, Callable[[Any], dict[Any, Any]]] = {
-        "pyarrow.parquet": lambda library: library.read_table(path).to_pydict(),
-        "polars": lambda library: library.read_parquet(path).to_dict(as_series=False),
-    }
-    for module, read in readers.items():
+    check_file(path, MOST_BYTES, DataError)
+    for module, read in {"pyarrow.parquet": _with_pyarrow, "polars": _with_polars}.items():
         try:
             library = importlib.import_module(module)
         except ImportError:
             continue
         try:
-            return {str(name): list(cells) for name, cells in read(library).items()}
+            return read(library, path)
+        except DataError:
+            raise
         except Exception as error:  # each library has its own errors
             raise DataError(f"cannot read {path}: {error}") from error
     raise DataError(f"{path} is a Parquet file, and no library that reads it is installed", hint="pip install pyarrow")
+
+
+def _with_pyarrow(library: Any, path: Path) -> dict[str, list[Any]]:
+    # A file of some hundred bytes can hold any number of equal rows, so sizes are compared before cells are made.
+    with library.ParquetFile(path) as file:
+        metadata, names = file.metadata, file.schema_arrow.names
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        _check_size(path, metadata.num_rows * len(names), sum(group.total_byte_size for group in groups))
+        columns: list[list[Any]] = [[] for _ in names]
+        size = 0
+        for batch in file.iter_batches(batch_size=_AT_ONCE):
+            # A cell of a dictionary becomes a text of its own.
+            found = [each.dictionary_decode() if hasattr(each, "dictionary") else each for each in batch.columns]
+            size += sum(each.nbytes for each in found)
+            _check_size(path, (len(columns[0]) + len(batch)) * len(names), size)
+            for cells, each in zip(columns, found, strict=True):
+                cells.extend(each.to_pylist())
+    return dict(zip(map(str, names), columns, strict=True))
+
+
+def _with_polars(library: Any, path: Path) -> dict[str, list[Any]]:
+    lazy = library.scan_parquet(path)
+    _check_size(path, lazy.select(library.len()).collect().item() * len(lazy.collect_schema()), 0)
+    frame = lazy.collect()
+    _check_size(path, 0, frame.estimated_size())
+    return {str(name): list(cells) for name, cells in frame.to_dict(as_series=False).items()}
+
+
+def _check_size(path: Path, cells: int, size: int) -> None:
+    if cells > MOST_CELLS:
+        raise DataError(f"{path} has more than {MOST_CELLS:,} cells", hint="keep only the columns of labels")
+    if size > MOST_BYTES:
+        raise DataError(f"{path} holds more than {MOST_BYTES >> 20} MiB", hint="keep only the columns of labels")

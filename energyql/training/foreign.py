@@ -17,7 +17,7 @@ from energyql.generators.base import Generator, latent_size
 from energyql.generators.checkpoints.reading import CheckpointError, reading, shown
 from energyql.generators.checkpoints.torch_file import read_weights
 from energyql.numerics.shapes import Float
-from energyql.training.labels import read_npy
+from energyql.training.npy import read_npy
 from energyql.training.target import open_target, removing_new_folder
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -120,7 +120,7 @@ def import_boundary(
     if spec.kind != "yes/no":
         raise ModelError(f"{path}: a boundary separates yes from no, so {spec.name!r} cannot be {spec.kind}")
     with reading(path):
-        normal = read_npy(path).squeeze()
+        normal = read_npy(path, ModelError).squeeze()
         if normal.ndim != 1 or not normal.isfinite().all() or not normal.any():
             raise CheckpointError(f"a boundary has the shape (1, numbers), not {tuple(normal.shape)}, and is not zero")
     normal = normal / normal.norm()

@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
-from energyql.errors import DataError, LabelWarning, VocabularyError
+from energyql.errors import DataError, LabelWarning, ModelError, VocabularyError
+from energyql.files import read_tensors
 from energyql.training.columns import read_columns
 from energyql.training.drawn import CHOSEN, INDEX, TOLERANCE, Drawn, held_out_order, parse_attribute, take_drawn
+from energyql.training.npy import read_npy
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
 MOST_CLASSES = 100
@@ -230,31 +229,16 @@ def read_latents(path: Path) -> Tensor:
     Raises:
         DataError: the file is missing or damaged, or its latents differ along a layer.
     """
+    if path.suffix.lower() != ".safetensors":
+        return one_per_sample(read_npy(path), path)
     try:
-        if path.suffix.lower() == ".safetensors":
-            tensors = load_file(path)
-            if len(tensors) != 1:
-                raise DataError(f"{path} holds {len(tensors)} tensors", hint="save the latents alone")
-            (found,) = tensors.values()
-        else:
-            found = read_npy(path)
-    except (OSError, ValueError, TypeError, EOFError, OverflowError, SafetensorError) as error:
-        raise DataError(f"cannot read latents from {path}: {error}") from error
+        tensors = read_tensors(path)
+    except ModelError as error:
+        raise DataError(error.message) from error
+    if len(tensors) != 1:
+        raise DataError(f"{path} holds {len(tensors)} tensors", hint="save the latents alone")
+    (found,) = tensors.values()
     return one_per_sample(found, path)
-
-
-def read_npy(path: Path) -> Tensor:
-    """Read the numbers of a `.npy` file, float32.
-
-    Raises:
-        OSError, ValueError, TypeError, EOFError, OverflowError: it is missing, damaged, or holds something else.
-    """
-    try:
-        # Mapped, so that no memory is allocated for a size that the file claims but does not have.
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise ValueError("it is not a .npy file of plain numbers") from error
-    return torch.from_numpy(np.array(found, dtype=np.float32))
 
 
 def one_per_sample(latents: Tensor, path: Path) -> Tensor:
@@ -278,16 +262,15 @@ def one_per_sample(latents: Tensor, path: Path) -> Tensor:
 
 
 def _index(cells: list[Any], path: Path) -> Tensor:
-    index = []
+    rows: dict[int, int] = {}  # number of a sample -> its row
     for row, cell in enumerate(cells, 1):
         try:
             number = int(cell)
-            if number < 0 or number != float(cell):
+            if not 0 <= number < 2**63 or number != float(cell):
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
             raise DataError(f"{path}, row {row}: the index is {cell!r}, not a whole number from 0") from None
-        index.append(number)
-    if len(set(index)) != len(index):
-        twice = next(number for number in index if index.count(number) > 1)
-        raise DataError(f"{path}: sample {twice} has two rows")
-    return torch.tensor(index, dtype=torch.int64)
+        if number in rows:
+            raise DataError(f"{path}: sample {number} has two rows, {rows[number]} and {row}")
+        rows[number] = row
+    return torch.tensor(list(rows), dtype=torch.int64)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
+
+from energyql.errors import ModelError
+from energyql.files import read_tensors
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
@@ -55,8 +56,8 @@ def read_state(path: Path | None, run: Tensor) -> dict[str, Tensor] | None:
     if path is None or not path.is_file():
         return None
     try:
-        state = load_file(path)
-    except (OSError, SafetensorError):  # not written by this program: start again
+        state = read_tensors(path)
+    except ModelError:  # not written by this program: start again
         return None
     found = state.pop(RUN, None)
     return state if found is not None and torch.equal(found, run) else None

@@ -67,7 +67,9 @@ class _AnyArray(ArrayRecord):
     def rows(self) -> list[list[Any]]:
         """Return the cells of a table, row by row."""
         if not isinstance(self.dtype, _ObjectDtype):
-            numbers: list[list[Any]] = self.array().tolist() if len(self.shape) == 2 else []
+            if len(self.shape) != 2 or math.prod(self.shape) > MAX_OPERATIONS:
+                return []
+            numbers: list[list[Any]] = self.array().tolist()
             return numbers
         if len(self.shape) != 2:
             return []

@@ -15,7 +15,7 @@ from energyql.attributes.doubt import SECOND, replace_second
 from energyql.attributes.heads import Head
 from energyql.attributes.judge import Judge, judge_names, replace_judge
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
-from energyql.files import fingerprint, read_json, replacing, write_json, write_picture
+from energyql.files import check_writable, fingerprint, read_json, real_path, replacing, write_json, write_picture
 from energyql.generators.base import RANDOM, Generator, check_fitted_label, offers_features
 from energyql.generators.families import (
     CONFIG,
@@ -139,7 +139,7 @@ class Target:
         replace_second(self.folder, merged, bank.vocabulary, second or {})
         replace_judge(self.folder, bank.vocabulary, judge)
         if merged.reports:
-            picture = draw_report(merged.reports, f"Attribute heads of {self.folder.resolve().name}")
+            picture = draw_report(merged.reports, f"Attribute heads of {real_path(self.folder).name}")
             write_picture(self.folder / "report.png", picture)
         else:
             (self.folder / "report.png").unlink(missing_ok=True)
@@ -185,7 +185,13 @@ def open_target(
 
 @contextmanager
 def removing_new_folder(out: str | Path | None) -> Iterator[None]:
-    """If the block raises an EnergyQLError, remove the folder that it made, unless it holds intermediate results."""
+    """If the block raises an EnergyQLError, remove the folder that it made, unless it holds intermediate results.
+
+    Raises:
+        ArgumentError: the folder cannot be written, which is said before any work is done.
+    """
+    if out is not None:
+        check_writable(Path(out), Path(out))
     new = out is not None and not Path(out).exists()
     try:
         yield
@@ -206,7 +212,7 @@ def _from_folder(model: str | Path, out: str | Path | None, generator: str | Non
     if out is None and model in packaged_models():
         raise ArgumentError(f"the packaged model {model!r} is not changed", hint="name a folder for a copy with out=")
     folder = source if out is None else Path(out)
-    if folder.resolve() != source.resolve():
+    if real_path(folder) != real_path(source):
         if not (folder / CONFIG).is_file():
             judges = [f"{name}{suffix}" for name in judge_names(source) for suffix in (".safetensors", ".json")]
             # The configuration last: a folder with one is a model.
@@ -227,7 +233,7 @@ def _identity(folder: Path) -> object:
 def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:
     if not (folder / CONFIG).is_file():
         psi = default_truncation(generator) if truncation is None else truncation
-        name = folder.resolve().name
+        name = real_path(folder).name
         if checkpoint is None:
             save_model(folder, name, generator, truncation=psi, dtype=torch.float32)
         else:
@@ -250,7 +256,7 @@ def _named(folder: Path, name: str, truncation: float | None) -> Target:
         write_json(folder / CONFIG, config | {"generator": {"kind": NAMED, "name": name}})
     else:
         psi = 1.0 if bank is None else bank.truncation[1]
-        save_named_model(folder, folder.resolve().name, name, truncation=psi if truncation is None else truncation)
+        save_named_model(folder, real_path(folder).name, name, truncation=psi if truncation is None else truncation)
     return Target(folder, generator, mark, _truncation(folder), bank)
 
 

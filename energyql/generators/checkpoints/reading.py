@@ -31,6 +31,8 @@ def reading(path: Path) -> Iterator[None]:
         raise ModelError(f"cannot read {path}: {error.message}", hint=error.hint) from error
     except FileNotFoundError:
         raise ModelError(f"{path} is missing") from None
+    except MemoryError:
+        raise ModelError(f"cannot read {path}: there is not enough memory") from None
     except KeyError as error:
         raise ModelError(f"cannot read {path}: it is damaged ({error} is missing)") from error
     except (EOFError, struct.error, zipfile.BadZipFile) as error:

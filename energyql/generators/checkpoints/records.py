@@ -15,6 +15,8 @@ from energyql.generators.checkpoints.reading import CheckpointError
 
 MAX_OPERATIONS = 300_000
 """Most pickle operations in one file, some tenths of a second; the largest official pickles take a fifth of it."""
+MAX_MEMORY = 1 << 29
+"""Most bytes of the objects of one file, without the numbers of its tensors and arrays."""
 MAX_KEY = 2**53
 MAX_DIMENSIONS = 8
 MAX_NUMBER = 2**48
@@ -53,12 +55,19 @@ class Budget:
     spent: int = 0
     copied: int = 0
     tensors: int = 0
+    held: int = 0
 
     def spend(self, operations: int = 1) -> None:
         """Count operations, one for each item of a container that is copied."""
         self.spent += operations
         if self.spent > self.most:
             raise CheckpointError(f"it takes more than {self.most} operations to read, far more than known checkpoints")
+
+    def hold(self, size: int) -> None:
+        """Count bytes of the objects that are made of the file: one byte of it can become a set of two hundred."""
+        self.held += size
+        if self.held > min(MAX_MEMORY, MAX_MEMORY // 4 + 16 * self.file_size):
+            raise CheckpointError("its objects take far more memory than those of known checkpoints")
 
     def copy(self, size: int) -> None:
         """Count bytes that are copied while the file is parsed, so that nothing is copied without end."""

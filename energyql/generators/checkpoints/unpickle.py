@@ -9,6 +9,7 @@ small integers may be keys, so that no hash is slow to compute or collides on pu
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from energyql.generators.checkpoints.records import ANY, Budget, Names, Record, 
 MAX_NAME = 256
 MAX_INTEGER = 16
 """Most bytes of an integer: arithmetic with longer ones is slow."""
+_POINTER, _ENTRY, _RECORD = 8, 100, 256
+"""Bytes of a place on the stack or in a list, of an entry of a dict or set, and of a record with its fields."""
 
 
 def unpickle(
@@ -105,12 +108,18 @@ class _Machine:
     # the stack
 
     def push(self, value: Any) -> None:
+        self.budget.hold(sys.getsizeof(value) + _POINTER)
         self.stack.append(value)
+
+    def get(self, index: int) -> None:
+        self.budget.hold(_POINTER)
+        self.stack.append(self.memo[index])
 
     def damaged(self, detail: str = "") -> CheckpointError:
         return CheckpointError(f"it is damaged near byte {self.position}" + detail)
 
     def mark(self) -> None:
+        self.budget.hold(sys.getsizeof(self.stack))
         self.outer.append(self.stack)
         self.stack = []
 
@@ -128,9 +137,12 @@ class _Machine:
     def push_tuple(self, size: int) -> None:
         if len(self.stack) < size:
             raise self.damaged()
-        self.stack[-size:] = [tuple(self.stack[-size:])]
+        items = tuple(self.stack[-size:])
+        del self.stack[-size:]
+        self.push(items)
 
     def put(self, index: int) -> None:
+        self.budget.hold(_ENTRY)
         self.memo[index] = self.stack[-1]
 
     # containers
@@ -142,10 +154,12 @@ class _Machine:
         if len(items) % 2:
             raise self.damaged(": a key without a value")
         target = self.last(dict)
+        self.budget.hold(_ENTRY * len(items) // 2)
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[checked_key(key)] = value
 
     def add_items(self, items: list[Any]) -> None:
+        self.budget.hold(_ENTRY * len(items))
         self.last(set).update(checked_key(item) for item in items)
 
     def last(self, kind: type) -> Any:
@@ -199,6 +213,7 @@ class _Machine:
             value = function.build(*arguments)
         except (TypeError, ValueError, LookupError, OverflowError) as error:
             raise CheckpointError(f"{function.name} has impossible arguments ({error})") from error
+        self.budget.hold(_RECORD)
         self.push(value)
 
     def build(self) -> None:
@@ -257,8 +272,8 @@ _OPERATIONS: dict[int, Callable[[_Machine], Any]] = {
     ord("q"): lambda m: m.put(m.number(1)),
     ord("r"): lambda m: m.put(m.number(4)),
     0x94: lambda m: m.put(len(m.memo)),  # MEMOIZE
-    ord("h"): lambda m: m.push(m.memo[m.number(1)]),
-    ord("j"): lambda m: m.push(m.memo[m.number(4)]),
+    ord("h"): lambda m: m.get(m.number(1)),
+    ord("j"): lambda m: m.get(m.number(4)),
     ord("c"): lambda m: m.named(m.line(), m.line()),
     0x93: _Machine.stack_global,
     ord("R"): _Machine.call,

@@ -1,0 +1,59 @@
+"""How the command line ends where something fails: one message on standard error, and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TextIO
+
+from rich.markup import escape
+
+from energyql.cli.options import err
+from energyql.errors import EnergyQLError, LabelWarning, TautologyWarning
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "annot allocate memory", "failed to map segment")
+"""Parts of the messages of torch and of the system where memory ends."""
+
+
+@contextmanager
+def reporting_failures() -> Iterator[None]:
+    """End the process with a message where the block raises an error of energyql, or disk or memory end."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here, where a full disk is an error that can be reported
+    except EnergyQLError as error:
+        _fail(type(error).__name__, str(error), error.exit_code)
+    except OSError as error:  # of standard output: an error about a file is an EnergyQLError
+        # Else Python tries to write the rest once more when it ends, and fails once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader has gone, as `head` does
+            sys.exit(1)
+        place = error.filename or "standard output"
+        _fail(EnergyQLError.__name__, f"cannot write {place}: {error.strerror or error}", EnergyQLError.exit_code)
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        hint = "a smaller --batch-size takes less, and so do fewer pictures at a time"
+        _fail(EnergyQLError.__name__, f"there is not enough memory\n{hint}", EnergyQLError.exit_code)
+
+
+def _fail(kind: str, message: str, code: int) -> NoReturn:
+    err.print(f"[bold red]{kind}[/]: {escape(message)}")
+    sys.exit(code)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as one line on standard error; the arguments are those of `warnings.showwarning`."""
+    kind = "note" if issubclass(category, TautologyWarning | LabelWarning) else category.__name__
+    err.print(f"[yellow]{kind}[/]: {escape(str(message))}")

@@ -1,0 +1,136 @@
+"""Commands on full and read-only disks: one message, never a stack trace, and no file that is left half written."""
+
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from energyql.cli import main as cli
+
+resource = pytest.importorskip("resource")
+
+
+@pytest.fixture
+def main(monkeypatch, capsys, tmp_path, tiny):
+    """Run a command in a folder with its inputs; return exit code and errors."""
+    monkeypatch.chdir(tmp_path)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "generator.safetensors"):
+        shutil.copy(tiny / name, bare)
+    random = np.random.default_rng(0)
+    rows = [f"{i},{i % 2},{random.random():.3f}\n" for i in range(60)]
+    (tmp_path / "labels.csv").write_text("index,happy,tall\n" + "".join(rows))
+    (tmp_path / "table.csv").write_text("smile\n" + "0.5\n" * 2000)
+    (tmp_path / "queries.txt").write_text("smile\n")
+    np.save(tmp_path / "normal.npy", random.random((1, 16), np.float32))
+    Image.new("RGB", (16, 16)).save(tmp_path / "photo.png")
+
+    def call(*arguments, most=None):
+        monkeypatch.setattr(sys, "argv", ["energyql", *arguments])
+        with pytest.raises(SystemExit) as caught, largest_file(most):
+            cli.main()
+        return caught.value.code, capsys.readouterr().err
+
+    return call
+
+
+@contextmanager
+def largest_file(size):
+    """Writing more than so many bytes to one file fails, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+QUICK = ("--prior", "100", "--oracle", "30", "-q")
+COMMANDS = {
+    "generate": ("generate", "smile", "-n", "2", "-q", "-m", "MODEL"),
+    "generate-budget": ("generate", "smile", "-n", "1", "--budget", "200", "-q", "-m", "MODEL"),
+    "score": ("score", "smile", "table.csv"),
+    "edit": ("edit", "glasses", "-q", "-m", "MODEL"),
+    "invert": ("invert", "photo.png", "--anyway", "-q", "-m", "MODEL"),
+    "gallery": ("gallery", "queries.txt", "-n", "2", "-q", "-m", "MODEL"),
+    "animate": ("animate", "smile", "glasses", "-n", "1", "--frames", "2", "-q", "-m", "MODEL"),
+    "train": ("train", "bare", "--labels", "labels.csv", "-n", "0", "--judge", "none", "--truncation", "0.7", "-q"),
+    "import-heads": ("import-heads", "bare", "normal.npy", "--attribute", "happy"),
+    "sample": ("sample", "bare", "-n", "2", "-q"),
+    "bench": ("bench", "smile", "-n", "2", *QUICK, "-m", "MODEL"),
+}
+SUFFIX = {"animate": ".gif", "gallery": ".html", "score": ".csv"}
+
+
+def arguments(command, tiny, out):
+    return [str(tiny) if text == "MODEL" else text for text in COMMANDS[command]] + ["--out", out]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk(main, tiny, tmp_path, command):
+    code, errors = main(*arguments(command, tiny, f"out{SUFFIX.get(command, '')}"), most=150)
+    assert (code, errors.count("ArgumentError: cannot write out")) == (2, 1), errors
+    assert "too large" in errors.replace("\n", " ")
+    assert list(tmp_path.rglob(".*")) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("place", ["/proc/energyql", "file/x", "loop"])
+def test_no_place_to_write(main, tiny, tmp_path, command, place):
+    (tmp_path / "file").write_text("a file")
+    if place == "loop":
+        (tmp_path / f"loop{SUFFIX.get(command, '')}").symlink_to("loop2")
+        (tmp_path / "loop2").symlink_to(f"loop{SUFFIX.get(command, '')}")
+    if place == "loop" and command in SUFFIX:
+        return  # a file takes the place of the link
+    code, errors = main(*arguments(command, tiny, place + SUFFIX.get(command, "")))
+    assert (code, errors.count("ArgumentError: cannot write")) == (2, 1), errors
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+def test_devices_stay_devices(main, tiny, tmp_path):
+    for command in ("score", "generate", "train"):
+        code, errors = main(*arguments(command, tiny, "/dev/full"))
+        assert (code, errors.count("ArgumentError: cannot write /dev/full")) == (2, 1), errors
+    assert not os.path.isfile("/dev/full")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+def test_standard_output_on_a_full_disk(tmp_path):
+    (tmp_path / "table.csv").write_text("smile\n" + "0.5\n" * 20000)
+    command = [sys.executable, "-m", "energyql", "score", "smile", "table.csv"]
+    with open("/dev/full", "wb") as full:
+        run = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+    assert run.returncode == 1
+    assert run.stderr.strip() == "EnergyQLError: cannot write standard output: No space left on device"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 5 bytes")])
+def test_the_end_of_memory(main, tiny, tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("energyql.pipeline.tables.rank_table", fail)
+    code, errors = main("score", "smile", "table.csv")
+    assert code == 1
+    assert errors.startswith("EnergyQLError: there is not enough memory")
+
+
+def test_other_errors_are_not_hidden(tiny, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a fault of energyql")
+
+    monkeypatch.setattr("energyql.pipeline.tables.rank_table", fail)
+    monkeypatch.setattr(sys, "argv", ["energyql", "score", "smile", "table.csv"])
+    with pytest.raises(RuntimeError, match="a fault of energyql"):
+        cli.main()
