@@ -19,7 +19,7 @@ from energyql.training.doubt import fit_second
 from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.heads import HeadFit
 from energyql.training.labels import LabelTable, warn_of_few_labels
-from energyql.training.report import report_heads
+from energyql.training.report import report_quality
 from energyql.training.rounds import with_gains
 from energyql.training.samples import Prior
 from energyql.training.target import WORK, Target
@@ -98,7 +98,7 @@ def fit_bank(
     )  # fmt: skip
     with torch.no_grad():
         predictions = bank.predict(latents[fitted:])
-    found = report_heads(predictions, held_out, specs, seen)
+    found = report_quality(predictions, held_out, specs, seen)
     if table.drawn is not None:
         found = with_gains(found, target.bank, bank, latents[fitted:], held_out, table.drawn)
     second = fit_second(

@@ -58,8 +58,8 @@ def test_heads_learn_more(tmp_path):
     assert score(with_teacher.bank) > score(alone.bank) + 0.05
     found = with_teacher.report["red"].details["teacher"]
     assert (found["pictures"], found["samples"]) == (400, LABELS - 30)
-    assert found["accuracy"] > 0.85
-    assert with_teacher.report["light"].details["teacher"]["skill"] > 0.5
+    assert found["score"] > 0.85
+    assert with_teacher.report["light"].details["teacher"]["score"] > 0.5
     assert with_teacher.report["red"].fitted == LABELS - 30  # by hand
     assert "teacher" not in alone.report["red"].details
 
