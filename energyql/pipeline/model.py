@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.doubt import load_second
+from energyql.attributes.doubt import SECOND, load_second
 from energyql.attributes.heads import Head
 from energyql.attributes.judge import JointJudge, Judge, load_judge
-from energyql.attributes.judge_reports import read_given
+from energyql.attributes.judge_reports import judge_names, read_given
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, ModelError
@@ -183,7 +183,8 @@ def load_model(
         raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
     bank = AttributeBank.load(folder)
     _check_fitted_to(folder, bank, opened, mark)
-    marks = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))} | {"generator": mark}
+    parts = [folder / f"{part}.safetensors" for part in ("attributes", *judge_names(folder), Path(SECOND).stem)]
+    marks = {path.stem: fingerprint(path) for path in parts if path.is_file()} | {"generator": mark}
     if judge is None and judge_name is not None:
         judge = check_allowed(judge_name, "judge", folder, allow_plugins)
     if judge is None:
@@ -193,8 +194,8 @@ def load_model(
         if isinstance(judge, str):
             judge = None if judge == NO_JUDGE else import_labeller(judge)
     psi = bank.truncation[1] if truncation is None else truncation
-    second, quality = load_second(folder, bank), {} if judge is None else _judge_report(folder, judge)
-    return Model(name, opened, bank, judge, psi, marks, second, quality).to(device)
+    quality = {} if judge is None else _judge_report(folder, judge)
+    return Model(name, opened, bank, judge, psi, marks, load_second(folder, bank), quality).to(device)
 
 
 def _read_config(folder: Path) -> tuple[str, float, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
+from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.errors import DataError
 from energyql.numerics.shapes import Float
@@ -46,7 +47,7 @@ def fit_bank(
     space: str,
     settings: HeadSettings,
     report: Report,
-) -> tuple[AttributeBank, dict[str, Head]]:
+) -> tuple[AttributeBank, dict[str, Head], Sequence[Judge]]:
     """Fit heads to all rows but those for the report, and measure them on these.
 
     Where the rows are labels by hand of pictures, a teacher that learns from the same rows labels further pictures, and
@@ -65,7 +66,7 @@ def fit_bank(
         report: told the progress.
 
     Returns:
-        The heads with their reports, and the second heads; see `fit_second`.
+        The heads with their reports, the second heads, see `fit_second`, and the networks of the teacher.
 
     Raises:
         DataError: there are too few labels, or a label is no value of its attribute.
@@ -110,9 +111,13 @@ def fit_bank(
         | ({"teacher": taught.report[name]} if name in taught.report else {})
         for name in specs
     }
-    return bank.with_reports(
-        {name: dataclasses.replace(each, details={**each.details, **more[name]}) for name, each in found.items()}
-    ), second
+    return (
+        bank.with_reports(
+            {name: dataclasses.replace(each, details={**each.details, **more[name]}) for name, each in found.items()}
+        ),
+        second,
+        taught.networks,
+    )
 
 
 def _fit(

@@ -24,6 +24,7 @@ from energyql.training.judge import MOST_PICTURES, TRAIN, TrainedJudge, have_pic
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
 from energyql.training.target import WORK, Target, open_target, removing_new_folder
+from energyql.training.teacher import store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
 PICTURES = 10_000
@@ -172,7 +173,7 @@ def train_attributes(
                     )
                 columns = {name: columns[name] for name in only}
             latents = _latents(prior, labels, len(next(iter(columns.values()))), space)
-            bank, second = fit_bank(
+            bank, second, networks = fit_bank(
                 target, prior, labels, latents, columns, infer(columns, kinds, vocabulary or known),
                 further=count, space=space, settings=settings or HeadSettings(), report=report,
             )  # fmt: skip
@@ -182,6 +183,7 @@ def train_attributes(
                 judged = own_judge(given, target, prior, labels, bank.vocabulary, count=most, report=report)
         merged = target.save(bank, replace=replace, second=second)
         store_judge(target.folder, judge, bank.vocabulary, judged)
+        store_teacher(target.folder, networks)
         shutil.rmtree(target.folder / WORK, ignore_errors=True)
         return Trained(target.folder, merged, bank.reports, judged.judge, judged.report, judged.unmeasured)
 

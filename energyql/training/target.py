@@ -38,6 +38,8 @@ from energyql.training.report import draw_report
 
 WORK = ".training"
 """Subfolder for the intermediate results of an interrupted training."""
+TEACHER = "teacher"
+"""Beginning of the names of the files of a teacher's networks."""
 
 
 @dataclass(frozen=True)
@@ -208,9 +210,10 @@ def _from_folder(model: str | Path, out: str | Path | None, generator: str | Non
     folder = source if out is None else Path(out)
     if folder.resolve() != source.resolve():
         if not (folder / CONFIG).is_file():
-            judges = [f"{name}{suffix}" for name in judge_names(source) for suffix in (".safetensors", ".json")]
+            networks = [*judge_names(source), *sorted(path.stem for path in source.glob(f"{TEACHER}-*.json"))]
+            read = [f"{name}{suffix}" for name in networks for suffix in (".safetensors", ".json")]
             # The configuration last: a folder with one is a model.
-            for name in (WEIGHTS, *BANK_FILES, SECOND, *judges, GIVEN, CONFIG):
+            for name in (WEIGHTS, *BANK_FILES, SECOND, *read, GIVEN, CONFIG):
                 if (source / name).is_file():
                     with replacing(folder / name) as temporary:
                         shutil.copyfile(source / name, temporary)

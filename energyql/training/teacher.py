@@ -6,15 +6,17 @@ labels of thousands of pictures, besides the labels by hand, learn more (self-tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from energyql.attributes.predictions import output_count, split_outputs
+from energyql.attributes.judge import Judge
+from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
@@ -23,7 +25,7 @@ from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureFit, PictureSettings, read_outputs
 from energyql.training.report import report_quality
 from energyql.training.samples import Prior
-from energyql.training.target import WORK, Target
+from energyql.training.target import TEACHER, WORK, Target
 from energyql.training.thumbnails import PICTURES, draw_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -46,11 +48,13 @@ class Taught:
         report: of every attribute: `score`, `interval` and `samples` of the teacher on labels by hand that it did not
             learn from, as `HeadReport` has them; and `pictures`, the number of further pictures, 0 if it does not read
             clearly better than chance.
+        networks: those of the teacher, for the attributes that it reads clearly better than chance.
     """
 
     latents: Float[Tensor, "n latent_dim"]
     labels: Mapping[str, Tensor]
     report: Mapping[str, Mapping[str, Any]]
+    networks: Sequence[Judge] = ()
 
 
 @torch.no_grad()
@@ -131,7 +135,31 @@ def teach(
         if measured.above_chance:
             quality[spec.name]["pictures"] = count
             found[spec.name] = _drawn_labels(own, known[spec.name], new, spec, random)
-    return Taught(prior.read(index, space).repeat(DRAWS, 1), found, quality)
+    kept = [network.only(found) for network in networks] if found else []
+    return Taught(prior.read(index, space).repeat(DRAWS, 1), found, quality, kept)
+
+
+def store_teacher(folder: Path, networks: Sequence[Judge]) -> None:
+    """Keep the networks of the last training in a model folder, in place of those of an earlier one."""
+    for path in folder.glob(f"{TEACHER}-*"):
+        path.unlink()
+    for k, network in enumerate(networks):
+        network.save(folder, f"{TEACHER}-{k}")
+
+
+def load_teacher(folder: Path) -> list[Judge]:
+    """Read the networks that `store_teacher` wrote; none if there are none.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    return [Judge.load(folder, path.stem) for path in sorted(folder.glob(f"{TEACHER}-*.json"))]
+
+
+def teacher_reads(networks: Sequence[Judge], pictures: Tensor) -> dict[str, Prediction]:
+    """Return the mean predictions of a teacher for pictures, (n, 3, side, side) uint8; classes count equally."""
+    outputs = torch.stack([read_outputs(network, pictures) for network in networks]).mean(0)
+    return split_outputs(outputs, networks[0].vocabulary.values(), dict.fromkeys(networks[0].vocabulary, 1.0))
 
 
 def _quality(
