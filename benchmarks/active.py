@@ -3,13 +3,15 @@
 Every generator has a hidden truth, a known function of its pictures, which stands in for a person who labels. Rounds
 begin with random pictures, of which a part is kept for the report, as in `energyql train`; each round then fits heads,
 chooses pictures by a rule, and labels them. All heads are measured on the same fresh pictures, by balanced accuracy.
-Random labels, and those of the rule of `energyql sample --unsure`, are tried with and without a teacher.
+Random labels, and those of the rule of `energyql sample --unsure`, are tried with and without a teacher, those of
+`energyql sample --unsure --by teacher` with one.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,7 @@ from torch import Tensor
 from benchmarks.common import SmokeOption, earlier_results, run_command, show
 from benchmarks.hidden_truth import Sizes, World, make_world
 from energyql.attributes.bank import AttributeBank
+from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Categorical, YesNo
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
@@ -29,6 +32,8 @@ from energyql.labelling.sample import POOL_START
 from energyql.progress import reporting
 from energyql.training.fitting import HeadSettings
 from energyql.training.run import train_attributes
+from energyql.training.teacher import load_teacher, teacher_reads
+from energyql.training.thumbnails import draw_thumbnails
 
 TAUGHT = ", taught"
 """End of the names of runs with a teacher."""
@@ -36,10 +41,16 @@ COMMITTEE = 4
 """Trainings with other seeds whose disagreement is measured."""
 
 
-def fit(
-    world: World, indices: list[int], settings: HeadSettings, seed: int = 0, *, taught: bool = False
-) -> AttributeBank:
-    """Return the heads that `energyql train` fits to the labels of these pictures; `seed` shuffles the table.
+@dataclass(frozen=True)
+class Fitted:
+    """What a training leaves: heads, and the networks of its teacher if it has one."""
+
+    bank: AttributeBank
+    teacher: Sequence[Judge]
+
+
+def fit(world: World, indices: list[int], settings: HeadSettings, seed: int = 0, *, taught: bool = False) -> Fitted:
+    """Return what `energyql train` fits to the labels of these pictures; `seed` shuffles the table.
 
     `taught` says whether a teacher labels further pictures.
     """
@@ -50,7 +61,7 @@ def fit(
             world.prior.generator, table, folder, truncation=0.7, seed=world.prior.seed, settings=settings,
             count=world.sizes.further if taught else 0, judge=None, progress=False,
         )  # fmt: skip
-    return trained.bank
+        return Fitted(trained.bank, load_teacher(Path(folder)))
 
 
 def accuracy(world: World, bank: AttributeBank) -> dict[str, float]:
@@ -72,29 +83,25 @@ def accuracy(world: World, bank: AttributeBank) -> dict[str, float]:
     return found
 
 
-Choose = Callable[[World, AttributeBank, list[int], list[int], HeadSettings], Iterable[int]]
-"""World, heads, pictures labelled so far, pictures to choose from, settings -> positions among these, best first."""
+Choose = Callable[[World, Fitted, list[int], list[int], HeadSettings], Iterable[int]]
+"""World, last training, pictures labelled so far, pictures to choose from, settings -> their positions, best first."""
 
 
-def by_balanced_margin(
-    world: World, bank: AttributeBank, known: list[int], pool: list[int], _: HeadSettings
-) -> list[int]:
+def by_balanced_margin(world: World, fitted: Fitted, known: list[int], pool: list[int], _: HeadSettings) -> list[int]:
     """The rule of `energyql sample --unsure`: least certain first, each class in turn."""
-    return choose_unsure(bank.predict(world.prior.w(torch.tensor(pool))), world.sizes.round)
+    return choose_unsure(fitted.bank.predict(world.prior.w(torch.tensor(pool))), world.sizes.round)
 
 
-def by_margin(world: World, bank: AttributeBank, known: list[int], pool: list[int], _: HeadSettings) -> list[int]:
+def by_margin(world: World, fitted: Fitted, known: list[int], pool: list[int], _: HeadSettings) -> list[int]:
     """Least probability of the likeliest class, the attributes in turn."""
-    predictions = bank.predict(world.prior.w(torch.tensor(pool)))
+    predictions = fitted.bank.predict(world.prior.w(torch.tensor(pool)))
     return _in_turn([_likeliest(prediction).argsort().tolist() for prediction in predictions.values()])
 
 
-def by_diverse_margin(
-    world: World, bank: AttributeBank, known: list[int], pool: list[int], _: HeadSettings
-) -> list[int]:
+def by_diverse_margin(world: World, fitted: Fitted, known: list[int], pool: list[int], _: HeadSettings) -> list[int]:
     """Of the pictures that the balanced rule prefers, five times too many, those farthest from each other."""
     latents = world.prior.w(torch.tensor(pool))
-    rows = choose_unsure(bank.predict(latents), min(len(pool), 5 * world.sizes.round))
+    rows = choose_unsure(fitted.bank.predict(latents), min(len(pool), 5 * world.sizes.round))
     x, chosen = latents[rows], [0]
     distance = (x - x[0]).norm(dim=1)
     while len(chosen) < world.sizes.round:
@@ -104,35 +111,51 @@ def by_diverse_margin(
 
 
 def by_disagreement(
-    world: World, bank: AttributeBank, known: list[int], pool: list[int], settings: HeadSettings
+    world: World, fitted: Fitted, known: list[int], pool: list[int], settings: HeadSettings
 ) -> list[int]:
     """Largest variance of the probabilities of heads that were trained from other seeds, the attributes in turn."""
     latents = world.prior.w(torch.tensor(pool))
-    banks = [bank, *(fit(world, known, settings, seed) for seed in range(1, COMMITTEE))]
+    banks = [fitted.bank, *(fit(world, known, settings, seed).bank for seed in range(1, COMMITTEE))]
     orders = []
-    for name in bank.vocabulary:
+    for name in fitted.bank.vocabulary:
         votes = torch.stack([_probabilities(each.predict(latents, (name,))[name]) for each in banks])
         orders.append(votes.var(0).sum(1).argsort(descending=True).tolist())
     return _in_turn(orders)
 
 
-def by_rarity(world: World, bank: AttributeBank, known: list[int], pool: list[int], _: HeadSettings) -> list[int]:
+def by_rarity(world: World, fitted: Fitted, known: list[int], pool: list[int], _: HeadSettings) -> list[int]:
     """The classes in turn, the most probable pictures of each first."""
     orders: list[list[int]] = []
-    for prediction in bank.predict(world.prior.w(torch.tensor(pool))).values():
+    for prediction in fitted.bank.predict(world.prior.w(torch.tensor(pool))).values():
         orders += [column.argsort(descending=True).tolist() for column in _probabilities(prediction).unbind(1)]
     return _in_turn(orders)
 
 
-def by_chance(world: World, bank: AttributeBank, known: list[int], pool: list[int], _: HeadSettings) -> list[int]:
+def by_teacher(world: World, fitted: Fitted, known: list[int], pool: list[int], _: HeadSettings) -> list[int]:
+    """The rule of `energyql sample --unsure --by teacher`: the same, by what its networks read off the pictures."""
+    index = torch.tensor(pool)
+    with tempfile.TemporaryDirectory() as folder:
+        predictions = fitted.bank.predict(world.prior.w(index))
+        if fitted.teacher:
+            pictures, _labels = draw_thumbnails(
+                world.prior, index, fitted.teacher[0].side, Path(folder), generator="", report=lambda stage, done: None
+            )
+            predictions |= teacher_reads(fitted.teacher, pictures)
+    return choose_unsure(predictions, world.sizes.round)
+
+
+def by_chance(world: World, fitted: Fitted, known: list[int], pool: list[int], _: HeadSettings) -> list[int]:
     """The first of the pool, which are as random as any."""
     return list(range(len(pool)))
 
 
 OWN_RULE = "balanced margin"
 """The rule of `energyql sample --unsure`."""
+BY_TEACHER = "teacher"
+"""The rule that needs a teacher, and is tried with one only."""
 RULES: dict[str, Choose] = {
     OWN_RULE: by_balanced_margin,
+    BY_TEACHER: by_teacher,
     "margin": by_margin,
     "diverse": by_diverse_margin,
     "disagreement": by_disagreement,
@@ -160,7 +183,7 @@ def run_random(world: World, settings: HeadSettings, *, taught: bool) -> dict[st
     """Label random pictures; return the accuracies by number of labels."""
     sizes = world.sizes
     return {
-        str(n): accuracy(world, fit(world, list(range(n)), settings, taught=taught))
+        str(n): accuracy(world, fit(world, list(range(n)), settings, taught=taught).bank)
         for n in (sizes.first, sizes.total, sizes.random)
     }
 
@@ -172,13 +195,13 @@ def run_rule(
     sizes = world.sizes
     known, found = list(range(sizes.first)), {}
     while True:
-        bank = fit(world, known, settings, taught=taught)
-        found[str(len(known))] = accuracy(world, bank)
+        fitted = fit(world, known, settings, taught=taught)
+        found[str(len(known))] = accuracy(world, fitted.bank)
         report(len(known) / sizes.total)
         if len(known) >= sizes.total:
             return found
         pool = [POOL_START + i for i in range(sizes.pool) if POOL_START + i not in set(known)]
-        known += [pool[i] for i in list(choose(world, bank, known, pool, settings))[: sizes.round]]
+        known += [pool[i] for i in list(choose(world, fitted, known, pool, settings))[: sizes.round]]
 
 
 def main(
@@ -200,8 +223,9 @@ def main(
     with reporting(True) as report:
         for name in generators.split(","):
             for seed in range(7, 7 + seeds):
-                wanted = ["random", *rules.split(",")]
-                wanted += [rule + TAUGHT for rule in ("random", OWN_RULE) if rule in wanted]
+                named = ["random", *rules.split(",")]
+                wanted = [rule for rule in named if rule != BY_TEACHER]
+                wanted += [rule + TAUGHT for rule in ("random", OWN_RULE, BY_TEACHER) if rule in named]
                 missing = [rule for rule in wanted if f"{name}/{seed}/{rule}" not in runs]
                 if not missing:
                     continue

@@ -9,6 +9,7 @@ import pytest
 import shapes
 from attack import MARK
 
+os.environ["ENERGYQL_CACHE"] = ""  # tests leave the user's caches alone, and do not depend on them
 shapes.install()  # before anything of the library is imported that has shapes in its signatures
 
 from toys import tiny_model  # noqa: E402

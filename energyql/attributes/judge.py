@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from energyql.attributes.judge_reports import FIRST, describe_reports, described_reports, judge_name, judge_names
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
+from energyql.attributes.quality import HeadReport
 from energyql.errors import ModelError, VocabularyError
 from energyql.files import read_json, read_tensors, write_json, write_tensors
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
-FIRST = "judge"
-"""Name of the files of the first judge of a folder; the others are "judge-2", "judge-3" and so on."""
 AT_ONCE = 16
 """Pictures that are read together on a CPU where no gradient is wanted: they stay near its caches."""
 
@@ -37,7 +35,7 @@ class Judge(nn.Module):
         vocabulary: the attributes.
         side: side that pictures are resized to, in pixels.
         channels: width of each level. A level is two 3x3 convolutions and halves the resolution.
-        report: numbers on its quality, by attribute, as `energyql.training.judge.train_judge` measures them.
+        report: its quality by attribute, on pictures that it did not learn from; attributes may have none.
     """
 
     std: Tensor
@@ -48,11 +46,11 @@ class Judge(nn.Module):
         *,
         side: int = 64,
         channels: Sequence[int] = (24, 48, 96, 128),
-        report: Mapping[str, Mapping[str, Any]] | None = None,
+        report: Mapping[str, HeadReport] | None = None,
     ) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.report = {name: dict(numbers) for name, numbers in (report or {}).items() if name in vocabulary}
+        self.report = {name: each for name, each in (report or {}).items() if name in vocabulary}
         self.side = side
         self.channels = tuple(channels)
         widths = (3, *self.channels)
@@ -121,7 +119,7 @@ class Judge(nn.Module):
         tensors = {key: value.half() for key, value in self.state_dict().items() if value.is_floating_point()}
         write_tensors(folder / f"{name}.safetensors", tensors)
         described = {"side": self.side, "channels": list(self.channels), "vocabulary": self.vocabulary.to_dict()}
-        write_json(folder / f"{name}.json", described | ({"report": self.report} if self.report else {}))
+        write_json(folder / f"{name}.json", described | describe_reports(folder, name, self.report))
 
     @classmethod
     def load(cls, folder: Path, name: str = FIRST) -> Judge:
@@ -132,13 +130,14 @@ class Judge(nn.Module):
         """
         described, path = folder / f"{name}.json", folder / f"{name}.safetensors"
         description = read_json(described)
+        reports = described_reports(folder, name, description)
         try:
             vocabulary = Vocabulary.from_dict(description["vocabulary"])
             side, channels = description["side"], description["channels"]
             if not channels or not all(type(size) is int and 0 < size <= 1 << 16 for size in (side, *channels)):
                 raise ValueError(f"side {side!r} and channels {channels!r} are no sizes of a network")
             with torch.device("meta"):  # so that wrong sizes take no memory
-                judge = cls(vocabulary, side=side, channels=channels, report=description.get("report"))
+                judge = cls(vocabulary, side=side, channels=channels, report=reports)
         except KeyError as error:
             raise ModelError(f"{described}: {error} is missing") from None
         except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError, VocabularyError) as error:
@@ -167,6 +166,7 @@ class JointJudge(nn.Module):
         super().__init__()
         self.judges: Sequence[Judge] = nn.ModuleList(judges)  # type: ignore[assignment]
         self.vocabulary = Vocabulary(spec for judge in judges for spec in judge.vocabulary.values())
+        self.report = {name: report for judge in judges for name, report in judge.report.items()}
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Return the features of all judges, side by side."""
@@ -178,12 +178,6 @@ class JointJudge(nn.Module):
         for judge in self.judges:
             found |= judge(images)
         return found
-
-
-def judge_names(folder: Path) -> list[str]:
-    """Return the names of the judges in a folder, the oldest first."""
-    found = (re.fullmatch(r"judge(?:-([1-9][0-9]{0,3}))?", path.stem) for path in folder.glob("judge*.json"))
-    return [_name(number) for number in sorted(int(match[1] or 1) for match in found if match)]
 
 
 def load_judge(folder: Path) -> Judge | JointJudge | None:
@@ -220,8 +214,4 @@ def replace_judge(folder: Path, names: Iterable[str], judge: Judge | None) -> No
             old.only(left).save(folder, name)
     if judge is not None:
         known = judge_names(folder)
-        judge.save(folder, next(name for name in map(_name, itertools.count(1)) if name not in known))
-
-
-def _name(number: int) -> str:
-    return FIRST if number == 1 else f"{FIRST}-{number}"
+        judge.save(folder, next(name for name in map(judge_name, itertools.count(1)) if name not in known))

@@ -46,6 +46,16 @@ def label_images(labeller: ImageLabeller, images: Float[Tensor, "batch channels 
     Raises:
         DataError: the labeller does not return a mapping from names to one value per picture.
     """
+    return {name: as_cells(values, len(images), name) for name, values in call_labeller(labeller, images).items()}
+
+
+@torch.no_grad()
+def call_labeller(labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"]) -> Mapping[str, Any]:
+    """Return what a labeller says of pictures, as it says it; see `label_images`.
+
+    Raises:
+        DataError: it is not a mapping from names.
+    """
     if isinstance(labeller, torch.nn.Module):
         labeller.eval().to(images.device)
     labels = labeller(images)
@@ -54,7 +64,7 @@ def label_images(labeller: ImageLabeller, images: Float[Tensor, "batch channels 
             f"the labeller returned a {type(labels).__name__}",
             hint='it must return a dict such as {"smile": [True, False, ...]}, one value per picture',
         )
-    return {name: as_cells(values, len(images), name) for name, values in labels.items()}
+    return labels
 
 
 def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any]]:
@@ -174,6 +184,13 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
             raise DataError(f"{source}, row {row}: {spec.name!r} is {cell!r}, not {wanted}")
         values.append(value)
     return torch.tensor(values, dtype=torch.float32)
+
+
+def known_cells(cells: Column, spec: AttributeSpec) -> Column:
+    """Return cells in which classes that the attribute does not have are missing."""
+    if spec.kind != "categorical":
+        return cells
+    return [cell if not is_missing(cell) and as_text(cell) in spec.values else None for cell in cells]
 
 
 def as_yes_no(cell: Any) -> float | None:

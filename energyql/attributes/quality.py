@@ -1,4 +1,4 @@
-"""The quality of heads on latents that took no part in their fit, and what counts as a weak head.
+"""The quality of heads and judges on samples that took no part in their fit, and what counts as weak.
 
 Imports no torch, so that the command line can read reports quickly.
 """
@@ -26,25 +26,29 @@ mostly its errors."""
 LEAST_R2 = 0.1
 """The lower end of the interval of R2 must be at least this. Below it, the interval in which a value lies is hardly
 narrower with the head than without it."""
+LEAST_SKILL = 0.3
+"""Least skill of a network that judges: 0 is chance, 1 is perfect. A verdict of less skill says little of a picture."""
 _Z = 1.959964
 """Quantile of the standard normal for a two-sided interval of 95 %."""
 
 
 @dataclass(frozen=True)
 class HeadReport:
-    """Quality of one head on held-out latents.
+    """Quality of one head on held-out latents, or of a judge for one attribute on held-out pictures.
 
     Attributes:
         kind: of the attribute.
-        fitted: labelled latents that the head was fitted, stopped and calibrated on.
-        held_out: labelled latents that only this report uses.
+        fitted: labelled samples that the head or judge was fitted, stopped and calibrated on; 0 of a judge that was
+            given.
+        held_out: labelled samples that only this report uses.
         labels: class -> its labels, fitted and held out; empty for a continuous attribute.
         score: balanced accuracy, the mean of the recalls of all classes; R2 for a continuous attribute. `None` where it
             is not defined, because nothing or not every class was held out.
         interval: 95 % interval of the score. Of balanced accuracy: Wilson intervals of the recalls, combined by
             Newcombe's square-and-add method. Of R2: delta method.
         recall: class -> (recall, lower and upper end of its 95 % Wilson interval), for the classes held out.
-        calibration_error: mean distance between predicted probabilities (quantiles) and observed frequencies.
+        calibration_error: mean distance between predicted probabilities (quantiles) and observed frequencies; `None`
+            where nothing was held out, or a judge gives values without probabilities.
         details: further numbers, which `report.png` shows.
     """
 
@@ -67,6 +71,21 @@ class HeadReport:
     def chance(self) -> float:
         """The score of a head that does not read its input."""
         return 0.0 if self.kind == "continuous" else 1 / len(self.labels)
+
+    @property
+    def skill(self) -> float | None:
+        """The score on a scale from 0 at chance to 1 where all is right; `None` where there is no score."""
+        return None if self.score is None else (self.score - self.chance) / (1 - self.chance)
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether the interval of the score lies above chance."""
+        return self.interval is not None and self.interval[0] > self.chance
+
+    @property
+    def judges(self) -> bool:
+        """Whether a network of this quality gives verdicts: clearly better than chance, with `LEAST_SKILL`."""
+        return self.skill is not None and self.above_chance and self.skill >= LEAST_SKILL
 
     @property
     def weak(self) -> str | None:
@@ -159,11 +178,27 @@ def write_reports(folder: Path, reports: Mapping[str, HeadReport]) -> None:
     if not reports:
         (folder / REPORT).unlink(missing_ok=True)
         return
-    entries = {
-        name: asdict(report) | {"measure": report.measure, "weak": report.weak} for name, report in reports.items()
-    }
     heads = fingerprint(folder / "attributes.safetensors")
-    write_json(folder / REPORT, {"heads": heads, "attributes": entries})
+    write_json(folder / REPORT, {"heads": heads, "attributes": report_entries(reports)})
+
+
+def report_entries(reports: Mapping[str, HeadReport]) -> dict[str, dict[str, Any]]:
+    """Return reports as JSON values, which `reports_of` takes back, by attribute."""
+    return {name: asdict(report) | {"measure": report.measure, "weak": report.weak} for name, report in reports.items()}
+
+
+def reports_of(entries: Mapping[str, Any], path: Path) -> dict[str, HeadReport]:
+    """Read reports from the JSON values of a file.
+
+    Raises:
+        ModelError: a value is missing or wrong; the message names the file.
+    """
+    try:
+        return {str(name): HeadReport.from_dict(entry) for name, entry in entries.items()}
+    except KeyError as error:
+        raise ModelError(f"{path}: {error} is missing") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def read_reports(folder: Path) -> dict[str, HeadReport]:
@@ -176,9 +211,6 @@ def read_reports(folder: Path) -> dict[str, HeadReport]:
     data = read_json(path) if path.is_file() and heads.is_file() else {}
     if "heads" not in data or data["heads"] != fingerprint(heads):
         return {}
-    try:
-        return {str(name): HeadReport.from_dict(entry) for name, entry in data["attributes"].items()}
-    except KeyError as error:
-        raise ModelError(f"{path}: {error} is missing") from None
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: {error}") from error
+    if "attributes" not in data:
+        raise ModelError(f"{path}: 'attributes' is missing")
+    return reports_of(data["attributes"], path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -20,6 +20,12 @@ def sample(
     unsure: Annotated[
         bool, typer.Option("--unsure", help="Add pictures about which the heads of the model are least sure.")
     ] = False,
+    by: Annotated[
+        Literal["heads", "teacher"],
+        typer.Option(
+            help="Who must be unsure: the heads, or the teacher of the last training, for which all is drawn."
+        ),
+    ] = "heads",
     only: Annotated[str | None, typer.Option(help="Attributes whose heads choose, separated by commas.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV: pictures in it are not chosen.")] = None,
     pool: Annotated[int, typer.Option(min=1, help="Prior samples that --unsure chooses from.")] = 5000,
@@ -42,8 +48,9 @@ def sample(
     from energyql.labelling.sample import sample_pictures
     from energyql.pipeline.model import choose_device
 
+    chosen = None if only is None else read_names(only)
     folder = sample_pictures(
-        model, save_to, n, unsure=unsure, only=None if only is None else read_names(only), labelled=labels, pool=pool,
+        model, save_to, n, unsure=unsure, by=by, only=chosen, labelled=labels, pool=pool,
         seed=seed, truncation=truncation, label=read_label(label), generator=generator, allow_plugins=allow_plugins,
         device=choose_device(device), progress=not quiet,
     )  # fmt: skip

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.markup import escape
 
+from energyql.cli import labels as sources
 from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names
+from energyql.cli.reports import print_reports, print_trained_judge
 from energyql.errors import ArgumentError
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
-
-if TYPE_CHECKING:
-    from energyql.attributes.quality import HeadReport
 
 OutOption = Annotated[Path | None, out_option("The model folder to make or add to. By default that of the model.")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new attributes replace old ones of the same name.")]
@@ -30,17 +27,17 @@ TruncationRangeOption = Annotated[str | None, typer.Option(help="psi of the late
 def train(
     model: options.ModelArgument,
     save_to: OutOption = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: a column for each attribute.")] = None,
+    labels: sources.Labels = None,
     latents: Annotated[
         Path | None, typer.Option(help="The latents of the rows of --labels (.npy, .safetensors).")
     ] = None,
-    labeller: Annotated[str | None, typer.Option(help="module:function that labels pictures, or a plugin.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="JSON: attribute -> prompts for CLIP.")] = None,
-    clip_model: Annotated[str, typer.Option(help="A model of open_clip.")] = "ViT-B-32",
-    clip_weights: Annotated[str, typer.Option(help="Its weights: a name, or a file.")] = "laion2b_s34b_b79k",
-    clip_margin: Annotated[float, typer.Option(min=0, help="Least lead of the best prompt, in logits.")] = 0.0,
+    labeller: sources.Labeller = None,
+    prompts: sources.Prompts = None,
+    clip_model: sources.ClipModel = sources.CLIP_MODEL,
+    clip_weights: sources.ClipWeights = sources.CLIP_WEIGHTS,
+    clip_margin: sources.ClipMargin = 0.0,
     styleflow: Annotated[Path | None, typer.Option(help="A folder with StyleFlow's two pickles.")] = None,
-    only: Annotated[str | None, typer.Option(help="Attributes to train, separated by commas.")] = None,
+    only: sources.Only = None,
     kind: Annotated[list[str] | None, typer.Option(help="name=kind, where the inferred kind is wrong.")] = None,
     n: Annotated[
         int | None,
@@ -55,7 +52,7 @@ def train(
     space: Annotated[str | None, typer.Option(help="The latent that heads read: w, z, direction or features.")] = None,
     truncation: TruncationRangeOption = None,
     label: FittedLabelOption = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the samples, or of the pictures in --labels.")] = None,
+    seed: sources.Seed = None,
     generator: options.Generator = None,
     judge: Annotated[
         str,
@@ -77,112 +74,41 @@ def train(
 
     An interrupted training is continued by the same command.
     """
-    from energyql.attributes.labels import import_labeller
-    from energyql.pipeline.model import NO_JUDGE, choose_device, record_judge
-    from energyql.training.clip_labels import load_clip_labeller
+    from energyql.pipeline.model import NO_JUDGE, choose_device
     from energyql.training.fitting import HeadSettings
-    from energyql.training.labels import read_label_table
+    from energyql.training.judge import TRAIN
     from energyql.training.rounds import describe_gain
-    from energyql.training.run import TRAIN, train_attributes
+    from energyql.training.run import train_attributes
     from energyql.training.styleflow import read_styleflow
 
-    sources = {"--labels": labels, "--labeller": labeller, "--prompts": prompts, "--styleflow": styleflow}
-    given = [name for name, value in sources.items() if value is not None]
-    if len(given) != 1:
-        raise ArgumentError(
-            f"labels come from {' and '.join(given) or 'nowhere'}", hint=f"give one of {', '.join(sources)}"
-        )
+    sources.check_sources(labels=labels, labeller=labeller, prompts=prompts, styleflow=styleflow)
     if latents is not None and labels is None:
         raise ArgumentError("--latents belongs to --labels")
-    named = judge not in (TRAIN, NO_JUDGE)
-    if named:
-        import_labeller(judge)  # before any work is done
     psi, where, condition = _truncation(truncation), choose_device(device), _fitted_label(label)
     chosen = None if only is None else list(read_names(only))
-    source: Any = None
-    if labels is not None:
-        source = read_label_table(labels, latents)
-    elif styleflow is not None:
+    source: Any
+    if styleflow is not None:
         source = read_styleflow(styleflow, chosen)
-    elif labeller is not None:
-        source = import_labeller(labeller)
-    elif prompts is not None:
-        source = load_clip_labeller(prompts, model=clip_model, weights=clip_weights, margin=clip_margin, device=where)
+    else:
+        source = sources.read_picture_labels(
+            labels, latents, labeller, prompts,
+            clip_model=clip_model, clip_weights=clip_weights, clip_margin=clip_margin, device=where,
+        )  # fmt: skip
     trained = train_attributes(
         model, source, save_to, kinds=_kinds(kind), only=chosen, count=n, space=space, truncation=psi,
         label=condition, seed=seed, replace=replace, generator=generator, allow_plugins=allow_plugins,
-        judge="train" if judge == TRAIN else None,
+        judge=None if judge == NO_JUDGE else judge,
         settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
     )  # fmt: skip
-    if named:
-        record_judge(trained.folder, judge)
     if quiet:
         return
-    _print_reports(trained.report)
+    print_reports(trained.report)
     for name, each in trained.report.items():
         if "round" in each.details:
             out.print(f"{escape(name)}: {describe_gain(each.details['round'])}")
-    for line in describe_judge(trained.judge_report, trained.bank.vocabulary):
-        out.print(escape(line))
+    if judge != NO_JUDGE:
+        print_trained_judge(None if judge == TRAIN else judge, trained.judge_report, trained.judge_unmeasured)
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
-
-
-def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
-    """Print how well the attribute heads of a model did on labels that were held out of their training."""
-    from energyql.attributes.quality import read_reports
-    from energyql.models import model_folder, read_vocabulary
-
-    vocabulary, reports = read_vocabulary(model), read_reports(model_folder(model))
-    if as_json:
-        options.print_json({name: asdict(each) | {"weak": each.weak} for name, each in reports.items()})
-        return
-    _print_reports({name: reports[name] for name in vocabulary if name in reports})
-    if unknown := [name for name in vocabulary if name not in reports]:
-        out.print(f"no report: {escape(', '.join(unknown))}")
-
-
-def _print_reports(reports: Mapping[str, HeadReport]) -> None:
-    """Print the quality of heads with 95 % intervals, and why some of them are weak."""
-    for name, each in reports.items():
-        chance = "" if each.kind == "continuous" else f", chance {each.chance:.2f}"
-        out.print(f"[bold]{escape(name)}[/], {each.kind}: {each}{chance}")
-        parts = [f"{each.held_out:,} labels held out of {each.fitted + each.held_out:,}"]
-        if each.calibration_error is not None:
-            parts.append(f"calibration error {each.calibration_error:.3f}")
-        if each.recall:
-            shares = (f"{label} {recall:.2f}" for label, (recall, _, _) in each.recall.items())
-            parts.append(f"recall of {', '.join(shares)}")
-        out.print(escape(f"  {'; '.join(parts)}"))
-        if teacher := each.details.get("teacher"):
-            out.print(escape(f"  {describe_teacher(teacher, each.measure)}"))
-        if each.weak:
-            out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
-
-
-def describe_teacher(found: Mapping[str, Any], measure: str) -> str:
-    """Return in one line what a network that learnt from the labels has taught a head; see `teach`."""
-    if not found["pictures"]:
-        return "learnt from labels by hand alone: a network that read the pictures was not clearly better than chance"
-    score = found["skill"] if measure == "R2" else found["accuracy"]
-    return (
-        f"learnt also from {found['pictures']:,} pictures labelled by a network, whose {measure} is {score:.2f} on "
-        f"{found['samples']:,} labels"
-    )
-
-
-def describe_judge(report: Mapping[str, Mapping[str, Any]], vocabulary: Vocabulary) -> list[str]:
-    """Return a line on the attributes that a trained judge reads, and one on those that it does not."""
-    read = [
-        f"{name} R2 {numbers['skill']:.2f}"
-        if vocabulary[name].kind == "continuous"
-        else f"{name} {numbers['accuracy']:.2f}"
-        for name, numbers in report.items()
-        if numbers["reads"]
-    ]
-    left = [name for name, numbers in report.items() if not numbers["reads"]]
-    measured = "balanced accuracy, or R2 of numbers, on pictures that it did not learn from"
-    lines = [f"The judge reads {', '.join(read)} ({measured})"] if read else []
-    return lines + ([f"Not judged, because no judge learnt it: {', '.join(left)}"] if left else [])
 
 
 def import_heads(

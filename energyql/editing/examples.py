@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from energyql.editing.kept_examples import Seen, kept_or, place_of
 from energyql.editing.latents import LatentSpace
 from energyql.editing.terms import Embed, flat_features
+from energyql.generators.base import Generator
 from energyql.numerics.shapes import Float
 from energyql.progress import Report
 from energyql.sampling import normals
@@ -33,7 +35,7 @@ class Examples:
     Attributes:
         z: (m, z_dim).
         w: (m, ...).
-        like: one of the pictures, (1, channels, height, width).
+        like: of the shape, type and device of a picture, (1, channels, height, width).
         thumbnails: the pictures, reduced, (m, numbers).
         features: of the pictures, (m, numbers); `None` without an embedding module.
         pixel_variance: of a pixel over the pictures, the mean over all pixels.
@@ -76,24 +78,35 @@ class Examples:
 def draw_examples(
     space: LatentSpace, count: int, embed: Embed | None, batch_size: int | None, report: Report
 ) -> Examples:
-    """Draw `count` pictures of the prior, always the same, and keep what an inversion needs of them."""
-    z = normals(0, 0, count, space.model.generator.z_dim, stream="inversion").to(space.model.device)
-    latents, thumbnails, features = [], [], []
-    total, squares, done = torch.zeros(()), torch.zeros(()), 0
+    """Draw `count` pictures of the prior, always the same, and keep what an inversion needs of them, also on disk."""
+    size, generator = batch_size or DRAWN_TOGETHER, space.model.generator
+    z = normals(0, 0, count, generator.z_dim, stream="inversion").to(space.model.device)
     with torch.no_grad():
-        for part in z.split(batch_size or DRAWN_TOGETHER):
-            latents.append(space.encode(part))
-            images = space.model.generator.synthesize(latents[-1])
-            thumbnails.append(thumbnail(images))
-            if embed is not None:
-                features.append(flat_features(embed, images))
-            pixels = images.cpu().double()
-            total, squares = total + pixels.sum(0), squares + pixels.square().sum(0)
-            done += len(part)
-            report("examples", done / count)
-    variance = float((squares / count - (total / count).square()).mean()) * count / (count - 1)
-    return Examples(
-        z, torch.cat(latents), images[:1], torch.cat(thumbnails), torch.cat(features) if features else None,
+        w = torch.cat([space.encode(part) for part in z.split(size)])
+        place = place_of(generator, w, embed, size)
+        seen = kept_or(place, w, embed is not None, lambda: _draw(generator, w, embed, size, report))
+    report("examples", 1.0)
+    like = seen.thumbnails.new_zeros(1, *seen.shape)
+    return Examples(z, w, like, seen.thumbnails, seen.features, seen.pixel_variance)
+
+
+def _draw(generator: Generator, w: Tensor, embed: Embed | None, batch_size: int, report: Report) -> Seen:
+    """Draw the pictures of w, and return what an inversion needs of them."""
+    thumbnails, features = [], []
+    total, squares, done = torch.zeros(()), torch.zeros(()), 0
+    for part in w.split(batch_size):
+        images = generator.synthesize(part)
+        thumbnails.append(thumbnail(images))
+        if embed is not None:
+            features.append(flat_features(embed, images))
+        pixels = images.cpu().double()
+        total, squares = total + pixels.sum(0), squares + pixels.square().sum(0)
+        done += len(part)
+        report("examples", done / len(w))
+    variance = float((squares / done - (total / done).square()).mean()) * done / (done - 1)
+    channels, height, width = images.shape[1:]
+    return Seen(
+        (channels, height, width), torch.cat(thumbnails), torch.cat(features) if features else None,
         max(variance, 1e-12),
     )  # fmt: skip
 

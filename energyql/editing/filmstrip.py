@@ -19,6 +19,7 @@ from energyql.files import naming_target, replacing
 from energyql.generators.base import Label
 from energyql.generators.noise import STORED
 from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.description import MARK
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
@@ -76,11 +77,12 @@ def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
 
 
 def step_column(step: Result, leaks: Leaks, query: str) -> Column:
-    """Return the column of a step: its query, the judge's verdicts, and the attributes that leaked."""
+    """Return the column of a step: its query, the judge's verdicts, doubts, and the attributes that leaked."""
     rows = range(len(step))
     title = query if step.satisfied is not None else f"{query} (not judged)"
     verdicts = [None if step.satisfied is None else bool(step.satisfied[row]) for row in rows]
-    return Column(title, step.images, [", ".join(leaks.of(row)) for row in rows], verdicts)
+    doubts = [[MARK] if doubtful else [] for doubtful in step.doubtful]
+    return Column(title, step.images, [", ".join([*doubts[row], *leaks.of(row)]) for row in rows], verdicts)
 
 
 def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Image.Image:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from energyql.attributes.doubt import DOUBT
 from energyql.errors import ArgumentError
 from energyql.files import check_writable
 from energyql.gallery import words
 from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable, judged_results, number_table
+from energyql.pipeline.description import MARK
 from energyql.render.markup import Markup, clean, element
 from energyql.version import __version__
 
@@ -31,7 +33,9 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.globals |= {"words": words, "judged_results": judged_results, "number_table": number_table}
+_TEMPLATES.globals |= {
+    "words": words, "judged_results": judged_results, "number_table": number_table, "mark": MARK, "doubt": DOUBT
+}  # fmt: skip
 
 
 def summary(sections: Sequence[Section]) -> str:

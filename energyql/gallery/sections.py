@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from energyql.gallery import words
 from energyql.gallery.clauses import Clause
-from energyql.pipeline.description import alternative_text, reading
+from energyql.pipeline.description import MARK, alternative_text, reading
 from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result
 from energyql.render.pictures import picture_uri
@@ -61,7 +61,13 @@ class Tile:
     def alternative(self) -> str:
         """The picture in words."""
         result = self.result
-        return alternative_text(result.judged, self.index, len(result), result.provenance["judge"], self.verdicts)
+        judge, count = result.provenance["judge"], len(result)
+        return alternative_text(result.judged, self.index, count, judge, self.verdicts, self.doubtful)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the sample is doubtful; false on a traversal, whose pictures between two queries are for neither."""
+        return not self.odds and bool(self.result.doubtful[self.index])
 
     @property
     def holds(self) -> bool | None:
@@ -221,7 +227,11 @@ def judged_results(section: Section) -> list[Result]:
 
 
 def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
-    """Return a row for each tile: heading -> text. The solver's status is there if any sample has a status but OK."""
+    """Return a row for each tile: heading -> text.
+
+    The solver's status is there if any sample has a status but OK, and the doubts if any sample is doubtful.
+    """
+    doubts = any(tile.doubtful for tile in tiles)
     failed = any(tile.result.status[tile.index] != Status.OK for tile in tiles)
     rows = []
     for tile in tiles:
@@ -232,6 +242,7 @@ def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
             "verdict": words.verdict(tile.verdicts),
             "energy": words.energy_text(result, index),
             **tile.columns,
+            **({MARK: "yes" if tile.doubtful else "no"} if doubts else {}),
             **({"read off the picture": reading(result.judged, index)} if result.judged else {}),
         }
         rows.append(row | ({"solver": result.status[index].name.lower().replace("_", " ")} if failed else {}))

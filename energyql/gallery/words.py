@@ -77,6 +77,11 @@ def share(results: Sequence[Result]) -> tuple[int, int] | None:
     return (int(sum(holds.sum() for holds in judged)), sum(map(len, judged))) if judged else None
 
 
+def doubtful(results: Sequence[Result]) -> int:
+    """Return the number of doubtful pictures; see `Result`."""
+    return sum(int(result.doubtful.sum()) for result in results)
+
+
 def percent(part: int, whole: int) -> str:
     """Return a share in percent, rounded; 100 % only if it is all of it."""
     rounded = round(100 * part / whole) if whole else 0

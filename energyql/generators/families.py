@@ -150,12 +150,12 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
     return {"generator": settings if family.name == DEFAULT_KIND else {"kind": family.name, **settings}}
 
 
-def module_fingerprint(generator: Generator) -> str:
+def module_fingerprint(module: object) -> str:
     """Return the SHA-256 of the parameters and buffers of a torch module; "" for anything else."""
-    if not isinstance(generator, torch.nn.Module):
+    if not isinstance(module, torch.nn.Module):
         return ""
     digest = hashlib.sha256()
-    for name, tensor in sorted(generator.state_dict().items()):
+    for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

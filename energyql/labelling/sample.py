@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 
 from energyql.attributes.bank import AttributeBank
+from energyql.attributes.judge import Judge
 from energyql.errors import ArgumentError, DataError
 from energyql.files import check_writable, naming_target, read_json, write_picture
 from energyql.generators.base import Generator, Label, check_label
-from energyql.generators.families import CONFIG, default_truncation, named_generator, open_generator
+from energyql.generators.families import CONFIG, default_truncation, module_fingerprint, named_generator, open_generator
 from energyql.generators.load import load_generator
 from energyql.labelling.choosing import choose_unsure
 from energyql.labelling.folder import LABELS, RECORD, PictureFolder
@@ -23,10 +25,16 @@ from energyql.training.drawn import Drawn
 from energyql.training.labels import read_label_table
 from energyql.training.samples import Prior
 from energyql.training.target import is_generator_name
+from energyql.training.teacher import load_teacher, teacher_reads
+from energyql.training.thumbnails import draw_thumbnails
 
 POOL_START = 1_000_000
 """Number of the first picture that heads choose from: the numbers below are for random pictures."""
 PICTURES_AT_ONCE = 16
+Chooser = Literal["heads", "teacher"]
+"""Who chooses the pictures to label."""
+POOL = ".pool"
+"""Subfolder with thumbnails of the pictures that a teacher chooses from."""
 
 
 def sample_pictures(
@@ -35,6 +43,7 @@ def sample_pictures(
     count: int = 300,
     *,
     unsure: bool = False,
+    by: Chooser = "heads",
     only: Sequence[str] | None = None,
     labelled: str | Path | None = None,
     pool: int = 5000,
@@ -59,6 +68,8 @@ def sample_pictures(
         count: random pictures in all, 0 to `count - 1`; or pictures to add, with `unsure`. At least 1.
         unsure: choose pictures about which the heads of the model are least sure, as many of one value of an attribute
             as of another, and none that the folder has already; see `choose_unsure`.
+        by: who must be unsure: the heads, or the teacher of the last training, see `train_attributes`. A teacher reads
+            pictures, so the whole pool is drawn, once for all rounds; for what it does not read the heads choose.
         only: attributes whose heads choose, all by default.
         labelled: a table of labels; pictures in it are not chosen.
         pool: number of prior samples to choose from, which begin at `POOL_START`.
@@ -82,15 +93,22 @@ def sample_pictures(
     limit = pool if unsure else POOL_START
     if not 1 <= count <= limit:
         raise ArgumentError(f"the number of pictures is 1 to {limit}, not {count}")
-    if not unsure and (only is not None or labelled is not None):
+    if by not in get_args(Chooser):
+        raise ArgumentError(f"pictures are chosen by {' or '.join(get_args(Chooser))}, not {by!r}")
+    if not unsure and (only is not None or labelled is not None or by != "heads"):
         raise ArgumentError(
-            "random pictures are not chosen by attributes or labels", hint="add unsure=True, or --unsure"
+            "random pictures are not chosen by attributes, labels or a teacher", hint="add unsure=True, or --unsure"
         )
     path = Path(out)
-    network, bank, own = _opened(model, generator, allow_plugins)
+    network, bank, own, teacher = _opened(model, generator, allow_plugins)
     names = tuple(bank.vocabulary if only is None else only) if bank is not None else ()
     if unsure and bank is not None:
         bank.raw_outputs(names)  # refuses unknown names before anything is written
+        if by == "teacher" and not any(name in each.vocabulary for each in teacher for name in names):
+            raise ArgumentError(
+                "the model has no teacher that reads these attributes",
+                hint="train it on a table of labelled pictures, or choose by the heads",
+            )
     elif unsure:
         raise ArgumentError("the model has no heads yet that could be unsure", hint="label random pictures, and train")
     found = PictureFolder.read(path) if (path / RECORD).exists() else None
@@ -119,28 +137,30 @@ def sample_pictures(
         tables = [path / LABELS] if (path / LABELS).exists() else []
         tables += [] if labelled is None else [Path(labelled)]
         taken = {*folder.unsure, *(index for table in tables for index in _labelled(table, drawn))}
-        chosen = _choose(prior, bank, names, taken, count, pool)
+        networks = teacher if by == "teacher" else []
+        chosen = _choose(prior, bank, networks, names, taken, count, pool, path, report)
         _draw(prior, folder, chosen, report)
         return folder.having(folder.random, (*folder.unsure, *chosen))
 
 
 def _opened(
     model: str | Path | Generator | Model, name: str | None, allow_plugins: bool
-) -> tuple[Generator, AttributeBank | None, float]:
-    """Return the generator, its heads if it has any, and the truncation of the model."""
+) -> tuple[Generator, AttributeBank | None, float, list[Judge]]:
+    """Return the generator, its heads if it has any, the truncation of the model, and the teacher in its folder."""
+    teacher: list[Judge] = []
     if isinstance(model, str | Path) and not Path(model).is_file() and not is_generator_name(str(model)):
         folder = model_folder(model)
         if not (folder / "vocabulary.json").is_file():
             generator, _ = open_generator(folder, name, allow_plugins=allow_plugins)
-            return generator, None, float(read_json(folder / CONFIG).get("truncation", 1.0))
-        model = load_model(folder, generator=name, allow_plugins=allow_plugins)
+            return generator, None, float(read_json(folder / CONFIG).get("truncation", 1.0)), []
+        model, teacher = load_model(folder, generator=name, allow_plugins=allow_plugins), load_teacher(folder)
     elif name is not None:
         raise ArgumentError(f"the generator {name} is for a model folder that names one", hint="leave it out")
     if isinstance(model, str | Path):
         model = load_generator(model) if Path(model).is_file() else named_generator(str(model))
     if isinstance(model, Model):
-        return model.generator, model.bank, model.truncation
-    return model, None, default_truncation(model)
+        return model.generator, model.bank, model.truncation, teacher
+    return model, None, default_truncation(model), []
 
 
 def _truncation(bank: AttributeBank | None, own: float) -> float:
@@ -164,14 +184,24 @@ def _labelled(table: Path, drawn: Drawn) -> list[int]:
 
 @torch.no_grad()
 def _choose(
-    prior: Prior, bank: AttributeBank, names: Sequence[str], taken: set[int], count: int, pool: int
-) -> list[int]:
-    free = [i for i in range(POOL_START, POOL_START + pool) if i not in taken]
-    if count > len(free):
-        raise ArgumentError(f"only {len(free)} pictures are left to choose from", hint="give a larger pool=, or --pool")
-    index = torch.tensor(free)
-    latents = prior.w(index) if bank.space == "w" else prior.z(index)
-    return [free[row] for row in choose_unsure(bank.to("cpu").predict(latents, names), count)]
+    prior: Prior, bank: AttributeBank, teacher: Sequence[Judge], names: Sequence[str], taken: set[int],
+    count: int, pool: int, folder: Path, report: Report,
+) -> list[int]:  # fmt: skip
+    """Choose pictures of the pool by what heads read off latents; where there is a teacher, by what it reads."""
+    whole = torch.arange(POOL_START, POOL_START + pool)
+    rows = [row for row, number in enumerate(whole.tolist()) if number not in taken]
+    if count > len(rows):
+        raise ArgumentError(f"only {len(rows)} pictures are left to choose from", hint="give a larger pool=, or --pool")
+    index = whole[rows]
+    predictions = bank.to("cpu").predict(prior.read(index, bank.space), names)
+    if teacher:
+        # The whole pool is drawn once for all rounds.
+        pictures, _ = draw_thumbnails(
+            prior, whole, teacher[0].side, folder / POOL, generator=module_fingerprint(prior.generator), report=report
+        )
+        read = teacher_reads(teacher, pictures[rows])
+        predictions |= {name: prediction for name, prediction in read.items() if name in names}
+    return [int(index[row]) for row in choose_unsure(predictions, count)]
 
 
 @torch.no_grad()

@@ -8,13 +8,16 @@ from typing import Any
 import numpy.typing as npt
 from PIL import Image
 
+from energyql.attributes.doubt import DOUBT
 from energyql.render.markup import Markup, element
-from energyql.render.pictures import NO, YES, picture_uri
+from energyql.render.pictures import DOUBTFUL, NO, YES, picture_uri
 
 MOST_QUERY = 300
 """Most characters of a query in a picture's alternative text."""
 HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
 """Verdicts on a query, in words."""
+MARK = "doubtful"
+"""Mark of a doubtful sample; see `Result`."""
 _SIDE = 128
 
 
@@ -38,18 +41,32 @@ def alternative_text(
     count: int,
     judge: str | None,
     verdicts: Sequence[tuple[str, bool | None]],
+    doubtful: bool = False,
 ) -> str:
-    """Describe picture `index` of `count` in words: its values by the judge of that name, and which queries hold."""
+    """Describe a picture in words.
+
+    Args:
+        judged: values of all pictures by the judge.
+        index: the picture, counted from 0.
+        count: of all pictures.
+        judge: name of the judge.
+        verdicts: pairs of a query, and whether it holds.
+        doubtful: whether the sample is, see `Result`.
+    """
     read = f"{judge[:1].upper()}{judge[1:]}: {reading(judged, index)}. " if judge and judged else ""
     asked = " ".join(
         f"The query {query if len(query) <= MOST_QUERY else query[:MOST_QUERY] + '…'} {HOLDS[holds]}."
         for query, holds in verdicts
     )
-    return f"Picture {index + 1} of {count}. {read}{asked}"
+    doubt = f" It is doubtful: {DOUBT}." if doubtful else ""
+    return f"Picture {index + 1} of {count}. {read}{asked}{doubt}"
 
 
-def tile(picture: Image.Image, caption: str, holds: bool | None, text: str) -> Markup:
-    """Return a picture above its caption and its verdict, a tick or a cross, in the colours of the notebook."""
+def tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doubtful: bool = False) -> Markup:
+    """Return a picture above its caption, its verdict, a tick or a cross, and the mark of a doubtful sample.
+
+    All but the marks has the colours of the notebook.
+    """
     source, style = picture_uri(picture, 2 * _SIDE), "display:block;max-width:none;border-radius:8px"
     shown = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
     mark: Markup | str = ""
@@ -57,5 +74,6 @@ def tile(picture: Image.Image, caption: str, holds: bool | None, text: str) -> M
         path = "M2 6l3 4 7-9" if holds else "M2 1l9 9m0-9l-9 9"
         stroke = element("path", d=path, fill="none", stroke=YES if holds else NO, stroke_width=3)
         mark = element("svg", stroke, width=14, height=12, viewBox="0 0 14 12", aria_hidden="true")
-    below = element("span", mark, " ", caption, style="font-size:12px;opacity:.85")
+    warning = element("strong", MARK, title=DOUBT, style=f"color:{DOUBTFUL};font-weight:600") if doubtful else ""
+    below = element("span", mark, " ", caption, " " if doubtful else "", warning, style="font-size:12px;opacity:.85")
     return element("figure", shown, below, style=f"margin:0;width:{_SIDE}px")

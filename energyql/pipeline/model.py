@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,16 +14,17 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.doubt import load_second
+from energyql.attributes.doubt import SECOND, load_second
 from energyql.attributes.heads import Head
-from energyql.attributes.judge import load_judge
-from energyql.attributes.labels import ImageLabeller, import_labeller, read_images
+from energyql.attributes.judge import JointJudge, Judge, load_judge
+from energyql.attributes.judge_reports import judge_names, read_given
+from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, real_path, write_json
 from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, device_of, latent_size
 from energyql.generators.checkpoints.reading import reading
-from energyql.generators.families import CONFIG, NAMED, WEIGHTS, open_generator, write_generator
+from energyql.generators.families import CONFIG, NAMED, WEIGHTS, module_fingerprint, open_generator, write_generator
 from energyql.language import ModelNamespace
 from energyql.models import model_folder
 from energyql.plugins import check_allowed
@@ -51,6 +53,8 @@ class Model:
         fingerprints: SHA-256 of the weights of "generator", "attributes", "second" and "judge", "judge-2", ...
         second: heads of the same attributes that were fitted to other labels, to find holes of the first; an attribute
             may have none.
+        judge_report: quality of the judge on labels of pictures that it did not learn from, by attribute; attributes
+            that were not measured have none.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Model:
     truncation: float = 1.0
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     second: Mapping[str, Head] = field(default_factory=dict)
+    judge_report: Mapping[str, HeadReport] = field(default_factory=dict)
 
     @property
     def judged_names(self) -> tuple[str, ...]:
@@ -178,7 +183,8 @@ def load_model(
         raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
     bank = AttributeBank.load(folder)
     _check_fitted_to(folder, bank, opened, mark)
-    marks = {path.stem: fingerprint(path) for path in sorted(folder.glob("*.safetensors"))} | {"generator": mark}
+    parts = [folder / f"{part}.safetensors" for part in ("attributes", *judge_names(folder), Path(SECOND).stem)]
+    marks = {path.stem: fingerprint(path) for path in parts if path.is_file()} | {"generator": mark}
     if judge is None and judge_name is not None:
         judge = check_allowed(judge_name, "judge", folder, allow_plugins)
     if judge is None:
@@ -188,7 +194,8 @@ def load_model(
         if isinstance(judge, str):
             judge = None if judge == NO_JUDGE else import_labeller(judge)
     psi = bank.truncation[1] if truncation is None else truncation
-    return Model(name, opened, bank, judge, psi, marks, load_second(folder, bank)).to(device)
+    quality = {} if judge is None else _judge_report(folder, judge)
+    return Model(name, opened, bank, judge, psi, marks, load_second(folder, bank), quality).to(device)
 
 
 def _read_config(folder: Path) -> tuple[str, float, object]:
@@ -215,6 +222,19 @@ def _stored_judge(folder: Path, bank: AttributeBank) -> ImageLabeller | None:
                 hint="train it again",
             )
     return judge
+
+
+def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport]:
+    """Return the quality of a judge: its own report, or that in the folder if it is about this judge."""
+    if isinstance(judge, Judge | JointJudge):
+        return judge.report
+    known = read_given(folder)
+    return {} if known is None or known.mark != judge_mark(judge) else known.measured
+
+
+def judge_mark(judge: ImageLabeller) -> str:
+    """Return what tells a judge that is code from another one: a digest of its name, source and weights."""
+    return hashlib.sha256(f"{labeller_name(judge)}\n{module_fingerprint(judge)}".encode()).hexdigest()
 
 
 def _check_fitted_to(folder: Path, bank: AttributeBank, generator: Generator, mark: str) -> None:

@@ -25,7 +25,7 @@ from energyql.pipeline.columns import (
     positions,
     take_rows,
 )
-from energyql.pipeline.description import alternative_text, tile
+from energyql.pipeline.description import MARK, alternative_text, tile
 from energyql.pipeline.folder import (
     describe,
     read_folder,
@@ -171,7 +171,7 @@ class Result:
         return cls.join([cls(**fields) for fields in read_folder(Path(folder), PER_SAMPLE)])
 
     def grid(self, columns: int | None = None) -> Image.Image:
-        """Draw all pictures with the probability of the query (or its energy) and the judge's verdict, if there is one.
+        """Draw all pictures, each with P(query) or the energy, the judge's verdict if any, and a mark if doubtful.
 
         Raises:
             ArgumentError: `columns` is below 1.
@@ -181,6 +181,7 @@ class Result:
             title=self.provenance["query"],
             captions=self._captions(),
             verdicts=None if self.satisfied is None else self.satisfied.tolist(),
+            marks=[MARK if doubtful else "" for doubtful in self.doubtful],
             footer=self._footer(),
             columns=columns,
         )
@@ -265,11 +266,14 @@ class Result:
 
     def _repr_html_(self) -> Markup:
         query, judge = self.provenance["query"], self.provenance["judge"]
-        shown = [(image, self._holds(i)) for i, image in enumerate(self.images[:MOST_PICTURES])]
+        shown = [(image, self._holds(i), bool(self.doubtful[i])) for i, image in enumerate(self.images[:MOST_PICTURES])]
         tiles = [
-            tile(image, caption, holds, alternative_text(self.judged, i, len(self), judge, [(query, holds)]))
-            for i, ((image, holds), caption) in enumerate(zip(shown, self._captions(), strict=False))
-        ]
+            tile(
+                image, caption, holds,
+                alternative_text(self.judged, i, len(self), judge, [(query, holds)], doubtful), doubtful,
+            )
+            for i, ((image, holds, doubtful), caption) in enumerate(zip(shown, self._captions(), strict=False))
+        ]  # fmt: skip
         more = len(self) - len(tiles)
         rows = element("div", *tiles, style="display:flex;flex-wrap:wrap;gap:10px;margin:8px 0")
         note = f"{self._footer()}. Not shown: {more:,} more" if more else self._footer()

@@ -15,7 +15,7 @@ from torch import Tensor
 from energyql.errors import ArgumentError
 
 PAPER, INK, FAINT = "#ffffff", "#1d2433", "#6b7280"
-YES, NO = "#15803d", "#b91c1c"
+YES, NO, DOUBTFUL = "#15803d", "#b91c1c", "#a8570a"
 GAP = 10
 CAPTION = 20
 TICK = 18
@@ -48,16 +48,18 @@ def label_grid(
     title: str = "",
     captions: Sequence[str] | None = None,
     verdicts: Sequence[bool] | None = None,
+    marks: Sequence[str] | None = None,
     footer: str = "",
     columns: int | None = None,
 ) -> Image.Image:
-    """Draw pictures in rows, with a caption and a tick or cross under each.
+    """Draw pictures in rows, with a caption, a tick or cross and a warning under each.
 
     Args:
         pictures: all of one size, at least one.
         title: printed above, wrapped to the width.
         captions: one a picture, cut to its width.
         verdicts: one a picture: tick or cross.
+        marks: one a picture: a short warning after its caption, never cut; "" for none.
         footer: printed below.
         columns: pictures a row; by default the grid is about twice as wide as high.
 
@@ -71,7 +73,7 @@ def label_grid(
     if columns < 1:
         raise ArgumentError(f"a grid needs at least one column, not {columns}")
     width, height = tile_size(pictures[0])
-    cell = height + (0 if captions is None and verdicts is None else CAPTION) + GAP
+    cell = height + (0 if captions is None and verdicts is None and marks is None else CAPTION) + GAP
     large, small = ImageFont.load_default(18), ImageFont.load_default(12)
     total = max(columns * (width + GAP) + GAP, 320)
     above, below = wrapped(title, large, total - 2 * GAP), wrapped(footer, small, total - 2 * GAP)
@@ -88,9 +90,13 @@ def label_grid(
         sheet.paste(picture, (x, y))
         if verdicts is not None:
             draw_verdict(draw, x, y + height + 4, verdicts[i])
+        indent, mark = 0 if verdicts is None else TICK, "" if marks is None else marks[i]
+        taken = math.ceil(small.getlength(mark))
+        if mark:
+            draw.text((x + width - taken, y + height + 3), mark, DOUBTFUL, small)
         if captions is not None:
-            indent = 0 if verdicts is None else TICK
-            draw.text((x + indent, y + height + 3), cut(captions[i], small, width - indent), FAINT, small)
+            left = width - indent - taken - (GAP // 2 if mark else 0)
+            draw.text((x + indent, y + height + 3), cut(captions[i], small, left), FAINT, small)
     for i, line in enumerate(below):
         draw.text((GAP, bottom + 16 * i), line, FAINT, small)
     return sheet

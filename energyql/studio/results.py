@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from energyql.attributes.doubt import DOUBT
 from energyql.editing.dependence import Leaks
 from energyql.editing.edit import Edit
 from energyql.gallery import words
@@ -106,7 +107,7 @@ class JobResult:
     def _picture(self, result: Result, row: int, position: int) -> Picture:
         image, known = result.images[row], result.provenance
         holds = None if result.satisfied is None else bool(result.satisfied[row])
-        count = self.total if self.kind == "draw" else 1
+        count, doubtful = self.total if self.kind == "draw" else 1, bool(result.doubtful[row])
         return Picture(
             position=position,
             index=int(result.index[row]),
@@ -114,11 +115,13 @@ class JobResult:
             image=picture_uri(image, PICTURE_SIDE),
             width=image.width,
             height=image.height,
-            alt=alternative_text(result.judged, row, count, known["judge"], [(known["canonical"], holds)]),
+            alt=alternative_text(result.judged, row, count, known["judge"], [(known["canonical"], holds)], doubtful),
             satisfied=holds,
             verdict=f"Not judged: {known['unjudged']}"
             if holds is None
             else f"The query {HOLDS[holds]}, says the {known['judge']}",
+            doubtful=doubtful,
+            doubt=DOUBT if doubtful else "",
             energy=json_value(result.energy[row]),
             probability=_at(result.probability, row),
             clauses=[PictureClause(text=c.text, probability=_at(c.probability, row)) for c in self.clauses],

@@ -145,6 +145,8 @@ class Picture(BaseModel):
         description="Whether the picture satisfies the query, by the judge; none where it was not judged."
     )
     verdict: str = Field(description="The verdict in words, with the one who says so; or why it was not judged.")
+    doubtful: bool = Field(default=False, description="Whether the sample may lie in a hole of the heads.")
+    doubt: str = Field(default="", description="Why it is doubtful; empty where it is not.")
     energy: float | None = Field(description="Of the query, lower is better; none where it is infinite.")
     probability: float | None = Field(description="exp(-energy), where the semantics makes that a probability.")
     clauses: list[PictureClause] = Field(description="The probability of each part of the query.")

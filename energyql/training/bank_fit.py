@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
+from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.errors import DataError
 from energyql.numerics.shapes import Float
@@ -19,7 +20,7 @@ from energyql.training.doubt import fit_second
 from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.heads import HeadFit
 from energyql.training.labels import LabelTable, warn_of_few_labels
-from energyql.training.report import report_heads
+from energyql.training.report import report_quality
 from energyql.training.rounds import with_gains
 from energyql.training.samples import Prior
 from energyql.training.target import WORK, Target
@@ -46,7 +47,7 @@ def fit_bank(
     space: str,
     settings: HeadSettings,
     report: Report,
-) -> tuple[AttributeBank, dict[str, Head]]:
+) -> tuple[AttributeBank, dict[str, Head], Sequence[Judge]]:
     """Fit heads to all rows but those for the report, and measure them on these.
 
     Where the rows are labels by hand of pictures, a teacher that learns from the same rows labels further pictures, and
@@ -65,7 +66,7 @@ def fit_bank(
         report: told the progress.
 
     Returns:
-        The heads with their reports, and the second heads; see `fit_second`.
+        The heads with their reports, the second heads, see `fit_second`, and the networks of the teacher.
 
     Raises:
         DataError: there are too few labels, or a label is no value of its attribute.
@@ -98,7 +99,7 @@ def fit_bank(
     )  # fmt: skip
     with torch.no_grad():
         predictions = bank.predict(latents[fitted:])
-    found = report_heads(predictions, held_out, specs, seen)
+    found = report_quality(predictions, held_out, specs, seen)
     if table.drawn is not None:
         found = with_gains(found, target.bank, bank, latents[fitted:], held_out, table.drawn)
     second = fit_second(
@@ -110,9 +111,13 @@ def fit_bank(
         | ({"teacher": taught.report[name]} if name in taught.report else {})
         for name in specs
     }
-    return bank.with_reports(
-        {name: dataclasses.replace(each, details={**each.details, **more[name]}) for name, each in found.items()}
-    ), second
+    return (
+        bank.with_reports(
+            {name: dataclasses.replace(each, details={**each.details, **more[name]}) for name, each in found.items()}
+        ),
+        second,
+        taught.networks,
+    )
 
 
 def _fit(

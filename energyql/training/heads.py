@@ -13,7 +13,7 @@ from torch import Tensor
 from energyql.attributes.heads import SLOPE, Head
 from energyql.attributes.predictions import output_count
 from energyql.numerics.shapes import Float
-from energyql.vocabulary import AttributeSpec
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,18 @@ def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " ba
         return 1.0
     error = outputs[:, 0] - labels
     return max(error[~error.isnan()].square().mean().sqrt().item(), 1e-6 * (spec.high - spec.low))
+
+
+def residuals(
+    outputs: Float[Tensor, "batch outputs"], labels: Mapping[str, Float[Tensor, " batch"]], vocabulary: Vocabulary
+) -> dict[str, Float[Tensor, ""]]:
+    """Return the root mean square error of each attribute, as `residual` has it; 1 where no label is known."""
+    found = {}
+    parts = outputs.split([output_count(spec) for spec in vocabulary.values()], 1)
+    for part, (name, spec) in zip(parts, vocabulary.items(), strict=True):
+        known = not labels[name].isnan().all()
+        found[name] = torch.tensor(residual(part, labels[name], spec) if known else 1.0)
+    return found
 
 
 def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " classes"]:

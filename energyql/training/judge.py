@@ -1,47 +1,38 @@
-"""`train_judge`: a judge of one's own, from labels of pictures; and what `train_attributes` needs to make one."""
+"""`train_judge`: a judge for a model that has heads; and what `train_attributes` needs to make or measure one."""
 
 from __future__ import annotations
 
-import base64
-import io
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from energyql.attributes.judge import Judge, replace_judge, thumbnails
-from energyql.attributes.labels import (
-    Column,
-    ImageLabeller,
-    as_text,
-    encode_column,
-    is_missing,
-    label_images,
-    labeller_name,
-)
-from energyql.errors import DataError, ModelError
-from energyql.generators.base import Generator
-from energyql.numerics.shapes import Float, Int
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.judge import Judge, replace_judge
+from energyql.attributes.judge_reports import replace_given
+from energyql.attributes.labels import ImageLabeller, encode_column, known_cells
+from energyql.attributes.quality import HeadReport
+from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.generators.base import RANDOM, Generator
+from energyql.generators.families import CONFIG
+from energyql.pipeline.model import record_judge
 from energyql.progress import Report, reporting
+from energyql.training.given_judge import code_report, given_judge, measure_judge, unmeasured
 from energyql.training.judge_fit import fit_judge
 from energyql.training.labels import LabelTable, read_label_table
 from energyql.training.picture_fit import PictureSettings
-from energyql.training.samples import LABEL_SEED, Prior, label_prior
+from energyql.training.samples import LABEL_SEED, Prior
 from energyql.training.target import WORK, Target, open_target
-from energyql.vocabulary import AttributeSpec, Vocabulary
+from energyql.training.thumbnails import PICTURES, draw_thumbnails
+from energyql.vocabulary import Vocabulary
 
 MOST_PICTURES = 5_000
 """Most pictures that a judge is trained on, unless a call says otherwise."""
-PICTURES = "pictures"
-"""Subfolder for the pictures with labels, which judge and teacher read."""
-PICTURE = "energyql/picture"
-"""The column of the thumbnails, which no attribute can be called."""
+TRAIN: Final = "train"
+"""The judge of a training that makes one of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +40,15 @@ class TrainedJudge:
     """The outcome of the training of a judge.
 
     Attributes:
-        judge: reads the attributes that it learnt; `None` if it learnt none.
-        report: its quality by attribute, of all that it was to learn; see `fit_judge`.
+        judge: reads the attributes that it learnt, or the judge that was given; `None` if it learnt none.
+        report: its quality on labels of pictures that it did not learn from, by attribute; of a judge that was trained,
+            also of what it could not learn.
+        unmeasured: why a judge that was given has no report; "" if it was measured.
     """
 
     judge: ImageLabeller | None
-    report: Mapping[str, Mapping[str, Any]]
+    report: Mapping[str, HeadReport]
+    unmeasured: str = ""
 
 
 def train_judge(
@@ -65,9 +59,12 @@ def train_judge(
     only: Sequence[str] | None = None,
     count: int = MOST_PICTURES,
     seed: int | None = None,
+    generator: str | None = None,
+    allow_plugins: bool = False,
+    judge: ImageLabeller | str = TRAIN,
     settings: PictureSettings | None = None,
     device: torch.device | str = "cpu",
-    progress: bool = True,
+    progress: bool | Report = True,
 ) -> TrainedJudge:
     """Train a judge of a model that has heads, and store it in the folder, where `load_model` finds it.
 
@@ -80,10 +77,14 @@ def train_judge(
         out: the model folder; by default that of `model`.
         only: attributes to judge; by default those of the labels that the model has.
         count: pictures for a labeller; they are not those that heads are fitted to.
-        seed: of the samples; 0 by default for a table, where it must be that of the pictures that were labelled.
+        seed: of the samples. By default that of the table, if it says so, else 0 for a table; it must be that of the
+            pictures that were labelled.
+        generator: name of the generator's code, for a model folder that only names it.
+        allow_plugins: whether to import the generator that the model folder names.
+        judge: a judge that is given, as for `train_attributes`, is not trained but measured on the labels.
         settings: of the fit.
         device: where pictures are drawn and the judge is trained.
-        progress: show progress bars.
+        progress: show progress bars, or a function that is told the progress.
 
     Returns:
         The judge and a report on it.
@@ -93,21 +94,93 @@ def train_judge(
     """
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
-    target = open_target(model, out)
+    given = None if judge == TRAIN else given_judge(judge)  # before any picture is drawn
+    target = open_target(model, out, generator=generator, allow_plugins=allow_plugins)
     if target.bank is None:
         raise ModelError(f"{target.folder} has no attributes to judge", hint="train some first, with energyql train")
-    bank, device = target.bank, torch.device(device)
+    bank = target.bank
     if isinstance(target.generator, torch.nn.Module):
         target.generator.to(device).eval()
-    seed = seed if seed is not None else 0 if isinstance(labels, LabelTable) else LABEL_SEED
-    prior = Prior(target.generator, seed, bank.truncation, device, bank.label)
+    prior = _prior(target, bank, labels, seed, torch.device(device))
     with reporting(progress) as report:
-        trained = fit_own_judge(
-            target, prior, labels, bank.vocabulary, only=only, count=count, settings=settings, report=report
+        trained = own_judge(
+            given, target, prior, labels, bank.vocabulary, only=only, count=count, settings=settings, report=report
         )
-    replace_judge(target.folder, trained.report, trained.judge if isinstance(trained.judge, Judge) else None)
+    names = trained.report if given is None else [name for name in bank.vocabulary if only is None or name in only]
+    store_judge(target.folder, judge, names, trained)
     shutil.rmtree(target.folder / WORK, ignore_errors=True)
     return trained
+
+
+def _prior(
+    target: Target, bank: AttributeBank, labels: LabelTable | ImageLabeller, seed: int | None, device: torch.device
+) -> Prior:
+    """Return the samples that labels of a model with heads are about.
+
+    Raises:
+        EnergyQLError: a table is about other pictures than those for which the heads are valid.
+    """
+    if not isinstance(labels, LabelTable):
+        return Prior(target.generator, LABEL_SEED if seed is None else seed, bank.truncation, device, bank.label)
+    psi, label, (low, high) = bank.truncation, bank.label, bank.truncation
+    if labels.drawn is not None:
+        labels.drawn.check(labels.source, seed=seed, truncation=None, label=None)
+        labels.drawn.check_generator(target.generator, labels.source)
+        seed, psi = labels.drawn.seed, (labels.drawn.truncation, labels.drawn.truncation)
+        if not low <= psi[0] <= high or label not in (RANDOM, labels.drawn.label):
+            raise ArgumentError(
+                f"{labels.source} is about pictures of truncation {psi[0]:g} and label {labels.drawn.label}; the heads "
+                f"of {target.folder} were fitted at truncation {low:g} to {high:g} under label {label}",
+                hint="label pictures of the model that is to be judged",
+            )
+        label = labels.drawn.label
+    elif low != high or label == RANDOM:
+        raise ArgumentError(
+            "pictures that were labelled by hand have one truncation and one class label, and the heads were fitted to "
+            "pictures of several",
+            hint="label pictures that energyql sample draws, whose table says how they were drawn",
+        )
+    return Prior(target.generator, seed or 0, psi, device, label)
+
+
+def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[str], trained: TrainedJudge) -> None:
+    """Let a judge that was trained or given read the attributes `names` of a model folder.
+
+    A network is stored. Of code, the folder holds the report, and the name if `name` is one and the folder is a model.
+    """
+    if isinstance(trained.judge, Judge) or trained.judge is None:
+        replace_judge(folder, names, trained.judge)
+        replace_given(folder, names, None)
+        return
+    known = name if isinstance(name, str) else None
+    replace_given(folder, names, code_report(known, trained.judge, trained.report))
+    if known is not None and (folder / CONFIG).is_file():
+        record_judge(folder, known)
+
+
+def own_judge(
+    given: ImageLabeller | None,
+    target: Target,
+    prior: Prior,
+    labels: LabelTable | ImageLabeller,
+    vocabulary: Vocabulary,
+    *,
+    only: Sequence[str] | None = None,
+    count: int,
+    settings: PictureSettings | None = None,
+    report: Report,
+) -> TrainedJudge:
+    """Measure the judge that is given, or fit one; see `measure_judge` and `fit_own_judge`."""
+    if given is None:
+        return fit_own_judge(
+            target, prior, labels, vocabulary, only=only, count=count, settings=settings, report=report
+        )
+    specs = Vocabulary(spec for name, spec in vocabulary.items() if only is None or name in only)
+    found = measure_judge(given, target, prior, labels, specs, count=count, report=report)
+    if isinstance(given, Judge):
+        given = given.only(specs)
+        given.report = found
+    return TrainedJudge(given, found, unmeasured(given, labels) or "")
 
 
 def have_pictures(labels: LabelTable | ImageLabeller) -> bool:
@@ -158,7 +231,7 @@ def fit_own_judge(
     specs = Vocabulary(vocabulary[name] for name in names)
     judge, found = fit_judge(
         pictures,
-        {name: encode_column(_known_cells(columns[name], spec), spec) for name, spec in specs.items()},
+        {name: encode_column(known_cells(columns[name], spec), spec) for name, spec in specs.items()},
         specs,
         settings,
         seed=(prior.seed + 1) % 2**63,
@@ -167,69 +240,3 @@ def fit_own_judge(
         progress=lambda done: report("judge", done),
     )
     return TrainedJudge(judge, found)
-
-
-def _known_cells(cells: Column, spec: AttributeSpec) -> Column:
-    """Return the cells, without classes that the heads do not have."""
-    if spec.kind != "categorical":
-        return cells
-    return [cell if not is_missing(cell) and as_text(cell) in spec.values else None for cell in cells]
-
-
-def draw_thumbnails(
-    prior: Prior,
-    index: Int[Tensor, " n"],
-    side: int,
-    folder: Path,
-    *,
-    labeller: ImageLabeller | None = None,
-    generator: str,
-    report: Report,
-) -> tuple[Tensor, dict[str, Column]]:
-    """Draw the pictures of these samples as a network reads them, and label them.
-
-    Pictures that are in `folder` are not drawn again, as for `label_prior`.
-
-    Returns:
-        The pictures, (n, 3, side, side) uint8, and the labels, which are empty without a labeller.
-    """
-    columns = label_prior(
-        prior, index, Thumbnails(labeller, side, "" if labeller is not None else str(index.tolist())), folder,
-        generator=generator, progress=lambda done: report("drawing", done),
-    )  # fmt: skip
-    return read_thumbnails(columns.pop(PICTURE)), columns
-
-
-class Thumbnails:
-    """A labeller that adds a thumbnail of each picture to the labels of another one, as the text of a PNG.
-
-    So thumbnails are drawn, kept and continued together with the labels.
-
-    Args:
-        labeller: the other one; `None` where the labels are known.
-        side: largest side of a thumbnail, in pixels.
-        about: what else identifies the thumbnails, for the resumption.
-    """
-
-    def __init__(self, labeller: ImageLabeller | None, side: int, about: str = "") -> None:
-        self.labeller, self.side = labeller, side
-        self.identity = f"thumbnails {side} {about} {'' if labeller is None else labeller_name(labeller)}"
-
-    def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
-        """Return labels and thumbnails of pictures in [-1, 1]."""
-        labels = {} if self.labeller is None else label_images(self.labeller, images)
-        small = thumbnails(images.float(), min(self.side, max(images.shape[-2:])))
-        pixels = ((small.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return {**labels, PICTURE: [_as_text(picture) for picture in pixels]}
-
-
-def _as_text(pixels: np.ndarray[Any, Any]) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
-    return base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def read_thumbnails(cells: Sequence[str]) -> Tensor:
-    """Return thumbnails from their texts, (n, 3, side, side) uint8."""
-    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(cell))).convert("RGB")) for cell in cells]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()

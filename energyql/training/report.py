@@ -1,4 +1,4 @@
-"""The quality of heads on samples that they were not fitted to: numbers, and a picture with a card per attribute."""
+"""The quality of heads and judges on samples that they did not learn from, and a picture with a card per attribute."""
 
 from __future__ import annotations
 
@@ -27,24 +27,26 @@ LINE, PALE, NEUTRAL, CARD_EDGE, LOWEST = "#2563eb", "#93b4f5", "#9ca3af", "#e2e8
 SHARES = {0.0: "0", 0.25: "", 0.5: "0.5", 0.75: "", 1.0: "1"}
 
 
-def report_heads(
-    predictions: Mapping[str, Prediction],
+def report_quality(
+    predictions: Mapping[str, Prediction | Tensor],
     labels: Mapping[str, Tensor],
     specs: Mapping[str, AttributeSpec],
     fitted: Mapping[str, Tensor],
 ) -> dict[str, HeadReport]:
-    """Measure heads on held-out latents.
+    """Measure heads or a judge on held-out samples.
 
-    The `details` of all reports with held-out labels have `reliability`, a list of [predicted, observed, samples]:
-    probabilities against frequencies, pooled over the classes of a categorical attribute; for a continuous one,
-    quantiles against the share of labels below them. Others have `confusion`, counts (rows: label, columns: head);
-    continuous ones have `error` (mean absolute), `std` and `errors`, a histogram in units of std.
+    The `details` of all reports with held-out labels and probabilities have `reliability`, a list of [predicted,
+    observed, samples]: probabilities against frequencies, pooled over the classes of a categorical attribute; for a
+    continuous one, quantiles against the share of labels below them. Attributes with classes have `confusion`, counts
+    (rows: label, columns: prediction); continuous ones have `error` (mean absolute), and with probabilities `std` and
+    `errors`, a histogram in units of std.
 
     Args:
-        predictions: by attribute, of the held-out latents.
-        labels: of the held-out latents, (held out,), NaN where missing.
+        predictions: by attribute, of the held-out samples; or values without probabilities, (held out,), as labels are
+            written.
+        labels: of the held-out samples, (held out,): 0/1, class index or number; NaN where missing.
         specs: the attributes.
-        fitted: labels of the latents that the heads were fitted on, (fitted,), NaN where missing.
+        fitted: labels of the samples that were learnt from, (fitted,), NaN where missing.
     """
     found = {}
     for name, prediction in predictions.items():
@@ -54,10 +56,11 @@ def report_heads(
         every = torch.cat([others, held_out])
         measured: dict[str, Any] = {"score": None, "interval": None, "recall": {}, "details": {}}
         if len(held_out):
-            if isinstance(prediction, Continuous):
-                measured = _continuous(prediction, known, held_out)
-            else:
-                measured = _discrete(prediction, known, held_out, classes)
+            measured = (
+                _continuous(prediction, known, held_out)
+                if spec.kind == "continuous"
+                else _discrete(prediction, known, held_out, classes)
+            )
         bins = measured["details"].get("reliability")
         error = sum(abs(p - o) * n for p, o, n in bins) / sum(n for _, _, n in bins) if bins else None
         found[name] = HeadReport(
@@ -67,15 +70,20 @@ def report_heads(
     return found
 
 
-def _discrete(prediction: YesNo | Categorical, known: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+def _discrete(prediction: Prediction | Tensor, known: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     indices, count = labels.long(), len(classes)
+    details: dict[str, Any] = {}
     if isinstance(prediction, YesNo):
         logits = prediction.logit[known].cpu()
-        decided, reliability = (logits > 0).long(), _reliability(logits.sigmoid(), labels)
-    else:
+        decided, details["reliability"] = (logits > 0).long(), _reliability(logits.sigmoid(), labels)
+    elif isinstance(prediction, Categorical):
         logits = prediction.logits[known].cpu()
         one_hot = torch.nn.functional.one_hot(indices, count).float()
-        decided, reliability = logits.argmax(1), _reliability(logits.softmax(1).flatten(), one_hot.flatten())
+        decided = logits.argmax(1)
+        details["reliability"] = _reliability(logits.softmax(1).flatten(), one_hot.flatten())
+    else:
+        assert isinstance(prediction, Tensor)
+        decided = prediction[known].long().cpu()
     confusion = torch.bincount(count * indices + decided, minlength=count**2).view(count, count).tolist()
     totals = [sum(row) for row in confusion]
     score, interval = balanced(confusion) if all(totals) else (None, None)
@@ -84,24 +92,25 @@ def _discrete(prediction: YesNo | Categorical, known: Tensor, labels: Tensor, cl
         for k, (name, row, total) in enumerate(zip(classes, confusion, totals, strict=True))
         if total
     }
-    details = {"confusion": confusion, "reliability": reliability}
-    return {"score": score, "interval": interval, "recall": recall, "details": details}
+    return {"score": score, "interval": interval, "recall": recall, "details": {"confusion": confusion, **details}}
 
 
-def _continuous(prediction: Continuous, known: Tensor, labels: Tensor) -> dict[str, Any]:
-    mean = prediction.mean[known].cpu()
-    std = torch.as_tensor(prediction.std).cpu().expand(known.shape)[known.cpu()]
+def _continuous(prediction: Prediction | Tensor, known: Tensor, labels: Tensor) -> dict[str, Any]:
+    assert isinstance(prediction, Continuous | Tensor)
+    mean = (prediction.mean if isinstance(prediction, Continuous) else prediction)[known].cpu()
     errors = labels - mean
-    quantiles = torch.linspace(0, 1, BINS + 1)[1:-1].tolist()
-    below = torch.special.ndtr(errors / std)
-    counts = torch.histc((errors / std).clamp(-ERROR_RANGE, ERROR_RANGE), ERROR_BINS, -ERROR_RANGE, ERROR_RANGE)
     score, interval = explained(errors.tolist(), labels.tolist()) or (None, None)
-    details = {
-        "error": errors.abs().mean().item(),
-        "std": std.mean().item(),
-        "reliability": [[q, (below <= q).float().mean().item(), len(labels)] for q in quantiles],
-        "errors": [int(count) for count in counts.tolist()],
-    }
+    details: dict[str, Any] = {"error": errors.abs().mean().item()}
+    if isinstance(prediction, Continuous):
+        std = torch.as_tensor(prediction.std).cpu().expand(known.shape)[known.cpu()]
+        quantiles = torch.linspace(0, 1, BINS + 1)[1:-1].tolist()
+        below = torch.special.ndtr(errors / std)
+        counts = torch.histc((errors / std).clamp(-ERROR_RANGE, ERROR_RANGE), ERROR_BINS, -ERROR_RANGE, ERROR_RANGE)
+        details |= {
+            "std": std.mean().item(),
+            "reliability": [[q, (below <= q).float().mean().item(), len(labels)] for q in quantiles],
+            "errors": [int(count) for count in counts.tolist()],
+        }
     return {"score": score, "interval": interval, "recall": {}, "details": details}
 
 
@@ -117,7 +126,7 @@ def _reliability(probabilities: Float[Tensor, " batch"], labels: Float[Tensor, "
 
 
 def draw_report(reports: Mapping[str, HeadReport], title: str = "Attribute heads") -> Image.Image:
-    """Draw the reports of `report_heads`.
+    """Draw the reports of `report_quality` on heads.
 
     On the left of each card, predicted probabilities against observed frequencies: the curve of a calibrated head lies
     on the diagonal, and a dot is larger where more samples are. On the right, how many samples each probability has,

@@ -6,13 +6,11 @@ import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from energyql.attributes.bank import SPACES, AttributeBank
-from energyql.attributes.judge import Judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, VocabularyError
@@ -21,14 +19,14 @@ from energyql.numerics.pullback import Identity
 from energyql.progress import reporting
 from energyql.training.bank_fit import fit_bank
 from energyql.training.fitting import HeadSettings
-from energyql.training.judge import MOST_PICTURES, TrainedJudge, fit_own_judge, have_pictures
+from energyql.training.given_judge import given_judge
+from energyql.training.judge import MOST_PICTURES, TRAIN, TrainedJudge, have_pictures, own_judge, store_judge
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
 from energyql.training.target import WORK, Target, open_target, removing_new_folder
+from energyql.training.teacher import store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
-TRAIN: Final = "train"
-"""The judge of a training that makes one of its own."""
 PICTURES = 10_000
 """Pictures for a labeller, unless a call says otherwise."""
 
@@ -42,14 +40,17 @@ class Trained:
         bank: all its heads, new and old.
         report: quality of the new heads on held-out latents, by attribute.
         judge: of the attributes of the new heads, for `Model(..., judge=)`; `None` if there is none.
-        judge_report: of a judge that was trained, by attribute; see `fit_judge`.
+        judge_report: its quality on labels of pictures that it did not learn from, by attribute; of a judge that was
+            trained, also of what it could not learn.
+        judge_unmeasured: why a judge that was given has no report; "" if it was measured.
     """
 
     folder: Path
     bank: AttributeBank
     report: Mapping[str, HeadReport]
     judge: ImageLabeller | None = None
-    judge_report: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    judge_report: Mapping[str, HeadReport] = dataclasses.field(default_factory=dict)
+    judge_unmeasured: str = ""
 
 
 def train_attributes(
@@ -68,7 +69,7 @@ def train_attributes(
     replace: bool = False,
     generator: str | None = None,
     allow_plugins: bool = False,
-    judge: ImageLabeller | Literal["train"] | None = TRAIN,
+    judge: ImageLabeller | str | None = TRAIN,
     settings: HeadSettings | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -107,8 +108,9 @@ def train_attributes(
         allow_plugins: whether to import the generator that the model folder names.
         judge: reads the new attributes off pictures, and says of samples whether they satisfy a query. By default it is
             trained on the same labels, if these are about pictures: on other pictures for a labeller, and in another
-            order for a table. Or a `Judge` from another folder, which is stored; or a function or torch module, which
-            cannot be stored and is given to `load_model` again. `None` for no judge.
+            order for a table. Or one that is given, whose quality is measured on labels of pictures: a `Judge` from
+            another folder, which is stored; the name of code, `module:function` or a plugin, which is recorded; or a
+            function or torch module, which cannot be stored and is given to `load_model` again. `None` for no judge.
         settings: of the fit.
         device: where pictures are drawn and heads are fitted.
         progress: show progress bars.
@@ -123,6 +125,7 @@ def train_attributes(
         raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
+    given = None if judge is None or judge == TRAIN else given_judge(judge)  # before any work is done
     known = getattr(labels, "vocabulary", None)
     known = known if isinstance(known, Vocabulary) else None
     names = list(labels.columns if isinstance(labels, LabelTable) else known or ()) if only is None else list(only)
@@ -170,19 +173,19 @@ def train_attributes(
                     )
                 columns = {name: columns[name] for name in only}
             latents = _latents(prior, labels, len(next(iter(columns.values()))), space)
-            bank, second = fit_bank(
+            bank, second, networks = fit_bank(
                 target, prior, labels, latents, columns, infer(columns, kinds, vocabulary or known),
                 further=count, space=space, settings=settings or HeadSettings(), report=report,
             )  # fmt: skip
-            judged = TrainedJudge(None if isinstance(judge, str) else judge, {})
-            if judge == TRAIN and have_pictures(labels):
-                judged = fit_own_judge(
-                    target, prior, labels, bank.vocabulary, count=min(len(latents), MOST_PICTURES), report=report
-                )
-        stored = judged.judge.only(bank.vocabulary) if isinstance(judged.judge, Judge) else None
-        merged = target.save(bank, replace=replace, judge=stored, second=second)
+            judged = TrainedJudge(None, {})
+            if given is not None or (judge == TRAIN and have_pictures(labels)):
+                most = min(len(latents), MOST_PICTURES)
+                judged = own_judge(given, target, prior, labels, bank.vocabulary, count=most, report=report)
+        merged = target.save(bank, replace=replace, second=second)
+        store_judge(target.folder, judge, bank.vocabulary, judged)
+        store_teacher(target.folder, networks)
         shutil.rmtree(target.folder / WORK, ignore_errors=True)
-        return Trained(target.folder, merged, bank.reports, judged.judge, judged.report)
+        return Trained(target.folder, merged, bank.reports, judged.judge, judged.report, judged.unmeasured)
 
 
 def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float] | None:

@@ -13,7 +13,8 @@ import torch
 from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.attributes.doubt import SECOND, replace_second
 from energyql.attributes.heads import Head
-from energyql.attributes.judge import Judge, judge_names, replace_judge
+from energyql.attributes.judge import replace_judge
+from energyql.attributes.judge_reports import GIVEN, judge_names, replace_given
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
 from energyql.files import check_writable, fingerprint, read_json, real_path, replacing, write_json, write_picture
 from energyql.generators.base import RANDOM, Generator, check_fitted_label, offers_features
@@ -37,6 +38,8 @@ from energyql.training.report import draw_report
 
 WORK = ".training"
 """Subfolder for the intermediate results of an interrupted training."""
+TEACHER = "teacher"
+"""Beginning of the names of the files of a teacher's networks."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,11 @@ class Target:
         bank: AttributeBank,
         *,
         replace: bool = False,
-        judge: Judge | None = None,
         second: Mapping[str, Head] | None = None,
     ) -> AttributeBank:
-        """Write new heads with their reports, their judge and the second heads; all else in the folder stays as it is.
+        """Write new heads with their reports, and the second heads; all else in the folder stays as it is.
 
-        Without a judge, nothing in the folder judges the attributes of the new heads.
+        Nothing in the folder judges the attributes of the new heads until `store_judge` is called.
 
         Returns:
             All heads of the folder.
@@ -127,6 +129,7 @@ class Target:
         merged = bank
         # What belongs to heads that are replaced goes first, so that an interruption leaves nothing that misleads.
         replace_judge(self.folder, bank.vocabulary, None)
+        replace_given(self.folder, bank.vocabulary, None)
         if self.bank is not None:
             replace_second(self.folder, self.bank, bank.vocabulary, {})
         if self.bank is not None:
@@ -137,7 +140,6 @@ class Target:
                 write_json(self.folder / CONFIG, read_json(self.folder / CONFIG) | {"truncation": psi})
         merged.save(self.folder)
         replace_second(self.folder, merged, bank.vocabulary, second or {})
-        replace_judge(self.folder, bank.vocabulary, judge)
         if merged.reports:
             picture = draw_report(merged.reports, f"Attribute heads of {real_path(self.folder).name}")
             write_picture(self.folder / "report.png", picture)
@@ -214,9 +216,10 @@ def _from_folder(model: str | Path, out: str | Path | None, generator: str | Non
     folder = source if out is None else Path(out)
     if real_path(folder) != real_path(source):
         if not (folder / CONFIG).is_file():
-            judges = [f"{name}{suffix}" for name in judge_names(source) for suffix in (".safetensors", ".json")]
+            networks = [*judge_names(source), *sorted(path.stem for path in source.glob(f"{TEACHER}-*.json"))]
+            read = [f"{name}{suffix}" for name in networks for suffix in (".safetensors", ".json")]
             # The configuration last: a folder with one is a model.
-            for name in (WEIGHTS, *BANK_FILES, SECOND, *judges, CONFIG):
+            for name in (WEIGHTS, *BANK_FILES, SECOND, *read, GIVEN, CONFIG):
                 if (source / name).is_file():
                     with replacing(folder / name) as temporary:
                         shutil.copyfile(source / name, temporary)

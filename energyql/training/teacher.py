@@ -6,24 +6,27 @@ labels of thousands of pictures, besides the labels by hand, learn more (self-tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from energyql.attributes.predictions import output_count
+from energyql.attributes.judge import Judge
+from energyql.attributes.predictions import Prediction, output_count, split_outputs
+from energyql.attributes.quality import HeadReport
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
-from energyql.training.heads import attribute_loss
-from energyql.training.judge import PICTURES, draw_thumbnails
-from energyql.training.judge_fit import examine
+from energyql.training.heads import attribute_loss, residuals
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureFit, PictureSettings, read_outputs
+from energyql.training.report import report_quality
 from energyql.training.samples import Prior
-from energyql.training.target import WORK, Target
+from energyql.training.target import TEACHER, WORK, Target
+from energyql.training.thumbnails import PICTURES, draw_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 FURTHER, LARGEST = 4_000, 128
@@ -42,13 +45,16 @@ class Taught:
     Attributes:
         latents: (n, latent_dim), each `DRAWS` times.
         labels: attribute that was taught -> (n,): 0/1, class index or number.
-        report: of every attribute: the quality of the teacher (see `examine`) on labels by hand that it did not learn
-            from, and `pictures`, the number of further pictures; 0 if it reads no better than chance.
+        report: of every attribute: `score`, `interval` and `samples` of the teacher on labels by hand that it did not
+            learn from, as `HeadReport` has them; and `pictures`, the number of further pictures, 0 if it does not read
+            clearly better than chance.
+        networks: those of the teacher, for the attributes that it reads clearly better than chance.
     """
 
     latents: Float[Tensor, "n latent_dim"]
     labels: Mapping[str, Tensor]
     report: Mapping[str, Mapping[str, Any]]
+    networks: Sequence[Judge] = ()
 
 
 @torch.no_grad()
@@ -115,17 +121,53 @@ def teach(
     outputs = torch.stack([read_outputs(network, further) for network in networks]).mean(0)
     counts = [output_count(spec) for spec in specs]
     random = torch.Generator().manual_seed((prior.seed + 1) % 2**63)
+    # Pictures that heads chose are harder than random ones, and of other classes.
+    at_random = rows >= table.learned
+    known = {spec.name: torch.where(at_random, labels[spec.name][rows].float(), torch.nan) for spec in specs}
+    reports = _quality(torch.cat(unseen), known, Vocabulary(specs))
     found: dict[str, Tensor] = {}
     quality: dict[str, dict[str, Any]] = {name: {"pictures": 0} for name in vocabulary}
     for spec, own, new in zip(specs, torch.cat(unseen).split(counts, 1), outputs.split(counts, 1), strict=True):
-        # Pictures that heads chose are harder than random ones, and of other classes.
-        known = torch.where(rows >= table.learned, labels[spec.name][rows].float(), torch.nan)
-        measured = examine(own, known, spec)
-        better = measured["interval"] is not None and measured["interval"][0] > 0
-        quality[spec.name] = {**measured, "pictures": count if better else 0}
-        if better:
-            found[spec.name] = _drawn_labels(own, known, new, spec, random)
-    return Taught(prior.read(index, space).repeat(DRAWS, 1), found, quality)
+        measured = reports[spec.name]
+        quality[spec.name] |= {
+            "score": measured.score, "interval": measured.interval, "samples": measured.held_out
+        }  # fmt: skip
+        if measured.above_chance:
+            quality[spec.name]["pictures"] = count
+            found[spec.name] = _drawn_labels(own, known[spec.name], new, spec, random)
+    kept = [network.only(found) for network in networks] if found else []
+    return Taught(prior.read(index, space).repeat(DRAWS, 1), found, quality, kept)
+
+
+def store_teacher(folder: Path, networks: Sequence[Judge]) -> None:
+    """Keep the networks of the last training in a model folder, in place of those of an earlier one."""
+    for path in folder.glob(f"{TEACHER}-*"):
+        path.unlink()
+    for k, network in enumerate(networks):
+        network.save(folder, f"{TEACHER}-{k}")
+
+
+def load_teacher(folder: Path) -> list[Judge]:
+    """Read the networks that `store_teacher` wrote; none if there are none.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    return [Judge.load(folder, path.stem) for path in sorted(folder.glob(f"{TEACHER}-*.json"))]
+
+
+def teacher_reads(networks: Sequence[Judge], pictures: Tensor) -> dict[str, Prediction]:
+    """Return the mean predictions of a teacher for pictures, (n, 3, side, side) uint8; classes count equally."""
+    outputs = torch.stack([read_outputs(network, pictures) for network in networks]).mean(0)
+    return split_outputs(outputs, networks[0].vocabulary.values(), dict.fromkeys(networks[0].vocabulary, 1.0))
+
+
+def _quality(
+    outputs: Float[Tensor, "rows outputs"], labels: Mapping[str, Tensor], vocabulary: Vocabulary
+) -> dict[str, HeadReport]:
+    """Measure outputs on labels that the networks did not learn from."""
+    predictions = split_outputs(outputs, vocabulary.values(), residuals(outputs, labels, vocabulary))
+    return report_quality(predictions, labels, vocabulary, {name: torch.empty(0) for name in vocabulary})
 
 
 def _progress(report: Report, networks: int, done: float) -> None:

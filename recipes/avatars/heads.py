@@ -9,7 +9,7 @@ import torch
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
 from energyql.training.fitting import HeadSettings, train_heads
-from energyql.training.report import report_heads
+from energyql.training.report import report_quality
 from energyql.vocabulary import Vocabulary
 from recipes.avatars.labelling import Labelled
 from recipes.avatars.vocabulary import VOCABULARY
@@ -59,7 +59,7 @@ def fit_heads(
     means = {name: mean_head(heads) for name, heads in members.items()}
     bank = AttributeBank(VOCABULARY, means, space="direction", generator=fingerprint)
     with torch.no_grad():
-        return bank.with_reports(report_heads(bank.predict(data.latents[first:]), unseen, VOCABULARY, seen))
+        return bank.with_reports(report_quality(bank.predict(data.latents[first:]), unseen, VOCABULARY, seen))
 
 
 def mean_head(heads: Sequence[Head]) -> Head:

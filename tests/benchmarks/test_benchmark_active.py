@@ -7,12 +7,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 import typer
+from holes import Stains
 from typer.testing import CliRunner
 
 from benchmarks import active, hidden_truth
+from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Categorical, YesNo
+from energyql.labelling.choosing import choose_unsure
 from energyql.training import teacher
 from energyql.training.picture_fit import PictureSettings
+from energyql.training.samples import Prior
+from energyql.training.thumbnails import PICTURE, Thumbnails, read_thumbnails
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
 
@@ -36,16 +42,38 @@ def outcome(tmp_path_factory):
 
 def test_smoke(outcome):
     data, output = outcome
-    taught = ["random, taught", "balanced margin, taught"]
-    assert set(data["runs"]) == {f"stylegan3/7/{rule}" for rule in ("random", *active.RULES, *taught)}
+    taught = ["random, taught", "balanced margin, taught", "teacher, taught"]
+    alone = [rule for rule in active.RULES if rule != active.BY_TEACHER]
+    assert set(data["runs"]) == {f"stylegan3/7/{rule}" for rule in ("random", *alone, *taught)}
+    assert set(data["runs"]["stylegan3/7/teacher, taught"]) == {"60", "80"}
     assert data["runs"]["stylegan3/7/random"]["120"] != data["runs"]["stylegan3/7/random, taught"]["120"]
     assert set(data["runs"]["stylegan3/7/random"]) == {"60", "80", "120"}
-    for rule in active.RULES:
+    for rule in alone:
         found = data["runs"][f"stylegan3/7/{rule}"]
         assert found["60"] == data["runs"]["stylegan3/7/random"]["60"]
         assert set(found) == {"60", "80"}
         assert all(0 <= accuracy <= 1 for accuracy in found["80"].values())
         assert f"{rule}, 80" in output
+
+
+def test_the_teacher_chooses_by_the_pictures():
+    specs = Vocabulary([AttributeSpec("hat", "yes/no")])
+    torch.manual_seed(0)
+    networks = [Judge(specs, side=8, channels=(4,)).eval() for _ in range(2)]
+    generator = Stains()
+    prior = Prior(generator, 0, (1.0, 1.0), torch.device("cpu"))
+    heads = {"hat": YesNo(torch.arange(30.0)), "hair": YesNo(torch.arange(30.0) - 0.5)}
+    world = SimpleNamespace(prior=prior, sizes=SimpleNamespace(round=4))
+    pool = list(range(100, 130))
+    fitted = SimpleNamespace(bank=SimpleNamespace(predict=lambda latents: dict(heads)), teacher=networks)
+    cells = Thumbnails(None, 8)(generator.synthesize(prior.w(torch.tensor(pool))))
+    read = teacher.teacher_reads(networks, read_thumbnails(cells[PICTURE]))
+    chosen = active.by_teacher(world, fitted, [], pool, None)
+    assert chosen == choose_unsure(heads | read, 4)
+    assert chosen != choose_unsure(heads, 4)
+    assert active.by_teacher(world, SimpleNamespace(bank=fitted.bank, teacher=[]), [], pool, None) == choose_unsure(
+        heads, 4
+    )
 
 
 def test_balanced_accuracy_is_the_mean_of_recalls():

@@ -8,7 +8,8 @@ import typer
 from labelled import CHECKPOINTS, answers, latents_of, write_csv
 from typer.testing import CliRunner
 
-from energyql.cli.train import import_heads, report, train
+from energyql.cli.reports import report
+from energyql.cli.train import import_heads, train
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
@@ -58,9 +59,13 @@ def test_a_table_of_what_was_learned(tmp_path, table, monkeypatch):
     assert len(re.findall(f"^  (?:{by_hand}|{taught})$", output, re.MULTILINE)) == 2
     again = run("report", tmp_path / "m")
     data = json.loads(run("report", tmp_path / "m", "--json"))
-    assert set(data) == {"glasses", "hair"}
-    assert data["glasses"]["score"] == load_model(tmp_path / "m").report["glasses"].score
-    assert again == re.split("(?m)^(?:The judge reads|Not judged)", output[output.index("glasses,") :])[0]
+    assert set(data["heads"]) == {"glasses", "hair"}
+    assert data["heads"]["glasses"]["score"] == load_model(tmp_path / "m").report["glasses"].score
+    heads = re.split("(?m)^(?:The new judge|Not judged)", output[output.index("glasses,") :])[0]
+    assert again.startswith(heads)
+    judged = [name for judge in data["judges"] for name in judge["attributes"]]
+    unread = [name for name in ("glasses", "hair") if name not in judged]
+    assert again.endswith(f"not judged: {', '.join(unread)}\n")
     vocabulary = load_model(tmp_path / "m").vocabulary
     assert (vocabulary["glasses"].kind, vocabulary["hair"].kind) == ("yes/no", "categorical")
 
@@ -74,8 +79,14 @@ def test_r2_is_no_accuracy(tmp_path):
 
 
 def test_a_report_of_heads_that_were_not_measured(tiny):
-    assert run("report", tiny) == "no report: smile, hair, age, glasses, beard\n"
-    assert json.loads(run("report", tiny, "--json")) == {}
+    judge = (
+        "Judge judge.safetensors, on labels of pictures that it did not learn from:\n"
+        "  not measured: smile, hair, age, glasses, beard\n"
+    )
+    assert run("report", tiny) == "no report: smile, hair, age, glasses, beard\n" + judge
+    unmeasured = dict.fromkeys(["smile", "hair", "age", "glasses", "beard"])
+    data = json.loads(run("report", tiny, "--json"))
+    assert data == {"heads": {}, "judges": [{"judge": "judge.safetensors", "attributes": unmeasured}]}
 
 
 def test_quiet_and_only(tmp_path, table):

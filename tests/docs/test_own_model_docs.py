@@ -20,9 +20,11 @@ from markdown import blocks as all_blocks
 from PIL import Image
 from typer.testing import CliRunner
 
+from energyql.cli.judge import train_judge
 from energyql.cli.label import sample
 from energyql.cli.main import generate
-from energyql.cli.train import import_heads, report, train
+from energyql.cli.reports import report
+from energyql.cli.train import import_heads, train
 from energyql.generators.load import load_generator
 from energyql.models import read_vocabulary
 from energyql.pipeline.model import load_model
@@ -55,12 +57,12 @@ def do(command):
     app.command()(generate)
     app.command()(sample)
     app.command()(report)
+    app.command("train-judge")(train_judge)
     program, *words = shlex.split(command)
     assert program == "energyql"
-    if words[0] == "train":
-        words += SMALL
-        if "-n" in words:
-            words[words.index("-n") + 1] = str(COUNT)
+    words += SMALL if words[0] == "train" else []
+    if words[0].startswith("train") and "-n" in words:
+        words[words.index("-n") + 1] = str(COUNT)
     if words[0] == "generate" and "--allow-weak" not in words:  # after so small a training
         words += ["--allow-weak", ",".join(read_vocabulary(words[words.index("--model") + 1]))]
     outcome = CliRunner().invoke(app, words)
@@ -156,10 +158,13 @@ def test_can_the_heads_be_trusted():
 def test_a_judge_of_ones_own(capsys):
     labeller("my_labels", blocks("Labels from a function", "python")[0])
     assert "judge" in shell("Labels from a function")
+    output = shell("A judge of your own")
+    assert "Saved from-function; energyql report shows the quality" in output
+    assert "not judged" in output.lower() or "Judge judge" in output
     names = {}
     exec(blocks("A judge of your own", "python")[0].replace("count=5000", f"count={COUNT}"), names)
     assert set(names["trained"].report) == {"bright", "green", "light"}
-    assert capsys.readouterr().out.startswith(f"{names['trained'].report['green']['accuracy']} (")
+    assert capsys.readouterr().out.startswith(f"{names['trained'].report['green']} (")
 
 
 def test_what_the_heads_read():
@@ -257,4 +262,4 @@ def test_the_package_of_the_page_is_that_of_the_examples():
 
 
 def test_every_block_is_run():
-    assert len(all_blocks(PAGE)) == 27
+    assert len(all_blocks(PAGE)) == 28

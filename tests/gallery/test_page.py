@@ -11,6 +11,7 @@ from toys import CONFIG, random_generator, random_heads, tiny_model
 
 from energyql import Gallery
 from energyql.attributes.bank import AttributeBank
+from energyql.attributes.doubt import DOUBT
 from energyql.gallery.words import percent, plural, query_parts, sampler_name, verdict
 from energyql.pipeline.model import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -179,6 +180,31 @@ class TestOddities:
         assert page.texts("span").count("not judged") == page.texts("td").count("not judged") - 5 == 2
         assert "read off the picture" not in page.texts("th")
         assert "✓" not in made.to_html()
+
+    def test_doubtful_pictures_are_marked(self, tiny):
+        made = Gallery(["smile"], n=8, model=tiny, progress=False)
+        made.add_traversal("smile", "beard", 3, n=1)
+        made.sections[1].result.doubtful[:] = True  # of either query, so nothing is said
+        result = made.sections[0].result
+        assert 0 < result.doubtful.sum() < 8
+        page = Document(made.to_html())
+        marks, count = page.all("span", "doubt"), int(result.doubtful.sum())
+        assert [mark["title"] for mark in marks] == [DOUBT] * count
+        assert page.texts("span").count("doubtful") == count
+        assert page.texts("span").count(f"{count} doubtful") == 1
+        items = [item["class"].split() for item in page.all("li") if "data-energy" in item]
+        assert ["doubtful" in classes for classes in items] == [*result.doubtful, *[False] * 3]  # for the filter
+        said = [f"It is doubtful: {DOUBT}." in image["alt"] for image in page.all("img")]
+        assert said == [*result.doubtful, *[False] * 4]
+        assert page.texts("th").count("doubtful") == 1
+        assert [text for text in page.texts("td") if text in ("yes", "no")].count("yes") == count
+
+    def test_nothing_is_said_where_nothing_is_doubtful(self, tiny):
+        made = Gallery(["smile"], n=2, model=tiny, progress=False)
+        assert not made.sections[0].result.doubtful.any()
+        page = Document(made.to_html())
+        assert page.all("span", "doubt") == []
+        assert "doubtful" not in page.texts("th")
 
     def test_a_query_that_asks_for_nothing(self, tiny):
         with warnings.catch_warnings():

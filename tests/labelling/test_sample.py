@@ -3,18 +3,25 @@ import torch
 from dcgan import Generator as DCGAN
 from labelled import CHECKPOINTS, latents_of
 from PIL import Image
-from toys import pixels
+from terrain import Terrain
+from toys import VOCABULARY, pixels, random_heads, tiny_model
 
-from energyql import load_model, sample_pictures
+from energyql import Model, load_model, sample_pictures
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.judge import Judge, thumbnails
+from energyql.attributes.predictions import YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.files import write_json
 from energyql.generators.load import load_generator
+from energyql.labelling.choosing import choose_unsure
 from energyql.labelling.folder import RECORD, PictureFolder
 from energyql.labelling.sample import POOL_START
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import save_model
 from energyql.render.pictures import to_pictures
 from energyql.training.samples import Prior
+from energyql.training.teacher import load_teacher, store_teacher, teacher_reads
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 ADA = CHECKPOINTS / "ada.pkl"
 
@@ -102,6 +109,19 @@ class TestUnsure:
         assert logit[yes] == logit[logit >= 0].min()
         assert logit[no] == logit[logit < 0].max()
 
+    def test_heads_on_a_view_of_z(self, tmp_path):
+        generator = Terrain()
+        specs = Vocabulary([AttributeSpec("steep", "yes/no")])
+        bank = AttributeBank(specs, random_heads(specs, 16), space="features", truncation=(1.0, 1.0))
+        folder = sample_pictures(Model("t", generator, bank), tmp_path / "p", 2, unsure=True, pool=40)
+        index = POOL_START + torch.arange(40)
+        logit = bank.predict(Prior(generator, 0, (1.0, 1.0), torch.device("cpu")).read(index, "features"))[
+            "steep"
+        ].logit
+        assert sorted(folder.unsure) == sorted(
+            int(index[logit == bound][0]) for bound in (logit[logit >= 0].min(), logit[logit < 0].max())
+        )
+
     def test_none_of_a_table(self, tiny, tmp_path):
         first = sample_pictures(tiny, tmp_path / "p", 5, unsure=True, pool=50, seed=3)
         sheet = LabelSheet.open(tmp_path / "a.csv", first, "smile")
@@ -111,6 +131,48 @@ class TestUnsure:
         assert not set(other.unsure) & set(first.unsure)
         with pytest.raises(DataError, match=r"a\.csv is not about these pictures: seed=3 .* is not seed=4"):
             sample_pictures(tiny, tmp_path / "r", 5, unsure=True, seed=4, labelled=tmp_path / "a.csv")
+
+    def test_a_teacher_chooses_by_the_pictures(self, tmp_path, monkeypatch):
+        model = tiny_model(tmp_path / "m")
+        specs = Vocabulary([VOCABULARY["smile"]])
+        networks = []
+        for seed in range(2):
+            torch.manual_seed(seed)
+            networks.append(Judge(specs, side=8, channels=(4,)).eval().half().float())
+        plain = sample_pictures(model, tmp_path / "plain", 6, unsure=True, pool=60, only=["smile"])
+        store_teacher(model, networks)
+        assert [list(network.vocabulary) for network in load_teacher(model)] == [["smile"]] * 2
+        assert set(load_model(model).fingerprints) == {"generator", "attributes", "judge"}
+        drawn = []
+        synthesize = type(load_model(model).generator).synthesize
+        monkeypatch.setattr(
+            type(load_model(model).generator), "synthesize",
+            lambda self, w, **more: drawn.append(len(w)) or synthesize(self, w, **more),
+        )  # fmt: skip
+        options = {"unsure": True, "pool": 60, "by": "teacher"}
+        first = sample_pictures(model, tmp_path / "p", 6, only=["smile"], **options)
+        assert first.unsure != plain.unsure
+        assert sum(drawn) == 60 + 6  # the pool, and the chosen ones
+        prior = Prior(load_model(model).generator, 0, (0.7, 0.7), torch.device("cpu"))
+        images = thumbnails(prior.generator.synthesize(prior.w(POOL_START + torch.arange(60))), 8)
+        pictures = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        logit = teacher_reads(networks, pictures)["smile"].logit
+        assert [index - POOL_START for index in first.unsure] == choose_unsure({"smile": YesNo(logit)}, 6)
+        drawn.clear()
+        again = sample_pictures(model, tmp_path / "p", 3, only=["smile"], **options)
+        assert again.unsure[:6] == first.unsure
+        assert len(set(again.unsure)) == 9
+        assert sum(drawn) == 3  # the pool is drawn once for all rounds
+        assert sorted(path.name for path in (tmp_path / "p").iterdir() if path.suffix == ".png") == sorted(
+            f"{index:07d}.png" for index in again.unsure
+        )
+        with pytest.raises(ArgumentError, match="no teacher that reads these attributes\ntrain it on a table"):
+            sample_pictures(model, tmp_path / "q", 3, only=["hair"], **options)
+        mixed = sample_pictures(model, tmp_path / "q", 10, **options)  # heads choose for the other attributes
+        assert len(mixed.unsure) == 10
+        store_teacher(model, [])
+        assert load_teacher(model) == []
+        assert not list(model.glob("teacher*"))
 
     def test_a_table_that_is_missing(self, tiny, tmp_path):
         with pytest.raises(DataError, match=r"cannot read .*no\.csv"):
@@ -123,6 +185,8 @@ class TestUnsure:
             sample_pictures(tiny, tmp_path / "p", 1, only=["smile"])
         with pytest.raises(ArgumentError, match="no heads for"):
             sample_pictures(tiny, tmp_path / "p", 1, unsure=True, only=["hat"])
+        with pytest.raises(ArgumentError, match="chosen by heads or teacher, not 'me'"):
+            sample_pictures(tiny, tmp_path / "p", 1, unsure=True, by="me")
         with pytest.raises(ArgumentError, match="1 to 1000000, not 0"):
             sample_pictures(tiny, tmp_path / "p", 0)
         with pytest.raises(ArgumentError, match="from 0 to 2, not 3"):

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from holes import Stains, look
+from markup import Document
+from PIL import ImageColor
 
 from energyql import generate, until_satisfied
-from energyql.attributes.doubt import outside_shell
+from energyql.attributes.doubt import DOUBT, outside_shell
 from energyql.pipeline.model import load_model
 from energyql.pipeline.result import Result
+from energyql.render.pictures import DOUBTFUL
 from energyql.sampling import prior_latents
 from energyql.training.fitting import HeadSettings
 from energyql.training.run import train_attributes
@@ -53,6 +56,20 @@ def test_marks_stay_with_their_samples(model, tmp_path):
     assert [sample["doubtful"] for sample in saved] == result.doubtful.tolist()
     kept = until_satisfied("odd", 4, budget=60, model=model, allow_weak=["odd"], progress=False)
     assert kept.statistics["doubtful"] == kept.doubtful.mean()
+
+
+def test_marks_in_pictures(model):
+    result = generate("odd", 8, model=model, allow_weak=["odd"], progress=False)
+    sure, doubtful = result[~result.doubtful], result[result.doubtful]
+    assert len(sure)
+    assert len(doubtful)
+    amber = ImageColor.getrgb(DOUBTFUL)
+    assert [amber in {colour for _, colour in part.grid().getcolors(1 << 16)} for part in (sure, doubtful)] == [0, 1]
+    page = Document(result._repr_html_())
+    assert page.texts("strong") == ["doubtful"] * len(doubtful)
+    assert {mark["title"] for mark in page.all("strong")} == {DOUBT}
+    said = [image["alt"].endswith(f" It is doubtful: {DOUBT}.") for image in page.all("img")]
+    assert said == result.doubtful.tolist()
 
 
 @pytest.mark.parametrize("size", [3, 100, 512])

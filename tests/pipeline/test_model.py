@@ -3,6 +3,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,7 +11,8 @@ from toys import CONFIG, VOCABULARY, random_generator, random_heads
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import load_second, replace_second, save_second, second_bank
-from energyql.attributes.judge import Judge, judge_names, replace_judge
+from energyql.attributes.judge import Judge, replace_judge
+from energyql.attributes.judge_reports import judge_names
 from energyql.attributes.predictions import decide
 from energyql.errors import ModelError
 from energyql.files import fingerprint, write_tensors
@@ -245,7 +247,10 @@ def test_two_judges(copy, tmp_path):
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     alone = decide(whole(images))
     for name, values in model.judge_images(images).items():
-        assert (values == alone[name]).all()
+        if values.dtype.kind == "f":  # the last digits depend on how many outputs are multiplied together
+            np.testing.assert_allclose(values, alone[name], rtol=1e-5)
+        else:
+            assert (values == alone[name]).all()
     assert model.judge.features(images).shape[1] == 2 * whole.features(images).shape[1]
     replace_judge(copy, ["age", "beard", "smile"], None)  # nothing is left of the second judge
     assert judge_names(copy) == ["judge"]

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 from markup import decode
-from PIL import Image
+from PIL import Image, ImageColor
 
 from energyql.errors import ArgumentError
-from energyql.render.pictures import CAPTION, GAP, label_grid, picture_uri, to_pictures
+from energyql.render.pictures import CAPTION, DOUBTFUL, GAP, label_grid, picture_uri, to_pictures
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -96,6 +96,19 @@ class TestGrid:
         sheets = [label_grid([solid()], verdicts=[verdict]).convert("L") for verdict in (True, False)]
         yes, no = (np.asarray(sheet.crop((GAP, GAP + 128, GAP + 16, GAP + 148))) < 200 for sheet in sheets)
         assert min(yes.sum(), no.sum(), (yes != no).sum()) > 15
+
+    def test_a_mark_is_never_cut(self):
+        plain, marked = (
+            label_grid([solid()] * 2, captions=["W" * 500] * 2, marks=marks) for marks in (None, ["", "doubtful"])
+        )
+        below, second = GAP + 128, 2 * GAP + 128
+        first = (0, 0, second - GAP, plain.height)
+        assert marked.crop(first).tobytes() == plain.crop(first).tobytes()
+        colours = {colour for _, colour in marked.crop((second, below, marked.width, marked.height)).getcolors(1 << 16)}
+        assert ImageColor.getrgb(DOUBTFUL) in colours
+        alone = label_grid([solid()], marks=["doubtful"])
+        assert alone.height == plain.height
+        assert ImageColor.getrgb(DOUBTFUL) in {colour for _, colour in alone.getcolors(1 << 16)}
 
     def test_a_footer_is_below(self):
         plain, footed = label_grid([solid()]), label_grid([solid()], footer="model tiny")

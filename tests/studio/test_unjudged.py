@@ -3,7 +3,9 @@
 import pytest
 from toys import tiny_model
 
+from energyql import generate
 from energyql.attributes.bank import AttributeBank
+from energyql.attributes.doubt import DOUBT
 from energyql.attributes.quality import HeadReport
 from studio.client import serving
 
@@ -50,6 +52,17 @@ def test_a_weak_head_is_refused_unless_it_is_allowed(studio):
     assert job["state"] == "done"
     edited = studio.draw("/api/edits", query="smile", steps=["glasses"], allow_weak=["glasses"])
     assert [picture["verdict"][:10] for picture in edited["pictures"]] == ["Not judged"] * 2
+
+
+def test_doubtful_pictures(tmp_path):
+    folder = tiny_model(tmp_path)
+    with serving([str(folder)]) as client:
+        pictures = client.draw(query="smile", n=8)["pictures"]
+    expected = generate("smile", 8, model=folder, progress=False).doubtful
+    assert 0 < expected.sum() < 8
+    assert [picture["doubtful"] for picture in pictures] == expected.tolist()
+    assert [picture["doubt"] for picture in pictures] == [DOUBT if doubtful else "" for doubtful in expected]
+    assert [picture["alt"].endswith(f"It is doubtful: {DOUBT}.") for picture in pictures] == expected.tolist()
 
 
 @pytest.mark.browser

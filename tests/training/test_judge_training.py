@@ -1,5 +1,4 @@
 import functools
-import json
 
 import numpy as np
 import pytest
@@ -9,17 +8,19 @@ from holes import Stains, look
 from labelled import write_csv
 from toys import tiny_model
 
-from energyql.attributes.judge import Judge, judge_names
+from energyql.attributes.judge import Judge
+from energyql.attributes.judge_reports import judge_names
 from energyql.attributes.labels import encode_column
 from energyql.errors import DataError, ModelError, VocabularyError
 from energyql.pipeline.model import Model, load_model
 from energyql.training import judge as judging
 from energyql.training import run
-from energyql.training.judge import PICTURE, Thumbnails, read_thumbnails, train_judge
+from energyql.training.judge import train_judge
 from energyql.training.judge_fit import fit_judge
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import Prior
+from energyql.training.thumbnails import PICTURE, Thumbnails, read_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 QUICK = PictureSettings(side=8, channels=(8, 16), least=3_000, most=3_000, lr=1e-2)
@@ -43,15 +44,18 @@ class TestFit:
     def test_it_reads_what_can_be_learnt(self):
         judge, report = fit_judge(*labelled(), VOCABULARY, QUICK, seed=1)
         assert list(judge.vocabulary) == ["red"]
-        assert report["red"]["reads"]
-        assert not report["odd"]["reads"]
-        low, high = report["red"]["interval"]
-        assert 0.3 < low < report["red"]["skill"] < high <= 1
-        assert low > report["odd"]["interval"][1]
-        assert (report["red"]["samples"], report["red"]["labels"]) == (60, 300)
+        assert report["red"].judges
+        assert not report["odd"].judges
+        assert judge.report == {"red": report["red"]}
+        low, high = report["red"].interval
+        assert 0.65 < low < report["red"].score < high <= 1
+        assert low > report["odd"].interval[0] + 0.1
+        assert (report["red"].fitted, report["red"].held_out) == (240, 60)
+        assert report["red"].recall.keys() == report["red"].labels.keys() == {"no", "yes"}
+        assert 0 <= report["red"].calibration_error < 0.3
         pictures, labels = labelled(500, seed=4)  # of another seed
         found = judge(pictures.float() / 127.5 - 1)["red"].logit > 0
-        assert abs((found == (labels["red"] > 0)).float().mean().item() - report["red"]["accuracy"]) < 0.12
+        assert abs((found == (labels["red"] > 0)).float().mean().item() - report["red"].score) < 0.12
 
     def test_kinds_and_missing_labels(self):
         pictures, _ = labelled()
@@ -66,7 +70,9 @@ class TestFit:
         )
         judge, report = fit_judge(pictures, {"grey": 40 * mean, "third": third}, specs, QUICK)
         assert list(judge.vocabulary) == ["grey", "third"]
-        assert report["third"]["labels"] == int((~third.isnan()).sum())
+        assert report["third"].fitted + report["third"].held_out == int((~third.isnan()).sum())
+        assert report["grey"].measure == "R2"
+        assert report["grey"].score > 0.75
         predicted = judge(pictures.float() / 127.5 - 1)
         error = (predicted["grey"].mean - 40 * mean).square().mean().sqrt()
         assert error < 0.5 * (40 * mean).std()
@@ -110,8 +116,9 @@ class TestWithTheHeads:
         model = load_model(tmp_path, generator=generator)
         assert model.judged_names == ("red",)
         assert set(model.fingerprints) == {"generator", "attributes", "second", "judge"}
-        assert json.loads((tmp_path / "judge.json").read_text())["report"]["red"] == trained.judge_report["red"]
-        assert trained.judge_report["odd"]["reads"] is False
+        assert model.judge_report == {"red": trained.judge_report["red"]}
+        assert model.judge_report["red"].judges
+        assert trained.judge_report["odd"].judges is False
         drawn = torch.cat(seen)
         assert len(drawn) == len(drawn.flatten(1).unique(dim=0)) == 600  # other pictures than those of the heads
         result = draw("red", 40, model=model)
@@ -149,9 +156,14 @@ class TestWithTheHeads:
     def test_a_judge_that_is_given(self, tmp_path):
         judge = Judge(Vocabulary([AttributeSpec("bright", "continuous")]), side=8, channels=(4,)).eval()
         trained = train(ADA, bright, tmp_path / "m", judge=judge)
-        assert trained.judge is judge
-        assert load_model(tmp_path / "m").judged_names == ("bright",)
-        assert train(ADA, bright, tmp_path / "n", judge=bright).judge is bright
+        assert list(trained.judge.vocabulary) == ["bright"]
+        model = load_model(tmp_path / "m")
+        assert model.judged_names == ("bright",)
+        assert model.judge_report == trained.judge_report  # measured on the labels that were at hand
+        assert model.judge_report["bright"].held_out == 60
+        again = train(ADA, bright, tmp_path / "n", judge=bright)
+        assert again.judge is bright
+        assert again.judge_unmeasured == "it gave the labels itself"
         assert judge_names(tmp_path / "n") == []
         result = draw("bright > 1", 2, model=load_model(tmp_path / "n", judge=bright))
         assert result.provenance["judge"] == "image judge"
@@ -176,7 +188,7 @@ class TestWithTheHeads:
         assert not (tmp_path / "a" / "judge.json").exists()
         assert not (tmp_path / "a" / "vocabulary.json").exists()
         monkeypatch.setattr(judging, "fit_judge", functools.partial(fit))
-        monkeypatch.setattr(judging.Thumbnails, "__call__", None)  # no picture is drawn again
+        monkeypatch.setattr(Thumbnails, "__call__", None)  # no picture is drawn again
         train(ADA, bright, tmp_path / "a", **options)
         monkeypatch.undo()
         monkeypatch.setattr(judging, "PictureSettings", lambda: QUICK)

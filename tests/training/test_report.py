@@ -3,7 +3,7 @@ import torch
 
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.attributes.quality import HeadReport
-from energyql.training.report import CARD, draw_report, report_heads
+from energyql.training.report import CARD, draw_report, report_quality
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SPECS = Vocabulary(
@@ -41,7 +41,7 @@ def calibrated():
 
 def measured(predictions, labels, specs=SPECS):
     """Reports, where the heads were fitted to ten labels: no, no, ..., yes."""
-    return report_heads(predictions, labels, specs, {name: torch.tensor([0.0] * 9 + [1.0]) for name in predictions})
+    return report_quality(predictions, labels, specs, {name: torch.tensor([0.0] * 9 + [1.0]) for name in predictions})
 
 
 def test_calibrated_predictions_look_calibrated():

@@ -58,10 +58,22 @@ def test_heads_learn_more(tmp_path):
     assert score(with_teacher.bank) > score(alone.bank) + 0.05
     found = with_teacher.report["red"].details["teacher"]
     assert (found["pictures"], found["samples"]) == (400, LABELS - 30)
-    assert found["accuracy"] > 0.85
-    assert with_teacher.report["light"].details["teacher"]["skill"] > 0.5
+    assert found["score"] > 0.85
+    assert with_teacher.report["light"].details["teacher"]["score"] > 0.5
     assert with_teacher.report["red"].fitted == LABELS - 30  # by hand
     assert "teacher" not in alone.report["red"].details
+
+
+def test_its_networks_are_kept_with_the_model(tmp_path):
+    taught(tmp_path / "m")
+    networks = teacher.load_teacher(tmp_path / "m")
+    assert [list(network.vocabulary) for network in networks] == [["red", "light"]] * 3  # what it reads
+    images = (pictures(4, 500)[1] + 1) * 127.5
+    found = teacher.teacher_reads(networks, images.round().to(torch.uint8))["red"].logit > 0
+    truth = look(pictures(4, 500)[1])["red"]
+    assert (found == truth).float().mean() > 0.75
+    taught(tmp_path / "m", count=0, replace=True)
+    assert teacher.load_teacher(tmp_path / "m") == []
 
 
 def test_what_it_cannot_read_is_not_taught(tmp_path):

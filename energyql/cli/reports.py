@@ -1,0 +1,116 @@
+"""The command `energyql report`, and how the quality of heads and judges is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from energyql.cli import options
+from energyql.cli.options import out
+
+if TYPE_CHECKING:
+    from energyql.attributes.judge_reports import JudgeReport
+    from energyql.attributes.quality import HeadReport
+
+
+def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
+    """Print how well heads and judges of a model did on labels that were held out of their training."""
+    from energyql.attributes.judge_reports import read_judge_reports
+    from energyql.attributes.quality import read_reports
+    from energyql.files import read_json
+    from energyql.models import model_folder, read_vocabulary
+
+    folder, vocabulary = model_folder(model), read_vocabulary(model)
+    reports, config = read_reports(folder), folder / "config.json"
+    given = read_json(config).get("judge") if config.is_file() else None
+    judges = read_judge_reports(folder, given)
+    if as_json:
+        options.print_json({"heads": _as_json(reports), "judges": [_judge_as_json(each) for each in judges]})
+        return
+    print_reports({name: reports[name] for name in vocabulary if name in reports})
+    if unknown := [name for name in vocabulary if name not in reports]:
+        out.print(f"no report: {escape(', '.join(unknown))}")
+    for each in judges:
+        print_judge(f"Judge {each.name}", each.measured)
+        unmeasured = [name for name in each.attributes if name not in each.measured]
+        if unmeasured or not each.attributes:
+            out.print(f"  not measured: {escape(', '.join(unmeasured) or 'no labels of pictures were at hand')}")
+    read = {name for each in judges for name in each.attributes}
+    if given is None and (unread := [name for name in vocabulary if name not in read]):
+        out.print(f"not judged: {escape(', '.join(unread))}")
+
+
+def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
+    return {
+        name: None if each is None else asdict(each) | {"measure": each.measure, "weak": each.weak}
+        for name, each in reports.items()
+    }
+
+
+def _judge_as_json(judge: JudgeReport) -> dict[str, Any]:
+    return {"judge": judge.name, "attributes": _as_json(judge.attributes)}
+
+
+def print_reports(reports: Mapping[str, HeadReport]) -> None:
+    """Print the quality of heads with 95 % intervals, and why some of them are weak."""
+    for name, each in reports.items():
+        _print_quality(name, each, "")
+        if teacher := each.details.get("teacher"):
+            out.print(escape(f"  {describe_teacher(teacher, each.measure)}"))
+        if each.weak:
+            out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
+
+
+def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:
+    """Print the quality of a judge for what it reads, with 95 % intervals, and where it is too low for verdicts."""
+    out.print(f"[bold]{escape(title)}[/], on labels of pictures that it did not learn from:")
+    for name, each in reports.items():
+        _print_quality(name, each, "  ")
+        if not each.judges:
+            out.print("    [yellow]weak[/]: not clearly better than chance, so its verdicts say little")
+
+
+def _print_quality(name: str, report: HeadReport, indent: str) -> None:
+    chance = "" if report.kind == "continuous" else f", chance {report.chance:.2f}"
+    out.print(f"{indent}[bold]{escape(name)}[/], {report.kind}: {report}{chance}")
+    parts = [f"{report.held_out:,} labels held out of {report.fitted + report.held_out:,}"]
+    if report.calibration_error is not None:
+        parts.append(f"calibration error {report.calibration_error:.3f}")
+    if report.recall:
+        shares = (f"{label} {recall:.2f}" for label, (recall, _, _) in report.recall.items())
+        parts.append(f"recall of {', '.join(shares)}")
+    out.print(escape(f"{indent}  {'; '.join(parts)}"))
+
+
+def print_trained_judge(judge: str | None, reports: Mapping[str, HeadReport], unmeasured: str) -> None:
+    """Print what a training says of a judge.
+
+    Args:
+        judge: name of a judge that was given; `None` for one that was trained.
+        reports: its quality by attribute.
+        unmeasured: why a judge that was given was not measured; "" if it was.
+    """
+    if judge is None:
+        left = [name for name, each in reports.items() if not each.judges]
+        if read := {name: each for name, each in reports.items() if name not in left}:
+            print_judge("The new judge", read)
+        if left:
+            scores = ", ".join(f"{name} ({reports[name]})" for name in left)
+            out.print(f"Not judged, because no judge learnt it: {escape(scores)}")
+    elif unmeasured or not reports:
+        out.print(f"Judge {escape(judge)}: not measured, because {unmeasured or 'it reads none of the attributes'}")
+    else:
+        print_judge(f"Judge {judge}", reports)
+
+
+def describe_teacher(found: Mapping[str, Any], measure: str) -> str:
+    """Return in one line what a network that learnt from the labels has taught a head; see `teach`."""
+    if not found["pictures"]:
+        return "learnt from labels by hand alone: a network that read the pictures was not clearly better than chance"
+    return (
+        f"learnt also from {found['pictures']:,} pictures labelled by a network, whose {measure} is "
+        f"{found['score']:.2f} on {found['samples']:,} labels"
+    )

@@ -1,0 +1,100 @@
+"""The commands `explain`, `attributes` and `score`."""
+
+import csv
+import io
+import json
+
+import pytest
+from commands import invoke
+from toys import VOCABULARY
+from typer.testing import CliRunner
+
+from energyql import Vocabulary
+from energyql.cli import main as cli
+from energyql.errors import UnknownAttribute
+
+
+class TestExplain:
+    @pytest.mark.parametrize("semantics", ["exact", "product", "lace"])
+    def test_it_shows_the_query(self, tiny, semantics):
+        result = invoke("explain", 'smile and not hair = "dark red"', "-m", tiny, "--semantics", semantics)
+        assert result.exit_code == 0, result.exception
+        assert result.output.startswith('query  smile AND hair != "dark red"') or "smile AND NOT" in result.output
+        assert len(result.output.splitlines()) > 1
+
+    def test_it_says_what_the_heads_can_be_sure_of(self, tiny):
+        assert "at best P = " in invoke("explain", "0.5 < age < 0.5001 AND smile", "-m", tiny).output
+        for certain in ("0.5 < age < 0.5001 OR smile", "-100 < age < 100 AND smile", "smile"):
+            assert "at best" not in invoke("explain", certain, "-m", tiny).output
+
+    def test_json(self, tiny):
+        data = json.loads(invoke("explain", "smile AND NOT glasses", "-m", tiny, "--json").stdout)
+        assert (data["query"], data["pilot"]) == ("smile AND NOT glasses", None)
+        data = json.loads(invoke("explain", "smile", "-m", tiny, "--pilot", "--json").stdout)
+        assert 0 < data["pilot"]["prevalence"] < 1
+        assert "evaluations of the energy a sample" in invoke("explain", "smile", "-m", tiny, "--pilot").stdout
+
+    def test_a_query_from_standard_input(self, tiny):
+        done = CliRunner().invoke(cli.app, ["explain", "-", "-m", str(tiny)], input="smile\n AND NOT glasses\n")
+        assert done.stdout.startswith("query  smile AND NOT glasses\n")
+
+    def test_markup_and_emoji_codes_are_text(self, main, tiny):
+        code, _, errors = main("explain", '"[bold]" AND ":smile:"', "-m", tiny)
+        assert code == 4
+        assert '"[bold]" AND ":smile:"' in errors
+
+
+def test_attributes(tiny):
+    output = invoke("attributes", "-m", tiny).output
+    assert "black, brown, dark red" in output
+    assert "corners of the mouth up" in output
+    assert "0 to 1" in output
+    assert len(output.splitlines()) == 7
+    data = json.loads(invoke("attributes", "-m", tiny, "--json").stdout)
+    assert Vocabulary.from_dict(data) == VOCABULARY
+
+
+class TestScore:
+    def test_to_standard_output(self, table):
+        result = invoke("score", "smile", table)
+        rows = list(csv.DictReader(io.StringIO(result.stdout)))
+        assert [row["file"] for row in rows] == ["b", "c", "a"]
+        assert list(rows[0])[:3] == ["rank", "energy", "probability"]
+
+    def test_to_a_file(self, table, tmp_path):
+        path = tmp_path / "new" / "ranked.csv"
+        result = invoke("score", "NOT smile", table, "--top", 1, "--out", path)
+        assert result.exit_code == 0
+        assert result.stdout == ""
+        assert path.read_text(encoding="utf-8").splitlines()[1].endswith("a,0.2,0.5")
+        assert len(path.read_text(encoding="utf-8").splitlines()) == 2
+
+    def test_a_table_from_standard_input(self, tmp_path):
+        text = '\ufefffile,smile\r\n"a\nb",0.2\r\nc,0.9\r\n'
+        done = CliRunner().invoke(cli.app, ["score", "smile", "-", "--out", "-"], input=text.encode())
+        assert [row["file"] for row in csv.DictReader(io.StringIO(done.stdout))] == ["c", "a\nb"]
+        done = CliRunner().invoke(cli.app, ["score", "smile", "-"], input="file\na\n")
+        assert isinstance(done.exception, UnknownAttribute)
+        assert "standard input has no column for 'smile'" in str(done.exception)
+
+    def test_json(self, table, tmp_path):
+        data = json.loads(invoke("score", "smile", table, "--json", "--top", 1).stdout)
+        assert data == {
+            "rows": [
+                {
+                    "rank": 1,
+                    "energy": pytest.approx(0.1053605),
+                    "probability": 0.9,
+                    "file": "b",
+                    "smile": "0.9",
+                    "hat": "0.5",
+                }
+            ]
+        }
+        table.write_text("smile\n0\n")
+        assert json.loads(invoke("score", "smile", table, "--json").stdout)["rows"][0]["energy"] is None
+
+    def test_a_place_that_cannot_be_written(self, table, main):
+        code, out, errors = main("score", "smile", table, "--out", table / "ranked.csv")
+        assert (code, out) == (2, "")
+        assert errors.startswith("ArgumentError: cannot write")

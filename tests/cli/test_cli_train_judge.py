@@ -1,0 +1,113 @@
+import json
+import re
+
+import pytest
+import torch
+from labelled import CHECKPOINTS, write_csv
+from toys import tiny_model
+from typer.testing import CliRunner
+
+from energyql.cli import main as cli
+from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
+from energyql.generators.load import load_generator
+from energyql.pipeline.model import load_model
+from energyql.training import judge as training
+from energyql.training.samples import Prior
+
+LOOK = """
+def look(images):
+    return {"smile": images[:, 0].mean((1, 2)) > images[:, 2].mean((1, 2)), "age": 40 + 100 * images.mean((1, 2, 3))}
+
+
+def see(images):
+    return {"smile": images[:, 0].mean((1, 2)) > images[:, 2].mean((1, 2)) + 0.02}
+"""
+
+
+def run(*words):
+    outcome = CliRunner().invoke(cli.app, [str(word) for word in words])
+    if isinstance(outcome.exception, EnergyQLError):
+        raise outcome.exception
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A model without a judge, and a module of labellers beside it."""
+    settings = training.PictureSettings(side=8, channels=(4, 8), least=6_000, most=6_000, lr=1e-2)
+    monkeypatch.setattr(training, "PictureSettings", lambda: settings)
+    (tmp_path / "looks.py").write_text(LOOK)
+    monkeypatch.chdir(tmp_path)
+    return tiny_model(tmp_path / "m", judge=False)
+
+
+def test_from_a_labeller(model):
+    assert "not judged: smile, hair, age, glasses, beard\n" in run("report", model)
+    output = run("train-judge", model, "--labeller", "looks:look", "-n", 300, "--device", "cpu")
+    assert re.search(
+        r"^The new judge, on labels of pictures that it did not learn from:\n"
+        r"  smile, yes/no: balanced accuracy [01]\.\d\d \(0\.\d\d to [01]\.\d\d\), chance 0\.50\n"
+        r"    60 labels held out of 300; calibration error 0\.\d\d\d; recall of no [01]\.\d\d, yes [01]\.\d\d$",
+        output,
+        re.MULTILINE,
+    )
+    assert output.endswith(f"Saved {model}; energyql report shows the quality\n")
+    assert "smile" in load_model(model).judged_names
+    again = run("report", model)
+    (lines,) = re.findall(r"(?m)^  smile, .*\n    .*$", output)
+    assert lines in again
+    assert "not judged: hair," in again
+    (found,) = json.loads(run("report", model, "--json"))["judges"]
+    assert found["judge"] == "judge.safetensors"
+    assert found["attributes"]["smile"]["held_out"] == 60
+    assert found["attributes"]["smile"]["measure"] == "balanced accuracy"
+
+
+def test_from_a_table_for_a_copy(model, tmp_path):
+    from looks import look  # the module that the fixture wrote
+
+    loaded = load_model(model)
+    prior = Prior(loaded.generator, 3, (0.7, 0.7), loaded.device)
+    index = list(range(200))
+    labels = look(loaded.generator.synthesize(prior.w(torch.tensor(index))))
+    table = write_csv(tmp_path / "labels.csv", {"index": index, "smile": labels["smile"].tolist()})
+    with pytest.raises(ArgumentError, match="labelled by hand have one truncation"):
+        run("train-judge", model, "--labels", table)
+    narrow = tiny_model(tmp_path / "narrow", judge=False, truncation=(0.7, 0.7))
+    assert run("train-judge", narrow, "--labels", table, "--seed", 3, "-o", "copy", "--only", "smile", "-q") == ""
+    assert load_model("copy").judged_names == ("smile",)
+    assert load_model("copy").judge_report["smile"].held_out == 40
+    assert load_model(narrow).judge is None
+
+
+def test_one_by_name_is_measured(model):
+    output = run("train-judge", model, "--labeller", "looks:look", "--judge", "looks:see", "-n", 100)
+    assert "Judge looks:see, on labels of pictures that it did not learn from:\n  smile, yes/no: balanced acc" in output
+    assert "100 labels held out of 100; recall of no" in output
+    assert "Judge looks:see, on labels" in run("report", model)
+    known = load_model(model, allow_plugins=True)
+    assert known.judge_report["smile"].held_out == 100
+    output = run("train-judge", model, "--labeller", "looks:look", "--judge", "looks:look", "-n", 100)
+    assert "Judge looks:look: not measured, because it gave the labels itself" in output
+    assert "  not measured: no labels of pictures were at hand" in run("report", model)
+
+
+def test_a_judge_of_little_skill_is_marked(model, tmp_path):
+    (tmp_path / "coin.py").write_text("def toss(images):\n    return {'smile': [i % 2 for i in range(len(images))]}\n")
+    output = run("train-judge", model, "--labeller", "looks:look", "--judge", "coin:toss", "-n", 100)
+    assert "    weak: not clearly better than chance, so its verdicts say little\n" in output
+
+
+def test_mistakes(model):
+    for words, error, message in (
+        ([model], ArgumentError, "labels come from nowhere\ngive one of --labels, --labeller, --prompts"),
+        ([model, "--labels", "no.csv"], DataError, r"cannot read no\.csv"),
+        ([model, "--labeller", "looks:look", "--judge", "nothing"], ArgumentError, "among its judges"),
+        ([model, "--labeller", "looks:look", "--only", "smil"], DataError, "the model has smile, hair, age"),
+        (["avatars", "--labeller", "looks:look"], ArgumentError, "the packaged model 'avatars' is not changed"),
+        ([CHECKPOINTS / "ada.pkl", "--labeller", "looks:look", "-o", "new"], ModelError, "has no attributes to judge"),
+    ):
+        with pytest.raises(error, match=message):
+            run("train-judge", *words)
+    assert load_generator(model)

@@ -1,0 +1,170 @@
+"""Drawn examples are kept between runs, and nothing but time depends on that."""
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import CONFIG, random_generator, tiny_model
+
+import energyql
+from energyql import load_model
+from energyql.attributes.judge import JointJudge
+from energyql.editing import kept_examples
+from energyql.editing.kept_examples import FOLDER, cache_folder, place_of
+from energyql.editing.settings import InversionSettings
+
+QUICK = InversionSettings(z_evaluations=5, w_evaluations=5, candidates=8)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER, str(tmp_path / "cache"))
+    return tmp_path / "cache" / "examples"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture
+def counted(folder, monkeypatch):
+    """A model, and the w of all pictures that it draws."""
+    model, drawn = load_model(folder), []
+    synthesize = type(model.generator).synthesize
+
+    def counting(self, w, *arguments, **more):
+        drawn.append(w)
+        return synthesize(self, w, *arguments, **more)
+
+    monkeypatch.setattr(type(model.generator), "synthesize", counting)
+    return model, drawn
+
+
+def invert(model, **more):
+    picture = load_picture(model)
+    return energyql.invert(picture, model=model, settings=QUICK, anyway=True, progress=False, **more)
+
+
+def load_picture(model):
+    return energyql.generate("TRUE", 1, model=model, progress=False, seed=9).images[0]
+
+
+def same(left, right):
+    return torch.equal(left.result.w, right.result.w) and np.array_equal(left.pixel_error, right.pixel_error)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_second_time_nothing_is_drawn_and_nothing_differs(cache, counted, monkeypatch):
+    model, drawn = counted
+    picture = load_picture(model)
+
+    def run():
+        drawn.clear()
+        found = energyql.invert(picture, model=model, settings=QUICK, anyway=True, progress=False)
+        return found, sum(map(len, drawn))
+
+    first, before = run()
+    assert len(list(cache.iterdir())) == 1
+    second, after = run()
+    assert before - after == QUICK.candidates
+    assert same(first, second)
+    monkeypatch.setenv(FOLDER, "")
+    third, again = run()
+    assert again == before
+    assert same(first, third)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("content", [b"", b"nonsense", "other", "nan", "shape"])
+def test_damaged_files_are_drawn_again(cache, folder, content):
+    model = load_model(folder)
+    good = invert(model)
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    if isinstance(content, str):
+        tensors = kept_examples.load_file(path)
+        if content == "other":
+            del tensors["features"]
+        elif content == "nan":
+            tensors["thumbnails"][0, 0] = torch.nan
+        else:
+            tensors["thumbnails"] = tensors["thumbnails"][1:]
+        kept_examples.write_tensors(path, tensors)
+    else:
+        path.write_bytes(content)
+    assert same(good, invert(model))
+    assert path.read_bytes() == whole  # written again
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_that_cannot_be_written_does_no_harm(tmp_path, folder, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(FOLDER, str(tmp_path / "file" / "cache"))
+    model = load_model(folder)
+    found = invert(model)
+    monkeypatch.setenv(FOLDER, "")
+    assert same(found, invert(model))
+    assert not list(folder.glob("**/examples"))
+
+
+class TestPlace:
+    """One file for everything that the pictures depend on."""
+
+    def test_everything_counts(self, cache, folder):
+        generator, judge, w = random_generator(), load_model(folder).judge, torch.randn(8, CONFIG.w_dim)
+        other = random_generator(seed=1)
+        clamped = random_generator(CONFIG.__class__(**{**vars(CONFIG), "conv_clamp": 7.0}))
+        places = [
+            place_of(generator, w, None, 16), place_of(generator, w + 1, None, 16), place_of(other, w, None, 16),
+            place_of(generator, w, judge.features, 16), place_of(generator, w, None, 8),
+            place_of(clamped, w, None, 16), place_of(generator, w, JointJudge([judge.only(["age"])]).features, 16),
+        ]  # fmt: skip
+        assert len(set(places)) == len(places)
+        assert {place.parent for place in places} == {cache}
+        assert place_of(random_generator(), w.clone(), None, 16) == places[0]
+
+    def test_code_of_others_is_not_kept(self, cache, folder):
+        generator, judge, w = random_generator(), load_model(folder).judge, torch.randn(8, CONFIG.w_dim)
+
+        class Own(torch.nn.Module):
+            z_dim = 8
+
+        assert place_of(Own(), w, None, 16) is None
+        for embed in (lambda images: images, judge, judge.forward, torch.nn.Identity()):
+            assert place_of(generator, w, embed, 16) is None
+
+    def test_where(self, monkeypatch, tmp_path):
+        monkeypatch.delenv(FOLDER)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(kept_examples.sys, "platform", "linux")
+        assert cache_folder() == tmp_path / "energyql"
+        monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+        assert cache_folder() is None
+        monkeypatch.setattr(kept_examples.sys, "platform", "darwin")
+        assert cache_folder() == Path.home() / "Library" / "Caches" / "energyql"
+        monkeypatch.setattr(kept_examples.sys, "platform", "win32")
+        monkeypatch.delenv("LOCALAPPDATA", raising=False)
+        assert cache_folder() is None
+        monkeypatch.setenv(FOLDER, "")
+        assert cache_folder() is None
+
+
+def test_the_oldest_go(cache, folder, monkeypatch):
+    monkeypatch.setattr(kept_examples, "MOST_FILES", 2)
+    like, seen = torch.zeros(3, 2), kept_examples.Seen((3, 4, 4), torch.rand(3, 5), None, 0.5)
+    for age, name in ((30, "a"), (20, "b"), (10, "c")):
+        path = cache / f"{name}.safetensors"
+        kept_examples.kept_or(path, like, False, lambda: seen)
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    assert sorted(path.stem for path in cache.iterdir()) == ["b", "c"]
+    assert kept_examples.kept_or(cache / "b.safetensors", like, False, lambda: None).pixel_variance == 0.5  # used
+    kept_examples.kept_or(cache / "d.safetensors", like, False, lambda: seen)
+    assert sorted(path.stem for path in cache.iterdir()) == ["b", "d"]
+    monkeypatch.setattr(kept_examples, "MOST_BYTES", 10)
+    assert kept_examples.kept_or(cache / "large.safetensors", like, False, lambda: seen) is seen
+    assert not (cache / "large.safetensors").exists()
+    assert stat.S_ISREG((cache / "d.safetensors").stat().st_mode)

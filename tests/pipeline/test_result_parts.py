@@ -1,0 +1,165 @@
+"""Results as containers and as tables: parts, joins, and frames of pandas."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from made_results import make
+
+from energyql.errors import ArgumentError
+from energyql.pipeline.columns import concatenate, take_rows
+from energyql.pipeline.result import Result
+from energyql.sampling import Status
+
+
+class TestParts:
+    def test_some_samples(self):
+        some = make()[[2, 0]]
+        assert some.index.tolist() == [2, 0]
+        assert [image.getpixel((0, 0))[0] for image in some.images] == [120, 0]
+        assert (some.z[:, 0].tolist(), some.w[:, 0].tolist()) == ([16.0, 0.0], [32.0, 0.0])
+        assert some.energy.tolist() == [np.inf, 0.0]
+        read = some.probabilities
+        assert [column.tolist() for column in (read["smile"], read["hair"]["red"], read["age"][0])] == [[0.2, 0.0]] * 3
+        assert some.judged["smile"].tolist() == some.satisfied.tolist() == [True, True]
+        assert (some.status, some.provenance["n"]) == ([Status.OK, Status.OK], 2)
+
+    @pytest.mark.parametrize(
+        ("key", "rows"),
+        [
+            (1, [1]),
+            (-1, [2]),
+            (np.int64(2), [2]),
+            (slice(1, None), [1, 2]),
+            (slice(None, None, -1), [2, 1, 0]),
+            (slice(5, 9), []),
+            ([True, False, True], [0, 2]),
+            (np.array([False, False, True]), [2]),
+            (torch.tensor([True, False, False]), [0]),
+            (np.zeros(3, bool), []),
+            ([-1, 0, 0], [2, 0, 0]),
+            (np.array([1, -3]), [1, 0]),
+            (torch.tensor([2]), [2]),
+            (range(2), [0, 1]),
+            ([], []),
+        ],
+    )
+    def test_every_kind_of_key(self, key, rows):
+        assert make()[key].index.tolist() == rows
+        assert len(make()[key]) == len(make()[key].images) == len(rows)
+
+    @pytest.mark.parametrize(
+        ("key", "message"),
+        [
+            (3, "no sample 3: it has 3, numbered from 0"),
+            (-4, "no sample -4"),
+            ([0, 7], "no sample 7"),
+            ([True, False], r"a mask for this result has the shape \(3,\), not \(2,\)"),
+            (True, r"not \(\)"),
+            (1.0, "indexed by a whole number, a slice, a mask or a list of whole numbers, not by 1.0"),
+            ([0.5], "not by "),
+            ("smile", "not by 'smile'"),
+            (None, "not by None"),
+            ([[0], [1, 2]], "not by "),
+            ([[0, 1]], "not by "),
+            (slice(None, None, 0), "sliced"),
+            (slice("a"), "sliced"),
+        ],
+    )
+    def test_wrong_keys(self, key, message):
+        with pytest.raises(ArgumentError, match=message):
+            make()[key]
+        with pytest.raises(ArgumentError, match="it is empty"):
+            make()[[]][0]
+
+    def test_one_by_one(self):
+        ones = list(make())
+        assert [(len(one), one.index[0], one.status) for one in ones] == [
+            (1, 0, [Status.OK]), (1, 1, [Status.STEP_LIMIT]), (1, 2, [Status.OK])
+        ]  # fmt: skip
+        assert ones[1].summary().startswith("0 of 1")
+
+    def test_joined_again(self):
+        whole = make()
+        for joined in (Result.join([whole[:1], whole[[]], whole[1:]]), whole[0] + whole[1:], Result.join([whole])):
+            assert torch.equal(joined.z, whole.z)
+            assert str(joined.probabilities) == str(whole.probabilities)
+            assert joined.status == whole.status
+            assert len(joined.images) == len(joined) == 3
+        assert (whole + whole).provenance["n"] == 6
+        with pytest.raises(TypeError):
+            whole + 1
+
+    def test_no_parts(self):
+        with pytest.raises(ArgumentError, match="at least one result"):
+            Result.join([])
+
+    @pytest.mark.parametrize(
+        ("facts", "message"),
+        [
+            ({"canonical": "hat"}, "differ in their query: None and hat"),
+            ({"model": "other"}, "differ in their model: tiny and other"),
+            ({"fingerprints": {"generator": "1"}}, "differ in their fingerprints$"),
+            ({"semantics": "lace"}, "semantics: exact and lace"),
+            ({"judge": "attribute heads"}, "judge: image judge and attribute heads"),
+            ({"truncation": 0.5}, "truncation: None and 0.5"),
+        ],
+    )
+    def test_other_queries_and_models_are_refused(self, facts, message):
+        other = make(provenance=make().provenance | facts)
+        with pytest.raises(ArgumentError, match="(?m)" + message):
+            make() + other
+
+    def test_seeds_are_listed(self):
+        def of(seed, drawn):
+            return make(
+                provenance=make().provenance | {"seed": seed, "budget": 5, "wanted": 3},
+                statistics={"drawn": drawn, "evaluations_mean": drawn, "evaluations_max": drawn, "acceptance": 0.5},
+            )
+
+        joined = of(7, 3.0) + of(8, 5.0)[:1] + of(7, 3.0)
+        assert joined.provenance["seed"] == [7, 8]
+        assert (joined.provenance["budget"], joined.provenance["wanted"]) == (15, 9)
+        # means are weighted by samples; an acceptance does not follow from the parts
+        assert joined.statistics == {"drawn": 11.0, "evaluations_mean": (9 + 5 + 9) / 7, "evaluations_max": 5.0}
+        assert "seed [7, 8]" in joined._footer()
+
+    def test_fields_that_are_none(self):
+        assert take_rows(None, np.arange(2)) is None
+        assert concatenate([None, None]) is None
+        assert concatenate([{"a": None}, {"a": None}]) == {"a": None}
+
+    def test_nothing_to_save(self, tmp_path):
+        with pytest.raises(ArgumentError, match="there is no picture to save: 0 of 0 satisfy"):
+            make()[[]].save(tmp_path / "faces.png")
+        assert not list(tmp_path.iterdir())
+
+
+class TestPandas:
+    def test_a_row_a_sample(self, monkeypatch):
+        class Pandas:
+            DataFrame = dict
+
+        monkeypatch.setitem(sys.modules, "pandas", Pandas)
+        table = make().to_pandas()
+        assert list(table) == [
+            "index", "energy", "probability", "satisfied", "status",
+            "smile", "hair=red", "hair=black", "age.mean", "age.std", "judged.smile", "judged.hair", "judged.age",
+        ]  # fmt: skip
+        assert {len(column) for column in table.values()} == {3}
+        assert table["status"] == ["OK", "STEP_LIMIT", "OK"]
+        assert table["age.mean"].tolist() == [0, 0.1, 0.2]
+        assert "probability" not in make(semantics="lace").to_pandas()
+
+    def test_by_pandas_itself(self):
+        pandas = pytest.importorskip("pandas")
+        table = make().to_pandas()
+        assert isinstance(table, pandas.DataFrame)
+        assert table.shape == (3, 13)
+        assert table[table.satisfied]["index"].tolist() == [0, 2]
+
+    def test_without_it(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pandas", None)
+        with pytest.raises(ArgumentError, match="a table needs pandas, which is not installed\npip install pandas"):
+            make().to_pandas()
