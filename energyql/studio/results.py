@@ -18,6 +18,7 @@ from energyql.gallery import words
 from energyql.gallery.clauses import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
 from energyql.pipeline.description import HOLDS, alternative_text
+from energyql.pipeline.evidence import verdict
 from energyql.pipeline.result import Result
 from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
@@ -73,6 +74,7 @@ class JobResult:
         self.joined, self.clauses = score_clauses(expr, result, self.vocabulary)
         picture = self._picture(result, 0, len(self.pictures))
         if leaks is not None:
+            picture.keeps_query = self._keeps_query(result)
             picture.changes = _changes(leaks, self.results[-1], result)
             picture.superseded = list(leaks.superseded)
         self.results, self.pictures = [*self.results, result], [*self.pictures, picture]
@@ -97,6 +99,13 @@ class JobResult:
             facts=[Fact(name=name, text=text) for name, text in words.facts(self.results[0])] if last else [],
             problem=job.problem,
         )
+
+    def _keeps_query(self, step: Result) -> bool | None:
+        """Whether the picture of a step satisfies the query of the start; none where it was not judged."""
+        judged = None if step.provenance["judge"] is None else step.judged
+        query = bind(parse(self.results[0].provenance["query"]), self.vocabulary)
+        holds = verdict(query, judged, self.vocabulary)[0]
+        return None if holds is None else bool(holds[0])
 
     def _clause(self, clause: Clause) -> ClauseInfo:
         needed, p = len(self.clauses) == 1 or self.joined == ALL, clause.probability
@@ -123,6 +132,7 @@ class JobResult:
             probability=_at(result.probability, row),
             clauses=[PictureClause(text=c.text, probability=_at(c.probability, row)) for c in self.clauses],
             judged={name: json_value(values[row]) for name, values in result.judged.items()},
+            doubtful=bool(result.doubtful[row]),
             status=result.status[row].name,
         )
 

@@ -28,6 +28,7 @@ class CheckRequest(BaseModel):
     semantics: Annotated[str, AfterValidator(check_semantics)] = Field(
         default=DEFAULT_SEMANTICS, description="One of the semantics that /api/info lists."
     )
+    allow_weak: list[str] = Field(default=[], description="Attributes that may be used although their heads are weak.")
 
 
 class DrawingRequest(CheckRequest):
@@ -40,13 +41,13 @@ class DrawingRequest(CheckRequest):
     truncation: float | None = Field(default=None, ge=0, le=1, description="psi. By default the model's own.")
     noise: Noise = Field(default=DEFAULT_NOISE, description="Of a generator with noise: const, random or none.")
     seed: int = Field(default=0, ge=0, le=MOST_SEED, description="The same seed gives the same pictures.")
-    allow_weak: list[str] = Field(default=[], description="Attributes that may be used although their heads are weak.")
 
 
 class DrawRequest(DrawingRequest):
     """Draw n pictures."""
 
     n: int = Field(default=16, ge=1, description="Pictures; /api/info says how many at most.")
+    first: int = Field(default=0, ge=0, le=MOST_SEED, description="Number of the first picture in its run.")
 
 
 class EditRequest(DrawingRequest):
@@ -54,6 +55,11 @@ class EditRequest(DrawingRequest):
 
     index: int = Field(default=0, ge=0, le=MOST_SEED, description="Number of the picture in its run.")
     steps: list[str] = Field(min_length=1, description="Queries, each of which is applied to what the last one left.")
+    keep: list[str] | None = Field(default=None, description="Attributes that the steps keep; by default all others.")
+    edit_strength: float | None = Field(
+        default=None, gt=0, le=MOST_STRENGTH, description="Multiplies the energy of the steps. By default 3."
+    )
+    layers: list[int] | None = Field(default=None, description="Layers of W+ that may change; by default all.")
 
 
 class Check(BaseModel):
@@ -151,7 +157,13 @@ class Picture(BaseModel):
     judged: dict[str, bool | float | str | None] = Field(
         description="The attributes of the picture, by the judge; empty without one."
     )
+    doubtful: bool = Field(
+        description="Whether two sets of heads disagree about the query here, or the latent is unusually far out."
+    )
     status: str = Field(description="The status of the solver: OK, or its failure.")
+    keeps_query: bool | None = Field(
+        default=None, description="Of a step of an edit: whether the picture satisfies the query that it was drawn for."
+    )
     changes: list[Change] = Field(default=[], description="Of a step of an edit: other attributes that it changed.")
     superseded: list[str] = Field(default=[], description="Of a step of an edit: earlier steps it makes impossible.")
 

@@ -46,7 +46,9 @@ class Studio:
     def check(self, request: CheckRequest) -> Check:
         """Return the meaning of a query, or its error."""
         model = self.pipeline(request.model).model
-        return check_query(request.query, model.vocabulary, request.semantics, self.limits, model.report)
+        return check_query(
+            request.query, model.vocabulary, request.semantics, self.limits, model.report, request.allow_weak
+        )
 
     def draw(self, request: DrawRequest) -> JobInfo:
         """Queue a drawing. Errors in the request are raised now, before it waits.
@@ -61,7 +63,7 @@ class Studio:
             )
         prepared = self._prepare(request)
         result = JobResult("draw", request.n, prepared.model.vocabulary)
-        job = self.queue.submit(lambda job: draw_pictures(prepared, request.n, job, result))
+        job = self.queue.submit(lambda job: draw_pictures(prepared, request.n, request.first, job, result))
         self.store.put(job, result)
         return self.look(job.id)
 
@@ -81,7 +83,7 @@ class Studio:
                 error.message = f"step {number}: {error.message}"
                 raise
         result = JobResult("edit", 1 + len(request.steps), prepared.model.vocabulary)
-        job = self.queue.submit(lambda job: edit_picture(prepared, request.index, request.steps, job, result))
+        job = self.queue.submit(lambda job: edit_picture(prepared, request, job, result))
         self.store.put(job, result)
         return self.look(job.id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,19 +15,21 @@ from energyql.pipeline.prepared import PreparedQuery
 from energyql.sampling import SampleResult, summarize
 from energyql.studio.jobs import Job
 from energyql.studio.results import JobResult
+from energyql.studio.schemas import EditRequest
 
 PART_PIXELS = 1 << 17
 """Pixels drawn in one part: eight pictures of 128 x 128, about 0.3 seconds on one core."""
 
 
-def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) -> None:
+def draw_pictures(prepared: PreparedQuery, n: int, first: int, job: Job, result: JobResult) -> None:
     """Sample all latents, then add a few pictures at a time to `result`: those of `energyql.generate`.
 
-    `job` receives the progress, and raises to end the work.
+    They are the numbers `first`, ..., `first + n - 1` of their run. `job` receives the progress, and raises to end the
+    work.
     """
     started = time.perf_counter()
     with interruptible(prepared.model.generator, job.check):
-        sampled = SampleResult.join(list(prepared.latents(n, progress=job.report)))
+        sampled = SampleResult.join(list(prepared.latents(n, first=first, progress=job.report)))
         drawn = time.perf_counter()
         start, size = 0, 1  # the first picture shows how large they are
         while start < n:
@@ -38,7 +40,7 @@ def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) 
             latents = SampleResult(
                 sampled.z[here], sampled.status[here], sampled.evaluations[here], sampled.gradients[here]
             )
-            part = smaller.show(latents, np.asarray(rows), lambda stage, fraction: None)
+            part = smaller.show(latents, first + np.asarray(rows), lambda stage, fraction: None)
             result.extend(prepared.expr, part)
             width, height = part.images[0].size
             start, size = rows.stop, max(1, PART_PIXELS // (width * height))
@@ -47,18 +49,20 @@ def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) 
     result.results[0].statistics.update(summarize(sampled) | seconds)
 
 
-def edit_picture(prepared: PreparedQuery, index: int, steps: Sequence[str], job: Job, result: JobResult) -> None:
+def edit_picture(prepared: PreparedQuery, request: EditRequest, job: Job, result: JobResult) -> None:
     """Draw one picture and edit it; add the start and one picture a step to `result`: those of `energyql.edit`.
 
-    The start is number `index` of the run of `prepared`, and the steps have its semantics. `job` receives the
-    progress, and raises to end the work.
+    The start is number `request.index` of the run of `prepared`, and the steps have its semantics. `job` receives
+    the progress, and raises to end the work.
     """
     with interruptible(prepared.model.generator, job.check):
-        start = prepared.run(1, first=index, progress=job.report)
+        start = prepared.run(1, first=request.index, progress=job.report)
         result.add_step(start)
         edited = edit(
-            start, steps, model=prepared.model, device=str(prepared.device), semantics=prepared.settings.semantics,
-            allow_weak=prepared.settings.allow_weak, progress=job.report,
+            start, request.steps, model=prepared.model, device=str(prepared.device),
+            keep="everything" if request.keep is None else request.keep, strength=request.edit_strength,
+            layers=request.layers, semantics=prepared.settings.semantics, allow_weak=prepared.settings.allow_weak,
+            progress=job.report,
         )  # fmt: skip
     for step, leaks in zip(edited.steps, edited.leaks, strict=True):
         result.add_step(step, leaks)

@@ -288,3 +288,11 @@ class TestDownloads:
         answer = studio.get(f"/api/jobs/{key}/pictures/{position}.png")
         assert answer.status == (422 if position == "x" else 404)
         assert answer.json()["message"]
+
+
+def test_more_pictures_of_a_run(studio):
+    whole_run = studio.draw(query=QUERY, n=5, seed=3)["pictures"]
+    more = studio.draw(query=QUERY, n=2, first=3, seed=3)["pictures"]
+    assert [picture["index"] for picture in more] == [3, 4]
+    assert [picture["image"] for picture in more] == [picture["image"] for picture in whole_run[3:]]
+    assert {type(picture["doubtful"]) for picture in whole_run} == {bool}
