@@ -12,7 +12,7 @@ def studio(tiny):
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def url():
     """The address of a studio with the packaged model."""
     with serving(["avatars"]) as client:
