@@ -9,15 +9,16 @@ from energyql.errors import EnergyQLError
 
 REFUSALS = {
     "HTTPError": (400, "The request is JSON that cannot be read: it is not UTF-8, or nested too deeply."),
+    "NoToken": (401, "The studio is open to other machines, and the request lacks its token."),
     "Forbidden": (403, "The request comes from another site, or names another host."),
     "NotKept": (404, "There is no such request, or no longer."),
     "TooSlow": (408, "The request did not arrive in time."),
     "NotReady": (409, "It is not there yet."),
     "TooLarge": (413, "The request is too large."),
-    "NotJSON": (415, "The request is not JSON."),
+    "NotJSON": (415, "The request is not JSON, or not a picture where one is sent."),
     "InvalidRequest": (422, "The query or a setting is wrong."),
     "InternalError": (500, "Something went wrong inside the studio."),
-    "Busy": (503, "Too many requests are waiting."),
+    "Busy": (503, "Too many requests are waiting, or too many connections are open."),
 }
 """Kinds of refusals: the HTTP status of the response, and its description."""
 
