@@ -47,7 +47,7 @@ class Limits:
     unwatched: float = 30.0
     unwatched_contended: float = 4.0
     kept_seconds: float = 3600.0
-    kept_bytes: int = 32 * 1024 * 1024
+    kept_bytes: int = 24 * 1024 * 1024
 
 
 class RequestLimiter:

@@ -28,12 +28,18 @@ def held_bytes(*values: object) -> int:
     total, left = 0, list[Any](values)
     while left:
         value = left.pop()
-        if id(value) in seen or isinstance(value, SHARED):
+        if isinstance(value, SHARED) or _identity(value) in seen:
             continue
-        seen.add(id(value))
+        seen.add(_identity(value))
         total += _own_bytes(value)
         left += gc.get_referents(value)
     return total
+
+
+def _identity(value: Any) -> int:
+    """Return a number of an object; the same one for tensors that share their numbers."""
+    shares = isinstance(value, Tensor) and not value.is_mkldnn
+    return value.untyped_storage().data_ptr() if shares else id(value)
 
 
 def _own_bytes(value: Any) -> int:

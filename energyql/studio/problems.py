@@ -36,6 +36,13 @@ class StudioError(EnergyQLError):
         self.kind = kind
 
 
+class Correction(BaseModel):
+    """A text that may have been meant in place of a part of the query."""
+
+    span: tuple[int, int] = Field(description="The part, as in `spans`.")
+    text: str
+
+
 class Problem(BaseModel):
     """The error, its place in the query and how to mend it: the body of every response with a status of 400 or more."""
 
@@ -46,6 +53,9 @@ class Problem(BaseModel):
         default=[],
         description="Places in the query: pairs (start, end) in Unicode code points, the most important first. "
         "An empty span is a place between two characters.",
+    )
+    suggestions: list[Correction] = Field(
+        default=[], description="Corrections, each of one part; those of different parts may be made together."
     )
     line: int | None = Field(default=None, description="Line of the first span, counted from 1.")
     column: int | None = Field(default=None, description="Column of the first span, counted from 1.")
@@ -65,6 +75,7 @@ def describe(error: EnergyQLError) -> Problem:
         message=error.message,
         hint=error.hint,
         spans=list(error.spans),
+        suggestions=[Correction(span=span, text=text) for span, text in error.suggestions],
         line=error.line,
         column=error.column,
         drawing=f"{kind}: {error}",

@@ -24,6 +24,10 @@ class ResultStore:
         self._kept: OrderedDict[str, tuple[Job, JobResult]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        """Number of jobs."""
+        return len(self._kept)
+
     @property
     def held(self) -> int:
         """Memory that all results take, in bytes."""
