@@ -235,7 +235,7 @@ class Result:
     def _save_folder(self, folder: Path) -> None:
         if again := (folder / RESULT).is_file():
             (folder / RESULT).unlink()  # an interruption must not leave new pictures beside old measurements
-        write_pictures(folder, self.images, self.provenance)
+        write_pictures(folder, self.images, self.index.tolist(), self.provenance)
         write_measurements(folder, self.measurements(), self.statistics, self.provenance)
         if again:
             remove_parts(folder, 0)

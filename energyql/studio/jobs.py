@@ -35,16 +35,24 @@ class Job:
         problem: why it failed, or why it was given up.
         seen: time of the last request for it, on the monotonic clock.
         stopped: whether the next `check` is to end the work.
+
+    Args:
+        work: called once with the job; it is let go when the job ends.
+        limits: how long it may run and go unwatched.
+        contended: returns whether other jobs wait for the thread.
     """
 
-    def __init__(self, work: Callable[[Job], None], limits: Limits) -> None:
+    def __init__(
+        self, work: Callable[[Job], None], limits: Limits, contended: Callable[[], bool] = lambda: False
+    ) -> None:
         self.id = secrets.token_urlsafe(18)
         self.state: State = "waiting"
         self.stage, self.fraction = "waiting", 0.0
         self.problem: Problem | None = None
         self.seen = time.monotonic()
         self.stopped = False
-        self._work, self._limits = work, limits
+        self._work: Callable[[Job], None] | None = work
+        self._limits, self._contended = limits, contended
         self._deadline = float("inf")
 
     @property
@@ -54,8 +62,13 @@ class Job:
 
     @property
     def abandoned(self) -> bool:
-        """Whether there was no request for it for too long."""
-        return time.monotonic() - self.seen > self._limits.unwatched
+        """Whether there was no request for it for too long: its page is closed, or was loaded again."""
+        return time.monotonic() - self.seen > self._patience
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that it may go unwatched; fewer while other requests wait for it."""
+        return min(self._limits.unwatched, self._limits.unwatched_contended if self._contended() else float("inf"))
 
     def check(self) -> None:
         """Raise if the work is to end: it was cancelled or abandoned, or has run too long. The work calls it often."""
@@ -75,10 +88,13 @@ class Job:
 
     def run(self) -> None:
         """Do the work; errors are recorded in the job."""
+        work, self._work = self._work, None  # what it refers to is freed as soon as it ends
+        if work is None:
+            return
         self.state, self._deadline = "running", time.monotonic() + self._limits.seconds
         try:
             self.check()
-            self._work(self)
+            work(self)
             self.state = "done"
         except Stopped:
             self.cancel()
@@ -90,8 +106,9 @@ class Job:
 
     def cancel(self) -> None:
         """Record that it was cancelled, or that it was abandoned."""
+        self._work = None
         if not self.stopped:
-            reason = f"nobody asked about it for {self._limits.unwatched:g} seconds"
+            reason = f"nobody asked about it for {self._patience:g} seconds"
             self.problem = describe(StudioError("Unwatched", reason, hint="draw again: the same pictures come"))
         self.state = "cancelled"
 
@@ -114,7 +131,7 @@ class Queue:
         Raises:
             StudioError: too many jobs are waiting already, or the studio is closing.
         """
-        job = Job(work, self.limits)
+        job = Job(work, self.limits, contended=lambda: bool(self._waiting))
         with self._change:
             for abandoned in [waiting for waiting in self._waiting if waiting.abandoned]:
                 self._waiting.remove(abandoned)

@@ -77,6 +77,29 @@ class TestCheck:
         assert "^^^^^^    ^^^^^" in problem["drawing"]
 
     @pytest.mark.parametrize(
+        ("query", "corrected"),
+        [
+            (
+                "smile AND NOT (glases OR beerd)",
+                ["smile AND NOT (glasses OR beerd)", "smile AND NOT (glases OR beard)"],
+            ),
+            ("smile OR hair IN {blak, brown}", ["smile OR hair IN {black, brown}"]),
+            ("NOT black", ["NOT hair = black"]),
+            ("hair AND smile", [f"hair = {v} AND smile" for v in ("black", "brown", '"dark red"')]),
+            ("smile = yes", ["smile", "NOT smile"]),
+            ("🙂", []),
+            ("age", ["age > 0.5"]),
+            ("entirely_other_word", []),
+        ],
+    )
+    def test_corrections_can_be_made_by_a_click(self, studio, query, corrected):
+        problem = self.check(studio, query)["problem"]
+        made = [query[: s["span"][0]] + s["text"] + query[s["span"][1] :] for s in problem["suggestions"]]
+        assert made == corrected
+        for text in made if len(made) != 2 or "beerd" not in query else []:
+            assert self.check(studio, text)["ok"]
+
+    @pytest.mark.parametrize(
         ("query", "error", "spans"),
         [
             ("smile AND", "QuerySyntaxError", [[9, 9]]),
@@ -206,7 +229,7 @@ class TestRefusals:
         problem = answer.json()
         assert answer.status == 422
         assert words in problem["message"]
-        assert set(problem) == {"error", "message", "hint", "spans", "line", "column", "drawing"}
+        assert set(problem) == {"error", "message", "hint", "spans", "suggestions", "line", "column", "drawing"}
         assert "Traceback" not in answer.body.decode()
 
     @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from energyql.errors import UnknownAttribute
 from energyql.studio import serving as module
 from energyql.studio.app import create_app
 from energyql.studio.limits import Limits
-from energyql.studio.schemas import DrawRequest, EditRequest
+from energyql.studio.requests import DrawRequest, EditRequest
 from energyql.studio.studio import Studio
 from studio.client import serving
 
