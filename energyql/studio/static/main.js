@@ -203,7 +203,7 @@ async function start() {
   $("copy-link").addEventListener("click", () => copyFrom($("copy-link"), linkTo(written())));
   $("skip").addEventListener("click", (event) => { event.preventDefault(); $("pictures").focus(); });
   startKeys({ draw, focus: () => box.focus(), dice: () => { settings.anotherSeed(); draw(); }, go: goBy, favour: () => detail.picture && tray.favour(detail.picture), open: () => store.state.open !== null, panels });
-  const { place, state } = navigation.here;
+  const { place, state } = navigation.arrive();
   if (place) { restore(place, state); return; }
   box.text = state.draft?.query ?? placeholder;
   if (box.text) draw();

@@ -3,6 +3,7 @@
 import { decode, encode } from "./share.js";
 
 const LATER = 250; // milliseconds without a key, after which a draft is kept
+const LAST = "energyql-draft";
 
 export class Navigation {
   // `restore(place, state)` shows a place; `state` has `draft`, what was typed there and not drawn, and `depth`.
@@ -12,10 +13,27 @@ export class Navigation {
       clearTimeout(this.timer);
       restore(decode(location.hash), state ?? {});
     });
-    window.addEventListener("pagehide", () => this.keepDraft());
+    window.addEventListener("pagehide", () => this.leavePage());
   }
 
+  // The place of the address, with its state.
   get here() { return { place: decode(location.hash), state: history.state ?? {} }; }
+
+  // The same at the start of the page: what was typed in the last moment before a reload counts.
+  arrive() {
+    const { place, state } = this.here;
+    try {
+      const kept = JSON.parse(sessionStorage.getItem(LAST));
+      sessionStorage.removeItem(LAST);
+      if (kept?.href === location.href) return { place, state: { ...state, draft: kept.draft } };
+    } catch { /* no storage here */ }
+    return { place, state };
+  }
+
+  // The browser takes no more changes of the address while a page is left.
+  leavePage() {
+    try { sessionStorage.setItem(LAST, JSON.stringify({ href: location.href, draft: this.draft() })); } catch { /* not kept */ }
+  }
 
   // Steps since the wall was left: closing a picture goes back as many.
   get depth() { return history.state?.depth ?? 0; }

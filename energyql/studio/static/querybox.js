@@ -129,7 +129,7 @@ export class QueryBox {
 
   words({ ok, problem, warning, canonical }) {
     if (problem) {
-      const found = remedies(problem, this.text, this.spans, this.language());
+      const found = remedies(problem, this.text, this.language());
       return [h("strong", {}, sentence(problem.message)), ...this.remedy(problem, found)];
     }
     if (warning) return [h("span", {}, sentence(warning))];
