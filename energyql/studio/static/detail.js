@@ -49,7 +49,8 @@ export class Detail {
           h("div", { class: "run" }, this.apply, this.undo, this.stop), this.chips, this.options.node),
         this.facts,
       ),
-      h("div", { class: "buttons" }, button("Use its seed", () => this.page.seed()), button("More like this", () => this.page.vary(this.picture)), h("span", { class: "gap" }), this.link, this.png),
+      h("div", { class: "buttons" }, button("Use its seed", () => this.page.seed()), button("More like this", () => this.page.vary(this.picture)),
+        h("label", { class: "amount" }, h("span", {}, "how far"), h("input", { type: "range", id: "amount", min: 0, max: 1, step: 0.05, value: 0.3 })), h("span", { class: "gap" }), this.link, this.png),
     );
     this.box = new QueryBox(box, {
       label: "What should become true of this picture",

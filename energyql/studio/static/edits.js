@@ -34,9 +34,7 @@ export class Edit {
       changed();
       return true;
     }
-    const { n: _n, ...settings } = run.settings;
-    const chosen = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
-    const request = { ...settings, query: run.query, index: this.index, steps, ...chosen };
+    const request = { ...sourceOf(run, this.index), steps, ...chosen(options) };
     const pictures = [];
     let last = null;
     this.coming = steps;
@@ -66,6 +64,18 @@ export class Edit {
     changed();
     return last.state === "done";
   }
+}
+
+// Options of an edit, without those that are as usual.
+export const chosen = (options) => Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
+
+// What the studio is told of the picture that is edited: of a drawing its number, which it can always draw again; other
+// pictures are those of a job.
+function sourceOf(run, index) {
+  const { n: _n, ...settings } = run.settings;
+  if (!run.vary && !run.photo) return { ...settings, query: run.query, index };
+  const { model, semantics, allow_weak: weak } = settings;
+  return { model, semantics, allow_weak: weak, job: run.job.id, positions: [run.pictures.find((picture) => picture.index === index)?.position ?? 0] };
 }
 
 export function editOf(run, index) {

@@ -1,10 +1,14 @@
 // The page: starts everything, and keeps query, settings, pictures and address together.
 
 import { call } from "./api.js";
+import { Board } from "./board.js";
 import { Builder } from "./build.js";
+import { Chosen } from "./chosen.js";
+import { Compare } from "./compare.js";
 import { Detail } from "./detail.js";
 import { $, copyFrom, drawing, h, plural, say } from "./dom.js";
 import { editOf } from "./edits.js";
+import { Files, placeOf } from "./files.js";
 import { showHistory } from "./history.js";
 import { startKeys } from "./keys.js";
 import { Language } from "./language.js";
@@ -19,20 +23,16 @@ import { keyOf, linkTo } from "./share.js";
 import { Store } from "./store.js";
 import { startTheme } from "./theme.js";
 import { Tray } from "./tray.js";
+import { Visits } from "./visits.js";
 import { Wall } from "./wall.js";
 
-const store = new Store({ run: null, open: null, selected: new Set(), failure: null, panel: "", past: [], tray: [] });
-let settings, language, box, builder, panels, past, runs, navigation, wall, detail, tray, info;
+const store = new Store({ run: null, open: null, selected: new Set(), failure: null, board: null, panel: "", past: [], tray: [] });
+const visits = new Visits(store);
+let settings, language, box, builder, panels, past, runs, navigation, wall, detail, tray, board, info;
+const others = []; // parts that nobody else needs
 
 // What stands in the box and in the settings, drawn or not.
 const written = () => ({ query: box.text.trim(), settings: settings.read(), fingerprint: settings.model.fingerprint });
-
-// What the page shows: the run on the wall, and the picture that is open.
-function shown() {
-  const { run, open } = store.state;
-  const edit = open === null ? null : editOf(run, open);
-  return { query: run.query, settings: run.settings, fingerprint: run.fingerprint, edit: edit && { index: open, steps: edit.steps, options: edit.options } };
-}
 
 function modelOf(name) {
   const model = info.models.find((each) => each.name === name);
@@ -52,10 +52,8 @@ function showCheck(check) {
   $("explanation").textContent = check.explanation;
 }
 
-async function draw() {
-  if (!box.text.trim() || box.broken) { box.focus(); return; }
-  if (!settings.valid) { panels.open("settings"); settings.complain(); return; }
-  const asked = written();
+// Draw a place, and make it an address when the studio has taken it.
+async function drawPlace(asked) {
   try {
     await runs.draw(asked, () => {
       navigation.dropDraft();
@@ -63,10 +61,17 @@ async function draw() {
       if (first || keyOf(navigation.here.place) === keyOf(asked)) navigation.replace(asked);
       else navigation.push(asked);
       store.set({ open: null });
+      board.hide();
     });
   } catch (problem) {
     if (!box.refuse(box.text, problem)) store.set({ failure: problem });
   }
+}
+
+async function draw() {
+  if (!box.text.trim() || box.broken) { box.focus(); return; }
+  if (!settings.valid) { panels.open("settings"); settings.complain(); return; }
+  await drawPlace(written());
 }
 
 // Draw another query, with the settings that stand there.
@@ -76,58 +81,22 @@ function ask(query, changes = {}) {
   draw();
 }
 
-function openPicture({ index }) {
-  store.set({ open: index });
-  navigation.push(shown(), navigation.depth + 1);
-  const edit = editOf(store.state.run, index);
-  if (edit.steps.length && !edit.pictures.length) step(edit, edit.steps, edit.options, false);
+// Go to a place, as a link to it does.
+function visit(place) {
+  navigation.push(place);
+  restore(place, {});
 }
 
-async function step(edit, steps, options, told = true) {
-  const { run } = store.state;
-  const done = await edit.go(run, steps, options, () => store.touched("run"));
-  if (!done) return false;
-  past.update(run);
-  if (told && store.state.run === run && store.state.open === edit.index) navigation.push(shown(), navigation.depth + 1);
-  return true;
-}
-
-function closePicture() {
-  const { open } = store.state;
-  if (navigation.leave({ ...shown(), edit: null })) store.set({ open: null });
-  wall.focus(open);
-}
-
-function goBy(by) {
-  const next = detail.neighbour(by);
-  if (!next) return;
-  store.set({ open: next.index });
-  navigation.replace(shown());
-  const edit = editOf(store.state.run, next.index);
-  if (edit.steps.length && !edit.pictures.length) step(edit, edit.steps, edit.options, false);
-}
-
-// Open the picture that an address names. Steps beyond those of the address stay: Back shows an earlier one.
-function openPlace(place, draft) {
-  if (!place.edit) {
-    const { open } = store.state;
-    store.set({ open: null });
-    if (open !== null) wall.focus(open);
-    return;
-  }
-  const { index, steps, options } = place.edit;
-  const edit = editOf(store.state.run, index);
-  if (draft?.step) edit.draft = draft.step;
-  store.set({ open: index });
-  if (edit.steps.length >= steps.length && edit.has(steps, options)) detail.look(steps.length);
-  else if (steps.length) step(edit, steps, options, false);
+function vary(indices) {
+  const place = visits.variations(indices, info.limits.pictures);
+  if (place) drawPlace(place);
 }
 
 async function restore(place, state) {
   if (!place) return;
   const lost = settings.write(place.settings);
   changedModel();
-  const asked = { query: place.query, settings: settings.read(), fingerprint: settings.model.fingerprint };
+  const asked = { ...place, settings: settings.read(), fingerprint: settings.model.fingerprint };
   box.text = state.draft?.query ?? place.query;
   if (state.draft) settings.write(state.draft.settings);
   const other = place.fingerprint && place.fingerprint !== settings.model.fingerprint;
@@ -137,10 +106,10 @@ async function restore(place, state) {
   ].filter(Boolean);
   $("banner").hidden = !notes.length;
   $("banner").textContent = notes.join(" ");
-  if (store.state.run?.key === keyOf(asked)) { openPlace(place, state.draft); return; }
+  if (store.state.run?.key === keyOf(asked)) { visits.arrive(place, state.draft); return; }
   store.set({ open: null });
   try {
-    await runs.show(asked, () => openPlace(place, state.draft));
+    await runs.show(asked, () => visits.arrive(place, state.draft));
   } catch (problem) {
     if (!box.refuse(place.query, problem)) store.set({ failure: problem });
   }
@@ -180,29 +149,41 @@ async function start() {
   box = new QueryBox($("query"), { label: "Query", placeholder, language: () => language, ask: () => asking(settings.read()), changed: showCheck, submit: draw, allow: (names) => settings.allow(names) });
   builder = new Builder(box, () => language);
   navigation = new Navigation(restore, () => ({ query: box.text, settings: settings.read(), step: store.state.open === null ? "" : editOf(store.state.run, store.state.open).draft }));
-  tray = new Tray(store, past, { runs, ask, restore: (place) => { navigation.push(place); restore(place, {}); } });
-  wall = new Wall(store, { open: openPicture, select: (picture) => tray.select(picture), favour: (picture) => tray.favour(picture) });
+  tray = new Tray(store, past, { restore: visit });
+  board = new Board(store, { language: () => language, close: () => visit({ ...visits.shown, edit: null }), draw: (query, chosen) => { settings.write(chosen); ask(query); } });
+  others.push(new Compare(store, { info, written, language: () => language, show: (wanted) => visits.compare(wanted) }));
+  others.push(new Chosen(store, { step: (edit, steps, options) => visits.step(edit, steps, options, false), vary, favour: (picture) => tray.favour(picture), open: () => panels.open("many"), language: () => language }));
+  others.push(new Files({
+    model: () => settings.model.name,
+    photograph: (upload) => visits.photograph({ query: "TRUE", settings: settings.read(), fingerprint: settings.model.fingerprint }, upload),
+    restore: (path, request, index, notes) => {
+      visit(placeOf(path, request, index, settings.read(), settings.model.fingerprint));
+      if (notes.length) { $("banner").hidden = false; $("banner").textContent = `${notes.join(". ")}.`; }
+    },
+  }));
+  wall = new Wall(store, { open: (picture) => visits.open(picture), select: (picture) => tray.select(picture), favour: (picture) => tray.favour(picture) });
   detail = new Detail(store, {
     limits: info.limits,
-    link: () => linkTo(shown()),
+    link: () => linkTo(visits.shown),
     language: () => language,
     typed: () => navigation.typed(),
-    step,
-    go: goBy,
-    close: closePicture,
+    step: (edit, steps, options) => visits.step(edit, steps, options),
+    go: (by) => visits.goBy(by),
+    close: () => visits.close(),
     favour: (picture) => tray.favour(picture),
-    seed: () => { settings.write({ ...settings.read(), seed: store.state.run.settings.seed }); closePicture(); say("The seed is set"); },
-    vary: (picture) => tray.vary([picture]),
+    seed: () => { settings.write({ ...settings.read(), seed: store.state.run.settings.seed }); visits.close(); say("The seed is set"); },
+    vary: (picture) => vary([picture.index]),
   });
+  visits.parts = { navigation, runs, past, wall, detail, board };
   reportRuns(store);
-  showHistory(store, { show: (place) => { navigation.push(place); restore(place, {}); }, forget: () => past.forget() });
+  showHistory(store, { show: visit, forget: () => past.forget() });
   changedModel();
   $("draw").addEventListener("click", draw);
   $("dice").addEventListener("click", () => settings.anotherSeed());
   $("cancel").addEventListener("click", () => { runs.cancel(); say("Cancelling"); });
   $("copy-link").addEventListener("click", () => copyFrom($("copy-link"), linkTo(written())));
   $("skip").addEventListener("click", (event) => { event.preventDefault(); $("pictures").focus(); });
-  startKeys({ draw, focus: () => box.focus(), dice: () => { settings.anotherSeed(); draw(); }, go: goBy, favour: () => detail.picture && tray.favour(detail.picture), open: () => store.state.open !== null, panels });
+  startKeys({ draw, focus: () => box.focus(), dice: () => { settings.anotherSeed(); draw(); }, go: (by) => visits.goBy(by), favour: () => detail.picture && tray.favour(detail.picture), open: () => store.state.open !== null, panels });
   const { place, state } = navigation.arrive();
   if (place) { restore(place, state); return; }
   box.text = state.draft?.query ?? placeholder;

@@ -22,6 +22,8 @@ export class Past {
       query: run.query,
       settings: run.settings,
       fingerprint: run.fingerprint,
+      vary: run.vary,
+      photo: run.photo,
       job: run.job.id,
       when: Date.now(),
       summary: run.job.summary,

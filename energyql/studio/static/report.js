@@ -14,7 +14,7 @@ export function reportRuns(store) {
 
 function showRun(run) {
   const { job } = run;
-  $("asked").replaceChildren(code(run.query, run.language), h("span", { class: "faint" }, `seed ${run.settings.seed} · ${run.settings.sampler} · ${run.settings.semantics}`));
+  $("asked").replaceChildren(...title(run), h("span", { class: "faint" }, `seed ${run.settings.seed} · ${run.settings.sampler} · ${run.settings.semantics}`));
   $("progress").hidden = !working(job);
   if (working(job)) {
     showProgress(job);
@@ -32,6 +32,14 @@ function showRun(run) {
   for (const [id, file] of FILES) $(id).href = `/api/jobs/${job.id}/${file}`;
   $("clauses").replaceChildren(...clauseTable(job, run.pictures, run.language));
   $("facts").replaceChildren(...job.facts.flatMap(({ name, text }) => [h("dt", {}, name), h("dd", {}, text)]));
+}
+
+function title({ query, language, vary, photo, job }) {
+  if (photo) {
+    const far = job.photograph ? `the colours differ by ${Math.round(100 * job.photograph.pixel_error)} % on average` : "";
+    return [h("strong", {}, "Your photograph, as the model draws it"), h("span", { class: "faint" }, far)];
+  }
+  return [vary ? h("strong", {}, `Like ${vary.indices.map((index) => `#${index}`).join(", ")}`) : "", code(query, language)];
 }
 
 function showProgress(job) {

@@ -2,9 +2,10 @@
 
 import { call, Runner, working } from "./api.js";
 import { Edit } from "./edits.js";
-import { keyOf } from "./share.js";
+import { keyOf, requestOf } from "./share.js";
 
 const MOST_IN_MEMORY = 24;
+const GONE = { message: "The photograph is no longer here", hint: "choose it again", spans: [], drawing: "The photograph is no longer here. Choose it again." };
 
 export class Runs {
   constructor(store, past, modelOf) {
@@ -12,9 +13,10 @@ export class Runs {
   }
 
   // A run that has drawn nothing yet; `modelOf` gives {model, language} of its settings.
-  make({ query, settings, fingerprint }) {
-    const key = keyOf({ query, settings });
-    const run = { key, query, settings, fingerprint, ...this.modelOf(settings.model), job: null, pictures: [], edits: new Map() };
+  make(place) {
+    const { query, settings, fingerprint, vary = null, photo = null } = place;
+    const key = keyOf(place);
+    const run = { key, query, settings, fingerprint, vary, photo, ...this.modelOf(settings.model), job: null, pictures: [], edits: new Map() };
     for (const { index, steps, options } of this.past.find(key)?.edits ?? []) run.edits.set(index, new Edit(index, steps, options));
     const before = this.known.get(key);
     if (before) run.edits = before.edits;
@@ -25,7 +27,7 @@ export class Runs {
   // took its place.
   async draw(place, accepted = () => {}) {
     const run = this.make(place);
-    return this.watch(run, accepted, (update) => this.runner.run("/api/jobs", { query: run.query, ...run.settings }, update));
+    return this.watch(run, accepted, (update) => this.runner.run(...requestOf(run), update));
   }
 
   // Show a drawing that was made before: from memory, from the studio if it still has it, or drawn again.
@@ -37,10 +39,17 @@ export class Runs {
       accepted(known);
       return true;
     }
-    const job = this.past.find(keyOf(place))?.job;
+    const job = place.photo ?? this.past.find(keyOf(place))?.job;
     const found = job && await call("GET", `/api/jobs/${job}`).catch(() => null);
+    if (place.photo && !found) throw GONE;
     if (!found || found.state !== "done") return this.draw(place, accepted);
     return this.watch(this.make(place), accepted, (update) => this.runner.follow(found, update));
+  }
+
+  // Find the latents of a photograph: a run with one picture, its reconstruction. `upload()` returns the job.
+  async photograph(place, upload, accepted) {
+    const job = await upload();
+    return this.watch(this.make({ ...place, photo: job.id }), accepted, (update) => this.runner.follow(job, update));
   }
 
   async watch(run, accepted, start) {

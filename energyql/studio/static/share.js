@@ -1,5 +1,6 @@
 // A place: everything that the page shows, written behind the # of an address, which browsers send to nobody.
-// {query, settings, fingerprint, edit}; `edit` is null, or {index, steps, options} of the picture that is open.
+// {query, settings, fingerprint, edit, vary, photo, board}. `edit` is {index, steps, options} of the picture that is open, `vary`
+// {indices, amount, seed, wanted} of variations, `photo` the job of a photograph, `board` the rows that stand in place of the wall; each can be null.
 
 const NUMBERS = ["strength", "truncation", "seed", "n"];
 const PLAIN = { keep: null, edit_strength: null, layers: null };
@@ -7,12 +8,20 @@ const PLAIN = { keep: null, edit_strength: null, layers: null };
 export const plainOptions = () => ({ ...PLAIN });
 
 // The fingerprint of the weights tells the reader of a link whether pictures agree.
-export function encode({ query, settings, fingerprint = "", edit = null }) {
+export function encode({ query, settings, fingerprint = "", edit = null, vary = null, photo = null, board = null }) {
   const fields = new URLSearchParams({ q: query });
   for (const [name, value] of Object.entries(settings)) {
     if (name === "allow_weak") for (const weak of value) fields.append("weak", weak);
     else if (value !== null) fields.set(name, value);
   }
+  if (vary) {
+    fields.set("vary", vary.indices.join(" "));
+    fields.set("amount", vary.amount);
+    fields.set("variation", vary.seed);
+    if (vary.wanted) fields.set("wanted", vary.wanted);
+  }
+  if (photo) fields.set("photo", photo);
+  if (board) fields.set("board", JSON.stringify(board));
   if (fingerprint) fields.set("weights", fingerprint);
   if (edit) {
     fields.set("edit", edit.index);
@@ -42,7 +51,18 @@ export function decode(fragment) {
   if (number("edit_strength") > 0) options.edit_strength = number("edit_strength");
   if (fields.has("layers")) options.layers = readLayers(fields.get("layers"));
   const edit = Number.isSafeInteger(index) && index >= 0 ? { index, steps: fields.getAll("step"), options } : null;
-  return { query: fields.get("q"), settings, fingerprint: fields.get("weights") || "", edit };
+  const indices = (fields.get("vary") ?? "").split(" ").filter((word) => /^\d+$/.test(word)).map(Number);
+  const vary = indices.length ? { indices, amount: number("amount") ?? 0.3, seed: number("variation") ?? 0, wanted: fields.get("wanted") } : null;
+  return { query: fields.get("q"), settings, fingerprint: fields.get("weights") || "", edit, vary, photo: fields.get("photo"), board: readBoard(fields.get("board")) };
+}
+
+// Rows of pictures; null where the address holds none that could be meant.
+function readBoard(text) {
+  try {
+    const board = JSON.parse(text);
+    const known = board?.kind === "compare" ? Array.isArray(board.rows) : ["table", "traversal", "gallery"].includes(board?.kind) && board.body;
+    return known ? board : null;
+  } catch { return null; }
 }
 
 // Numbers of layers as they are typed, `0 1 5-8`; null where there are none.
@@ -55,6 +75,13 @@ export function readLayers(text) {
 }
 
 // What two places have in common if the same pictures are on their walls.
-export const keyOf = ({ query, settings }) => encode({ query, settings });
+export const keyOf = ({ query, settings, vary, photo }) => encode({ query, settings, vary, photo });
+
+// The request that draws a place: its path and its body.
+export function requestOf({ query, settings, vary }) {
+  if (!vary) return ["/api/jobs", { query, ...settings }];
+  const { indices, amount, seed, wanted } = vary;
+  return ["/api/variations", { query, ...settings, indices, amount, variation_seed: seed, wanted }];
+}
 
 export const linkTo = (place) => new URL(encode(place), location.href).href;

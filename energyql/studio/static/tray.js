@@ -2,15 +2,15 @@
 
 import { call, Runner } from "./api.js";
 import { $, button, h, plural, say } from "./dom.js";
-import { condition } from "./conjunction.js";
-import { plainOptions } from "./share.js";
+import { chosen } from "./edits.js";
+import { plainOptions, requestOf } from "./share.js";
 import { shrink } from "./past.js";
 import { zip } from "./zip.js";
 
 const THUMB = 160;
 
 export class Tray {
-  // `actions`: ask(query, changes) draws, restore(place) shows a place.
+  // `actions`: restore(place) shows a place.
   constructor(store, past, actions) {
     Object.assign(this, { store, past, actions, runner: new Runner() });
     this.said = h("p", { class: "faint", role: "status" });
@@ -32,25 +32,10 @@ export class Tray {
     const edit = run.edits.get(picture.index);
     const last = edit?.pictures[edit.pictures.length - 1] ?? picture;
     const thumb = await shrink(last.image, THUMB);
-    const { key, query, settings, fingerprint } = run;
-    const entry = { key, query, settings, fingerprint, index: picture.index, steps: edit?.steps ?? [], options: edit?.options ?? plainOptions(), thumb };
+    const { key, query, settings, fingerprint, vary, photo } = run;
+    const entry = { key, query, settings, fingerprint, vary, photo, index: picture.index, steps: edit?.steps ?? [], options: edit?.options ?? plainOptions(), thumb };
     this.past.keepTray([...this.store.state.tray, entry]);
     say("A favourite");
-  }
-
-  // A query of what the judge sees in all of these pictures, drawn with another seed.
-  vary(pictures) {
-    const { run } = this.store.state;
-    const shared = run.language.attributes.filter(({ kind, weak }) => kind !== "continuous" && !weak).filter(({ name }) => {
-      const values = new Set(pictures.map(({ judged }) => judged[name]));
-      return values.size === 1 && !values.has(undefined) && !values.has(null);
-    });
-    const parts = shared.map((attribute) => {
-      const value = pictures[0].judged[attribute.name];
-      return condition(attribute, attribute.kind === "categorical" ? [attribute.values.find((each) => each === value || each === JSON.stringify(value))] : value);
-    });
-    if (!parts.length) { say("These pictures share nothing that the judge can see"); return; }
-    this.actions.ask(parts.join(" AND "), { seed: Math.floor(Math.random() * 1_000_000) });
   }
 
   show(tray) {
@@ -89,17 +74,26 @@ export class Tray {
     from.disabled = false;
   }
 
-  async fetch({ query, settings: { n: _n, ...settings }, index, steps, options }) {
-    const chosen = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
-    const [path, body] = steps.length
-      ? ["/api/edits", { ...settings, query, index, steps, ...chosen }]
-      : ["/api/jobs", { ...settings, query, n: 1, first: index }];
+  async fetch({ query, settings: { n, ...settings }, vary, photo, index, steps, options }) {
     let job = null;
-    await this.runner.run(path, body, (now) => { job = now; });
-    if (job.state !== "done") throw job.problem ?? { message: "The export was cancelled" };
-    const answer = await fetch(`/api/jobs/${job.id}/pictures/${steps.length}.png`);
+    const run = async (path, body) => {
+      await this.runner.run(path, body, (now) => { job = now; });
+      if (job.state !== "done") throw job.problem ?? { message: "The export was cancelled" };
+    };
+    let at = 0;
+    if (photo || vary) {
+      if (photo) job = await call("GET", `/api/jobs/${photo}`);
+      else await run(...requestOf({ query, settings: { n, ...settings }, vary }));
+      at = photo ? 0 : index;
+      const { model, semantics, allow_weak: weak } = settings;
+      if (steps.length) await run("/api/edits", { model, semantics, allow_weak: weak, job: job.id, positions: [at], steps, ...chosen(options) });
+    } else if (steps.length) {
+      await run("/api/edits", { ...settings, query, index, steps, ...chosen(options) });
+    } else {
+      await run("/api/jobs", { ...settings, query, n: 1, first: index });
+    }
+    const answer = await fetch(`/api/jobs/${job.id}/pictures/${steps.length || at}.png`);
     if (!answer.ok) throw await answer.json();
-    call("DELETE", `/api/jobs/${job.id}`).catch(() => {});
     return new Uint8Array(await answer.arrayBuffer());
   }
 }
