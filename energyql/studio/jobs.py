@@ -22,7 +22,7 @@ log = logging.getLogger("energyql.studio")
 
 
 class Stopped(Exception):
-    """Raised within the work of a job that was cancelled or abandoned."""
+    """Raised within the work of a job that was cancelled, or abandoned for the reason in its text."""
 
 
 class Job:
@@ -61,19 +61,21 @@ class Job:
         return self.state not in ("waiting", "running")
 
     @property
-    def abandoned(self) -> bool:
-        """Whether there was no request for it for too long: its page is closed, or was loaded again."""
-        return time.monotonic() - self.seen > self._patience
-
-    @property
-    def _patience(self) -> float:
-        """Seconds that it may go unwatched; fewer while other requests wait for it."""
-        return min(self._limits.unwatched, self._limits.unwatched_contended if self._contended() else float("inf"))
+    def abandonment(self) -> str:
+        """Why it is given up, as after its page was closed or loaded again; empty while somebody asks about it."""
+        unseen, limits = time.monotonic() - self.seen, self._limits
+        if unseen > limits.unwatched:
+            return f"nobody asked about it for {limits.unwatched:g} seconds"
+        if unseen > limits.unwatched_contended and self._contended():
+            return f"nobody asked about it for {limits.unwatched_contended:g} seconds while others waited"
+        return ""
 
     def check(self) -> None:
         """Raise if the work is to end: it was cancelled or abandoned, or has run too long. The work calls it often."""
-        if self.stopped or self.abandoned:
+        if self.stopped:
             raise Stopped
+        if reason := self.abandonment:
+            raise Stopped(reason)
         if time.monotonic() > self._deadline:
             raise StudioError(
                 "TimeUp",
@@ -96,19 +98,18 @@ class Job:
             self.check()
             work(self)
             self.state = "done"
-        except Stopped:
-            self.cancel()
+        except Stopped as stopped:
+            self.cancel(str(stopped))
         except EnergyQLError as error:
             self.problem, self.state = describe(error), "failed"
         except Exception:
             log.exception("a request failed")
             self.problem, self.state = describe(INTERNAL), "failed"
 
-    def cancel(self) -> None:
-        """Record that it was cancelled, or that it was abandoned."""
+    def cancel(self, reason: str = "") -> None:
+        """Record that it was cancelled, or for which reason it was abandoned."""
         self._work = None
-        if not self.stopped:
-            reason = f"nobody asked about it for {self._patience:g} seconds"
+        if reason:
             self.problem = describe(StudioError("Unwatched", reason, hint="draw again: the same pictures come"))
         self.state = "cancelled"
 
@@ -133,9 +134,10 @@ class Queue:
         """
         job = Job(work, self.limits, contended=lambda: bool(self._waiting))
         with self._change:
-            for abandoned in [waiting for waiting in self._waiting if waiting.abandoned]:
-                self._waiting.remove(abandoned)
-                abandoned.cancel()
+            for waiting in list(self._waiting):
+                if reason := waiting.abandonment:
+                    self._waiting.remove(waiting)
+                    waiting.cancel(reason)
             if self._closed or len(self._waiting) >= self.limits.waiting:
                 message = f"{len(self._waiting)} requests are waiting already"
                 raise StudioError("Busy", message, hint="try again in a moment")

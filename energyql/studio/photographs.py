@@ -52,10 +52,11 @@ def _opened(data: bytes, most: int) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=list(FORMATS.values())) as opened:
             if opened.width * opened.height > most:
-                size = f"{opened.width:,} x {opened.height:,} pixels"
-                hint = f"reduce it to at most {most / 1e6:g} million pixels"
-                raise StudioError("TooLarge", f"the picture is too large: {size}", hint=hint)
+                raise Image.DecompressionBombError
             yield opened
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow has bounds of its own
+        message = f"the picture has more than {most / 1e6:g} million pixels"
+        raise StudioError("TooLarge", message, hint="reduce it first") from None
     except StudioError:
         raise
     except Exception as error:  # decoders raise errors of many kinds for damaged data

@@ -110,7 +110,9 @@ class VariationsRequest(SourceRequest):
     """
 
     wanted: str | None = Field(default=None, description="The query of the variations; by default `query`.")
-    amount: float = Field(default=0.3, ge=0, le=1, description="The way towards a new sample: 0 stays, 1 arrives.")
+    amount: float = Field(
+        default=0.3, ge=0, le=1, description="The way towards a new sample: at 0 only the query moves it."
+    )
     n: int = Field(default=8, ge=1, description="Variations; /api/info says how many pictures at most.")
     variation_seed: Index = Field(default=0, description="Other numbers give other variations.")
 

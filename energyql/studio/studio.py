@@ -21,6 +21,7 @@ from energyql.studio import galleries, tasks
 from energyql.studio.descriptions import check_length, check_query, describe_model
 from energyql.studio.jobs import Job, Queue
 from energyql.studio.limits import Limits
+from energyql.studio.memory import trim
 from energyql.studio.photographs import check_photograph, read_photograph, text_of
 from energyql.studio.requests import (
     CheckRequest,
@@ -210,7 +211,13 @@ class Studio:
         return self.models[chosen]
 
     def _submit(self, result: JobResult, work: Callable[[Job], None]) -> JobInfo:
-        job = self.queue.submit(work)
+        def work_and_trim(job: Job) -> None:
+            try:
+                work(job)
+            finally:
+                trim()
+
+        job = self.queue.submit(work_and_trim)
         self.store.put(job, result)
         return self.look(job.id)
 
