@@ -33,7 +33,7 @@ export class Panels {
     $("panel").hidden = !panel;
     document.querySelector(".bench").classList.toggle("open", Boolean(panel));
     for (const toggle of this.toggles) toggle.setAttribute("aria-expanded", String(toggle.dataset.panel === panel));
-    for (const section of $("panel").querySelectorAll("section")) section.hidden = section.id !== `panel-${panel}`;
+    for (const section of $("panel").querySelectorAll(":scope > section")) section.hidden = section.id !== `panel-${panel}`;
   }
 }
 
