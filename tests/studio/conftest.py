@@ -26,3 +26,19 @@ def visitor(chromium, url):
 
     with visiting(chromium, url, permissions=["clipboard-read", "clipboard-write"]) as visitor:
         yield visitor
+
+
+@pytest.fixture(scope="session")
+def small(tiny):
+    """The address of a studio with a tiny model, whose pictures are noise and quick."""
+    with serving([str(tiny)]) as client:
+        yield client.url
+
+
+@pytest.fixture
+def guest(chromium, small):
+    """Somebody who has opened nothing yet, at the studio with the tiny model."""
+    from studio.page import visiting
+
+    with visiting(chromium, small, permissions=["clipboard-read", "clipboard-write"]) as visitor:
+        yield visitor

@@ -106,4 +106,4 @@ def test_a_job_that_was_given_up_says_why(visitor):
     page.route("**/api/jobs/*", give_up)
     page.locator("#draw").click()
     expect(page.locator("#summary")).to_have_text("Given up after 0 pictures")
-    expect(page.locator("#failure")).to_have_text("nobody asked")
+    expect(page.locator("#failure")).to_have_text("Nobody asked.")

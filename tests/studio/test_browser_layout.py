@@ -16,7 +16,7 @@ HIDDEN = """() => {
     const top = document.elementFromPoint(x, y);
     const part = (each) => each.closest('.box, label, .frame') ?? each;
     const seen = top && (node.contains(top) || top.contains(node) || part(top) === part(node));
-    return seen || node === document.body ? null : `${node.outerHTML.slice(0, 60)} under ${top?.outerHTML.slice(0, 60)}`;
+    return seen || node === document.body ? null : `${node.outerHTML.slice(0, 50)} under ${top?.className}`;
 }"""
 
 
@@ -38,9 +38,9 @@ def reach(page, presses):
     return found - {None}
 
 
-def test_pictures_fill_the_window_and_nothing_jumps(chromium, url):
-    with visiting(chromium, url, 1440, 900) as visitor:
-        page = visitor.open()
+def test_pictures_fill_the_window_and_nothing_jumps(chromium, small):
+    with visiting(chromium, small, 1440, 900) as guest:
+        page = guest.open()
         drawn(page, 16)  # real pictures on the first screen, without a click
         wall = page.locator("#wall").bounding_box()
         assert wall["width"] > 0.95 * 1440
@@ -51,7 +51,7 @@ def test_pictures_fill_the_window_and_nothing_jumps(chromium, url):
             return [page.locator(each).bounding_box() for each in ("#draw", "#wall", "#query .box")]
 
         before = places()
-        for text in ("smile AND", "smile", "smile AND glases", "hat"):
+        for text in ("smile AND", "smile", "smile AND glases", "beard"):
             page.locator("#query textarea").fill(text)
             page.locator("#query .verdict.good, #query .verdict.bad").wait_for()
             assert places() == before, text
@@ -74,7 +74,7 @@ def test_pictures_fill_the_window_and_nothing_jumps(chromium, url):
         page.locator("#wall .tile").first.click()
         view = page.locator("#view").bounding_box()
         button = page.locator("#view").get_by_role("button", name="Close").bounding_box()
-        apply(page, "hat")
+        apply(page, "beard")
         assert page.locator("#view").bounding_box() == view
         assert page.locator("#view").get_by_role("button", name="Close").bounding_box() == button
         badge, image = page.locator("#wall .badge").first, page.locator("#wall img").first
@@ -84,10 +84,10 @@ def test_pictures_fill_the_window_and_nothing_jumps(chromium, url):
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (320, 640), (195, 422)], ids=["phone", "narrow", "twice"])
-def test_narrow_windows(chromium, url, width, height):
+def test_narrow_windows(chromium, small, width, height):
     """Also a phone whose page is enlarged to 200 %, which makes its window half as wide."""
-    with visiting(chromium, url, width, height) as visitor:
-        page = visitor.open()
+    with visiting(chromium, small, width, height) as guest:
+        page = guest.open()
         draw(page, 2)
         if width > 300:
             assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -98,13 +98,13 @@ def test_narrow_windows(chromium, url, width, height):
         assert reach(page, 24) == set()
         page.locator("#wall .tile").first.focus()
         page.keyboard.press("Enter")
-        apply(page, "hat")
+        apply(page, "beard")
         assert reach(page, 30) == set()
-        visitor.shoot(f"narrow-{width}", full_page=False)
+        guest.shoot(f"narrow-{width}", full_page=False)
 
 
-def test_roles_and_landmarks(visitor):
-    page = visitor.open()
+def test_roles_and_landmarks(guest):
+    page = guest.open()
     draw(page, 2)
     assert outside(page) == []
     for role in ("banner", "search", "navigation", "main", "contentinfo"):
@@ -123,15 +123,15 @@ def test_roles_and_landmarks(visitor):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_panel_can_be_read(chromium, url, scheme):
-    with visiting(chromium, url, color_scheme=scheme) as visitor:
-        page = visitor.open()
+def test_every_panel_can_be_read(chromium, small, scheme):
+    with visiting(chromium, small, color_scheme=scheme) as guest:
+        page = guest.open()
         draw(page, 2, "smile")
         for toggle in page.locator("[data-panel]").all():
             toggle.click()
             expect(page.locator("#panel > section:visible")).to_have_count(1)
             assert page.evaluate(CONTRAST) == [], toggle.get_attribute("data-panel")
-            visitor.shoot(f"panel-{toggle.get_attribute('data-panel')}-{scheme}")
+            guest.shoot(f"panel-{toggle.get_attribute('data-panel')}-{scheme}")
         page.keyboard.press("?")
         expect(page.locator("#help")).to_be_visible()
         assert page.evaluate(CONTRAST) == []

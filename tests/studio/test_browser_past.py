@@ -17,13 +17,13 @@ def steps(page):
     return parse_qs(urlsplit(page.url).fragment).get("step", [])
 
 
-def test_edits_of_a_picture_stay(visitor):
+def test_edits_of_a_picture_stay(guest):
     """Escape, a click beside the picture, Previous, Next and a reload: the steps are there again."""
-    page = visitor.open()
+    page = guest.open()
     draw(page, 3)
     page.locator("#wall .tile").nth(1).click()
-    apply(page, "hat")
-    apply(page, "hair = red")
+    apply(page, "smile")
+    apply(page, "hair = brown")
     film = page.locator("#view .film li")
     done = sources(page, "#view .film img")
     page.keyboard.press("Escape")
@@ -31,37 +31,37 @@ def test_edits_of_a_picture_stay(visitor):
     expect(page.locator("#wall li").nth(1)).to_contain_text("2 edits")
     assert sources(page)[1] == done[2]
     page.locator("#wall .tile").nth(1).click()
-    expect(film).to_have_text(["As it was", "hat", "hair = red"])
+    expect(film).to_have_text(["As it was", "smile", "hair = brown"])
     page.mouse.click(5, 5)
     expect(page.locator("#view")).to_be_hidden()
     page.locator("#wall .tile").nth(2).click()
     expect(film).to_have_count(0)
     page.get_by_role("button", name="Previous picture").click()
-    expect(film).to_have_text(["As it was", "hat", "hair = red"])
+    expect(film).to_have_text(["As it was", "smile", "hair = brown"])
     page.locator("#view textarea").fill("glasses")  # typed and not applied
     page.get_by_role("button", name="Next picture").click()
     page.get_by_role("button", name="Previous picture").click()
     expect(page.locator("#view textarea")).to_have_value("glasses")
-    expect(film).to_have_text(["As it was", "hat", "hair = red"])
+    expect(film).to_have_text(["As it was", "smile", "hair = brown"])
     assert sources(page, "#view .film img") == done
     page.reload()
-    expect(film).to_have_text(["As it was", "hat", "hair = red"])
+    expect(film).to_have_text(["As it was", "smile", "hair = brown"])
     assert sources(page, "#view .film img") == done
     expect(page.locator("#view textarea")).to_have_value("glasses")
     page.goto("about:blank")
-    page.goto(visitor.url)
+    page.goto(guest.url)
     panel(page, "history")
     page.locator("#history button", has_text="1 picture edited").click()
     drawn(page, 3)
     page.locator("#wall .tile").nth(1).click()
-    expect(film).to_have_text(["As it was", "hat", "hair = red"])
+    expect(film).to_have_text(["As it was", "smile", "hair = brown"])
 
 
-def test_back_and_forward_go_through_drawings_pictures_and_steps(visitor):
-    page = visitor.open()
+def test_back_and_forward_go_through_drawings_pictures_and_steps(guest):
+    page = guest.open()
     draw(page, 2, "smile")
     first = sources(page)
-    draw(page, 3, "beard XOR hat")
+    draw(page, 3, "beard XOR glasses")
     second = sources(page)
     page.go_back()
     expect(page.locator("#wall .tile")).to_have_count(2)
@@ -71,7 +71,7 @@ def test_back_and_forward_go_through_drawings_pictures_and_steps(visitor):
     page.go_forward()
     expect(page.locator("#wall .tile")).to_have_count(3)
     assert sources(page) == second
-    posted = len([url for url in visitor.asked if url.endswith("/api/jobs")])
+    posted = len([url for url in guest.asked if url.endswith("/api/jobs")])
     page.locator("#wall .tile").first.click()
     apply(page, "glasses")
     assert steps(page) == ["glasses"]
@@ -90,10 +90,10 @@ def test_back_and_forward_go_through_drawings_pictures_and_steps(visitor):
     page.go_forward()
     page.reload()  # the studio still has the pictures
     drawn(page, 3)
-    assert len([url for url in visitor.asked if url.endswith("/api/jobs")]) == posted
+    assert len([url for url in guest.asked if url.endswith("/api/jobs")]) == posted
     panel(page, "history")
     expect(page.locator("#history li code")).to_have_text(
-        ["beard XOR hat", "smile", "smile AND NOT (glasses OR beard)"]
+        ["beard XOR glasses", "smile", "smile AND NOT (glasses OR beard)"]
     )
     page.locator("#history button").nth(1).click()
     expect(page.locator("#wall .tile")).to_have_count(2)
@@ -101,20 +101,20 @@ def test_back_and_forward_go_through_drawings_pictures_and_steps(visitor):
     expect(page.locator("#wall .tile")).to_have_count(3)
 
 
-def test_typed_text_survives_a_reload_and_is_what_the_link_says(visitor):
-    page = visitor.open()
+def test_typed_text_survives_a_reload_and_is_what_the_link_says(guest):
+    page = guest.open()
     draw(page, 2, "smile")
     wall = sources(page)
-    page.locator("#query textarea").fill("hat AND glasses")
+    page.locator("#query textarea").fill("smile AND glasses")
     page.locator("#seed").fill("77")
     page.locator("#query .verdict.good").wait_for()
     page.locator("#copy-link").click()
     expect(page.locator("#copy-link")).to_have_text("Copied")
     link = parse_qs(urlsplit(page.evaluate("() => navigator.clipboard.readText()")).fragment)
-    assert (link["q"], link["seed"]) == (["hat AND glasses"], ["77"])
+    assert (link["q"], link["seed"]) == (["smile AND glasses"], ["77"])
     page.reload()
     drawn(page, 2)
-    expect(page.locator("#query textarea")).to_have_value("hat AND glasses")
+    expect(page.locator("#query textarea")).to_have_value("smile AND glasses")
     expect(page.locator("#seed")).to_have_value("77")
     assert sources(page) == wall
     expect(page.locator("#asked code")).to_have_text("smile")
@@ -139,8 +139,8 @@ def test_the_verdict_on_an_edit_is_not_that_on_the_query(visitor):
     expect(page.locator("#wall li").nth(number)).to_contain_text("misses")
 
 
-def test_a_job_ends_when_its_page_is_left(visitor):
-    page = visitor.open()
+def test_a_job_ends_when_its_page_is_left(guest):
+    page = guest.open()
     page.locator("#n").fill("64")
     panel(page, "settings")
     page.locator("#sampler").select_option("published-predictor-corrector")
@@ -150,6 +150,6 @@ def test_a_job_ends_when_its_page_is_left(visitor):
     page.locator("#progress").wait_for()
     page.goto("about:blank")
     end = time.monotonic() + 10
-    while json.load(urlopen(f"{visitor.url}api/jobs/{job}"))["state"] != "cancelled":
+    while json.load(urlopen(f"{guest.url}api/jobs/{job}"))["state"] != "cancelled":
         assert time.monotonic() < end, "the job goes on"
         time.sleep(0.05)

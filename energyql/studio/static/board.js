@@ -72,6 +72,9 @@ export class Board {
     document.querySelector(".pictures").classList.toggle("compared", Boolean(board));
     if (!board) { $("board").replaceChildren(); return; }
     const { kind, job, busy, failure, lines } = board;
+    const parts = () => [...$("board").querySelectorAll("button, a, ul")];
+    const focused = parts().indexOf(document.activeElement);
+    const scrolled = parts().map((part) => part.scrollLeft);
     const done = job?.state === "done";
     const title = kind === "traversal" ? [code(board.body.start, this.actions.language()), " to ", code(board.body.end, this.actions.language())] : [];
     $("board").replaceChildren(
@@ -82,6 +85,9 @@ export class Board {
       failure ? h("div", { class: "failure", role: "alert" }, [failure.message, failure.hint].filter(Boolean).join(". ")) : "",
       ...lines.filter(Boolean).map((line) => this.line(board, line)),
     );
+    // While pictures come, the focus and what was scrolled stay.
+    parts().forEach((part, place) => { part.scrollLeft = scrolled[place] ?? 0; });
+    parts()[focused]?.focus({ preventScroll: true });
   }
 
   line(board, { label, query, pictures, summary, reason, settings }) {

@@ -11,6 +11,7 @@ export class Navigation {
     this.draft = draft;
     window.addEventListener("popstate", ({ state }) => {
       clearTimeout(this.timer);
+      this.waiting = false;
       restore(decode(location.hash), state ?? {});
     });
     window.addEventListener("pagehide", () => this.leavePage());
@@ -38,7 +39,10 @@ export class Navigation {
   // Steps since the wall was left: closing a picture goes back as many.
   get depth() { return history.state?.depth ?? 0; }
 
-  push(place, depth = 0) { history.pushState({ depth }, "", encode(place)); }
+  push(place, depth = 0) {
+    if (this.waiting) this.keepDraft(); // what was typed belongs to the address that is left
+    history.pushState({ depth }, "", encode(place));
+  }
 
   replace(place) { history.replaceState({ depth: this.depth }, "", encode(place)); }
 
@@ -51,16 +55,19 @@ export class Navigation {
 
   typed() {
     clearTimeout(this.timer);
+    this.waiting = true;
     this.timer = setTimeout(() => this.keepDraft(), LATER);
   }
 
   keepDraft() {
     clearTimeout(this.timer);
+    this.waiting = false;
     history.replaceState({ ...history.state, draft: this.draft() }, "");
   }
 
   dropDraft() {
     clearTimeout(this.timer);
+    this.waiting = false;
     history.replaceState({ depth: this.depth }, "");
   }
 }

@@ -37,8 +37,7 @@ export class Past {
   update(run) {
     const entry = this.find(run.key);
     if (!entry) return;
-    entry.edits = this.edits(run);
-    this.keepRuns(this.store.state.past);
+    this.keepRuns(this.store.state.past.map((each) => (each === entry ? { ...entry, edits: this.edits(run) } : each)));
   }
 
   edits(run) {

@@ -4,6 +4,7 @@ import { working } from "./api.js";
 import { clauseTable } from "./clauses.js";
 import { $, h, plural } from "./dom.js";
 import { code } from "./paper.js";
+import { sentence } from "./querybox.js";
 
 const FILES = [["get-grid", "grid.png"], ["get-zip", "result.zip"], ["get-provenance", "provenance.json"]];
 
@@ -54,5 +55,5 @@ function showProgress(job) {
 
 function showFailure(failure) {
   $("failure").hidden = !failure;
-  $("failure").replaceChildren(failure ? h("pre", {}, failure.drawing || failure.message || String(failure)) : "");
+  $("failure").replaceChildren(failure ? h("p", {}, [failure.message ?? String(failure), failure.hint].filter(Boolean).map(sentence).join(" ")) : "");
 }

@@ -38,13 +38,14 @@ export function encode({ query, settings, fingerprint = "", edit = null, vary = 
 export function decode(fragment) {
   const fields = new URLSearchParams(fragment.replace(/^#/, ""));
   if (!fields.has("q")) return null;
-  const settings = { allow_weak: fields.getAll("weak") };
+  const settings = {};
   for (const name of ["model", "semantics", "sampler"]) if (fields.has(name)) settings[name] = fields.get(name);
   const number = (name) => {
     const value = Number(fields.get(name) || NaN);
     return Number.isFinite(value) ? value : undefined;
   };
   for (const name of NUMBERS) if (number(name) !== undefined) settings[name] = number(name);
+  settings.allow_weak = fields.getAll("weak");
   const index = number("edit") ?? -1;
   const options = plainOptions();
   if (fields.has("keep")) options.keep = fields.getAll("keep").filter(Boolean);
