@@ -145,9 +145,10 @@ def announce(listening: Listening, open_page: bool, *, before: str, after: str) 
         after: stands after it.
     """
     first, *others = listening.addresses
-    out.print(f"{markup(before)} [bold]{markup(first)}[/]. {markup(after)}")
+    out.print(f"{markup(before)} [bold]{markup(first)}[/]")  # nothing follows: a terminal would take it along
     for address in others:
         out.print(f"From other machines: [bold]{markup(address)}[/]")
+    out.print(markup(after))
     if listening.exposed:
         who = (
             "only those who have the token can use it"
