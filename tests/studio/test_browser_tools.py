@@ -163,7 +163,6 @@ def test_rows_side_by_side(guest):
     expect(rows.locator("strong")).to_have_text(["Path 1", "Path 2"])
     page.reload()
     expect(page.locator(".board-row img")).to_have_count(16)
-    panel(page, "compare")
     page.get_by_role("button", name="Draw the gallery").click()
     expect(rows.locator("code").first).to_have_text("smile XOR beard")
     page.get_by_role("link", name="Download as a page").wait_for()
