@@ -107,3 +107,45 @@ def test_a_job_that_was_given_up_says_why(visitor):
     page.locator("#draw").click()
     expect(page.locator("#summary")).to_have_text("Given up after 0 pictures")
     expect(page.locator("#failure")).to_have_text("Nobody asked.")
+
+
+def test_weak_attributes_are_allowed_and_doubtful_pictures_marked(guest):
+    """A studio whose head of `beard` is weak, and whose pictures are all doubtful."""
+    page = guest.page
+
+    def weak_model(route):
+        info = route.fetch().json()
+        for attribute in info["models"][0]["attributes"]:
+            attribute["weak"] = "0.55 of 1" if attribute["name"] == "beard" else None
+        route.fulfill(json=info)
+
+    def check(route):
+        asked = route.request.post_data_json
+        if "beard" not in asked["query"] or "beard" in asked["allow_weak"]:
+            route.continue_()
+            return
+        refused = {"error": "WeakHeadError", "message": "the head of 'beard' is too weak for queries: 0.55 of 1"}
+        hint = "allow it by name: allow_weak=['beard'], or --allow-weak beard"
+        route.fulfill(json={"ok": False, "problem": refused | {"hint": hint, "spans": [[0, 5]], "drawing": ""}})
+
+    def doubtful(route):
+        job = route.fetch().json()
+        route.fulfill(json=job | {"pictures": [picture | {"doubtful": True} for picture in job["pictures"]]})
+
+    page.route("**/api/info", weak_model)
+    page.route("**/api/check", check)
+    page.route("**/api/jobs/*", doubtful)
+    guest.open()
+    page.locator("#query textarea").fill("beard")
+    expect(page.locator("#query .verdict")).to_contain_text("too weak for queries")
+    expect(page.locator("#query .verdict")).not_to_contain_text("allow_weak")
+    page.get_by_role("button", name="Use beard anyway").click()
+    expect(page.locator("#query .verdict")).to_have_text("A valid query.")
+    with page.expect_request("**/api/jobs") as sent:
+        page.locator("#draw").click()
+    assert sent.value.post_data_json["allow_weak"] == ["beard"]
+    expect(page.locator("#wall .doubt").last).to_have_text("doubtful")
+    assert "weak=beard" in page.url
+    panel(page, "settings")
+    page.locator("#weak button").click()
+    expect(page.locator("#query .verdict")).to_contain_text("too weak for queries")
