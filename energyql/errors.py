@@ -31,6 +31,13 @@ class Span(NamedTuple):
     end: int
 
 
+class Suggestion(NamedTuple):
+    """A text that may have been meant in place of a part of a query."""
+
+    span: Span
+    text: str
+
+
 class EnergyQLError(Exception):
     """Base class of the errors that energyql raises for wrong input.
 
@@ -43,6 +50,9 @@ class EnergyQLError(Exception):
         spans: (start, end) character offsets of the parts at fault, the most important first. An empty span is a place
             between two characters, such as the end of the text.
         hint: a way to correct it.
+
+    Attributes:
+        suggestions: corrections of the query as data: each replaces one part of it.
     """
 
     exit_code: ClassVar[int] = 1
@@ -61,6 +71,7 @@ class EnergyQLError(Exception):
         self.query = query
         self.spans = tuple(Span(start, end) for start, end in spans)
         self.hint = hint
+        self.suggestions: tuple[Suggestion, ...] = ()
 
     @property
     def span(self) -> Span | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -11,6 +11,9 @@ from rich.markup import escape
 from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from energyql.studio.serving import Listening
 
 
 def sample(
@@ -75,6 +78,7 @@ def label(
     host: options.Host = "127.0.0.1",
     port: options.Port = 8421,
     allow_host: options.AllowHost = None,
+    token: options.Token = None,
     open_page: options.OpenPage = False,
 ) -> None:
     """Label pictures by keyboard on a local page, or read labels off sub-folders.
@@ -95,12 +99,9 @@ def label(
     with options.needing_studio("the page for labels"):
         from energyql.labelling.app import serve
 
-    def ready(address: str) -> None:
-        out.print(
-            f"Label the pictures at [bold]{escape(address)}[/]. Ctrl+C ends it; {escape(str(table))} has the labels."
-        )
-        if open_page:
-            typer.launch(address)
+    def ready(listening: Listening) -> None:
+        after = f"Ctrl+C ends it; {table} has the labels."
+        options.announce(listening, open_page, before="Label the pictures at", after=after)
 
     sheet = LabelSheet.open(table, pictures, attributes)
-    serve(sheet, host=host, port=port, allowed=allow_host or [], ready=ready)
+    serve(sheet, host=host, port=port, allowed=allow_host or [], token=token, ready=ready)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape as markup
 
 from energyql.errors import ArgumentError
 from energyql.models import packaged_models
@@ -20,6 +21,7 @@ from energyql.pipeline import settings
 
 if TYPE_CHECKING:
     from energyql.pipeline.model import Model as Loaded
+    from energyql.studio.serving import Listening
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -86,6 +88,13 @@ BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples computed tog
 Host = Annotated[str, typer.Option(help="Address to listen on. By default only this machine can reach it.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
 AllowHost = Annotated[list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        envvar="ENERGYQL_TOKEN",
+        help="What visitors need. By default a new one if other machines can reach the page; empty for none.",
+    ),
+]
 OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 AllowWeak = Annotated[
     str, typer.Option(metavar="NAMES", help="Attributes, separated by commas, to use although their heads are weak.")
@@ -128,6 +137,34 @@ def resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         err.print("interrupted; run the same command again to resume")
         raise typer.Exit(130) from None
+
+
+def announce(listening: Listening, open_page: bool, *, before: str, after: str) -> None:
+    """Print the addresses of a page, and a warning if other machines can reach it; open the page if that is wanted.
+
+    Args:
+        listening: the page.
+        open_page: whether to open it in a browser.
+        before: stands before the address on this machine, as plain text.
+        after: stands after it.
+    """
+    first, *others = listening.addresses
+    out.print(f"{markup(before)} [bold]{markup(first)}[/]")  # nothing follows: a terminal would take it along
+    for address in others:
+        out.print(f"From other machines: [bold]{markup(address)}[/]")
+    out.print(markup(after))
+    if listening.exposed:
+        who = (
+            "only those who have the token can use it"
+            if listening.token
+            else "anyone there can use it, without a token"
+        )
+        err.print(
+            f"[yellow]Warning:[/] other machines can reach this page; {who}. Nothing is encrypted: in a network that "
+            "you do not trust, leave out --host and put a proxy with encryption in front."
+        )
+    if open_page:
+        typer.launch(first)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,6 +12,9 @@ from energyql.cli import options
 from energyql.cli.options import out
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from energyql.studio.serving import Listening
 
 
 def studio(
@@ -24,6 +27,7 @@ def studio(
     host: options.Host = "127.0.0.1",
     port: options.Port = 8420,
     allow_host: options.AllowHost = None,
+    token: options.Token = None,
     open_page: options.OpenPage = False,
     most: Annotated[int, typer.Option("--max-n", min=1, max=512, help="Pictures of one request.")] = 64,
     seconds: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that one request may run.")] = 120,
@@ -39,10 +43,8 @@ def studio(
         from energyql.studio.limits import Limits
         from energyql.studio.serving import serve
 
-    def ready(address: str) -> None:
-        out.print(f"The studio is at [bold]{escape(address)}[/]. Ctrl+C ends it.")
-        if open_page:
-            typer.launch(address)
+    def ready(listening: Listening) -> None:
+        options.announce(listening, open_page, before="The studio is at", after="Ctrl+C ends it.")
 
     from energyql.pipeline.model import load_model
 
@@ -51,7 +53,7 @@ def studio(
         raise ArgumentError("--generator and --judge are for one model", hint="for several, --allow-plugins")
     out.print(f"Loading {escape(', '.join(models))}...")
     serve(
-        models, host=host, port=port, device=device, allowed=allow_host or [], ready=ready,
+        models, host=host, port=port, device=device, allowed=allow_host or [], token=token, ready=ready,
         load=partial(load_model, generator=generator, judge=judge, allow_plugins=allow_plugins),
         limits=Limits(pictures=most, seconds=seconds, waiting=waiting),
     )  # fmt: skip

@@ -17,13 +17,13 @@ from energyql.gallery.truth_table import check_literals, fill_table
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL, read_vocabulary
 from energyql.pipeline.evidence import verdict
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.generate import Pipeline, pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_all, list_queries
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawOptions, DrawSettings, whole_number
-from energyql.progress import reporting
+from energyql.progress import Report, reporting
 from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
 from energyql.vocabulary import Vocabulary
 
@@ -43,9 +43,9 @@ class Gallery:
         queries: a list of queries (text or expressions), of pairs (title, query), or a dict from titles to queries.
         n: pictures a query.
         title: of the page.
-        model: as for `energyql.generate`.
+        model: as for `energyql.generate`; or a model on its device, a `Pipeline`.
         device: as for `energyql.generate`.
-        progress: show a progress bar.
+        progress: as for `energyql.generate`.
         options: semantics, sampler, strength, precision, truncation, label, noise, seed, batch_size and allow_weak, as
             for `energyql.generate`, for every query of the gallery.
 
@@ -65,16 +65,17 @@ class Gallery:
         n: int = 8,
         *,
         title: str = "",
-        model: str | Path | Model = DEFAULT_MODEL,
+        model: str | Path | Model | Pipeline = DEFAULT_MODEL,
         device: str = "auto",
-        progress: bool = True,
+        progress: bool | Report = True,
         **options: Unpack[DrawOptions],
     ) -> None:
         self.title, self.n, self.progress = title, n, progress
         self.settings = DrawSettings(**options)
         self.semantics = check_semantics(self.settings.semantics)
         self.sections: list[Section] = []
-        self.vocabulary: Vocabulary = model.vocabulary if isinstance(model, Model) else read_vocabulary(model)
+        loaded = model.model if isinstance(model, Pipeline) else model
+        self.vocabulary: Vocabulary = loaded.vocabulary if isinstance(loaded, Model) else read_vocabulary(loaded)
         self._model, self._device = model, device
         self.add_all(queries)
 
@@ -115,7 +116,7 @@ class Gallery:
         """
         checked = check_all(list_queries(several), self.vocabulary, self.semantics, source=source)
         results = []
-        with reporting(self.progress and len(checked) > 0) as report:
+        with reporting(self.progress if checked else False) as report:
             prepared = [self._prepare(each.text) for each in checked]
             for number, pair in enumerate(zip(checked, prepared, strict=True)):
                 report("gallery", number / len(checked))
@@ -140,7 +141,7 @@ class Gallery:
         n = min(self.n, 4) if n is None else n
 
         def draw(query: Expr) -> Result:
-            return self._prepare(query).run(n, progress=False)
+            return self._prepare(query).run(n, progress=self._within)
 
         with reporting(self.progress) as report:
             table = fill_table(parts, self.vocabulary, self.semantics, draw, lambda fraction: report("table", fraction))
@@ -167,13 +168,13 @@ class Gallery:
         ends = [self._prepare(query.expr) for query in (first, last)]
         with reporting(self.progress) as report:
             report("traversal", 0.0)
-            from_here = ends[0].run(n, progress=False).z
+            from_here = ends[0].run(n, progress=self._within).z
             report("traversal", 1 / 3)
-            to_there = ends[1].run(n, progress=False).z
+            to_there = ends[1].run(n, progress=self._within).z
             report("traversal", 2 / 3)
             latents = interpolate(from_here, to_there, times).flatten(0, 1)
             given = replace(self.settings, sampler=Given(latents), strength=None)
-            result = self._prepare(first.expr, given).run(len(latents), progress=False)
+            result = self._prepare(first.expr, given).run(len(latents), progress=self._within)
             report("traversal", 1.0)
         probabilities = [probability(query.bound, result, self.vocabulary) for query in (first, last)]
         judged = None if result.provenance["judge"] is None else result.judged
@@ -219,6 +220,11 @@ class Gallery:
     def _repr_html_(self) -> str:
         return page.frame(self.to_html()) if self.sections else "<em>an empty gallery</em>"
 
+    @property
+    def _within(self) -> bool | Report:
+        """The progress of one query: reported to a function, which may end the run, and not as a bar of its own."""
+        return self.progress if callable(self.progress) else False
+
     def _prepare(self, query: Query, settings: DrawSettings | None = None) -> PreparedQuery:
         return pipeline_for(self._model, self._device).prepare(query, settings or self.settings)
 
@@ -228,7 +234,7 @@ class Gallery:
             for number, section in enumerate(self.sections, start=1)
             if isinstance(section, QuerySection) and section.query.means_the_same(query)
         ]
-        result = prepared.run(self.n, progress=False)
+        result = prepared.run(self.n, progress=self._within)
         joined, clauses = score_clauses(query.bound, result, self.vocabulary)
         self.sections.append(QuerySection(query, result, joined, clauses, same[0] if same else None))
         return result
@@ -238,9 +244,9 @@ class GalleryOptions(DrawOptions, total=False):
     """The keyword arguments of `Gallery`, besides its queries and n."""
 
     title: str
-    model: str | Path | Model
+    model: str | Path | Model | Pipeline
     device: str
-    progress: bool
+    progress: bool | Report
 
 
 def truth_table(*literals: Query, n: int = 4, **options: Unpack[GalleryOptions]) -> Gallery:

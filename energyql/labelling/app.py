@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from starlette.exceptions import HTTPException
 
 from energyql.errors import DataError
 from energyql.labelling.sheet import Cells, LabelSheet
-from energyql.studio.guard import LOOPBACK
-from energyql.studio.serving import serve_app
+from energyql.studio.guard import Access, Bodies
+from energyql.studio.serving import Listening, serve_app
 from energyql.studio.web import guarded_app
 from energyql.vocabulary import Kind
 
@@ -60,13 +61,12 @@ class Labels(BaseModel):
     )
 
 
-def create_app(sheet: LabelSheet, *, hosts: Collection[str] = LOOPBACK, numbers: bool = False) -> FastAPI:
+def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
     """Return the web application that labels the pictures of a table.
 
     Args:
         sheet: the table. It is read anew for each request, so that it may be edited meanwhile.
-        hosts: allowed host names, see `Guard`.
-        numbers: whether IP addresses are allowed as hosts.
+        access: who may use it; by default this machine.
 
     Raises:
         DataError: the folder holds none of its pictures.
@@ -86,7 +86,8 @@ def create_app(sheet: LabelSheet, *, hosts: Collection[str] = LOOPBACK, numbers:
             next=left[:AHEAD], last=next(reversed(rows), None),
         )  # fmt: skip
 
-    app = guarded_app("energyql label", DESCRIPTION, STATIC / "label.html", hosts=hosts, numbers=numbers, body=BODY)
+    page = STATIC / "label.html"
+    app = guarded_app("energyql label", DESCRIPTION, page, access=access or Access(), bodies=Bodies(BODY))
     app.mount("/label", StaticFiles(directory=STATIC))
 
     # Each handler runs on the event loop to its end, so two decisions never write at the same time.
@@ -115,9 +116,15 @@ def create_app(sheet: LabelSheet, *, hosts: Collection[str] = LOOPBACK, numbers:
     return app
 
 
-def serve(sheet: LabelSheet, *, host: str, port: int, allowed: Sequence[str], ready: Callable[[str], Any]) -> None:
+def serve(
+    sheet: LabelSheet,
+    *,
+    host: str,
+    port: int,
+    allowed: Sequence[str],
+    ready: Callable[[Listening], Any],
+    token: str | None = None,
+) -> None:
     """Serve the page until it is interrupted; the arguments are those of `energyql.studio.serving.serve`."""
-    serve_app(
-        lambda hosts, numbers: create_app(sheet, hosts=hosts, numbers=numbers),
-        host=host, port=port, allowed=allowed, ready=ready,
-    )  # fmt: skip
+    make = partial(create_app, sheet)
+    serve_app(make, host=host, port=port, allowed=allowed, ready=ready, token=token)

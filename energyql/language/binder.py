@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from lark.exceptions import LarkError
 
-from energyql.errors import EnergyQLError, KindError, Span, UnknownAttribute
+from energyql.errors import EnergyQLError, KindError, Span, Suggestion, UnknownAttribute
 from energyql.language.builder import text_of, token_span
 from energyql.language.connectives import Expr
 from energyql.language.lexical import quote, shorten, show_number
@@ -22,11 +22,16 @@ _MOST_LISTED = 12
 
 
 class _Problem(NamedTuple):
-    """One mistake: its message, a hint, and the values to underline within the predicate (none: all of it)."""
+    """One mistake: its message, a hint, and the values to underline within the predicate (none: all of it).
+
+    `instead` holds predicates that may have been meant, and `values` by a wrong value the one that may have been.
+    """
 
     message: str
     hint: str | None = None
     wrong: tuple[str | float, ...] = ()
+    instead: tuple[str, ...] = ()
+    values: Mapping[str, str] = {}
 
 
 def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Expr:
@@ -66,16 +71,18 @@ def _check(node: Predicate, spec: AttributeSpec) -> _Problem | None:
     if spec.kind == "yes/no":
         if isinstance(node, Attribute):
             return None
-        return _Problem(f"{name} is yes or no: write `{name}` or `NOT {name}`")
+        return _Problem(f"{name} is yes or no: write `{name}` or `NOT {name}`", instead=(name, f"NOT {name}"))
     if spec.kind == "categorical":
         if not isinstance(node, OneOf):
             values = f"values of {name}: {_listed(spec.values)}"
-            return _Problem(f"{name} has {len(spec.values)} values: write `{name} = {quote(spec.values[0])}`", values)
+            instead = tuple(f"{name} = {quote(value)}" for value in spec.values[:_MOST_LISTED])
+            return _Problem(f"{name} has {len(spec.values)} values: write `{instead[0]}`", values, instead=instead)
         return _check_values(node, spec)
     if not isinstance(node, (Interval, Near)):
         middle = show_number(round((spec.low + spec.high) / 2, 6))
         sign = ">" if isinstance(node, Attribute) else "="
-        return _Problem(f"{name} is a number{_range(spec)}: write `{name} {sign} {middle}`")
+        instead = (f"{name} {sign} {middle}",)
+        return _Problem(f"{name} is a number{_range(spec)}: write `{instead[0]}`", instead=instead)
     return _check_range(node, spec)
 
 
@@ -84,10 +91,15 @@ def _check_values(node: OneOf, spec: AttributeSpec) -> _Problem | None:
     if not wrong:
         return None
     name = quote(spec.name)
-    close = list(dict.fromkeys(quote(match) for value in wrong if (match := closest(value, spec.values))))
-    hint = f"did you mean {', '.join(close)}?" if close else f"values of {name}: {_listed(spec.values)}"
+    near = {value: quote(match) for value in wrong if (match := closest(value, spec.values))}
+    hint = (
+        f"did you mean {', '.join(dict.fromkeys(near.values()))}?"
+        if near
+        else f"values of {name}: {_listed(spec.values)}"
+    )
     shown = ", ".join(f"'{shorten(value)}'" for value in wrong[:_MOST_LISTED])
-    return _Problem(f"{shown} {'is not a value' if len(wrong) == 1 else 'are not values'} of {name}", hint, wrong)
+    message = f"{shown} {'is not a value' if len(wrong) == 1 else 'are not values'} of {name}"
+    return _Problem(message, hint, wrong, values=near)
 
 
 def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
@@ -114,7 +126,7 @@ def _range(spec: AttributeSpec) -> str:
 def _unknown_names(
     expr: Expr, found: Sequence[Predicate], unknown: list[int], vocabulary: Vocabulary, query: str | None
 ) -> UnknownAttribute:
-    nodes = [found[index] for index in unknown]
+    nodes, text = [found[index] for index in unknown], query
     names = list(dict.fromkeys(node.name for node in nodes))
     of_model = f"model '{vocabulary.model}'" if vocabulary.model else "this model"
     query, spans = _locate(expr, query, dict.fromkeys(unknown))
@@ -122,7 +134,22 @@ def _unknown_names(
     if len(names) > 1 and query is not None and len(query) > 100:  # some may lie beyond the window that is drawn
         hints.append(f"also unknown: {_listed(names[1:])}")
     message = f"'{shorten(names[0])}' is not an attribute of {of_model}"
-    return UnknownAttribute(message, query=query, spans=spans, hint="\n".join(hints), names=names)
+    error = UnknownAttribute(message, query=query, spans=spans, hint="\n".join(hints), names=names)
+    error.suggestions = tuple(_suggested_names(nodes, vocabulary, text))
+    return error
+
+
+def _suggested_names(nodes: Iterable[Predicate], vocabulary: Vocabulary, query: str | None) -> Iterator[Suggestion]:
+    """Yield a known attribute for each unknown one; for a name that is a value, the predicate with its attribute."""
+    for node in nodes:
+        owner = next((spec.name for spec in vocabulary.values() if node.name in spec.values), None)
+        match = vocabulary.suggest(node.name)
+        if query is None or node.span is None:
+            continue
+        if owner is not None and isinstance(node, Attribute):
+            yield Suggestion(node.span, f"{quote(owner)} = {quote(node.name)}")
+        elif owner is None and match:
+            yield from (Suggestion(span, quote(match)) for span in _parts(query, node.span, None))
 
 
 def _unknown_hints(nodes: list[Predicate], names: list[str], vocabulary: Vocabulary) -> list[str]:
@@ -153,8 +180,24 @@ def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -
     messages = list(dict.fromkeys(problem.message for problem in problems.values()))
     hints = list(dict.fromkeys(problem.hint for problem in problems.values() if problem.hint))
     more = f"; and {len(messages) - 3} more" if len(messages) > 3 else ""
-    query, spans = _locate(expr, query, {index: problem.wrong for index, problem in problems.items()})
-    return KindError("; ".join(messages[:3]) + more, query=query, spans=spans, hint="\n".join(hints[:3]) or None)
+    text, spans = _locate(expr, query, {index: problem.wrong for index, problem in problems.items()})
+    error = KindError("; ".join(messages[:3]) + more, query=text, spans=spans, hint="\n".join(hints[:3]) or None)
+    if query is not None:
+        found = predicates(expr)
+        error.suggestions = tuple(
+            suggestion for index, problem in problems.items() for suggestion in _instead(found[index], problem, query)
+        )
+    return error
+
+
+def _instead(node: Predicate, problem: _Problem, query: str) -> Iterator[Suggestion]:
+    """Yield what may have been meant in place of a predicate, or of its wrong values."""
+    if node.span is None:
+        return
+    for text in problem.instead:
+        yield Suggestion(node.span, text)
+    for value, match in problem.values.items():
+        yield from (Suggestion(span, match) for span in _parts(query, node.span, (value,)))
 
 
 def _locate(

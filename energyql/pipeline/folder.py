@@ -54,11 +54,11 @@ def write_picture(path: Path, picture: Image.Image, provenance: Mapping[str, Any
 
 
 def write_pictures(
-    folder: Path, pictures: Sequence[Image.Image], provenance: Mapping[str, Any], start: int = 0
+    folder: Path, pictures: Sequence[Image.Image], index: Sequence[int], provenance: Mapping[str, Any], start: int = 0
 ) -> None:
-    """Write pictures to a folder, numbered from `start`."""
-    for number, picture in enumerate(pictures, start):
-        write_picture(folder / picture_name(number), picture, provenance)
+    """Write pictures to a folder, numbered from `start`; each holds the provenance and its own `index` in the run."""
+    for number, (picture, place) in enumerate(zip(pictures, index, strict=True), start):
+        write_picture(folder / picture_name(number), picture, {**provenance, "index": place})
 
 
 def write_measurements(

@@ -256,8 +256,10 @@ def sample_latents(
     return pipeline_for(model, device).prepare(query, **options).latents(n, first=first, progress=progress)
 
 
-def pipeline_for(model: str | Path | Model, device: str) -> Pipeline:
+def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
     """Return a model ready for queries; packaged models and folders stay loaded."""
+    if isinstance(model, Pipeline):
+        return model
     if isinstance(model, Model):
         return Pipeline(model, model.device if device == "auto" else choose_device(device))
     folder = real_path(model_folder(model))

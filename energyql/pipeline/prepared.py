@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -76,12 +76,9 @@ class PreparedQuery:
     def energy_in_float32(self) -> QueryEnergy:
         """The energy of the query as a function of z, in float32."""
         few = self.model.generator.z_dim <= MOST_NUMBERS
-        return QueryEnergy(self.rule, self.reads, self.model.bank, (lambda: self.surrogate) if few else None)
-
-    @cached_property
-    def surrogate(self) -> Surrogate:
-        """The energy by linear read-outs of z."""
-        return Surrogate(self.rule, self.readouts())
+        # Without a reference to `self`: in a cycle, megabytes of packed weights would wait for the garbage collector.
+        surrogate = cache(partial(_surrogate, self.rule, self.readouts))
+        return QueryEnergy(self.rule, self.reads, self.model.bank, surrogate if few else None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -239,6 +236,11 @@ class PreparedQuery:
         seconds = {"seconds_sampling": drawn - started, "seconds_drawing": time.perf_counter() - drawn}
         result.statistics.update(summarize(sampled) | seconds)
         return result, sampled
+
+
+def _surrogate(rule: EnergyRule, readouts: Callable[[], AttributeBank]) -> Surrogate:
+    """Return the energy of a rule by linear read-outs of z."""
+    return Surrogate(rule, readouts())
 
 
 def _cannot_count(reason: str) -> ModelError:

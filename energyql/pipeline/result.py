@@ -232,7 +232,7 @@ class Result:
 
     def write_files(self, folder: Path) -> None:
         """Write the files of `save` to an empty folder."""
-        write_pictures(folder, self.images, self.provenance)
+        write_pictures(folder, self.images, self.index.tolist(), self.provenance)
         write_measurements(folder, self.measurements(), self.statistics, self.provenance)
         self.save_grid(folder)
 

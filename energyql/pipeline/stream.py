@@ -193,7 +193,7 @@ class FolderRun:
         held = len(self)
         if self._last is not None and len(self._last) >= PART:
             self._start, self._last = held, None
-        write_pictures(self._part(self.folder), batch.images, batch.provenance, held)
+        write_pictures(self._part(self.folder), batch.images, batch.index.tolist(), batch.provenance, held)
         bare = replace(batch, images=[])
         self._last = bare if self._last is None else Result.join([self._last, bare])
         self._write(self._last, self.folder)

@@ -1,4 +1,4 @@
-"""Interpolation between latents, and a sampler that returns given latents."""
+"""Interpolation between latents, variations of latents, and a sampler that returns given latents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from energyql.numerics.random import FIRST_RUN, RandomStreams
+from energyql.numerics.random import FIRST_RUN, RandomStreams, normals, prior_latents
 from energyql.numerics.shapes import Float
 from energyql.sampling.base import Progress, SampleResult, Status
 from energyql.sampling.energy import EnergyLike
@@ -38,6 +38,28 @@ def interpolate(
         arc = direction * ((1 - time) * lengths[0] + time * lengths[1])
         places.append(torch.where(curved, arc, (1 - time) * first + time * last))
     return torch.stack(places, dim=1).to(start.dtype)
+
+
+def vary(
+    latents: Float[Tensor, "given z_dim"], count: int, amount: float, seed: int
+) -> tuple[Float[Tensor, "count z_dim"], Float[Tensor, "count given"]]:
+    """Return latents near one latent, or between several, and the weights that they were mixed with.
+
+    Each is a mixture of the given latents with random weights, as long as these are on average, which then goes the
+    part `amount` of the great arc to a new sample of the prior: at 0 it stays, at 1 it is that sample.
+
+    Args:
+        latents: at least one.
+        count: how many to return.
+        amount: from 0 to 1.
+        seed: other numbers give other samples and weights.
+    """
+    numbers = normals(seed, 0, count, len(latents), stream="mixture").to(latents).square()
+    weights = numbers / numbers.sum(1, keepdim=True)
+    mixed = weights @ latents
+    mixed *= (weights @ latents.norm(dim=1, keepdim=True)) / mixed.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    fresh = prior_latents(seed, 0, count, latents.shape[1]).to(latents)
+    return interpolate(mixed, fresh, [amount])[:, 0], weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from energyql.attributes.quality import HeadReport
@@ -33,11 +33,12 @@ def check_query(
     semantics: str,
     limits: Limits,
     reports: Mapping[str, HeadReport] = MappingProxyType({}),
+    allow_weak: Collection[str] = (),
 ) -> Check:
     """Return the meaning of a query, or its error; nothing is raised for a query that is wrong."""
     try:
         checked = check(ListedQuery(check_length(query, limits)), vocabulary, semantics)
-        check_heads(checked.bound, checked.rule.attributes, reports, query=query)
+        check_heads(checked.bound, checked.rule.attributes, reports, allow_weak, query=query)
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))
     caption, drawing, _ = draw_query(checked)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
 import socket
-from collections.abc import Collection
-from urllib.parse import urlsplit
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energyql.studio.problems import StudioError, respond
@@ -16,6 +20,8 @@ from energyql.studio.problems import StudioError, respond
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_SECONDS = 10.0
 """Time within which all of a request must arrive."""
+UPLOAD_SECONDS, MOST_UPLOADS = 60.0, 4
+"""The same for a picture, and pictures that may be on their way at a time."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -30,6 +36,36 @@ HEADERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may use a web application.
+
+    Attributes:
+        hosts: allowed host names.
+        numbers: whether any IP address is allowed as a host too, for an application that other machines can reach.
+        token: what a visitor must know; None where everyone who reaches it may use it.
+    """
+
+    hosts: frozenset[str] = LOOPBACK
+    numbers: bool = False
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """The requests that are read.
+
+    Attributes:
+        most: bytes of a request in JSON.
+        uploads: paths that take another kind of body, with the media types that each takes.
+        most_upload: bytes of one of these.
+    """
+
+    most: int
+    uploads: Mapping[str, Collection[str]] = field(default_factory=dict)
+    most_upload: int = 0
+
+
 class Guard:
     """Refuse requests that are sent by pages of other sites, or that are too large, before any route sees them.
 
@@ -37,15 +73,18 @@ class Guard:
     `Origin` and `Sec-Fetch-Site` show, or by DNS rebinding, where a foreign name is made to resolve to this machine,
     which the header `Host` shows. An IP address as a host cannot be rebound.
 
+    A token is accepted from the address of the page (`?token=`), which sets a cookie and is left again, from that
+    cookie, and as a bearer token.
+
     Args:
         app: the application behind it.
-        hosts: allowed host names.
-        numbers: whether any IP address is allowed as a host too, for a studio that other machines can reach.
-        body: largest request body, in bytes.
+        access: who may use it.
+        bodies: what requests may hold.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], numbers: bool, body: int) -> None:
-        self.app, self.hosts, self.numbers, self.body = app, frozenset(hosts), numbers, body
+    def __init__(self, app: ASGIApp, access: Access, bodies: Bodies) -> None:
+        self.app, self.access, self.bodies = app, access, bodies
+        self._uploads = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that is refused; pass on any other, with security headers on its response."""
@@ -63,20 +102,57 @@ class Guard:
         headers = Headers(scope=scope)
         try:
             self._check_source(scope["method"], headers)
+            if (entered := self._check_token(scope, headers)) is not None:
+                await entered(scope, receive, send_with_headers)
+                return
             if scope["method"] not in ("GET", "HEAD"):
-                kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-                if scope["method"] != "DELETE" and kind != "application/json":
-                    hint = "send the header Content-Type: application/json"
-                    raise StudioError("NotJSON", "the request is not marked as JSON", hint=hint)
-                receive = await self._read(headers, receive)
+                receive = await self._checked_body(scope, headers, receive)
         except StudioError as error:
             await respond(error)(scope, receive, send_with_headers)
             return
         await self.app(scope, receive, send_with_headers)
 
+    def _check_token(self, scope: Scope, headers: Headers) -> Response | None:
+        """Raise unless the request has the token; return the response to a visitor who comes with it in the address."""
+        wanted = self.access.token
+        if wanted is None:
+            return None
+        name = f"energyql-{(scope.get('server') or ('', 0))[1]}"  # browsers send a cookie to every port of a host
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if _same(asked, wanted) and scope["method"] == "GET" and scope["path"] == "/":
+            entered = RedirectResponse("/", 303)  # a browser keeps what follows the #
+            entered.set_cookie(name, wanted, httponly=True, samesite="lax")
+            return entered
+        given = [asked, cookie_parser(headers.get("cookie", "")).get(name, "")]
+        if not any(_same(each, wanted) for each in (*given, bearer if kind.lower() == "bearer" else "")):
+            hint = "open the address that the studio printed, or send the header Authorization: Bearer TOKEN"
+            raise StudioError("NoToken", "the studio needs its token", hint=hint)
+        return None
+
+    async def _checked_body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        """Check the media type of a request, and read its body."""
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        kinds = self.bodies.uploads.get(scope["path"])
+        if kinds is None:
+            if scope["method"] != "DELETE" and kind != "application/json":
+                hint = "send the header Content-Type: application/json"
+                raise StudioError("NotJSON", "the request is not marked as JSON", hint=hint)
+            return await self._read(headers, receive, self.bodies.most, REQUEST_SECONDS)
+        if kind not in kinds:
+            hint = f"send the header Content-Type: {', '.join(kinds)}"
+            raise StudioError("NotJSON", "the request is not marked as a picture", hint=hint)
+        if self._uploads >= MOST_UPLOADS:
+            raise StudioError("Busy", f"{self._uploads} pictures are being sent already", hint="try again in a moment")
+        self._uploads += 1
+        try:
+            return await self._read(headers, receive, self.bodies.most_upload, UPLOAD_SECONDS)
+        finally:
+            self._uploads -= 1
+
     def _check_source(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")
-        if _name(host) not in self.hosts and not (self.numbers and _address(_name(host))):
+        if _name(host) not in self.access.hosts and not (self.access.numbers and _address(_name(host))):
             raise StudioError(
                 "Forbidden",
                 f"this studio is not called {_name(host)[:80]!r}",
@@ -92,22 +168,22 @@ class Guard:
             hint = "send it from the studio's own page"
             raise StudioError("Forbidden", "the request comes from another site", hint=hint)
 
-    async def _read(self, headers: Headers, receive: Receive) -> Receive:
+    async def _read(self, headers: Headers, receive: Receive, most: int, seconds: float) -> Receive:
         """Read the whole body first, so that an endless one is refused whatever length it claims."""
         claimed = headers.get("content-length", "0")
         size, body, more = int(claimed) if claimed.isdigit() else 0, bytearray(), True
-        with anyio.move_on_after(REQUEST_SECONDS) as waiting:
-            while more and size <= self.body:
+        with anyio.move_on_after(seconds) as waiting:
+            while more and size <= most:
                 message = await receive()
                 if message["type"] != "http.request":
                     break
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
                 size = max(size, len(body))
-        if size > self.body:
-            raise StudioError("TooLarge", f"the request is larger than {self.body // 1024} KiB")
+        if size > most:
+            raise StudioError("TooLarge", f"the request is larger than {most // 1024:,} KiB")
         if waiting.cancelled_caught:
-            raise StudioError("TooSlow", f"the request did not arrive within {REQUEST_SECONDS:g} seconds")
+            raise StudioError("TooSlow", f"the request did not arrive within {seconds:g} seconds")
         given = False
 
         async def replay() -> Message:
@@ -133,10 +209,24 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def known_hosts(host: str, extra: Collection[str] = ()) -> tuple[frozenset[str], bool]:
-    """Return the allowed host names of a studio that listens on `host`, and whether any IP address is allowed."""
-    names = LOOPBACK | {host.lower(), *map(_name, extra)}
-    return (names, False) if is_loopback(host) else (names | {socket.gethostname().lower()}, True)
+def access_to(host: str, extra: Collection[str] = (), token: str | None = None) -> Access:
+    """Return who may use a web application that listens on `host`.
+
+    If other machines can reach it, any IP address is allowed as a host, and a token is made unless one is given.
+
+    Args:
+        host: name or address.
+        extra: further host names.
+        token: empty for none.
+    """
+    names, local = LOOPBACK | {host.lower(), *map(_name, extra)}, is_loopback(host)
+    chosen = token if local or token is not None else secrets.token_urlsafe(24)
+    return Access(names if local else names | {socket.gethostname().lower()}, not local, chosen or None)
+
+
+def _same(given: str, wanted: str) -> bool:
+    """Compare in a time that does not depend on how much of the token is right."""
+    return secrets.compare_digest(given.encode(), wanted.encode())
 
 
 def is_loopback(host: str) -> bool:

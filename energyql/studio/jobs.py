@@ -22,7 +22,7 @@ log = logging.getLogger("energyql.studio")
 
 
 class Stopped(Exception):
-    """Raised within the work of a job that was cancelled or abandoned."""
+    """Raised within the work of a job that was cancelled, or abandoned for the reason in its text."""
 
 
 class Job:
@@ -35,16 +35,24 @@ class Job:
         problem: why it failed, or why it was given up.
         seen: time of the last request for it, on the monotonic clock.
         stopped: whether the next `check` is to end the work.
+
+    Args:
+        work: called once with the job; it is let go when the job ends.
+        limits: how long it may run and go unwatched.
+        contended: returns whether other jobs wait for the thread.
     """
 
-    def __init__(self, work: Callable[[Job], None], limits: Limits) -> None:
+    def __init__(
+        self, work: Callable[[Job], None], limits: Limits, contended: Callable[[], bool] = lambda: False
+    ) -> None:
         self.id = secrets.token_urlsafe(18)
         self.state: State = "waiting"
         self.stage, self.fraction = "waiting", 0.0
         self.problem: Problem | None = None
         self.seen = time.monotonic()
         self.stopped = False
-        self._work, self._limits = work, limits
+        self._work: Callable[[Job], None] | None = work
+        self._limits, self._contended = limits, contended
         self._deadline = float("inf")
 
     @property
@@ -53,14 +61,21 @@ class Job:
         return self.state not in ("waiting", "running")
 
     @property
-    def abandoned(self) -> bool:
-        """Whether there was no request for it for too long."""
-        return time.monotonic() - self.seen > self._limits.unwatched
+    def abandonment(self) -> str:
+        """Why it is given up, as after its page was closed or loaded again; empty while somebody asks about it."""
+        unseen, limits = time.monotonic() - self.seen, self._limits
+        if unseen > limits.unwatched:
+            return f"nobody asked about it for {limits.unwatched:g} seconds"
+        if unseen > limits.unwatched_contended and self._contended():
+            return f"nobody asked about it for {limits.unwatched_contended:g} seconds while others waited"
+        return ""
 
     def check(self) -> None:
         """Raise if the work is to end: it was cancelled or abandoned, or has run too long. The work calls it often."""
-        if self.stopped or self.abandoned:
+        if self.stopped:
             raise Stopped
+        if reason := self.abandonment:
+            raise Stopped(reason)
         if time.monotonic() > self._deadline:
             raise StudioError(
                 "TimeUp",
@@ -75,23 +90,26 @@ class Job:
 
     def run(self) -> None:
         """Do the work; errors are recorded in the job."""
+        work, self._work = self._work, None  # what it refers to is freed as soon as it ends
+        if work is None:
+            return
         self.state, self._deadline = "running", time.monotonic() + self._limits.seconds
         try:
             self.check()
-            self._work(self)
+            work(self)
             self.state = "done"
-        except Stopped:
-            self.cancel()
+        except Stopped as stopped:
+            self.cancel(str(stopped))
         except EnergyQLError as error:
             self.problem, self.state = describe(error), "failed"
         except Exception:
             log.exception("a request failed")
             self.problem, self.state = describe(INTERNAL), "failed"
 
-    def cancel(self) -> None:
-        """Record that it was cancelled, or that it was abandoned."""
-        if not self.stopped:
-            reason = f"nobody asked about it for {self._limits.unwatched:g} seconds"
+    def cancel(self, reason: str = "") -> None:
+        """Record that it was cancelled, or for which reason it was abandoned."""
+        self._work = None
+        if reason:
             self.problem = describe(StudioError("Unwatched", reason, hint="draw again: the same pictures come"))
         self.state = "cancelled"
 
@@ -114,11 +132,12 @@ class Queue:
         Raises:
             StudioError: too many jobs are waiting already, or the studio is closing.
         """
-        job = Job(work, self.limits)
+        job = Job(work, self.limits, contended=lambda: bool(self._waiting))
         with self._change:
-            for abandoned in [waiting for waiting in self._waiting if waiting.abandoned]:
-                self._waiting.remove(abandoned)
-                abandoned.cancel()
+            for waiting in list(self._waiting):
+                if reason := waiting.abandonment:
+                    self._waiting.remove(waiting)
+                    waiting.cancel(reason)
             if self._closed or len(self._waiting) >= self.limits.waiting:
                 message = f"{len(self._waiting)} requests are waiting already"
                 raise StudioError("Busy", message, hint="try again in a moment")

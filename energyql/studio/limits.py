@@ -24,22 +24,30 @@ class Limits:
         characters: of one query.
         steps: of one edit.
         body: bytes of one request.
+        photograph_bytes: of a photograph.
+        photograph_pixels: of a photograph.
         waiting: requests in the queue, besides the one that runs.
         seconds: running time of one request.
         unwatched: seconds without a status request after which a job is given up.
+        unwatched_contended: the same while other requests wait; above the second or so between two status requests of a
+            page in the background.
         kept_seconds: how long a result is kept after it was last requested.
-        kept_bytes: memory for all results together; the oldest are dropped first.
+        kept_bytes: memory for all results together, or twice that of the largest one, if that is more; the oldest are
+            dropped first.
     """
 
     pictures: int = 64
     characters: int = 4000
     steps: int = 24
     body: int = 256 * 1024
+    photograph_bytes: int = 10 * 1024 * 1024
+    photograph_pixels: int = 32_000_000
     waiting: int = 8
     seconds: float = 120.0
     unwatched: float = 30.0
+    unwatched_contended: float = 4.0
     kept_seconds: float = 3600.0
-    kept_bytes: int = 512 * 1024 * 1024
+    kept_bytes: int = 24 * 1024 * 1024
 
 
 class RequestLimiter:

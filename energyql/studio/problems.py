@@ -9,15 +9,16 @@ from energyql.errors import EnergyQLError
 
 REFUSALS = {
     "HTTPError": (400, "The request is JSON that cannot be read: it is not UTF-8, or nested too deeply."),
+    "NoToken": (401, "The studio is open to other machines, and the request lacks its token."),
     "Forbidden": (403, "The request comes from another site, or names another host."),
     "NotKept": (404, "There is no such request, or no longer."),
     "TooSlow": (408, "The request did not arrive in time."),
     "NotReady": (409, "It is not there yet."),
     "TooLarge": (413, "The request is too large."),
-    "NotJSON": (415, "The request is not JSON."),
+    "NotJSON": (415, "The request is not JSON, or not a picture where one is sent."),
     "InvalidRequest": (422, "The query or a setting is wrong."),
     "InternalError": (500, "Something went wrong inside the studio."),
-    "Busy": (503, "Too many requests are waiting."),
+    "Busy": (503, "Too many requests are waiting, or too many connections are open."),
 }
 """Kinds of refusals: the HTTP status of the response, and its description."""
 
@@ -35,6 +36,13 @@ class StudioError(EnergyQLError):
         self.kind = kind
 
 
+class Correction(BaseModel):
+    """A text that may have been meant in place of a part of the query."""
+
+    span: tuple[int, int] = Field(description="The part, as in `spans`.")
+    text: str
+
+
 class Problem(BaseModel):
     """The error, its place in the query and how to mend it: the body of every response with a status of 400 or more."""
 
@@ -45,6 +53,9 @@ class Problem(BaseModel):
         default=[],
         description="Places in the query: pairs (start, end) in Unicode code points, the most important first. "
         "An empty span is a place between two characters.",
+    )
+    suggestions: list[Correction] = Field(
+        default=[], description="Corrections, each of one part; those of different parts may be made together."
     )
     line: int | None = Field(default=None, description="Line of the first span, counted from 1.")
     column: int | None = Field(default=None, description="Column of the first span, counted from 1.")
@@ -64,6 +75,7 @@ def describe(error: EnergyQLError) -> Problem:
         message=error.message,
         hint=error.hint,
         spans=list(error.spans),
+        suggestions=[Correction(span=span, text=text) for span, text in error.suggestions],
         line=error.line,
         column=error.column,
         drawing=f"{kind}: {error}",

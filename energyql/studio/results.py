@@ -1,13 +1,11 @@
-"""Results of jobs: the pictures of a request as they are drawn, and the store that keeps them for a while."""
+"""Results of jobs: the pictures of a request as they are drawn, and their description in the API."""
 
 from __future__ import annotations
 
 import math
-import threading
-import time
-from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +13,25 @@ import numpy.typing as npt
 from energyql.attributes.doubt import DOUBT
 from energyql.editing.dependence import Leaks
 from energyql.editing.edit import Edit
+from energyql.editing.invert import Inversion
 from energyql.gallery import words
 from energyql.gallery.clauses import ALL, Clause, score_clauses
+from energyql.gallery.sections import Section, Traversal
 from energyql.language import Expr, bind, parse
 from energyql.pipeline.description import HOLDS, alternative_text
+from energyql.pipeline.evidence import verdict
+from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result
 from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
-from energyql.studio.limits import Limits
-from energyql.studio.problems import StudioError
-from energyql.studio.schemas import Change, ClauseInfo, Fact, JobInfo, Picture, PictureClause
+from energyql.studio.memory import held_bytes
+from energyql.studio.schemas import Change, ClauseInfo, Fact, JobInfo, JobKind, Photograph, Picture, PictureClause, Row
 from energyql.vocabulary import Vocabulary
 
 PICTURE_SIDE = 512
 """Longest side of a picture in a response, in pixels; the download has the full size."""
+JOB_BYTES = 8192
+"""Memory of a job without pictures, in bytes, rounded up."""
 
 
 @dataclass(eq=False)
@@ -37,46 +40,107 @@ class JobResult:
 
     Args:
         kind: of the request.
-        total: number of pictures when the job is done.
+        total: number of pictures when the job is done, as far as that is known.
         vocabulary: of the model.
-        results: one for a drawing; for an edit the start and one a step.
+        held: memory that it takes, in bytes.
+        results: one for a drawing, for an edit the start and one a step, else one a row; pictures are in their order.
         pictures: as the API returns them.
         joined, clauses: how the parts of the last query are joined, and their probabilities.
         edit: the finished edit.
+        sections: those of a table, a traversal or a gallery.
+        literals, rows: of a table; rows also of a gallery.
+        photograph: what was inverted.
     """
 
-    kind: Literal["draw", "edit"]
+    kind: JobKind
     total: int
     vocabulary: Vocabulary
+    held: int = JOB_BYTES
     results: list[Result] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     joined: str = ""
     clauses: list[Clause] = field(default_factory=list)
     edit: Edit | None = None
-
-    @property
-    def size(self) -> int:
-        """Memory that it takes, in bytes, roughly."""
-        pictures = sum(3 * image.width * image.height for result in self.results for image in result.images)
-        latents = sum(4 * (result.z.numel() + result.w.numel()) for result in self.results)
-        return pictures + latents + sum(len(picture.image) + len(picture.alt) for picture in self.pictures)
+    sections: list[Section] = field(default_factory=list)
+    literals: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    photograph: Inversion | None = None
 
     def extend(self, expr: Expr, part: Result) -> None:
         """Add pictures of the query that is being drawn; `expr` is the query, bound."""
         start, whole = len(self.pictures), Result.join([*self.results, part])
         self.joined, self.clauses = score_clauses(expr, whole, self.vocabulary)
-        new = [self._picture(whole, i, i) for i in range(start, len(whole))]
-        self.results, self.pictures = [whole], [*self.pictures, *new]
+        new = [self._picture(whole, i, (0, i)) for i in range(start, len(whole))]
+        self._add([whole], new)
 
     def add_step(self, result: Result, leaks: Leaks | None = None) -> None:
-        """Add the start of an edit, or a step with the attributes that it changed although it did not name them."""
-        expr = bind(parse(result.provenance["query"]), self.vocabulary)
-        self.joined, self.clauses = score_clauses(expr, result, self.vocabulary)
-        picture = self._picture(result, 0, len(self.pictures))
+        """Add the starts of an edit, or a step with the attributes that it changed although it did not name them."""
+        self._score(result)
+        column = len(self.results)
+        new = [self._picture(result, row, (row, column)) for row in range(len(result))]
         if leaks is not None:
-            picture.changes = _changes(leaks, self.results[-1], result)
-            picture.superseded = list(leaks.superseded)
-        self.results, self.pictures = [*self.results, result], [*self.pictures, picture]
+            keeps = self._keeps_query(result)
+            for row, picture in enumerate(new):
+                picture.keeps_query = None if keeps is None else bool(keeps[row])
+                picture.changes = _changes(leaks, self.results[-1], result, row)
+                picture.superseded = list(leaks.superseded)
+        self._add([*self.results, result], new)
+
+    def finish_edit(self, edit: Edit) -> None:
+        """Record the edit whose steps were added."""
+        self.edit = edit
+        self._count()
+
+    def finish_sections(self, sections: Sequence[Section]) -> None:
+        """Record the sections of its gallery page, whose pictures were added."""
+        self.sections = list(sections)
+        self._count()
+
+    def add_row(self, row: Row, result: Result | None) -> None:
+        """Add a row of a table or a gallery; it has no result where its query is a contradiction."""
+        number = len(self.rows)
+        if result is not None:
+            self._score(result)
+            new = [self._picture(result, i, (number, i)) for i in range(len(result))]
+            self._add([*self.results, result], new)
+        self.rows = [*self.rows, row]
+
+    def add_paths(self, traversal: Traversal) -> None:
+        """Add the pictures of a traversal, whose clauses are the queries of its two ends."""
+        result, steps = traversal.result, len(traversal.times)
+        ends = (traversal.start, traversal.end)
+        self.clauses = [Clause(str(query.expr), odds) for query, odds in zip(ends, traversal.probability, strict=True)]
+        new = []
+        for i in range(len(result)):
+            verdicts = [None if holds is None else bool(holds[i]) for holds in traversal.holds]
+            new.append(self._picture(result, i, divmod(i, steps), list(zip(ends, verdicts, strict=True))))
+        self._add([result], new)
+
+    def add_photograph(self, inversion: Inversion) -> None:
+        """Add the reconstruction of a photograph."""
+        self.photograph = inversion
+        self._score(inversion.result)
+        self._add([inversion.result], [self._picture(inversion.result, 0, (0, 0))])
+
+    def locate(self, position: int) -> tuple[Result, int] | None:
+        """Return the result that holds the picture at a position, and its row there; None where there is no picture."""
+        for result in self.results:
+            if position < len(result):
+                return result, position
+            position -= len(result)
+        return None
+
+    def _score(self, result: Result) -> None:
+        expr = bind(parse(result.provenance["canonical"]), self.vocabulary)
+        self.joined, self.clauses = score_clauses(expr, result, self.vocabulary)
+
+    def _add(self, results: list[Result], new: list[Picture]) -> None:
+        self.results, self.pictures = results, [*self.pictures, *new]
+        self._count()
+
+    def _count(self) -> None:
+        parts = (self.results, self.pictures, self.clauses, self.edit, self.sections, self.rows, self.photograph)
+        self.held = JOB_BYTES + held_bytes(*parts)
 
     def describe(self, job: Job, place: int, after: int) -> JobInfo:
         """Return the job and its pictures from position `after` on, as the API describes them."""
@@ -96,30 +160,49 @@ class JobResult:
             clauses=[self._clause(clause) for clause in self.clauses],
             summary=last.summary() if last else "",
             facts=[Fact(name=name, text=text) for name, text in words.facts(self.results[0])] if last else [],
+            literals=self.literals,
+            rows=self.rows,
+            photograph=_photograph(self.photograph),
             problem=job.problem,
         )
+
+    def _keeps_query(self, step: Result) -> npt.NDArray[np.bool_] | None:
+        """Whether each picture of a step satisfies the query of the start, (n,); none where it was not judged."""
+        judged = None if step.provenance["judge"] is None else step.judged
+        query = bind(parse(self.results[0].provenance["query"]), self.vocabulary)
+        return verdict(query, judged, self.vocabulary)[0]
 
     def _clause(self, clause: Clause) -> ClauseInfo:
         needed, p = len(self.clauses) == 1 or self.joined == ALL, clause.probability
         numbers = {} if p is None else {"mean": float(p.mean()), "least": float(p.min())}
         return ClauseInfo(text=clause.text, needed=needed, **numbers)
 
-    def _picture(self, result: Result, row: int, position: int) -> Picture:
+    def _picture(
+        self,
+        result: Result,
+        row: int,
+        place: tuple[int, int],
+        ends: Sequence[tuple[CheckedQuery, bool | None]] = (),
+    ) -> Picture:
+        """Describe sample `row` of a result at a (row, column) of the page; `ends` are the verdicts of a traversal."""
         image, known = result.images[row], result.provenance
         holds = None if result.satisfied is None else bool(result.satisfied[row])
-        count, doubtful = self.total if self.kind == "draw" else 1, bool(result.doubtful[row])
+        verdicts = [(str(query.expr), verdict) for query, verdict in ends] or [(known["canonical"], holds)]
+        count = self.total if self.kind == "draw" else len(result)
+        first = sum(map(len, self.results)) if self.kind != "draw" else 0
+        doubtful = bool(result.doubtful[row])
         return Picture(
-            position=position,
+            position=first + row,
+            row=place[0],
+            column=place[1],
             index=int(result.index[row]),
             query=known["canonical"],
             image=picture_uri(image, PICTURE_SIDE),
             width=image.width,
             height=image.height,
-            alt=alternative_text(result.judged, row, count, known["judge"], [(known["canonical"], holds)], doubtful),
-            satisfied=holds,
-            verdict=f"Not judged: {known['unjudged']}"
-            if holds is None
-            else f"The query {HOLDS[holds]}, says the {known['judge']}",
+            alt=alternative_text(result.judged, row, count, known["judge"], verdicts, doubtful),
+            satisfied=any(verdict for _, verdict in verdicts) if ends and holds is not None else holds,
+            verdict=_verdict(known, verdicts),
             doubtful=doubtful,
             doubt=DOUBT if doubtful else "",
             energy=json_value(result.energy[row]),
@@ -130,16 +213,36 @@ class JobResult:
         )
 
 
-def _changes(leaks: Leaks, before: Result, after: Result) -> list[Change]:
+def _verdict(known: Mapping[str, Any], verdicts: Sequence[tuple[str, bool | None]]) -> str:
+    """Return the verdict on one query, or on both of a traversal, in words."""
+    if any(holds is None for _, holds in verdicts):
+        return f"Not judged: {known['unjudged']}"
+    if len(verdicts) == 1:
+        return f"The query {HOLDS[verdicts[0][1]]}, says the {known['judge']}"
+    shown = "; ".join(f"{query} {HOLDS[holds]}" for query, holds in verdicts)
+    return f"{shown}, says the {known['judge']}"
+
+
+def _photograph(inversion: Inversion | None) -> Photograph | None:
+    if inversion is None:
+        return None
+    return Photograph(
+        image=picture_uri(inversion.pictures[0], PICTURE_SIDE),
+        pixel_error=float(inversion.pixel_error[0]),
+        drawable=bool(inversion.drawable[0]),
+    )
+
+
+def _changes(leaks: Leaks, before: Result, after: Result, row: int) -> list[Change]:
     return [
         Change(
             attribute=name,
-            before=_word(before.values[name][0]),
-            after=_word(after.values[name][0]),
-            implied=name in leaks.implied and bool(leaks.implied[name][0]),
+            before=_word(before.values[name][row]),
+            after=_word(after.values[name][row]),
+            implied=name in leaks.implied and bool(leaks.implied[name][row]),
         )
         for name, rows in leaks.changed.items()
-        if rows[0] and name not in leaks.asked
+        if rows[row] and name not in leaks.asked
     ]
 
 
@@ -152,46 +255,6 @@ def _word(value: np.generic) -> str:
 
 def _at(values: npt.NDArray[np.float64] | None, row: int) -> float | None:
     return None if values is None else json_value(values[row])
-
-
-class ResultStore:
-    """Jobs and their results by id. Finished ones are dropped when they are old, or when memory is short."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._kept: OrderedDict[str, tuple[Job, JobResult]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def put(self, job: Job, result: JobResult) -> None:
-        """Keep one more result."""
-        with self._lock:
-            self._kept[job.id] = (job, result)
-            self._drop_old()
-
-    def get(self, key: str) -> tuple[Job, JobResult]:
-        """Return the job of an id, with its result, and record that it was requested.
-
-        Raises:
-            StudioError: there is no such job, or no longer.
-        """
-        with self._lock:
-            self._drop_old()
-            if key not in self._kept:
-                hint = "send it again: the same request gives the same pictures"
-                raise StudioError("NotKept", "there is no such request here, or no longer", hint=hint)
-            self._kept.move_to_end(key)
-            self._kept[key][0].seen = time.monotonic()
-            return self._kept[key]
-
-    def _drop_old(self) -> None:
-        oldest = time.monotonic() - self._limits.kept_seconds
-        total = sum(result.size for _, result in self._kept.values())
-        for key, (job, result) in list(self._kept.items()):
-            # The newest stays, however large: its client has not seen it yet.
-            crowded = total > self._limits.kept_bytes and key != next(reversed(self._kept))
-            if job.over and (job.seen < oldest or crowded):
-                del self._kept[key]
-                total -= result.size
 
 
 def json_value(value: np.generic) -> Any:

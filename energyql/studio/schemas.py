@@ -1,59 +1,18 @@
-"""Requests and responses of the HTTP API; its OpenAPI description is made from these."""
+"""Responses of the HTTP API; its OpenAPI description is made from these and from `requests`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from energyql.energy.rule import check_semantics
-from energyql.pipeline.settings import DEFAULT_NOISE, DEFAULT_SAMPLER, DEFAULT_SEMANTICS, Noise
-from energyql.sampling import MOST_STRENGTH
 from energyql.studio.jobs import State
 from energyql.studio.limits import Limits
 from energyql.studio.problems import Problem
 from energyql.vocabulary import Kind
 
-MOST_SEED = 2**53 - 1
-"""Largest seed that a number of JavaScript holds exactly."""
-
-
-class CheckRequest(BaseModel):
-    """Check a query without drawing it."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # an unknown field is an error
-
-    query: str = Field(description="A query, such as smile AND NOT (glasses OR beard).")
-    model: str | None = Field(default=None, description="One of the models of this studio; by default the first.")
-    semantics: Annotated[str, AfterValidator(check_semantics)] = Field(
-        default=DEFAULT_SEMANTICS, description="One of the semantics that /api/info lists."
-    )
-
-
-class DrawingRequest(CheckRequest):
-    """A query and the settings that determine its pictures."""
-
-    sampler: str = Field(default=DEFAULT_SAMPLER, description="One of the samplers that /api/info lists.")
-    strength: float | None = Field(
-        default=None, gt=0, le=MOST_STRENGTH, description="Multiplies the energy. By default the sampler's own."
-    )
-    truncation: float | None = Field(default=None, ge=0, le=1, description="psi. By default the model's own.")
-    noise: Noise = Field(default=DEFAULT_NOISE, description="Of a generator with noise: const, random or none.")
-    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="The same seed gives the same pictures.")
-    allow_weak: list[str] = Field(default=[], description="Attributes that may be used although their heads are weak.")
-
-
-class DrawRequest(DrawingRequest):
-    """Draw n pictures."""
-
-    n: int = Field(default=16, ge=1, description="Pictures; /api/info says how many at most.")
-
-
-class EditRequest(DrawingRequest):
-    """Edit one picture step by step: picture `index` of the settings' run, which need not have been drawn before."""
-
-    index: int = Field(default=0, ge=0, le=MOST_SEED, description="Number of the picture in its run.")
-    steps: list[str] = Field(min_length=1, description="Queries, each of which is applied to what the last one left.")
+JobKind = Literal["draw", "edit", "variations", "table", "traversal", "gallery", "photograph"]
+"""Kinds of jobs. Pictures of a job have a place in rows and columns, which the kind explains; see `Picture.row`."""
 
 
 class Check(BaseModel):
@@ -135,6 +94,12 @@ class Picture(BaseModel):
     """One picture, its energies and verdicts."""
 
     position: int = Field(description="Position in this job, from 0.")
+    row: int = Field(
+        default=0,
+        description="Of an edit the picture that is edited, of a table the combination, of a traversal the path, of a "
+        "gallery the query; else 0.",
+    )
+    column: int = Field(description="Position in its row: of an edit the step, where 0 is the start.")
     index: int = Field(description="Number in its run, which with the seed gives the picture again.")
     query: str = Field(description="The query, in canonical form.")
     image: str = Field(description="A data URI, WebP or PNG, at most 512 pixels wide and high.")
@@ -145,7 +110,10 @@ class Picture(BaseModel):
         description="Whether the picture satisfies the query, by the judge; none where it was not judged."
     )
     verdict: str = Field(description="The verdict in words, with the one who says so; or why it was not judged.")
-    doubtful: bool = Field(default=False, description="Whether the sample may lie in a hole of the heads.")
+    doubtful: bool = Field(
+        default=False,
+        description="Whether two sets of heads disagree about the query here, or the latent is unusually far out.",
+    )
     doubt: str = Field(default="", description="Why it is doubtful; empty where it is not.")
     energy: float | None = Field(description="Of the query, lower is better; none where it is infinite.")
     probability: float | None = Field(description="exp(-energy), where the semantics makes that a probability.")
@@ -154,6 +122,9 @@ class Picture(BaseModel):
         description="The attributes of the picture, by the judge; empty without one."
     )
     status: str = Field(description="The status of the solver: OK, or its failure.")
+    keeps_query: bool | None = Field(
+        default=None, description="Of a step of an edit: whether the picture satisfies the query that it was drawn for."
+    )
     changes: list[Change] = Field(default=[], description="Of a step of an edit: other attributes that it changed.")
     superseded: list[str] = Field(default=[], description="Of a step of an edit: earlier steps it makes impossible.")
 
@@ -165,11 +136,28 @@ class Fact(BaseModel):
     text: str
 
 
+class Row(BaseModel):
+    """A row of a truth table or a gallery."""
+
+    query: str = Field(description="The query of its pictures, in canonical form.")
+    values: list[bool] = Field(default=[], description="Of a table: whether each literal is true.")
+    reason: str = Field(default="", description="Of a table: why no picture can be like this.")
+    summary: str = Field(default="", description="How many pictures satisfy the query, and by which judge.")
+
+
+class Photograph(BaseModel):
+    """A photograph that was inverted: picture 0 of the job is its reconstruction."""
+
+    image: str = Field(description="The photograph, cropped and resized: a data URI.")
+    pixel_error: float = Field(description="Mean absolute error of the reconstruction, a fraction of the range.")
+    drawable: bool = Field(description="Whether the generator can draw it; otherwise picture 0 is another picture.")
+
+
 class JobInfo(BaseModel):
     """A job: its progress, and the pictures that are drawn already."""
 
     id: str = Field(description="Unguessable; it gives the right to see, cancel and download.")
-    kind: Literal["draw", "edit"]
+    kind: JobKind
     state: State
     stage: str = Field(description="The current stage: waiting, sampling, drawing, editing.")
     fraction: float = Field(description="The fraction of the stage that is done, from 0 to 1.")
@@ -181,4 +169,17 @@ class JobInfo(BaseModel):
     clauses: list[ClauseInfo] = []
     summary: str = Field(default="", description="How many pictures satisfy the query, and by which judge.")
     facts: list[Fact] = Field(default=[], description="How the pictures were made.")
+    literals: list[str] = Field(default=[], description="Of a truth table.")
+    rows: list[Row] = Field(default=[], description="Of a truth table or a gallery, those that are drawn.")
+    photograph: Photograph | None = Field(default=None, description="Of a photograph that is inverted.")
     problem: Problem | None = Field(default=None, description="Why it failed or was given up.")
+
+
+class Restored(BaseModel):
+    """What a picture that energyql saved says of its making."""
+
+    request: dict[str, Any] = Field(description="A request that draws it again: the body of POST `path`.")
+    path: str | None = Field(description="/api/jobs or /api/edits; none if this studio cannot draw it again.")
+    index: int | None = Field(description="Number of the picture in its run; none for a grid.")
+    notes: list[str] = Field(description="What may differ: another model, other weights, another version.")
+    provenance: dict[str, Any] = Field(description="All that the picture says.")

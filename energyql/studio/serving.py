@@ -2,61 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-import h11
 import torch
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from energyql.errors import ArgumentError
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model, choose_device, load_model
-from energyql.studio import guard
 from energyql.studio.app import create_app
+from energyql.studio.connections import BoundedProtocol
+from energyql.studio.guard import Access, access_to, is_loopback
 from energyql.studio.limits import Limits
 from energyql.studio.studio import Studio
-
-CONNECTIONS = 100
-"""Connections at a time; beyond that the server returns 503 at once, in plain text."""
-
-
-class HeaderTimeoutProtocol(H11Protocol):
-    """Close a connection when the headers of a request do not arrive in time, which uvicorn itself does not do.
-
-    `Guard` limits the time of the body.
-    """
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer for the first request."""
-        super().connection_made(transport)
-        self._await_headers(True)
-
-    def data_received(self, data: bytes) -> None:
-        """Stop the timer when the headers are complete, and start it again between requests."""
-        super().data_received(data)
-        self._await_headers(self.conn.their_state is h11.IDLE)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
-        self._await_headers(False)
-        super().connection_lost(exc)
-
-    def _await_headers(self, awaited: bool) -> None:
-        if awaited and self._timer is None:  # a request that arrives byte by byte gets no more time
-            self._timer = self.loop.call_later(guard.REQUEST_SECONDS, self.transport.close)
-        elif not awaited and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
 
 Load = Callable[[str, torch.device], Model]
 """From the name or folder of a model and a device to the model, such as `load_model`."""
@@ -100,14 +61,24 @@ def listen(host: str, port: int) -> socket.socket:
 def web_server(app: FastAPI) -> uvicorn.Server:
     """Return the web server of an application that `create_app` made."""
     config = uvicorn.Config(
-        app,
-        http=HeaderTimeoutProtocol,
-        log_level="warning",
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=3,
-        lifespan="on",
+        app, http=BoundedProtocol, ws="none", log_level="warning", timeout_graceful_shutdown=3, lifespan="on"
     )
     return uvicorn.Server(config)
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A web application that listens.
+
+    Attributes:
+        addresses: under which it can be opened, with the token; the first one on this machine.
+        exposed: whether other machines can reach it.
+        token: whether visitors need one.
+    """
+
+    addresses: tuple[str, ...]
+    exposed: bool
+    token: bool
 
 
 def serve(
@@ -118,7 +89,8 @@ def serve(
     device: str,
     limits: Limits,
     allowed: Sequence[str],
-    ready: Callable[[str], None],
+    ready: Callable[[Listening], None],
+    token: str | None = None,
     load: Load = load_model,
 ) -> None:
     """Run a studio until it is interrupted.
@@ -130,38 +102,75 @@ def serve(
         device: where to compute.
         limits: of a request.
         allowed: further host names.
-        ready: called with the address once the studio listens.
+        ready: called once the studio listens.
+        token: what visitors need; empty for none. By default a new one if other machines can reach the studio.
         load: opens a model.
     """
 
-    def make(hosts: frozenset[str], numbers: bool) -> FastAPI:
-        return create_app(Studio(load_models(models, device, load), limits), hosts=hosts, numbers=numbers)
+    def make(access: Access) -> FastAPI:
+        return create_app(Studio(load_models(models, device, load), limits), access)
 
-    serve_app(make, host=host, port=port, allowed=allowed, ready=ready)
+    serve_app(make, host=host, port=port, allowed=allowed, ready=ready, token=token)
 
 
 def serve_app(
-    make: Callable[[frozenset[str], bool], FastAPI],
+    make: Callable[[Access], FastAPI],
     *,
     host: str,
     port: int,
     allowed: Sequence[str],
-    ready: Callable[[str], None],
+    ready: Callable[[Listening], None],
+    token: str | None = None,
 ) -> None:
     """Run a web application until it is interrupted.
 
     Args:
-        make: returns the application, from `hosts` and `numbers` as `Guard` takes them; called once the port is taken.
+        make: returns the application; called once the port is taken.
         host: as for `serve`.
         port: as for `serve`.
         allowed: as for `serve`.
         ready: as for `serve`.
+        token: as for `serve`.
     """
     bound = listen(host, port)
     try:
-        app = make(*guard.known_hosts(host, allowed))
+        access = access_to(host, allowed, token)
+        app = make(access)
         bound.listen(128)
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/")
+        addresses = addresses_of(host, bound.getsockname()[1], allowed, access.token)
+        ready(Listening(addresses, not is_loopback(host), access.token is not None))
         web_server(app).run(sockets=[bound])
     finally:
         bound.close()
+
+
+def addresses_of(host: str, port: int, names: Sequence[str], token: str | None) -> tuple[str, ...]:
+    """Return the addresses under which a server can be opened that listens on a host and a port.
+
+    Of a host that means every address of this machine, these are a loopback address, the one that other machines see,
+    and the allowed `names`.
+    """
+    places = [host, *names]
+    if _listens_everywhere(host):
+        version6 = ":" in host
+        places = ["::1" if version6 else "127.0.0.1", *filter(None, [_own_address(version6)]), *names]
+    end = "" if token is None else f"?token={token}"
+    return tuple(f"http://{f'[{place}]' if ':' in place else place}:{port}/{end}" for place in places)
+
+
+def _listens_everywhere(host: str) -> bool:
+    return host in ("", "0.0.0.0", "::")  # compared with, not bound to
+
+
+def _own_address(version6: bool) -> str | None:
+    """Return the address from which this machine would reach another network; None without a network.
+
+    A UDP socket is connected to an address that is reserved for documentation, which sends nothing.
+    """
+    family, far = (socket.AF_INET6, "2001:db8::1") if version6 else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((far, 9))
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
+from energyql.gallery.gallery import Gallery
+from energyql.gallery.truth_table import check_literals
 from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.sampling import SAMPLERS
+from energyql.studio import galleries, tasks
 from energyql.studio.descriptions import check_length, check_query, describe_model
-from energyql.studio.jobs import Queue
+from energyql.studio.jobs import Job, Queue
 from energyql.studio.limits import Limits
-from energyql.studio.results import JobResult, ResultStore
-from energyql.studio.schemas import Check, CheckRequest, DrawingRequest, DrawRequest, EditRequest, Info, JobInfo
-from energyql.studio.tasks import draw_pictures, edit_picture
+from energyql.studio.memory import trim
+from energyql.studio.photographs import check_photograph, read_photograph, text_of
+from energyql.studio.requests import (
+    CheckRequest,
+    DrawRequest,
+    EditRequest,
+    GalleryRequest,
+    PhotographRequest,
+    Settings,
+    SourceRequest,
+    TraversalRequest,
+    TruthTableRequest,
+    VariationsRequest,
+)
+from energyql.studio.restoring import restore
+from energyql.studio.results import JobResult
+from energyql.studio.schemas import Check, Info, JobInfo, Restored
+from energyql.studio.sources import HeldPictures, Pictures, RunPictures, held_pictures
+from energyql.studio.store import ResultStore
 from energyql.version import __version__
+
+ANYTHING = "TRUE"
+"""The query of pictures of which nothing is asked."""
 
 
 class Studio:
-    """Works on requests, one after the other.
+    """Works on requests, one after the other. Errors in a request are raised at once, before it waits.
 
     Args:
         models: by name, at least one; the first is the default.
@@ -46,44 +71,118 @@ class Studio:
     def check(self, request: CheckRequest) -> Check:
         """Return the meaning of a query, or its error."""
         model = self.pipeline(request.model).model
-        return check_query(request.query, model.vocabulary, request.semantics, self.limits, model.report)
+        return check_query(
+            request.query, model.vocabulary, request.semantics, self.limits, model.report, request.allow_weak
+        )
 
     def draw(self, request: DrawRequest) -> JobInfo:
-        """Queue a drawing. Errors in the request are raised now, before it waits.
+        """Queue a drawing.
 
         Raises:
             EnergyQLError: the query or a setting is wrong, or the queue is full.
         """
-        if request.n > self.limits.pictures:
-            raise ArgumentError(
-                f"n is {request.n:,}; this studio draws {self.limits.pictures} pictures at a time",
-                hint=f"ask for 1 to {self.limits.pictures}; energyql generate has no such limit",
-            )
-        prepared = self._prepare(request)
+        self._check_count(request.n)
+        prepared = self._prepare(request.query, request)
         result = JobResult("draw", request.n, prepared.model.vocabulary)
-        job = self.queue.submit(lambda job: draw_pictures(prepared, request.n, job, result))
-        self.store.put(job, result)
-        return self.look(job.id)
+        return self._submit(result, lambda job: tasks.draw_pictures(prepared, request.n, request.first, job, result))
 
     def edit(self, request: EditRequest) -> JobInfo:
-        """Queue the edit of one picture. Errors in any of its steps are raised now.
+        """Queue the edit of one or several pictures.
 
         Raises:
             EnergyQLError: the query, a step or a setting is wrong, or the queue is full.
         """
         if len(request.steps) > self.limits.steps:
             raise ArgumentError(f"{len(request.steps)} steps are too many; this studio takes {self.limits.steps} steps")
-        prepared = self._prepare(request)
-        for number, step in enumerate(request.steps, start=1):
-            try:
-                self._prepare(request.model_copy(update={"query": step}))
-            except EnergyQLError as error:
-                error.message = f"step {number}: {error.message}"
-                raise
-        result = JobResult("edit", 1 + len(request.steps), prepared.model.vocabulary)
-        job = self.queue.submit(lambda job: edit_picture(prepared, request.index, request.steps, job, result))
-        self.store.put(job, result)
-        return self.look(job.id)
+        start, count = self._pictures(request)
+        if count > 1:
+            self._check_count(count * len(request.steps))
+        self._prepare_all(request.steps, request, "step")
+        result = JobResult("edit", count * (1 + len(request.steps)), start.prepared.model.vocabulary)
+        return self._submit(result, lambda job: tasks.edit_pictures(start, request, job, result))
+
+    def vary(self, request: VariationsRequest) -> JobInfo:
+        """Queue variations of one picture, or pictures like several.
+
+        Raises:
+            EnergyQLError: a query or a setting is wrong, or the queue is full.
+        """
+        self._check_count(request.n)
+        start, _ = self._pictures(request)
+        held = start.pictures.provenance["query"] if isinstance(start, HeldPictures) else None
+        wanted = request.wanted or request.query or held or ANYTHING
+        self._prepare(wanted, request)
+        result = JobResult("variations", request.n, start.prepared.model.vocabulary)
+        return self._submit(result, lambda job: tasks.vary_pictures(start, request, wanted, job, result))
+
+    def truth_table(self, request: TruthTableRequest) -> JobInfo:
+        """Queue a truth table.
+
+        Raises:
+            EnergyQLError: a literal or a setting is wrong, or the queue is full.
+        """
+        pipeline, count = self.pipeline(request.model), request.n * 2 ** min(len(request.literals), 8)
+        literals = check_literals(
+            [check_length(each, self.limits) for each in request.literals], pipeline.model.vocabulary
+        )
+        self._check_count(count)
+        self._prepare_all(request.literals, request, "literal")
+        gallery, result = self._gallery(request, request.n), JobResult("table", count, pipeline.model.vocabulary)
+        network = pipeline.model.generator
+        return self._submit(result, lambda job: galleries.draw_table(gallery, network, literals, job, result))
+
+    def traversal(self, request: TraversalRequest) -> JobInfo:
+        """Queue a traversal.
+
+        Raises:
+            EnergyQLError: a query or a setting is wrong, or the queue is full.
+        """
+        self._check_count(request.steps * request.n)
+        gallery, pipeline = self._gallery(request, request.n), self.pipeline(request.model)
+        self._prepare(request.start, request)
+        self._prepare(request.end, request)
+        gallery.check_traversal(request.start, request.end, request.steps)
+        result = JobResult("traversal", request.steps * request.n, pipeline.model.vocabulary)
+        network = pipeline.model.generator
+        return self._submit(result, lambda job: galleries.draw_traversal(gallery, network, request, job, result))
+
+    def gallery(self, request: GalleryRequest) -> JobInfo:
+        """Queue the queries of a gallery.
+
+        Raises:
+            EnergyQLError: a query or a setting is wrong, or the queue is full.
+        """
+        pipeline, count = self.pipeline(request.model), request.n * len(request.queries)
+        self._check_count(count)
+        self._prepare_all(request.queries, request, "query")
+        vocabulary = pipeline.model.vocabulary
+        queries = [check(ListedQuery(query), vocabulary, request.semantics) for query in request.queries]
+        gallery, result = self._gallery(request, request.n), JobResult("gallery", count, vocabulary)
+        network = pipeline.model.generator
+        return self._submit(result, lambda job: galleries.draw_gallery(gallery, network, queries, job, result))
+
+    def photograph(self, request: PhotographRequest, data: bytes) -> JobInfo:
+        """Queue the inversion of a photograph, a PNG, JPEG or WebP.
+
+        Raises:
+            EnergyQLError: it is no such picture, it is too large, a setting is wrong, or the queue is full.
+        """
+        check_photograph(data, self.limits.photograph_pixels)
+        prepared = self._prepare(ANYTHING, Settings(model=request.model, truncation=request.truncation))
+        result = JobResult("photograph", 1, prepared.model.vocabulary)
+        result.held += len(data)
+        decode = partial(read_photograph, data, self.limits.photograph_pixels)
+        return self._submit(result, lambda job: tasks.invert_photograph(prepared, decode, request.anyway, job, result))
+
+    def restore(self, data: bytes) -> Restored:
+        """Return the request that draws a picture again, out of the provenance in a PNG.
+
+        Raises:
+            StudioError: it is no PNG that energyql saved.
+        """
+        text = text_of(data, self.limits.photograph_pixels)
+        fingerprints = {name: pipeline.model.fingerprints for name, pipeline in self.models.items()}
+        return restore(text, {model.name: model for model in self.info.models}, fingerprints)
 
     def look(self, key: str, after: int = 0) -> JobInfo:
         """Return the progress of a request, and its pictures from position `after` on."""
@@ -111,8 +210,57 @@ class Studio:
             raise ArgumentError(f"this studio has no model {name!r}", hint=f"choose one of {', '.join(self.models)}")
         return self.models[chosen]
 
-    def _prepare(self, request: DrawingRequest) -> PreparedQuery:
-        settings = DrawSettings(**request.model_dump(include=set(DrawOptions.__annotations__)))
-        pipeline, query = self.pipeline(request.model), check_length(request.query, self.limits)
+    def _submit(self, result: JobResult, work: Callable[[Job], None]) -> JobInfo:
+        def work_and_trim(job: Job) -> None:
+            try:
+                work(job)
+            finally:
+                trim()
+
+        job = self.queue.submit(work_and_trim)
+        self.store.put(job, result)
+        return self.look(job.id)
+
+    def _prepare(self, query: str, request: Settings, **options: Any) -> PreparedQuery:
+        settings = DrawSettings(**_options(request) | options)
         with noting_tautologies():
-            return pipeline.prepare(query, settings)
+            return self.pipeline(request.model).prepare(check_length(query, self.limits), settings)
+
+    def _prepare_all(self, queries: Sequence[str], request: Settings, name: str) -> None:
+        """Raise the error of the first query that is wrong, with its number."""
+        for number, query in enumerate(queries, start=1):
+            try:
+                self._prepare(query, request)
+            except EnergyQLError as error:
+                error.message = f"{name} {number}: {error.message}"
+                raise
+
+    def _pictures(self, request: SourceRequest) -> tuple[Pictures, int]:
+        """Return the pictures that a request begins with, and their number."""
+        if request.job is None:
+            self._check_count(len(request.numbers))
+            assert request.query is not None  # the schema sees to it
+            return RunPictures(self._prepare(request.query, request), request.numbers), len(request.numbers)
+        _, held = self.store.get(request.job)
+        pictures, inversion = held_pictures(held, request.positions)
+        self._check_count(len(pictures.index))
+        facts = pictures.provenance
+        request = request.model_copy(update={"model": request.model or facts["model"]})
+        same = {name: facts[name] for name in ("truncation", "label", "noise")}
+        prepared = self._prepare(ANYTHING, request, **same)
+        return HeldPictures(prepared, pictures, inversion), len(pictures.index)
+
+    def _gallery(self, request: Settings, n: int) -> Gallery:
+        return Gallery(n=n, model=self.pipeline(request.model), progress=False, **_options(request))
+
+    def _check_count(self, n: int) -> None:
+        if n > self.limits.pictures:
+            raise ArgumentError(
+                f"{n:,} pictures are too many; this studio draws {self.limits.pictures} pictures at a time",
+                hint=f"ask for 1 to {self.limits.pictures}; energyql generate has no such limit",
+            )
+
+
+def _options(request: Settings) -> dict[str, Any]:
+    """Return the fields of `DrawSettings` that a request sets."""
+    return request.model_dump(include=set(DrawOptions.__annotations__))

@@ -1,4 +1,4 @@
-"""The work of a job: drawing pictures in small parts, and editing one picture."""
+"""The work of a job: drawing pictures in small parts, editing them, varying them, inverting a photograph."""
 
 from __future__ import annotations
 
@@ -6,28 +6,39 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from energyql.editing.edit import edit
+from energyql.editing.edit import Edit, edit
+from energyql.editing.folder import SavedResult
+from energyql.editing.invert import invert
+from energyql.editing.latents import Latents
+from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.result import Result
 from energyql.sampling import SampleResult, summarize
+from energyql.sampling.traversal import vary
 from energyql.studio.jobs import Job
+from energyql.studio.requests import EditRequest, VariationsRequest
 from energyql.studio.results import JobResult
+from energyql.studio.sources import Pictures, shared_space
 
 PART_PIXELS = 1 << 17
 """Pixels drawn in one part: eight pictures of 128 x 128, about 0.3 seconds on one core."""
 
 
-def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) -> None:
+def draw_pictures(prepared: PreparedQuery, n: int, first: int, job: Job, result: JobResult) -> None:
     """Sample all latents, then add a few pictures at a time to `result`: those of `energyql.generate`.
 
-    `job` receives the progress, and raises to end the work.
+    They are the numbers `first`, ..., `first + n - 1` of their run. `job` receives the progress, and raises to end the
+    work.
     """
     started = time.perf_counter()
     with interruptible(prepared.model.generator, job.check):
-        sampled = SampleResult.join(list(prepared.latents(n, progress=job.report)))
+        sampled = SampleResult.join(list(prepared.latents(n, first=first, progress=job.report)))
         drawn = time.perf_counter()
         start, size = 0, 1  # the first picture shows how large they are
         while start < n:
@@ -38,7 +49,7 @@ def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) 
             latents = SampleResult(
                 sampled.z[here], sampled.status[here], sampled.evaluations[here], sampled.gradients[here]
             )
-            part = smaller.show(latents, np.asarray(rows), lambda stage, fraction: None)
+            part = smaller.show(latents, first + np.asarray(rows), lambda stage, fraction: None)
             result.extend(prepared.expr, part)
             width, height = part.images[0].size
             start, size = rows.stop, max(1, PART_PIXELS // (width * height))
@@ -47,22 +58,72 @@ def draw_pictures(prepared: PreparedQuery, n: int, job: Job, result: JobResult) 
     result.results[0].statistics.update(summarize(sampled) | seconds)
 
 
-def edit_picture(prepared: PreparedQuery, index: int, steps: Sequence[str], job: Job, result: JobResult) -> None:
-    """Draw one picture and edit it; add the start and one picture a step to `result`: those of `energyql.edit`.
+def edit_pictures(start: Pictures, request: EditRequest, job: Job, result: JobResult) -> None:
+    """Edit pictures; add the starts and a picture of each a step to `result`: those of `energyql.edit`.
 
-    The start is number `index` of the run of `prepared`, and the steps have its semantics. `job` receives the
-    progress, and raises to end the work.
+    `job` receives the progress, and raises to end the work.
     """
-    with interruptible(prepared.model.generator, job.check):
-        start = prepared.run(1, first=index, progress=job.report)
-        result.add_step(start)
-        edited = edit(
-            start, steps, model=prepared.model, device=str(prepared.device), semantics=prepared.settings.semantics,
-            allow_weak=prepared.settings.allow_weak, progress=job.report,
+    with interruptible(start.prepared.model.generator, job.check):
+        begun = start.read(job)
+        if isinstance(begun, Result):
+            result.add_step(begun)
+        edited = _edit(
+            start, begun, request.steps, request.keep, job, mode=request.mode, layers=request.layers,
+            strength=request.edit_strength,
         )  # fmt: skip
+    if not isinstance(begun, Result):
+        result.add_step(edited.start)
     for step, leaks in zip(edited.steps, edited.leaks, strict=True):
         result.add_step(step, leaks)
-    result.edit = edited
+    result.finish_edit(replace(edited, inversion=start.inversion))
+
+
+def vary_pictures(start: Pictures, request: VariationsRequest, wanted: str, job: Job, result: JobResult) -> None:
+    """Draw variations of pictures, and add them to `result`: the ends of one `energyql.edit` that keeps nothing.
+
+    `job` receives the progress, and raises to end the work.
+    """
+    space = shared_space(start.prepared)
+    with interruptible(start.prepared.model.generator, job.check):
+        begun, device = start.read(job), space.model.device
+        given = space.from_w(begun.z.to(device), begun.w.to(device))
+        z, weights = vary(given.z, request.n, request.amount, request.variation_seed)
+        offset = None if given.offset is None else torch.tensordot(weights, given.offset, 1)
+        facts = {"amount": request.amount, "seed": request.variation_seed, "of": begun.index.tolist()}
+        with torch.no_grad():
+            w = space.w(Latents(z, offset)).cpu()
+        moved = SavedResult(z.cpu(), w, np.arange(request.n), begun.provenance | {"variations": facts})
+        edited = _edit(start, moved, [wanted], [], job)
+    result.add_step(edited.final)
+
+
+def invert_photograph(
+    prepared: PreparedQuery, photograph: Callable[[], Image.Image], anyway: bool, job: Job, result: JobResult
+) -> None:
+    """Invert a photograph, and add its reconstruction to `result`: that of `energyql.invert`.
+
+    `photograph` decodes it, here and not earlier, so that one is in memory at a time. `job` receives the progress, and
+    raises to end the work.
+    """
+    with interruptible(prepared.model.generator, job.check):
+        found = invert(
+            photograph(), model=prepared.model, truncation=prepared.settings.truncation, device=str(prepared.device),
+            anyway=anyway, progress=job.report,
+        )  # fmt: skip
+    result.add_photograph(found)
+
+
+def _edit(
+    start: Pictures, begun: Result | SavedResult, steps: Sequence[str], keep: list[str] | None, job: Job,
+    **options: Any,
+) -> Edit:  # fmt: skip
+    settings = start.prepared.settings
+    with noting_tautologies():
+        edited = edit(
+            begun, steps, model=start.prepared.model, device=str(start.prepared.device), semantics=settings.semantics,
+            allow_weak=settings.allow_weak, keep="everything" if keep is None else keep, progress=job.report, **options,
+        )  # fmt: skip
+    return replace(edited, space=shared_space(start.prepared))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from energyql.errors import EnergyQLError
-from energyql.studio.guard import Guard
+from energyql.studio.guard import Access, Bodies, Guard
 from energyql.studio.problems import INTERNAL, StudioError, respond
 from energyql.version import __version__
 
@@ -26,9 +26,8 @@ def guarded_app(
     description: str,
     page: Path,
     *,
-    hosts: Collection[str],
-    numbers: bool,
-    body: int,
+    access: Access,
+    bodies: Bodies,
     lifespan: Callable[[FastAPI], Any] | None = None,
 ) -> FastAPI:
     """Return an application with one page, the style sheets and scripts of the studio, and the guard in front.
@@ -37,9 +36,8 @@ def guarded_app(
         title: of its HTTP API.
         description: of its HTTP API.
         page: the HTML file.
-        hosts: see `Guard`.
-        numbers: see `Guard`.
-        body: see `Guard`.
+        access: see `Guard`.
+        bodies: see `Guard`.
         lifespan: what happens when the application starts and ends.
     """
     app = FastAPI(
@@ -51,7 +49,7 @@ def guarded_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.add_middleware(Guard, hosts=hosts, numbers=numbers, body=body)
+    app.add_middleware(Guard, access=access, bodies=bodies)
     for kind in (EnergyQLError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _refuse)
 

@@ -10,6 +10,8 @@ from energyql.cli.label import label, sample
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.labelling import app as page
 from energyql.labelling.folder import PictureFolder
+from energyql.studio.guard import Access
+from energyql.studio.serving import Listening
 
 ADA = CHECKPOINTS / "ada.pkl"
 app = typer.Typer()
@@ -52,14 +54,12 @@ def test_from_folders(folder):
 
 def test_the_page_starts(folder, monkeypatch):
     started = {}
-    monkeypatch.setattr(
-        page, "serve_app", lambda make, **settings: started.update(settings, app=make({"localhost"}, False))
-    )
+    monkeypatch.setattr(page, "serve_app", lambda make, **settings: started.update(settings, app=make(Access())))
     opened = []
     monkeypatch.setattr(typer, "launch", opened.append)
     run("label", folder.path, "--attributes", "hat", "--out", folder.path / "hats.csv", "--open")
     assert (started["host"], started["port"], started["allowed"]) == ("127.0.0.1", 8421, [])
-    started["ready"]("http://127.0.0.1:8421/")
+    started["ready"](Listening(("http://127.0.0.1:8421/",), False, False))
     assert opened == ["http://127.0.0.1:8421/"]
 
 

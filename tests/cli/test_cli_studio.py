@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
 from typer.testing import CliRunner
@@ -51,6 +51,46 @@ def test_every_option_arrives(served):
     assert options["limits"] == Limits(pictures=5, seconds=7, waiting=2)
 
 
+def test_a_token_of_ones_own(served, monkeypatch):
+    run()
+    run("--token", "mine")
+    run("--token", "")
+    monkeypatch.setenv("ENERGYQL_TOKEN", "of the environment")
+    run()
+    assert [options["token"] for _, options in served] == [None, "mine", "", "of the environment"]
+
+
+@pytest.mark.parametrize(
+    ("host", "words", "warned"),
+    [
+        ("127.0.0.1", [], None),
+        ("0.0.0.0", [], "only those who have the token can use it"),
+        ("0.0.0.0", ["--token", ""], "anyone there can use it, without a token"),
+    ],
+)
+def test_what_is_printed_can_be_opened_and_dangers_are_named(tiny, host, words, warned):
+    command = [PROGRAM, "studio", "-m", tiny, "--host", host, "--port", "0", "--device", "cpu", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            lines = [server.stdout.readline()]
+            while not lines[-1].startswith("Ctrl+C"):
+                lines.append(server.stdout.readline())
+            addresses = [line.split()[-1] for line in lines if "http://" in line]
+            assert addresses[0].startswith("http://127.0.0.1:")
+            assert not [address for address in addresses if "0.0.0.0" in address]
+            assert all(("?token=" in address) == (host != "127.0.0.1" and not words) for address in addresses)
+            opener = build_opener(HTTPCookieProcessor())
+            assert opener.open(addresses[0]).status == 200
+            with opener.open(addresses[0].partition("?")[0] + "api/info") as answer:
+                assert json.load(answer)["models"][0]["name"] == "tiny"
+            server.send_signal(signal.SIGINT)
+            said = server.communicate(timeout=60)[1]
+            assert ("Warning" in said) == (warned is not None)
+            assert warned is None or (warned in said and "Nothing is encrypted" in said)
+        finally:
+            server.kill()
+
+
 def test_a_missing_package_is_named(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("energyql.studio")]:
         monkeypatch.delitem(sys.modules, name)
@@ -77,7 +117,7 @@ def test_it_serves_until_ctrl_c(tiny):
             words = server.stdout.readline().split()
             assert words[:4] == ["The", "studio", "is", "at"]
             assert words[4].startswith("http://127.0.0.1:")
-            with urlopen(words[4].removesuffix(".") + "api/info") as answer:
+            with urlopen(words[4] + "api/info") as answer:
                 assert json.load(answer)["models"][0]["name"] == "tiny"
             server.send_signal(signal.SIGINT)
             assert "Traceback" not in server.communicate(timeout=60)[1]

@@ -17,6 +17,8 @@ from energyql.labelling import app as page
 from energyql.labelling.folder import LABELS, PictureFolder
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
+from energyql.studio.guard import Access
+from energyql.studio.serving import Listening
 from energyql.training import judge, teacher
 from energyql.training.picture_fit import PictureSettings
 
@@ -34,8 +36,8 @@ def look(file):
 
 def label_all(make, *, ready, **_):
     """Serve the page while somebody labels 20 pictures on it, and then the others in the table."""
-    with running(make({"127.0.0.1"}, False)) as client:
-        ready(client.url)
+    with running(make(Access())) as client:
+        ready(Listening((client.url,), False, False))
         for _ in range(20):
             index = client.get("/api/state").json()["next"][0]
             picture = client.get(f"/api/pictures/{index}.png")

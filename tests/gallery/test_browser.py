@@ -134,3 +134,38 @@ def test_without_scripts_everything_is_shown(chromium: Any, path: Path) -> None:
         assert page.locator(".card:visible").count() == 4
         assert not page.locator(".tools").is_visible()
         assert not page.locator(".copy").first.is_visible()
+
+
+CONTRAST = (Path(__file__).parents[1] / "studio" / "contrast.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read_on_the_screen_and_on_paper(chromium: Any, path: Path, scheme: Any) -> None:
+    with visiting(chromium, path.as_uri(), 1440, 900, color_scheme=scheme, folder="gallery") as visitor:
+        page = visitor.open()
+        # Every entry of the contents as if it were here, and satisfied.
+        page.evaluate(
+            """() => {
+                for (const entry of document.querySelectorAll('nav li')) entry.classList.add('here');
+                for (const share of document.querySelectorAll('nav .share')) share.className = 'share yes';
+            }"""
+        )
+        assert page.evaluate(CONTRAST) == []
+        page.select_option("#theme", "dark")
+        page.emulate_media(media="print")
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert ground == "rgb(246, 245, 241)", "a page that was dark is printed on white paper"
+        assert page.evaluate(CONTRAST) == []
+        kept = page.locator(".letter, .badge").evaluate_all("all => all.map(e => getComputedStyle(e).printColorAdjust)")
+        assert set(kept) == {"exact"}
+
+
+def test_no_badge_lies_on_a_picture(page: Any) -> None:
+    over = page.locator(".truth .badge, .query .badge").evaluate_all(
+        """all => all.filter(badge => {
+            const picture = badge.closest('.tile').querySelector('img').getBoundingClientRect();
+            return badge.getBoundingClientRect().top < picture.bottom;
+        }).length"""
+    )
+    assert over == 0
+    assert page.locator(".truth .badge").count() > 0

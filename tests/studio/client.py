@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 
 from energyql.studio.app import create_app
-from energyql.studio.guard import known_hosts
+from energyql.studio.guard import access_to
 from energyql.studio.limits import Limits
 from energyql.studio.serving import listen, load_models, web_server
 from energyql.studio.studio import Studio
@@ -73,13 +73,12 @@ class Client:
 
 
 @contextmanager
-def serving(models, limits=None, host="127.0.0.1", allowed=()):
+def serving(models, limits=None, host="127.0.0.1", allowed=(), token=""):
     """A studio with some models, until the block ends."""
     studio = Studio(load_models(models, "cpu"), limits or Limits())
-    hosts, numbers = known_hosts(host, allowed)
     socket = listen("127.0.0.1", 0)
     socket.listen(64)
-    server = web_server(create_app(studio, hosts=hosts, numbers=numbers))
+    server = web_server(create_app(studio, access_to(host, allowed, token)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
     try:

@@ -12,7 +12,7 @@ def studio(tiny):
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def url():
     """The address of a studio with the packaged model."""
     with serving(["avatars"]) as client:
@@ -25,4 +25,20 @@ def visitor(chromium, url):
     from studio.page import visiting  # Playwright takes seconds to import
 
     with visiting(chromium, url, permissions=["clipboard-read", "clipboard-write"]) as visitor:
+        yield visitor
+
+
+@pytest.fixture(scope="session")
+def small(tiny):
+    """The address of a studio with a tiny model, whose pictures are noise and quick."""
+    with serving([str(tiny)]) as client:
+        yield client.url
+
+
+@pytest.fixture
+def guest(chromium, small):
+    """Somebody who has opened nothing yet, at the studio with the tiny model."""
+    from studio.page import visiting
+
+    with visiting(chromium, small, permissions=["clipboard-read", "clipboard-write"]) as visitor:
         yield visitor

@@ -77,6 +77,29 @@ class TestCheck:
         assert "^^^^^^    ^^^^^" in problem["drawing"]
 
     @pytest.mark.parametrize(
+        ("query", "corrected"),
+        [
+            (
+                "smile AND NOT (glases OR beerd)",
+                ["smile AND NOT (glasses OR beerd)", "smile AND NOT (glases OR beard)"],
+            ),
+            ("smile OR hair IN {blak, brown}", ["smile OR hair IN {black, brown}"]),
+            ("NOT black", ["NOT hair = black"]),
+            ("hair AND smile", [f"hair = {v} AND smile" for v in ("black", "brown", '"dark red"')]),
+            ("smile = yes", ["smile", "NOT smile"]),
+            ("🙂", []),
+            ("age", ["age > 0.5"]),
+            ("entirely_other_word", []),
+        ],
+    )
+    def test_corrections_can_be_made_by_a_click(self, studio, query, corrected):
+        problem = self.check(studio, query)["problem"]
+        made = [query[: s["span"][0]] + s["text"] + query[s["span"][1] :] for s in problem["suggestions"]]
+        assert made == corrected
+        for text in made if len(made) != 2 or "beerd" not in query else []:
+            assert self.check(studio, text)["ok"]
+
+    @pytest.mark.parametrize(
         ("query", "error", "spans"),
         [
             ("smile AND", "QuerySyntaxError", [[9, 9]]),
@@ -187,6 +210,13 @@ class TestRefusals:
             ({"query": "smile", "n": 65}, "this studio draws 64 pictures at a time"),
             ({"query": "smile", "n": 0}, "n: Input should be greater than or equal to 1"),
             ({"query": "smile", "n": "many"}, "n: Input should be a valid integer"),
+            ({"query": "smile", "n": "4"}, "n: Input should be a valid integer"),
+            ({"query": "smile", "n": True}, "n: Input should be a valid integer"),
+            ({"query": "smile", "n": 4.0}, "n: Input should be a valid integer"),
+            ({"query": "smile", "strength": "2"}, "strength: Input should be a valid number"),
+            ({"query": "smile", "seed": False}, "seed: Input should be a valid integer"),
+            ({"query": "smile", "truncation": True}, "truncation: Input should be a valid number"),
+            ({"query": "smile", "allow_weak": "smile"}, "allow_weak: Input should be a valid list"),
             ({"query": "smile", "seed": -1}, "seed: "),
             ({"query": "smile", "seed": 2**53}, "seed: "),
             ({"query": "smile", "sampler": "magic"}, "there is no sampler 'magic'"),
@@ -206,7 +236,7 @@ class TestRefusals:
         problem = answer.json()
         assert answer.status == 422
         assert words in problem["message"]
-        assert set(problem) == {"error", "message", "hint", "spans", "line", "column", "drawing"}
+        assert set(problem) == {"error", "message", "hint", "spans", "suggestions", "line", "column", "drawing"}
         assert "Traceback" not in answer.body.decode()
 
     @pytest.mark.parametrize(
@@ -288,3 +318,11 @@ class TestDownloads:
         answer = studio.get(f"/api/jobs/{key}/pictures/{position}.png")
         assert answer.status == (422 if position == "x" else 404)
         assert answer.json()["message"]
+
+
+def test_more_pictures_of_a_run(studio):
+    whole_run = studio.draw(query=QUERY, n=5, seed=3)["pictures"]
+    more = studio.draw(query=QUERY, n=2, first=3, seed=3)["pictures"]
+    assert [picture["index"] for picture in more] == [3, 4]
+    assert [picture["image"] for picture in more] == [picture["image"] for picture in whole_run[3:]]
+    assert {type(picture["doubtful"]) for picture in whole_run} == {bool}

@@ -8,7 +8,9 @@ import pytest
 from markup import decode
 from PIL import Image
 
-from energyql import edit, generate
+from energyql import edit, generate, load_model, parse
+from energyql.language import bind
+from energyql.logic.truth import satisfied
 
 START = {"query": "smile AND NOT beard", "seed": 4, "index": 2}
 STEPS = ["beard", "hair = black"]
@@ -112,3 +114,30 @@ class TestDownloads:
             names = packed.namelist()
             assert {"energyql/filmstrip.png", "energyql/edit.json", "energyql/0-start/00000.png"} <= set(names)
             assert json.loads(packed.read("energyql/edit.json"))["provenance"]["queries"] == STEPS
+
+
+def test_a_step_says_whether_the_query_of_the_start_still_holds(studio, tiny, edited):
+    model = load_model(tiny)
+    job = studio.draw("/api/edits", steps=STEPS, **START)
+    query = bind(parse(START["query"]), model.vocabulary)
+    expected = [bool(satisfied(query, step.judged, model.vocabulary)[0]) for step in edited.steps]
+    assert [picture["keeps_query"] for picture in job["pictures"]] == [None, *expected]
+
+
+@pytest.mark.parametrize(
+    ("field", "option", "value"),
+    [("keep", "keep", ["hair"]), ("edit_strength", "strength", 0.01), ("layers", "layers", [0])],
+)
+def test_options_of_the_steps_arrive(studio, tiny, field, option, value):
+    start = generate(START["query"], 1, first=2, model=tiny, seed=4, device="cpu", progress=False)
+    expected = edit(start, STEPS, model=tiny, device="cpu", progress=False, **{option: value})
+    job = studio.draw("/api/edits", steps=STEPS, **START, **{field: value})
+    assert [bytes_of(picture) for picture in job["pictures"][1:]] == [
+        step.images[0].tobytes() for step in expected.steps
+    ]
+
+
+def test_layers_that_do_not_exist_are_refused_before_the_work(studio):
+    job = studio.draw("/api/edits", steps=STEPS, layers=[99], **START)
+    assert job["state"] == "failed"
+    assert "99" in job["problem"]["message"]

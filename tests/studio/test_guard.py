@@ -7,7 +7,7 @@ import time
 import pytest
 
 from energyql.studio import guard
-from energyql.studio.guard import HEADERS, is_loopback, known_hosts
+from energyql.studio.guard import HEADERS, access_to, is_loopback
 from studio.client import serving
 
 
@@ -36,7 +36,7 @@ class TestHosts:
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "0.0.0.0", "::", "faces.example"])
     def test_loopback(self, host):
         assert is_loopback(host) is (host not in ("0.0.0.0", "::", "faces.example"))
-        assert known_hosts(host)[1] is not is_loopback(host)
+        assert access_to(host).numbers is not is_loopback(host)
 
 
 class TestOtherSites:

@@ -157,6 +157,23 @@ def test_what_nobody_asks_about_is_given_up():
     queue.close()
 
 
+def test_one_whose_page_is_gone_is_given_up_sooner_while_others_wait():
+    queue = Queue(replace(LIMITS, unwatched=30.0, unwatched_contended=0.2))
+    orphan, work = start(queue, Work()), Work()
+    time.sleep(0.4)
+    assert not orphan.over  # nobody waits for it
+    watched = queue.submit(work)
+    assert work.started.wait(2)
+    assert orphan.state == "cancelled"
+    assert orphan.problem.error == "Unwatched"
+    assert orphan.problem.message == "nobody asked about it for 0.2 seconds while others waited"
+    time.sleep(0.4)
+    assert not watched.over
+    work.go.set()
+    until(lambda: watched.state == "done")
+    queue.close()
+
+
 def test_places_of_those_who_left_are_given_to_others():
     queue = Queue(replace(LIMITS, unwatched=0.15, waiting=1))
     running = start(queue, Work())

@@ -1,4 +1,4 @@
-"""What docs/studio.md says, done; and it leaves out nothing of the API."""
+"""What docs/studio.md and docs/studio-api.md say, done; and they leave out nothing of the API."""
 
 import re
 
@@ -6,29 +6,49 @@ import pytest
 from markdown import ROOT, run_page
 
 from energyql.errors import UnknownAttribute
+from energyql.studio import guard
 from energyql.studio import serving as module
 from energyql.studio.app import create_app
+from energyql.studio.connections import CONNECTIONS
 from energyql.studio.limits import Limits
-from energyql.studio.schemas import DrawRequest, EditRequest
+from energyql.studio.requests import (
+    DrawRequest,
+    EditRequest,
+    GalleryRequest,
+    PhotographRequest,
+    TraversalRequest,
+    TruthTableRequest,
+    VariationsRequest,
+)
 from energyql.studio.studio import Studio
 from studio.client import serving
 
-PAGE = ROOT / "docs" / "studio.md"
+PAGE, API = ROOT / "docs" / "studio.md", ROOT / "docs" / "studio-api.md"
 TEXT = PAGE.read_text(encoding="utf-8")
+API_TEXT = API.read_text(encoding="utf-8")
 
 
 def test_blocks_run(tmp_path, monkeypatch, capsys):
     """The commands start nothing here, because they would not end; test_cli_studio.py starts one."""
     started = []
     monkeypatch.setattr(module, "serve", lambda models, **options: started.append((models, options)))
-    with serving(["avatars"]) as client:
-        page = tmp_path / "studio.md"
-        page.write_text(TEXT.replace("127.0.0.1:8420", f"127.0.0.1:{client.port}"), encoding="utf-8")
-        names = run_page(page, elsewhere=lambda words: words[:2] == ["pip", "install"])
+    run_page(PAGE, elsewhere=lambda words: words[:2] == ["pip", "install"])
     assert [options["host"] for _, options in started] == ["127.0.0.1", "127.0.0.1", "0.0.0.0"]
     assert started[1][1]["limits"].pictures == 32
+
+
+def test_the_api_does_what_its_page_says(tmp_path, capsys):
+    with serving(["avatars"]) as client:
+        page = tmp_path / "studio-api.md"
+        page.write_text(API_TEXT.replace("127.0.0.1:8420", f"127.0.0.1:{client.port}"), encoding="utf-8")
+        names = run_page(page)
     assert len(names["job"]["pictures"]) == 4
     assert names["filmstrip"].startswith(b"\x89PNG")
+    assert "<h1" in names["html"]
+    for name in ("several", "varied", "table", "path", "page", "inverted", "edited"):
+        assert names[name]["state"] == "done", name
+    assert names["restored"]["request"]["query"] == "smile AND NOT glasses"
+    assert names["problem"]["suggestions"] == [{"span": [14, 20], "text": "glasses"}]
     output = capsys.readouterr().out
     assert "of 4 satisfy the query" in output
     assert f"422 {UnknownAttribute.__name__}" in output
@@ -45,12 +65,13 @@ def described():
 def test_every_request_is_named(described):
     methods = {"get", "post", "delete"}
     routes = {f"{m.upper()} {path}" for path, each in described["paths"].items() for m in each if m in methods}
-    assert set(re.findall(r"^\| `((?:GET|POST|DELETE) \S+)` \|", TEXT, re.MULTILINE)) == routes
+    assert set(re.findall(r"^\| `((?:GET|POST|DELETE) \S+)` \|", API_TEXT, re.MULTILINE)) == routes
 
 
 def test_every_field_of_a_request_is_named():
-    for field in DrawRequest.model_fields | EditRequest.model_fields:
-        assert f"`{field}`" in TEXT, field
+    requests = (DrawRequest, EditRequest, VariationsRequest, TruthTableRequest, TraversalRequest, GalleryRequest)
+    for field in {name for request in (*requests, PhotographRequest) for name in request.model_fields}:
+        assert f"`{field}`" in API_TEXT or f'"{field}": ' in API_TEXT or f"?{field}=" in API_TEXT, field
 
 
 def test_every_answer_is_typed(described):
@@ -71,7 +92,11 @@ def test_limits_are_those_of_the_code():
         f"| steps of an edit | {limits.steps} |",
         f"| {limits.body // 1024} KiB,",
         f"cancelled after {limits.unwatched:g} seconds",
+        f"after {limits.unwatched_contended:g} while others wait",
         f"{limits.kept_bytes >> 20} MiB in total",
+        f"{limits.photograph_bytes >> 20} MiB, which must arrive within {guard.UPLOAD_SECONDS:g} seconds",
+        f"{limits.photograph_pixels // 1_000_000} million",
+        f"| connections | {CONNECTIONS};",
     ):
         assert text in TEXT, text
     assert limits.kept_seconds == 3600

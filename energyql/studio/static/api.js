@@ -24,21 +24,28 @@ export async function call(method, path, body, signal) {
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-// One request at a time in each place that shows one: a new one ends the one before, once it is accepted.
+// One job at a time in each place that shows one: a new one ends the one before, once it is accepted.
 export class Runner {
   constructor() {
     this.id = null;
-    this.asked = this.turn = 0; // requests that were sent, and those that were accepted
+    this.asked = this.turn = 0; // jobs that were asked for, and those that were accepted
+    window.addEventListener("pagehide", () => this.abandon());
   }
 
   // Start a job and call `update(job, fresh)` with what is new until it is over; false if another one took its place.
   async run(path, body, update) {
     const asked = ++this.asked;
-    let job = await call("POST", path, body);
+    const job = await call("POST", path, body);
     if (asked !== this.asked) {
       call("DELETE", `/api/jobs/${job.id}`).catch(() => {});
       return false;
     }
+    return this.follow(job, update);
+  }
+
+  // The same for a job that the studio has accepted already.
+  async follow(job, update) {
+    this.asked += 1;
     this.cancel();
     const turn = ++this.turn;
     this.id = job.id;
@@ -46,7 +53,7 @@ export class Runner {
     for (let wait = 60; ; wait = Math.min(wait * 1.3, 400)) {
       seen += job.pictures.length;
       update(job, job.pictures);
-      if (!["waiting", "running"].includes(job.state)) break;
+      if (!working(job)) break;
       await pause(wait);
       if (turn !== this.turn) return false;
       const next = await call("GET", `/api/jobs/${job.id}?after=${seen}`);
@@ -64,10 +71,17 @@ export class Runner {
     this.id = null;
   }
 
+  // The page is left: nobody waits for this job any more, and it would hold up the next one.
+  abandon() {
+    if (this.id !== null) fetch(`/api/jobs/${this.id}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  }
+
   // Leave a job alone: nothing of it is shown any more.
   forget() {
-    this.asked++;
-    this.turn++;
+    this.asked += 1;
+    this.turn += 1;
     this.cancel();
   }
 }
+
+export const working = (job) => ["waiting", "running"].includes(job.state);

@@ -53,3 +53,18 @@ export async function copy(text) {
   area.remove();
   return done;
 }
+
+// A button that copies, and says so for a moment.
+export async function copyFrom(button, text) {
+  const done = await copy(text);
+  const before = button.dataset.label ?? button.textContent;
+  button.dataset.label = before;
+  button.textContent = done ? "Copied" : "Not copied";
+  say(done ? "The link is copied" : "The link could not be copied");
+  setTimeout(() => { button.textContent = before; }, 1600);
+}
+
+export const button = (text, action, extra = {}) => h("button", { type: "button", class: "plain", onclick: action, ...extra }, text);
+
+// Whether a key was pressed where text is typed.
+export const typing = ({ target }) => target.matches?.("textarea, input:not([type=range], [type=checkbox], [type=radio]), select");

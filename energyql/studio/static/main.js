@@ -1,199 +1,139 @@
 // The page: starts everything, and keeps query, settings, pictures and address together.
 
-import { call, Runner } from "./api.js";
+import { call } from "./api.js";
+import { Board } from "./board.js";
+import { Builder } from "./build.js";
+import { Chosen } from "./chosen.js";
+import { Compare } from "./compare.js";
 import { Detail } from "./detail.js";
-import { $, copy, drawing, h, plural, say } from "./dom.js";
-import { asking, QueryBox } from "./editor.js";
+import { $, copyFrom, drawing, h, plural, say } from "./dom.js";
+import { editOf } from "./edits.js";
+import { Files, placeOf } from "./files.js";
+import { showHistory } from "./history.js";
+import { startKeys } from "./keys.js";
 import { Language } from "./language.js";
+import { Navigation } from "./navigate.js";
+import { followBar, Panels, startSize } from "./panels.js";
+import { Past } from "./past.js";
+import { asking, QueryBox } from "./querybox.js";
+import { reportRuns } from "./report.js";
+import { Runs } from "./runs.js";
 import { SettingsForm } from "./settings.js";
-import { decode, encode } from "./share.js";
-import { clauseTable, Wall } from "./wall.js";
+import { keyOf, linkTo } from "./share.js";
+import { Store } from "./store.js";
+import { startTheme } from "./theme.js";
+import { Tray } from "./tray.js";
+import { Visits } from "./visits.js";
+import { Wall } from "./wall.js";
 
-const NARROW = 430; // pixels of a circuit that fits into the left column
-const columns = matchMedia("(min-width: 64rem)"); // two of them
-const runner = new Runner();
-let info, language, settings, box, wall, detail;
-let drawn = null; // what the pictures on the wall answer: {query, settings, model, language, job}
-let edit = null; // {index, steps} while a picture is open
-let pending = null; // the same, of a link, until its picture is there
+const store = new Store({ run: null, open: null, selected: new Set(), failure: null, board: null, panel: "", past: [], tray: [] });
+const visits = new Visits(store);
+let settings, language, box, builder, panels, past, runs, navigation, wall, detail, tray, board, info;
+const others = []; // parts that nobody else needs
 
-function paintTheme(value) {
-  if (value) document.documentElement.dataset.theme = value;
-  else delete document.documentElement.dataset.theme;
+// What stands in the box and in the settings, drawn or not.
+const written = () => ({ query: box.text.trim(), settings: settings.read(), fingerprint: settings.model.fingerprint });
+
+function modelOf(name) {
+  const model = info.models.find((each) => each.name === name);
+  return { model, language: new Language(info.keywords, model.attributes) };
 }
-
-function startTheme() {
-  let known = "";
-  try { known = localStorage.getItem("energyql-colours") || ""; } catch { /* no storage here */ }
-  $("theme").value = known;
-  paintTheme(known);
-  $("theme").addEventListener("change", ({ target }) => {
-    paintTheme(target.value);
-    try { localStorage.setItem("energyql-colours", target.value); } catch { /* not remembered */ }
-  });
-}
-
-const written = () => ({ query: box.text, settings: settings.read(), model: settings.model, language, job: "" });
-
-// A link to what is on the wall, whatever stands in the box by now; before the first picture, to what stands there.
-const link = (state = edit) => {
-  const from = drawn ?? written();
-  return new URL(encode(from.query, from.settings, from.model.fingerprint, state), location.href).href;
-};
-
-const remember = () => history.replaceState(null, "", link());
 
 function showCheck(check) {
   $("draw").disabled = check !== null && !check.ok;
   $("circuit").classList.toggle("old", !check?.ok);
+  builder?.show();
+  navigation?.typed();
   if (!check?.ok) return;
   $("circuit-name").textContent = check.caption;
   const svg = drawing(check.drawing);
-  const width = Number(svg.getAttribute("width"));
-  svg.style.maxWidth = `${width}px`;
-  svg.style.minWidth = `${Math.min(width, Math.max(0.72 * width, 280))}px`;
+  svg.style.maxWidth = `${svg.getAttribute("width")}px`;
   $("circuit").replaceChildren(svg);
-  placeCircuit(width > NARROW && columns.matches);
   $("explanation").textContent = check.explanation;
 }
 
-// A circuit that is too wide to be read beside the pictures goes below them.
-function placeCircuit(wide) {
-  const card = $("circuit-card");
-  const home = wide ? $("main-side") : $("side");
-  if (card.parentElement === home) return;
-  if (wide) home.append(card);
-  else home.firstElementChild.after(card);
-}
-
-async function draw(open = null) {
-  if (!box.text.trim() || box.broken) { box.focus(); return; }
-  if (!settings.valid) { settings.complain(); return; }
-  const asked = written();
-  $("failure").hidden = true;
-  let last = null;
+// Draw a place, and make it an address when the studio has taken it.
+async function drawPlace(asked) {
   try {
-    const current = await runner.run("/api/jobs", { query: asked.query, ...asked.settings }, (job, fresh) => {
-      if (!last) accept({ ...asked, job: job.id }, open);
-      last = job;
-      wall.add(fresh, job.clauses);
-      showJob(job);
-      const wanted = pending && fresh.find((picture) => picture.index === pending.index);
-      if (wanted) openPending(wanted);
+    await runs.draw(asked, () => {
+      navigation.dropDraft();
+      const first = !navigation.here.place;
+      if (first || keyOf(navigation.here.place) === keyOf(asked)) navigation.replace(asked);
+      else navigation.push(asked);
+      store.set({ open: null });
+      board.hide();
     });
-    if (!current) return;
-    finish(last);
-    if (pending?.steps.length) openPending({ index: pending.index });
   } catch (problem) {
-    if (last) fail(problem);
-    else if (!box.refuse(asked.query, problem)) complain(problem);
+    if (!box.refuse(box.text, problem)) store.set({ failure: problem });
   }
-  if (last) pending = null;
 }
 
-// The studio draws: what was on the wall makes room.
-function accept(asked, open) {
-  drawn = asked;
-  pending = open;
-  edit = null;
-  history.replaceState(null, "", link(pending));
-  $("failure").hidden = $("downloads").hidden = $("made").hidden = true;
-  $("summary").textContent = "";
-  wall.reset(asked.settings.n);
-  if (!columns.matches) $("pictures").scrollIntoView();
+async function draw() {
+  if (!box.text.trim() || box.broken) { box.focus(); return; }
+  if (!settings.valid) { panels.open("settings"); settings.complain(); return; }
+  await drawPlace(written());
 }
 
-function openPending(picture) {
-  edit = pending;
-  pending = null;
-  detail.open(picture, edit.steps, drawn.job);
+// Draw another query, with the settings that stand there.
+function ask(query, changes = {}) {
+  box.text = query;
+  settings.write({ ...settings.read(), ...changes });
+  draw();
 }
 
-function showJob(job) {
-  const running = ["waiting", "running"].includes(job.state);
-  $("progress").hidden = !running;
-  const text = {
-    waiting: job.place ? `Waiting, ${plural(job.place, "request")} before` : "Starting",
-    sampling: `Sampling, ${Math.round(100 * job.fraction)} %`,
-    drawing: `Drawing, ${job.done} of ${job.total}`,
-  }[job.stage];
-  $("progress-text").textContent = text ?? job.stage;
-  $("progress-bar").value = job.stage === "drawing" ? 0.3 + 0.7 * (job.done / job.total) : 0.3 * job.fraction;
+// Go to a place, as a link to it does.
+function visit(place) {
+  navigation.push(place);
+  restore(place, {});
 }
 
-function finish(job) {
-  $("progress").hidden = true;
-  wall.trim();
-  if (job.state === "failed") { fail(job.problem); return; }
-  const ended = job.problem ? "Given up" : "Cancelled";
-  const facts = job.state === "cancelled" ? [`${ended} after ${plural(job.done, "picture")}`] : [];
-  if (job.problem) complain(job.problem);
-  if (job.done) facts.push(job.summary);
-  $("summary").textContent = facts.join(". ");
-  $("nothing").hidden = job.done > 0;
-  if (!job.done) return;
-  $("downloads").hidden = false;
-  for (const [id, file] of [["get-grid", "grid.png"], ["get-zip", "result.zip"], ["get-provenance", "provenance.json"]]) {
-    $(id).href = `/api/jobs/${job.id}/${file}`;
-  }
-  $("clauses").hidden = false;
-  $("clauses").replaceChildren(...clauseTable(job, wall.pictures, drawn.language));
-  $("made").hidden = false;
-  $("facts").replaceChildren(...job.facts.flatMap(({ name, text }) => [h("dt", {}, name), h("dd", {}, text)]));
+function vary(indices) {
+  const place = visits.variations(indices, info.limits.pictures);
+  if (place) drawPlace(place);
 }
 
-function fail(problem) {
-  $("progress").hidden = true;
-  wall.trim();
-  $("nothing").hidden = wall.pictures.length > 0;
-  complain(problem);
-}
-
-function complain(problem) {
-  $("failure").hidden = false;
-  $("failure").replaceChildren(h("pre", {}, problem.drawing || problem.message || String(problem)));
-}
-
-function showWords() {
-  const rows = settings.model.attributes.map(({ written: name, kind, values, low, high, description }) => {
-    const form = { "yes/no": name, categorical: `${name} = ${values[0]}`, continuous: `${name} > ${(low + high) / 2}` }[kind];
-    const what = [description, values.length ? values.join(", ") : kind === "continuous" ? `${low} to ${high}` : ""].filter(Boolean).join("; ");
-    return h("div", { class: "word" }, h("button", { type: "button", class: "chip", title: `Add ${form} to the query`, onclick: () => box.add(form) }, name), h("span", { class: "faint" }, what));
-  });
-  $("attributes").replaceChildren(...rows);
-  $("words-summary").textContent = plural(rows.length, "attribute");
-  $("examples").replaceChildren(...settings.model.examples.map((text) => h("button", { type: "button", class: "chip", onclick: () => { box.text = text; draw(); } }, text)));
-}
-
-function changedSetting(id) {
-  if (id === "model") {
-    language = new Language(info.keywords, settings.model.attributes);
-    showWords();
-  }
-  if (id === "model" || id === "semantics") box.check();
-}
-
-function restore() {
-  const asked = decode(location.hash);
-  if (!asked) return false;
-  $("view").close(); // if another picture is open
-  const lost = settings.write(asked.settings);
-  changedSetting("model");
-  box.text = asked.query;
-  const other = asked.fingerprint && asked.fingerprint !== settings.model.fingerprint;
+async function restore(place, state) {
+  if (!place) return;
+  if (store.state.run?.key === keyOf(place)) { visits.arrive(place, state.draft); return; } // the bar stays as it is
+  const lost = settings.write(place.settings);
+  changedModel();
+  const asked = { ...place, settings: settings.read(), fingerprint: settings.model.fingerprint };
+  box.text = state.draft?.query ?? place.query;
+  if (state.draft) settings.write(state.draft.settings);
+  const other = place.fingerprint && place.fingerprint !== settings.model.fingerprint;
   const notes = [
     lost.length ? `This studio does not offer ${lost.join(", ")}.` : "",
     other ? "The link was made with other weights: its pictures may differ." : "",
   ].filter(Boolean);
   $("banner").hidden = !notes.length;
   $("banner").textContent = notes.join(" ");
-  draw(asked.edit);
-  return true;
+  if (store.state.run?.key === keyOf(asked)) { visits.arrive(place, state.draft); return; }
+  store.set({ open: null });
+  try {
+    await runs.show(asked, () => visits.arrive(place, state.draft));
+  } catch (problem) {
+    if (!box.refuse(place.query, problem)) store.set({ failure: problem });
+  }
+}
+
+function changedModel() {
+  language = modelOf(settings.model.name).language;
+  builder.fill();
+  $("words-summary").textContent = `${plural(language.attributes.length, "attribute")}. What you choose is joined by AND.`;
+  $("examples").replaceChildren(...settings.model.examples.map((text) => h("button", { type: "button", class: "chip", onclick: () => ask(text) }, text)));
+}
+
+function changedSetting(id) {
+  if (id === "model") changedModel();
+  if (["model", "semantics", "weak"].includes(id)) box.check();
+  navigation.typed();
 }
 
 async function start() {
   startTheme();
-  $("nothing").firstElementChild.append(...Array.from({ length: 4 }, () => h("span", { class: "frame" })));
+  startSize();
+  followBar();
+  panels = new Panels(store);
   try {
     info = await call("GET", "/api/info");
   } catch (problem) {
@@ -202,41 +142,53 @@ async function start() {
     return;
   }
   $("version").textContent = `energyql ${info.version}`;
+  past = new Past(store);
+  runs = new Runs(store, past, modelOf);
   settings = new SettingsForm(info, changedSetting);
-  language = new Language(info.keywords, settings.model.attributes);
-  wall = new Wall((picture) => {
-    detail.open(picture, [], drawn.job);
-    edit = detail.state;
-    remember();
-  });
-  box = new QueryBox($("query"), { label: "Query", placeholder: "smile AND NOT (glasses OR beard)", language: () => language, ask: () => asking(settings.read()), changed: showCheck, submit: () => draw() });
-  detail = new Detail({
+  language = modelOf(settings.model.name).language;
+  const placeholder = settings.model.examples[0] ?? "";
+  box = new QueryBox($("query"), { label: "Query", placeholder, language: () => language, ask: () => asking(settings.read()), changed: showCheck, submit: draw, allow: (names) => settings.allow(names) });
+  builder = new Builder(box, () => language);
+  navigation = new Navigation(restore, () => ({ query: box.text, settings: settings.read(), step: store.state.open === null ? "" : editOf(store.state.run, store.state.open).draft }));
+  tray = new Tray(store, past, { restore: visit });
+  board = new Board(store, { language: () => language, close: () => visit({ ...visits.shown, edit: null }), draw: (query, chosen) => { settings.write(chosen); ask(query); } });
+  others.push(new Compare(store, { info, written, language: () => language, show: (wanted) => visits.compare(wanted) }));
+  others.push(new Chosen(store, { step: (edit, steps, options) => visits.step(edit, steps, options, false), vary, favour: (picture) => tray.favour(picture), open: () => panels.open("many"), language: () => language }));
+  others.push(new Files({
+    model: () => settings.model.name,
+    photograph: (upload) => visits.photograph({ query: "TRUE", settings: settings.read(), fingerprint: settings.model.fingerprint }, upload),
+    restore: (path, request, index, notes) => {
+      visit(placeOf(path, request, index, settings.read(), settings.model.fingerprint));
+      if (notes.length) { $("banner").hidden = false; $("banner").textContent = `${notes.join(". ")}.`; }
+    },
+  }));
+  wall = new Wall(store, { open: (picture) => visits.open(picture), select: (picture) => tray.select(picture), favour: (picture) => tray.favour(picture) });
+  detail = new Detail(store, {
     limits: info.limits,
-    drawn: () => drawn ?? written(),
-    link,
-    neighbour: (picture, by) => (picture.image ? wall.neighbour(picture, by) : null),
-    edited: (state) => { edit = state; remember(); },
-    closed: (picture) => { edit = null; if (!pending) remember(); wall.focus(picture.position); },
+    link: () => linkTo(visits.shown),
+    language: () => language,
+    typed: () => navigation.typed(),
+    step: (edit, steps, options) => visits.step(edit, steps, options),
+    go: (by) => visits.goBy(by),
+    close: () => visits.close(),
+    favour: (picture) => tray.favour(picture),
+    seed: () => { settings.write({ ...settings.read(), seed: store.state.run.settings.seed }); visits.close(); say("The seed is set"); },
+    vary: (picture) => vary([picture.index]),
   });
-  showWords();
-  $("draw").addEventListener("click", () => draw());
-  $("cancel").addEventListener("click", () => { runner.cancel(); say("Cancelling"); });
-  $("copy-link").addEventListener("click", async () => {
-    const done = await copy(link());
-    $("copy-link").textContent = done ? "Copied" : "Not copied";
-    say(done ? "The link is copied" : "The link could not be copied");
-    setTimeout(() => { $("copy-link").textContent = "Copy link"; }, 1600);
-  });
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !$("view").open) draw();
-  });
-  window.addEventListener("hashchange", restore);
-  $("settings").open = columns.matches;
-  columns.addEventListener("change", () => { if (box.checked) showCheck(box.checked); });
-  if (!restore()) {
-    box.text = settings.model.examples[0] ?? "";
-    box.focus();
-  }
+  visits.parts = { navigation, runs, past, wall, detail, board };
+  reportRuns(store);
+  showHistory(store, { show: visit, forget: () => past.forget() });
+  changedModel();
+  $("draw").addEventListener("click", draw);
+  $("dice").addEventListener("click", () => settings.anotherSeed());
+  $("cancel").addEventListener("click", () => { runs.cancel(); say("Cancelling"); });
+  $("copy-link").addEventListener("click", () => copyFrom($("copy-link"), linkTo(written())));
+  $("skip").addEventListener("click", (event) => { event.preventDefault(); $("pictures").focus(); });
+  startKeys({ draw, focus: () => box.focus(), dice: () => { settings.anotherSeed(); draw(); }, go: (by) => visits.goBy(by), favour: () => detail.picture && tray.favour(detail.picture), open: () => store.state.open !== null, panels });
+  const { place, state } = navigation.arrive();
+  if (place) { restore(place, state); return; }
+  box.text = state.draft?.query ?? placeholder;
+  if (box.text) draw();
 }
 
 start();

@@ -1,12 +1,15 @@
-// The settings of a request: the form, what it holds, and the part of a link that restores it.
+// The settings of a drawing: the form, what it holds, and the part of a link that restores it.
 
 import { $, h } from "./dom.js";
 
 const DEFAULT_N = 16;
 
 export class SettingsForm {
+  // `changed(id)` is called with the id of the field that the visitor has changed.
   constructor(info, changed) {
     this.info = info;
+    this.weak = []; // attributes that are used although their heads are weak
+    this.changed = changed;
     const options = (names) => names.map((name) => h("option", { value: name }, name));
     $("model").replaceChildren(...options(info.models.map((model) => model.name)));
     $("sampler").replaceChildren(...options(info.samplers));
@@ -15,13 +18,12 @@ export class SettingsForm {
     $("n").value = Math.min(DEFAULT_N, info.limits.pictures);
     $("seed").value = 0;
     $("form").addEventListener("submit", (event) => event.preventDefault());
-    $("form").addEventListener("input", (event) => { this.show(); changed(event.target.id); });
-    $("dice").addEventListener("click", () => {
-      $("seed").value = Math.floor(Math.random() * 1_000_000);
+    document.addEventListener("input", ({ target }) => {
+      if (target.form?.id !== "form") return;
+      if (target.id === "model") this.fit();
       this.show();
-      changed("seed");
+      changed(target.id);
     });
-    $("model").addEventListener("change", () => { this.fit(); this.show(); });
     this.fit();
     this.show();
   }
@@ -31,16 +33,26 @@ export class SettingsForm {
   get valid() { return $("form").checkValidity(); }
 
   // Where it is not, the browser says which field and why.
-  complain() {
-    $("settings").open = true;
-    $("form").reportValidity();
+  complain() { $("form").reportValidity(); }
+
+  anotherSeed() {
+    $("seed").value = Math.floor(Math.random() * 1_000_000);
+    this.show();
+    this.changed("seed");
+  }
+
+  allow(names) {
+    this.weak = [...new Set([...this.weak, ...names])];
+    this.show();
+    this.changed("weak");
   }
 
   // Truncation is a choice only where the attributes hold for several.
   fit() {
-    const { truncation, truncation_low: low, truncation_high: high } = this.model;
+    const { truncation, truncation_low: low, truncation_high: high, attributes } = this.model;
     Object.assign($("truncation"), { min: low, max: high, hidden: low === high });
     $("truncation").value = truncation;
+    this.weak = this.weak.filter((name) => attributes.some((attribute) => attribute.name === name && attribute.weak));
   }
 
   read() {
@@ -53,6 +65,7 @@ export class SettingsForm {
       truncation: low === high ? truncation : Number($("truncation").value),
       seed: Number($("seed").value),
       n: Number($("n").value),
+      allow_weak: this.weak,
     };
   }
 
@@ -65,6 +78,7 @@ export class SettingsForm {
       if ([...$(name).options].some((option) => option.value === settings[name])) $(name).value = settings[name];
       else lost.push(`${name} ${settings[name]}`);
     }
+    this.weak = settings.allow_weak ?? [];
     this.fit();
     $("strength").value = settings.strength > 0 ? settings.strength : "";
     if (settings.strength <= 0) lost.push(`strength ${settings.strength}`);
@@ -80,16 +94,16 @@ export class SettingsForm {
   }
 
   show() {
-    const { sampler, semantics, seed, n, truncation, strength } = this.read();
+    const { n, truncation } = this.read();
     const { truncation_low: low, truncation_high: high } = this.model;
     $("psi").textContent = low === high ? `${truncation}, fixed by this model` : truncation.toFixed(2);
-    $("settings-summary").textContent = [
-      this.info.models.length > 1 ? this.model.name : "",
-      `seed ${seed}`,
-      sampler,
-      semantics,
-      strength === null ? "" : `strength ${strength}`,
-    ].filter(Boolean).join(" · ");
-    $("draw-count").textContent = n;
+    $("draw-count").textContent = n || "";
+    $("weak-field").hidden = !this.weak.length;
+    $("weak").replaceChildren(...this.weak.map((name) => h("button", {
+      type: "button",
+      class: "chip",
+      title: "Do not use it any more",
+      onclick: () => { this.weak = this.weak.filter((other) => other !== name); this.show(); this.changed("weak"); },
+    }, `${name} ×`)));
   }
 }

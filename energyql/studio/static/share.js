@@ -1,30 +1,88 @@
-// A link that restores everything: the whole request stands in it, behind the #, which browsers send to nobody.
+// A place: everything that the page shows, written behind the # of an address, which browsers send to nobody.
+// {query, settings, fingerprint, edit, vary, photo, board}. `edit` is {index, steps, options} of the picture that is open, `vary`
+// {indices, amount, seed, wanted} of variations, `photo` the job of a photograph, `board` the rows that stand in place of the wall; each can be null.
 
 const NUMBERS = ["strength", "truncation", "seed", "n"];
+const PLAIN = { keep: null, edit_strength: null, layers: null };
 
-// `edit` is {index, steps} or null. The fingerprint of the weights tells the reader of the link whether pictures agree.
-export function encode(query, settings, fingerprint, edit) {
+export const plainOptions = () => ({ ...PLAIN });
+
+// The fingerprint of the weights tells the reader of a link whether pictures agree.
+export function encode({ query, settings, fingerprint = "", edit = null, vary = null, photo = null, board = null }) {
   const fields = new URLSearchParams({ q: query });
-  for (const [name, value] of Object.entries(settings)) if (value !== null) fields.set(name, value);
-  fields.set("weights", fingerprint);
+  for (const [name, value] of Object.entries(settings)) {
+    if (name === "allow_weak") for (const weak of value) fields.append("weak", weak);
+    else if (value !== null) fields.set(name, value);
+  }
+  if (vary) {
+    fields.set("vary", vary.indices.join(" "));
+    fields.set("amount", vary.amount);
+    fields.set("variation", vary.seed);
+    if (vary.wanted) fields.set("wanted", vary.wanted);
+  }
+  if (photo) fields.set("photo", photo);
+  if (board) fields.set("board", JSON.stringify(board));
+  if (fingerprint) fields.set("weights", fingerprint);
   if (edit) {
     fields.set("edit", edit.index);
     for (const step of edit.steps) fields.append("step", step);
+    const { keep, edit_strength: strength, layers } = { ...PLAIN, ...edit.options };
+    if (keep) for (const name of keep.length ? keep : [""]) fields.append("keep", name);
+    if (strength) fields.set("edit_strength", strength);
+    if (layers) fields.set("layers", layers.join(" "));
   }
   return `#${fields}`;
 }
 
-// {query, settings, fingerprint, edit}, or null where the address holds no request.
+// The place that an address holds, or null where it holds none.
 export function decode(fragment) {
   const fields = new URLSearchParams(fragment.replace(/^#/, ""));
   if (!fields.has("q")) return null;
   const settings = {};
   for (const name of ["model", "semantics", "sampler"]) if (fields.has(name)) settings[name] = fields.get(name);
-  for (const name of NUMBERS) {
+  const number = (name) => {
     const value = Number(fields.get(name) || NaN);
-    if (Number.isFinite(value)) settings[name] = value;
-  }
-  const index = Number(fields.get("edit") ?? NaN);
-  const edit = Number.isSafeInteger(index) && index >= 0 ? { index, steps: fields.getAll("step") } : null;
-  return { query: fields.get("q"), settings, fingerprint: fields.get("weights") || "", edit };
+    return Number.isFinite(value) ? value : undefined;
+  };
+  for (const name of NUMBERS) if (number(name) !== undefined) settings[name] = number(name);
+  settings.allow_weak = fields.getAll("weak");
+  const index = number("edit") ?? -1;
+  const options = plainOptions();
+  if (fields.has("keep")) options.keep = fields.getAll("keep").filter(Boolean);
+  if (number("edit_strength") > 0) options.edit_strength = number("edit_strength");
+  if (fields.has("layers")) options.layers = readLayers(fields.get("layers"));
+  const edit = Number.isSafeInteger(index) && index >= 0 ? { index, steps: fields.getAll("step"), options } : null;
+  const indices = (fields.get("vary") ?? "").split(" ").filter((word) => /^\d+$/.test(word)).map(Number);
+  const vary = indices.length ? { indices, amount: number("amount") ?? 0.3, seed: number("variation") ?? 0, wanted: fields.get("wanted") } : null;
+  return { query: fields.get("q"), settings, fingerprint: fields.get("weights") || "", edit, vary, photo: fields.get("photo"), board: readBoard(fields.get("board")) };
 }
+
+// Rows of pictures; null where the address holds none that could be meant.
+function readBoard(text) {
+  try {
+    const board = JSON.parse(text);
+    const known = board?.kind === "compare" ? Array.isArray(board.rows) : ["table", "traversal", "gallery"].includes(board?.kind) && board.body;
+    return known ? board : null;
+  } catch { return null; }
+}
+
+// Numbers of layers as they are typed, `0 1 5-8`; null where there are none.
+export function readLayers(text) {
+  const found = new Set();
+  for (const [, from, to] of text.matchAll(/(\d+)(?:\s*-\s*(\d+))?/g)) {
+    for (let layer = Number(from); layer <= Math.min(Number(to ?? from), Number(from) + 99); layer += 1) found.add(layer);
+  }
+  return found.size ? [...found].sort((a, b) => a - b) : null;
+}
+
+// What two places have in common if the same pictures are on their walls.
+export const keyOf = ({ query, settings, vary, photo }) => encode({ query, settings, vary, photo });
+
+// The request that draws a place: its path and its body.
+export function requestOf({ query, settings, vary }) {
+  if (!vary) return ["/api/jobs", { query, ...settings }];
+  const { indices, amount, seed, wanted } = vary;
+  return ["/api/variations", { query, ...settings, indices, amount, variation_seed: seed, wanted }];
+}
+
+export const linkTo = (place) => new URL(encode(place), location.href).href;

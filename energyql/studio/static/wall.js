@@ -1,57 +1,88 @@
-// The wall of pictures, and how sure each part of the query is.
+// The wall of pictures: drawn from the run that is shown, its edits, the selection and the tray.
 
-import { $, badge, h, mark } from "./dom.js";
-
-export const shown = (picture) =>
-  picture.probability !== null ? `P ${picture.probability.toFixed(3)}` : picture.energy !== null ? `E ${picture.energy.toFixed(2)}` : "E ∞";
+import { working } from "./api.js";
+import { bars, shown } from "./clauses.js";
+import { $, badge, h, mark, plural } from "./dom.js";
 
 export class Wall {
-  constructor(open) {
-    this.open = open;
-    this.tiles = [];
-    this.pictures = [];
+  // `actions`: open(picture), select(picture), favour(picture).
+  constructor(store, actions) {
+    Object.assign(this, { store, actions, run: null, tiles: [], drawn: [] });
     $("wall").addEventListener("keydown", (event) => this.key(event));
+    store.on(["run", "selected", "tray"], (state) => this.show(state));
   }
 
-  // Empty places, so that the page does not jump while pictures come.
-  reset(total) {
-    this.pictures = [];
-    this.tiles = Array.from({ length: total }, () => h("li", { class: "empty", "aria-hidden": "true" }, h("span", { class: "frame" })));
-    $("wall").replaceChildren(...this.tiles);
-    $("wall").classList.toggle("many", total > 8);
-    $("nothing").hidden = true;
-    $("clauses").hidden = true;
-  }
-
-  add(pictures, clauses) {
-    for (const picture of pictures) {
-      const tile = this.tile(picture, clauses);
-      this.tiles[picture.position].replaceWith(tile);
-      this.tiles[picture.position] = tile;
-      this.pictures.push(picture);
+  // Empty places, so that the page does not jump while pictures come; what was not drawn leaves none behind.
+  show({ run, selected, tray }) {
+    if (!run) return;
+    if (run !== this.run) {
+      this.run = run;
+      this.drawn = [];
+      this.tiles = [];
+      $("wall").replaceChildren();
     }
+    const places = working(run.job) ? run.job.total : run.pictures.length;
+    while (this.tiles.length > places) { this.tiles.pop().remove(); this.drawn.length = this.tiles.length; }
+    while (this.tiles.length < places) {
+      this.tiles.push(h("li", { class: "empty", "aria-hidden": "true" }, h("span", { class: "frame" })));
+      $("wall").append(this.tiles[this.tiles.length - 1]);
+    }
+    const favoured = new Set(tray.filter(({ key }) => key === run.key).map(({ index }) => index));
+    for (const picture of run.pictures) this.place(picture, run.edits.get(picture.index), selected.has(picture.index), favoured.has(picture.index));
+    $("wall").classList.toggle("choosing", selected.size > 0);
     this.settle();
   }
 
-  // What was not drawn leaves no empty place behind.
-  trim() {
-    for (const tile of this.tiles.splice(this.pictures.length)) tile.remove();
+  // A tile is made again only where something of it has changed, so that the focus stays.
+  place(picture, edit, selected, favoured) {
+    const last = edit?.pictures[edit.pictures.length - 1];
+    const known = [last ?? picture, edit?.steps.length ?? 0, Boolean(edit?.busy), selected, favoured];
+    const before = this.drawn[picture.position];
+    if (before && known.every((part, place) => part === before[place])) return;
+    this.drawn[picture.position] = known;
+    const old = this.tiles[picture.position];
+    const focused = old.contains(document.activeElement) ? document.activeElement.className : "";
+    const tile = this.tile(picture, edit, last, selected, favoured);
+    const stop = old.querySelector(".tile")?.tabIndex;
+    old.replaceWith(tile);
+    this.tiles[picture.position] = tile;
+    if (stop === 0) tile.querySelector(".tile").tabIndex = 0;
+    if (focused) tile.getElementsByClassName(focused)[0]?.focus();
   }
 
-  tile(picture, clauses) {
-    const image = h("img", { src: picture.image, alt: picture.alt, width: picture.width, height: picture.height });
+  tile(picture, edit, last, selected, favoured) {
+    const shownNow = last ?? picture;
+    const holds = last ? last.keeps_query ?? last.satisfied : picture.satisfied;
+    const image = h("img", { src: shownNow.image, alt: shownNow.alt, width: picture.width, height: picture.height });
     if (picture.width <= 64) image.classList.add("small");
+    const steps = edit?.steps.length ?? 0;
+    const small = (name, label, on, action, sign) => h("button", { type: "button", class: `mini ${name}`, tabindex: -1, "aria-pressed": String(on), "aria-label": `${label}, picture ${picture.index}`, title: label, onclick: action }, sign);
     return h(
       "li",
-      { class: mark(picture.satisfied) },
+      { class: [mark(holds), selected ? "chosen" : "", edit?.busy ? "busy" : ""].join(" ").trim() },
       h(
         "button",
-        { type: "button", class: "tile", dataset: { position: picture.position }, onclick: () => this.open(picture) },
-        h("span", { class: "frame" }, image, badge(picture.satisfied)),
-        bars(picture, clauses),
-        h("span", { class: "below" }, shown(picture), h("span", { class: "number" }, `#${picture.index}`)),
+        { type: "button", class: "tile", dataset: { position: picture.position }, onclick: (event) => this.click(event, picture) },
+        h("span", { class: "frame" }, image),
+        last ? null : bars(picture, this.run.job.clauses),
+      ),
+      h(
+        "span",
+        { class: "below" },
+        h("span", { class: "says" }, badge(holds), holds === false ? h("strong", {}, "misses") : null, h("span", { class: "count" }, last ? plural(steps, "edit") : shown(picture)),
+          steps && !last ? h("span", {}, plural(steps, "edit")) : null,
+          picture.doubtful && !last ? h("span", { class: "doubt", title: DOUBT }, "doubtful") : null),
+        h("span", { class: "number" }, `#${picture.index}`),
+        small("choose", "Select (X)", selected, () => this.actions.select(picture), selected ? "☑" : "☐"),
+        small("heart", "Favourite (F)", favoured, () => this.actions.favour(picture), favoured ? "♥" : "♡"),
       ),
     );
+  }
+
+  // With Ctrl, or while others are selected, a click selects.
+  click(event, picture) {
+    const selecting = event.ctrlKey || event.metaKey || event.shiftKey;
+    this.actions[selecting ? "select" : "open"](picture);
   }
 
   // One stop of the Tab key; arrow keys move inside.
@@ -66,6 +97,9 @@ export class Wall {
     const tiles = [...$("wall").querySelectorAll(".tile")];
     const place = tiles.indexOf(event.target.closest(".tile"));
     if (place < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
+    const picture = this.run.pictures[place];
+    const act = { x: "select", f: "favour" }[event.key.toLowerCase()];
+    if (act) { event.preventDefault(); this.actions[act](picture); return; }
     const first = tiles[0].getBoundingClientRect().top;
     const columns = tiles.filter((tile) => Math.abs(tile.getBoundingClientRect().top - first) < 2).length;
     const target = {
@@ -81,49 +115,11 @@ export class Wall {
     this.settle(target);
   }
 
-  neighbour(picture, by) {
-    return this.pictures.find(({ position }) => position === picture.position + by) || null;
-  }
-
-  focus(position) {
-    const tile = $("wall").querySelector(`[data-position="${position}"]`);
+  focus(index) {
+    const picture = this.run?.pictures.find((each) => each.index === index);
+    const tile = picture && $("wall").querySelector(`[data-position="${picture.position}"]`);
     if (tile) this.settle(tile);
   }
 }
 
-// One thin bar a clause, under its picture.
-function bars(picture, clauses) {
-  if (clauses.length < 2 || clauses.length > 8) return null;
-  return h("span", { class: "bars", "aria-hidden": "true" }, clauses.map((clause, number) => {
-    const p = picture.clauses[number].probability;
-    const bar = h("span", { title: `${clause.text}: ${p === null ? "?" : p.toFixed(3)}` }, h("i", { class: clause.needed && p !== null && p < 0.5 ? "low" : "" }));
-    bar.firstChild.style.width = `${100 * Math.max(p ?? 0, 0.03)}%`;
-    return bar;
-  }));
-}
-
-// The table of clauses: every picture a bar, then the mean and the least.
-export function clauseTable(job, pictures, language) {
-  const number = (value) => h("td", { class: "count" }, value === null ? "?" : value.toFixed(3));
-  const rows = job.clauses.map((clause, place) => h(
-    "tr",
-    {},
-    h("th", { scope: "row" }, code(clause.text, language)),
-    h("td", {}, h("span", { class: "columns", "aria-hidden": "true" }, pictures.map((picture) => {
-      const p = picture.clauses[place].probability;
-      const column = h("i", { class: clause.needed && p !== null && p < 0.5 ? "low" : "" });
-      column.style.height = `${100 * Math.max(p ?? 0, 0.04)}%`;
-      return column;
-    }))),
-    number(clause.mean),
-    number(clause.least),
-  ));
-  const heads = ["clause", "each picture", "mean", "least"].map((text) => h("th", { scope: "col" }, text));
-  const title = h("h3", {}, "How sure is each clause", job.joined ? h("span", { class: "faint" }, ` (${job.joined})`) : null);
-  return [title, h("table", { class: "clauses" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows))];
-}
-
-// A query in colours.
-export function code(text, language) {
-  return h("code", { class: "query" }, language.tokens(text).map((token) => h("span", { class: `t-${token.kind}` }, token.text)));
-}
+export const DOUBT = "Two sets of heads disagree about this picture, or it lies unusually far from the pictures that the model was trained on.";

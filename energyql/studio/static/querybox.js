@@ -3,6 +3,8 @@
 import { call } from "./api.js";
 import { h } from "./dom.js";
 import { toUnits } from "./language.js";
+import { paint } from "./paper.js";
+import { remedies } from "./remedies.js";
 
 const CHECK_AFTER = 160; // milliseconds without a key
 const BLAME_AFTER = 450; // further ones before a word that is still being typed is called wrong
@@ -10,14 +12,14 @@ const AGAIN_AFTER = 1500; // where the studio had no answer
 let boxes = 0;
 
 // What a query is checked against.
-export const asking = ({ model, semantics }) => ({ model, semantics });
+export const asking = ({ model, semantics, allow_weak: weak }) => ({ model, semantics, allow_weak: weak });
 
 export class QueryBox {
-  // `language()` gives the words, `ask()` what to check the text against: {model, semantics}. `changed(check)` is called
-  // with every answer, and with null when the text changes, `submit()` on Enter.
-  constructor(root, { label, placeholder = "", language, ask, changed = () => {}, submit = () => {} }) {
+  // `language()` gives the words, `ask()` what to check the text against: see `asking`. `changed(check)` is called with
+  // every answer, and with null when the text changes, `submit()` on Enter, `allow(names)` to use weak attributes.
+  constructor(root, { label, placeholder = "", language, ask, changed = () => {}, submit = () => {}, allow = null }) {
     const id = `box-${++boxes}`;
-    Object.assign(this, { language, ask, changed, submit, id, items: [], spans: [], active: -1, checked: null });
+    Object.assign(this, { language, ask, changed, submit, allow, id, items: [], spans: [], active: -1, checked: null });
     this.paper = h("pre", { class: "paper", "aria-hidden": "true" });
     this.area = h("textarea", {
       id,
@@ -27,7 +29,9 @@ export class QueryBox {
       spellcheck: "false",
       autocapitalize: "off",
       autocomplete: "off",
+      role: "combobox",
       "aria-label": label,
+      "aria-expanded": "false",
       "aria-autocomplete": "list",
       "aria-haspopup": "listbox",
       "aria-controls": `${id}-list`,
@@ -35,7 +39,7 @@ export class QueryBox {
     });
     this.list = h("ul", { id: `${id}-list`, class: "offers", role: "listbox", "aria-label": "Completions", hidden: true });
     this.verdict = h("div", { id: `${id}-verdict`, class: "verdict", role: "status" });
-    root.replaceChildren(h("div", { class: "box" }, this.paper, this.area, this.list), this.verdict);
+    root.replaceChildren(h("div", { class: "box" }, h("div", { class: "sheet" }, this.paper, this.area), this.list), this.verdict);
     this.area.addEventListener("input", () => this.edited(true));
     this.area.addEventListener("keydown", (event) => this.key(event));
     this.area.addEventListener("blur", () => this.close());
@@ -125,46 +129,36 @@ export class QueryBox {
 
   words({ ok, problem, warning, canonical }) {
     if (problem) {
-      return [h("strong", {}, sentence(problem.message)), problem.hint ? h("span", {}, sentence(problem.hint)) : null];
+      const found = remedies(problem, this.text, this.language());
+      return [h("strong", {}, sentence(problem.message)), ...this.remedy(problem, found)];
     }
     if (warning) return [h("span", {}, sentence(warning))];
     if (ok && canonical !== this.text.trim()) return [h("span", {}, "Read as "), h("code", {}, canonical)];
     return ok ? [h("span", {}, "A valid query.")] : [];
   }
 
-  // The text again, in colours, with carets under what is wrong and a mark where the text cursor is.
-  paint() {
-    const { text } = this;
-    const place = this.area.selectionStart;
-    const pieces = [];
-    const bad = (at) => this.spans.some(([start, end]) => start <= at && at < end);
-    const points = new Set(this.spans.filter(([start, end]) => start === end).map(([start]) => start));
-    const put = (at) => {
-      if (points.has(at)) pieces.push(h("mark", { class: "caret" }));
-      if (at === place) pieces.push((this.cursor = h("span", { class: "cursor" })));
-    };
-    for (const { kind, text: part, start } of this.language().tokens(text)) {
-      let run = "";
-      const flush = () => {
-        if (run) pieces.push(h("span", { class: `t-${kind}` }, run));
-        run = "";
-      };
-      let at = start;
-      for (const character of part) {
-        if (points.has(at) || at === place) { flush(); put(at); }
-        if (bad(at)) {
-          flush();
-          const wide = character === "\n" ? "caret" : "caret under";
-          pieces.push(h("mark", { class: wide }, h("span", { class: `t-${kind}` }, character)));
-        } else {
-          run += character;
-        }
-        at += character.length;
-      }
-      flush();
+  // What to do about a problem: words to put in its place, weak attributes to use anyway, or advice.
+  remedy({ hint }, { words, weak }) {
+    if (words.length) {
+      const chips = words.map(({ text, range: [start, end] }) => h("button", { type: "button", class: "chip", onclick: () => this.correct(start, end, text) }, text));
+      return [h("span", { class: "remedy" }, "Did you mean ", chips, "?")];
     }
-    put(text.length);
-    this.paper.replaceChildren(...pieces, "\u200b"); // so that an empty last line has a height
+    if (weak.length && this.allow) {
+      const use = () => { this.allow(weak); this.check(); this.focus(); };
+      return [h("span", { class: "remedy" }, "Its pictures may not show what you ask for. ", h("button", { type: "button", class: "chip", onclick: use }, `Use ${weak.join(" and ")} anyway`))];
+    }
+    return [hint && !weak.length ? h("span", {}, sentence(hint)) : null];
+  }
+
+  correct(start, end, text) {
+    this.replace(start, end, text);
+    this.close();
+    this.check();
+  }
+
+  // The text again, in colours, with carets under what is wrong.
+  paint() {
+    this.cursor = paint(this.paper, this.language().tokens(this.text), this.text, this.area.selectionStart, this.spans);
   }
 
   offer(asked) {
@@ -180,9 +174,11 @@ export class QueryBox {
       note ? h("span", {}, note) : null,
     )));
     this.list.hidden = false;
+    this.area.setAttribute("aria-expanded", "true");
     this.paint();
     const wide = this.list.parentElement.clientWidth;
-    const { offsetLeft, offsetTop, offsetHeight } = this.cursor;
+    const { offsetLeft, offsetHeight } = this.cursor;
+    const offsetTop = this.cursor.offsetTop - this.paper.parentElement.scrollTop;
     this.list.style.left = `${Math.max(0, Math.min(offsetLeft - 12, wide - this.list.offsetWidth - 8))}px`;
     this.list.style.top = `${offsetTop + offsetHeight + 4}px`;
     this.select(-1);
@@ -191,6 +187,7 @@ export class QueryBox {
   close() {
     this.list.hidden = true;
     this.active = -1;
+    this.area.setAttribute("aria-expanded", "false");
     this.area.removeAttribute("aria-activedescendant");
   }
 
@@ -216,16 +213,6 @@ export class QueryBox {
       this.area.setRangeText(text, start, end, "end");
       this.edited(true);
     }
-  }
-
-  // A piece at the end, joined by AND where something stands there already.
-  add(piece) {
-    const end = this.text.trimEnd();
-    const tokens = this.language().tokens(end).filter(({ kind }) => kind !== "comment");
-    const last = tokens[tokens.length - 1];
-    const open = !last || last.kind === "keyword" || (last.kind === "sign" && !")}]".includes(last.text));
-    this.replace(end.length, this.text.length, `${last ? " " : ""}${open ? "" : "AND "}${piece}`);
-    this.close();
   }
 
   key(event) {
@@ -255,7 +242,7 @@ export class QueryBox {
   }
 }
 
-function sentence(text) {
+export function sentence(text) {
   return `${text[0].toUpperCase()}${text.slice(1)}${/[.?!`)]$/.test(text) ? "" : "."}`;
 }
 

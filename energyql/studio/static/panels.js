@@ -1,0 +1,56 @@
+// The panels beside the pictures: one is open at a time, or none, so that the pictures have the room.
+
+import { $ } from "./dom.js";
+import { keep, recall } from "./store.js";
+
+const wide = matchMedia("(min-width: 64rem)");
+
+export class Panels {
+  constructor(store) {
+    this.store = store;
+    this.toggles = [...document.querySelectorAll("[data-panel]")];
+    for (const toggle of this.toggles) {
+      toggle.addEventListener("click", () => this.open(store.state.panel === toggle.dataset.panel ? "" : toggle.dataset.panel));
+    }
+    $("panel-close").addEventListener("click", () => this.open(""));
+    $("panel").addEventListener("keydown", (event) => { if (event.key === "Escape") this.open(""); });
+    // Browsers do not move a row along for what is in focus and half visible.
+    document.querySelector(".tools").addEventListener("focusin", ({ target }) => target.scrollIntoView({ block: "nearest", inline: "center" }));
+    store.on(["panel"], ({ panel }) => this.show(panel));
+    // On a narrow screen an open panel would stand before the pictures.
+    store.set({ panel: wide.matches ? recall("panel", "") : "" });
+  }
+
+  open(name) {
+    const before = this.store.state.panel;
+    this.store.set({ panel: name });
+    if (wide.matches) keep("panel", name);
+    if (name) $("panel").scrollTop = 0;
+    else this.toggles.find((toggle) => toggle.dataset.panel === before)?.focus();
+  }
+
+  show(panel) {
+    $("panel").hidden = !panel;
+    document.querySelector(".bench").classList.toggle("open", Boolean(panel));
+    for (const toggle of this.toggles) toggle.setAttribute("aria-expanded", String(toggle.dataset.panel === panel));
+    for (const section of $("panel").querySelectorAll(":scope > section")) section.hidden = section.id !== `panel-${panel}`;
+  }
+}
+
+// The size of the pictures on the wall.
+export function startSize() {
+  const slider = $("size");
+  const paint = () => document.documentElement.style.setProperty("--tile", `${slider.value / 16}rem`);
+  slider.value = recall("size", wide.matches ? 176 : 112);
+  paint();
+  slider.addEventListener("input", () => { paint(); keep("size", Number(slider.value)); });
+}
+
+// What scrolls to the top stops below the bar that stays there.
+export function followBar() {
+  new ResizeObserver(([entry]) => {
+    const fixed = getComputedStyle(entry.target).position === "sticky";
+    const height = fixed ? entry.borderBoxSize[0].blockSize : 0;
+    document.documentElement.style.setProperty("--bar", `${height}px`);
+  }).observe($("ask"));
+}
