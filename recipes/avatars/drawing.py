@@ -22,17 +22,33 @@ from torch import Tensor
 CROP_LEFT, CROP_TOP, CROP_SIZE = 30, 6, 204
 OVERSAMPLING = 4
 HAT_LIFT, BROW_LIFT = 8, 4  # drawing units; brows stay clear of brims and of the upper rims of glasses
-HAIR_UNDER_HAT = 78  # drawing row above which a hat hides the hair
+HAIR_BELOW = {"NONE": 0, "WINTER_HAT_3": 78, "HAT": 50}  # drawing row above which a hat hides the hair
 SHAVEN_LIP = (132, 140, 42, 17)  # ellipse (x, y, half width, half height) that a beard leaves to the moustache
+# Shapes of our own, in drawing units. The inside of a brimmed hat closes the gap beside the head.
+OWN_SHAPES = {
+    "BRIM_INSIDE": '<ellipse cx="132" cy="68" rx="62" ry="24" fill="{paint}"/>'
+    '<ellipse cx="132" cy="68" rx="62" ry="24" fill="#000" fill-opacity="0.35"/>',
+    "FRECKLES": "".join(
+        f'<circle cx="{x}" cy="{y}" r="2" fill="#50200A" fill-opacity="0.45"/>'
+        for side in (-1, 1)
+        for x, y in ((132 + side * 20, 138), (132 + side * 27, 135), (132 + side * 33, 140), (132 + side * 26, 143))
+    ),
+    "EARRINGS": "".join(
+        f'<circle cx="{x}" cy="139" r="5.5" fill="#F7C83B" stroke="#9A6B05" stroke-width="1.5"/>' for x in (75, 189)
+    ),
+}
 
 # Slot -> the drawings it chooses from, in painting order; "NONE" draws nothing.
 PARTS: dict[str, tuple[str, ...]] = {
+    "brim": ("NONE", "NONE", "BRIM_INSIDE"),  # chosen with the hat
     "body": ("BODY",),
+    "freckles": ("NONE", "FRECKLES"),
     "clothing": ("SHIRT_CREW_NECK",),
     "mouth": ("SMILE", "TWINKLE", "SERIOUS", "SAD"),
     "nose": ("DEFAULT",),
     "eyes": ("DEFAULT", "HAPPY", "SURPRISED", "NONE"),
     "hair": ("NONE", "SHORT_WAVED", "SHORT_CURLY", "PIXIE", "STRAIGHT_STRAND", "STRAIGHT_1", "LOOSE_HAIR"),
+    "earrings": ("NONE", "EARRINGS"),
     "beard": ("NONE", "BEARD_MEDIUM", "BEARD_MAGESTIC"),
     "moustache": ("NONE", "MOUSTACHE_FANCY", "MOUSTACHE_MAGNUM"),
     "hat": ("NONE", "WINTER_HAT_3", "HAT"),
@@ -57,6 +73,9 @@ _SLOTS = {
 
 def render_part(slot: str, name: str, paint: str) -> np.ndarray:
     """Render one part alone: premultiplied RGBA in [0, 1], shape (280, 264, 4) times the oversampling."""
+    if name in OWN_SHAPES:
+        shapes = OWN_SHAPES[name].format(paint=paint)
+        return _rasterized(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 264 280">{shapes}</svg>')
     argument, enumeration, painted, group = _SLOTS[slot]
     settings = {
         "style": pa.AvatarStyle.TRANSPARENT,
@@ -71,9 +90,11 @@ def render_part(slot: str, name: str, paint: str) -> np.ndarray:
         settings[painted] = paint
     root = ET.fromstring(pa.Avatar(**settings).render())
     _keep_only(root, f"transparent_{group}")
-    image = Image.open(
-        io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=ET.tostring(root, "unicode"), width=264 * OVERSAMPLING)))
-    )
+    return _rasterized(ET.tostring(root, "unicode"))
+
+
+def _rasterized(svg: str) -> np.ndarray:
+    image = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=264 * OVERSAMPLING))))
     rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
     rgba[..., :3] *= rgba[..., 3:]
     return rgba
@@ -111,6 +132,9 @@ def _layer(slot: str, name: str) -> np.ndarray:
     return np.roll(layer, -lift, axis=1) if lift else layer
 
 
+Box = tuple[slice, slice]
+
+
 class Drawing:
     """All layers at one resolution.
 
@@ -121,14 +145,16 @@ class Drawing:
     def __init__(self, resolution: int) -> None:
         self.resolution = resolution
         top, left, size = (value * OVERSAMPLING for value in (CROP_TOP, CROP_LEFT, CROP_SIZE))
-        self.layers: dict[str, Tensor] = {}
+        self.layers: dict[str, tuple[Box, Tensor]] = {}
         for slot, names in PARTS.items():
             stack = np.stack([_layer(slot, name)[:, top : top + size, left : left + size] for name in names])
-            self.layers[slot] = torch.nn.functional.interpolate(
+            layers = torch.nn.functional.interpolate(
                 torch.from_numpy(stack), size=(resolution, resolution), mode="area"
             )
+            box = _box(layers.amax((0, 1)))
+            self.layers[slot] = box, layers[(..., *box)].contiguous()
         rows = (torch.arange(resolution) + 0.5) * CROP_SIZE / resolution + CROP_TOP
-        self.below_hat = (rows > HAIR_UNDER_HAT).float()[None, None, :, None]
+        self.below_hat = torch.stack([(rows > HAIR_BELOW[name]).float()[None, :, None] for name in PARTS["hat"]])
 
     def compose(self, parts: dict[str, Tensor], paints: dict[str, Tensor]) -> Tensor:
         """Paint a batch of avatars.
@@ -140,12 +166,21 @@ class Drawing:
         Returns:
             Pictures in [-1, 1], shape (batch, 3, resolution, resolution).
         """
-        picture = paints["background"][:, :, None, None].expand(-1, -1, self.resolution, self.resolution)
-        paint_of = {"body": "skin", "clothing": "clothing", "hat": "hat"}
-        for slot, stack in self.layers.items():
+        sides = -1, -1, self.resolution, self.resolution
+        picture = paints["background"][:, :, None, None].expand(sides).clone()
+        paint_of = {"brim": "hat", "body": "skin", "clothing": "clothing", "hat": "hat"}
+        parts = parts | {"brim": parts["hat"]}
+        for slot, (box, stack) in self.layers.items():
             layer = stack[parts[slot]] if slot in parts else stack
             paint = paints[paint_of.get(slot, "hair")] * (0.7 if slot == "brows" else 1.0)
             if slot == "hair":
-                layer = torch.where((parts["hat"] > 0)[:, None, None, None], layer * self.below_hat, layer)
-            picture = picture * (1 - layer[:, 4:]) + layer[:, :3] + layer[:, 3:4] * paint[:, :, None, None]
-        return picture.clamp(0, 1) * 2 - 1
+                layer = layer * self.below_hat[:, :, box[0]][parts["hat"]]
+            region = picture[(..., *box)]
+            region.mul_(1 - layer[:, 4:]).add_(layer[:, :3]).add_(layer[:, 3:4] * paint[:, :, None, None])
+        return picture.clamp_(0, 1).mul_(2).sub_(1)
+
+
+def _box(visible: Tensor) -> Box:
+    """Return the rows and columns of the smallest rectangle that holds every nonzero number of (side, side)."""
+    rows, columns = visible.amax(1).nonzero().flatten(), visible.amax(0).nonzero().flatten()
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

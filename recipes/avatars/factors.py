@@ -18,7 +18,7 @@ FACTOR_SEED = 20
 # Yes/no choices: name -> prevalence.
 SWITCHES = {
     "glasses": 0.38, "dark": 0.42, "thick": 0.5, "beard": 0.32, "full_beard": 0.5, "moustache": 0.28,
-    "big_moustache": 0.5, "bald": 0.17, "long": 0.42, "hat": 0.28, "brim": 0.5,
+    "big_moustache": 0.5, "bald": 0.17, "long": 0.42, "hat": 0.28, "brim": 0.5, "freckles": 0.25, "earrings": 0.28,
 }  # fmt: skip
 # One-of-many choices: name -> option -> bias added to its score, in standard deviations.
 CHOICES = {
@@ -31,15 +31,52 @@ CHOICES = {
 }
 CONTINUOUS = ("skin_tone", "background", "clothing", "hat_color")
 # Dependencies as in reality: two hidden factors, presentation and age, have these loadings on the scores.
-PRESENTATION = {"long": 0.6, "beard": -0.6, "moustache": -0.55, "bald": -0.45, "mouth.laugh": 0.2}
-AGE = {"hair.gray": 0.65, "glasses": 0.4, "bald": 0.35, "beard": 0.2, "brows.angry": 0.15, "hat": 0.15}
+PRESENTATION = {
+    "long": 0.6, "beard": -0.6, "moustache": -0.55, "bald": -0.45, "mouth.laugh": 0.2, "earrings": 0.5,
+}  # fmt: skip
+AGE = {
+    "hair.gray": 0.65,
+    "glasses": 0.4,
+    "bald": 0.35,
+    "beard": 0.2,
+    "brows.angry": 0.15,
+    "hat": 0.15,
+    "freckles": -0.3,
+}
 
 SCORES = (
     *SWITCHES,
     *(f"{name}.{option}" for name, options in CHOICES.items() for option in options),
     *CONTINUOUS,
 )
-CODE_DIM = 2 * (len(SCORES) - len(CONTINUOUS)) + 2 * len(CONTINUOUS)
+Condition = tuple["str | Condition", ...]
+BALD_HEAD: Condition = ("bald", "-hat")
+SUNGLASSES: Condition = ("glasses", "dark")
+# Slot -> the condition of each of its drawings, or colours; an empty one holds where no other does. A name is a switch
+# or an option of a choice, "-" negates, all names must hold, and a tuple within is a condition that must not hold.
+DRAWN: dict[str, tuple[Condition, ...]] = {
+    "mouth": tuple((f"mouth.{option}",) for option in CHOICES["mouth"]),
+    "eyes": (*((f"eyes.{option}", SUNGLASSES) for option in CHOICES["eyes"]), SUNGLASSES),
+    "hair": (
+        BALD_HEAD,
+        *((f"short.{option}", "-long", BALD_HEAD) for option in CHOICES["short"]),
+        *((f"flowing.{option}", "long", BALD_HEAD) for option in CHOICES["flowing"]),
+    ),
+    "beard": ((), ("beard", "-full_beard"), ("beard", "full_beard")),
+    "moustache": ((), ("moustache", "-big_moustache"), ("moustache", "big_moustache")),
+    "hat": ((), ("hat", "-brim"), ("hat", "brim")),
+    "glasses": (
+        (),
+        *(("glasses", f"{dark}dark", f"{thick}thick") for dark in ("-", "") for thick in ("-", "")),
+    ),
+    "brows": tuple((f"brows.{option}",) for option in CHOICES["brows"]),
+    "freckles": ((), ("freckles",)),
+    "earrings": ((), ("earrings",)),
+    "hair_color": tuple((f"hair.{option}",) for option in CHOICES["hair"]),
+}
+DRAWINGS = tuple((slot, index) for slot, conditions in DRAWN.items() for index, one in enumerate(conditions) if one)
+PAINTS = {"skin": "skin_tone", "background": "background", "clothing": "clothing", "hat": "hat_color"}
+CODE_DIM = len(DRAWINGS) + 3 * len(PAINTS)
 
 PALETTES = {  # stops of each continuous paint, RGB
     "skin": ("#FFE0C0", "#F2C196", "#DDA06E", "#BE7F52", "#8E5A3A"),
@@ -96,11 +133,11 @@ class Factors:
     """The map from z to scores, choices and codes.
 
     Args:
-        sharpness: slope of the saturating half of the code; the other half is the margin itself, so that the gradient
-            of a query does not vanish between w and z.
+        sharpness: slope of the step of a code at the threshold of its drawing. Between two drawings, where the code is
+            neither 0 nor 1, the picture is a blend; the steeper, the rarer.
     """
 
-    def __init__(self, sharpness: float = 8.0) -> None:
+    def __init__(self, sharpness: float = 256.0) -> None:
         self.matrix = score_matrix()
         self.sharpness = sharpness
         self.threshold = {
@@ -120,54 +157,43 @@ class Factors:
             top, index = values.topk(2, dim=1)
             chosen[name] = index[:, 0]
             others = torch.where(values == top[:, :1], top[:, 1:], top[:, :1])
-            for j, option in enumerate(options):
-                margins[f"{name}.{option}"] = values[:, j] - others[:, j]
+            margins |= {f"{name}.{option}": values[:, j] - others[:, j] for j, option in enumerate(options)}
         uniform = {name: torch.special.ndtr(score[name]) for name in CONTINUOUS}
-        margin = torch.stack(list(margins.values()), 1)
-        plain = torch.stack([score[name] for name in CONTINUOUS], 1)
-        level = torch.stack([2 * uniform[name] - 1 for name in CONTINUOUS], 1)
-        code = torch.cat([torch.tanh(self.sharpness * margin), 0.5 * margin, 1.7 * level, 0.5 * plain], 1)
-        return Avatars(z, code, *self._drawn(chosen, uniform))
-
-    def _drawn(
-        self, chosen: dict[str, Tensor], uniform: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        hat, bald = chosen["hat"], chosen["bald"] & ~chosen["hat"]  # a hat hides a bald head
-        long = chosen["long"] & ~bald
-        sunglasses = chosen["glasses"] & chosen["dark"]
-        hair = torch.where(long, 4 + chosen["flowing"], 1 + chosen["short"]) * ~bald
-        parts = {
-            "mouth": chosen["mouth"],
-            "eyes": torch.where(sunglasses, 3, chosen["eyes"]),
-            "hair": hair,
-            "beard": chosen["beard"] * (1 + chosen["full_beard"].long()),
-            "moustache": chosen["moustache"] * (1 + chosen["big_moustache"].long()),
-            "hat": hat * (1 + chosen["brim"].long()),
-            "glasses": chosen["glasses"] * (1 + 2 * chosen["dark"].long() + chosen["thick"].long()),
-            "brows": chosen["brows"],
+        paints = {paint: gradient(self.palettes[paint], uniform[name]) for paint, name in PAINTS.items()}
+        drawn = {
+            slot: torch.stack([_margin(one, margins) if one else torch.zeros(len(z)) for one in conditions], 1)
+            for slot, conditions in DRAWN.items()
         }
-        paints = {
-            "background": gradient(self.palettes["background"], uniform["background"]),
-            "skin": gradient(self.palettes["skin"], uniform["skin_tone"]),
-            "clothing": gradient(self.palettes["clothing"], uniform["clothing"]),
-            "hat": gradient(self.palettes["hat"], uniform["hat_color"]),
-            "hair": self.hair_colors[chosen["hair"]],
-        }
+        steps = [(0.5 + self.sharpness * drawn[slot][:, index]).clamp(0, 1) for slot, index in DRAWINGS]
+        code = torch.cat([torch.stack(steps, 1), *(paints[paint] for paint in PAINTS)], 1) * 2 - 1
+        parts = {slot: margin.argmax(1) for slot, margin in drawn.items()}
+        paints["hair"] = self.hair_colors[parts.pop("hair_color")]
         labels = {
             "smile": chosen["mouth"] <= 1,
             "frown": chosen["mouth"] == 3,
             "glasses": chosen["glasses"],
-            "sunglasses": sunglasses,
+            "sunglasses": parts["eyes"] == 3,
             "beard": chosen["beard"],
             "moustache": chosen["moustache"],
-            "bald": bald,
-            "long_hair": long,
-            "hat": hat,
-            "hair": chosen["hair"],
+            "bald": parts["hair"] == 0,
+            "long_hair": parts["hair"] >= 4,
+            "hat": chosen["hat"],
+            "freckles": chosen["freckles"],
+            "earrings": chosen["earrings"],
+            "hair": torch.where(parts["hair"] == 0, len(HAIR_COLORS), chosen["hair"]),
             "mouth": chosen["mouth"],
             "eyes": parts["eyes"],
             "brows": chosen["brows"],
             "skin_tone": uniform["skin_tone"],
             "background": uniform["background"],
         }
-        return parts, paints, labels
+        return Avatars(z, code, parts, paints, labels)
+
+
+def _margin(condition: Condition, margins: dict[str, Tensor]) -> Tensor:
+    """Return by how much a condition holds, (batch,): above 0 where it holds."""
+    terms = [
+        -_margin(name, margins) if isinstance(name, tuple) else -margins[name[1:]] if name[0] == "-" else margins[name]
+        for name in condition
+    ]
+    return torch.stack(terms).amin(0)

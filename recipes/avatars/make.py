@@ -6,17 +6,16 @@ Every stage writes a file into the run folder; an interrupted run continues afte
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from energyql.attributes.judge import Judge
 from energyql.generators.families import read_generator
-from energyql.generators.stylegan2 import StyleGAN2
+from energyql.generators.stylegan2 import StyleGAN2, SynthesisNetwork
 from energyql.pipeline.model import Model, save_model
 from energyql.sampling import prior_latents
 from recipes.avatars.card import write_card
@@ -26,26 +25,11 @@ from recipes.avatars.heads import SEEDS, fit_heads
 from recipes.avatars.judging import examine, train_judge
 from recipes.avatars.labelling import Labeller
 from recipes.avatars.mapping import shift_styles, write_mapping
-from recipes.avatars.reader import PartReader, train_reader
-from recipes.avatars.synthesis import CONFIG, Painter, Trainer
+from recipes.avatars.synthesis import CONFIG, STAGES, Trainer
 
 PACKAGED = Path(__file__).parents[2] / "energyql" / "models" / "avatars"
-COARSE, FINE = 64, CONFIG.resolution
-
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def stage(path: Path, empty: Callable[[], Network], train: Callable[[], Network]) -> Network:
-    """Load the network in the file `path`, or train it and write the file."""
-    if path.exists():
-        network = empty()
-        network.load_state_dict(torch.load(path, weights_only=True))
-        return network.eval().requires_grad_(False)
-    network = train()
-    torch.save(network.state_dict(), path.with_suffix(".partial"))
-    path.with_suffix(".partial").replace(path)
-    return network
+JUDGED = 64
+"""Side of the pictures that the judge learns from: as it reads them."""
 
 
 def draw(factors: Factors, drawing: Drawing, batch: int, generator: torch.Generator) -> tuple[Tensor, Avatars]:
@@ -54,55 +38,55 @@ def draw(factors: Factors, drawing: Drawing, batch: int, generator: torch.Genera
     return drawing.compose(avatars.parts, avatars.paints), avatars
 
 
-def train_generator(folder: Path, reader: PartReader, steps: tuple[int, int]) -> Painter:
-    """Train coarse pictures from codes, compute the mapping network to these codes, train fine pictures from z."""
-    coarse = Trainer(folder, reader, COARSE, steps[0])
-    coarse.run()
-    painter = coarse.averaged()
-    shift_styles(painter)
-    assert isinstance(painter.encoder, nn.Linear)
-    mapping = write_mapping(painter.encoder, coarse.factors)
-    fine = Trainer(folder, reader, FINE, steps[1], start=painter.state_dict(), mapping=mapping, lr=2e-3)
-    fine.run()
-    return fine.averaged()
+def train_synthesis(folder: Path, scale: float, device: str) -> SynthesisNetwork:
+    """Train all stages, each from the one before."""
+    network: SynthesisNetwork | None = None
+    for stage in STAGES:
+        start = None if network is None else network.state_dict()
+        steps = max(2, int(stage.steps * scale))
+        trainer = Trainer(folder, dataclasses.replace(stage, steps=steps), start=start, device=device)
+        trainer.run()
+        network = trainer.averaged()
+    assert network is not None
+    return network
 
 
 @torch.no_grad()
-def assemble(painter: Painter) -> StyleGAN2:
+def assemble(synthesis: SynthesisNetwork) -> StyleGAN2:
     """Return the generator, with its mean w, and without noise, which avatars do not need."""
     generator = StyleGAN2(CONFIG)
-    generator.mapping.load_state_dict(painter.encoder.state_dict())
+    generator.mapping.load_state_dict(write_mapping(CONFIG, Factors()).state_dict())
     generator.mapping.w_avg.copy_(generator.encode(prior_latents(0, 0, 65536, Z_DIM)).mean(0))
-    generator.synthesis.load_state_dict(painter.synthesis.state_dict())
+    generator.synthesis.load_state_dict(synthesis.state_dict())
+    shift_styles(generator.synthesis)
     for name, buffer in generator.named_buffers():
         if name.endswith("noise_const"):
             buffer.zero_()
     return generator.eval().requires_grad_(False)
 
 
-def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
+def make(folder: Path, out: Path, *, scale: float = 1.0, device: str = "cpu") -> None:
     """Run all stages.
 
     Args:
         folder: the files of the stages.
         out: the model folder.
         scale: multiplies the length of every stage; a value far below 1 only tests that the recipe runs.
+        device: where the synthesis network is trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
     def steps(count: int) -> int:
         return max(2, int(count * scale))
 
-    factors = Factors()
-    coarse = partial(draw, factors, Drawing(COARSE))
-    reader = stage(folder / "reader.pt", PartReader, lambda: train_reader(coarse, steps(1200)))
-    painter = train_generator(folder, reader, (steps(5000), steps(6700)))
-    fingerprint = save_model(out, "avatars", assemble(painter))
-    generator = read_generator(out)  # as shipped, in half precision
-    fine = partial(draw, factors, Drawing(FINE))
+    # Float32, since in half precision the steps of the mapping network would be a little off.
+    generator = assemble(train_synthesis(folder, scale, device))
+    fingerprint = save_model(out, "avatars", generator, dtype=torch.float32)
+    generator = read_generator(out)  # as shipped
+    rendered = partial(draw, Factors(), Drawing(JUDGED))
     if not (out / "judge.json").exists():
-        judge = train_judge(fine, steps=steps(2500))
-        examine(judge, fine)
+        judge = train_judge(rendered, steps=steps(2500))
+        examine(judge, rendered)
         judge.save(out)
     judge = Judge.load(out)
     labeller = Labeller(generator, judge)
@@ -111,7 +95,7 @@ def make(folder: Path, out: Path, *, scale: float = 1.0) -> None:
     found = labeller.label_found(folder / "found", first, steps(4800))
     bank = fit_heads(prior, found, fingerprint, scale=scale)
     bank.save(out)
-    write_card(out, examine(judge, fine, seed=909), bank.reports)
+    write_card(out, examine(judge, rendered, seed=909), bank.reports)
 
 
 if __name__ == "__main__":
@@ -119,5 +103,6 @@ if __name__ == "__main__":
     parser.add_argument("--run", type=Path, default=Path("runs/avatars"), help="folder for the files of the stages")
     parser.add_argument("--out", type=Path, default=PACKAGED, help="the model folder")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the length of every stage")
+    parser.add_argument("--device", default="cpu", help="where to train pictures: cpu or cuda")
     arguments = parser.parse_args()
-    make(arguments.run, arguments.out, scale=arguments.scale)
+    make(arguments.run, arguments.out, scale=arguments.scale, device=arguments.device)

@@ -1,25 +1,38 @@
 """The mapping network from z to w, with computed instead of trained weights.
 
-Except for two smooth curves, the code of an avatar is piecewise linear in z, like a network of leaky ReLUs. The layers
-compute, in order: scores; maxima of two scores; maxima of two maxima; the margin of every choice, and the curves as a
-few linear pieces; the embedding. A trained network explains nine tenths of the variance after ten minutes, and the rest
-is visible as blends of two choices.
+The code of an avatar is piecewise linear in z but for the curves of its paints, like a network of leaky ReLUs. The
+layers compute, in order: scores; minima of two, three times, which are the margins of the drawings; the steps of the
+code, and the curves as a few linear pieces; the embedding. A trained network explains nine tenths of the variance after
+ten minutes, and the rest is visible as blends of two choices.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from dataclasses import dataclass
 
-from energyql.generators.mapping import ACTIVATION_GAIN, ACTIVATION_SLOPE, MappingNetwork
-from energyql.generators.stylegan2 import ModulatedConv
-from recipes.avatars.factors import CHOICES, CONTINUOUS, SCORES, SWITCHES, Factors
-from recipes.avatars.synthesis import CONFIG, Painter
+import torch
+from torch import Tensor
+
+from energyql.generators.mapping import ACTIVATION_GAIN, ACTIVATION_SLOPE, FullyConnected, MappingNetwork
+from energyql.generators.stylegan2 import ModulatedConv, SynthesisNetwork
+from energyql.generators.stylegan_config import StyleGAN2Config
+from recipes.avatars.factors import CHOICES, CODE_DIM, DRAWINGS, DRAWN, PAINTS, SCORES, Condition, Factors, gradient
 
 SHIFT = 8.0  # added to a signal, so that it is positive and a leaky ReLU does not change it: scores are below |z|
-W_SHIFT = 4.0  # the same for w
-SATURATING_NODES = (-3.0, -1.65, -0.75, 0.75, 1.65, 3.0)  # of tanh, over its sharpness
-LEVEL_NODES = (-2.2, -1.3, -0.6, 0.6, 1.3, 2.2)
+W_SHIFT = 6.0  # the same for w
+EMBEDDING_SEED = 21
+MINIMA = 3
+"""Layers that halve the number of terms of a condition; the longest has seven terms."""
+PAINT_NODES = (-2.4, -1.6, -1.1, -0.674, -0.35, 0.0, 0.35, 0.674, 1.1, 1.6, 2.4)
+"""Where a paint, as a function of its score, changes its slope: at the stops of its palette, and between them."""
+
+
+def embedding(w_dim: int) -> Tensor:
+    """Return the embedding of codes, and of scores behind them, in w: orthonormal columns, (w_dim, both)."""
+    generator = torch.Generator().manual_seed(EMBEDDING_SEED)
+    square = torch.randn(w_dim, w_dim, generator=generator, dtype=torch.float64)
+    columns: Tensor = torch.linalg.qr(square)[0][:, : CODE_DIM + len(SCORES)]
+    return columns.float()
 
 
 class Layer:
@@ -42,117 +55,147 @@ class Layer:
 
     def carry(self, signal: Tensor, shift: float = SHIFT) -> Tensor:
         """Add a unit that passes the signal on; return its form."""
-        shifted = signal.clone()
-        shifted[-1] += shift
-        after = self._unit(shifted)
-        after[-1] -= shift
-        return after
+        return _plus(self._unit(_plus(signal, shift)), -shift)
 
     def rectified(self, before: Tensor, carried: Tensor) -> Tensor:
         """Add a unit; return the form of max(x, 0), where `before` and `carried` are x before and after this layer."""
         return (self._unit(before) - ACTIVATION_SLOPE * carried) / (1 - ACTIVATION_SLOPE)
 
-    def larger(self, a: Tensor, b: Tensor, carried_a: Tensor, carried_b: Tensor) -> Tensor:
-        """Add a unit; return the form of max(a, b) = b + max(a - b, 0)."""
-        return carried_b + self.rectified(a - b, carried_a - carried_b)
+    def step(self, margin: Tensor, sharpness: float) -> Tensor:
+        """Add two units; return the form of 0.5 + sharpness x margin, limited to 0 and 1."""
+        rise = sharpness * margin
+        difference = self._unit(_plus(rise, 0.5)) - self._unit(_plus(rise, -0.5))
+        return _plus(difference, -ACTIVATION_SLOPE) / (1 - ACTIVATION_SLOPE)
 
-    def fill(self, layer: nn.Module) -> None:
+    def fill(self, layer: FullyConnected) -> None:
         """Copy the weights into a fully connected layer."""
         layer.weight.copy_(self.weight[:, :-1] / layer.weight_gain)
         layer.bias.copy_(self.weight[:, -1] / layer.bias_gain)
 
 
+def _plus(form: Tensor, constant: float) -> Tensor:
+    form = form.clone()
+    form[-1] += constant
+    return form
+
+
+@dataclass(frozen=True)
+class Term:
+    """A weighted sum of signals, with a constant, that is above 0 where a part of a condition holds."""
+
+    weights: dict[str, float]
+    constant: float = 0.0
+
+    def form(self, signals: dict[str, Tensor]) -> Tensor:
+        """Return the affine form of the term."""
+        return _plus(
+            torch.stack([weight * signals[name] for name, weight in self.weights.items()]).sum(0), self.constant
+        )
+
+
 Signals = dict[str, Tensor]
+Terms = dict[str, list[Term]]
 
 
-def _next(layer: Layer, signals: Signals, maxima: dict[str, tuple[str, str]]) -> Signals:
-    """Carry all signals and add the maxima of pairs of them."""
+def _terms(condition: Condition, factors: Factors) -> tuple[list[Term], list[Condition]]:
+    """Return the terms whose minimum is the margin of a condition, and the conditions that must not hold."""
+    terms, denied = [], []
+    for name in condition:
+        if isinstance(name, tuple):
+            denied.append(name)
+        elif "." in name:
+            choice, own = name.split(".")
+            options = CHOICES[choice]
+            terms += [
+                Term({name: 1.0, f"{choice}.{other}": -1.0}, options[own] - options[other])
+                for other in options
+                if other != own
+            ]
+        else:
+            sign, switch = (-1.0, name[1:]) if name[0] == "-" else (1.0, name)
+            terms.append(Term({switch: sign}, -sign * factors.threshold[switch]))
+    return terms, denied
+
+
+def _margins(factors: Factors) -> Terms:
+    """Return, by name, the terms whose minimum is the margin of each drawing, and of each condition that is denied."""
+    found: Terms = {}
+    for slot, index in DRAWINGS:
+        terms, denied = _terms(DRAWN[slot][index], factors)
+        for condition in denied:
+            found[str(condition)] = _terms(condition, factors)[0]
+            terms.append(Term({str(condition): -1.0}))
+        found[f"{slot} {index}"] = terms
+    return found
+
+
+def _halve(layer: Layer, signals: Signals, pending: Terms) -> tuple[Signals, Terms]:
+    """Carry all signals, and add the minima of pairs of terms whose signals are known; the last one is named `name`."""
     carried = {name: layer.carry(form) for name, form in signals.items()}
-    found = {name: layer.larger(signals[a], signals[b], carried[a], carried[b]) for name, (a, b) in maxima.items()}
-    return carried | found
+    added: Signals = {}
+    left: Terms = {}
+    for name, terms in pending.items():
+        known = [term for term in terms if term.weights.keys() <= signals.keys()]
+        left[name] = [term for term in terms if term not in known] + known[len(known) // 2 * 2 :]
+        for first, second in zip(known[::2], known[1::2], strict=False):
+            minimum = name if len(terms) == 2 else f"{name}, {len(added)} of {len(signals)}"
+            before, after = (first.form(all_of) - second.form(all_of) for all_of in (signals, carried))
+            added[minimum] = first.form(carried) - layer.rectified(before, after)
+            left[name].append(Term({minimum: 1.0}))
+    return carried | added, left
 
 
-def _best_others(options: list[str]) -> list[dict[str, tuple[str, str]]]:
-    """Plan the maxima of each layer, so that in the end "-x" is the maximum of all options except x."""
-    if len(options) == 3:
-        a, b, c = options
-        return [{f"-{a}": (b, c), f"-{b}": (a, c), f"-{c}": (a, b)}, {}, {}]
-    a, b, c, d, *rest = options
-    pairs = {f"{a}|{b}": (a, b), f"{c}|{d}": (c, d)}
-    goal = "~" if rest else "-"  # with a fifth option, one layer more
-    second = {f"{goal}{x}": (y, f"{c}|{d}") for x, y in ((a, b), (b, a))}
-    second |= {f"{goal}{x}": (y, f"{a}|{b}") for x, y in ((c, d), (d, c))}
-    if not rest:
-        return [pairs, second, {}]
-    (e,) = rest
-    return [pairs, second | {f"-{e}": (f"{a}|{b}", f"{c}|{d}")}, {f"-{x}": (f"~{x}", e) for x in (a, b, c, d)}]
-
-
-def _pieces(
-    layer: Layer, signal: Tensor, carried: Tensor, curve: Tensor, grid: Tensor, nodes: tuple[float, ...]
-) -> Tensor:
-    """Return the form of a curve of the signal as linear pieces between nodes, by least squares on the grid."""
-    basis = torch.stack([torch.ones_like(grid), grid, *((grid - node).clamp(min=0) for node in nodes)], 1)
-    factors = torch.linalg.lstsq(basis, curve[:, None]).solution[:, 0].tolist()
-    total = factors[1] * carried
-    total[-1] += factors[0]
-    for factor, node in zip(factors[2:], nodes, strict=True):
-        before, after = signal.clone(), carried.clone()
-        before[-1] -= node
-        after[-1] -= node
-        total = total + factor * layer.rectified(before, after)
-    return total
+def _curves(layer: Layer, score: Tensor, carried: Tensor, stops: Tensor) -> list[Tensor]:
+    """Return the forms of the three colours of a paint: linear pieces, by least squares over the prior."""
+    grid = torch.linspace(-4, 4, 4001, dtype=torch.float64)
+    colours = 2 * gradient(stops.double(), torch.special.ndtr(grid)) - 1
+    basis = torch.stack([torch.ones_like(grid), grid, *((grid - node).clamp(min=0) for node in PAINT_NODES)], 1)
+    density = torch.exp(-(grid**2) / 4)[:, None]  # the square root of the prior's, so that errors weigh as in pictures
+    factors = torch.linalg.lstsq(basis * density, colours * density).solution
+    bends = [layer.rectified(_plus(score, -node), _plus(carried, -node)) for node in PAINT_NODES]
+    return [
+        _plus(slope * carried + sum(factor * bend for factor, bend in zip(rest, bends, strict=True)), constant)
+        for constant, slope, *rest in factors.T.tolist()
+    ]
 
 
 @torch.no_grad()
-def write_mapping(embed: nn.Linear, factors: Factors) -> MappingNetwork:
-    """Return the network from z to `embed(code of z) + W_SHIFT`, up to the linear pieces; see `shift_styles`."""
-    mapping = MappingNetwork(CONFIG)
-    width = CONFIG.w_dim
-    inputs = {name: torch.cat([row, torch.zeros(1)]).double() for name, row in zip(SCORES, factors.matrix, strict=True)}
-    for name, options in CHOICES.items():
-        for option, bias in options.items():
-            inputs[f"{name}.{option}"][-1] += bias
-    signals: Signals = inputs
-    plans = [_best_others([f"{name}.{option}" for option in options]) for name, options in CHOICES.items()]
-    sizes = [CONFIG.z_dim, width, width]
-    for depth, size in enumerate(sizes):
-        layer = Layer(size, width)
-        signals = _next(layer, signals, {name: pair for plan in plans for name, pair in plan[depth].items()})
-        layer.fill(mapping.get_submodule(f"fc{depth}"))
-    margins = {}
-    for name in SWITCHES:
-        margins[name] = signals[name].clone()
-        margins[name][-1] -= factors.threshold[name]
-    for name, options in CHOICES.items():
-        margins |= {
-            f"{name}.{option}": signals[f"{name}.{option}"] - signals[f"-{name}.{option}"] for option in options
-        }
+def write_mapping(config: StyleGAN2Config, factors: Factors) -> MappingNetwork:
+    """Return the network from z to the embedded code and scores, plus `W_SHIFT`; see `shift_styles`."""
+    mapping = MappingNetwork(config)
+    *_, bent, last = mapping.layers
+    width = config.layer_features or config.w_dim
+    signals = {
+        name: torch.cat([row, torch.zeros(1)]).double() for name, row in zip(SCORES, factors.matrix, strict=True)
+    }
+    pending = _margins(factors)
+    for index in range(MINIMA):
+        layer = Layer(width if index else config.z_dim, width)
+        signals, pending = _halve(layer, signals, pending)
+        layer.fill(mapping.layers[index])
     layer = Layer(width, width)
-    carried = {name: layer.carry(form) for name, form in margins.items()}
-    plain = {name: layer.carry(signals[name]) for name in CONTINUOUS}
-    grid = torch.linspace(-4, 4, 4001, dtype=torch.float64)
-    bend, level = torch.tanh(factors.sharpness * grid), 2 * torch.special.ndtr(grid) - 1
-    bends = tuple(node / factors.sharpness for node in SATURATING_NODES)
-    code = [
-        *(_pieces(layer, margins[name], carried[name], bend, grid, bends) for name in margins),
-        *(0.5 * form for form in carried.values()),
-        *(1.7 * _pieces(layer, signals[name], plain[name], level, grid, LEVEL_NODES) for name in CONTINUOUS),
-        *(0.5 * form for form in plain.values()),
-    ]
-    layer.fill(mapping.fc3)
-    w = embed.weight.double() @ torch.stack(code)
-    w[:, -1] += embed.bias.double() + W_SHIFT
-    layer = Layer(width, width)
+    scores = {name: layer.carry(signals[name]) for name in SCORES}
+    code = []
+    for slot, index in DRAWINGS:
+        (margin,) = pending[f"{slot} {index}"]
+        code.append(_plus(2 * layer.step(margin.form(signals), factors.sharpness), -1.0))
+    for paint, name in PAINTS.items():
+        code += _curves(layer, signals[name], scores[name], factors.palettes[paint])
+    layer.fill(bent)
+    layer = Layer(width, config.w_dim)
+    w = embedding(config.w_dim).double() @ torch.stack([*code, *scores.values()])
+    w[:, -1] += W_SHIFT
     layer.weight[:] = w / ACTIVATION_GAIN
-    layer.fill(mapping.fc4)
+    layer.fill(last)
     return mapping.eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def shift_styles(painter: Painter) -> None:
-    """Change the synthesis network so that its input is w + `W_SHIFT` instead of w."""
-    for module in painter.synthesis.modules():
+def shift_styles(synthesis: SynthesisNetwork) -> None:
+    """Change the network: its input is w + `W_SHIFT` instead of w, and scores in w have no effect."""
+    codes = embedding(synthesis.config.w_dim)[:, :CODE_DIM]
+    for module in synthesis.modules():
         if isinstance(module, ModulatedConv):
             affine = module.affine
-            affine.bias -= W_SHIFT * (affine.weight * affine.weight_gain).sum(1)
+            affine.weight.copy_(affine.weight @ codes @ codes.T)
+            affine.bias.sub_(W_SHIFT * (affine.weight * affine.weight_gain).sum(1))

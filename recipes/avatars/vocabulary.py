@@ -21,7 +21,9 @@ VOCABULARY = Vocabulary(
         _yes_no("bald", "no hair on the head, and no hat that hides it"),
         _yes_no("long_hair", "hair that falls to the shoulders"),
         _yes_no("hat", "a woolly hat or a hat with a brim"),
-        AttributeSpec("hair", "categorical", tuple(HAIR_COLORS), description="colour of hair, beard and brows"),
+        _yes_no("freckles", "dots on the cheeks"),
+        _yes_no("earrings", "golden earrings"),
+        AttributeSpec("hair", "categorical", (*HAIR_COLORS, "absent"), description="colour of the hair on the head"),
         AttributeSpec("mouth", "categorical", tuple(CHOICES["mouth"])),
         AttributeSpec("eyes", "categorical", ("open", "happy", "wide", "hidden"), description="hidden by dark lenses"),
         AttributeSpec("brows", "categorical", tuple(CHOICES["brows"])),
@@ -32,6 +34,7 @@ VOCABULARY = Vocabulary(
     relations=(
         "sunglasses IMPLIES glasses",
         "eyes = hidden IFF sunglasses",
+        "bald IFF hair = absent",
         "NOT (bald AND (hat OR long_hair))",
         "smile IFF mouth IN {laugh, grin}",
         "frown IFF mouth = sad",

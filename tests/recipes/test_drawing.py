@@ -19,6 +19,7 @@ def drawing():
 
 def avatar(**chosen):
     parts = {slot: torch.zeros(1, dtype=torch.long) for slot, names in PARTS.items() if len(names) > 1}
+    del parts["brim"]  # follows the hat
     parts |= {slot: torch.tensor([PARTS[slot].index(name)]) for slot, name in chosen.items()}
     grey = torch.full((1, 3), 0.5)
     paints = dict.fromkeys(("background", "skin", "clothing", "hair", "hat"), grey)
@@ -54,7 +55,7 @@ def test_every_drawing_shows(drawing):
     plain = drawing.compose(avatar(eyes="NONE")[0], paints)
     for slot, names in PARTS.items():
         for name in names[1:]:
-            if (slot, name) != ("eyes", "NONE"):
+            if slot != "brim" and (slot, name) != ("eyes", "NONE"):
                 other = drawing.compose(avatar(**({"eyes": "NONE"} | {slot: name}))[0], paints)
                 assert (other - plain).abs().amax() > 0.2, (slot, name)
 

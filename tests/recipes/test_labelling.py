@@ -1,10 +1,14 @@
 import pytest
 import torch
 
+from energyql.attributes.judge import Judge
+from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from energyql.language import bind
-from energyql.pipeline.model import load_model
+from energyql.pipeline.model import Model
 from energyql.sampling import prior_latents
 from recipes.avatars import labelling
+from recipes.avatars.factors import Z_DIM, Factors
+from recipes.avatars.heads import SEEDS, fit_heads
 from recipes.avatars.labelling import BATCH, LATENT_SEED, PER_QUERY, Labelled, Labeller
 from recipes.avatars.queries import LEAST_PARTS, MOST_PARTS, random_query
 from recipes.avatars.vocabulary import VOCABULARY
@@ -12,7 +16,13 @@ from recipes.avatars.vocabulary import VOCABULARY
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model("avatars")
+    torch.manual_seed(0)
+    generator = StyleGAN2(StyleGAN2Config(64, z_dim=Z_DIM, w_dim=16, channel_base=1024, channel_max=16))
+    z = prior_latents(5, 0, 8000, Z_DIM)
+    labels = {name: values.float() for name, values in Factors()(z).labels.items()}
+    bank = fit_heads(Labelled(z, labels), None, "", scale=0.1, seeds=SEEDS[:1])
+    judge = Judge(VOCABULARY, channels=(8, 8)).eval().requires_grad_(False)
+    return Model("avatars", generator.eval().requires_grad_(False), bank, judge)
 
 
 @pytest.fixture
