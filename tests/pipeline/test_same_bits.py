@@ -1,0 +1,61 @@
+"""What docs/first-hour.md promises of the same seed: the same call has the same bits, another division nearly so."""
+
+import numpy as np
+import pytest
+import torch
+
+from energyql import generate
+from energyql.pipeline.generate import pipeline_for
+
+QUERY = "smile AND glasses AND NOT beard"
+SAMPLERS = ["slice+descent", "descent"]
+
+
+@pytest.fixture
+def threads():
+    """Set the number of threads for a while."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def draw(tiny):
+    return lambda n, **settings: generate(QUERY, n, model=tiny, device="cpu", progress=False, **settings)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 1}, {"first": 5}])
+def test_the_same_call_has_the_same_bits(draw, sampler, settings):
+    one, two = (draw(3, sampler=sampler, **settings) for _ in range(2))
+    assert torch.equal(one.z, two.z)
+    assert torch.equal(one.w, two.w)
+    assert np.array_equal(one.energy, two.energy)
+    assert [picture.tobytes() for picture in one.images] == [picture.tobytes() for picture in two.images]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_another_division_differs_by_one_grey_level_at_most(draw, threads, sampler):
+    whole = draw(5, sampler=sampler)
+    assert len(np.unique(np.asarray(whole.images[0]))) > 50  # pictures in which rounding could be seen
+    others = [(0, draw(n, sampler=sampler)) for n in (1, 3)]
+    others += [(0, draw(5, sampler=sampler, batch_size=size)) for size in (1, 2)]
+    others += [(first, draw(5 - first, sampler=sampler, first=first)) for first in (1, 4)]
+    threads(2)
+    others.append((0, draw(5, sampler=sampler)))
+    for first, other in others:
+        part = slice(first, first + len(other))
+        assert torch.allclose(other.z, whole.z[part], rtol=0, atol=1e-3)
+        assert other.status == whole.status[part]
+        for mine, theirs in zip(other.images, whole.images[part], strict=True):
+            assert np.abs(np.subtract(mine, theirs, dtype=np.int16)).max() <= 1
+
+
+def test_a_picture_of_given_latents_has_the_same_bits_in_every_batch(tiny):
+    result = generate(QUERY, 9, model=tiny, device="cpu", progress=False)
+    generator = pipeline_for(tiny, "cpu").model.generator
+    with torch.inference_mode():
+        whole = generator.synthesize(result.w)
+        for size in (1, 2, 3, 8):
+            parts = torch.cat([generator.synthesize(part) for part in result.w.split(size)])
+            assert torch.equal(parts, whole)
