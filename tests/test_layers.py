@@ -119,7 +119,7 @@ def breaches(path):
 
 
 def test_files_are_few_and_short():
-    assert len(MODULES) <= 215
+    assert len(MODULES) <= 240
     assert [path.name for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > 300] == []
 
 
