@@ -2,7 +2,7 @@
 
 Case i of a fuzzer is the same in every run. By hand, for example from case 50,000 on:
 
-    ENERGYQL_FUZZ=100000 ENERGYQL_FUZZ_FIRST=50000 python -m pytest tests/fuzz -m "slow or not slow"
+    ENERGYQL_FUZZ=100000 ENERGYQL_FUZZ_FIRST=50000 python -m pytest tests/fuzz
 """
 
 import os
