@@ -21,6 +21,7 @@ ELSEWHERE = {
     "newcomer.md": "docs/test_newcomer_docs.py",
     "own-model.md": "docs/test_own_model_docs.py",
     "studio.md": "studio/test_page_of_docs.py",
+    "studio-api.md": "studio/test_page_of_docs.py",
 }
 """Pages that need a set-up of their own."""
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
