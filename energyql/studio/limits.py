@@ -29,8 +29,8 @@ class Limits:
         waiting: requests in the queue, besides the one that runs.
         seconds: running time of one request.
         unwatched: seconds without a status request after which a job is given up.
-        unwatched_contended: the same while other requests wait; above the second or so between two status requests of a
-            page in the background.
+        unwatched_contended: the same while other requests wait; far above the second between two status requests of a
+            page in the background, because a busy machine answers late.
         kept_seconds: how long a result is kept after it was last requested.
         kept_bytes: memory for all results together, or twice that of the largest one, if that is more; the oldest are
             dropped first.
@@ -45,7 +45,7 @@ class Limits:
     waiting: int = 8
     seconds: float = 120.0
     unwatched: float = 30.0
-    unwatched_contended: float = 4.0
+    unwatched_contended: float = 8.0
     kept_seconds: float = 3600.0
     kept_bytes: int = 24 * 1024 * 1024
 
