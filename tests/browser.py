@@ -15,7 +15,7 @@ ARTIFACTS = Path(os.environ.get("ENERGYQL_ARTIFACTS", ROOT / "artifacts"))
 """Screenshots; git ignores the folder."""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 MISSING = "Chromium is missing: apt-get install chromium, or name one in ENERGYQL_CHROMIUM"
-PATIENCE = 30_000
+PATIENCE = 60_000
 """Milliseconds that a test waits for what must come; long, for machines that are busy."""
 FLAGS = [
     "--no-sandbox",

@@ -12,7 +12,8 @@ visiting = partial(browser.visiting, ready="#query .verdict.good", folder="studi
 
 def draw(page, n=4, query=None):
     """Press Enter in the query box, and wait for the pictures."""
-    page.locator("#downloads").wait_for()  # of the example that is drawn at the start
+    page.locator("#asked code").wait_for()  # the example that is drawn at the start
+    page.locator("#progress").wait_for(state="hidden")
     page.locator("#n").fill(str(n))
     if query is not None:
         page.locator("#query textarea").fill(query)
