@@ -65,7 +65,7 @@ def assemble(synthesis: SynthesisNetwork) -> StyleGAN2:
     return generator.eval().requires_grad_(False)
 
 
-def make(folder: Path, out: Path, *, scale: float = 1.0, device: str = "cpu") -> None:
+def make(folder: Path, out: Path, *, scale: float = 1.0, device: str = "cpu", trained: Path | None = None) -> None:
     """Run all stages.
 
     Args:
@@ -73,6 +73,7 @@ def make(folder: Path, out: Path, *, scale: float = 1.0, device: str = "cpu") ->
         out: the model folder.
         scale: multiplies the length of every stage; a value far below 1 only tests that the recipe runs.
         device: where the synthesis network is trained.
+        trained: a model folder whose generator is taken instead of training one.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -80,7 +81,7 @@ def make(folder: Path, out: Path, *, scale: float = 1.0, device: str = "cpu") ->
         return max(2, int(count * scale))
 
     # Float32, since in half precision the steps of the mapping network would be a little off.
-    generator = assemble(train_synthesis(folder, scale, device))
+    generator = assemble(train_synthesis(folder, scale, device)) if trained is None else read_generator(trained)
     fingerprint = save_model(out, "avatars", generator, dtype=torch.float32)
     generator = read_generator(out)  # as shipped
     rendered = partial(draw, Factors(), Drawing(JUDGED))
@@ -104,5 +105,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=PACKAGED, help="the model folder")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the length of every stage")
     parser.add_argument("--device", default="cpu", help="where to train pictures: cpu or cuda")
+    parser.add_argument(
+        "--generator", type=Path, help="a model folder with a trained generator, to train only the rest"
+    )
     arguments = parser.parse_args()
-    make(arguments.run, arguments.out, scale=arguments.scale, device=arguments.device)
+    make(arguments.run, arguments.out, scale=arguments.scale, device=arguments.device, trained=arguments.generator)
