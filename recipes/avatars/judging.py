@@ -15,6 +15,8 @@ from energyql.vocabulary import AttributeSpec
 from recipes.avatars.factors import Avatars
 from recipes.avatars.vocabulary import VOCABULARY
 
+SIDE = 96
+"""Side of the pictures that the judge reads: at 64 it sees 97.7 % of the freckles."""
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Avatars]]
 
 
@@ -32,7 +34,7 @@ def train_judge(draw: Draw, *, steps: int = 2500, batch: int = 64, seed: int = 2
     """Train on pictures of `draw(batch, generator)`, which returns pictures and their avatars."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    judge = Judge(VOCABULARY).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge = Judge(VOCABULARY, side=SIDE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = torch.compile(lambda x: judge.head(judge.features(x)))
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)

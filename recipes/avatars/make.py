@@ -22,16 +22,12 @@ from recipes.avatars.card import write_card
 from recipes.avatars.drawing import Drawing
 from recipes.avatars.factors import Z_DIM, Avatars, Factors
 from recipes.avatars.heads import SEEDS, fit_heads
-from recipes.avatars.judging import examine, train_judge
+from recipes.avatars.judging import SIDE, examine, train_judge
 from recipes.avatars.labelling import Labeller
 from recipes.avatars.mapping import shift_styles, write_mapping
 from recipes.avatars.synthesis import CONFIG, STAGES, Trainer
 
 PACKAGED = Path(__file__).parents[2] / "energyql" / "models" / "avatars"
-JUDGED = 64
-"""Side of the pictures that the judge learns from: as it reads them."""
-
-
 def draw(factors: Factors, drawing: Drawing, batch: int, generator: torch.Generator) -> tuple[Tensor, Avatars]:
     """Render a batch of avatars."""
     avatars = factors(torch.randn(batch, Z_DIM, generator=generator))
@@ -84,7 +80,7 @@ def make(folder: Path, out: Path, *, scale: float = 1.0, device: str = "cpu", tr
     generator = assemble(train_synthesis(folder, scale, device)) if trained is None else read_generator(trained)
     fingerprint = save_model(out, "avatars", generator, dtype=torch.float32)
     generator = read_generator(out)  # as shipped
-    rendered = partial(draw, Factors(), Drawing(JUDGED))
+    rendered = partial(draw, Factors(), Drawing(SIDE))
     if not (out / "judge.json").exists():
         judge = train_judge(rendered, steps=steps(2500))
         examine(judge, rendered)
