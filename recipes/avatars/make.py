@@ -28,6 +28,8 @@ from recipes.avatars.mapping import shift_styles, write_mapping
 from recipes.avatars.synthesis import CONFIG, STAGES, Trainer
 
 PACKAGED = Path(__file__).parents[2] / "energyql" / "models" / "avatars"
+
+
 def draw(factors: Factors, drawing: Drawing, batch: int, generator: torch.Generator) -> tuple[Tensor, Avatars]:
     """Render a batch of avatars."""
     avatars = factors(torch.randn(batch, Z_DIM, generator=generator))
@@ -101,8 +103,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=PACKAGED, help="the model folder")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the length of every stage")
     parser.add_argument("--device", default="cpu", help="where to train pictures: cpu or cuda")
-    parser.add_argument(
-        "--generator", type=Path, help="a model folder with a trained generator, to train only the rest"
-    )
+    parser.add_argument("--generator", type=Path, help="a model folder whose generator is taken, not trained")
     arguments = parser.parse_args()
     make(arguments.run, arguments.out, scale=arguments.scale, device=arguments.device, trained=arguments.generator)

@@ -51,7 +51,7 @@ STAGES = (
     Stage(32, 1600, 1e-2, 0.2),
     Stage(64, 2000, 1e-2, 0.25),
     Stage(128, 3000, 8e-3, 0.25),
-    Stage(256, 7500, 7e-3, 0.7),
+    Stage(256, 2500, 7e-3, 0.6),
 )
 BATCH = 8
 FACE = (62, 6, 202, 186)  # left, top, right, bottom in drawing units
