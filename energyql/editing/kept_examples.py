@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from energyql.attributes.judge import JointJudge, Judge
+from energyql.errors import ArgumentError
 from energyql.files import write_tensors
 from energyql.generators.base import Generator
 from energyql.generators.families import family_of, module_fingerprint
@@ -115,7 +116,7 @@ def kept_or(place: Path | None, like: Tensor, has_features: bool, draw: Callable
         "pixel_variance": torch.tensor(seen.pixel_variance, dtype=torch.float64),
     } | ({} if seen.features is None else {"features": seen.features})  # fmt: skip
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) <= MOST_BYTES:
-        with suppress(OSError):
+        with suppress(OSError, ArgumentError):  # nobody needs the file, so a folder that cannot be written does no harm
             write_tensors(place, tensors)
             _remove_oldest(place.parent)
     return seen

@@ -60,7 +60,8 @@ class Surrogate:
         basis, width = self.basis, v.shape[1]
 
         def replaced(both: Tensor) -> tuple[Tensor]:
-            v, z = both[:, :width], both[:, width:]
+            # Copies, because products of rows that are not aligned round differently on some processors.
+            v, z = both[:, :width].contiguous(), both[:, width:].contiguous()
             return (torch.addmm(z, v - z @ basis.t(), basis),)
 
         both = torch.cat([v, z], 1)

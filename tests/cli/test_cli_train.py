@@ -106,10 +106,10 @@ def test_quiet_and_only(tmp_path, table):
         ([], ArgumentError, "labels come from nowhere\ngive one of --labels, --labeller, --prompts, --styleflow"),
         (["--labels", "a", "--styleflow", "b"], ArgumentError, "come from --labels and --styleflow"),
         (["--labeller", "a:b", "--latents", "c"], ArgumentError, "--latents belongs to --labels"),
-        (["--labels", "no.csv"], DataError, r"cannot read no\.csv"),
+        (["--labels", "no.csv"], DataError, r"no\.csv is missing"),
         (["--styleflow", "no"], ModelError, r"all_latents\.pickle is missing"),
         (["--labeller", "nothing"], ArgumentError, "module:function"),
-        (["--prompts", "no.json"], DataError, r"cannot read prompts from no\.json"),
+        (["--prompts", "no.json"], DataError, r"no\.json is missing: an object, attribute -> prompts"),
         (
             ["--labeller", "os:getcwd", "--space", "w+"],
             ArgumentError,

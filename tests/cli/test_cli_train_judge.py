@@ -37,14 +37,14 @@ def model(tmp_path, monkeypatch):
     """A model without a judge, and a module of labellers beside it."""
     settings = training.PictureSettings(side=8, channels=(4, 8), least=6_000, most=6_000, lr=1e-2)
     monkeypatch.setattr(training, "PictureSettings", lambda: settings)
-    (tmp_path / "looks.py").write_text(LOOK)
+    (tmp_path / "gaze.py").write_text(LOOK)
     monkeypatch.chdir(tmp_path)
     return tiny_model(tmp_path / "m", judge=False)
 
 
 def test_from_a_labeller(model):
     assert "not judged: smile, hair, age, glasses, beard\n" in run("report", model)
-    output = run("train-judge", model, "--labeller", "looks:look", "-n", 300, "--device", "cpu")
+    output = run("train-judge", model, "--labeller", "gaze:look", "-n", 300, "--device", "cpu")
     assert re.search(
         r"^The new judge, on labels of pictures that it did not learn from:\n"
         r"  smile, yes/no: balanced accuracy [01]\.\d\d \(0\.\d\d to [01]\.\d\d\), chance 0\.50\n"
@@ -65,7 +65,7 @@ def test_from_a_labeller(model):
 
 
 def test_from_a_table_for_a_copy(model, tmp_path):
-    from looks import look  # the module that the fixture wrote
+    from gaze import look  # the module that the fixture wrote
 
     loaded = load_model(model)
     prior = Prior(loaded.generator, 3, (0.7, 0.7), loaded.device)
@@ -82,31 +82,31 @@ def test_from_a_table_for_a_copy(model, tmp_path):
 
 
 def test_one_by_name_is_measured(model):
-    output = run("train-judge", model, "--labeller", "looks:look", "--judge", "looks:see", "-n", 100)
-    assert "Judge looks:see, on labels of pictures that it did not learn from:\n  smile, yes/no: balanced acc" in output
+    output = run("train-judge", model, "--labeller", "gaze:look", "--judge", "gaze:see", "-n", 100)
+    assert "Judge gaze:see, on labels of pictures that it did not learn from:\n  smile, yes/no: balanced acc" in output
     assert "100 labels held out of 100; recall of no" in output
-    assert "Judge looks:see, on labels" in run("report", model)
+    assert "Judge gaze:see, on labels" in run("report", model)
     known = load_model(model, allow_plugins=True)
     assert known.judge_report["smile"].held_out == 100
-    output = run("train-judge", model, "--labeller", "looks:look", "--judge", "looks:look", "-n", 100)
-    assert "Judge looks:look: not measured, because it gave the labels itself" in output
+    output = run("train-judge", model, "--labeller", "gaze:look", "--judge", "gaze:look", "-n", 100)
+    assert "Judge gaze:look: not measured, because it gave the labels itself" in output
     assert "  not measured: no labels of pictures were at hand" in run("report", model)
 
 
 def test_a_judge_of_little_skill_is_marked(model, tmp_path):
     (tmp_path / "coin.py").write_text("def toss(images):\n    return {'smile': [i % 2 for i in range(len(images))]}\n")
-    output = run("train-judge", model, "--labeller", "looks:look", "--judge", "coin:toss", "-n", 100)
+    output = run("train-judge", model, "--labeller", "gaze:look", "--judge", "coin:toss", "-n", 100)
     assert "    weak: not clearly better than chance, so its verdicts say little\n" in output
 
 
 def test_mistakes(model):
     for words, error, message in (
         ([model], ArgumentError, "labels come from nowhere\ngive one of --labels, --labeller, --prompts"),
-        ([model, "--labels", "no.csv"], DataError, r"cannot read no\.csv"),
-        ([model, "--labeller", "looks:look", "--judge", "nothing"], ArgumentError, "among its judges"),
-        ([model, "--labeller", "looks:look", "--only", "smil"], DataError, "the model has smile, hair, age"),
-        (["avatars", "--labeller", "looks:look"], ArgumentError, "the packaged model 'avatars' is not changed"),
-        ([CHECKPOINTS / "ada.pkl", "--labeller", "looks:look", "-o", "new"], ModelError, "has no attributes to judge"),
+        ([model, "--labels", "no.csv"], DataError, r"no\.csv is missing"),
+        ([model, "--labeller", "gaze:look", "--judge", "nothing"], ArgumentError, "among its judges"),
+        ([model, "--labeller", "gaze:look", "--only", "smil"], DataError, "the model has smile, hair, age"),
+        (["avatars", "--labeller", "gaze:look"], ArgumentError, "the packaged model 'avatars' is not changed"),
+        ([CHECKPOINTS / "ada.pkl", "--labeller", "gaze:look", "-o", "new"], ModelError, "has no attributes to judge"),
     ):
         with pytest.raises(error, match=message):
             run("train-judge", *words)
