@@ -64,7 +64,11 @@ def test_pictures_fill_the_window_and_nothing_jumps(chromium, small):
         assert page.locator("#wall .tile").first.bounding_box()["width"] > 1.5 * width
         # The bar stays when the page scrolls.
         page.mouse.wheel(0, 2000)
-        page.wait_for_function("scrollY > 300")
+        for _ in range(200):  # waiting in the page would need eval, which its policy forbids
+            if page.evaluate("scrollY") > 300:
+                break
+            page.wait_for_timeout(50)
+        assert page.evaluate("scrollY") > 300
         assert page.locator("#draw").bounding_box()["y"] < 100
         page.reload()
         drawn(page, 16)

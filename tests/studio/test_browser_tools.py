@@ -202,6 +202,7 @@ def test_favourites_are_kept_and_exported(guest):
     # The same file, dropped on the page, brings back what it shows.
     draw(page, 2, "glasses")
     drop(page, pictures[1], "face.png", "image/png")
+    expect(page.locator("#view[open]:not(.busy)")).to_be_visible()  # the closed one still has its last film
     expect(page.locator("#view .film li")).to_have_text(["As it was", "beard"])
     expect(page.locator("#query textarea")).to_have_value("smile")
     assert sources(page, "#view .film img") == film
