@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from energyql.attributes.judge import JointJudge, Judge
-from energyql.errors import ArgumentError
-from energyql.files import write_tensors
+from energyql.errors import ArgumentError, ModelError
+from energyql.files import read_tensors, write_tensors
 from energyql.generators.base import Generator
 from energyql.generators.families import family_of, module_fingerprint
 from energyql.numerics.shapes import Float
@@ -125,11 +123,11 @@ def kept_or(place: Path | None, like: Tensor, has_features: bool, draw: Callable
 def _read(place: Path, like: Tensor, has_features: bool) -> Seen | None:
     """Return what a file holds; `None` if it is missing, damaged or of another form."""
     try:
-        tensors = load_file(place)
+        tensors = read_tensors(place)
         channels, height, width = (int(size) for size in tensors["shape"])
         variance, thumbnails = float(tensors["pixel_variance"]), tensors["thumbnails"]
         features = tensors["features"] if has_features else None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+    except (ModelError, KeyError, TypeError, ValueError, RuntimeError):
         return None
     for part in (thumbnails, features):
         if part is not None and not (

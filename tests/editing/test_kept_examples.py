@@ -86,7 +86,7 @@ def test_damaged_files_are_drawn_again(cache, folder, content):
     (path,) = cache.iterdir()
     whole = path.read_bytes()
     if isinstance(content, str):
-        tensors = kept_examples.load_file(path)
+        tensors = kept_examples.read_tensors(path)
         if content == "other":
             del tensors["features"]
         elif content == "nan":
