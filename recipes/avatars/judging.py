@@ -13,6 +13,7 @@ from energyql.training.heads import attribute_loss, balanced_accuracy
 from energyql.training.picture_fit import distort
 from energyql.vocabulary import AttributeSpec
 from recipes.avatars.factors import Avatars
+from recipes.avatars.labelling import label_tensors
 from recipes.avatars.vocabulary import VOCABULARY
 
 SIDE = 96
@@ -20,11 +21,6 @@ SIDE = 96
 RIDGE = 1e-3
 """Of the least squares for numbers, relative to the mean square of a feature; from 1e-6 to 1e-3 the error is the same."""
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Avatars]]
-
-
-def label_tensors(avatars: Avatars) -> dict[str, Tensor]:
-    """Return the true attributes as float class indices and numbers."""
-    return {name: avatars.labels[name].float() for name in VOCABULARY}
 
 
 def _columns(outputs: Tensor, labels: dict[str, Tensor]) -> list[tuple[Tensor, Tensor, AttributeSpec]]:

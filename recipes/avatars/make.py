@@ -16,15 +16,15 @@ from torch import Tensor
 from energyql.attributes.judge import Judge
 from energyql.generators.families import read_generator
 from energyql.generators.stylegan2 import StyleGAN2, SynthesisNetwork
-from energyql.pipeline.model import Model, save_model
+from energyql.pipeline.model import save_model
 from energyql.sampling import prior_latents
 from recipes.avatars.card import write_card
 from recipes.avatars.drawing import Drawing
 from recipes.avatars.factors import Z_DIM, Avatars, Factors
-from recipes.avatars.heads import SEEDS, fit_heads
-from recipes.avatars.judging import SIDE, examine, train_judge
-from recipes.avatars.labelling import Labeller
+from recipes.avatars.heads import fit_heads
+from recipes.avatars.judging import SIDE, examine, fit_numbers, train_judge
 from recipes.avatars.mapping import shift_styles, write_mapping
+from recipes.avatars.measures import measure
 from recipes.avatars.synthesis import CONFIG, STAGES, Trainer
 
 PACKAGED = Path(__file__).parents[2] / "energyql" / "models" / "avatars"
@@ -85,16 +85,13 @@ def make(folder: Path, out: Path, *, scale: float = 1.0, device: str = "cpu", tr
     rendered = partial(draw, Factors(), Drawing(SIDE))
     if not (out / "judge.json").exists():
         judge = train_judge(rendered, steps=steps(2500))
+        fit_numbers(judge, rendered)
         examine(judge, rendered)
         judge.save(out)
     judge = Judge.load(out)
-    labeller = Labeller(generator, judge)
-    prior = labeller.label_prior(folder / "prior", steps(96000))
-    first = Model("avatars", generator, fit_heads(prior, None, fingerprint, scale=scale, seeds=SEEDS[:1]))
-    found = labeller.label_found(folder / "found", first, steps(4800))
-    bank = fit_heads(prior, found, fingerprint, scale=scale)
+    bank = fit_heads(fingerprint, scale=scale)
     bank.save(out)
-    write_card(out, examine(judge, rendered, seed=909), bank.reports)
+    write_card(out, examine(judge, rendered, seed=909), bank.reports, measure(generator, judge))
 
 
 if __name__ == "__main__":
