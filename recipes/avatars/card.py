@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
 from energyql.attributes.quality import HeadReport
 from energyql.files import write_picture, write_text
 from energyql.render.pictures import to_pictures
@@ -66,10 +64,16 @@ def write_card(folder: Path, judge: Mapping[str, float], heads: Mapping[str, Hea
         report = heads[name]
         score = 1 - report.details["error"] / (spec.high - spec.low) if spec.kind == "continuous" else report.score
         rows.append(f"| {name} | {spec.kind} | {judge[name]:.1%} | {'-' if score is None else f'{score:.1%}'} |")
-    close = f"""Generated pictures beside the renderings of the same {len(measures.closeness.psnr)} latents, which no training used, median
-and 10th percentile: {measures.closeness}; with hats: {measures.hats}. (Gradient energy is that of
-the generated picture over that of the rendering.) In {measures.seen:.1%} of the pictures the judge sees every choice that
-was meant.
+    count = len(measures.closeness.psnr)
+    close = f"""Generated pictures beside the renderings of the same {count} latents, which no training used:
+
+| pictures | medians, and 10th percentiles in brackets |
+|---|---|
+| all | {measures.closeness} |
+| with hats | {measures.hats} |
+
+Gradient energy is that of the generated picture over that of the rendering. The judge sees every choice that was meant
+in {measures.seen:.1%} of the pictures.
 """
     write_picture(folder / "side-by-side.png", to_pictures(measures.side_by_side()[None])[0])
     write_text(folder / "card.md", HEAD + close + TABLE + "\n".join(rows) + "\n" + TAIL)

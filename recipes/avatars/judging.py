@@ -19,7 +19,7 @@ from recipes.avatars.vocabulary import VOCABULARY
 SIDE = 96
 """Side of the pictures that the judge reads: at 64 it sees 97.7 % of the freckles."""
 RIDGE = 1e-3
-"""Of the least squares for numbers, relative to the mean square of a feature; from 1e-6 to 1e-3 the error is the same."""
+"""Of the least squares for numbers, relative to the mean square of a feature; 1e-6 to 1e-3 give the same error."""
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Avatars]]
 
 
