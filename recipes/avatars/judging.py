@@ -17,6 +17,8 @@ from recipes.avatars.vocabulary import VOCABULARY
 
 SIDE = 96
 """Side of the pictures that the judge reads: at 64 it sees 97.7 % of the freckles."""
+RIDGE = 1e-3
+"""Of the least squares for numbers, relative to the mean square of a feature; from 1e-6 to 1e-3 the error is the same."""
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Avatars]]
 
 
@@ -51,6 +53,32 @@ def train_judge(draw: Draw, *, steps: int = 2500, batch: int = 64, seed: int = 2
             print(f"judge {step}/{steps} loss {loss.item():.3f}", flush=True)
     judge.eval().requires_grad_(False)
     return judge
+
+
+@torch.no_grad()
+def fit_numbers(judge: Judge, draw: Draw, *, count: int = 16384, seed: int = 404) -> None:
+    """Fit the last layer of the continuous attributes again, by least squares on pictures without distortions.
+
+    Contrast and noise blur what the network can say of a colour; after this fit the mean error of skin tones is
+    0.5 % of their range, not 1.7 %.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    numbers = [name for name, spec in VOCABULARY.items() if spec.kind == "continuous"]
+    inputs, answers = [], []
+    for _ in range(-(-count // 256)):
+        images, avatars = draw(256, generator)
+        inputs.append(judge.features(images).double())
+        answers.append(torch.stack([avatars.labels[name] for name in numbers], 1).double())
+    x, y = torch.cat(inputs), torch.cat(answers)
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    square = (x - x_mean).T @ (x - x_mean)
+    square.diagonal().add_(RIDGE * square.diagonal().mean())
+    weight = torch.linalg.solve(square, (x - x_mean).T @ (y - y_mean)).T
+    counts = [output_count(spec) for spec in VOCABULARY.values()]
+    first = dict(zip(VOCABULARY, torch.tensor([0, *counts]).cumsum(0).tolist(), strict=False))
+    rows = [first[name] for name in numbers]
+    judge.head.weight[rows] = weight.float()
+    judge.head.bias[rows] = (y_mean - weight @ x_mean).float()
 
 
 def examine(judge: Judge, draw: Draw, *, count: int = 4096, seed: int = 303) -> dict[str, float]:
