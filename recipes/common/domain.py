@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from energyql.generators.stylegan_config import StyleGAN2Config
+from energyql.training.fitting import HeadSettings
 from energyql.vocabulary import Vocabulary
 
 Condition = tuple["str | Condition", ...]
@@ -39,6 +40,21 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class CardText:
+    """What the model card says in words.
+
+    Attributes:
+        summary: one sentence: what is drawn, and how the model is built.
+        licence: where the drawings come from.
+        faults: a Markdown list of what a user should know.
+    """
+
+    summary: str
+    licence: str
+    faults: str
+
+
+@dataclass(frozen=True)
 class Domain:
     """What is drawn.
 
@@ -58,6 +74,11 @@ class Domain:
         config: of the generator.
         stages: of the training of the synthesis network.
         loss_weights: of a side, how much errors count, (1, 1, side, side), with mean 1.
+        judge_side, judge_channels: of the judge: side of the pictures that it reads, and width of its levels.
+        heads: settings of the attribute heads.
+        head_latents: number of latents of the prior that the heads learn from, and of as many beside it.
+        watched: a yes/no attribute whose pictures are measured apart as well, because they are the most difficult.
+        card: title, licence and known faults for the model card.
         factor_seed, embedding_seed: of the directions of scores in z, and of codes in w.
     """
 
@@ -73,6 +94,12 @@ class Domain:
     drawing: Callable[[int], Drawing]
     config: StyleGAN2Config
     stages: tuple[Stage, ...]
+    judge_side: int
+    judge_channels: tuple[int, ...]
+    heads: HeadSettings
+    head_latents: int
+    watched: str
+    card: CardText
     chosen_paints: Mapping[str, tuple[str, Tensor]] = field(default_factory=dict)
     loss_weights: Callable[[int], Tensor] = lambda side: torch.ones(1, 1, side, side)
     factor_seed: int = 20
@@ -100,6 +127,6 @@ class Domain:
         return len(self.drawings) + 3 * len(self.paints)
 
 
-def palette(colours: tuple[str, ...] | list[str]) -> Tensor:
+def palette(colours: Sequence[str]) -> Tensor:
     """Return colours such as "#FFE0C0" as RGB in [0, 1], (k, 3)."""
     return torch.tensor([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in colours])

@@ -1,0 +1,34 @@
+"""Latents with the attributes of their drawings, which the factors of a latent give without a picture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from energyql.sampling import prior_latents
+from energyql.vocabulary import Vocabulary
+from recipes.common.factors import Factors, Scenes
+
+LATENT_SEED = 404
+MOVED = 6
+"""Scores that are moved at once in latents beside the prior."""
+SPREAD = 1.5
+"""Standard deviation of such a move; a score has a standard deviation of 1."""
+
+
+def label_tensors(scenes: Scenes, vocabulary: Vocabulary) -> dict[str, Tensor]:
+    """Return the true attributes as float class indices and numbers, (batch,) each."""
+    return {name: scenes.labels[name].float() for name in vocabulary}
+
+
+def prior_and_beyond(factors: Factors, prior: int, beyond: int) -> Tensor:
+    """Return latents z (beyond + prior, z_dim): samples of the prior, after others whose attributes are rare together.
+
+    Those others are samples of the prior of which six random scores are moved. Samplers are drawn to such latents, and
+    heads that never saw them would be confident and wrong there.
+    """
+    z = prior_latents(LATENT_SEED, 0, beyond + prior, factors.matrix.shape[1])
+    generator = torch.Generator().manual_seed(LATENT_SEED)
+    order = torch.rand(beyond, len(factors.matrix), generator=generator).argsort(1)
+    moves = SPREAD * torch.randn(order.shape, generator=generator) * (order < MOVED)
+    return torch.cat([z[:beyond] + moves @ factors.matrix, z[beyond:]])
