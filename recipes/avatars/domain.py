@@ -60,10 +60,10 @@ def labels(chosen: Batch, parts: Batch, uniform: Batch) -> dict[str, Tensor]:
 
 
 CARD = CardText(
-    summary="A StyleGAN2 (skip architecture, 256 x 256, z 64, w 128) that draws cartoon avatars, with attribute heads that "
-    "read the\ndirection of z, and an image judge.",
-    licence="Drawings: the Avataaars library as packaged by `python-avatars` (MIT; the drawings are free for any use), "
-    "composed by\nthe recipe. No photographs and no real people took part. Weights: Apache-2.0, like the code.",
+    summary="A StyleGAN2 (skip architecture, 256 x 256, z 64, w 128) that draws cartoon avatars, with attribute heads\n"
+    "that read the direction of z, and an image judge.",
+    licence="Drawings: the Avataaars library as packaged by `python-avatars` (MIT; the drawings are free for any use),"
+    "\ncomposed by the recipe. No photographs and no real people took part. Weights: Apache-2.0, like the code.",
     faults="""- Two of 100 pictures lie so close to a threshold that they show a blend of two drawings.
 - Eyes cannot be seen behind dark lenses: `eyes` is then `hidden`. A hat hides a bald head: `bald` is then false, and
   `hair` is the colour of the brows. Where no hair is on the head and no hat hides it, `hair` is `absent`.

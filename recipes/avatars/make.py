@@ -5,8 +5,8 @@ Every stage writes a file into the run folder; an interrupted run continues afte
 
 from __future__ import annotations
 
-from recipes.common.make import main
 from recipes.avatars.domain import DOMAIN
+from recipes.common.make import main
 
 if __name__ == "__main__":
     main(DOMAIN, __doc__)

@@ -31,7 +31,9 @@ def fit_heads(domain: Domain, fingerprint: str, *, scale: float = 1.0) -> Attrib
     )
     z = prior_and_beyond(factors, known + calibration + test, known)
     labels = label_tensors(factors(z), domain.vocabulary)
-    seen, unseen = ({name: label[rows] for name, label in labels.items()} for rows in (slice(-test), slice(-test, None)))
+    seen, unseen = (
+        {name: label[rows] for name, label in labels.items()} for rows in (slice(-test), slice(-test, None))
+    )
     bank, _ = train_heads(
         z[:-test],
         seen,

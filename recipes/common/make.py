@@ -97,7 +97,9 @@ def make(
 def main(domain: Domain, description: str) -> None:
     """Run the command line of a recipe."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--run", type=Path, default=Path("runs") / domain.name, help="folder for the files of the stages")
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs") / domain.name, help="folder for the files of the stages"
+    )
     parser.add_argument("--out", type=Path, default=PACKAGED / domain.name, help="the model folder")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the length of every stage")
     parser.add_argument("--device", default="cpu", help="where to train pictures: cpu or cuda")

@@ -10,7 +10,8 @@ from energyql.training.fitting import HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from recipes.common.domain import Batch, CardText, Condition, Domain, Stage, palette
 from recipes.postcards.drawing import Drawing
-from recipes.postcards.shapes import SEASONS, WALLS
+from recipes.postcards.shapes import WALLS
+from recipes.postcards.trees import SEASONS
 
 TREES = ("absent", "pine", "oak", "birch")
 WINTER: Condition = ("season.winter",)
@@ -58,9 +59,7 @@ PALETTES = {
     "height_high": _HEIGHTS[:, 3:].contiguous(),
 }
 _SHOWN_SEASONS = tuple((f"season.{season}",) for season in SEASONS)
-_EVERY_SEASON_OF_A_TREE = tuple(
-    (f"tree.{tree}", f"season.{season}") for tree in ("oak", "birch") for season in SEASONS
-)
+_EVERY_SEASON_OF_A_TREE = tuple((f"tree.{tree}", f"season.{season}") for tree in ("oak", "birch") for season in SEASONS)
 
 
 def _labels(chosen: Batch, parts: Batch, uniform: Batch) -> dict[str, Tensor]:
@@ -81,10 +80,10 @@ def _labels(chosen: Batch, parts: Batch, uniform: Batch) -> dict[str, Tensor]:
 
 
 CARD = CardText(
-    summary="A StyleGAN2 (skip architecture, 128 x 128, z 48, w 96) that draws landscapes on postcards, with attribute heads "
-    "that read the\ndirection of z, and an image judge.",
-    licence="Drawings: made for this model, as shapes in `recipes/postcards/shapes.py`. Drawings and weights: Apache-2.0, "
-    "like the code.",
+    summary="A StyleGAN2 (skip architecture, 128 x 128, z 48, w 96) that draws landscapes on postcards, with"
+    "\nattribute heads that read the direction of z, and an image judge.",
+    licence="Drawings: made for this model, as shapes in `recipes/postcards`. Drawings and weights: Apache-2.0, like"
+    "\nthe code.",
     faults="""- Two of 100 pictures lie so close to a threshold that they show a blend of two drawings.
 - A lake is frozen in winter, so a boat in winter is a contradiction, as are snow in summer and smoke without a house.
 - By night colours are dark: walls and trees are harder to tell apart, for the judge too.
@@ -94,8 +93,14 @@ CARD = CardText(
 DOMAIN = Domain(
     vocabulary=VOCABULARY,
     switches={
-        "night": 0.35, "clouds": 0.5, "mountains": 0.55, "boat": 0.5, "house": 0.62, "smoke": 0.55, "snow": 0.6,
-    },  # fmt: skip
+        "night": 0.35,
+        "clouds": 0.5,
+        "mountains": 0.55,
+        "boat": 0.5,
+        "house": 0.62,
+        "smoke": 0.55,
+        "snow": 0.6,
+    },
     choices={
         "season": {"spring": 0.0, "summer": 0.05, "autumn": 0.0, "winter": 0.2},
         "wall": dict.fromkeys(WALLS, 0.0),

@@ -1,6 +1,7 @@
 """Postcards as stacks of pre-rendered layers, composed in torch.
 
-Every drawing is rendered once; a batch of postcards is then a few gathers and multiply-adds, and no picture is used twice.
+Every drawing is rendered once; a batch of postcards is then a few gathers and multiply-adds, and no picture is used
+twice.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 import pytest
 import torch
+from recipes.avatars.heads import SEEDS, fit_heads, mean_head
+from recipes.avatars.labelling import Labelled
 
 from energyql.attributes.bank import AttributeBank
 from energyql.sampling import prior_latents
 from recipes.avatars.factors import Factors
-from recipes.avatars.heads import SEEDS, fit_heads, mean_head
-from recipes.avatars.labelling import Labelled
 from recipes.avatars.vocabulary import VOCABULARY
 
 COUNT = 2000

@@ -1,5 +1,8 @@
 import pytest
 import torch
+from recipes.avatars.heads import SEEDS, fit_heads
+from recipes.avatars.labelling import BATCH, LATENT_SEED, PER_QUERY, Labelled, Labeller
+from recipes.avatars.queries import LEAST_PARTS, MOST_PARTS, random_query
 
 from energyql.attributes.judge import Judge
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -8,9 +11,6 @@ from energyql.pipeline.model import Model
 from energyql.sampling import prior_latents
 from recipes.avatars import labelling
 from recipes.avatars.factors import Z_DIM, Factors
-from recipes.avatars.heads import SEEDS, fit_heads
-from recipes.avatars.labelling import BATCH, LATENT_SEED, PER_QUERY, Labelled, Labeller
-from recipes.avatars.queries import LEAST_PARTS, MOST_PARTS, random_query
 from recipes.avatars.vocabulary import VOCABULARY
 
 

@@ -9,7 +9,6 @@ from recipes.common.mapping import W_SHIFT, embedding, shift_styles, write_mappi
 from recipes.postcards.domain import DOMAIN as POSTCARDS
 
 
-
 @pytest.fixture(scope="module", params=(AVATARS, POSTCARDS), ids=lambda domain: domain.name)
 def domain(request):
     return request.param
