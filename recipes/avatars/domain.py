@@ -65,8 +65,8 @@ CARD = CardText(
     licence="Drawings: the Avataaars library as packaged by `python-avatars` (MIT; the drawings are free for any use),"
     "\ncomposed by the recipe. No photographs and no real people took part. Weights: Apache-2.0, like the code.",
     faults="""- Two of 100 pictures lie so close to a threshold that they show a blend of two drawings.
-- Eyes cannot be seen behind dark lenses: `eyes` is then `hidden`. A hat hides a bald head: `bald` is then false, and
-  `hair` is the colour of the brows. Where no hair is on the head and no hat hides it, `hair` is `absent`.
+- Eyes cannot be seen behind dark lenses: `eyes` is then `hidden`. Under a hat no head is bald: hair shows below
+  it. On a bald head `hair` is `absent`.
 - `smile` and `frown` follow the mouth, so `smile AND frown` is a contradiction, as are `bald AND hat`,
   `bald AND long_hair`, `sunglasses AND NOT glasses`.
 - Dependencies are built in: beards and moustaches are rare with long hair, gray hair goes with glasses and baldness,
