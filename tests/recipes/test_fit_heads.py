@@ -1,8 +1,9 @@
 import pytest
 import torch
-from recipes.avatars.heads import CALIBRATION, TEST, fit_heads
 
 from energyql.sampling import prior_latents
+from recipes.avatars.domain import DOMAIN
+from recipes.common.heads import CALIBRATION, TEST, fit_heads
 
 SCALE = 0.02
 

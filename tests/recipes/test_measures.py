@@ -1,12 +1,13 @@
 import pytest
 import torch
-from recipes.avatars.measures import COLUMNS, SEED, measure
 
 from energyql.attributes.judge import Judge
 from energyql.models import model_folder
 from energyql.pipeline.model import load_model
 from energyql.sampling import prior_latents
-from recipes.avatars.factors import Factors
+from recipes.avatars.domain import DOMAIN
+from recipes.common.factors import Factors
+from recipes.common.measures import COLUMNS, SEED, measure
 
 
 @pytest.fixture(scope="module")
