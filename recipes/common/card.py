@@ -13,7 +13,8 @@ from recipes.common.measures import Measures
 
 CARD = """# {name}
 
-{summary} Made from nothing by `python -m recipes.{name}.make`.
+{summary}
+Made from nothing by `python -m recipes.{name}.make`.
 
 ![Renderings above, generated pictures of the same latents below](side-by-side.png)
 
@@ -33,8 +34,10 @@ latents make: neither saw an answer of the other, or a generated picture.
 ## Measures
 
 Generated pictures beside the renderings of the same {count} latents, which no training used, median and 10th
-percentile: {closeness}; with `{watched}`: {closeness_watched}. (Gradient energy is that of the generated picture over
-that of the rendering.) In {seen:.1%} of the pictures the judge sees every choice that was meant.
+percentile: {closeness};
+with `{watched}`: {closeness_watched}.
+Gradient energy is that of the generated picture over that of the rendering. In {seen:.1%} of the pictures the judge sees
+every choice that was meant.
 
 The judge on 4,096 rendered pictures that it was not trained on, and the heads on 20,000 latents that they did not learn
 from. Balanced accuracy; for continuous attributes, 1 - mean absolute error over the range.

@@ -86,7 +86,7 @@ CARD = CardText(
     "\nthe code.",
     faults="""- Two of 100 pictures lie so close to a threshold that they show a blend of two drawings.
 - A lake is frozen in winter, so a boat in winter is a contradiction, as are snow in summer and smoke without a house.
-- By night colours are dark: walls and trees are harder to tell apart, for the judge too.
+- Pictures of nights are a little less exact than those of days: dark colours vary most with `glow`.
 - Dependencies are built in: mountains, pines and smoke go with winter, houses and boats with each other.
 """,
 )
