@@ -33,11 +33,15 @@ latents make: neither saw an answer of the other, or a generated picture.
 
 ## Measures
 
-Generated pictures beside the renderings of the same {count} latents, which no training used, median and 10th
-percentile: {closeness};
-with `{watched}`: {closeness_watched}.
-Gradient energy is that of the generated picture over that of the rendering. In {seen:.1%} of the pictures the judge sees
-every choice that was meant.
+Generated pictures beside the renderings of the same {count} latents, which no training used:
+
+| pictures | medians, and 10th percentiles in brackets |
+|---|---|
+| all | {closeness} |
+| with `{watched}` | {closeness_watched} |
+
+Gradient energy is that of the generated picture over that of the rendering. The judge sees every choice that was meant
+in {seen:.1%} of the pictures.
 
 The judge on 4,096 rendered pictures that it was not trained on, and the heads on 20,000 latents that they did not learn
 from. Balanced accuracy; for continuous attributes, 1 - mean absolute error over the range.

@@ -17,7 +17,7 @@ from recipes.common.factors import Factors, Scenes
 from recipes.common.labelling import label_tensors
 
 RIDGE = 1e-3
-"""Of the least squares for numbers, relative to the mean square of a feature; from 1e-6 on the error is the same."""
+"""Of the least squares for numbers, relative to the mean square of a feature; 1e-6 to 1e-3 give the same error."""
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Scenes]]
 
 

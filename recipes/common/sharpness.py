@@ -17,7 +17,7 @@ class Sharpness:
 
     def __str__(self) -> str:
         """Medians, and 10th percentiles, where pictures are worst."""
-        decibel, energy = (f"{x.median():.2f} (10 %: {x.quantile(0.1):.2f})" for x in (self.psnr, self.energy))
+        decibel, energy = (f"{x.median():.2f} ({x.quantile(0.1):.2f})" for x in (self.psnr, self.energy))
         return f"PSNR {decibel} dB, gradient energy {energy}"
 
 
