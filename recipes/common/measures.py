@@ -9,7 +9,7 @@ from torch import Tensor
 
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Categorical, YesNo
-from energyql.generators.stylegan2 import StyleGAN2
+from energyql.generators.base import Generator
 from energyql.sampling import prior_latents
 from recipes.common.domain import Domain
 from recipes.common.factors import Factors, Scenes
@@ -45,9 +45,9 @@ class Measures:
 
 
 @torch.no_grad()
-def measure(domain: Domain, generator: StyleGAN2, judge: Judge, count: int = 512) -> Measures:
+def measure(domain: Domain, generator: Generator, judge: Judge, count: int = 512) -> Measures:
     """Draw and render the same latents, and read the drawn pictures."""
-    factors, drawing = Factors(domain), domain.drawing(generator.config.resolution)
+    factors, drawing = Factors(domain), domain.drawing(domain.config.resolution)
     found, right, watched = [], [], []
     first: tuple[Tensor, Tensor] | None = None
     for z in prior_latents(SEED, 0, count, generator.z_dim).split(BATCH):
