@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from benchmarks.choices import ChoiceModel
 from benchmarks.common import DeviceOption, JudgedModelOption, SmokeOption, run_command, show
 from benchmarks.formulas import all_relations, random_formulas, rare_formulas
 from energyql.evaluation.compare import ORACLE, PRIOR, SampleCounts, compare
@@ -75,11 +76,14 @@ def main(
         "runs/sampling"
     ),
     smoke: SmokeOption = False,
+    choices: Annotated[
+        bool, typer.Option("--choices", help="Judge avatars by the choices of latents, without pictures.")
+    ] = False,
 ) -> None:
     """Sample 24 seeded formulas and hold the samples against exact ones. Interrupt at will: it resumes."""
     methods = read_methods((*SAMPLERS, PAPER) if samplers == "all" else samplers)
     counts = SMOKE if smoke else SampleCounts(n=n, prior=prior, oracle=oracle, seed=seed)
-    evaluated = EvaluatedModel(model, device=device)
+    evaluated = (ChoiceModel if choices else EvaluatedModel)(model, device=device)
     with reporting(True) as report:
         samples = prior_samples(evaluated, counts.prior, out / "prior", report, seed=counts.seed)
         sorts = (SMOKE_COMMON, 0, 0) if smoke else (COMMON, UNCOMMON, RARE)
@@ -87,7 +91,8 @@ def main(
         title = "Samplers on random formulas"
         data = compare(evaluated, formulas, methods, counts=counts, folder=out, report=report, title=title)
     saved = f"Saved {out}: results.json, results.md (formula by formula) and two plots"
-    show(summary_table(data), NOTE, saved, width=TABLE_WIDTH)
+    judged = ("By the choices of latents, in place of an image judge.",) if choices else ()
+    show(summary_table(data), NOTE, *judged, saved, width=TABLE_WIDTH)
 
 
 if __name__ == "__main__":
