@@ -56,6 +56,7 @@ EXAMPLES = {
     "faces.png": ("quickstart", "quickstart.png"),
     "rare.png": ("gallery", "gallery/rare-elder.png"),
     "editing.webp": ("editing", "editing.png"),
+    "edits.webp": ("editing", "editing.webp"),
     "operators.webp": ("operators", "operators-red.png"),
     "counting.webp": ("counting", "counting-at-least-3.png"),
     "continuous.webp": ("continuous", "continuous.png"),
