@@ -1,4 +1,4 @@
-"""`avatars` judged by the choices that its latents make, which its recipe knows, instead of by pictures."""
+"""Packaged models judged by the choices that their latents make, which the recipes know, instead of by pictures."""
 
 from __future__ import annotations
 
@@ -6,25 +6,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from energyql.errors import ArgumentError
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.pipeline.model import Values
 from energyql.progress import Report
-from recipes.avatars.factors import Factors
+from recipes.avatars.domain import DOMAIN as AVATARS
+from recipes.common.factors import Factors
+from recipes.postcards.domain import DOMAIN as POSTCARDS
 
 AT_ONCE = 4096
+DOMAINS = {domain.name: domain for domain in (AVATARS, POSTCARDS)}
 
 
 class ChoiceModel(EvaluatedModel):
-    """The packaged model without drawing: a thousand times as fast, and right where a judge may err.
+    """A packaged model without drawing: a thousand times as fast, and right where a judge may err.
 
     Pictures that are blends of two choices count as one of them. Distances between pictures are not measured.
     """
 
     def __init__(self, model: str = "avatars", *, device: str = "auto") -> None:
+        if model not in DOMAINS:
+            raise ArgumentError(
+                f"nothing knows the choices of {model!r}", hint=f"models with a recipe: {', '.join(DOMAINS)}"
+            )
         super().__init__(model, device=device)
         self.identity = f"choices-{self.identity}"
         self.features = None
-        self._factors = Factors()
+        self._factors = Factors(DOMAINS[model])
 
     def judge(self, z: Tensor, report: Report = lambda stage, fraction: None, *, shown: int = 0) -> JudgedSamples:
         """Return the choices of latents (n, z_dim), as they would be read off their pictures; none are kept."""

@@ -18,8 +18,8 @@ from energyql.pipeline.model import load_model
 from energyql.render.pictures import to_pictures
 from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec
-from recipes.avatars.drawing import Drawing
-from recipes.avatars.factors import Factors
+from recipes.avatars.domain import DOMAIN
+from recipes.common.factors import Factors
 
 NOTE = (
     "Renderings of the recipe with a seed that no training used. Pixel error: mean absolute, as a fraction of the "
@@ -39,8 +39,8 @@ def run(n: int, seed: int, space: str, out: Path) -> dict[str, Any]:
     """Invert n renderings, and write `results.json`, `results.md` and `pictures.png`."""
     model = load_model("avatars")
     random = torch.Generator().manual_seed(seed)
-    avatars = Factors()(torch.randn(n, model.generator.z_dim, generator=random))
-    pictures = to_pictures(Drawing(128).compose(avatars.parts, avatars.paints))
+    avatars = Factors(DOMAIN)(torch.randn(n, model.generator.z_dim, generator=random))
+    pictures = to_pictures(DOMAIN.drawing(128).compose(avatars.parts, avatars.paints))
     began = time.perf_counter()
     inverted = invert(pictures, model=model, space=space, batch_size=8, anyway=True)
     seconds = time.perf_counter() - began

@@ -8,7 +8,6 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.choices import ChoiceModel
 from benchmarks.common import DeviceOption, JudgedModelOption, SmokeOption, run_command, show
 from benchmarks.formulas import all_relations, random_formulas, rare_formulas
 from energyql.evaluation.compare import ORACLE, PRIOR, SampleCounts, compare
@@ -77,13 +76,19 @@ def main(
     ),
     smoke: SmokeOption = False,
     choices: Annotated[
-        bool, typer.Option("--choices", help="Judge avatars by the choices of latents, without pictures.")
+        bool,
+        typer.Option("--choices", help="Judge by the choices of latents, without pictures; needs the recipe extra."),
     ] = False,
 ) -> None:
     """Sample 24 seeded formulas and hold the samples against exact ones. Interrupt at will: it resumes."""
     methods = read_methods((*SAMPLERS, PAPER) if samplers == "all" else samplers)
     counts = SMOKE if smoke else SampleCounts(n=n, prior=prior, oracle=oracle, seed=seed)
-    evaluated = (ChoiceModel if choices else EvaluatedModel)(model, device=device)
+    if choices:
+        from benchmarks.choices import ChoiceModel  # imports the libraries that draw
+
+        evaluated: EvaluatedModel = ChoiceModel(model, device=device)
+    else:
+        evaluated = EvaluatedModel(model, device=device)
     with reporting(True) as report:
         samples = prior_samples(evaluated, counts.prior, out / "prior", report, seed=counts.seed)
         sorts = (SMOKE_COMMON, 0, 0) if smoke else (COMMON, UNCOMMON, RARE)

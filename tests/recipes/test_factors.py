@@ -1,15 +1,18 @@
 import pytest
 import torch
 
-from recipes.avatars.factors import CODE_DIM, PRESENTATION, Z_DIM, Factors
+from recipes.avatars.domain import DOMAIN
+from recipes.avatars.factors import PRESENTATION
 from recipes.avatars.vocabulary import VOCABULARY
+from recipes.common.factors import Factors
 
 N = 20000
+Z_DIM = DOMAIN.config.z_dim
 
 
 @pytest.fixture(scope="module")
 def avatars():
-    return Factors()(torch.randn(N, Z_DIM, generator=torch.Generator().manual_seed(0)))
+    return Factors(DOMAIN)(torch.randn(N, Z_DIM, generator=torch.Generator().manual_seed(0)))
 
 
 def share(mask):
@@ -47,7 +50,7 @@ def test_dependencies_have_the_sign_that_was_set(avatars):
 
 def test_only_the_direction_of_z_counts():
     z = torch.randn(16, Z_DIM, generator=torch.Generator().manual_seed(1))
-    factors = Factors()
+    factors = Factors(DOMAIN)
     code = factors(z).code
-    assert code.shape == (16, CODE_DIM)
+    assert code.shape == (16, DOMAIN.code_dim)
     assert torch.allclose(code, factors(3 * z).code, atol=1e-4)

@@ -4,18 +4,22 @@ import pytest
 import torch
 
 from energyql.generators.stylegan2 import SynthesisNetwork
-from recipes.avatars import make, synthesis
-from recipes.avatars.factors import CODE_DIM, Factors
-from recipes.avatars.mapping import embedding
-from recipes.avatars.sharpness import compare
-from recipes.avatars.synthesis import CONFIG, STAGES, Stage, Trainer, face_weights, picture_loss
+from recipes.avatars.domain import DOMAIN, face_weights
+from recipes.common import synthesis
+from recipes.common.domain import Stage
+from recipes.common.factors import Factors
+from recipes.common.make import assemble
+from recipes.common.mapping import embedding
+from recipes.common.sharpness import compare
+from recipes.common.synthesis import Trainer, picture_loss
+from recipes.postcards.domain import DOMAIN as POSTCARDS
 
 TINY = Stage(32, 4, 1e-2, 0.5)
+NARROW = dataclasses.replace(DOMAIN, config=dataclasses.replace(DOMAIN.config, channel_max=16))
 
 
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch):
-    monkeypatch.setattr(synthesis, "CONFIG", dataclasses.replace(CONFIG, channel_max=16))
+def short(monkeypatch):
     monkeypatch.setattr(synthesis, "SAVED_EVERY", 2)
     monkeypatch.setattr(synthesis, "HELD_OUT", 24)
 
@@ -25,9 +29,9 @@ def weights(trainer):
 
 
 def test_an_interrupted_stage_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    whole = Trainer(tmp_path / "whole", TINY)
+    whole = Trainer(NARROW, tmp_path / "whole", TINY)
     whole.run()
-    parts = Trainer(tmp_path / "parts", TINY)
+    parts = Trainer(NARROW, tmp_path / "parts", TINY)
     train = parts._train
 
     def interrupted(generator):
@@ -38,27 +42,28 @@ def test_an_interrupted_stage_goes_on_to_the_same_weights(tmp_path, monkeypatch)
     monkeypatch.setattr(parts, "_train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         parts.run()
-    again = Trainer(tmp_path / "parts", TINY)
+    again = Trainer(NARROW, tmp_path / "parts", TINY)
     again.run()
     assert torch.equal(weights(again), weights(whole))
     assert (tmp_path / "parts" / "synthesis32.png").is_file()
 
 
 def test_a_stage_starts_from_the_pictures_of_the_one_before(tmp_path):
-    coarse = Trainer(tmp_path, TINY)
+    coarse = Trainer(NARROW, tmp_path, TINY)
     coarse.run()
-    fine = Trainer(tmp_path, Stage(64, 1, 1e-2, 0.5), start=coarse.averaged().state_dict())
-    _, avatars = coarse.render(8, torch.Generator().manual_seed(1))
-    w = avatars.code @ coarse.embedding.T
+    fine = Trainer(NARROW, tmp_path, Stage(64, 1, 1e-2, 0.5), start=coarse.averaged().state_dict())
+    _, scenes = coarse.render(8, torch.Generator().manual_seed(1))
+    w = scenes.code @ coarse.embedding.T
     small = coarse.averaged()(w, "none")
     grown = torch.nn.functional.avg_pool2d(fine.averaged()(w, "none"), 2)
     assert (grown - small).abs().mean() < 0.35 * small.std()
 
 
-def test_stages_double_up_to_the_side_of_the_model():
-    sides = [stage.side for stage in STAGES]
-    assert sides == [32, 64, 128, 256]
-    assert sides[-1] == CONFIG.resolution
+@pytest.mark.parametrize("domain", [DOMAIN, POSTCARDS], ids=lambda domain: domain.name)
+def test_stages_double_up_to_the_side_of_the_model(domain):
+    sides = [stage.side for stage in domain.stages]
+    assert sides == [32 * 2**i for i in range(len(sides))]
+    assert sides[-1] == domain.config.resolution
 
 
 def test_sharp_lines_cost_less_than_soft_ones():
@@ -74,13 +79,11 @@ def test_sharp_lines_cost_less_than_soft_ones():
     assert face_weights(64).mean().item() == pytest.approx(1)
 
 
-def test_the_assembled_generator_draws_what_the_network_learned(tmp_path, monkeypatch):
+def test_the_assembled_generator_draws_what_the_network_learned():
     torch.manual_seed(0)
-
-    small = dataclasses.replace(CONFIG, resolution=32, channel_max=16)
-    monkeypatch.setattr(make, "CONFIG", small)
-    network = SynthesisNetwork(small).requires_grad_(False)
-    z = torch.randn(4, small.z_dim, generator=torch.Generator().manual_seed(2))
-    expected = network(Factors()(z).code @ embedding(small.w_dim)[:, :CODE_DIM].T, "none")
-    generator = make.assemble(network)
+    small = dataclasses.replace(NARROW, config=dataclasses.replace(NARROW.config, resolution=32))
+    network = SynthesisNetwork(small.config).requires_grad_(False)
+    z = torch.randn(4, small.config.z_dim, generator=torch.Generator().manual_seed(2))
+    expected = network(Factors(small)(z).code @ embedding(small)[:, : small.code_dim].T, "none")
+    generator = assemble(small, network)
     assert (generator.synthesize(generator.encode(z)) - expected).abs().max() < 0.05 * expected.std()

@@ -2,8 +2,8 @@ import torch
 
 from energyql.generators.convolution import upsample
 from energyql.generators.stylegan2 import StyleGAN2Config, SynthesisNetwork
-from recipes.avatars.muon import Muon, orthogonalized
-from recipes.avatars.training_pass import LARGE, _upsample, draw
+from recipes.common.muon import Muon, orthogonalized
+from recipes.common.training_pass import LARGE, _upsample, draw
 
 
 def network():

@@ -11,36 +11,49 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import output_count
 from energyql.training.heads import attribute_loss, balanced_accuracy
 from energyql.training.picture_fit import distort
-from energyql.vocabulary import AttributeSpec
-from recipes.avatars.factors import Avatars
-from recipes.avatars.labelling import label_tensors
-from recipes.avatars.vocabulary import VOCABULARY
+from energyql.vocabulary import AttributeSpec, Vocabulary
+from recipes.common.domain import Domain
+from recipes.common.factors import Factors, Scenes
+from recipes.common.labelling import label_tensors
 
-SIDE = 96
-"""Side of the pictures that the judge reads: at 64 it sees 97.7 % of the freckles."""
 RIDGE = 1e-3
 """Of the least squares for numbers, relative to the mean square of a feature; 1e-6 to 1e-3 give the same error."""
-Draw = Callable[[int, torch.Generator], tuple[Tensor, Avatars]]
+Draw = Callable[[int, torch.Generator], tuple[Tensor, Scenes]]
 
 
-def _columns(outputs: Tensor, labels: dict[str, Tensor]) -> list[tuple[Tensor, Tensor, AttributeSpec]]:
-    parts = outputs.split([output_count(spec) for spec in VOCABULARY.values()], 1)
-    return [(part.float(), labels[spec.name], spec) for part, spec in zip(parts, VOCABULARY.values(), strict=True)]
+def renderer(domain: Domain) -> Draw:
+    """Return what renders pictures of a domain at the side of its judge, with what is in them."""
+    factors, drawing = Factors(domain), domain.drawing(domain.judge_side)
+
+    def draw(batch: int, generator: torch.Generator) -> tuple[Tensor, Scenes]:
+        scenes = factors(torch.randn(batch, domain.config.z_dim, generator=generator))
+        return drawing.compose(scenes.parts, scenes.paints), scenes
+
+    return draw
 
 
-def train_judge(draw: Draw, *, steps: int = 2500, batch: int = 64, seed: int = 202) -> Judge:
-    """Train on pictures of `draw(batch, generator)`, which returns pictures and their avatars."""
+def _columns(
+    outputs: Tensor, labels: dict[str, Tensor], vocabulary: Vocabulary
+) -> list[tuple[Tensor, Tensor, AttributeSpec]]:
+    parts = outputs.split([output_count(spec) for spec in vocabulary.values()], 1)
+    return [(part.float(), labels[spec.name], spec) for part, spec in zip(parts, vocabulary.values(), strict=True)]
+
+
+def train_judge(domain: Domain, draw: Draw, *, steps: int = 2500, batch: int = 64, seed: int = 202) -> Judge:
+    """Train on pictures of `draw(batch, generator)`, which returns pictures and what is in them."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    judge = Judge(VOCABULARY, side=SIDE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge = Judge(domain.vocabulary, side=domain.judge_side, channels=domain.judge_channels)
+    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = torch.compile(lambda x: judge.head(judge.features(x)))
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     for step in range(steps):
-        images, avatars = draw(batch, generator)
+        images, scenes = draw(batch, generator)
         with torch.autocast("cpu", torch.bfloat16):
             outputs = compiled(distort(images, generator))
-        loss = torch.stack([attribute_loss(*column) for column in _columns(outputs, label_tensors(avatars))]).sum()
+        columns = _columns(outputs, label_tensors(scenes, domain.vocabulary), domain.vocabulary)
+        loss = torch.stack([attribute_loss(*column) for column in columns]).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -55,23 +68,23 @@ def train_judge(draw: Draw, *, steps: int = 2500, batch: int = 64, seed: int = 2
 def fit_numbers(judge: Judge, draw: Draw, *, count: int = 16384, seed: int = 404) -> None:
     """Fit the last layer of the continuous attributes again, by least squares on pictures without distortions.
 
-    Contrast and noise blur what the network can say of a colour; after this fit the mean error of skin tones is
-    0.5 % of their range, not 1.7 %.
+    Contrast and noise blur what the network can say of a colour; after this fit the mean error of the skin
+    tones of avatars is 0.5 % of their range, not 1.7 %.
     """
     generator = torch.Generator().manual_seed(seed)
-    numbers = [name for name, spec in VOCABULARY.items() if spec.kind == "continuous"]
+    numbers = [name for name, spec in judge.vocabulary.items() if spec.kind == "continuous"]
     inputs, answers = [], []
     for _ in range(-(-count // 256)):
-        images, avatars = draw(256, generator)
+        images, scenes = draw(256, generator)
         inputs.append(judge.features(images).double())
-        answers.append(torch.stack([avatars.labels[name] for name in numbers], 1).double())
+        answers.append(torch.stack([scenes.labels[name] for name in numbers], 1).double())
     x, y = torch.cat(inputs), torch.cat(answers)
     x_mean, y_mean = x.mean(0), y.mean(0)
     square = (x - x_mean).T @ (x - x_mean)
     square.diagonal().add_(RIDGE * square.diagonal().mean())
     weight = torch.linalg.solve(square, (x - x_mean).T @ (y - y_mean)).T
-    counts = [output_count(spec) for spec in VOCABULARY.values()]
-    first = dict(zip(VOCABULARY, torch.tensor([0, *counts]).cumsum(0).tolist(), strict=False))
+    counts = [output_count(spec) for spec in judge.vocabulary.values()]
+    first = dict(zip(judge.vocabulary, torch.tensor([0, *counts]).cumsum(0).tolist(), strict=False))
     rows = [first[name] for name in numbers]
     judge.head.weight[rows] = weight.float()
     judge.head.bias[rows] = (y_mean - weight @ x_mean).float()
@@ -85,12 +98,12 @@ def examine(judge: Judge, draw: Draw, *, count: int = 4096, seed: int = 303) -> 
     generator = torch.Generator().manual_seed(seed)
     outputs, labels = [], []
     for _ in range(count // 256):
-        images, avatars = draw(256, generator)
+        images, scenes = draw(256, generator)
         outputs.append(judge.head(judge.features(images)))
-        labels.append(label_tensors(avatars))
-    truth = {name: torch.cat([part[name] for part in labels]) for name in VOCABULARY}
+        labels.append(label_tensors(scenes, judge.vocabulary))
+    truth = {name: torch.cat([part[name] for part in labels]) for name in judge.vocabulary}
     scores = {}
-    for i, (part, answers, spec) in enumerate(_columns(torch.cat(outputs), truth)):
+    for i, (part, answers, spec) in enumerate(_columns(torch.cat(outputs), truth, judge.vocabulary)):
         scores[spec.name] = balanced_accuracy(part, answers, spec)
         if spec.kind == "continuous":
             judge.std[i] = (part[:, 0] - answers).square().mean().sqrt()

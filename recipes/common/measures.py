@@ -9,12 +9,12 @@ from torch import Tensor
 
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Categorical, YesNo
-from energyql.generators.stylegan2 import StyleGAN2
+from energyql.generators.base import Generator
 from energyql.sampling import prior_latents
-from recipes.avatars.drawing import Drawing
-from recipes.avatars.factors import Avatars, Factors
-from recipes.avatars.labelling import label_tensors
-from recipes.avatars.sharpness import Sharpness, compare
+from recipes.common.domain import Domain
+from recipes.common.factors import Factors, Scenes
+from recipes.common.labelling import label_tensors
+from recipes.common.sharpness import Sharpness, compare
 
 SEED = 909
 BATCH = 32
@@ -27,14 +27,14 @@ class Measures:
 
     Attributes:
         closeness: of all pictures to their renderings.
-        hats: the same, of pictures with hats.
+        watched: the same, of pictures with the attribute that the domain watches.
         seen: share of pictures in which the judge sees every choice that was meant.
         rendered: pictures in [-1, 1] of the first latents, (`COLUMNS`, 3, side, side).
         drawn: the same latents by the generator.
     """
 
     closeness: Sharpness
-    hats: Sharpness
+    watched: Sharpness
     seen: float
     rendered: Tensor
     drawn: Tensor
@@ -45,30 +45,30 @@ class Measures:
 
 
 @torch.no_grad()
-def measure(generator: StyleGAN2, judge: Judge, count: int = 512) -> Measures:
+def measure(domain: Domain, generator: Generator, judge: Judge, count: int = 512) -> Measures:
     """Draw and render the same latents, and read the drawn pictures."""
-    factors, drawing = Factors(), Drawing(generator.config.resolution)
-    found, right, hats = [], [], []
+    factors, drawing = Factors(domain), domain.drawing(domain.config.resolution)
+    found, right, watched = [], [], []
     first: tuple[Tensor, Tensor] | None = None
     for z in prior_latents(SEED, 0, count, generator.z_dim).split(BATCH):
-        avatars = factors(z)
-        rendered = drawing.compose(avatars.parts, avatars.paints)
+        scenes = factors(z)
+        rendered = drawing.compose(scenes.parts, scenes.paints)
         drawn = generator.synthesize(generator.encode(z))
         found.append(compare(drawn, rendered))
-        right.append(_seen(judge, drawn, avatars))
-        hats.append(avatars.labels["hat"])
+        right.append(_seen(judge, drawn, scenes))
+        watched.append(scenes.labels[domain.watched])
         first = first or (rendered[:COLUMNS], drawn[:COLUMNS])
     assert first is not None
     psnr, energy = (torch.cat([getattr(each, name) for each in found]) for name in ("psnr", "energy"))
-    hat = torch.cat(hats)
+    rows = torch.cat(watched)
     return Measures(
-        Sharpness(psnr, energy), Sharpness(psnr[hat], energy[hat]), torch.cat(right).float().mean().item(), *first
+        Sharpness(psnr, energy), Sharpness(psnr[rows], energy[rows]), torch.cat(right).float().mean().item(), *first
     )
 
 
-def _seen(judge: Judge, drawn: Tensor, avatars: Avatars) -> Tensor:
+def _seen(judge: Judge, drawn: Tensor, scenes: Scenes) -> Tensor:
     """Return whether the judge sees every choice, (batch,) bool; numbers are no choices."""
-    labels = label_tensors(avatars)
+    labels = label_tensors(scenes, judge.vocabulary)
     seen = torch.ones(len(drawn), dtype=torch.bool)
     for name, read in judge(drawn).items():
         if isinstance(read, YesNo):

@@ -1,4 +1,4 @@
-"""Train the synthesis network on rendered avatars: code -> embedding in w -> picture.
+"""Train the synthesis network on renderings: code -> embedding in w -> picture.
 
 A code names every drawing and paint of its picture, so pictures can be learned by heart, pixel by pixel: no
 discriminator and no features are needed for sharp edges. Training grows from 32 x 32 pictures to the full side.
@@ -17,58 +17,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from energyql.generators.stylegan2 import ModulatedConv, SynthesisNetwork
-from energyql.generators.stylegan_config import StyleGAN2Config
-from recipes.avatars.drawing import CROP_LEFT, CROP_SIZE, CROP_TOP, Drawing
-from recipes.avatars.factors import CODE_DIM, Z_DIM, Avatars, Factors
-from recipes.avatars.mapping import embedding
-from recipes.avatars.muon import Muon
-from recipes.avatars.sharpness import compare
-from recipes.avatars.training_pass import draw
+from recipes.common.domain import Domain, Stage
+from recipes.common.factors import Factors, Scenes
+from recipes.common.mapping import embedding
+from recipes.common.muon import Muon
+from recipes.common.sharpness import compare
+from recipes.common.training_pass import draw
 
-CONFIG = StyleGAN2Config(
-    resolution=256,
-    z_dim=Z_DIM,
-    w_dim=128,
-    mapping_layers=5,
-    layer_features=160,
-    mapping_lr_multiplier=0.1,
-    channel_base=4096,
-    channel_max=128,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """A training at one side of the pictures; the learning rate falls to 0 over the last part of it, `decay`."""
-
-    side: int
-    steps: int
-    lr: float
-    decay: float
-
-
-STAGES = (
-    Stage(32, 1600, 1e-2, 0.2),
-    Stage(64, 2000, 1e-2, 0.25),
-    Stage(128, 3000, 8e-3, 0.25),
-    Stage(256, 2500, 7e-3, 0.6),
-)
 BATCH = 8
-FACE = (62, 6, 202, 186)  # left, top, right, bottom in drawing units
-FACE_WEIGHT = 2.0
 EMA_DECAY = 0.998
 WARMUP, SAVED_EVERY = 100, 500
 HELD_OUT, HELD_OUT_SEED = 96, 999
-
-
-def face_weights(side: int) -> Tensor:
-    """Return weights (1, 1, side, side): `FACE_WEIGHT` on the face, else 1, divided by the mean."""
-    scale = side / CROP_SIZE
-    left, right = (int((FACE[i] - CROP_LEFT) * scale) for i in (0, 2))
-    top, bottom = (int((FACE[i] - CROP_TOP) * scale) for i in (1, 3))
-    weights = torch.ones(1, 1, side, side)
-    weights[:, :, top:bottom, left:right] = FACE_WEIGHT
-    return weights / weights.mean()
 
 
 def picture_loss(drawn: Tensor, rendered: Tensor, weights: Tensor) -> Tensor:
@@ -90,6 +49,7 @@ class Trainer:
     """One stage of the training, with logs, a moving average, and checkpoints to resume from.
 
     Args:
+        domain: what is drawn.
         folder: where checkpoints and pictures go.
         stage: side, length and learning rate.
         start: weights of the stage before; layers that it lacks start at random.
@@ -98,13 +58,20 @@ class Trainer:
     """
 
     def __init__(
-        self, folder: Path, stage: Stage, *, start: dict[str, Tensor] | None = None, device: str = "cpu", seed: int = 7
+        self,
+        domain: Domain,
+        folder: Path,
+        stage: Stage,
+        *,
+        start: dict[str, Tensor] | None = None,
+        device: str = "cpu",
+        seed: int = 7,
     ) -> None:
         torch.manual_seed(seed)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.stage, self.device, self.seed = folder, stage, device, seed
-        self.factors, self.drawing = Factors(), Drawing(stage.side)
-        self.config = dataclasses.replace(CONFIG, resolution=stage.side)
+        self.factors, self.drawing = Factors(domain), domain.drawing(stage.side)
+        self.config = dataclasses.replace(domain.config, resolution=stage.side)
         self.network = SynthesisNetwork(self.config)
         if start is not None:
             known = {name: value for name, value in start.items() if not name.endswith("noise_const")}
@@ -116,14 +83,14 @@ class Trainer:
             parameter.requires_grad_(not name.endswith("noise_strength"))
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self.optimizer = Muon(self.network, stage.lr)
-        self.embedding = embedding(CONFIG.w_dim)[:, :CODE_DIM].to(device)
-        self.weights = face_weights(stage.side).to(device)
+        self.embedding = embedding(domain)[:, : domain.code_dim].to(device)
+        self.weights = domain.loss_weights(stage.side).to(device)
         self.step = 0
 
-    def render(self, count: int, generator: torch.Generator) -> tuple[Tensor, Avatars]:
-        """Render new avatars: pictures in [-1, 1], (count, 3, side, side), and what is in them."""
-        avatars = self.factors(torch.randn(count, Z_DIM, generator=generator))
-        return self.drawing.compose(avatars.parts, avatars.paints), avatars
+    def render(self, count: int, generator: torch.Generator) -> tuple[Tensor, Scenes]:
+        """Render new pictures in [-1, 1], (count, 3, side, side), and say what is in them."""
+        scenes = self.factors(torch.randn(count, self.config.z_dim, generator=generator))
+        return self.drawing.compose(scenes.parts, scenes.paints), scenes
 
     def run(self) -> None:
         """Train to the last step; an interrupted run goes on from its last checkpoint."""
@@ -144,8 +111,8 @@ class Trainer:
     def _train(self, generator: torch.Generator) -> float:
         left = 1 - self.step / self.stage.steps
         self.optimizer.lr = self.stage.lr * min(1.0, self.step / WARMUP, left / self.stage.decay)
-        rendered, avatars = self.render(BATCH, generator)
-        w = avatars.code.to(self.device) @ self.embedding.T
+        rendered, scenes = self.render(BATCH, generator)
+        w = scenes.code.to(self.device) @ self.embedding.T
         loss = picture_loss(draw(self.network, w), rendered.to(self.device), self.weights)
         self.optimizer.zero_grad()
         loss.backward()
@@ -164,8 +131,8 @@ class Trainer:
 
     def evaluate(self) -> str:
         """Compare held-out pictures with their renderings, and write a picture of twice twelve pairs."""
-        rendered, avatars = self.render(HELD_OUT, torch.Generator().manual_seed(HELD_OUT_SEED))
-        drawn = self.averaged()(avatars.code @ self.embedding.cpu().T, "none").clamp(-1, 1)
+        rendered, scenes = self.render(HELD_OUT, torch.Generator().manual_seed(HELD_OUT_SEED))
+        drawn = self.averaged()(scenes.code @ self.embedding.cpu().T, "none").clamp(-1, 1)
         rows = torch.stack([rendered[:12], drawn[:12], rendered[12:24], drawn[12:24]])
         sheet = rows.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
         path = self.folder / f"synthesis{self.stage.side}.png"

@@ -1,4 +1,4 @@
-"""Latents with the attributes of their avatars, which the factors of a latent give without a picture."""
+"""Latents with the attributes of their drawings, which the factors of a latent give without a picture."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from energyql.sampling import prior_latents
-from recipes.avatars.factors import Avatars, Factors
-from recipes.avatars.vocabulary import VOCABULARY
+from energyql.vocabulary import Vocabulary
+from recipes.common.factors import Factors, Scenes
 
 LATENT_SEED = 404
 MOVED = 6
@@ -16,9 +16,9 @@ SPREAD = 1.5
 """Standard deviation of such a move; a score has a standard deviation of 1."""
 
 
-def label_tensors(avatars: Avatars) -> dict[str, Tensor]:
+def label_tensors(scenes: Scenes, vocabulary: Vocabulary) -> dict[str, Tensor]:
     """Return the true attributes as float class indices and numbers, (batch,) each."""
-    return {name: avatars.labels[name].float() for name in VOCABULARY}
+    return {name: scenes.labels[name].float() for name in vocabulary}
 
 
 def prior_and_beyond(factors: Factors, prior: int, beyond: int) -> Tensor:

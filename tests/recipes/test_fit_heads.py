@@ -2,21 +2,21 @@ import pytest
 import torch
 
 from energyql.sampling import prior_latents
-from recipes.avatars.heads import BEYOND, CALIBRATION, PRIOR, TEST, fit_heads
-from recipes.avatars.vocabulary import VOCABULARY
+from recipes.avatars.domain import DOMAIN
+from recipes.common.heads import CALIBRATION, TEST, fit_heads
 
 SCALE = 0.02
 
 
 @pytest.fixture(scope="module")
 def bank():
-    return fit_heads("generator", scale=SCALE)
+    return fit_heads(DOMAIN, "generator", scale=SCALE)
 
 
 def test_the_heads_read_the_direction_of_z_of_their_generator(bank):
     assert bank.space == "direction"
     assert bank.generator == "generator"
-    assert set(bank.vocabulary) == set(VOCABULARY)
+    assert set(bank.vocabulary) == set(DOMAIN.vocabulary)
     z = prior_latents(5, 0, 4, 64)
     assert torch.allclose(bank.predict(z)["hat"].logit, bank.predict(3 * z)["hat"].logit, atol=1e-4)
 
@@ -27,4 +27,4 @@ def test_the_heads_learn(bank):
     assert reports["hair"].score > 0.6
     assert reports["background"].details["error"] < 0.15
     counts = {(report.fitted, report.held_out) for report in reports.values()}
-    assert counts == {(SCALE * (PRIOR + BEYOND + CALIBRATION), SCALE * TEST)}
+    assert counts == {(SCALE * (2 * DOMAIN.head_latents + CALIBRATION), SCALE * TEST)}

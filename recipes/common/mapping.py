@@ -1,6 +1,6 @@
 """The mapping network from z to w, with computed instead of trained weights.
 
-The code of an avatar is piecewise linear in z but for the curves of its paints, like a network of leaky ReLUs. The
+A code is piecewise linear in z but for the curves of its paints, like a network of leaky ReLUs. The
 layers compute, in order: scores; minima of two, three times, which are the margins of the drawings; the steps of the
 code, and the curves as a few linear pieces; the embedding. A trained network explains nine tenths of the variance after
 ten minutes, and the rest is visible as blends of two choices.
@@ -15,23 +15,23 @@ from torch import Tensor
 
 from energyql.generators.mapping import ACTIVATION_GAIN, ACTIVATION_SLOPE, FullyConnected, MappingNetwork
 from energyql.generators.stylegan2 import ModulatedConv, SynthesisNetwork
-from energyql.generators.stylegan_config import StyleGAN2Config
-from recipes.avatars.factors import CHOICES, CODE_DIM, DRAWINGS, DRAWN, PAINTS, SCORES, Condition, Factors, gradient
+from recipes.common.domain import Condition, Domain
+from recipes.common.factors import Factors, gradient
 
 SHIFT = 8.0  # added to a signal, so that it is positive and a leaky ReLU does not change it: scores are below |z|
 W_SHIFT = 6.0  # the same for w
-EMBEDDING_SEED = 21
 MINIMA = 3
-"""Layers that halve the number of terms of a condition; the longest has seven terms."""
+"""Layers that halve the number of terms of a condition, which has at most eight."""
 PAINT_NODES = (-2.4, -1.6, -1.1, -0.674, -0.35, 0.0, 0.35, 0.674, 1.1, 1.6, 2.4)
 """Where a paint, as a function of its score, changes its slope: at the stops of its palette, and between them."""
 
 
-def embedding(w_dim: int) -> Tensor:
+def embedding(domain: Domain) -> Tensor:
     """Return the embedding of codes, and of scores behind them, in w: orthonormal columns, (w_dim, both)."""
-    generator = torch.Generator().manual_seed(EMBEDDING_SEED)
+    w_dim = domain.config.w_dim
+    generator = torch.Generator().manual_seed(domain.embedding_seed)
     square = torch.randn(w_dim, w_dim, generator=generator, dtype=torch.float64)
-    columns: Tensor = torch.linalg.qr(square)[0][:, : CODE_DIM + len(SCORES)]
+    columns: Tensor = torch.linalg.qr(square)[0][:, : domain.code_dim + len(domain.scores)]
     return columns.float()
 
 
@@ -105,7 +105,7 @@ def _terms(condition: Condition, factors: Factors) -> tuple[list[Term], list[Con
             denied.append(name)
         elif "." in name:
             choice, own = name.split(".")
-            options = CHOICES[choice]
+            options = factors.domain.choices[choice]
             terms += [
                 Term({name: 1.0, f"{choice}.{other}": -1.0}, options[own] - options[other])
                 for other in options
@@ -120,8 +120,8 @@ def _terms(condition: Condition, factors: Factors) -> tuple[list[Term], list[Con
 def _margins(factors: Factors) -> Terms:
     """Return, by name, the terms whose minimum is the margin of each drawing, and of each condition that is denied."""
     found: Terms = {}
-    for slot, index in DRAWINGS:
-        terms, denied = _terms(DRAWN[slot][index], factors)
+    for slot, index in factors.domain.drawings:
+        terms, denied = _terms(factors.domain.drawn[slot][index], factors)
         for condition in denied:
             found[str(condition)] = _terms(condition, factors)[0]
             terms.append(Term({str(condition): -1.0}))
@@ -145,14 +145,18 @@ def _halve(layer: Layer, signals: Signals, pending: Terms) -> tuple[Signals, Ter
     return carried | added, left
 
 
-def _curves(layer: Layer, score: Tensor, carried: Tensor, stops: Tensor) -> list[Tensor]:
+def _bends(layer: Layer, score: Tensor, carried: Tensor) -> list[Tensor]:
+    """Return the forms of max(score - node, 0) for each node of the paints."""
+    return [layer.rectified(_plus(score, -node), _plus(carried, -node)) for node in PAINT_NODES]
+
+
+def _curves(bends: list[Tensor], carried: Tensor, stops: Tensor) -> list[Tensor]:
     """Return the forms of the three colours of a paint: linear pieces, by least squares over the prior."""
     grid = torch.linspace(-4, 4, 4001, dtype=torch.float64)
     colours = 2 * gradient(stops.double(), torch.special.ndtr(grid)) - 1
     basis = torch.stack([torch.ones_like(grid), grid, *((grid - node).clamp(min=0) for node in PAINT_NODES)], 1)
     density = torch.exp(-(grid**2) / 4)[:, None]  # the square root of the prior's, so that errors weigh as in pictures
     factors = torch.linalg.lstsq(basis * density, colours * density).solution
-    bends = [layer.rectified(_plus(score, -node), _plus(carried, -node)) for node in PAINT_NODES]
     return [
         _plus(slope * carried + sum(factor * bend for factor, bend in zip(rest, bends, strict=True)), constant)
         for constant, slope, *rest in factors.T.tolist()
@@ -160,13 +164,14 @@ def _curves(layer: Layer, score: Tensor, carried: Tensor, stops: Tensor) -> list
 
 
 @torch.no_grad()
-def write_mapping(config: StyleGAN2Config, factors: Factors) -> MappingNetwork:
+def write_mapping(factors: Factors) -> MappingNetwork:
     """Return the network from z to the embedded code and scores, plus `W_SHIFT`; see `shift_styles`."""
+    domain, config = factors.domain, factors.domain.config
     mapping = MappingNetwork(config)
     *_, bent, last = mapping.layers
     width = config.layer_features or config.w_dim
     signals = {
-        name: torch.cat([row, torch.zeros(1)]).double() for name, row in zip(SCORES, factors.matrix, strict=True)
+        name: torch.cat([row, torch.zeros(1)]).double() for name, row in zip(domain.scores, factors.matrix, strict=True)
     }
     pending = _margins(factors)
     for index in range(MINIMA):
@@ -174,16 +179,19 @@ def write_mapping(config: StyleGAN2Config, factors: Factors) -> MappingNetwork:
         signals, pending = _halve(layer, signals, pending)
         layer.fill(mapping.layers[index])
     layer = Layer(width, width)
-    scores = {name: layer.carry(signals[name]) for name in SCORES}
+    scores = {name: layer.carry(signals[name]) for name in domain.scores}
     code = []
-    for slot, index in DRAWINGS:
+    for slot, index in domain.drawings:
         (margin,) = pending[f"{slot} {index}"]
         code.append(_plus(2 * layer.step(margin.form(signals), factors.sharpness), -1.0))
-    for paint, name in PAINTS.items():
-        code += _curves(layer, signals[name], scores[name], factors.palettes[paint])
+    bends = {
+        name: _bends(layer, signals[name], scores[name]) for name in dict.fromkeys(domain.paints.values())
+    }  # shared by all paints that follow one number
+    for paint, name in domain.paints.items():
+        code += _curves(bends[name], scores[name], domain.palettes[paint])
     layer.fill(bent)
     layer = Layer(width, config.w_dim)
-    w = embedding(config.w_dim).double() @ torch.stack([*code, *scores.values()])
+    w = embedding(domain).double() @ torch.stack([*code, *scores.values()])
     w[:, -1] += W_SHIFT
     layer.weight[:] = w / ACTIVATION_GAIN
     layer.fill(last)
@@ -191,9 +199,9 @@ def write_mapping(config: StyleGAN2Config, factors: Factors) -> MappingNetwork:
 
 
 @torch.no_grad()
-def shift_styles(synthesis: SynthesisNetwork) -> None:
+def shift_styles(synthesis: SynthesisNetwork, domain: Domain) -> None:
     """Change the network: its input is w + `W_SHIFT` instead of w, and scores in w have no effect."""
-    codes = embedding(synthesis.config.w_dim)[:, :CODE_DIM]
+    codes = embedding(domain)[:, : domain.code_dim]
     for module in synthesis.modules():
         if isinstance(module, ModulatedConv):
             affine = module.affine

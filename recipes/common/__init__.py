@@ -1,0 +1,1 @@
+"""What the recipes of the packaged models share: from the factors of a drawing to a model folder."""
