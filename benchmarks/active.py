@@ -3,8 +3,8 @@
 Every generator has a hidden truth, a known function of its pictures, which stands in for a person who labels. Rounds
 begin with random pictures, of which a part is kept for the report, as in `energyql train`; each round then fits heads,
 chooses pictures by a rule, and labels them. All heads are measured on the same fresh pictures, by balanced accuracy.
-Random labels, and those of the rule of `energyql sample --unsure --by heads`, are tried with and without a teacher, those
-of `energyql sample --unsure --by teacher`, the default where there is a teacher, with one.
+Random labels, and those of the rule of `energyql sample --unsure --by heads`, are tried with and without a teacher;
+those of `--by teacher`, the default where there is a teacher, with one.
 """
 
 from __future__ import annotations

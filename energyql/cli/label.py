@@ -20,9 +20,7 @@ def sample(
     model: options.ModelArgument,
     save_to: Annotated[Path, out_option("The folder of pictures to make or to add to.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Random pictures in all, or unsure ones to add.")] = 300,
-    unsure: Annotated[
-        bool, typer.Option("--unsure", help="Add pictures about which the model is least sure.")
-    ] = False,
+    unsure: Annotated[bool, typer.Option("--unsure", help="Add pictures about which the model is least sure.")] = False,
     by: Annotated[
         Literal["heads", "teacher"] | None,
         typer.Option(
