@@ -3,8 +3,8 @@
 Every generator has a hidden truth, a known function of its pictures, which stands in for a person who labels. Rounds
 begin with random pictures, of which a part is kept for the report, as in `energyql train`; each round then fits heads,
 chooses pictures by a rule, and labels them. All heads are measured on the same fresh pictures, by balanced accuracy.
-Random labels, and those of the rule of `energyql sample --unsure`, are tried with and without a teacher, those of
-`energyql sample --unsure --by teacher` with one.
+Random labels, and those of the rule of `energyql sample --unsure --by heads`, are tried with and without a teacher;
+those of `--by teacher`, the default where there is a teacher, with one.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ Choose = Callable[[World, Fitted, list[int], list[int], HeadSettings], Iterable[
 
 
 def by_balanced_margin(world: World, fitted: Fitted, known: list[int], pool: list[int], _: HeadSettings) -> list[int]:
-    """The rule of `energyql sample --unsure`: least certain first, each class in turn."""
+    """The rule of `energyql sample --unsure --by heads`: least certain first, each class in turn."""
     return choose_unsure(fitted.bank.predict(world.prior.w(torch.tensor(pool))), world.sizes.round)
 
 
@@ -150,7 +150,7 @@ def by_chance(world: World, fitted: Fitted, known: list[int], pool: list[int], _
 
 
 OWN_RULE = "balanced margin"
-"""The rule of `energyql sample --unsure`."""
+"""The rule of `energyql sample --unsure --by heads`."""
 BY_TEACHER = "teacher"
 """The rule that needs a teacher, and is tried with one only."""
 RULES: dict[str, Choose] = {

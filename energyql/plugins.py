@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from energyql.errors import ArgumentError, ModelError
+from energyql.vocabulary import closest
 
 GENERATORS, JUDGES = "energyql.generators", "energyql.judges"
 """Groups of entry points. Those of judges label pictures too: a labeller is a judge."""
@@ -87,12 +88,18 @@ def _imported(name: str) -> Any:
     try:
         found: Any = importlib.import_module(module)
     except ImportError as error:
-        raise ArgumentError(f"cannot import {module!r}: {error}") from error
+        hint = f"{name} is taken as module:object, with the module in {here} or installed in this environment"
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            hint = f"the module was found, but not what it imports: {error.name}"
+        raise ArgumentError(f"cannot import {module!r}: {error}", hint=hint) from error
     finally:
         sys.path.remove(here)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise ArgumentError(f"module {module!r} has no {attribute!r}")
+            near = closest(part, dir(found))
+            place = getattr(sys.modules[module], "__file__", module)
+            hint = f"did you mean {near}?" if near else f"the module is {place}"
+            raise ArgumentError(f"module {module!r} has no {attribute!r}", hint=hint)
         found = getattr(found, part)
     return found
 

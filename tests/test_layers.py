@@ -16,7 +16,7 @@ ALLOWED = {
     "vocabulary": {"errors"},
     "render": {"errors"},
     "numerics": {"errors"},
-    "plugins": {"errors"},
+    "plugins": {"errors", "vocabulary"},
     "models": {"errors", "files", "vocabulary"},
     "language": {"errors", "vocabulary", "render"},
     "logic": {"errors", "vocabulary", "render", "language"},

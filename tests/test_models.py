@@ -51,8 +51,17 @@ def test_a_folder_without_a_model(packaged, tmp_path):
     (tmp_path / "ffhq.pkl").touch()
     with pytest.raises(ModelError, match="ffhq.pkl is a file, and a model is a folder\nof a checkpoint"):
         model_folder(tmp_path / "ffhq.pkl")
-    with pytest.raises(ModelError, match=r"is not a model folder: it has no config\.json"):
-        model_folder(tmp_path)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with pytest.raises(
+        ModelError, match=r"is not a model folder: it has no config\.json\nenergyql convert makes one of"
+    ):
+        model_folder(mine)
+    for name in ("old", "new"):
+        (mine / name).mkdir()
+        (mine / name / "config.json").touch()
+    with pytest.raises(ModelError, match=rf"it has no config\.json\ndid you mean {mine}/new\?"):
+        model_folder(mine)
 
 
 @pytest.mark.parametrize("model", [None, 3, b"avatars", ["avatars"]])

@@ -87,6 +87,7 @@ def made(tmp_path_factory):
     )  # fmt: skip
     (desk / "site" / "packaged_faces.py").write_text(CODE)
     (desk / "my_faces.py").write_text(CODE)
+    (desk / "my_lacking.py").write_text("import not_there")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(desk)
         patch.syspath_prepend(str(desk / "site"))
@@ -240,8 +241,10 @@ def test_names_that_no_folder_may_have(tmp_path, name):
     [
         ("nothing", "no installed package has 'nothing' among its generators\ninstalled generators: broken, faces; or"),
         ("broken", "broken is packaged_faces:nothing, which cannot be imported: .* has no attribute 'nothing'"),
-        ("my_faces:nothing", "module 'my_faces' has no 'nothing'"),
-        ("no_such_module:f", "cannot import 'no_such_module'"),
+        ("my_faces:nothing", r"module 'my_faces' has no 'nothing'\nthe module is .*my_faces\.py"),
+        ("my_faces:faces", "module 'my_faces' has no 'faces'\ndid you mean Faces"),
+        ("no_such_module:f", "cannot import 'no_such_module': .*\nno_such_module:f is taken as module:object, with"),
+        ("my_lacking:f", "cannot import 'my_lacking': .*\nthe module was found, but not what it imports: not_there"),
         ("my_faces:needy", "my_faces:needy cannot be called without arguments: missing a required argument: 'weights'"),
         ("my_faces:number", "my_faces:number is a int without z_dim, encode, synthesize, so it is no generator"),
         ("my_faces:Faces.paint", "module 'my_faces' has no 'Faces.paint'"),

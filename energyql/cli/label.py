@@ -20,15 +20,14 @@ def sample(
     model: options.ModelArgument,
     save_to: Annotated[Path, out_option("The folder of pictures to make or to add to.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Random pictures in all, or unsure ones to add.")] = 300,
-    unsure: Annotated[
-        bool, typer.Option("--unsure", help="Add pictures about which the heads of the model are least sure.")
-    ] = False,
+    unsure: Annotated[bool, typer.Option("--unsure", help="Add pictures about which the model is least sure.")] = False,
     by: Annotated[
-        Literal["heads", "teacher"],
+        Literal["heads", "teacher"] | None,
         typer.Option(
-            help="Who must be unsure: the heads, or the teacher of the last training, for which all is drawn."
+            help="Who must be unsure: by default the teacher of the last training, for which all is drawn, or without "
+            "one the heads."
         ),
-    ] = "heads",
+    ] = None,
     only: Annotated[str | None, typer.Option(help="Attributes whose heads choose, separated by commas.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV: pictures in it are not chosen.")] = None,
     pool: Annotated[int, typer.Option(min=1, help="Prior samples that --unsure chooses from.")] = 5000,

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.generators.base import Family, check_condition
-from energyql.generators.convolution import drawn_alone, padded_rows
+from energyql.generators.base import Family
+from energyql.generators.convolution import padded_rows
 from energyql.generators.mapping import random_weights
+from energyql.generators.unmapped import UnmappedGenerator
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float
 
@@ -142,18 +143,13 @@ class Excitation(nn.Module):
         return F.conv2d(F.silu(x), self.mix.to(x.dtype)).sigmoid()
 
 
-class FastGAN(nn.Module):
-    """The generator. It has no mapping network: w is z, or its direction, followed by the embedding of the label.
+class FastGAN(UnmappedGenerator):
+    """The generator. It has no mapping network: w is z, or its direction, followed by the embedding of the label."""
 
-    Attributes:
-        config: the settings.
-        z_dim, c_dim: sizes of the latent and of a label, from the settings.
-    """
+    config: FastGANConfig
 
     def __init__(self, config: FastGANConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.z_dim, self.c_dim = config.z_dim, config.c_dim
+        super().__init__(config)
         first, size = config.widths[0], config.z_dim
         self.start = nn.Parameter(random_weights(2 * first, 4, 4, size, scale=1 / math.sqrt(size)))
         self.start_bias = nn.Parameter(torch.zeros(2 * first))
@@ -178,20 +174,9 @@ class FastGAN(nn.Module):
         strengths = (value for name, value in self.named_parameters() if name.endswith("noise_strength"))
         return self.config.noise_size if any(bool(value.any()) for value in strengths) else 0
 
-    def encode(
-        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0, label: Tensor | None = None
-    ) -> Float[Tensor, "batch w_dim"]:
-        """Return truncation * z, or its direction if the network sees no more, then the embedding of the label.
-
-        The network was trained without truncation, and smaller values give less varied pictures. A direction has a mean
-        square of 1, before truncation. The label is (batch, c_dim).
-
-        Raises:
-            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
-        """
-        check_condition(label, len(z), self.c_dim)
-        w = truncation * (normalized(z) if self.config.normalize_z else z)
-        return w if label is None else torch.cat([w, F.linear(label.to(z), self.embed.to(z.dtype))], 1)
+    def seen(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
+        """Return z, or its direction with a mean square of 1 if the network sees no more."""
+        return normalized(z) if self.config.normalize_z else z
 
     def synthesize(
         self, w: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None
@@ -206,19 +191,15 @@ class FastGAN(nn.Module):
         Raises:
             ArgumentError: w has another shape, or `noise` is none of the three.
         """
-        if w.ndim != 2 or w.shape[1] != self.config.w_dim:
-            raise ArgumentError(f"w must be (batch, {self.config.w_dim}), not {tuple(w.shape)}")
+        w = self.checked(w)
         size = len(w), self.config.noise_size
         given = tuple(noise.shape) if isinstance(noise, Tensor) else noise
         if given not in ("const", "none", size):
             raise ArgumentError(f'noise is "const", "none" or a tensor {size}, not {given!r}')
-        w = w.to(self.colours.dtype)
-        if len(w) < 2 or not drawn_alone(w, *self.parameters()):
-            return self._draw(w, noise, dtype or w.dtype)
-        # One by one, so that a picture has the same bits in every batch.
-        own = noise.split(1) if isinstance(noise, Tensor) else [noise] * len(w)
-        rows = zip(w.split(1), own, strict=True)
-        return torch.cat([self._draw(one, drawn, dtype or w.dtype) for one, drawn in rows])
+        dtype = dtype or w.dtype
+        if isinstance(noise, Tensor):
+            return self.in_parts(lambda w, noise: self._draw(w, noise, dtype), w, noise)
+        return self.in_parts(lambda w: self._draw(w, noise, dtype), w)
 
     def _draw(self, w: Tensor, noise: Noise, dtype: torch.dtype) -> Tensor:
         z, embedded = w.tensor_split([self.z_dim], 1)

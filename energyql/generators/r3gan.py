@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energyql.errors import ArgumentError, ModelError
-from energyql.generators.base import Family, check_condition
-from energyql.generators.convolution import drawn_alone, padded_rows, upsample
+from energyql.errors import ModelError
+from energyql.generators.base import Family
+from energyql.generators.convolution import padded_rows, upsample
 from energyql.generators.mapping import random_weights
+from energyql.generators.unmapped import UnmappedGenerator
 from energyql.numerics.shapes import Float
 
 _SLOPE = 0.2
@@ -146,39 +147,19 @@ class Stage(nn.Module):
         return x
 
 
-class R3GAN(nn.Module):
-    """The generator. It has no mapping network: w is z, followed by the embedding of the label.
+class R3GAN(UnmappedGenerator):
+    """The generator. It has no mapping network: w is z, followed by the embedding of the label."""
 
-    Attributes:
-        config: the settings.
-        z_dim, c_dim: sizes of the latent and of a label, from the settings.
-    """
+    config: R3GANConfig
 
     def __init__(self, config: R3GANConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.z_dim, self.c_dim = config.z_dim, config.c_dim
+        super().__init__(config)
         if config.c_dim:
             scale = 1 / math.sqrt(config.c_dim)
             self.embed = nn.Parameter(random_weights(config.embed_features, config.c_dim, scale=scale))
         self.stages = nn.ModuleList(Stage(number, config) for number in range(len(config.widths)))
         last = config.widths[-1]
         self.colours = nn.Parameter(random_weights(config.image_channels, last, 1, 1, scale=1 / math.sqrt(last)))
-
-    def encode(
-        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0, label: Tensor | None = None
-    ) -> Float[Tensor, "batch w_dim"]:
-        """Return truncation * z, followed by the embedding of the label (batch, c_dim).
-
-        The network was trained without truncation, and smaller values give less varied pictures.
-
-        Raises:
-            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
-        """
-        check_condition(label, len(z), self.c_dim)
-        if label is None:
-            return truncation * z
-        return torch.cat([truncation * z, F.linear(label.to(z), self.embed.to(z.dtype))], 1)
 
     def synthesize(self, w: Tensor, dtype: torch.dtype | None = None) -> Float[Tensor, "batch channels side side"]:
         """Map w (batch, w_dim) to pictures, about [-1, 1], (batch, image_channels, side, side).
@@ -190,13 +171,8 @@ class R3GAN(nn.Module):
         Raises:
             ArgumentError: w has another shape.
         """
-        if w.ndim != 2 or w.shape[1] != self.config.w_dim:
-            raise ArgumentError(f"w must be (batch, {self.config.w_dim}), not {tuple(w.shape)}")
-        w = w.to(self.colours.dtype)
-        if len(w) < 2 or not drawn_alone(w, *self.parameters()):
-            return self._draw(w, dtype or w.dtype)
-        # One by one, so that a picture has the same bits in every batch.
-        return torch.cat([self._draw(one, dtype or w.dtype) for one in w.split(1)])
+        w = self.checked(w)
+        return self.in_parts(lambda w: self._draw(w, dtype or w.dtype), w)
 
     def _draw(self, w: Tensor, dtype: torch.dtype) -> Tensor:
         x = w.to(dtype)

@@ -43,7 +43,7 @@ def sample_pictures(
     count: int = 300,
     *,
     unsure: bool = False,
-    by: Chooser = "heads",
+    by: Chooser | None = None,
     only: Sequence[str] | None = None,
     labelled: str | Path | None = None,
     pool: int = 5000,
@@ -68,8 +68,9 @@ def sample_pictures(
         count: random pictures in all, 0 to `count - 1`; or pictures to add, with `unsure`. At least 1.
         unsure: choose pictures about which the heads of the model are least sure, as many of one value of an attribute
             as of another, and none that the folder has already; see `choose_unsure`.
-        by: who must be unsure: the heads, or the teacher of the last training, see `train_attributes`. A teacher reads
-            pictures, so the whole pool is drawn, once for all rounds; for what it does not read the heads choose.
+        by: who must be unsure: the teacher of the last training, see `train_attributes`, or the heads. By default the
+            teacher, if there is one that reads an attribute, because it knows more. It reads pictures, so the whole
+            pool is drawn, once for all rounds; for what it does not read the heads choose.
         only: attributes whose heads choose, all by default.
         labelled: a table of labels; pictures in it are not chosen.
         pool: number of prior samples to choose from, which begin at `POOL_START`.
@@ -93,9 +94,9 @@ def sample_pictures(
     limit = pool if unsure else POOL_START
     if not 1 <= count <= limit:
         raise ArgumentError(f"the number of pictures is 1 to {limit}, not {count}")
-    if by not in get_args(Chooser):
+    if by is not None and by not in get_args(Chooser):
         raise ArgumentError(f"pictures are chosen by {' or '.join(get_args(Chooser))}, not {by!r}")
-    if not unsure and (only is not None or labelled is not None or by != "heads"):
+    if not unsure and (only is not None or labelled is not None or by is not None):
         raise ArgumentError(
             "random pictures are not chosen by attributes, labels or a teacher", hint="add unsure=True, or --unsure"
         )
@@ -104,7 +105,9 @@ def sample_pictures(
     names = tuple(bank.vocabulary if only is None else only) if bank is not None else ()
     if unsure and bank is not None:
         bank.raw_outputs(names)  # refuses unknown names before anything is written
-        if by == "teacher" and not any(name in each.vocabulary for each in teacher for name in names):
+        if by == "heads" or not any(name in each.vocabulary for each in teacher for name in names):
+            teacher = []
+        if by == "teacher" and not teacher:
             raise ArgumentError(
                 "the model has no teacher that reads these attributes",
                 hint="train it on a table of labelled pictures, or choose by the heads",
@@ -137,8 +140,7 @@ def sample_pictures(
         tables = [path / LABELS] if (path / LABELS).exists() else []
         tables += [] if labelled is None else [Path(labelled)]
         taken = {*folder.unsure, *(index for table in tables for index in _labelled(table, drawn))}
-        networks = teacher if by == "teacher" else []
-        chosen = _choose(prior, bank, networks, names, taken, count, pool, path, report)
+        chosen = _choose(prior, bank, teacher, names, taken, count, pool, path, report)
         _draw(prior, folder, chosen, report)
         return folder.having(folder.random, (*folder.unsure, *chosen))
 
@@ -187,7 +189,7 @@ def _choose(
     prior: Prior, bank: AttributeBank, teacher: Sequence[Judge], names: Sequence[str], taken: set[int],
     count: int, pool: int, folder: Path, report: Report,
 ) -> list[int]:  # fmt: skip
-    """Choose pictures of the pool by what heads read off latents; where there is a teacher, by what it reads."""
+    """Choose pictures of the pool by what a teacher reads off them, and heads off latents where no teacher does."""
     whole = torch.arange(POOL_START, POOL_START + pool)
     rows = [row for row, number in enumerate(whole.tolist()) if number not in taken]
     if count > len(rows):

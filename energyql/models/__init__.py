@@ -39,9 +39,13 @@ def model_folder(model: str | Path) -> Path:
             hint="of a checkpoint, energyql train makes one with attributes (docs/newcomer.md)",
         )
     suggestion = closest(str(model), known)
-    hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
     if os.path.isdir(folder):
+        inside = [path.parent for path in sorted(folder.glob("*/config.json"))]
+        hint = f"did you mean {inside[0] if inside else suggestion}?"
+        if not inside and not suggestion:
+            hint = "energyql convert makes one of a checkpoint, energyql train one with attributes"
         raise ModelError(f"{folder} is not a model folder: it has no config.json", hint=hint)
+    hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}; or give the path of a model folder")
 
 

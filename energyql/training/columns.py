@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from energyql.attributes.labels import as_number, is_missing
 from energyql.errors import DataError
 from energyql.files import check_file, read_bytes
 from energyql.language.lexical import shorten
-from energyql.vocabulary import repeated
+from energyql.vocabulary import closest, repeated
 
 MOST_BYTES = 1 << 26
 """Largest table that is read, in bytes; of a Parquet file also its content."""
@@ -29,7 +30,21 @@ def read_columns(path: Path) -> dict[str, list[Any]]:
     Raises:
         DataError: the file is missing or damaged, or no table with one name for each column.
     """
+    _check_there(path)
     return _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
+
+
+def _check_there(path: Path) -> None:
+    """Say of a table that is no file where there might be one."""
+    if os.path.isfile(path) or (os.path.exists(path) and not os.path.isdir(path)):
+        return  # what is left is read, or the reader says why not
+    folder = path if os.path.isdir(path) else path.parent
+    tables = sorted(table for end in ("csv", "parquet", "pq") for table in folder.glob(f"*.{end}"))
+    near = closest(path.name, [table.name for table in tables])
+    found = folder / near if near else tables[0] if len(tables) == 1 else None
+    hint = "energyql label writes labels.csv into the folder of the pictures; or give another CSV or Parquet file"
+    what = "is a folder, and labels are a table in a file" if folder == path else "is missing"
+    raise DataError(f"{path} {what}", hint=f"did you mean {found}?" if found else hint)
 
 
 def _read_csv(path: Path) -> dict[str, list[Any]]:

@@ -51,6 +51,27 @@ class TrainedJudge:
     unmeasured: str = ""
 
 
+@dataclass(frozen=True)
+class JudgeTask:
+    """What a judge learns from, or is measured on.
+
+    Attributes:
+        target: the model folder, which also holds intermediate results for a resumption.
+        prior: of the labelled pictures.
+        labels: their numbers and labels, or a labeller.
+        vocabulary: attributes of the model.
+        count: pictures for a labeller.
+        only: attributes to judge, all by default.
+    """
+
+    target: Target
+    prior: Prior
+    labels: LabelTable | ImageLabeller
+    vocabulary: Vocabulary
+    count: int
+    only: Sequence[str] | None = None
+
+
 def train_judge(
     model: str | Path | Generator,
     labels: LabelTable | str | Path | ImageLabeller,
@@ -103,9 +124,8 @@ def train_judge(
         target.generator.to(device).eval()
     prior = _prior(target, bank, labels, seed, torch.device(device))
     with reporting(progress) as report:
-        trained = own_judge(
-            given, target, prior, labels, bank.vocabulary, only=only, count=count, settings=settings, report=report
-        )
+        task = JudgeTask(target, prior, labels, bank.vocabulary, count, only)
+        trained = own_judge(given, task, settings, report=report)
     names = trained.report if given is None else [name for name in bank.vocabulary if only is None or name in only]
     store_judge(target.folder, judge, names, trained)
     shutil.rmtree(target.folder / WORK, ignore_errors=True)
@@ -159,28 +179,17 @@ def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[
 
 
 def own_judge(
-    given: ImageLabeller | None,
-    target: Target,
-    prior: Prior,
-    labels: LabelTable | ImageLabeller,
-    vocabulary: Vocabulary,
-    *,
-    only: Sequence[str] | None = None,
-    count: int,
-    settings: PictureSettings | None = None,
-    report: Report,
+    given: ImageLabeller | None, task: JudgeTask, settings: PictureSettings | None = None, *, report: Report
 ) -> TrainedJudge:
     """Measure the judge that is given, or fit one; see `measure_judge` and `fit_own_judge`."""
     if given is None:
-        return fit_own_judge(
-            target, prior, labels, vocabulary, only=only, count=count, settings=settings, report=report
-        )
-    specs = Vocabulary(spec for name, spec in vocabulary.items() if only is None or name in only)
-    found = measure_judge(given, target, prior, labels, specs, count=count, report=report)
+        return fit_own_judge(task, settings or PictureSettings(), report=report)
+    specs = Vocabulary(spec for name, spec in task.vocabulary.items() if task.only is None or name in task.only)
+    found = measure_judge(given, task.target, task.prior, task.labels, specs, count=task.count, report=report)
     if isinstance(given, Judge):
         given = given.only(specs)
         given.report = found
-    return TrainedJudge(given, found, unmeasured(given, labels) or "")
+    return TrainedJudge(given, found, unmeasured(given, task.labels) or "")
 
 
 def have_pictures(labels: LabelTable | ImageLabeller) -> bool:
@@ -188,26 +197,15 @@ def have_pictures(labels: LabelTable | ImageLabeller) -> bool:
     return not isinstance(labels, LabelTable) or labels.index is not None
 
 
-def fit_own_judge(
-    target: Target,
-    prior: Prior,
-    labels: LabelTable | ImageLabeller,
-    vocabulary: Vocabulary,
-    *,
-    only: Sequence[str] | None = None,
-    count: int,
-    settings: PictureSettings | None = None,
-    report: Report,
-) -> TrainedJudge:
-    """Draw pictures of the prior, label them if they are not, and fit a judge of attributes of `vocabulary`.
+def fit_own_judge(task: JudgeTask, settings: PictureSettings, *, report: Report) -> TrainedJudge:
+    """Draw pictures of the prior, label them if they are not, and fit a judge of attributes of the model.
 
-    Pictures for a labeller have another seed than those of the heads. The intermediate results are in the folder of the
-    target, for a resumption.
+    Pictures for a labeller have another seed than those of the heads.
 
     Raises:
         DataError: it is not known which pictures the labels are about, or they are about no attribute of the model.
     """
-    settings, work = settings or PictureSettings(), target.folder / WORK
+    prior, labels, vocabulary, work = task.prior, task.labels, task.vocabulary, task.target.folder / WORK
     if not have_pictures(labels):
         raise DataError(
             "the labels are about latents, and a judge learns from pictures",
@@ -217,13 +215,14 @@ def fit_own_judge(
         assert labels.index is not None
         columns, index, labeller = dict(labels.columns), labels.index, None
     else:
-        prior, index, labeller = replace(prior, seed=prior.seed + 1), torch.arange(count), labels
+        prior, index, labeller = replace(prior, seed=prior.seed + 1), torch.arange(task.count), labels
     pictures, labelled = draw_thumbnails(
-        prior, index, settings.side, work / PICTURES, labeller=labeller, generator=target.fingerprint, report=report
-    )
+        prior, index, settings.side, work / PICTURES, labeller=labeller, generator=task.target.fingerprint,
+        report=report,
+    )  # fmt: skip
     columns = labelled if labeller is not None else columns
-    names = [name for name in vocabulary if name in columns and (only is None or name in only)]
-    if not names or (only is not None and len(names) < len(only)):
+    names = [name for name in vocabulary if name in columns and (task.only is None or name in task.only)]
+    if not names or (task.only is not None and len(names) < len(task.only)):
         raise DataError(
             f"the labels are about {', '.join(columns)}; the model has {', '.join(vocabulary)}",
             hint="a judge needs labels of attributes that the model has",

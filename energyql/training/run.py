@@ -20,7 +20,7 @@ from energyql.progress import reporting
 from energyql.training.bank_fit import fit_bank
 from energyql.training.fitting import HeadSettings
 from energyql.training.given_judge import given_judge
-from energyql.training.judge import MOST_PICTURES, TRAIN, TrainedJudge, have_pictures, own_judge, store_judge
+from energyql.training.judge import MOST_PICTURES, TRAIN, JudgeTask, TrainedJudge, have_pictures, own_judge, store_judge
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
 from energyql.training.target import WORK, Target, open_target, removing_new_folder
@@ -180,7 +180,7 @@ def train_attributes(
             judged = TrainedJudge(None, {})
             if given is not None or (judge == TRAIN and have_pictures(labels)):
                 most = min(len(latents), MOST_PICTURES)
-                judged = own_judge(given, target, prior, labels, bank.vocabulary, count=most, report=report)
+                judged = own_judge(given, JudgeTask(target, prior, labels, bank.vocabulary, most), report=report)
         merged = target.save(bank, replace=replace, second=second)
         store_judge(target.folder, judge, bank.vocabulary, judged)
         store_teacher(target.folder, networks)

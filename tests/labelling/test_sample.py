@@ -170,6 +170,12 @@ class TestUnsure:
             sample_pictures(model, tmp_path / "q", 3, only=["hair"], **options)
         mixed = sample_pictures(model, tmp_path / "q", 10, **options)  # heads choose for the other attributes
         assert len(mixed.unsure) == 10
+        options.pop("by")  # the teacher is the default where it reads an attribute
+        assert sample_pictures(model, tmp_path / "d", 6, only=["smile"], **options).unsure == first.unsure
+        assert sample_pictures(model, tmp_path / "h", 6, only=["smile"], by="heads", **options).unsure == plain.unsure
+        drawn.clear()
+        sample_pictures(model, tmp_path / "o", 3, only=["hair"], **options)
+        assert sum(drawn) == 3, "the teacher does not read hair, so no pool is drawn"
         store_teacher(model, [])
         assert load_teacher(model) == []
         assert not list(model.glob("teacher*"))

@@ -103,7 +103,14 @@ def test_no_file(tmp_path):
     for name in ("a.csv", "a.npy"):
         with pytest.raises(DataError, match=f"{name} is missing"):
             (read_label_table if name == "a.csv" else read_latents)(tmp_path / name)
+    with pytest.raises(DataError, match=r"a\.csv is missing\nenergyql label writes labels\.csv into"):
+        read_label_table(tmp_path / "a.csv")
+    with pytest.raises(DataError, match=r"is a folder, and labels are a table in a file\nenergyql label writes"):
+        read_label_table(tmp_path)
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\xff")
+    for wrong in ("bb.csv", ""):
+        with pytest.raises(DataError, match=rf"did you mean {tmp_path}/b\.csv\?"):
+            read_label_table(tmp_path / wrong)
     with pytest.raises(DataError, match="cannot read"):
         read_label_table(tmp_path / "b.csv")
 
