@@ -34,10 +34,10 @@ from energyql.pipeline.folder import (
     write_pictures,
 )
 from energyql.pipeline.saved import GRID, result_files
-from energyql.replacement import saving
 from energyql.pipeline.settings import EXACT
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import label_grid, png_bytes
+from energyql.replacement import saving
 from energyql.sampling import Status
 
 if TYPE_CHECKING:

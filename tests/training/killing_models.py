@@ -1,4 +1,4 @@
-"""Trainings that are really killed (SIGKILL) while they save into a model: `python -m training.killing_models FOLDER STEP`.
+"""Trainings that are killed (SIGKILL) while they save into a model: `python -m training.killing_models FOLDER STEP`.
 
 Each process that is killed is a fork, at every STEP-th file operation in turn; see `pipeline.killing`.
 """
@@ -50,7 +50,7 @@ def main(base, step):
         train_more(target)
         assert describe(target) == states[1], f"kill {kill_at}"
         kill_at += step
-    print(f"killed {kill_at // step} times, {between} in the middle; {found[0]} times the old model, {found[1]} the new")
+    print(f"killed {kill_at // step} times, {between} between; {found[0]} times the old model, {found[1]} the new")
     assert min(found) > 0
     assert between > 0
 
