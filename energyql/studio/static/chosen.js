@@ -37,6 +37,7 @@ export class Chosen {
     store.on(["run"], ({ run }) => {
       if (this.shown === run) return;
       this.shown = run;
+      if (!this.busy) this.said.textContent = "";
       this.options = plainOptions();
       this.choice.fill(run.language.attributes, this.options);
     });
