@@ -31,10 +31,11 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
-from energyql.pipeline.saved import EDIT, saving
+from energyql.pipeline.saved import EDIT
 from energyql.pipeline.settings import EXACT, DrawSettings, Noise, Semantics
 from energyql.progress import Report, reporting
 from energyql.render.pictures import png_bytes
+from energyql.replacement import saving
 from energyql.sampling import SampleResult
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from energyql.errors import ArgumentError, DataError
 from energyql.files import write_picture
 from energyql.pipeline.folder import read_part
-from energyql.pipeline.saved import EDIT, finish_saving, part_folders, picture_files, result_files
+from energyql.pipeline.saved import EDIT, part_folders, picture_files, result_files
+from energyql.replacement import finish_saving
 
 FILMSTRIP, START = "filmstrip.png", "0-start"
 ORIGINALS, COMPARISON = "originals", "comparison.png"

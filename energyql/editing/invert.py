@@ -25,10 +25,11 @@ from energyql.pipeline.folder import picture_name
 from energyql.pipeline.generate import Pipeline, pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
-from energyql.pipeline.saved import EDIT, finish_saving, saving
+from energyql.pipeline.saved import EDIT
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid, png_bytes, to_pictures
+from energyql.replacement import finish_saving, saving
 
 
 @dataclass(frozen=True, eq=False)

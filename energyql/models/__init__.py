@@ -7,6 +7,7 @@ from pathlib import Path
 
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import read_json, refuse_address
+from energyql.replacement import finish_saving
 from energyql.vocabulary import Vocabulary, closest
 
 DEFAULT_MODEL = "avatars"
@@ -31,6 +32,7 @@ def model_folder(model: str | Path) -> Path:
     if isinstance(model, str) and model in known:
         return Path(__file__).parent / model
     folder = Path(model)
+    finish_saving(folder)
     if os.path.isfile(folder / "config.json"):  # false also for what cannot be a path
         return folder
     if os.path.isfile(folder):

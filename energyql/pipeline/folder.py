@@ -19,7 +19,8 @@ from PIL import Image, PngImagePlugin
 
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import read_json, read_tensors, replacing, write_json, write_tensors
-from energyql.pipeline.saved import LATENTS, RESULT, finish_saving, is_picture_name, part_folders
+from energyql.pipeline.saved import LATENTS, RESULT, is_picture_name, part_folders
+from energyql.replacement import finish_saving
 from energyql.sampling import Status
 
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}

@@ -33,10 +33,11 @@ from energyql.pipeline.folder import (
     write_picture,
     write_pictures,
 )
-from energyql.pipeline.saved import GRID, saving
+from energyql.pipeline.saved import GRID, result_files
 from energyql.pipeline.settings import EXACT
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import label_grid, png_bytes
+from energyql.replacement import saving
 from energyql.sampling import Status
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class Result:
         if path.suffix.lower() in PICTURE_SUFFIXES:
             write_picture(path, self.grid(), self.provenance)
             return path
-        with saving(path) as folder:
+        with saving(path, result_files) as folder:
             self.write_files(folder)
         return path
 

@@ -23,16 +23,10 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
-from energyql.pipeline.saved import (
-    RESULT,
-    finish_saving,
-    part_files,
-    part_folders,
-    picture_files,
-    saving,
-)
+from energyql.pipeline.saved import RESULT, part_files, part_folders, picture_files
 from energyql.pipeline.settings import DEFAULT_NOISE, DrawOptions, whole_number
 from energyql.progress import Report
+from energyql.replacement import finish_saving, saving
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

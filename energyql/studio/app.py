@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.responses import FileResponse
 
 from energyql.studio import downloads
 from energyql.studio.guard import Access, Bodies
@@ -70,6 +71,11 @@ def create_app(studio: Studio, access: Access | None = None) -> FastAPI:
     bodies = Bodies(studio.limits.body, UPLOADS, studio.limits.photograph_bytes)
     page = STATIC / "index.html"
     app = guarded_app("energyql studio", DESCRIPTION, page, access=access or Access(), bodies=bodies, lifespan=lifespan)
+
+    @app.api_route("/api", methods=["GET", "HEAD"], include_in_schema=False)
+    async def reference() -> FileResponse:
+        return FileResponse(STATIC / "api.html")
+
     app.include_router(_api(studio))
     app.include_router(_files(studio))
     return app

@@ -13,6 +13,7 @@ from torch import Tensor
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
 from energyql.errors import ModelError
+from energyql.files import real_path
 from energyql.generators.base import Generator, latent_size
 from energyql.generators.checkpoints.reading import CheckpointError, reading, shown
 from energyql.generators.checkpoints.torch_file import read_weights
@@ -63,7 +64,8 @@ def add_heads(
         if size not in (None, bank.latent_dim):
             raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
         target.check_names(list(specs), replace)
-        return target.save(bank, replace=replace)
+        with target.changing() as changed:
+            return changed.save(bank, real_path(target.folder).name, replace=replace)
 
 
 def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict[str, Head]:

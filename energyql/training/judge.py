@@ -127,7 +127,8 @@ def train_judge(
         task = JudgeTask(target, prior, labels, bank.vocabulary, count, only)
         trained = own_judge(given, task, settings, report=report)
     names = trained.report if given is None else [name for name in bank.vocabulary if only is None or name in only]
-    store_judge(target.folder, judge, names, trained)
+    with target.changing() as changed:
+        store_judge(changed.folder, judge, names, trained)
     shutil.rmtree(target.folder / WORK, ignore_errors=True)
     return trained
 

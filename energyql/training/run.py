@@ -14,6 +14,7 @@ from energyql.attributes.bank import SPACES, AttributeBank
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, VocabularyError
+from energyql.files import real_path
 from energyql.generators.base import RANDOM, Generator, head_reader
 from energyql.numerics.pullback import Identity
 from energyql.progress import reporting
@@ -181,9 +182,10 @@ def train_attributes(
             if given is not None or (judge == TRAIN and have_pictures(labels)):
                 most = min(len(latents), MOST_PICTURES)
                 judged = own_judge(given, JudgeTask(target, prior, labels, bank.vocabulary, most), report=report)
-        merged = target.save(bank, replace=replace, second=second)
-        store_judge(target.folder, judge, bank.vocabulary, judged)
-        store_teacher(target.folder, networks)
+        with target.changing() as changed:
+            merged = changed.save(bank, real_path(target.folder).name, replace=replace, second=second)
+            store_judge(changed.folder, judge, bank.vocabulary, judged)
+            store_teacher(changed.folder, networks)
         shutil.rmtree(target.folder / WORK, ignore_errors=True)
         return Trained(target.folder, merged, bank.reports, judged.judge, judged.report, judged.unmeasured)
 

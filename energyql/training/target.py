@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from energyql.models import model_folder, packaged_models
 from energyql.pipeline.convert import save_converted
 from energyql.pipeline.model import BANK_FILES, save_model, save_named_model
 from energyql.plugins import GENERATORS, is_plugin
+from energyql.replacement import changing, finish_saving
 from energyql.training.report import draw_report
 
 WORK = ".training"
@@ -112,22 +114,28 @@ class Target:
                 hint="choose another folder",
             )
 
+    @contextmanager
+    def changing(self) -> Iterator[Target]:
+        """Yield the target in a folder of its own; when the block ends, all that was written there comes into `folder`.
+
+        A process that is killed leaves the model as it was, or as it is after the block. Work on the whole model,
+        heads, judges and teacher, is one such block.
+        """
+        with changing(self.folder) as folder:
+            yield dataclasses.replace(self, folder=folder)
+
     def save(
-        self,
-        bank: AttributeBank,
-        *,
-        replace: bool = False,
-        second: Mapping[str, Head] | None = None,
+        self, bank: AttributeBank, name: str, *, replace: bool = False, second: Mapping[str, Head] | None = None
     ) -> AttributeBank:
         """Write new heads with their reports, and the second heads; all else in the folder stays as it is.
 
-        Nothing in the folder judges the attributes of the new heads until `store_judge` is called.
+        Nothing in the folder judges the attributes of the new heads until `store_judge` is called. `name` is that of
+        the model, in the picture of the reports.
 
         Returns:
             All heads of the folder.
         """
         merged = bank
-        # What belongs to heads that are replaced goes first, so that an interruption leaves nothing that misleads.
         replace_judge(self.folder, bank.vocabulary, None)
         replace_given(self.folder, bank.vocabulary, None)
         if self.bank is not None:
@@ -141,7 +149,7 @@ class Target:
         merged.save(self.folder)
         replace_second(self.folder, merged, bank.vocabulary, second or {})
         if merged.reports:
-            picture = draw_report(merged.reports, f"Attribute heads of {real_path(self.folder).name}")
+            picture = draw_report(merged.reports, f"Attribute heads of {name}")
             write_picture(self.folder / "report.png", picture)
         else:
             (self.folder / "report.png").unlink(missing_ok=True)
@@ -164,6 +172,8 @@ def open_target(
         ArgumentError: there must be an `out`.
         ModelError: a file is damaged, or `out` holds another generator.
     """
+    if out is not None:
+        finish_saving(Path(out))
     if isinstance(model, str) and is_generator_name(model):
         if generator is not None:
             raise ArgumentError(f"{model} and {generator} are two generators", hint="name one of them")

@@ -19,7 +19,7 @@ import energyql.pipeline.stream as streams
 from energyql import Result, edit, generate, stream
 from energyql.editing.folder import read_saved
 from energyql.pipeline import prepared
-from energyql.pipeline.saved import SAVED
+from energyql.replacement import SAVED
 
 EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "open"}
 

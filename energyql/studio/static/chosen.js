@@ -7,7 +7,7 @@ import { asking, QueryBox } from "./querybox.js";
 import { plainOptions } from "./share.js";
 
 export class Chosen {
-  // `actions`: step(edit, steps, options), vary(indices), favour(picture), open() the panel, language().
+  // `actions`: step(edits, steps, options), vary(indices), most pictures of a request, favour(picture), open() the panel, language().
   constructor(store, actions) {
     Object.assign(this, { store, actions, options: plainOptions(), busy: false });
     this.count = h("strong", { role: "status" });
@@ -29,14 +29,15 @@ export class Chosen {
       placeholder: "hat",
       language: actions.language,
       ask: () => asking(store.state.run.settings),
-      changed: (check) => { this.apply.disabled = !check?.ok || this.busy; },
+      changed: () => this.allow(),
       submit: () => this.submit(),
     });
-    this.apply.disabled = true;
+    this.allow();
     store.on(["selected"], ({ selected }) => this.show(selected));
     store.on(["run"], ({ run }) => {
       if (this.shown === run) return;
       this.shown = run;
+      if (!this.busy) this.said.textContent = "";
       this.options = plainOptions();
       this.choice.fill(run.language.attributes, this.options);
     });
@@ -48,9 +49,22 @@ export class Chosen {
     $("chosen").hidden = !selected.size;
     this.count.textContent = `${selected.size} selected`;
     $("many-count").textContent = selected.size ? `${plural(selected.size, "picture")} selected.` : "Select pictures first: with X, or Ctrl and a click.";
+    this.allow();
   }
 
-  // One picture after the other, each after the steps that it has already.
+  // Pictures that have the same steps already are one request, or several where the studio takes no more at a time.
+  groups(run, indices) {
+    const groups = new Map();
+    for (const edit of indices.map((index) => editOf(run, index))) {
+      const key = JSON.stringify(edit.steps);
+      groups.set(key, [...(groups.get(key) ?? []), edit]);
+    }
+    return [...groups.values()].flatMap((edits) => {
+      const size = Math.max(1, Math.floor(this.actions.most / (edits[0].steps.length + 1)));
+      return Array.from({ length: Math.ceil(edits.length / size) }, (_, part) => edits.slice(part * size, (part + 1) * size));
+    });
+  }
+
   async submit() {
     const text = this.box.text.trim();
     const { run } = this.store.state;
@@ -59,14 +73,19 @@ export class Chosen {
     if (this.box.broken) { this.box.focus(); return; }
     this.busy = this.apply.disabled = true;
     let failure = null;
-    for (const [done, index] of indices.entries()) {
-      this.said.textContent = `Editing ${done + 1} of ${indices.length}`;
-      const edit = editOf(run, index);
-      if (!await this.actions.step(edit, [...edit.steps, text], this.options)) failure = edit.failure ?? { message: "cancelled" };
+    let done = 0;
+    for (const edits of this.groups(run, indices)) {
+      this.said.textContent = `Editing ${done + 1} to ${done + edits.length} of ${indices.length}`;
+      if (!await this.actions.step(edits, [...edits[0].steps, text], this.options)) failure = edits[0].failure ?? { message: "Cancelled" };
       if (failure || this.store.state.run !== run) break;
+      done += edits.length;
     }
-    this.busy = this.apply.disabled = false;
-    this.said.textContent = failure ? `${failure.message}. ${failure.hint ?? ""}` : `${plural(indices.length, "picture")} edited`;
+    this.busy = false;
+    this.said.textContent = failure ? [failure.message, failure.hint].filter(Boolean).join(". ") : `${plural(done, "picture")} edited`;
     if (!failure) this.box.text = "";
+    this.allow();
   }
+
+  // Something can be applied to the pictures that are selected.
+  allow() { this.apply.disabled = this.busy || !this.box.checked?.ok || !this.store.state.selected.size; }
 }

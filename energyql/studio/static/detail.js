@@ -123,7 +123,7 @@ export class Detail {
     this.heart.disabled = !this.picture;
     this.wipe.disabled = at === 0;
     this.wipe.setAttribute("aria-pressed", String(this.wiping && at > 0));
-    const place = edit.steps.length ? { job: edit.known.job, position: at } : { job: this.run.job.id, position: picture?.position };
+    const place = edit.steps.length ? { job: edit.known.job, position: picture?.position } : { job: this.run.job.id, position: picture?.position };
     this.png.hidden = !picture || edit.busy;
     this.png.href = `/api/jobs/${place.job}/pictures/${place.position}.png`;
     this.strip.replaceChildren(...film({ pictures: pictures.length > 1 ? pictures : [], steps: edit.steps, at, choose: (chosen) => { this.look(chosen); this.strip.querySelectorAll("button")[chosen].focus(); } }));

@@ -34,48 +34,64 @@ export class Edit {
       changed();
       return true;
     }
-    const request = { ...sourceOf(run, this.index), steps, ...chosen(options) };
-    const pictures = [];
-    let last = null;
-    this.coming = steps;
-    this.fraction = 0;
-    changed();
-    try {
-      const current = await this.runner.run("/api/edits", request, (job, fresh) => {
-        pictures.push(...fresh);
-        last = job;
-        this.fraction = (pictures.length + (job.stage === "editing" ? job.fraction : 0)) / (steps.length + 1);
-        changed();
-      });
-      if (!current) return false;
-    } catch (problem) {
-      this.coming = null;
-      this.failure = problem;
-      changed();
-      return false;
-    }
-    this.coming = null;
-    if (last.state === "done") {
-      this.known = { steps, options, pictures, job: last.id };
-      Object.assign(this, { steps, options });
-    } else {
-      this.failure = last.problem;
-    }
-    changed();
-    return last.state === "done";
+    return bring(run, [this], steps, options, this.runner, changed);
   }
+}
+
+// Take several pictures that have the same steps to others, as one request.
+export async function goTogether(run, edits, steps, options, changed) {
+  const runner = new Runner();
+  const before = edits.map((edit) => edit.runner);
+  for (const edit of edits) edit.runner = runner; // to cancel one is to cancel all
+  const done = await bring(run, edits, steps, options, runner, changed);
+  edits.forEach((edit, row) => { edit.runner = before[row]; });
+  return done;
+}
+
+// Ask the studio for the pictures after these steps, a row for each edit. False if they did not come.
+async function bring(run, edits, steps, options, runner, changed) {
+  const request = { ...sourceOf(run, edits.map(({ index }) => index)), steps, ...chosen(options) };
+  const rows = edits.map(() => []);
+  const total = edits.length * (steps.length + 1);
+  let last = null;
+  let count = 0;
+  const put = (fields) => {
+    for (const edit of edits) Object.assign(edit, fields);
+    changed();
+  };
+  put({ failure: null, coming: steps, fraction: 0 });
+  try {
+    const current = await runner.run("/api/edits", request, (job, fresh) => {
+      for (const picture of fresh) rows[picture.row].push(picture);
+      count += fresh.length;
+      last = job;
+      put({ fraction: (count + (job.stage === "editing" ? job.fraction * edits.length : 0)) / total });
+    });
+    if (!current) return false;
+  } catch (problem) {
+    put({ coming: null, failure: problem });
+    return false;
+  }
+  if (last.state !== "done") {
+    put({ coming: null, failure: last.problem });
+    return false;
+  }
+  edits.forEach((edit, row) => { edit.known = { steps, options, pictures: rows[row], job: last.id }; });
+  put({ coming: null, steps, options });
+  return true;
 }
 
 // Options of an edit, without those that are as usual.
 export const chosen = (options) => Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
 
-// What the studio is told of the picture that is edited: of a drawing its number, which it can always draw again; other
+// What the studio is told of the pictures that are edited: of a drawing their numbers, which it can always draw again; other
 // pictures are those of a job.
-function sourceOf(run, index) {
+function sourceOf(run, indices) {
   const { n: _n, ...settings } = run.settings;
-  if (!run.vary && !run.photo) return { ...settings, query: run.query, index };
+  if (!run.vary && !run.photo) return { ...settings, query: run.query, indices };
   const { model, semantics, allow_weak: weak } = settings;
-  return { model, semantics, allow_weak: weak, job: run.job.id, positions: [run.pictures.find((picture) => picture.index === index)?.position ?? 0] };
+  const positions = indices.map((index) => run.pictures.find((picture) => picture.index === index)?.position ?? 0);
+  return { model, semantics, allow_weak: weak, job: run.job.id, positions };
 }
 
 export function editOf(run, index) {

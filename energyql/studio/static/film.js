@@ -33,7 +33,12 @@ export function stage(picture, before, wiping, at, moved) {
     if (each.width <= 64) node.classList.add("small");
     return node;
   };
-  if (!before || !wiping) return h("span", { class: "frame" }, image(picture));
+  const frame = (name, ...parts) => {
+    const node = h("span", { class: name }, ...parts);
+    node.style.setProperty("--shape", picture.width / picture.height);
+    return node;
+  };
+  if (!before || !wiping) return frame("frame", image(picture));
   const over = image(before, { class: "over", alt: "As it was" });
   const line = h("i", { class: "line", "aria-hidden": "true" });
   const put = (share) => {
@@ -43,5 +48,5 @@ export function stage(picture, before, wiping, at, moved) {
   const slider = h("input", { type: "range", min: 0, max: 100, class: "wipe", "aria-label": "Wipe between before and after", oninput: () => { put(Number(slider.value)); moved(Number(slider.value)); } });
   slider.value = at;
   put(at);
-  return h("span", { class: "frame wiping" }, image(picture), over, line, slider);
+  return frame("frame wiping", image(picture), over, line, slider);
 }

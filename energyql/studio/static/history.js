@@ -3,6 +3,7 @@
 import { $, button, h, plural } from "./dom.js";
 import { Language } from "./language.js";
 import { code } from "./paper.js";
+import { likeness } from "./report.js";
 
 const time = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
@@ -30,5 +31,5 @@ function facts({ when, settings, edits, vary }) {
   const date = new Date(when);
   const today = date.toDateString() === new Date().toDateString();
   const at = today ? time.format(date) : day.format(date);
-  return [at, vary ? `like ${vary.indices.map((index) => `#${index}`).join(", ")}` : "", `${settings.n} of seed ${settings.seed}`, edits.length ? `${plural(edits.length, "picture")} edited` : ""].filter(Boolean).join(" · ");
+  return [at, vary ? likeness(vary) : "", `${settings.n} of seed ${settings.seed}`, edits.length ? `${plural(edits.length, "picture")} edited` : ""].filter(Boolean).join(" · ");
 }

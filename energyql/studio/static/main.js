@@ -88,8 +88,7 @@ function visit(place) {
 }
 
 function vary(indices) {
-  const place = visits.variations(indices, info.limits.pictures);
-  if (place) drawPlace(place);
+  drawPlace(visits.variations(indices, info.limits.pictures));
 }
 
 async function restore(place, state) {
@@ -153,7 +152,7 @@ async function start() {
   tray = new Tray(store, past, { restore: visit });
   board = new Board(store, { language: () => language, close: () => visit({ ...visits.shown, edit: null }), draw: (query, chosen) => { settings.write(chosen); ask(query); } });
   others.push(new Compare(store, { info, written, language: () => language, show: (wanted) => visits.compare(wanted) }));
-  others.push(new Chosen(store, { step: (edit, steps, options) => visits.step(edit, steps, options, false), vary, favour: (picture) => tray.favour(picture), open: () => panels.open("many"), language: () => language }));
+  others.push(new Chosen(store, { step: (edits, steps, options) => visits.stepTogether(edits, steps, options), vary, most: info.limits.pictures, favour: (picture) => tray.favour(picture), open: () => panels.open("many"), language: () => language }));
   others.push(new Files({
     model: () => settings.model.name,
     photograph: (upload) => visits.photograph({ query: "TRUE", settings: settings.read(), fingerprint: settings.model.fingerprint }, upload),

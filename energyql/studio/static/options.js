@@ -10,7 +10,7 @@ export class EditOptions {
     this.all = h("input", { type: "checkbox", onchange: () => this.tell() });
     this.names = h("span", { class: "chips", role: "group", "aria-label": "Attributes to keep" });
     this.strength = h("input", { type: "number", min: 0.1, step: "any", placeholder: "3", inputmode: "decimal", onchange: () => this.tell() });
-    this.layers = h("input", { type: "text", placeholder: "all", autocomplete: "off", onchange: () => this.tell() });
+    this.layers = h("input", { type: "text", placeholder: "all, or 0 2-5", autocomplete: "off", onchange: () => this.tell() });
     this.node = h(
       "details",
       { class: "options" },
@@ -19,7 +19,7 @@ export class EditOptions {
         h("label", { class: "two tick" }, this.all, h("span", {}, "Keep everything else")),
         h("div", { class: "two" }, this.names),
         h("label", {}, h("span", {}, "Strength"), this.strength),
-        h("label", {}, h("span", {}, "Layers that may change, such as 0 2-5"), this.layers)),
+        h("label", {}, h("span", {}, "Layers that may change"), this.layers)),
     );
   }
 

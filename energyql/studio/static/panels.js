@@ -15,7 +15,7 @@ export class Panels {
     $("panel-close").addEventListener("click", () => this.open(""));
     $("panel").addEventListener("keydown", (event) => { if (event.key === "Escape") this.open(""); });
     // Browsers do not move a row along for what is in focus and half visible.
-    document.querySelector(".tools").addEventListener("focusin", ({ target }) => target.scrollIntoView({ block: "nearest", inline: "center" }));
+    document.querySelector(".tools").addEventListener("focusin", ({ target }) => { if (target.matches(":focus-visible")) target.scrollIntoView({ block: "nearest", inline: "center" }); });
     store.on(["panel"], ({ panel }) => this.show(panel));
     // On a narrow screen an open panel would stand before the pictures.
     store.set({ panel: wide.matches ? recall("panel", "") : "" });

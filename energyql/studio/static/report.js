@@ -4,6 +4,7 @@ import { working } from "./api.js";
 import { clauseTable } from "./clauses.js";
 import { $, h, plural } from "./dom.js";
 import { code } from "./paper.js";
+import { rounds } from "./share.js";
 import { sentence } from "./querybox.js";
 
 const FILES = [["get-grid", "grid.png"], ["get-zip", "result.zip"], ["get-provenance", "provenance.json"]];
@@ -36,11 +37,16 @@ function showRun(run) {
 }
 
 function title({ query, language, vary, photo, job }) {
-  if (photo) {
+  if (photo && !vary) {
     const far = job.photograph ? `the colours differ by ${Math.round(100 * job.photograph.pixel_error)} % on average` : "";
     return [h("strong", {}, "Your photograph, as the model draws it"), h("span", { class: "faint" }, far)];
   }
-  return [vary ? h("strong", {}, `Like ${vary.indices.map((index) => `#${index}`).join(", ")}`) : "", code(query, language)];
+  return [vary ? h("strong", {}, likeness(vary)) : "", code(vary?.wanted ?? query, language)];
+}
+
+// What variations are like: those of variations name both rounds.
+export function likeness(vary) {
+  return rounds(vary).toReversed().map(({ indices }) => `like ${indices.map((index) => `#${index}`).join(", ")}`).join(" of those ").replace("l", "L");
 }
 
 function showProgress(job) {

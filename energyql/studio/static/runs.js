@@ -7,6 +7,22 @@ import { keyOf, requestOf } from "./share.js";
 const MOST_IN_MEMORY = 24;
 const GONE = { message: "The photograph is no longer here", hint: "choose it again", spans: [], drawing: "The photograph is no longer here. Choose it again." };
 
+// The request that draws a place. Variations of a photograph, or of other variations, begin with a job: one that the studio
+// holds, which `held(place)` finds, or else one that is drawn again by `draw(path, body)`. Null if that was given up.
+export async function requestFor(place, held, draw) {
+  const { vary, photo } = place;
+  if (!vary?.of) {
+    if (vary && photo) await call("GET", `/api/jobs/${photo}`).catch(() => { throw GONE; });
+    return requestOf(place, photo);
+  }
+  const before = { ...place, vary: vary.of };
+  const job = await held(before);
+  if (job) return requestOf(place, job);
+  const request = await requestFor(before, held, draw);
+  const drawn = request && await draw(...request);
+  return drawn && requestOf(place, drawn);
+}
+
 export class Runs {
   constructor(store, past, modelOf) {
     Object.assign(this, { store, past, modelOf, runner: new Runner(), known: new Map() });
@@ -27,7 +43,27 @@ export class Runs {
   // took its place.
   async draw(place, accepted = () => {}) {
     const run = this.make(place);
-    return this.watch(run, accepted, (update) => this.runner.run(...requestOf(run), update));
+    return this.watch(run, accepted, async (update) => {
+      const request = await requestFor(run, (before) => this.held(before), (path, body) => this.finished(path, body));
+      return request && this.runner.run(...request, update);
+    });
+  }
+
+  // The job of a place if the studio still has all its pictures; else null.
+  async held(place) {
+    const key = keyOf(place);
+    const id = this.known.get(key)?.job?.id ?? this.past.find(key)?.job;
+    const job = id && await call("GET", `/api/jobs/${id}`).catch(() => null);
+    return job && job.state === "done" ? id : null;
+  }
+
+  // Draw pictures that others begin with; the id of the job, or null if another drawing took its place.
+  async finished(path, body) {
+    let last = null;
+    const current = await this.runner.run(path, body, (job) => { last = job; });
+    if (!current) return null;
+    if (last.state !== "done") throw last.problem ?? { message: "The drawing was cancelled" };
+    return last.id;
   }
 
   // Show a drawing that was made before: from memory, from the studio if it still has it, or drawn again.
@@ -39,9 +75,10 @@ export class Runs {
       accepted(known);
       return true;
     }
-    const job = place.photo ?? this.past.find(keyOf(place))?.job;
+    const photo = place.vary ? null : place.photo;
+    const job = photo ?? this.past.find(keyOf(place))?.job;
     const found = job && await call("GET", `/api/jobs/${job}`).catch(() => null);
-    if (place.photo && !found) throw GONE;
+    if (photo && !found) throw GONE;
     if (!found || found.state !== "done") return this.draw(place, accepted);
     return this.watch(this.make(place), accepted, (update) => this.runner.follow(found, update));
   }

@@ -1,11 +1,14 @@
 // A place: everything that the page shows, written behind the # of an address, which browsers send to nobody.
 // {query, settings, fingerprint, edit, vary, photo, board}. `edit` is {index, steps, options} of the picture that is open, `vary`
-// {indices, amount, seed, wanted} of variations, `photo` the job of a photograph, `board` the rows that stand in place of the wall; each can be null.
+// {indices, amount, seed, wanted, of} of variations, where `of` is another round of them that they began with, `photo` the job of a photograph, `board` the rows that stand in place of the wall; each can be null.
 
 const NUMBERS = ["strength", "truncation", "seed", "n"];
 const PLAIN = { keep: null, edit_strength: null, layers: null };
 
 export const plainOptions = () => ({ ...PLAIN });
+
+// Variations of variations, from the first round to the last.
+export const rounds = (vary) => (vary ? [...rounds(vary.of), vary] : []);
 
 // The fingerprint of the weights tells the reader of a link whether pictures agree.
 export function encode({ query, settings, fingerprint = "", edit = null, vary = null, photo = null, board = null }) {
@@ -14,11 +17,11 @@ export function encode({ query, settings, fingerprint = "", edit = null, vary = 
     if (name === "allow_weak") for (const weak of value) fields.append("weak", weak);
     else if (value !== null) fields.set(name, value);
   }
-  if (vary) {
-    fields.set("vary", vary.indices.join(" "));
-    fields.set("amount", vary.amount);
-    fields.set("variation", vary.seed);
-    if (vary.wanted) fields.set("wanted", vary.wanted);
+  for (const each of rounds(vary)) {
+    fields.append("vary", each.indices.join(" "));
+    fields.append("amount", each.amount);
+    fields.append("variation", each.seed);
+    fields.append("wanted", each.wanted ?? "");
   }
   if (photo) fields.set("photo", photo);
   if (board) fields.set("board", JSON.stringify(board));
@@ -52,9 +55,16 @@ export function decode(fragment) {
   if (number("edit_strength") > 0) options.edit_strength = number("edit_strength");
   if (fields.has("layers")) options.layers = readLayers(fields.get("layers"));
   const edit = Number.isSafeInteger(index) && index >= 0 ? { index, steps: fields.getAll("step"), options } : null;
-  const indices = (fields.get("vary") ?? "").split(" ").filter((word) => /^\d+$/.test(word)).map(Number);
-  const vary = indices.length ? { indices, amount: number("amount") ?? 0.3, seed: number("variation") ?? 0, wanted: fields.get("wanted") } : null;
+  const vary = fields.getAll("vary").reduce((of, text, round) => readRound(fields, text, round, of), null);
   return { query: fields.get("q"), settings, fingerprint: fields.get("weights") || "", edit, vary, photo: fields.get("photo"), board: readBoard(fields.get("board")) };
+}
+
+// One round of variations; those before it where it names no pictures.
+function readRound(fields, text, round, of) {
+  const indices = text.split(" ").filter((word) => /^\d+$/.test(word)).map(Number);
+  const [amount, seed, wanted] = ["amount", "variation", "wanted"].map((name) => fields.getAll(name)[round] ?? "");
+  const within = (value) => (value !== "" && Number(value) >= 0 && Number(value) <= 1 ? Number(value) : 0.3);
+  return indices.length ? { indices, amount: within(amount), seed: Number.isSafeInteger(Number(seed)) ? Number(seed) : 0, wanted: wanted || null, of } : of;
 }
 
 // Rows of pictures; null where the address holds none that could be meant.
@@ -78,11 +88,15 @@ export function readLayers(text) {
 // What two places have in common if the same pictures are on their walls.
 export const keyOf = ({ query, settings, vary, photo }) => encode({ query, settings, vary, photo });
 
-// The request that draws a place: its path and its body.
-export function requestOf({ query, settings, vary }) {
+// The request that draws a place: its path and its body. `job` has the pictures that variations begin with, if they are not
+// those of the query.
+export function requestOf({ query, settings, vary }, job = null) {
   if (!vary) return ["/api/jobs", { query, ...settings }];
   const { indices, amount, seed, wanted } = vary;
-  return ["/api/variations", { query, ...settings, indices, amount, variation_seed: seed, wanted }];
+  const how = { amount, variation_seed: seed, wanted: wanted ?? query };
+  if (job === null) return ["/api/variations", { query, ...settings, indices, ...how }];
+  const { model, semantics, allow_weak: weak, n } = settings;
+  return ["/api/variations", { model, semantics, allow_weak: weak, n, job, positions: indices, ...how }];
 }
 
 export const linkTo = (place) => new URL(encode(place), location.href).href;

@@ -3,8 +3,9 @@
 import { call, Runner } from "./api.js";
 import { $, button, h, plural, say } from "./dom.js";
 import { chosen } from "./edits.js";
-import { plainOptions, requestOf } from "./share.js";
 import { shrink } from "./past.js";
+import { requestFor } from "./runs.js";
+import { plainOptions } from "./share.js";
 import { zip } from "./zip.js";
 
 const THUMB = 160;
@@ -82,9 +83,9 @@ export class Tray {
     };
     let at = 0;
     if (photo || vary) {
-      if (photo) job = await call("GET", `/api/jobs/${photo}`);
-      else await run(...requestOf({ query, settings: { n, ...settings }, vary }));
-      at = photo ? 0 : index;
+      if (!vary) job = await call("GET", `/api/jobs/${photo}`);
+      else await run(...await requestFor({ query, settings: { n, ...settings }, vary, photo }, () => null, async (path, body) => { await run(path, body); return job.id; }));
+      at = vary ? index : 0;
       const { model, semantics, allow_weak: weak } = settings;
       if (steps.length) await run("/api/edits", { model, semantics, allow_weak: weak, job: job.id, positions: [at], steps, ...chosen(options) });
     } else if (steps.length) {

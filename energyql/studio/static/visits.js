@@ -1,7 +1,7 @@
 // Where the visitor is: on the wall, in a picture, at one of its steps, or at rows that are compared; with the address.
 
-import { $, say } from "./dom.js";
-import { editOf } from "./edits.js";
+import { $ } from "./dom.js";
+import { editOf, goTogether } from "./edits.js";
 
 const VARIATIONS = 8;
 
@@ -45,6 +45,14 @@ export class Visits {
     return true;
   }
 
+  // The same for several pictures that have the same steps.
+  async stepTogether(edits, steps, options) {
+    const { run } = this.store.state;
+    const done = await goTogether(run, edits, steps, options, () => this.store.touched("run"));
+    if (done) this.parts.past.update(run);
+    return done;
+  }
+
   close() {
     const { open } = this.store.state;
     if (this.parts.navigation.leave({ ...this.shown, edit: null })) this.store.set({ open: null });
@@ -78,14 +86,12 @@ export class Visits {
     else if (steps.length) this.step(edit, steps, options, false);
   }
 
-  // The place of pictures near those with these numbers, which satisfy the query, or what an edit has made of it; null
-  // where there can be none.
+  // The place of pictures near those with these numbers, which satisfy the query, or what an edit has made of it.
   variations(indices, most) {
     const { run } = this.store.state;
-    if (run.vary || run.photo) { say("Variations are made of pictures that a query drew"); return null; }
     const edited = indices.length === 1 && run.edits.get(indices[0])?.pictures.at(-1)?.query;
-    const vary = { indices, amount: Number($("amount").value), seed: Math.floor(Math.random() * 1_000_000), wanted: edited || null };
-    return { query: run.query, settings: { ...run.settings, n: Math.min(VARIATIONS, most) }, fingerprint: run.fingerprint, vary };
+    const vary = { indices, amount: Number($("amount").value), seed: Math.floor(Math.random() * 1_000_000), wanted: edited || run.vary?.wanted || null, of: run.vary };
+    return { query: run.query, settings: { ...run.settings, n: Math.min(VARIATIONS, most) }, fingerprint: run.fingerprint, vary, photo: run.photo };
   }
 
   // `place` says with what the photograph is shown, `upload()` returns its job. Returns the job when it is over.

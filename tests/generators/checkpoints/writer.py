@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+LEGACY_HEAD = (
+    pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+    + pickle.dumps(1001, 2)
+    + pickle.dumps({"protocol_version": 1001, "little_endian": True, "type_sizes": {}}, 2)
+)
 
 DATA = Path(__file__).parent / "data"
 PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -98,3 +105,14 @@ def official(
         *path, last = name.split(".")
         root.at(path).attributes[last] = value
     return root.call("Generator", init_kwargs, source)
+
+
+def torch_zip(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+    return stream.getvalue()
+
+
+def text(value: str) -> bytes:
+    return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()

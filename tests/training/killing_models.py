@@ -1,0 +1,60 @@
+"""Trainings that are killed (SIGKILL) while they save into a model: `python -m training.killing_models FOLDER STEP`.
+
+Each process that is killed is a fork, at every STEP-th file operation in turn; see `pipeline.killing`.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from brief import train
+from pipeline.killing import files, fork
+from toys import tiny_model
+
+from energyql.files import fingerprint
+from energyql.pipeline.model import load_model
+from energyql.replacement import OLD, SAVED
+
+
+def describe(folder):
+    """Load the model, as every reader, which finishes what was begun; return its attributes and all files."""
+    model = load_model(folder)
+    names = [name for name in files(folder) if not name.startswith(".")]  # others are left for the next writer
+    return [*model.vocabulary], [*model.judged_names], {name: fingerprint(folder / name) for name in names}
+
+
+def labels(images):
+    mean = images.mean((1, 2, 3))
+    return {"smile": [bool(each) for each in mean > mean.median()], "dark": -mean}
+
+
+def train_more(folder):
+    """Replace a head of the tiny model, which a judge and a report know, and add another head."""
+    train(folder, labels, replace=True)
+
+
+def main(base, step):
+    old, new, target = (base / name / "model" for name in ("old", "new", "target"))  # its name is in the report
+    tiny_model(old)
+    shutil.copytree(old, new)
+    train_more(new)
+    states, found, between, kill_at, killed = [describe(old), describe(new)], [0, 0], 0, 1, True
+    assert states[0] != states[1]
+    while killed:
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(old, target)
+        killed = fork(lambda: train_more(target), kill_at)
+        between += (target / SAVED / OLD).is_file()
+        found[states.index(describe(target))] += 1
+        train_more(target)
+        assert describe(target) == states[1], f"kill {kill_at}"
+        kill_at += step
+    print(f"killed {kill_at // step} times, {between} between; {found[0]} times the old model, {found[1]} the new")
+    assert min(found) > 0
+    assert between > 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # a fork does not have the threads of its parent
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,23 @@
+"""A process that is killed while it saves a training leaves the model as it was, or as it is after the training."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forks")
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_moment(tmp_path, step):
+    command = [sys.executable, "-W", "ignore", "-m", "training.killing_models", str(tmp_path), str(step)]
+    paths = os.pathsep.join(map(str, [TESTS.parent, TESTS, TESTS / "training"]))
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=900, check=False,
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "times the old model" in run.stdout
