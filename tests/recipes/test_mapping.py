@@ -3,6 +3,7 @@ import torch
 
 from energyql.generators.mapping import MappingNetwork
 from energyql.generators.stylegan2 import StyleGAN2Config, SynthesisNetwork
+from energyql.pipeline.model import load_model
 from recipes.avatars.domain import DOMAIN as AVATARS
 from recipes.common.factors import Factors
 from recipes.common.mapping import W_SHIFT, embedding, shift_styles, write_mapping
@@ -64,3 +65,10 @@ def test_shifted_styles_draw_the_same_from_shifted_w_whatever_the_scores(domain)
     scores = torch.randn(4, len(domain.scores)) @ columns[:, code_dim:].T
     assert torch.allclose(network(w + scores + W_SHIFT), before, atol=1e-4)
     assert not torch.allclose(network(w), before, atol=1e-2)
+
+
+def test_the_packaged_model_has_this_mapping(domain, mapping):
+    packaged = load_model(domain.name).generator.mapping.state_dict()
+    for name, value in mapping.state_dict().items():
+        if name != "w_avg":
+            assert torch.allclose(packaged[name], value, atol=1e-6), name
