@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ModelError
 from energyql.generators.families import read_generator
 from energyql.generators.load import load_generator, read_checkpoint
 from energyql.generators.r3gan import R3GAN, R3GANConfig
@@ -80,43 +80,12 @@ def test_a_new_network_keeps_the_variance():
     assert 0.3 < images.std() < 3
 
 
-class TestLatents:
-    generator = R3GAN(SMALL).eval().requires_grad_(False)
-
-    def test_w_is_z_and_the_class(self):
-        z, label = torch.randn(2, 5), torch.eye(3)[[2, 0]]
-        w = self.generator.encode(z, 0.5, label)
-        assert torch.equal(w[:, :5], 0.5 * z)
-        assert torch.equal(w[:, 5:], self.generator.embed.T[[2, 0]])
-
-    def test_labels(self):
-        z = torch.randn(2, 5)
-        for label, message in (
-            (None, "conditional on 3 classes: give a label"),
-            (torch.eye(2), r"shape \(2, 3\), not"),
-        ):
-            with pytest.raises(ArgumentError, match=message):
-                self.generator.encode(z, label=label)
-        plain = R3GAN(dataclasses.replace(SMALL, c_dim=0, embed_features=0))
-        with pytest.raises(ArgumentError, match="takes no label"):
-            plain.encode(z, label=torch.eye(3)[:2])
-
-    def test_the_gradient_is_the_gradient(self):
-        generator = R3GAN(SMALL).double()
-        for parameter in generator.parameters():
-            nn.init.normal_(parameter, std=0.5)
-        w = torch.randn(2, SMALL.w_dim).double().requires_grad_()
-        assert torch.autograd.gradcheck(lambda w: generator.synthesize(w).mean((2, 3)), w)
-
-    def test_low_precision(self):
-        w = torch.randn(2, SMALL.w_dim)
-        exact, rough = self.generator.synthesize(w), self.generator.synthesize(w, torch.bfloat16)
-        assert rough.dtype == torch.float32
-        assert 0 < (exact - rough).abs().mean() < 0.05 * exact.abs().mean()
-
-    def test_wrong_shapes(self):
-        with pytest.raises(ArgumentError, match=r"w must be \(batch, 9\), not \(2, 4, 9\)"):
-            self.generator.synthesize(torch.zeros(2, 4, 9))
+def test_the_gradient_is_the_gradient():
+    generator = R3GAN(SMALL).double()
+    for parameter in generator.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    w = torch.randn(2, SMALL.w_dim).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda w: generator.synthesize(w).mean((2, 3)), w)
 
 
 @pytest.mark.parametrize(
