@@ -153,3 +153,19 @@ def test_weak_attributes_are_allowed_and_doubtful_pictures_marked(guest):
     page.locator("#weak button").click()
     expect(page.locator("#query .verdict")).to_contain_text("too weak for queries")
     page.locator("#downloads").wait_for()  # no answer is on its way any more
+
+
+def test_a_download_that_fails_says_why(guest):
+    page = guest.open()
+    draw(page, 2, "smile")
+    page.route("**/result.zip", lambda route: route.fulfill(status=404, json={"message": "there is no such request"}))
+    page.get_by_role("link", name="Everything").click()
+    expect(page.locator("#downloads [role=alert]")).to_have_text(
+        "The studio no longer has these pictures: draw them again."
+    )
+    page.unroute("**/result.zip")
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Everything").click()
+    assert waiting.value.suggested_filename == "energyql.zip"
+    expect(page.locator("#downloads [role=alert]")).to_have_count(0)
+    guest.faults = [fault for fault in guest.faults if "404" not in fault]  # the refusal is meant

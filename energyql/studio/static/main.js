@@ -7,6 +7,7 @@ import { Chosen } from "./chosen.js";
 import { Compare } from "./compare.js";
 import { Detail } from "./detail.js";
 import { $, copyFrom, drawing, h, plural, say } from "./dom.js";
+import { startDownloads } from "./downloads.js";
 import { editOf } from "./edits.js";
 import { Files, placeOf } from "./files.js";
 import { showHistory } from "./history.js";
@@ -132,6 +133,7 @@ async function start() {
   startTheme();
   startSize();
   followBar();
+  startDownloads();
   panels = new Panels(store);
   try {
     info = await call("GET", "/api/info");
