@@ -132,7 +132,7 @@ def test_download_pictures_and_provenance(visitor):
     page.locator("#wall .tile").nth(1).click()
     apply(page, "hat")
     with Image.open(io.BytesIO(download(page, "Download PNG"))) as picture:
-        assert picture.size == (128, 128)
+        assert picture.size == (256, 256)
         assert json.loads(picture.text["energyql"])["query"] == "hat"
 
 
