@@ -101,7 +101,7 @@ def finish_saving(folder: Path) -> None:
         ArgumentError: they cannot be moved, for example because the disk is read-only.
     """
     saved = folder / SAVED
-    if not saved.is_dir():
+    if not os.path.isdir(saved):  # false also for what cannot be a path
         return
     with naming_target(folder), locked(saved) as held:
         if not held:  # another process has just done it
