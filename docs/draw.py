@@ -53,8 +53,8 @@ CIRCUITS = {"circuit": "smile AND NOT (glasses OR beard)", "circuit-overlap": "g
 PLANE = ("a AND b", "a OR b", "NOT (a AND b)", "a AND a", "(a AND b) OR (a AND NOT b)")
 
 EXAMPLES = {
-    "faces.png": ("quickstart", "quickstart.png"),
-    "rare.png": ("gallery", "gallery/rare-elder.png"),
+    "faces.webp": ("quickstart", "quickstart.png"),
+    "rare.webp": ("gallery", "gallery/rare-elder.png"),
     "editing.webp": ("editing", "editing.png"),
     "edits.webp": ("editing", "editing.webp"),
     "operators.webp": ("operators", "operators-red.png"),

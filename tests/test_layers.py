@@ -23,7 +23,7 @@ ALLOWED = {
     "logic": {"errors", "vocabulary", "render", "language"},
     "sampling": {"errors", "numerics"},
     "generators": {"errors", "files", "numerics", "plugins"},
-    "attributes": {"errors", "files", "replacement", "vocabulary", "numerics", "plugins"},
+    "attributes": {"errors", "files", "vocabulary", "numerics", "plugins"},
     "energy": {"errors", "vocabulary", "render", "numerics", "language", "logic", "attributes"},
 }
 BELOW = {*ALLOWED}  # what may be imported by everything that follows

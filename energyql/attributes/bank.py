@@ -14,7 +14,6 @@ from energyql.attributes.predictions import Prediction, output_count, split_outp
 from energyql.attributes.quality import HeadReport, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import read_json, read_tensors, write_json, write_tensors
-from energyql.replacement import finish_saving
 from energyql.vocabulary import Vocabulary
 
 __all__ = ["AttributeBank", "Head"]
@@ -189,7 +188,6 @@ class AttributeBank:
         Raises:
             ModelError: a file is missing, damaged or does not fit the other.
         """
-        finish_saving(folder)
         described, path = folder / "vocabulary.json", folder / "attributes.safetensors"
         description, reports = read_json(described), read_reports(folder)
         try:

@@ -13,9 +13,13 @@ from energyql.vocabulary import Vocabulary, closest
 DEFAULT_MODEL = "avatars"
 
 
+def _packaged() -> Path:
+    return Path(__file__).parent
+
+
 def packaged_models() -> list[str]:
     """Return the names of the models that come with energyql."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.json"))
+    return sorted(path.parent.name for path in _packaged().glob("*/config.json"))
 
 
 def model_folder(model: str | Path) -> Path:
@@ -30,9 +34,10 @@ def model_folder(model: str | Path) -> Path:
     refuse_address(model)
     known = packaged_models()
     if isinstance(model, str) and model in known:
-        return Path(__file__).parent / model
+        return _packaged() / model
     folder = Path(model)
-    finish_saving(folder)
+    if folder.parent != _packaged():  # nothing is ever saved into a packaged one
+        finish_saving(folder)
     if os.path.isfile(folder / "config.json"):  # false also for what cannot be a path
         return folder
     if os.path.isfile(folder):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energyql.generators.stylegan_config import StyleGAN2Config
 from energyql.training.fitting import HeadSettings
-from energyql.vocabulary import Vocabulary
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Condition = tuple["str | Condition", ...]
 """A name is a switch or an option of a choice ("choice.option"), "-" negates a switch, all names must hold, and a tuple
@@ -130,3 +130,8 @@ class Domain:
 def palette(colours: Sequence[str]) -> Tensor:
     """Return colours such as "#FFE0C0" as RGB in [0, 1], (k, 3)."""
     return torch.tensor([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in colours])
+
+
+def yes_no(name: str, description: str) -> AttributeSpec:
+    """Return a yes/no attribute."""
+    return AttributeSpec(name, "yes/no", description=description)

@@ -8,7 +8,7 @@ from torch import Tensor
 from energyql.generators.stylegan_config import StyleGAN2Config
 from energyql.training.fitting import HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
-from recipes.common.domain import Batch, CardText, Condition, Domain, Stage, palette
+from recipes.common.domain import Batch, CardText, Condition, Domain, Stage, palette, yes_no
 from recipes.postcards.drawing import Drawing
 from recipes.postcards.shapes import WALLS
 from recipes.postcards.trees import SEASONS
@@ -17,19 +17,15 @@ TREES = ("absent", "pine", "oak", "birch")
 WINTER: Condition = ("season.winter",)
 
 
-def _yes_no(name: str, description: str) -> AttributeSpec:
-    return AttributeSpec(name, "yes/no", description=description)
-
-
 VOCABULARY = Vocabulary(
     [
-        _yes_no("night", "stars, a moon, and light in the windows"),
-        _yes_no("clouds", "two white clouds"),
-        _yes_no("mountains", "a range with snow on its peaks"),
-        _yes_no("boat", "a sailing boat on the lake, which is frozen in winter"),
-        _yes_no("house", "a house on the meadow"),
-        _yes_no("smoke", "smoke above the chimney of the house"),
-        _yes_no("snow", "snow falls, which it does in winter"),
+        yes_no("night", "stars, a moon, and light in the windows"),
+        yes_no("clouds", "two white clouds"),
+        yes_no("mountains", "a range with snow on its peaks"),
+        yes_no("boat", "a sailing boat on the lake, which is frozen in winter"),
+        yes_no("house", "a house on the meadow"),
+        yes_no("smoke", "smoke above the chimney of the house"),
+        yes_no("snow", "snow falls, which it does in winter"),
         AttributeSpec("house_color", "categorical", (*WALLS, "absent"), description="colour of the walls"),
         AttributeSpec("season", "categorical", SEASONS),
         AttributeSpec("tree", "categorical", TREES, description="the tree beside the lake"),

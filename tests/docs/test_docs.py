@@ -117,12 +117,12 @@ def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, monkeypatch: pyte
     pages = [*DOCS.rglob("*.md"), ROOT / "README.md"]
     used = {Path(t).name for p in pages for t in re.findall(r"\]\(([^)\s]+)", p.read_text(encoding="utf-8"))}
     assert kept <= used
-    assert max(path.stat().st_size for path in (DOCS / "images").iterdir()) <= 700_000
+    assert max(path.stat().st_size for path in (DOCS / "images").iterdir()) <= 400_000
 
 
 @pytest.mark.browser
 def test_pictures_of_pages(chromium_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "EXAMPLES", {name: draw.EXAMPLES[name] for name in ("faces.png", "traversal.png")})
+    monkeypatch.setattr(draw, "EXAMPLES", {name: draw.EXAMPLES[name] for name in ("faces.webp", "traversal.png")})
     made = draw_pictures(["examples", "studio"], tmp_path, monkeypatch)
     assert made == set(draw.EXAMPLES) | set(draw.STUDIO)
     for name in made:

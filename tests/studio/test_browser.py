@@ -49,7 +49,7 @@ def test_type_a_query_and_see_pictures(visitor):
     assert page.locator("#clauses tbody th").all_text_contents() == ["smile", "NOT glasses", "NOT hair = black"]
     for place, image in enumerate(page.locator("#wall img").all(), start=1):
         assert image.get_attribute("alt").startswith(f"Picture {place} of 8. Image judge: ")
-        assert image.evaluate("image => image.naturalWidth") >= 128
+        assert image.evaluate("image => image.naturalWidth") == 256
     visitor.shoot("pictures", full_page=True)
 
 
