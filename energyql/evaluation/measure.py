@@ -75,7 +75,8 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
         - `satisfied`: share that satisfies the query by the judge, and `satisfied_error`, its standard error;
         - `accuracy`: see `conditional_accuracy`;
         - `frequency_error`: `largest` and `floor`, see `frequency_error`, and `cell`, the name of the bin;
-        - `diversity`: see `diversity`, for each of z, w and the features;
+        - `diversity`: see `diversity`, for each of z, w and the features; `diversity_floor`, the same for one half of
+          the oracle beside the other, which differ as two sets of exact samples do;
         - `frechet`: `distance` on the features to the oracle's pictures, its `floor` for exact samples of the same
           number, and the distance `to_prior`, to pictures of no query.
 
@@ -89,6 +90,7 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
         "accuracy": conditional_accuracy(reference.query, samples.values, model.vocabulary),
         "frequency_error": None,
         "diversity": None,
+        "diversity_floor": None,
         "frechet": None,
     }
     if oracle.size < LEAST_ORACLE:
@@ -98,9 +100,10 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
         indicators(samples.values), indicators(oracle.samples.values), oracle.weights
     )
     found["frequency_error"] = {"largest": largest, "cell": reference.bins.names[worst], "floor": floor}
-    exact = oracle.draws(min(len(samples), MOST_NEIGHBOURS))
-    pairs = {"z": (samples.z, exact.z), "w": (samples.w, exact.w), "features": (samples.features, exact.features)}
-    found["diversity"] = {name: diversity(a, b) for name, (a, b) in pairs.items() if a is not None and b is not None}
+    exact = oracle.draws(2 * MOST_NEIGHBOURS)
+    half = len(exact) // 2
+    found["diversity"] = _diversity(samples.select(range(min(len(samples), MOST_NEIGHBOURS))), exact)
+    found["diversity_floor"] = _diversity(exact.select(range(half)), exact.select(range(half, 2 * half)))
     if samples.features is not None and oracle.samples.features is not None and prior.features is not None:
         ours = Gaussian.of(samples.features)
         found["frechet"] = {
@@ -109,6 +112,12 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
             "to_prior": frechet_distance(ours, Gaussian.of(prior.features)),
         }
     return found
+
+
+def _diversity(samples: JudgedSamples, exact: JudgedSamples) -> dict[str, dict[str, float]]:
+    """Return `diversity` by space."""
+    pairs = {"z": (samples.z, exact.z), "w": (samples.w, exact.w), "features": (samples.features, exact.features)}
+    return {name: diversity(a, b) for name, (a, b) in pairs.items() if a is not None and b is not None}
 
 
 def costs(sampled: SampleResult, seconds: float) -> dict[str, Any]:
@@ -135,9 +144,9 @@ def _part(group: str, key: str) -> Read:
     return lambda outcome: None if outcome[group] is None else float(outcome[group][key])
 
 
-def _over_spaces(key: str, extreme: Callable[[list[float]], float]) -> Read:
+def _over_spaces(key: str, extreme: Callable[[list[float]], float], group: str = "diversity") -> Read:
     def read(outcome: dict[str, Any]) -> float | None:
-        spaces = outcome["diversity"]
+        spaces = outcome[group]
         return extreme([float(space[key]) for space in spaces.values()]) if spaces else None
 
     return read
@@ -151,6 +160,7 @@ _MEASURES: dict[str, tuple[Read, Callable[[list[float]], float]]] = {
     "pairwise": (_over_spaces("pairwise", min), min),
     "nearest": (_over_spaces("nearest", min), min),
     "duplicates": (_over_spaces("duplicates", max), max),
+    "duplicates_floor": (_over_spaces("duplicates", max, "diversity_floor"), max),
     "frechet": (_part("frechet", "distance"), max),
     "frechet_floor": (_part("frechet", "floor"), max),
     "work": (itemgetter("work"), max),

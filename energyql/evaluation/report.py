@@ -19,7 +19,8 @@ _NOTE = (
     "the prior, rejected by the judge); floor: the same for exact samples of the same number. Variety and nearest: "
     "distance of two samples, and distance to the nearest other, over those of exact samples, the lowest of z, w and "
     "features; 1 for exact samples. Dupl.: samples nearer to another than 99 % of exact samples are, the highest of "
-    "the three; 1 for exact samples. Ms: time of sampling a sample, without drawing it."
+    "the three; floor: the same for one half of the oracle beside the other. Ms: time of sampling a sample, without "
+    "drawing it."
 )
 NOTE = (
     "Satisfied: by the image judge, which never guides a sampler; heads: by the attribute heads, which do. Fréchet: on "
@@ -43,7 +44,7 @@ Columns = Sequence[tuple[str, str, float, int]]
 
 _SHARED: Columns = (
     ("freq. error", "frequency_error", 1, 3), ("floor", "frequency_floor", 1, 3), ("variety", "pairwise", 1, 2),
-    ("nearest", "nearest", 1, 2), ("dupl. %", "duplicates", 100, 1),
+    ("nearest", "nearest", 1, 2), ("dupl. %", "duplicates", 100, 1), ("floor", "duplicates_floor", 100, 1),
 )  # fmt: skip
 COLUMNS: Columns = (
     ("satisfied %", "satisfied", 100, 1), ("heads %", "heads", 100, 1), *_SHARED, ("Fréchet", "frechet", 1, 3),

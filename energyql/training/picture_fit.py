@@ -49,19 +49,24 @@ class PictureSettings:
     weight_decay: float = 0.05
 
 
-def distort(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Zoom, shift, blur, change contrast and add noise, each picture differently."""
+def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
+    """Zoom, shift, blur, change contrast and add noise, each picture differently; at `strength` 0 nothing changes."""
     batch = len(images)
-    zoom = 1 + 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
-    shift = 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
+    zoom = 1 + strength * 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
+    shift = strength * 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
     theta = torch.cat([torch.diag_embed(zoom), shift[:, :, None]], 2)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     softened = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    amount = torch.rand(batch, 1, 1, 1, generator=generator)
+    amount = strength * torch.rand(batch, 1, 1, 1, generator=generator)
     images = torch.lerp(images, softened, amount)
-    contrast = 1 + 0.05 * torch.randn(batch, 1, 1, 1, generator=generator)
-    noise = 0.06 * torch.rand(batch, 1, 1, 1, generator=generator) * torch.randn(images.shape, generator=generator)
+    contrast = 1 + strength * 0.05 * torch.randn(batch, 1, 1, 1, generator=generator)
+    noise = (
+        strength
+        * 0.06
+        * torch.rand(batch, 1, 1, 1, generator=generator)
+        * torch.randn(images.shape, generator=generator)
+    )
     return images * contrast + noise
 
 

@@ -14,19 +14,28 @@ from energyql.training.picture_fit import distort
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from recipes.common.domain import Domain
 from recipes.common.factors import Factors, Scenes
-from recipes.common.labelling import label_tensors
+from recipes.common.labelling import beyond_prior, label_tensors
 
 RIDGE = 1e-3
 """Of the least squares for numbers, relative to the mean square of a feature; 1e-6 to 1e-3 give the same error."""
+CALM = 0.15
+"""Strength of the distortions at the end. Generated pictures differ from renderings by less than that."""
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Scenes]]
 
 
-def renderer(domain: Domain) -> Draw:
-    """Return what renders pictures of a domain at the side of its judge, with what is in them."""
+def renderer(domain: Domain, beyond: float = 0.0) -> Draw:
+    """Return what renders pictures of a domain at the side of its judge, with what is in them.
+
+    Args:
+        domain: what is drawn.
+        beyond: share of pictures whose attributes are rare together; the others are samples of the prior.
+    """
     factors, drawing = Factors(domain), domain.drawing(domain.judge_side)
 
     def draw(batch: int, generator: torch.Generator) -> tuple[Tensor, Scenes]:
-        scenes = factors(torch.randn(batch, domain.config.z_dim, generator=generator))
+        z = torch.randn(batch, domain.config.z_dim, generator=generator)
+        rare = round(batch * beyond)
+        scenes = factors(torch.cat([beyond_prior(factors, z[:rare], generator), z[rare:]]))
         return drawing.compose(scenes.parts, scenes.paints), scenes
 
     return draw
@@ -39,8 +48,11 @@ def _columns(
     return [(part.float(), labels[spec.name], spec) for part, spec in zip(parts, vocabulary.values(), strict=True)]
 
 
-def train_judge(domain: Domain, draw: Draw, *, steps: int = 2500, batch: int = 64, seed: int = 202) -> Judge:
-    """Train on pictures of `draw(batch, generator)`, which returns pictures and what is in them."""
+def train_judge(domain: Domain, draw: Draw, *, steps: int = 4000, batch: int = 64, seed: int = 202) -> Judge:
+    """Train on pictures of `draw(batch, generator)`, which returns pictures and what is in them.
+
+    Distortions are strong at first and weak at the end (`CALM`), so that the network is robust and yet precise.
+    """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     judge = Judge(domain.vocabulary, side=domain.judge_side, channels=domain.judge_channels)
@@ -51,7 +63,7 @@ def train_judge(domain: Domain, draw: Draw, *, steps: int = 2500, batch: int = 6
     for step in range(steps):
         images, scenes = draw(batch, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            outputs = compiled(distort(images, generator))
+            outputs = compiled(distort(images, generator, distortion_strength(step / steps)))
         columns = _columns(outputs, label_tensors(scenes, domain.vocabulary), domain.vocabulary)
         loss = torch.stack([attribute_loss(*column) for column in columns]).sum()
         optimizer.zero_grad()
@@ -62,6 +74,11 @@ def train_judge(domain: Domain, draw: Draw, *, steps: int = 2500, batch: int = 6
             print(f"judge {step}/{steps} loss {loss.item():.3f}", flush=True)
     judge.eval().requires_grad_(False)
     return judge
+
+
+def distortion_strength(progress: float) -> float:
+    """Return the strength of distortions: 1 in the first half of the training, then falling to `CALM`."""
+    return 1 - (1 - CALM) * min(1.0, max(0.0, 2 * progress - 1))
 
 
 @torch.no_grad()

@@ -21,14 +21,18 @@ def label_tensors(scenes: Scenes, vocabulary: Vocabulary) -> dict[str, Tensor]:
     return {name: scenes.labels[name].float() for name in vocabulary}
 
 
+def beyond_prior(factors: Factors, z: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the latents z (n, z_dim) with six random scores of each moved, so that rare attributes come together."""
+    order = torch.rand(len(z), len(factors.matrix), generator=generator).argsort(1)
+    moves = SPREAD * torch.randn(order.shape, generator=generator) * (order < MOVED)
+    return z + moves @ factors.matrix
+
+
 def prior_and_beyond(factors: Factors, prior: int, beyond: int) -> Tensor:
     """Return latents z (beyond + prior, z_dim): samples of the prior, after others whose attributes are rare together.
 
-    Those others are samples of the prior of which six random scores are moved. Samplers are drawn to such latents, and
-    heads that never saw them would be confident and wrong there.
+    Samplers are drawn to such latents, and heads that never saw them would be confident and wrong there.
     """
     z = prior_latents(LATENT_SEED, 0, beyond + prior, factors.matrix.shape[1])
     generator = torch.Generator().manual_seed(LATENT_SEED)
-    order = torch.rand(beyond, len(factors.matrix), generator=generator).argsort(1)
-    moves = SPREAD * torch.randn(order.shape, generator=generator) * (order < MOVED)
-    return torch.cat([z[:beyond] + moves @ factors.matrix, z[beyond:]])
+    return torch.cat([beyond_prior(factors, z[:beyond], generator), z[beyond:]])

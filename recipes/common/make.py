@@ -26,7 +26,9 @@ from recipes.common.measures import measure
 from recipes.common.synthesis import Trainer
 
 PACKAGED = Path(__file__).parents[2] / "energyql" / "models"
-JUDGE_STEPS = 2500
+JUDGE_STEPS = 4000
+RARE = 0.5
+"""Share of the judge's pictures whose attributes are rare together."""
 
 
 def train_synthesis(domain: Domain, folder: Path, scale: float, device: str) -> SynthesisNetwork:
@@ -84,8 +86,9 @@ def make(
     generator = read_generator(out)  # as shipped
     rendered = renderer(domain)
     if not (out / "judge.json").exists():
-        judge = train_judge(domain, rendered, steps=max(2, int(JUDGE_STEPS * scale)))
-        fit_numbers(judge, rendered)
+        with_rare = renderer(domain, RARE)
+        judge = train_judge(domain, with_rare, steps=max(2, int(JUDGE_STEPS * scale)))
+        fit_numbers(judge, with_rare)
         examine(judge, rendered)
         judge.save(out)
     judge = Judge.load(out)

@@ -86,6 +86,8 @@ def test_exact_samples_have_no_error_beyond_the_floor(tmp_path: Path) -> None:
         outcome = record["samplers"]["slice"]
         assert outcome["frequency_error"]["largest"] < 2.5 * outcome["frequency_error"]["floor"]
         assert outcome["diversity"]["z"]["pairwise"] == pytest.approx(1, abs=0.1)
+        assert outcome["diversity_floor"]["z"]["pairwise"] == pytest.approx(1, abs=0.1)
+        assert outcome["diversity_floor"]["z"]["duplicates"] < 0.1
         assert outcome["frechet"] is None  # a function has no features
         assert set(outcome["diversity"]) == {"z", "w"}
 
@@ -150,7 +152,7 @@ def test_an_oracle_that_finds_too_little_leaves_gaps(tmp_path: Path, monkeypatch
     data = run(tmp_path, ["a AND b AND NOT c"], ["slice"], SampleCounts(n=20, prior=100, oracle=50))
     outcome = data["queries"][0]["samplers"]["slice"]
     assert outcome["frequency_error"] is outcome["diversity"] is outcome["frechet"] is None
-    assert outcome_cells(outcome, 20)[2:9] == ["-"] * 7
+    assert outcome_cells(outcome, 20)[2:10] == ["-"] * 8
     assert "-" in comparison_page(data, "Title")
 
 
@@ -160,6 +162,7 @@ def test_mean_and_worst() -> None:
         spaces = {"z": {"pairwise": 1.0, "nearest": satisfied, "duplicates": 0.2}}
         return {
             "satisfied": satisfied, "heads": 1.0, "frequency_error": error, "diversity": spaces, "frechet": None,
+            "diversity_floor": {"z": {"duplicates": 0.01}, "w": {"duplicates": 0.02}},
             "work": 10 * satisfied, "seconds": 1.0, "failures": 0,
         }  # fmt: skip
 
@@ -169,6 +172,7 @@ def test_mean_and_worst() -> None:
     assert (found["worst"]["satisfied"], found["worst"]["nearest"], found["worst"]["work"]) == (0.5, 0.5, 10)
     assert (found["mean"]["frequency_error"], found["worst"]["frequency_error"]) == (pytest.approx(0.03), 0.04)
     assert found["mean"]["frechet"] is None
+    assert found["worst"]["duplicates_floor"] == 0.02
     assert len(outcome_cells(records[0]["samplers"]["x"], 10)) == len(COLUMNS)
 
 
