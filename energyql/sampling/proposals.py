@@ -9,7 +9,7 @@ and importance sampling follow the posterior of E itself, however wrong the surr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,22 +23,25 @@ from energyql.sampling.base import effective_samples
 from energyql.sampling.batch import Batch
 from energyql.sampling.energy import SurrogateEnergy
 
-PARTICLES, FIRST_PARTICLES = 2048, 32_768
-"""Number of particles, and of the draws from the prior among which the first are chosen."""
+ANCESTORS, FIRST_PARTICLES = 4096, 32_768
+"""Number of particles that are chosen and moved in a stage, and of the draws from the prior among which the first are
+chosen. All states on the way of a move are particles of the next stage (Dau and Chopin 2022, "Waste-free sequential
+Monte Carlo", arXiv 2011.02328)."""
 LEAST_EFFECTIVE = 0.5
 """Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
-ANGLES = (1.0, 0.4, 0.15)
+ANGLES = (0.6, 0.4, 0.3)
 """Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
-SWEEPS, MOST_STAGES = 3, 100
+SWEEPS, MOST_STAGES = 6, 100
 """Moves at all angles in a stage, and stages until the exponent jumps to the end."""
-TRIALS = 256
-"""Proposals that are evaluated to learn how good they are; they belong to no sample."""
+TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
+"""Proposals that are evaluated to learn how good they are, which belong to no sample; and how many more where the first
+satisfy the query in that share. A few hundred do not show how heavy the largest weights are."""
 FORGONE, MOST_COST = 0.04, 16.0
 """Share of the posterior's mass, by the trials, that rejection may lose where weights are cut off at a ceiling. It may
 lose more where a sample would take more than so many proposals on average; `lost` says how much."""
 MOST_LOST = 0.5
 """Share from which on the surrogate is not trusted."""
-TEMPER = 0.8
+TEMPER = 0.5
 """Exponent of the surrogate's posterior. A little flatter, it covers better what the surrogate takes for unlikely."""
 
 
@@ -55,8 +58,8 @@ class Particles(NamedTuple):
     energies: Float[Tensor, " particles"]
     log_mass: float
 
-    def moved(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Particles:
-        """Make a Metropolis move at each of `ANGLES`, which leaves `N(v; 0, I) exp(-energy)` as it is.
+    def moves(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Iterator[Particles]:
+        """Yield the state after a Metropolis move at each of `ANGLES`, which leaves `N(v; 0, I) exp(-energy)` as it is.
 
         By the random walk of Neal (1998, "Regression and classification using Gaussian process priors", equation 15),
         which leaves the prior as it is. `draws`, as many for each particle as `draws_of_a_move` says, are from N(0, 1).
@@ -69,7 +72,12 @@ class Particles(NamedTuple):
             there = energy(trial)
             accept = levels[:, k] < energies - there
             v, energies = torch.where(accept[:, None], trial, v), torch.where(accept, there, energies)
-        return Particles(v, energies, self.log_mass)
+            yield Particles(v, energies, self.log_mass)
+
+    def moved(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Particles:
+        """Return the last state of `moves`."""
+        *_, last = self.moves(energy, draws)
+        return last
 
 
 def draws_of_a_move(r: int) -> int:
@@ -92,19 +100,22 @@ def particles_of(surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype
     reached, stage = 0.0, 0
     while reached < 1:
         energies = found.energies.cpu().double()
-        wanted = PARTICLES if stage == 0 else LEAST_EFFECTIVE * PARTICLES
+        wanted = ANCESTORS if stage == 0 else LEAST_EFFECTIVE * len(energies)
         risen = _exponent(energies, reached, wanted) if stage < MOST_STAGES else 1.0
         log_weights = (reached - risen) * energies
         mass = found.log_mass + torch.logsumexp(log_weights, 0).item() - math.log(len(energies))
-        levels = (torch.arange(PARTICLES, dtype=torch.double) + 0.5) / PARTICLES
+        levels = (torch.arange(ANCESTORS, dtype=torch.double) + 0.5) / ANCESTORS
         chosen = torch.searchsorted(torch.softmax(log_weights, 0).cumsum(0), levels)
         chosen = chosen.clamp(max=len(energies) - 1).to(v.device)
-        found, reached = Particles(found.v[chosen], found.energies[chosen], mass), risen
+        state = Particles(found.v[chosen], risen * found.energies[chosen], mass)
+        states: list[Particles] = []
+        reached = risen
         for sweep in range(SWEEPS):
-            draws = random(PARTICLES, draws_of_a_move(r), f"{stage}/{sweep}")
-            tempered = found._replace(energies=reached * found.energies)
-            moved = tempered.moved(lambda v: reached * strength * surrogate(v), draws)  # noqa: B023  # called at once
-            found = moved._replace(energies=moved.energies / reached)
+            draws = random(ANCESTORS, draws_of_a_move(r), f"{stage}/{sweep}")
+            states += state.moves(lambda v: reached * strength * surrogate(v), draws)  # noqa: B023  # called at once
+            state = states[-1]
+        v, energies = (torch.cat([one[part] for one in states]) for part in (0, 1))
+        found = Particles(v, energies / reached, mass)
         stage += 1
     return found
 
@@ -143,11 +154,11 @@ class SurrogateProposals:
         assert batch.energy.surrogate is not None
         self._surrogate, self._strength = batch.energy.surrogate(), TEMPER * strength
         self._particles = particles_of(self._surrogate, self._strength, batch.z.dtype)
-        trials = Batch.start(batch.energy, batch.z.new_zeros(TRIALS, batch.z.shape[1]), RandomStreams().part("trials"))
-        z, ratios = self.draw(trials, trials.rows, torch.zeros_like(trials.rows)[:, None], 1)
-        energies = batch.evaluate(z, torch.full_like(trials.rows, -batch.noise.start))
-        log_weights = (ratios - strength * energies)[:, 0].cpu().double()
-        self.satisfied = float(torch.exp(-strength * energies).clamp(max=1).mean())
+        log_weights, probabilities = self._try(batch, strength, TRIALS, "trials")
+        if probabilities.mean() >= PROMISING:
+            further = self._try(batch, strength, MORE_TRIALS, "more trials")
+            log_weights, probabilities = torch.cat([log_weights, further[0]]), torch.cat([probabilities, further[1]])
+        self.satisfied = probabilities.mean().item()
         largest = log_weights.max().nan_to_num(neginf=0.0)
         weights = (log_weights - largest).exp().sort().values
         kept = torch.minimum(weights, weights[:, None]).mean(1)  # a row for each weight as the ceiling
@@ -160,6 +171,14 @@ class SurrogateProposals:
         self.ceiling = (weights[at].clamp(min=1e-300).log() + largest).item()
         self.cost = (weights[at] / kept[at].clamp(min=1e-300)).item()
 
+    def _try(self, batch: Batch, strength: float, count: int, stream: str) -> tuple[Tensor, Tensor]:
+        """Return the logarithms of the weights of proposals, and exp(-λE) of each, (count,) float64."""
+        trials = Batch.start(batch.energy, batch.z.new_zeros(count, batch.z.shape[1]), RandomStreams().part(stream))
+        z, ratios = self.draw(trials, trials.rows, torch.zeros_like(trials.rows)[:, None], 1)
+        energies = strength * batch.evaluate(z, torch.full_like(trials.rows, -batch.noise.start))
+        log_weights, probabilities = ratios - energies, torch.exp(-energies).clamp(max=1)
+        return log_weights[:, 0].cpu().double(), probabilities[:, 0].cpu().double()
+
     def _energy(self, v: Tensor) -> Tensor:
         """Return λE_s of v; a row of the result depends on its own row alone."""
         return in_batches(lambda part: (self._strength * self._surrogate(part),), v, few_sizes(len(v)))[0]
@@ -171,7 +190,8 @@ class SurrogateProposals:
         like = batch.z.new_empty(1).expand(len(batch.z), sum(widths))
         drawn = batch.noise.several_normals(like, "surrogate", rows, numbers, of).flatten(0, 1)
         rest, place, draws = drawn.split(widths, 1)
-        chosen = (torch.special.ndtr(place[:, 0]) * PARTICLES).long().clamp(max=PARTICLES - 1)
+        count = len(self._particles.v)
+        chosen = (torch.special.ndtr(place[:, 0]) * count).long().clamp(max=count - 1)
         start = Particles(self._particles.v[chosen], self._particles.energies[chosen], self._particles.log_mass)
         found = start.moved(self._energy, draws)
         z = self._surrogate.lift(found.v, rest)

@@ -28,14 +28,14 @@ def renderer(domain: Domain, beyond: float = 0.0) -> Draw:
 
     Args:
         domain: what is drawn.
-        beyond: share of pictures whose attributes are rare together; the others are samples of the prior.
+        beyond: share of pictures of latents beyond the prior, as samplers find them; see `beyond_prior`.
     """
     factors, drawing = Factors(domain), domain.drawing(domain.judge_side)
 
     def draw(batch: int, generator: torch.Generator) -> tuple[Tensor, Scenes]:
         z = torch.randn(batch, domain.config.z_dim, generator=generator)
-        rare = round(batch * beyond)
-        scenes = factors(torch.cat([beyond_prior(factors, z[:rare], generator), z[rare:]]))
+        moved = round(batch * beyond)
+        scenes = factors(torch.cat([beyond_prior(factors, z[:moved], generator), z[moved:]]))
         return drawing.compose(scenes.parts, scenes.paints), scenes
 
     return draw

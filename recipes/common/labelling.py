@@ -22,14 +22,14 @@ def label_tensors(scenes: Scenes, vocabulary: Vocabulary) -> dict[str, Tensor]:
 
 
 def beyond_prior(factors: Factors, z: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the latents z (n, z_dim) with six random scores of each moved, so that rare attributes come together."""
+    """Return the latents z (n, z_dim), six random scores of each moved to where the prior has few samples."""
     order = torch.rand(len(z), len(factors.matrix), generator=generator).argsort(1)
     moves = SPREAD * torch.randn(order.shape, generator=generator) * (order < MOVED)
     return z + moves @ factors.matrix
 
 
 def prior_and_beyond(factors: Factors, prior: int, beyond: int) -> Tensor:
-    """Return latents z (beyond + prior, z_dim): samples of the prior, after others whose attributes are rare together.
+    """Return latents z (beyond + prior, z_dim): samples of the prior, after others beyond it.
 
     Samplers are drawn to such latents, and heads that never saw them would be confident and wrong there.
     """

@@ -27,8 +27,8 @@ from recipes.common.synthesis import Trainer
 
 PACKAGED = Path(__file__).parents[2] / "energyql" / "models"
 JUDGE_STEPS = 4000
-RARE = 0.5
-"""Share of the judge's pictures whose attributes are rare together."""
+BEYOND = 0.5
+"""Share of the judge's pictures of latents beyond the prior."""
 
 
 def train_synthesis(domain: Domain, folder: Path, scale: float, device: str) -> SynthesisNetwork:
@@ -86,9 +86,9 @@ def make(
     generator = read_generator(out)  # as shipped
     rendered = renderer(domain)
     if not (out / "judge.json").exists():
-        with_rare = renderer(domain, RARE)
-        judge = train_judge(domain, with_rare, steps=max(2, int(JUDGE_STEPS * scale)))
-        fit_numbers(judge, with_rare)
+        wider = renderer(domain, BEYOND)
+        judge = train_judge(domain, wider, steps=max(2, int(JUDGE_STEPS * scale)))
+        fit_numbers(judge, wider)
         examine(judge, rendered)
         judge.save(out)
     judge = Judge.load(out)
