@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 ROOT = Path(__file__).parents[1]
 ARTIFACTS = Path(os.environ.get("ENERGYQL_ARTIFACTS", ROOT / "artifacts"))
 """Screenshots; git ignores the folder."""
+CONTRAST = (ROOT / "tests" / "studio" / "contrast.js").read_text(encoding="utf-8")
+"""A function of the page: every text whose contrast is too weak."""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 MISSING = "Chromium is missing: apt-get install chromium, or name one in ENERGYQL_CHROMIUM"
 PATIENCE = 60_000

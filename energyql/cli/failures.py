@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from energyql.cli.options import err
 from energyql.errors import EnergyQLError, LabelWarning, TautologyWarning
+from energyql.numerics.memory import nearly_ended
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "annot allocate memory", "failed to map segment")
 """Parts of the messages of torch and of the system where memory ends."""
@@ -28,17 +29,38 @@ def reporting_failures() -> Iterator[None]:
     except EnergyQLError as error:
         _fail(type(error).__name__, str(error), error.exit_code)
     except OSError as error:  # of standard output: an error about a file is an EnergyQLError
+        if _memory_ended(error):
+            _fail_for_want_of_memory()
         # Else Python tries to write the rest once more when it ends, and fails once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # the reader has gone, as `head` does
             sys.exit(1)
         place = error.filename or "standard output"
         _fail(EnergyQLError.__name__, f"cannot write {place}: {error.strerror or error}", EnergyQLError.exit_code)
-    except (MemoryError, RuntimeError, ImportError) as error:
-        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
+    except Exception as error:
+        if not _memory_ended(error):
             raise
-        hint = "a smaller --batch-size takes less, and so do fewer pictures at a time"
-        _fail(EnergyQLError.__name__, f"there is not enough memory\n{hint}", EnergyQLError.exit_code)
+        _fail_for_want_of_memory()
+
+
+def _memory_ended(error: Exception) -> bool:
+    """Whether an error comes from the end of memory: it says so, or the process reached its limit.
+
+    At the limit anything fails, in words of its own: oneDNN "could not create a primitive", and Python finds errors in
+    the syntax of modules that it cannot hold.
+    """
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY) or nearly_ended()
+
+
+def _fail_for_want_of_memory() -> NoReturn:
+    kind, code = EnergyQLError.__name__, EnergyQLError.exit_code
+    hint = "free some, or raise the limit of the process; fewer pictures and a smaller --batch-size take less"
+    message = f"there is not enough memory\n{hint}"
+    try:
+        _fail(kind, message, code)
+    except Exception:  # there is not even enough for a message in colours
+        os.write(2, f"{kind}: {message}\n".encode())
+        os._exit(code)
 
 
 def _fail(kind: str, message: str, code: int) -> NoReturn:

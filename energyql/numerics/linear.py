@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from energyql.errors import ArgumentError
+from energyql.numerics.memory import check_room
 from energyql.numerics.pullback import leaky_relu_back_
 from energyql.numerics.shapes import Float
 
@@ -174,12 +175,14 @@ class _Packed:
         """Pack a weight; `None` where device, dtype or build have no packed product, or where it would be slower."""
         if not can_pack(weight):
             return None
+        check_room()
         try:
             return cls(weight, bias, slope)
         except (AttributeError, RuntimeError):
             return None
 
     def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
+        check_room()
         if len(x) == 1:  # oneDNN multiplies a single long row in another order
             return self(x.expand(2, -1))[:1]
         result: Tensor = self._run(x, *self._parameters)

@@ -1,15 +1,13 @@
 """Commands on full and read-only disks: one message, never a stack trace, and no file that is left half written."""
 
 import os
-import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from commands import COMMANDS, SUFFIX, arguments, write_inputs
 
 from energyql.cli import main as cli
 
@@ -20,17 +18,7 @@ resource = pytest.importorskip("resource")
 def main(monkeypatch, capsys, tmp_path, tiny):
     """Run a command in a folder with its inputs; return exit code and errors."""
     monkeypatch.chdir(tmp_path)
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    for name in ("config.json", "generator.safetensors"):
-        shutil.copy(tiny / name, bare)
-    random = np.random.default_rng(0)
-    rows = [f"{i},{i % 2},{random.random():.3f}\n" for i in range(60)]
-    (tmp_path / "labels.csv").write_text("index,happy,tall\n" + "".join(rows))
-    (tmp_path / "table.csv").write_text("smile\n" + "0.5\n" * 2000)
-    (tmp_path / "queries.txt").write_text("smile\n")
-    np.save(tmp_path / "normal.npy", random.random((1, 16), np.float32))
-    Image.new("RGB", (16, 16)).save(tmp_path / "photo.png")
+    write_inputs(tiny, tmp_path)
 
     def call(*arguments, most=None):
         monkeypatch.setattr(sys, "argv", ["energyql", *arguments])
@@ -50,27 +38,6 @@ def largest_file(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-QUICK = ("--prior", "100", "--oracle", "30", "-q")
-COMMANDS = {
-    "generate": ("generate", "smile", "-n", "2", "-q", "-m", "MODEL"),
-    "generate-budget": ("generate", "smile", "-n", "1", "--budget", "200", "-q", "-m", "MODEL"),
-    "score": ("score", "smile", "table.csv"),
-    "edit": ("edit", "glasses", "-q", "-m", "MODEL"),
-    "invert": ("invert", "photo.png", "--anyway", "-q", "-m", "MODEL"),
-    "gallery": ("gallery", "queries.txt", "-n", "2", "-q", "-m", "MODEL"),
-    "animate": ("animate", "smile", "glasses", "-n", "1", "--frames", "2", "-q", "-m", "MODEL"),
-    "train": ("train", "bare", "--labels", "labels.csv", "-n", "0", "--judge", "none", "--truncation", "0.7", "-q"),
-    "import-heads": ("import-heads", "bare", "normal.npy", "--attribute", "happy"),
-    "sample": ("sample", "bare", "-n", "2", "-q"),
-    "bench": ("bench", "smile", "-n", "2", *QUICK, "-m", "MODEL"),
-}
-SUFFIX = {"animate": ".gif", "gallery": ".html", "score": ".csv"}
-
-
-def arguments(command, tiny, out):
-    return [str(tiny) if text == "MODEL" else text for text in COMMANDS[command]] + ["--out", out]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,10 +1,12 @@
 """Random requests to the studio and damaged share links: a documented answer, never an error 500, and it lives on."""
 
 import http.client
+import io
 import json
 from urllib.parse import quote, urlencode
 
 import pytest
+from PIL import Image
 from studio.client import serving
 
 from energyql.studio.problems import REFUSALS
@@ -14,6 +16,11 @@ BODIES = [
     ("/api/check", {"query": "smile AND NOT glasses", "semantics": "exact", "model": None}),
     ("/api/jobs", {"query": "smile", "n": 1, "seed": 3, "truncation": 0.7, "noise": "const", "allow_weak": []}),
     ("/api/edits", {"query": "smile", "index": 2, "steps": ["glasses"], "strength": 2.0, "sampler": "descent"}),
+    ("/api/edits", {"query": "smile", "indices": [0, 1], "steps": ["hat"], "keep": ["hair"], "layers": [0, 1]}),
+    ("/api/variations", {"query": "smile", "indices": [1, 3], "amount": 0.3, "n": 2, "variation_seed": 4}),
+    ("/api/truth-tables", {"literals": ["smile", "hair = black"], "n": 1, "seed": 2}),
+    ("/api/traversals", {"start": "smile", "end": "beard", "steps": 3, "n": 1}),
+    ("/api/galleries", {"queries": ["smile", "beard OR glasses"], "n": 1, "title": "Faces"}),
 ]
 KINDS = {kind: status for kind, (status, _) in REFUSALS.items() if status != 500}
 LINK = {"q": "smile AND NOT glasses", "n": "2", "seed": "3", "truncation": "0.7", "edit": "1", "step": "glasses"}
@@ -51,6 +58,27 @@ def test_bodies(small):
             check(small.request("DELETE", f"/api/jobs/{answer.json()['id']}"), "/api/jobs/id")
 
     fuzz(work, 60, 0.3)
+    assert small.get("/api/info").status == 200
+
+
+def test_uploads(small):
+    """Damaged pictures, as photographs and for their provenance, with damaged parameters."""
+    place = small.start("/api/jobs", query="smile", n=1)
+    small.finish(place)
+    own = small.get(f"/api/jobs/{place}/pictures/0.png").body
+    plain = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(plain, "JPEG")
+
+    def work(random):
+        path = random.choice(("/api/provenance", "/api/photographs"))
+        data, kind = random.choice(((own, "image/png"), (plain.getvalue(), "image/jpeg"), (own, "image/webp")))
+        words = urlencode({name: random.choice(VALUES) for name in ("model", "truncation") if random.random() < 0.1})
+        answer = small.request("POST", f"{path}?{words}", damage(random, data), {"content-type": kind})
+        check(answer, path)
+        if answer.status == 202:
+            check(small.request("DELETE", f"/api/jobs/{answer.json()['id']}"), "/api/jobs/id")
+
+    fuzz(work, 40, 0.2)
     assert small.get("/api/info").status == 200
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import visiting
+from browser import CONTRAST, visiting
 from playwright.sync_api import expect
 
 from energyql import Gallery
@@ -136,9 +136,6 @@ def test_without_scripts_everything_is_shown(chromium: Any, path: Path) -> None:
         assert not page.locator(".copy").first.is_visible()
 
 
-CONTRAST = (Path(__file__).parents[1] / "studio" / "contrast.js").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_can_be_read_on_the_screen_and_on_paper(chromium: Any, path: Path, scheme: Any) -> None:
     with visiting(chromium, path.as_uri(), 1440, 900, color_scheme=scheme, folder="gallery") as visitor:
@@ -158,6 +155,21 @@ def test_every_text_can_be_read_on_the_screen_and_on_paper(chromium: Any, path: 
         assert page.evaluate(CONTRAST) == []
         kept = page.locator(".letter, .badge").evaluate_all("all => all.map(e => getComputedStyle(e).printColorAdjust)")
         assert set(kept) == {"exact"}
+
+
+@pytest.mark.parametrize("width", [1000, 1440])
+def test_a_truth_table_has_whole_words_and_captions_of_one_line(chromium: Any, path: Path, width: int) -> None:
+    with visiting(chromium, path.as_uri(), width, 900, folder="gallery") as visitor:
+        page = visitor.open()
+        lines = "all => all.map(e => new Set([...e.getClientRects()].map(box => box.top)).size)"
+        assert set(page.locator(".truth thead code").evaluate_all(lines)) == {1}
+        tops = page.locator(".truth .below:not(:has(.doubt))").evaluate_all(
+            """all => all.map(e => [...e.children].map(part => {
+                const box = part.getBoundingClientRect();
+                return (box.top + box.bottom) / 2;
+            }))"""
+        )
+        assert max(max(each) - min(each) for each in tops) < 5
 
 
 def test_no_badge_lies_on_a_picture(page: Any) -> None:

@@ -93,3 +93,26 @@ def test_failures_are_shown(visitor, sheet):
     page.keyboard.press("Enter")
     expect(page.locator("#number")).to_have_text("picture 1")
     expect(page.locator("#failure")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(chromium, sheet, scheme):
+    """The answers of a question stand in one row below it, the picture leaves room for them, and all can be read."""
+    from browser import CONTRAST, visiting
+
+    with (
+        labelling(sheet) as client,
+        visiting(chromium, client.url, 390, 844, ready="#work", folder="label", color_scheme=scheme) as visitor,
+    ):
+        page = visitor.open()
+        page.locator(".question").nth(2).wait_for()
+        for question in page.locator(".question").all()[:2]:
+            name = question.locator("strong").bounding_box()
+            answers = [button.bounding_box() for button in question.locator("button").all()]
+            assert len({answer["y"] for answer in answers}) == 1
+            assert answers[0]["y"] >= name["y"] + name["height"]
+        last = page.locator("#leave").bounding_box()
+        assert last["y"] + last["height"] < 844
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.keyboard.press("y")
+        assert page.evaluate(CONTRAST) == []

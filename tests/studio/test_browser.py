@@ -3,9 +3,9 @@
 import io
 import json
 import zipfile
-from pathlib import Path
 
 import pytest
+from browser import CONTRAST
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -255,5 +255,5 @@ def test_everything_has_a_name_and_can_be_read(chromium, url, scheme):
                 .map(node => node.outerHTML.slice(0, 90))"""
         )
         assert nameless == []
-        weak = page.evaluate((Path(__file__).parent / "contrast.js").read_text(encoding="utf-8"))
+        weak = page.evaluate(CONTRAST)
         assert weak == []

@@ -1,15 +1,13 @@
 """Pictures come first, nothing jumps, and everything can be reached and read, however narrow the window."""
 
-from pathlib import Path
-
 import pytest
+from browser import CONTRAST
 from playwright.sync_api import expect
 
 from studio.page import apply, draw, drawn, panel, visiting
 
 pytestmark = pytest.mark.browser
 
-CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 HIDDEN = """() => {
     const node = document.activeElement, box = node.getClientRects()[0];  // of a link in two lines, the first
     const x = box.left + box.width / 2, y = box.top + Math.min(box.height / 2, 12);

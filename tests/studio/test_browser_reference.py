@@ -1,10 +1,10 @@
 """The page of the HTTP API that a running studio has."""
 
 import pytest
+from browser import CONTRAST
 from playwright.sync_api import expect
 
 from studio.page import visiting
-from studio.test_browser_layout import CONTRAST
 
 pytestmark = pytest.mark.browser
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 
 import pytest
@@ -161,6 +162,10 @@ def test_rows_side_by_side(guest):
     page.get_by_role("button", name="The way to it").click()
     expect(page.locator(".board-row img")).to_have_count(16)
     expect(rows.locator("strong")).to_have_text(["Path 1", "Path 2"])
+    expect(page.locator("#board .ends")).to_have_text("A smile XOR beard to B glasses")
+    expect(page.locator(".board-row .end")).to_have_count(32)  # of each picture the probabilities of both ends
+    expect(page.locator(".board-row .end").first).to_have_text(re.compile(r"A[01]\.\d\d"))
+    expect(page.locator(".board-row .badge, .board-row li.no")).to_have_count(0)  # between two queries nothing fails
     page.reload()
     expect(page.locator(".board-row img")).to_have_count(16)
     page.get_by_role("button", name="Draw the gallery").click()

@@ -76,12 +76,12 @@ export class Board {
     const focused = parts().indexOf(document.activeElement);
     const scrolled = parts().map((part) => part.scrollLeft);
     const done = job?.state === "done";
-    const title = kind === "traversal" ? [code(board.body.start, this.actions.language()), " to ", code(board.body.end, this.actions.language())] : [];
+    const title = kind === "traversal" ? [letter(0), " ", code(board.body.start, this.actions.language()), " to ", letter(1), " ", code(board.body.end, this.actions.language())] : [];
     $("board").replaceChildren(
       h("div", { class: "board-head" }, h("h2", { id: "board-name" }, NAMES[kind]), h("span", { class: "faint", role: "status" }, busy ? progress(job) : ""), h("span", { class: "gap" }),
         done ? h("a", { class: "plain", href: `/api/jobs/${job.id}/gallery.html`, download: "energyql-gallery.html" }, "Download as a page") : null,
         button("Back to the pictures", this.actions.close)),
-      title.length ? h("p", {}, title) : "",
+      title.length ? h("p", { class: "ends" }, title) : "",
       failure ? h("div", { class: "failure", role: "alert" }, [failure.message, failure.hint].filter(Boolean).join(". ")) : "",
       ...lines.filter(Boolean).map((line) => this.line(board, line)),
     );
@@ -97,16 +97,21 @@ export class Board {
       "section",
       { class: "board-row", "aria-label": [label, query].filter(Boolean).join(": ") },
       h("div", { class: "board-head" }, label ? h("strong", {}, label) : null, query ? code(query, this.actions.language()) : null, h("span", { class: "faint" }, summary), h("span", { class: "gap" }), open),
-      reason ? h("p", { class: "faint" }, `No pictures: ${reason}`) : h("ul", { class: `strip-row ${board.kind}`, role: "list", tabindex: 0, "aria-label": "Pictures" }, pictures.map((picture) => tile(picture))),
+      reason ? h("p", { class: "faint" }, `No pictures: ${reason}`) : h("ul", { class: `strip-row ${board.kind}`, role: "list", tabindex: 0, "aria-label": "Pictures" }, pictures.map((picture) => tile(picture, board.kind === "traversal"))),
     );
   }
 }
 
-function tile(picture) {
-  return h("li", { class: mark(picture.satisfied) },
+// Between two queries a picture may satisfy neither, which is no failure: it shows the probabilities of both.
+function tile(picture, between) {
+  const says = between ? picture.clauses.map(({ text, probability }, end) => h("span", { class: "end", title: text }, letter(end), probability === null ? "?" : probability.toFixed(2)))
+    : [badge(picture.satisfied), h("span", {}, shown(picture))];
+  return h("li", { class: between ? "" : mark(picture.satisfied) },
     h("span", { class: "frame" }, h("img", { src: picture.image, alt: picture.alt, width: picture.width, height: picture.height, class: picture.width <= 64 ? "small" : "" })),
-    h("span", { class: "below" }, badge(picture.satisfied), h("span", {}, shown(picture)), picture.doubtful ? h("span", { class: "doubt" }, "doubtful") : null));
+    h("span", { class: "below" }, says, picture.doubtful ? h("span", { class: "doubt" }, "doubtful") : null));
 }
+
+const letter = (end) => h("span", { class: `letter ${"ab"[end]}` }, "AB"[end]);
 
 function progress(job) {
   if (!job) return "Drawing";

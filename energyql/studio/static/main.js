@@ -57,6 +57,7 @@ function showCheck(check) {
 async function drawPlace(asked) {
   try {
     await runs.draw(asked, () => {
+      panels.makeWay();
       navigation.dropDraft();
       const first = !navigation.here.place;
       if (first || keyOf(navigation.here.place) === keyOf(asked)) navigation.replace(asked);
@@ -84,6 +85,7 @@ function ask(query, changes = {}) {
 
 // Go to a place, as a link to it does.
 function visit(place) {
+  panels.makeWay();
   navigation.push(place);
   restore(place, {});
 }
@@ -153,11 +155,11 @@ async function start() {
   navigation = new Navigation(restore, () => ({ query: box.text, settings: settings.read(), step: store.state.open === null ? "" : editOf(store.state.run, store.state.open).draft }));
   tray = new Tray(store, past, { restore: visit });
   board = new Board(store, { language: () => language, close: () => visit({ ...visits.shown, edit: null }), draw: (query, chosen) => { settings.write(chosen); ask(query); } });
-  others.push(new Compare(store, { info, written, language: () => language, show: (wanted) => visits.compare(wanted) }));
+  others.push(new Compare(store, { info, written, language: () => language, show: (wanted) => { panels.makeWay(); visits.compare(wanted); } }));
   others.push(new Chosen(store, { step: (edits, steps, options) => visits.stepTogether(edits, steps, options), vary, most: info.limits.pictures, favour: (picture) => tray.favour(picture), open: () => panels.open("many"), language: () => language }));
   others.push(new Files({
     model: () => settings.model.name,
-    photograph: (upload) => visits.photograph({ query: "TRUE", settings: settings.read(), fingerprint: settings.model.fingerprint }, upload),
+    photograph: (upload) => { panels.makeWay(); return visits.photograph({ query: "TRUE", settings: settings.read(), fingerprint: settings.model.fingerprint }, upload); },
     restore: (path, request, index, notes) => {
       visit(placeOf(path, request, index, settings.read(), settings.model.fingerprint));
       if (notes.length) { $("banner").hidden = false; $("banner").textContent = `${notes.join(". ")}.`; }

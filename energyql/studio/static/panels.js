@@ -17,7 +17,6 @@ export class Panels {
     // Browsers do not move a row along for what is in focus and half visible.
     document.querySelector(".tools").addEventListener("focusin", ({ target }) => { if (target.matches(":focus-visible")) target.scrollIntoView({ block: "nearest", inline: "center" }); });
     store.on(["panel"], ({ panel }) => this.show(panel));
-    // On a narrow screen an open panel would stand before the pictures.
     store.set({ panel: wide.matches ? recall("panel", "") : "" });
   }
 
@@ -27,6 +26,15 @@ export class Panels {
     if (wide.matches) keep("panel", name);
     if (name) $("panel").scrollTop = 0;
     else this.toggles.find((toggle) => toggle.dataset.panel === before)?.focus();
+  }
+
+  // On a narrow screen an open panel stands before the pictures, which have the room as soon as some are asked for.
+  makeWay() {
+    if (wide.matches || !this.store.state.panel) return;
+    const inside = $("panel").contains(document.activeElement);
+    this.store.set({ panel: "" });
+    if (inside) $("pictures").focus({ preventScroll: true });
+    scrollTo(0, 0);
   }
 
   show(panel) {

@@ -53,13 +53,14 @@ export class Wall {
   tile(picture, edit, last, selected, favoured) {
     const shownNow = last ?? picture;
     const holds = last ? last.keeps_query ?? last.satisfied : picture.satisfied;
+    const fails = holds === false ? "misses" : last?.satisfied === false ? "edit misses" : "";
     const image = h("img", { src: shownNow.image, alt: shownNow.alt, width: picture.width, height: picture.height });
     if (picture.width <= 64) image.classList.add("small");
     const steps = edit?.steps.length ?? 0;
     const small = (name, label, on, action, sign) => h("button", { type: "button", class: `mini ${name}`, tabindex: -1, "aria-pressed": String(on), "aria-label": `${label}, picture ${picture.index}`, title: label, onclick: action }, sign);
     return h(
       "li",
-      { class: [mark(holds), selected ? "chosen" : "", edit?.busy ? "busy" : ""].join(" ").trim() },
+      { class: [fails ? "no" : mark(holds), selected ? "chosen" : "", edit?.busy ? "busy" : ""].join(" ").trim() },
       h(
         "button",
         { type: "button", class: "tile", dataset: { position: picture.position }, onclick: (event) => this.click(event, picture) },
@@ -69,7 +70,7 @@ export class Wall {
       h(
         "span",
         { class: "below" },
-        h("span", { class: "says" }, badge(holds), holds === false ? h("strong", {}, "misses") : null, h("span", { class: "count" }, last ? plural(steps, "edit") : shown(picture)),
+        h("span", { class: "says" }, badge(fails ? false : holds), fails ? h("strong", {}, fails) : null, h("span", { class: "count" }, last ? plural(steps, "edit") : shown(picture)),
           steps && !last ? h("span", {}, plural(steps, "edit")) : null,
           picture.doubtful && !last ? h("span", { class: "doubt", title: DOUBT }, "doubtful") : null),
         h("span", { class: "number" }, `#${picture.index}`),
