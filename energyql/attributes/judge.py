@@ -15,7 +15,7 @@ from energyql.attributes.judge_reports import FIRST, describe_reports, described
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ModelError, VocabularyError
-from energyql.files import read_json, read_tensors, write_json, write_tensors
+from energyql.files import DAMAGED_MODEL, read_json, read_tensors, write_json, write_tensors
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
@@ -139,9 +139,9 @@ class Judge(nn.Module):
             with torch.device("meta"):  # so that wrong sizes take no memory
                 judge = cls(vocabulary, side=side, channels=channels, report=reports)
         except KeyError as error:
-            raise ModelError(f"{described}: {error} is missing") from None
+            raise ModelError(f"{described}: {error} is missing", hint=DAMAGED_MODEL) from None
         except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError, VocabularyError) as error:
-            raise ModelError(f"{described}: {error}") from error
+            raise ModelError(f"{described}: {error}", hint=DAMAGED_MODEL) from error
         tensors = {name: value.float() for name, value in read_tensors(path).items()}
         try:
             counters = {
@@ -151,7 +151,7 @@ class Judge(nn.Module):
             }
             judge.load_state_dict(tensors | counters, assign=True)
         except RuntimeError as error:
-            raise ModelError(f"{path}: {error}") from error
+            raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
         return judge.eval().requires_grad_(False)
 
 

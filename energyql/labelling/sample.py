@@ -23,8 +23,8 @@ from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.training.drawn import Drawn
 from energyql.training.labels import read_label_table
+from energyql.training.opening import is_generator_name
 from energyql.training.samples import Prior
-from energyql.training.target import is_generator_name
 from energyql.training.teacher import load_teacher, teacher_reads
 from energyql.training.thumbnails import draw_thumbnails
 
@@ -179,7 +179,9 @@ def _labelled(table: Path, drawn: Drawn) -> list[int]:
     """Return the numbers of the pictures in a table."""
     found = read_label_table(table)
     if found.drawn != drawn:
-        raise DataError(f"{table} is not about these pictures: {found.drawn} is not {drawn}")
+        raise DataError(
+            f"{table} is not about these pictures: {found.drawn} is not {drawn}", hint="name the table of this folder"
+        )
     assert found.index is not None
     return [int(number) for number in found.index]
 

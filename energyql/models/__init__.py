@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import read_json, refuse_address
+from energyql.files import DAMAGED_MODEL, read_json, refuse_address
 from energyql.replacement import finish_saving
 from energyql.vocabulary import Vocabulary, closest
 
@@ -65,8 +65,8 @@ def read_vocabulary(model: str | Path) -> Vocabulary:
     path = model_folder(model) / "vocabulary.json"
     description = read_json(path)
     if "vocabulary" not in description:
-        raise ModelError(f"{path} has no vocabulary")
+        raise ModelError(f"{path} has no vocabulary", hint=DAMAGED_MODEL)
     try:
         return Vocabulary.from_dict(description["vocabulary"])
     except VocabularyError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error

@@ -81,11 +81,13 @@ def read_queries(path: Path) -> list[ListedQuery]:
             data = file.read(MOST_BYTES + 1)
         text = data.decode("utf-8-sig")
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+        raise DataError(
+            f"cannot read {path}: {error.strerror or error}", hint="name a text file with a query in each line"
+        ) from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} is not text in UTF-8") from None
+        raise DataError(f"{path} is not text in UTF-8", hint="save it as text in UTF-8") from None
     if len(data) > MOST_BYTES:
-        raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB")
+        raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB", hint="give a part of the queries")
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         title, query = split_line(line)

@@ -107,7 +107,7 @@ class FolderRun:
     def __init__(self, folder: Path, prepared: PreparedQuery, n: int, first: int = 0) -> None:
         n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
         if folder.suffix.lower() in PICTURE_SUFFIXES:
-            raise ArgumentError(f"a run is saved to a folder, not to {folder}")
+            raise ArgumentError(f"a run is saved to a folder, not to {folder}", hint="name a folder")
         self.folder, self._prepared = check_destination(folder), prepared
         finish_saving(folder)
         self._verdicts: list[Result] = []

@@ -55,11 +55,14 @@ def read_predictions(
             try:
                 number = float(cell)
             except ValueError:
-                raise DataError(f"{place}: {cell!r} is not a number") from None
+                raise DataError(f"{place}: {cell!r} is not a number", hint="correct it, or leave the row out") from None
             if not math.isfinite(number):
-                raise DataError(f"{place}: {cell!r} is not a finite number")
+                raise DataError(f"{place}: {cell!r} is not a finite number", hint="correct it, or leave the row out")
             if not low <= number <= high:
-                raise DataError(f"{place}: {cell} is not {'a probability from 0 to 1' if high == 1 else 'above 0'}")
+                raise DataError(
+                    f"{place}: {cell} is not {'a probability from 0 to 1' if high == 1 else 'above 0'}",
+                    hint="correct it, or leave the row out",
+                )
             found.append(number)
         return found
 
@@ -111,10 +114,13 @@ def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[
         raise DataError(f"{path} has no rows", hint="the first line names the columns, the others hold numbers")
     header = [name.strip() for name in numbered[0][0]]
     if (twice := repeated(header)) is not None:
-        raise DataError(f"{path}: column {twice!r} appears twice")
+        raise DataError(f"{path}: column {twice!r} appears twice", hint="rename one of the columns")
     for row, line in numbered[1:]:
         if len(row) != len(header):
-            raise DataError(f"{path}, line {line}: {len(row)} cells, but {len(header)} columns")
+            raise DataError(
+                f"{path}, line {line}: {len(row)} cells, but {len(header)} columns",
+                hint="each line has a cell for each column; a cell with a comma stands in quotes",
+            )
     return header, [row for row, _ in numbered[1:]], [line for _, line in numbered[1:]]
 
 
