@@ -9,12 +9,12 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.temporary import sweep, sweep_once, temporary
-from energyql.vocabulary import closest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -98,8 +98,8 @@ def what_is_there(path: Path) -> str:
         names = {Path(name).stem: name for name in sorted(os.listdir(folder))}
     except OSError:
         return f"there is no folder {os.path.abspath(folder)}"
-    near = closest(path.stem, names)
-    return f"did you mean {folder / names[near]}?" if near else f"it was looked for in {os.path.abspath(folder)}"
+    near = get_close_matches(path.stem, names, n=1)
+    return f"did you mean {folder / names[near[0]]}?" if near else f"it was looked for in {os.path.abspath(folder)}"
 
 
 def check_writable(path: Path, folder: Path) -> None:

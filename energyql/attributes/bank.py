@@ -119,9 +119,8 @@ class AttributeBank:
         if names not in self._raw:
             unknown = [name for name in names if name not in self.heads]
             if unknown or not names:
-                raise ArgumentError(
-                    f"this bank has no heads for {unknown}" if unknown else "name at least one attribute"
-                )
+                problem = f"there is no head of {unknown[0]!r}" if unknown else "no attribute is named"
+                raise ArgumentError(problem, hint=f"attributes: {', '.join(self.heads)}")
             with torch.inference_mode(False):  # tensors made in inference mode have no gradients
                 heads = FusedHeads.of([self.heads[name] for name in names], direction=self.space == "direction")
             specs = [self.vocabulary[name] for name in names]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import DAMAGED_MODEL, read_json, refuse_address
+from energyql.files import DAMAGED_MODEL, read_json, refuse_address, what_is_there
 from energyql.replacement import finish_saving
 from energyql.vocabulary import Vocabulary, closest
 
@@ -53,6 +53,10 @@ def model_folder(model: str | Path) -> Path:
             hint = "energyql convert makes one of a checkpoint, energyql train one with attributes"
         raise ModelError(f"{folder} is not a model folder: it has no config.json", hint=hint)
     hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
+    if ":" in str(model) and len(folder.parts) == 1:
+        hint = "a generator by name needs attributes first: energyql train makes a model folder of it"
+    elif folder.suffix or len(folder.parts) > 1:
+        hint = what_is_there(folder)
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}; or give the path of a model folder")
 
 

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from energyql.errors import DataError, UnknownAttribute
+from energyql.files import what_is_there
 from energyql.language import Interval, Near, Predicate, as_query, predicates
 from energyql.pipeline.scoring import AttributeData, score_with_rule
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
@@ -106,8 +107,14 @@ def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[
         numbered = [(row, reader.line_num) for row in reader if row]
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: it is not a text in UTF-8", hint="save it as CSV in UTF-8") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", hint=what_is_there(Path(path))) from None
+    except OSError as error:
+        hint = "name a CSV file, or see to its permissions"
+        raise DataError(f"cannot read {path}: {error.strerror or error}", hint=hint) from error
+    except csv.Error as error:
+        hint = "cells are separated by commas; one with a comma or a line break stands in quotes"
+        raise DataError(f"cannot read {path}: {error}", hint=hint) from error
     except MemoryError:
         raise DataError(f"cannot read {path}: there is not enough memory", hint="give a part of the rows") from None
     if len(numbered) < 2:
