@@ -6,12 +6,14 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.attributes.judge_reports import FIRST, describe_reports, described_reports, judge_name, judge_names
+from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ModelError, VocabularyError
@@ -178,6 +180,15 @@ class JointJudge(nn.Module):
         for judge in self.judges:
             found |= judge(images)
         return found
+
+
+def who_judges(judge: ImageLabeller | None) -> str | None:
+    """Return who gives the verdicts, as results name it: a trained network, or code by its name; `None` if nobody."""
+    if judge is None or isinstance(judge, Judge | JointJudge):
+        return None if judge is None else "image judge"
+    code: Any = judge if hasattr(judge, "__qualname__") else type(judge)
+    module = "" if code.__module__ == "__main__" else f"{code.__module__}:"
+    return f"judge {module}{code.__qualname__.rpartition('<locals>.')[2]}"
 
 
 def load_judge(folder: Path) -> Judge | JointJudge | None:

@@ -66,7 +66,10 @@ def read_vocabulary(model: str | Path) -> Vocabulary:
     Raises:
         ModelError: there is no such model, or its vocabulary.json is wrong.
     """
-    path = model_folder(model) / "vocabulary.json"
+    folder = model_folder(model)
+    path = folder / "vocabulary.json"
+    if not path.is_file() and not (folder / "attributes.safetensors").is_file():
+        raise ModelError(f"model {folder.name!r} has no attributes yet", hint="train some with energyql train")
     description = read_json(path)
     if "vocabulary" not in description:
         raise ModelError(f"{path} has no vocabulary", hint=DAMAGED_MODEL)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 PART = 1024
 """Samples from which on a part of a folder is full. All measurements of a part are written again with each batch."""
 _ONE_RUN = (
-    "canonical", "model", "fingerprints", "seed", "semantics", "sampler", "precision", "truncation", "label", "noise",
+    "canonical", "model", "fingerprints", "judge", "seed", "semantics", "sampler", "precision", "truncation", "label",
+    "noise",
 )  # fmt: skip
 """Facts that are the same for all samples of a folder."""
 _MEASURED = tuple(name for name in PER_SAMPLE if name != "images")

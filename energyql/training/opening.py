@@ -14,7 +14,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import SECOND
 from energyql.attributes.judge_reports import GIVEN, judge_names
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
-from energyql.files import DAMAGED_MODEL, check_writable, fingerprint, read_json, real_path, replacing
+from energyql.files import DAMAGED_MODEL, check_writable, fingerprint, read_json, real_path, replacing, write_json
 from energyql.generators.base import Generator
 from energyql.generators.families import (
     CONFIG,
@@ -29,7 +29,7 @@ from energyql.generators.families import (
 )
 from energyql.generators.load import load_generator
 from energyql.models import model_folder, packaged_models
-from energyql.pipeline.convert import save_converted
+from energyql.pipeline.convert import CARD, save_converted
 from energyql.pipeline.model import BANK_FILES, save_model
 from energyql.plugins import GENERATORS, is_plugin
 from energyql.replacement import finish_saving
@@ -136,16 +136,26 @@ def _from_folder(model: str | Path, out: str | Path | None, generator: str | Non
     folder = source if out is None else Path(out)
     if real_path(folder) != real_path(source):
         if not (folder / CONFIG).is_file():
-            networks = [*judge_names(source), *sorted(path.stem for path in source.glob(f"{TEACHER}-*.json"))]
-            read = [f"{name}{suffix}" for name in networks for suffix in (".safetensors", ".json")]
-            # The configuration last: a folder with one is a model.
-            for name in (WEIGHTS, *BANK_FILES, SECOND, *read, GIVEN, CONFIG):
-                if (source / name).is_file():
-                    with replacing(folder / name) as temporary:
-                        shutil.copyfile(source / name, temporary)
+            _copy(source, folder)
         elif _identity(folder) != _identity(source):
             raise ModelError(f"{folder} holds another generator than {source}", hint="choose another folder")
     return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copy a model; its name, which captions and messages show, becomes that of the new folder."""
+    networks = [*judge_names(source), *sorted(path.stem for path in source.glob(f"{TEACHER}-*.json"))]
+    read = [f"{name}{suffix}" for name in networks for suffix in (".safetensors", ".json")]
+    config, name = read_json(source / CONFIG), real_path(folder).name
+    card = [CARD] if "source" in config else []  # that of a conversion has the licence
+    for file in (WEIGHTS, *BANK_FILES, SECOND, *read, GIVEN, *card):
+        if (source / file).is_file():
+            with replacing(folder / file) as temporary:
+                shutil.copyfile(source / file, temporary)
+    path = folder / "vocabulary.json"
+    if path.is_file() and isinstance((described := read_json(path)).get("vocabulary"), dict):
+        write_json(path, described | {"vocabulary": described["vocabulary"] | {"model": name}})
+    write_json(folder / CONFIG, config | {"name": name})  # last: a folder with a configuration is a model
 
 
 def _identity(folder: Path) -> object:

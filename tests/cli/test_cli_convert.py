@@ -55,6 +55,15 @@ def test_training_from_a_checkpoint_says_where_it_is_from_too(tmp_path):
     assert (tmp_path / "model" / "card.md").is_file()
 
 
+def test_a_copy_of_a_converted_folder_keeps_the_card_with_the_licence(tmp_path):
+    assert invoke("convert", CHECKPOINTS / "rosinality_64.pt", "--out", tmp_path / "model").exit_code == 0
+    open_target(tmp_path / "model", tmp_path / "copy")
+    assert (tmp_path / "copy" / "card.md").read_bytes() == (tmp_path / "model" / "card.md").read_bytes()
+    assert read_json(tmp_path / "copy" / "config.json") == read_json(tmp_path / "model" / "config.json") | {
+        "name": "copy"
+    }
+
+
 def test_convert_reads_files_only(tiny, tmp_path):
     outcome = invoke("convert", "https://example.org/ffhq.pkl", "--out", tmp_path / "model")
     assert isinstance(outcome.exception, ArgumentError)

@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 from commands import CHECKPOINTS, invoke
-from toys import tiny_model
+from toys import random_generator, tiny_model
 
 from energyql.errors import EnergyQLError
+from energyql.pipeline.model import save_model
 
 ADA = CHECKPOINTS / "ada.pkl"
 TRAIN = ("train", ADA, "--out", "new", "-n", "20")
@@ -59,7 +60,9 @@ WRONG = [
     ((*TRAIN, "--styleflow", "none"), "is missing", "there is no folder .*none"),
     (("import-heads", ADA, "none.pt", "--attribute", "x", "-o", "new"), "none.pt is missing", "it was looked for"),
     (("import-heads", ADA, "text.npy", "--attribute", "x", "-o", "new"), "not a .npy file", "numpy.save"),
-    (("report", "none"), "no model 'none'", "packaged models"),
+    (("report", "bare"), "model 'bare' has no attributes yet", "energyql train"),
+    (("attributes", "-m", "bare"), "model 'bare' has no attributes yet", "energyql train"),
+    (("explain", "smile", "-m", "bare"), "model 'bare' has no attributes yet", "energyql train"),
     (("bench", "none.txt"), "none.txt is missing", "it was looked for in"),
 ]
 
@@ -71,6 +74,7 @@ def places(tmp_path_factory):
     tiny_model(folder / "model")
     tiny_model(folder / "broken")
     (folder / "broken" / "attributes.safetensors").unlink()
+    save_model(folder / "bare", "bare", random_generator())
     (folder / "folder").mkdir()
     texts = {
         "text.txt": "hello", "text.npy": "hello", "empty.csv": "", "words.csv": "smile\nx\n",
