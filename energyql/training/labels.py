@@ -143,7 +143,8 @@ def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
     found = sorted({number for number in numbers if number is not None})
     continuous = kind == "continuous" or (kind is None and None not in numbers)
     if len(found if continuous else values) < 2:
-        raise DataError(f"column {name!r}: all values are {values[0]!r}, so there is nothing to learn")
+        hint = "label pictures of another value too, or name the other columns with --only"
+        raise DataError(f"column {name!r}: all values are {values[0]!r}, so there is nothing to learn", hint=hint)
     if continuous:
         low, high = found[0], found[-1]
         return AttributeSpec(name, "continuous", low=low, high=high, tolerance=TOLERANCE * (high - low))
