@@ -119,7 +119,7 @@ class AttributeBank:
         if names not in self._raw:
             unknown = [name for name in names if name not in self.heads]
             if unknown or not names:
-                problem = f"there is no head of {unknown[0]!r}" if unknown else "no attribute is named"
+                problem = f"there is no head of {unknown[0]!r}" if unknown else "name at least one attribute"
                 raise ArgumentError(problem, hint=f"attributes: {', '.join(self.heads)}")
             with torch.inference_mode(False):  # tensors made in inference mode have no gradients
                 heads = FusedHeads.of([self.heads[name] for name in names], direction=self.space == "direction")
