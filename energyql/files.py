@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ MOST_JSON = 1 << 26
 """Largest JSON file that is read, in bytes: its values take about ten times as much memory."""
 MOST_DIGITS = 20
 """Most digits of a whole number in JSON: those of the largest seed; more would overflow as floats."""
+DAMAGED_MODEL = "copy the model folder again, or train its attributes again"
+"""Hint where a file of a model folder is damaged."""
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 
 
@@ -65,7 +68,10 @@ def naming_target(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArgumentError(f"cannot write {path}: {error.strerror or error}") from error
+        raise ArgumentError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="save to another place, or see to the space and the permissions there",
+        ) from error
 
 
 @contextmanager
@@ -74,11 +80,26 @@ def naming_source(path: Path, kind: type[EnergyQLError] = ModelError) -> Iterato
     try:
         yield
     except FileNotFoundError:
-        raise kind(f"{path} is missing") from None
+        raise kind(f"{path} is missing", hint=what_is_there(path)) from None
     except OSError as error:
-        raise kind(f"cannot read {path}: {error.strerror or error}") from error
+        raise kind(
+            f"cannot read {path}: {error.strerror or error}", hint="see to its permissions, or name another file"
+        ) from error
     except MemoryError:
-        raise kind(f"cannot read {path}: there is not enough memory") from None
+        raise kind(
+            f"cannot read {path}: there is not enough memory", hint="end other programs, or name a smaller file"
+        ) from None
+
+
+def what_is_there(path: Path) -> str:
+    """Return a hint for a file that is missing: a file of a similar name, or where it was looked for."""
+    folder = path.parent
+    try:
+        names = {Path(name).stem: name for name in sorted(os.listdir(folder))}
+    except OSError:
+        return f"there is no folder {os.path.abspath(folder)}"
+    near = get_close_matches(path.stem, names, n=1)
+    return f"did you mean {folder / names[near[0]]}?" if near else f"it was looked for in {os.path.abspath(folder)}"
 
 
 def check_writable(path: Path, folder: Path) -> None:
@@ -89,12 +110,17 @@ def check_writable(path: Path, folder: Path) -> None:
     """
     while not os.path.exists(folder) and folder != folder.parent:
         if os.path.islink(folder):
-            raise ArgumentError(f"cannot write {path}: {folder} is a symbolic link to nothing")
+            raise ArgumentError(
+                f"cannot write {path}: {folder} is a symbolic link to nothing",
+                hint="name another folder, or make the one that it points to",
+            )
         folder = folder.parent
     if not os.path.isdir(folder):
-        raise ArgumentError(f"cannot write {path}: {folder} is not a folder")
+        raise ArgumentError(f"cannot write {path}: {folder} is not a folder", hint="name another folder")
     if not os.access(folder, os.W_OK):
-        raise ArgumentError(f"cannot write {path}: {folder} is not writable")
+        raise ArgumentError(
+            f"cannot write {path}: {folder} is not writable", hint="name another folder, or change its permissions"
+        )
 
 
 def check_destination(path: Path) -> Path:
@@ -169,9 +195,12 @@ def check_file(path: Path, most: int | None = None, kind: type[EnergyQLError] = 
         status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-        raise kind(f"cannot read {path}: it is {what}")
+        raise kind(f"cannot read {path}: it is {what}", hint="name a file")
     if most is not None and status.st_size > most:
-        raise kind(f"cannot read {path}: it is larger than {most >> 20} MiB")
+        raise kind(
+            f"cannot read {path}: it is larger than {most >> 20} MiB",
+            hint="is it the right file? Those of this kind are smaller",
+        )
     return status.st_size
 
 
@@ -196,9 +225,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(data.decode("utf-8"), parse_int=_whole)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
+        raise ModelError(f"cannot read {path}: {error}", hint="write it again as JSON") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{path} must hold a JSON object")
+        raise ModelError(f"{path} must hold a JSON object", hint="its text begins with { and ends with }")
     return found
 
 
@@ -222,7 +251,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with naming_source(path):
             return load_file(path)
     except (SafetensorError, ValueError, TypeError, LookupError, RuntimeError) as error:
-        raise ModelError(f"cannot read {path}: it is damaged ({error})") from error
+        raise ModelError(f"cannot read {path}: it is damaged ({error})", hint="copy or download it again") from error
 
 
 def fingerprint(path: Path) -> str:

@@ -69,7 +69,10 @@ def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
         ModelError: it may not, or it is no name.
     """
     if not isinstance(name, str) or not _WRITTEN.fullmatch(name):
-        raise ModelError(f"{place}: the name of its {kind} is no name of code")
+        raise ModelError(
+            f"{place}: the name of its {kind} is no name of code",
+            hint="train the attributes again with the name of the code",
+        )
     if not allowed:
         raise ModelError(
             f"{place} holds no {kind}, only the name of one: {name}. It is code, which is not run without permission",
@@ -82,7 +85,10 @@ def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
 def _imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not _OBJECT.fullmatch(name):
-        raise ArgumentError(f"{name!r} is not of the form module:function")
+        raise ArgumentError(
+            f"{name!r} is not of the form module:function",
+            hint="such as my_labels:look, for the function look in my_labels.py",
+        )
     here = os.getcwd()
     sys.path.insert(0, here)
     try:
@@ -120,4 +126,7 @@ def _installed(name: str, group: str) -> Any:
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
-        raise ArgumentError(f"{name} is {point.value}, which cannot be imported: {error}") from error
+        raise ArgumentError(
+            f"{name} is {point.value}, which cannot be imported: {error}",
+            hint="install the package again, with what it needs",
+        ) from error

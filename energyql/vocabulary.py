@@ -155,6 +155,11 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         rows += [f"  always: {relation}" for relation in self.relations]
         return "\n".join(rows)
 
+    @property
+    def of_model(self) -> str:
+        """The model in the words of a message: "model 'avatars'", or "this model" where no name is known."""
+        return f"model '{self.model}'" if self.model else "this model"
+
     def suggest(self, name: str) -> str | None:
         """Return the attribute with the most similar name, or None."""
         return closest(name, self)

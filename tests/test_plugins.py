@@ -125,8 +125,8 @@ def test_a_plugin_from_the_command_line():
     assert "red" in run("explain", "bright AND red > 0", "--model", MODEL)
     command = ["generate", "bright AND red > 0", "-n", 4, "--model", MODEL, "--allow-weak", "bright,red"]
     for words in (["--generator", "faces", "--judge", "faces"], ["--allow-plugins"]):
-        assert "of 4 satisfy the query, says the image judge" in run(*command, *words)
-    assert "the image judge" not in run(*command, "--generator", "faces", "--judge", "none")
+        assert "of 4 satisfy the query, says the judge packaged_faces:look" in run(*command, *words)
+    assert "says the judge" not in run(*command, "--generator", "faces", "--judge", "none")
     with pytest.raises(ModelError) as caught:
         run(*command)
     assert str(caught.value).endswith(f"model {REFUSAL}")

@@ -13,7 +13,7 @@ from energyql.attributes.heads import FusedHeads, Head, RawOutputs, take_head
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import read_json, read_tensors, write_json, write_tensors
+from energyql.files import DAMAGED_MODEL, read_json, read_tensors, write_json, write_tensors
 from energyql.vocabulary import Vocabulary
 
 __all__ = ["AttributeBank", "Head"]
@@ -119,9 +119,8 @@ class AttributeBank:
         if names not in self._raw:
             unknown = [name for name in names if name not in self.heads]
             if unknown or not names:
-                raise ArgumentError(
-                    f"this bank has no heads for {unknown}" if unknown else "name at least one attribute"
-                )
+                problem = f"there is no head of {unknown[0]!r}" if unknown else "name at least one attribute"
+                raise ArgumentError(problem, hint=f"attributes: {', '.join(self.heads)}")
             with torch.inference_mode(False):  # tensors made in inference mode have no gradients
                 heads = FusedHeads.of([self.heads[name] for name in names], direction=self.space == "direction")
             specs = [self.vocabulary[name] for name in names]
@@ -199,9 +198,9 @@ class AttributeBank:
             if not _is_label(label):
                 raise ValueError(f"{label!r} is no class label")
         except KeyError as error:
-            raise ModelError(f"{described}: {error} is missing") from None
+            raise ModelError(f"{described}: {error} is missing", hint=DAMAGED_MODEL) from None
         except (TypeError, ValueError, OverflowError, VocabularyError) as error:
-            raise ModelError(f"{described}: {error}") from error
+            raise ModelError(f"{described}: {error}", hint=DAMAGED_MODEL) from error
         tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
         try:
             heads = {name: take_head(name, tensors) for name in vocabulary}
@@ -217,9 +216,11 @@ class AttributeBank:
                 reports=reports,
             )  # fmt: skip
         except KeyError as error:
-            raise ModelError(f"{path}: {error} is missing, which {described.name} requires") from None
+            raise ModelError(
+                f"{path}: {error} is missing, which {described.name} requires", hint=DAMAGED_MODEL
+            ) from None
         except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
+            raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
 
 
 def _is_label(label: object) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head, take_head
 from energyql.errors import ModelError
-from energyql.files import read_tensors, write_tensors
+from energyql.files import DAMAGED_MODEL, read_tensors, write_tensors
 from energyql.numerics.shapes import Bool, Float
 
 SECOND = "second.safetensors"
@@ -77,7 +77,7 @@ def load_second(folder: Path, bank: AttributeBank) -> dict[str, Head]:
             raise ModelError("a head has a number that is not finite")
         second_bank(bank, heads)  # checks the shapes
     except KeyError as error:
-        raise ModelError(f"{path}: {error} is missing") from None
+        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}", hint="train the attributes again, or delete this file") from error
     return heads

@@ -6,16 +6,18 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.attributes.judge_reports import FIRST, describe_reports, described_reports, judge_name, judge_names
+from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ModelError, VocabularyError
-from energyql.files import read_json, read_tensors, write_json, write_tensors
+from energyql.files import DAMAGED_MODEL, read_json, read_tensors, write_json, write_tensors
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
@@ -139,9 +141,9 @@ class Judge(nn.Module):
             with torch.device("meta"):  # so that wrong sizes take no memory
                 judge = cls(vocabulary, side=side, channels=channels, report=reports)
         except KeyError as error:
-            raise ModelError(f"{described}: {error} is missing") from None
+            raise ModelError(f"{described}: {error} is missing", hint=DAMAGED_MODEL) from None
         except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError, VocabularyError) as error:
-            raise ModelError(f"{described}: {error}") from error
+            raise ModelError(f"{described}: {error}", hint=DAMAGED_MODEL) from error
         tensors = {name: value.float() for name, value in read_tensors(path).items()}
         try:
             counters = {
@@ -151,7 +153,7 @@ class Judge(nn.Module):
             }
             judge.load_state_dict(tensors | counters, assign=True)
         except RuntimeError as error:
-            raise ModelError(f"{path}: {error}") from error
+            raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
         return judge.eval().requires_grad_(False)
 
 
@@ -178,6 +180,15 @@ class JointJudge(nn.Module):
         for judge in self.judges:
             found |= judge(images)
         return found
+
+
+def who_judges(judge: ImageLabeller | None) -> str | None:
+    """Return who gives the verdicts, as results name it: a trained network, or code by its name; `None` if nobody."""
+    if judge is None or isinstance(judge, Judge | JointJudge):
+        return None if judge is None else "image judge"
+    code: Any = judge if hasattr(judge, "__qualname__") else type(judge)
+    module = "" if code.__module__ == "__main__" else f"{code.__module__}:"
+    return f"judge {module}{code.__qualname__.rpartition('<locals>.')[2]}"
 
 
 def load_judge(folder: Path) -> Judge | JointJudge | None:

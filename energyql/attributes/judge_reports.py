@@ -14,7 +14,7 @@ from typing import Any
 
 from energyql.attributes.quality import HeadReport, report_entries, reports_of
 from energyql.errors import ModelError
-from energyql.files import fingerprint, read_json, write_json
+from energyql.files import DAMAGED_MODEL, fingerprint, read_json, write_json
 
 FIRST = "judge"
 """Name of the files of the first judge of a folder; the others are "judge-2", "judge-3" and so on."""
@@ -95,7 +95,7 @@ def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:
         try:
             names = [str(entry["name"]) for entry in description["vocabulary"]["attributes"]]
         except (KeyError, TypeError) as error:
-            raise ModelError(f"{path}: {error} is missing or damaged") from None
+            raise ModelError(f"{path}: {error} is missing or damaged", hint=DAMAGED_MODEL) from None
         reports = described_reports(folder, name, description)
         found.append(JudgeReport(f"{name}.safetensors", {attribute: reports.get(attribute) for attribute in names}))
     return found if known is None else [*found, known]
@@ -114,9 +114,9 @@ def read_given(folder: Path) -> JudgeReport | None:
     try:
         name, mark, entries = str(data["judge"]), str(data["mark"]), dict(data["attributes"])
     except KeyError as error:
-        raise ModelError(f"{path}: {error} is missing") from None
+        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
     return JudgeReport(name, reports_of(entries, path), mark)
 
 

@@ -107,7 +107,10 @@ def import_labeller(name: str) -> ImageLabeller:
     found = load_plugin(name, JUDGES)
     found = make_plugin(found, name) if inspect.isclass(found) else found
     if not callable(found):
-        raise ArgumentError(f"{name} is a {type(found).__name__}, which cannot be called")
+        raise ArgumentError(
+            f"{name} is a {type(found).__name__}, which cannot be called",
+            hint="name a function, a class or a torch module",
+        )
     labeller: ImageLabeller = found
     return labeller
 
@@ -181,7 +184,10 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
                 "yes/no": "0 or 1, true or false, yes or no",
                 "continuous": "a finite number",
             }[spec.kind]
-            raise DataError(f"{source}, row {row}: {spec.name!r} is {cell!r}, not {wanted}")
+            raise DataError(
+                f"{source}, row {row}: {spec.name!r} is {cell!r}, not {wanted}",
+                hint="correct the value, or leave it empty if it is not known",
+            )
         values.append(value)
     return torch.tensor(values, dtype=torch.float32)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from energyql.errors import ModelError
-from energyql.files import fingerprint, read_json, write_json
+from energyql.files import DAMAGED_MODEL, fingerprint, read_json, write_json
 from energyql.vocabulary import Kind
 
 REPORT = "report.json"
@@ -196,9 +196,9 @@ def reports_of(entries: Mapping[str, Any], path: Path) -> dict[str, HeadReport]:
     try:
         return {str(name): HeadReport.from_dict(entry) for name, entry in entries.items()}
     except KeyError as error:
-        raise ModelError(f"{path}: {error} is missing") from None
+        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
     except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
 
 
 def read_reports(folder: Path) -> dict[str, HeadReport]:
@@ -212,5 +212,5 @@ def read_reports(folder: Path) -> dict[str, HeadReport]:
     if "heads" not in data or data["heads"] != fingerprint(heads):
         return {}
     if "attributes" not in data:
-        raise ModelError(f"{path}: 'attributes' is missing")
+        raise ModelError(f"{path}: 'attributes' is missing", hint=DAMAGED_MODEL)
     return reports_of(data["attributes"], path)

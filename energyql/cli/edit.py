@@ -147,7 +147,9 @@ def animate(
 
     check_animation(save_to)
     if len(queries) < 2:
-        raise ArgumentError("an animation needs at least two queries")
+        raise ArgumentError(
+            "an animation needs at least two queries", hint='name two or more: energyql animate "smile" "frown"'
+        )
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     stops = [
         generate(
@@ -173,7 +175,10 @@ def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
     if len(seeds) == len(texts):
         return seeds[0] if len(seeds) == 1 else seeds
     if seeds:
-        raise ArgumentError("an edit starts from seeds or from photographs, not from both")
+        raise ArgumentError(
+            "an edit starts from seeds or from photographs, not from both",
+            hint="give --start with seeds, or with paths of photographs",
+        )
     return [Path(text) for text in texts]
 
 

@@ -24,7 +24,7 @@ from energyql.cli.reports import report
 from energyql.cli.studio import studio
 from energyql.cli.train import import_heads, train
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.files import PICTURE_SUFFIXES, naming_target, write_text
+from energyql.files import PICTURE_SUFFIXES, check_writable, naming_target, write_text
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import (
     DEFAULT_NOISE,
@@ -218,6 +218,7 @@ def convert(
     source = Path(checkpoint)
     if source.is_dir():
         raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
+    check_writable(save_to, save_to)
     generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
     with naming_target(save_to):
         save_converted(save_to, name or source.stem, generator, source, truncation=truncation)

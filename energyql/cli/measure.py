@@ -108,7 +108,9 @@ def evaluate(
     if features not in ("judge", "inception"):
         raise ArgumentError(f"there are no features {features!r}", hint="choose judge or inception")
     if inception_weights is not None and features != "inception":
-        raise ArgumentError("--inception-weights needs --features inception")
+        raise ArgumentError(
+            "--inception-weights needs --features inception", hint="add it, or leave out --inception-weights"
+        )
     with resumable():
         opened = options.open_model(model, generator, judge, allow_plugins, device)
         data = run(

@@ -83,7 +83,9 @@ def train(
 
     sources.check_sources(labels=labels, labeller=labeller, prompts=prompts, styleflow=styleflow)
     if latents is not None and labels is None:
-        raise ArgumentError("--latents belongs to --labels")
+        raise ArgumentError(
+            "--latents belongs to --labels", hint="give the table of labels with --labels, or leave out --latents"
+        )
     psi, where, condition = _truncation(truncation), choose_device(device), _fitted_label(label)
     chosen = None if only is None else list(read_names(only))
     source: Any

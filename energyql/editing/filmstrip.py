@@ -148,7 +148,10 @@ def animate(
     pipeline = pipeline_for(model, device)
     ours = pipeline.model.fingerprints.get("generator")
     if len(settings) > 1 or any(stop.provenance["fingerprints"].get("generator") != ours for stop in stops):
-        raise ArgumentError("the results are not all of this model at one truncation and label")
+        raise ArgumentError(
+            "the results are not all of this model at one truncation and label",
+            hint="draw them with one model, truncation and label",
+        )
     facts = stops[0].provenance
     label: Label | None = tuple(facts["label"]) if isinstance(facts["label"], list) else facts["label"]
     space = LatentSpace(pipeline.model, facts["truncation"], label)

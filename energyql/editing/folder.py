@@ -54,7 +54,10 @@ def read_saved(folder: Path) -> SavedResult:
     z, w, provenance = fields["z"].float(), fields["w"].float(), fields["provenance"]
     complete = isinstance(provenance.get("fingerprints"), dict) and {"truncation", "label"} <= provenance.keys()
     if not complete or z.ndim != 2 or not z.isfinite().all() or not w.isfinite().all():
-        raise ArgumentError(f"{folder} holds a damaged result: its latents or provenance are wrong")
+        raise ArgumentError(
+            f"{folder} holds a damaged result: its latents or provenance are wrong",
+            hint="draw it again, with the command that wrote it",
+        )
     return SavedResult(z, w, fields["index"], provenance)
 
 

@@ -69,7 +69,10 @@ class ReconstructionLoss:
             with torch.no_grad():
                 self.features = torch.cat([flat_features(embed, part) for part in targets.split(self.batch_size)])
             if examples.features is None or self.features.shape[1] != examples.features.shape[1]:
-                raise ArgumentError("the perceptual module gives features of different sizes for pictures of one size")
+                raise ArgumentError(
+                    "the perceptual module gives features of different sizes for pictures of one size",
+                    hint="it must return features of one shape for pictures of one size",
+                )
 
     def distance(self, images: Tensor) -> Tensor:
         """Return how far an image of each target is from it, (n,): the share of the model's variety that is missed.
@@ -260,7 +263,10 @@ def _search_w(
     with torch.no_grad():
         mapped = space.encode(latents.z)
     if mapped.ndim != 2:
-        raise ArgumentError('the w of this generator is no vector, so pictures can be inverted into "z" only')
+        raise ArgumentError(
+            'the w of this generator is no vector, so pictures can be inverted into "z" only',
+            hint='give --space z, in Python space="z"',
+        )
     layers = space.layer_count if into == "w+" else 1
     shape = (-1, layers, mapped.shape[1]) if into == "w+" else (-1, mapped.shape[1])
 

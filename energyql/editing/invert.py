@@ -108,9 +108,15 @@ class Inversion:
             error, drawable = np.array(facts["pixel_error"], np.float64), np.array(facts["drawable"], np.bool_)
             pictures = [open_picture(folder / ORIGINALS / picture_name(i)) for i in range(len(result))]
         except (KeyError, TypeError, ValueError) as problem:
-            raise DataError(f"{folder} holds no inversion, or a damaged one: {problem}") from problem
+            raise DataError(
+                f"{folder} holds no inversion, or a damaged one: {problem}",
+                hint="name a folder that energyql invert wrote",
+            ) from problem
         if not error.shape == drawable.shape == (len(result),):
-            raise DataError(f"{folder} holds a damaged inversion: there are {len(result)} pictures")
+            raise DataError(
+                f"{folder} holds a damaged inversion: there are {len(result)} pictures",
+                hint="invert the pictures again",
+            )
         return cls(result, pictures, error, drawable)
 
     def _repr_png_(self) -> bytes:

@@ -139,7 +139,9 @@ class LatentSpace:
         """
         count = getattr(getattr(self.model.generator, "config", None), "num_ws", None)
         if not isinstance(count, int):
-            raise ArgumentError("this generator has no W+: all its layers share one w")
+            raise ArgumentError(
+                "this generator has no W+: all its layers share one w", hint="leave out layers, or --layers"
+            )
         return count
 
     def layer_mask(self, layers: Layers | None, attributes: Sequence[str] = ()) -> Tensor | None:
@@ -155,7 +157,10 @@ class LatentSpace:
         if not isinstance(layers, Mapping):
             return self._mask(layers)
         if unknown := [name for name in layers if name not in self.names]:
-            raise ArgumentError(f"layers are given for {unknown[0]!r}, which model {self.model.name!r} does not have")
+            raise ArgumentError(
+                f"layers are given for {unknown[0]!r}, which model {self.model.name!r} does not have",
+                hint=f"attributes: {', '.join(self.names)}",
+            )
         masks = {name: self._mask(numbers) for name, numbers in layers.items()}
         if not attributes or not all(name in masks for name in attributes):
             return None

@@ -18,6 +18,7 @@ from torch import Tensor
 from energyql.editing.folder import SavedResult
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
+from energyql.files import what_is_there
 from energyql.generators.noise import RANDOM
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DEFAULT_NOISE, Noise, whole_number
@@ -114,7 +115,7 @@ def open_picture(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
     if os.path.isdir(picture):
-        raise ArgumentError(f"{picture} is a folder, not a picture")
+        raise ArgumentError(f"{picture} is a folder, not a picture", hint="name a picture in it")
     try:
         Image.init()
         with Image.open(picture, formats=[name for name in Image.ID if name not in _PROGRAMS]) as opened:
@@ -129,11 +130,14 @@ def open_picture(picture: Picture) -> Image.Image:
             opened.load()
             return opened if opened.mode == "RGB" else opened.convert("RGB")
     except FileNotFoundError:
-        raise ArgumentError(f"there is no picture {picture}") from None
+        raise ArgumentError(f"there is no picture {picture}", hint=what_is_there(Path(picture))) from None
     except ArgumentError:
         raise
     except Exception as error:  # every format has its own reader in Pillow, and each its own errors
-        raise ArgumentError(f"cannot read {picture} as a picture: {str(error) or type(error).__name__}") from error
+        raise ArgumentError(
+            f"cannot read {picture} as a picture: {str(error) or type(error).__name__}",
+            hint="give a PNG, JPEG, WebP or another picture of pixels",
+        ) from error
 
 
 def as_images(pictures: Sequence[Image.Image], like: Tensor) -> Tensor:
@@ -166,13 +170,15 @@ def _check_latents(start: Tensor | npt.NDArray[Any], size: int) -> Tensor:
             hint="of a w, give the Result that holds it, or the picture",
         )
     if not z.isfinite().all():
-        raise ArgumentError("start latents must be finite")
+        raise ArgumentError("start latents must be finite", hint="leave out samples with NaN or infinity")
     return z.float()
 
 
 def _check_result(start: Result | SavedResult, space: LatentSpace) -> None:
     if not len(start.z):
-        raise ArgumentError("an edit cannot start from a result without pictures")
+        raise ArgumentError(
+            "an edit cannot start from a result without pictures", hint="give a result with at least one sample"
+        )
     theirs, ours = (facts.get("generator") for facts in (start.provenance["fingerprints"], space.model.fingerprints))
     if theirs != ours or start.z.shape[1] != space.model.generator.z_dim:
         raise ArgumentError(

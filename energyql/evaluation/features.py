@@ -71,7 +71,9 @@ def inception_features(weights: Path | None = None) -> Features:
     except FileNotFoundError:
         raise ModelError(f"{path} is missing", hint=f"download it: {module.URL_INCEPTION_V3}") from None
     except Exception as error:  # torch names no errors of its own for damaged files
-        raise ModelError(f"{path} does not hold the weights of Inception: {error}") from error
+        raise ModelError(
+            f"{path} does not hold the weights of Inception: {error}", hint="download the file again"
+        ) from error
 
     def function(images: Tensor) -> Tensor:
         network.to(images.device)

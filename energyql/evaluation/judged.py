@@ -175,7 +175,10 @@ class EvaluatedModel:
             latents = z[done : done + len(images)].float().cpu(), w.flatten(1).float().cpu()
             values = self.model.judge_images(images)
             if missing := [name for name in self.vocabulary if name not in values]:
-                raise DataError(f"the judge returns no {', '.join(map(repr, missing))}")
+                raise DataError(
+                    f"the judge returns no {', '.join(map(repr, missing))}",
+                    hint="give a judge that reads these attributes, or queries about others",
+                )
             parts.append(JudgedSamples(*latents, values, features))
             pictures += to_pictures(images[: shown - done]) if done < shown else []
             done += len(images)

@@ -84,7 +84,7 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
         raise ArgumentError("there is no sampler to compare", hint=_hint())
     for name, count in Counter(method.name for method in found).items():
         if count > 1:
-            raise ArgumentError(f"sampler {name!r} is named twice")
+            raise ArgumentError(f"sampler {name!r} is named twice", hint="name it once")
     return found
 
 

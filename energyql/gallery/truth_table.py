@@ -55,7 +55,7 @@ def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> li
     exprs = [checked.expr for checked in check_all(entries, vocabulary, EXACT, source="truth table")]
     for number, expr in enumerate(exprs):
         if expr in exprs[:number]:
-            raise ArgumentError(f"{expr} is in the truth table twice")
+            raise ArgumentError(f"{expr} is in the truth table twice", hint="leave one out")
     return exprs
 
 

@@ -153,7 +153,10 @@ def check_label(label: Any, generator: Generator) -> Label | None:
     if not count:
         if label is None:
             return None
-        raise ArgumentError(f"this generator has no classes, so it takes no label, such as {label!r}")
+        raise ArgumentError(
+            f"this generator has no classes, so it takes no label, such as {label!r}",
+            hint="leave out label, or --label",
+        )
     allowed = f"a label is a class from 0 to {count - 1}, or a list of {count} numbers"
     if label is None:
         raise ArgumentError(f"this generator is conditional on {count} classes: give a label", hint=allowed)
@@ -195,9 +198,12 @@ def check_condition(label: Tensor | None, count: int, classes: int) -> None:
     """
     if label is None:
         if classes:
-            raise ArgumentError(f"this generator is conditional on {classes} classes: give a label")
+            raise ArgumentError(
+                f"this generator is conditional on {classes} classes: give a label",
+                hint=f"a tensor of shape {(count, classes)}",
+            )
     elif not classes:
-        raise ArgumentError("this generator has no classes, so it takes no label")
+        raise ArgumentError("this generator has no classes, so it takes no label", hint="leave out label")
     elif label.shape != (count, classes):
         raise ArgumentError(f"label must have shape {(count, classes)}, not {tuple(label.shape)}")
 

@@ -59,7 +59,10 @@ def named_generator(name: str) -> Generator:
     if inspect.isclass(found) or (callable(found) and not isinstance(found, Generator)):
         found = make_plugin(found, name)
     if missing := [part for part in ("z_dim", "encode", "synthesize") if not hasattr(found, part)]:
-        raise ArgumentError(f"{name} is a {type(found).__name__} without {', '.join(missing)}, so it is no generator")
+        raise ArgumentError(
+            f"{name} is a {type(found).__name__} without {', '.join(missing)}, so it is no generator",
+            hint="name a class or function that makes one; docs/own-model.md shows how to wrap a network",
+        )
     if isinstance(found, torch.nn.Module):
         found.eval().requires_grad_(False)
     generator: Generator = found
@@ -139,7 +142,10 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
     """
     family = family_of(generator)
     if family is None:
-        raise ModelError(f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(FAMILIES)}")
+        raise ModelError(
+            f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(FAMILIES)}",
+            hint="give it as code by name, module:factory, which the folder then records",
+        )
     network: Any = generator
     tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
     for name, tensor in tensors.items():

@@ -50,7 +50,9 @@ def load_generator(
     for name, value in dataclasses.asdict(given).items():
         if value is not None and (path.is_dir() or not value > 0):
             reason = "a model folder has its own" if path.is_dir() else f"it must be above 0, not {value!r}"
-            raise ArgumentError(f"{name} cannot be given: {reason}")
+            raise ArgumentError(
+                f"{name} cannot be given: {reason}", hint="leave it out" if path.is_dir() else "give a number above 0"
+            )
     if path.is_dir():
         return read_generator(path)
     with reading(path):

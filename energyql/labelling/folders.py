@@ -50,7 +50,10 @@ def labels_from_folders(folder: PictureFolder, table: Path) -> LabelSheet:
             if cells.setdefault(name, value) != value:
                 raise DataError(f"picture {index} is in two sub-folders of {name!r}", hint="keep one of its copies")
     if not found:
-        raise DataError(f"the sub-folders {', '.join(values)} of {folder.path} hold no pictures")
+        raise DataError(
+            f"the sub-folders {', '.join(values)} of {folder.path} hold no pictures",
+            hint="move pictures into them, and keep the names of the files",
+        )
     sheet = LabelSheet.open(table, folder, ",".join(map(attribute_text, specs)))
     sheet.update(found)
     return sheet

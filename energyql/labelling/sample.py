@@ -23,8 +23,8 @@ from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.training.drawn import Drawn
 from energyql.training.labels import read_label_table
+from energyql.training.opening import is_generator_name
 from energyql.training.samples import Prior
-from energyql.training.target import is_generator_name
 from energyql.training.teacher import load_teacher, teacher_reads
 from energyql.training.thumbnails import draw_thumbnails
 
@@ -130,6 +130,9 @@ def sample_pictures(
     if isinstance(network, torch.nn.Module):
         network.to(where).eval()
     prior = Prior(network, drawn.seed, (drawn.truncation, drawn.truncation), where, drawn.label)
+    tables = [path / LABELS] if (path / LABELS).exists() else []
+    tables += [] if labelled is None else [Path(labelled)]
+    taken = {*folder.unsure, *(index for table in tables for index in _labelled(table, drawn))} if unsure else set()
     with reporting(progress) as report, naming_target(path):
         if found is None:  # first, so that pictures of an interrupted call are not taken for those of another seed
             folder = folder.having(0, ())
@@ -137,9 +140,6 @@ def sample_pictures(
             _draw(prior, folder, range(count), report)
             return folder.having(max(count, folder.random), folder.unsure)
         assert bank is not None
-        tables = [path / LABELS] if (path / LABELS).exists() else []
-        tables += [] if labelled is None else [Path(labelled)]
-        taken = {*folder.unsure, *(index for table in tables for index in _labelled(table, drawn))}
         chosen = _choose(prior, bank, teacher, names, taken, count, pool, path, report)
         _draw(prior, folder, chosen, report)
         return folder.having(folder.random, (*folder.unsure, *chosen))
@@ -179,7 +179,9 @@ def _labelled(table: Path, drawn: Drawn) -> list[int]:
     """Return the numbers of the pictures in a table."""
     found = read_label_table(table)
     if found.drawn != drawn:
-        raise DataError(f"{table} is not about these pictures: {found.drawn} is not {drawn}")
+        raise DataError(
+            f"{table} is not about these pictures: {found.drawn} is not {drawn}", hint="name the table of this folder"
+        )
     assert found.index is not None
     return [int(number) for number in found.index]
 

@@ -128,12 +128,11 @@ def _unknown_names(
 ) -> UnknownAttribute:
     nodes, text = [found[index] for index in unknown], query
     names = list(dict.fromkeys(node.name for node in nodes))
-    of_model = f"model '{vocabulary.model}'" if vocabulary.model else "this model"
     query, spans = _locate(expr, query, dict.fromkeys(unknown))
     hints = _unknown_hints(nodes, names, vocabulary)
     if len(names) > 1 and query is not None and len(query) > 100:  # some may lie beyond the window that is drawn
         hints.append(f"also unknown: {_listed(names[1:])}")
-    message = f"'{shorten(names[0])}' is not an attribute of {of_model}"
+    message = f"'{shorten(names[0])}' is not an attribute of {vocabulary.of_model}"
     error = UnknownAttribute(message, query=query, spans=spans, hint="\n".join(hints), names=names)
     error.suggestions = tuple(_suggested_names(nodes, vocabulary, text))
     return error

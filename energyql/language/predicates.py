@@ -254,7 +254,7 @@ class ModelNamespace(Namespace):
         if attribute.name not in self._vocabulary:
             near = self._vocabulary.suggest(attribute.name)
             raise UnknownAttribute(
-                f"'{shorten(attribute.name)}' is not an attribute of model '{self._vocabulary.model}'",
+                f"'{shorten(attribute.name)}' is not an attribute of {self._vocabulary.of_model}",
                 hint=f"did you mean {near}?" if near else f"attributes: {shorten(', '.join(self._vocabulary), 200)}",
                 names=[attribute.name],
             )
@@ -267,7 +267,7 @@ class ModelNamespace(Namespace):
         return list(self._vocabulary)
 
     def __repr__(self) -> str:
-        return f"E of model {self._vocabulary.model!r}"
+        return f"E of {self._vocabulary.of_model}"
 
     def __reduce__(self) -> tuple[type[ModelNamespace], tuple[Vocabulary]]:  # type: ignore[override]
         return ModelNamespace, (self._vocabulary,)

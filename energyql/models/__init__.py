@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import read_json, refuse_address
+from energyql.files import DAMAGED_MODEL, read_json, refuse_address, what_is_there
 from energyql.replacement import finish_saving
 from energyql.vocabulary import Vocabulary, closest
 
@@ -53,6 +53,10 @@ def model_folder(model: str | Path) -> Path:
             hint = "energyql convert makes one of a checkpoint, energyql train one with attributes"
         raise ModelError(f"{folder} is not a model folder: it has no config.json", hint=hint)
     hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
+    if ":" in str(model) and len(folder.parts) == 1:
+        hint = "a generator by name needs attributes first: energyql train makes a model folder of it"
+    elif folder.suffix or len(folder.parts) > 1:
+        hint = what_is_there(folder)
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}; or give the path of a model folder")
 
 
@@ -62,11 +66,14 @@ def read_vocabulary(model: str | Path) -> Vocabulary:
     Raises:
         ModelError: there is no such model, or its vocabulary.json is wrong.
     """
-    path = model_folder(model) / "vocabulary.json"
+    folder = model_folder(model)
+    path = folder / "vocabulary.json"
+    if not path.is_file() and not (folder / "attributes.safetensors").is_file():
+        raise ModelError(f"model {folder.name!r} has no attributes yet", hint="train some with energyql train")
     description = read_json(path)
     if "vocabulary" not in description:
-        raise ModelError(f"{path} has no vocabulary")
+        raise ModelError(f"{path} has no vocabulary", hint=DAMAGED_MODEL)
     try:
         return Vocabulary.from_dict(description["vocabulary"])
     except VocabularyError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error

@@ -110,7 +110,10 @@ def read_folder(folder: Path, names: Collection[str]) -> Iterator[dict[str, Any]
     held = 0
     for start, part in [(0, folder), *part_folders(folder)]:
         if start != held:
-            raise DataError(f"{folder} is incomplete: samples {held} to {start - 1} are missing")
+            raise DataError(
+                f"{folder} is incomplete: samples {held} to {start - 1} are missing",
+                hint="give the command that wrote it again, which continues it",
+            )
         fields = read_part(part, names)
         held += len(fields["index"])
         yield fields
@@ -124,12 +127,16 @@ def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     try:
         return _read_part(folder, names)
     except KeyError as error:
-        raise DataError(f"{folder} holds a damaged result: {error} is missing") from error
+        raise DataError(
+            f"{folder} holds a damaged result: {error} is missing", hint="draw it again, with the command that wrote it"
+        ) from error
     except (
         TypeError, ValueError, OverflowError, RecursionError, SyntaxError, OSError,
         ModelError, Image.DecompressionBombError,
     ) as error:  # fmt: skip
-        raise DataError(f"{folder} holds a damaged result: {error}") from error
+        raise DataError(
+            f"{folder} holds a damaged result: {error}", hint="draw it again, with the command that wrote it"
+        ) from error
 
 
 def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:

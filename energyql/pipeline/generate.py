@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from energyql.attributes.bank import AttributeBank
+from energyql.attributes.judge import who_judges
 from energyql.attributes.readouts import fit_readouts
 from energyql.energy.query_energy import Encode
 from energyql.energy.rule import compile_energy_rule
@@ -107,6 +108,7 @@ class Pipeline:
                 "seed": settings.seed,
                 "model": self.model.name,
                 "fingerprints": dict(self.model.fingerprints),
+                "judge": who_judges(self.model.judge),
                 "semantics": settings.semantics,
                 "sampler": repr(sampler),
                 "precision": settings.precision,

@@ -179,8 +179,7 @@ def load_model(
         name, truncation, judge_name = _read_config(folder)
     opened, mark = open_generator(folder, generator, allow_plugins=allow_plugins)
     if truncation is not None and not any((folder / file).is_file() for file in BANK_FILES[:2]):
-        hint = "fit some with energyql train"
-        raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
+        raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint="use energyql train")
     bank = AttributeBank.load(folder)
     _check_fitted_to(folder, bank, opened, mark)
     parts = [folder / f"{part}.safetensors" for part in ("attributes", *judge_names(folder), Path(SECOND).stem)]
@@ -204,7 +203,8 @@ def _read_config(folder: Path) -> tuple[str, float, object]:
     config = read_json(path)
     with reading(path):
         if config["format"] != FORMAT:
-            raise ModelError(f"model format {config['format']!r} is unknown; this energyql reads {FORMAT}")
+            found = f"model format {config['format']!r}"
+            raise ModelError(f"{found} is unknown; this energyql reads {FORMAT}", hint="install a newer energyql")
         name, truncation = str(config["name"]), float(config["truncation"])
         if not math.isfinite(truncation):
             raise ValueError(f"truncation is {truncation}")
@@ -218,8 +218,7 @@ def _stored_judge(folder: Path, bank: AttributeBank) -> ImageLabeller | None:
         own = bank.vocabulary.get(spec.name)
         if own is None or (own.kind, own.values) != (spec.kind, spec.values):
             raise ModelError(
-                f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise",
-                hint="train it again",
+                f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise", hint="train it again"
             )
     return judge
 
@@ -238,17 +237,17 @@ def judge_mark(judge: ImageLabeller) -> str:
 
 
 def _check_fitted_to(folder: Path, bank: AttributeBank, generator: Generator, mark: str) -> None:
+    hint = "train the attributes again, or use the generator that they were fitted to"
     if bank.generator not in ("", mark):
-        hint = "train them again, or use the generator they were fitted to"
         raise ModelError(f"{folder}: the attributes were fitted to another generator", hint=hint)
     try:
         if bank.label is not None:
             check_fitted_label(bank.label, generator)
         size = latent_size(generator, bank.space)
     except ArgumentError as error:
-        raise ModelError(f"{folder}: {error.message}", hint="train the attributes again") from None
+        raise ModelError(f"{folder}: {error.message}", hint=hint) from None
     if size not in (None, bank.latent_dim):
-        raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}")
+        raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}", hint=hint)
 
 
 def save_model(
@@ -274,9 +273,10 @@ def save_model(
 
 
 def save_named_model(folder: Path, name: str, generator: str, *, truncation: float = 1.0) -> None:
-    """Write a `config.json` that has the name of the generator's code, as `load_plugin` takes it, in place of it."""
-    described = {"generator": {"kind": NAMED, "name": generator}}
-    write_json(folder / CONFIG, {"format": FORMAT, "name": name, "truncation": truncation, **described})
+    """Write the name of the generator's code into `config.json`; of a model that is there, all else stays."""
+    old = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    new = {"generator": {"kind": NAMED, "name": generator}}
+    write_json(folder / CONFIG, {"format": FORMAT, "name": name, "truncation": truncation} | old | new)
 
 
 def record_judge(folder: Path, name: str) -> None:

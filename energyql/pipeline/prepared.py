@@ -191,8 +191,7 @@ class PreparedQuery:
             report("drawing", len(pictures) / len(sampled.z))
         placed, w = w is not None, torch.cat(latents)
         judged = {name: np.concatenate([part[name] for part in readings]) for name in readings[0]}
-        judge = None if self.model.judge is None else "image judge"
-        holds, reason = verdict(self.expr, None if judge is None else judged, self.model.vocabulary)
+        holds, reason = verdict(self.expr, None if self.model.judge is None else judged, self.model.vocabulary)
         with torch.inference_mode():
             read = w if self.model.bank.space == "w" else self.reads(sampled.z)
             read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
@@ -213,7 +212,7 @@ class PreparedQuery:
             doubtful=doubtful,
             status=[Status(code) for code in sampled.status.tolist()],
             statistics={"doubtful": float(doubtful.mean())},
-            provenance=self.provenance | {"n": len(w), "judge": judge, "unjudged": reason},
+            provenance=self.provenance | {"n": len(w), "unjudged": reason},
         )
 
     def _doubtful(self, read: Tensor, predictions: Predictions) -> npt.NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import DataError, EnergyQLError
+from energyql.files import naming_source
 from energyql.language import Expr, as_query, bind
 from energyql.language.lexical import shorten
 from energyql.logic.satisfiability import noting_tautologies
@@ -77,15 +78,13 @@ def read_queries(path: Path) -> list[ListedQuery]:
         DataError: the file cannot be read, is too large, or holds no query.
     """
     try:
-        with path.open("rb") as file:
+        with naming_source(path, DataError), path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
         text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} is not text in UTF-8") from None
+        raise DataError(f"{path} is not text in UTF-8", hint="save it as text in UTF-8") from None
     if len(data) > MOST_BYTES:
-        raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB")
+        raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB", hint="give a part of the queries")
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         title, query = split_line(line)

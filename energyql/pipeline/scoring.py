@@ -80,7 +80,9 @@ def score_with_rule(
     lengths = {label: len(values) for parts in columns.values() for label, values in parts.items() if values.ndim}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{label}: {length}" for label, length in list(lengths.items())[:6])
-        raise DataError(f"arrays have different lengths ({shown})")
+        raise DataError(
+            f"arrays have different lengths ({shown})", hint="give a prediction of each attribute for each sample"
+        )
     rows = next(iter(lengths.values()), 1)
     for spec in specs:
         columns[spec.name] = {label: np.broadcast_to(part, (rows,)) for label, part in columns[spec.name].items()}
@@ -102,7 +104,10 @@ def _read(name: str, data: AttributeData) -> tuple[AttributeSpec, dict[str, Any]
     """Return the description of one attribute, and its predictions under their labels in errors."""
     if isinstance(data, Mapping):
         if not data or not all(isinstance(value, str) for value in data):
-            raise DataError(f"attribute {name!r} needs at least one class, and classes are text")
+            raise DataError(
+                f"attribute {name!r} needs at least one class, and classes are text",
+                hint="give a dict of probabilities, class by class",
+            )
         parts = {f"{name} = {value}": part for value, part in data.items()}
         return AttributeSpec(name, "categorical", values=tuple(data)), parts
     if isinstance(data, tuple):
@@ -132,7 +137,7 @@ def _known(
     """Return the vocabulary's description of an attribute; its order of classes is applied to `columns`."""
     known = vocabulary.get(spec.name)
     if known is None:
-        raise DataError(f"the vocabulary has no attribute {spec.name!r}")
+        raise DataError(f"the vocabulary has no attribute {spec.name!r}", hint=f"attributes: {', '.join(vocabulary)}")
     if known.kind != spec.kind or set(known.values) != set(spec.values):
         expected = ", ".join(known.values) or known.kind
         raise DataError(f"attribute {spec.name!r} is {', '.join(spec.values) or spec.kind}, and should be {expected}")

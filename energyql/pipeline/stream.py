@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 PART = 1024
 """Samples from which on a part of a folder is full. All measurements of a part are written again with each batch."""
 _ONE_RUN = (
-    "canonical", "model", "fingerprints", "seed", "semantics", "sampler", "precision", "truncation", "label", "noise",
+    "canonical", "model", "fingerprints", "judge", "seed", "semantics", "sampler", "precision", "truncation", "label",
+    "noise",
 )  # fmt: skip
 """Facts that are the same for all samples of a folder."""
 _MEASURED = tuple(name for name in PER_SAMPLE if name != "images")
@@ -107,7 +108,7 @@ class FolderRun:
     def __init__(self, folder: Path, prepared: PreparedQuery, n: int, first: int = 0) -> None:
         n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
         if folder.suffix.lower() in PICTURE_SUFFIXES:
-            raise ArgumentError(f"a run is saved to a folder, not to {folder}")
+            raise ArgumentError(f"a run is saved to a folder, not to {folder}", hint="name a folder")
         self.folder, self._prepared = check_destination(folder), prepared
         finish_saving(folder)
         self._verdicts: list[Result] = []

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from energyql.errors import DataError, UnknownAttribute
+from energyql.files import what_is_there
 from energyql.language import Interval, Near, Predicate, as_query, predicates
 from energyql.pipeline.scoring import AttributeData, score_with_rule
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
@@ -55,11 +56,14 @@ def read_predictions(
             try:
                 number = float(cell)
             except ValueError:
-                raise DataError(f"{place}: {cell!r} is not a number") from None
+                raise DataError(f"{place}: {cell!r} is not a number", hint="correct it, or leave the row out") from None
             if not math.isfinite(number):
-                raise DataError(f"{place}: {cell!r} is not a finite number")
+                raise DataError(f"{place}: {cell!r} is not a finite number", hint="correct it, or leave the row out")
             if not low <= number <= high:
-                raise DataError(f"{place}: {cell} is not {'a probability from 0 to 1' if high == 1 else 'above 0'}")
+                raise DataError(
+                    f"{place}: {cell} is not {'a probability from 0 to 1' if high == 1 else 'above 0'}",
+                    hint="correct it, or leave the row out",
+                )
             found.append(number)
         return found
 
@@ -103,18 +107,27 @@ def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[
         numbered = [(row, reader.line_num) for row in reader if row]
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: it is not a text in UTF-8", hint="save it as CSV in UTF-8") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", hint=what_is_there(Path(path))) from None
+    except OSError as error:
+        hint = "name a CSV file, or see to its permissions"
+        raise DataError(f"cannot read {path}: {error.strerror or error}", hint=hint) from error
+    except csv.Error as error:
+        hint = "cells are separated by commas; one with a comma or a line break stands in quotes"
+        raise DataError(f"cannot read {path}: {error}", hint=hint) from error
     except MemoryError:
         raise DataError(f"cannot read {path}: there is not enough memory", hint="give a part of the rows") from None
     if len(numbered) < 2:
         raise DataError(f"{path} has no rows", hint="the first line names the columns, the others hold numbers")
     header = [name.strip() for name in numbered[0][0]]
     if (twice := repeated(header)) is not None:
-        raise DataError(f"{path}: column {twice!r} appears twice")
+        raise DataError(f"{path}: column {twice!r} appears twice", hint="rename one of the columns")
     for row, line in numbered[1:]:
         if len(row) != len(header):
-            raise DataError(f"{path}, line {line}: {len(row)} cells, but {len(header)} columns")
+            raise DataError(
+                f"{path}, line {line}: {len(row)} cells, but {len(header)} columns",
+                hint="each line has a cell for each column; a cell with a comma stands in quotes",
+            )
     return header, [row for row, _ in numbered[1:]], [line for _, line in numbered[1:]]
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
+from energyql.attributes.judge import who_judges
 from energyql.attributes.quality import HeadReport
 from energyql.errors import EnergyQLError, LimitError
 from energyql.gallery.words import draw_query
@@ -96,6 +97,6 @@ def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
         truncation=model.truncation,
         truncation_low=low,
         truncation_high=high,
-        judge="image judge" if model.judge is not None else None,
+        judge=who_judges(model.judge),
         examples=examples(Vocabulary(spec for name, spec in model.vocabulary.items() if not weak.get(name))),
     )

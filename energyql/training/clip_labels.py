@@ -55,7 +55,9 @@ class ClipLabeller:
                 specs.append(spec)
                 self.texts[name] = values, F.normalize(model.encode_text(tokenizer(sentences)).float(), dim=-1)
         if not specs:
-            raise DataError("there are no prompts")
+            raise DataError(
+                "there are no prompts", hint='such as {"glasses": ["a face with glasses", "a face without glasses"]}'
+            )
         self.vocabulary = Vocabulary(specs)
         self.identity = f"{identity} {margin} {json.dumps(prompts, sort_keys=True, default=list)}"
 
@@ -115,7 +117,10 @@ def load_clip_labeller(
         network = open_clip.create_model(model, pretrained=weights or None, device=device)
         tokenizer = open_clip.get_tokenizer(model)
     except (RuntimeError, OSError, ValueError, KeyError) as error:
-        raise DataError(f"open_clip cannot load {model} with {weights}: {error}") from error
+        raise DataError(
+            f"open_clip cannot load {model} with {weights}: {error}",
+            hint="open_clip.list_pretrained() lists pairs of --clip-model and --clip-weights",
+        ) from error
     return ClipLabeller(
         network, lambda texts: tokenizer(texts).to(device), prompts, margin=margin, identity=f"{model} {weights}"
     )
@@ -130,7 +135,10 @@ def read_prompts(path: Path) -> Prompts:
     try:
         return read_json(path)
     except ModelError as error:
-        raise DataError(f"{error.message}: an object, attribute -> prompts, is expected") from error
+        raise DataError(
+            f"{error.message}: an object, attribute -> prompts, is expected",
+            hint='such as {"glasses": ["a face with glasses", "a face without glasses"]}',
+        ) from error
 
 
 def _attribute(name: str, options: Any) -> tuple[AttributeSpec, list[Any], list[str]]:

@@ -51,7 +51,7 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     try:
         text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        raise DataError(f"cannot read {path}: {error}", hint="save it again as CSV in UTF-8, or as Parquet") from error
     try:
         lines = text.splitlines()
         # The delimiter that gives most columns, of the same number in every row if possible. Rows are counted first and
@@ -61,19 +61,30 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
         delimiter = max(even or sizes, key=lambda mark: sizes[mark][0] if sizes[mark] else 0)
         lines_of_cells = [cells for cells in csv.reader(lines, delimiter=delimiter) if cells]
     except csv.Error as error:
-        raise DataError(f"{path} is not a CSV file: {error}") from error
+        raise DataError(
+            f"{path} is not a CSV file: {error}",
+            hint="save it as CSV: a row for each picture, cells separated by commas",
+        ) from error
     except MemoryError:
-        raise DataError(f"cannot read {path}: there is not enough memory") from None
+        raise DataError(f"cannot read {path}: there is not enough memory", hint="give a part of the rows") from None
     if not lines_of_cells:
-        raise DataError(f"{path} is empty")
+        raise DataError(
+            f"{path} is empty", hint="it needs the names of the columns in its first line, and a row for each picture"
+        )
     names, *rows = lines_of_cells
     names = [name.strip() for name in names]
     if repeated(names) is not None or "" in names:
         shown = shorten(", ".join(names))
-        raise DataError(f"{path}: the first line must name every column once, and it is {shown!r}")
+        raise DataError(
+            f"{path}: the first line must name every column once, and it is {shown!r}",
+            hint="write the names there, such as index,glasses,age",
+        )
     for row, cells in enumerate(rows, 1):
         if len(cells) != len(names):
-            raise DataError(f"{path}, row {row}: {len(cells)} cells for {len(names)} columns")
+            raise DataError(
+                f"{path}, row {row}: {len(cells)} cells for {len(names)} columns",
+                hint="each row has a cell for each column; a cell with a comma stands in quotes",
+            )
     columns = {name: [cells[i] for cells in rows] for i, name in enumerate(names)}
     return columns if delimiter == "," else {name: _with_points(cells) for name, cells in columns.items()}
 
@@ -101,7 +112,9 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
         except DataError:
             raise
         except Exception as error:  # each library has its own errors
-            raise DataError(f"cannot read {path}: {error}") from error
+            raise DataError(
+                f"cannot read {path}: {error}", hint="save it again as CSV in UTF-8, or as Parquet"
+            ) from error
     raise DataError(f"{path} is a Parquet file, and no library that reads it is installed", hint="pip install pyarrow")
 
 

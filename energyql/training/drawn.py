@@ -154,7 +154,10 @@ def held_out_order(
     for row, (number, cell) in enumerate(zip(index.tolist(), chosen, strict=True)):
         kind = str(cell).strip()
         if kind not in (RANDOM, UNSURE):
-            raise DataError(f"{source}, row {row + 1}: {CHOSEN!r} is {cell!r}, not {RANDOM} or {UNSURE}")
+            raise DataError(
+                f"{source}, row {row + 1}: {CHOSEN!r} is {cell!r}, not {RANDOM} or {UNSURE}",
+                hint="energyql label writes this column: leave it as it is",
+            )
         kept = kind == RANDOM and float(uniforms(seed, number, 1, 1, stream="test")) < TEST_SHARE
         groups["test" if kept else kind].append(row)
     return [*groups[UNSURE], *groups[RANDOM], *groups["test"]], len(groups[UNSURE]), len(groups["test"])
@@ -177,7 +180,10 @@ def parse_attribute(text: str) -> AttributeSpec:
     """Read one attribute: `name`, `name=class|class` or `name=low..high`; see `parse_attributes`."""
     name, equals, domain = (part.strip() for part in text.partition("="))
     if name in (INDEX, CHOSEN, DRAWN):
-        raise VocabularyError(f"an attribute cannot be called {name!r}: the table has another column of that name")
+        raise VocabularyError(
+            f"an attribute cannot be called {name!r}: the table has another column of that name",
+            hint="choose another name",
+        )
     if not equals:
         return AttributeSpec(name, "yes/no")
     try:

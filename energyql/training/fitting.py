@@ -106,7 +106,7 @@ def train_heads(
     split = len(latents) - held_out if isinstance(held_out, int) else int(len(latents) * (1 - held_out))
     for spec in specs:
         if spec.name not in labels:
-            raise DataError(f"no labels for attribute {spec.name!r}")
+            raise DataError(f"no labels for attribute {spec.name!r}", hint="give labels of it, or leave it out")
         check_labels(labels[spec.name].float(), spec, len(latents), split)
     targets = torch.stack([labels[spec.name].float() for spec in specs], 1)
     mean, std = latents[:split].mean(0), latents[:split].std(0)
@@ -155,7 +155,7 @@ def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) ->
     known = labels[~labels.isnan()]
     if spec.kind == "continuous":
         if known.isinf().any():
-            raise DataError(f"{spec.name!r}: a label is infinite")
+            raise DataError(f"{spec.name!r}: a label is infinite", hint="correct it, or leave it out: NaN is no label")
     else:
         classes = max(2, output_count(spec))
         wrong = ~torch.isin(known, torch.arange(classes, dtype=known.dtype, device=known.device))
@@ -168,7 +168,7 @@ def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) ->
             )
     for part, rows in (("to learn from", labels[:split]), ("held out", labels[split:])):
         if rows.isnan().all():
-            raise DataError(f"{spec.name!r}: none of the latents {part} has a label")
+            raise DataError(f"{spec.name!r}: none of the latents {part} has a label", hint="label more samples")
 
 
 class _Fit:

@@ -19,7 +19,7 @@ from energyql.generators.checkpoints.reading import CheckpointError, reading, sh
 from energyql.generators.checkpoints.torch_file import read_weights
 from energyql.numerics.shapes import Float
 from energyql.training.npy import read_npy
-from energyql.training.target import open_target, removing_new_folder
+from energyql.training.opening import opening_target
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LACE_STD = 0.1
@@ -53,8 +53,7 @@ def add_heads(
         ArgumentError: a conditional generator needs a label, or has no such label.
         ModelError: the heads do not fit the generator or the heads in the folder.
     """
-    with removing_new_folder(out):
-        target = open_target(model, out, truncation[1], generator=generator, allow_plugins=allow_plugins)
+    with opening_target(model, out, truncation[1], generator=generator, allow_plugins=allow_plugins) as target:
         fitted = target.label(label, space)
         bank = AttributeBank(
             specs, heads, space=space, truncation=truncation, label=fitted, generator=target.fingerprint
@@ -62,7 +61,10 @@ def add_heads(
         target.check_latents(space, truncation, fitted)
         size = latent_size(target.generator, space)
         if size not in (None, bank.latent_dim):
-            raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
+            raise ModelError(
+                f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}",
+                hint="choose the latent that they were fitted to with --space, or their own generator",
+            )
         target.check_names(list(specs), replace)
         with target.changing() as changed:
             return changed.save(bank, real_path(target.folder).name, replace=replace)
@@ -120,7 +122,10 @@ def import_boundary(
             are the same.
     """
     if spec.kind != "yes/no":
-        raise ModelError(f"{path}: a boundary separates yes from no, so {spec.name!r} cannot be {spec.kind}")
+        raise ModelError(
+            f"{path}: a boundary separates yes from no, so {spec.name!r} cannot be {spec.kind}",
+            hint="give --attribute with the name alone",
+        )
     with reading(path):
         normal = read_npy(path, ModelError).squeeze()
         if normal.ndim != 1 or not normal.isfinite().all() or not normal.any():
@@ -129,10 +134,16 @@ def import_boundary(
     scale, intercept = 1.0, 0.0
     if latents is not None and labels is not None:
         if latents.shape[1:] != normal.shape:
-            raise ModelError(f"{path} is for latents of {len(normal)} numbers, not {latents.shape[1]}")
+            raise ModelError(
+                f"{path} is for latents of {len(normal)} numbers, not {latents.shape[1]}",
+                hint="give the latents that it was fitted to",
+            )
         known = ~labels.isnan()
         if len(labels[known].unique()) < 2:
-            raise ModelError(f"{path}: all labels of {spec.name!r} are the same, so nothing can be fitted to them")
+            raise ModelError(
+                f"{path}: all labels of {spec.name!r} are the same, so nothing can be fitted to them",
+                hint="give labels of both answers",
+            )
         scale, intercept = _logistic(latents[known] @ normal, labels[known])
     size = len(normal)
     return Head(

@@ -23,9 +23,10 @@ from energyql.progress import Report, reporting
 from energyql.training.given_judge import code_report, given_judge, measure_judge, unmeasured
 from energyql.training.judge_fit import fit_judge
 from energyql.training.labels import LabelTable, read_label_table
+from energyql.training.opening import opening_target
 from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import LABEL_SEED, Prior
-from energyql.training.target import WORK, Target, open_target
+from energyql.training.target import WORK, Target
 from energyql.training.thumbnails import PICTURES, draw_thumbnails
 from energyql.vocabulary import Vocabulary
 
@@ -116,19 +117,21 @@ def train_judge(
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
     given = None if judge == TRAIN else given_judge(judge)  # before any picture is drawn
-    target = open_target(model, out, generator=generator, allow_plugins=allow_plugins)
-    if target.bank is None:
-        raise ModelError(f"{target.folder} has no attributes to judge", hint="train some first, with energyql train")
-    bank = target.bank
-    if isinstance(target.generator, torch.nn.Module):
-        target.generator.to(device).eval()
-    prior = _prior(target, bank, labels, seed, torch.device(device))
-    with reporting(progress) as report:
-        task = JudgeTask(target, prior, labels, bank.vocabulary, count, only)
-        trained = own_judge(given, task, settings, report=report)
-    names = trained.report if given is None else [name for name in bank.vocabulary if only is None or name in only]
-    with target.changing() as changed:
-        store_judge(changed.folder, judge, names, trained)
+    with opening_target(model, out, generator=generator, allow_plugins=allow_plugins) as target:
+        if target.bank is None:
+            raise ModelError(
+                f"{target.folder} has no attributes to judge", hint="train some first, with energyql train"
+            )
+        bank = target.bank
+        if isinstance(target.generator, torch.nn.Module):
+            target.generator.to(device).eval()
+        prior = _prior(target, bank, labels, seed, torch.device(device))
+        with reporting(progress) as report:
+            task = JudgeTask(target, prior, labels, bank.vocabulary, count, only)
+            trained = own_judge(given, task, settings, report=report)
+        names = trained.report if given is None else [name for name in bank.vocabulary if only is None or name in only]
+        with target.changing() as changed:
+            store_judge(changed.folder, judge, names, trained)
     shutil.rmtree(target.folder / WORK, ignore_errors=True)
     return trained
 

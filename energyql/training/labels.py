@@ -128,19 +128,23 @@ def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, Attribu
 def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
     known = [cell for cell in cells if not is_missing(cell)]
     if not known:
-        raise DataError(f"column {name!r} has no values")
+        raise DataError(f"column {name!r} has no values", hint="leave it out with --only, or label some pictures")
     numbers = [as_number(cell) for cell in known]
     if kind is None and all(as_yes_no(cell) is not None for cell in known):
         kind = "yes/no"
     if kind == "yes/no":
         return AttributeSpec(name, kind)
     if kind == "continuous" and None in numbers:
-        raise DataError(f"column {name!r}: {known[numbers.index(None)]!r} is not a number")
+        raise DataError(
+            f"column {name!r}: {known[numbers.index(None)]!r} is not a number",
+            hint="correct it, or give another kind: --kind name=categorical",
+        )
     values = sorted({as_text(cell) for cell in known})
     found = sorted({number for number in numbers if number is not None})
     continuous = kind == "continuous" or (kind is None and None not in numbers)
     if len(found if continuous else values) < 2:
-        raise DataError(f"column {name!r}: all values are {values[0]!r}, so there is nothing to learn")
+        hint = "label pictures of another value too, or name the other columns with --only"
+        raise DataError(f"column {name!r}: all values are {values[0]!r}, so there is nothing to learn", hint=hint)
     if continuous:
         low, high = found[0], found[-1]
         return AttributeSpec(name, "continuous", low=low, high=high, tolerance=TOLERANCE * (high - low))
@@ -177,9 +181,11 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     drawn = take_drawn(columns, str(path))
     chosen = None if drawn is None else columns.pop(CHOSEN, None)
     if not columns:
-        raise DataError(f"{path} has no column of labels")
+        raise DataError(
+            f"{path} has no column of labels", hint="add a column for each attribute, such as index,glasses,age"
+        )
     if not rows:
-        raise DataError(f"{path} has no rows")
+        raise DataError(f"{path} has no rows", hint="add a row for each labelled picture")
     if latents is None:
         if cells is None:
             raise DataError(
@@ -204,7 +210,10 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
         return LabelTable(columns, latents=found, source=str(path))
     index = _index(cells, path)
     if int(index.max()) >= len(found):
-        raise DataError(f"{path} is about sample {int(index.max())}, but {latents} holds only {len(found)}")
+        raise DataError(
+            f"{path} is about sample {int(index.max())}, but {latents} holds only {len(found)}",
+            hint="the index is the row in the file of latents, counted from 0",
+        )
     return LabelTable(columns, latents=found[index], source=str(path))
 
 
@@ -234,7 +243,7 @@ def read_latents(path: Path) -> Tensor:
     try:
         tensors = read_tensors(path)
     except ModelError as error:
-        raise DataError(error.message) from error
+        raise DataError(error.message, hint=error.hint) from error
     if len(tensors) != 1:
         raise DataError(f"{path} holds {len(tensors)} tensors", hint="save the latents alone")
     (found,) = tensors.values()
@@ -248,11 +257,14 @@ def one_per_sample(latents: Tensor, path: Path) -> Tensor:
         DataError: they are not constant there, or not finite.
     """
     if latents.ndim < 2 or not latents.numel():
-        raise DataError(f"{path}: latents have shape {tuple(latents.shape)}, not (samples, numbers)")
+        raise DataError(
+            f"{path}: latents have shape {tuple(latents.shape)}, not (samples, numbers)",
+            hint="save an array with a row for each sample",
+        )
     rows = latents.flatten(1, -2) if latents.ndim > 2 else latents[:, None]
     first = rows[:, 0]
     if not rows.isfinite().all():
-        raise DataError(f"{path}: a latent has a number that is not finite")
+        raise DataError(f"{path}: a latent has a number that is not finite", hint="leave such samples out")
     if not torch.equal(rows, first[:, None].expand_as(rows)):
         raise DataError(
             f"{path}: the latents differ from layer to layer (W+), but heads read one latent a sample",
@@ -269,8 +281,13 @@ def _index(cells: list[Any], path: Path) -> Tensor:
             if not 0 <= number < 2**63 or number != float(cell):
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
-            raise DataError(f"{path}, row {row}: the index is {cell!r}, not a whole number from 0") from None
+            raise DataError(
+                f"{path}, row {row}: the index is {cell!r}, not a whole number from 0",
+                hint="it is the number in the name of the picture",
+            ) from None
         if number in rows:
-            raise DataError(f"{path}: sample {number} has two rows, {rows[number]} and {row}")
+            raise DataError(
+                f"{path}: sample {number} has two rows, {rows[number]} and {row}", hint="leave one of them out"
+            )
         rows[number] = row
     return torch.tensor(list(rows), dtype=torch.int64)

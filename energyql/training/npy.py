@@ -41,20 +41,27 @@ def read_npy(path: Path, kind: type[EnergyQLError] = DataError) -> Tensor:
         start = file.read(len(_MAGIC) + 2)
         version = tuple(start[len(_MAGIC) :])
         if not start.startswith(_MAGIC) or version not in ((1, 0), (2, 0), (3, 0)):
-            raise kind(f"cannot read {path}: it is not a .npy file")
+            raise kind(
+                f"cannot read {path}: it is not a .npy file",
+                hint="save an array with numpy.save, or tensors as .safetensors",
+            )
         length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
         if length > MAX_HEADER:
-            raise kind(f"cannot read {path}: its header of {length} bytes is longer than {MAX_HEADER}")
+            raise kind(
+                f"cannot read {path}: its header of {length} bytes is longer than {MAX_HEADER}",
+                hint="save it again with numpy.save",
+            )
         header = file.read(length).decode("utf-8" if version == (3, 0) else "latin-1", "replace")
         dtype, shape, order = _read_header(header, path, kind)
         rest, count = size - file.tell(), math.prod(shape)
         if rest != count * dtype.itemsize:
             raise kind(
-                f"cannot read {path}: shape {shape} of {dtype} takes {count * dtype.itemsize} bytes, and it has {rest}"
+                f"cannot read {path}: shape {shape} of {dtype} takes {count * dtype.itemsize} bytes, and it has {rest}",
+                hint="the file is cut short: copy it, or save it, again",
             )
         found = np.fromfile(file, dtype, count)
     if len(found) != count:
-        raise kind(f"cannot read {path}: it was cut short while it was read")
+        raise kind(f"cannot read {path}: it was cut short while it was read", hint="save it again with numpy.save")
     with np.errstate(over="ignore"):
         return torch.from_numpy(found.reshape(shape, order=order).astype("f4", order="C", copy=False))
 
@@ -65,7 +72,10 @@ def _read_header(
     """Return dtype, shape and order from the text of a header."""
     found = _HEADER.fullmatch(header)
     if found is None:
-        raise kind(f"cannot read {path}: its header is not that of plain numbers")
+        raise kind(
+            f"cannot read {path}: its header is not that of plain numbers",
+            hint="save an array of float32 with numpy.save",
+        )
     groups = [found.groups()[i : i + 4] for i in (0, 4, 8)]
     texts, flags, tuples = ({name: group[i] for name, *group in groups if group[i] is not None} for i in range(3))
     if not _DTYPE.fullmatch(dtype := texts.get("descr", "")):
@@ -73,5 +83,5 @@ def _read_header(
     sides = [side.strip().removesuffix("L") for side in tuples.get("shape", "?").split(",") if side.strip()]
     known = "fortran_order" in flags and len(sides) <= MAX_DIMENSIONS
     if not known or not all(side.isdecimal() and len(side) < 16 and int(side) < MAX_SIDE for side in sides):
-        raise kind(f"cannot read {path}: its shape is impossible")
+        raise kind(f"cannot read {path}: its shape is impossible", hint="save it again with numpy.save")
     return np.dtype(dtype), tuple(map(int, sides)), "F" if flags["fortran_order"] == "True" else "C"

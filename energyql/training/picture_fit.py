@@ -110,7 +110,9 @@ class PictureFit:
         columns = list(zip(self.targets[self.rows].unbind(1), self.specs, strict=True))
         for labelled, spec in columns:
             if labelled.isnan().all():
-                raise DataError(f"{spec.name!r}: none of the pictures to learn from has a label")
+                raise DataError(
+                    f"{spec.name!r}: none of the pictures to learn from has a label", hint="label more pictures"
+                )
         base = [base_outputs(labelled, spec, balanced=True) for labelled, spec in columns]
         self.scale, self.offset = (torch.cat(parts).to(self.device) for parts in zip(*base, strict=True))
         self.weights = [

@@ -23,8 +23,9 @@ from energyql.training.fitting import HeadSettings
 from energyql.training.given_judge import given_judge
 from energyql.training.judge import MOST_PICTURES, TRAIN, JudgeTask, TrainedJudge, have_pictures, own_judge, store_judge
 from energyql.training.labels import LabelTable, infer, read_label_table
+from energyql.training.opening import opening_target
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
-from energyql.training.target import WORK, Target, open_target, removing_new_folder
+from energyql.training.target import WORK, Target
 from energyql.training.teacher import store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
@@ -135,10 +136,9 @@ def train_attributes(
         same = None if psi is None else psi[0] if psi[0] == psi[1] else psi
         drawn.check(labels.source, seed=seed, truncation=same, label=label)
         seed, psi, label = drawn.seed, (drawn.truncation, drawn.truncation), drawn.label
-    with removing_new_folder(out):
-        target = open_target(
-            model, out, None if psi is None else psi[1], generator=generator, allow_plugins=allow_plugins
-        )
+    with opening_target(
+        model, out, None if psi is None else psi[1], generator=generator, allow_plugins=allow_plugins
+    ) as target:
         target.check_names(names, replace)
         if isinstance(labels, LabelTable) and drawn is not None:
             drawn.check_generator(target.generator, labels.source)
@@ -220,7 +220,10 @@ def _latents(prior: Prior, labels: LabelTable | ImageLabeller, count: int, space
             given = "w" if space == "w" else "z"
             own = (prior.w(first) if space == "w" else prior.z(first)).shape[1]
             if labels.latents.shape[1] != own:
-                raise DataError(f"{labels.source}: latents of {labels.latents.shape[1]} numbers, but {given} has {own}")
+                raise DataError(
+                    f"{labels.source}: latents of {labels.latents.shape[1]} numbers, but {given} has {own}",
+                    hint="give the latents of this generator: w if heads read w, else z",
+                )
             return labels.latents if space == "w" else prior.view(labels.latents, space)
         if prior.truncation[0] != prior.truncation[1]:
             raise ArgumentError(

@@ -134,7 +134,10 @@ def label_prior(
             part = _label(prior, rows, labeller, partial(_progress, progress, start, len(index)))
             write_json(path, part)
         if start and list(part) != list(columns):
-            raise DataError(f"the labeller returned {', '.join(columns)} first, and {', '.join(part)} now")
+            raise DataError(
+                f"the labeller returned {', '.join(columns)} first, and {', '.join(part)} now",
+                hint="return every attribute for every batch, with None for no label",
+            )
         if not start:
             check(list(part))
         for name, cells in part.items():
@@ -161,7 +164,10 @@ def _label(
         size = max(1, min(64, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2])))
         progress(min(at, len(w)))
     if any(len(cells) != len(w) for cells in columns.values()):
-        raise DataError("the labeller does not return the same attributes each time")
+        raise DataError(
+            "the labeller does not return the same attributes each time",
+            hint="return every attribute for every batch, with None for no label",
+        )
     return columns
 
 
@@ -183,7 +189,10 @@ def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
     index = torch.arange(2048)
     centre, free = (replace(prior, seed=0, truncation=(psi, psi)).w(index) for psi in (0.0, 1.0))
     if w.shape[1] != free.shape[1]:
-        raise DataError(f"{source}: latents have {w.shape[1]} numbers, but the generator's w has {free.shape[1]}")
+        raise DataError(
+            f"{source}: latents have {w.shape[1]} numbers, but the generator's w has {free.shape[1]}",
+            hint="give the latents of this generator",
+        )
     spread, own = (x.std(0).norm().item() for x in (w, free))
     if not own > 0:
         return 1.0

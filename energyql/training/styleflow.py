@@ -104,7 +104,10 @@ def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTabl
         raise DataError(f"StyleFlow has no labels for {unknown[0]!r}", hint=f"it has {', '.join(COLUMNS)}")
     latents, rows = _latents(folder / LATENTS), _rows(folder / LABELS)
     if len(rows) != len(latents):
-        raise ModelError(f"{folder} holds {len(latents)} latents, but labels for {len(rows)}")
+        raise ModelError(
+            f"{folder} holds {len(latents)} latents, but labels for {len(rows)}",
+            hint="both files must be from one download",
+        )
     table = {name: [_cell(row[COLUMNS.index(name)], name) for row in rows] for name in columns}
     if only is None:  # leave out columns with one value
         table = {
@@ -152,7 +155,7 @@ def _cell(cell: Any, name: str) -> Any:
     if name in YES_NO and isinstance(cell, float) and 0 < cell < 1:
         return cell > 0.5
     if cell is not None and not isinstance(cell, bool | int | float | str):
-        raise ModelError(f"a label of {name!r} is a {type(cell).__name__}")
+        raise ModelError(f"a label of {name!r} is a {type(cell).__name__}", hint="download the file again")
     return cell
 
 

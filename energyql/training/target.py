@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from energyql.attributes.bank import AttributeBank, FittedLabel
-from energyql.attributes.doubt import SECOND, replace_second
+from energyql.attributes.doubt import replace_second
 from energyql.attributes.heads import Head
 from energyql.attributes.judge import replace_judge
-from energyql.attributes.judge_reports import GIVEN, judge_names, replace_given
-from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
-from energyql.files import check_writable, fingerprint, read_json, real_path, replacing, write_json, write_picture
+from energyql.attributes.judge_reports import replace_given
+from energyql.errors import ArgumentError, ModelError, VocabularyError
+from energyql.files import read_json, real_path, write_json, write_picture
 from energyql.generators.base import RANDOM, Generator, check_fitted_label, offers_features
 from energyql.generators.families import (
     CONFIG,
-    NAMED,
-    WEIGHTS,
-    default_truncation,
-    family_of,
-    module_fingerprint,
-    named_generator,
-    open_generator,
-    read_generator,
 )
-from energyql.generators.load import load_generator
-from energyql.models import model_folder, packaged_models
-from energyql.pipeline.convert import save_converted
-from energyql.pipeline.model import BANK_FILES, save_model, save_named_model
-from energyql.plugins import GENERATORS, is_plugin
-from energyql.replacement import changing, finish_saving
+from energyql.pipeline.model import save_named_model
+from energyql.replacement import changing
 from energyql.training.report import draw_report
 
 WORK = ".training"
@@ -54,6 +39,7 @@ class Target:
         fingerprint: of its weights, for the bank.
         truncation: the model's own, `None` if the generator is not in the folder.
         bank: the heads that the folder already has.
+        code: name of the code that makes the generator, for a folder that only names it.
     """
 
     folder: Path
@@ -61,6 +47,7 @@ class Target:
     fingerprint: str
     truncation: float | None
     bank: AttributeBank | None
+    code: str | None = None
 
     @property
     def space(self) -> str:
@@ -122,6 +109,9 @@ class Target:
         heads, judges and teacher, is one such block.
         """
         with changing(self.folder) as folder:
+            if self.code is not None:
+                psi = 1.0 if self.truncation is None else self.truncation
+                save_named_model(folder, real_path(self.folder).name, self.code, truncation=psi)
             yield dataclasses.replace(self, folder=folder)
 
     def save(
@@ -154,144 +144,3 @@ class Target:
         else:
             (self.folder / "report.png").unlink(missing_ok=True)
         return merged
-
-
-def open_target(
-    model: str | Path | Generator,
-    out: str | Path | None,
-    truncation: float | None = None,
-    *,
-    generator: str | None = None,
-    allow_plugins: bool = False,
-) -> Target:
-    """Load the generator, and write it or its name into the folder `out`, with this truncation, if it is not there.
-
-    The arguments are those of `train_attributes`.
-
-    Raises:
-        ArgumentError: there must be an `out`.
-        ModelError: a file is damaged, or `out` holds another generator.
-    """
-    if out is not None:
-        finish_saving(Path(out))
-    if isinstance(model, str) and is_generator_name(model):
-        if generator is not None:
-            raise ArgumentError(f"{model} and {generator} are two generators", hint="name one of them")
-        if out is None:
-            raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
-        return _named(Path(out), model, truncation)
-    if isinstance(model, str | Path):
-        if not Path(model).is_file():
-            return _from_folder(model, out, generator, allow_plugins)
-        if out is None:
-            raise ArgumentError(f"{model} is a checkpoint, so a model folder must be named", hint="give out=, or --out")
-        return _write(load_generator(model), Path(out), truncation, Path(model))
-    if out is None:
-        raise ArgumentError("a generator needs a folder for its attributes", hint="give out=")
-    folder = Path(out)
-    if family_of(model) is not None:
-        return _write(model, folder, truncation)
-    mark = module_fingerprint(model)
-    return Target(folder, model, mark, None, _bank(folder, mark))
-
-
-@contextmanager
-def removing_new_folder(out: str | Path | None) -> Iterator[None]:
-    """If the block raises an EnergyQLError, remove the folder that it made, unless it holds intermediate results.
-
-    Raises:
-        ArgumentError: the folder cannot be written, which is said before any work is done.
-    """
-    if out is not None:
-        check_writable(Path(out), Path(out))
-    new = out is not None and not Path(out).exists()
-    try:
-        yield
-    except EnergyQLError:
-        if out is not None and new and not (Path(out) / WORK).exists():
-            shutil.rmtree(out, ignore_errors=True)
-        raise
-
-
-def is_generator_name(model: str) -> bool:
-    """Whether a model is given as the name of code. The name of a plugin is not taken for that of a folder."""
-    taken = Path(model).exists() if ":" in model else Path(model).is_file() or model in packaged_models()
-    return not taken and is_plugin(model, GENERATORS)
-
-
-def _from_folder(model: str | Path, out: str | Path | None, generator: str | None, allow_plugins: bool) -> Target:
-    source = model_folder(model)
-    if out is None and model in packaged_models():
-        raise ArgumentError(f"the packaged model {model!r} is not changed", hint="name a folder for a copy with out=")
-    folder = source if out is None else Path(out)
-    if real_path(folder) != real_path(source):
-        if not (folder / CONFIG).is_file():
-            networks = [*judge_names(source), *sorted(path.stem for path in source.glob(f"{TEACHER}-*.json"))]
-            read = [f"{name}{suffix}" for name in networks for suffix in (".safetensors", ".json")]
-            # The configuration last: a folder with one is a model.
-            for name in (WEIGHTS, *BANK_FILES, SECOND, *read, GIVEN, CONFIG):
-                if (source / name).is_file():
-                    with replacing(folder / name) as temporary:
-                        shutil.copyfile(source / name, temporary)
-        elif _identity(folder) != _identity(source):
-            raise ModelError(f"{folder} holds another generator than {source}", hint="choose another folder")
-    return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
-
-
-def _identity(folder: Path) -> object:
-    weights = folder / WEIGHTS
-    return fingerprint(weights) if weights.is_file() else read_json(folder / CONFIG).get("generator")
-
-
-def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:
-    if not (folder / CONFIG).is_file():
-        psi = default_truncation(generator) if truncation is None else truncation
-        name = real_path(folder).name
-        if checkpoint is None:
-            save_model(folder, name, generator, truncation=psi, dtype=torch.float32)
-        else:
-            save_converted(folder, name, generator, checkpoint, truncation=psi)
-    elif module_fingerprint(read_generator(folder)) != module_fingerprint(generator):
-        raise ModelError(f"{folder} holds another generator", hint="choose another folder")
-    return _opened(folder)
-
-
-def _named(folder: Path, name: str, truncation: float | None) -> Target:
-    """Open the folder of a generator that is code, and write its name there."""
-    generator = named_generator(name)
-    mark = module_fingerprint(generator)
-    bank = _bank(folder, mark)
-    if (folder / CONFIG).is_file():
-        config = read_json(folder / CONFIG)
-        kind = config["generator"].get("kind") if isinstance(config.get("generator"), dict) else None
-        if kind != NAMED:
-            raise ModelError(f"{folder} holds another generator than {name}", hint="choose another folder")
-        write_json(folder / CONFIG, config | {"generator": {"kind": NAMED, "name": name}})
-    else:
-        psi = 1.0 if bank is None else bank.truncation[1]
-        save_named_model(folder, real_path(folder).name, name, truncation=psi if truncation is None else truncation)
-    return Target(folder, generator, mark, _truncation(folder), bank)
-
-
-def _opened(folder: Path, allow_plugins: bool = False) -> Target:
-    truncation = _truncation(folder)
-    generator, mark = open_generator(folder, allow_plugins=allow_plugins)
-    return Target(folder, generator, mark, truncation, _bank(folder, mark))
-
-
-def _truncation(folder: Path) -> float:
-    try:
-        return float(read_json(folder / CONFIG)["truncation"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder / CONFIG} has no truncation") from error
-
-
-def _bank(folder: Path, fingerprint: str) -> AttributeBank | None:
-    if not (folder / "vocabulary.json").is_file():
-        return None
-    bank = AttributeBank.load(folder)
-    if bank.generator not in ("", fingerprint):
-        raise ModelError(
-            f"{folder} holds attributes of another generator", hint="choose another folder, or train them again"
-        )
-    return bank

@@ -6,7 +6,7 @@ import energyql
 from energyql import load_generator, load_model
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json
-from energyql.training.target import open_target
+from energyql.training.opening import open_target
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,15 @@ def test_training_from_a_checkpoint_says_where_it_is_from_too(tmp_path):
     config = read_json(tmp_path / "model" / "config.json")
     assert (config["truncation"], config["source"]["sha256"]) == (0.7, fingerprint(checkpoint))
     assert (tmp_path / "model" / "card.md").is_file()
+
+
+def test_a_copy_of_a_converted_folder_keeps_the_card_with_the_licence(tmp_path):
+    assert invoke("convert", CHECKPOINTS / "rosinality_64.pt", "--out", tmp_path / "model").exit_code == 0
+    open_target(tmp_path / "model", tmp_path / "copy")
+    assert (tmp_path / "copy" / "card.md").read_bytes() == (tmp_path / "model" / "card.md").read_bytes()
+    assert read_json(tmp_path / "copy" / "config.json") == read_json(tmp_path / "model" / "config.json") | {
+        "name": "copy"
+    }
 
 
 def test_convert_reads_files_only(tiny, tmp_path):

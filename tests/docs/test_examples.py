@@ -134,7 +134,7 @@ def test_a_foreign_generator(
     dcgan: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faces(tmp_path / "out", monkeypatch, "--smoke")
-    assert capsys.readouterr().out.count("of 4 satisfy the query, says the image judge") == 4
+    assert capsys.readouterr().out.count("of 4 satisfy the query, says the judge") == 4
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_the_foreign_generator_itself(
 ) -> None:
     for _ in range(2):  # a second run replaces the first
         faces(tmp_path, monkeypatch, "--smoke")
-    assert capsys.readouterr().out.count("of 4 satisfy the query, says the image judge") == 8
+    assert capsys.readouterr().out.count("of 4 satisfy the query, says the judge") == 8
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_the_foreign_generator_draws_what_is_asked(
     generate = energyql.generate  # 16 pictures tell little of a share
     monkeypatch.setattr(energyql, "generate", lambda query, n, **settings: generate(query, 480, **settings))
     faces(tmp_path, monkeypatch)
-    counts = re.findall(r"(\d+) of 480 satisfy the query, says the image judge", capsys.readouterr().out)
+    counts = re.findall(r"(\d+) of 480 satisfy the query, says the judge", capsys.readouterr().out)
     assert len(counts) == 4
     assert min(map(int, counts)) >= 480 * 11 / 16  # samples of the prior: 0.7 to 3 of 16
     assert sum(map(int, counts)) >= 480 * 54 / 16

@@ -245,13 +245,13 @@ def test_any_torch_module(monkeypatch):
     for block in (querying, loading):
         block = block.replace("model=model)", 'model=model, allow_weak=["green", "light"])')
         exec(block.replace("count=5000", f"count={COUNT}"), names)
-    assert "of 4 satisfy the query, says the image judge" in names["result"].summary()
+    assert "of 4 satisfy the query, says the judge my_labels:look" in names["result"].summary()
     assert list(names["model"].vocabulary) == ["bright", "green", "light"]
     Path("my_faces.py").write_text(f"{wrapping}\n\n{factory}")
     train, *generate = blocks("Any torch module", "sh")[0].splitlines()
     do(train)
     assert len(generate) == 2
-    assert all("of 16 satisfy the query, says the image judge" in do(line) for line in generate)
+    assert all("of 16 satisfy the query, says the judge my_labels:look" in do(line) for line in generate)
     exec(view, names)
     assert names["Terrain"]().features(torch.ones(2, 4096)).tolist() == [[16.0] * 16] * 2
 

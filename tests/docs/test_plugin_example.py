@@ -71,7 +71,7 @@ def test_its_names_lead_to_a_generator_and_a_judge(stand_in):
     for words in (train, generate):
         outcome = CliRunner().invoke(app, words, catch_exceptions=False)
         assert outcome.exit_code == 0, outcome.output
-    assert "of 2 satisfy the query, says the image judge" in outcome.output
+    assert "of 2 satisfy the query, says the judge energyql_eyes:look" in outcome.output
     assert list(load_model("m", allow_plugins=True).vocabulary) == ["light", "vivid", "tint"]
 
 
@@ -93,7 +93,7 @@ def test_the_package_itself(tmp_path):
     run("train", "eyes", "--labeller", "eyes", "--judge", "eyes", "--label", "random", "-n", "500", "--out", "eyes")
     query = ["generate", "tint = cool AND light > 0.5", "--model", "eyes", "--label", "1", "-n", "32"]
     for words in (["--generator", "eyes", "--judge", "eyes"], ["--allow-plugins"]):
-        found = re.search(r"(\d+) of 32 satisfy the query, says the image judge", run(*query, *words))
+        found = re.search(r"(\d+) of 32 satisfy the query, says the judge energyql_eyes:look", run(*query, *words))
         assert int(found[1]) >= 26
     assert not (Path(tmp_path) / "eyes" / "generator.safetensors").exists()
     refused = subprocess.run(

@@ -189,7 +189,7 @@ class TestUnsure:
             sample_pictures(ADA, tmp_path / "p", 1, unsure=True)
         with pytest.raises(ArgumentError, match="not chosen by attributes"):
             sample_pictures(tiny, tmp_path / "p", 1, only=["smile"])
-        with pytest.raises(ArgumentError, match="no heads for"):
+        with pytest.raises(ArgumentError, match="there is no head of 'hat'"):
             sample_pictures(tiny, tmp_path / "p", 1, unsure=True, only=["hat"])
         with pytest.raises(ArgumentError, match="chosen by heads or teacher, not 'me'"):
             sample_pictures(tiny, tmp_path / "p", 1, unsure=True, by="me")

@@ -82,6 +82,13 @@ def test_a_namespace_can_be_copied_and_pickled(e: ModelNamespace) -> None:
     assert repr(e) == "E of model 'tiny'"
 
 
+def test_a_model_without_a_name() -> None:
+    e = ModelNamespace(Vocabulary([AttributeSpec("smile", "yes/no")]))
+    assert repr(e) == "E of this model"
+    with pytest.raises(UnknownAttribute, match="'smil' is not an attribute of this model\ndid you mean smile?"):
+        _ = e.smil
+
+
 def test_cardinalities() -> None:
     assert at_least(2, E.a, E.b, E.c) == parse("AT LEAST 2 OF (a, b, c)")
     assert at_least(2, [E.a, E.b]) == parse("AT LEAST 2 OF (a, b)")

@@ -141,7 +141,7 @@ def test_missing_and_extra_weights(copy):
 
 def test_heads_of_another_generator(copy):
     save_model(copy, "tiny", random_generator(seed=1))
-    with pytest.raises(ModelError, match="fitted to another generator\ntrain them again"):
+    with pytest.raises(ModelError, match="fitted to another generator\ntrain the attributes again"):
         load_model(copy)
 
 
@@ -191,7 +191,7 @@ def test_attributes_beside_a_generator_of_ones_own(tmp_path):
     assert not blobs.training
     with torch.no_grad():
         blobs.scale += 1
-    with pytest.raises(ModelError, match="fitted to another generator\ntrain them again, or use"):
+    with pytest.raises(ModelError, match="fitted to another generator\ntrain the attributes again, or use"):
         load_model(tmp_path / "blobs", generator=blobs)
     AttributeBank(VOCABULARY, heads, label=1).save(tmp_path / "blobs")
     with pytest.raises(ModelError, match="blobs: this generator has no classes"):

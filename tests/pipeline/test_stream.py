@@ -11,7 +11,7 @@ from energyql import Result, generate, stream
 from energyql.attributes.bank import AttributeBank
 from energyql.errors import ArgumentError, DataError
 from energyql.pipeline import prepared
-from energyql.pipeline.model import save_model
+from energyql.pipeline.model import load_model, save_model
 
 QUERY = "smile OR glasses"
 
@@ -167,6 +167,19 @@ class TestAnotherRun:
         (tmp_path / "result.json").write_text(json.dumps(data))
         with pytest.raises(DataError, match="another training of the model\n"):
             draw(2, tmp_path)
+
+    def test_another_judge(self, tiny, draw, tmp_path):
+        def first(images):
+            return {"smile": [True] * len(images), "glasses": [True] * len(images)}
+
+        def second(images):
+            return first(images)
+
+        list(draw(2, tmp_path, model=load_model(tiny, judge=first)))
+        before = files(tmp_path)
+        with pytest.raises(DataError, match=r"another judge: judge .*first, not judge .*second\n"):
+            draw(4, tmp_path, model=load_model(tiny, judge=second))
+        assert files(tmp_path) == before
 
     def test_a_run_with_a_budget(self, draw, tmp_path):
         list(draw(2, tmp_path))

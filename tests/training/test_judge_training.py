@@ -151,6 +151,7 @@ class TestWithTheHeads:
         assert (tmp_path / "n" / "judge.safetensors").read_bytes() == old
         model = load_model(tmp_path / "n")
         assert model.judged_names == tuple(model.vocabulary)
+        assert (model.name, model.vocabulary.model) == ("n", "n")  # not that of the model that was copied
         assert draw("smile AND bright > 1", 2, model=model).provenance["judge"] == "image judge"
 
     def test_a_judge_that_is_given(self, tmp_path):
@@ -166,7 +167,7 @@ class TestWithTheHeads:
         assert again.judge_unmeasured == "it gave the labels itself"
         assert judge_names(tmp_path / "n") == []
         result = draw("bright > 1", 2, model=load_model(tmp_path / "n", judge=bright))
-        assert result.provenance["judge"] == "image judge"
+        assert result.provenance["judge"] == "judge brief:bright"
         with pytest.raises(VocabularyError, match="the judge reads none of dark\nit reads bright"):
             train(ADA, dark, tmp_path / "o", judge=judge)
 

@@ -127,7 +127,7 @@ def test_a_judge_tells_the_truth(folder, look):
     drawn = look(judged.generator.synthesize(result.w))
     truth = drawn["dark_bg"].numpy() & (drawn["dominant"] == "green")
     assert result.satisfied.tolist() == truth.tolist()
-    assert result.summary().startswith(f"{truth.sum()} of 16 satisfy the query, says the image judge")
+    assert result.summary().startswith(f"{truth.sum()} of 16 satisfy the query, says the judge ")
     assert truth.sum() < 14
 
 

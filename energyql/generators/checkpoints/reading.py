@@ -14,10 +14,14 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ModelError
+from energyql.files import what_is_there
 
 
 class CheckpointError(ModelError):
     """A file that is damaged, unsafe or of an unsupported kind. `reading` adds the name of the file."""
+
+
+_AGAIN = "copy or download the file again; docs/own-model.md says which files are read"
 
 
 @contextmanager
@@ -28,17 +32,19 @@ def reading(path: Path) -> Iterator[None]:
     except ModelError as error:
         if str(path) in error.message:
             raise
-        raise ModelError(f"cannot read {path}: {error.message}", hint=error.hint) from error
+        raise ModelError(f"cannot read {path}: {error.message}", hint=error.hint or _AGAIN) from error
     except FileNotFoundError:
-        raise ModelError(f"{path} is missing") from None
+        raise ModelError(f"{path} is missing", hint=what_is_there(path)) from None
     except MemoryError:
-        raise ModelError(f"cannot read {path}: there is not enough memory") from None
+        hint = "end other programs, or read it on a machine with more memory"
+        raise ModelError(f"cannot read {path}: there is not enough memory", hint=hint) from None
     except KeyError as error:
-        raise ModelError(f"cannot read {path}: it is damaged ({error} is missing)") from error
+        raise ModelError(f"cannot read {path}: it is damaged ({error} is missing)", hint=_AGAIN) from error
     except (EOFError, struct.error, zipfile.BadZipFile) as error:
-        raise ModelError(f"cannot read {path}: it is damaged or cut short ({error})") from error
+        raise ModelError(f"cannot read {path}: it is damaged or cut short ({error})", hint=_AGAIN) from error
     except (OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
-        raise ModelError(f"cannot read {path}: it is damaged ({type(error).__name__}: {error})") from error
+        damage = f"it is damaged ({type(error).__name__}: {error})"
+        raise ModelError(f"cannot read {path}: {damage}", hint=_AGAIN) from error
 
 
 def file_bytes(path: Path) -> memoryview:

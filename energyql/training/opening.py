@@ -1,0 +1,215 @@
+"""Opening the model folder that attributes are trained into, which a refused training leaves as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.doubt import SECOND
+from energyql.attributes.judge_reports import GIVEN, judge_names
+from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.files import DAMAGED_MODEL, check_writable, fingerprint, read_json, real_path, replacing, write_json
+from energyql.generators.base import Generator
+from energyql.generators.families import (
+    CONFIG,
+    NAMED,
+    WEIGHTS,
+    default_truncation,
+    family_of,
+    module_fingerprint,
+    named_generator,
+    open_generator,
+    read_generator,
+)
+from energyql.generators.load import load_generator
+from energyql.models import model_folder, packaged_models
+from energyql.pipeline.convert import CARD, save_converted
+from energyql.pipeline.model import BANK_FILES, save_model
+from energyql.plugins import GENERATORS, is_plugin
+from energyql.replacement import finish_saving
+from energyql.training.target import TEACHER, WORK, Target
+
+
+@contextmanager
+def opening_target(
+    model: str | Path | Generator,
+    out: str | Path | None,
+    truncation: float | None = None,
+    *,
+    generator: str | None = None,
+    allow_plugins: bool = False,
+) -> Iterator[Target]:
+    """Open the folder of a training as `open_target` does, and leave the disk as it was if the training is refused.
+
+    If the block raises an `EnergyQLError`, all that was written in the folder is removed. If it ends in another way,
+    such as by Ctrl-C, it stays, so that the training can be continued.
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_writable(folder, folder)
+        finish_saving(folder)
+    new = [] if folder is None else [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    before = after = _names(folder)
+    try:
+        try:
+            target = open_target(model, out, truncation, generator=generator, allow_plugins=allow_plugins)
+        finally:
+            after = _names(folder)
+        if folder is None:  # nothing was written into the folder of the model
+            folder, before = target.folder, _names(target.folder)
+        yield target
+    except EnergyQLError:
+        if folder is not None:
+            for name in {*after, WORK} - before:  # a file that somebody else wrote meanwhile is not among these
+                _remove(folder / name)
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _names(folder: Path | None) -> set[str]:
+    return set(os.listdir(folder)) if folder is not None and os.path.isdir(folder) else set()
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def open_target(
+    model: str | Path | Generator,
+    out: str | Path | None,
+    truncation: float | None = None,
+    *,
+    generator: str | None = None,
+    allow_plugins: bool = False,
+) -> Target:
+    """Load the generator, and write it or its name into the folder `out`, with this truncation, if it is not there.
+
+    The arguments are those of `train_attributes`.
+
+    Raises:
+        ArgumentError: there must be an `out`.
+        ModelError: a file is damaged, or `out` holds another generator.
+    """
+    if isinstance(model, str) and is_generator_name(model):
+        if generator is not None:
+            raise ArgumentError(f"{model} and {generator} are two generators", hint="name one of them")
+        if out is None:
+            raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
+        return _named(Path(out), model, truncation)
+    if isinstance(model, str | Path):
+        if not Path(model).is_file():
+            return _from_folder(model, out, generator, allow_plugins)
+        if out is None:
+            raise ArgumentError(f"{model} is a checkpoint, so a model folder must be named", hint="give out=, or --out")
+        return _write(load_generator(model), Path(out), truncation, Path(model))
+    if out is None:
+        raise ArgumentError("a generator needs a folder for its attributes", hint="give out=")
+    folder = Path(out)
+    if family_of(model) is not None:
+        return _write(model, folder, truncation)
+    mark = module_fingerprint(model)
+    return Target(folder, model, mark, None, _bank(folder, mark))
+
+
+def is_generator_name(model: str) -> bool:
+    """Whether a model is given as the name of code. The name of a plugin is not taken for that of a folder."""
+    taken = Path(model).exists() if ":" in model else Path(model).is_file() or model in packaged_models()
+    return not taken and is_plugin(model, GENERATORS)
+
+
+def _from_folder(model: str | Path, out: str | Path | None, generator: str | None, allow_plugins: bool) -> Target:
+    source = model_folder(model)
+    if out is None and model in packaged_models():
+        raise ArgumentError(f"the packaged model {model!r} is not changed", hint="name a folder for a copy with out=")
+    folder = source if out is None else Path(out)
+    if real_path(folder) != real_path(source):
+        if not (folder / CONFIG).is_file():
+            _copy(source, folder)
+        elif _identity(folder) != _identity(source):
+            raise ModelError(f"{folder} holds another generator than {source}", hint="choose another folder")
+    return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copy a model; its name, which captions and messages show, becomes that of the new folder."""
+    networks = [*judge_names(source), *sorted(path.stem for path in source.glob(f"{TEACHER}-*.json"))]
+    read = [f"{name}{suffix}" for name in networks for suffix in (".safetensors", ".json")]
+    config, name = read_json(source / CONFIG), real_path(folder).name
+    card = [CARD] if "source" in config else []  # that of a conversion has the licence
+    for file in (WEIGHTS, *BANK_FILES, SECOND, *read, GIVEN, *card):
+        if (source / file).is_file():
+            with replacing(folder / file) as temporary:
+                shutil.copyfile(source / file, temporary)
+    path = folder / "vocabulary.json"
+    if path.is_file() and isinstance((described := read_json(path)).get("vocabulary"), dict):
+        write_json(path, described | {"vocabulary": described["vocabulary"] | {"model": name}})
+    write_json(folder / CONFIG, config | {"name": name})  # last: a folder with a configuration is a model
+
+
+def _identity(folder: Path) -> object:
+    weights = folder / WEIGHTS
+    return fingerprint(weights) if weights.is_file() else read_json(folder / CONFIG).get("generator")
+
+
+def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:
+    if not (folder / CONFIG).is_file():
+        psi = default_truncation(generator) if truncation is None else truncation
+        name = real_path(folder).name
+        if checkpoint is None:
+            save_model(folder, name, generator, truncation=psi, dtype=torch.float32)
+        else:
+            save_converted(folder, name, generator, checkpoint, truncation=psi)
+    elif module_fingerprint(read_generator(folder)) != module_fingerprint(generator):
+        raise ModelError(f"{folder} holds another generator", hint="choose another folder")
+    return _opened(folder)
+
+
+def _named(folder: Path, name: str, truncation: float | None) -> Target:
+    """Open the folder of a generator that is code; its name is written there with the attributes."""
+    generator = named_generator(name)
+    mark = module_fingerprint(generator)
+    bank = _bank(folder, mark)
+    if (folder / CONFIG).is_file():
+        settings = read_json(folder / CONFIG).get("generator")
+        if not isinstance(settings, dict) or settings.get("kind") != NAMED:
+            raise ModelError(f"{folder} holds another generator than {name}", hint="choose another folder")
+        truncation = _truncation(folder)
+    elif truncation is None:
+        truncation = 1.0 if bank is None else bank.truncation[1]
+    return Target(folder, generator, mark, truncation, bank, name)
+
+
+def _opened(folder: Path, allow_plugins: bool = False) -> Target:
+    truncation = _truncation(folder)
+    generator, mark = open_generator(folder, allow_plugins=allow_plugins)
+    return Target(folder, generator, mark, truncation, _bank(folder, mark))
+
+
+def _truncation(folder: Path) -> float:
+    try:
+        return float(read_json(folder / CONFIG)["truncation"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder / CONFIG} has no truncation", hint=DAMAGED_MODEL) from error
+
+
+def _bank(folder: Path, fingerprint: str) -> AttributeBank | None:
+    if not (folder / "vocabulary.json").is_file():
+        return None
+    bank = AttributeBank.load(folder)
+    if bank.generator not in ("", fingerprint):
+        raise ModelError(
+            f"{folder} holds attributes of another generator", hint="choose another folder, or train them again"
+        )
+    return bank
