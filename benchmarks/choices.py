@@ -32,6 +32,7 @@ class ChoiceModel(EvaluatedModel):
         super().__init__(model, device=device)
         self.identity = f"choices-{self.identity}"
         self.features = None
+        self.read_latents = self._choices
         self._factors = Factors(DOMAINS[model])
 
     def judge(self, z: Tensor, report: Report = lambda stage, fraction: None, *, shown: int = 0) -> JudgedSamples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -119,6 +119,8 @@ class EvaluatedModel:
 
     Attributes:
         truncation: psi; the model's own where none was given.
+        read_latents: from latents (n, z_dim) to the values that their pictures show, if these are known without
+            drawing; `None` for most models.
         identity: SHA-256 of everything that can change a judged sample: weights, judge, truncation, label, features.
 
     Raises:
@@ -149,6 +151,7 @@ class EvaluatedModel:
         condition = as_condition(checked, self.model.generator)
         self.encode = partial(encode_under, self.model.generator, truncation=self.truncation, condition=condition)
         self.reads = head_reader(self.model.generator, self.model.bank.space, self.encode)
+        self.read_latents: Callable[[Tensor], Values] | None = None
         self.features = judge_features(self.model.judge) if features is None else features
         named = None if self.features is None else self.features.name
         self.identity = _digest([_fingerprints(self.model), self.truncation, checked, named])

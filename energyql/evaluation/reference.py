@@ -25,6 +25,7 @@ from torch import Tensor
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.metrics import Array, effective_size
 from energyql.language import Expr
+from energyql.pipeline.model import Values
 from energyql.progress import Report
 from energyql.sampling import normals, uniforms
 
@@ -34,6 +35,8 @@ LATENTS_AT_ONCE, PICTURES_AT_ONCE = 8192, 256
 """Latents whose log P the heads compute together, and proposed latents that are drawn together."""
 MOST_LATENTS, MOST_PICTURES = 1 << 24, 8192
 """Limits of the search for an oracle."""
+PLAIN_AT_ONCE, MOST_PLAIN = 1 << 16, 1 << 27
+"""Latents that are read together where latents are read without pictures, and the most for an oracle."""
 
 
 def prior_samples(model: EvaluatedModel, count: int, folder: Path, report: Report, *, seed: int = 0) -> JudgedSamples:
@@ -106,7 +109,8 @@ def find_oracle(
 ) -> Oracle:
     """Collect exact samples of a bound query, of the effective number that is wanted.
 
-    They are fewer where `MOST_LATENTS` or `MOST_PICTURES` end the search. The energy -log P(query | z) by the heads is
+    They are fewer where `MOST_LATENTS` or `MOST_PICTURES` end the search. If the model reads latents without pictures,
+    all are of the prior, equally weighted, and `MOST_PLAIN` is the limit. The energy -log P(query | z) by the heads is
     needed for proposals where the samples of the prior are not enough. The state of a long search is kept in the
     folder, so that an interrupted one resumes. `report` is called with the stage "oracle".
     """
@@ -115,6 +119,8 @@ def find_oracle(
         share = len(rows) / len(prior)
         error = math.sqrt(share * (1 - share) / len(prior))
         return Oracle(prior.select(rows), np.ones(len(rows)), share, error, len(prior), 0)
+    if model.read_latents is not None:
+        return _plain_oracle(model, model.read_latents, query, prior.select(rows), len(prior), wanted, report, seed)
     key = f"{model.identity} {query} {len(prior)} {wanted} {seed} {MOST_LATENTS} {MOST_PICTURES}"
     path = folder / f"oracle-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
 
@@ -158,6 +164,29 @@ def find_oracle(
         report("oracle", 1.0 if finished else size / wanted)
     error = math.sqrt(float(np.square(weights).sum()))  # of a sum of Poisson many terms
     return Oracle(samples, weights, float(weights.sum()), error, len(prior) + pictures, latents)
+
+
+def _plain_oracle(
+    model: EvaluatedModel,
+    read: Callable[[Tensor], Values],
+    query: Expr,
+    found: JudgedSamples,
+    looked_at: int,
+    wanted: int,
+    report: Report,
+    seed: int,
+) -> Oracle:
+    """Go on drawing from the prior until as many samples are found as wanted, or `MOST_PLAIN` are looked at."""
+    parts, first = [found], 0
+    while (size := sum(map(len, parts))) < wanted and first < MOST_PLAIN:
+        z = normals(seed, first, PLAIN_AT_ONCE, model.z_dim, stream="bench/plain")
+        parts.append(model.judge(z[torch.from_numpy(model.satisfied(query, read(z)).copy())]))
+        first += PLAIN_AT_ONCE
+        report("oracle", min(1.0, size / wanted))
+    samples, looked_at = JudgedSamples.join(parts), looked_at + first
+    share = len(samples) / looked_at
+    error = math.sqrt(share * (1 - share) / looked_at)
+    return Oracle(samples, np.ones(len(samples)), share, error, looked_at, 0)
 
 
 def _balanced(log_p: Tensor, prior: int, latents: int) -> Array:
