@@ -114,8 +114,8 @@ def particles_of(surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype
             draws = random(ANCESTORS, draws_of_a_move(r), f"{stage}/{sweep}")
             states += state.moves(lambda v: reached * strength * surrogate(v), draws)  # noqa: B023  # called at once
             state = states[-1]
-        v, energies = (torch.cat([one[part] for one in states]) for part in (0, 1))
-        found = Particles(v, energies / reached, mass)
+        energies = torch.cat([one.energies for one in states])
+        found = Particles(torch.cat([one.v for one in states]), energies / reached, mass)
         stage += 1
     return found
 
