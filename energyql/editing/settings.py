@@ -48,7 +48,7 @@ class Preset:
         ArgumentError: a weight is outside its range.
     """
 
-    strength: float = 3.0
+    strength: float = 30.0
     near_z: float = 0.05
     near_w: float = 0.0
     keep_predictions: float = 1.0
@@ -60,7 +60,7 @@ class Preset:
     release_implied: bool = True
     semantics: Semantics = DEFAULT_SEMANTICS
     solver: ODESolver | None = None
-    enough: float = 0.03
+    enough: float = 0.001
     max_evaluations: int = 200
 
     def __post_init__(self) -> None:

@@ -58,7 +58,7 @@ def test_every_setting_arrives(tiny, queries, tmp_path):
     ("words", "error", "message"),
     [
         ([], ArgumentError, "there is nothing to draw\nname a file of queries"),
-        (["none.txt"], DataError, r"cannot read none\.txt"),
+        (["none.txt"], DataError, r"none\.txt is missing\nit was looked for in"),
         (["QUERIES", "-o", "page.png"], ArgumentError, "a gallery cannot be saved as .png"),
         (["QUERIES", "-m", "nowhere"], EnergyQLError, "there is no model 'nowhere'"),
         (["QUERIES", "--truth-table", "smile,smil"], DataError, "attribute 2: UnknownAttribute"),

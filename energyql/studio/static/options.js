@@ -9,7 +9,7 @@ export class EditOptions {
     this.changed = changed;
     this.all = h("input", { type: "checkbox", onchange: () => this.tell() });
     this.names = h("span", { class: "chips", role: "group", "aria-label": "Attributes to keep" });
-    this.strength = h("input", { type: "number", min: 0.1, step: "any", placeholder: "3", inputmode: "decimal", onchange: () => this.tell() });
+    this.strength = h("input", { type: "number", min: 0.1, step: "any", placeholder: "30", inputmode: "decimal", onchange: () => this.tell() });
     this.layers = h("input", { type: "text", placeholder: "all, or 0 2-5", autocomplete: "off", onchange: () => this.tell() });
     this.node = h(
       "details",
