@@ -163,7 +163,7 @@ def test_training_goes_on_in_the_folder():
     assert after.judge.__name__ == "more"
     assert torch.equal(after.bank.heads["red"].skip_weight, before.bank.heads["red"].skip_weight)
     run("train", MODEL, "--out", "copy", "--labeller", "faces", "--replace", "--generator", "faces", *SMALL)
-    assert load_model("copy", generator="faces", judge="my_faces:more").name == "model"
+    assert load_model("copy", generator="faces", judge="my_faces:more").name == "copy"
     with pytest.raises(ModelError, match="copy holds attributes of another generator"):
         run("train", "my_faces:others", "--out", "copy", "--labeller", "faces", *SMALL)
 

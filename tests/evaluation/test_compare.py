@@ -188,7 +188,7 @@ def test_queries_from_files_and_from_the_command_line(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["a", "a AND d"], "unknown|not an attribute"),
-        (["missing.txt"], "cannot read"),
+        (["missing.txt"], "missing.txt is missing"),
         (["a AND b", "a & b"], "is the same as"),
         (["a AND NOT a"], "query 1"),
     ],

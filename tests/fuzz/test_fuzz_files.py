@@ -36,7 +36,7 @@ SMILE = AttributeSpec("smile", "yes/no")
 
 def picture_bytes(kind, mode="RGB", **options):
     stream = io.BytesIO()
-    pixels = np.random.default_rng(0).integers(0, 255, (12, 10, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 20, 3), np.uint8)  # an icon has at least 16 pixels a side
     Image.fromarray(pixels).convert(mode).save(stream, kind, **options)
     return stream.getvalue()
 
