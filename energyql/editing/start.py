@@ -128,7 +128,8 @@ def open_picture(picture: Picture) -> Image.Image:
                 )
             ImageOps.exif_transpose(opened, in_place=True)
             opened.load()
-            return opened if opened.mode == "RGB" else opened.convert("RGB")
+            colours: Image.Image = opened if opened.mode == "RGB" else opened.convert("RGB")
+            return colours
     except FileNotFoundError:
         raise ArgumentError(f"there is no picture {picture}", hint=what_is_there(Path(picture))) from None
     except ArgumentError:

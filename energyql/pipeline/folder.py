@@ -174,7 +174,8 @@ def _read_picture(folder: Path, name: object) -> Image.Image:
     if not isinstance(name, str) or not is_picture_name(name):
         raise ValueError(f"{name!r} is not the name of a picture")
     with Image.open(folder / name, formats=["PNG"]) as picture:
-        return picture.convert("RGB")
+        colours: Image.Image = picture.convert("RGB")
+    return colours
 
 
 def _entry(column: Any, row: int) -> Any:
