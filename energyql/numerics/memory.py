@@ -17,10 +17,10 @@ _STATUS = Path("/proc/self/status")
 
 def limit() -> int | None:
     """Return the bytes of address space that this process may take, or `None` without a limit that can be read."""
-    if resource is None or not _STATUS.exists():
+    if resource is None:
         return None
-    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return None if soft == resource.RLIM_INFINITY else soft
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]  # first, because this is asked before every product
+    return None if soft == resource.RLIM_INFINITY or not _STATUS.exists() else soft
 
 
 def check_room() -> None:

@@ -166,6 +166,7 @@ def test_a_link_restores_every_setting(visitor, chromium):
         expect(other.locator("#strength")).to_have_value("")
         expect(other.locator("#seed")).to_have_value("0")
         expect(other.locator("#n")).to_have_value("64")
+        expect(other.locator("#wall > li")).to_have_count(64)  # they are drawn, or are being drawn
 
 
 def test_progress_and_cancel(visitor):
