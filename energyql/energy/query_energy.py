@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, MutableMapping
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,9 @@ class QueryEnergy:
         self.rule: EnergyRule = CircuitRule(rule) if isinstance(rule, Circuit) else rule
         self.encode = encode
         self.surrogate = surrogate
+        # Other functions may change between two runs.
+        constant = isinstance(predict, AttributeBank) and isinstance(encode, Convertible)
+        self.kept: MutableMapping[Hashable, Any] | None = {} if constant else None
         self.predict = predict.predict if isinstance(predict, AttributeBank) else predict
         self._pullback = pullback_of(encode)
         self._direct: CircuitEnergy | None = None
@@ -91,6 +95,7 @@ class QueryEnergy:
             )
         converted = copy.copy(self)
         converted.encode = self.encode.computed_in(dtype)
+        converted.kept = None if self.kept is None else {}
         converted._pullback = pullback_of(converted.encode)
         converted._direct = None if self._direct is None else self._direct.computed_in(dtype)
         return converted

@@ -86,7 +86,7 @@ class PreparedQuery:
         dtype: torch.dtype = getattr(torch, self.settings.precision)
         return dtype
 
-    @property
+    @cached_property
     def energy(self) -> QueryEnergy:
         """The energy that is sampled: in the precision of the settings."""
         energy = self.energy_in_float32

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from energyql.errors import ArgumentError
 from energyql.numerics.pullback import by_autograd
 from energyql.numerics.shapes import Float, Int
 
+Kept = TypeVar("Kept")
 ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
 """Energies, in nats, and their gradients with respect to z."""
 
@@ -45,7 +46,9 @@ class Energy(Protocol):
 
     An attribute `least`, where there is one, is the least energy that a latent can reach, in nats; samplers that end
     where the energy is low enough measure from there. An attribute `surrogate`, where there is one and it is not None,
-    is a function without arguments that makes a `SurrogateEnergy`.
+    is a function without arguments that makes a `SurrogateEnergy`. An attribute `kept`, where there is one and it is
+    not None, says that the energy never changes: a dictionary of its own, empty at first, in which samplers keep what
+    they find out about it and what is the same in every run.
     """
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
@@ -85,14 +88,14 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         samples: of a part of a batch, the row of each of its members in the batch, (rows,).
 
     Returns:
-        An energy of z and the rows of the batch or part, with `least` and `surrogate`. It raises `ArgumentError` where
+        An energy of z and the rows of the batch or part, with `least`, `surrogate` and `kept`. It raises `ArgumentError` where
         a shape is wrong, or autograd finds no path from the energy back to z.
     """
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first, samples)
     value = _with_rows(energy, first, samples) if callable(energy) or gradient is None else GradientEnergy(gradient)
     least, surrogate = float(getattr(energy, "least", 0.0)), getattr(energy, "surrogate", None)
-    return AdaptedEnergy(value, gradient, least, surrogate)
+    return AdaptedEnergy(value, gradient, least, surrogate, getattr(energy, "kept", None))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +106,15 @@ class AdaptedEnergy:
     value_and_gradient: Callable[[Tensor, Tensor], ValueAndGradient] | None
     least: float
     surrogate: Callable[[], SurrogateEnergy] | None
+    kept: MutableMapping[Hashable, Any] | None
+
+    def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """Return what `make` returns, which must be the same for equal keys; an energy that never changes keeps it."""
+        if self.kept is None:
+            return make()
+        if key not in self.kept:
+            self.kept[key] = make()
+        return cast(Kept, self.kept[key])
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the energies; see `Energy`."""

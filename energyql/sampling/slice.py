@@ -119,9 +119,13 @@ class SliceSampler(BatchSampler):
 
     def _proposals(self, batch: Batch) -> tuple[Proposals, int]:
         """Return proposals, and how many of them a sample tries at most."""
-        share = acceptance(batch, self.strength, self.pilot) if self.pilot else 1.0
+        # Pilot and trials belong to no sample, so they are the same in every run.
+        once, like = batch.energy.once, (self.strength, batch.z.dtype, batch.z.device)
+        share = 1.0
+        if self.pilot:
+            share = once(("pilot", self.pilot, *like), lambda: acceptance(batch, self.strength, self.pilot))
         if share < COMMON and batch.energy.surrogate is not None:
-            found = SurrogateProposals(batch, self.strength)
+            found = once(("proposals", *like), lambda: SurrogateProposals(batch, self.strength))
             if found.trusted and found.cost * share < 1:  # cheaper than the prior
                 return found, min(self.proposals, math.ceil(PATIENCE * found.cost))
             if not found.trusted and self.descent and found.satisfied > share:  # annealing begins at the prior

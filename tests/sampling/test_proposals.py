@@ -182,3 +182,26 @@ def test_an_energy_without_finite_values_is_reported():
     result = draw(Nowhere(Surrogate(3.0)), n=5)
     assert not result.ok.any()
     assert result.z.isfinite().all()
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_pilot_and_trials_are_evaluated_once_where_the_energy_never_changes(keeps):
+    counts = []
+
+    class Counted(Energy):
+        def __call__(self, z):
+            counts.append(len(z))
+            return super().__call__(z)
+
+    energy = Counted(Surrogate(3.0, 8.0))
+    if keeps:
+        energy.kept = {}
+    first = draw(energy, n=20)
+    before = sum(counts)
+    again = draw(energy, n=20)
+    assert torch.equal(first.z, again.z)
+    assert torch.equal(first.z, draw(Energy(Surrogate(3.0, 8.0)), n=20).z)
+    assert 2 * before - sum(counts) == (128 + TRIALS + MORE_TRIALS if keeps else 0)
+    stronger = sum(counts)
+    draw(energy, n=20, strength=2.0)  # what was found at another strength does not serve
+    assert sum(counts) - stronger > 128 + TRIALS
