@@ -88,8 +88,8 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         samples: of a part of a batch, the row of each of its members in the batch, (rows,).
 
     Returns:
-        An energy of z and the rows of the batch or part, with `least`, `surrogate` and `kept`. It raises `ArgumentError` where
-        a shape is wrong, or autograd finds no path from the energy back to z.
+        An energy of z and the rows of the batch or part, with `least`, `surrogate` and `kept`. It raises
+        `ArgumentError` where a shape is wrong, or autograd finds no path from the energy back to z.
     """
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first, samples)

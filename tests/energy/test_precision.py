@@ -93,6 +93,13 @@ def test_mistakes(model):
         QueryEnergy(rule, lambda z: z, model.bank).computed_in(torch.bfloat16)
 
 
+def test_what_samplers_keep_is_of_one_precision_and_of_energies_that_never_change(model):
+    exact = prepare(model, "float32").energy
+    assert exact.kept == {} and exact.computed_in(torch.bfloat16).kept == {}
+    assert exact.computed_in(torch.bfloat16).kept is not exact.kept
+    assert QueryEnergy(exact.rule, lambda z: z, model.bank).kept is None
+
+
 def test_samplers_take_it(model):
     found = list(
         energyql.sample_latents(QUERY, 5, model=model, sampler=SliceSampler(), precision="bfloat16", progress=False)
