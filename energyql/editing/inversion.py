@@ -2,8 +2,8 @@
 
 The search has three stages, each measured in docs/decisions/inversion.md:
 
-1. *Start.* z moves until the heads predict what the judge reads off the picture, and w is near what a ridge regression
-   on pictures of the prior predicts. This needs no pictures, so it is nearly free.
+1. *Start.* z moves until the heads predict what the judge clearly reads off the picture, and w is near what a ridge
+   regression on pictures of the prior predicts. This needs no pictures, so it is nearly free.
 2. *z.* L-BFGS through the mapping network, on pixels and features; the attribute terms stay.
 3. *W or W+.* A small offset from the mapped z, which the picture keeps through all edits.
 """
@@ -19,28 +19,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energyql.attributes.predictions import output_count
 from energyql.editing.examples import Examples, draw_examples, thumbnail
 from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, shifted
+from energyql.editing.reading import attribute_terms
 from energyql.editing.settings import InversionSettings
 from energyql.editing.start import as_images
-from energyql.editing.terms import Embed, Term, distance_term, edit_energy, flat_features, keep_predictions, shell_term
+from energyql.editing.terms import Embed, Term, distance_term, edit_energy, flat_features, shell_term
 from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
-from energyql.pipeline.columns import concatenate
-from energyql.pipeline.model import Values
 from energyql.progress import Report
-from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult
-from energyql.vocabulary import Vocabulary
+from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
 
 SPACES = ("z", "w", "w+")
-TARGET_LOGIT = 6.0
-"""Log-odds that the heads should have for what the judge reads."""
 FIRST_SHELL = 1.0
 """Weight of `(|z| - sqrt(z_dim))²` at the start."""
-PREDICTED_W = 0.1
-"""Weight of the squared distance from the predicted w, over twice its variance. Below 1, because errors of the
-coordinates of w depend on each other."""
+PREDICTED_W = (0.1, 1.0)
+"""Weights of the squared distance from the predicted w, over twice its variance; each is tried. The one below 1 is
+because errors of the coordinates of w depend on each other."""
+DRAWS = 1 << 14
+"""Draws of the prior, of which the one whose w is nearest to the predicted w is where the search for it begins."""
 DIFFERENTIATED_TOGETHER = 8
 """Pictures that are drawn and differentiated together unless a call sets a batch size."""
 TOLERANCE = 1e-4
@@ -170,7 +167,7 @@ def find_latents(
     loss = ReconstructionLoss(
         model.generator, as_images(pictures, examples.like), embed, examples, settings, batch_size
     )
-    terms = _attribute_terms(loss.targets, space) if settings.attributes else []
+    terms = attribute_terms(loss.targets, space) if settings.attributes else []
     descent = DescentSampler(enough=None, tolerance=TOLERANCE, max_evaluations=settings.z_evaluations)
     searched = descent.sample(
         _z_objective(loss, space, terms, settings), _start(loss, terms, space),
@@ -188,47 +185,23 @@ def find_latents(
     return Found(latents, loss.targets, error, distance, run)
 
 
-def _attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
-    """Return the divergence of the heads from what the judge reads off the pictures; nothing without a judge."""
-    values = concatenate([space.model.judge_images(part) for part in targets.split(64)])
-    if not values:
-        return []
-    outputs = _as_outputs(values, space.model.vocabulary).to(targets)
-    raw = space.model.bank.raw_outputs(tuple(values))
-    return [keep_predictions(raw, outputs, torch.ones(len(targets), len(values), device=targets.device))]
-
-
-def _as_outputs(values: Values, vocabulary: Vocabulary) -> Tensor:
-    """Return the outputs, (n, outputs), of heads that predict the values with certainty."""
-    columns = []
-    for name in values:
-        spec = vocabulary[name]
-        if spec.kind == "continuous":
-            columns.append(torch.from_numpy(values[name]).float()[:, None])
-        elif spec.kind == "categorical":
-            columns.append(torch.from_numpy(values[name][:, None] == np.array(spec.values)).float() * 2 * TARGET_LOGIT)
-        else:
-            columns.append((torch.from_numpy(values[name]).float()[:, None] * 2 - 1) * TARGET_LOGIT)
-        assert columns[-1].shape[1] == output_count(spec)
-    return torch.cat(columns, 1)
-
-
 def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> Tensor:
     """Return z for each picture: the most similar example, or where a search without pictures ends, if it is nearer.
 
-    One search asks for the attributes alone, from that example; the other also for the predicted w, from the example
-    whose w is nearest.
+    One search asks for the attributes alone, from that example; the others also for the predicted w, from the draw of
+    the prior whose w is nearest.
     """
     examples = loss.examples
     with torch.no_grad():
-        starts = [examples.z[loss.of_examples().argmin(1)]]
-        asked = [terms]
+        nearest = examples.z[loss.of_examples().argmin(1)]
+        candidates, searches = [nearest], [(nearest, terms)]
         if examples.w.ndim == 2:
             w, error = examples.predict_w(thumbnail(loss.targets), loss.features)
-            starts.append(examples.z[torch.cdist(w, examples.w).argmin(1)])
-            asked.append([*terms, distance_term("w", w, PREDICTED_W / (2 * max(error, 1e-12)))])
-        candidates = starts[:1]
-        for z, wanted in zip(starts, asked, strict=True):
+            near = _nearest_draws(w, space)
+            searches += [
+                (near, [*terms, distance_term("w", w, weight / (2 * max(error, 1e-12)))]) for weight in PREDICTED_W
+            ]
+        for z, wanted in searches:
             if wanted:
                 objective = edit_energy(space, Latents(z), [*wanted, shell_term(FIRST_SHELL)])
                 candidates.append(DescentSampler(enough=None).sample(objective, z).z)
@@ -238,6 +211,18 @@ def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> T
         ])  # fmt: skip
         best = losses.argmin(0)
         return torch.stack(candidates)[best, torch.arange(len(best), device=best.device)]
+
+
+def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
+    """Return z whose mapped w is nearest to each w, (n, z_dim), of many draws of the prior."""
+    z = normals(0, 0, DRAWS, space.model.generator.z_dim, stream="inversion")
+    least, best = w.new_full((len(w),), torch.inf), w.new_zeros(len(w), z.shape[1])
+    for part in z.split(DRAWS // 16):
+        part = part.to(w.device)
+        distance, index = torch.cdist(w, space.encode(part)).min(1)
+        nearer = distance < least
+        least, best = torch.where(nearer, distance, least), torch.where(nearer[:, None], part[index], best)
+    return best
 
 
 def _z_objective(

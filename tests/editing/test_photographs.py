@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from typer.testing import CliRunner
 
 import energyql
 from energyql import Inversion, OutOfDomainError, generate
+from energyql.attributes.predictions import Categorical, YesNo
 from energyql.cli.main import app
 from energyql.editing.examples import Examples
 from energyql.editing.filmstrip import draw_filmstrip, start_columns
+from energyql.editing.reading import _clear
 from energyql.editing.settings import InversionSettings
 from energyql.errors import DataError
 from energyql.render.pictures import CAPTION, GAP, NO, YES
@@ -171,3 +174,12 @@ def test_ridge_regression_predicts_w():
     assert torch.allclose(found, scaled[:5] @ fit(everyone, scaled, penalty) + w.mean(0), atol=1e-4)
     left_out = [w[i] - w.mean(0) - scaled[i] @ fit(everyone[everyone != i], scaled, penalty) for i in range(40)]
     assert error == pytest.approx(float(torch.stack(left_out).square().mean()), rel=1e-3)
+
+
+def test_only_clear_readings_lead_the_search():
+    read = {"bald": YesNo(torch.tensor([4.0, 0.4])), "hair": Categorical(torch.tensor([[5.0, 0.0], [0.5, 0.0]]), "rb")}
+    model = SimpleNamespace(judge=lambda images: {**read, "hat": [True, False]})
+    assert _clear(model, torch.zeros(2, 3, 4, 4), ["bald", "hair", "hat"]).tolist() == [
+        [True] * 3,
+        [False, False, True],
+    ]
