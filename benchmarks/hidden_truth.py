@@ -49,7 +49,7 @@ class Sizes:
     pool: int = 4000
     fresh: int = 3000
     truth: int = 4000
-    further: int = 4000
+    further: int = 8000
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def train(
             "-n",
             min=0,
             help="Pictures for --labeller or CLIP, 10,000 by default. With --labels by picture numbers, further "
-            "pictures for a network to label that has learnt from the table: by default 4,000 up to 128 x 128 pixels.",
+            "pictures for a network to label that has learnt from the table: by default 8,000 up to 128 x 128 pixels.",
             show_default=False,
         ),
     ] = None,

@@ -24,13 +24,16 @@ from energyql.training.report import report_quality
 from energyql.training.rounds import with_gains
 from energyql.training.samples import Prior
 from energyql.training.target import WORK, Target
-from energyql.training.teacher import Taught, further_pictures, teach
+from energyql.training.teacher import DRAWS, Taught, further_pictures, teach
 from energyql.vocabulary import Vocabulary
 
 TEST_SHARE, HELD_OUT_SHARE = 0.1, 0.12
 """Share of all samples for the report; share of the others for early stopping and calibration."""
 TAUGHT_DECAY = 1 / 3
 """Weight decay of heads that have a teacher, as a share of that of others: they have more labels."""
+TAUGHT_STOPPING = 1 / 8
+"""Share of the teacher's pictures that its heads are stopped and calibrated on, with the labels by hand that are held
+out: these are too few alone, some 55 of 500."""
 SMALL_TEST_SHARE, ENOUGH_TESTS = 0.2, 200
 """Of few samples a larger share is for the report, up to this number: intervals of fewer labels are too wide."""
 
@@ -136,7 +139,8 @@ def _fit(
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
     """Fit the heads that have a teacher to its labels and those by hand, and the others to labels by hand alone.
 
-    `stopping` is the share of the rows, the last ones, that heads are stopped and calibrated on.
+    `stopping` is the share of the rows, the last ones, that heads are stopped and calibrated on. Heads that have a
+    teacher are stopped and calibrated on a part of its pictures as well.
     """
     stop = len(latents) - int(len(latents) * (1 - stopping))
     heads: dict[str, Head] = {}
@@ -147,6 +151,14 @@ def _fit(
             continue
         x = torch.cat([taught.latents, latents]) if with_teacher else latents
         y = {name: torch.cat([taught.labels[name], labels[name]]) if with_teacher else labels[name] for name in group}
+        held_out = stop
+        if with_teacher:
+            of_picture = torch.arange(len(taught.latents) // DRAWS)
+            kept = (of_picture < round((1 - TAUGHT_STOPPING) * len(of_picture))).repeat(DRAWS)
+            learned, others = (rows.nonzero()[:, 0] for rows in (kept, ~kept))
+            by_hand = torch.arange(len(kept), len(x))
+            rows = torch.cat([learned, by_hand, others])
+            x, y, held_out = x[rows], {name: values[rows] for name, values in y.items()}, stop + len(others)
         stage = "further" if with_teacher else "training"
         decay = settings.weight_decay * (TAUGHT_DECAY if with_teacher else 1)
         part, found = train_heads(
@@ -154,7 +166,7 @@ def _fit(
             {name: values.to(prior.device) for name, values in y.items()},
             group,
             dataclasses.replace(settings, weight_decay=decay),
-            held_out=stop,
+            held_out=held_out,
             seed=seed,
             space=space,
             checkpoint=target.folder / WORK / f"heads-{stage}.safetensors",

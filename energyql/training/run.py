@@ -92,7 +92,7 @@ def train_attributes(
         kinds: kinds of single attributes, which are then not inferred.
         only: attributes to train, all by default.
         count: pictures for a labeller, 10,000 by default; or further pictures for the teacher of a table of picture
-            numbers: a network that learns from the labels and labels these for the heads, see `teach`. By default 4,000
+            numbers: a network that learns from the labels and labels these for the heads, see `teach`. By default 8,000
             of at most 128 pixels a side, and none of larger ones, which take long to draw; 0 for no teacher.
         space: the latent that heads read: "w", "z", "direction", z scaled to unit second moment, on which alone the
             pictures of a StyleGAN depend, or "features", a view of z that the generator offers (see `features` of

@@ -29,7 +29,7 @@ from energyql.training.target import TEACHER, WORK, Target
 from energyql.training.thumbnails import PICTURES, draw_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
-FURTHER, LARGEST = 4_000, 128
+FURTHER, LARGEST = 8_000, 128
 """Further pictures that are labelled, unless a call says otherwise, and the largest side of such pictures, in pixels:
 drawing larger ones takes longer than labelling more by hand."""
 FOLDS = 3

@@ -7,8 +7,8 @@ from holes import Stains, look
 
 from energyql.attributes.labels import encode_column
 from energyql.errors import DataError
-from energyql.training import run, teacher
-from energyql.training.fitting import HeadSettings
+from energyql.training import bank_fit, run, teacher
+from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import Prior
@@ -121,6 +121,26 @@ def test_an_interruption_changes_nothing(tmp_path):
     for name in ("attributes.safetensors", "second.safetensors", "report.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert not (tmp_path / "a" / run.WORK).exists()
+
+
+def test_heads_are_stopped_on_a_part_of_its_pictures_too(tmp_path, monkeypatch):
+    seen = {}
+
+    def watched(x, y, specs, settings, *, held_out, **more):
+        seen[tuple(specs)] = (x, held_out)
+        return train_heads(x, y, specs, settings, held_out=held_out, **more)
+
+    monkeypatch.setattr(bank_fit, "train_heads", watched)
+    taught(tmp_path / "m", only=["red"], count=0)
+    alone, stopping = seen["red",]
+    taught(tmp_path / "n", only=["red"])
+    x, held_out = seen["red",]
+    assert held_out == stopping + DRAWS * 400 * bank_fit.TAUGHT_STOPPING
+    learned, others = x[:-held_out], x[-held_out:]
+    assert not {tuple(row) for row in learned.tolist()} & {tuple(row) for row in others.tolist()}
+    for rows, by_hand in ((learned, alone[:-stopping]), (others, alone[-stopping:])):
+        known = {tuple(row) for row in rows.tolist()}
+        assert all(tuple(row) in known for row in by_hand.tolist())
 
 
 def test_how_many_pictures_are_worth_drawing(monkeypatch):
