@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -27,6 +28,8 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """Protocol -> the extra of energyql that brings its library."""
 _REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ParamValidationError")
 """Errors of a store's library, by name, which do not pass with time."""
+_LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
+"""Numbers of system errors that do not pass with time either."""
 Value = TypeVar("Value")
 
 
@@ -122,11 +125,11 @@ class Folder:
 class Store:
     """A place that fsspec knows: `s3://bucket/folder`, `gs://bucket/folder` and others.
 
-    A store that is overloaded or does not answer is asked again for `patience` seconds, with pauses that grow.
+    A store that is overloaded or does not answer is asked again for `PATIENCE` seconds, with pauses that grow.
     """
 
-    def __init__(self, url: str, patience: float = PATIENCE) -> None:
-        self.name, self._patience = url, patience
+    def __init__(self, url: str) -> None:
+        self.name = url
         protocol = url.partition("://")[0]
         try:
             fsspec: Any = import_module("fsspec")
@@ -217,20 +220,19 @@ class Store:
             FileNotFoundError: there is no such file or bucket.
             ArgumentError: it may not be written, or does not answer for too long.
         """
-        end, pause = time.monotonic() + self._patience, _FIRST_PAUSE
+        end, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
         while True:
             try:
                 return call()
             except FileNotFoundError:
                 raise
             except Exception as error:  # the libraries of stores have no common class of errors
-                if isinstance(error, PermissionError) or type(error).__name__ in _REFUSALS:
-                    raise ArgumentError(
-                        f"cannot write {self.name}: {error}", hint="see to the credentials and to what they allow"
-                    ) from error
+                if getattr(error, "errno", None) in _LASTING or type(error).__name__ in _REFUSALS:
+                    hint = "see to the name of the bucket, to the credentials and to what they allow"
+                    raise ArgumentError(f"cannot write {self.name}: {error}", hint=hint) from error
                 if time.monotonic() + pause > end:
                     raise ArgumentError(
-                        f"{self.name} has not answered for {self._patience:.0f} seconds: {error or type(error)}",
+                        f"{self.name} has not answered for {PATIENCE:.0f} seconds: {error or type(error)}",
                         hint="see to the store and the network; the same command then continues",
                     ) from error
             time.sleep(pause * random.uniform(0.5, 1))  # not all workers at the same moment
