@@ -1,10 +1,11 @@
-"""Labelled data sets of any size, in shards that can be drawn again: the plan. Imports no torch."""
+"""Labelled data sets of any size, in shards that can be drawn again: plans, and records of shards. No torch."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -149,6 +150,61 @@ class DatasetPlan:
         """Return the numbers of the samples that may be drawn for a shard: no two shards share one."""
         wanted, each = self.positions(one, shard), self.budget if self.only_satisfied else 1
         return range(wanted.start * each, wanted.stop * each)
+
+
+@dataclass(frozen=True)
+class ClassRecord:
+    """The pictures of one class in a shard.
+
+    Args:
+        wanted: how many the plan asks for.
+        rows: how many there are.
+        drawn: how many samples were drawn for them.
+        satisfied: how many of the rows satisfy the query according to the judge; `None` where nobody judged.
+    """
+
+    wanted: int
+    rows: int = 0
+    drawn: int = 0
+    satisfied: int | None = None
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A finished shard, as the manifest lists it.
+
+    Args:
+        shard: its number.
+        file: its name in the data set.
+        size: of it, in bytes.
+        sha256: of its bytes, hexadecimal.
+        rows: number of its samples.
+        classes: by name.
+        mark: what the store says of the bytes (an ETag); "" where the destination has no such thing.
+    """
+
+    shard: int
+    file: str
+    size: int
+    sha256: str
+    rows: int
+    classes: Mapping[str, ClassRecord] = field(default_factory=dict)
+    mark: str = ""
+
+    def to_json(self) -> str:
+        """Return one line of the manifest."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> ShardRecord:
+        """Read a line of the manifest.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is something else.
+        """
+        data = json.loads(line)
+        classes = {name: ClassRecord(**one) for name, one in data.pop("classes").items()}
+        return cls(classes=classes, **data)
 
 
 def unknown(name: object, known: Sequence[str], what: str) -> ArgumentError:

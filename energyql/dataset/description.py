@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from energyql.dataset.shard import ClassRecord, PreparedPlan, ShardRecord
+from energyql.dataset import ClassRecord, ShardRecord
+from energyql.dataset.shard import PreparedPlan
 from energyql.errors import ArgumentError
 from energyql.render.markup import markdown_table
 from energyql.version import __version__

@@ -10,10 +10,10 @@ from itertools import islice
 from typing import Any
 
 from energyql.attributes.labels import ImageLabeller
-from energyql.dataset import DatasetClass, DatasetPlan
+from energyql.dataset import DatasetClass, DatasetPlan, ShardRecord
 from energyql.dataset.destination import open_destination
 from energyql.dataset.manifest import write_shard
-from energyql.dataset.shard import PreparedPlan, ShardRecord, Told, prepare_plan
+from energyql.dataset.shard import PreparedPlan, Told, prepare_plan
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.generators.base import Generator
 from energyql.models import packaged_models

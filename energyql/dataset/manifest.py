@@ -15,9 +15,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from energyql.dataset import ShardRecord
 from energyql.dataset.description import Index, data_card
 from energyql.dataset.destination import Destination
-from energyql.dataset.shard import PreparedPlan, ShardRecord, Told
+from energyql.dataset.shard import PreparedPlan, Told
 from energyql.errors import DataError
 from energyql.files import fingerprint
 from energyql.language.lexical import shorten
@@ -113,7 +114,7 @@ def read_records(destination: Destination) -> dict[int, ShardRecord]:
     for line in lines:
         try:
             record = ShardRecord.from_json(line)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged record: the shard is drawn again
         if sizes.get(record.file) == record.size and record.file == shard_name(record.shard):
             found[record.shard] = record

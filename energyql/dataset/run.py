@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from energyql.attributes.labels import ImageLabeller
-from energyql.dataset import DatasetPlan
+from energyql.dataset import ClassRecord, DatasetPlan, ShardRecord
 from energyql.dataset.description import arrow, sum_records
 from energyql.dataset.destination import open_destination
 from energyql.dataset.engine import Job, Tally, Task, Worker, check_ray, run_here, run_on_ray
 from energyql.dataset.manifest import begin, finish, read_records
 from energyql.dataset.plan_file import PlanSource, read_plan
-from energyql.dataset.shard import ClassRecord, ShardRecord, prepare_plan
+from energyql.dataset.shard import prepare_plan
 from energyql.errors import ArgumentError, IncompleteError
 from energyql.generators.base import Generator
 from energyql.pipeline.settings import finite_number, whole_number

@@ -7,9 +7,9 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
@@ -17,11 +17,12 @@ from typing import IO, Any
 from PIL import Image
 
 from energyql.attributes.labels import ImageLabeller
-from energyql.dataset import DatasetClass, DatasetPlan
+from energyql.dataset import ClassRecord, DatasetClass, DatasetPlan
 from energyql.dataset.plan_file import CLASS, Mistake, PlanSource, blamed, refuse
 from energyql.errors import EnergyQLError
 from energyql.generators.base import Generator
 from energyql.generators.families import module_fingerprint
+from energyql.language import as_query, bind
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.prepared import STREAM_BATCH, PreparedQuery, accepted, next_round
@@ -41,61 +42,6 @@ _THREADS = 8
 """Threads that compress the pictures of one GPU."""
 Told = Callable[[str, int], None]
 """Called with the name of a class and a number of its pictures that were just drawn."""
-
-
-@dataclass(frozen=True)
-class ClassRecord:
-    """The pictures of one class in a shard.
-
-    Args:
-        wanted: how many the plan asks for.
-        rows: how many there are.
-        drawn: how many samples were drawn for them.
-        satisfied: how many of the rows satisfy the query according to the judge; `None` where nobody judged.
-    """
-
-    wanted: int
-    rows: int = 0
-    drawn: int = 0
-    satisfied: int | None = None
-
-
-@dataclass(frozen=True)
-class ShardRecord:
-    """A finished shard, as the manifest lists it.
-
-    Args:
-        shard: its number.
-        file: its name in the data set.
-        size: of it, in bytes.
-        sha256: of its bytes, hexadecimal.
-        rows: number of its samples.
-        classes: by name.
-        mark: what the store says of the bytes (an ETag); "" where the destination has no such thing.
-    """
-
-    shard: int
-    file: str
-    size: int
-    sha256: str
-    rows: int
-    classes: Mapping[str, ClassRecord] = field(default_factory=dict)
-    mark: str = ""
-
-    def to_json(self) -> str:
-        """Return one line of the manifest."""
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, line: str | bytes) -> ShardRecord:
-        """Read a line of the manifest.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is something else.
-        """
-        data = json.loads(line)
-        classes = {name: ClassRecord(**one) for name, one in data.pop("classes").items()}
-        return cls(classes=classes, **data)
 
 
 @dataclass(frozen=True)
@@ -272,8 +218,20 @@ def prepare_plan(
         except EnergyQLError as error:
             setting = "query" if error.spans else blamed(error, list(one.settings), "query")
             mistakes.append(Mistake(_place(source, number, setting), error))
+            if setting != "query":  # which may be wrong as well
+                mistakes += _query_mistakes(one, number, pipeline.model)
     refuse(mistakes, name, source)
     return PreparedPlan(plan, queries)
+
+
+def _query_mistakes(one: DatasetClass, number: int, model: Model) -> list[Mistake]:
+    """Return what is wrong with the query of a class alone."""
+    try:
+        expr, text = as_query(one.query)
+        bind(expr, model.vocabulary, query=text)
+    except EnergyQLError as error:
+        return [Mistake((CLASS, number, "query"), error)]
+    return []
 
 
 def _place(source: PlanSource | None, number: int, key: str) -> tuple[str | int, ...]:
