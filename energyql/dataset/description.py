@@ -34,7 +34,7 @@ def arrow() -> tuple[Any, Any]:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise ArgumentError(
-            "a data set needs pyarrow for its index, and it is not installed", hint="pip install 'energyql[dataset]'"
+            "a data set needs pyarrow for its index, and it is not installed", hint='pip install "pyarrow>=14"'
         ) from None
 
 

@@ -24,8 +24,11 @@ PATIENCE = 300.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _AT_ONCE = 64
 """Files that are read together."""
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-"""Protocol -> the extra of energyql that brings its library."""
+_LIBRARIES = {
+    "s3": 'pip install "s3fs>=2024.2"',
+    "gs": 'pip install "gcsfs>=2024.2"',
+}
+"""Protocol -> how to install its library."""
 _REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ParamValidationError")
 """Errors of a store's library, by name, which do not pass with time."""
 _LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
@@ -135,8 +138,7 @@ class Store:
             fsspec: Any = import_module("fsspec")
             self._system, root = fsspec.url_to_fs(url, use_listings_cache=False)
         except ImportError as error:
-            extra = _EXTRAS.get(protocol)
-            hint = f"pip install 'energyql[{extra}]'" if extra else str(error)
+            hint = _LIBRARIES.get(protocol, "see the documentation of fsspec")
             raise ArgumentError(f"{url} needs a library that is not installed: {error}", hint=hint) from None
         except ValueError as error:
             hint = "name a folder, or an address such as s3://bucket/folder"

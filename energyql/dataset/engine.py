@@ -126,11 +126,12 @@ def check_ray() -> Any:
     Raises:
         ArgumentError: it is not installed, or too old.
     """
-    hint = "pip install 'energyql[ray]', or leave out --workers (workers=1)"
+    hint = 'pip install "ray>=2.56"'
     try:
         ray: Any = import_module("ray")
     except ImportError:
-        raise ArgumentError("several workers need Ray, which is not installed", hint=hint) from None
+        message = "several workers, and workers of a cluster, need Ray, which is not installed"
+        raise ArgumentError(message, hint=hint) from None
     if tuple(int(part) for part in ray.__version__.split(".")[:2]) < LEAST_RAY:
         least = ".".join(map(str, LEAST_RAY))
         raise ArgumentError(f"Ray {ray.__version__} is too old: at least {least} is needed", hint=hint)

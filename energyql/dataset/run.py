@@ -235,7 +235,7 @@ def write_dataset(
 
     All of the plan is checked before anything is written. A shard depends on plan, models, seed and its number alone,
     and appears as a whole, so that the same call continues after any interruption: shards that are there are checked
-    and kept. Needs `pip install 'energyql[dataset]'`.
+    and kept. Needs pyarrow; a store needs its library (s3fs, gcsfs), and several workers need Ray.
 
     Args:
         plan: a TOML file (docs/datasets.md), or the same as an object.
@@ -243,7 +243,7 @@ def write_dataset(
             this data set.
         only_satisfied: takes the place of that of the plan.
         budget: takes the place of that of the plan.
-        workers: number of processes, by Ray where it is more than 1: `pip install 'energyql[ray]'`.
+        workers: number of processes, by Ray where it is more than 1.
         address: of a Ray cluster; without one, several workers run on this machine.
         gpus: of each worker, which may be a fraction.
         device: as for `generate`, of each worker.

@@ -328,5 +328,5 @@ def test_without_pyarrow_nothing_is_begun(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ArgumentError, match="needs pyarrow") as caught:
         write(known_plan(), tmp_path / "out")
-    assert caught.value.hint == "pip install 'energyql[dataset]'"
+    assert caught.value.hint == 'pip install "pyarrow>=14"'
     assert list(tmp_path.iterdir()) == []
