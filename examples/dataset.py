@@ -11,11 +11,10 @@ from PIL import Image
 from energyql import DatasetClass, DatasetPlan, write_dataset
 
 GROUPS = ("glasses AND beard", "glasses AND NOT beard", "beard AND NOT glasses", "NOT (glasses OR beard)")
-args = options(__doc__)
+COUNTS = {"test": (200, 200, 200, 200), "rare": (2, 66, 66, 66), "balanced": (50, 50, 50, 50)}
+args, read, lines = options(__doc__), {}, [",".join(("accuracy", *GROUPS))]
 
-
-def pictures(seed, *counts):
-    """Write a data set and read it: pictures (n, 3, 32, 32), and the number of the group of each."""
+for seed, (name, counts) in enumerate(COUNTS.items()):
     pairs = zip(GROUPS, (min(count, 2) if args.smoke else count for count in counts), strict=True)
     classes = [DatasetClass(name=query, query=query, count=count, model=args.model) for query, count in pairs]
     with TemporaryDirectory() as folder:
@@ -24,12 +23,10 @@ def pictures(seed, *counts):
             found = {entry.name: archive.extractfile(entry) for entry in archive}
             images = [np.float32(Image.open(found[key]).resize((32, 32))) for key in found if key.endswith("png")]
             groups = [int(found[key].read()) for key in found if key.endswith("cls")]
-    return torch.tensor(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1, torch.tensor(groups)
+    read[name] = torch.tensor(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1, torch.tensor(groups)
 
-
-(tested, groups), lines = pictures(9, 200, 200, 200, 200), [",".join(("accuracy", *GROUPS))]
-for name, counts in {"rare": (2, 66, 66, 66), "balanced": (50, 50, 50, 50)}.items():
-    (images, group), _ = pictures(1, *counts), torch.manual_seed(0)
+for name in ("rare", "balanced"):
+    (images, group), (tested, groups), _ = read[name], read["test"], torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3, 32, 5, 2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(32 * 14 * 14, 1)]
     optimizer = torch.optim.Adam((network := torch.nn.Sequential(*layers)).parameters(), 1e-3)
     for rows in (rows for _ in range(1 if args.smoke else 40) for rows in torch.randperm(len(images)).split(32)):
