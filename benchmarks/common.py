@@ -12,8 +12,9 @@ import typer
 from rich.console import Console, RenderableType
 
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.evaluation.report import facts, markdown_table
+from energyql.evaluation.report import facts
 from energyql.files import read_json
+from energyql.render.markup import markdown_table
 
 SmokeOption = Annotated[bool, typer.Option("--smoke", help="In miniature: only that it runs.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")]

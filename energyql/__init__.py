@@ -18,6 +18,7 @@ from energyql.errors import (
     Contradiction,
     DataError,
     EnergyQLError,
+    IncompleteError,
     KindError,
     LabelWarning,
     LimitError,
@@ -34,6 +35,8 @@ from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
+    from energyql.dataset import DatasetClass, DatasetPlan
+    from energyql.dataset.run import WrittenDataset, write_dataset
     from energyql.editing.edit import Edit, edit
     from energyql.editing.filmstrip import animate
     from energyql.editing.invert import Inversion, invert
@@ -57,6 +60,8 @@ if TYPE_CHECKING:
 logging.getLogger("energyql").addHandler(logging.NullHandler())  # a program decides what it shows of our messages
 
 _MODULES = {
+    "dataset": ["DatasetClass", "DatasetPlan"],
+    "dataset.run": ["WrittenDataset", "write_dataset"],
     "editing.edit": ["Edit", "edit"],
     "editing.filmstrip": ["animate"],
     "editing.invert": ["Inversion", "invert"],
@@ -85,12 +90,15 @@ __all__ = [
     "CheckpointWarning",
     "Contradiction",
     "DataError",
+    "DatasetClass",
+    "DatasetPlan",
     "E",
     "Edit",
     "EnergyQLError",
     "Explanation",
     "Expr",
     "Gallery",
+    "IncompleteError",
     "Inversion",
     "KindError",
     "LabelWarning",
@@ -108,6 +116,7 @@ __all__ = [
     "Vocabulary",
     "VocabularyError",
     "WeakHeadError",
+    "WrittenDataset",
     "__version__",
     "all_of",
     "animate",
@@ -136,6 +145,7 @@ __all__ = [
     "traverse",
     "truth_table",
     "until_satisfied",
+    "write_dataset",
 ]
 
 

@@ -196,6 +196,12 @@ class OutOfDomainError(EnergyQLError):
     exit_code = 12
 
 
+class IncompleteError(EnergyQLError):
+    """A data set was written, but some of its classes lack pictures that satisfy their query."""
+
+    exit_code = 13
+
+
 class LabelWarning(UserWarning):
     """Labels are few, or a column or an order of rows may not be what was meant."""
 

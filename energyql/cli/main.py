@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
+from energyql.cli.dataset import dataset
 from energyql.cli.edit import animate, edit, invert
 from energyql.cli.failures import reporting_failures, show_warning
 from energyql.cli.gallery import gallery
@@ -258,7 +259,7 @@ def score(
         sys.stdout.write(ranking.to_csv())
 
 
-for command in (bench, animate, edit, evaluate, gallery, invert, label, report, sample, studio, train):
+for command in (bench, animate, dataset, edit, evaluate, gallery, invert, label, report, sample, studio, train):
     app.command()(command)
 app.command("import-heads")(import_heads)
 app.command("train-judge")(train_judge)

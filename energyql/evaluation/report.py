@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from energyql.evaluation.measure import Numbers, average, read_numbers
+from energyql.render.markup import markdown_table
 
 TABLE_WIDTH = 150
 """Columns of the terminal that the widest table needs."""
@@ -166,12 +167,6 @@ def evaluation_page(data: dict[str, Any]) -> str:
 def share(value: float) -> str:
     """Return a share as text in per cent, however small."""
     return f"{100 * value:.1f} %" if value >= 0.01 else f"{100 * value:.2g} %"
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a table whose first column is text and whose others are numbers."""
-    head = [f"| {' | '.join(header)} |", f"|---|{'---:|' * (len(header) - 1)}"]
-    return head + [f"| {' | '.join(row)} |" for row in rows]
 
 
 def facts(data: dict[str, Any]) -> list[str]:

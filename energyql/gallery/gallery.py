@@ -11,9 +11,9 @@ from energyql.energy.rule import check_semantics
 from energyql.errors import ArgumentError
 from energyql.files import naming_target, write_text
 from energyql.gallery import page
-from energyql.gallery.clauses import probability, score_clauses
 from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable
 from energyql.gallery.truth_table import check_literals, fill_table
+from energyql.gallery.words import probability, score_clauses
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL, read_vocabulary
 from energyql.pipeline.evidence import verdict

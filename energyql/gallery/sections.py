@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.gallery import words
-from energyql.gallery.clauses import Clause
+from energyql.gallery.words import Clause
 from energyql.pipeline.description import MARK, alternative_text, reading
 from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result

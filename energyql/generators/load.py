@@ -1,18 +1,20 @@
-"""Load a generator from any supported file. The content decides on the format, not the name."""
+"""Load a generator from any supported file, and the licence in it. The content decides on the format, not the name."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from energyql.errors import ArgumentError
 from energyql.files import refuse_address
 from energyql.generators.base import Generator
-from energyql.generators.checkpoints.licence import licence_text
 from energyql.generators.checkpoints.network_pickle import OFFICIAL_NAMES, Checkpoint, unpickle_official
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
+from energyql.generators.checkpoints.records import ObjectRecord
 from energyql.generators.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_file, read_torch_file
 from energyql.generators.checkpoints.unstated import GivenSettings
@@ -117,3 +119,34 @@ def _kind(head: bytes) -> str:
         if head.startswith(magic[:16]):
             return kind
     return "not a checkpoint"
+
+
+MAX_LENGTH = 20_000
+_ENTRIES = ("license", "licence", "LICENSE")
+_SOURCES = ("module_src", "build_module_src")
+"""Where official pickles of PyTorch and of TensorFlow hold the program text of a network."""
+
+
+def licence_text(checkpoint: Checkpoint) -> str:
+    """Return the entry "license" of the file, else the notice at the head of the program text in it; "" for neither."""
+    for holder in (checkpoint.metadata, checkpoint.content):
+        for name in _ENTRIES:
+            if isinstance(holder, dict) and isinstance(holder.get(name), str):
+                return str(holder[name]).strip()[:MAX_LENGTH]
+    for text in _programs(checkpoint.content):
+        comment = text[:MAX_LENGTH].lstrip().split("\n")
+        end = next((i for i, line in enumerate(comment) if not line.startswith("#")), len(comment))
+        notice = "\n".join(line.lstrip("# ").rstrip() for line in comment[:end]).strip()
+        if "copyright" in notice.lower() or "licen" in notice.lower():
+            return notice
+    return ""
+
+
+def _programs(content: Any) -> Iterator[str]:
+    networks = content.values() if isinstance(content, dict) else content if isinstance(content, tuple) else [content]
+    for network in networks:
+        if isinstance(network, ObjectRecord):
+            for part in (network.state, *network.arguments):
+                for name in _SOURCES:
+                    if isinstance(part, dict) and isinstance(part.get(name), str):
+                        yield part[name]

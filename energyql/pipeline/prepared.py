@@ -119,22 +119,16 @@ class PreparedQuery:
         """Draw until n samples satisfy the query; see `energyql.until_satisfied`."""
         n = whole_number("n", n)
         budget = 10 * n if budget is None else whole_number("budget", budget, least=n)
-        judge = self.model.judge
-        reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
-        if reason := unjudged(self.expr, reads):
-            raise _cannot_count(reason)
+        self.check_judged()
         kept: list[Result] = []
         tried: list[SampleResult] = []
         found = drawn = 0
         seconds = {"seconds_sampling": 0.0, "seconds_drawing": 0.0}
         with reporting(progress) as report:
             while found < n and drawn < budget:
-                rate = max(LEAST_RATE, found / drawn) if drawn else 1.0
-                count = min(budget - drawn, math.ceil((n - found) / rate))
+                count = min(budget - drawn, next_round(n, found, drawn))
                 result, sampled = self._run(drawn, count, lambda stage, fraction: None)
-                if result.satisfied is None:  # a function showed only now what it reads
-                    raise _cannot_count(result.provenance["unjudged"])
-                good = np.flatnonzero(result.satisfied)[: n - found]
+                good = accepted(result, n - found)
                 kept.append(result[good])
                 tried.append(sampled)
                 seconds = {name: total + result.statistics[name] for name, total in seconds.items()}
@@ -148,6 +142,17 @@ class PreparedQuery:
         )
         joined.provenance.update({"n": found, "wanted": n, "budget": budget})
         return joined
+
+    def check_judged(self) -> None:
+        """Check that samples that satisfy the query can be counted.
+
+        Raises:
+            ModelError: the model has no judge, or its judge does not read an attribute of the query.
+        """
+        judge = self.model.judge
+        reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
+        if reason := unjudged(self.expr, reads):
+            raise _cannot_count(reason)
 
     def latents(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[SampleResult]:
         """Check the arguments and return an iterator over batches; see `energyql.sample_latents`."""
@@ -240,6 +245,23 @@ class PreparedQuery:
 def _surrogate(rule: EnergyRule, readouts: Callable[[], AttributeBank]) -> Surrogate:
     """Return the energy of a rule by linear read-outs of z."""
     return Surrogate(rule, readouts())
+
+
+def next_round(wanted: int, found: int, drawn: int) -> int:
+    """Return how many samples to draw next, where `found` of those `drawn` were accepted and `wanted` in all."""
+    rate = max(LEAST_RATE, found / drawn) if drawn else 1.0
+    return math.ceil((wanted - found) / rate)
+
+
+def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:
+    """Return the rows of the first samples, at most so many, that satisfy the query according to the judge.
+
+    Raises:
+        ModelError: nobody judged.
+    """
+    if result.satisfied is None:  # a function showed only now what it reads
+        raise _cannot_count(result.provenance["unjudged"])
+    return np.flatnonzero(result.satisfied)[:most]
 
 
 def _cannot_count(reason: str) -> ModelError:

@@ -1,13 +1,14 @@
-"""Elements of HTML and SVG as text, with everything escaped that is not markup already."""
+"""Elements of HTML and SVG as text, with everything escaped that is not markup already; tables of Markdown."""
 
 from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
 
-__all__ = ["Markup", "clean", "element"]
+__all__ = ["Markup", "clean", "element", "markdown_table"]
 
 # Characters that no HTML or XML document may hold, in any spelling; a title in a file or a model's name may hold them.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
@@ -40,3 +41,9 @@ def element(name: str, *children: str | None, **attributes: str | float | None) 
 
 def _escape(text: str) -> str:
     return text if isinstance(text, Markup) else html.escape(str(clean(text)))
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table whose first column is text and whose others are numbers."""
+    head = [f"| {' | '.join(header)} |", f"|---|{'---:|' * (len(header) - 1)}"]
+    return head + [f"| {' | '.join(row)} |" for row in rows]

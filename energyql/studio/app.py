@@ -12,7 +12,6 @@ from fastapi.responses import FileResponse
 from energyql.studio import downloads
 from energyql.studio.guard import Access, Bodies
 from energyql.studio.limits import RequestLimiter
-from energyql.studio.photographs import FORMATS
 from energyql.studio.problems import REFUSALS, Problem
 from energyql.studio.requests import (
     CheckRequest,
@@ -25,6 +24,7 @@ from energyql.studio.requests import (
     VariationsRequest,
 )
 from energyql.studio.schemas import Check, Info, JobInfo, Restored
+from energyql.studio.sources import FORMATS
 from energyql.studio.studio import Studio
 from energyql.studio.web import STATIC, guarded_app
 

@@ -15,8 +15,8 @@ from energyql.editing.dependence import Leaks
 from energyql.editing.edit import Edit
 from energyql.editing.invert import Inversion
 from energyql.gallery import words
-from energyql.gallery.clauses import ALL, Clause, score_clauses
 from energyql.gallery.sections import Section, Traversal
+from energyql.gallery.words import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
 from energyql.pipeline.description import HOLDS, alternative_text
 from energyql.pipeline.evidence import verdict

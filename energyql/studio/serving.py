@@ -14,9 +14,8 @@ from energyql.errors import ArgumentError
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.studio.app import create_app
-from energyql.studio.connections import BoundedProtocol
 from energyql.studio.guard import Access, access_to, is_loopback
-from energyql.studio.limits import Limits
+from energyql.studio.limits import BoundedProtocol, Limits
 from energyql.studio.studio import Studio
 
 Load = Callable[[str, torch.device], Model]

@@ -17,12 +17,11 @@ from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.sampling import SAMPLERS
-from energyql.studio import galleries, tasks
+from energyql.studio import tasks
 from energyql.studio.descriptions import check_length, check_query, describe_model
 from energyql.studio.jobs import Job, Queue
 from energyql.studio.limits import Limits
 from energyql.studio.memory import trim
-from energyql.studio.photographs import check_photograph, read_photograph, text_of
 from energyql.studio.requests import (
     CheckRequest,
     DrawRequest,
@@ -38,7 +37,15 @@ from energyql.studio.requests import (
 from energyql.studio.restoring import restore
 from energyql.studio.results import JobResult
 from energyql.studio.schemas import Check, Info, JobInfo, Restored
-from energyql.studio.sources import HeldPictures, Pictures, RunPictures, held_pictures
+from energyql.studio.sources import (
+    HeldPictures,
+    Pictures,
+    RunPictures,
+    check_photograph,
+    held_pictures,
+    read_photograph,
+    text_of,
+)
 from energyql.studio.store import ResultStore
 from energyql.version import __version__
 
@@ -129,7 +136,7 @@ class Studio:
         self._prepare_all(request.literals, request, "literal")
         gallery, result = self._gallery(request, request.n), JobResult("table", count, pipeline.model.vocabulary)
         network = pipeline.model.generator
-        return self._submit(result, lambda job: galleries.draw_table(gallery, network, literals, job, result))
+        return self._submit(result, lambda job: tasks.draw_table(gallery, network, literals, job, result))
 
     def traversal(self, request: TraversalRequest) -> JobInfo:
         """Queue a traversal.
@@ -144,7 +151,7 @@ class Studio:
         gallery.check_traversal(request.start, request.end, request.steps)
         result = JobResult("traversal", request.steps * request.n, pipeline.model.vocabulary)
         network = pipeline.model.generator
-        return self._submit(result, lambda job: galleries.draw_traversal(gallery, network, request, job, result))
+        return self._submit(result, lambda job: tasks.draw_traversal(gallery, network, request, job, result))
 
     def gallery(self, request: GalleryRequest) -> JobInfo:
         """Queue the queries of a gallery.
@@ -159,7 +166,7 @@ class Studio:
         queries = [check(ListedQuery(query), vocabulary, request.semantics) for query in request.queries]
         gallery, result = self._gallery(request, request.n), JobResult("gallery", count, vocabulary)
         network = pipeline.model.generator
-        return self._submit(result, lambda job: galleries.draw_gallery(gallery, network, queries, job, result))
+        return self._submit(result, lambda job: tasks.draw_gallery(gallery, network, queries, job, result))
 
     def photograph(self, request: PhotographRequest, data: bytes) -> JobInfo:
         """Queue the inversion of a photograph, a PNG, JPEG or WebP.

@@ -29,6 +29,20 @@ def process(*arguments, **settings):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **settings)
 
 
+PLAN = """\
+model = "MODEL"
+shard_size = 3
+
+[[class]]
+name = "both"
+query = "glasses AND beard"
+count = 5
+
+[[class]]
+name = "smile"
+query = "smile"
+count = 4
+"""
 QUICK = ("--prior", "100", "--oracle", "30", "-q")
 COMMANDS = {
     "generate": ("generate", "smile", "-n", "2", "-q", "-m", "MODEL"),
@@ -41,6 +55,7 @@ COMMANDS = {
     "train": ("train", "bare", "--labels", "labels.csv", "-n", "0", "--judge", "none", "--truncation", "0.7", "-q"),
     "import-heads": ("import-heads", "bare", "normal.npy", "--attribute", "happy"),
     "sample": ("sample", "bare", "-n", "2", "-q"),
+    "dataset": ("dataset", "plan.toml", "-q"),
     "bench": ("bench", "smile", "-n", "2", *QUICK, "-m", "MODEL"),
 }
 SUFFIX = {"animate": ".gif", "gallery": ".html", "score": ".csv"}
@@ -61,5 +76,6 @@ def write_inputs(tiny, folder):
     (folder / "labels.csv").write_text("index,happy,tall\n" + "".join(rows))
     (folder / "table.csv").write_text("smile\n" + "0.5\n" * 2000)
     (folder / "queries.txt").write_text("smile\n")
+    (folder / "plan.toml").write_text(PLAN.replace("MODEL", str(tiny)))
     np.save(folder / "normal.npy", random.random((1, 16), np.float32))
     Image.new("RGB", (16, 16)).save(folder / "photo.png")

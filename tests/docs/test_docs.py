@@ -26,7 +26,7 @@ ELSEWHERE = {
 """Pages that need a set-up of their own."""
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
 SLOW = [page for page in PAGES if any(block.slow for block in blocks(page))]
-LANGUAGES = {"python", "sh", "text", "json", "csv", "query", "error"}
+LANGUAGES = {"python", "sh", "text", "toml", "json", "csv", "query", "error"}
 DIRECTIVES = {"{include}", "{literalinclude}", "{toctree}", "{eval-rst}"}
 
 

@@ -2,7 +2,7 @@ import pytest
 from toys import VOCABULARY
 
 from energyql import generate, parse
-from energyql.gallery.clauses import ALL, MOST_CLAUSES, probability, score_clauses, split_clauses
+from energyql.gallery.words import ALL, MOST_CLAUSES, probability, score_clauses, split_clauses
 from energyql.language import bind
 
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from energyql.studio import connections, guard
+from energyql.studio import guard, limits
 from studio.client import serving
 
 SLOW_BODY = (
@@ -34,7 +34,7 @@ def test_idle_connections_make_room(tiny, begun):
 
 
 def test_the_one_that_waits_longest_goes_first(tiny, monkeypatch):
-    monkeypatch.setattr(connections, "CONNECTIONS", 3)
+    monkeypatch.setattr(limits, "CONNECTIONS", 3)
     with serving([str(tiny)]) as client, ExitStack() as stack:
         first, second, third = (stack.enter_context(connect(client)) for _ in range(3))
         time.sleep(0.2)
@@ -47,9 +47,9 @@ def test_the_one_that_waits_longest_goes_first(tiny, monkeypatch):
 
 
 def test_connections_that_are_worked_for_are_kept_and_a_new_one_is_refused_in_json(tiny, monkeypatch):
-    monkeypatch.setattr(connections, "CONNECTIONS", 0)
+    monkeypatch.setattr(limits, "CONNECTIONS", 0)
     with serving([str(tiny)]) as client, ExitStack() as stack:
-        monkeypatch.setattr(connections.BoundedProtocol, "idle", False)
+        monkeypatch.setattr(limits.BoundedProtocol, "idle", False)
         refused = stack.enter_context(connect(client))
         data = b""
         while part := refused.recv(4096):
@@ -62,7 +62,7 @@ def test_connections_that_are_worked_for_are_kept_and_a_new_one_is_refused_in_js
 
 
 def test_a_client_that_never_takes_its_response_makes_room(tiny, monkeypatch):
-    monkeypatch.setattr(connections, "CONNECTIONS", 2)
+    monkeypatch.setattr(limits, "CONNECTIONS", 2)
     with serving([str(tiny)]) as client, ExitStack() as stack:
         greedy = stack.enter_context(socket.socket())
         greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)

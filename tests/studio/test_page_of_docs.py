@@ -9,8 +9,7 @@ from energyql.errors import UnknownAttribute
 from energyql.studio import guard
 from energyql.studio import serving as module
 from energyql.studio.app import create_app
-from energyql.studio.connections import CONNECTIONS
-from energyql.studio.limits import Limits
+from energyql.studio.limits import CONNECTIONS, Limits
 from energyql.studio.requests import (
     DrawRequest,
     EditRequest,

@@ -1,0 +1,107 @@
+"""The command that writes a labelled data set from a plan: `energyql dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from energyql.cli import options
+from energyql.cli.options import err, out, out_option, print_json, resumable
+
+if TYPE_CHECKING:
+    from energyql.dataset import DatasetPlan
+    from energyql.progress import Report
+
+_MOST_BARS = 12
+"""Classes that get a bar of their own; of more only the sum is shown."""
+
+
+def dataset(
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN.toml", help="Classes, counts and settings; see docs/datasets.md.")
+    ],
+    save_to: Annotated[
+        str, out_option("A folder, or an address such as s3://bucket/folder; the same command continues it.")
+    ],
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw; more than one need Ray.")] = 1,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster, such as auto or host:6379; by default this machine.")
+    ] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker of Ray, which may be a fraction.")] = 0,
+    only_satisfied: Annotated[
+        bool | None, typer.Option("--only-satisfied", help="Draw pictures again that the judge rejects.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Most samples for each picture, with --only-satisfied; by default 10.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all, say what it will cost, write nothing.")
+    ] = False,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a balanced, labelled data set from a plan, on one machine or on many.
+
+    The plan is checked whole before anything is written. A few pictures of each class are drawn first, to say what the
+    data set will cost. Shards that are there already are checked and kept.
+    """
+    from energyql.dataset.run import DatasetRun
+
+    run = DatasetRun(
+        plan, save_to, only_satisfied=only_satisfied, budget=budget, workers=workers, address=address, gpus=gpus,
+        device=device, generator=generator, judge=judge, allow_plugins=allow_plugins,
+    )  # fmt: skip
+    if dry_run or not quiet:
+        cost = run.estimate(progress=not quiet)
+        if dry_run:
+            if as_json:
+                print_json(vars(cost))
+            else:
+                out.print(escape(str(cost)))
+            return
+        err.print(escape(str(cost)))
+    with resumable(), _bars(run.plan, not quiet) as report:
+        written = run.write(report)
+    if as_json:
+        print_json(written.to_dict())
+    elif not quiet:
+        out.print(escape(f"{written.summary()}. Saved {save_to}"))
+    written.check_complete()
+
+
+@contextmanager
+def _bars(plan: DatasetPlan, show: bool) -> Iterator[bool | Report]:
+    """Yield a report that draws a bar for each class, with pictures, rate and time left; or False."""
+    if not show:
+        yield False
+        return
+    counts = {one.name: one.count for one in plan.classes}
+    columns = (
+        TextColumn("{task.description:>16.16}"), BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=err) as bars:
+        total = bars.add_task("all", total=plan.count, rate="")
+        tasks: dict[str, TaskID] = {}
+        if 1 < len(counts) <= _MOST_BARS:
+            tasks = {name: bars.add_task(escape(name), total=count, rate="") for name, count in counts.items()}
+        done = dict.fromkeys(counts, 0.0)
+
+        def report(name: str, fraction: float) -> None:
+            done[name] = fraction * counts[name]
+            for task, number in ((tasks.get(name), done[name]), (total, sum(done.values()))):
+                if task is not None:
+                    speed = bars.tasks[bars.task_ids.index(task)].speed
+                    bars.update(task, completed=number, rate="" if speed is None else f"{speed:,.1f}/s")
+
+        yield report

@@ -1,0 +1,253 @@
+"""Where a data set is written: a folder, or an object store by fsspec. Both replace whole files only."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from tempfile import NamedTemporaryFile, gettempdir
+from typing import Any, Protocol, TypeVar
+
+from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.files import check_writable, fingerprint, naming_source, naming_target, replacing
+from energyql.temporary import sweep
+
+PATIENCE = 300.0
+"""Seconds for which a store that does not answer is asked again."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_AT_ONCE = 64
+"""Files that are read together."""
+_LIBRARIES = {
+    "s3": 'pip install "s3fs>=2024.2"',
+    "gs": 'pip install "gcsfs>=2024.2"',
+}
+"""Protocol -> how to install its library."""
+_REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ParamValidationError")
+"""Errors of a store's library, by name, which do not pass with time."""
+_LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
+"""Numbers of system errors that do not pass with time either."""
+Value = TypeVar("Value")
+
+
+class Destination(Protocol):
+    """A place for files with names such as `shards/000001.tar`."""
+
+    name: str
+
+    def check(self) -> None:
+        """Check, before any work is done, that it can be written.
+
+        Raises:
+            ArgumentError: it cannot.
+        """
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size of each file, by name; temporary and hidden files are left out."""
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the content of some files, in order."""
+
+    def writing(self, name: str) -> Any:
+        """Return a context manager that yields a path of this machine; what is written there becomes the file.
+
+        A file appears as a whole or not at all.
+        """
+
+    def mark(self, name: str) -> str:
+        """Return what the place itself says of a file's bytes, or ""."""
+
+    def holds(self, name: str, sha256: str, mark: str) -> bool:
+        """Whether a file that is there has these bytes: by its mark if it has one, else it is read."""
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove files; those that are not there are left out."""
+
+
+class Folder:
+    """A folder of this machine, or of a file system that several share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, str(path)
+
+    def check(self) -> None:
+        """See `Destination`."""
+        check_writable(self.path, self.path)
+
+    def sizes(self) -> dict[str, int]:
+        """See `Destination`."""
+        found = {}
+        with naming_source(self.path, DataError):
+            for root, folders, names in os.walk(self.path):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                for path in (Path(root, name) for name in names if not name.startswith(".")):
+                    found[path.relative_to(self.path).as_posix()] = path.stat().st_size
+        return found
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """See `Destination`."""
+        for name in names:
+            with naming_source(self.path / name, DataError):
+                yield name, (self.path / name).read_bytes()
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """See `Destination`."""
+        with replacing(self.path / name) as path:
+            yield path
+            with path.open("rb") as file:
+                os.fsync(file.fileno())  # a manifest must not outlive its shards where the power fails
+
+    def mark(self, name: str) -> str:
+        """See `Destination`."""
+        return ""
+
+    def holds(self, name: str, sha256: str, mark: str) -> bool:
+        """See `Destination`."""
+        with suppress(ModelError):
+            return fingerprint(self.path / name) == sha256
+        return False
+
+    def remove(self, names: Collection[str]) -> None:
+        """See `Destination`."""
+        with naming_target(self.path):
+            for name in names:
+                (self.path / name).unlink(missing_ok=True)
+            for folder in sorted({(self.path / name).parent for name in names} - {self.path}):
+                with suppress(OSError):
+                    sweep(folder)
+                    folder.rmdir()
+
+
+class Store:
+    """A place that fsspec knows: `s3://bucket/folder`, `gs://bucket/folder` and others.
+
+    A store that is overloaded or does not answer is asked again for `PATIENCE` seconds, with pauses that grow.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.name = url
+        protocol = url.partition("://")[0]
+        try:
+            fsspec: Any = import_module("fsspec")
+            self._system, root = fsspec.url_to_fs(url, use_listings_cache=False)
+        except ImportError as error:
+            hint = _LIBRARIES.get(protocol, "see the documentation of fsspec")
+            raise ArgumentError(f"{url} needs a library that is not installed: {error}", hint=hint) from None
+        except ValueError as error:
+            hint = "name a folder, or an address such as s3://bucket/folder"
+            raise ArgumentError(f"cannot write {url}: {error}", hint=hint) from None
+        self._root = str(root).rstrip("/")
+
+    def check(self) -> None:
+        """See `Destination`. Whether a bucket can be written shows when the plan is written, before any shard."""
+
+    def sizes(self) -> dict[str, int]:
+        """See `Destination`."""
+
+        def find() -> dict[str, int]:
+            found = self._system.find(self._root, detail=True)
+            names = {path[len(self._root) :].lstrip("/"): facts["size"] for path, facts in found.items()}
+            return {name: size for name, size in names.items() if name and not name.startswith(".")}
+
+        try:
+            return self._patiently(find)
+        except FileNotFoundError:
+            return {}
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """See `Destination`."""
+        left = list(names)
+        while left:
+            some, left = left[:_AT_ONCE], left[_AT_ONCE:]
+            paths = {self._path(name): name for name in some}
+            found: dict[str, bytes] = self._named(partial(self._system.cat, list(paths)))
+            yield from ((name, found[path]) for path, name in paths.items())
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """See `Destination`."""
+        with naming_target(Path(gettempdir())), NamedTemporaryFile(prefix="energyql-") as file:
+            yield Path(file.name)
+            self._named(lambda: self._system.put_file(file.name, self._path(name)))
+
+    def mark(self, name: str) -> str:
+        """See `Destination`."""
+        facts = self._named(lambda: self._system.info(self._path(name)))
+        return str(facts.get("ETag") or facts.get("etag") or "")
+
+    def holds(self, name: str, sha256: str, mark: str) -> bool:
+        """See `Destination`."""
+        if mark:
+            return self.mark(name) == mark
+
+        def digest() -> str:
+            found = hashlib.sha256()
+            with self._system.open(self._path(name), "rb") as file:
+                while block := file.read(1 << 22):
+                    found.update(block)
+            return found.hexdigest()
+
+        return self._named(digest) == sha256
+
+    def remove(self, names: Collection[str]) -> None:
+        """See `Destination`."""
+        left = [self._path(name) for name in names]
+        while left:
+            some, left = left[:1000], left[1000:]
+            with suppress(FileNotFoundError):
+                self._patiently(partial(self._system.rm, some))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _named(self, call: Callable[[], Value]) -> Value:
+        """Call the store patiently, and name what is missing."""
+        try:
+            return self._patiently(call)
+        except FileNotFoundError as error:
+            hint = "make the bucket first, and see to its name; an own server is named in AWS_ENDPOINT_URL"
+            raise ArgumentError(f"{self.name} is not there: {error}", hint=hint) from error
+
+    def _patiently(self, call: Callable[[], Value]) -> Value:
+        """Call the store, again and again where it fails for a reason that may pass.
+
+        Raises:
+            FileNotFoundError: there is no such file or bucket.
+            ArgumentError: it may not be written, or does not answer for too long.
+        """
+        end, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
+        while True:
+            try:
+                return call()
+            except FileNotFoundError:
+                raise
+            except Exception as error:  # the libraries of stores have no common class of errors
+                if getattr(error, "errno", None) in _LASTING or type(error).__name__ in _REFUSALS:
+                    hint = "see to the name of the bucket, to the credentials and to what they allow"
+                    raise ArgumentError(f"cannot write {self.name}: {error}", hint=hint) from error
+                if time.monotonic() + pause > end:
+                    raise ArgumentError(
+                        f"{self.name} has not answered for {PATIENCE:.0f} seconds: {error or type(error)}",
+                        hint="see to the store and the network; the same command then continues",
+                    ) from error
+            time.sleep(pause * random.uniform(0.5, 1))  # not all workers at the same moment
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def open_destination(out: str | Path) -> Destination:
+    """Return the folder or store of this name.
+
+    Raises:
+        ArgumentError: there is no such kind of store, or its library is not installed.
+    """
+    text = os.fspath(out)
+    if text.startswith("file://"):
+        return Folder(Path(text[len("file://") :]))
+    return Store(text) if "://" in text else Folder(Path(text))

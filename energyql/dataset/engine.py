@@ -1,0 +1,206 @@
+"""Who draws the shards: this process, or workers on one or many machines by Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from itertools import islice
+from typing import Any
+
+from energyql.attributes.labels import ImageLabeller
+from energyql.dataset import DatasetClass, DatasetPlan, ShardRecord
+from energyql.dataset.destination import open_destination
+from energyql.dataset.manifest import write_shard
+from energyql.dataset.shard import PreparedPlan, Told, prepare_plan
+from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.generators.base import Generator
+from energyql.models import packaged_models
+from energyql.pipeline.model import Model
+from energyql.progress import Report
+
+LEAST_RAY = (2, 56)
+"""Earlier versions run code out of the archives that they read, CVE-2026-57516."""
+IN_FLIGHT = 2
+"""Shards that a worker has: one that it draws and the next."""
+ATTEMPTS = 10
+"""How often a shard may end its worker."""
+Task = tuple[int, ShardRecord | None]
+"""The number of a shard, and its record if it was finished before."""
+Done = tuple[ShardRecord, bool]
+"""The record of a shard, and whether it was there already."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to draw any shard of a data set.
+
+    Args:
+        plan: the plan.
+        out: the destination.
+        device: as for `energyql.generate`.
+        generator, judge, allow_plugins: as for `energyql.load_model`.
+    """
+
+    plan: DatasetPlan
+    out: str
+    device: str = "auto"
+    generator: Generator | str | None = None
+    judge: ImageLabeller | str | None = None
+    allow_plugins: bool = False
+
+    def elsewhere(self) -> Job:
+        """Return the job with absolute paths, for processes with another working directory."""
+        known = packaged_models()
+        classes = [
+            one if isinstance(one.model, Model) or str(one.model) in known
+            else replace(one, model=os.path.abspath(one.model))
+            for one in self.plan.classes
+        ]  # fmt: skip
+        out = self.out if "://" in self.out else os.path.abspath(self.out)
+        return replace(self, plan=replace(self.plan, classes=classes), out=out)
+
+
+class Worker:
+    """Draws shards; loads the models once, at its first shard.
+
+    Args:
+        job: what to draw.
+        fingerprint: of the prepared plan, which must be the same here.
+        prepared: the prepared plan, if it is at hand.
+    """
+
+    def __init__(self, job: Job, fingerprint: str, prepared: PreparedPlan | None = None) -> None:
+        self._job, self._fingerprint, self._prepared = job, fingerprint, prepared
+        self._destination = open_destination(job.out)
+
+    def shard(self, task: Task, told: Told = lambda name, count: None) -> Done:
+        """Check a shard that was finished before, and draw it if it is not there or damaged.
+
+        Raises:
+            ModelError: the models are others here.
+            EnergyQLError: the shard cannot be drawn or written.
+        """
+        number, record = task
+        if record is not None and self._destination.holds(record.file, record.sha256, record.mark):
+            return record, True
+        if self._prepared is None:
+            job = self._job
+            self._prepared = prepare_plan(
+                job.plan, device=job.device, generator=job.generator, judge=job.judge, allow_plugins=job.allow_plugins
+            )
+            if self._prepared.fingerprint != self._fingerprint:
+                raise ModelError(
+                    "a worker has other models than the process that started it",
+                    hint="copy the same model folders to all machines, or keep them on a file system that all share",
+                )
+        return write_shard(self._destination, self._prepared, number, told), False
+
+
+class Tally:
+    """Counts the pictures of each class, for the progress."""
+
+    def __init__(self, classes: Sequence[DatasetClass], report: Report) -> None:
+        self._counts, self._report = {one.name: one.count for one in classes}, report
+        self._done, self._open = dict.fromkeys(self._counts, 0), dict.fromkeys(self._counts, 0)
+
+    def told(self, name: str, count: int) -> None:
+        """Count pictures of a shard that is not finished yet."""
+        self._open[name] += count
+        self._show(name)
+
+    def finished(self, record: ShardRecord) -> None:
+        """Count the pictures of a shard."""
+        for name, one in record.classes.items():
+            self._done[name], self._open[name] = self._done[name] + one.wanted, 0
+            self._show(name)
+
+    def _show(self, name: str) -> None:
+        self._report(name, (self._done[name] + self._open[name]) / self._counts[name])
+
+
+def check_ray() -> Any:
+    """Return the module `ray`.
+
+    Raises:
+        ArgumentError: it is not installed, or too old.
+    """
+    hint = 'pip install "ray>=2.56"'
+    try:
+        ray: Any = import_module("ray")
+    except ImportError:
+        message = "several workers, and workers of a cluster, need Ray, which is not installed"
+        raise ArgumentError(message, hint=hint) from None
+    if tuple(int(part) for part in ray.__version__.split(".")[:2]) < LEAST_RAY:
+        least = ".".join(map(str, LEAST_RAY))
+        raise ArgumentError(f"Ray {ray.__version__} is too old: at least {least} is needed", hint=hint)
+    return ray
+
+
+def run_here(worker: Worker, tasks: Iterator[Task], told: Told) -> Iterator[Done]:
+    """Yield the shards one after the other, drawn by this process."""
+    for task in tasks:
+        yield worker.shard(task, told)
+
+
+def run_on_ray(
+    job: Job, fingerprint: str, tasks: Iterator[Task], *, workers: int, address: str | None, gpus: float
+) -> Iterator[Done]:
+    """Yield the shards as workers of Ray finish them. A worker that is lost is started again, and so is its shard.
+
+    Args:
+        job: what to draw.
+        fingerprint: of the prepared plan.
+        tasks: the shards.
+        workers: number of processes.
+        address: of a cluster; without one, Ray is started on this machine for as long as this takes.
+        gpus: of each worker, which may be a fraction.
+
+    Raises:
+        EnergyQLError: a worker reports one, or a shard has ended its worker too often.
+    """
+    ray = check_ray()
+    ours = not ray.is_initialized()
+    if ours:
+        here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **({} if address else here))
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ArgumentError(f"Ray cannot be reached: {error}", hint="see to --address, or leave it out") from error
+    try:
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=ATTEMPTS)(Worker)
+        actors = [remote.remote(job.elsewhere(), fingerprint) for _ in range(workers)]
+        running: dict[Any, tuple[Any, int]] = {}
+
+        def give(actor: Any, count: int) -> None:
+            for task in islice(tasks, count):
+                running[actor.shard.remote(task)] = actor, task[0]
+
+        for _ in range(IN_FLIGHT):
+            for actor in actors:
+                give(actor, 1)
+        while running:
+            (ready, *_), _ = ray.wait(list(running))
+            actor, shard = running.pop(ready)
+            give(actor, 1)
+            yield _result(ray, ready, shard)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _result(ray: Any, ready: Any, shard: int) -> Done:
+    """Return what a worker has returned, or raise what it has raised."""
+    try:
+        done: Done = ray.get(ready)
+        return done
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, EnergyQLError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        raise EnergyQLError(
+            f"shard {shard} has ended its worker {ATTEMPTS + 1} times: {str(error).splitlines()[0]}",
+            hint="is there enough memory? The same command continues, with fewer workers if there is not",
+        ) from error

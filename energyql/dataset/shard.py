@@ -1,0 +1,254 @@
+"""A shard: a pure function of the plan, the models and the number of the shard."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
+
+from PIL import Image
+
+from energyql.attributes.labels import ImageLabeller
+from energyql.dataset import ClassRecord, DatasetClass, DatasetPlan
+from energyql.dataset.plan_file import CLASS, Mistake, PlanSource, blamed, refuse
+from energyql.errors import EnergyQLError
+from energyql.generators.base import Generator
+from energyql.generators.families import module_fingerprint
+from energyql.language import as_query, bind
+from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.model import Model, choose_device, load_model
+from energyql.pipeline.prepared import STREAM_BATCH, PreparedQuery, accepted, next_round
+from energyql.pipeline.result import Result
+
+FORMAT = 1
+"""Of the folder: it goes up when the same plan would be written in another way."""
+_ONE_RUN = (
+    "canonical", "model", "fingerprints", "judge", "semantics", "sampler", "precision", "truncation", "label", "noise",
+)  # fmt: skip
+"""Facts of the provenance of a class that decide its pictures."""
+_ENCODERS = {"png": ("PNG", ()), "webp": ("WEBP", ("quality",)), "jpg": ("JPEG", ("quality",))}
+"""Format -> its name in Pillow, and which settings of a plan it takes."""
+_IN_MEMORY = 1 << 28
+"""Bytes of a shard that wait in memory; more wait on the disk."""
+_THREADS = 8
+"""Threads that compress the pictures of one GPU."""
+Told = Callable[[str, int], None]
+"""Called with the name of a class and a number of its pictures that were just drawn."""
+
+
+@dataclass(frozen=True)
+class PreparedPlan:
+    """A plan with its queries compiled and its models loaded.
+
+    Args:
+        plan: the plan.
+        queries: one for each class.
+    """
+
+    plan: DatasetPlan
+    queries: Sequence[PreparedQuery]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the bytes of the shards, as JSON values: the form, and the facts of each class."""
+        plan = self.plan
+        classes = [
+            {"name": one.name, "count": one.count, "seed": query.settings.seed, "batch_size": query.settings.batch_size}
+            | {name: query.provenance[name] for name in _ONE_RUN}
+            | {
+                "fingerprints": query.provenance["fingerprints"]
+                or {"generator": module_fingerprint(query.model.generator)}
+            }
+            for one, query in zip(plan.classes, self.queries, strict=True)
+        ]
+        names = ("seed", "format", "quality", "shard_size", "only_satisfied", "budget")
+        whole = {"format_of_folder": FORMAT} | {name: getattr(plan, name) for name in names} | {"classes": classes}
+        plain: dict[str, Any] = json.loads(json.dumps(whole))
+        return plain
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    def write_shard(
+        self, shard: int, target: IO[bytes], told: Told = lambda name, count: None
+    ) -> tuple[dict[str, ClassRecord], list[dict[str, Any]]]:
+        """Draw a shard and write it as a tar archive in the form of WebDataset.
+
+        Each sample has a picture, a JSON with what is known of it, and the number of its class (`.cls`). The order of
+        the samples is random, but the same each time.
+
+        Args:
+            shard: its number.
+            target: an open file.
+            told: called with the progress.
+
+        Returns:
+            The record of each class, and the JSON of each sample in the order of the archive, with its `key`.
+        """
+        records: dict[str, ClassRecord] = {}
+        samples: list[tuple[bytes, int, int, dict[str, Any]]] = []
+        with SpooledTemporaryFile(max_size=_IN_MEMORY) as waiting:
+            for number, (one, query) in enumerate(zip(self.plan.classes, self.queries, strict=True)):
+                drawing = _Drawing(self.plan, one, query, shard)
+                for result, pictures in self._compressed(drawing.results(), query):
+                    for sample, picture in zip(result.to_dict()["samples"], pictures, strict=True):
+                        known = {"class": one.name, "class_number": number} | _facts(query) | sample
+                        place = hashlib.sha256(f"{one.name}\n{query.settings.seed}\n{sample['index']}".encode())
+                        samples.append((place.digest(), waiting.tell(), len(picture), known))
+                        waiting.write(picture)
+                    told(one.name, len(result))
+                records[one.name] = drawing.record
+            samples.sort(key=lambda entry: entry[:2])
+            with tarfile.open(fileobj=target, mode="w|", format=tarfile.USTAR_FORMAT, bufsize=1 << 18) as archive:
+                for row, (_, start, size, known) in enumerate(samples):
+                    key = f"{shard:06d}-{row:05d}"
+                    waiting.seek(start)
+                    _add(archive, f"{key}.{self.plan.format}", waiting.read(size))
+                    text = json.dumps(known, ensure_ascii=False, separators=(",", ":"))
+                    _add(archive, f"{key}.json", text.encode())
+                    _add(archive, f"{key}.cls", str(known["class_number"]).encode())
+        return records, [{"key": f"{shard:06d}-{row:05d}"} | sample[-1] for row, sample in enumerate(samples)]
+
+    def compress(self, picture: Image.Image) -> bytes:
+        """Return a picture in the format of the plan."""
+        name, settings = _ENCODERS[self.plan.format]
+        buffer = io.BytesIO()
+        picture.save(buffer, name, **{setting: getattr(self.plan, setting) for setting in settings})
+        return buffer.getvalue()
+
+    def _compressed(self, results: Iterable[Result], query: PreparedQuery) -> Iterator[tuple[Result, Iterable[bytes]]]:
+        """Yield results with their pictures compressed; while a GPU draws a result, threads compress the one before."""
+        if query.device.type == "cpu":  # the cores are at work
+            yield from ((result, map(self.compress, result.images)) for result in results)
+            return
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+            before: tuple[Result, Iterable[bytes]] | None = None
+            for result in results:
+                if before is not None:
+                    yield before
+                before = result, threads.map(self.compress, result.images)
+            if before is not None:
+                yield before
+
+
+class _Drawing:
+    """The samples of one class in one shard, and what became of them."""
+
+    def __init__(self, plan: DatasetPlan, one: DatasetClass, query: PreparedQuery, shard: int) -> None:
+        self._plan, self._query = plan, query
+        self._candidates = plan.candidates(one, shard)
+        self.record = ClassRecord(len(plan.positions(one, shard)))
+
+    def results(self) -> Iterator[Result]:
+        """Yield the samples batch by batch: all, or those that are accepted out of the candidates of the shard."""
+        wanted, first = self.record.wanted, self._candidates.start
+        if not self._plan.only_satisfied:
+            for result in self._query.stream(wanted, first=first, progress=False) if wanted else ():
+                yield self._counted(result, len(result))
+            return
+        while self.record.rows < wanted and self.record.drawn < len(self._candidates):
+            left = len(self._candidates) - self.record.drawn
+            count = min(STREAM_BATCH, left, next_round(wanted, self.record.rows, self.record.drawn))
+            drawn = self._query.run(count, first=first + self.record.drawn, progress=False)
+            yield self._counted(drawn[accepted(drawn, wanted - self.record.rows)], count)
+
+    def _counted(self, result: Result, drawn: int) -> Result:
+        before, holds = self.record, result.satisfied
+        satisfied = None if holds is None else int(holds.sum()) + (before.satisfied or 0)
+        self.record = ClassRecord(before.wanted, before.rows + len(result), before.drawn + drawn, satisfied)
+        return result
+
+
+def prepare_plan(
+    plan: DatasetPlan,
+    *,
+    device: str = "auto",
+    generator: Generator | str | None = None,
+    judge: ImageLabeller | str | None = None,
+    allow_plugins: bool = False,
+    name: str = "the plan",
+    source: PlanSource | None = None,
+) -> PreparedPlan:
+    """Load the models of a plan and compile all its queries.
+
+    Args:
+        plan: the plan.
+        device: as for `energyql.generate`.
+        generator: as for `energyql.load_model`, for every model of the plan.
+        judge: the same.
+        allow_plugins: the same.
+        name: of the plan, for messages.
+        source: the text of the plan, for messages.
+
+    Raises:
+        DataError: a model, a query or a setting is wrong; the message shows all that are.
+    """
+    target = choose_device(device)
+    models: dict[str, Pipeline | EnergyQLError] = {}
+    mistakes: list[Mistake] = []
+    queries: list[PreparedQuery] = []
+    for number, one in enumerate(plan.classes):
+        key = str(one.model) if not isinstance(one.model, Model) else f"model {id(one.model)}"
+        if key not in models:
+            try:
+                opened = one.model
+                if not isinstance(opened, Model):
+                    opened = load_model(opened, target, generator=generator, judge=judge, allow_plugins=allow_plugins)
+                models[key] = Pipeline(opened, target)
+            except EnergyQLError as error:
+                models[key] = error
+                mistakes.append(Mistake(_place(source, number, "model"), error))
+        if isinstance(pipeline := models[key], EnergyQLError):
+            continue
+        try:
+            query = pipeline.prepare(one.query, one.draw_settings(plan.seed_of(one)))
+            if plan.only_satisfied:
+                query.check_judged()
+            queries.append(query)
+        except EnergyQLError as error:
+            setting = "query" if error.spans else blamed(error, list(one.settings), "query")
+            mistakes.append(Mistake(_place(source, number, setting), error))
+            if setting != "query":  # which may be wrong as well
+                mistakes += _query_mistakes(one, number, pipeline.model)
+    refuse(mistakes, name, source)
+    return PreparedPlan(plan, queries)
+
+
+def _query_mistakes(one: DatasetClass, number: int, model: Model) -> list[Mistake]:
+    """Return what is wrong with the query of a class alone."""
+    try:
+        expr, text = as_query(one.query)
+        bind(expr, model.vocabulary, query=text)
+    except EnergyQLError as error:
+        return [Mistake((CLASS, number, "query"), error)]
+    return []
+
+
+def _place(source: PlanSource | None, number: int, key: str) -> tuple[str | int, ...]:
+    """Return where a key of a class stands in a plan: with the class, or before all of them."""
+    own = (CLASS, number, key)
+    return (key,) if source and own not in source.places and (key,) in source.places else own
+
+
+def _facts(query: PreparedQuery) -> dict[str, Any]:
+    """Return what all samples of a class share."""
+    known = query.provenance
+    names = {"query": "canonical", "model": "model", "seed": "seed", "judge": "judge"}
+    return {name: known[fact] for name, fact in names.items()}
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file without time, owner or anything else that differs from run to run."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))

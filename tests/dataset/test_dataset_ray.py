@@ -1,0 +1,117 @@
+"""Several workers by Ray: the same bytes, also where a worker is killed; and clear words without Ray."""
+
+import os
+import signal
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from dataset.plans import TOML, files, known_plan, write
+from energyql.errors import ArgumentError, ModelError
+
+with_ray = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One cluster for all tests of this file."""
+    ray = pytest.importorskip("ray", reason='Ray is missing: pip install "ray>=2.56"')
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray itself
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield ray
+        ray.shutdown()
+
+
+@pytest.fixture
+def plan(tmp_path, tiny):
+    path = tmp_path / "plan.toml"
+    path.write_text(TOML.replace("MODEL", str(tiny)).replace("shard_size = 10", "shard_size = 3"))
+    return path
+
+
+def workers_of(ray):
+    """The process ids of living workers, by what they call themselves."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                if file.read().startswith(b"ray::Worker"):
+                    found.append(int(entry))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+@with_ray
+@pytest.mark.filterwarnings("ignore")
+def test_two_workers_write_the_same_bytes(cluster, plan, tmp_path):
+    write(plan, tmp_path / "one")
+    written = write(plan, tmp_path / "two", workers=2)
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert written.kept == 0
+    assert write(plan, tmp_path / "two", workers=2).kept == 11
+
+
+@with_ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="workers are found in /proc")
+def test_killed_workers_are_started_again(cluster, plan, tmp_path):
+    write(plan, tmp_path / "one")
+    killed = []
+
+    def kill(name, fraction):
+        """After the first shards, one of the workers that draw."""
+        if len(killed) < 2:
+            for pid in workers_of(cluster)[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    write(plan, tmp_path / "two", workers=2, progress=kill)
+    assert len(killed) == 2
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+@with_ray
+@pytest.mark.filterwarnings("ignore")
+def test_errors_of_workers_are_shown(cluster, plan, tmp_path, tiny, monkeypatch):
+    """The folder cannot be written any more when the workers begin."""
+    from energyql.dataset import engine
+
+    job = engine.Job(engine_plan(plan), str(tmp_path / "file" / "out"), "cpu")
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ModelError, match="a worker has other models"):
+        list(engine.run_on_ray(job, "another", iter([(0, None)]), workers=1, address=None, gpus=0))
+    prepared = engine.prepare_plan(job.plan, device="cpu")
+    with pytest.raises(ArgumentError, match="cannot write"):
+        list(engine.run_on_ray(job, prepared.fingerprint, iter([(0, None)]), workers=1, address=None, gpus=0))
+
+
+def engine_plan(path):
+    from energyql.dataset.plan_file import read_plan
+
+    return read_plan(path)[0]
+
+
+def test_without_ray_several_workers_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for settings in ({"workers": 2}, {"address": "auto"}):
+        with pytest.raises(ArgumentError, match="need Ray, which is not installed") as caught:
+            write(known_plan(), tmp_path / "out", **settings)
+        assert caught.value.hint == 'pip install "ray>=2.56"'
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_ray_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__version__="2.55.1"))
+    with pytest.raises(ArgumentError, match=r"Ray 2\.55\.1 is too old: at least 2\.56 is needed"):
+        write(known_plan(), tmp_path / "out", workers=2)
+
+
+@pytest.mark.parametrize("workers", [0, 1.5, True])
+def test_a_wrong_number_of_workers(tmp_path, workers):
+    with pytest.raises(ArgumentError, match="workers must be a whole number"):
+        write(known_plan(), tmp_path / "out", workers=workers)

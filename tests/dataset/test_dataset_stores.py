@@ -1,0 +1,183 @@
+"""Object stores: a real S3 server process on the loopback, which is killed, overloaded and not there."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from needed import needed
+
+from dataset.plans import files, known_plan, write
+from energyql.dataset import destination
+from energyql.errors import ArgumentError, DataError
+
+needed("s3fs")
+needed("moto")
+from dataset.store import KEYS, served  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(server, monkeypatch):
+    """A new bucket of a server that runs; the library finds it as it finds any other."""
+    import fsspec
+    import s3fs
+
+    for name, value in (KEYS | {"AWS_ENDPOINT_URL": server.address}).items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"bucket-{time.time_ns()}"
+    system = fsspec.filesystem("s3", use_listings_cache=False)
+    system.mkdir(name)
+    yield name, system
+    server.faults.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    out = tmp_path_factory.mktemp("local") / "out"
+    write(known_plan(), out)
+    return files(out)
+
+
+def stored(bucket, tmp_path):
+    """SHA-256 of everything in the data set of a bucket; the manifest there has marks besides."""
+    name, system = bucket
+    system.get(f"{name}/out/", f"{tmp_path}/got/", recursive=True)
+    return {key: value for key, value in files(tmp_path / "got").items() if key != "manifest.jsonl"}
+
+
+def same(local):
+    return {key: value for key, value in local.items() if key != "manifest.jsonl"}
+
+
+def test_a_store_gets_what_a_folder_gets(bucket, local, tmp_path):
+    out = f"s3://{bucket[0]}/out"
+    written = write(known_plan(), out)
+    assert stored(bucket, tmp_path) == same(local)
+    assert all(shard.mark for shard in written.shards)
+    assert write(known_plan(), out).kept == 4
+
+
+def test_a_shard_that_was_changed_in_the_store_is_drawn_again(bucket, local, tmp_path):
+    name, system = bucket
+    out = f"s3://{name}/out"
+    write(known_plan(), out)
+    data = bytearray(system.cat(f"{name}/out/shards/000002.tar"))
+    data[700] ^= 1
+    system.pipe(f"{name}/out/shards/000002.tar", bytes(data))
+    system.rm(f"{name}/out/shards/000000.tar")
+    assert write(known_plan(), out).kept == 2
+    assert stored(bucket, tmp_path) == same(local)
+
+
+def test_another_plan_in_the_store_is_refused(bucket):
+    write(known_plan(), f"s3://{bucket[0]}/out")
+    with pytest.raises(DataError, match="holds a data set of another plan: seed 5, not 6"):
+        write(known_plan(seed=6), f"s3://{bucket[0]}/out")
+
+
+def test_an_overloaded_store_is_asked_again(bucket, server, local, tmp_path, monkeypatch):
+    import s3fs
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.faults.write_text("8")  # more than the library asks again by itself
+    write(known_plan(), f"s3://{bucket[0]}/out")
+    assert server.faults.read_text() == "0"
+    assert stored(bucket, tmp_path) == same(local)
+
+
+def test_a_killed_server_is_waited_for(bucket, server, local, tmp_path):
+    restarts = []
+
+    def kill(name, fraction):
+        """Kill the server twice while a shard is drawn; it is back after a second."""
+        if fraction > len(restarts) / 2 and len(restarts) < 2:
+            server.kill()
+            restarts.append(threading.Timer(1, server.start))
+            restarts[-1].start()
+
+    written = write(known_plan(), f"s3://{bucket[0]}/out", progress=kill)
+    for restart in restarts:
+        restart.join()
+    assert (written.kept, len(restarts)) == (0, 2)
+    assert stored(bucket, tmp_path) == same(local)
+
+
+def test_a_missing_bucket_is_named_at_once(bucket):
+    started = time.monotonic()
+    with pytest.raises(ArgumentError, match="s3://nobody-has-this/out is not there") as caught:
+        write(known_plan(), "s3://nobody-has-this/out")
+    assert "make the bucket first" in caught.value.hint
+    assert time.monotonic() - started < destination.PATIENCE / 4
+
+
+def test_a_wrong_name_of_a_bucket_is_refused_at_once(bucket):
+    with pytest.raises(ArgumentError, match="s3://A_/out"):
+        write(known_plan(), "s3://A_/out")
+
+
+def test_a_store_that_never_answers_ends_in_a_message(bucket, monkeypatch):
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(destination, "PATIENCE", 1.0)
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(ArgumentError, match="has not answered for 1 seconds") as caught:
+        write(known_plan(), "s3://bucket/out")
+    assert "the same command then continues" in caught.value.hint
+
+
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ArgumentError, match="gs://bucket/out needs a library that is not installed") as caught:
+        write(known_plan(), "gs://bucket/out")
+    assert caught.value.hint == 'pip install "gcsfs>=2024.2"'
+
+
+def test_an_unknown_kind_of_store_is_refused():
+    with pytest.raises(ArgumentError, match="cannot write ssl://bucket/out: .*ssl"):
+        write(known_plan(), "ssl://bucket/out")
+
+
+def test_file_addresses_are_folders(local, tmp_path):
+    write(known_plan(), f"file://{tmp_path}/out")
+    assert files(tmp_path / "out") == local
+
+
+def test_other_stores_of_fsspec(local):
+    """A store without marks: shards are read to check them."""
+    import fsspec
+
+    assert write(known_plan(), "memory://energyql/out").kept == 0
+    system = fsspec.filesystem("memory")
+    assert write(known_plan(), "memory://energyql/out").kept == 4
+    data = bytearray(system.cat("/energyql/out/shards/000001.tar"))
+    data[700] ^= 1
+    system.pipe("/energyql/out/shards/000001.tar", bytes(data))
+    assert write(known_plan(), "memory://energyql/out").kept == 3
+    system.rm("/energyql", recursive=True)
+
+
+def test_the_server_remembers(tmp_path):
+    """What the test of a killed server relies on."""
+    with served(tmp_path) as server:
+        script = (
+            "import fsspec, sys; system = fsspec.filesystem('s3', use_listings_cache=False)\n"
+            "if sys.argv[1] == 'write': system.mkdir('bucket'); system.pipe('bucket/key', b'value')\n"
+            "else: print(system.cat('bucket/key'))"
+        )
+        environment = os.environ | KEYS | {"AWS_ENDPOINT_URL": server.address}
+        subprocess.run([sys.executable, "-c", script, "write"], env=environment, check=True)
+        server.kill()
+        server.start()
+        read = subprocess.run([sys.executable, "-c", script, "read"], env=environment, check=True, capture_output=True)
+    assert read.stdout.strip() == b"b'value'"
