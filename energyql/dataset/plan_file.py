@@ -139,14 +139,14 @@ def _read_class(
 ) -> DatasetClass | None:
     """Return a class of a plan; `None` where it has a mistake, which is added to the list."""
     place: Path_ = (CLASS, number)
-    found = _unknown_keys(place, entry, _OWN, "entry of a class")
-    found += [
+    mistakes += _unknown_keys(place, entry, _OWN, "entry of a class")
+    absent = [
         Mistake(place, ArgumentError(f"the class has no {name}", hint=f"add a line {name} = ..."))
         for name in ("name", "query", "count")
         if name not in entry
     ]
-    mistakes += found
-    if found:
+    mistakes += absent
+    if absent:
         return None
     settings = {name: value for name, value in (defaults | entry).items() if name in SETTINGS}
     given = {name: entry.get(name, defaults.get(name)) for name in ("name", "query", "count", "seed", "model")}

@@ -57,7 +57,7 @@ class Estimate:
         hours = f"{_duration(self.seconds)} for one worker"
         if self.workers > 1:
             hours += f", {_duration(self.seconds / min(self.workers, self.shards))} for {self.workers:,}"
-        return f"{self.pictures:,} pictures{more} in {self.shards:,} shards, about {_size(self.bytes)}; {hours}"
+        return f"{self.pictures:,} pictures{more} in {_shards(self.shards)}, about {_size(self.bytes)}; {hours}"
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ class WrittenDataset:
         """Return one line: pictures, shards, bytes, and how many satisfy their query."""
         rows = sum(one.rows for one in self.classes.values())
         judged = [one for one in self.classes.values() if one.satisfied is not None]
-        line = f"{rows:,} pictures in {len(self.shards):,} shards, {_size(sum(each.size for each in self.shards))}"
+        line = f"{rows:,} pictures in {_shards(len(self.shards))}, {_size(sum(each.size for each in self.shards))}"
         if judged:
             share = sum(one.satisfied or 0 for one in judged) / max(1, sum(one.rows for one in judged))
             line += f"; {share:.1%} satisfy their query, says the judge"
-        return f"{line}; {self.kept:,} shards were there" if self.kept else line
+        return f"{line}; {self.kept:,} of them there before" if self.kept else line
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was written as JSON values."""
@@ -146,6 +146,11 @@ class DatasetRun:
         plan = replace(plan, **{word: value for word, value in chosen.items() if value is not None})
         if budget is not None and not plan.only_satisfied:
             raise ArgumentError("a budget is for pictures that are drawn again", hint="add only_satisfied")
+        if self._gpus and not self._on_ray:
+            raise ArgumentError(
+                "gpus are shares of the workers of Ray, and one worker is this process",
+                hint="name its device instead (device=, --device), or give workers or an address",
+            )
         arrow()
         if self._on_ray:
             check_ray()
@@ -263,6 +268,10 @@ def write_dataset(
         plan, out, only_satisfied=only_satisfied, budget=budget, workers=workers, address=address, gpus=gpus,
         device=device, generator=generator, judge=judge, allow_plugins=allow_plugins,
     ).write(progress)  # fmt: skip
+
+
+def _shards(count: int) -> str:
+    return "1 shard" if count == 1 else f"{count:,} shards"
 
 
 def _duration(seconds: float) -> str:

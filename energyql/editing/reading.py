@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from energyql.attributes.labels import call_labeller
+from energyql.attributes.labels import ImageLabeller, call_labeller, read_images
 from energyql.attributes.predictions import Categorical, YesNo, output_count
 from energyql.editing.latents import LatentSpace
 from energyql.editing.terms import Term, keep_predictions
 from energyql.pipeline.columns import concatenate
-from energyql.pipeline.model import Model, Values
+from energyql.pipeline.model import Values
 from energyql.vocabulary import Vocabulary
 
 TARGET_LOGIT = 6.0
 """Log-odds that the heads should have for what the judge reads."""
 CLEAR = 0.95
 """Probability from which a reading of the judge counts: what it is unsure of may be wrong, and lead elsewhere."""
+AT_ONCE = 64
+"""Pictures that are read together."""
 
 
 def attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
     """Return the divergence of the heads from what the judge clearly reads off pictures; nothing without a judge."""
-    values = concatenate([space.model.judge_images(part) for part in targets.split(64)])
-    if not values:
+    judge, names = space.model.judge, space.model.judged_names
+    if judge is None or not names:
         return []
+    vocabulary = Vocabulary(space.model.vocabulary[name] for name in names)
+    parts = [_read(judge, part, vocabulary) for part in targets.split(AT_ONCE)]
+    values, clear = concatenate([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     outputs = _as_outputs(values, space.model.vocabulary).to(targets)
-    clear = torch.cat([_clear(space.model, part, list(values)) for part in targets.split(64)])
     return [keep_predictions(space.model.bank.raw_outputs(tuple(values)), outputs, clear.to(targets))]
 
 
 @torch.inference_mode()
-def _clear(model: Model, images: Tensor, names: Sequence[str]) -> Tensor:
-    """Return whether the judge reads each attribute clearly off each picture, (n, names).
+def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple[Values, Tensor]:
+    """Return what a judge reads off n pictures, and whether it reads each attribute clearly, (n, attributes).
 
     Code that says no probability always does.
     """
-    assert model.judge is not None
-    read, columns = call_labeller(model.judge, images), []
-    for name in names:
+    read, columns = call_labeller(judge, images), []
+    values = read_images(lambda _: read, images, vocabulary)
+    for name in values:
         found = read[name]
         if isinstance(found, YesNo):
             probability = found.logit.abs().sigmoid()
@@ -49,7 +51,7 @@ def _clear(model: Model, images: Tensor, names: Sequence[str]) -> Tensor:
         else:
             probability = images.new_ones(len(images))
         columns.append(probability.to(images.device) >= CLEAR)
-    return torch.stack(columns, 1)
+    return values, torch.stack(columns, 1)
 
 
 def _as_outputs(values: Values, vocabulary: Vocabulary) -> Tensor:

@@ -28,6 +28,8 @@ query = "NOT glasses"
 count = 12
 """
 
+ALWAYS = {"only_satisfied": True, "budget": 8}
+
 
 def known_plan(**settings):
     """A plan for a model in memory, of tiny pictures, whose heads are wrong about b in some samples."""

@@ -137,6 +137,7 @@ class TestFiles:
             ("shard_size", "shard_sise", ["line 2: ArgumentError", "2 | shard_sise", "did you mean shard_size?"]),
             ("count = 21", 'count = "many"', ["line 8: ArgumentError: count must be", 'count = "many"', "^^^^^^"]),
             ("count = 21", "cuont = 21", ["there is no entry of a class 'cuont'", "the class has no count"]),
+            ("count = 21", "count = -4\nsemantic = 1", ["did you mean semantics", "count must be", "line 9"]),
             ("[[class]]\nname = \"with\"", "[[class]]\nname = \"without\"", ["two classes have the name", "line 11"]),
             ("seed = 3", "seed = -3", ["line 1: ArgumentError: seed must be", "seed = -3", "^^"]),
             ("seed = 3", 'format = "tiff"', ["line 1: ArgumentError: there is no format", "^^^^^^"]),

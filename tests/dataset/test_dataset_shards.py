@@ -1,7 +1,6 @@
-"""Shards are pure functions, finished ones are kept, and nothing is mixed or padded."""
+"""Shards are pure functions, and nothing is mixed or padded."""
 
 import json
-import shutil
 import sys
 import tarfile
 from dataclasses import replace
@@ -14,26 +13,10 @@ from evaluation.lively import lively_model
 from PIL import Image
 from toys import tiny_model
 
-from dataset.plans import TOML, files, known_plan, samples, with_classes, write
+from dataset.plans import ALWAYS, TOML, files, known_plan, samples, with_classes, write
 from energyql import DatasetClass, DatasetPlan, generate
-from energyql.dataset.destination import Folder
 from energyql.errors import ArgumentError, DataError, IncompleteError
 from energyql.pipeline.model import load_model
-
-ALWAYS = {"only_satisfied": True, "budget": 8}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A data set that was written without disturbance."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    written = write(known_plan(**ALWAYS), out)
-    return out, written
-
-
-@pytest.fixture
-def copy(whole, tmp_path):
-    return shutil.copytree(whole[0], tmp_path / "copy")
 
 
 class TestContent:
@@ -173,62 +156,6 @@ class TestPurity:
             write(known_plan(**ALWAYS), copy)
 
 
-class TestContinuing:
-    def test_finished_shards_are_kept(self, whole, copy):
-        before = files(copy)
-        times = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
-        written = write(known_plan(**ALWAYS), copy)
-        assert (written.kept, written.shards) == (4, whole[1].shards)
-        assert files(copy) == before
-        assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == times
-
-    @pytest.mark.parametrize("damage", ["gone", "short", "flipped"])
-    def test_a_damaged_shard_is_drawn_again(self, whole, copy, damage):
-        path = copy / "shards" / "000002.tar"
-        data = bytearray(path.read_bytes())
-        data[700] ^= 1
-        path.unlink() if damage == "gone" else path.write_bytes(data[:900] if damage == "short" else data)
-        assert write(known_plan(**ALWAYS), copy).kept == 3
-        assert files(copy) == files(whole[0])
-
-    @pytest.mark.parametrize("name", ["manifest.jsonl", "index.parquet", "README.md"])
-    def test_what_describes_the_shards_is_written_again(self, whole, copy, name):
-        (copy / name).unlink()
-        write(known_plan(**ALWAYS), copy)
-        assert files(copy) == files(whole[0])
-
-    def test_a_damaged_line_of_the_manifest_is_one_shard(self, whole, copy):
-        path = copy / "manifest.jsonl"
-        first, *others = path.read_text().splitlines()
-        path.write_text("\n".join([first[:40], "[]", "3", *others]))
-        assert write(known_plan(**ALWAYS), copy).kept == 3
-        assert files(copy) == files(whole[0])
-
-    @pytest.mark.parametrize("stop", range(1, 17))
-    def test_every_moment(self, whole, tmp_path, monkeypatch, stop):
-        """Writing ends at the `stop`-th file, before it is there; the same call then continues."""
-
-        class Stopped(Exception):
-            pass
-
-        count, original = 0, Folder.writing
-
-        def failing(self, name):
-            nonlocal count
-            count += 1
-            if count == stop:
-                raise Stopped
-            return original(self, name)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Folder, "writing", failing)
-            with pytest.raises(Stopped):
-                write(known_plan(**ALWAYS), tmp_path / "out")
-        written = write(known_plan(**ALWAYS), tmp_path / "out")
-        assert written.kept == min(4, max(0, stop - 2) // 3)
-        assert files(tmp_path / "out") == files(whole[0])
-
-
 class TestOnlySatisfied:
     def test_the_first_accepted_candidates_of_each_shard_are_taken(self, whole):
         plan = known_plan(**ALWAYS)
@@ -322,6 +249,12 @@ def test_a_function_that_raises_ends_the_run_and_leaves_whole_shards(whole, tmp_
     assert [name for name in files(tmp_path) if "/." in name or name.startswith(".")] == []
     assert write(known_plan(**ALWAYS), tmp_path).kept > 0
     assert files(tmp_path) == files(whole[0])
+
+
+def test_gpus_are_shares_of_workers_of_ray(tmp_path):
+    with pytest.raises(ArgumentError, match="gpus are shares of the workers of Ray"):
+        write(known_plan(), tmp_path / "out", gpus=0.5)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_pyarrow_nothing_is_begun(tmp_path, monkeypatch):

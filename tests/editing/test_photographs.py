@@ -2,7 +2,6 @@
 
 import json
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +15,11 @@ from energyql.attributes.predictions import Categorical, YesNo
 from energyql.cli.main import app
 from energyql.editing.examples import Examples
 from energyql.editing.filmstrip import draw_filmstrip, start_columns
-from energyql.editing.reading import _clear
+from energyql.editing.reading import _read
 from energyql.editing.settings import InversionSettings
 from energyql.errors import DataError
 from energyql.render.pictures import CAPTION, GAP, NO, YES
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 QUICK = InversionSettings(z_evaluations=20, w_evaluations=30, candidates=64)
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
@@ -177,9 +177,20 @@ def test_ridge_regression_predicts_w():
 
 
 def test_only_clear_readings_lead_the_search():
-    read = {"bald": YesNo(torch.tensor([4.0, 0.4])), "hair": Categorical(torch.tensor([[5.0, 0.0], [0.5, 0.0]]), "rb")}
-    model = SimpleNamespace(judge=lambda images: {**read, "hat": [True, False]})
-    assert _clear(model, torch.zeros(2, 3, 4, 4), ["bald", "hair", "hat"]).tolist() == [
-        [True] * 3,
-        [False, False, True],
+    read = {
+        "bald": YesNo(torch.tensor([4.0, 0.4])),
+        "hair": Categorical(torch.tensor([[5.0, 0.0], [0.5, 0.0]]), ("r", "b")),
+    }
+    specs = [
+        AttributeSpec("bald", "yes/no"),
+        AttributeSpec("hair", "categorical", values=("r", "b")),
+        AttributeSpec("hat", "yes/no"),
     ]
+    calls = []
+    judge = lambda images: calls.append(1) or {**read, "hat": [True, False]}  # noqa: E731
+    values, clear = _read(judge, torch.zeros(2, 3, 4, 4), Vocabulary(specs))
+    assert {name: column.tolist() for name, column in values.items()} == {
+        "bald": [True, True], "hair": ["r", "r"], "hat": [True, False],
+    }  # fmt: skip
+    assert clear.tolist() == [[True] * 3, [False, False, True]]
+    assert len(calls) == 1
