@@ -32,7 +32,7 @@ def arrow() -> tuple[Any, Any]:
     """
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError:
+    except ModuleNotFoundError:
         raise ArgumentError(
             "a data set needs pyarrow for its index, and it is not installed", hint='pip install "pyarrow>=14"'
         ) from None

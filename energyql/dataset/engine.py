@@ -129,7 +129,7 @@ def check_ray() -> Any:
     hint = 'pip install "ray>=2.56"'
     try:
         ray: Any = import_module("ray")
-    except ImportError:
+    except ModuleNotFoundError:
         message = "several workers, and workers of a cluster, need Ray, which is not installed"
         raise ArgumentError(message, hint=hint) from None
     if tuple(int(part) for part in ray.__version__.split(".")[:2]) < LEAST_RAY:
