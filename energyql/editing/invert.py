@@ -191,7 +191,11 @@ def invert_pictures(
     latent_space = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["label"])
     began = time.perf_counter()
     found = find_latents(opened, latent_space, settings, space, perceptual, draw.batch_size, report)
-    names = [str(picture) if isinstance(picture, str | Path) else "a picture in memory" for picture in pictures]
+    only = len(pictures) == 1
+    names = [
+        str(picture) if isinstance(picture, str | Path) else "the picture" if only else f"picture {index}"
+        for index, picture in enumerate(pictures)
+    ]
     if not anyway:
         _check_drawable(found, names, pipeline.model)
     facts = {

@@ -16,6 +16,7 @@ from energyql.editing.edit import Edit, edit
 from energyql.editing.folder import SavedResult
 from energyql.editing.invert import invert
 from energyql.editing.latents import Latents
+from energyql.errors import OutOfDomainError
 from energyql.gallery.gallery import Gallery
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
@@ -111,10 +112,14 @@ def invert_photograph(
     raises to end the work.
     """
     with interruptible(prepared.model.generator, job.check):
-        found = invert(
-            photograph(), model=prepared.model, truncation=prepared.settings.truncation, device=str(prepared.device),
-            anyway=anyway, progress=job.report,
-        )  # fmt: skip
+        try:
+            found = invert(
+                photograph(), model=prepared.model, truncation=prepared.settings.truncation,
+                device=str(prepared.device), anyway=anyway, progress=job.report,
+            )  # fmt: skip
+        except OutOfDomainError as error:
+            hint = "crop it like the pictures of the generator, or edit it anyway"
+            raise OutOfDomainError(error.message, hint=hint) from None
     result.add_photograph(found)
 
 

@@ -77,7 +77,7 @@ def test_an_edit_keeps_the_offset(invert, edit, model, pictures, tmp_path):
 def test_an_edit_inverts_pictures_itself(edit, pictures):
     edited = edit(pictures[0], ["smile"])
     assert len(edited) == 1
-    assert edited.provenance["start"]["inverted"]["pictures"] == ["a picture in memory"]
+    assert edited.provenance["start"]["inverted"]["pictures"] == ["the picture"]
 
 
 def test_heads_that_read_w(invert, edit, tiny, pictures):

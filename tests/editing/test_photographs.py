@@ -59,7 +59,7 @@ def colours(picture):
 class TestPicturesThatCannotBeDrawn:
     def test_they_are_refused_before_anything_is_edited(self, edit, model):
         for call in (partial(energyql.invert, NOISE, model=model, progress=False), partial(edit, NOISE, ["smile"])):
-            with pytest.raises(OutOfDomainError, match=r"'tiny' cannot draw a picture in memory \(distance") as refused:
+            with pytest.raises(OutOfDomainError, match=r"'tiny' cannot draw the picture \(distance") as refused:
                 call()
             assert "anyway" in refused.value.hint
 

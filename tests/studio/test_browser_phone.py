@@ -7,6 +7,9 @@ from studio.page import apply, draw, drawn, panel, visiting
 
 pytestmark = pytest.mark.browser
 
+SHOWN_OF_THIRD = "row => row.getBoundingClientRect().right - row.querySelectorAll('li')[2].getBoundingClientRect().left"
+"""Pixels of the third picture of a row that are on the screen."""
+
 
 @pytest.fixture
 def phone(chromium, small):
@@ -41,6 +44,7 @@ def test_rows_that_are_compared_and_earlier_drawings(phone):
     expect(phone.locator("#panel")).to_be_hidden()
     expect(phone.locator(".board-row img")).to_have_count(9)
     assert on_screen(phone, ".board-row img")
+    assert 20 < phone.locator(".strip-row").first.evaluate(SHOWN_OF_THIRD) < 140  # it is cut, so there are more
     panel(phone, "history")
     phone.locator("#history button").nth(1).tap()
     expect(phone.locator("#wall .tile")).to_have_count(2)

@@ -90,6 +90,8 @@ def test_what_the_generator_cannot_draw(studio, monkeypatch):
     noise = Image.effect_noise((64, 64), 200).convert("RGB")
     job = studio.finish(send(studio, encoded(noise)).json()["id"])
     assert (job["state"], job["problem"]["error"]) == ("failed", "OutOfDomainError")
+    assert "cannot draw the picture" in job["problem"]["message"]
+    assert job["problem"]["hint"].endswith("or edit it anyway")  # what the page offers, not an argument of Python
     anyway = studio.finish(send(studio, encoded(noise), query="?anyway=true").json()["id"])
     assert (anyway["state"], anyway["photograph"]["drawable"]) == ("done", False)
 
