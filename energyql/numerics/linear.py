@@ -6,7 +6,7 @@ Why and how fast: docs/decisions/packed-products.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import repeat
 from typing import Any, cast
 
@@ -23,6 +23,8 @@ from energyql.numerics.shapes import Float
 BATCH_SIZES = (*range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
 """Rows of a batch, ascending: multiples of 16, as many numbers as the widest registers hold. Functions such as exp may
 round the rest of a register in another way."""
+BLOCK = 64
+"""Rows that are multiplied together where the bits of a row depend on their number."""
 
 
 class _Packable:
@@ -162,9 +164,13 @@ class _Packed:
         weight: W, (out, in).
         bias: b, (out,).
         slope: of the leaky ReLU; without it there is none.
+        block: rows of every product; by default as many as there are.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, slope: float | None = None, block: int | None = None
+    ) -> None:
+        self._block = block
         operators: Any = torch.ops.mkldnn
         self._run = operators._linear_pointwise.default
         weight = operators._reorder_linear_weight(weight.contiguous())
@@ -177,16 +183,33 @@ class _Packed:
             return None
         check_room()
         try:
-            return cls(weight, bias, slope)
+            return cls(weight, bias, slope, None if _rounds_alike(weight.dtype) else BLOCK)
         except (AttributeError, RuntimeError):
             return None
 
     def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
         check_room()
+        if self._block is not None and len(x) != self._block:
+            filled = F.pad(x, (0, 0, 0, -len(x) % self._block))
+            return torch.cat([self._run(rows, *self._parameters) for rows in filled.split(self._block)])[: len(x)]
         if len(x) == 1:  # oneDNN multiplies a single long row in another order
             return self(x.expand(2, -1))[:1]
         result: Tensor = self._run(x, *self._parameters)
         return result
+
+
+@cache
+def _rounds_alike(dtype: torch.dtype) -> bool:
+    """Whether a row of a packed product has the same bits in batches of all sizes on this processor.
+
+    With AMX, the matrix registers of Intel's processors, oneDNN sums a row of bfloat16 in another order in batches of
+    another size.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weight, x = (torch.randn(BATCH_SIZES[-1], 512, generator=generator).to(dtype) for _ in range(2))
+    product = _Packed(weight)
+    whole = product(x)
+    return all(torch.equal(product(x[:size]), whole[:size]) for size in BATCH_SIZES[:-1:3])
 
 
 def can_pack(weight: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 
 from energyql.errors import ArgumentError
 from energyql.numerics import linear as dense
-from energyql.numerics.linear import BATCH_SIZES, Dense, DenseStack, Linear
+from energyql.numerics.linear import BATCH_SIZES, BLOCK, Dense, DenseStack, Linear
 
 SLOPE = 0.2
 TYPES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02}
@@ -97,8 +97,11 @@ def test_without_bias_and_activation(dtype):
 
 @needs_packing
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("inputs", [12, 96, 1500])
-def test_a_row_is_the_same_in_every_batch(dtype, inputs):
+@pytest.mark.parametrize("inputs", [12, 96, 512, 1500])
+@pytest.mark.parametrize("blocks", [False, True], ids=["as-found", "blocks"])
+def test_a_row_is_the_same_in_every_batch(dtype, inputs, blocks, monkeypatch):
+    if blocks:
+        monkeypatch.setattr(dense, "_rounds_alike", lambda _dtype: False)
     weight, bias, _ = layer(2, inputs, 80)
     stack, one = (
         network.computed_in(dtype) for network in (DenseStack(weight, bias, SLOPE), Dense(weight[0], bias[0, 0], SLOPE))
@@ -112,6 +115,18 @@ def test_a_row_is_the_same_in_every_batch(dtype, inputs):
         assert torch.equal(one(x[0, -count:]), alone[-count:])
         assert torch.equal(stack.back_through(rows.clone(), rows), back[:, -count:])
         assert torch.equal(one.back_through(alone[-count:].clone(), alone[-count:]), back_alone[-count:])
+
+
+@needs_packing
+def test_blocks_where_the_bits_of_a_row_depend_on_their_number(monkeypatch):
+    monkeypatch.setattr(dense, "_rounds_alike", lambda _dtype: False)
+    one, sizes = Linear(matrix(9, 12).float()), []
+    one(matrix(1, 12).float())
+    run = one._forward._run
+    one._forward._run = lambda x, *parameters: sizes.append(len(x)) or run(x, *parameters)
+    for count in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1):
+        assert one(matrix(count, 12).float()).shape == (count, 9)
+    assert set(sizes) <= {0, BLOCK}
 
 
 @needs_packing
