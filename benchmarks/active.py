@@ -2,13 +2,14 @@
 
 Every generator has a hidden truth, a known function of its pictures, which stands in for a person who labels. Rounds
 begin with random pictures, of which a part is kept for the report, as in `energyql train`; each round then fits heads,
-chooses pictures by a rule, and labels them. All heads are measured on the same fresh pictures, by balanced accuracy.
+chooses pictures by a rule, and labels them. All heads are measured on the same fresh pictures.
 Random labels, and those of the rule of `energyql sample --unsure --by heads`, are tried with and without a teacher;
 those of `--by teacher`, the default where there is a teacher, with one.
 """
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.common import SmokeOption, earlier_results, run_command, show
-from benchmarks.hidden_truth import Sizes, World, make_world
+from benchmarks.hidden_truth import Quality, Sizes, World, make_world, measure
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import Judge
-from energyql.attributes.predictions import Categorical, YesNo
+from energyql.attributes.predictions import YesNo
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.labelling.choosing import choose_unsure
@@ -62,25 +63,6 @@ def fit(world: World, indices: list[int], settings: HeadSettings, seed: int = 0,
             count=world.sizes.further if taught else 0, judge=None, progress=False,
         )  # fmt: skip
         return Fitted(trained.bank, load_teacher(Path(folder)))
-
-
-def accuracy(world: World, bank: AttributeBank) -> dict[str, float]:
-    """Return the balanced accuracy of each head on the fresh pictures."""
-    predictions, found = bank.predict(world.fresh.w(torch.arange(world.sizes.fresh))), {}
-    for name, prediction in predictions.items():
-        truth = world.labels["fresh"][name]
-        if isinstance(prediction, YesNo):
-            decided: list[Any] = (prediction.logit > 0).tolist()
-            truth = [bool(cell) for cell in truth]
-        else:
-            assert isinstance(prediction, Categorical)
-            decided = [prediction.values[i] for i in prediction.logits.argmax(1).tolist()]
-        recalls = []
-        for value in set(truth):
-            rows = [i for i, cell in enumerate(truth) if cell == value]
-            recalls.append(sum(decided[i] == value for i in rows) / len(rows))
-        found[name] = sum(recalls) / len(recalls)
-    return found
 
 
 Choose = Callable[[World, Fitted, list[int], list[int], HeadSettings], Iterable[int]]
@@ -179,24 +161,24 @@ def _in_turn(orders: list[list[int]]) -> list[int]:
     return list(dict.fromkeys(row for turn in zip(*orders, strict=True) for row in turn))
 
 
-def run_random(world: World, settings: HeadSettings, *, taught: bool) -> dict[str, dict[str, float]]:
-    """Label random pictures; return the accuracies by number of labels."""
+def run_random(world: World, settings: HeadSettings, *, taught: bool) -> dict[str, Quality]:
+    """Label random pictures; return the quality by number of labels."""
     sizes = world.sizes
     return {
-        str(n): accuracy(world, fit(world, list(range(n)), settings, taught=taught).bank)
+        str(n): measure(world, fit(world, list(range(n)), settings, taught=taught).bank)
         for n in (sizes.first, sizes.total, sizes.random)
     }
 
 
 def run_rule(
     world: World, choose: Choose, settings: HeadSettings, report: Callable[[float], None], *, taught: bool
-) -> dict[str, dict[str, float]]:
-    """Label in rounds; return the accuracies by number of labels."""
+) -> dict[str, Quality]:
+    """Label in rounds; return the quality by number of labels."""
     sizes = world.sizes
     known, found = list(range(sizes.first)), {}
     while True:
         fitted = fit(world, known, settings, taught=taught)
-        found[str(len(known))] = accuracy(world, fitted.bank)
+        found[str(len(known))] = measure(world, fitted.bank)
         report(len(known) / sizes.total)
         if len(known) >= sizes.total:
             return found
@@ -213,7 +195,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions with other pictures.")] = 3,
     smoke: SmokeOption = False,
 ) -> None:
-    """Balanced accuracy of heads on 500 labels that are chosen in rounds, and on 200, 500 and 1,500 random ones."""
+    """Quality of heads on 500 labels that are chosen in rounds, and on 200, 500 and 1,500 random ones."""
     sizes, settings = Sizes(), HeadSettings()
     if smoke:
         sizes, settings = Sizes(60, 20, 80, 120, 40, 60, 60, 20), HeadSettings(steps=5, hidden=8)
@@ -248,18 +230,26 @@ def main(
 
 
 def summary(runs: Mapping[str, Any], name: str, sizes: Sizes) -> Table:
-    """Return a table of mean accuracies over the seeds, for the attributes and for their mean."""
-    groups: dict[str, list[dict[str, float]]] = {}
+    """Return a table of means over the seeds: accuracy of each attribute, and all measures for their mean."""
+    groups: dict[str, list[Quality]] = {}
     for key, found in runs.items():
         generator, _, rule = key.split("/")
         wanted = [sizes.first, sizes.total, sizes.random] if rule.startswith("random") else [sizes.total]
         for count in wanted if generator == name else ():
             groups.setdefault(f"{rule}, {count}", []).append(found[str(count)])
     attributes = list(next(iter(groups.values()))[0])
-    table = Table(f"{name}: labels", *attributes, "mean", "seeds", title="balanced accuracy on fresh pictures, %")
+    table = Table(
+        f"{name}: labels", *attributes, "mean", "classes equal", "log loss", "seeds",
+        title="balanced accuracy on fresh pictures, %; loss in nats",
+    )  # fmt: skip
     for label, each in groups.items():
-        means = [sum(run[attribute] for run in each) / len(each) for attribute in attributes]
-        table.add_row(label, *(f"{100 * x:.1f}" for x in (*means, sum(means) / len(means))), str(len(each)))
+        of = {
+            key: [statistics.fmean(run[attribute][key] for run in each) for attribute in attributes]
+            for key in ("natural", "balanced", "log loss")
+        }
+        natural, balanced, loss = (statistics.fmean(values) for values in of.values())
+        shown = [f"{100 * x:.1f}" for x in (*of["natural"], natural, balanced)]
+        table.add_row(label, *shown, f"{loss:.3f}", str(len(each)))
     return table
 
 

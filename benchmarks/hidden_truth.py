@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from energyql import read_weights
-from energyql.attributes.labels import ImageLabeller, label_images
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.labels import ImageLabeller, encode_column, label_images
+from energyql.attributes.predictions import Categorical, YesNo
 from energyql.generators.base import Generator
 from energyql.generators.stylegan3 import StyleGAN3
 from energyql.generators.stylegan3_config import StyleGAN3Config
 from energyql.labelling.sample import POOL_START
 from energyql.training.drawn import RANDOM, UNSURE, held_out_order
+from energyql.training.heads import attribute_loss, balanced_accuracy, base_outputs
 from energyql.training.labels import LabelTable
 from energyql.training.samples import Prior
 
@@ -25,6 +28,9 @@ FRESH_SEED = 20_000
 SG3 = StyleGAN3Config(
     32, z_dim=64, w_dim=64, mapping_layers=2, channel_base=512, channel_max=16, num_layers=6, num_critical=2
 )
+
+Quality = dict[str, dict[str, float]]
+"""Attribute -> measure -> value, see `measure`."""
 
 
 @dataclass(frozen=True)
@@ -176,3 +182,25 @@ def make_world(name: str, seed: int, sizes: Sizes, report: Callable[[float], Non
             done += len(w)
             report(done / total)
     return World(prior, fresh, sizes, labels)
+
+
+def measure(world: World, bank: AttributeBank) -> Quality:
+    """Measure heads on the fresh pictures.
+
+    Returns:
+        Attribute -> "natural": the mean recall of the classes where the most probable class is decided for; "balanced":
+        the same where all classes count equally in the decision, which does not ask how certain a head is; "log loss":
+        the mean negative log-likelihood in nats, which energies are made of.
+    """
+    found = {}
+    for name, prediction in bank.predict(world.fresh.w(torch.arange(world.sizes.fresh))).items():
+        assert isinstance(prediction, YesNo | Categorical)
+        spec = bank.vocabulary[name]
+        outputs = prediction.logit[:, None] if isinstance(prediction, YesNo) else prediction.logits
+        truth = encode_column(world.labels["fresh"][name], spec)
+        found[name] = {
+            "natural": balanced_accuracy(outputs, truth, spec),
+            "balanced": balanced_accuracy(outputs - base_outputs(truth, spec)[1], truth, spec),
+            "log loss": attribute_loss(outputs, truth, spec).item(),
+        }
+    return found

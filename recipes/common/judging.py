@@ -10,7 +10,7 @@ from torch import Tensor
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import output_count
 from energyql.training.heads import attribute_loss, balanced_accuracy
-from energyql.training.picture_fit import distort
+from energyql.training.picture_fit import distort, distortion_strength
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from recipes.common.domain import Domain
 from recipes.common.factors import Factors, Scenes
@@ -18,8 +18,6 @@ from recipes.common.labelling import beyond_prior, label_tensors
 
 RIDGE = 1e-3
 """Of the least squares for numbers, relative to the mean square of a feature; 1e-6 to 1e-3 give the same error."""
-CALM = 0.15
-"""Strength of the distortions at the end. Generated pictures differ from renderings by less than that."""
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Scenes]]
 
 
@@ -51,7 +49,8 @@ def _columns(
 def train_judge(domain: Domain, draw: Draw, *, steps: int, batch: int = 64, seed: int = 202) -> Judge:
     """Train on pictures of `draw(batch, generator)`, which returns pictures and what is in them.
 
-    Distortions are strong at first and weak at the end (`CALM`), so that the network is robust and yet precise.
+    Distortions are strong at first and weak at the end, so that the network is robust and yet precise. Generated
+    pictures differ from renderings by less than the distortions at the end.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -74,11 +73,6 @@ def train_judge(domain: Domain, draw: Draw, *, steps: int, batch: int = 64, seed
             print(f"judge {step}/{steps} loss {loss.item():.3f}", flush=True)
     judge.eval().requires_grad_(False)
     return judge
-
-
-def distortion_strength(progress: float) -> float:
-    """Return the strength of distortions: 1 in the first half of the training, then falling to `CALM`."""
-    return 1 - (1 - CALM) * min(1.0, max(0.0, 2 * progress - 1))
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The benchmark of labels that are chosen in rounds, at its smallest."""
 
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -52,7 +53,9 @@ def test_smoke(outcome):
         found = data["runs"][f"stylegan3/7/{rule}"]
         assert found["60"] == data["runs"]["stylegan3/7/random"]["60"]
         assert set(found) == {"60", "80"}
-        assert all(0 <= accuracy <= 1 for accuracy in found["80"].values())
+        for measured in found["80"].values():
+            assert all(0 <= measured[accuracy] <= 1 for accuracy in ("natural", "balanced"))
+            assert measured["log loss"] > 0
         assert f"{rule}, 80" in output
 
 
@@ -81,11 +84,29 @@ def test_balanced_accuracy_is_the_mean_of_recalls():
         "hat": YesNo(torch.tensor([1.0, 1, -1, -1, -1])),
         "hair": Categorical(torch.eye(3)[[0, 1, 1, 2, 0]], ("black", "brown", "red")),
     }
+    specs = [AttributeSpec("hat", "yes/no"), AttributeSpec("hair", "categorical", values=("black", "brown", "red"))]
     labels = {"hat": [True, False, False, False, False], "hair": ["black", "brown", "brown", "brown", "red"]}
     world = SimpleNamespace(
         fresh=SimpleNamespace(w=lambda index: index),
         sizes=active.Sizes(fresh=5),
         labels={"fresh": labels},
     )
-    found = active.accuracy(world, SimpleNamespace(predict=lambda latents: predictions))
-    assert found == {"hat": pytest.approx((1 + 3 / 4) / 2), "hair": pytest.approx((1 + 2 / 3 + 0) / 3)}
+    bank = SimpleNamespace(predict=lambda latents: predictions, vocabulary=Vocabulary(specs))
+    found = hidden_truth.measure(world, bank)
+    assert found["hat"]["natural"] == pytest.approx((1 + 3 / 4) / 2)
+    assert found["hair"]["natural"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    right, wrong = math.log1p(math.exp(-1)), math.log1p(math.e)
+    assert found["hat"]["log loss"] == pytest.approx((4 * right + wrong) / 5)
+
+
+def test_equal_classes_ask_only_for_the_order():
+    labels = [True] * 2 + [False] * 18
+    logits = torch.tensor([-0.5, -1.0] + [-3.0] * 18)  # all below 0, and the two that are yes above the others
+    bank = SimpleNamespace(
+        predict=lambda latents: {"hat": YesNo(logits)}, vocabulary=Vocabulary([AttributeSpec("hat", "yes/no")])
+    )
+    world = SimpleNamespace(
+        fresh=SimpleNamespace(w=lambda index: index), sizes=active.Sizes(fresh=20), labels={"fresh": {"hat": labels}}
+    )
+    found = hidden_truth.measure(world, bank)["hat"]
+    assert (found["natural"], found["balanced"]) == (0.5, 1.0)

@@ -1,13 +1,11 @@
-from itertools import pairwise
-
 import torch
 
 from energyql.attributes.judge import Judge
 from energyql.models import model_folder
-from energyql.training.picture_fit import distort
+from energyql.training.picture_fit import CALM, distort
 from recipes.avatars.domain import DOMAIN
 from recipes.common.factors import Factors
-from recipes.common.judging import CALM, distortion_strength, renderer
+from recipes.common.judging import renderer
 from recipes.common.labelling import beyond_prior
 
 
@@ -21,13 +19,6 @@ def test_a_share_of_the_pictures_is_of_latents_beyond_the_prior():
     _, prior = drawn(0.0)
     assert torch.equal(scenes.z[20:], prior.z[20:])
     assert not torch.equal(scenes.z[:20], prior.z[:20])
-
-
-def test_distortions_are_strong_first_and_weak_at_the_end():
-    assert [distortion_strength(share) for share in (0.0, 0.25, 0.5)] == [1, 1, 1]
-    assert abs(distortion_strength(1.0) - CALM) < 1e-9
-    strengths = [distortion_strength(k / 20) for k in range(21)]
-    assert all(after <= before for before, after in pairwise(strengths))
 
 
 def test_a_weaker_distortion_changes_less():

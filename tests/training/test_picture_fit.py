@@ -1,0 +1,35 @@
+"""Judges and teachers see pictures that are distorted much at first and little at the end."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from energyql.training import picture_fit
+from energyql.training.picture_fit import CALM, PictureFit, PictureSettings, distortion_strength
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+
+def test_distortions_are_strong_first_and_weak_at_the_end():
+    assert [distortion_strength(share) for share in (0.0, 0.25, 0.5)] == [1, 1, 1]
+    assert distortion_strength(1.0) == pytest.approx(CALM)
+    strengths = [distortion_strength(k / 20) for k in range(21)]
+    assert all(after <= before for before, after in pairwise(strengths))
+
+
+def test_they_fade_during_a_fit(monkeypatch):
+    seen, distort = [], picture_fit.distort
+
+    def watched(images, generator, strength=1.0):
+        seen.append(strength)
+        return distort(images, generator, strength)
+
+    monkeypatch.setattr(picture_fit, "distort", watched)
+    pictures = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    settings = PictureSettings(side=8, channels=(4,), least=800, most=800, batch=20)
+    labels = {"a": torch.tensor([0.0, 1.0]).repeat(4)}
+    fit = PictureFit(pictures, labels, Vocabulary([AttributeSpec("a", "yes/no")]), settings, rows=torch.arange(8))
+    fit.run(None, lambda done: None)
+    assert seen == [distortion_strength(step / 40) for step in range(40)]
+    assert seen[0] == 1
+    assert seen[-1] < 0.2
