@@ -75,12 +75,12 @@ class DatasetRun:
         """Draw a few pictures of each class and return what the missing shards will cost."""
         plan, missing = self._job.plan, [shard for shard, record in self._tasks if record is None]
         pairs = list(zip(plan.classes, self.prepared.queries, strict=True))
-        step = -(-len(pairs) // PILOT_CLASSES)
+        pairs = pairs[:: -(-len(pairs) // PILOT_CLASSES)] if missing else []
         wanted = {one.name: sum(len(plan.positions(one, shard)) for shard in missing) for one in plan.classes}
         total, tried = sum(wanted.values()), 0
         seconds = size = drawn = 0.0
         with reporting(progress) as report:
-            for number, (one, query) in enumerate(pairs[::step] if missing else ()):
+            for number, (one, query) in enumerate(pairs, start=1):
                 query.run(2, progress=False)  # what is only done once does not count
                 started = time.perf_counter()
                 result = query.run(min(PILOT, one.count), progress=False)
@@ -93,7 +93,7 @@ class DatasetRun:
                 drawn += wanted[one.name] * more
                 seconds += wanted[one.name] * more * each
                 size += wanted[one.name] * (_HEADERS + 768 + (sum(map(len, pictures)) + sum(texts)) / len(result))
-                report("pilot", (number + 1) * step / len(pairs))
+                report("pilot", number / len(pairs))
         scale, workers = total / max(1, tried), self._job.workers
         return Estimate(total, len(missing), round(size * scale), round(drawn * scale), seconds * scale, workers)
 

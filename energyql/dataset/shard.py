@@ -22,7 +22,7 @@ from energyql.dataset.records import ClassRecord
 from energyql.errors import EnergyQLError
 from energyql.generators.families import module_fingerprint
 from energyql.language import as_query, bind
-from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.generate import Pipeline, pipeline_for
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.prepared import STREAM_BATCH, PreparedQuery, accepted, next_round
 from energyql.pipeline.result import Result
@@ -188,9 +188,9 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
         if key not in models:
             try:
                 opened = one.model
-                if not isinstance(opened, Model):
+                if any(code.values()) and not isinstance(opened, Model):
                     opened = load_model(opened, target, **code)
-                models[key] = Pipeline(opened, target)
+                models[key] = pipeline_for(opened, str(target))
             except EnergyQLError as error:
                 models[key] = error
                 mistakes.append(Mistake(_place(source, number, "model"), error))
