@@ -55,12 +55,15 @@ def dataset(
     The plan is checked whole before anything is written. A few pictures of each class are drawn first, to say what the
     data set will cost. Shards that are there already are checked and kept.
     """
-    from energyql.dataset.run import DatasetRun
+    from energyql.dataset.plan import Job
+    from energyql.dataset.run import DatasetRun, open_plan
 
-    run = DatasetRun(
-        plan, save_to, only_satisfied=only_satisfied, budget=budget, workers=workers, address=address, gpus=gpus,
+    opened, source = open_plan(plan, only_satisfied=only_satisfied, budget=budget)
+    job = Job(
+        plan=opened, out=save_to, workers=workers, address=address, gpus=gpus,
         device=device, generator=generator, judge=judge, allow_plugins=allow_plugins,
     )  # fmt: skip
+    run = DatasetRun(job, source)
     if dry_run or not quiet:
         cost = run.estimate(progress=not quiet)
         if dry_run:
@@ -70,7 +73,7 @@ def dataset(
                 out.print(escape(str(cost)))
             return
         err.print(escape(str(cost)))
-    with resumable(), _bars(run.plan, not quiet) as report:
+    with resumable(), _bars(opened, not quiet) as report:
         written = run.write(report)
     if as_json:
         print_json(written.to_dict())

@@ -85,8 +85,7 @@ def label(
     The table is written after each picture; the same command continues it.
     """
     from energyql.labelling.folder import LABELS, PictureFolder
-    from energyql.labelling.folders import labels_from_folders
-    from energyql.labelling.sheet import LabelSheet
+    from energyql.labelling.sheet import LabelSheet, labels_from_folders
 
     pictures, table = PictureFolder.read(folder), save_to or folder / LABELS
     if from_folders:

@@ -1,4 +1,4 @@
-"""The commands that add attributes to a model: `energyql train` and `energyql import-heads`."""
+"""The commands that add attributes or a judge to a model: `train`, `train-judge` and `import-heads`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated, Any, cast, get_args
 import typer
 from rich.markup import escape
 
-from energyql.cli import labels as sources
 from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names
 from energyql.cli.reports import print_reports, print_trained_judge
@@ -27,17 +26,17 @@ TruncationRangeOption = Annotated[str | None, typer.Option(help="psi of the late
 def train(
     model: options.ModelArgument,
     save_to: OutOption = None,
-    labels: sources.Labels = None,
+    labels: options.Labels = None,
     latents: Annotated[
         Path | None, typer.Option(help="The latents of the rows of --labels (.npy, .safetensors).")
     ] = None,
-    labeller: sources.Labeller = None,
-    prompts: sources.Prompts = None,
-    clip_model: sources.ClipModel = sources.CLIP_MODEL,
-    clip_weights: sources.ClipWeights = sources.CLIP_WEIGHTS,
-    clip_margin: sources.ClipMargin = 0.0,
+    labeller: options.Labeller = None,
+    prompts: options.Prompts = None,
+    clip_model: options.ClipModel = options.CLIP_MODEL,
+    clip_weights: options.ClipWeights = options.CLIP_WEIGHTS,
+    clip_margin: options.ClipMargin = 0.0,
     styleflow: Annotated[Path | None, typer.Option(help="A folder with StyleFlow's two pickles.")] = None,
-    only: sources.Only = None,
+    only: options.Only = None,
     kind: Annotated[list[str] | None, typer.Option(help="name=kind, where the inferred kind is wrong.")] = None,
     n: Annotated[
         int | None,
@@ -52,7 +51,7 @@ def train(
     space: Annotated[str | None, typer.Option(help="The latent that heads read: w, z, direction or features.")] = None,
     truncation: TruncationRangeOption = None,
     label: FittedLabelOption = None,
-    seed: sources.Seed = None,
+    seed: options.SourceSeed = None,
     generator: options.Generator = None,
     judge: Annotated[
         str,
@@ -81,7 +80,7 @@ def train(
     from energyql.training.run import train_attributes
     from energyql.training.styleflow import read_styleflow
 
-    sources.check_sources(labels=labels, labeller=labeller, prompts=prompts, styleflow=styleflow)
+    options.check_sources(labels=labels, labeller=labeller, prompts=prompts, styleflow=styleflow)
     if latents is not None and labels is None:
         raise ArgumentError(
             "--latents belongs to --labels", hint="give the table of labels with --labels, or leave out --latents"
@@ -92,7 +91,7 @@ def train(
     if styleflow is not None:
         source = read_styleflow(styleflow, chosen)
     else:
-        source = sources.read_picture_labels(
+        source = options.read_picture_labels(
             labels, latents, labeller, prompts,
             clip_model=clip_model, clip_weights=clip_weights, clip_margin=clip_margin, device=where,
         )  # fmt: skip
@@ -111,6 +110,55 @@ def train(
     if judge != NO_JUDGE:
         print_trained_judge(None if judge == TRAIN else judge, trained.judge_report, trained.judge_unmeasured)
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
+
+
+def train_judge(
+    model: options.ModelArgument,
+    save_to: Annotated[Path | None, out_option("The model folder to add to. By default that of the model.")] = None,
+    labels: options.Labels = None,
+    labeller: options.Labeller = None,
+    prompts: options.Prompts = None,
+    clip_model: options.ClipModel = options.CLIP_MODEL,
+    clip_weights: options.ClipWeights = options.CLIP_WEIGHTS,
+    clip_margin: options.ClipMargin = 0.0,
+    only: options.Only = None,
+    n: Annotated[int, typer.Option("-n", min=20, help="Pictures for --labeller or CLIP.")] = 5_000,
+    seed: options.SourceSeed = None,
+    generator: options.Generator = None,
+    judge: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="train: a judge that learns from the labelled pictures; or one by name, which is measured on them: "
+            "module:function, or a plugin.",
+        ),
+    ] = "train",
+    allow_plugins: options.AllowPlugins = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a judge for a model that has heads: label pictures, fit, report, save.
+
+    The judge reads pictures and takes no part in the sampling. It reads the attributes of the labels from now on, and
+    other judges in the folder read the others. An interrupted training is continued by the same command.
+    """
+    from energyql.pipeline.model import choose_device
+    from energyql.training.judge import TRAIN
+    from energyql.training.judge import train_judge as run
+
+    options.check_sources(labels=labels, labeller=labeller, prompts=prompts)
+    where = choose_device(device)
+    source = options.read_picture_labels(
+        labels, None, labeller, prompts,
+        clip_model=clip_model, clip_weights=clip_weights, clip_margin=clip_margin, device=where,
+    )  # fmt: skip
+    trained = run(
+        model, source, save_to, only=None if only is None else list(read_names(only)), count=n, seed=seed,
+        generator=generator, allow_plugins=allow_plugins, judge=judge, device=where, progress=not quiet,
+    )  # fmt: skip
+    if not quiet:
+        print_trained_judge(None if judge == TRAIN else judge, trained.report, trained.unmeasured)
+        out.print(f"Saved {escape(str(save_to or model))}; energyql report shows the quality")
 
 
 def import_heads(

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from energyql.dataset import ClassRecord, ShardRecord
+from energyql.dataset.records import ShardRecord, sum_records
 from energyql.dataset.shard import PreparedPlan
 from energyql.errors import ArgumentError
 from energyql.render.markup import markdown_table
@@ -118,18 +118,6 @@ def _columns(name: str, kind: str, values: Sequence[str]) -> list[str]:
     if kind == "categorical":
         return [f"heads.{name}={value}" for value in values]
     return [f"heads.{name}.mean", f"heads.{name}.std"] if kind == "continuous" else [f"heads.{name}"]
-
-
-def sum_records(name: str, records: Sequence[ShardRecord]) -> ClassRecord:
-    """Return the record of one class in all shards."""
-    parts = [record.classes[name] for record in records]
-    judged = [part.satisfied for part in parts if part.satisfied is not None]
-    return ClassRecord(
-        wanted=sum(part.wanted for part in parts),
-        rows=sum(part.rows for part in parts),
-        drawn=sum(part.drawn for part in parts),
-        satisfied=sum(judged) if judged else None,
-    )
 
 
 def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from itertools import islice
 from typing import Any
 
-from energyql.attributes.labels import ImageLabeller
-from energyql.dataset import DatasetClass, DatasetPlan, ShardRecord
 from energyql.dataset.destination import open_destination
 from energyql.dataset.manifest import write_shard
+from energyql.dataset.plan import DatasetClass, Job
+from energyql.dataset.plan_file import PlanSource
+from energyql.dataset.records import ShardRecord
 from energyql.dataset.shard import PreparedPlan, Told, prepare_plan
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
-from energyql.generators.base import Generator
 from energyql.models import packaged_models
 from energyql.pipeline.model import Model
 from energyql.progress import Report
@@ -32,36 +33,6 @@ Done = tuple[ShardRecord, bool]
 """The record of a shard, and whether it was there already."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """All that a worker needs to draw any shard of a data set.
-
-    Args:
-        plan: the plan.
-        out: the destination.
-        device: as for `energyql.generate`.
-        generator, judge, allow_plugins: as for `energyql.load_model`.
-    """
-
-    plan: DatasetPlan
-    out: str
-    device: str = "auto"
-    generator: Generator | str | None = None
-    judge: ImageLabeller | str | None = None
-    allow_plugins: bool = False
-
-    def elsewhere(self) -> Job:
-        """Return the job with absolute paths, for processes with another working directory."""
-        known = packaged_models()
-        classes = [
-            one if isinstance(one.model, Model) or str(one.model) in known
-            else replace(one, model=os.path.abspath(one.model))
-            for one in self.plan.classes
-        ]  # fmt: skip
-        out = self.out if "://" in self.out else os.path.abspath(self.out)
-        return replace(self, plan=replace(self.plan, classes=classes), out=out)
-
-
 class Worker:
     """Draws shards; loads the models once, at its first shard.
 
@@ -69,10 +40,15 @@ class Worker:
         job: what to draw.
         fingerprint: of the prepared plan, which must be the same here.
         prepared: the prepared plan, if it is at hand.
+        home: where modules of the user's own may lie, if not in the working directory.
     """
 
-    def __init__(self, job: Job, fingerprint: str, prepared: PreparedPlan | None = None) -> None:
+    def __init__(
+        self, job: Job, fingerprint: str, prepared: PreparedPlan | None = None, home: str | None = None
+    ) -> None:
         self._job, self._fingerprint, self._prepared = job, fingerprint, prepared
+        if home is not None:
+            sys.path.append(home)
         self._destination = open_destination(job.out)
 
     def shard(self, task: Task, told: Told = lambda name, count: None) -> Done:
@@ -86,10 +62,7 @@ class Worker:
         if record is not None and self._destination.holds(record.file, record.sha256, record.mark):
             return record, True
         if self._prepared is None:
-            job = self._job
-            self._prepared = prepare_plan(
-                job.plan, device=job.device, generator=job.generator, judge=job.judge, allow_plugins=job.allow_plugins
-            )
+            self._prepared = prepare_plan(self._job, PlanSource())
             if self._prepared.fingerprint != self._fingerprint:
                 raise ModelError(
                     "a worker has other models than the process that started it",
@@ -138,24 +111,21 @@ def check_ray() -> Any:
     return ray
 
 
-def run_here(worker: Worker, tasks: Iterator[Task], told: Told) -> Iterator[Done]:
+def run_here(worker: Worker, tasks: Sequence[Task], told: Told) -> Iterator[Done]:
     """Yield the shards one after the other, drawn by this process."""
     for task in tasks:
         yield worker.shard(task, told)
 
 
-def run_on_ray(
-    job: Job, fingerprint: str, tasks: Iterator[Task], *, workers: int, address: str | None, gpus: float
-) -> Iterator[Done]:
+def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Done]:
     """Yield the shards as workers of Ray finish them. A worker that is lost is started again, and so is its shard.
 
+    Without an address, Ray is started on this machine for as long as this takes.
+
     Args:
-        job: what to draw.
+        job: what to draw, and by whom.
         fingerprint: of the prepared plan.
         tasks: the shards.
-        workers: number of processes.
-        address: of a cluster; without one, Ray is started on this machine for as long as this takes.
-        gpus: of each worker, which may be a fraction.
 
     Raises:
         EnergyQLError: a worker reports one, or a shard has ended its worker too often.
@@ -163,31 +133,50 @@ def run_on_ray(
     ray = check_ray()
     ours = not ray.is_initialized()
     if ours:
-        here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
+        here: dict[str, Any] = {} if job.address else {"num_cpus": job.workers, "include_dashboard": False}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **({} if address else here))
+            ray.init(address=job.address, log_to_driver=False, logging_level="ERROR", **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ArgumentError(f"Ray cannot be reached: {error}", hint="see to --address, or leave it out") from error
     try:
-        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=ATTEMPTS)(Worker)
-        actors = [remote.remote(job.elsewhere(), fingerprint) for _ in range(workers)]
+        if ray.cluster_resources().get("GPU", 0) < job.gpus:
+            raise ArgumentError(f"no machine of Ray has the GPUs of one worker, {job.gpus:g}", hint="see to --gpus")
+        remote = ray.remote(num_cpus=1, num_gpus=job.gpus, max_restarts=-1, max_task_retries=ATTEMPTS)(Worker)
+        shared = ray.put(_elsewhere(job))
+        actors = [remote.remote(shared, fingerprint, home=os.getcwd()) for _ in range(min(job.workers, len(tasks)))]
         running: dict[Any, tuple[Any, int]] = {}
+        left = iter(tasks)
 
-        def give(actor: Any, count: int) -> None:
-            for task in islice(tasks, count):
+        def give(actor: Any) -> None:
+            for task in islice(left, 1):
                 running[actor.shard.remote(task)] = actor, task[0]
 
         for _ in range(IN_FLIGHT):
             for actor in actors:
-                give(actor, 1)
+                give(actor)
         while running:
             (ready, *_), _ = ray.wait(list(running))
             actor, shard = running.pop(ready)
-            give(actor, 1)
-            yield _result(ray, ready, shard)
+            give(actor)
+            done = _result(ray, ready, shard)
+            if all(other is not actor for other, _ in running.values()):
+                ray.kill(actor)  # its place is for workers that wait for one: more than fit, or of a lost machine
+            yield done
     finally:
         if ours:
             ray.shutdown()
+
+
+def _elsewhere(job: Job) -> Job:
+    """Return the job with absolute paths, for processes with another working directory."""
+    known = packaged_models()
+    classes = [
+        one if isinstance(one.model, Model) or str(one.model) in known
+        else replace(one, model=os.path.abspath(one.model))
+        for one in job.plan.classes
+    ]  # fmt: skip
+    out = job.out if "://" in str(job.out) else os.path.abspath(job.out)
+    return replace(job, plan=replace(job.plan, classes=classes), out=out)
 
 
 def _result(ray: Any, ready: Any, shard: int) -> Done:

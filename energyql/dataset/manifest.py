@@ -15,9 +15,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from energyql.dataset import ShardRecord
 from energyql.dataset.description import Index, data_card
 from energyql.dataset.destination import Destination
+from energyql.dataset.records import ShardRecord
 from energyql.dataset.shard import PreparedPlan, Told
 from energyql.errors import DataError
 from energyql.files import fingerprint

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from energyql.dataset import SETTINGS, DatasetClass, DatasetPlan, unknown
+from energyql.dataset.plan import SETTINGS, DatasetClass, DatasetPlan, unknown
 from energyql.errors import ArgumentError, DataError, EnergyQLError, Span
 from energyql.files import read_bytes
 
@@ -52,17 +52,19 @@ class PlanSource:
 
     Args:
         name: of the file.
-        text: its content.
+        text: its content; `None` for a plan that was no file.
         places: of each key and of its value in the text, by path.
     """
 
-    name: str
-    text: str
-    places: Mapping[Path_, tuple[Span, Span]]
+    name: str = "the plan"
+    text: str | None = None
+    places: Mapping[Path_, tuple[Span, Span]] = field(default_factory=dict)
 
     def show(self, mistake: Mistake) -> str:
-        """Return a mistake with the lines of the plan at fault, and carets under them."""
+        """Return a mistake with the lines of the plan at fault, and carets under them; without a text, its place."""
         path = mistake.path
+        if self.text is None:
+            return f"{_where(path)}: {mistake.error.render()}"
         while path and path not in self.places:
             path = path[:-1]
         key, value = self.places.get(path, (Span(0, 0), Span(0, 0)))
@@ -76,22 +78,16 @@ class PlanSource:
         return f"line {error.line}: {error.render()}"
 
 
-def refuse(mistakes: Sequence[Mistake], plan: str, source: PlanSource | None) -> None:
-    """Raise one error that shows all mistakes, if there are some.
-
-    Args:
-        mistakes: of the plan.
-        plan: its name, for the message.
-        source: the text that it was read from, if it was.
+def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:
+    """Raise one error that shows all mistakes of a plan, if there are some.
 
     Raises:
         DataError: there is a mistake.
     """
-    if not mistakes:
-        return
-    count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    shown = [source.show(each) if source else f"{_where(each.path)}: {each.error.render()}" for each in mistakes]
-    raise DataError("\n\n".join([f"{plan} has {count}, and nothing was written", *shown]))
+    if mistakes:
+        count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        first = f"{source.name} has {count}, and nothing was written"
+        raise DataError("\n\n".join([first, *map(source.show, mistakes)]))
 
 
 def blamed(error: EnergyQLError, keys: Sequence[str], otherwise: str) -> str:
@@ -120,9 +116,9 @@ def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
     entries = data.get(CLASS)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         empty = ArgumentError("a plan has no class", hint="write each as [[class]] with a name, a query and a count")
-        refuse([*mistakes, Mistake((CLASS,), empty)], str(path), source)
+        refuse([*mistakes, Mistake((CLASS,), empty)], source)
     classes = [_read_class(number, entry, defaults, mistakes) for number, entry in enumerate(entries or [])]
-    refuse(mistakes, str(path), source)
+    refuse(mistakes, source)
     whole = {name: data[name] for name in _WHOLE if name in data}
     try:
         return DatasetPlan(classes=[each for each in classes if each is not None], **whole), source
@@ -130,7 +126,7 @@ def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
         names = [entry["name"] for entry in entries or []]
         twice = next((k for k, name in enumerate(names) if name in names[:k]), None)
         place: Path_ = (blamed(error, list(whole), CLASS),)
-        refuse([Mistake(place if twice is None else (CLASS, twice, "name"), error)], str(path), source)
+        refuse([Mistake(place if twice is None else (CLASS, twice, "name"), error)], source)
         raise
 
 

@@ -3,185 +3,84 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from energyql.attributes.labels import ImageLabeller
-from energyql.dataset import ClassRecord, DatasetPlan, ShardRecord
-from energyql.dataset.description import arrow, sum_records
+from energyql.dataset.description import arrow
 from energyql.dataset.destination import open_destination
-from energyql.dataset.engine import Job, Tally, Task, Worker, check_ray, run_here, run_on_ray
+from energyql.dataset.engine import Tally, Task, Worker, check_ray, run_here, run_on_ray
 from energyql.dataset.manifest import begin, finish, read_records
+from energyql.dataset.plan import DatasetPlan, Job
 from energyql.dataset.plan_file import PlanSource, read_plan
+from energyql.dataset.records import Estimate, ShardRecord, WrittenDataset, sum_records
 from energyql.dataset.shard import prepare_plan
-from energyql.errors import ArgumentError, IncompleteError
+from energyql.errors import ArgumentError
 from energyql.generators.base import Generator
-from energyql.pipeline.settings import finite_number, whole_number
 from energyql.progress import Report, reporting
 
 PILOT = 16
 """Pictures of a class that are drawn to see what the data set costs."""
 PILOT_CLASSES = 8
 """Classes that are tried; the others are taken to cost as much as these."""
-MOST_WORKERS = 100_000
 _HEADERS = 3 * 512
 """Bytes that the archive adds to each sample, without padding."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What the shards that are missing will cost, from a pilot of each class.
+def open_plan(
+    plan: str | Path | DatasetPlan, *, only_satisfied: bool | None = None, budget: int | None = None
+) -> tuple[DatasetPlan, PlanSource]:
+    """Return a plan, read from a file if it is none yet, and its source; arguments take the place of its entries.
 
-    Args:
-        pictures: their number.
-        shards: in so many shards.
-        bytes: of the shards.
-        drawn: samples to draw for them.
-        seconds: for one worker.
-        workers: among whom they are divided.
+    Raises:
+        DataError: the file is no plan.
+        ArgumentError: a budget is given for a plan that draws nothing again, or is out of range.
     """
-
-    pictures: int
-    shards: int
-    bytes: int
-    drawn: int
-    seconds: float
-    workers: int
-
-    def __str__(self) -> str:
-        if not self.shards:
-            return "all shards are there"
-        more = f" ({self.drawn:,} samples to draw)" if self.drawn > self.pictures else ""
-        hours = f"{_duration(self.seconds)} for one worker"
-        if self.workers > 1:
-            hours += f", {_duration(self.seconds / min(self.workers, self.shards))} for {self.workers:,}"
-        return f"{self.pictures:,} pictures{more} in {_shards(self.shards)}, about {_size(self.bytes)}; {hours}"
-
-
-@dataclass(frozen=True)
-class WrittenDataset:
-    """A data set that was written.
-
-    Attributes:
-        out: where.
-        shards: the record of each shard, in order.
-        classes: the sum over all shards, by class.
-        kept: number of shards that were there already.
-    """
-
-    out: str
-    shards: Sequence[ShardRecord]
-    classes: Mapping[str, ClassRecord]
-    kept: int
-
-    @property
-    def missing(self) -> dict[str, int]:
-        """Number of pictures that each class lacks; classes that are complete are left out."""
-        return {name: one.wanted - one.rows for name, one in self.classes.items() if one.rows < one.wanted}
-
-    def check_complete(self) -> None:
-        """Check that no class lacks pictures.
-
-        Raises:
-            IncompleteError: some do, because the budget ended.
-        """
-        if self.missing:
-            parts = [
-                f"{name!r} lacks {count:,} of {self.classes[name].wanted:,}" for name, count in self.missing.items()
-            ]
-            raise IncompleteError(
-                f"{self.out} is incomplete: {'; '.join(parts)}",
-                hint="the judge accepted too few samples: raise the budget and write to another place, or ask for less",
-            )
-
-    def summary(self) -> str:
-        """Return one line: pictures, shards, bytes, and how many satisfy their query."""
-        rows = sum(one.rows for one in self.classes.values())
-        judged = [one for one in self.classes.values() if one.satisfied is not None]
-        line = f"{rows:,} pictures in {_shards(len(self.shards))}, {_size(sum(each.size for each in self.shards))}"
-        if judged:
-            share = sum(one.satisfied or 0 for one in judged) / max(1, sum(one.rows for one in judged))
-            line += f"; {share:.1%} satisfy their query, says the judge"
-        return f"{line}; {self.kept:,} of them there before" if self.kept else line
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what was written as JSON values."""
-        classes = {name: vars(one) for name, one in self.classes.items()}
-        return {"out": self.out, "shards": len(self.shards), "kept": self.kept, "classes": classes} | {
-            "bytes": sum(each.size for each in self.shards), "missing": self.missing,
-        }  # fmt: skip
+    source = PlanSource()
+    if not isinstance(plan, DatasetPlan):
+        plan, source = read_plan(Path(plan))
+    chosen: dict[str, Any] = {"only_satisfied": only_satisfied, "budget": budget}
+    plan = replace(plan, **{name: value for name, value in chosen.items() if value is not None})
+    if budget is not None and not plan.only_satisfied:
+        raise ArgumentError("a budget is for pictures that are drawn again", hint="add only_satisfied")
+    return plan, source
 
 
 class DatasetRun:
     """A plan that was checked against its models and its destination; nothing is written before `write`.
 
-    See `write_dataset` for the arguments and errors.
+    Args:
+        job: the plan, the place and the workers.
+        source: where the plan was read, for messages.
+
+    Attributes:
+        prepared: the plan with its queries compiled.
+
+    Raises:
+        EnergyQLError: as for `write_dataset`.
     """
 
-    def __init__(
-        self,
-        plan: str | Path | DatasetPlan,
-        out: str | Path,
-        *,
-        only_satisfied: bool | None = None,
-        budget: int | None = None,
-        workers: int = 1,
-        address: str | None = None,
-        gpus: float = 0,
-        device: str = "auto",
-        generator: Generator | str | None = None,
-        judge: ImageLabeller | str | None = None,
-        allow_plugins: bool = False,
-    ) -> None:
-        self.workers, self._address = whole_number("workers", workers, most=MOST_WORKERS), address
-        self._gpus = finite_number("gpus", gpus)
-        source: PlanSource | None = None
-        name = "the plan"
-        if not isinstance(plan, DatasetPlan):
-            name = str(plan)
-            plan, source = read_plan(Path(plan))
-        chosen: dict[str, Any] = {"only_satisfied": only_satisfied, "budget": budget}
-        plan = replace(plan, **{word: value for word, value in chosen.items() if value is not None})
-        if budget is not None and not plan.only_satisfied:
-            raise ArgumentError("a budget is for pictures that are drawn again", hint="add only_satisfied")
-        if self._gpus and not self._on_ray:
-            raise ArgumentError(
-                "gpus are shares of the workers of Ray, and one worker is this process",
-                hint="name its device instead (device=, --device), or give workers or an address",
-            )
+    def __init__(self, job: Job, source: PlanSource) -> None:
         arrow()
-        if self._on_ray:
+        if job.on_ray:
             check_ray()
-        self._destination = open_destination(out)
-        self._job = Job(plan, str(out), device, generator, judge, allow_plugins)
-        self.prepared = prepare_plan(
-            plan, device=device, generator=generator, judge=judge, allow_plugins=allow_plugins, name=name, source=source
-        )
+        self._job, self._destination = job, open_destination(job.out)
+        self.prepared = prepare_plan(job, source)
         begin(self._destination, self.prepared, write=False)
         records = read_records(self._destination)
-        self._tasks: list[Task] = [(shard, records.get(shard)) for shard in range(plan.shards)]
-
-    @property
-    def plan(self) -> DatasetPlan:
-        """The plan."""
-        return self.prepared.plan
-
-    @property
-    def _on_ray(self) -> bool:
-        return self.workers > 1 or self._address is not None
+        self._tasks: list[Task] = [(shard, records.get(shard)) for shard in range(job.plan.shards)]
 
     def estimate(self, progress: bool | Report = False) -> Estimate:
         """Draw a few pictures of each class and return what the missing shards will cost."""
-        plan, missing = self.plan, [shard for shard, record in self._tasks if record is None]
+        plan, missing = self._job.plan, [shard for shard, record in self._tasks if record is None]
         pairs = list(zip(plan.classes, self.prepared.queries, strict=True))
-        step = -(-len(pairs) // PILOT_CLASSES)
+        pairs = pairs[:: -(-len(pairs) // PILOT_CLASSES)] if missing else []
         wanted = {one.name: sum(len(plan.positions(one, shard)) for shard in missing) for one in plan.classes}
         total, tried = sum(wanted.values()), 0
         seconds = size = drawn = 0.0
         with reporting(progress) as report:
-            for number, (one, query) in enumerate(pairs[::step] if missing else ()):
+            for number, (one, query) in enumerate(pairs, start=1):
                 query.run(2, progress=False)  # what is only done once does not count
                 started = time.perf_counter()
                 result = query.run(min(PILOT, one.count), progress=False)
@@ -194,31 +93,30 @@ class DatasetRun:
                 drawn += wanted[one.name] * more
                 seconds += wanted[one.name] * more * each
                 size += wanted[one.name] * (_HEADERS + 768 + (sum(map(len, pictures)) + sum(texts)) / len(result))
-                report("pilot", (number + 1) * step / len(pairs))
-        scale = total / max(1, tried)
-        return Estimate(total, len(missing), round(size * scale), round(drawn * scale), seconds * scale, self.workers)
+                report("pilot", number / len(pairs))
+        scale, workers = total / max(1, tried), self._job.workers
+        return Estimate(total, len(missing), round(size * scale), round(drawn * scale), seconds * scale, workers)
 
     def write(self, progress: bool | Report = True) -> WrittenDataset:
         """Draw the shards that are missing and finish the data set; see `write_dataset`."""
+        job, mark, tasks = self._job, self.prepared.fingerprint, self._tasks
         begin(self._destination, self.prepared)
         records: dict[int, ShardRecord] = {}
         kept = 0
         with reporting(progress) as report:
-            tally = Tally(self.plan.classes, report)
-            tasks = iter(self._tasks)
-            if self._on_ray:
-                settings: dict[str, Any] = {"workers": self.workers, "address": self._address, "gpus": self._gpus}
-                done = run_on_ray(self._job, self.prepared.fingerprint, tasks, **settings)
+            tally = Tally(job.plan.classes, report)
+            if job.on_ray:
+                done = run_on_ray(job, mark, tasks)
             else:
-                done = run_here(Worker(self._job, self.prepared.fingerprint, self.prepared), tasks, tally.told)
+                done = run_here(Worker(job, mark, self.prepared), tasks, tally.told)
             for record, there in done:
                 records[record.shard] = record
                 kept += there
                 tally.finished(record)
         ordered = [records[shard] for shard in sorted(records)]
         finish(self._destination, self.prepared, ordered)
-        classes = {one.name: sum_records(one.name, ordered) for one in self.plan.classes}
-        return WrittenDataset(self._job.out, ordered, classes, kept)
+        classes = {one.name: sum_records(one.name, ordered) for one in job.plan.classes}
+        return WrittenDataset(str(job.out), ordered, classes, kept)
 
 
 def write_dataset(
@@ -264,25 +162,9 @@ def write_dataset(
         DataError: the plan has mistakes, all of which are shown; or `out` holds something else.
         ArgumentError: `out` cannot be written or does not answer, a library is missing, or an argument is wrong.
     """
-    return DatasetRun(
-        plan, out, only_satisfied=only_satisfied, budget=budget, workers=workers, address=address, gpus=gpus,
+    opened, source = open_plan(plan, only_satisfied=only_satisfied, budget=budget)
+    job = Job(
+        plan=opened, out=out, workers=workers, address=address, gpus=gpus,
         device=device, generator=generator, judge=judge, allow_plugins=allow_plugins,
-    ).write(progress)  # fmt: skip
-
-
-def _shards(count: int) -> str:
-    return "1 shard" if count == 1 else f"{count:,} shards"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            break
-        count /= 1000
-    return f"{count:,.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.3g} {unit}"
+    )  # fmt: skip
+    return DatasetRun(job, source).write(progress)

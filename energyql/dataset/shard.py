@@ -16,14 +16,13 @@ from typing import IO, Any
 
 from PIL import Image
 
-from energyql.attributes.labels import ImageLabeller
-from energyql.dataset import ClassRecord, DatasetClass, DatasetPlan
+from energyql.dataset.plan import DatasetClass, DatasetPlan, Job
 from energyql.dataset.plan_file import CLASS, Mistake, PlanSource, blamed, refuse
+from energyql.dataset.records import ClassRecord
 from energyql.errors import EnergyQLError
-from energyql.generators.base import Generator
 from energyql.generators.families import module_fingerprint
 from energyql.language import as_query, bind
-from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.generate import Pipeline, pipeline_for
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.prepared import STREAM_BATCH, PreparedQuery, accepted, next_round
 from energyql.pipeline.result import Result
@@ -169,31 +168,18 @@ class _Drawing:
         return result
 
 
-def prepare_plan(
-    plan: DatasetPlan,
-    *,
-    device: str = "auto",
-    generator: Generator | str | None = None,
-    judge: ImageLabeller | str | None = None,
-    allow_plugins: bool = False,
-    name: str = "the plan",
-    source: PlanSource | None = None,
-) -> PreparedPlan:
+def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
     """Load the models of a plan and compile all its queries.
 
     Args:
-        plan: the plan.
-        device: as for `energyql.generate`.
-        generator: as for `energyql.load_model`, for every model of the plan.
-        judge: the same.
-        allow_plugins: the same.
-        name: of the plan, for messages.
-        source: the text of the plan, for messages.
+        job: the plan, its device, and what may be imported.
+        source: where the plan was read, for messages.
 
     Raises:
         DataError: a model, a query or a setting is wrong; the message shows all that are.
     """
-    target = choose_device(device)
+    plan, target = job.plan, choose_device(job.device)
+    code: dict[str, Any] = {name: getattr(job, name) for name in ("generator", "judge", "allow_plugins")}
     models: dict[str, Pipeline | EnergyQLError] = {}
     mistakes: list[Mistake] = []
     queries: list[PreparedQuery] = []
@@ -202,9 +188,9 @@ def prepare_plan(
         if key not in models:
             try:
                 opened = one.model
-                if not isinstance(opened, Model):
-                    opened = load_model(opened, target, generator=generator, judge=judge, allow_plugins=allow_plugins)
-                models[key] = Pipeline(opened, target)
+                if any(code.values()) and not isinstance(opened, Model):
+                    opened = load_model(opened, target, **code)
+                models[key] = pipeline_for(opened, str(target))
             except EnergyQLError as error:
                 models[key] = error
                 mistakes.append(Mistake(_place(source, number, "model"), error))
@@ -220,7 +206,7 @@ def prepare_plan(
             mistakes.append(Mistake(_place(source, number, setting), error))
             if setting != "query":  # which may be wrong as well
                 mistakes += _query_mistakes(one, number, pipeline.model)
-    refuse(mistakes, name, source)
+    refuse(mistakes, source)
     return PreparedPlan(plan, queries)
 
 
@@ -234,10 +220,10 @@ def _query_mistakes(one: DatasetClass, number: int, model: Model) -> list[Mistak
     return []
 
 
-def _place(source: PlanSource | None, number: int, key: str) -> tuple[str | int, ...]:
+def _place(source: PlanSource, number: int, key: str) -> tuple[str | int, ...]:
     """Return where a key of a class stands in a plan: with the class, or before all of them."""
     own = (CLASS, number, key)
-    return (key,) if source and own not in source.places and (key,) in source.places else own
+    return (key,) if own not in source.places and (key,) in source.places else own
 
 
 def _facts(query: PreparedQuery) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from energyql.logic.conversion import to_nodes
 from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER
 from energyql.logic.explain import draw_circuit, explain_circuit
 from energyql.logic.nodes import CircuitNode, Leaf, dependencies_first
-from energyql.logic.query_diagram import QueryDiagram, build_diagram
-from energyql.logic.relations import relations_for
+from energyql.logic.query_diagram import QueryDiagram, build_diagram, relations_for
 from energyql.logic.satisfiability import report_constant
 from energyql.vocabulary import AttributeSpec
 

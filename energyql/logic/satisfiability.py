@@ -12,8 +12,7 @@ from energyql.language import And, Expr, Interval, Near, Not, OneOf, Or, Weight,
 from energyql.language.rewrite import lower
 from energyql.logic.cells import predicate_cells
 from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram
-from energyql.logic.query_diagram import QueryDiagram, build_diagram
-from energyql.logic.relations import relations_for
+from energyql.logic.query_diagram import QueryDiagram, build_diagram, relations_for
 from energyql.vocabulary import AttributeSpec
 
 _MOST_SHOWN = 60

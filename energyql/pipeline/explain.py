@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from energyql.errors import ArgumentError
 from energyql.language import Expr, as_query, bind
 from energyql.logic.circuit import compile_query
-from energyql.logic.relations import relations_for
+from energyql.logic.query_diagram import relations_for
 from energyql.models import DEFAULT_MODEL, model_folder, read_vocabulary
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, Semantics
 from energyql.vocabulary import Vocabulary

@@ -7,7 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from dataset.kinds import KINDS, plan_of
 from dataset.plans import TOML, files, known_plan, write
+from energyql.dataset.engine import run_on_ray
+from energyql.dataset.plan import Job
+from energyql.dataset.plan_file import PlanSource, read_plan
+from energyql.dataset.shard import prepare_plan
 from energyql.errors import ArgumentError, ModelError
 
 with_ray = pytest.mark.ray
@@ -77,23 +82,42 @@ def test_killed_workers_are_started_again(cluster, plan, tmp_path):
 
 @with_ray
 @pytest.mark.filterwarnings("ignore")
-def test_errors_of_workers_are_shown(cluster, plan, tmp_path, tiny, monkeypatch):
-    """The folder cannot be written any more when the workers begin."""
-    from energyql.dataset import engine
+def test_more_workers_than_fit_take_turns(cluster, plan, tmp_path):
+    """Those that wait for a place have shards as well, which would never be drawn if nobody left."""
+    write(plan, tmp_path / "one")
+    write(plan, tmp_path / "four", workers=4)
+    assert files(tmp_path / "four") == files(tmp_path / "one")
 
-    job = engine.Job(engine_plan(plan), str(tmp_path / "file" / "out"), "cpu")
+
+@with_ray
+@pytest.mark.filterwarnings("ignore")
+def test_workers_with_more_gpus_than_there_are(cluster, plan, tmp_path):
+    with pytest.raises(ArgumentError, match="no machine of Ray has the GPUs of one worker, 0.5"):
+        write(plan, tmp_path / "out", workers=2, gpus=0.5)
+
+
+@with_ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_draw_with_models_of_every_kind(cluster, tmp_path, monkeypatch, tiny, kind):
+    """The cluster was started elsewhere, so that code of one's own does not lie in the workers' own folder."""
+    monkeypatch.chdir(tmp_path)
+    plan, settings = plan_of(kind, tmp_path, tiny)
+    write(plan, "one", **settings)
+    write(plan, "two", workers=2, **settings)
+    assert files("two") == files("one")
+
+
+@with_ray
+@pytest.mark.filterwarnings("ignore")
+def test_errors_of_workers_are_shown(cluster, plan, tmp_path):
+    """The folder cannot be written any more when the workers begin."""
+    job = Job(plan=read_plan(plan)[0], out=tmp_path / "file" / "out", address="auto", device="cpu")
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ModelError, match="a worker has other models"):
-        list(engine.run_on_ray(job, "another", iter([(0, None)]), workers=1, address=None, gpus=0))
-    prepared = engine.prepare_plan(job.plan, device="cpu")
+        list(run_on_ray(job, "another", [(0, None)]))
     with pytest.raises(ArgumentError, match="cannot write"):
-        list(engine.run_on_ray(job, prepared.fingerprint, iter([(0, None)]), workers=1, address=None, gpus=0))
-
-
-def engine_plan(path):
-    from energyql.dataset.plan_file import read_plan
-
-    return read_plan(path)[0]
+        list(run_on_ray(job, prepare_plan(job, PlanSource()).fingerprint, [(0, None)]))
 
 
 def test_without_ray_several_workers_are_refused(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Shards are pure functions, and nothing is mixed or padded."""
 
 import json
+import os
 import sys
 import tarfile
 from dataclasses import replace
@@ -13,8 +14,12 @@ from evaluation.lively import lively_model
 from PIL import Image
 from toys import tiny_model
 
+from dataset.kinds import KINDS, plan_of
 from dataset.plans import ALWAYS, TOML, files, known_plan, samples, with_classes, write
 from energyql import DatasetClass, DatasetPlan, generate
+from energyql.dataset.plan import Job
+from energyql.dataset.plan_file import PlanSource
+from energyql.dataset.run import DatasetRun
 from energyql.errors import ArgumentError, DataError, IncompleteError
 from energyql.pipeline.model import load_model
 
@@ -263,3 +268,49 @@ def test_without_pyarrow_nothing_is_begun(tmp_path, monkeypatch):
         write(known_plan(), tmp_path / "out")
     assert caught.value.hint == 'pip install "pyarrow>=14"'
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_of_every_kind(tmp_path, monkeypatch, tiny, kind):
+    monkeypatch.chdir(tmp_path)
+    plan, settings = plan_of(kind, tmp_path, tiny)
+    for out in ("out", "again"):
+        assert write(plan, out, **settings).missing == {}
+    assert files("again") == files("out")
+    assert [known["model"] for _, known, _ in samples("out").values()] == 20 * ["tiny" if kind == "stylegan" else kind]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no limit of the size of files")
+def test_a_disk_that_ends_leaves_a_folder_that_the_same_call_completes(whole, tmp_path):
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]))
+    try:
+        with pytest.raises(ArgumentError, match=r"cannot write .*000000\.tar: File too large") as caught:
+            write(known_plan(**ALWAYS), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert "see to the space" in caught.value.hint
+    assert list(files(tmp_path)) == ["plan.json"]
+    write(known_plan(**ALWAYS), tmp_path)
+    assert files(tmp_path) == files(whole[0])
+
+
+def test_the_estimate_changes_nothing_that_is_written(whole, tmp_path):
+    """It draws samples of the same queries, whose energies keep what is computed once."""
+    run = DatasetRun(Job(plan=known_plan(**ALWAYS), out=tmp_path, device="cpu"), PlanSource())
+    cost = run.estimate()
+    assert (cost.pictures, cost.shards) == (35, 4)
+    assert 0.5 < cost.bytes / sum(each.size for each in whole[1].shards) < 2
+    run.write(progress=False)
+    assert files(tmp_path) == files(whole[0])
+
+
+def test_the_pilot_of_many_classes_ends_at_one(tmp_path):
+    first = known_plan().classes[0]
+    plan = DatasetPlan(classes=[replace(first, name=f"class {k}", count=1) for k in range(9)])
+    told = []
+    run = DatasetRun(Job(plan=plan, out=tmp_path / "out", device="cpu"), PlanSource())
+    run.estimate(lambda stage, fraction: told.append(fraction))
+    assert (told, told[-1]) == (sorted(told), 1.0)

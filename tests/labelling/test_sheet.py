@@ -2,8 +2,7 @@ import pytest
 from labelled import write_csv
 
 from energyql.errors import ArgumentError, DataError, VocabularyError
-from energyql.labelling.folders import labels_from_folders
-from energyql.labelling.sheet import LabelSheet
+from energyql.labelling.sheet import LabelSheet, labels_from_folders
 from energyql.training.labels import read_label_table
 
 TEXT = "glasses, hair=black|dark red, age=0..1"

@@ -1,4 +1,7 @@
-"""NumPy arrays and numbers of a pickle, read as bytes and never as objects."""
+"""What pickles of NumPy and of dill hold: arrays and numbers are read as bytes, and functions are never run.
+
+Snapshots of StyleGAN-XL need dill: the discriminator holds functions that were defined inside others.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.records import Names, Record, is_shape, uncallable
+from energyql.generators.checkpoints.records import Names, Record, Stub, is_shape, uncallable
 
 _DTYPE = re.compile(r"[<>=|]?([fiub][1248])")
+_DILL = "dill._dill"
 
 
 @dataclass(eq=False)
@@ -107,6 +111,48 @@ NUMPY_NAMES: Names = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: ArrayRecord() for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+}
+
+
+class Ignored(Record):
+    """A function, its code, a variable that it uses, or a method. Nothing of it is kept."""
+
+    def set_state(self, state: Any) -> None:
+        """Ignore the state."""
+
+
+def _ignored(*_: Any) -> Ignored:
+    return Ignored()
+
+
+def _array(maker: Any, _: Any, state: Any, attributes: Any = None) -> ArrayRecord:
+    """Replace the function by which dill writes an array in one call."""
+    if not isinstance(maker, Stub) or not maker.name.endswith("._reconstruct") or attributes is not None:
+        raise CheckpointError("a NumPy array of dill is damaged, or has attributes of its own")
+    array = ArrayRecord()
+    array.set_state(state)
+    return array
+
+
+def _getattr(owner: Any, name: Any, *_: Any) -> Stub:
+    """Replace `getattr`, with which dill finds its own function that fills a variable, and nothing else."""
+    if not isinstance(owner, Stub) or owner.name != _DILL or name != "_setattr":
+        raise CheckpointError("it names builtins.getattr, which no supported checkpoint needs")
+    return Stub(f"{_DILL}._setattr", _ignored)
+
+
+def _load_type(name: Any) -> Stub:
+    """Replace the function by which dill names types of Python, such as that of bound methods."""
+    return Stub(f"a type of dill, {shown(name)}", _ignored)
+
+
+DILL_NAMES: Names = {
+    (_DILL, "_create_array"): _array,
+    (_DILL, "_load_type"): _load_type,
+    **{(_DILL, name): _ignored for name in ("_create_function", "_create_code", "_create_cell")},
+    ("dill", "_dill"): uncallable(_DILL),
+    **{(module, "getattr"): _getattr for module in ("builtins", "__builtin__")},
+    **{(module, "setattr"): uncallable("builtins.setattr") for module in ("builtins", "__builtin__")},
 }
 
 

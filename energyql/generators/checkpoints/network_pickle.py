@@ -9,8 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from energyql.generators.checkpoints.arrays import NUMPY_NAMES, plain
-from energyql.generators.checkpoints.dill_names import DILL_NAMES
+from energyql.generators.checkpoints.arrays import DILL_NAMES, NUMPY_NAMES, plain
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.records import (
     ANY,
