@@ -22,6 +22,7 @@ from energyql.cli.label import label, sample
 from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import STANDARD, err, out, out_option, print_json, read_label, read_names, resumable
 from energyql.cli.reports import report
+from energyql.cli.share import export
 from energyql.cli.studio import studio
 from energyql.cli.train import import_heads, train
 from energyql.errors import ArgumentError, EnergyQLError
@@ -259,7 +260,7 @@ def score(
         sys.stdout.write(ranking.to_csv())
 
 
-for command in (bench, animate, dataset, edit, evaluate, gallery, invert, label, report, sample, studio, train):
+for command in (bench, animate, dataset, edit, evaluate, export, gallery, invert, label, report, sample, studio, train):
     app.command()(command)
 app.command("import-heads")(import_heads)
 app.command("train-judge")(train_judge)
