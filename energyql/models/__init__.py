@@ -7,6 +7,7 @@ from pathlib import Path
 
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import DAMAGED_MODEL, read_json, refuse_address, what_is_there
+from energyql.models.hub import is_hub_id
 from energyql.replacement import finish_saving
 from energyql.vocabulary import Vocabulary, closest
 
@@ -55,6 +56,8 @@ def model_folder(model: str | Path) -> Path:
     hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
     if ":" in str(model) and len(folder.parts) == 1:
         hint = "a generator by name needs attributes first: energyql train makes a model folder of it"
+    elif is_hub_id(str(model)) and not os.path.isdir(folder.parent):
+        hint = f"if it is on a hub, fetch it: Model.from_pretrained({str(model)!r}), or energyql download {model}"
     elif folder.suffix or len(folder.parts) > 1:
         hint = what_is_there(folder)
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}; or give the path of a model folder")

@@ -20,11 +20,10 @@ from markdown import blocks as all_blocks
 from PIL import Image
 from typer.testing import CliRunner
 
-from energyql.cli.judge import train_judge
 from energyql.cli.label import sample
 from energyql.cli.main import generate
 from energyql.cli.reports import report
-from energyql.cli.train import import_heads, train
+from energyql.cli.train import import_heads, train, train_judge
 from energyql.generators.load import load_generator
 from energyql.models import read_vocabulary
 from energyql.pipeline.model import load_model
