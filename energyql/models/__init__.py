@@ -56,10 +56,10 @@ def model_folder(model: str | Path) -> Path:
     hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
     if ":" in str(model) and len(folder.parts) == 1:
         hint = "a generator by name needs attributes first: energyql train makes a model folder of it"
-    elif is_hub_id(str(model)) and not os.path.isdir(folder.parent):
-        hint = f"if it is on a hub, fetch it: Model.from_pretrained({str(model)!r}), or energyql download {model}"
     elif folder.suffix or len(folder.parts) > 1:
         hint = what_is_there(folder)
+        if is_hub_id(str(model)):
+            hint += f"; if it is on a hub, fetch it: Model.from_pretrained({str(model)!r}), or energyql download {model}"
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}; or give the path of a model folder")
 
 

@@ -89,8 +89,7 @@ class Model(Saved):
             judge: as for `load_model`. Names of code that a downloaded model holds are never followed.
 
         Raises:
-            ModelError: there is no such model; it cannot be downloaded, or holds other files than data; or as for
-                `load_model`.
+            ModelError: it cannot be downloaded, or holds other files than data; or as for `load_model`.
             ArgumentError: the model of a `revision` is on no hub, or huggingface_hub is not installed.
         """
         if is_hub_id(model):
