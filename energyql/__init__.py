@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from energyql.generators.load import load_generator
     from energyql.labelling.sample import sample_pictures
     from energyql.pipeline.explain import Explanation, explain, list_attributes
+    from energyql.pipeline.export import export_energy
     from energyql.pipeline.generate import Pipeline, generate, sample_latents, until_satisfied
     from energyql.pipeline.model import Model, load_model
     from energyql.pipeline.result import Result
@@ -73,6 +74,7 @@ _MODULES = {
     "generators.load": ["load_generator"],
     "labelling.sample": ["sample_pictures"],
     "pipeline.explain": ["Explanation", "explain", "list_attributes"],
+    "pipeline.export": ["export_energy"],
     "pipeline.generate": ["Pipeline", "generate", "sample_latents", "until_satisfied"],
     "pipeline.model": ["Model", "load_model"],
     "pipeline.result": ["Result"],
@@ -128,6 +130,7 @@ __all__ = [
     "evaluate",
     "exactly",
     "explain",
+    "export_energy",
     "generate",
     "invert",
     "list_attributes",

@@ -24,7 +24,7 @@ ALLOWED = {
     "sampling": {"errors", "numerics"},
     "generators": {"errors", "files", "numerics", "plugins"},
     "attributes": {"errors", "files", "vocabulary", "numerics", "plugins"},
-    "energy": {"errors", "vocabulary", "render", "numerics", "language", "logic", "attributes"},
+    "energy": {"errors", "files", "vocabulary", "render", "numerics", "language", "logic", "attributes"},
 }
 BELOW = {*ALLOWED}  # what may be imported by everything that follows
 for name, more in {

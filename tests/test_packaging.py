@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from needed import needed
 
 import energyql
 
@@ -53,6 +54,25 @@ def test_the_installed_grammar_is_this_one():
 
 def test_versions_agree(setup):
     assert energyql.__version__ == version("energyql") == setup["metadata"]["version"]
+
+
+def test_the_citation_is_of_this_version(setup):
+    """As the format asks (citation-file-format 1.2.0): what must be there, and the paper."""
+    cited = needed("yaml").safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+    assert (cited["cff-version"], cited["type"]) == ("1.2.0", "software")
+    assert (str(cited["version"]), cited["license"]) == (setup["metadata"]["version"], setup["metadata"]["license"])
+    (paper,) = cited["references"]
+    assert paper["url"].rpartition("/")[2] in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [author["family-names"] for author in paper["authors"]] == ["Nie", "Vahdat", "Anandkumar"]
+
+
+def test_the_first_heading_of_the_changes_is_this_version(setup):
+    heading = re.search(
+        r"^## (\S+)(?: \(unreleased\)|, \d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert heading is not None
+    assert heading[1] == setup["metadata"]["version"]
 
 
 def test_the_command_is_installed():

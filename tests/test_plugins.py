@@ -17,7 +17,7 @@ from energyql.cli.main import app
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.generators.families import named_generator
 from energyql.pipeline.generate import generate
-from energyql.pipeline.model import record_judge
+from energyql.pipeline.saving import record_judge
 from energyql.plugins import GENERATORS, JUDGES, is_plugin
 from energyql.studio import serving
 from energyql.training.fitting import HeadSettings

@@ -11,7 +11,7 @@ from energyql.attributes.bank import AttributeBank, Head
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import output_count
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from energyql.pipeline.model import save_model
+from energyql.pipeline.saving import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 VOCABULARY = Vocabulary(

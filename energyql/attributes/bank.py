@@ -153,6 +153,13 @@ class AttributeBank:
         """Return the same heads with other reports on their quality."""
         return self._having(self.vocabulary, self.heads, reports)
 
+    def of_generator(self, fingerprint: str) -> AttributeBank:
+        """Return the same heads for a generator with this fingerprint, which maps z as their own one does."""
+        return AttributeBank(
+            self.vocabulary, self.heads, space=self.space, truncation=self.truncation, label=self.label,
+            generator=fingerprint, reports=self.reports,
+        )  # fmt: skip
+
     def _having(
         self, vocabulary: Vocabulary, heads: Mapping[str, Head], reports: Mapping[str, HeadReport]
     ) -> AttributeBank:

@@ -21,6 +21,7 @@ from energyql.cli.label import label, sample
 from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import STANDARD, err, out, out_option, print_json, read_label, read_names, resumable
 from energyql.cli.reports import report
+from energyql.cli.share import download, export, upload
 from energyql.cli.studio import studio
 from energyql.cli.train import import_heads, train, train_judge
 from energyql.errors import ArgumentError, EnergyQLError
@@ -213,7 +214,7 @@ def convert(
 ) -> None:
     """Convert a published checkpoint to a model folder. No code in the checkpoint is executed."""
     from energyql.generators.load import load_generator
-    from energyql.pipeline.convert import save_converted
+    from energyql.pipeline.saving import save_converted
 
     source = Path(checkpoint)
     if source.is_dir():
@@ -258,7 +259,10 @@ def score(
         sys.stdout.write(ranking.to_csv())
 
 
-for command in (bench, animate, dataset, edit, evaluate, gallery, invert, label, report, sample, studio, train):
+for command in (
+    bench, animate, dataset, download, edit, evaluate, export, gallery, invert, label, report, sample, studio, train,
+    upload,
+):  # fmt: skip
     app.command()(command)
 app.command("import-heads")(import_heads)
 app.command("train-judge")(train_judge)

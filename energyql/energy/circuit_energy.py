@@ -77,6 +77,10 @@ class LeafEnergies:
     Attributes:
         matrix: (rows, outputs), float64 on the CPU; rows are `matrix @ outputs + offset`.
         offset: (rows,), float64 on the CPU.
+        widths: of the intervals, in standard deviations, (intervals, 1).
+        counts: leaves of each kind.
+        sizes: rows of yes/no leaves, tails, intervals and classes, in this order.
+        shape: of the rows of classes: terms, the other classes and the own ones, leaves, batch.
     """
 
     def __init__(self, leaves: Sequence[Leaf], raw: RawOutputs) -> None:
@@ -118,10 +122,10 @@ class LeafEnergies:
             self.matrix[row, column] = factor
         self.offset = torch.tensor([offset for _, _, offset in rows], dtype=torch.float64)
         like = raw.function.bias
-        self._widths = torch.tensor(widths, dtype=like.dtype, device=like.device)[:, None]
-        self._counts = [len(of_kind[kind]) for kind in (YES_NO, CLASSES, TAIL, INTERVAL)]
-        self._sizes = [len(of_kind[YES_NO]), len(of_kind[TAIL]), len(of_kind[INTERVAL]), len(table)]
-        self._shape = (longest, 2, len(sets), -1)
+        self.widths = torch.tensor(widths, dtype=like.dtype, device=like.device)[:, None]
+        self.counts = [len(of_kind[kind]) for kind in (YES_NO, CLASSES, TAIL, INTERVAL)]
+        self.sizes = [len(of_kind[YES_NO]), len(of_kind[TAIL]), len(of_kind[INTERVAL]), len(table)]
+        self.shape = (longest, 2, len(sets), -1)
         self._least = math.log(torch.finfo(like.dtype).tiny) / 3 + 1
 
     def pullback(self, rows: Float[Tensor, "rows batch"]) -> tuple[Float[Tensor, "leaves batch"], Back]:
@@ -129,19 +133,19 @@ class LeafEnergies:
 
         The `Back` also takes a gradient that is the same for all samples, (leaves, 1).
         """
-        yes_no, sets, _, _ = self._counts
+        yes_no, sets, _, _ = self.counts
         if yes_no == len(rows):  # fewer operations for the most common kind of query
             return self._softplus(rows), lambda grad: torch.sigmoid(rows).mul_(grad)
-        logits, tails, middles, classes = rows.split(self._sizes)
+        logits, tails, middles, classes = rows.split(self.sizes)
         if sets:
-            classes = classes.view(self._shape)
+            classes = classes.view(self.shape)
             outside, inside = torch.logsumexp(classes, 0)
             logits = torch.cat([logits, outside - inside])
         found = [self._softplus(logits)]
         if len(tails):
             found.append(0.0 - log_normal_cdf(tails))  # and not -value, which makes -0.0 of 0
         if len(middles):
-            value, slope = log_normal_interval_and_slope(middles, self._widths)
+            value, slope = log_normal_interval_and_slope(middles, self.widths)
             found.append(0.0 - value)
 
         def back(grad: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ everything but the derivative: in plain torch operations for autograd, and with 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,6 +75,7 @@ class CircuitFold:
     Attributes:
         leaves: the leaves in the order of the rows that a call takes, by kind. A leaf of several intervals is the
             log-sum-exp of leaves of one interval each.
+        plan: the nodes above them, in groups of one kind and width, as arguments of a `_Group`.
     """
 
     def __init__(self, circuit: Circuit) -> None:
@@ -84,7 +85,7 @@ class CircuitFold:
         }
         self.leaves = sorted(dict.fromkeys(part for each in parts.values() for part in each), key=leaf_kind)
         row = {leaf: i for i, leaf in enumerate(self.leaves)}
-        self._plan = _plan(circuit, {leaf: tuple(row[part] for part in each) for leaf, each in parts.items()}, len(row))
+        self.plan = _plan(circuit, {leaf: tuple(row[part] for part in each) for leaf, each in parts.items()}, len(row))
         self._groups: dict[tuple[torch.device, torch.dtype], list[_Group]] = {}
 
     def __call__(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
@@ -129,7 +130,7 @@ class CircuitFold:
         key = (like.device, like.dtype)
         found = self._groups.get(key)
         if found is None:
-            found = self._groups[key] = [_Group(*group, like) for group in self._plan]
+            found = self._groups[key] = [_Group(*group, like) for group in self.plan]
         return found
 
 
@@ -164,13 +165,7 @@ class _Group:
 
     def value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
         """Return the nodes' values from their children's."""
-        if self.kind is Sum:
-            return x.sum(0)
-        if self.kind is LogSumExp:
-            return torch.logsumexp(x, 0)
-        if self.kind is Given:
-            return (x[0] - x[1]).clamp(max=0)
-        return self.factors * x[0] if self.kind is Scaled else log_scaled_complement(x[0], x[1], self.factors)
+        return node_values(self.kind, x, self.factors)
 
     def energy_and_slopes(
         self, x: Float[Tensor, "width nodes batch"]
@@ -196,6 +191,31 @@ class _Group:
         own = grad[self.first : self.first + self.count]
         pull = own.expand(self.width, -1, -1) if slopes is None else slopes * own
         grad.index_add_(0, self.rows, pull.reshape(len(self.rows), grad.shape[1]))
+
+
+def node_values(
+    kind: type[CircuitNode],
+    x: Float[Tensor, "width nodes batch"],
+    factors: Float[Tensor, "nodes_or_0 1"],
+    log1p: Callable[[Tensor], Tensor] = torch.log1p,
+    expm1: Callable[[Tensor], Tensor] = torch.expm1,
+) -> Float[Tensor, "nodes batch"]:
+    """Return the values of nodes of one kind from their children's, in nats.
+
+    Args:
+        kind: type of the nodes.
+        x: values of the children.
+        factors: those of weighted nodes.
+        log1p: function to compute with.
+        expm1: the same.
+    """
+    if kind is Sum:
+        return x.sum(0)
+    if kind is LogSumExp:
+        return torch.logsumexp(x, 0)
+    if kind is Given:
+        return (x[0] - x[1]).clamp(max=0)
+    return factors * x[0] if kind is Scaled else log_scaled_complement(x[0], x[1], factors, log1p, expm1)
 
 
 def leaf_kind(leaf: Leaf) -> int:
@@ -247,7 +267,11 @@ def _plan(circuit: Circuit, parts: Mapping[Leaf, tuple[int, ...]], count: int) -
 
 
 def log_scaled_complement(
-    value: Float[Tensor, "*shape"], complement: Float[Tensor, "*shape"], factor: Float[Tensor, "*#shape"]
+    value: Float[Tensor, "*shape"],
+    complement: Float[Tensor, "*shape"],
+    factor: Float[Tensor, "*#shape"],
+    log1p: Callable[[Tensor], Tensor] = torch.log1p,
+    expm1: Callable[[Tensor], Tensor] = torch.expm1,
 ) -> Float[Tensor, "*shape"]:
     """Return `log(1 - P^factor)` from `value = log P` and `complement = log(1 - P)`, elementwise, in nats.
 
@@ -259,9 +283,9 @@ def log_scaled_complement(
     near_one = complement < value
     # `where` blocks the value of the branch that is not taken but not a NaN in its gradient: feed it something safe.
     u = torch.where(near_one, complement, -1.0).exp()
-    stretch = torch.where(u > tiny, -torch.log1p(-u) / u.clamp(min=tiny), 1.0)
+    stretch = torch.where(u > tiny, -log1p(-u) / u.clamp(min=tiny), 1.0)
     t = factor * stretch * u
-    shrink = torch.where(t > tiny, -torch.expm1(-t) / t.clamp(min=tiny), 1.0)
+    shrink = torch.where(t > tiny, -expm1(-t) / t.clamp(min=tiny), 1.0)
     high = factor.log() + complement + stretch.log() + shrink.log()
-    low = torch.log(-torch.expm1(factor * torch.where(near_one, -math.log(2), value)))
+    low = torch.log(-expm1(factor * torch.where(near_one, -math.log(2), value)))
     return torch.where(near_one, high, low)

@@ -20,6 +20,7 @@ from energyql.errors import ArgumentError
 from energyql.generators.base import Generator, check_condition, encode_under
 from energyql.generators.stylegan_config import StyleGANConfig
 from energyql.numerics.linear import Dense, in_graph
+from energyql.numerics.plain import Affine, UnitMoment, dense
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
 
@@ -211,6 +212,12 @@ class FrozenMapping:
             x = layer(x)
             results.append(x)
         return self._truncated(x.to(z)), partial(self._back, scale, scaled, results)
+
+    def plain(self) -> nn.Sequential:
+        """Return the same function as a torch module of elementary operations, with copies of the parameters."""
+        layers = [module for layer in self._layers for module in dense(layer)]
+        truncated = [] if self.truncation == 1.0 else [Affine(self.truncation, self._mean)]
+        return nn.Sequential(UnitMoment(), *layers, *truncated)
 
     def _back(self, scale: Tensor, scaled: Tensor, results: list[Tensor], grad: Tensor) -> Float[Tensor, "batch z_dim"]:
         """Pull `grad` back through the layers, whose outputs are `results`."""

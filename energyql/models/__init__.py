@@ -7,6 +7,7 @@ from pathlib import Path
 
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import DAMAGED_MODEL, read_json, refuse_address, what_is_there
+from energyql.models.hub import is_hub_id
 from energyql.replacement import finish_saving
 from energyql.vocabulary import Vocabulary, closest
 
@@ -57,6 +58,10 @@ def model_folder(model: str | Path) -> Path:
         hint = "a generator by name needs attributes first: energyql train makes a model folder of it"
     elif folder.suffix or len(folder.parts) > 1:
         hint = what_is_there(folder)
+        if is_hub_id(str(model)):
+            hint += (
+                f"; if it is on a hub, energyql download {model} or Model.from_pretrained({str(model)!r}) fetches it"
+            )
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}; or give the path of a model folder")
 
 

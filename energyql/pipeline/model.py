@@ -21,16 +21,17 @@ from energyql.attributes.judge_reports import judge_names, read_given
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, ModelError
-from energyql.files import fingerprint, read_json, real_path, write_json
+from energyql.files import fingerprint, read_json, real_path
 from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, device_of, latent_size
 from energyql.generators.checkpoints.reading import reading
-from energyql.generators.families import CONFIG, NAMED, WEIGHTS, module_fingerprint, open_generator, write_generator
+from energyql.generators.families import CONFIG, module_fingerprint, open_generator
 from energyql.language import ModelNamespace
 from energyql.models import model_folder
+from energyql.models.hub import download, is_hub_id
+from energyql.pipeline.saving import FORMAT, Saved
 from energyql.plugins import check_allowed
 from energyql.vocabulary import Vocabulary
 
-FORMAT = 1
 BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT)
 NO_JUDGE = "none"
 """Name in place of a judge's, for none."""
@@ -39,7 +40,7 @@ Values = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Saved):
     """A generator with attribute heads and, if there is one, a judge.
 
     Attributes:
@@ -55,6 +56,7 @@ class Model:
             may have none.
         judge_report: quality of the judge on labels of pictures that it did not learn from, by attribute; attributes
             that were not measured have none.
+        folder: where it was loaded from; `None` for a model made in memory.
     """
 
     name: str
@@ -65,6 +67,36 @@ class Model:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     second: Mapping[str, Head] = field(default_factory=dict)
     judge_report: Mapping[str, HeadReport] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
+        generator: Generator | str | None = None,
+        judge: ImageLabeller | str | None = None,
+    ) -> Model:
+        """Load a model folder, a packaged model, or a model of a hub, which is downloaded.
+
+        Args:
+            model: as for `load_model`; or `owner/name` of a hub, see `energyql.models.hub.download`.
+            revision: of a model of a hub: a branch, a tag or a commit.
+            device: as for `load_model`.
+            generator: as for `load_model`.
+            judge: as for `load_model`. Names of code that a downloaded model holds are never followed.
+
+        Raises:
+            ModelError: it cannot be downloaded, or holds other files than data; or as for `load_model`.
+            ArgumentError: the model of a `revision` is on no hub, or huggingface_hub is not installed.
+        """
+        if is_hub_id(model):
+            model = download(str(model), revision)
+        elif revision is not None:
+            raise ArgumentError(f"{model} is on no hub, so it has no revision {revision!r}", hint="leave out revision")
+        return load_model(model, device, generator=generator, judge=judge)
 
     @property
     def judged_names(self) -> tuple[str, ...]:
@@ -173,7 +205,7 @@ def load_model(
         ModelError: it is missing or damaged, its parts do not fit together, or it names code that is not allowed.
         ArgumentError: there is no generator or judge of that name.
     """
-    folder = model_folder(model) if generator is None else Path(model)
+    folder = model_folder(model) if generator is None or is_hub_id(model) else Path(model)
     name, truncation, judge_name = real_path(folder).name, None, None
     if generator is None or (folder / CONFIG).is_file():
         name, truncation, judge_name = _read_config(folder)
@@ -194,7 +226,9 @@ def load_model(
             judge = None if judge == NO_JUDGE else import_labeller(judge)
     psi = bank.truncation[1] if truncation is None else truncation
     quality = {} if judge is None else _judge_report(folder, judge)
-    return Model(name, opened, bank, judge, psi, marks, load_second(folder, bank), quality).to(device)
+    return Model(name, opened, bank, judge, psi, marks, load_second(folder, bank), quality, real_path(folder)).to(
+        device
+    )
 
 
 def _read_config(folder: Path) -> tuple[str, float, object]:
@@ -248,40 +282,6 @@ def _check_fitted_to(folder: Path, bank: AttributeBank, generator: Generator, ma
         raise ModelError(f"{folder}: {error.message}", hint=hint) from None
     if size not in (None, bank.latent_dim):
         raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}", hint=hint)
-
-
-def save_model(
-    folder: Path,
-    name: str,
-    generator: Generator,
-    *,
-    truncation: float = 1.0,
-    dtype: torch.dtype = torch.float16,
-    source: Mapping[str, str] | None = None,
-) -> str:
-    """Write `generator.safetensors`, by default in half precision, and `config.json`.
-
-    `source` says where the generator is from; see `save_converted`.
-
-    Returns:
-        The fingerprint to give to the attribute bank.
-    """
-    described = write_generator(folder, generator, dtype=dtype)
-    config = {"format": FORMAT, "name": name, "truncation": truncation, **described}
-    write_json(folder / CONFIG, config if source is None else config | {"source": dict(source)})
-    return fingerprint(folder / WEIGHTS)
-
-
-def save_named_model(folder: Path, name: str, generator: str, *, truncation: float = 1.0) -> None:
-    """Write the name of the generator's code into `config.json`; of a model that is there, all else stays."""
-    old = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    new = {"generator": {"kind": NAMED, "name": generator}}
-    write_json(folder / CONFIG, {"format": FORMAT, "name": name, "truncation": truncation} | old | new)
-
-
-def record_judge(folder: Path, name: str) -> None:
-    """Write the name of a judge, as `import_labeller` takes it, into the configuration of a model folder."""
-    write_json(folder / CONFIG, read_json(folder / CONFIG) | {"judge": name})
 
 
 def choose_device(name: str) -> torch.device:

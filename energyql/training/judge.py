@@ -18,7 +18,7 @@ from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.generators.base import RANDOM, Generator
 from energyql.generators.families import CONFIG
-from energyql.pipeline.model import record_judge
+from energyql.pipeline.saving import record_judge
 from energyql.progress import Report, reporting
 from energyql.training.given_judge import code_report, given_judge, measure_judge, unmeasured
 from energyql.training.judge_fit import fit_judge

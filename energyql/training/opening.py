@@ -29,8 +29,8 @@ from energyql.generators.families import (
 )
 from energyql.generators.load import load_generator
 from energyql.models import model_folder, packaged_models
-from energyql.pipeline.convert import CARD, save_converted
-from energyql.pipeline.model import BANK_FILES, save_model
+from energyql.pipeline.model import BANK_FILES
+from energyql.pipeline.saving import CARD, save_converted, save_model
 from energyql.plugins import GENERATORS, is_plugin
 from energyql.replacement import finish_saving
 from energyql.training.target import TEACHER, WORK, Target

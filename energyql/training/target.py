@@ -19,7 +19,7 @@ from energyql.generators.base import RANDOM, Generator, check_fitted_label, offe
 from energyql.generators.families import (
     CONFIG,
 )
-from energyql.pipeline.model import save_named_model
+from energyql.pipeline.saving import save_named_model
 from energyql.replacement import changing
 from energyql.training.report import draw_report
 

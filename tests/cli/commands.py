@@ -56,9 +56,10 @@ COMMANDS = {
     "import-heads": ("import-heads", "bare", "normal.npy", "--attribute", "happy"),
     "sample": ("sample", "bare", "-n", "2", "-q"),
     "dataset": ("dataset", "plan.toml", "-q"),
+    "export": ("export", "smile", "-m", "MODEL"),
     "bench": ("bench", "smile", "-n", "2", *QUICK, "-m", "MODEL"),
 }
-SUFFIX = {"animate": ".gif", "gallery": ".html", "score": ".csv"}
+SUFFIX = {"animate": ".gif", "gallery": ".html", "score": ".csv", "export": ".onnx"}
 
 
 def arguments(command, tiny, out):

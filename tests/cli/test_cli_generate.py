@@ -13,7 +13,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.cli import main as cli
 from energyql.errors import ArgumentError
 from energyql.pipeline import prepared
-from energyql.pipeline.model import save_model
+from energyql.pipeline.saving import save_model
 
 
 class TestGenerate:

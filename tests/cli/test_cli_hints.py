@@ -8,7 +8,7 @@ from commands import CHECKPOINTS, invoke
 from toys import random_generator, tiny_model
 
 from energyql.errors import EnergyQLError
-from energyql.pipeline.model import save_model
+from energyql.pipeline.saving import save_model
 
 ADA = CHECKPOINTS / "ada.pkl"
 TRAIN = ("train", ADA, "--out", "new", "-n", "20")

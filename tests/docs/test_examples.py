@@ -19,7 +19,7 @@ from toys import CONFIG, random_generator, random_heads
 import energyql
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import Judge
-from energyql.pipeline.model import save_model
+from energyql.pipeline.saving import save_model
 from recipes.avatars.vocabulary import VOCABULARY
 
 TESTS = Path(__file__).parents[1]

@@ -58,7 +58,7 @@ from pathlib import Path
 import torch
 import energyql
 from energyql.generators.linear import LinearConfig, LinearGenerator
-from energyql.pipeline.model import save_model
+from energyql.pipeline.saving import save_model
 from energyql.training.fitting import HeadSettings
 
 assert energyql.__file__.startswith(sys.argv[1])

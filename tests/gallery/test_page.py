@@ -13,7 +13,7 @@ from energyql import Gallery
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import DOUBT
 from energyql.gallery.words import percent, plural, query_parts, sampler_name, verdict
-from energyql.pipeline.model import save_model
+from energyql.pipeline.saving import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 QUERIES = {"Headline": "smile AND NOT (glasses OR beard)", "": "beard XOR age > 0.5", "Both": "2 * smile and (beard)"}

@@ -17,7 +17,7 @@ from energyql.labelling.choosing import choose_unsure
 from energyql.labelling.folder import RECORD, PictureFolder
 from energyql.labelling.sample import POOL_START
 from energyql.labelling.sheet import LabelSheet
-from energyql.pipeline.model import save_model
+from energyql.pipeline.saving import save_model
 from energyql.render.pictures import to_pictures
 from energyql.training.samples import Prior
 from energyql.training.teacher import load_teacher, store_teacher, teacher_reads

@@ -17,7 +17,8 @@ from energyql.attributes.predictions import decide
 from energyql.errors import ModelError
 from energyql.files import fingerprint, write_tensors
 from energyql.generators.families import module_fingerprint
-from energyql.pipeline.model import Model, load_model, save_model
+from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.saving import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 

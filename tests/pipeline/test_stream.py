@@ -11,7 +11,8 @@ from energyql import Result, generate, stream
 from energyql.attributes.bank import AttributeBank
 from energyql.errors import ArgumentError, DataError
 from energyql.pipeline import prepared
-from energyql.pipeline.model import load_model, save_model
+from energyql.pipeline.model import load_model
+from energyql.pipeline.saving import save_model
 
 QUERY = "smile OR glasses"
 

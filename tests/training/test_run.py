@@ -10,7 +10,8 @@ from toys import tiny_model
 from energyql.attributes.bank import AttributeBank
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.generators.load import load_generator
-from energyql.pipeline.model import load_model, save_model
+from energyql.pipeline.model import load_model
+from energyql.pipeline.saving import save_model
 from energyql.training import run
 from energyql.training.fitting import HeadSettings
 from energyql.training.labels import LabelTable

@@ -1,0 +1,253 @@
+"""The energy of a query as a torch module of elementary operations, for other programs to sample; also as ONNX.
+
+This library itself samples with `QueryEnergy`: packed products, derivatives by hand, batches of few sizes, which no
+compiler and no other runtime knows. This module has the same layers and the same circuit, and gives the same energies
+up to rounding.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import FusedHeads, RawOutputs
+from energyql.attributes.predictions import split_outputs
+from energyql.energy.circuit_energy import LeafEnergies
+from energyql.energy.exact import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, CircuitRule, node_values
+from energyql.energy.rule import EnergyRule
+from energyql.errors import ArgumentError
+from energyql.files import replacing
+from energyql.logic.nodes import CircuitNode
+from energyql.numerics.plain import Stack, UnitMoment, dense, expm1, linear, log1p, log_cdf, log_interval
+from energyql.numerics.shapes import Float
+
+OPSET = 17
+"""Version of the ONNX operators, which onnxruntime reads since 1.12."""
+
+
+class EnergyModule(nn.Module):
+    """The energy of a query, from z `(batch, z_dim)` to `(batch,)`, in nats, lower is better.
+
+    Under `exact` semantics it is -log P(query | z), so that exp(-energy) is a probability, and with the prior
+    z ~ N(0, I) the posterior is proportional to exp(-energy - z² / 2). All weights are in `state_dict`; z has their
+    dtype and device, which `to` changes as for any module. Autograd, `torch.compile`, `torch.export` and `torch.func`
+    work on it.
+
+    Attributes:
+        encode: from z to the latent that the heads read.
+        heads: from there to the numbers that the rule reads.
+        rule: from there to the energy.
+        metadata: facts about the query and the model, as text.
+    """
+
+    def __init__(self, encode: nn.Module, heads: nn.Module, rule: nn.Module, metadata: Mapping[str, str]) -> None:
+        super().__init__()
+        self.encode, self.heads, self.rule = encode, heads, rule
+        self.metadata = dict(metadata)
+
+    @classmethod
+    def of(cls, rule: EnergyRule, encode: nn.Module, bank: AttributeBank, metadata: Mapping[str, str]) -> EnergyModule:
+        """Make the module of a compiled query; the weights are copied.
+
+        Args:
+            rule: of the query.
+            encode: from z `(batch, z_dim)` to the latent that the heads read.
+            bank: the heads.
+            metadata: becomes the attribute.
+        """
+        if not rule.attributes:
+            return cls(encode, nn.Identity(), _AlwaysTrue(), metadata).eval()
+        raw = bank.raw_outputs(rule.attributes)
+        if not isinstance(rule, CircuitRule):
+            return cls(encode, _Heads(raw.function), _OfPredictions(rule, raw), metadata).eval()
+        leaves = LeafEnergies(rule.fold.leaves, raw)
+        heads = _Heads(raw.function.then(leaves.matrix, leaves.offset))
+        return cls(encode, heads, _OfCircuit(leaves, rule.fold), metadata).eval()
+
+    def forward(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, " batch"]:
+        """Return the energy of each sample, `(batch,)`, in nats."""
+        energy: Tensor = self.rule(self.heads(self.encode(z)))
+        return energy
+
+    def to_onnx(self, path: str | Path) -> Path:
+        """Write the energy as an ONNX model, with input `z` (batch, z_dim), output `energy` (batch,) and the metadata.
+
+        Args:
+            path: of the file, which ends in .onnx.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArgumentError: the package onnx is missing, the path cannot be written, or the energy has an operation that
+                ONNX does not have: an OR under the `lace` semantics, or one in the code of somebody's generator.
+        """
+        path = Path(path)
+        if path.suffix != ".onnx":
+            raise ArgumentError(f"an ONNX model cannot be saved as {path}", hint="end the path in .onnx")
+        model = _onnx_model(self)
+        for name, value in self.metadata.items():
+            model.metadata_props.add(key=name, value=value)
+        model.producer_name, model.doc_string = "energyql", f"energy of {self.metadata.get('query', '')}, in nats"
+        with replacing(path) as written:
+            written.write_bytes(model.SerializeToString())
+        return path
+
+
+class Called(nn.Module):
+    """A function as a module; the tensors of `owner` are parts of it.
+
+    Args:
+        function: of a batch, row by row.
+        owner: the module whose method it is, if it is one.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], owner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.function, self.owner = function, owner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the value of the function."""
+        return self.function(x)
+
+
+class _Heads(nn.Module):
+    """Heads as one module, from latents to outputs."""
+
+    bias: Tensor
+
+    def __init__(self, heads: FusedHeads) -> None:
+        super().__init__()
+        self.scale: nn.Module = UnitMoment() if heads.direction else nn.Identity()
+        self.networks = nn.ModuleList(_Network(group) for group in heads.groups)
+        self.register_buffer("bias", heads.bias.detach().clone())
+
+    def forward(self, latent: Tensor) -> Tensor:
+        latent, total = self.scale(latent), self.bias
+        for network in self.networks:
+            total = total + network(latent)
+        return total
+
+
+class _Network(nn.Module):
+    """The networks of a group of heads, up to what they add to the outputs."""
+
+    def __init__(self, group: Any) -> None:
+        super().__init__()
+        self.first = nn.Sequential(*dense(group.first))
+        self.deeper = nn.Sequential(*map(Stack, group.deeper))
+        self.out = linear(group.out.weight)
+        self.heads = len(group.deeper[0].weight) if group.deeper else 1
+
+    def forward(self, latent: Tensor) -> Tensor:
+        x = self.first(latent)
+        if self.deeper:
+            x = self.deeper(x.unflatten(1, (self.heads, -1)).transpose(0, 1)).transpose(0, 1).flatten(1)
+        result: Tensor = self.out(x)
+        return result
+
+
+class _OfCircuit(nn.Module):
+    """From rows (batch, rows) to the energy of a circuit; see `LeafEnergies` and `CircuitFold`."""
+
+    widths: Tensor
+
+    def __init__(self, leaves: LeafEnergies, fold: CircuitFold) -> None:
+        super().__init__()
+        self.counts, self.sizes, self.shape = leaves.counts, leaves.sizes, leaves.shape
+        self.register_buffer("widths", leaves.widths.clone(), persistent=False)
+        self.nodes = nn.Sequential(*(_Nodes(*group) for group in fold.plan))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        logits, tails, middles, classes = rows.t().split(self.sizes)
+        found = []
+        if self.counts[CLASSES]:
+            outside, inside = torch.logsumexp(classes.reshape(self.shape), 0)
+            logits = torch.cat([logits, outside - inside]) if self.counts[YES_NO] else outside - inside
+        if self.counts[YES_NO] or self.counts[CLASSES]:
+            found.append(-F.softplus(logits))
+        if self.counts[TAIL]:
+            found.append(log_cdf(tails))
+        if self.counts[INTERVAL]:
+            found.append(log_interval(middles, self.widths))
+        values: Tensor = self.nodes(torch.cat(found))
+        return -values[-1]
+
+
+class _Nodes(nn.Module):
+    """Adds the values of nodes of one kind and width to the table of all values so far, (rows, batch)."""
+
+    rows: Tensor
+    factors: Tensor
+
+    def __init__(
+        self, kind: type[CircuitNode], children: list[tuple[int, ...]], factors: list[float], first: int
+    ) -> None:
+        super().__init__()
+        self.kind, self.shape = kind, (len(children[0]), len(children), -1)
+        rows = [row for column in zip(*children, strict=True) for row in column]
+        self.register_buffer("rows", torch.tensor(rows), persistent=False)
+        self.register_buffer("factors", torch.tensor(factors, dtype=torch.float32)[:, None], persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        x = values.index_select(0, self.rows).reshape(self.shape)
+        return torch.cat([values, node_values(self.kind, x, self.factors, log1p, expm1)])
+
+
+class _OfPredictions(nn.Module):
+    """From the outputs of heads to the energy by a rule without a circuit."""
+
+    def __init__(self, rule: EnergyRule, raw: RawOutputs) -> None:
+        super().__init__()
+        self.rule, self.specs, self.std = rule, raw.specs, {name: std.item() for name, std in raw.std.items()}
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        return -self.rule.log_value(split_outputs(outputs, self.specs, self.std))
+
+
+class _AlwaysTrue(nn.Module):
+    """The energy of a query that is always true."""
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return torch.zeros_like(latent[:, 0])
+
+
+def _onnx_model(energy: EnergyModule) -> Any:
+    """Return the ONNX model of an energy."""
+    try:
+        onnx: Any = import_module("onnx")
+    except ImportError:
+        raise ArgumentError(
+            "an ONNX model needs the package onnx, which is not installed", hint='pip install "onnx>=1.16"'
+        ) from None
+    tensors = (tensor for tensor in (*energy.parameters(), *energy.buffers()) if tensor.is_floating_point())
+    z = torch.zeros(2, int(energy.metadata["z_dim"])).to(next(tensors, torch.zeros(())))
+    # The exporter by tracing is in every torch since 2.2; the newer one needs a further package.
+    write: Any = torch.onnx.export
+    older = {"dynamo": False} if "dynamo" in inspect.signature(write).parameters else {}
+    data = io.BytesIO()
+    axes = {"z": {0: "batch"}, "energy": {0: "batch"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls itself old, and says which branches it follows
+        try:
+            write(
+                energy, (z,), data, input_names=["z"], output_names=["energy"], dynamic_axes=axes,
+                opset_version=OPSET, **older,
+            )  # fmt: skip
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ArgumentError(
+                f"this energy cannot be written as ONNX: {reason}",
+                hint="semantics exact and product can, with the generators of this library; torch.export takes more",
+            ) from error
+    return onnx.load_model_from_string(data.getvalue())

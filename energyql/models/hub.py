@@ -1,0 +1,192 @@
+"""Models on a hub: which files they have there, and how they come and go by huggingface_hub. Imports no torch.
+
+Nothing is downloaded unless somebody names a model of the hub, `owner/name`, in a call that says so. What a download
+takes are the files of a model folder by name: safetensors, JSON and the card. A repository that holds anything that a
+program could execute, such as pickles or Python files, is refused as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from energyql.errors import ArgumentError, ModelError
+from energyql.files import check_writable
+from energyql.replacement import saving
+
+README, LIBRARY = "README.md", "energyql"
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OURS = re.compile(
+    r"(?:config|vocabulary|report|judge_report|judge(?:-\d+)?)\.json"
+    r"|(?:generator|attributes|second|judge(?:-\d+)?)\.safetensors|card\.md"
+)
+_HARMLESS = re.compile(
+    r"(?:.*\.(?:safetensors|json|md|txt|csv|ya?ml|png|jpe?g|webp|onnx)"
+    r"|(?:.*/)?(?:\.gitattributes|\.gitignore|licen[cs]e|notice))",
+    re.IGNORECASE,
+)
+"""Files that hold data, and that are read, if at all, as data."""
+
+
+def is_hub_id(name: object) -> bool:
+    """Whether a text has the form of a model on a hub, `owner/name`, and is no folder here."""
+    return isinstance(name, str) and _ID.fullmatch(name) is not None and not os.path.exists(name)
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that belong to its model."""
+    return [path for path in sorted(folder.glob("*")) if path.is_file() and _OURS.fullmatch(path.name)]
+
+
+def download(name: str, revision: str | None = None) -> Path:
+    """Return the folder of a model of a hub, in the cache of huggingface_hub, which downloads what is not there.
+
+    Args:
+        name: `owner/name`. The hub is that of huggingface_hub: `HF_ENDPOINT` and `HF_TOKEN` hold for it, and with
+            `HF_HUB_OFFLINE=1` only the cache is read.
+        revision: a branch, a tag or a commit; by default the main branch.
+
+    Raises:
+        ModelError: there is no such model, or it holds other files than data, or no model of this library; or neither
+            hub nor cache has it.
+        ArgumentError: huggingface_hub is not installed.
+    """
+    hub = _library()
+    api, at = hub.HfApi(library_name=LIBRARY), f"{name} at {revision}" if revision else name
+    try:
+        listed = [file.rfilename for file in api.model_info(name, revision=revision).siblings]
+        wanted = _wanted(listed, name)
+        folder = Path(api.snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except ModelError:
+        raise
+    except Exception as error:  # those of the HTTP library too, which is another one in every few versions
+        if isinstance(error, (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError)):
+            raise _not_there(at, error) from error
+        try:
+            folder = Path(api.snapshot_download(name, revision=revision, local_files_only=True))
+        except (OSError, ValueError) as missing:
+            raise ModelError(
+                f"{at} cannot be downloaded: {_first_line(error)}",
+                hint="it is not in the cache either; see to the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE",
+            ) from missing
+    _wanted([path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], name)
+    return folder
+
+
+def download_to(folder: Path, name: str, revision: str | None = None) -> None:
+    """Copy a model of a hub into a new folder, outside the cache; see `download`.
+
+    Raises:
+        ArgumentError: the folder holds a model already, or cannot be written.
+        ModelError: as for `download`.
+    """
+    if model_files(folder):
+        raise ArgumentError(f"{folder} holds a model already", hint="name another folder")
+    check_writable(folder, folder)
+    files = model_files(download(name, revision))
+    with saving(folder, lambda _: ()) as staged:
+        for path in files:
+            shutil.copyfile(path, staged / path.name)
+
+
+def upload(folder: Path, name: str, *, private: bool = False, message: str) -> str:
+    """Put the files of a model folder into a repository of a hub, in one commit, and return the address of the commit.
+
+    The repository is made if it is not there. Files of an earlier model in it are removed, and all others stay.
+
+    Args:
+        folder: which `Model.save_pretrained` wrote; all files in it are uploaded.
+        name: `owner/name`.
+        private: whether a new repository is private.
+        message: of the commit.
+
+    Raises:
+        ModelError: the hub refuses, or cannot be reached.
+        ArgumentError: `name` is no `owner/name`, huggingface_hub is not installed, or the repository holds files that
+            would keep everybody from loading the model.
+    """
+    if not _ID.fullmatch(name):
+        raise ArgumentError(f"a model on a hub is called owner/name, not {name!r}", hint="name your account first")
+    hub = _library()
+    api = hub.HfApi(library_name=LIBRARY)
+    files = {path.name: path for path in sorted(folder.iterdir())}
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        there = list(api.list_repo_files(name))
+        if harmful := _harmful(there):
+            raise ArgumentError(
+                f"{name} holds {harmful}, and no model is loaded from beside it", hint="choose another repository"
+            )
+        stale = [file for file in there if _OURS.fullmatch(file) and file not in files]
+        operations = [hub.CommitOperationAdd(file, str(path)) for file, path in files.items()]
+        operations += [hub.CommitOperationDelete(file) for file in stale]
+        done = api.create_commit(name, operations, commit_message=message)
+    except ArgumentError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{name} cannot be uploaded: {_first_line(error)}",
+            hint="see to the network, HF_ENDPOINT, and a token that may write (hf auth login, or HF_TOKEN)",
+        ) from error
+    return str(done.commit_url)
+
+
+def model_card(facts: Mapping[str, str | Sequence[str]], body: str) -> str:
+    """Return a card in Markdown with facts in front, as hubs read them."""
+    lines = []
+    for key, value in facts.items():
+        lines += [f"{key}: {json.dumps(value)}"] if isinstance(value, str) else [f"{key}:"]
+        lines += [] if isinstance(value, str) else [f"- {json.dumps(each)}" for each in value]
+    return "---\n" + "\n".join(lines) + f"\n---\n\n{body.strip()}\n"
+
+
+def is_card(text: bytes) -> bool:
+    """Whether a README.md is the card of a model of this library."""
+    return f'library_name: "{LIBRARY}"'.encode() in text.partition(b"\n---\n")[0]
+
+
+def _library() -> Any:
+    try:
+        return import_module("huggingface_hub")
+    except ImportError:
+        raise ArgumentError(
+            "a hub needs huggingface_hub, which is not installed", hint='pip install "huggingface_hub>=0.25"'
+        ) from None
+
+
+def _wanted(files: Iterable[str], name: str) -> list[str]:
+    """Return those files of a repository that belong to its model."""
+    listed = list(files)
+    if harmful := _harmful(listed):
+        raise ModelError(
+            f"{name} holds {harmful}, and models are loaded from repositories of safetensors, JSON, text and pictures",
+            hint="nothing of it was loaded; ask its owner to move that file elsewhere",
+        )
+    wanted = [file for file in listed if _OURS.fullmatch(file)]
+    if "config.json" not in wanted or "attributes.safetensors" not in wanted:
+        raise ModelError(
+            f"{name} is no model of energyql: it has no config.json with attributes.safetensors",
+            hint="Model.push_to_hub makes such a repository",
+        )
+    return wanted
+
+
+def _harmful(files: Iterable[str]) -> str | None:
+    return next((file for file in sorted(files) if not _HARMLESS.fullmatch(file)), None)
+
+
+def _not_there(at: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"the hub has no model {at}: {_first_line(error)}",
+        hint="see to its name and revision, and to HF_TOKEN if it is private",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

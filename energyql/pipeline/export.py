@@ -1,0 +1,81 @@
+"""The energy of a query as a torch module, for other programs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from energyql.energy.module import Called, EnergyModule
+from energyql.generators.base import as_condition, head_reader
+from energyql.generators.mapping import FrozenMapping, encoder
+from energyql.language import Expr
+from energyql.models import DEFAULT_MODEL
+from energyql.numerics.pullback import Identity
+from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.model import Model
+from energyql.pipeline.prepared import PreparedQuery
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from energyql.pipeline.settings import DrawOptions
+
+
+def export_energy(
+    query: str | Expr,
+    *,
+    model: str | Path | Model = DEFAULT_MODEL,
+    device: str = "auto",
+    **options: Unpack[DrawOptions],
+) -> EnergyModule:
+    """Return the energy of a query as a torch module, which other programs can sample, compile and save.
+
+    Args:
+        query: as for `energyql.generate`.
+        model: as for `energyql.generate`.
+        device: as for `energyql.generate`.
+        options: semantics, truncation, label and allow_weak, as for `energyql.generate`. The others say how this
+            library samples, and change nothing here.
+
+    Returns:
+        A module from z `(batch, z_dim)` to the energy `(batch,)`, in nats. It holds the heads of the query's
+        attributes, and where they read w the mapping network, but not the rest of a StyleGAN. Of any other generator
+        whose `encode` or `features` the heads need, it holds a copy.
+
+    Raises:
+        EnergyQLError: as for `energyql.generate`.
+    """
+    return as_module(pipeline_for(model, device).prepare(query, **options))
+
+
+def as_module(prepared: PreparedQuery) -> EnergyModule:
+    """Return the energy of a prepared query as a torch module."""
+    facts = prepared.provenance
+    names = ("query", "canonical", "semantics", "model", "truncation", "label")
+    metadata = {name: str(facts[name]) for name in names if facts[name] is not None}
+    metadata |= {
+        "attributes": ", ".join(prepared.rule.attributes),
+        "space": prepared.model.bank.space,
+        "z_dim": str(prepared.model.generator.z_dim),
+        "unit": "nats",
+        "energyql": facts["versions"]["energyql"],
+        "fingerprints": json.dumps(facts["fingerprints"]),
+    }
+    return EnergyModule.of(prepared.rule, _encoder(prepared), prepared.model.bank, metadata)
+
+
+def _encoder(prepared: PreparedQuery) -> nn.Module:
+    """Return the function from z to the latents that the heads read as a module of its own."""
+    if isinstance(prepared.reads, Identity):
+        return nn.Identity()
+    if isinstance(prepared.reads, FrozenMapping):
+        return prepared.reads.plain()
+    generator, facts = prepared.model.generator, prepared.provenance
+    owner = copy.deepcopy(generator).requires_grad_(False) if isinstance(generator, nn.Module) else None
+    generator = generator if owner is None else owner
+    encode = encoder(generator, facts["truncation"], as_condition(facts["label"], generator))
+    return Called(head_reader(generator, prepared.model.bank.space, encode), owner)

@@ -1,0 +1,225 @@
+"""A hub for tests, in this process: what huggingface_hub asks of a server when it lists, downloads and commits."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+TOKEN = "hf_of_the_tests"
+
+
+def is_large(name: str, size: int) -> bool:
+    """Whether a file goes by LFS."""
+    return name.endswith(".safetensors") and size > 1000
+
+
+@dataclass
+class Repo:
+    """Commits by their ids, each with all its files, and the commit of each branch and tag."""
+
+    private: bool = False
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+    def commit(self, files: dict[str, bytes], message: str = "", ref: str = "main") -> str:
+        sha = hashlib.sha1(repr((len(self.commits), sorted(files))).encode()).hexdigest()
+        self.commits[sha], self.refs[ref] = dict(files), sha
+        self.messages.append(message)
+        return sha
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        sha = self.refs.get(revision, revision)
+        return (sha, self.commits[sha]) if sha in self.commits else None
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return self.commits[self.refs["main"]]
+
+
+@dataclass
+class Hub:
+    """What the server holds, and what it was asked."""
+
+    url: str = ""
+    repos: dict[str, Repo] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def add(self, name: str, files: dict[str, bytes]) -> Repo:
+        self.repos[name] = Repo()
+        self.repos[name].commit(files)
+        return self.repos[name]
+
+    def downloaded(self) -> list[str]:
+        return sorted(
+            {line.rpartition("/")[2] for line in self.asked if line.startswith("GET") and "/resolve/" in line}
+        )
+
+
+def blob(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        path = self._path()
+        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+            self._info(found[1], found[2] or "main")
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?", path):
+            self._tree(found[1], found[2])
+        else:
+            self._file(path, body=True)
+
+    def do_HEAD(self) -> None:
+        self._file(self._path(), body=False)
+
+    def do_PUT(self) -> None:
+        oid, data = self._path().removeprefix("/lfs/"), self._body()
+        assert sha256(data) == oid
+        self.hub.stored[oid] = data
+        self._json({})
+
+    def do_POST(self) -> None:
+        path, data = self._path(), self._body()
+        if path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._json({"error": "Invalid username or password."}, 401)
+        elif path == "/api/repos/create":
+            wanted = json.loads(data)
+            name = f"{wanted['organization']}/{wanted['name']}"
+            url, exists = f"{self.hub.url}/{name}", name in self.hub.repos
+            if not exists:
+                private = wanted.get("private") or wanted.get("visibility") == "private"
+                self.hub.repos[name] = Repo(private=bool(private))
+                self.hub.repos[name].commit({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
+            self._json({"url": url, "name": name, "id": name}, 409 if exists else 200)
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+            files = json.loads(data)["files"]
+            modes = [("lfs" if is_large(file["path"], file["size"]) else "regular", file["path"]) for file in files]
+            self._json({"files": [{"path": name, "uploadMode": mode, "shouldIgnore": False} for mode, name in modes]})
+        elif re.fullmatch(r"/[^/]+/[^/]+\.git/info/lfs/objects/batch", path):
+            wanted = json.loads(data)["objects"]
+            action = [{"upload": {"href": f"{self.hub.url}/lfs/{each['oid']}"}} for each in wanted]
+            objects = [each | {"actions": one} for each, one in zip(wanted, action, strict=True)]
+            self._json({"transfer": "basic", "objects": objects})
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+            self._commit(found[1], [json.loads(line) for line in data.splitlines()])
+        else:
+            self._json({"error": f"no such address: {path}"}, 404)
+
+    def _commit(self, name: str, lines: list[dict[str, dict[str, str]]]) -> None:
+        repo = self.hub.repos[name]
+        files, message = dict(repo.files), ""
+        for line in lines:
+            key, value = line["key"], line["value"]
+            if key == "header":
+                message = value["summary"]
+            elif key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = self.hub.stored[value["oid"]]
+            elif key == "deletedFile":
+                del files[value["path"]]
+        sha = repo.commit(files, message)
+        self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha, "hookOutput": ""})
+
+    def _found(self, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        repo = self.hub.repos.get(name)
+        if repo is None or (repo.private and self.headers.get("Authorization") != f"Bearer {TOKEN}"):
+            self._json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+            return None
+        if (at := repo.at(revision)) is None:
+            self._json({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
+        return at
+
+    def _info(self, name: str, revision: str) -> None:
+        if at := self._found(name, revision):
+            sha, files = at
+            listed = [{"rfilename": file} for file in sorted(files)]
+            self._json({"_id": "1", "id": name, "modelId": name, "sha": sha, "siblings": listed, "tags": []})
+
+    def _tree(self, name: str, revision: str) -> None:
+        if at := self._found(name, revision):
+            entries = []
+            for file, data in sorted(at[1].items()):
+                entry = {"type": "file", "path": file, "size": len(data), "oid": blob(data)}
+                if is_large(file, len(data)):
+                    entry["lfs"] = {"oid": sha256(data), "size": len(data), "pointerSize": 130}
+                entries.append(entry)
+            self._json(entries)
+
+    def _file(self, path: str, *, body: bool) -> None:
+        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if found is None:
+            self._json({"error": f"no such address: {path}"}, 404)
+        elif at := self._found(found[1], found[2]):
+            sha, files = at
+            if found[3] not in files:
+                self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
+                return
+            data = files[found[3]]
+            etag = sha256(data) if is_large(found[3], len(data)) else blob(data)
+            self._answer(data if body else b"", 200, {"ETag": f'"{etag}"', "X-Repo-Commit": sha}, len(data))
+
+    def _path(self) -> str:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.asked.append(f"{self.command} {path}")
+        return path
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _json(self, data: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self._answer(json.dumps(data).encode(), status, {"Content-Type": "application/json"} | (headers or {}))
+
+    def _answer(self, data: bytes, status: int, headers: dict[str, str], length: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data) if length is None else length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+@contextmanager
+def serving() -> Iterator[Hub]:
+    """Run a hub on a free port of this machine."""
+    hub = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

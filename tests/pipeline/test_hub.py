@@ -1,0 +1,365 @@
+"""Models on a hub, and folders as hubs read them, against a server that speaks the protocol of huggingface_hub."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import TOKEN, serving
+from needed import needed
+from toys import pixels, tiny_model
+
+import energyql
+from energyql import ArgumentError, Model, ModelError, generate, load_model
+from energyql.attributes.quality import HeadReport
+from energyql.files import fingerprint
+from energyql.models import hub as hub_module
+
+LIBRARY = needed("huggingface_hub")
+NAME = "somebody/tiny"
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's own calls
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that huggingface_hub takes for the only one, with a cache of its own."""
+    with serving() as running:
+        constants = LIBRARY.constants
+        monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        yield running
+
+
+@pytest.fixture
+def contents(tmp_path_factory):
+    """The files of a model."""
+    folder = tiny_model(tmp_path_factory.mktemp("m") / "tiny")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def same_pictures(first, second):
+    a, b = (generate("smile OR beard", n=3, model=model, progress=False) for model in (first, second))
+    return pixels(a.images) == pixels(b.images) and a.energy.tolist() == b.energy.tolist()
+
+
+# Folders
+
+
+def test_a_folder(tiny, tmp_path):
+    model = load_model(tiny)
+    saved = model.save_pretrained(tmp_path / "copy")
+    again = Model.from_pretrained(saved)
+    assert same_pictures(model, again)
+    assert again.fingerprints["generator"] == model.fingerprints["generator"]  # in half precision, as it was
+    assert again.bank.generator == again.fingerprints["generator"]
+    assert (again.name, again.truncation, again.vocabulary) == (model.name, model.truncation, model.vocabulary)
+    assert {path.suffix for path in saved.iterdir()} == {".json", ".safetensors", ".md"}
+
+
+def test_weights_that_need_full_precision(tiny, tmp_path):
+    model = load_model(tiny)
+    model.generator.mapping.fc0.weight.add_(1e-5)
+    again = Model.from_pretrained(model.save_pretrained(tmp_path / "copy"))
+    assert torch.equal(again.generator.mapping.fc0.weight, model.generator.mapping.fc0.weight)
+    assert same_pictures(model, again)
+
+
+def test_what_was_changed_in_memory_is_saved(tiny, tmp_path):
+    model = load_model(tiny)
+    report = HeadReport("yes/no", 900, 100, {"yes": 500, "no": 500}, 0.9, (0.85, 0.95), {}, 0.02)
+    changed = replace(model, bank=model.bank.with_reports({"smile": report}), judge=None, name="other", truncation=0.6)
+    again = load_model(changed.save_pretrained(tmp_path / "copy"))
+    assert (again.name, again.truncation, again.judge) == ("other", 0.6, None)
+    assert again.report["smile"].score == 0.9
+    assert "0.9" in (tmp_path / "copy" / "README.md").read_text()
+
+
+def test_an_earlier_model_is_replaced_and_other_files_stay(tiny, tmp_path):
+    load_model(tiny).save_pretrained(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "holiday.png").write_bytes(b"mine")
+    replace(load_model(tiny), judge=None).save_pretrained(tmp_path)
+    assert not (tmp_path / "judge.safetensors").exists()
+    assert (tmp_path / "notes.txt").exists()
+    assert (tmp_path / "holiday.png").exists()
+
+
+def test_a_readme_of_something_else_is_left_alone(tiny, tmp_path):
+    (tmp_path / "README.md").write_text("# My project")
+    with pytest.raises(ArgumentError, match=r"README\.md is another text than the card of a model\nchoose another"):
+        load_model(tiny).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_the_packaged_model_with_its_card(tmp_path):
+    model = load_model("postcards")
+    folder = model.save_pretrained(tmp_path / "postcards", license="apache-2.0")
+    assert load_model(folder).fingerprints == model.fingerprints
+    assert (folder / "card.md").read_text() == (model.folder / "card.md").read_text()
+    assert {path.name for path in folder.glob("*.png")} == {path.name for path in model.folder.glob("*.png")}
+
+
+def test_the_card(tiny, tmp_path):
+    yaml = needed("yaml")
+    folder = load_model(tiny).save_pretrained(tmp_path / "m", license="cc-by-4.0")
+    front, body = (folder / "README.md").read_text().removeprefix("---\n").split("\n---\n", 1)
+    facts = yaml.safe_load(front)
+    assert facts == {
+        "library_name": "energyql",
+        "license": "cc-by-4.0",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["energyql", "stylegan2", "controllable-generation", "energy-based-model"],
+    }
+    assert body.startswith("\n# tiny\n")
+    assert "| `hair` | categorical | black, brown, dark red |  | not measured |" in body
+    assert fingerprint(folder / "generator.safetensors") in body
+    assert LIBRARY.ModelCard(content=(folder / "README.md").read_text()).data.library_name == "energyql"
+    namespace = {}
+    code = body.split("```python\n")[1].split("```")[0].replace('"owner/name"', repr(str(folder))).replace("16", "1")
+    exec(code, namespace)  # the card's own example
+    assert namespace["model"].name == "tiny"
+
+
+@pytest.mark.parametrize("part", ["generator", "judge"])
+def test_code_is_not_saved(tiny, tmp_path, part):
+    class Code:
+        z_dim = 8
+
+    def look(images):
+        return {"smile": torch.zeros(len(images))}
+
+    model = replace(load_model(tiny), **{part: Code() if part == "generator" else look})
+    with pytest.raises(ModelError, match="a Code cannot be written" if part == "generator" else "look is code"):
+        model.save_pretrained(tmp_path / "m")
+    assert not (tmp_path / "m" / "config.json").exists()
+
+
+def test_a_revision_of_a_folder(tiny):
+    with pytest.raises(ArgumentError, match=r"is on no hub, so it has no revision 'v1'\nleave out revision"):
+        Model.from_pretrained(tiny, revision="v1")
+
+
+# Downloads
+
+
+def test_a_download(hub, contents, tiny):
+    hub.add(NAME, contents | {"README.md": b"# tiny", "report.png": b"png", ".gitattributes": b""})
+    model = Model.from_pretrained(NAME)
+    assert same_pictures(model, load_model(tiny))
+    assert hub.downloaded() == sorted(contents)  # nothing else
+    assert str(model.folder).startswith(LIBRARY.constants.HF_HUB_CACHE)
+    hub.asked.clear()
+    Model.from_pretrained(NAME)
+    assert hub.downloaded() == []  # from the cache
+
+
+def test_revisions(hub, contents):
+    repo = hub.add(NAME, contents)
+    old = repo.refs["main"]
+    config = json.loads(contents["config.json"]) | {"truncation": 0.9}
+    repo.commit(contents | {"config.json": json.dumps(config).encode()})
+    repo.refs["v1"] = old
+    assert Model.from_pretrained(NAME).truncation == 0.9
+    assert Model.from_pretrained(NAME, revision="v1").truncation == 0.7
+    assert Model.from_pretrained(NAME, revision=old).truncation == 0.7
+    with pytest.raises(ModelError, match=r"the hub has no model somebody/tiny at v2: .*\nsee to its name and revision"):
+        Model.from_pretrained(NAME, revision="v2")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["model.pkl", "pytorch_model.bin", "modeling.py", "sub/weights.pt", "a.ckpt", "run.sh", "x.npz", "noext", "m.PTH",
+     "data.json.pkl", "setup.cfg", "evil.safetensors\n.py"],
+)  # fmt: skip
+def test_what_could_be_executed_is_refused(hub, contents, file):
+    hub.add(NAME, contents | {file: b"import os"})
+    with pytest.raises(
+        ModelError, match=r"somebody/tiny holds .*\n?.*, and models are loaded from repositories of saf"
+    ):
+        Model.from_pretrained(NAME)
+    assert hub.downloaded() == []
+
+
+def test_a_pickle_in_the_cache_is_refused(hub, contents):
+    """Other programs use the same cache."""
+    hub.add(NAME, contents)
+    folder = Model.from_pretrained(NAME).folder
+    (folder / "model.pkl").write_bytes(b"")
+    with pytest.raises(ModelError, match="holds model.pkl"):
+        Model.from_pretrained(NAME)
+
+
+def test_named_code_in_a_download_is_not_followed(hub, contents, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("open('mark', 'w')\ndef make(): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = json.loads(contents["config.json"]) | {"generator": {"kind": "named", "name": "evil:make"}}
+    hub.add(NAME, contents | {"config.json": json.dumps(config).encode()})
+    with pytest.raises(ModelError, match="evil:make"):
+        Model.from_pretrained(NAME)
+    config = json.loads(contents["config.json"]) | {"judge": "evil:make"}
+    hub.repos[NAME].commit(contents | {"config.json": json.dumps(config).encode()})
+    with pytest.raises(ModelError, match="evil:make"):
+        Model.from_pretrained(NAME)
+    assert not (tmp_path / "mark").exists()
+    assert Model.from_pretrained(NAME, judge="none").judge is None
+
+
+def test_no_model_of_this_library(hub):
+    hub.add(NAME, {"config.json": b"{}", "model.safetensors": b""})
+    with pytest.raises(ModelError, match=r"somebody/tiny is no model of energyql.*\nModel\.push_to_hub makes"):
+        Model.from_pretrained(NAME)
+    with pytest.raises(ModelError, match="the hub has no model nobody/none"):
+        Model.from_pretrained("nobody/none")
+    hub.repos[NAME].private = True
+    os.environ.pop("HF_TOKEN")
+    with pytest.raises(ModelError, match="the hub has no model somebody/tiny.*\n.*HF_TOKEN if it is private"):
+        Model.from_pretrained(NAME)
+
+
+def test_without_a_network(hub, contents, monkeypatch):
+    hub.add(NAME, contents)
+    Model.from_pretrained(NAME)
+    monkeypatch.setattr(LIBRARY.constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert Model.from_pretrained(NAME).name == "tiny"  # from the cache
+    with pytest.raises(ModelError, match=r"other/model cannot be downloaded: .*\nit is not in the cache either"):
+        Model.from_pretrained("other/model")
+
+
+def test_without_the_library(monkeypatch, tiny):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ArgumentError, match=r'huggingface_hub, which is not installed\npip install "huggingface_hub>='):
+        Model.from_pretrained(NAME)
+    with pytest.raises(ArgumentError, match="huggingface_hub, which is not installed"):
+        load_model(tiny).push_to_hub(NAME)
+    assert Model.from_pretrained(tiny).name == "tiny"
+
+
+def test_a_folder_comes_before_a_hub(hub, contents, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_model(tmp_path / "somebody" / "tiny")
+    assert Model.from_pretrained(NAME).folder == tmp_path / "somebody" / "tiny"
+    assert hub.asked == []
+
+
+# Nothing is downloaded by itself
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: load_model(NAME),
+        lambda: load_model(NAME, generator="plain_generators:steep"),
+        lambda: generate("smile", n=1, model=NAME),
+        lambda: energyql.explain("smile", model=NAME),
+        lambda: energyql.list_attributes(NAME),
+        lambda: energyql.export_energy("smile", model=NAME),
+        lambda: energyql.edit(1, "smile", model=NAME),
+        lambda: energyql.sample_pictures(NAME, "pictures", 2),
+        lambda: energyql.train_attributes(NAME, None, out="m"),
+    ],
+)
+def test_an_id_in_place_of_a_folder_says_how_to_fetch_it(hub, contents, unharmed, call):
+    hub.add(NAME, contents)
+    with pytest.raises(ModelError, match=r"no model 'somebody/tiny'\n.*from_pretrained\('somebody/tiny'\).*download"):
+        call()
+    assert hub.asked == []
+
+
+# Uploads
+
+
+def test_an_upload(hub, tiny, tmp_path):
+    model = load_model(tiny)
+    url = model.push_to_hub(NAME, license="mit", message="first")
+    repo = hub.repos[NAME]
+    assert url == f"{hub.url}/{NAME}/commit/{repo.refs['main']}"
+    assert (repo.private, repo.messages) == (False, ["", "first"])
+    assert set(repo.files) == {
+        ".gitattributes", "README.md", "config.json", "generator.safetensors", "attributes.safetensors",
+        "vocabulary.json", "judge.json", "judge.safetensors",
+    } | ({"report.json"} & set(repo.files))  # fmt: skip
+    assert f'from_pretrained("{NAME}")' in repo.files["README.md"].decode()
+    assert len(hub.stored) == sum(
+        len(data) > 1000 and name.endswith("safetensors") for name, data in repo.files.items()
+    )
+    assert same_pictures(Model.from_pretrained(NAME), model)
+    replace(model, judge=None).push_to_hub(NAME)
+    assert "judge.safetensors" not in repo.files
+    assert Model.from_pretrained(NAME).judge is None
+
+
+def test_a_private_upload(hub, tiny):
+    load_model(tiny).push_to_hub("me/secret", private=True)
+    assert hub.repos["me/secret"].private
+    assert Model.from_pretrained("me/secret").name == "tiny"
+
+
+def test_uploads_that_are_refused(hub, tiny, monkeypatch):
+    model = load_model(tiny)
+    with pytest.raises(ArgumentError, match="a model on a hub is called owner/name, not 'tiny'"):
+        model.push_to_hub("tiny")
+    hub.add("me/old", {"weights.bin": b""})
+    with pytest.raises(ArgumentError, match="me/old holds weights.bin, and no model is loaded from beside it"):
+        model.push_to_hub("me/old")
+    assert list(hub.repos["me/old"].files) == ["weights.bin"]
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(ModelError, match=r"me/new cannot be uploaded: .*401.*\nsee to the network"):
+        model.push_to_hub("me/new")
+
+
+def test_commands(hub, tiny, tmp_path):
+    """As programs, with the settings that users have."""
+    settings = {
+        "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1", "COLUMNS": "200", "NO_COLOR": "1",
+    }  # fmt: skip
+
+    def run(*words):
+        code = "from energyql.cli.main import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, words)], cwd=tmp_path, env=os.environ | settings,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    code, printed, errors = run("upload", tiny, "me/mine", "--license", "mit")
+    assert (code, errors) == (0, "")
+    assert printed == f"Uploaded {tiny}: {hub.url}/me/mine/commit/{hub.repos['me/mine'].refs['main']}\n"
+    code, printed, errors = run("download", "me/mine")
+    assert (code, printed.splitlines()[0], errors) == (
+        0, 'Saved mine; energyql generate "..." --model mine draws with it', ""
+    )  # fmt: skip
+    assert load_model(tmp_path / "mine").name == "tiny"
+    assert not any(path.is_symlink() for path in (tmp_path / "mine").iterdir())
+    code, printed, errors = run("download", "me/mine")
+    assert (code, errors.splitlines()[0]) == (2, "ArgumentError: mine holds a model already")
+    code, printed, errors = run("generate", "smile", "--model", "me/mine")
+    assert code != 0
+    assert "energyql download me/mine" in errors
+
+
+def test_no_hub_is_asked_without_a_name_of_one():
+    assert hub_module.is_hub_id("owner/name")
+    for other in (
+        "avatars",
+        "a/b/c",
+        "/a/b",
+        "./a",
+        "https://huggingface.co/a/b",
+        "a/",
+        Path("owner/name"),
+        None,
+        "a b/c",
+    ):
+        assert not hub_module.is_hub_id(other)
