@@ -230,26 +230,20 @@ def main(
 
 
 def summary(runs: Mapping[str, Any], name: str, sizes: Sizes) -> Table:
-    """Return a table of means over the seeds: accuracy of each attribute, and all measures for their mean."""
+    """Return a table of the measures, their means over seeds and attributes."""
     groups: dict[str, list[Quality]] = {}
     for key, found in runs.items():
         generator, _, rule = key.split("/")
         wanted = [sizes.first, sizes.total, sizes.random] if rule.startswith("random") else [sizes.total]
         for count in wanted if generator == name else ():
             groups.setdefault(f"{rule}, {count}", []).append(found[str(count)])
-    attributes = list(next(iter(groups.values()))[0])
-    table = Table(
-        f"{name}: labels", *attributes, "mean", "classes equal", "log loss", "seeds",
-        title="balanced accuracy on fresh pictures, %; loss in nats",
-    )  # fmt: skip
+    table = Table(f"{name}: labels", "natural", "balanced", "log loss", "seeds", title="heads on fresh pictures")
     for label, each in groups.items():
-        of = {
-            key: [statistics.fmean(run[attribute][key] for run in each) for attribute in attributes]
+        natural, balanced, loss = (
+            statistics.fmean(of[key] for run in each for of in run.values())
             for key in ("natural", "balanced", "log loss")
-        }
-        natural, balanced, loss = (statistics.fmean(values) for values in of.values())
-        shown = [f"{100 * x:.1f}" for x in (*of["natural"], natural, balanced)]
-        table.add_row(label, *shown, f"{loss:.3f}", str(len(each)))
+        )
+        table.add_row(label, f"{100 * natural:.1f} %", f"{100 * balanced:.1f} %", f"{loss:.3f}", str(len(each)))
     return table
 
 

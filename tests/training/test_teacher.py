@@ -168,7 +168,7 @@ class TestDrawnLabels:
         x += 1.5 * torch.eye(len(shares))[labels]  # class k is 1.5 farther along axis k: its log-density is 1.5 x_k
         logits, labels = 1.5 * x + shares.log(), labels.float()
         balanced = 1.5 * scale * (x if len(shares) > 2 else x[:, 1:] - x[:, :1])
-        found = _drawn_labels(balanced[:20_000], labels[:20_000], balanced[20_000:], spec, self.random)
+        found = _drawn_labels(balanced[:20_000], labels[:20_000], balanced[None, 20_000:], spec, self.random)
         return found.view(DRAWS, -1), logits[20_000:].softmax(1)
 
     @pytest.mark.parametrize("scale", [1.0, 3.0])
@@ -187,5 +187,25 @@ class TestDrawnLabels:
 
     def test_numbers_are_repeated(self):
         spec, outputs = AttributeSpec("a", "continuous"), torch.rand(5, 1)
-        found = _drawn_labels(outputs, encode_column([0.1] * 5, spec), outputs, spec, self.random)
+        found = _drawn_labels(outputs, encode_column([0.1] * 5, spec), outputs[None], spec, self.random)
         assert torch.equal(found, outputs[:, 0].repeat(DRAWS))
+
+    def test_the_mean_of_the_networks_is_more_certain_than_one(self):
+        spec, count = AttributeSpec("a", "yes/no"), 20_000
+        signal = 3 * torch.randn(2 * count, generator=self.random) - 1
+        labels = (torch.rand(2 * count, generator=self.random) < signal.sigmoid()).float()
+        networks = signal + 2 * torch.randn(3, 2 * count, generator=self.random)  # each has errors of its own
+        own, new = networks[0, :count, None], networks[:, count:, None]
+        found = _drawn_labels(own, labels[:count], new, spec, self.random).view(DRAWS, -1).mean(0)
+        scale, shift = teacher._calibration(own, labels[:count], spec)
+        naive, truth = (new.mean(0) * scale + shift)[:, 0].sigmoid(), labels[count:]
+        sure = naive > 0.9
+        before, now, right = (shares[sure].mean().item() for shares in (naive, found, truth))
+        assert before < now < right + 0.005
+        assert right - now < 0.6 * (right - before)
+
+    def test_a_few_labels_that_are_read_right_do_not_make_it_certain(self):
+        spec, labels = AttributeSpec("a", "yes/no"), torch.tensor([0.0, 1.0]).repeat(50)
+        outputs = (2 * labels - 1)[:, None] * torch.linspace(0.5, 3, 100)[:, None]
+        scale, _ = teacher._calibration(outputs, labels, spec)
+        assert 1 < scale < 2
