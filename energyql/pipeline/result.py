@@ -267,9 +267,9 @@ class Result:
     def to_arviz(self, chains: int = 1) -> DataTree:
         """Return the samples as data of ArviZ, for its plots, summaries and diagnostics.
 
-        Samples do not depend on each other, so any parts of a run may be its chains. `posterior` holds predictions of
-        the heads: P(yes), the P of each class, or the mean; `unconstrained_posterior` holds z; `sample_stats` holds `lp`,
-        which is -energy - z² / 2, `query_energy`, `status`, `index`, `doubtful` and `satisfied`. Needs arviz-base.
+        Samples do not depend on each other, so any parts of a run may be its chains. Needs arviz-base. The groups are
+        `posterior`, predictions of the heads: P(yes), the P of each class, or the mean; `unconstrained_posterior`, z;
+        and `sample_stats`: `lp`, which is -energy - z² / 2, and the energy, status and verdicts.
 
         Raises:
             ArgumentError: it is not installed, or the samples do not make so many chains of one length.
