@@ -59,9 +59,7 @@ def model_folder(model: str | Path) -> Path:
     elif folder.suffix or len(folder.parts) > 1:
         hint = what_is_there(folder)
         if is_hub_id(str(model)):
-            hint += (
-                f"; if it is on a hub, energyql download {model} or Model.from_pretrained({str(model)!r}) fetches it"
-            )
+            hint += f"; fetch a model of a hub: Model.from_pretrained({str(model)!r}), or energyql download {model}"
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}; or give the path of a model folder")
 
 

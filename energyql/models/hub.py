@@ -57,8 +57,8 @@ def download(name: str, revision: str | None = None) -> Path:
             hub nor cache has it.
         ArgumentError: huggingface_hub is not installed.
     """
-    hub = _library()
-    api, at = hub.HfApi(library_name=LIBRARY), f"{name} at {revision}" if revision else name
+    hub, api = _library()
+    at = f"{name} at {revision}" if revision else name
     try:
         listed = [file.rfilename for file in api.model_info(name, revision=revision).siblings]
         wanted = _wanted(listed, name)
@@ -113,8 +113,7 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
     """
     if not _ID.fullmatch(name):
         raise ArgumentError(f"a model on a hub is called owner/name, not {name!r}", hint="name your account first")
-    hub = _library()
-    api = hub.HfApi(library_name=LIBRARY)
+    hub, api = _library()
     files = {path.name: path for path in sorted(folder.iterdir())}
     try:
         api.create_repo(name, private=private, exist_ok=True)
@@ -151,13 +150,15 @@ def is_card(text: bytes) -> bool:
     return f'library_name: "{LIBRARY}"'.encode() in text.partition(b"\n---\n")[0]
 
 
-def _library() -> Any:
+def _library() -> tuple[Any, Any]:
+    """Return the module and its interface to the hub that the environment names now."""
     try:
-        return import_module("huggingface_hub")
+        hub: Any = import_module("huggingface_hub")
     except ImportError:
         raise ArgumentError(
             "a hub needs huggingface_hub, which is not installed", hint='pip install "huggingface_hub>=0.25"'
         ) from None
+    return hub, hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name=LIBRARY)
 
 
 def _wanted(files: Iterable[str], name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from energyql.language.lexical import shorten
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from xarray import DataTree
 
 Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
 """How samples of a result are named; see `Result.__getitem__`."""
@@ -152,3 +154,50 @@ def as_frame(measurements: Mapping[str, Any], probability: npt.NDArray[np.float6
     table |= {f"judged.{name}": values for name, values in measurements["judged"].items()}
     frame: DataFrame = pandas.DataFrame(table)
     return frame
+
+
+def as_inference(
+    measurements: Mapping[str, Any], statistics: Mapping[str, float], provenance: Mapping[str, Any], chains: int
+) -> DataTree:
+    """Return the measurements of a result as data of ArviZ; see `Result.to_arviz`.
+
+    Raises:
+        ArgumentError: arviz-base is not installed, or the samples do not make so many chains of one length.
+    """
+    try:
+        arviz: Any = import_module("arviz_base")
+    except ImportError:
+        raise ArgumentError(
+            "data of ArviZ need arviz-base, which is not installed", hint='pip install "arviz-base>=0.6"'
+        ) from None
+    count = len(measurements["index"])
+    if not 1 <= chains <= count or count % chains:
+        raise ArgumentError(f"{count} samples do not make {chains} chains of one length", hint="take another number")
+
+    def drawn(column: Any) -> npt.NDArray[Any]:
+        array = np.asarray(column)
+        return array.reshape(chains, count // chains, *array.shape[1:])
+
+    posterior: dict[str, npt.NDArray[Any]] = {}
+    dims, coords = {"z": ["z_dim"]}, {}
+    for name, prediction in measurements["probabilities"].items():
+        if isinstance(prediction, dict):
+            dims[name], coords[f"{name}_value"] = [f"{name}_value"], list(prediction)
+            posterior[name] = drawn(np.stack(list(prediction.values()), 1))
+        else:
+            posterior[name] = drawn(prediction[0] if isinstance(prediction, tuple) else prediction)
+    z, energy = measurements["z"].numpy(), measurements["energy"]
+    stats = {
+        "lp": drawn(-energy - 0.5 * np.square(z, dtype=float).sum(1)),
+        "query_energy": drawn(energy),
+        "status": drawn([status.name for status in measurements["status"]]),
+        **{name: drawn(measurements[name]) for name in ("index", "doubtful")},
+    }
+    if measurements["satisfied"] is not None:
+        stats["satisfied"] = drawn(measurements["satisfied"])
+    facts = {name: json.dumps(value) for name, value in (("provenance", provenance), ("statistics", statistics))}
+    tree: DataTree = arviz.from_dict(
+        {"posterior": posterior, "unconstrained_posterior": {"z": drawn(z)}, "sample_stats": stats},
+        dims=dims, coords=coords, attrs={"/": {"inference_library": "energyql", **facts}},
+    )  # fmt: skip
+    return tree

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -18,28 +18,29 @@ from energyql.numerics.pullback import Identity
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from energyql.pipeline.settings import DrawOptions
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings, Semantics
 
 
 def export_energy(
     query: str | Expr,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
+    semantics: Semantics = DEFAULT_SEMANTICS,
+    truncation: float | None = None,
+    label: int | Sequence[float] | None = None,
     device: str = "auto",
-    **options: Unpack[DrawOptions],
+    allow_weak: Sequence[str] = (),
 ) -> EnergyModule:
     """Return the energy of a query as a torch module, which other programs can sample, compile and save.
 
     Args:
-        query: as for `energyql.generate`.
+        query: text or expression, as for `energyql.generate`.
         model: as for `energyql.generate`.
+        semantics: as for `energyql.generate`.
+        truncation: as for `energyql.generate`.
+        label: as for `energyql.generate`.
         device: as for `energyql.generate`.
-        options: semantics, truncation, label and allow_weak, as for `energyql.generate`. The others say how this
-            library samples, and change nothing here.
+        allow_weak: as for `energyql.generate`.
 
     Returns:
         A module from z `(batch, z_dim)` to the energy `(batch,)`, in nats. It holds the heads of the query's
@@ -49,7 +50,8 @@ def export_energy(
     Raises:
         EnergyQLError: as for `energyql.generate`.
     """
-    return as_module(pipeline_for(model, device).prepare(query, **options))
+    settings = DrawSettings(semantics=semantics, truncation=truncation, label=label, allow_weak=allow_weak)
+    return as_module(pipeline_for(model, device).prepare(query, settings))
 
 
 def as_module(prepared: PreparedQuery) -> EnergyModule:

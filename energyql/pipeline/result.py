@@ -19,6 +19,7 @@ from energyql.files import PICTURE_SUFFIXES, check_destination
 from energyql.pipeline.columns import (
     Key,
     as_frame,
+    as_inference,
     concatenate,
     join_provenance,
     join_statistics,
@@ -42,6 +43,7 @@ from energyql.sampling import Status
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from xarray import DataTree
 
 MOST_PICTURES = 64
 """Most pictures that a notebook or the grid in a folder shows; a grid of its own or a gallery shows all."""
@@ -261,6 +263,18 @@ class Result:
             ArgumentError: pandas is not installed.
         """
         return as_frame(self.measurements(), self.probability)
+
+    def to_arviz(self, chains: int = 1) -> DataTree:
+        """Return the samples as data of ArviZ, for its plots, summaries and diagnostics.
+
+        Samples do not depend on each other, so any parts of a run may be its chains. Needs arviz-base. The groups are
+        `posterior`, predictions of the heads: P(yes), the P of each class, or the mean; `unconstrained_posterior`, z;
+        and `sample_stats`: `lp`, which is -energy - z² / 2, and the energy, status and verdicts.
+
+        Raises:
+            ArgumentError: it is not installed, or the samples do not make so many chains of one length.
+        """
+        return as_inference(self.measurements(), self.statistics, self.provenance, chains)
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self.grid())

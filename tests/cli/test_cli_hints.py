@@ -16,7 +16,11 @@ WRONG = [
     # command, a part of the message, a part of the hint
     (("generate", "smile", "-m", "nofolder"), "no model 'nofolder'", "packaged models: "),
     (("generate", "smile", "-m", "folder"), "folder is not a model folder", "energyql train"),
-    (("generate", "smile", "-m", "tony/model"), "no model 'tony/model'", "there is no folder .*tony; or give"),
+    (
+        ("generate", "smile", "-m", "tony/model"),
+        "no model 'tony/model'",
+        "no folder .*tony; fetch .* download tony/model; or give",
+    ),
     (("generate", "smile", "-m", "faces:make"), "no model 'faces:make'", "energyql train makes a model folder"),
     (("generate", "smile", "-m", "broken"), r"attributes\.safetensors is missing", "it was looked for in .*broken"),
     (("generate", "smile", "-m", "model", "-o", "text.txt/x"), "text.txt is not a folder", "name another folder"),

@@ -28,13 +28,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 def hub(tmp_path, monkeypatch):
     """A hub that huggingface_hub takes for the only one, with a cache of its own."""
     with serving() as running:
-        constants = LIBRARY.constants
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+        monkeypatch.setattr(LIBRARY.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(LIBRARY.constants, "HF_HUB_DISABLE_XET", True, raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         yield running
@@ -230,7 +226,7 @@ def test_no_model_of_this_library(hub):
 def test_without_a_network(hub, contents, monkeypatch):
     hub.add(NAME, contents)
     Model.from_pretrained(NAME)
-    monkeypatch.setattr(LIBRARY.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert Model.from_pretrained(NAME).name == "tiny"  # from the cache
     with pytest.raises(ModelError, match=r"other/model cannot be downloaded: .*\nit is not in the cache either"):
         Model.from_pretrained("other/model")
