@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -84,7 +86,7 @@ DOMAIN = Domain(
     palettes=PALETTES,
     chosen_paints={"hair_color": ("hair", palette(list(HAIR_COLORS.values())))},
     labels=labels,
-    drawing=Drawing,
+    drawing=cache(Drawing),
     config=StyleGAN2Config(
         resolution=256,
         z_dim=64,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ET
+from functools import cache
 
 import numpy as np
 import python_avatars as pa
@@ -71,11 +72,15 @@ _SLOTS = {
 }
 
 
-def render_part(slot: str, name: str, paint: str) -> np.ndarray:
-    """Render one part alone: premultiplied RGBA in [0, 1], shape (280, 264, 4) times the oversampling."""
+def _render_part(slot: str, name: str, paint: str) -> np.ndarray:
+    """Render one part alone: premultiplied RGBA in [0, 1], (side, side, 4), side being that of the crop."""
+    return _rasterized(_part(slot, name, paint), {"hat": HAT_LIFT, "brows": BROW_LIFT}.get(slot, 0))
+
+
+def _part(slot: str, name: str, paint: str) -> str:
     if name in OWN_SHAPES:
         shapes = OWN_SHAPES[name].format(paint=paint)
-        return _rasterized(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 264 280">{shapes}</svg>')
+        return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 264 280">{shapes}</svg>'
     argument, enumeration, painted, group = _SLOTS[slot]
     settings = {
         "style": pa.AvatarStyle.TRANSPARENT,
@@ -90,14 +95,21 @@ def render_part(slot: str, name: str, paint: str) -> np.ndarray:
         settings[painted] = paint
     root = ET.fromstring(pa.Avatar(**settings).render())
     _keep_only(root, f"transparent_{group}")
-    return _rasterized(ET.tostring(root, "unicode"))
+    return ET.tostring(root, "unicode")
 
 
-def _rasterized(svg: str) -> np.ndarray:
-    image = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=264 * OVERSAMPLING))))
+def _rasterized(svg: str, lift: int) -> np.ndarray:
+    box = (CROP_LEFT, CROP_TOP + lift, CROP_LEFT + CROP_SIZE, CROP_TOP + lift + CROP_SIZE)
+    image = Image.open(io.BytesIO(_png(svg))).crop(tuple(OVERSAMPLING * value for value in box))
     rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
     rgba[..., :3] *= rgba[..., 3:]
     return rgba
+
+
+@cache
+def _png(svg: str) -> bytes:
+    """Render a drawing once for all resolutions, which takes longer than all that follows."""
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=264 * OVERSAMPLING))
 
 
 def _keep_only(node: ET.Element, wanted: str) -> bool:
@@ -116,20 +128,21 @@ def _keep_only(node: ET.Element, wanted: str) -> bool:
 
 
 def _layer(slot: str, name: str) -> np.ndarray:
-    height, width = 280 * OVERSAMPLING, 264 * OVERSAMPLING
+    """Render a layer at the side of the crop: (5, side, side)."""
+    side = CROP_SIZE * OVERSAMPLING
     if name == "NONE":
-        return np.zeros((5, height, width), np.float32)
-    black, white = render_part(slot, name, "#000000"), render_part(slot, name, "#ffffff")
+        return np.zeros((5, side, side), np.float32)
+    black, white = (_render_part(slot, name, paint) for paint in ("#000000", "#ffffff"))
     layer = np.concatenate([black[..., :3], (white - black)[..., :1], black[..., 3:]], -1).transpose(2, 0, 1).copy()
     if slot == "brows":  # drawn in translucent black; here they take the colour of the hair
         shape = layer[4] / 0.6
         layer = np.stack([0 * shape, 0 * shape, 0 * shape, 0.9 * shape, 0.9 * shape])
     if slot == "beard":
         x, y, half_width, half_height = (OVERSAMPLING * value for value in SHAVEN_LIP)
-        row, column = np.ogrid[:height, :width]
+        row, column = np.ogrid[:side, :side]
+        row, column = row + OVERSAMPLING * CROP_TOP, column + OVERSAMPLING * CROP_LEFT
         layer *= ((column - x) / half_width) ** 2 + ((row - y) / half_height) ** 2 > 1
-    lift = {"hat": HAT_LIFT, "brows": BROW_LIFT}.get(slot, 0) * OVERSAMPLING
-    return np.roll(layer, -lift, axis=1) if lift else layer
+    return layer
 
 
 Box = tuple[slice, slice]
@@ -144,13 +157,10 @@ class Drawing:
 
     def __init__(self, resolution: int) -> None:
         self.resolution = resolution
-        top, left, size = (value * OVERSAMPLING for value in (CROP_TOP, CROP_LEFT, CROP_SIZE))
         self.layers: dict[str, tuple[Box, Tensor]] = {}
         for slot, names in PARTS.items():
-            stack = np.stack([_layer(slot, name)[:, top : top + size, left : left + size] for name in names])
-            layers = torch.nn.functional.interpolate(
-                torch.from_numpy(stack), size=(resolution, resolution), mode="area"
-            )
+            stack = torch.from_numpy(np.stack([_layer(slot, name) for name in names]))
+            layers = torch.nn.functional.interpolate(stack, size=(resolution, resolution), mode="area")
             box = _box(layers.amax((0, 1)))
             self.layers[slot] = box, layers[(..., *box)].contiguous()
         rows = (torch.arange(resolution) + 0.5) * CROP_SIZE / resolution + CROP_TOP

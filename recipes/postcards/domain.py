@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -128,7 +130,7 @@ DOMAIN = Domain(
     paints={paint: "height" if paint.startswith("height") else "glow" for paint in PALETTES},
     palettes=PALETTES,
     labels=_labels,
-    drawing=Drawing,
+    drawing=cache(Drawing),
     config=StyleGAN2Config(
         resolution=128,
         z_dim=48,

@@ -7,6 +7,7 @@ twice.
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import numpy as np
 import resvg_py
@@ -35,10 +36,15 @@ def _rasterized(shapes: str) -> np.ndarray:
     if not shapes:
         return np.zeros((4, SIZE * OVERSAMPLING, SIZE * OVERSAMPLING), np.float32)
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE} {SIZE}">{shapes}</svg>'
-    image = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE * OVERSAMPLING))))
-    rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
+    rgba = np.asarray(Image.open(io.BytesIO(_png(svg))).convert("RGBA"), np.float32) / 255
     rgba[..., :3] *= rgba[..., 3:]
     return rgba.transpose(2, 0, 1).copy()
+
+
+@cache
+def _png(svg: str) -> bytes:
+    """Render a drawing once for all resolutions, which takes longer than all that follows."""
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE * OVERSAMPLING))
 
 
 class Drawing:

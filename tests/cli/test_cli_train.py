@@ -39,11 +39,15 @@ def table(tmp_path):
     )
 
 
-def test_a_table_of_what_was_learned(tmp_path, table, monkeypatch):
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch):
     settings = judge.PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
     for module in (judge, teacher):
         monkeypatch.setattr(module, "PictureSettings", lambda: settings)
     monkeypatch.setattr(teacher, "FURTHER", 50)
+
+
+def test_a_table_of_what_was_learned(tmp_path, table):
     output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9, "--kind", "hair=categorical")
     assert "Not judged, because no judge learnt it: " in output  # from 80 labels
     assert "report.png" in output

@@ -104,7 +104,7 @@ def test_mistakes(model):
         ([model], ArgumentError, "labels come from nowhere\ngive one of --labels, --labeller, --prompts"),
         ([model, "--labels", "no.csv"], DataError, r"no\.csv is missing"),
         ([model, "--labeller", "gaze:look", "--judge", "nothing"], ArgumentError, "among its judges"),
-        ([model, "--labeller", "gaze:look", "--only", "smil"], DataError, "the model has smile, hair, age"),
+        ([model, "--labeller", "gaze:look", "--only", "smil", "-n", 20], DataError, "the model has smile, hair, age"),
         (["avatars", "--labeller", "gaze:look"], ArgumentError, "the packaged model 'avatars' is not changed"),
         ([CHECKPOINTS / "ada.pkl", "--labeller", "gaze:look", "-o", "new"], ModelError, "has no attributes to judge"),
     ):

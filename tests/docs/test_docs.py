@@ -103,15 +103,15 @@ def test_pages_of_their_own_set_up_are_tested() -> None:
         assert page in (ROOT / "tests" / test).read_text(encoding="utf-8")
 
 
-def draw_pictures(names: list[str], out: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def draw_pictures(names: list[str], out: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """What `python -m docs.draw` makes of some names."""
-    monkeypatch.setattr(sys, "argv", ["draw.py", *names, "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["draw.py", *names, "--out", str(out), "--model", str(model)])
     draw.main()
     return {path.name for path in out.iterdir()}
 
 
-def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = draw_pictures(["strips", "circuits", "plane"], tmp_path, monkeypatch)
+def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = draw_pictures(["strips", "circuits", "plane"], tmp_path, model, monkeypatch)
     kept = {path.name for path in (DOCS / "images").iterdir()}
     assert made | set(draw.EXAMPLES) | set(draw.STUDIO) == kept
     pages = [*DOCS.rglob("*.md"), ROOT / "README.md"]
@@ -121,9 +121,9 @@ def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.browser
-def test_pictures_of_pages(chromium_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_of_pages(chromium_path: str, tmp_path: Path, larger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draw, "EXAMPLES", {name: draw.EXAMPLES[name] for name in ("faces.webp", "traversal.png")})
-    made = draw_pictures(["examples", "studio"], tmp_path, monkeypatch)
+    made = draw_pictures(["examples", "studio"], tmp_path, larger, monkeypatch)
     assert made == set(draw.EXAMPLES) | set(draw.STUDIO)
     for name in made:
         with Image.open(tmp_path / name) as picture:

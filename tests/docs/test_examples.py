@@ -14,13 +14,8 @@ from pathlib import Path
 import pytest
 from dcgan import write_weights
 from PIL import Image
-from toys import CONFIG, random_generator, random_heads
 
 import energyql
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.judge import Judge
-from energyql.pipeline.saving import save_model
-from recipes.avatars.vocabulary import VOCABULARY
 
 TESTS = Path(__file__).parents[1]
 OWN = "own_generator"  # brings its own model
@@ -34,16 +29,6 @@ def readme_rows() -> dict[str, str]:
     """Script -> the pattern of what it writes, by the table of the README."""
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     return dict(re.findall(r"^\| \[(\w+)\.py\]\(\1\.py\) \| .+ \| `(.+)` \|$", text, re.MULTILINE))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with the attributes of the packaged one."""
-    folder = tmp_path_factory.mktemp("model")
-    fingerprint = save_model(folder, "tiny", random_generator())
-    AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), generator=fingerprint).save(folder)
-    Judge(VOCABULARY, side=16, channels=(4, 6)).eval().save(folder)
-    return folder
 
 
 def run(script: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -144,6 +129,7 @@ def real_faces() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_foreign_generator_itself(
     real_faces: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

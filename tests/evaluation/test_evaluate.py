@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 from energyql.errors import ArgumentError
+from energyql.evaluation import reference
 from energyql.evaluation.evaluate import evaluate
 from energyql.evaluation.protocols import PROTOCOLS
 from energyql.evaluation.report import EDIT_COLUMNS, EVALUATION_COLUMNS, edit_rows, evaluation_rows, evaluation_tables
 from evaluation.lively import known_model, lively_model, silent
 
-SIZES: Any = {"n": 16, "prior": 300, "oracle": 40, "progress": silent}
+SIZES: Any = {"n": 8, "prior": 100, "oracle": 30, "progress": silent}
 NAMES = ("conditional-1", "sequential-5", "logic")
 
 
@@ -25,7 +26,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory, model: str) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("evaluation")
-    return folder, evaluate(NAMES, folder=folder, model=model, samplers=["slice", "paper"], edits=3, **SIZES)
+    with pytest.MonkeyPatch.context() as patch:  # few latents are needed, so few are proposed together
+        patch.setattr(reference, "LATENTS_AT_ONCE", 256)
+        patch.setattr(reference, "PICTURES_AT_ONCE", 32)
+        return folder, evaluate(NAMES, folder=folder, model=model, samplers=["slice", "paper"], edits=3, **SIZES)
 
 
 def test_samples_are_measured_side_by_side(evaluated: tuple[Path, Any]) -> None:

@@ -6,7 +6,7 @@ import sys
 MOST_FILES = 57
 """Most files with a function that runs in one call of `generate`."""
 SCRIPT = """
-import sys, energyql
+import os, sys, energyql
 generate, files = energyql.generate, set()
 
 def visit(frame, event, argument):

@@ -7,14 +7,15 @@ import resvg_py
 import torch
 from PIL import Image
 
-from recipes.avatars.drawing import CROP_LEFT, CROP_SIZE, CROP_TOP, PARTS, Drawing
+from recipes.avatars.domain import DOMAIN
+from recipes.avatars.drawing import CROP_LEFT, CROP_SIZE, CROP_TOP, PARTS
 
 SIDE = 64
 
 
 @pytest.fixture(scope="module")
 def drawing():
-    return Drawing(SIDE)
+    return DOMAIN.drawing(SIDE)
 
 
 def avatar(**chosen):

@@ -13,7 +13,7 @@ from recipes.avatars.domain import DOMAIN as AVATARS
 from recipes.common.factors import Factors
 from recipes.common.measures import measure
 from recipes.postcards.domain import DOMAIN
-from recipes.postcards.drawing import SIZE, SUN_HIGH, SUN_LOW, SUN_X, Drawing
+from recipes.postcards.drawing import SIZE, SUN_HIGH, SUN_LOW, SUN_X
 from recipes.postcards.shapes import SHAPES
 
 SIDE = 128
@@ -21,7 +21,7 @@ SIDE = 128
 
 @pytest.fixture(scope="module")
 def drawing():
-    return Drawing(SIDE)
+    return DOMAIN.drawing(SIDE)
 
 
 def postcard(drawing, height=0.5, **chosen):

@@ -1,4 +1,4 @@
-"""The page in a real browser, with the packaged model. No test depends on what exactly a picture shows."""
+"""The page in a real browser, with the packaged model or a tiny one. No test depends on what a picture shows."""
 
 import io
 import json
@@ -136,9 +136,9 @@ def test_download_pictures_and_provenance(visitor):
         assert json.loads(picture.text["energyql"])["query"] == "hat"
 
 
-def test_a_link_restores_every_setting(visitor, chromium):
-    page = visitor.open()
-    page.locator("#query textarea").fill("beard XOR\nlong_hair  # faces & more")
+def test_a_link_restores_every_setting(guest, chromium):
+    page = guest.open()
+    page.locator("#query textarea").fill("beard XOR\nglasses  # faces & more")
     page.locator("#seed").fill("41")
     panel(page, "settings")
     page.locator("#strength").fill("2.5")
@@ -146,8 +146,8 @@ def test_a_link_restores_every_setting(visitor, chromium):
     page.locator("#semantics").select_option("lace")
     page.locator("#query .verdict.good").wait_for()
     draw(page, 3)
-    with visiting(chromium, visitor.url) as friend:
-        other = friend.open(page.url.removeprefix(visitor.url))
+    with visiting(chromium, guest.url) as friend:
+        other = friend.open(page.url.removeprefix(guest.url))
         expect(other.locator("#wall .tile")).to_have_count(3)
         for name in ("seed", "strength", "sampler", "semantics", "n"):
             assert other.locator(f"#{name}").input_value() == page.locator(f"#{name}").input_value()
@@ -157,7 +157,7 @@ def test_a_link_restores_every_setting(visitor, chromium):
         expect(other.locator("#circuit-name")).to_contain_text("Tree")
         # A link that is opened in the same window restores what it leaves out, too, and closes what is open.
         other.locator("#wall .tile").first.click()
-        plain = page.url.removeprefix(visitor.url).replace("&strength=2.5", "")
+        plain = page.url.removeprefix(guest.url).replace("&strength=2.5", "")
         plain = plain.replace("sampler=ode", "sampler=magic").replace("seed=41", "seed=-4").replace("n=3", "n=99999")
         friend.open(plain.replace("weights=", "weights=0"))
         expect(other.locator("#banner")).to_contain_text("does not offer sampler magic, seed -4, n 99999.")
@@ -188,9 +188,9 @@ def test_progress_and_cancel(visitor):
     draw(page, 2)
 
 
-def test_two_users_do_not_mix(visitor, chromium):
-    page = visitor.open()
-    with visiting(chromium, visitor.url) as friend:
+def test_two_users_do_not_mix(guest, chromium):
+    page = guest.open()
+    with visiting(chromium, guest.url) as friend:
         other = friend.open()
         other.locator("#seed").fill("9")
         for each in (page, other):
@@ -207,8 +207,8 @@ def test_two_users_do_not_mix(visitor, chromium):
         assert sources(page) == theirs
 
 
-def test_the_keyboard_alone(visitor):
-    page = visitor.open()
+def test_the_keyboard_alone(guest):
+    page = guest.open()
     draw(page, 8)
     page.locator("#wall .tile").first.focus()
     for key in ("ArrowRight", "ArrowRight", "End", "Home", "ArrowRight"):
@@ -225,29 +225,29 @@ def test_the_keyboard_alone(visitor):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone(chromium, url, scheme):
-    with visiting(chromium, url, 390, 844, color_scheme=scheme, device_scale_factor=2, has_touch=True) as visitor:
-        page = visitor.open()
+def test_a_phone(chromium, small, scheme):
+    with visiting(chromium, small, 390, 844, color_scheme=scheme, device_scale_factor=2, has_touch=True) as guest:
+        page = guest.open()
         page.locator("#wall img").first.wait_for()
         assert page.locator("#wall img").first.bounding_box()["y"] < 400, "pictures come before settings"
-        visitor.shoot(f"phone-{scheme}-start")
+        guest.shoot(f"phone-{scheme}-start")
         draw(page)
         for selector in ("document.documentElement", "document.body"):
             assert page.evaluate(f"() => {selector}.scrollWidth") <= 390
-        visitor.shoot(f"phone-{scheme}", full_page=True)
+        guest.shoot(f"phone-{scheme}", full_page=True)
         page.locator("#wall .tile").first.tap()
-        apply(page, "hat")
+        apply(page, "beard")
         assert page.locator("#view").evaluate("view => view.scrollWidth") <= 390
-        visitor.shoot(f"phone-{scheme}-edit")
+        guest.shoot(f"phone-{scheme}-edit")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everything_has_a_name_and_can_be_read(chromium, url, scheme):
-    with visiting(chromium, url, color_scheme=scheme) as visitor:
-        page = visitor.open()
+def test_everything_has_a_name_and_can_be_read(chromium, small, scheme):
+    with visiting(chromium, small, color_scheme=scheme) as guest:
+        page = guest.open()
         draw(page, 2)
         page.locator("#wall .tile").first.click()
-        visitor.shoot(f"desktop-{scheme}")
+        guest.shoot(f"desktop-{scheme}")
         nameless = page.locator("button, a, select, input, textarea, summary, img").evaluate_all(
             """all => all.filter(node => !(node.ariaLabel || node.alt !== undefined && node.tagName === 'IMG'
                 || node.textContent.trim() || node.querySelector('img')?.alt || node.labels?.length

@@ -10,18 +10,18 @@ from studio.page import draw, panel, sources
 pytestmark = pytest.mark.browser
 
 
-def test_a_broken_query_leaves_the_pictures_alone(visitor):
-    page = visitor.open()
+def test_a_broken_query_leaves_the_pictures_alone(guest):
+    page = guest.open()
     draw(page, 2)
     wall, address, box = sources(page), page.url, page.locator("#query textarea")
     box.fill("smile AND (glasses")
     page.locator("#query .verdict.bad").wait_for()
-    asked = len(visitor.asked)
+    asked = len(guest.asked)
     box.press("Enter")
     page.locator("#draw").evaluate("button => document.activeElement.blur()")
     page.keyboard.press("Control+Enter")
     expect(box).to_be_focused()
-    assert "/api/jobs" not in str(visitor.asked[asked:])
+    assert "/api/jobs" not in str(guest.asked[asked:])
     # Quicker than the check: the studio refuses, and the reason stands where the text is, once.
     page.route("**/api/check", lambda route: None)
     box.fill("smil")
@@ -33,33 +33,33 @@ def test_a_broken_query_leaves_the_pictures_alone(visitor):
     expect(page.locator("#progress")).to_be_hidden()
     assert sources(page) == wall
     assert page.url == address
-    visitor.faults = [fault for fault in visitor.faults if "422" not in fault]  # the refusal is meant
+    guest.faults = [fault for fault in guest.faults if "422" not in fault]  # the refusal is meant
 
 
-def test_a_broken_step_is_not_sent(visitor):
-    page = visitor.open()
+def test_a_broken_step_is_not_sent(guest):
+    page = guest.open()
     draw(page, 1)
     page.locator("#wall .tile").first.click()
     box = page.locator("#view textarea")
     box.fill("glases")
     page.locator("#view .verdict.bad").wait_for()
     box.press("Enter")
-    assert not [url for url in visitor.asked if "/api/edits" in url]
+    assert not [url for url in guest.asked if "/api/edits" in url]
     page.route("**/api/check", lambda route: None)
     box.fill("beerd")
     with page.expect_response("**/api/edits"):
         box.press("Enter")
     expect(page.locator("#view .verdict.bad")).to_contain_text("'beerd' is not an attribute")
     expect(page.locator("#view .failure")).to_be_hidden()
-    visitor.faults = [fault for fault in visitor.faults if "422" not in fault]
+    guest.faults = [fault for fault in guest.faults if "422" not in fault]
 
 
-def test_the_address_is_that_of_the_wall(visitor):
-    page = visitor.open()
+def test_the_address_is_that_of_the_wall(guest):
+    page = guest.open()
     draw(page, 2, "smile")
     address = page.url
     assert "q=smile&" in address
-    page.locator("#query textarea").fill("beard XOR hat")
+    page.locator("#query textarea").fill("beard XOR glasses")
     page.locator("#seed").fill("7")
     panel(page, "settings")
     page.locator("#semantics").select_option("product")
@@ -72,8 +72,8 @@ def test_the_address_is_that_of_the_wall(visitor):
     assert page.url == address
 
 
-def test_what_was_said_of_another_text_is_taken_back_at_once(visitor):
-    page = visitor.open()
+def test_what_was_said_of_another_text_is_taken_back_at_once(guest):
+    page = guest.open()
     page.route("**/api/check", lambda route: None)  # no answer comes
     page.locator("#query textarea").fill("smile AND")
     expect(page.locator("#query .verdict")).to_have_text("")
@@ -81,18 +81,18 @@ def test_what_was_said_of_another_text_is_taken_back_at_once(visitor):
     expect(page.locator("#circuit")).to_have_class("scroll old")
 
 
-def test_a_studio_without_an_answer_is_asked_again(visitor):
-    page = visitor.open()
+def test_a_studio_without_an_answer_is_asked_again(guest):
+    page = guest.open()
     busy = '{"error": "Busy", "message": "18 requests are being worked on already", "hint": null, "spans": []}'
     page.route("**/api/check", lambda route: route.fulfill(status=503, body=busy), times=1)
     page.locator("#query textarea").fill("smile")
     expect(page.locator("#query .verdict")).to_have_text("18 requests are being worked on already.")
     expect(page.locator("#query .verdict")).to_have_text("A valid query.")
-    visitor.faults = [fault for fault in visitor.faults if "503" not in fault]
+    guest.faults = [fault for fault in guest.faults if "503" not in fault]
 
 
-def test_a_job_that_was_given_up_says_why(visitor):
-    page = visitor.open()
+def test_a_job_that_was_given_up_says_why(guest):
+    page = guest.open()
 
     def give_up(route):
         job = route.fetch().json()

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from avatars import random_avatars
 from markdown import ROOT, run_page
 
 from energyql.errors import UnknownAttribute
@@ -37,7 +38,7 @@ def test_blocks_run(tmp_path, monkeypatch, capsys):
 
 
 def test_the_api_does_what_its_page_says(tmp_path, capsys):
-    with serving(["avatars"]) as client:
+    with serving([str(random_avatars(tmp_path / "avatars"))]) as client:
         page = tmp_path / "studio-api.md"
         page.write_text(API_TEXT.replace("127.0.0.1:8420", f"127.0.0.1:{client.port}"), encoding="utf-8")
         names = run_page(page)

@@ -1,0 +1,22 @@
+"""A random model with the attributes of the packaged avatars, for what asks for them and is no better by real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from toys import CONFIG, random_generator, random_heads
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.judge import Judge
+from energyql.models import read_vocabulary
+from energyql.pipeline.model import save_model
+
+
+def random_avatars(folder: Path, side: int = 16) -> Path:
+    """Write the model, whose pictures have a side of so many pixels."""
+    vocabulary, config = read_vocabulary("avatars"), dataclasses.replace(CONFIG, resolution=side)
+    fingerprint = save_model(folder, "tiny", random_generator(config))
+    AttributeBank(vocabulary, random_heads(vocabulary, config.w_dim), generator=fingerprint).save(folder)
+    Judge(vocabulary, side=16, channels=(4, 6)).eval().save(folder)
+    return folder
