@@ -67,7 +67,7 @@ def directions(
             raise ArgumentError(
                 f"the packaged model {model!r} is not changed", hint="name a folder for a copy with attributes, --into"
             )
-        found, names = Directions.load(save_to), _names(name)
+        names, found = _names(name), Directions.load(save_to)
         bank = name_directions(
             found, names, model, into, replace=replace, generator=generator, allow_plugins=allow_plugins,
             device=choose_device(device), progress=not quiet,
