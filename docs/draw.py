@@ -146,6 +146,12 @@ def colours(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     return picture.round().astype(np.uint8)
 
 
+def directions(out: Path, model: str) -> None:
+    """Draw the page of directions that SeFa finds."""
+    generator = energyql.load_model(model).generator
+    save(energyql.draw_directions(energyql.find_directions(model, "sefa"), generator), out / "directions.webp")
+
+
 def examples(out: Path, model: str) -> None:
     """Run the examples and keep what they draw.
 
@@ -220,7 +226,8 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 DRAWN: dict[str, Callable[[Path, str], None]] = {
-    "strips": strips, "circuits": circuits, "plane": plane, "examples": examples, "studio": studio,
+    "strips": strips, "circuits": circuits, "plane": plane, "directions": directions, "examples": examples,
+    "studio": studio,
 }  # fmt: skip
 
 

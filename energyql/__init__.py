@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from energyql.pipeline.scoring import score
     from energyql.pipeline.stream import stream
     from energyql.sampling import ODESolver
+    from energyql.training.directions import Directions, draw_directions, name_directions
+    from energyql.training.finding import find_directions
     from energyql.training.judge import train_judge
     from energyql.training.run import train_attributes
 
@@ -83,6 +85,8 @@ _MODULES = {
     "pipeline.scoring": ["score"],
     "pipeline.stream": ["stream"],
     "sampling": ["ODESolver"],
+    "training.directions": ["Directions", "draw_directions", "name_directions"],
+    "training.finding": ["find_directions"],
     "training.judge": ["train_judge"],
     "training.run": ["train_attributes"],
 }
@@ -96,6 +100,7 @@ __all__ = [
     "DataError",
     "DatasetClass",
     "DatasetPlan",
+    "Directions",
     "E",
     "Edit",
     "EnergyQLError",
@@ -128,16 +133,19 @@ __all__ = [
     "at_least",
     "at_most",
     "compare_samplers",
+    "draw_directions",
     "edit",
     "evaluate",
     "exactly",
     "explain",
     "export_energy",
+    "find_directions",
     "generate",
     "invert",
     "list_attributes",
     "load_generator",
     "load_model",
+    "name_directions",
     "none_of",
     "parse",
     "read_weights",

@@ -211,14 +211,19 @@ def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
         ArgumentError: they are written in another way, or both are given.
     """
     if len(texts) == 1 and "=" not in texts[0]:
-        return _layers(texts[0])
+        return read_rows(texts[0])
     pairs = [text.partition("=") for text in texts]
     if not all(sign for _, sign, _ in pairs):
         raise ArgumentError("layers are given once, or for attributes", hint="--layers hair=6-8 --layers smile=2,3")
-    return {name.strip(): _layers(text) for name, _, text in pairs} or None
+    return {name.strip(): read_rows(text) for name, _, text in pairs} or None
 
 
-def _layers(text: str) -> list[int]:
+def read_rows(text: str) -> list[int]:
+    """Parse layers of W+, such as 4-9 or 0,1,7.
+
+    Raises:
+        ArgumentError: they are written in another way.
+    """
     found: list[int] = []
     try:
         for part in text.split(","):

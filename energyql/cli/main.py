@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.dataset import dataset
+from energyql.cli.directions import directions
 from energyql.cli.edit import animate, edit, invert
 from energyql.cli.failures import reporting_failures, show_warning
 from energyql.cli.gallery import gallery
@@ -260,8 +261,8 @@ def score(
 
 
 for command in (
-    bench, animate, dataset, download, edit, evaluate, export, gallery, invert, label, report, sample, studio, train,
-    upload,
+    bench, animate, dataset, directions, download, edit, evaluate, export, gallery, invert, label, report, sample,
+    studio, train, upload,
 ):  # fmt: skip
     app.command()(command)
 app.command("import-heads")(import_heads)

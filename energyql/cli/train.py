@@ -85,7 +85,7 @@ def train(
         raise ArgumentError(
             "--latents belongs to --labels", hint="give the table of labels with --labels, or leave out --latents"
         )
-    psi, where, condition = _truncation(truncation), choose_device(device), _fitted_label(label)
+    psi, where, condition = _truncation(truncation), choose_device(device), fitted_label(label)
     chosen = None if only is None else list(read_names(only))
     source: Any
     if styleflow is not None:
@@ -195,12 +195,13 @@ def import_heads(
     psi = _truncation(truncation) or (1.0, 1.0)
     bank = add_heads(
         model, specs, found, save_to, space=space, truncation=psi,
-        label=_fitted_label(label), replace=replace, generator=generator, allow_plugins=allow_plugins,
+        label=fitted_label(label), replace=replace, generator=generator, allow_plugins=allow_plugins,
     )  # fmt: skip
     out.print(f"Saved {escape(', '.join(found))}; the model has {len(bank.vocabulary)} attributes now")
 
 
-def _fitted_label(text: str | None) -> int | list[float] | str | None:
+def fitted_label(text: str | None) -> int | list[float] | str | None:
+    """Parse a label that heads are fitted under: as `read_label`, or random."""
     return text if text == "random" else read_label(text)
 
 

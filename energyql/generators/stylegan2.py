@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -181,6 +181,14 @@ class SynthesisNetwork(nn.Module):
         zeros = (0.0,) * (config.filter_taps // 2 - 2)
         binomial = (*zeros, 1.0, 3.0, 3.0, 1.0, *zeros)
         self.register_buffer("resample_filter", torch.tensor([[a * b / 64 for b in binomial] for a in binomial]))
+
+    @property
+    def affines(self) -> list[FullyConnected]:
+        """The maps from w to the styles of each row of W+: those of its convolution, and of the last RGB layer."""
+        blocks = [self.get_submodule(f"b{side}") for side in self.config.block_resolutions]
+        layers = [layer for block in blocks for layer in block.children() if isinstance(layer, SynthesisLayer)]
+        last = cast(ToRGB, blocks[-1].get_submodule("torgb"))
+        return [*(layer.conv.affine for layer in layers), last.conv.affine]
 
     def forward(self, ws: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).

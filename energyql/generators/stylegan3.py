@@ -8,6 +8,7 @@ widely used checkpoints.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -173,6 +174,11 @@ class SynthesisNetwork(nn.Module):
             )
             for i in range(len(signals))
         )
+
+    @property
+    def affines(self) -> list[FullyConnected]:
+        """The maps from w to the styles of each row of W+; the first decides the place of the Fourier features."""
+        return [self.input.affine, *(cast(SynthesisLayer, layer).affine for layer in self.layers)]
 
     def forward(self, ws: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).

@@ -29,7 +29,7 @@ from energyql.generators.families import (
 )
 from energyql.generators.load import load_generator
 from energyql.models import model_folder, packaged_models
-from energyql.pipeline.model import BANK_FILES
+from energyql.pipeline.model import BANK_FILES, Model
 from energyql.pipeline.saving import CARD, save_converted, save_model
 from energyql.plugins import GENERATORS, is_plugin
 from energyql.replacement import finish_saving
@@ -121,6 +121,30 @@ def open_target(
         return _write(model, folder, truncation)
     mark = module_fingerprint(model)
     return Target(folder, model, mark, None, _bank(folder, mark))
+
+
+def open_source(
+    model: str | Path | Generator | Model | Target, *, generator: str | None = None, allow_plugins: bool = False
+) -> Target:
+    """Load a generator and the heads that it has, and write nothing.
+
+    The arguments are those of `train_attributes`; a `Model`, or what this function returned, may take the place of
+    `model`. Only a folder that was given is the folder of the target.
+
+    Raises:
+        ArgumentError: there is no generator of that name.
+        ModelError: a file is missing or damaged.
+    """
+    if isinstance(model, Target):
+        return model
+    if isinstance(model, Model):
+        return Target(Path(), model.generator, module_fingerprint(model.generator), model.truncation, model.bank)
+    if isinstance(model, str | Path) and not Path(model).is_file() and not is_generator_name(str(model)):
+        folder = model_folder(model)
+        return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
+    if isinstance(model, str | Path):
+        model = load_generator(model) if Path(model).is_file() else named_generator(str(model))
+    return Target(Path(), model, module_fingerprint(model), default_truncation(model), None)
 
 
 def is_generator_name(model: str) -> bool:

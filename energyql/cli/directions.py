@@ -1,0 +1,108 @@
+"""The command `energyql directions`: find directions of the latent space without labels, and name them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.markup import escape
+
+from energyql.cli import options
+from energyql.cli.edit import read_rows
+from energyql.cli.options import out, out_option
+from energyql.cli.reports import print_reports
+from energyql.cli.train import FittedLabelOption, ReplaceOption, fitted_label
+from energyql.errors import ArgumentError
+from energyql.models import DEFAULT_MODEL, packaged_models
+
+
+def directions(
+    model: options.Model = DEFAULT_MODEL,
+    save_to: Annotated[
+        Path, out_option("A folder for the directions and a page of pictures; with --name, the one that holds them.")
+    ] = Path("directions"),
+    method: Annotated[
+        Literal["ganspace", "sefa", "styles", "pictures", "interfacegan"] | None,
+        typer.Option(help="How they are found; see docs/directions.md. By default ganspace.", show_default=False),
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Number of directions, by default 10.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers of W+ whose styles count and that the pictures change: 4-9 or 0,1,7.")
+    ] = None,
+    truncation: options.Truncation = None,
+    label: FittedLabelOption = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NUMBER=NAME", help="Make an attribute of a direction that was found; repeat for more."),
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="The model folder for the attributes. By default that of the model.")
+    ] = None,
+    replace: ReplaceOption = False,
+    seed: options.Seed = 0,
+    generator: options.Generator = None,
+    allow_plugins: options.AllowPlugins = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """Find directions along which pictures vary, without labels, and make attributes of those that you name.
+
+    First without --name: look at directions.png in the folder. Then with --name 3=smile for each that means something.
+    """
+    from energyql.files import check_writable, write_picture
+    from energyql.pipeline.model import choose_device
+    from energyql.progress import reporting
+    from energyql.training.directions import PAGE, Directions, draw_directions, name_directions
+    from energyql.training.finding import find_directions
+    from energyql.training.opening import open_source
+
+    if name:
+        if any(option is not None for option in (method, n, layers, truncation, label)):
+            raise ArgumentError(
+                f"--name is for the directions that {save_to} holds",
+                hint="leave out --method, -n, --layers, --truncation and --label; or find directions without --name",
+            )
+        if into is None and model in packaged_models():
+            raise ArgumentError(
+                f"the packaged model {model!r} is not changed", hint="name a folder for a copy with attributes, --into"
+            )
+        names, found = _names(name), Directions.load(save_to)
+        bank = name_directions(
+            found, names, model, into, replace=replace, generator=generator, allow_plugins=allow_plugins,
+            device=choose_device(device), progress=not quiet,
+        )  # fmt: skip
+        if not quiet:
+            print_reports({each: bank.reports[each] for each in names.values() if each in bank.reports})
+            out.print(f"Saved {escape(', '.join(names.values()))}; the model has {len(bank.vocabulary)} attributes now")
+        return
+    if into is not None or replace:
+        raise ArgumentError("--into and --replace are for attributes", hint="give them with --name NUMBER=NAME")
+
+    check_writable(save_to, save_to)
+    source = open_source(model, generator=generator, allow_plugins=allow_plugins)
+    with reporting(not quiet) as report:
+        found = find_directions(
+            source, method or "ganspace", n or 10, layers=None if layers is None else read_rows(layers),
+            truncation=truncation, label=fitted_label(label), device=choose_device(device), progress=report,
+        )  # fmt: skip
+        page = draw_directions(found, source.generator, seed=seed, report=report)
+    found.save(save_to)
+    write_picture(save_to / PAGE, page)
+    if quiet:
+        return
+    for title, share, (low, *_, high) in zip(found.titles, found.share.tolist(), found.quantiles.tolist(), strict=True):
+        out.print(f"{escape(title)}: share {100 * share:.1f} %, values {low:.1f} to {high:.1f}")
+    out.print(f"Saved {escape(str(save_to))}. Look at {PAGE} there, then name directions: --name 0=NAME")
+
+
+def _names(texts: list[str]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for text in texts:
+        number, _, name = text.partition("=")
+        if not number.strip().isdecimal() or not name.strip():
+            raise ArgumentError(f"{text!r} is not NUMBER=NAME", hint="such as --name 3=smile")
+        if int(number) in names or name.strip() in names.values():
+            raise ArgumentError(f"--name gives {text!r} twice", hint="give each direction one name of its own")
+        names[int(number)] = name.strip()
+    return names

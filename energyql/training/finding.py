@@ -1,0 +1,272 @@
+"""`find_directions`: directions of w along which the pictures of a generator vary, found without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.judge import thumbnails
+from energyql.attributes.predictions import output_count
+from energyql.errors import ArgumentError
+from energyql.generators.base import Generator
+from energyql.generators.families import module_fingerprint
+from energyql.numerics.shapes import Float
+from energyql.pipeline.model import Model
+from energyql.progress import Report, reporting
+from energyql.training.directions import DIRECTIONS_SEED, QUANTILES, Directions
+from energyql.training.opening import open_source
+from energyql.training.samples import LATENTS_AT_ONCE, PIXELS_AT_ONCE, Prior
+from energyql.training.target import Target
+
+Method = Literal["ganspace", "sefa", "styles", "pictures", "interfacegan"]
+DRAWS, DRAWS_PER_NUMBER, MOST_NUMBERS = 8192, 32, 1024
+"""Prior samples that the covariance of w is taken from, how many for each number of w at least, and how many numbers
+there may be: memory grows with their square."""
+PICTURES, SIDE = 2048, 16
+"""Pictures that the method "pictures" draws, and the side to which it reduces them."""
+LEAST_VARIANCE = 1e-4
+"""Principal components of w whose variance is a smaller share of that of the first count as constant."""
+NOISE = 1.1
+"""Principal components are arbitrary where their variances differ by no more than those of samples of an isotropic
+distribution do, times this."""
+
+_Found = tuple[Float[Tensor, "found components"], Float[Tensor, " found"]]
+"""Unit vectors in whitened coordinates, one a direction, and the share of each."""
+
+
+def find_directions(
+    model: str | Path | Generator | Model | Target,
+    method: Method = "ganspace",
+    count: int = 10,
+    *,
+    layers: Sequence[int] | None = None,
+    truncation: float | None = None,
+    label: int | Sequence[float] | str | None = None,
+    generator: str | None = None,
+    allow_plugins: bool = False,
+    device: torch.device | str = "cpu",
+    progress: bool | Report = False,
+) -> Directions:
+    """Find directions of w along which the pictures of a generator vary; the same ones in every run.
+
+    - `ganspace`: the principal components of w among prior samples (Härkönen et al. 2020, arXiv 2004.02546). `share` is
+      that of the variance of w.
+    - `sefa`: the eigenvectors of AᵀA, where A has a row of length 1 for each style of the layers (Shen and Zhou 2021,
+      arXiv 2007.06600). The value is the place of w along the eigenvector, and `share` that of the sum of eigenvalues.
+    - `styles`: the principal components of the styles among prior samples, as functions of w. Unlike `sefa` it counts
+      no changes that the prior does not make. `share` is that of the variance of the styles.
+    - `pictures`: the principal components of small pictures, as far as they are linear in w, for generators of any
+      kind. `share` is that of the variance of this linear part.
+    - `interfacegan`: for each attribute, the linear function of w that is nearest to the output of its head, where
+      InterFaceGAN (Shen et al. 2020, arXiv 1907.10786) separates labels. `share` is R2, how linear the head is.
+
+    Args:
+        model: a packaged model, a model folder, a checkpoint, a generator of your own, its name, a `Model`, or what
+            `open_source` returned.
+        method: as above.
+        count: how many directions; of `interfacegan` at most.
+        layers: rows of W+, 0 to `num_ws - 1`, whose styles count, and which alone the pictures of a direction change.
+        truncation: psi of the prior samples. By default that of the model's heads, else that of the model.
+        label: of a conditional generator: a class, numbers, or "random"; by default that of the model's heads.
+        generator: name of the generator's code, for a model folder that only names it.
+        allow_plugins: whether to import the generator that the model folder names.
+        device: where to compute.
+        progress: whether to show progress bars, or a function that is told the progress.
+
+    Raises:
+        ArgumentError: the generator has no such layers or no styles, the model has no heads, or the prior varies in
+            fewer directions, or in all alike.
+    """
+    if method not in get_args(Method):
+        raise ArgumentError(f"there is no method {method!r}", hint=f"methods: {', '.join(get_args(Method))}")
+    if count < 1:
+        raise ArgumentError(f"the number of directions is at least 1, not {count}")
+    source = open_source(model, generator=generator, allow_plugins=allow_plugins)
+    network, bank = source.generator, source.bank
+    chosen = None if layers is None else _check_layers(network, layers)
+    weights = _style_weights(network, chosen, method) if method in ("sefa", "styles") else None
+    if isinstance(network, torch.nn.Module):
+        network.to(device).eval()
+    own = 1.0 if source.truncation is None else source.truncation
+    psi = bank.truncation if bank is not None and truncation is None else (own, own)
+    psi = psi if truncation is None else (truncation, truncation)
+    prior = Prior(network, DIRECTIONS_SEED, psi, torch.device(device), source.label(label, "w"))
+    titles = tuple(map(str, range(count)))
+    with reporting(progress) as report:
+        space = _Whitened.of(prior, report)
+        if method == "ganspace":
+            inner, share = space.own()
+        elif method == "interfacegan":
+            titles, outputs = _head_outputs(prior, bank, len(space.samples))
+            inner, share = space.nearest(outputs)
+        elif method == "sefa":
+            assert weights is not None
+            inner, share = space.along(weights)
+        else:
+            slopes = space.slopes(_small_pictures(prior, report)) if weights is None else weights @ space.scaled
+            inner, share = _eigenvectors(slopes)
+    if len(inner) < count and method != "interfacegan":
+        raise ArgumentError(f"w varies in {len(inner)} directions only, not {count}", hint="ask for fewer, with -n")
+    return space.directions(
+        inner[:count], share[:count], method=method, titles=titles[:count], layers=chosen, truncation=psi,
+        label=prior.label, generator=module_fingerprint(network),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Whitened:
+    """Coordinates of w in which prior samples have mean 0 and covariance 1. All is float64.
+
+    Attributes:
+        samples: of the prior, whitened, (n, components).
+        mean: of w, (w_dim,).
+        variances: of the principal components of w that are not constant, (components,), descending.
+        axes: of them, (w_dim, components).
+    """
+
+    samples: Tensor
+    mean: Tensor
+    variances: Tensor
+    axes: Tensor
+
+    @classmethod
+    def of(cls, prior: Prior, report: Report) -> _Whitened:
+        """Draw prior samples and whiten them."""
+        size = prior.w(torch.arange(1)).shape[1]
+        if size > MOST_NUMBERS:
+            raise ArgumentError(f"w has {size} numbers, and directions are found among at most {MOST_NUMBERS}")
+        parts = torch.arange(max(DRAWS, DRAWS_PER_NUMBER * size)).split(8 * LATENTS_AT_ONCE)
+        found = []
+        for i, part in enumerate(parts):
+            found.append(prior.w(part).double())
+            report("sampling", (i + 1) / len(parts))
+        w = torch.cat(found)
+        mean = w.mean(0)
+        variances, axes = (part.flip(-1) for part in torch.linalg.eigh(torch.cov(w.t()).reshape(size, size)))
+        if not variances[0] > 0:
+            raise ArgumentError("w is the same for all samples of this prior", hint="choose another truncation")
+        kept = int((variances > LEAST_VARIANCE * variances[0]).sum())
+        variances, axes = variances[:kept], axes[:, :kept]
+        return cls((w - mean) @ axes / variances.sqrt(), mean, variances, axes)
+
+    @property
+    def scaled(self) -> Tensor:
+        """From whitened coordinates to w, (w_dim, components)."""
+        return self.axes * self.variances.sqrt()
+
+    def own(self) -> _Found:
+        """Return the principal components of w.
+
+        Raises:
+            ArgumentError: they are arbitrary, because all have the same variance.
+        """
+        size, ratio = len(self.variances), (len(self.variances) / len(self.samples)) ** 0.5
+        noise = ((1 + ratio) / (1 - ratio)) ** 2  # Marchenko and Pastur 1967
+        if self.variances[0] < NOISE * noise * self.variances[-1]:
+            raise ArgumentError(
+                "w varies alike in all directions, as for a generator without a mapping network: its principal "
+                "components are arbitrary",
+                hint='the method "pictures" finds directions by what they change',
+            )
+        return torch.eye(size, dtype=torch.double), self.variances / self.variances.sum()
+
+    def along(self, weights: Float[Tensor, "styles w_dim"]) -> _Found:
+        """Return the places of w along the eigenvectors of SeFa."""
+        rows = weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        vectors, share = _eigenvectors(rows)
+        inner = vectors @ self.scaled
+        spread = inner.norm(dim=1)
+        varies = spread.square() > LEAST_VARIANCE * self.variances[0]
+        return inner[varies] / spread[varies, None], share[varies]
+
+    def slopes(self, values: Float[Tensor, "n outputs"]) -> Float[Tensor, "outputs components"]:
+        """Return the linear regression of values, centred, of the first samples on whitened coordinates."""
+        x = self.samples[: len(values)]
+        values = values - values.mean(0)
+        found: Tensor = torch.linalg.lstsq(x - x.mean(0), values).solution
+        return found.t()
+
+    def nearest(self, outputs: Float[Tensor, "n outputs"]) -> _Found:
+        """Return the linear function nearest to each output, and R2 of it."""
+        slopes = self.slopes(outputs)
+        size = slopes.norm(dim=1)
+        return slopes / size[:, None].clamp(min=1e-12), size.square() / outputs.var(0).clamp(min=1e-12)
+
+    def directions(self, inner: Tensor, share: Tensor, **described: Any) -> Directions:
+        """Return directions of whitened coordinates as those of w; the largest number of each move is positive."""
+        move = inner @ self.scaled.t()
+        if described["method"] != "interfacegan":  # eigenvectors have no sign of their own
+            sign = move.gather(1, move.abs().argmax(1, keepdim=True)).sign()
+            inner, move = sign * inner, sign * move
+        normal = inner @ (self.axes / self.variances.sqrt()).t()
+        ranks = torch.tensor([round(share * (len(self.samples) - 1)) for share in QUANTILES])
+        parts = {
+            "normal": normal, "offset": -normal @ self.mean, "move": move, "share": share,
+            "quantiles": (self.samples @ inner.t()).sort(0).values[ranks].t(),
+        }  # fmt: skip
+        described |= {name: part.float().contiguous() for name, part in parts.items()}
+        return Directions(**described)
+
+
+def _eigenvectors(rows: Float[Tensor, "outputs inputs"]) -> _Found:
+    """Return the eigenvectors of rowsᵀ rows, one a row, largest eigenvalue first, and the shares of their sum."""
+    values, vectors = torch.linalg.eigh(rows.t() @ rows)
+    values = values.flip(0).clamp(min=0)
+    return vectors.flip(1).t(), values / values.sum().clamp(min=1e-300)
+
+
+def _check_layers(generator: Generator, layers: Sequence[int]) -> tuple[int, ...]:
+    count = getattr(getattr(generator, "config", None), "num_ws", None)
+    if not isinstance(count, int):
+        raise ArgumentError(
+            f"a {type(generator).__name__} has no layers with a w of their own", hint="leave out layers"
+        )
+    found = tuple(sorted(set(layers)))
+    if not found or not all(type(layer) is int and 0 <= layer < count for layer in found):
+        raise ArgumentError(f"layers are whole numbers from 0 to {count - 1}, at least one, not {list(layers)!r}")
+    return found
+
+
+def _style_weights(generator: Generator, layers: Sequence[int] | None, method: str) -> Float[Tensor, "styles w_dim"]:
+    """Return the weights of the maps from w to the styles of these layers, all by default, float64."""
+    affines = getattr(getattr(generator, "synthesis", None), "affines", None)
+    if affines is None:
+        raise ArgumentError(
+            f"{method} reads the maps from w to styles, which a {type(generator).__name__} does not have",
+            hint="a StyleGAN has them; ganspace and pictures need none",
+        )
+    chosen = affines if layers is None else [affines[layer] for layer in layers]
+    return torch.cat([affine.weight.detach().cpu().double() * affine.weight_gain for affine in chosen])
+
+
+def _head_outputs(prior: Prior, bank: AttributeBank | None, count: int) -> tuple[tuple[str, ...], Tensor]:
+    """Return names and outputs, (n, outputs), of the heads for the first samples; of classes, less their mean."""
+    if bank is None:
+        raise ArgumentError("this model has no heads, which interfacegan follows", hint="energyql train makes some")
+    raw, names, parts = bank.to("cpu").raw_outputs(tuple(bank.vocabulary)), [], []
+    with torch.no_grad():
+        outputs = raw.function(prior.read(torch.arange(count), bank.space)).double()
+    for spec, part in zip(raw.specs, outputs.split([output_count(spec) for spec in raw.specs], 1), strict=True):
+        names += [f"{spec.name} = {value}" for value in spec.values] or [spec.name]
+        parts.append(part - part.mean(1, keepdim=True) if spec.values else part)
+    return tuple(names), torch.cat(parts, 1)
+
+
+@torch.no_grad()
+def _small_pictures(prior: Prior, report: Report) -> Float[Tensor, "n numbers"]:
+    """Return the first samples as pictures of `SIDE` pixels a side, float64."""
+    w, found, size = prior.w(torch.arange(PICTURES)).to(prior.device), [], 1
+    at = 0
+    while at < PICTURES:
+        images = prior.generator.synthesize(w[at : at + size])
+        found.append(thumbnails(images, SIDE).flatten(1).double().cpu())
+        at += size
+        size = max(1, min(64, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2])))
+        report("drawing", min(at, PICTURES) / PICTURES)
+    return torch.cat(found)

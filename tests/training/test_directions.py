@@ -1,0 +1,332 @@
+"""Directions that are found are those that were planted, and named ones are attributes like any other."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from labelled import CHECKPOINTS
+from torch.testing import assert_close
+from toys import random_generator, tiny_model
+
+import energyql
+from energyql.attributes.bank import AttributeBank, Head
+from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
+from energyql.generators.load import load_generator
+from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
+from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.saving import save_model
+from energyql.sampling import prior_latents
+from energyql.training import directions as named
+from energyql.training import finding
+from energyql.training.directions import Directions, draw_directions, name_directions
+from energyql.training.finding import find_directions
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+SPREAD = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0])
+
+
+def rotation(size, seed=0):
+    return torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(seed)))[0]
+
+
+class Planted:
+    """Its w is normal with known principal axes, one of them constant, and a picture is one number of w."""
+
+    z_dim = 5
+
+    def __init__(self, spread=SPREAD):
+        self.axes, self.spread, self.mean = rotation(5), spread, torch.arange(5.0)
+
+    def encode(self, z, truncation=1.0):
+        return self.mean + truncation * (z * self.spread) @ self.axes.t()
+
+    def synthesize(self, w):
+        colours = torch.stack([w @ self.axes[:, 3], 0.1 * w @ self.axes[:, 1], 0 * w[:, 0]], 1)
+        return colours[:, :, None, None].expand(-1, -1, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def gan():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return random_generator()
+
+
+@pytest.fixture(scope="module")
+def found(gan):
+    return find_directions(gan, "sefa", 4, truncation=0.7)
+
+
+def drawn(generator, psi, n=6000):
+    return generator.encode(prior_latents(77, 0, n, generator.z_dim), psi)
+
+
+def aligned(a, b):
+    return torch.cosine_similarity(a.double(), b.double(), dim=-1).abs()
+
+
+def test_ganspace_finds_planted_axes():
+    generator = Planted()
+    directions = find_directions(generator, "ganspace", 4, truncation=0.5)
+    assert (aligned(directions.move, generator.axes[:, :4].t()) > 0.995).all()
+    assert_close(directions.move.norm(dim=1), SPREAD[:4] / 2, rtol=0.05, atol=0)
+    assert_close(directions.share, SPREAD[:4].square() / SPREAD.square().sum(), rtol=0.1, atol=0)
+    assert directions.titles == ("0", "1", "2", "3")
+    assert (directions.truncation, directions.layers, directions.generator) == ((0.5, 0.5), None, "")
+    values = directions.values(drawn(generator, 0.5))
+    assert values.mean(0).abs().max() < 0.05
+    assert (values.std(0) - 1).abs().max() < 0.05
+    assert_close(directions.quantiles[0], torch.tensor([-2.33, -0.99, 0.0, 0.99, 2.33]), rtol=0, atol=0.15)
+
+
+def test_a_move_by_one_raises_its_own_value_by_one_and_no_principal_component_else():
+    directions = find_directions(Planted(), "ganspace", 4)
+    assert_close(directions.move @ directions.normal.t(), torch.eye(4), rtol=0, atol=1e-4)
+
+
+def test_the_same_call_finds_the_same(gan, found):
+    again = find_directions(gan, "sefa", 4, truncation=0.7)
+    assert torch.equal(again.normal, found.normal)
+    assert torch.equal(again.quantiles, found.quantiles)
+    peaks = found.move.gather(1, found.move.abs().argmax(1, keepdim=True))
+    assert (peaks > 0).all()  # the sign does not hang on the library of linear algebra
+
+
+@pytest.mark.parametrize("layers", [None, [1, 0], [3]])
+def test_sefa_is_the_eigendecomposition_of_the_style_weights(gan, layers):
+    synthesis = gan.synthesis
+    affines = [synthesis.b4.conv1, synthesis.b8.conv0, synthesis.b8.conv1, synthesis.b16.conv0, synthesis.b16.conv1]
+    affines = [layer.conv.affine for layer in (*affines, synthesis.b16.torgb)]
+    rows = torch.cat([affines[i].weight for i in (range(6) if layers is None else layers)]).double()
+    rows /= rows.norm(dim=1, keepdim=True)
+    variances, vectors = torch.linalg.eigh(rows.t() @ rows)
+    directions = find_directions(gan, "sefa", 3, layers=layers, truncation=0.7)
+    assert directions.layers == (None if layers is None else tuple(sorted(layers)))
+    assert_close(directions.share.double(), variances.flip(0)[:3] / variances.sum(), rtol=1e-4, atol=0)
+    w = drawn(gan, 0.7)
+    places = w.double() @ vectors.flip(1)[:, :3]
+    values = directions.values(w).double()
+    for i in range(3):
+        assert torch.corrcoef(torch.stack([values[:, i], places[:, i]]))[0, 1].abs() > 0.999
+
+
+def test_prior_samples_of_a_higher_value_lie_along_the_move(gan, found):
+    """The reason why an attribute of the value does what the page shows."""
+    w = drawn(gan, 0.7, 40_000)
+    values = found.values(w)
+    slopes = torch.stack([((v - v.mean())[:, None] * (w - w.mean(0))).mean(0) / v.var() for v in values.t()])
+    assert (aligned(slopes, found.move) > 0.995).all()
+    assert_close(slopes.norm(dim=1), found.move.norm(dim=1), rtol=0.05, atol=0)
+
+
+def test_styles_are_the_principal_components_of_the_styles(gan):
+    directions = find_directions(gan, "styles", 2, layers=[2], truncation=0.7)
+    w = drawn(gan, 0.7, 20_000)
+    styles = gan.synthesis.b8.conv1.conv.affine(w).double()
+    variances, vectors = torch.linalg.eigh(torch.cov(styles.t()))
+    assert_close(directions.share.double(), variances.flip(0)[:2] / variances.sum(), rtol=0.1, atol=0)
+    scores, values = styles @ vectors.flip(1)[:, :2], directions.values(w).double()
+    for i in range(2):
+        assert torch.corrcoef(torch.stack([values[:, i], scores[:, i]]))[0, 1].abs() > 0.99
+
+
+def test_where_w_is_isotropic_only_pictures_tell_directions_apart(monkeypatch):
+    monkeypatch.setattr(finding, "PICTURES", 600)
+    generator = Planted(torch.ones(5))
+    with pytest.raises(ArgumentError, match="w varies alike in all directions") as caught:
+        find_directions(generator, "ganspace")
+    assert '"pictures"' in caught.value.hint
+    directions = find_directions(generator, "pictures", 2)
+    assert (aligned(directions.move, generator.axes[:, [3, 1]].t()) > 0.98).all()
+    assert_close(directions.share, torch.tensor([1 / 1.01, 0.01 / 1.01]), rtol=0.2, atol=0)
+
+
+def test_interfacegan_follows_the_heads(tmp_path):
+    generator, none = Planted(), torch.zeros(0)
+    vocabulary = Vocabulary(
+        [AttributeSpec("up", "yes/no"), AttributeSpec("side", "categorical", values=("l", "m", "r"))]
+    )
+    rows = {"up": -2.0 * generator.axes[:, 2:3].t(), "side": generator.axes[:, :3].t()}
+    heads = {
+        name: Head(none.view(0, 5), none, none.view(len(row), 0), row, torch.zeros(len(row)), torch.ones(()))
+        for name, row in rows.items()
+    }
+    model = Model("planted", generator, AttributeBank(vocabulary, heads))
+    directions = find_directions(model, "interfacegan", 10)
+    assert directions.titles == ("up", "side = l", "side = m", "side = r")
+    assert_close(directions.share, torch.ones(4), rtol=1e-3, atol=0)
+    up = directions.values(drawn(generator, 1.0))[:, 0]
+    assert torch.corrcoef(torch.stack([up, drawn(generator, 1.0) @ rows["up"][0]]))[0, 1] > 0.999  # with the sign
+    with pytest.raises(ArgumentError, match="no heads"):
+        find_directions(generator, "interfacegan")
+
+
+def test_the_styles_of_each_layer_of_a_stylegan3():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = StyleGAN3Config(
+            resolution=16, z_dim=4, w_dim=12, num_layers=3, num_critical=1, channel_base=64, channel_max=6
+        )
+        generator = StyleGAN3(config).eval().requires_grad_(False)
+    affines = generator.synthesis.affines
+    assert len(affines) == config.num_ws
+    ws = generator.encode(prior_latents(0, 0, 1, 4))[:, None].repeat(1, config.num_ws, 1)
+    before = generator.synthesize(ws)
+    for row, affine in enumerate(affines):  # what the weight of a row does not read has no effect there
+        moved = ws.clone()
+        moved[:, row] += 5 * torch.linalg.svd(affine.weight, full_matrices=True)[2][-1]
+        assert_close(generator.synthesize(moved), before, rtol=1e-4, atol=1e-4)
+        moved[:, row] += torch.linalg.svd(affine.weight)[2][0]
+        if row:  # untrained, the place of the Fourier features does not depend on w
+            assert (generator.synthesize(moved) - before).abs().max() > 1e-3
+    assert len(find_directions(generator, "sefa", 3)) == 3
+
+
+def test_wrong_arguments(gan):
+    for arguments, message in (
+        ({"method": "pca"}, "no method 'pca'"),
+        ({"count": 0}, "at least 1"),
+        ({"count": 17}, "directions only, not 17"),
+        ({"layers": [6]}, "layers are whole numbers from 0 to 5"),
+        ({"layers": []}, "at least one"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            find_directions(gan, **arguments)
+    for arguments, message in (
+        ({"method": "sefa"}, "sefa reads the maps from w to styles, which a Planted does not have"),
+        ({"layers": [0]}, "a Planted has no layers"),
+        ({"truncation": 0.0}, "w is the same for all samples"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            find_directions(Planted(), **arguments)
+
+
+def test_saved_and_read(found, gan, tmp_path):
+    found.save(tmp_path)
+    again = Directions.load(tmp_path)
+    for field in dataclasses.fields(Directions):
+        one, other = getattr(found, field.name), getattr(again, field.name)
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    again.check_generator(gan)
+    with pytest.raises(ArgumentError, match="another generator"):
+        again.check_generator(load_generator(CHECKPOINTS / "ada.pkl"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "other", "fields", "text"])
+def test_damaged(found, tmp_path, damage):
+    found.save(tmp_path)
+    path = tmp_path / "directions.json"
+    data = json.loads(path.read_text())
+    if damage == "missing":
+        (tmp_path / "directions.safetensors").unlink()
+    elif damage == "other":
+        path.write_text(json.dumps(data | {"tensors": "0" * 64}))
+    elif damage == "fields":
+        path.write_text(json.dumps(data | {"directions": [{"title": "0"}]}))
+    else:
+        path.write_text("{")
+    with pytest.raises(DataError) as caught:
+        Directions.load(tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert "energyql directions" in caught.value.hint
+
+
+def test_the_page_shows_the_quantiles(gan, found, monkeypatch):
+    shown = []
+    synthesize = type(gan).synthesize
+    monkeypatch.setattr(type(gan), "synthesize", lambda self, w: [shown.append(w), synthesize(self, w)][1])
+    page = draw_directions(found, gan, seed=3, rows=3)
+    w = torch.cat(shown).view(4, 3, 5, -1)
+    assert_close(
+        torch.stack([found.values(w[i].flatten(0, 1))[:, i].view(3, 5) for i in range(4)]),
+        found.quantiles[:, None].expand(-1, 3, -1), rtol=1e-3, atol=1e-3,
+    )  # fmt: skip
+    assert page.width > 15 * 128
+    shown.clear()
+    draw_directions(dataclasses.replace(found, layers=(1, 4)), gan, rows=1)
+    rows = torch.cat(shown).view(4, 5, 6, -1)
+    assert torch.equal(rows[:, :, [0, 2, 3, 5]], rows[:1, :1, [0, 2, 3, 5]].expand(4, 5, -1, -1))
+    assert (rows[:, 0, 1] - rows[:, 4, 1]).abs().max() > 0.1
+    with pytest.raises(ArgumentError, match="another generator"):
+        draw_directions(found, load_generator(CHECKPOINTS / "ada.pkl"))
+
+
+def test_named_beside_heads_that_read_w(tmp_path):
+    folder = tiny_model(tmp_path / "m")
+    before = load_model(folder)
+    directions = find_directions(folder, "sefa", 4)
+    assert directions.truncation == (0.5, 1.0)  # that of the heads
+    bank = name_directions(directions, {2: "tilt"}, folder)
+    model = load_model(folder)
+    assert list(model.vocabulary) == [*before.vocabulary, "tilt"] == list(bank.vocabulary)
+    assert all(
+        torch.equal(model.bank.heads[name].skip_weight, head.skip_weight) for name, head in before.bank.heads.items()
+    )
+    w = drawn(model.generator, 0.7, 50)
+    assert_close(model.bank.predict(w)["tilt"].mean, directions.values(w)[:, 2], rtol=1e-4, atol=1e-4)
+    spec = model.vocabulary["tilt"]
+    assert (spec.kind, spec.low, spec.high, spec.tolerance) == ("continuous", -4.0, 4.0, 0.25)
+    assert spec.description.startswith("sefa 2, in standard deviations: 98 % lie from -")
+    assert "tilt" not in model.report
+    assert "tilt" not in model.judged_names
+    result = energyql.generate("tilt > 0.5 AND smile", n=8, model=model, progress=False)
+    assert result.satisfied is None
+    assert "the judge does not read 'tilt'" in result.summary()
+    assert (directions.values(torch.as_tensor(result.w))[:, 2] > 0.4).all()
+    moved = energyql.edit(1, ["tilt < -0.5"], n=4, model=model, keep=[], progress=False)
+    assert (directions.values(torch.as_tensor(moved.steps[0].w))[:, 2] < -0.4).all()
+
+
+def test_named_where_there_are_no_heads(gan, found, tmp_path):
+    save_model(tmp_path / "m", "m", gan, truncation=0.7, dtype=torch.float32)
+    name_directions(found, {0: "a", 3: "b"}, tmp_path / "m", tmp_path / "n")
+    model = load_model(tmp_path / "n")
+    assert (model.bank.space, model.bank.truncation, list(model.vocabulary)) == ("w", (0.7, 0.7), ["a", "b"])
+    assert not (tmp_path / "m" / "vocabulary.json").exists()
+    other = find_directions(gan, "ganspace", 2, truncation=0.5)
+    with pytest.raises(ModelError, match="read w at truncation"):
+        name_directions(other, {0: "c"}, tmp_path / "n")
+    name_directions(found, {1: "c"}, tmp_path / "m", tmp_path / "n")  # beside those there
+    assert list(load_model(tmp_path / "n").vocabulary) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("space", ["z", "direction"])
+def test_named_beside_heads_that_read_another_latent(space, tmp_path, monkeypatch):
+    monkeypatch.setattr(named, "LABELS", 3000)
+    monkeypatch.setattr(named, "HIDDEN", 32)
+    folder = tiny_model(tmp_path / "m", space=space)
+    directions = find_directions(folder, "ganspace", 2, truncation=1.0)
+    with pytest.raises(ModelError, match="at truncation"):
+        name_directions(directions, {0: "tilt"}, folder)
+    directions = find_directions(folder, "ganspace", 2)
+    bank = name_directions(directions, {0: "tilt"}, folder)
+    assert bank.space == space
+    assert bank.reports["tilt"].score > 0.5
+    assert bank.reports["tilt"].weak is None
+    assert list(bank.reports) == ["tilt"]
+    model = load_model(folder)
+    z = prior_latents(3, 0, 2000, model.generator.z_dim)
+    values = directions.values(model.generator.encode(z, 0.75))[:, 0]
+    predicted = model.bank.predict(z)["tilt"].mean
+    assert torch.corrcoef(torch.stack([values, predicted]))[0, 1] > 0.7
+    assert model.vocabulary["tilt"].description.startswith("ganspace 0,")
+
+
+def test_names_that_cannot_be_given(gan, found, tmp_path):
+    folder = tiny_model(tmp_path / "m", truncation=(0.7, 0.7))
+    directions = find_directions(folder, "sefa", 2)
+    for names, kind, message in (
+        ({}, ArgumentError, "at least one"),
+        ({2: "a"}, ArgumentError, "there is no direction 2"),
+        ({-1: "a"}, ArgumentError, "there is no direction -1"),
+        ({0: "smile"}, VocabularyError, "already has 'smile'"),
+        ({0: "a", 1: "a"}, VocabularyError, "'a' is defined twice"),
+    ):
+        with pytest.raises(kind, match=message):
+            name_directions(directions, names, folder)
+    with pytest.raises(ArgumentError, match="another generator"):
+        name_directions(directions, {0: "a"}, CHECKPOINTS / "ada.pkl", tmp_path / "n")
+    assert not (tmp_path / "n").exists()
+    bank = name_directions(directions, {0: "smile"}, folder, replace=True)
+    assert bank.vocabulary["smile"].kind == "continuous"
