@@ -13,10 +13,17 @@ from typing import Any
 
 import torch
 
-from energyql.evaluation.frechet import Gaussian, frechet_distance, frechet_floor
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.methods import Method
-from energyql.evaluation.metrics import AttributeBins, conditional_accuracy, diversity, frequency_error
+from energyql.evaluation.metrics import (
+    AttributeBins,
+    Gaussian,
+    conditional_accuracy,
+    diversity,
+    frechet_distance,
+    frechet_floor,
+    frequency_error,
+)
 from energyql.evaluation.reference import Oracle
 from energyql.language import Expr
 from energyql.progress import Report

@@ -5,9 +5,8 @@ from energyql.sampling.base import MOST_STRENGTH, Progress, Sampler, SampleResul
 from energyql.sampling.batch import Batch, BatchSampler
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import Energy, EnergyLike, GradientEnergy, as_energy
-from energyql.sampling.langevin import LangevinSampler
+from energyql.sampling.langevin import LangevinSampler, PredictorCorrector
 from energyql.sampling.ode import ODESolver, vp_flow
-from energyql.sampling.predictor_corrector import PredictorCorrector
 from energyql.sampling.registry import SAMPLERS, Chain, make_sampler
 from energyql.sampling.runge_kutta import adaptive_methods
 from energyql.sampling.schedule import VPSchedule

@@ -95,10 +95,10 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ode": partial(ODESolver, enough=FLOW_TOLERANCE),
     "descent": DescentSampler,
     "langevin": resolve_name("energyql.sampling.langevin:LangevinSampler"),
-    "predictor-corrector": resolve_name("energyql.sampling.predictor_corrector:PredictorCorrector"),
+    "predictor-corrector": resolve_name("energyql.sampling.langevin:PredictorCorrector"),
     "published-ode": partial(ODESolver, "dopri5", rtol=1e-3, atol=1e-3, overshoot=True),
     "published-langevin": resolve_name("energyql.sampling.langevin:LangevinSampler.published"),
-    "published-predictor-corrector": resolve_name("energyql.sampling.predictor_corrector:PredictorCorrector.published"),
+    "published-predictor-corrector": resolve_name("energyql.sampling.langevin:PredictorCorrector.published"),
 }
 """Every sampler by its name. Those called published have the settings of Nie et al. 2021 (arXiv 2110.10873). A sampler
 in a file of its own is one line here."""

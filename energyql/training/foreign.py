@@ -18,8 +18,8 @@ from energyql.generators.base import Generator, latent_size
 from energyql.generators.checkpoints.reading import CheckpointError, reading, shown
 from energyql.generators.checkpoints.torch_file import read_weights
 from energyql.numerics.shapes import Float
-from energyql.training.npy import read_npy
 from energyql.training.opening import opening_target
+from energyql.training.reading import read_npy
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LACE_STD = 0.1

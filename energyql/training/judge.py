@@ -21,10 +21,9 @@ from energyql.generators.families import CONFIG
 from energyql.pipeline.saving import record_judge
 from energyql.progress import Report, reporting
 from energyql.training.given_judge import code_report, given_judge, measure_judge, unmeasured
-from energyql.training.judge_fit import fit_judge
 from energyql.training.labels import LabelTable, read_label_table
 from energyql.training.opening import opening_target
-from energyql.training.picture_fit import PictureSettings
+from energyql.training.picture_fit import PictureSettings, fit_judge
 from energyql.training.samples import LABEL_SEED, Prior
 from energyql.training.target import WORK, Target
 from energyql.training.thumbnails import PICTURES, draw_thumbnails

@@ -14,9 +14,8 @@ from torch import Tensor
 from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
 from energyql.errors import DataError, LabelWarning, ModelError, VocabularyError
 from energyql.files import read_tensors
-from energyql.training.columns import read_columns
 from energyql.training.drawn import CHOSEN, INDEX, TOLERANCE, Drawn, held_out_order, parse_attribute, take_drawn
-from energyql.training.npy import read_npy
+from energyql.training.reading import read_columns, read_npy
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
 MOST_CLASSES = 100

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.judge import Judge
-from energyql.attributes.predictions import output_count
+from energyql.attributes.predictions import output_count, split_outputs
+from energyql.attributes.quality import HeadReport
 from energyql.errors import DataError
 from energyql.files import write_tensors
 from energyql.numerics.shapes import Float, Int
-from energyql.training.heads import attribute_loss, balancing_weights, base_outputs
+from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, residuals
+from energyql.training.report import report_quality
 from energyql.training.steps import RUN, digest, learning_rate, optimizer_state, read_state, restore_optimizer
 from energyql.vocabulary import Vocabulary
 
@@ -195,3 +197,54 @@ def read_outputs(network: Judge, pictures: Tensor) -> Float[Tensor, "n outputs"]
     """Return the outputs of a network for all its attributes, of pictures (n, 3, side, side) uint8."""
     parts = (network.features(part.float() / 127.5 - 1) for part in pictures.split(AT_ONCE))
     return torch.cat([network.head(features) for features in parts])
+
+
+TEST_SHARE = 0.2
+"""Share of the pictures for the report."""
+
+
+def fit_judge(
+    pictures: Tensor,
+    labels: Mapping[str, Tensor],
+    vocabulary: Vocabulary,
+    settings: PictureSettings | None = None,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+) -> tuple[Judge | None, dict[str, HeadReport]]:
+    """Train a judge on pictures. Classes count equally, because queries ask for rare ones as well.
+
+    Args:
+        pictures: (n, 3, side, side) uint8.
+        labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
+        vocabulary: the attributes; `labels` must have each.
+        settings: of the fit.
+        seed: same seed, same judge; it also chooses the rows for the report.
+        device: where to train.
+        checkpoint: file for the state; an interrupted training with the same data continues from it.
+        progress: called with the fraction done.
+
+    Returns:
+        The judge, of the attributes that it reads clearly better than chance on the pictures for the report, or `None`
+        if there is none (see `HeadReport.judges`); and a report of every attribute. The standard deviation of a number
+        is that of the errors on the pictures for the report.
+
+    Raises:
+        DataError: the rows to learn from have no labels of an attribute.
+    """
+    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
+    tested = max(1, round(TEST_SHARE * len(order)))
+    test, rows = order.split([tested, len(order) - tested])
+    fit = PictureFit(pictures, labels, vocabulary, settings or PictureSettings(), rows=rows, seed=seed, device=device)
+    fit.run(checkpoint, progress)
+    judge = fit.finish()
+    outputs = read_outputs(judge, pictures[test])
+    unseen, learnt = ({name: labels[name][part].float() for name in vocabulary} for part in (test, rows))
+    std = residuals(outputs, unseen, vocabulary)
+    judge.std.copy_(torch.stack(list(std.values())))
+    predictions = split_outputs(outputs, vocabulary.values(), std)
+    judge.report = report_quality(predictions, unseen, vocabulary, learnt)
+    chosen = [name for name, report in judge.report.items() if report.judges]
+    return judge.only(chosen) if chosen else None, judge.report

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from energyql.evaluation.frechet import Gaussian, frechet_distance, frechet_floor
+from energyql.evaluation.metrics import Gaussian, frechet_distance, frechet_floor
 
 
 def gaussian(mean: list[float], covariance: list[list[float]]) -> Gaussian:

@@ -7,8 +7,8 @@ from growth import growth
 
 from energyql.errors import DataError, EnergyQLError, VocabularyError
 from energyql.pipeline.tables import rank_table, read_predictions, read_table
-from energyql.training.columns import read_columns
 from energyql.training.labels import read_label_table
+from energyql.training.reading import read_columns
 from energyql.vocabulary import AttributeSpec, Vocabulary, repeated
 
 LINEAR = 9

@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from energyql.editing.start import open_picture
 from energyql.errors import EnergyQLError
-from energyql.training.columns import read_columns
+from energyql.training.reading import read_columns
 from energyql.training.styleflow import read_styleflow
 
 

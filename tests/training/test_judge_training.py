@@ -16,9 +16,8 @@ from energyql.pipeline.model import Model, load_model
 from energyql.training import judge as judging
 from energyql.training import run
 from energyql.training.judge import train_judge
-from energyql.training.judge_fit import fit_judge
 from energyql.training.labels import LabelTable
-from energyql.training.picture_fit import PictureSettings
+from energyql.training.picture_fit import PictureSettings, fit_judge
 from energyql.training.samples import Prior
 from energyql.training.thumbnails import PICTURE, Thumbnails, read_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
