@@ -132,7 +132,7 @@ def open_source(
     `model`. Only a folder that was given is the folder of the target.
 
     Raises:
-        ArgumentError: there is no generator of that name.
+        ArgumentError: there is no generator of that name, or it is named beside one that is given.
         ModelError: a file is missing or damaged.
     """
     if isinstance(model, Target):
@@ -142,6 +142,8 @@ def open_source(
     if isinstance(model, str | Path) and not Path(model).is_file() and not is_generator_name(str(model)):
         folder = model_folder(model)
         return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
+    if generator is not None:
+        raise ArgumentError(f"the generator {generator} is for a model folder that names one", hint="leave it out")
     if isinstance(model, str | Path):
         model = load_generator(model) if Path(model).is_file() else named_generator(str(model))
     return Target(Path(), model, module_fingerprint(model), default_truncation(model), None)

@@ -2,14 +2,17 @@
 
 import json
 import re
+from typing import get_args, get_type_hints
 
 import pytest
 from commands import invoke
 from PIL import Image
 from toys import tiny_model
 
+from energyql.cli.directions import directions
 from energyql.errors import ArgumentError, DataError
 from energyql.pipeline.model import load_model
+from energyql.training.finding import Method
 
 
 def run(*arguments):
@@ -43,6 +46,11 @@ def test_find_look_name_ask(tmp_path):
     assert re.search(r"tilt continuous -4 to 4 sefa 1, layers 0, 1, 2, in", listed)
     query = run("generate", "tilt > 0.5 AND NOT smile", "-m", tmp_path / "n", "-n", 2, "-o", tmp_path / "a.png", "-q")
     assert query == ""
+
+
+def test_the_command_offers_every_method():
+    offered = get_args(get_args(get_type_hints(directions)["method"])[0])
+    assert offered == get_args(Method)
 
 
 def test_the_shares_are_printed(tmp_path):

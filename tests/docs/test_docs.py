@@ -111,7 +111,7 @@ def draw_pictures(names: list[str], out: Path, model: Path, monkeypatch: pytest.
 
 
 def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = draw_pictures(["strips", "circuits", "plane"], tmp_path, model, monkeypatch)
+    made = draw_pictures(["strips", "circuits", "plane", "directions"], tmp_path, model, monkeypatch)
     kept = {path.name for path in (DOCS / "images").iterdir()}
     assert made | set(draw.EXAMPLES) | set(draw.STUDIO) == kept
     pages = [*DOCS.rglob("*.md"), ROOT / "README.md"]

@@ -193,6 +193,8 @@ def test_wrong_arguments(gan):
     ):
         with pytest.raises(ArgumentError, match=message):
             find_directions(gan, **arguments)
+    with pytest.raises(ArgumentError, match="for a model folder that names one"):
+        find_directions(gan, generator="a:b")
     for arguments, message in (
         ({"method": "sefa"}, "sefa reads the maps from w to styles, which a Planted does not have"),
         ({"layers": [0]}, "a Planted has no layers"),
