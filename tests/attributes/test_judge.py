@@ -45,6 +45,20 @@ def test_any_side_and_depth(side, channels, tmp_path):
     assert Judge.load(tmp_path)(pictures())["smile"].logit.shape == (3,)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_features_without_a_graph_are_those_with_one(training):
+    subject = judge().train(training)
+    for level in subject.levels:
+        for norm in (level[1], level[4]):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.uniform_(-1, 1)
+    found = subject.features(pictures(batch=40))
+    with torch.no_grad():
+        without = subject.features(pictures(batch=40))
+    assert found.std() > 0.1
+    torch.testing.assert_close(without, found, rtol=0, atol=1e-4)
+
+
 def test_round_trip(tmp_path):
     subject = judge()
     subject.save(tmp_path)
