@@ -3,9 +3,10 @@
     python -m benchmarks.dataset --smoke
 
 Throughput: `generate` in a loop with its pictures saved as PNG, one worker in this process, one and two workers of
-Ray, each with one thread; without Ray the last two are left out. Kills: a run in a process of its own, into an S3
-server on the loopback or a folder, is killed at random moments (SIGKILL of the driver, of a worker, of the server); the
-SHA-256 of every shard must then equal that of an undisturbed run.
+Ray, each with one thread; without Ray the last two are left out. Kills: a run of the tiny StyleGAN of the tests, whose
+pictures are 16 x 16, in a process of its own, into an S3 server on the loopback or a folder, is killed at random
+moments (SIGKILL of the driver, of a worker, of the server); the SHA-256 of every shard must then equal that of an
+undisturbed run.
 """
 
 from __future__ import annotations
@@ -34,17 +35,19 @@ from energyql import DatasetClass, DatasetPlan, generate, write_dataset
 from energyql.errors import EnergyQLError
 from energyql.files import write_json, write_text
 
-TESTS = Path(__file__).parents[1] / "tests"
-QUERIES = {"both": "glasses AND beard", "neither": "NOT (glasses OR beard)"}
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+QUERIES = ("glasses AND beard", "NOT (glasses OR beard)")
 
 
 def make_plan(model: str, count: int, shard_size: int) -> DatasetPlan:
-    """Return a plan of two classes with `count` pictures in all."""
-    classes = [
-        DatasetClass(name=name, query=query, count=count // len(QUERIES), model=model)
-        for name, query in QUERIES.items()
-    ]
+    """Return a plan of a class for each query with `count` pictures in all."""
+    classes = [DatasetClass(name=query, query=query, count=count // len(QUERIES), model=model) for query in QUERIES]
     return DatasetPlan(classes=classes, shard_size=shard_size)
+
+
+def small_plan(model: str, count: int) -> DatasetPlan:
+    """Return the plan of the run that is killed: 200 shards, or fewer."""
+    return make_plan(model, count, max(8, count // 200))
 
 
 def throughput(model: str, count: int, folder: Path) -> dict[str, float]:
@@ -58,7 +61,7 @@ def throughput(model: str, count: int, folder: Path) -> dict[str, float]:
                 number = min(64, one.count - first)
                 result = generate(one.query, number, model=model, first=first, device="cpu", progress=False)
                 for index, picture in zip(result.index, result.images, strict=True):
-                    picture.save(folder / f"{one.name}-{index}.png")
+                    picture.save(folder / f"{plan.seed_of(one)}-{index}.png")
 
     def data_set(name: str, **settings: Any) -> None:
         write_dataset(plan, folder / name, device="cpu", progress=False, **settings)
@@ -102,16 +105,17 @@ def worker_pids() -> list[int]:
     return found
 
 
-def kills(model: str, count: int, wanted: int, pause: float, workers: int, store: bool, folder: Path) -> dict[str, Any]:
+def kills(count: int, wanted: int, pause: float, workers: int, store: bool, folder: Path) -> dict[str, Any]:
     """Kill a run `wanted` times and compare what it wrote with an undisturbed run."""
-    size, chance, done = max(8, count // 200), random.Random(0), Counter[str]()
+    chance, done, whole = random.Random(0), Counter[str](), folder / "whole"
+    from toys import tiny_model  # of the tests
+
     torch.set_num_threads(1)
-    whole = folder / "whole"
-    write_dataset(make_plan(model, count, size), whole, device="cpu", progress=False)
+    model = str(tiny_model(folder / "model"))
+    write_dataset(small_plan(model, count), whole, device="cpu", progress=False)
     server = None
     out = str(folder / "killed")
     if store:
-        sys.path.insert(0, str(TESTS))
         from dataset.store import KEYS, Server
 
         server = Server(folder)
@@ -124,27 +128,29 @@ def kills(model: str, count: int, wanted: int, pause: float, workers: int, store
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = None
     for _ in track(range(wanted), "kills"):
-        if process is None or process.poll() is not None:
-            if process is not None and process.returncode == 0:  # it was finished: begin anew
-                system, root = fsspec.url_to_fs(out, use_listings_cache=False)
-                system.rm(root, recursive=True)
-                done["finished before"] += 1
-            process = subprocess.Popen(command, env=environment)
-        time.sleep(chance.uniform(0.1, 1) * pause)
-        what = chance.choice(["driver", *["worker"] * (workers > 1), *["server"] * store])
-        if what == "driver":
-            process.kill()
-            process.wait()
-        elif what == "worker":
-            pids = worker_pids()
-            if not pids:
-                what = "no worker yet"
-            else:
+        what = ""
+        while not what:
+            if process is None or process.poll() is not None:
+                if process is not None and process.returncode == 0:  # it was finished: begin anew
+                    system, root = fsspec.url_to_fs(out, use_listings_cache=False)
+                    system.rm(root, recursive=True)
+                    done["finished before"] += 1
+                elif process is not None and process.returncode != -signal.SIGKILL:
+                    raise EnergyQLError(f"a run has ended with code {process.returncode}")
+                process = subprocess.Popen(command, env=environment)
+            time.sleep(chance.uniform(0.1, 1) * pause)
+            what = chance.choice(["driver", *["worker"] * (workers > 1), *["server"] * store])
+            if what == "driver":
+                process.kill()
+                process.wait()
+            elif what == "server" and server is not None:
+                server.kill()
+                time.sleep(chance.uniform(0, 1))
+                server.start()
+            elif pids := worker_pids():
                 os.kill(chance.choice(pids), signal.SIGKILL)
-        elif server is not None:
-            server.kill()
-            time.sleep(chance.uniform(0, 1))
-            server.start()
+            else:
+                what = ""  # no worker has begun
         done[what] += 1
     if process is not None:
         process.wait()
@@ -158,9 +164,9 @@ def kills(model: str, count: int, wanted: int, pause: float, workers: int, store
 def main(
     model: JudgedModelOption = "avatars",
     n: Annotated[int, typer.Option("-n", min=16, help="Pictures of the run that is killed.")] = 100_000,
-    timed: Annotated[int, typer.Option(min=16, help="Pictures whose throughput is measured.")] = 1024,
+    timed: Annotated[int, typer.Option(min=0, help="Pictures whose throughput is measured; 0 leaves it out.")] = 2048,
     wanted: Annotated[int, typer.Option("--kills", min=0, help="How often the run is killed.")] = 50,
-    pause: Annotated[float, typer.Option(min=0, help="Longest pause between two kills, in seconds.")] = 30.0,
+    pause: Annotated[float, typer.Option(min=0, help="Longest pause between two kills, in seconds.")] = 15.0,
     workers: Annotated[int, typer.Option(min=1, help="Of the run that is killed.")] = 2,
     store: Annotated[bool, typer.Option("--store/--folder", help="Into an S3 server, or into a folder.")] = True,
     driver: Annotated[str, typer.Option(hidden=True, help="Only write the data set there.")] = "",
@@ -170,15 +176,14 @@ def main(
     """Measure data sets."""
     if driver:
         torch.set_num_threads(1)
-        plan = make_plan(model, n, max(8, n // 200))
-        write_dataset(plan, driver, workers=workers, device="cpu", progress=False)
+        write_dataset(small_plan(model, n), driver, workers=workers, device="cpu", progress=False)
         return
     if smoke:
         n, timed, wanted, pause, workers, store = 64, 32, 2, 1.0, 1, False
     folder = Path(tempfile.mkdtemp(prefix="energyql-dataset-"))
     try:
-        speeds = throughput(model, timed, folder)
-        killed = kills(model, n, wanted, pause, workers, store, folder) if wanted else {}
+        speeds = throughput(model, timed, folder) if timed else {}
+        killed = kills(n, wanted, pause, workers, store, folder) if wanted else {}
     finally:
         shutil.rmtree(folder)
     if killed and not killed["equal"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -40,15 +39,10 @@ class Worker:
         job: what to draw.
         fingerprint: of the prepared plan, which must be the same here.
         prepared: the prepared plan, if it is at hand.
-        home: where modules of the user's own may lie, if not in the working directory.
     """
 
-    def __init__(
-        self, job: Job, fingerprint: str, prepared: PreparedPlan | None = None, home: str | None = None
-    ) -> None:
+    def __init__(self, job: Job, fingerprint: str, prepared: PreparedPlan | None = None) -> None:
         self._job, self._fingerprint, self._prepared = job, fingerprint, prepared
-        if home is not None:
-            sys.path.append(home)
         self._destination = open_destination(job.out)
 
     def shard(self, task: Task, told: Told = lambda name, count: None) -> Done:
@@ -136,14 +130,15 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
         here: dict[str, Any] = {} if job.address else {"num_cpus": job.workers, "include_dashboard": False}
         try:
             ray.init(address=job.address, log_to_driver=False, logging_level="ERROR", **here)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ArgumentError(f"Ray cannot be reached: {error}", hint="see to --address, or leave it out") from error
+        except Exception as error:  # Ray raises plain ones, too
+            message = f"Ray cannot be {'reached' if job.address else 'started'}: {error}"
+            raise ArgumentError(message, hint="see to --address, or to the load of this machine") from error
     try:
         if ray.cluster_resources().get("GPU", 0) < job.gpus:
             raise ArgumentError(f"no machine of Ray has the GPUs of one worker, {job.gpus:g}", hint="see to --gpus")
         remote = ray.remote(num_cpus=1, num_gpus=job.gpus, max_restarts=-1, max_task_retries=ATTEMPTS)(Worker)
-        shared = ray.put(_elsewhere(job))
-        actors = [remote.remote(shared, fingerprint, home=os.getcwd()) for _ in range(min(job.workers, len(tasks)))]
+        known = _elsewhere(job)
+        actors = [remote.remote(known, fingerprint) for _ in range(min(job.workers, len(tasks)))]
         running: dict[Any, tuple[Any, int]] = {}
         left = iter(tasks)
 
@@ -189,6 +184,11 @@ def _result(ray: Any, ready: Any, shard: int) -> Done:
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
+        if "creation task" in str(error):
+            raise EnergyQLError(
+                f"no worker can be started: {str(error).strip().splitlines()[-1]}",
+                hint="install what is missing on all machines; modules of your own lie in the working directory",
+            ) from error
         raise EnergyQLError(
             f"shard {shard} has ended its worker {ATTEMPTS + 1} times: {str(error).splitlines()[0]}",
             hint="is there enough memory? The same command continues, with fewer workers if there is not",

@@ -3,17 +3,19 @@
 import os
 import signal
 import sys
+from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 
 from dataset.kinds import KINDS, plan_of
-from dataset.plans import TOML, files, known_plan, write
+from dataset.plans import TOML, files, known_plan, with_classes, write
 from energyql.dataset.engine import run_on_ray
 from energyql.dataset.plan import Job
 from energyql.dataset.plan_file import PlanSource, read_plan
 from energyql.dataset.shard import prepare_plan
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError
 
 with_ray = pytest.mark.ray
 
@@ -98,18 +100,6 @@ def test_workers_with_more_gpus_than_there_are(cluster, plan, tmp_path):
 
 @with_ray
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", KINDS)
-def test_workers_draw_with_models_of_every_kind(cluster, tmp_path, monkeypatch, tiny, kind):
-    """The cluster was started elsewhere, so that code of one's own does not lie in the workers' own folder."""
-    monkeypatch.chdir(tmp_path)
-    plan, settings = plan_of(kind, tmp_path, tiny)
-    write(plan, "one", **settings)
-    write(plan, "two", workers=2, **settings)
-    assert files("two") == files("one")
-
-
-@with_ray
-@pytest.mark.filterwarnings("ignore")
 def test_errors_of_workers_are_shown(cluster, plan, tmp_path):
     """The folder cannot be written any more when the workers begin."""
     job = Job(plan=read_plan(plan)[0], out=tmp_path / "file" / "out", address="auto", device="cpu")
@@ -118,6 +108,31 @@ def test_errors_of_workers_are_shown(cluster, plan, tmp_path):
         list(run_on_ray(job, "another", [(0, None)]))
     with pytest.raises(ArgumentError, match="cannot write"):
         list(run_on_ray(job, prepare_plan(job, PlanSource()).fingerprint, [(0, None)]))
+
+
+@with_ray
+@pytest.mark.filterwarnings("ignore")
+def test_workers_without_a_module_of_the_model(cluster, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("class Judge:\n    def __call__(self, images):\n        return {}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = replace(known_plan().classes[0].model, judge=import_module("only_here").Judge())
+    with pytest.raises(EnergyQLError, match="no worker can be started: .*No module named 'only_here'"):
+        write(with_classes(known_plan(), model=model), tmp_path / "out", workers=2)
+
+
+@with_ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_draw_with_models_of_every_kind(tmp_path, monkeypatch, tiny, kind):
+    """On a cluster of their own, whose workers find modules in the working directory of this process."""
+    ray = pytest.importorskip("ray")
+    ray.shutdown()  # of other tests
+    monkeypatch.chdir(tmp_path)
+    plan, settings = plan_of(kind, tmp_path, tiny)
+    write(plan, "one", **settings)
+    write(plan, "two", workers=2, **settings)
+    assert files("two") == files("one")
+    assert not ray.is_initialized()
 
 
 def test_without_ray_several_workers_are_refused(tmp_path, monkeypatch):
@@ -133,6 +148,19 @@ def test_an_old_ray_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__version__="2.55.1"))
     with pytest.raises(ArgumentError, match=r"Ray 2\.55\.1 is too old: at least 2\.56 is needed"):
         write(known_plan(), tmp_path / "out", workers=2)
+
+
+@pytest.mark.parametrize(("address", "what"), [(None, "started"), ("host:6379", "reached")])
+def test_a_ray_that_does_not_start_is_named(tmp_path, monkeypatch, address, what):
+    """In words of its own, which are no error of a particular kind."""
+
+    def init(**settings):
+        raise Exception("the node timed out")
+
+    ray = SimpleNamespace(__version__="2.56.0", is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(ArgumentError, match=f"Ray cannot be {what}: the node timed out"):
+        write(known_plan(), tmp_path / "out", workers=2, address=address)
 
 
 @pytest.mark.parametrize("workers", [0, 1.5, True])
