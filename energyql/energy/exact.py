@@ -281,11 +281,11 @@ def log_scaled_complement(
     """
     tiny = torch.finfo(value.dtype).tiny
     near_one = complement < value
-    # `where` blocks the value of the branch that is not taken but not a NaN in its gradient: feed it something safe.
-    u = torch.where(near_one, complement, -1.0).exp()
-    stretch = torch.where(u > tiny, -log1p(-u) / u.clamp(min=tiny), 1.0)
+    # A mask blocks the value of the branch that is not taken but not a NaN in its gradient: feed it something safe.
+    u = complement.masked_fill(~near_one, -1.0).exp()
+    stretch = (-log1p(-u) / u.clamp(min=tiny)).masked_fill(~(u > tiny), 1.0)
     t = factor * stretch * u
-    shrink = torch.where(t > tiny, -expm1(-t) / t.clamp(min=tiny), 1.0)
+    shrink = (-expm1(-t) / t.clamp(min=tiny)).masked_fill(~(t > tiny), 1.0)
     high = factor.log() + complement + stretch.log() + shrink.log()
-    low = torch.log(-expm1(factor * torch.where(near_one, -math.log(2), value)))
+    low = torch.log(-expm1(factor * value.masked_fill(near_one, -math.log(2))))
     return torch.where(near_one, high, low)

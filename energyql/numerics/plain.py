@@ -2,7 +2,8 @@
 
 ONNX has no `erfcx`, `log_ndtr`, `expm1` or `logaddexp`, and packed products and derivatives by hand are for this
 library's samplers. What is here gives the same values to float32 rounding, and autograd can differentiate it: no branch
-that is not taken has a value or a derivative that is not finite.
+that is not taken has a value or a derivative that is not finite. (`masked_fill` stands where `where` would have a
+number, which older exporters take for float64.)
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def log_interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"
     narrow = width < (12 * max(_PRECISION, torch.finfo(middle.dtype).eps)) ** (1 / 3)
     # `where` blocks the value of the branch that is not taken, but not a NaN in its derivative.
     wide = _signed_erfcx(near) - torch.exp(-drop) * _erfcx(far)
-    ratio = torch.where(narrow, width * _mean_decay(drop), torch.where(narrow, 1.0, wide) * math.sqrt(math.pi / 2))
+    ratio = torch.where(narrow, width * _mean_decay(drop), wide.masked_fill(narrow, 1.0) * math.sqrt(math.pi / 2))
     return (ratio.log() - near * near - _LOG_SQRT_2PI).clamp(max=0)
 
 
@@ -124,7 +125,7 @@ def expm1(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def _mean_decay(t: Tensor) -> Tensor:
     """Return (1 - exp(-t)) / t for t >= 0, which is the mean of exp(-s) for s from 0 to t."""
     small = t < 0.1
-    series = _polynomial(torch.where(small, t, 0.0), (1.0, -1 / 2, 1 / 6, -1 / 24, 1 / 120, -1 / 720))
+    series = _polynomial(t.masked_fill(~small, 0.0), (1.0, -1 / 2, 1 / 6, -1 / 24, 1 / 120, -1 / 720))
     safe = t.clamp(min=0.1)
     return torch.where(small, series, -expm1(-safe) / safe)
 
