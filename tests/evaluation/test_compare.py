@@ -13,7 +13,7 @@ from PIL import Image
 
 from energyql.errors import ArgumentError, DataError
 from energyql.evaluation import compare as module
-from energyql.evaluation.compare import SampleCounts, compare
+from energyql.evaluation.compare import SampleCounts, compare, compare_samplers
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.measure import summarize
 from energyql.evaluation.methods import Method, read_methods
@@ -77,6 +77,15 @@ def test_files(measured: tuple[Path, Any]) -> None:
             assert picture.size[0] > 500
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
         assert f"({name}.png)" in page
+
+
+def test_the_public_call(tmp_path: Path) -> None:
+    data = compare_samplers(
+        ["c"], ["slice", "ode"], model=known_model(), n=12, prior=100, oracle=30, folder=tmp_path, progress=False
+    )
+    assert list(data["summary"]) == ["slice", "ode"]
+    assert data["summary"]["slice"]["mean"]["satisfied"] > 0.5
+    assert "`c`" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
 def test_exact_samples_have_no_error_beyond_the_floor(tmp_path: Path) -> None:

@@ -225,8 +225,8 @@ def test_the_keyboard_alone(guest):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone(chromium, small, scheme):
-    with visiting(chromium, small, 390, 844, color_scheme=scheme, device_scale_factor=2, has_touch=True) as guest:
+def test_a_phone(chromium, url, scheme):
+    with visiting(chromium, url, 390, 844, color_scheme=scheme, device_scale_factor=2, has_touch=True) as guest:
         page = guest.open()
         page.locator("#wall img").first.wait_for()
         assert page.locator("#wall img").first.bounding_box()["y"] < 400, "pictures come before settings"
