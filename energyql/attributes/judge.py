@@ -35,7 +35,7 @@ def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) 
 
 
 def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Layer:
-    """Return a convolution that does what `conv` and `norm` do in evaluation mode, in two thirds of the time."""
+    """Return a convolution that does what `conv` and `norm` do in evaluation mode, in less time."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert conv.bias is not None
