@@ -123,8 +123,12 @@ class Directions:
             data, parts = read_json(path), read_tensors(path.with_name(TENSORS))
             titles = tuple(str(each["title"]) for each in data["directions"])
             layers, label, (low, high) = data["layers"], data["label"], data["truncation"]
-            fits = data["tensors"] == fingerprint(path.with_name(TENSORS)) and set(parts) == set(_PARTS)
-            if data["format"] != FORMAT or not fits or {len(part) for part in parts.values()} != {len(titles)}:
+            count, size = len(titles), parts["normal"].shape[-1]
+            shapes = {"normal": (count, size), "offset": (count,), "move": (count, size), "share": (count,)}
+            shapes |= {"quantiles": (count, len(QUANTILES))}
+            fits = data["format"] == FORMAT and data["tensors"] == fingerprint(path.with_name(TENSORS))
+            finite = all(bool(part.isfinite().all()) for part in parts.values())
+            if not fits or not finite or {name: tuple(part.shape) for name, part in parts.items()} != shapes:
                 raise ValueError(f"it does not fit {TENSORS}")
             return cls(
                 str(data["method"]), **parts, titles=titles, truncation=(float(low), float(high)),

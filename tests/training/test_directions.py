@@ -7,7 +7,7 @@ import pytest
 import torch
 from labelled import CHECKPOINTS
 from torch.testing import assert_close
-from toys import random_generator, tiny_model
+from toys import CONFIG, random_generator, tiny_model
 
 import energyql
 from energyql.attributes.bank import AttributeBank, Head
@@ -215,7 +215,7 @@ def test_saved_and_read(found, gan, tmp_path):
         again.check_generator(load_generator(CHECKPOINTS / "ada.pkl"))
 
 
-@pytest.mark.parametrize("damage", ["missing", "other", "fields", "text"])
+@pytest.mark.parametrize("damage", ["missing", "other", "fields", "text", "shape", "nan"])
 def test_damaged(found, tmp_path, damage):
     found.save(tmp_path)
     path = tmp_path / "directions.json"
@@ -226,8 +226,11 @@ def test_damaged(found, tmp_path, damage):
         path.write_text(json.dumps(data | {"tensors": "0" * 64}))
     elif damage == "fields":
         path.write_text(json.dumps(data | {"directions": [{"title": "0"}]}))
-    else:
+    elif damage == "text":
         path.write_text("{")
+    else:
+        move = found.move[:, 1:] if damage == "shape" else found.move * torch.nan
+        dataclasses.replace(found, move=move).save(tmp_path)
     with pytest.raises(DataError) as caught:
         Directions.load(tmp_path)
     assert str(tmp_path) in caught.value.message
@@ -291,6 +294,22 @@ def test_named_where_there_are_no_heads(gan, found, tmp_path):
         name_directions(other, {0: "c"}, tmp_path / "n")
     name_directions(found, {1: "c"}, tmp_path / "m", tmp_path / "n")  # beside those there
     assert list(load_model(tmp_path / "n").vocabulary) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("label", "asked"), [(1, None), ("random", 2), ([0.5, 0.5, 0.0], None)])
+def test_classes(label, asked, tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = random_generator(dataclasses.replace(CONFIG, c_dim=3))
+    with pytest.raises(ArgumentError, match="give a label"):
+        find_directions(generator)
+    find_directions(generator, "sefa", 2, label=label, truncation=0.7).save(tmp_path)
+    directions = Directions.load(tmp_path)
+    assert directions.label == (tuple(label) if isinstance(label, list) else label)
+    draw_directions(directions, generator)
+    assert name_directions(directions, {0: "tilt"}, generator, tmp_path / "m").label == directions.label
+    result = energyql.generate("tilt > 0.5", n=2, model=tmp_path / "m", label=asked, progress=False)
+    assert (directions.values(torch.as_tensor(result.w))[:, 0] > 0.4).all()
 
 
 @pytest.mark.parametrize("space", ["z", "direction"])
