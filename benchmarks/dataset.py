@@ -107,58 +107,75 @@ def worker_pids() -> list[int]:
 
 def kills(count: int, wanted: int, pause: float, workers: int, store: bool, folder: Path) -> dict[str, Any]:
     """Kill a run `wanted` times and compare what it wrote with an undisturbed run."""
-    chance, done, whole = random.Random(0), Counter[str](), folder / "whole"
     from toys import tiny_model  # of the tests
 
     torch.set_num_threads(1)
-    model = str(tiny_model(folder / "model"))
+    whole, model = folder / "whole", str(tiny_model(folder / "model"))
     write_dataset(small_plan(model, count), whole, device="cpu", progress=False)
-    server = None
-    out = str(folder / "killed")
-    if store:
-        from dataset.store import KEYS, Server
+    with contextlib.ExitStack() as ends:
+        server, out = None, str(folder / "killed")
+        if store:
+            from dataset.store import KEYS, served
 
-        server = Server(folder)
-        server.start()
-        os.environ |= KEYS | {"AWS_ENDPOINT_URL": server.address}
-        fsspec.filesystem("s3", use_listings_cache=False).mkdir("bucket")
-        out = "s3://bucket/killed"
-    command = [sys.executable, "-m", "benchmarks.dataset", "--driver", out, "--model", model, "-n", str(count)]
-    command += ["--workers", str(workers)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = None
-    for _ in track(range(wanted), "kills"):
-        what = ""
-        while not what:
-            if process is None or process.poll() is not None:
-                if process is not None and process.returncode == 0:  # it was finished: begin anew
-                    system, root = fsspec.url_to_fs(out, use_listings_cache=False)
-                    system.rm(root, recursive=True)
-                    done["finished before"] += 1
-                elif process is not None and process.returncode != -signal.SIGKILL:
-                    raise EnergyQLError(f"a run has ended with code {process.returncode}")
-                process = subprocess.Popen(command, env=environment)
-            time.sleep(chance.uniform(0.1, 1) * pause)
-            what = chance.choice(["driver", *["worker"] * (workers > 1), *["server"] * store])
-            if what == "driver":
-                process.kill()
-                process.wait()
-            elif what == "server" and server is not None:
-                server.kill()
-                time.sleep(chance.uniform(0, 1))
-                server.start()
-            elif pids := worker_pids():
-                os.kill(chance.choice(pids), signal.SIGKILL)
-            else:
-                what = ""  # no worker has begun
-        done[what] += 1
-    if process is not None:
-        process.wait()
-    subprocess.run(command, env=environment, check=True)
-    same = digests(out) == digests(str(whole))
-    if server is not None:
-        server.kill()
-    return {"kills": dict(done), "shards": len(digests(str(whole))), "equal": same}
+            server, out = ends.enter_context(served(folder)), "s3://bucket/killed"
+            os.environ |= KEYS | {"AWS_ENDPOINT_URL": server.address}
+            fsspec.filesystem("s3", use_listings_cache=False).mkdir("bucket")
+        command = [sys.executable, "-m", "benchmarks.dataset", "--driver", out, "--model", model, "-n", str(count)]
+        run = Run([*command, "--workers", str(workers)], out)
+        ends.callback(run.kill)
+        done, chance = Counter[str](), random.Random(0)
+        for _ in track(range(wanted), "kills"):
+            what = ""
+            while not what:
+                done["finished before"] += run.go_on()
+                time.sleep(chance.uniform(0.1, 1) * pause)
+                what = chance.choice(["driver", *["worker"] * (workers > 1), *["server"] * store])
+                if what == "driver":
+                    run.kill()
+                elif what == "server" and server is not None:
+                    server.kill()
+                    time.sleep(chance.uniform(0, 1))
+                    server.start()
+                elif pids := worker_pids():
+                    os.kill(chance.choice(pids), signal.SIGKILL)
+                else:
+                    what = ""  # no worker has begun
+            done[what] += 1
+        run.finish()
+        expected = digests(str(whole))
+        return {"kills": dict(done), "shards": len(expected), "equal": digests(out) == expected}
+
+
+class Run:
+    """A command that writes a data set, in a process of its own, and that is started again where it was killed."""
+
+    def __init__(self, command: list[str], out: str) -> None:
+        self._command, self._out = command, out
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def go_on(self) -> bool:
+        """Start the process if it does not run; return whether it was finished, and begins anew."""
+        code = None if self._process is None else self._process.poll()
+        if self._process is not None and code is None:
+            return False
+        if code == 0:
+            system, root = fsspec.url_to_fs(self._out, use_listings_cache=False)
+            system.rm(root, recursive=True)
+        elif code is not None and code != -signal.SIGKILL:
+            raise EnergyQLError(f"the run has ended with code {code}")
+        self._process = subprocess.Popen(self._command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return code == 0
+
+    def kill(self) -> None:
+        """Kill the process, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def finish(self) -> None:
+        """Let the process end, and start it once more if it was killed."""
+        if self._process is None or self._process.wait() != 0:
+            subprocess.run(self._command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
 
 
 def main(

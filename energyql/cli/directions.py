@@ -18,7 +18,6 @@ from energyql.models import DEFAULT_MODEL, packaged_models
 
 
 def directions(
-    model: options.Model = DEFAULT_MODEL,
     save_to: Annotated[
         Path, out_option("A folder for the directions and a page of pictures; with --name, the one that holds them.")
     ] = Path("directions"),
@@ -27,6 +26,7 @@ def directions(
         typer.Option(help="How they are found; see docs/directions.md. By default ganspace.", show_default=False),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Number of directions, by default 10.")] = None,
+    model: options.Model = DEFAULT_MODEL,
     layers: Annotated[
         str | None, typer.Option(help="Layers of W+ whose styles count and that the pictures change: 4-9 or 0,1,7.")
     ] = None,

@@ -226,7 +226,7 @@ def _onnx_model(energy: EnergyModule) -> Any:
     """Return the ONNX model of an energy."""
     try:
         onnx: Any = import_module("onnx")
-    except ImportError:
+    except ModuleNotFoundError:
         raise ArgumentError(
             "an ONNX model needs the package onnx, which is not installed", hint='pip install "onnx>=1.16"'
         ) from None

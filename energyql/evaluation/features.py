@@ -58,7 +58,7 @@ def inception_features(weights: Path | None = None) -> Features:
     """
     try:
         module: Any = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
-    except ImportError:
+    except ModuleNotFoundError:
         raise EnergyQLError(
             "Inception's features need torch-fidelity", hint='pip install "torch-fidelity>=0.3"'
         ) from None

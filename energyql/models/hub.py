@@ -154,7 +154,7 @@ def _library() -> tuple[Any, Any]:
     """Return the module and its interface to the hub that the environment names now."""
     try:
         hub: Any = import_module("huggingface_hub")
-    except ImportError:
+    except ModuleNotFoundError:
         raise ArgumentError(
             "a hub needs huggingface_hub, which is not installed", hint='pip install "huggingface_hub>=0.25"'
         ) from None

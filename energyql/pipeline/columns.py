@@ -138,7 +138,7 @@ def as_frame(measurements: Mapping[str, Any], probability: npt.NDArray[np.float6
     """
     try:
         pandas: Any = import_module("pandas")
-    except ImportError:
+    except ModuleNotFoundError:
         raise ArgumentError("a table needs pandas, which is not installed", hint="pip install pandas") from None
     table: dict[str, Any] = {"index": measurements["index"], "energy": measurements["energy"]}
     if probability is not None:
@@ -166,7 +166,7 @@ def as_inference(
     """
     try:
         arviz: Any = import_module("arviz_base")
-    except ImportError:
+    except ModuleNotFoundError:
         raise ArgumentError(
             "data of ArviZ need arviz-base, which is not installed", hint='pip install "arviz-base>=0.6"'
         ) from None

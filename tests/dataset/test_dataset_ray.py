@@ -116,7 +116,7 @@ def test_workers_without_a_module_of_the_model(cluster, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("class Judge:\n    def __call__(self, images):\n        return {}\n")
     monkeypatch.syspath_prepend(tmp_path)
     model = replace(known_plan().classes[0].model, judge=import_module("only_here").Judge())
-    with pytest.raises(EnergyQLError, match="no worker can be started: .*No module named 'only_here'"):
+    with pytest.raises(EnergyQLError, match="no worker can be started: .*No module named"):
         write(with_classes(known_plan(), model=model), tmp_path / "out", workers=2)
 
 
