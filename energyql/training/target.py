@@ -16,9 +16,7 @@ from energyql.attributes.judge_reports import replace_given
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import read_json, real_path, write_json, write_picture
 from energyql.generators.base import RANDOM, Generator, check_fitted_label, offers_features
-from energyql.generators.families import (
-    CONFIG,
-)
+from energyql.generators.families import CONFIG
 from energyql.pipeline.saving import save_named_model
 from energyql.replacement import changing
 from energyql.training.report import draw_report
