@@ -126,6 +126,7 @@ def test_blocks_where_the_bits_of_a_row_depend_on_their_number(monkeypatch):
     one._forward._run = lambda x, *parameters: sizes.append(len(x)) or run(x, *parameters)
     for count in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1):
         assert one(matrix(count, 12).float()).shape == (count, 9)
+    assert BLOCK in sizes
     assert set(sizes) <= {0, BLOCK}
 
 
