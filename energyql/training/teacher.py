@@ -187,8 +187,9 @@ def _drawn_labels(
     """Draw `DRAWS` labels of each new picture from the probabilities that fit the labelled ones; or repeat the number.
 
     Labelled pictures are read by the one network that did not learn from them, new ones by all. The mean of all errs
-    less, and may be more certain than one network alone. By how much is seen on the new pictures: the probabilities of
-    the mean are made such that one network, calibrated to labels drawn from them, is as certain as on labels by hand.
+    less, and may be more certain than one network alone. By how much is seen on the new pictures: the logits of the mean
+    are raised once, by the factor by which one network, calibrated to labels drawn from the mean, is less certain than
+    on labels by hand.
 
     Args:
         own: outputs for labelled pictures, each of one network.
@@ -202,9 +203,8 @@ def _drawn_labels(
         return mean[:, 0].repeat(DRAWS)
     scale, shift = _calibration(own, known, spec)
     guess = _draw(mean * scale + shift, random)
-    found, found_shift = _calibration(new.repeat(1, DRAWS, 1).flatten(0, 1), guess.repeat(len(new)), spec)
-    more = scale / found
-    return _draw(mean * scale * more + shift + (shift - found_shift) * more, random)
+    found, _ = _calibration(new.repeat(1, DRAWS, 1).flatten(0, 1), guess.repeat(len(new)), spec)
+    return _draw(mean * scale * (scale / found) + shift, random)  # the shift is not: few labels may lack a class
 
 
 def _draw(logits: Float[Tensor, "count outputs"], random: torch.Generator) -> Float[Tensor, " n"]:

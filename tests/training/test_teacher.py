@@ -209,3 +209,12 @@ class TestDrawnLabels:
         outputs = (2 * labels - 1)[:, None] * torch.linspace(0.5, 3, 100)[:, None]
         scale, _ = teacher._calibration(outputs, labels, spec)
         assert 1 < scale < 2
+
+    @pytest.mark.parametrize("count", [1, 5, 20])
+    def test_few_pictures_may_lack_a_class(self, count):
+        spec, random = AttributeSpec("a", "yes/no"), torch.Generator().manual_seed(1)
+        labels = (torch.rand(400, generator=random) < 0.05).float()
+        own = (torch.randn(400, generator=random) + 2 * labels)[:, None]
+        new = torch.randn(3, count, 1, generator=random)  # none has it
+        for _ in range(12):
+            assert _drawn_labels(own, labels, new, spec, random).mean() < 0.3
