@@ -36,7 +36,8 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
     from energyql.dataset import DatasetClass, DatasetPlan
-    from energyql.dataset.run import WrittenDataset, write_dataset
+    from energyql.dataset.records import WrittenDataset
+    from energyql.dataset.run import write_dataset
     from energyql.editing.edit import Edit, edit
     from energyql.editing.filmstrip import animate
     from energyql.editing.invert import Inversion, invert
@@ -61,7 +62,8 @@ logging.getLogger("energyql").addHandler(logging.NullHandler())  # a program dec
 
 _MODULES = {
     "dataset": ["DatasetClass", "DatasetPlan"],
-    "dataset.run": ["WrittenDataset", "write_dataset"],
+    "dataset.records": ["WrittenDataset"],
+    "dataset.run": ["write_dataset"],
     "editing.edit": ["Edit", "edit"],
     "editing.filmstrip": ["animate"],
     "editing.invert": ["Inversion", "invert"],
