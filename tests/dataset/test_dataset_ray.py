@@ -5,6 +5,7 @@ import signal
 import sys
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -128,6 +129,7 @@ def test_workers_draw_with_models_of_every_kind(tmp_path, monkeypatch, tiny, kin
     ray = pytest.importorskip("ray")
     ray.shutdown()  # of other tests
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # of the classes of a model in memory
     plan, settings = plan_of(kind, tmp_path, tiny)
     write(plan, "one", **settings)
     write(plan, "two", workers=2, **settings)
