@@ -134,7 +134,8 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
             message = f"Ray cannot be {'reached' if job.address else 'started'}: {error}"
             raise ArgumentError(message, hint="see to --address, or to the load of this machine") from error
     try:
-        if ray.cluster_resources().get("GPU", 0) < job.gpus:
+        most = max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+        if most < job.gpus:
             raise ArgumentError(f"no machine of Ray has the GPUs of one worker, {job.gpus:g}", hint="see to --gpus")
         remote = ray.remote(num_cpus=1, num_gpus=job.gpus, max_restarts=-1, max_task_retries=ATTEMPTS)(Worker)
         known = _elsewhere(job)

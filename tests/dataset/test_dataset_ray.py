@@ -17,6 +17,7 @@ from energyql.dataset.plan import Job
 from energyql.dataset.plan_file import PlanSource, read_plan
 from energyql.dataset.shard import prepare_plan
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.pipeline.model import load_model
 
 with_ray = pytest.mark.ray
 
@@ -113,11 +114,11 @@ def test_errors_of_workers_are_shown(cluster, plan, tmp_path):
 
 @with_ray
 @pytest.mark.filterwarnings("ignore")
-def test_workers_without_a_module_of_the_model(cluster, tmp_path, monkeypatch):
+def test_workers_without_a_module_of_the_model(cluster, tmp_path, tiny, monkeypatch):
     (tmp_path / "only_here.py").write_text("class Judge:\n    def __call__(self, images):\n        return {}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    model = replace(known_plan().classes[0].model, judge=import_module("only_here").Judge())
-    with pytest.raises(EnergyQLError, match="no worker can be started: .*No module named"):
+    model = replace(load_model(tiny), judge=import_module("only_here").Judge())
+    with pytest.raises(EnergyQLError, match="no worker can be started: .*No module named 'only_here'"):
         write(with_classes(known_plan(), model=model), tmp_path / "out", workers=2)
 
 
