@@ -119,7 +119,7 @@ def test_workers_without_a_module_of_the_model(cluster, tmp_path, tiny, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     model = replace(load_model(tiny), judge=import_module("only_here").Judge())
     with pytest.raises(EnergyQLError, match="no worker can be started: .*No module named 'only_here'"):
-        write(with_classes(known_plan(), model=model), tmp_path / "out", workers=2)
+        write(with_classes(known_plan(), model=model, query="smile"), tmp_path / "out", workers=2)
 
 
 @with_ray
