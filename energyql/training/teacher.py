@@ -204,7 +204,8 @@ def _drawn_labels(
     scale, shift = _calibration(own, known, spec)
     guess = _draw(mean * scale + shift, random)
     found, _ = _calibration(new.repeat(1, DRAWS, 1).flatten(0, 1), guess.repeat(len(new)), spec)
-    return _draw(mean * scale * (scale / found) + shift, random)  # the shift is not: few labels may lack a class
+    # The shift is not corrected: few labels may lack a class.
+    return _draw(mean * scale * (scale / found) + shift, random)
 
 
 def _draw(logits: Float[Tensor, "count outputs"], random: torch.Generator) -> Float[Tensor, " n"]:
