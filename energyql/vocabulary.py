@@ -28,7 +28,7 @@ class AttributeSpec:
         values: the classes of a categorical attribute, in the order of its head's logits.
         low, high: the range of a continuous attribute.
         tolerance: of a continuous attribute: `=` holds within this distance.
-        description: one line of text.
+        description: one line of text, without control characters, which would command a terminal.
 
     Raises:
         VocabularyError: a field does not fit the others.
@@ -66,6 +66,7 @@ class AttributeSpec:
             raise VocabularyError(f"{label}: tolerance must be greater than 0, not {self.tolerance:g}")
         if not isinstance(self.description, str):
             raise VocabularyError(f"{label}: description must be a string, not {self.description!r}")
+        _check_characters(self.description, f"{label}: description")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of this kind as JSON values, for `from_dict`."""
@@ -193,6 +194,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
             raise VocabularyError("a vocabulary needs a list of attributes")
         if not isinstance(model, str):
             raise VocabularyError(f"the model of a vocabulary must be a string, not {model!r}")
+        _check_characters(model, "the model of a vocabulary")
         specs = (AttributeSpec.from_dict(entry) for entry in attributes)
         return cls(specs, model=model, relations=data.get("relations", ()))
 
@@ -224,10 +226,14 @@ def _text(value: object, what: str) -> str:
     if not isinstance(value, str) or not value:
         raise VocabularyError(f"{what} must be a string that is not empty, not {value!r}")
     # The same rule as for names in queries: a name that no query can spell would be a dead attribute.
-    for character in value:
-        if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
-            raise VocabularyError(f"{what} must not hold the control character U+{ord(character):04X}: {value!r}")
+    _check_characters(value, what)
     return str(unicodedata.normalize("NFC", value))
+
+
+def _check_characters(text: str, what: str) -> None:
+    for character in text:
+        if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
+            raise VocabularyError(f"{what} must not hold the control character U+{ord(character):04X}: {text!r}")
 
 
 def _number(value: object, what: str) -> float:

@@ -80,6 +80,8 @@ def test_suggestions(name: str, match: str | None) -> None:
         ({"kind": "continuous", "low": "0"}, "low must be a finite number, not '0'"),
         ({"kind": "continuous", "tolerance": 0}, "tolerance must be greater than 0, not 0"),
         ({"description": None}, "description must be a string, not None"),
+        ({"description": "a\x1b[31m"}, "attribute 'x': description must not hold the control character U\\+001B"),
+        ({"description": "a\x9b31m"}, "description must not hold the control character U\\+009B"),
     ],
 )
 def test_wrong_specs(fields: dict[str, Any], message: str) -> None:
@@ -98,6 +100,7 @@ def test_wrong_specs(fields: dict[str, Any], message: str) -> None:
         ({"version": 1, "attributes": [{"name": "a"}]}, "an attribute has no kind"),
         ({"version": 1, "attributes": [{"name": "a", "kind": "yes/no", "size": 3}]}, "'a': unknown field size"),
         ({"version": 1, "attributes": [], "model": 3}, "the model of a vocabulary must be a string, not 3"),
+        ({"version": 1, "attributes": [], "model": "\x1b[2J"}, "model of a vocabulary must not hold the control char"),
         ({"version": 1, "attributes": [{"name": "a", "kind": "yes/no"}] * 2}, "attribute 'a' is defined twice"),
     ],
 )

@@ -51,7 +51,6 @@ def directions(
     First without --name: look at directions.png in the folder. Then with --name 3=smile for each that means something.
     """
     from energyql.files import check_writable, write_picture
-    from energyql.pipeline.model import choose_device
     from energyql.progress import reporting
     from energyql.training.directions import PAGE, Directions, draw_directions, name_directions
     from energyql.training.finding import find_directions
@@ -70,7 +69,7 @@ def directions(
         names, found = _names(name), Directions.load(save_to)
         bank = name_directions(
             found, names, model, into, replace=replace, generator=generator, allow_plugins=allow_plugins,
-            device=choose_device(device), progress=not quiet,
+            device=device, progress=not quiet,
         )  # fmt: skip
         if not quiet:
             print_reports({each: bank.reports[each] for each in names.values() if each in bank.reports})
@@ -84,7 +83,7 @@ def directions(
     with reporting(not quiet) as report:
         found = find_directions(
             source, method or "ganspace", n or 10, layers=None if layers is None else read_rows(layers),
-            truncation=truncation, label=fitted_label(label), device=choose_device(device), progress=report,
+            truncation=truncation, label=fitted_label(label), device=device, progress=report,
         )  # fmt: skip
         page = draw_directions(found, source.generator, seed=seed, report=report)
     found.save(save_to)

@@ -228,7 +228,10 @@ def read_rows(text: str) -> list[int]:
     try:
         for part in text.split(","):
             first, dash, last = part.partition("-")
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
+            rows = range(int(first), int(last) + 1) if dash else [int(first)]
+            if not rows:
+                raise ValueError
+            found += rows
     except ValueError:
         raise ArgumentError(f"layers are written 4-9 or 0,1,7, not {text!r}") from None
     return found

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_label, read_names, resumable
+from energyql.cli.options import Terminal, out, out_option, read_label, read_names, resumable
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER
@@ -132,7 +131,7 @@ def evaluate(
 
 def _print_tables(tables: list[Table], width: int) -> None:
     """Print tables at least `width` wide: a narrow pipe would break their numbers."""
-    wide = Console(highlight=False, emoji=False)
+    wide = Terminal(highlight=False, emoji=False)
     wide.width = max(wide.width, width)
     for table in tables:
         wide.print(table)

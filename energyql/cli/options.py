@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape as markup
+from rich.text import Text
 
 from energyql.errors import ArgumentError
 from energyql.models import packaged_models
@@ -27,8 +28,19 @@ if TYPE_CHECKING:
     from energyql.studio.serving import Listening
     from energyql.training.labels import LabelTable
 
-out = Console(highlight=False, soft_wrap=True, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+class Terminal(Console):
+    """A console that shows control characters, so that no text of a file, such as a name, commands the terminal."""
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Return text with its control characters as their codes; the arguments are those of rich."""
+        return super().render_str(text.translate(_CONTROLS), **settings)
+
+
+out = Terminal(highlight=False, soft_wrap=True, emoji=False)
+err = Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 STANDARD = "-"
 """Stands for standard input or output."""
 

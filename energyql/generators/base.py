@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -215,6 +215,25 @@ def encode_under(
     if condition is None:
         return generator.encode(z, truncation)
     return cast(ConditionalGenerator, generator).encode(z, truncation, condition.to(z).expand(len(z), -1))
+
+
+def check_layers(layers: Any, generator: Generator) -> tuple[int, ...]:
+    """Return layers, rows of W+, in ascending order, each once.
+
+    Raises:
+        ArgumentError: the generator has no layers, or not these.
+    """
+    count = getattr(getattr(generator, "config", None), "num_ws", None)
+    if not isinstance(count, int):
+        raise ArgumentError(
+            f"a {type(generator).__name__} has no layers with a w of their own", hint="leave out layers"
+        )
+    found = list(layers) if isinstance(layers, Iterable) else []
+    if not found or not all(type(layer) is int and 0 <= layer < count for layer in found):
+        raise ArgumentError(
+            f"layers are whole numbers from 0 to {count - 1}, at least one, not {layers!r}", hint="such as [0, 1, 2]"
+        )
+    return tuple(sorted(set(found)))
 
 
 def _finite(number: Any) -> bool:

@@ -284,7 +284,7 @@ def _check_fitted_to(folder: Path, bank: AttributeBank, generator: Generator, ma
         raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}", hint=hint)
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """Return the device called `name`; "auto" is a GPU if there is one.
 
     Raises:
@@ -296,5 +296,5 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise ArgumentError(f"device {name!r} is not available here", hint="use auto, cpu, cuda or mps") from error
+        raise ArgumentError(f"device '{name}' is not available here", hint="use auto, cpu, cuda or mps") from error
     return device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.attributes.heads import Head
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import fingerprint, read_json, read_tensors, write_json, write_tensors
-from energyql.generators.base import Generator, device_of
+from energyql.generators.base import Generator, check_fitted_label, check_layers, device_of
 from energyql.generators.families import CONFIG, module_fingerprint
+from energyql.language.lexical import check_name
 from energyql.numerics.shapes import Float
+from energyql.pipeline.model import choose_device
+from energyql.pipeline.settings import whole_number
 from energyql.progress import Report
 from energyql.render.pictures import label_grid, to_pictures
 from energyql.training.fitting import HeadSettings
@@ -66,6 +70,9 @@ class Directions:
         truncation: range of psi of the prior samples.
         label: their class label, as heads have it.
         generator: fingerprint of the generator; "" for one that is no torch module.
+
+    Raises:
+        ArgumentError: tensors are not finite, not float32 or of other shapes; titles, layers or truncation are wrong.
     """
 
     method: str
@@ -80,6 +87,22 @@ class Directions:
     label: FittedLabel
     generator: str
 
+    def __post_init__(self) -> None:
+        if not self.titles:
+            raise ArgumentError("there are no directions")
+        for text in (self.method, *self.titles):
+            check_name(text, "the method or the title of a direction")
+        count, size = len(self.titles), self.normal.shape[-1] if self.normal.ndim else 0
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_PARTS, (count,)) | {"quantiles": (count, len(QUANTILES))}
+        for name, shape in (shapes | dict.fromkeys(("normal", "move"), (count, size))).items():
+            part = getattr(self, name)
+            if part.dtype != torch.float32 or part.shape != shape or not part.isfinite().all():
+                raise ArgumentError(f"{name} of {count} directions must be finite numbers, float32, of shape {shape}")
+        if self.layers is not None and not all(type(layer) is int and layer >= 0 for layer in self.layers):
+            raise ArgumentError(f"layers are whole numbers from 0, not {self.layers!r}")
+        if not -math.inf < self.truncation[0] <= self.truncation[1] < math.inf:
+            raise ArgumentError(f"{self.truncation} is no range of truncation")
+
     def __len__(self) -> int:
         return len(self.offset)
 
@@ -92,12 +115,14 @@ class Directions:
         return Prior(generator, seed, self.truncation, torch.device(device), self.label)
 
     def check_generator(self, generator: Generator) -> None:
-        """Raise an `ArgumentError` if the directions are those of another generator."""
+        """Raise an `ArgumentError` if the directions are those of another generator, or of a label that it lacks."""
         if self.generator != module_fingerprint(generator):
             raise ArgumentError(
                 "the directions were found from another generator",
-                hint="find those of this one with energyql directions",
+                hint="find those of this one with energyql directions, or give the model that they were found from, "
+                "--model",
             )
+        check_fitted_label(self.label, generator)
 
     def save(self, folder: str | Path) -> None:
         """Write `directions.safetensors` and `directions.json`, each whole or not at all."""
@@ -121,21 +146,16 @@ class Directions:
         path, hint = Path(folder) / RECORD, "find the directions again with energyql directions"
         try:
             data, parts = read_json(path), read_tensors(path.with_name(TENSORS))
-            titles = tuple(str(each["title"]) for each in data["directions"])
+            titles = tuple(each["title"] for each in data["directions"])
             layers, label, (low, high) = data["layers"], data["label"], data["truncation"]
-            count, size = len(titles), parts["normal"].shape[-1]
-            shapes = {"normal": (count, size), "offset": (count,), "move": (count, size), "share": (count,)}
-            shapes |= {"quantiles": (count, len(QUANTILES))}
-            fits = data["format"] == FORMAT and data["tensors"] == fingerprint(path.with_name(TENSORS))
-            finite = all(bool(part.isfinite().all()) for part in parts.values())
-            if not fits or not finite or {name: tuple(part.shape) for name, part in parts.items()} != shapes:
+            if data["format"] != FORMAT or data["tensors"] != fingerprint(path.with_name(TENSORS)):
                 raise ValueError(f"it does not fit {TENSORS}")
             return cls(
-                str(data["method"]), **parts, titles=titles, truncation=(float(low), float(high)),
-                layers=None if layers is None else tuple(int(layer) for layer in layers),
+                data["method"], **parts, titles=titles, truncation=(low, high),
+                layers=None if layers is None else tuple(layers),
                 label=tuple(label) if isinstance(label, list) else label, generator=str(data["generator"]),
             )  # fmt: skip
-        except ModelError as error:
+        except (ModelError, ArgumentError) as error:
             raise DataError(f"{folder} holds no directions: {error.message}", hint=hint) from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path} is damaged: {error}", hint=hint) from error
@@ -168,25 +188,28 @@ def name_directions(
         replace: whether the names may replace attributes.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
-        device: where to fit.
+        device: where to fit, as for `find_directions`.
         progress: show progress bars.
 
     Returns:
         All heads of the folder.
 
     Raises:
-        ArgumentError: there is no such direction, or the directions are those of another generator.
+        ArgumentError: there is no such direction, name or device, or the directions are those of another generator.
         VocabularyError: the model has an attribute of that name already.
         ModelError: heads of the model hold for samples of another truncation or label.
     """
-    if not names:
-        raise ArgumentError("name at least one direction", hint="such as --name 3=smile")
-    if wrong := [number for number in names if not 0 <= number < len(directions)]:
-        raise ArgumentError(f"there is no direction {wrong[0]}", hint=f"they are numbered 0 to {len(directions) - 1}")
+    if not isinstance(names, Mapping) or not names:
+        raise ArgumentError("name at least one direction", hint='such as {3: "smile"}, or --name 3=smile')
+    if wrong := [number for number in names if type(number) is not int or not 0 <= number < len(directions)]:
+        raise ArgumentError(f"there is no direction {wrong[0]!r}", hint=f"numbers are 0 to {len(directions) - 1}")
+    names = {number: check_name(name, f"the name of direction {number}") for number, name in names.items()}
+    if blank := [number for number, name in names.items() if not name.strip()]:
+        raise ArgumentError(f"the name of direction {blank[0]} is blank", hint="give it one such as smile")
+    device = choose_device(device)
     there = out is not None and (Path(out) / CONFIG).is_file()
-    source = open_source(
-        Path(out) if out is not None and there else model, generator=generator, allow_plugins=allow_plugins
-    )
+    place = Path(out) if out is not None and there else model
+    source = open_source(place, generator=generator, allow_plugins=allow_plugins)
     directions.check_generator(source.generator)
     space = "w" if source.bank is None else source.bank.space
     specs = Vocabulary(_spec(directions, number, name) for number, name in names.items())
@@ -243,19 +266,21 @@ def draw_directions(
         report: told the progress.
 
     Raises:
-        ArgumentError: the directions are those of another generator.
+        ArgumentError: the directions are those of another generator or of other layers, or seed or rows are wrong.
     """
+    rows, seed = whole_number("rows", rows), whole_number("seed", seed, least=0, most=2**64 - 1)
     directions.check_generator(generator)
+    layers = None if directions.layers is None else check_layers(directions.layers, generator)
     device = device_of(generator) or torch.device("cpu")
     w = directions.prior(generator, seed, device).w(torch.arange(rows))
     steps = directions.quantiles[:, None] - directions.values(w).t()[:, :, None]
     moves = (steps[..., None] * directions.move[:, None, None]).flatten(0, 2)
     moved = w[:, None].expand(-1, len(QUANTILES), -1).flatten(0, 1).repeat(len(directions), 1)
-    if directions.layers is None:
+    if layers is None:
         moved = moved + moves
     else:
         moved = moved[:, None].repeat(1, generator.config.num_ws, 1)  # type: ignore[attr-defined]
-        moved[:, list(directions.layers)] += moves[:, None]
+        moved[:, list(layers)] += moves[:, None]
     pictures: list[Image.Image] = []
     for part in moved.split(AT_ONCE):
         for picture in to_pictures(generator.synthesize(part.to(device))):

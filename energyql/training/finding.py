@@ -14,10 +14,11 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import thumbnails
 from energyql.attributes.predictions import output_count
 from energyql.errors import ArgumentError
-from energyql.generators.base import Generator
+from energyql.generators.base import Generator, check_layers
 from energyql.generators.families import module_fingerprint
 from energyql.numerics.shapes import Float
-from energyql.pipeline.model import Model
+from energyql.pipeline.model import Model, choose_device
+from energyql.pipeline.settings import finite_number, whole_number
 from energyql.progress import Report, reporting
 from energyql.training.directions import DIRECTIONS_SEED, QUANTILES, Directions
 from energyql.training.opening import open_source
@@ -76,27 +77,28 @@ def find_directions(
         label: of a conditional generator: a class, numbers, or "random"; by default that of the model's heads.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
-        device: where to compute.
+        device: where to compute: "cpu", "cuda" or "mps"; "auto" is a GPU if there is one.
         progress: whether to show progress bars, or a function that is told the progress.
 
     Raises:
-        ArgumentError: the generator has no such layers or no styles, the model has no heads, or the prior varies in
-            fewer directions, or in all alike.
+        ArgumentError: an argument has no such value, the generator has no such layers or no styles, the model has no
+            heads, there is no such device, or the prior varies in fewer directions, or in all alike.
     """
     if method not in get_args(Method):
         raise ArgumentError(f"there is no method {method!r}", hint=f"methods: {', '.join(get_args(Method))}")
-    if count < 1:
-        raise ArgumentError(f"the number of directions is at least 1, not {count}")
+    count, place = whole_number("count", count), choose_device(device)
+    if truncation is not None and not 0 <= (truncation := finite_number("truncation", truncation)) <= 2:
+        raise ArgumentError(f"truncation is a number from 0 to 2, not {truncation:g}")
     source = open_source(model, generator=generator, allow_plugins=allow_plugins)
     network, bank = source.generator, source.bank
-    chosen = None if layers is None else _check_layers(network, layers)
+    chosen = None if layers is None else check_layers(layers, network)
     weights = _style_weights(network, chosen, method) if method in ("sefa", "styles") else None
     if isinstance(network, torch.nn.Module):
-        network.to(device).eval()
+        network.to(place).eval()
     own = 1.0 if source.truncation is None else source.truncation
     psi = bank.truncation if bank is not None and truncation is None else (own, own)
     psi = psi if truncation is None else (truncation, truncation)
-    prior = Prior(network, DIRECTIONS_SEED, psi, torch.device(device), source.label(label, "w"))
+    prior = Prior(network, DIRECTIONS_SEED, psi, place, source.label(label, "w"))
     titles = tuple(map(str, range(count)))
     with reporting(progress) as report:
         space = _Whitened.of(prior, report)
@@ -219,18 +221,6 @@ def _eigenvectors(rows: Float[Tensor, "outputs inputs"]) -> _Found:
     values, vectors = torch.linalg.eigh(rows.t() @ rows)
     values = values.flip(0).clamp(min=0)
     return vectors.flip(1).t(), values / values.sum().clamp(min=1e-300)
-
-
-def _check_layers(generator: Generator, layers: Sequence[int]) -> tuple[int, ...]:
-    count = getattr(getattr(generator, "config", None), "num_ws", None)
-    if not isinstance(count, int):
-        raise ArgumentError(
-            f"a {type(generator).__name__} has no layers with a w of their own", hint="leave out layers"
-        )
-    found = tuple(sorted(set(layers)))
-    if not found or not all(type(layer) is int and 0 <= layer < count for layer in found):
-        raise ArgumentError(f"layers are whole numbers from 0 to {count - 1}, at least one, not {list(layers)!r}")
-    return found
 
 
 def _style_weights(generator: Generator, layers: Sequence[int] | None, method: str) -> Float[Tensor, "styles w_dim"]:

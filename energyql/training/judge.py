@@ -122,6 +122,11 @@ def train_judge(
                 f"{target.folder} has no attributes to judge", hint="train some first, with energyql train"
             )
         bank = target.bank
+        if only is not None and (not only or (unknown := [name for name in only if name not in bank.vocabulary])):
+            raise DataError(
+                f"there is no attribute {unknown[0]!r} to judge" if only else "only names no attribute",
+                hint=f"the model has {', '.join(bank.vocabulary)}",
+            )
         if isinstance(target.generator, torch.nn.Module):
             target.generator.to(device).eval()
         prior = _prior(target, bank, labels, seed, torch.device(device))
@@ -208,7 +213,7 @@ def fit_own_judge(task: JudgeTask, settings: PictureSettings, *, report: Report)
     Raises:
         DataError: it is not known which pictures the labels are about, or they are about no attribute of the model.
     """
-    prior, labels, vocabulary, work = task.prior, task.labels, task.vocabulary, task.target.folder / WORK
+    prior, labels, work = task.prior, task.labels, task.target.folder / WORK
     if not have_pictures(labels):
         raise DataError(
             "the labels are about latents, and a judge learns from pictures",
@@ -217,6 +222,7 @@ def fit_own_judge(task: JudgeTask, settings: PictureSettings, *, report: Report)
     if isinstance(labels, LabelTable):
         assert labels.index is not None
         columns, index, labeller = dict(labels.columns), labels.index, None
+        _learnable(task, columns)  # before any picture is drawn
     else:
         prior, index, labeller = replace(prior, seed=prior.seed + 1), torch.arange(task.count), labels
     pictures, labelled = draw_thumbnails(
@@ -224,13 +230,7 @@ def fit_own_judge(task: JudgeTask, settings: PictureSettings, *, report: Report)
         report=report,
     )  # fmt: skip
     columns = labelled if labeller is not None else columns
-    names = [name for name in vocabulary if name in columns and (task.only is None or name in task.only)]
-    if not names or (task.only is not None and len(names) < len(task.only)):
-        raise DataError(
-            f"the labels are about {', '.join(columns)}; the model has {', '.join(vocabulary)}",
-            hint="a judge needs labels of attributes that the model has",
-        )
-    specs = Vocabulary(vocabulary[name] for name in names)
+    specs = _learnable(task, columns)
     judge, found = fit_judge(
         pictures,
         {name: encode_column(known_cells(columns[name], spec), spec) for name, spec in specs.items()},
@@ -242,3 +242,15 @@ def fit_own_judge(task: JudgeTask, settings: PictureSettings, *, report: Report)
         progress=lambda done: report("judge", done),
     )
     return TrainedJudge(judge, found)
+
+
+def _learnable(task: JudgeTask, columns: Iterable[str]) -> Vocabulary:
+    """Return the attributes that a judge learns from labels with these names."""
+    known = task.vocabulary
+    names = [name for name in known if name in columns and (task.only is None or name in task.only)]
+    if not names or (task.only is not None and not set(task.only) <= set(names)):
+        raise DataError(
+            f"the labels are about {', '.join(columns)}; the model has {', '.join(known)}",
+            hint="a judge needs labels of attributes that the model has",
+        )
+    return Vocabulary(known[name] for name in names)

@@ -71,6 +71,8 @@ def test_the_shares_are_printed(tmp_path):
         (["--name", "0=a", "--name", "0=b", "--into", "x"], ArgumentError, "'0=b' twice"),
         (["--into", "x"], ArgumentError, "--into and --replace are for attributes"),
         (["--layers", "a"], ArgumentError, "layers are written"),
+        (["--layers", "9-4"], ArgumentError, "layers are written 4-9 or 0,1,7, not '9-4'"),
+        (["--device", "gpu"], ArgumentError, "device 'gpu' is not available here"),
     ],
 )
 def test_mistakes(arguments, kind, message, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -91,6 +92,13 @@ def test_a_report_of_heads_that_were_not_measured(tiny):
     unmeasured = dict.fromkeys(["smile", "hair", "age", "glasses", "beard"])
     data = json.loads(run("report", tiny, "--json"))
     assert data == {"heads": {}, "judges": [{"judge": "judge.safetensors", "attributes": unmeasured}]}
+
+
+def test_text_of_a_folder_commands_no_terminal(tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"judge": "a:\x1b[31mb\x9b2J\r"}))
+    assert r"Judge a:\x1b[31mb\x9b2J\x0d, on labels" in run("report", folder)
 
 
 def test_quiet_and_only(tmp_path, table):

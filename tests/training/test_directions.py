@@ -12,6 +12,7 @@ from toys import CONFIG, random_generator, tiny_model
 import energyql
 from energyql.attributes.bank import AttributeBank, Head
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
+from energyql.files import fingerprint, write_tensors
 from energyql.generators.load import load_generator
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.pipeline.model import Model, load_model
@@ -186,10 +187,18 @@ def test_the_styles_of_each_layer_of_a_stylegan3():
 def test_wrong_arguments(gan):
     for arguments, message in (
         ({"method": "pca"}, "no method 'pca'"),
-        ({"count": 0}, "at least 1"),
+        ({"count": 0}, "count must be a whole number from 1 to .*, not 0"),
+        ({"count": "1"}, "count must be a whole number from 1 to .*, not '1'"),
+        ({"count": 2.5}, "count must be a whole number from 1 to .*, not 2.5"),
         ({"count": 17}, "directions only, not 17"),
         ({"layers": [6]}, "layers are whole numbers from 0 to 5"),
         ({"layers": []}, "at least one"),
+        ({"layers": 3}, "layers are whole numbers from 0 to 5, at least one, not 3"),
+        ({"layers": "12"}, "layers are whole numbers from 0 to 5, at least one, not '12'"),
+        ({"truncation": float("nan")}, "truncation must be a finite number, not nan"),
+        ({"truncation": float("inf")}, "truncation must be a finite number, not inf"),
+        ({"truncation": -0.5}, "truncation is a number from 0 to 2, not -0.5"),
+        ({"device": "gpu"}, "device 'gpu' is not available here"),
     ):
         with pytest.raises(ArgumentError, match=message):
             find_directions(gan, **arguments)
@@ -211,11 +220,63 @@ def test_saved_and_read(found, gan, tmp_path):
         one, other = getattr(found, field.name), getattr(again, field.name)
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
     again.check_generator(gan)
-    with pytest.raises(ArgumentError, match="another generator"):
+    with pytest.raises(ArgumentError, match="another generator") as caught:
         again.check_generator(load_generator(CHECKPOINTS / "ada.pkl"))
+    assert "or give the model that they were found from, --model" in caught.value.hint
 
 
-@pytest.mark.parametrize("damage", ["missing", "other", "fields", "text", "shape", "nan"])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("normal", lambda part: part * torch.nan),
+        ("normal", lambda part: part[0, 0]),
+        ("offset", lambda part: part / 0),
+        ("offset", lambda part: part[:, None]),
+        ("move", lambda part: part[:, 1:]),
+        ("share", lambda part: part.int()),
+        ("quantiles", lambda part: part[:, 1:]),
+        ("quantiles", lambda part: part.double()),
+    ],
+)
+def test_tensors_that_do_not_fit(name, change, found, tmp_path):
+    found.save(tmp_path)
+    parts = {each: getattr(found, each) for each in ("normal", "offset", "move", "share", "quantiles")}
+    parts[name] = change(parts[name])
+    write_tensors(tmp_path / "directions.safetensors", parts)
+    path = tmp_path / "directions.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"tensors": fingerprint(path.with_suffix(".safetensors"))})
+    )
+    with pytest.raises(DataError, match=f"{name} of 4 directions must be finite numbers, float32, of shape"):
+        Directions.load(tmp_path)
+    with pytest.raises(ArgumentError, match=f"{name} of 4 directions must be"):  # so none are named
+        dataclasses.replace(found, **{name: parts[name]})
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"layers": [-1]}, "layers are whole numbers from 0, not"),
+        ({"layers": [1.5]}, "layers are whole numbers from 0, not"),
+        ({"layers": 3}, "not iterable"),
+        ({"truncation": [0.5, float("nan")]}, "is no range of truncation"),
+        ({"truncation": [0.5, float("inf")]}, "is no range of truncation"),
+        ({"truncation": [0.7, 0.5]}, "is no range of truncation"),
+        ({"truncation": "ab"}, "not supported between"),
+        ({"directions": []}, "there are no directions"),
+        ({"method": "\x1b[31m"}, "must not hold the control character"),
+        ({"method": 3}, "must be a string"),
+    ],
+)
+def test_a_record_that_does_not_fit(record, message, found, tmp_path):
+    found.save(tmp_path)
+    path = tmp_path / "directions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | record))
+    with pytest.raises(DataError, match=message):
+        Directions.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["missing", "other", "fields", "text"])
 def test_damaged(found, tmp_path, damage):
     found.save(tmp_path)
     path = tmp_path / "directions.json"
@@ -226,11 +287,8 @@ def test_damaged(found, tmp_path, damage):
         path.write_text(json.dumps(data | {"tensors": "0" * 64}))
     elif damage == "fields":
         path.write_text(json.dumps(data | {"directions": [{"title": "0"}]}))
-    elif damage == "text":
-        path.write_text("{")
     else:
-        move = found.move[:, 1:] if damage == "shape" else found.move * torch.nan
-        dataclasses.replace(found, move=move).save(tmp_path)
+        path.write_text("{")
     with pytest.raises(DataError) as caught:
         Directions.load(tmp_path)
     assert str(tmp_path) in caught.value.message
@@ -255,6 +313,20 @@ def test_the_page_shows_the_quantiles(gan, found, monkeypatch):
     assert (rows[:, 0, 1] - rows[:, 4, 1]).abs().max() > 0.1
     with pytest.raises(ArgumentError, match="another generator"):
         draw_directions(found, load_generator(CHECKPOINTS / "ada.pkl"))
+
+
+def test_pages_that_cannot_be_drawn(gan, found):
+    for changes, arguments, message in (
+        ({}, {"rows": 0}, "rows must be a whole number from 1 to"),
+        ({}, {"rows": 1.5}, "rows must be a whole number from 1 to"),
+        ({}, {"seed": -1}, "seed must be a whole number from 0 to"),
+        ({"layers": (1, 6)}, {}, r"layers are whole numbers from 0 to 5, at least one, not \(1, 6\)"),
+        ({"label": 1}, {}, "has no classes"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            draw_directions(dataclasses.replace(found, **changes), gan, **arguments)
+    with pytest.raises(ArgumentError, match="a Planted has no layers"):
+        draw_directions(dataclasses.replace(find_directions(Planted(), count=1), layers=(0,)), Planted())
 
 
 def test_named_beside_heads_that_read_w(tmp_path):
@@ -341,11 +413,19 @@ def test_names_that_cannot_be_given(gan, found, tmp_path):
         ({}, ArgumentError, "at least one"),
         ({2: "a"}, ArgumentError, "there is no direction 2"),
         ({-1: "a"}, ArgumentError, "there is no direction -1"),
+        ({"0": "a"}, ArgumentError, "there is no direction '0'\nnumbers are 0 to 1"),
+        (["a"], ArgumentError, "at least one"),
+        ({0: "  "}, ArgumentError, "the name of direction 0 is blank"),
+        ({0: ""}, ArgumentError, "the name of direction 0 must not be empty"),
+        ({0: 3}, ArgumentError, "the name of direction 0 must be a string, not 3"),
+        ({0: "a\x1b"}, ArgumentError, "the name of direction 0 must not hold the control character"),
         ({0: "smile"}, VocabularyError, "already has 'smile'"),
         ({0: "a", 1: "a"}, VocabularyError, "'a' is defined twice"),
     ):
         with pytest.raises(kind, match=message):
             name_directions(directions, names, folder)
+    with pytest.raises(ArgumentError, match="device 'gpu' is not available here"):
+        name_directions(directions, {0: "a"}, folder, device="gpu")
     with pytest.raises(ArgumentError, match="another generator"):
         name_directions(directions, {0: "a"}, CHECKPOINTS / "ada.pkl", tmp_path / "n")
     assert not (tmp_path / "n").exists()

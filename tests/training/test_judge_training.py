@@ -222,6 +222,20 @@ class TestForAModel:
             with pytest.raises(DataError, match=message):
                 train_judge(Stains(), labels, tmp_path, only=only, count=60, progress=False)
 
+    def test_no_picture_is_drawn_before_names_are_checked(self, tmp_path, monkeypatch):
+        train(Stains(), look, tmp_path, count=60)
+        drawn = []
+        monkeypatch.setattr(Stains, "synthesize", lambda self, w: drawn.append(len(w)))
+        table = LabelTable({"red": ["yes", "no"] * 30}, index=torch.arange(60))
+        for labels, only, message in (
+            (look, ["red", "rde"], "no attribute 'rde' to judge\nthe model has red, bent, odd"),
+            (look, [], "only names no attribute"),
+            (table, ["bent"], "the labels are about red; the model has red, bent, odd"),
+        ):
+            with pytest.raises(DataError, match=message):
+                train_judge(Stains(), labels, tmp_path, only=only, count=60, progress=False)
+        assert drawn == []
+
 
 def test_thumbnails_of_grey_and_transparent_pictures():
     for channels in (1, 4):
