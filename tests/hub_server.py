@@ -53,6 +53,8 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     stored: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
+    """Files that are listed, but refused."""
 
     def add(self, name: str, files: dict[str, bytes]) -> Repo:
         self.repos[name] = Repo()
@@ -174,6 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"error": f"no such address: {path}"}, 404)
         elif at := self._found(found[1], found[2]):
             sha, files = at
+            if found[3] in self.hub.broken:
+                self._json({"error": "no access"}, 403)
+                return
             if found[3] not in files:
                 self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
                 return

@@ -21,7 +21,8 @@ from energyql.files import check_writable
 from energyql.replacement import saving
 
 README, LIBRARY = "README.md", "energyql"
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NEEDED = "huggingface_hub>=1.31"
+_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OURS = re.compile(
     r"(?:config|vocabulary|report|judge_report|judge(?:-\d+)?)\.json"
     r"|(?:generator|attributes|second|judge(?:-\d+)?)\.safetensors|card\.md"
@@ -53,30 +54,31 @@ def download(name: str, revision: str | None = None) -> Path:
         revision: a branch, a tag or a commit; by default the main branch.
 
     Raises:
-        ModelError: there is no such model, or it holds other files than data, or no model of this library; or neither
-            hub nor cache has it.
-        ArgumentError: huggingface_hub is not installed.
+        ModelError: there is no such model, or it holds other files than data, or no model of this library; a file of
+            it cannot be downloaded; or the hub cannot be reached and the cache does not have all of it.
+        ArgumentError: `name` is no `owner/name`, or huggingface_hub is not installed.
     """
-    hub, api = _library()
+    hub, api = open_hub(name)
     at = f"{name} at {revision}" if revision else name
     try:
-        listed = [file.rfilename for file in api.model_info(name, revision=revision).siblings]
-        wanted = _wanted(listed, name)
-        folder = Path(api.snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except ModelError:
-        raise
+        commit = api.resolve_revision(name, revision=revision)
+        listed = [file.rfilename for file in api.model_info(name, revision=commit.resolved).siblings]
+    except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
+        raise ModelError(
+            f"the hub has no model {at}: {_first_line(error)}",
+            hint=f"see to its name and revision, and to HF_TOKEN if it is private; and there is no folder {name}",
+        ) from error
     except Exception as error:  # those of the HTTP library too, which is another one in every few versions
-        if isinstance(error, (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError)):
-            raise _not_there(at, error) from error
-        try:
-            folder = Path(api.snapshot_download(name, revision=revision, local_files_only=True))
-        except (OSError, ValueError) as missing:
-            raise ModelError(
-                f"{at} cannot be downloaded: {_first_line(error)}",
-                hint="it is not in the cache either; see to the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE",
-            ) from missing
-    _wanted([path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], name)
-    return folder
+        return _cached(hub, name, revision, at, error)
+    wanted = _wanted(listed, name)
+    try:
+        folder = Path(api.snapshot_download(name, revision=commit, allow_patterns=wanted))
+    except Exception as error:
+        raise ModelError(
+            f"{at} cannot be downloaded: {_first_line(error)}",
+            hint="download it again; what is there already stays in the cache",
+        ) from error
+    return _checked(folder, wanted, name)
 
 
 def download_to(folder: Path, name: str, revision: str | None = None) -> None:
@@ -111,9 +113,7 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
         ArgumentError: `name` is no `owner/name`, huggingface_hub is not installed, or the repository holds files that
             would keep everybody from loading the model.
     """
-    if not _ID.fullmatch(name):
-        raise ArgumentError(f"a model on a hub is called owner/name, not {name!r}", hint="name your account first")
-    hub, api = _library()
+    hub, api = open_hub(name)
     files = {path.name: path for path in sorted(folder.iterdir())}
     try:
         api.create_repo(name, private=private, exist_ok=True)
@@ -150,15 +150,44 @@ def is_card(text: bytes) -> bool:
     return f'library_name: "{LIBRARY}"'.encode() in text.partition(b"\n---\n")[0]
 
 
-def _library() -> tuple[Any, Any]:
-    """Return the module and its interface to the hub that the environment names now."""
+def open_hub(name: str) -> tuple[Any, Any]:
+    """Return huggingface_hub and its interface to the hub that the environment names now, for a model there.
+
+    Raises:
+        ArgumentError: `name` is no `owner/name`, or huggingface_hub is not installed.
+    """
+    if not _ID.fullmatch(name):
+        raise ArgumentError(f"a model on a hub is called owner/name, not {name!r}", hint="name the account first")
     try:
         hub: Any = import_module("huggingface_hub")
     except ModuleNotFoundError:
         raise ArgumentError(
-            "a hub needs huggingface_hub, which is not installed", hint='pip install "huggingface_hub>=0.25"'
+            "a hub needs huggingface_hub, which is not installed", hint=f'pip install "{NEEDED}"'
         ) from None
     return hub, hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name=LIBRARY)
+
+
+def _cached(hub: Any, name: str, revision: str | None, at: str, error: Exception) -> Path:
+    """Return the folder in the cache, if all of the model is there, where the hub failed with an error."""
+    try:
+        wanted = _wanted([file.path for file in hub.get_cached_repo_tree(name, revision=revision)], name)
+        folder = hub.snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True)
+    except (hub.errors.CachedRepoTreeNotFoundError, OSError, ValueError) as missing:
+        raise ModelError(
+            f"{at} cannot be downloaded: {_first_line(error)}",
+            hint="it is not in the cache either, or not all of it; see to the network, HF_ENDPOINT, HF_TOKEN and "
+            f"HF_HUB_OFFLINE; and there is no folder {name}",
+        ) from missing
+    return _checked(Path(folder), wanted, name)
+
+
+def _checked(folder: Path, wanted: Iterable[str], name: str) -> Path:
+    """Return a folder of the cache, which other programs share, if it holds these files and nothing harmful."""
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    if missing := sorted({*wanted} - {*there}):
+        raise ModelError(f"{name} was not downloaded as a whole: {missing[0]} is missing", hint="download it again")
+    _wanted(there, name)
+    return folder
 
 
 def _wanted(files: Iterable[str], name: str) -> list[str]:
@@ -180,13 +209,6 @@ def _wanted(files: Iterable[str], name: str) -> list[str]:
 
 def _harmful(files: Iterable[str]) -> str | None:
     return next((file for file in sorted(files) if not _HARMLESS.fullmatch(file)), None)
-
-
-def _not_there(at: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"the hub has no model {at}: {_first_line(error)}",
-        hint="see to its name and revision, and to HF_TOKEN if it is private",
-    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,7 +20,7 @@ from energyql.attributes.quality import HeadReport
 from energyql.files import fingerprint
 from energyql.models import hub as hub_module
 
-LIBRARY = needed("huggingface_hub")
+LIBRARY, CONSTANTS = needed("huggingface_hub"), needed("huggingface_hub.constants")
 NAME = "somebody/tiny"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's own calls
 
@@ -28,8 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 def hub(tmp_path, monkeypatch):
     """A hub that huggingface_hub takes for the only one, with a cache of its own."""
     with serving() as running:
-        monkeypatch.setattr(LIBRARY.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(LIBRARY.constants, "HF_HUB_DISABLE_XET", True, raising=False)
+        monkeypatch.setattr(CONSTANTS, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(CONSTANTS, "HF_HUB_DISABLE_XET", True, raising=False)
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -153,7 +154,7 @@ def test_a_download(hub, contents, tiny):
     model = Model.from_pretrained(NAME)
     assert same_pictures(model, load_model(tiny))
     assert hub.downloaded() == sorted(contents)  # nothing else
-    assert str(model.folder).startswith(LIBRARY.constants.HF_HUB_CACHE)
+    assert str(model.folder).startswith(CONSTANTS.HF_HUB_CACHE)
     hub.asked.clear()
     Model.from_pretrained(NAME)
     assert hub.downloaded() == []  # from the cache
@@ -230,6 +231,54 @@ def test_without_a_network(hub, contents, monkeypatch):
     assert Model.from_pretrained(NAME).name == "tiny"  # from the cache
     with pytest.raises(ModelError, match=r"other/model cannot be downloaded: .*\nit is not in the cache either"):
         Model.from_pretrained("other/model")
+
+
+@pytest.mark.parametrize("file", ["judge.json", "judge.safetensors", "generator.safetensors"])
+def test_a_file_that_cannot_be_downloaded(hub, contents, monkeypatch, file):
+    hub.add(NAME, contents)
+    hub.broken.add(file)
+    with pytest.raises(ModelError, match=r"somebody/tiny cannot be downloaded: .*\ndownload it again"):
+        Model.from_pretrained(NAME)
+    with monkeypatch.context() as offline:
+        offline.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(ModelError, match=r"cannot be downloaded: .*\nit is not in the cache either, or not all of"):
+            Model.from_pretrained(NAME)
+    hub.broken.clear()
+    assert Model.from_pretrained(NAME).judge is not None
+
+
+def test_a_file_that_is_lost_in_the_cache(hub, contents, monkeypatch):
+    hub.add(NAME, contents)
+    (Model.from_pretrained(NAME).folder / "judge.json").unlink()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="it is not in the cache either, or not all of it"):
+        Model.from_pretrained(NAME)
+
+
+def test_a_commit_between_two_requests(hub, contents, monkeypatch):
+    """The files are those of the commit whose list was checked."""
+    repo, api = hub.add(NAME, contents), LIBRARY.HfApi
+    old, ask = repo.refs["main"], api.model_info
+
+    def model_info(*arguments, **keywords):
+        found = ask(*arguments, **keywords)
+        repo.commit(contents | {"evil.pkl": b"", "vocabulary.json": b"{}"})
+        return found
+
+    monkeypatch.setattr(api, "model_info", model_info)
+    assert Model.from_pretrained(NAME).folder.name == old
+
+
+def test_names_that_no_hub_has(hub, monkeypatch):
+    for name in ("tiny", "a/b/c", "a--b/c", "../x", "a/b..c"):
+        with pytest.raises(ArgumentError, match=f"a model on a hub is called owner/name, not '{re.escape(name)}'"):
+            hub_module.download(name)
+    assert hub.asked == []
+    with pytest.raises(ModelError, match="the hub has no model models/mine.*\n.*; and there is no folder models/mine"):
+        Model.from_pretrained("models/mine")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="cannot be downloaded.*\n.*; and there is no folder models/mine"):
+        Model.from_pretrained("models/mine")
 
 
 def test_without_the_library(monkeypatch, tiny):
