@@ -157,8 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, name: str, revision: str) -> None:
         if at := self._found(name, revision):
             sha, files = at
-            listed = [{"rfilename": file} for file in sorted(files)]
-            self._json({"_id": "1", "id": name, "modelId": name, "sha": sha, "siblings": listed, "tags": []})
+            facts = {"_id": "1", "id": name, "modelId": name, "tags": [], "private": self.hub.repos[name].private}
+            self._json(facts | {"sha": sha, "siblings": [{"rfilename": file} for file in sorted(files)]})
 
     def _tree(self, name: str, revision: str) -> None:
         if at := self._found(name, revision):

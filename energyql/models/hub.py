@@ -11,16 +11,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.files import check_writable
-from energyql.replacement import saving
+from energyql.files import check_writable, read_bytes, read_json, real_path
+from energyql.replacement import finish_saving, saving
 
 README, LIBRARY = "README.md", "energyql"
+MOST_CARD = 1 << 20
+"""Largest card, in bytes."""
+_CONFIG = "config.json"
 NEEDED = "huggingface_hub>=1.31"
 _ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OURS = re.compile(
@@ -85,16 +88,40 @@ def download_to(folder: Path, name: str, revision: str | None = None) -> None:
     """Copy a model of a hub into a new folder, outside the cache; see `download`.
 
     Raises:
-        ArgumentError: the folder holds a model already, or cannot be written.
+        ArgumentError: the folder holds a model or another README.md, or cannot be written; or as for `download`.
         ModelError: as for `download`.
     """
     if model_files(folder):
         raise ArgumentError(f"{folder} holds a model already", hint="name another folder")
+    check_folder(folder)
     check_writable(folder, folder)
-    files = model_files(download(name, revision))
+    source = download(name, revision)
     with saving(folder, lambda _: ()) as staged:
-        for path in files:
-            shutil.copyfile(path, staged / path.name)
+        for file in [*(path.name for path in model_files(source)), README]:
+            if path := own_file(source, file):
+                shutil.copyfile(path, staged / file)
+
+
+def own_file(folder: Path, name: str) -> Path | None:
+    """Return the real path of a file of a model folder; `None` if it is not there, or is a link to somewhere else.
+
+    Links inside the folder are followed, and in the cache of huggingface_hub those to its `blobs`.
+    """
+    root = real_path(folder)
+    path = real_path(root / name)
+    blobs = root.parent.parent / "blobs"
+    inside = path.is_relative_to(root) or (root.parent.name == "snapshots" and path.is_relative_to(blobs))
+    return path if inside and path.is_file() else None
+
+
+def check_folder(folder: Path) -> None:
+    """Check that what a model would replace in a folder, which need not be there, is an earlier model.
+
+    Raises:
+        ArgumentError: it holds a README.md, a config.json or other files of a model that are of something else.
+    """
+    finish_saving(folder)
+    _check_replaceable(folder, [path.name for path in folder.glob("*") if path.is_file()], folder.joinpath)
 
 
 def upload(folder: Path, name: str, *, private: bool = False, message: str) -> str:
@@ -105,27 +132,34 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
     Args:
         folder: which `Model.save_pretrained` wrote; all files in it are uploaded.
         name: `owner/name`.
-        private: whether a new repository is private.
+        private: whether a new repository is private; one that is there must be.
         message: of the commit.
 
     Raises:
         ModelError: the hub refuses, or cannot be reached.
-        ArgumentError: `name` is no `owner/name`, huggingface_hub is not installed, or the repository holds files that
-            would keep everybody from loading the model.
+        ArgumentError: `name` is no `owner/name`, huggingface_hub is not installed, or the repository is public where a
+            private one is asked for, holds another model or README.md, or files that would keep everybody from
+            loading this one.
     """
     hub, api = open_hub(name)
     files = {path.name: path for path in sorted(folder.iterdir())}
     try:
         api.create_repo(name, private=private, exist_ok=True)
-        there = list(api.list_repo_files(name))
+        info = api.model_info(name)
+        if private and not info.private:
+            raise ArgumentError(
+                f"{name} is there already, and it is public", hint="make it private on the hub, or name another one"
+            )
+        there = [file.rfilename for file in info.siblings]
         if harmful := _harmful(there):
             raise ArgumentError(
                 f"{name} holds {harmful}, and no model is loaded from beside it", hint="choose another repository"
             )
+        _check_replaceable(name, there, lambda file: Path(api.hf_hub_download(name, file, revision=info.sha)))
         stale = [file for file in there if _OURS.fullmatch(file) and file not in files]
         operations = [hub.CommitOperationAdd(file, str(path)) for file, path in files.items()]
         operations += [hub.CommitOperationDelete(file) for file in stale]
-        done = api.create_commit(name, operations, commit_message=message)
+        done = api.create_commit(name, operations, commit_message=message, parent_commit=info.sha)
     except ArgumentError:
         raise
     except Exception as error:
@@ -147,7 +181,49 @@ def model_card(facts: Mapping[str, str | Sequence[str]], body: str) -> str:
 
 def is_card(text: bytes) -> bool:
     """Whether a README.md is the card of a model of this library."""
-    return f'library_name: "{LIBRARY}"'.encode() in text.partition(b"\n---\n")[0]
+    return _fact(text, "library_name") == LIBRARY
+
+
+def card_licence(text: bytes) -> str | None:
+    """Return the licence in the card of a model of this library; `None` if it names none, or is another text."""
+    return _fact(text, "license") if is_card(text) else None
+
+
+def _fact(text: bytes, key: str) -> str | None:
+    """Return a line of text in front of a card."""
+    front = text.partition(b"\n---\n")[0].decode(errors="replace")
+    found = re.search(rf"^{key}: *([\"']?)(.+?)\1\s*$", front, re.MULTILINE)
+    return found[2] if found else None
+
+
+def _check_replaceable(place: str | Path, files: Iterable[str], locate: Callable[[str], Path]) -> None:
+    """Check that the files of a folder or repository that a model would replace are those of an earlier model.
+
+    Args:
+        place: for messages.
+        files: their names.
+        locate: returns a path to one of them.
+
+    Raises:
+        ArgumentError: they are not.
+    """
+    names = {*files}
+    if README in names and not is_card(read_bytes(locate(README), MOST_CARD, ArgumentError)):
+        raise ArgumentError(f"{place}/{README} is another text than the card of a model", hint="choose another place")
+    model = sorted(name for name in names if _OURS.fullmatch(name))
+    if model and not (_CONFIG in model and _is_configuration(locate(_CONFIG))):
+        found = _CONFIG if _CONFIG in model else model[0]
+        raise ArgumentError(
+            f"{place} holds a {found} that is not of a model of energyql, and it would be lost",
+            hint="choose another place, or move that file elsewhere",
+        )
+
+
+def _is_configuration(path: Path) -> bool:
+    try:
+        return {"format", "generator"} <= read_json(path).keys()
+    except ModelError:
+        return False
 
 
 def open_hub(name: str) -> tuple[Any, Any]:
@@ -198,8 +274,8 @@ def _wanted(files: Iterable[str], name: str) -> list[str]:
             f"{name} holds {harmful}, and models are loaded from repositories of safetensors, JSON, text and pictures",
             hint="nothing of it was loaded; ask its owner to move that file elsewhere",
         )
-    wanted = [file for file in listed if _OURS.fullmatch(file)]
-    if "config.json" not in wanted or "attributes.safetensors" not in wanted:
+    wanted = [file for file in listed if _OURS.fullmatch(file) or file == README]
+    if _CONFIG not in wanted or "attributes.safetensors" not in wanted:
         raise ModelError(
             f"{name} is no model of energyql: it has no config.json with attributes.safetensors",
             hint="Model.push_to_hub makes such a repository",
