@@ -53,6 +53,8 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     stored: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
+    """Files that are listed, but refused."""
 
     def add(self, name: str, files: dict[str, bytes]) -> Repo:
         self.repos[name] = Repo()
@@ -155,8 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, name: str, revision: str) -> None:
         if at := self._found(name, revision):
             sha, files = at
-            listed = [{"rfilename": file} for file in sorted(files)]
-            self._json({"_id": "1", "id": name, "modelId": name, "sha": sha, "siblings": listed, "tags": []})
+            facts = {"_id": "1", "id": name, "modelId": name, "tags": [], "private": self.hub.repos[name].private}
+            self._json(facts | {"sha": sha, "siblings": [{"rfilename": file} for file in sorted(files)]})
 
     def _tree(self, name: str, revision: str) -> None:
         if at := self._found(name, revision):
@@ -174,6 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"error": f"no such address: {path}"}, 404)
         elif at := self._found(found[1], found[2]):
             sha, files = at
+            if found[3] in self.hub.broken:
+                self._json({"error": "no access"}, 403)
+                return
             if found[3] not in files:
                 self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
                 return

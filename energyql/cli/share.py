@@ -63,9 +63,15 @@ def upload(
     model: Annotated[str, typer.Argument(help="A model folder, or a packaged model.")],
     name: Annotated[str, typer.Argument(help="The repository on the hub: owner/name. It is made if it is not there.")],
     license_: Annotated[
-        str, typer.Option("--license", help="Of the weights, as hubs abbreviate it, such as apache-2.0.")
-    ] = "unknown",
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+        str | None,
+        typer.Option(
+            "--license",
+            help="Of the weights, as hubs abbreviate it, such as apache-2.0. By default the one in the model's card.",
+        ),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private, and refuse one that is public.")
+    ] = False,
     message: Annotated[str | None, typer.Option(help="Message of the commit.")] = None,
 ) -> None:
     """Upload a model to a hub, with a card of its attributes and their quality. HF_TOKEN must allow writing."""

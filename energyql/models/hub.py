@@ -11,17 +11,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.files import check_writable
-from energyql.replacement import saving
+from energyql.files import check_writable, read_bytes, read_json, real_path
+from energyql.replacement import finish_saving, saving
 
 README, LIBRARY = "README.md", "energyql"
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MOST_CARD = 1 << 20
+"""Largest card, in bytes."""
+_CONFIG = "config.json"
+NEEDED = "huggingface_hub>=1.31"
+_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OURS = re.compile(
     r"(?:config|vocabulary|report|judge_report|judge(?:-\d+)?)\.json"
     r"|(?:generator|attributes|second|judge(?:-\d+)?)\.safetensors|card\.md"
@@ -53,46 +57,71 @@ def download(name: str, revision: str | None = None) -> Path:
         revision: a branch, a tag or a commit; by default the main branch.
 
     Raises:
-        ModelError: there is no such model, or it holds other files than data, or no model of this library; or neither
-            hub nor cache has it.
-        ArgumentError: huggingface_hub is not installed.
+        ModelError: there is no such model, or it holds other files than data, or no model of this library; a file of
+            it cannot be downloaded; or the hub cannot be reached and the cache does not have all of it.
+        ArgumentError: `name` is no `owner/name`, or huggingface_hub is not installed.
     """
-    hub, api = _library()
+    hub, api = open_hub(name)
     at = f"{name} at {revision}" if revision else name
     try:
-        listed = [file.rfilename for file in api.model_info(name, revision=revision).siblings]
-        wanted = _wanted(listed, name)
-        folder = Path(api.snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except ModelError:
-        raise
+        commit = api.resolve_revision(name, revision=revision)
+        listed = [file.rfilename for file in api.model_info(name, revision=commit.resolved).siblings]
+    except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
+        raise ModelError(
+            f"the hub has no model {at}: {_first_line(error)}",
+            hint=f"see to its name and revision, and to HF_TOKEN if it is private; and there is no folder {name}",
+        ) from error
     except Exception as error:  # those of the HTTP library too, which is another one in every few versions
-        if isinstance(error, (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError)):
-            raise _not_there(at, error) from error
-        try:
-            folder = Path(api.snapshot_download(name, revision=revision, local_files_only=True))
-        except (OSError, ValueError) as missing:
-            raise ModelError(
-                f"{at} cannot be downloaded: {_first_line(error)}",
-                hint="it is not in the cache either; see to the network, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE",
-            ) from missing
-    _wanted([path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], name)
-    return folder
+        return _cached(hub, name, revision, at, error)
+    wanted = _wanted(listed, name)
+    try:
+        folder = Path(api.snapshot_download(name, revision=commit, allow_patterns=wanted))
+    except Exception as error:
+        raise ModelError(
+            f"{at} cannot be downloaded: {_first_line(error)}",
+            hint="download it again; what is there already stays in the cache",
+        ) from error
+    return _checked(folder, wanted, name)
 
 
 def download_to(folder: Path, name: str, revision: str | None = None) -> None:
     """Copy a model of a hub into a new folder, outside the cache; see `download`.
 
     Raises:
-        ArgumentError: the folder holds a model already, or cannot be written.
+        ArgumentError: the folder holds a model or another README.md, or cannot be written; or as for `download`.
         ModelError: as for `download`.
     """
     if model_files(folder):
         raise ArgumentError(f"{folder} holds a model already", hint="name another folder")
+    check_folder(folder)
     check_writable(folder, folder)
-    files = model_files(download(name, revision))
+    source = download(name, revision)
     with saving(folder, lambda _: ()) as staged:
-        for path in files:
-            shutil.copyfile(path, staged / path.name)
+        for file in [*(path.name for path in model_files(source)), README]:
+            if path := own_file(source, file):
+                shutil.copyfile(path, staged / file)
+
+
+def own_file(folder: Path, name: str) -> Path | None:
+    """Return the real path of a file of a model folder; `None` if it is not there, or is a link to somewhere else.
+
+    Links inside the folder are followed, and in the cache of huggingface_hub those to its `blobs`.
+    """
+    root = real_path(folder)
+    path = real_path(root / name)
+    blobs = root.parent.parent / "blobs"
+    inside = path.is_relative_to(root) or (root.parent.name == "snapshots" and path.is_relative_to(blobs))
+    return path if inside and path.is_file() else None
+
+
+def check_folder(folder: Path) -> None:
+    """Check that what a model would replace in a folder, which need not be there, is an earlier model.
+
+    Raises:
+        ArgumentError: it holds a README.md, a config.json or other files of a model that are of something else.
+    """
+    finish_saving(folder)
+    _check_replaceable(folder, [path.name for path in folder.glob("*") if path.is_file()], folder.joinpath)
 
 
 def upload(folder: Path, name: str, *, private: bool = False, message: str) -> str:
@@ -103,29 +132,34 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
     Args:
         folder: which `Model.save_pretrained` wrote; all files in it are uploaded.
         name: `owner/name`.
-        private: whether a new repository is private.
+        private: whether a new repository is private; one that is there must be.
         message: of the commit.
 
     Raises:
         ModelError: the hub refuses, or cannot be reached.
-        ArgumentError: `name` is no `owner/name`, huggingface_hub is not installed, or the repository holds files that
-            would keep everybody from loading the model.
+        ArgumentError: `name` is no `owner/name`, huggingface_hub is not installed, or the repository is public where a
+            private one is asked for, holds another model or README.md, or files that would keep everybody from
+            loading this one.
     """
-    if not _ID.fullmatch(name):
-        raise ArgumentError(f"a model on a hub is called owner/name, not {name!r}", hint="name your account first")
-    hub, api = _library()
+    hub, api = open_hub(name)
     files = {path.name: path for path in sorted(folder.iterdir())}
     try:
         api.create_repo(name, private=private, exist_ok=True)
-        there = list(api.list_repo_files(name))
+        info = api.model_info(name)
+        if private and not info.private:
+            raise ArgumentError(
+                f"{name} is there already, and it is public", hint="make it private on the hub, or name another one"
+            )
+        there = [file.rfilename for file in info.siblings]
         if harmful := _harmful(there):
             raise ArgumentError(
                 f"{name} holds {harmful}, and no model is loaded from beside it", hint="choose another repository"
             )
+        _check_replaceable(name, there, lambda file: Path(api.hf_hub_download(name, file, revision=info.sha)))
         stale = [file for file in there if _OURS.fullmatch(file) and file not in files]
         operations = [hub.CommitOperationAdd(file, str(path)) for file, path in files.items()]
         operations += [hub.CommitOperationDelete(file) for file in stale]
-        done = api.create_commit(name, operations, commit_message=message)
+        done = api.create_commit(name, operations, commit_message=message, parent_commit=info.sha)
     except ArgumentError:
         raise
     except Exception as error:
@@ -147,18 +181,89 @@ def model_card(facts: Mapping[str, str | Sequence[str]], body: str) -> str:
 
 def is_card(text: bytes) -> bool:
     """Whether a README.md is the card of a model of this library."""
-    return f'library_name: "{LIBRARY}"'.encode() in text.partition(b"\n---\n")[0]
+    return _fact(text, "library_name") == LIBRARY
 
 
-def _library() -> tuple[Any, Any]:
-    """Return the module and its interface to the hub that the environment names now."""
+def card_licence(text: bytes) -> str | None:
+    """Return the licence in the card of a model of this library; `None` if it names none, or is another text."""
+    return _fact(text, "license") if is_card(text) else None
+
+
+def _fact(text: bytes, key: str) -> str | None:
+    """Return a line of text in front of a card."""
+    front = text.partition(b"\n---\n")[0].decode(errors="replace")
+    found = re.search(rf"^{key}: *([\"']?)(.+?)\1\s*$", front, re.MULTILINE)
+    return found[2] if found else None
+
+
+def _check_replaceable(place: str | Path, files: Iterable[str], locate: Callable[[str], Path]) -> None:
+    """Check that the files of a folder or repository that a model would replace are those of an earlier model.
+
+    Args:
+        place: for messages.
+        files: their names.
+        locate: returns a path to one of them.
+
+    Raises:
+        ArgumentError: they are not.
+    """
+    names = {*files}
+    if README in names and not is_card(read_bytes(locate(README), MOST_CARD, ArgumentError)):
+        raise ArgumentError(f"{place}/{README} is another text than the card of a model", hint="choose another place")
+    model = sorted(name for name in names if _OURS.fullmatch(name))
+    if model and not (_CONFIG in model and _is_configuration(locate(_CONFIG))):
+        found = _CONFIG if _CONFIG in model else model[0]
+        raise ArgumentError(
+            f"{place} holds a {found} that is not of a model of energyql, and it would be lost",
+            hint="choose another place, or move that file elsewhere",
+        )
+
+
+def _is_configuration(path: Path) -> bool:
+    try:
+        return {"format", "generator"} <= read_json(path).keys()
+    except ModelError:
+        return False
+
+
+def open_hub(name: str) -> tuple[Any, Any]:
+    """Return huggingface_hub and its interface to the hub that the environment names now, for a model there.
+
+    Raises:
+        ArgumentError: `name` is no `owner/name`, or huggingface_hub is not installed.
+    """
+    if not _ID.fullmatch(name):
+        raise ArgumentError(f"a model on a hub is called owner/name, not {name!r}", hint="name the account first")
     try:
         hub: Any = import_module("huggingface_hub")
     except ModuleNotFoundError:
         raise ArgumentError(
-            "a hub needs huggingface_hub, which is not installed", hint='pip install "huggingface_hub>=0.25"'
+            "a hub needs huggingface_hub, which is not installed", hint=f'pip install "{NEEDED}"'
         ) from None
     return hub, hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name=LIBRARY)
+
+
+def _cached(hub: Any, name: str, revision: str | None, at: str, error: Exception) -> Path:
+    """Return the folder in the cache, if all of the model is there, where the hub failed with an error."""
+    try:
+        wanted = _wanted([file.path for file in hub.get_cached_repo_tree(name, revision=revision)], name)
+        folder = hub.snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True)
+    except (hub.errors.CachedRepoTreeNotFoundError, OSError, ValueError) as missing:
+        raise ModelError(
+            f"{at} cannot be downloaded: {_first_line(error)}",
+            hint="it is not in the cache either, or not all of it; see to the network, HF_ENDPOINT, HF_TOKEN and "
+            f"HF_HUB_OFFLINE; and there is no folder {name}",
+        ) from missing
+    return _checked(Path(folder), wanted, name)
+
+
+def _checked(folder: Path, wanted: Iterable[str], name: str) -> Path:
+    """Return a folder of the cache, which other programs share, if it holds these files and nothing harmful."""
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    if missing := sorted({*wanted} - {*there}):
+        raise ModelError(f"{name} was not downloaded as a whole: {missing[0]} is missing", hint="download it again")
+    _wanted(there, name)
+    return folder
 
 
 def _wanted(files: Iterable[str], name: str) -> list[str]:
@@ -169,8 +274,8 @@ def _wanted(files: Iterable[str], name: str) -> list[str]:
             f"{name} holds {harmful}, and models are loaded from repositories of safetensors, JSON, text and pictures",
             hint="nothing of it was loaded; ask its owner to move that file elsewhere",
         )
-    wanted = [file for file in listed if _OURS.fullmatch(file)]
-    if "config.json" not in wanted or "attributes.safetensors" not in wanted:
+    wanted = [file for file in listed if _OURS.fullmatch(file) or file == README]
+    if _CONFIG not in wanted or "attributes.safetensors" not in wanted:
         raise ModelError(
             f"{name} is no model of energyql: it has no config.json with attributes.safetensors",
             hint="Model.push_to_hub makes such a repository",
@@ -180,13 +285,6 @@ def _wanted(files: Iterable[str], name: str) -> list[str]:
 
 def _harmful(files: Iterable[str]) -> str | None:
     return next((file for file in sorted(files) if not _HARMLESS.fullmatch(file)), None)
-
-
-def _not_there(at: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"the hub has no model {at}: {_first_line(error)}",
-        hint="see to its name and revision, and to HF_TOKEN if it is private",
-    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,11 +6,13 @@ import dataclasses
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from PIL import Image
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import save_second
@@ -18,13 +20,24 @@ from energyql.attributes.heads import Head
 from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.judge_reports import judge_name
 from energyql.attributes.labels import ImageLabeller
-from energyql.errors import ArgumentError, ModelError
-from energyql.files import fingerprint, read_bytes, read_json, write_json, write_text
+from energyql.errors import ModelError
+from energyql.files import check_file, fingerprint, read_bytes, read_json, read_tensors, write_json, write_text
 from energyql.generators.base import Generator
 from energyql.generators.families import CONFIG, NAMED, WEIGHTS, default_truncation, family_of, write_generator
 from energyql.generators.load import read_licence
 from energyql.language import E, Expr, OneOf
-from energyql.models.hub import LIBRARY, README, is_card, model_card, model_files, upload
+from energyql.models.hub import (
+    LIBRARY,
+    MOST_CARD,
+    README,
+    card_licence,
+    check_folder,
+    model_card,
+    model_files,
+    open_hub,
+    own_file,
+    upload,
+)
 from energyql.replacement import saving
 from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec
@@ -32,8 +45,8 @@ from energyql.vocabulary import AttributeSpec
 FORMAT = 1
 CARD = "card.md"
 UNKNOWN = "unknown"
-MOST_CARD = 1 << 20
-"""Largest card, in bytes."""
+_MOST_PICTURE = 1 << 24
+"""Largest picture of a card, in bytes."""
 
 
 class Saved:
@@ -47,45 +60,56 @@ class Saved:
     second: Mapping[str, Head]
     folder: Path | None
 
-    def save_pretrained(self, folder: str | Path, *, license: str = UNKNOWN) -> Path:
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
         """Write the model as a folder of safetensors, JSON and a card, which `load_model` and hubs read.
 
-        Weights are written in half precision if that is exact, else in full. A card, its pictures and the origin of a
-        converted generator come along from the folder that the model was loaded from.
+        Weights are written in half precision if that is exact, else in full. A card, its pictures (PNG), the licence
+        and the origin of a converted generator come along from the folder that the model was loaded from, if it is
+        still there and holds the same weights of the generator. Links out of that folder are not followed.
 
         Args:
             folder: is made if it is not there; files of an earlier model in it are removed, others stay.
-            license: of the weights, as hubs abbreviate it: "apache-2.0", "cc-by-nc-4.0", "other".
+            license: of the weights, as hubs abbreviate it: "apache-2.0", "cc-by-nc-4.0", "other". By default the one
+                that the model came with, else "unknown".
 
         Returns:
             The folder.
 
         Raises:
             ModelError: the generator or the judge is code.
-            ArgumentError: the folder cannot be written, or holds a README.md that is no such card.
+            ArgumentError: the folder cannot be written, or holds a README.md, a config.json or other files of a model
+                that this library did not write.
         """
-        readme = Path(folder) / README
-        if readme.is_file() and not is_card(read_bytes(readme, MOST_CARD)):
-            raise ArgumentError(f"{readme} is another text than the card of a model", hint="choose another folder")
-        with saving(Path(folder), model_files) as staged:
-            _write_pretrained(staged, self, license=license)
-        return Path(folder)
+        folder = Path(folder)
+        check_folder(folder)
+        is_new = not folder.exists()
+        try:
+            with saving(folder, model_files) as staged:
+                _write_pretrained(staged, self, license=license)
+        except BaseException:
+            with suppress(OSError):
+                if is_new:
+                    folder.rmdir()
+            raise
+        return folder
 
     def push_to_hub(
-        self, name: str, *, license: str = UNKNOWN, private: bool = False, message: str | None = None
+        self, name: str, *, license: str | None = None, private: bool = False, message: str | None = None
     ) -> str:
         """Upload the model to a hub, in one commit, and return the address of the commit.
 
         Args:
             name: `owner/name`; the repository is made if it is not there. See `energyql.models.hub.upload`.
             license: as for `save_pretrained`.
-            private: whether a new repository is private.
+            private: whether a new repository is private; one that is there must be.
             message: of the commit.
 
         Raises:
             ModelError: as for `save_pretrained`; or the hub refuses, or cannot be reached.
-            ArgumentError: the name is wrong, or huggingface_hub is not installed.
+            ArgumentError: the name is wrong, huggingface_hub is not installed, or the repository is public or holds
+                something else.
         """
+        open_hub(name)  # before the work of writing
         with TemporaryDirectory() as folder:
             _write_pretrained(Path(folder), self, license=license, hub_name=name)
             return upload(Path(folder), name, private=private, message=message or f"{self.name}, a model for energyql")
@@ -157,17 +181,15 @@ def save_converted(
     return save_model(folder, name, generator, truncation=truncation, dtype=torch.float32, source=source)
 
 
-def _write_pretrained(folder: Path, model: Saved, *, license: str, hub_name: str = "owner/name") -> None:
+def _write_pretrained(folder: Path, model: Saved, *, license: str | None, hub_name: str = "owner/name") -> None:
     """Write all parts of a model with a card, `README.md`, as `Model.save_pretrained` describes.
 
     Raises:
         ModelError: the generator or the judge is code, which no file holds.
     """
-    described = {} if model.folder is None else read_json(model.folder / CONFIG)
     mark = save_model(
-        folder, model.name, model.generator, truncation=model.truncation, dtype=_smallest(model.generator),
-        source=described.get("source"),
-    )  # fmt: skip
+        folder, model.name, model.generator, truncation=model.truncation, dtype=_smallest(model.generator)
+    )
     model.bank.of_generator(mark).save(folder)
     save_second(folder, model.second)
     judges = model.judge.judges if isinstance(model.judge, JointJudge) else [model.judge]
@@ -180,20 +202,45 @@ def _write_pretrained(folder: Path, model: Saved, *, license: str, hub_name: str
                 hint="leave it out: dataclasses.replace(model, judge=None); who loads the model gives it by judge=",
             )
     body = f"# {model.name}\n\nA generator with attributes that logical queries may name.\n"
-    if model.folder is not None and (model.folder / CARD).is_file():
-        body = read_bytes(model.folder / CARD, MOST_CARD).decode(errors="replace")
-        write_text(folder / CARD, body)
-        for name in re.findall(r"\]\(([\w-]+\.png)\)", body):
-            if (model.folder / name).is_file():
-                shutil.copyfile(model.folder / name, folder / name)
+    if model.folder is not None and (described := _described(model.folder, folder / WEIGHTS)):
+        if isinstance(source := described.get("source"), dict):
+            write_json(folder / CONFIG, read_json(folder / CONFIG) | {"source": source})
+        if readme := own_file(model.folder, README):
+            license = license or card_licence(read_bytes(readme, MOST_CARD))
+        if card := own_file(model.folder, CARD):
+            body = read_bytes(card, MOST_CARD).decode(errors="replace")
+            write_text(folder / CARD, body)
+            for name in re.findall(r"\]\(([\w-]+\.png)\)", body):
+                if (picture := own_file(model.folder, name)) and _is_png(picture):
+                    shutil.copyfile(picture, folder / name)
     family = family_of(model.generator)
     facts = {
         "library_name": LIBRARY,
-        "license": license,
+        "license": license or UNKNOWN,
         "pipeline_tag": "unconditional-image-generation",
         "tags": ["energyql", family.name if family else "", "controllable-generation", "energy-based-model"],
     }
     write_text(folder / README, model_card(facts, f"{body.rstrip()}\n\n{_use(model, hub_name, mark)}"))
+
+
+def _described(folder: Path, weights: Path) -> dict[str, Any] | None:
+    """Return the configuration of a model folder, if it is still there and holds these weights, in any precision."""
+    try:
+        described, old, new = read_json(folder / CONFIG), read_tensors(folder / WEIGHTS), read_tensors(weights)
+    except ModelError:
+        return None
+    same = old.keys() == new.keys() and all(torch.equal(old[name].float(), new[name].float()) for name in old)
+    return described if same else None
+
+
+def _is_png(path: Path) -> bool:
+    try:
+        check_file(path, _MOST_PICTURE)
+        with Image.open(path, formats=("PNG",)) as picture:
+            picture.verify()
+    except (ModelError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+    return True
 
 
 def _smallest(generator: Any) -> torch.dtype:

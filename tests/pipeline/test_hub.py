@@ -1,7 +1,9 @@
 """Models on a hub, and folders as hubs read them, against a server that speaks the protocol of huggingface_hub."""
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +13,7 @@ import pytest
 import torch
 from hub_server import TOKEN, serving
 from needed import needed
+from PIL import Image
 from toys import pixels, tiny_model
 
 import energyql
@@ -18,8 +21,9 @@ from energyql import ArgumentError, Model, ModelError, generate, load_model
 from energyql.attributes.quality import HeadReport
 from energyql.files import fingerprint
 from energyql.models import hub as hub_module
+from energyql.pipeline import saving
 
-LIBRARY = needed("huggingface_hub")
+LIBRARY, CONSTANTS = needed("huggingface_hub"), needed("huggingface_hub.constants")
 NAME = "somebody/tiny"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's own calls
 
@@ -28,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 def hub(tmp_path, monkeypatch):
     """A hub that huggingface_hub takes for the only one, with a cache of its own."""
     with serving() as running:
-        monkeypatch.setattr(LIBRARY.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(LIBRARY.constants, "HF_HUB_DISABLE_XET", True, raising=False)
+        monkeypatch.setattr(CONSTANTS, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(CONSTANTS, "HF_HUB_DISABLE_XET", True, raising=False)
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -97,6 +101,112 @@ def test_a_readme_of_something_else_is_left_alone(tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", '{"architectures": ["Bert"]}'),
+        ("config.json", '{"format": 1}'),
+        ("config.json", "[]"),
+        ("report.json", "{}"),
+        ("generator.safetensors", "mine"),
+        ("card.md", "mine"),
+    ],
+)
+def test_files_of_something_else_are_left_alone(hub, contents, tiny, tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    said = f"holds a {file} that is not of a model of energyql, and it would be lost\nchoose another"
+    with pytest.raises(ArgumentError, match=said):
+        load_model(tiny).save_pretrained(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, text)]
+    hub.add("me/old", {file: text.encode()})
+    with pytest.raises(ArgumentError, match=f"me/old {said}"):
+        load_model(tiny).push_to_hub("me/old")
+    assert hub.repos["me/old"].files == {file: text.encode()}
+
+
+def test_a_readme_of_something_else_on_a_hub(hub, tiny, contents, tmp_path):
+    hub.add("me/old", {"README.md": b"# Mine"})
+    with pytest.raises(ArgumentError, match=r"me/old/README\.md is another text than the card of a model"):
+        load_model(tiny).push_to_hub("me/old")
+    assert hub.repos["me/old"].files == {"README.md": b"# Mine"}
+    hub.add(NAME, contents)
+    (tmp_path / "README.md").write_text("# Mine")
+    with pytest.raises(ArgumentError, match=r"README\.md is another text than the card of a model"):
+        hub_module.download_to(tmp_path, NAME)
+
+
+PICTURE = io.BytesIO()
+Image.new("RGB", (4, 4)).save(PICTURE, "PNG")
+
+
+def test_links_out_of_a_folder_are_not_followed(tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "secret.png").write_bytes(PICTURE.getvalue())
+    folder = tiny_model(tmp_path / "snapshots" / "m")
+    (folder / "card.md").symlink_to(tmp_path / "secret")
+    assert "secret" not in (load_model(folder).save_pretrained(tmp_path / "a") / "README.md").read_text()
+    assert not (tmp_path / "a" / "card.md").exists()
+    (folder / "card.md").unlink()
+    (folder / "card.md").write_text("# M\n![](x.png) ![](text.png) ![](inner.png) ![](pipe.png) ![](big.png)")
+    (folder / "x.png").symlink_to(tmp_path / "secret.png")
+    (folder / "text.png").write_text("secret")
+    (folder / "inside").mkdir()
+    (folder / "inside" / "y.png").write_bytes(PICTURE.getvalue())
+    (folder / "inner.png").symlink_to(Path("inside") / "y.png")
+    os.mkfifo(folder / "pipe.png")
+    with (folder / "big.png").open("wb") as file:
+        file.write(PICTURE.getvalue())
+        file.truncate((1 << 24) + 1)
+    saved = load_model(folder).save_pretrained(tmp_path / "b")
+    assert [path.name for path in saved.glob("*.png")] == ["inner.png"]
+    assert not (saved / "inner.png").is_symlink()
+
+
+def test_the_card_and_the_licence_of_a_download(hub, tiny, contents, tmp_path):
+    hub.add("me/first", contents | {"card.md": b"# Mine"})
+    first = Model.from_pretrained("me/first")
+    first.push_to_hub("me/second", license="cc-by-nc-4.0")
+    hub_module.download_to(tmp_path / "copy", "me/second")
+    for again in (Model.from_pretrained("me/second"), load_model(tmp_path / "copy")):
+        again.push_to_hub("me/third")
+        assert 'license: "cc-by-nc-4.0"' in hub.repos["me/third"].files["README.md"].decode()
+        assert hub.repos["me/third"].files["card.md"] == b"# Mine"
+    again.push_to_hub("me/third", license="mit")
+    assert 'license: "mit"' in hub.repos["me/third"].files["README.md"].decode()
+
+
+def test_facts_of_cards():
+    def card(fact, name="energyql"):
+        return f"---\nlibrary_name: {name}\n{fact}\n---\n\nlicense: mit\n".encode()
+
+    assert hub_module.card_licence(card("license: cc-by-4.0")) == "cc-by-4.0"  # as hubs write it again
+    assert hub_module.card_licence(card('license: "mit"', '"energyql"')) == "mit"
+    assert hub_module.card_licence(card("tags: x")) is None
+    assert hub_module.card_licence(card("license: mit", "other")) is None
+
+
+def test_the_origin_stays_with_the_weights(tmp_path):
+    folder = tiny_model(tmp_path / "m")
+    (folder / "card.md").write_text("# Mine")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"source": {"file": "a.pkl"}}))
+
+    def saved(model, name):
+        written = model.save_pretrained(tmp_path / name)
+        return json.loads((written / "config.json").read_text()).get("source"), (written / "card.md").exists()
+
+    model = load_model(folder)
+    assert saved(model, "a") == ({"file": "a.pkl"}, True)
+    other = load_model(folder).generator
+    other.mapping.fc0.weight.add_(1)
+    assert saved(replace(model, generator=other), "b") == (None, False)
+    (folder / "config.json").write_text(json.dumps(config | {"source": "a.pkl"}))
+    assert saved(model, "c") == (None, True)
+    folder.rename(tmp_path / "elsewhere")
+    assert saved(model, "d") == (None, False)
+    assert load_model(tmp_path / "d").fingerprints["generator"] == model.fingerprints["generator"]
+
+
 def test_the_packaged_model_with_its_card(tmp_path):
     model = load_model("postcards")
     folder = model.save_pretrained(tmp_path / "postcards", license="apache-2.0")
@@ -137,7 +247,7 @@ def test_code_is_not_saved(tiny, tmp_path, part):
     model = replace(load_model(tiny), **{part: Code() if part == "generator" else look})
     with pytest.raises(ModelError, match="a Code cannot be written" if part == "generator" else "look is code"):
         model.save_pretrained(tmp_path / "m")
-    assert not (tmp_path / "m" / "config.json").exists()
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_revision_of_a_folder(tiny):
@@ -152,8 +262,8 @@ def test_a_download(hub, contents, tiny):
     hub.add(NAME, contents | {"README.md": b"# tiny", "report.png": b"png", ".gitattributes": b""})
     model = Model.from_pretrained(NAME)
     assert same_pictures(model, load_model(tiny))
-    assert hub.downloaded() == sorted(contents)  # nothing else
-    assert str(model.folder).startswith(LIBRARY.constants.HF_HUB_CACHE)
+    assert hub.downloaded() == sorted([*contents, "README.md"])  # nothing else
+    assert str(model.folder).startswith(CONSTANTS.HF_HUB_CACHE)
     hub.asked.clear()
     Model.from_pretrained(NAME)
     assert hub.downloaded() == []  # from the cache
@@ -232,6 +342,54 @@ def test_without_a_network(hub, contents, monkeypatch):
         Model.from_pretrained("other/model")
 
 
+@pytest.mark.parametrize("file", ["judge.json", "judge.safetensors", "generator.safetensors"])
+def test_a_file_that_cannot_be_downloaded(hub, contents, monkeypatch, file):
+    hub.add(NAME, contents)
+    hub.broken.add(file)
+    with pytest.raises(ModelError, match=r"somebody/tiny cannot be downloaded: .*\ndownload it again"):
+        Model.from_pretrained(NAME)
+    with monkeypatch.context() as offline:
+        offline.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(ModelError, match=r"cannot be downloaded: .*\nit is not in the cache either, or not all of"):
+            Model.from_pretrained(NAME)
+    hub.broken.clear()
+    assert Model.from_pretrained(NAME).judge is not None
+
+
+def test_a_file_that_is_lost_in_the_cache(hub, contents, monkeypatch):
+    hub.add(NAME, contents)
+    (Model.from_pretrained(NAME).folder / "judge.json").unlink()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="it is not in the cache either, or not all of it"):
+        Model.from_pretrained(NAME)
+
+
+def test_a_commit_between_two_requests(hub, contents, monkeypatch):
+    """The files are those of the commit whose list was checked."""
+    repo, api = hub.add(NAME, contents), LIBRARY.HfApi
+    old, ask = repo.refs["main"], api.model_info
+
+    def model_info(*arguments, **keywords):
+        found = ask(*arguments, **keywords)
+        repo.commit(contents | {"evil.pkl": b"", "vocabulary.json": b"{}"})
+        return found
+
+    monkeypatch.setattr(api, "model_info", model_info)
+    assert Model.from_pretrained(NAME).folder.name == old
+
+
+def test_names_that_no_hub_has(hub, monkeypatch):
+    for name in ("tiny", "a/b/c", "a--b/c", "../x", "a/b..c"):
+        with pytest.raises(ArgumentError, match=f"a model on a hub is called owner/name, not '{re.escape(name)}'"):
+            hub_module.download(name)
+    assert hub.asked == []
+    with pytest.raises(ModelError, match="the hub has no model models/mine.*\n.*; and there is no folder models/mine"):
+        Model.from_pretrained("models/mine")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="cannot be downloaded.*\n.*; and there is no folder models/mine"):
+        Model.from_pretrained("models/mine")
+
+
 def test_without_the_library(monkeypatch, tiny):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ArgumentError, match=r'huggingface_hub, which is not installed\npip install "huggingface_hub>='):
@@ -299,10 +457,20 @@ def test_a_private_upload(hub, tiny):
     load_model(tiny).push_to_hub("me/secret", private=True)
     assert hub.repos["me/secret"].private
     assert Model.from_pretrained("me/secret").name == "tiny"
+    load_model(tiny).push_to_hub("me/secret", private=True)  # again
+    load_model(tiny).push_to_hub("me/open")
+    before = hub.repos["me/open"].refs["main"]
+    with pytest.raises(ArgumentError, match="me/open is there already, and it is public\nmake it private"):
+        load_model(tiny).push_to_hub("me/open", private=True)
+    assert hub.repos["me/open"].refs["main"] == before
 
 
 def test_uploads_that_are_refused(hub, tiny, monkeypatch):
     model = load_model(tiny)
+    with monkeypatch.context() as unwritten:  # refused before the work
+        unwritten.setattr(saving, "save_model", None)
+        with pytest.raises(ArgumentError, match="a model on a hub is called owner/name, not 'a--b/c'"):
+            model.push_to_hub("a--b/c")
     with pytest.raises(ArgumentError, match="a model on a hub is called owner/name, not 'tiny'"):
         model.push_to_hub("tiny")
     hub.add("me/old", {"weights.bin": b""})
