@@ -187,9 +187,9 @@ def _drawn_labels(
     """Draw `DRAWS` labels of each new picture from the probabilities that fit the labelled ones; or repeat the number.
 
     Labelled pictures are read by the one network that did not learn from them, new ones by all. The mean of all errs
-    less, and may be more certain than one network alone. By how much is seen on the new pictures: the logits of the mean
-    are raised once, by the factor by which one network, calibrated to labels drawn from the mean, is less certain than
-    on labels by hand.
+    less, and may be more certain than one network alone. By how much is seen on the new pictures: the logits of the
+    mean are raised once, by the factor by which one network, calibrated to labels drawn from the mean, is less certain
+    than on labels by hand.
 
     Args:
         own: outputs for labelled pictures, each of one network.
