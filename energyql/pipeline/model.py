@@ -296,5 +296,5 @@ def choose_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise ArgumentError(f"device '{name}' is not available here", hint="use auto, cpu, cuda or mps") from error
+        raise ArgumentError(f"device {name!r} is not available here", hint="use auto, cpu, cuda or mps") from error
     return device

@@ -149,6 +149,10 @@ class _Whitened:
             found.append(prior.w(part).double())
             report("sampling", (i + 1) / len(parts))
         w = torch.cat(found)
+        if not w.isfinite().all():
+            raise ArgumentError(
+                "the generator maps prior samples to numbers that are not finite", hint="check its weights"
+            )
         mean = w.mean(0)
         variances, axes = (part.flip(-1) for part in torch.linalg.eigh(torch.cov(w.t()).reshape(size, size)))
         if not variances[0] > 0:

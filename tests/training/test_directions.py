@@ -211,6 +211,8 @@ def test_wrong_arguments(gan):
     ):
         with pytest.raises(ArgumentError, match=message):
             find_directions(Planted(), **arguments)
+    with pytest.raises(ArgumentError, match="maps prior samples to numbers that are not finite"):
+        find_directions(Planted(SPREAD * torch.nan))
 
 
 def test_saved_and_read(found, gan, tmp_path):
