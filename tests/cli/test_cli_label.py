@@ -6,7 +6,7 @@ from labelled import CHECKPOINTS
 from labelling.pages import picture_folder
 from typer.testing import CliRunner
 
-from energyql.cli.label import label, sample
+from energyql.cli.pages import label, sample
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.labelling import app as page
 from energyql.labelling.folder import PictureFolder

@@ -20,8 +20,8 @@ from markdown import blocks as all_blocks
 from PIL import Image
 from typer.testing import CliRunner
 
-from energyql.cli.label import sample
 from energyql.cli.main import generate
+from energyql.cli.pages import sample
 from energyql.cli.reports import report
 from energyql.cli.train import import_heads, train, train_judge
 from energyql.generators.load import load_generator

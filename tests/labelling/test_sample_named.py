@@ -5,7 +5,7 @@ import typer
 from typer.testing import CliRunner
 
 from energyql import sample_pictures
-from energyql.cli.label import sample
+from energyql.cli.pages import sample
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.pipeline.saving import save_named_model
 
