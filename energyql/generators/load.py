@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,8 @@ from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_
 from energyql.generators.checkpoints.unstated import GivenSettings
 from energyql.generators.families import FAMILIES, read_generator
 
+UNKNOWN = "unknown"
+"""Licence of what carries none."""
 SUPPORTED = "energyql reads its own model folders; " + "; ".join(
     family.formats for family in FAMILIES.values() if family.formats
 )
@@ -150,3 +152,39 @@ def _programs(content: Any) -> Iterator[str]:
                 for name in _SOURCES:
                     if isinstance(part, dict) and isinstance(part.get(name), str):
                         yield part[name]
+
+
+def checkpoint_card(name: str, generator: Any, source: Mapping[str, str], truncation: float) -> str:
+    """Return what a model card says of a converted checkpoint, Markdown; `source` is as `save_converted` writes it."""
+    rows = {
+        "architecture": type(generator).__name__,
+        "parameters": f"{sum(parameter.numel() for parameter in generator.parameters()):,}",
+        "default truncation": f"{truncation:g}",
+        "source file": f"`{source['file']}`",
+        "SHA-256 of the source": f"`{source['sha256']}`",
+        "converted by": f"energyql {source['energyql']}",
+    }
+    settings = {name: str(value) for name, value in dataclasses.asdict(generator.config).items()}
+    if source["licence"] == UNKNOWN:
+        licence = "Unknown: the source file carries no licence. Ask its publisher before you share it or what it draws."
+    else:
+        licence = "The source file carries this text:\n\n" + "".join(
+            f"    {line}\n" for line in source["licence"].splitlines()
+        )
+    return f"""# {name}
+
+A generator of pictures. The weights are those of the source file, in full precision and under other names; other
+networks in it are left out. Attributes that queries may name, if there are any, are in `vocabulary.json`.
+
+{_table(rows)}
+## Licence
+
+{licence.rstrip()}
+
+## Settings
+
+{_table(settings)}"""
+
+
+def _table(rows: dict[str, str]) -> str:
+    return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -162,22 +163,32 @@ def as_inference(
     """Return the measurements of a result as data of ArviZ; see `Result.to_arviz`.
 
     Raises:
-        ArgumentError: arviz-base is not installed, or the samples do not make so many chains of one length.
+        ArgumentError: as there.
     """
     try:
         arviz: Any = import_module("arviz_base")
     except ModuleNotFoundError:
         raise ArgumentError(
-            "data of ArviZ need arviz-base, which is not installed", hint='pip install "arviz-base>=0.6"'
+            "data of ArviZ need arviz-base, which is not installed",
+            hint='pip install "arviz-base>=0.6", with Python 3.11 or later',
         ) from None
     count = len(measurements["index"])
-    if not 1 <= chains <= count or count % chains:
+    if type(chains) is not int or not 1 <= chains <= count or count % chains:
         raise ArgumentError(f"{count} samples do not make {chains} chains of one length", hint="take another number")
 
     def drawn(column: Any) -> npt.NDArray[Any]:
         array = np.asarray(column)
         return array.reshape(chains, count // chains, *array.shape[1:])
 
+    taken = {"chain", "draw", "z", "z_dim"}
+    for name, prediction in measurements["probabilities"].items():
+        names = {name, f"{name}_value"} if isinstance(prediction, dict) else {name}
+        if clash := names & taken:
+            raise ArgumentError(
+                f"ArviZ needs the name {min(clash)!r} once, and the attribute {name!r} takes it again",
+                hint="use to_pandas, or give the attribute another name where it is trained",
+            )
+        taken |= names
     posterior: dict[str, npt.NDArray[Any]] = {}
     dims, coords = {"z": ["z_dim"]}, {}
     for name, prediction in measurements["probabilities"].items():
@@ -188,11 +199,15 @@ def as_inference(
             posterior[name] = drawn(prediction[0] if isinstance(prediction, tuple) else prediction)
     z, energy = measurements["z"].numpy(), measurements["energy"]
     stats = {
-        "lp": drawn(-energy - 0.5 * np.square(z, dtype=float).sum(1)),
         "query_energy": drawn(energy),
         "status": drawn([status.name for status in measurements["status"]]),
         **{name: drawn(measurements[name]) for name in ("index", "doubtful")},
     }
+    strengths = {
+        float(found) for found in re.findall(r"\bstrength=([\d.e+-]+)", str(provenance.get("sampler", "")))
+    } or {1.0}
+    if len(strengths) == 1:  # joined results of several strengths have no common density
+        stats["lp"] = drawn(-strengths.pop() * energy - 0.5 * np.square(z, dtype=float).sum(1))
     if measurements["satisfied"] is not None:
         stats["satisfied"] = drawn(measurements["satisfied"])
     facts = {name: json.dumps(value) for name, value in (("provenance", provenance), ("statistics", statistics))}

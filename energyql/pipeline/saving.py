@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from energyql.errors import ModelError
 from energyql.files import check_file, fingerprint, read_bytes, read_json, read_tensors, write_json, write_text
 from energyql.generators.base import Generator
 from energyql.generators.families import CONFIG, NAMED, WEIGHTS, default_truncation, family_of, write_generator
-from energyql.generators.load import read_licence
+from energyql.generators.load import UNKNOWN, checkpoint_card, read_licence
 from energyql.language import E, Expr, OneOf
 from energyql.models.hub import (
     LIBRARY,
@@ -44,7 +43,6 @@ from energyql.vocabulary import AttributeSpec
 
 FORMAT = 1
 CARD = "card.md"
-UNKNOWN = "unknown"
 _MOST_PICTURE = 1 << 24
 """Largest picture of a card, in bytes."""
 
@@ -177,7 +175,7 @@ def save_converted(
         "licence": read_licence(checkpoint) or UNKNOWN,
         "energyql": __version__,
     }
-    write_text(folder / CARD, _card(name, generator, source, truncation))
+    write_text(folder / CARD, checkpoint_card(name, generator, source, truncation))
     return save_model(folder, name, generator, truncation=truncation, dtype=torch.float32, source=source)
 
 
@@ -285,39 +283,3 @@ def _example(spec: AttributeSpec) -> Expr:
     if spec.kind == "categorical":
         return OneOf(spec.name, (spec.values[0],))
     return attribute if spec.kind == "yes/no" else attribute > (spec.low + spec.high) / 2
-
-
-def _card(name: str, generator: Any, source: dict[str, str], truncation: float) -> str:
-    """Return the model card, Markdown."""
-    rows = {
-        "architecture": type(generator).__name__,
-        "parameters": f"{sum(parameter.numel() for parameter in generator.parameters()):,}",
-        "default truncation": f"{truncation:g}",
-        "source file": f"`{source['file']}`",
-        "SHA-256 of the source": f"`{source['sha256']}`",
-        "converted by": f"energyql {source['energyql']}",
-    }
-    settings = {name: str(value) for name, value in dataclasses.asdict(generator.config).items()}
-    if source["licence"] == UNKNOWN:
-        licence = "Unknown: the source file carries no licence. Ask its publisher before you share it or what it draws."
-    else:
-        licence = "The source file carries this text:\n\n" + "".join(
-            f"    {line}\n" for line in source["licence"].splitlines()
-        )
-    return f"""# {name}
-
-A generator of pictures. The weights are those of the source file, in full precision and under other names; other
-networks in it are left out. Attributes that queries may name, if there are any, are in `vocabulary.json`.
-
-{_table(rows)}
-## Licence
-
-{licence.rstrip()}
-
-## Settings
-
-{_table(settings)}"""
-
-
-def _table(rows: dict[str, str]) -> str:
-    return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items())

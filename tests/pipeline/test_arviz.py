@@ -46,6 +46,30 @@ def test_chains():
             (result + result).to_arviz(chains)
 
 
+@pytest.mark.parametrize("chains", [2.0, True, "2", None])
+def test_chains_are_a_whole_number(chains):
+    with pytest.raises(ArgumentError, match=f"3 samples do not make {chains} chains of one length"):
+        make().to_arviz(chains)
+
+
+@pytest.mark.parametrize("sampler", ["slice+descent", "ode", "langevin"])
+def test_the_density_is_that_of_the_strength(tiny, sampler):
+    settings = {"model": tiny, "progress": False, "sampler": sampler}
+    result, one = (generate("smile", n=2, strength=strength, **settings) for strength in (2.5, None))
+    wanted = -2.5 * result.energy - 0.5 * (result.z.double() ** 2).sum(1).numpy()
+    assert result.to_arviz()["sample_stats"]["lp"].values[0] == pytest.approx(wanted)
+    assert "lp" not in (result + one).to_arviz()["sample_stats"]
+    assert "lp" in (one + one).to_arviz()["sample_stats"]
+
+
+@pytest.mark.parametrize("name", ["z", "z_dim", "chain", "draw", "hair_value"])
+@pytest.mark.parametrize("first", [True, False])
+def test_names_that_the_data_need(name, first):
+    known, own = make().probabilities, {name: np.zeros(3)}
+    with pytest.raises(ArgumentError, match=f"ArviZ needs the name '{name}' once, and the attribute '.*' takes it"):
+        make(probabilities=own | known if first else known | own).to_arviz()
+
+
 def test_a_drawn_result(tiny):
     result = generate("smile AND age > 0.5", n=4, model=tiny, progress=False)
     tree = result.to_arviz(chains=2)
@@ -59,5 +83,7 @@ def test_not_judged():
 
 def test_without_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_base", None)
-    with pytest.raises(ArgumentError, match=r'arviz-base, which is not installed\npip install "arviz-base>=0\.6"'):
+    with pytest.raises(
+        ArgumentError, match=r'arviz-base, which is not installed\npip install "arviz-base>=0\.6", with Python 3\.11'
+    ):
         make().to_arviz()
