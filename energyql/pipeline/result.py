@@ -269,8 +269,8 @@ class Result:
 
         Samples do not depend on each other, so any parts of a run may be its chains. Needs arviz-base. The groups are
         `posterior`, predictions of the heads: P(yes), the P of each class, or the mean; `unconstrained_posterior`, z;
-        and `sample_stats`: `lp`, which is -strength · energy - z² / 2 and is left out where results of several strengths
-        are joined, and the energy, status and verdicts.
+        and `sample_stats`: `lp`, which is -strength · energy - z² / 2 and is left out where results of several
+        strengths are joined, and the energy, status and verdicts.
 
         Raises:
             ArgumentError: it is not installed, the samples do not make so many chains of one length, or an attribute
