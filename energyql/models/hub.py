@@ -24,7 +24,6 @@ README, LIBRARY = "README.md", "energyql"
 MOST_CARD = 1 << 20
 """Largest card, in bytes."""
 _CONFIG = "config.json"
-NEEDED = "huggingface_hub>=1.31"
 _ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OURS = re.compile(
     r"(?:config|vocabulary|report|judge_report|judge(?:-\d+)?)\.json"
@@ -238,7 +237,7 @@ def open_hub(name: str) -> tuple[Any, Any]:
         hub: Any = import_module("huggingface_hub")
     except ModuleNotFoundError:
         raise ArgumentError(
-            "a hub needs huggingface_hub, which is not installed", hint=f'pip install "{NEEDED}"'
+            "a hub needs huggingface_hub, which is not installed", hint='pip install "huggingface_hub>=1.31"'
         ) from None
     return hub, hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name=LIBRARY)
 
