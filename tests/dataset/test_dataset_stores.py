@@ -129,6 +129,7 @@ def test_a_store_that_never_answers_ends_in_a_message(bucket, monkeypatch):
     import s3fs
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # of botocore, whose pauses are longer than our patience here
     monkeypatch.setattr(destination, "PATIENCE", 1.0)
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(ArgumentError, match="has not answered for 1 seconds") as caught:

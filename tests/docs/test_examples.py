@@ -118,9 +118,8 @@ def faces(out: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_a_foreign_generator(
     dcgan: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for _ in range(2):  # a second run replaces the first
-        faces(tmp_path / "out", monkeypatch, "--smoke")
-    assert capsys.readouterr().out.count("of 4 satisfy the query, says the judge") == 8
+    faces(tmp_path / "out", monkeypatch, "--smoke")
+    assert capsys.readouterr().out.count("of 4 satisfy the query, says the judge") == 4
 
 
 @pytest.fixture
