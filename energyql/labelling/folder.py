@@ -13,6 +13,9 @@ from energyql.version import __version__
 RECORD = "pictures.json"
 LABELS = "labels.csv"
 """The table of labels, unless another one is named."""
+POOL_START = 1_000_000
+"""Number of the first picture that heads choose from: the numbers below are for random pictures."""
+MOST_NUMBER = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,12 @@ class PictureFolder:
         """
         try:
             data = read_json(path / RECORD)
-            unsure = tuple(int(number) for number in data["unsure"])
-            return cls(path, Drawn.parse(str(data["drawn"]), str(path / RECORD)), int(data["random"]), unsure)
+            random, unsure = data["random"], tuple(data["unsure"])
+            if not all(type(number) is int and 0 <= number < MOST_NUMBER for number in (random, *unsure)):
+                raise ValueError("its numbers of pictures are none")
+            if random > POOL_START:
+                raise ValueError(f"it says that {random} pictures are random, more than there can be")
+            return cls(path, Drawn.parse(str(data["drawn"]), str(path / RECORD)), random, unsure)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path / RECORD} is damaged: {error}", hint="draw the pictures again") from error
         except ModelError as error:

@@ -16,7 +16,7 @@ from energyql.generators.base import Generator, Label, check_label
 from energyql.generators.families import CONFIG, default_truncation, module_fingerprint, named_generator, open_generator
 from energyql.generators.load import load_generator
 from energyql.labelling.choosing import choose_unsure
-from energyql.labelling.folder import LABELS, RECORD, PictureFolder
+from energyql.labelling.folder import LABELS, POOL_START, RECORD, PictureFolder
 from energyql.models import model_folder
 from energyql.pipeline.model import Model, load_model
 from energyql.progress import Report, reporting
@@ -28,8 +28,6 @@ from energyql.training.samples import Prior
 from energyql.training.teacher import load_teacher, teacher_reads
 from energyql.training.thumbnails import draw_thumbnails
 
-POOL_START = 1_000_000
-"""Number of the first picture that heads choose from: the numbers below are for random pictures."""
 PICTURES_AT_ONCE = 16
 Chooser = Literal["heads", "teacher"]
 """Who chooses the pictures to label."""

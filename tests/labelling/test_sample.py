@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from dcgan import Generator as DCGAN
@@ -14,8 +16,7 @@ from energyql.errors import ArgumentError, DataError
 from energyql.files import write_json
 from energyql.generators.load import load_generator
 from energyql.labelling.choosing import choose_unsure
-from energyql.labelling.folder import RECORD, PictureFolder
-from energyql.labelling.sample import POOL_START
+from energyql.labelling.folder import POOL_START, RECORD, PictureFolder
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.saving import save_model
 from energyql.render.pictures import to_pictures
@@ -207,3 +208,17 @@ def test_damaged_records(tmp_path):
         write_json(tmp_path / RECORD, record)
         with pytest.raises(DataError, match=r"damaged|does not say how"):
             PictureFolder.read(tmp_path)
+
+
+def test_damaged_numbers(tmp_path):
+    record = {"drawn": "seed=7 truncation=0.7 generator=abc", "random": 2, "unsure": [POOL_START]}
+    write_json(tmp_path / RECORD, record)
+    assert PictureFolder.read(tmp_path).indices == [0, 1, POOL_START]
+    for name in ("random", "unsure"):
+        for number in (-1, 1.5, True, "1", 1e300, 1 << 70, *([10**9] if name == "random" else [])):
+            write_json(tmp_path / RECORD, record | {name: number if name == "random" else [number]})
+            with pytest.raises(DataError, match="damaged"):
+                PictureFolder.read(tmp_path)
+    (tmp_path / RECORD).write_text(json.dumps(record | {"unsure": [float("inf")]}))
+    with pytest.raises(DataError, match="damaged"):
+        PictureFolder.read(tmp_path)

@@ -12,7 +12,7 @@ from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.generators.load import load_generator
-from energyql.labelling.sample import POOL_START
+from energyql.labelling.folder import POOL_START
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
 from energyql.training.drawn import (
