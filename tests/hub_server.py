@@ -11,8 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from toys import pixels
+
+from energyql import generate
+
+NAME = "somebody/tiny"
 TOKEN = "hf_of_the_tests"
 
 
@@ -228,3 +234,9 @@ def serving() -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def same_pictures(first: Any, second: Any) -> bool:
+    """Whether two models draw the same pictures of the same energies."""
+    a, b = (generate("smile OR beard", n=3, model=model, progress=False) for model in (first, second))
+    return bool(pixels(a.images) == pixels(b.images) and a.energy.tolist() == b.energy.tolist())

@@ -155,10 +155,9 @@ class AttributeBank:
 
     def of_generator(self, fingerprint: str) -> AttributeBank:
         """Return the same heads for a generator with this fingerprint, which maps z as their own one does."""
-        return AttributeBank(
-            self.vocabulary, self.heads, space=self.space, truncation=self.truncation, label=self.label,
-            generator=fingerprint, reports=self.reports,
-        )  # fmt: skip
+        same = self._having(self.vocabulary, self.heads, self.reports)
+        same.generator = fingerprint
+        return same
 
     def _having(
         self, vocabulary: Vocabulary, heads: Mapping[str, Head], reports: Mapping[str, HeadReport]

@@ -25,7 +25,7 @@ AT_ONCE = 16
 """Pictures that are read together on a CPU where no gradient is wanted: they stay near its caches."""
 
 
-Layer = tuple[Tensor, Tensor, tuple[int, int]]
+_Layer = tuple[Tensor, Tensor, tuple[int, int]]
 """Weight, bias and stride of a convolution."""
 
 
@@ -34,7 +34,7 @@ def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) 
     return F.interpolate(images[:, :3].expand(-1, 3, -1, -1), size=(side, side), mode="area")
 
 
-def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Layer:
+def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> _Layer:
     """Return a convolution that does what `conv` and `norm` do in evaluation mode, in less time."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -44,7 +44,7 @@ def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Layer:
     return conv.weight * scale[:, None, None, None], bias, (conv.stride[0], conv.stride[1])
 
 
-def _run(layers: list[Layer], x: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch features"]:
+def _run(layers: list[_Layer], x: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch features"]:
     for weight, bias, stride in layers:
         x = F.silu(F.conv2d(x, weight, bias, stride, padding=1), inplace=True)
     return x.flatten(1)

@@ -48,7 +48,7 @@ def download(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="A branch, a tag or a commit.")] = None,
 ) -> None:
-    """Download a model of a hub into a folder, for --model. Only safetensors and JSON are taken, never code.
+    """Download a model of a hub into a folder, for --model. Only data and the card are taken, never code.
 
     The hub is that of huggingface_hub, with HF_ENDPOINT and HF_TOKEN.
     """
