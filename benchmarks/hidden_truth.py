@@ -18,8 +18,7 @@ from energyql.attributes.predictions import Categorical, YesNo
 from energyql.generators.base import Generator
 from energyql.generators.stylegan3 import StyleGAN3
 from energyql.generators.stylegan3_config import StyleGAN3Config
-from energyql.labelling.folder import POOL_START
-from energyql.training.drawn import RANDOM, UNSURE, held_out_order
+from energyql.training.drawn import POOL_START, RANDOM, UNSURE, held_out_order
 from energyql.training.heads import attribute_loss, balanced_accuracy, base_outputs
 from energyql.training.labels import LabelTable
 from energyql.training.samples import Prior
