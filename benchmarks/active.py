@@ -29,8 +29,8 @@ from energyql.attributes.predictions import YesNo
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.labelling.choosing import choose_unsure
-from energyql.labelling.folder import POOL_START
 from energyql.progress import reporting
+from energyql.training.drawn import POOL_START
 from energyql.training.fitting import HeadSettings
 from energyql.training.run import train_attributes
 from energyql.training.teacher import load_teacher, teacher_reads

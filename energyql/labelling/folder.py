@@ -7,14 +7,12 @@ from pathlib import Path
 
 from energyql.errors import DataError, ModelError
 from energyql.files import read_json, write_json
-from energyql.training.drawn import RANDOM, UNSURE, Drawn
+from energyql.training.drawn import POOL_START, RANDOM, UNSURE, Drawn
 from energyql.version import __version__
 
 RECORD = "pictures.json"
 LABELS = "labels.csv"
 """The table of labels, unless another one is named."""
-POOL_START = 1_000_000
-"""Number of the first picture that heads choose from: the numbers below are for random pictures."""
 MOST_NUMBER = 1 << 62
 
 

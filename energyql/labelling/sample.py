@@ -16,12 +16,12 @@ from energyql.generators.base import Generator, Label, check_label
 from energyql.generators.families import CONFIG, default_truncation, module_fingerprint, named_generator, open_generator
 from energyql.generators.load import load_generator
 from energyql.labelling.choosing import choose_unsure
-from energyql.labelling.folder import LABELS, POOL_START, RECORD, PictureFolder
+from energyql.labelling.folder import LABELS, RECORD, PictureFolder
 from energyql.models import model_folder
 from energyql.pipeline.model import Model, load_model
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
-from energyql.training.drawn import Drawn
+from energyql.training.drawn import POOL, POOL_SIZE, POOL_START, Drawn
 from energyql.training.labels import read_label_table
 from energyql.training.opening import is_generator_name
 from energyql.training.samples import Prior
@@ -31,8 +31,6 @@ from energyql.training.thumbnails import draw_thumbnails
 PICTURES_AT_ONCE = 16
 Chooser = Literal["heads", "teacher"]
 """Who chooses the pictures to label."""
-POOL = ".pool"
-"""Subfolder with thumbnails of the pictures that a teacher chooses from."""
 
 
 def sample_pictures(
@@ -44,7 +42,7 @@ def sample_pictures(
     by: Chooser | None = None,
     only: Sequence[str] | None = None,
     labelled: str | Path | None = None,
-    pool: int = 5000,
+    pool: int = POOL_SIZE,
     seed: int | None = None,
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,

@@ -27,6 +27,11 @@ INDEX, CHOSEN, DRAWN = "index", "chosen", "drawn"
 """Columns: the number of the picture, how it was chosen, and how it was drawn."""
 RANDOM, UNSURE = "random", "unsure"
 """Values of `CHOSEN`: without regard to heads, or because heads were not sure about it."""
+POOL_START, POOL_SIZE = 1_000_000, 5_000
+"""Number of the first picture that is drawn only to choose from, since the numbers below are for random pictures; and
+how many there are, unless a call says otherwise."""
+POOL = ".pool"
+"""Subfolder, beside a table, with thumbnails of the pictures that a teacher chose from."""
 TEST_SHARE = 0.2
 """Share of the random pictures of a table with the column `CHOSEN` that only the report uses."""
 TOLERANCE = 0.05

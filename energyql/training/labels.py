@@ -14,7 +14,7 @@ from torch import Tensor
 from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
 from energyql.errors import DataError, LabelWarning, ModelError, VocabularyError
 from energyql.files import read_tensors
-from energyql.training.drawn import CHOSEN, INDEX, TOLERANCE, Drawn, held_out_order, parse_attribute, take_drawn
+from energyql.training.drawn import CHOSEN, INDEX, POOL, TOLERANCE, Drawn, held_out_order, parse_attribute, take_drawn
 from energyql.training.reading import read_columns, read_npy
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
@@ -36,6 +36,7 @@ class LabelTable:
         test: number of rows at the end that only the report uses; by default the training shuffles and chooses.
         vocabulary: the attributes of the columns, where they are known for certain.
         drawn: how the pictures were drawn, where the table says so.
+        pool: folder in which `sample_pictures` keeps thumbnails of the pictures that it chose from, if there is one.
         source: name of the table in messages.
     """
 
@@ -46,6 +47,7 @@ class LabelTable:
     test: int | None = None
     vocabulary: Vocabulary | None = None
     drawn: Drawn | None = None
+    pool: Path | None = None
     source: str = "the table"
 
     def __len__(self) -> int:
@@ -220,7 +222,7 @@ def _of_drawn(table: LabelTable, drawn: Drawn, chosen: Column | None) -> LabelTa
     """Read the attributes off the headers, and order the rows by how their pictures were chosen."""
     specs = Vocabulary(parse_attribute(header) for header in table.columns)
     columns = dict(zip(specs, table.columns.values(), strict=True))
-    table = replace(table, columns=columns, vocabulary=specs, drawn=drawn)
+    table = replace(table, columns=columns, vocabulary=specs, drawn=drawn, pool=Path(table.source).with_name(POOL))
     if chosen is None:
         return table
     assert table.index is not None

@@ -24,6 +24,8 @@ from energyql.sampling import prior_latents, uniforms
 
 LABEL_SEED = 2**32
 """Seed of the samples for labellers, outside the range of seeds that pictures are usually drawn with."""
+SETTINGS = "settings.json"
+"""In a folder of labels: what they are about."""
 LATENTS_AT_ONCE = 256
 PICTURES_A_PART = 256
 """Pictures that are labelled between two writes, at most lost by an interruption."""
@@ -117,13 +119,9 @@ def label_prior(
     Returns:
         Attribute -> n cells.
     """
-    settings = {
-        "labeller": labeller_name(labeller), "seed": prior.seed, "truncation": list(prior.truncation),
-        "label": list(prior.label) if isinstance(prior.label, tuple) else prior.label, "generator": generator,
-    }  # fmt: skip
-    if _read(folder / "settings.json") != settings:
+    if not has_labels(folder, prior, labeller, generator=generator):
         shutil.rmtree(folder, ignore_errors=True)
-        write_json(folder / "settings.json", settings)
+        write_json(folder / SETTINGS, _settings(prior, labeller, generator))
     columns: dict[str, list[Any]] = {}
     for start in range(0, len(index), PICTURES_A_PART):
         rows = index[start : start + PICTURES_A_PART]
@@ -144,6 +142,18 @@ def label_prior(
             columns.setdefault(name, []).extend(cells)
         progress(stop / len(index))
     return dict(columns)
+
+
+def has_labels(folder: Path, prior: Prior, labeller: ImageLabeller, *, generator: str) -> bool:
+    """Return whether `label_prior` with these arguments has written its labels, or a part of them, to the folder."""
+    return _read(folder / SETTINGS) == _settings(prior, labeller, generator)
+
+
+def _settings(prior: Prior, labeller: ImageLabeller, generator: str) -> dict[str, Any]:
+    return {
+        "labeller": labeller_name(labeller), "seed": prior.seed, "truncation": list(prior.truncation),
+        "label": list(prior.label) if isinstance(prior.label, tuple) else prior.label, "generator": generator,
+    }  # fmt: skip
 
 
 def _progress(progress: Callable[[float], None], start: int, count: int, done: int) -> None:

@@ -20,13 +20,14 @@ from energyql.attributes.predictions import Prediction, output_count, split_outp
 from energyql.attributes.quality import HeadReport
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
+from energyql.training.drawn import POOL_SIZE, POOL_START
 from energyql.training.heads import attribute_loss, residuals
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureFit, PictureSettings, read_outputs
 from energyql.training.report import report_quality
 from energyql.training.samples import Prior
 from energyql.training.target import TEACHER, WORK, Target
-from energyql.training.thumbnails import PICTURES, draw_thumbnails
+from energyql.training.thumbnails import PICTURES, draw_thumbnails, has_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 FURTHER, LARGEST = 8_000, 128
@@ -93,7 +94,8 @@ def teach(
         labels: attribute -> (len(table),): 0/1, class index or number; NaN where missing.
         rows: of the table, from which the teacher may learn.
         vocabulary: the attributes.
-        count: number of further pictures, at least 1.
+        count: number of further pictures, at least 1. If the table has pictures that were chosen, as many of the pool
+            from which they were chosen are labelled besides, at most all.
         space: the latent that heads read.
         settings: of the networks.
         report: told the progress.
@@ -117,10 +119,15 @@ def teach(
         networks.append(fit.finish())
         unseen.append(read_outputs(networks[k], pictures[fold]))
     # Of another seed, and so none of those that are labelled by hand, which the report of the heads uses.
-    prior, index = replace(prior, seed=prior.seed + 2), torch.arange(count)
+    more, index = replace(prior, seed=prior.seed + 2), torch.arange(count)
     further, _ = draw_thumbnails(
-        prior, index, settings.side, work / "further", generator=target.fingerprint, report=report
+        more, index, settings.side, work / "further", generator=target.fingerprint, report=report
     )
+    latents = more.read(index, space)
+    if table.learned:
+        index, pool = _pool(target, prior, table, networks[0].side, most=count, report=report)
+        # First, because heads are stopped on the last pictures, which nobody has chosen from.
+        further, latents = torch.cat([pool, further]), torch.cat([prior.read(index, space), latents])
     outputs = torch.stack([read_outputs(network, further) for network in networks])
     counts = [output_count(spec) for spec in specs]
     random = torch.Generator().manual_seed((prior.seed + 1) % 2**63)
@@ -136,10 +143,26 @@ def teach(
             "score": measured.score, "interval": measured.interval, "samples": measured.held_out
         }  # fmt: skip
         if measured.above_chance:
-            quality[spec.name]["pictures"] = count
+            quality[spec.name]["pictures"] = len(further)
             found[spec.name] = _drawn_labels(own, known[spec.name], new, spec, random)
     kept = [network.only(found) for network in networks] if found else []
-    return Taught(prior.read(index, space).repeat(DRAWS, 1), found, quality, kept)
+    return Taught(latents.repeat(DRAWS, 1), found, quality, kept)
+
+
+def _pool(
+    target: Target, prior: Prior, table: LabelTable, side: int, *, most: int, report: Report
+) -> tuple[Int[Tensor, " n"], Tensor]:
+    """Return numbers and thumbnails of the pool from which pictures were chosen for the table, without the latter.
+
+    A teacher that chose has drawn them, and they are read from where `sample_pictures` keeps them.
+    """
+    assert table.index is not None
+    index, folder = POOL_START + torch.arange(min(most, POOL_SIZE)), target.folder / WORK / "pool"
+    if table.pool is not None and has_thumbnails(table.pool, prior, index, side, generator=target.fingerprint):
+        folder = table.pool
+    pictures, _ = draw_thumbnails(prior, index, side, folder, generator=target.fingerprint, report=report)
+    left = ~torch.isin(index, table.index)
+    return index[left], pictures[left]
 
 
 def store_teacher(folder: Path, networks: Sequence[Judge]) -> None:

@@ -17,7 +17,7 @@ from energyql.attributes.judge import thumbnails
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
-from energyql.training.samples import Prior, label_prior
+from energyql.training.samples import Prior, has_labels, label_prior
 
 PICTURES = "pictures"
 """Subfolder for the pictures with labels, which judge and teacher read."""
@@ -47,6 +47,11 @@ def draw_thumbnails(
         generator=generator, progress=lambda done: report("drawing", done),
     )  # fmt: skip
     return read_thumbnails(columns.pop(PICTURE)), columns
+
+
+def has_thumbnails(folder: Path, prior: Prior, index: Int[Tensor, " n"], side: int, *, generator: str) -> bool:
+    """Return whether `draw_thumbnails` without a labeller has drawn these pictures, or some of them, to the folder."""
+    return has_labels(folder, prior, Thumbnails(None, side, str(index.tolist())), generator=generator)
 
 
 class Thumbnails:

@@ -16,10 +16,11 @@ from energyql.errors import ArgumentError, DataError
 from energyql.files import write_json
 from energyql.generators.load import load_generator
 from energyql.labelling.choosing import choose_unsure
-from energyql.labelling.folder import POOL_START, RECORD, PictureFolder
+from energyql.labelling.folder import RECORD, PictureFolder
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.saving import save_model
 from energyql.render.pictures import to_pictures
+from energyql.training.drawn import POOL_START
 from energyql.training.samples import Prior
 from energyql.training.teacher import load_teacher, store_teacher, teacher_reads
 from energyql.vocabulary import AttributeSpec, Vocabulary

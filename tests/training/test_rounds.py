@@ -12,10 +12,10 @@ from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.generators.load import load_generator
-from energyql.labelling.folder import POOL_START
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
 from energyql.training.drawn import (
+    POOL_START,
     TEST_SHARE,
     Drawn,
     attribute_text,
@@ -112,7 +112,7 @@ class TestTables:
             tmp_path / "a.csv", chosen=["random"] * 3, **{"hair=1|2": [1, 2, ""], "hat": ["yes", "", "no"]}
         )
         table = read_label_table(path)
-        assert table.drawn == DRAWN
+        assert (table.drawn, table.pool) == (DRAWN, tmp_path / ".pool")
         assert sorted(table.columns) == ["hair", "hat"]
         assert table.vocabulary["hair"].values == ("1", "2")
         assert read_label_table(self.table(path, hat=["yes"])).test is None

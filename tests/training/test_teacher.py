@@ -7,12 +7,15 @@ from holes import Stains, look
 
 from energyql.attributes.labels import encode_column
 from energyql.errors import DataError
+from energyql.generators.families import module_fingerprint
 from energyql.training import bank_fit, run, teacher
+from energyql.training.drawn import POOL_START
 from energyql.training.fitting import HeadSettings, train_heads
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import Prior
 from energyql.training.teacher import DRAWS, _drawn_labels, further_pictures
+from energyql.training.thumbnails import draw_thumbnails
 from energyql.vocabulary import AttributeSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
@@ -141,6 +144,75 @@ def test_heads_are_stopped_on_a_part_of_its_pictures_too(tmp_path, monkeypatch):
     for rows, by_hand in ((learned, alone[:-stopping]), (others, alone[-stopping:])):
         known = {tuple(row) for row in rows.tolist()}
         assert all(tuple(row) in known for row in by_hand.tolist())
+
+
+class TestPool:
+    """A table with pictures that were chosen has a pool from which they were chosen."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch):
+        monkeypatch.setattr(teacher, "POOL_SIZE", 100)
+
+    def chosen(self, **more):
+        rows = torch.cat([POOL_START + torch.arange(20), torch.arange(LABELS - 20)])
+        prior = Prior(Stains(), 3, (1.0, 1.0), torch.device("cpu"))
+        found = look(Stains().synthesize(prior.z(rows)))
+        return LabelTable({"red": found["red"].tolist()}, index=rows, learned=20, test=30, **more)
+
+    def test_it_teaches_too(self, tmp_path, monkeypatch):
+        seen = {}
+
+        def watched(latents, *rest, **more):
+            seen["latents"] = latents
+            return train_heads(latents, *rest, **more)
+
+        monkeypatch.setattr(bank_fit, "train_heads", watched)
+        found = taught(tmp_path / "m", self.chosen())
+        # Those with labels by hand are not labelled again.
+        assert found.report["red"].details["teacher"]["pictures"] == 400 + 100 - 20
+        z = Prior(Stains(), 3, (1.0, 1.0), torch.device("cpu")).z(POOL_START + torch.arange(100))
+        times = (seen["latents"][:, None] == z).all(2).sum(0).tolist()
+        assert times == [1] * 20 + [DRAWS] * 80
+        few = taught(tmp_path / "n", self.chosen(), count=50)
+        assert few.report["red"].details["teacher"]["pictures"] == 50 + 50 - 20
+
+    def test_nobody_chose_the_pictures_that_heads_are_stopped_on(self, tmp_path, monkeypatch):
+        seen = {}
+
+        def watched(latents, *rest, held_out, **more):
+            seen["others"] = latents[-held_out:]
+            return train_heads(latents, *rest, held_out=held_out, **more)
+
+        monkeypatch.setattr(bank_fit, "train_heads", watched)
+        taught(tmp_path / "m", self.chosen())
+        z = Prior(Stains(), 3, (1.0, 1.0), torch.device("cpu")).z(POOL_START + torch.arange(100))
+        assert not (seen["others"][:, None] == z).all(2).any()
+
+    def test_what_was_drawn_to_choose_is_not_drawn_again(self, tmp_path):
+        class Counted(Stains):
+            drawn = 0
+
+            def synthesize(self, w):
+                Counted.drawn += len(w)
+                return super().synthesize(w)
+
+        def count(folder, table, seed=3):
+            Counted.drawn = 0
+            options = {"seed": seed, "count": 300, "settings": HEADS, "truncation": 1.0}
+            found = train(Counted(), table, tmp_path / folder, **options)
+            return Counted.drawn, found.bank.heads["red"].tensors()
+
+        prior, index = Prior(Stains(), 3, (1.0, 1.0), torch.device("cpu")), POOL_START + torch.arange(100)
+        mark = module_fingerprint(Counted())
+        draw_thumbnails(prior, index, 8, tmp_path / "pool", generator=mark, report=lambda stage, done: None)
+        before = {path.name: path.read_bytes() for path in (tmp_path / "pool").iterdir()}
+        again, heads = count("a", self.chosen())
+        kept, same = count("b", self.chosen(pool=tmp_path / "pool"))
+        assert (again, kept) == (LABELS + 300 + 100, LABELS + 300)
+        assert all(torch.equal(same[name], tensor) for name, tensor in heads.items())
+        # Of another seed: neither used nor changed.
+        assert count("c", self.chosen(pool=tmp_path / "pool"), seed=4)[0] == again
+        assert before == {path.name: path.read_bytes() for path in (tmp_path / "pool").iterdir()}
 
 
 def test_how_many_pictures_are_worth_drawing(monkeypatch):
