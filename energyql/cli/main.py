@@ -17,10 +17,9 @@ from energyql.cli.dataset import dataset
 from energyql.cli.directions import directions
 from energyql.cli.edit import animate, edit, invert
 from energyql.cli.failures import reporting_failures, show_warning
-from energyql.cli.gallery import gallery
 from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import STANDARD, err, out, out_option, print_json, read_label, read_names, resumable
-from energyql.cli.pages import label, sample, studio
+from energyql.cli.pages import gallery, label, sample, studio
 from energyql.cli.reports import report
 from energyql.cli.share import download, export, upload
 from energyql.cli.train import import_heads, train, train_judge

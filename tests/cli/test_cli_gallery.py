@@ -3,7 +3,7 @@ import typer
 from markup import Document
 from typer.testing import CliRunner
 
-from energyql.cli.gallery import gallery
+from energyql.cli.pages import gallery
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 
 app = typer.Typer()
