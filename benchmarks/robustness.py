@@ -140,8 +140,8 @@ def _accuracy(outcome: dict[str, Any]) -> float | None:
     return sum(parts.values()) / len(parts) if parts else None
 
 
-def _error(outcome: dict[str, Any]) -> float | None:
-    return outcome["frequency_error"]["largest"] if outcome["frequency_error"] else None
+def _error(outcome: dict[str, Any], key: str = "largest") -> float | None:
+    return outcome["frequency_error"][key] if outcome["frequency_error"] else None
 
 
 MEASURES = (
@@ -152,6 +152,9 @@ MEASURES = (
         lambda x: 1 - (math.log10(max(x, 1)) - 1) / 2.4, ".0f",
     ),
 )  # fmt: skip
+FLOOR = Measure(
+    "frequency error of exact samples", "Frequency error of exact samples", partial(_error, key="floor"), float, ".2f"
+)
 NOTE = (
     "Means over the queries, from the same start latents in every cell. Accuracy: share of samples that meet a "
     "condition of the query by the judge, over all conditions. Frequency error: the largest difference of the "
@@ -164,15 +167,14 @@ HEADER = (
 )  # fmt: skip
 
 
-def draw(measure: Measure, chosen: Sequence[Grid], found: Sequence[dict[str, Any]], reference: str) -> Image.Image:
-    """Draw one measure of all grids, two beside each other, with the published settings framed."""
+def draw(measure: Measure, chosen: Sequence[Grid], found: Sequence[dict[str, Any]], told: str) -> Image.Image:
+    """Draw one measure of all grids, two beside each other, with the published settings framed, and a line of text."""
     cell, left, top, gap = (58, 26), 100, 96, 84
     width = left + max(len(grid.columns) for grid in chosen) * cell[0]
     heights = [gap + cell[1] * max(len(one.rows) for one in chosen[k : k + 2]) for k in range(0, len(chosen), 2)]
     canvas = Canvas(max(2 * width + 24, 640), top + sum(heights))
     canvas.text((16, 14), measure.title, INK, 17)
-    told = f"Framed: the published setting. The default sampler of energyql, with its own energy: {reference}."
-    canvas.text((16, 40), told, FAINT, 12)
+    canvas.text((16, 40), f"Framed: the published setting. {told}", FAINT, 12)
     for k, grid in enumerate(chosen):
         rows, columns = ([label(value) for value in values] for values in (grid.rows, grid.columns))
         heat = HeatMap(rows, columns, found[k]["values"][measure.name], measure.share, measure.text, grid.marked)
@@ -244,15 +246,18 @@ def main(
             for one in MEASURES:
                 values[one.name][i].append(one.mean(data, methods[repr(method.sampler)].name))
         found.append({"name": grid.name, "rows": grid.rows, "columns": grid.columns, "values": values})
-    reference = {one.name: one.mean(data, default.name) for one in MEASURES}
+    reference = {one.name: one.mean(data, default.name) for one in (*MEASURES, FLOOR)}
+    exact = f"Exact samples in the same number: {FLOOR.text(reference[FLOOR.name])}."
     for one in MEASURES:
-        write_picture(out / f"{one.name}.png", draw(one, chosen, found, one.text(reference[one.name])))
+        told = f"The default sampler of energyql, with its own energy: {one.text(reference[one.name])}."
+        picture = draw(one, chosen, found, f"{told} {exact}" if one.name == "frequency-error" else told)
+        write_picture(out / f"{one.name}.png", picture)
     named = [record["query"] for record in data["queries"]]
     results = {"settings": {**data["settings"], "queries": named}, "machine": data["machine"]}
     write_json(out / "results.json", {**results, "reference": reference, "grids": found})
+    standing = ", ".join(f"{one.name} {one.text(reference[one.name])}" for one in (*MEASURES, FLOOR))
     rows = summary_rows(chosen, found)
-    told = ", ".join(f"{one.name} {one.text(reference[one.name])}" for one in MEASURES)
-    about = f"Queries: {', '.join(f'`{query}`' for query in named)}. `{default.name}`: {told}."
+    about = f"Queries: {', '.join(f'`{query}`' for query in named)}. `{default.name}`: {standing}."
     shown = [line for one in MEASURES for line in ("", f"## {one.title}", "", f"![{one.title}]({one.name}.png)")]
     write_text(out / "results.md", page("Robustness", f"{NOTE}\n\n{about}", HEADER, rows, results, *shown))
     table = terminal_table(HEADER[0], [(name, "", 1.0, 0) for name in HEADER[1:]], 36)

@@ -101,18 +101,18 @@ def evaluate(
     opened = pipeline_for(model, device).model
     if published is not None:
         published.check(opened.vocabulary, protocols)
-    under: dict[float | None, tuple[EvaluatedModel, JudgedSamples]] = {}
+    chosen = [known[name] for name in protocols]
+    truncations = [opened.check_truncation(one.truncation if truncation is None else truncation) for one in chosen]
+    under: dict[float, tuple[EvaluatedModel, JudgedSamples]] = {}
     with reporting(progress) as report:
 
-        def at(psi: float | None) -> tuple[EvaluatedModel, JudgedSamples]:
+        def at(psi: float) -> tuple[EvaluatedModel, JudgedSamples]:
             """Return the model under a truncation, with its prior."""
             if psi not in under:
                 one = EvaluatedModel(opened, device=device, truncation=psi, label=label, features=features)
                 under[psi] = one, prior_samples(one, counts.prior, folder / "kept" / "prior", report, seed=seed)
             return under[psi]
 
-        chosen = [known[name] for name in protocols]
-        truncations = [one.truncation if truncation is None else truncation for one in chosen]
         evaluated, _ = at(truncations[0])
         named = None if evaluated.features is None else evaluated.features.name
         data: dict[str, Any] = {
