@@ -31,6 +31,8 @@ QUERIES = ("glasses", "hair = red AND mouth = laugh", "smile AND NOT glasses AND
 TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 STEPS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 OWN_NOISE = "sqrt(2h)"
+POINT = 0.01
+"""Settings that lose at most this much of the published accuracy count as equal to it."""
 SMOKE = SampleCounts(n=8, prior=400, oracle=30)
 Value = float | str
 
@@ -162,7 +164,7 @@ NOTE = (
     "one, both ways, by all methods. Every cell has the energy of the paper (`lace`); the default sampler has its own."
 )
 HEADER = (
-    "grid", "settings", "accuracy %, published", "lowest", "median", "highest", "lowest near",
+    "grid", "settings", "accuracy %, published", "lowest", "median", "highest", "lowest near", "near, within a point",
     "frequency error, published", "highest near", "evaluations, published", "least", "most",
 )  # fmt: skip
 
@@ -199,6 +201,9 @@ def summary_rows(chosen: Sequence[Grid], found: Sequence[dict[str, Any]]) -> lis
 
         lines.append([f"{grid.title}: {grid.row}, {grid.column}", str(len(cells)), *told(accuracy, [grid.marked], min)])
         lines[-1] += told(accuracy, cells, min, median, max) + told(accuracy, near, min)
+        rates = one["values"][accuracy.name]
+        least = (rates[grid.marked[0]][grid.marked[1]] or 0.0) - POINT
+        lines[-1].append(f"{sum((rates[i][j] or 0.0) >= least for i, j in near)} of {len(near)}")
         lines[-1] += told(error, [grid.marked], min) + told(error, near, max)
         lines[-1] += told(cost, [grid.marked], min) + told(cost, cells, min, max)
     return lines

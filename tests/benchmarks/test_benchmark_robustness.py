@@ -76,7 +76,7 @@ def test_rows_and_pictures_are_of_their_grids() -> None:
     found = [{"values": values} for _ in chosen]
     lines = summary_rows(chosen, found)
     assert [len(line) for line in lines] == [len(HEADER)] * len(chosen)
-    assert lines[0][1:] == ["4", "90.0", "60.0", "75.0", "90.0", "70.0", "0.10", "-", "8", "7", "9"]
+    assert lines[0][1:] == ["4", "90.0", "60.0", "75.0", "90.0", "70.0", "1 of 2", "0.10", "-", "8", "7", "9"]
     assert lines[2][6] == "60.0"
     assert draw(ACCURACY, chosen, found, "99").size[0] > 400
 
