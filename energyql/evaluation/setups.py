@@ -5,12 +5,13 @@ Each is a JSON file in the folder `setups`; it holds no weights, labels or code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.evaluation.methods import PAPER
@@ -18,7 +19,7 @@ from energyql.evaluation.protocols import EvaluationProtocol, RandomConditions
 from energyql.files import read_json
 from energyql.language import And, Expr, parse, predicates
 from energyql.pipeline.settings import DEFAULT_SAMPLER
-from energyql.vocabulary import Vocabulary
+from energyql.vocabulary import Kind, Vocabulary
 
 FOLDER = Path(__file__).with_name("setups")
 FORMAT = 1
@@ -126,6 +127,10 @@ def read_setup(name: str | Path) -> Setup:
             for one in data["attributes"]
         )
         listed = [_read_protocol(one, float(data["truncation"]), str(data["labels"])) for one in data["protocols"]]
+        if wrong := [one.kind for one in needed if one.kind not in get_args(Kind)]:
+            raise ValueError(f"there is no kind {wrong[0]!r}")
+        if wrong := [one.name for one in listed if not re.fullmatch("[A-Za-z0-9-]+", one.name)]:  # names of folders
+            raise ValueError(f"protocol {wrong[0]!r} is not named by letters, digits and hyphens")
         if unknown := {name for one in listed for name in one.attributes} - {one.name for one in needed}:
             raise ValueError(f"{', '.join(sorted(unknown))} not among its attributes")
         temperature = float(data["temperature"])

@@ -140,6 +140,8 @@ def test_a_temperature_is_a_strength_of_both_samplers() -> None:
         ({"protocols": [OWN["protocols"][0] | {"steps": []}]}, "is no set-up"),
         ({"protocols": ["conditional-1"]}, "is no set-up"),
         ({"truncation": "much"}, "much"),
+        ({"attributes": [{"name": "smile", "kind": "binary"}]}, "there is no kind 'binary'"),
+        ({"protocols": [OWN["protocols"][0] | {"name": "../up"}]}, "'../up' is not named by letters"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -155,6 +157,14 @@ def test_wrong_queries_and_names_are_refused(tmp_path: Path) -> None:
     assert "afhq, cifar10, ffhq, metfaces" in str(caught.value.hint)
     with pytest.raises(ModelError, match=r"nowhere\.json"):
         read_setup(tmp_path / "nowhere.json")
+
+
+def test_heads_must_hold_at_every_truncation(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="do not hold at truncation 5"):
+        evaluate(
+            setup=own(tmp_path, truncation=5), model=str(lively_model(tmp_path / "model")), folder=tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_experiment_of_ones_own(tmp_path: Path) -> None:
