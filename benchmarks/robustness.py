@@ -13,9 +13,17 @@ from typing import Annotated, Any
 import typer
 from PIL import Image
 
-from benchmarks.common import DeviceOption, JudgedModelOption, SmokeOption, page, run_command, show
+from benchmarks.common import (
+    ChoicesOption,
+    DeviceOption,
+    JudgedModelOption,
+    SmokeOption,
+    judged_model,
+    page,
+    run_command,
+    show,
+)
 from energyql.evaluation.compare import PRIOR, SampleCounts, compare
-from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import Method, read_methods
 from energyql.evaluation.report import terminal_table
 from energyql.files import write_json, write_picture, write_text
@@ -154,9 +162,7 @@ MEASURES = (
         lambda x: 1 - (math.log10(max(x, 1)) - 1) / 2.4, ".0f",
     ),
 )  # fmt: skip
-FLOOR = Measure(
-    "frequency error of exact samples", "Frequency error of exact samples", partial(_error, key="floor"), float, ".2f"
-)
+FLOOR = Measure("frequency error of exact samples", "", partial(_error, key="floor"), float, ".2f")
 NOTE = (
     "Means over the queries, from the same start latents in every cell. Accuracy: share of samples that meet a "
     "condition of the query by the judge, over all conditions. Frequency error: the largest difference of the "
@@ -188,24 +194,22 @@ def draw(measure: Measure, chosen: Sequence[Grid], found: Sequence[dict[str, Any
 def summary_rows(chosen: Sequence[Grid], found: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Return a line for each grid, in the order of `HEADER`."""
     accuracy, error, cost = MEASURES
+
+    def told(measure: Measure, values: list[float | None], *folds: Callable[[Any], float]) -> list[str]:
+        return [measure.text(None if None in values else fold(values)) for fold in folds]
+
     lines = []
     for grid, one in zip(chosen, found, strict=True):
-        cells = [(i, j) for i in range(len(grid.rows)) for j in range(len(grid.columns))]
-        near = [cell for cell in cells if grid.near(*cell)]
-
-        def told(
-            measure: Measure, at: Sequence[tuple[int, int]], *folds: Callable[[list[float]], float], one: Any = one
-        ) -> list[str]:
-            values = [one["values"][measure.name][i][j] for i, j in at]
-            return [measure.text(None if None in values else fold(values)) for fold in folds]
-
-        lines.append([f"{grid.title}: {grid.row}, {grid.column}", str(len(cells)), *told(accuracy, [grid.marked], min)])
-        lines[-1] += told(accuracy, cells, min, median, max) + told(accuracy, near, min)
-        rates = one["values"][accuracy.name]
-        least = (rates[grid.marked[0]][grid.marked[1]] or 0.0) - POINT
-        lines[-1].append(f"{sum((rates[i][j] or 0.0) >= least for i, j in near)} of {len(near)}")
-        lines[-1] += told(error, [grid.marked], min) + told(error, near, max)
-        lines[-1] += told(cost, [grid.marked], min) + told(cost, cells, min, max)
+        at = [(i, j) for i in range(len(grid.rows)) for j in range(len(grid.columns))]
+        rates, errors, costs = ({cell: one["values"][m.name][cell[0]][cell[1]] for cell in at} for m in MEASURES)
+        near, here = [cell for cell in at if grid.near(*cell)], grid.marked
+        close = sum((rates[cell] or 0.0) >= (rates[here] or 0.0) - POINT for cell in near)
+        lines.append([
+            f"{grid.title}: {grid.row}, {grid.column}", str(len(at)), accuracy.text(rates[here]),
+            *told(accuracy, [*rates.values()], min, median, max), *told(accuracy, [rates[cell] for cell in near], min),
+            f"{close} of {len(near)}", error.text(errors[here]), *told(error, [errors[cell] for cell in near], max),
+            cost.text(costs[here]), *told(cost, [*costs.values()], min, max),
+        ])  # fmt: skip
     return lines
 
 
@@ -220,19 +224,11 @@ def main(
     device: DeviceOption = "auto",
     out: Annotated[Path, typer.Option(help="Folder of results, maps and the state.")] = Path("runs/robustness"),
     smoke: SmokeOption = False,
-    choices: Annotated[
-        bool,
-        typer.Option("--choices", help="Judge by the choices of latents, without pictures; needs the recipe extra."),
-    ] = False,
+    choices: ChoicesOption = False,
 ) -> None:
     """Draw heat maps of accuracy, frequency error and cost over the settings. Interrupt at will: it resumes."""
     counts = SMOKE if smoke else SampleCounts(n=n, prior=prior, seed=seed)
-    if choices:
-        from benchmarks.choices import ChoiceModel  # imports the libraries that draw
-
-        evaluated: EvaluatedModel = ChoiceModel(model, device=device)
-    else:
-        evaluated = EvaluatedModel(model, device=device)
+    evaluated = judged_model(model, device, choices)
     chosen = [grid.corners() if smoke else grid for grid in grids()]
     (default,) = read_methods(DEFAULT_SAMPLER)
     methods: dict[str, Method] = {}
