@@ -12,6 +12,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from energyql.errors import ArgumentError, EnergyQLError
+from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.report import facts
 from energyql.files import read_json
 from energyql.render.markup import markdown_table
@@ -20,6 +21,10 @@ SmokeOption = Annotated[bool, typer.Option("--smoke", help="In miniature: only t
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 JudgedModelOption = Annotated[str, typer.Option(help="A packaged model, or a model folder with a judge.")]
+ChoicesOption = Annotated[
+    bool,
+    typer.Option("--choices", help="Judge by the choices of latents, without pictures; needs the recipe extra."),
+]
 
 
 def run_command(main: Callable[..., None], *, resumes: bool = False) -> None:
@@ -45,6 +50,15 @@ def run_command(main: Callable[..., None], *, resumes: bool = False) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     app()
+
+
+def judged_model(model: str, device: str, choices: bool) -> EvaluatedModel:
+    """Return a model that is judged by its own judge, or by the choices of latents; see `benchmarks.choices`."""
+    if not choices:
+        return EvaluatedModel(model, device=device)
+    from benchmarks.choices import ChoiceModel  # imports the libraries that draw
+
+    return ChoiceModel(model, device=device)
 
 
 def show(*parts: RenderableType, width: int = 80) -> None:

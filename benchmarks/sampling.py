@@ -8,7 +8,15 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.common import DeviceOption, JudgedModelOption, SmokeOption, run_command, show
+from benchmarks.common import (
+    ChoicesOption,
+    DeviceOption,
+    JudgedModelOption,
+    SmokeOption,
+    judged_model,
+    run_command,
+    show,
+)
 from benchmarks.formulas import all_relations, random_formulas, rare_formulas
 from energyql.evaluation.compare import ORACLE, PRIOR, SampleCounts, compare
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
@@ -75,20 +83,12 @@ def main(
         "runs/sampling"
     ),
     smoke: SmokeOption = False,
-    choices: Annotated[
-        bool,
-        typer.Option("--choices", help="Judge by the choices of latents, without pictures; needs the recipe extra."),
-    ] = False,
+    choices: ChoicesOption = False,
 ) -> None:
     """Sample 24 seeded formulas and hold the samples against exact ones. Interrupt at will: it resumes."""
     methods = read_methods((*SAMPLERS, PAPER) if samplers == "all" else samplers)
     counts = SMOKE if smoke else SampleCounts(n=n, prior=prior, oracle=oracle, seed=seed)
-    if choices:
-        from benchmarks.choices import ChoiceModel  # imports the libraries that draw
-
-        evaluated: EvaluatedModel = ChoiceModel(model, device=device)
-    else:
-        evaluated = EvaluatedModel(model, device=device)
+    evaluated = judged_model(model, device, choices)
     with reporting(True) as report:
         samples = prior_samples(evaluated, counts.prior, out / "prior", report, seed=counts.seed)
         sorts = (SMOKE_COMMON, 0, 0) if smoke else (COMMON, UNCOMMON, RARE)

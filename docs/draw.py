@@ -73,6 +73,9 @@ EXAMPLES = {
 OWN_MODEL = ("own_generator", "postcards")
 """Scripts that name their own model; the first needs `pip install --no-deps gan-face-generate`."""
 
+MEASURED = ("robustness-accuracy.png", "robustness-frequency-error.png", "robustness-cost.png")
+"""Pictures of `python -m benchmarks.robustness --choices`, which take an hour and are not drawn here."""
+
 ASKED = {"q": "smile AND NOT (glasses OR beard)", "n": 8, "seed": 1}
 STUDIO = {
     "studio.png": ASKED,

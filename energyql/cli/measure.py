@@ -81,12 +81,19 @@ def evaluate(
     protocols: Annotated[
         str, typer.Option(help="Names such as conditional-1,sequential-5, or all; a wrong name lists them.")
     ] = "all",
+    setup: Annotated[
+        str | None,
+        typer.Option(help="A published experiment on a model of yours, such as ffhq; a wrong name lists them."),
+    ] = None,
     presets: Annotated[str, typer.Option(help="Of editing, side by side; as for edit.")] = "default,lace",
     model: JudgedModelOption = DEFAULT_MODEL,
     generator: options.Generator = None,
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
-    samplers: Annotated[str, typer.Option(help="Side by side; as for bench.")] = f"{DEFAULT_SAMPLER},paper",
+    samplers: Annotated[
+        str | None,
+        typer.Option(help=f"Side by side; as for bench. {DEFAULT_SAMPLER},paper, or as --setup has it, by default."),
+    ] = None,
     truncation: options.Truncation = None,
     label: options.Label = None,
     seed: options.Seed = 0,
@@ -101,7 +108,6 @@ def evaluate(
     """
     from energyql.evaluation.evaluate import evaluate as run
     from energyql.evaluation.features import inception_features
-    from energyql.evaluation.protocols import PROTOCOLS
     from energyql.evaluation.report import EDIT_NOTE, EVALUATION_NOTE, TABLE_WIDTH, evaluation_tables
 
     if features not in ("judge", "inception"):
@@ -113,7 +119,7 @@ def evaluate(
     with resumable():
         opened = options.open_model(model, generator, judge, allow_plugins, device)
         data = run(
-            tuple(PROTOCOLS) if protocols == "all" else read_names(protocols), folder=save_to, model=opened,
+            None if protocols == "all" else read_names(protocols), setup=setup, folder=save_to, model=opened,
             samplers=samplers, presets=read_names(presets), n=n, edits=edits, prior=prior, oracle=oracle,
             features=inception_features(inception_weights) if features == "inception" else None,
             truncation=truncation, label=read_label(label), seed=seed, device=device, progress=not quiet,

@@ -11,15 +11,17 @@ from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.compare import PRIOR, SampleCounts, compare, run_settings
 from energyql.evaluation.edits import measure_sequence
 from energyql.evaluation.features import Features
-from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import machine
 from energyql.evaluation.methods import PAPER, Method, read_methods
 from energyql.evaluation.protocols import PROTOCOLS
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import evaluation_page
+from energyql.evaluation.setups import read_setup
 from energyql.files import naming_target, read_json, write_json, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SAMPLER, whole_number
 from energyql.progress import Report, reporting
@@ -30,11 +32,12 @@ SHOWN = 8
 
 
 def evaluate(
-    protocols: Sequence[str] = tuple(PROTOCOLS),
+    protocols: Sequence[str] | None = None,
     *,
+    setup: str | Path | None = None,
     folder: str | Path = "evaluation",
     model: str | Path | Model = DEFAULT_MODEL,
-    samplers: str | Sequence[str | Method] = (DEFAULT_SAMPLER, PAPER),
+    samplers: str | Sequence[str | Method] | None = None,
     presets: Sequence[str] = ("default", "lace"),
     n: int = 200,
     edits: int = 64,
@@ -52,10 +55,12 @@ def evaluate(
     An interrupted run resumes if it is called again: outcomes with the same settings are read from disk.
 
     Args:
-        protocols: names out of `energyql.evaluation.protocols.PROTOCOLS`; all by default.
+        protocols: names out of `energyql.evaluation.protocols.PROTOCOLS`, or out of the set-up; all by default.
+        setup: a published experiment, which gives queries, truncation and samplers: a name out of
+            `energyql.evaluation.setups.known_setups()`, or a JSON file.
         folder: for `evaluation.json`, `evaluation.md`, pictures, and the state for the next run.
         model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
-        samplers: sample the queries; see `energyql.compare_samplers`.
+        samplers: sample the queries; see `energyql.compare_samplers`. By default this library's and the paper's.
         presets: make the edits: names out of `energyql.editing.settings.PRESETS`.
         n: samples for each query and sampler, at least 2.
         edits: pictures that are edited.
@@ -63,7 +68,7 @@ def evaluate(
         oracle: wanted effective number of exact samples of each query.
         features: in which distances between pictures are measured, such as
             `energyql.evaluation.features.inception_features()`; by default the judge's.
-        truncation: as for `energyql.generate`.
+        truncation: as for `energyql.generate`; by default that of the set-up, if there is one.
         label: as for `energyql.generate`.
         seed: of queries and samples.
         device: as for `energyql.generate`.
@@ -76,32 +81,53 @@ def evaluate(
         `missing`, the reason why it was not run: the model has too few attributes.
 
     Raises:
-        EnergyQLError: a name or a setting is wrong, or the model has no judge, or the folder
-            cannot be written.
+        EnergyQLError: a name or a setting is wrong, or the model has no judge, or it lacks what the set-up needs, or
+            the folder cannot be written.
     """
     counts, edits, folder = SampleCounts(n, prior, oracle, seed), whole_number("edits", edits), Path(folder)
+    published = None if setup is None else read_setup(setup)
+    known = PROTOCOLS if published is None else published.protocols
+    protocols = tuple(known) if protocols is None else protocols
+    if samplers is None:
+        samplers = (DEFAULT_SAMPLER, PAPER) if published is None else published.samplers
     methods = read_methods(samplers)
     for name in protocols:
-        if name not in PROTOCOLS:
-            raise ArgumentError(f"there is no protocol {name!r}", hint=f"protocols: {', '.join(PROTOCOLS)}, or all")
+        if name not in known:
+            raise ArgumentError(f"there is no protocol {name!r}", hint=f"protocols: {', '.join(known)}, or all")
     for preset in presets:
         choose_preset(preset)
     if not protocols or not presets:
         raise ArgumentError("there is nothing to evaluate", hint="name at least one protocol and one preset")
-    evaluated = EvaluatedModel(model, device=device, truncation=truncation, label=label, features=features)
+    opened = pipeline_for(model, device).model
+    if published is not None:
+        published.check(opened.vocabulary, protocols)
+    chosen = [known[name] for name in protocols]
+    truncations = [opened.check_truncation(one.truncation if truncation is None else truncation) for one in chosen]
+    under: dict[float, tuple[EvaluatedModel, JudgedSamples]] = {}
     with reporting(progress) as report:
-        samples = prior_samples(evaluated, counts.prior, folder / "kept" / "prior", report, seed=seed)
+
+        def at(psi: float) -> tuple[EvaluatedModel, JudgedSamples]:
+            """Return the model under a truncation, with its prior."""
+            if psi not in under:
+                one = EvaluatedModel(opened, device=device, truncation=psi, label=label, features=features)
+                under[psi] = one, prior_samples(one, counts.prior, folder / "kept" / "prior", report, seed=seed)
+            return under[psi]
+
+        evaluated, _ = at(truncations[0])
         named = None if evaluated.features is None else evaluated.features.name
         data: dict[str, Any] = {
-            "settings": run_settings(evaluated, counts) | {"features": named, "edits": edits},
+            "settings": run_settings(evaluated, counts)
+            | {"features": named, "edits": edits, "setup": setup and str(setup)},
             "machine": machine(),
             "contenders": [method.name for method in methods],
             "presets": list(presets),
             "setups": {},
         }
-        for number, protocol in enumerate(PROTOCOLS[name] for name in protocols):
+        for number, (protocol, psi) in enumerate(zip(chosen, truncations, strict=True)):
             report("protocols", number / len(protocols))
+            evaluated, samples = at(psi)
             found: dict[str, Any] = {"title": protocol.title, "about": protocol.about}
+            found["truncation"] = evaluated.truncation
             data["setups"][protocol.name] = found
             try:
                 queries = protocol.choose_queries(evaluated.vocabulary, samples, seed)

@@ -71,8 +71,8 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
 
     Args:
         names: separated by commas, or a list. A name is that of a sampler out of `energyql.sampling.SAMPLERS`, with
-            semantics `exact` and strength 1; "semantics:sampler" and "sampler@strength" choose others; "paper" is the
-            paper's algorithm at its own cost.
+            semantics `exact` and strength 1; "semantics:sampler" and "sampler@strength" choose others; "paper" (also
+            "paper@strength") is the paper's algorithm at its own cost.
 
     Raises:
         ArgumentError: there is no such sampler or semantics, a strength is not a number above 0, a name comes twice, or
@@ -89,16 +89,17 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
 
 
 def _read(name: str) -> Method:
-    if name == PAPER:
-        return Method(PAPER, "lace", PublishedODE())
     match = _NAME.fullmatch(name)
-    if match is None or match["sampler"] not in SAMPLERS:
+    paper = match is not None and match["sampler"] == PAPER and match["semantics"] is None
+    if match is None or not (paper or match["sampler"] in SAMPLERS):
         raise ArgumentError(f"there is no sampler {name!r}", hint=_hint())
     semantics = cast("Semantics", check_semantics(match["semantics"] or DEFAULT_SEMANTICS))
     try:
         strength = float(match["strength"] or 1.0)
     except ValueError:
         raise ArgumentError(f"the strength of {name!r} is not a number", hint="write slice@10") from None
+    if paper:
+        return Method(name, "lace", PublishedODE(strength=strength))
     return Method(name, semantics, make_sampler(match["sampler"], strength))
 
 

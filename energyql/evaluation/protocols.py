@@ -40,15 +40,18 @@ class RandomConditions:
         self.vocabulary, self._prior = vocabulary, prior
         self._uniform = random.Random(seed).random
 
-    def condition(self, spec: AttributeSpec) -> Expr:
-        """Draw one value of an attribute: yes, a class, or a target with the attribute's own tolerance."""
+    def values(self, spec: AttributeSpec) -> list[Expr]:
+        """Return every value of an attribute: yes and no, each class, or each of the targets."""
         attribute = E[spec.name]
         if spec.kind == "yes/no":
-            return attribute
+            return [attribute, Not(attribute)]
         if spec.kind == "categorical":
-            return attribute.eq(self._choice(spec.values))
-        target = spec.low + self._choice(TARGETS) * (spec.high - spec.low)
-        return attribute.eq(round(target, 6))
+            return [attribute.eq(value) for value in spec.values]
+        return [attribute.eq(round(spec.low + share * (spec.high - spec.low), 6)) for share in TARGETS]
+
+    def condition(self, spec: AttributeSpec) -> Expr:
+        """Draw one value of an attribute: yes, a class, or a target with the attribute's own tolerance."""
+        return E[spec.name] if spec.kind == "yes/no" else self._choice(self.values(spec))
 
     def prevalence(self, query: Expr) -> float:
         """Return the share of prior pictures that satisfy a query, by the judge."""
@@ -86,6 +89,8 @@ class EvaluationProtocol:
         about: its queries, and the publication that it follows.
         queries: draws the queries.
         sequential: the queries are the steps of one edit, rather than sampled one by one.
+        truncation: under which it is run; by default that of the evaluation.
+        attributes: that its queries name, where these are given rather than drawn.
     """
 
     name: str
@@ -93,6 +98,8 @@ class EvaluationProtocol:
     about: str
     queries: Callable[[RandomConditions], list[Expr]]
     sequential: bool = False
+    truncation: float | None = None
+    attributes: tuple[str, ...] = ()
 
     def choose_queries(self, vocabulary: Vocabulary, prior: JudgedSamples, seed: int) -> list[Expr]:
         """Return the queries for a model.
@@ -113,6 +120,14 @@ def _single(draw: RandomConditions) -> list[Expr]:
         conditions = [draw.condition(spec) for _ in range(8)]
         found += [one for one in conditions if LEAST <= draw.prevalence(one) <= MOST][:1]
     return found
+
+
+def _classes(draw: RandomConditions) -> list[Expr]:
+    classes = [spec for spec in draw.vocabulary.values() if spec.kind == "categorical"]
+    if not classes:
+        raise EnergyQLError("the model has no categorical attribute", hint="choose other protocols")
+    conditions = draw.values(max(classes, key=lambda spec: len(spec.values)))
+    return [one for one in conditions if LEAST <= draw.prevalence(one) <= MOST]
 
 
 def conjunctions(count: int, size: int, least: float, most: float) -> Callable[[RandomConditions], list[Expr]]:
@@ -152,6 +167,19 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
             "Conditional sampling on one attribute",
             f"Every attribute with one of its values. After the single-attribute experiments of {PUBLISHED}.",
             _single,
+        ),
+        EvaluationProtocol(
+            "classes",
+            "Conditional sampling on classes",
+            "Every class of the attribute with the most classes. After the experiment of "
+            f"{PUBLISHED}, on the ten classes of CIFAR-10.",
+            _classes,
+        ),
+        EvaluationProtocol(
+            "conditional-2",
+            "Conditional sampling on two attributes",
+            f"Six random pairs with a prevalence of at least 0.1 %. After the experiments of {PUBLISHED}.",
+            conjunctions(6, 2, LEAST, MOST),
         ),
         EvaluationProtocol(
             "conditional-3",

@@ -31,7 +31,7 @@ from energyql.sampling import (
     VPSchedule,
     as_energy,
 )
-from energyql.sampling.base import check_latents
+from energyql.sampling.base import check_latents, check_strength
 
 PUBLISHED_BATCH = 64
 """Samples in one batch, which share a step size."""
@@ -81,6 +81,9 @@ class PublishedODE:
         schedule: β(t).
         strength: λ.
         max_evaluations: a limit that the published program does not have; without one, a stiff query never ends.
+
+    Raises:
+        ArgumentError: the strength is not above 0.
     """
 
     _: KW_ONLY
@@ -91,6 +94,9 @@ class PublishedODE:
     schedule: VPSchedule = field(default_factory=VPSchedule)
     strength: float = 1.0
     max_evaluations: int = 2000
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
 
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from energyql.render.pictures import FAINT, PAPER
+from energyql.render.pictures import FAINT, INK, PAPER
 
 SCALE = 2
 """The canvas is drawn this many times larger and reduced at the end, for smooth lines."""
 GRID = "#e5e7eb"
+HEAT = ("#3b1f5b", "#31688e", "#21918c", "#5ec962", "#fde725")
+"""Colours of a heat map from the lowest to the highest share, ever lighter, so that it reads in grey too."""
+MARK = "#dc2626"
+"""Colour of the frame around a marked cell."""
 Place = tuple[float, float]
 """x and y: on a canvas in pixels from the left and from the top of the finished picture."""
 
@@ -110,3 +114,57 @@ def blend(low: str, high: str, share: float) -> str:
     """Return the colour between two colours: `low` at 0, `high` at 1. Colours are written `#rrggbb`."""
     pairs = [(int(low[i : i + 2], 16), int(high[i : i + 2], 16)) for i in (1, 3, 5)]
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
+
+
+def heat(share: float) -> str:
+    """Return the colour of a share between 0 and 1, which is cut to that range."""
+    at = min(max(share, 0.0), 1.0) * (len(HEAT) - 1)
+    low = min(int(at), len(HEAT) - 2)
+    return blend(HEAT[low], HEAT[low + 1], at - low)
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """A table of coloured cells with a number in each.
+
+    Args:
+        rows, columns: texts beside and below the cells, rows from top to bottom.
+        values: a line for each row; `None` leaves a cell empty.
+        share: place of a value on the scale of colours, from 0 to 1; see `heat`.
+        text: what is written into its cell.
+        marked: row and column of a cell with a frame.
+    """
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    share: Callable[[float], float]
+    text: Callable[[float], str]
+    marked: tuple[int, int] | None = None
+
+    def draw(self, canvas: Canvas, corner: Place, cell: tuple[float, float], below: str, above: str = "") -> None:
+        """Draw it with its upper left cell at `corner`; each cell has the width and height `cell`."""
+        (left, top), (width, height) = corner, cell
+        axes = Axes(
+            canvas, corner, (width * len(self.columns), height * len(self.rows)),
+            (0, len(self.columns)), (len(self.rows), 0),
+        )  # fmt: skip
+        axes.captions(below, above)
+        axes.ticks(
+            {i + 0.5: text for i, text in enumerate(self.columns)},
+            {i + 0.5: text for i, text in enumerate(self.rows)},
+            grid=False,
+        )
+        for i, line in enumerate(self.values):
+            for j, value in enumerate(line):
+                x, y = left + j * width, top + i * height
+                if value is None:
+                    canvas.rectangle((x, y), (x + width - 1, y + height - 1), GRID)
+                    continue
+                share = self.share(value)
+                canvas.rectangle((x, y), (x + width - 1, y + height - 1), heat(share))
+                canvas.text((x + width / 2, y + height / 2), self.text(value), PAPER if share < 0.5 else INK, 11, "mm")
+        if self.marked is not None:
+            x, y = left + self.marked[1] * width, top + self.marked[0] * height
+            box = [(x, y), (x + width - 1, y), (x + width - 1, y + height - 1), (x, y + height - 1), (x, y)]
+            canvas.line(box, MARK, 3)

@@ -1,3 +1,8 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +13,8 @@ from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.reference import find_oracle, prior_samples
 from energyql.language import bind, parse
 from energyql.sampling import prior_latents
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ["avatars", "postcards"])
@@ -44,3 +51,28 @@ def test_an_oracle_by_choices_is_drawn_from_the_prior_alone(tmp_path):
     assert 0.001 < oracle.prevalence < 0.03
     again = find_oracle(model, query, no_energy, prior, 100, tmp_path / "other", lambda stage, done: None)
     assert torch.equal(again.samples.z, oracle.samples.z)
+
+
+def test_experiments_of_the_paper_without_pictures(tmp_path):
+    arguments = ["--protocols", "classes,zero-shot", "--samplers", "slice,ode", "--smoke", "--out", str(tmp_path)]
+    for _ in range(2):  # the second time it reads what it has
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.lace", *arguments],
+            cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    data = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert list(data["setups"]) == ["classes", "zero-shot"]
+    classes = [record["query"] for record in data["setups"]["classes"]["comparison"]["queries"]]
+    assert all(query.startswith("hair = ") for query in classes)
+    assert len(classes) >= 4
+    assert "no query of 4 attributes" in data["setups"]["zero-shot"]["missing"]  # the prior in miniature has none
+    assert "Conditional sampling on classes" in done.stdout
+    page = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
+    assert all(f"`{query}`" in page for query in classes)
+    refused = subprocess.run(
+        [sys.executable, "-m", "benchmarks.lace", "--protocols", "sequential-5"],
+        cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=600,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "choose from conditional-1, classes" in refused.stderr

@@ -44,3 +44,18 @@ def test_wrong_arguments_are_refused_before_anything_is_drawn(model: str, tmp_pa
     found = CliRunner().invoke(app, ["bench", "smile", "--model", judgeless, *out])
     assert isinstance(found.exception, ModelError)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_setup_that_the_model_cannot_run_says_what_is_missing(model: str, tmp_path: Path) -> None:
+    arguments = ["evaluate", "--model", model, "--out", str(tmp_path / "out"), *SMALL]
+    found = CliRunner().invoke(app, [*arguments, "--setup", "ffhq"])
+    assert isinstance(found.exception, ModelError)
+    for name in ("gender", "yaw"):
+        assert f"attribute {name!r}" in str(found.exception)
+    assert "attribute 'glasses'" not in str(found.exception)
+    found = CliRunner().invoke(app, [*arguments, "--setup", "faces"])
+    assert isinstance(found.exception, ArgumentError)
+    assert "afhq, cifar10, ffhq, metfaces" in str(found.exception)
+    found = CliRunner().invoke(app, [*arguments, "--setup", "ffhq", "--protocols", "conditional-2"])
+    assert "there is no protocol 'conditional-2'" in str(found.exception)
+    assert not (tmp_path / "out").exists()

@@ -36,6 +36,8 @@ def test_own_samplers() -> None:
         ("fuzzy:ode", "no semantics is called 'fuzzy'"),
         ("slice@much", "not a number"),
         ("slice@-1", "strength must be"),
+        ("paper@0", "strength must be"),
+        ("exact:paper", "there is no sampler 'exact:paper'"),
         ("exact:", "there is no sampler 'exact:'"),
         ("a:b:c", "there is no sampler"),
     ],

@@ -1,0 +1,103 @@
+"""The benchmark of the samplers' settings: its grids, its numbers, and a run in miniature that resumes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation.lively import lively_model
+from PIL import Image
+
+from benchmarks.robustness import HEADER, MEASURES, OWN_NOISE, draw, grids, summary_rows
+from energyql.sampling import make_sampler
+
+ROOT = Path(__file__).parents[2]
+ACCURACY, ERROR, COST = MEASURES
+
+
+def test_every_grid_holds_the_published_setting() -> None:
+    for grid in grids():
+        published = "published-langevin" if grid.name.startswith("langevin") else "published-ode"
+        i, j = grid.marked
+        (found,) = [method for a, b, method in grid.cells() if (a, b) == (i, j)]
+        if grid.name == "flow-to-t1":
+            assert not found.sampler.overshoot  # type: ignore[attr-defined]
+        else:
+            assert found.sampler == make_sampler(published)
+        assert found.semantics == "lace"
+        assert grid.near(i, j)
+        assert next(method.sampler for *_, method in grid.corners().cells()) == found.sampler
+
+
+def test_names_and_samplers_of_a_grid_are_all_different() -> None:
+    methods = [method for grid in grids() for *_, method in grid.cells()]
+    assert len({method.name for method in methods}) == len(methods)
+    for grid in grids():
+        samplers = [repr(method.sampler) for *_, method in grid.cells()]
+        assert len(set(samplers)) == len(samplers)
+
+
+def test_near_is_a_factor_of_ten_both_ways() -> None:
+    flow, _, rates, steps, noise = grids()
+    assert [c for j, c in enumerate(flow.columns) if flow.near(0, j)] == [1e-4, 1e-3, 1e-2]
+    assert all(flow.near(i, flow.marked[1]) for i in range(len(flow.rows)))
+    assert [r for i, r in enumerate(rates.rows) if rates.near(i, 3)] == [0.01, 0.1, 1.0]
+    assert [r for i, r in enumerate(steps.rows) if steps.near(i, 2)] == [10, 30, 100, 300, 1000]
+    assert [c for j, c in enumerate(steps.columns) if steps.near(2, j)] == [1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
+    assert [r for i, r in enumerate(noise.rows) if noise.near(i, 2)] == [1e-3, 1e-2, 3e-2, 1e-1]
+    assert not noise.near(noise.rows.index(OWN_NOISE), 2)
+
+
+def test_a_mean_is_over_conditions_and_queries() -> None:
+    def outcome(*accuracy: float, error: float | None = 0.1) -> dict[str, Any]:
+        parts = {str(k): value for k, value in enumerate(accuracy)}
+        return {"accuracy": parts, "frequency_error": error and {"largest": error}, "work": 10}
+
+    data = {"queries": [{"samplers": {"a": outcome(1.0)}}, {"samplers": {"a": outcome(0.5, 0.7, error=0.3)}}]}
+    assert ACCURACY.mean(data, "a") == pytest.approx(0.8)
+    assert ERROR.mean(data, "a") == pytest.approx(0.2)
+    data["queries"].append({"samplers": {"a": outcome(1.0, error=None)}})
+    assert ERROR.mean(data, "a") is None
+    assert [one.text(0.5) for one in MEASURES] == ["50.0", "0.50", "0"]
+    assert COST.text(None) == "-"
+
+
+def test_rows_and_pictures_are_of_their_grids() -> None:
+    chosen = [grid.corners() for grid in grids()]
+    values = {
+        "accuracy": [[0.9, 0.8], [0.7, 0.6]],
+        "frequency-error": [[0.1, 0.2], [None, 0.4]],
+        "cost": [[8, 9], [9, 7]],
+    }
+    found = [{"values": values} for _ in chosen]
+    lines = summary_rows(chosen, found)
+    assert [len(line) for line in lines] == [len(HEADER)] * len(chosen)
+    assert lines[0][1:] == ["4", "90.0", "60.0", "75.0", "90.0", "70.0", "1 of 2", "0.10", "-", "8", "7", "9"]
+    assert lines[2][6] == "60.0"
+    assert draw(ACCURACY, chosen, found, "99").size[0] > 400
+
+
+def test_command_line_resumes(tmp_path: Path) -> None:
+    folder, out = lively_model(tmp_path / "model"), tmp_path / "out"
+    arguments = ["smile AND NOT beard", "--model", str(folder), "--smoke", "--out", str(out)]
+    results = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.robustness", *arguments],
+            cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads((out / "results.json").read_text(encoding="utf-8")))
+    assert results[0] == results[1]
+    assert [grid["name"] for grid in results[0]["grids"]] == [grid.name for grid in grids()]
+    assert all(len(line) == 2 for grid in results[0]["grids"] for line in grid["values"]["accuracy"])
+    assert "ODE as published" in done.stdout
+    page = (out / "results.md").read_text(encoding="utf-8")
+    for one in MEASURES:
+        assert f"]({one.name}.png)" in page
+        with Image.open(out / f"{one.name}.png") as picture:
+            assert picture.size[0] > 400
