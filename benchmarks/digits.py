@@ -42,6 +42,8 @@ COMPOSITIONS = (
 )
 CLASSES = tuple(f"digit = {digit}" for digit in DIGITS)
 SEED = 0
+SMOKE_SCALE = 1e-3
+"""Length of a fit of heads in miniature."""
 SHOWN = 4
 """Rows of pictures of each model."""
 NOTE = (
@@ -54,12 +56,15 @@ NOTE = (
 HEADER = ["model", "heads on", "sampler", "accuracy %", "heads %", "to the class", "to real", "evals", "ms", "failed"]
 
 
-def evaluated(kind: Kind, space: str, models: Path, out: Path) -> EvaluatedModel:
-    """Return a model with heads on a space: those of its folder, or others that are fitted here in the same way."""
+def evaluated(kind: Kind, space: str, models: Path, out: Path, scale: float) -> EvaluatedModel:
+    """Return a model with heads on a space: those of its folder, or others that are fitted here in the same way.
+
+    `scale` multiplies the length of the fit.
+    """
     generator, folder = read_made(kind, models / kind), models / kind
     if space != SPACES[kind]:
         folder = out / f"{kind}-{space}"
-        fit_heads(generator, folder, models / STATES, space)
+        fit_heads(generator, folder, models / STATES, space, scale=scale)
     return EvaluatedModel(load_model(folder, generator=generator if kind in VAES else None), device="cpu")
 
 
@@ -175,14 +180,16 @@ def main(
     sizes = {"n": 8, "prior": 500, "oracle": 30} if smoke else {"n": n, "prior": prior, "oracle": 300}
     queries = (*CLASSES, *COMPOSITIONS)
     settings: dict[str, Any] = {**sizes, "seed": SEED, "kinds": chosen, "methods": [method.name for method in read]}
+    subjects = {
+        f"{kind} {space}": evaluated(kind, space, models, out, SMOKE_SCALE if smoke else 1.0)
+        for kind, spaces in SUBJECTS.items()
+        for space in spaces
+        if kind in chosen
+    }
+    settings["identity"] = hashlib.sha256("".join(one.identity for one in subjects.values()).encode()).hexdigest()
+    data = earlier_results(out / "results.json", settings)
+    data = {"settings": settings, "machine": machine(), "subjects": data.get("subjects", {})}
     with reporting(True) as report:
-        subjects: dict[str, EvaluatedModel] = {}
-        for kind, spaces in SUBJECTS.items():
-            subjects |= {f"{kind} {space}": evaluated(kind, space, models, out) for space in spaces if kind in chosen}
-        marks = "".join(model.identity for model in subjects.values())
-        settings["identity"] = hashlib.sha256(marks.encode()).hexdigest()
-        data = earlier_results(out / "results.json", settings)
-        data = {"settings": settings, "machine": machine(), "subjects": data.get("subjects", {})}
         for subject, model in subjects.items():
             known = data["subjects"].setdefault(subject, {})
             judged = prior_samples(model, sizes["prior"], out / "prior", report, seed=SEED)

@@ -113,7 +113,7 @@ def draw_pictures(names: list[str], out: Path, model: Path, monkeypatch: pytest.
 def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = draw_pictures(["strips", "circuits", "plane", "directions"], tmp_path, model, monkeypatch)
     kept = {path.name for path in (DOCS / "images").iterdir()}
-    assert made | set(draw.EXAMPLES) | set(draw.STUDIO) == kept
+    assert made | set(draw.EXAMPLES) | set(draw.STUDIO) | set(draw.MEASURED) == kept
     pages = [*DOCS.rglob("*.md"), ROOT / "README.md"]
     used = {Path(t).name for p in pages for t in re.findall(r"\]\(([^)\s]+)", p.read_text(encoding="utf-8"))}
     assert kept <= used
