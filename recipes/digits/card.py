@@ -54,7 +54,7 @@ code.
 ## Attributes
 
 `digit` is one of zero to nine, `thickness` the mean width of the strokes in pixels, `slant` the lean to the right. A
-network that learned 700 real digits labelled 20,000 pictures for the heads; the two numbers are plain functions of a
+network that learned 700 real digits labelled 10,000 pictures for the heads; the two numbers are plain functions of a
 picture. The judge is a network of the same kind with another seed, which learned 700 other real digits, and no
 generated picture. Labeller and judge are measured on the 397 real digits that no network learned from, the heads on
 pictures of the prior that they did not learn from, by the labels of the labeller. Balanced accuracy; R2 for numbers.

@@ -31,8 +31,8 @@ from recipes.digits.networks import DISCRIMINATOR, VAES, WEIGHTS, read_vae
 from recipes.digits.readers import Labeller, train_reader
 from recipes.digits.training import train_gan, train_vae
 
-PICTURES = 20_000
-HEADS = HeadSettings(hidden=96, steps=4000, batch=1024, lr=4e-3, weight_decay=0.1, patience=None)
+PICTURES = 10_000
+HEADS = HeadSettings(hidden=96, steps=2000, batch=512, lr=4e-3, weight_decay=0.1)
 SPACES = {"gan": "w", "vae": "z", "hierarchical": "w"}
 """The latent that the heads of a model read."""
 BANK = "vocabulary.json"
