@@ -177,7 +177,7 @@ def main(
     """Sample ten classes and five compositions on each model. Interrupt at will: it resumes."""
     torch.set_num_threads(threads)
     read, chosen = read_methods(methods), split_names("--kinds", kinds, SUBJECTS)
-    sizes = {"n": 8, "prior": 500, "oracle": 30} if smoke else {"n": n, "prior": prior, "oracle": 300}
+    sizes = {"n": 8, "prior": 500, "oracle": 30} if smoke else {"n": n, "prior": prior, "oracle": 200}
     queries = (*CLASSES, *COMPOSITIONS)
     settings: dict[str, Any] = {**sizes, "seed": SEED, "kinds": chosen, "methods": [method.name for method in read]}
     subjects = {

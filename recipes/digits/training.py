@@ -23,7 +23,7 @@ from energyql.training.steps import (
 from recipes.digits.data import JUDGE, LABELLER, real_digits, vary
 from recipes.digits.networks import STYLEGAN, VAE, VAES, Discriminator, HierarchicalVAE, binomial_loss
 
-GAN_STEPS, VAE_STEPS = 8_000, 3_000
+GAN_STEPS, VAE_STEPS = 8_000, 2_000
 SAVED_EVERY = 500
 BATCH = 64
 SEED = 5
