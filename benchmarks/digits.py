@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -184,9 +183,10 @@ def main(
         for space in spaces
         if kind in chosen
     }
-    settings["identity"] = hashlib.sha256("".join(one.identity for one in subjects.values()).encode()).hexdigest()
-    data = earlier_results(out / "results.json", settings)
-    data = {"settings": settings, "machine": machine(), "subjects": data.get("subjects", {})}
+    identities = {subject: model.identity for subject, model in subjects.items()}
+    old = earlier_results(out / "results.json", settings)
+    kept = {one: known for one, known in old.get("subjects", {}).items() if old["identities"][one] == identities[one]}
+    data = {"settings": settings, "machine": machine(), "identities": identities, "subjects": kept}
     with reporting(True) as report:
         for subject, model in subjects.items():
             known = data["subjects"].setdefault(subject, {})

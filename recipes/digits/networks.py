@@ -1,6 +1,6 @@
 """The networks: a discriminator, a VAE, and a VAE of two levels. Both VAEs are generators of energyql.
 
-Pixels of the data are counts of 16, so VAEs draw the probabilities of a binomial distribution.
+Pixels of the data are counts, so VAEs draw the probabilities of a binomial distribution.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from recipes.digits.data import SIDE
 
 T = TypeVar("T", bound=nn.Module)
 WIDTH = 32
+COUNTS = 3.0
+"""Independent pixels of the original pictures that a pixel is worth. It counts 16 of them, which are not independent."""
 DISCRIMINATOR, WEIGHTS = "discriminator.safetensors", "vae.safetensors"
 STYLEGAN = StyleGAN2Config(
     resolution=SIDE,
@@ -180,8 +182,8 @@ VAES: dict[str, type[VAE] | type[HierarchicalVAE]] = {"vae": VAE, "hierarchical"
 
 
 def binomial_loss(logits: Tensor, images: Tensor) -> Float[Tensor, " n"]:
-    """Return the negative log-likelihood of counts of 16, up to a constant, in nats."""
-    return 16 * F.binary_cross_entropy_with_logits(logits, (images + 1) / 2, reduction="none").sum((1, 2, 3))
+    """Return the negative log-likelihood of counts of `COUNTS`, up to a constant, in nats."""
+    return COUNTS * F.binary_cross_entropy_with_logits(logits, (images + 1) / 2, reduction="none").sum((1, 2, 3))
 
 
 def read_vae(folder: Path, kind: str) -> VAE | HierarchicalVAE:

@@ -21,9 +21,9 @@ from energyql.training.steps import (
     restore_optimizer,
 )
 from recipes.digits.data import JUDGE, LABELLER, real_digits, vary
-from recipes.digits.networks import STYLEGAN, VAE, VAES, Discriminator, HierarchicalVAE, binomial_loss
+from recipes.digits.networks import COUNTS, STYLEGAN, VAE, VAES, Discriminator, HierarchicalVAE, binomial_loss
 
-GAN_STEPS, VAE_STEPS = 8_000, 2_000
+GAN_STEPS, VAE_STEPS = 8_000, 4_000
 SAVED_EVERY = 500
 BATCH = 64
 SEED = 5
@@ -158,7 +158,7 @@ def train_vae(kind: str, folder: Path, scale: float, progress: Callable[[float],
         loss = binomial_loss(network.logits(w), pictures) + min(1.0, done / WARM_UP) * divergence
         _apply(optimizer, loss.mean())
 
-    identity = digest((kind, VAE_RATE, VARIED, WARM_UP, BATCH, steps, SEED), real)
+    identity = digest((kind, COUNTS, VAE_RATE, VARIED, WARM_UP, BATCH, steps, SEED), real)
     train(
         {"network": network}, {"optimizer": optimizer}, step, steps=steps, identity=identity,
         path=folder / f"{kind}.safetensors", progress=progress,
