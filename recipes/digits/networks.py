@@ -20,7 +20,7 @@ from recipes.digits.data import SIDE
 T = TypeVar("T", bound=nn.Module)
 WIDTH = 32
 COUNTS = 3.0
-"""Independent pixels of the original pictures that a pixel is worth. It counts 16 of them, which are not independent."""
+"""How many independent pixels of the scanned digits a pixel is worth. It counts 16, which are not independent."""
 DISCRIMINATOR, WEIGHTS = "discriminator.safetensors", "vae.safetensors"
 STYLEGAN = StyleGAN2Config(
     resolution=SIDE,
