@@ -47,10 +47,23 @@ NOTE = (
     "Means over the ten classes. Accuracy: samples whose class the judge reads, a network that learned 700 real digits "
     "and took no part; in brackets the worst class. Fréchet distances on the judge's features (64 numbers): to "
     "pictures of the prior that the judge takes for the class, and to real digits of the class that the judge did not "
-    "learn from; in brackets the floors, those of as many exact samples, or of as many of those real digits. Evals: "
-    "evaluations of the energy a sample, 2 where the gradient is computed too. Ms: sampling a sample, without drawing."
+    "learn from; in brackets the floors, those of as many exact samples, or of as many of those real digits. Variety: "
+    "mean distance of two samples in the features, over that of exact samples. Evals: evaluations of the energy a "
+    "sample, 2 where the gradient is computed too. Ms: sampling a sample, without drawing."
 )
-HEADER = ["model", "heads on", "sampler", "accuracy %", "heads %", "to the class", "to real", "evals", "ms", "failed"]
+HEADER = [
+    "model",
+    "heads on",
+    "sampler",
+    "accuracy %",
+    "heads %",
+    "to the class",
+    "to real",
+    "variety",
+    "evals",
+    "ms",
+    "failed",
+]
 
 
 def evaluated(kind: Kind, space: str, models: Path, out: Path, scale: float) -> EvaluatedModel:
@@ -109,6 +122,7 @@ def class_rows(data: dict[str, Any]) -> list[list[str]]:
             outcomes = [records[text]["methods"][name] for text in CLASSES]
             worst = min(each["satisfied"] for each in outcomes)
             frechet = [each["frechet"] for each in outcomes if each["frechet"] is not None]
+            variety = [each["diversity"]["features"]["pairwise"] for each in outcomes if each["diversity"] is not None]
             rows.append(
                 [
                     *subject.split(" "),
@@ -117,6 +131,7 @@ def class_rows(data: dict[str, Any]) -> list[list[str]]:
                     f"{100 * _mean(outcomes, 'heads'):.1f}",
                     _beside_floor(frechet),
                     _beside_floor([each["real"] for each in outcomes]),
+                    f"{average(variety):.2f}" if variety else "-",
                     f"{_mean(outcomes, 'work'):.0f}",
                     f"{1000 * _mean(outcomes, 'seconds') / data['settings']['n']:.1f}",
                     f"{sum(each['failures'] for each in outcomes)}",
