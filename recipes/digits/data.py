@@ -31,7 +31,7 @@ LABELLER, JUDGE, TEST = "labeller", "judge", "test"
 """Parts of the real digits: one for each of the two networks that read pictures, and one for tests alone."""
 _STARTS = {LABELLER: (0, 700), JUDGE: (700, 1400), TEST: (1400, 1797)}
 _SPLIT_SEED = 11
-_OVERSHOOT = 1e-6
+_LEAST_EDGE = 1e-6  # so that the root has a gradient where nothing changes
 
 
 @cache
@@ -69,7 +69,7 @@ def thickness(images: Float[Tensor, "n 1 8 8"]) -> Float[Tensor, " n"]:
     framed = F.pad(ink, (1, 1, 1, 1))
     across = framed[:, :-1, 1:] - framed[:, :-1, :-1]
     down = framed[:, 1:, :-1] - framed[:, :-1, :-1]
-    edges = (across.square() + down.square() + _OVERSHOOT**2).sqrt().sum((1, 2))
+    edges = (across.square() + down.square() + _LEAST_EDGE**2).sqrt().sum((1, 2))
     return 2 * ink.sum((1, 2)) / edges.clamp(min=1)
 
 
