@@ -82,6 +82,8 @@ STUDIO = {
     "studio-edit.png": ASKED | {"edit": 2, "step": ["glasses", "hair = red"]},
 }
 """Picture -> the link of the studio that it shows."""
+MEASURED = {"digits.png": "benchmarks.digits"}
+"""Picture -> the benchmark that writes it into the folder of its results."""
 PAGE = (1280, 860)
 """Width and height of the shown part of a page, in pixels."""
 

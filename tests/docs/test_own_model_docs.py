@@ -262,3 +262,24 @@ def test_the_package_of_the_page_is_that_of_the_examples():
 
 def test_every_block_is_run():
     assert len(all_blocks(PAGE)) == 28
+
+
+def test_a_vae_of_two_levels():
+    names = {"torch": torch}
+    exec(blocks("A VAE, of one level or several", "python")[0], names)
+
+    class Network(torch.nn.Module):
+        def below(self, top):
+            return top.repeat(1, 4), 1 + top.repeat(1, 4).square()
+
+        def decode(self, top, below):
+            return torch.tanh((top.sum(1) + below.sum(1))[:, None, None, None].expand(-1, 1, 8, 8))
+
+    generator = names["Levels"](Network())
+    z = torch.randn(5, 40)
+    w = generator.encode(z)
+    assert torch.equal(w[:, :8], z[:, :8])
+    below = z[:, :8].repeat(1, 4)
+    torch.testing.assert_close(w[:, 8:], below + (1 + below.square()) * z[:, 8:])
+    assert torch.equal(generator.encode(z, 0.0), torch.zeros(5, 40))
+    assert generator.synthesize(w).shape == (5, 1, 8, 8)
