@@ -28,8 +28,8 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
-from energyql.labelling.choosing import choose_unsure
 from energyql.labelling.folder import POOL_START
+from energyql.labelling.sample import choose_unsure
 from energyql.progress import reporting
 from energyql.training.fitting import HeadSettings
 from energyql.training.run import train_attributes

@@ -13,7 +13,9 @@ import torch
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import who_judges
+from energyql.attributes.pictures import PictureBank, heads_of
 from energyql.attributes.readouts import fit_readouts
+from energyql.energy.picture_energy import NO_GRADIENT, WITHOUT_GRADIENT
 from energyql.energy.query_energy import Encode
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import ArgumentError
@@ -85,13 +87,16 @@ class Pipeline:
             sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
         elif not callable(getattr(sampler, "sample", None)):
             raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}")
+        bank = self.model.bank
+        if isinstance(bank, PictureBank) and not bank.gradient and getattr(sampler, "needs_gradient", False):
+            raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         reports = self.model.report
         check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text)
         encode = encoder(self.model.generator, psi, condition)
-        reads = head_reader(self.model.generator, self.model.bank.space, encode)
+        reads = head_reader(self.model.generator, bank.space, encode)
         return PreparedQuery(
             model=self.model,
             device=self.device,
@@ -126,7 +131,9 @@ class Pipeline:
         key = psi, label
         if key not in self._readouts:
             _log.debug("fitting linear read-outs of %s at truncation %g", self.model.name, psi)
-            self._readouts[key] = fit_readouts(self.model.bank, reads, self.model.generator.z_dim)
+            self._readouts[key] = fit_readouts(
+                heads_of(self.model.bank, "a linear read-out"), reads, self.model.generator.z_dim
+            )
         return self._readouts[key]
 
 

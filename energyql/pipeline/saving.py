@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import save_second
 from energyql.attributes.heads import Head
 from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.judge_reports import judge_name
 from energyql.attributes.labels import ImageLabeller
+from energyql.attributes.pictures import Bank
 from energyql.errors import ModelError
 from energyql.files import check_file, fingerprint, read_bytes, read_json, read_tensors, write_json, write_text
 from energyql.generators.base import Generator
@@ -52,7 +52,7 @@ class Saved:
 
     name: str
     generator: Generator
-    bank: AttributeBank
+    bank: Bank
     judge: ImageLabeller | None
     truncation: float
     second: Mapping[str, Head]
@@ -74,7 +74,7 @@ class Saved:
             The folder.
 
         Raises:
-            ModelError: the generator or the judge is code.
+            ModelError: the generator or the judge is code, or the reader of a `PictureBank` is code without a name.
             ArgumentError: the folder cannot be written, or holds a README.md, a config.json or other files of a model
                 that this library did not write.
         """

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.bank import PICTURE, AttributeBank, read_described
 from energyql.attributes.doubt import SECOND
 from energyql.attributes.judge_reports import GIVEN, judge_names
+from energyql.attributes.pictures import heads_of
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import DAMAGED_MODEL, check_writable, fingerprint, read_json, real_path, replacing, write_json
 from energyql.generators.base import Generator
@@ -138,7 +139,13 @@ def open_source(
     if isinstance(model, Target):
         return model
     if isinstance(model, Model):
-        return Target(Path(), model.generator, module_fingerprint(model.generator), model.truncation, model.bank)
+        return Target(
+            Path(),
+            model.generator,
+            module_fingerprint(model.generator),
+            model.truncation,
+            heads_of(model.bank, "a training"),
+        )
     if isinstance(model, str | Path) and not Path(model).is_file() and not is_generator_name(str(model)):
         folder = model_folder(model)
         return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
@@ -233,6 +240,10 @@ def _truncation(folder: Path) -> float:
 def _bank(folder: Path, fingerprint: str) -> AttributeBank | None:
     if not (folder / "vocabulary.json").is_file():
         return None
+    if read_described(folder).space == PICTURE:
+        raise ModelError(
+            f"the attributes of {folder} are read off pictures, so no heads can be added", hint="choose another folder"
+        )
     bank = AttributeBank.load(folder)
     if bank.generator not in ("", fingerprint):
         raise ModelError(
