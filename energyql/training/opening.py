@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from energyql.attributes.bank import PICTURE, AttributeBank, read_described
 from energyql.attributes.doubt import SECOND
 from energyql.attributes.judge_reports import GIVEN, judge_names
-from energyql.attributes.pictures import heads_of
+from energyql.attributes.pictures import Bank, load_bank
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import DAMAGED_MODEL, check_writable, fingerprint, read_json, real_path, replacing, write_json
 from energyql.generators.base import Generator
@@ -139,13 +138,7 @@ def open_source(
     if isinstance(model, Target):
         return model
     if isinstance(model, Model):
-        return Target(
-            Path(),
-            model.generator,
-            module_fingerprint(model.generator),
-            model.truncation,
-            heads_of(model.bank, "a training"),
-        )
+        return Target(Path(), model.generator, module_fingerprint(model.generator), model.truncation, model.bank)
     if isinstance(model, str | Path) and not Path(model).is_file() and not is_generator_name(str(model)):
         folder = model_folder(model)
         return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
@@ -227,7 +220,7 @@ def _named(folder: Path, name: str, truncation: float | None) -> Target:
 def _opened(folder: Path, allow_plugins: bool = False) -> Target:
     truncation = _truncation(folder)
     generator, mark = open_generator(folder, allow_plugins=allow_plugins)
-    return Target(folder, generator, mark, truncation, _bank(folder, mark))
+    return Target(folder, generator, mark, truncation, _bank(folder, mark, allow_plugins))
 
 
 def _truncation(folder: Path) -> float:
@@ -237,14 +230,10 @@ def _truncation(folder: Path) -> float:
         raise ModelError(f"{folder / CONFIG} has no truncation", hint=DAMAGED_MODEL) from error
 
 
-def _bank(folder: Path, fingerprint: str) -> AttributeBank | None:
+def _bank(folder: Path, fingerprint: str, allow_plugins: bool = False) -> Bank | None:
     if not (folder / "vocabulary.json").is_file():
         return None
-    if read_described(folder).space == PICTURE:
-        raise ModelError(
-            f"the attributes of {folder} are read off pictures, so no heads can be added", hint="choose another folder"
-        )
-    bank = AttributeBank.load(folder)
+    bank = load_bank(folder, allow_plugins=allow_plugins)
     if bank.generator not in ("", fingerprint):
         raise ModelError(
             f"{folder} holds attributes of another generator", hint="choose another folder, or train them again"
