@@ -24,8 +24,10 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 """From w, and the numbers of the samples in their run, (batch,), to their pictures in [-1, 1]."""
 NO_GRADIENT = "this energy has no gradient, because it is a function without one that reads the pictures"
 WITHOUT_GRADIENT = 'draw with sampler="slice", or --sampler slice, which needs none; or let a torch module read them'
+REALISM_PILOT = 32
+"""Pictures by which a discriminator's largest logit is known."""
 PIXELS_AT_ONCE, WITH_GRADIENT_AT_ONCE = 1 << 20, 1 << 18
-"""Pixels that an energy draws together: 16 or 4 pictures of 256 x 256."""
+"""Pixels that an energy draws together, and on a GPU with their gradients: 16 and 4 pictures of 256 x 256."""
 
 
 class PictureEnergy:
@@ -33,8 +35,8 @@ class PictureEnergy:
 
     An evaluation draws the picture: it is one call of the generator, and about as much again with the gradient, which
     autograd takes back through the network that reads the picture and through the generator. Pictures are drawn in
-    batches that fit into memory. They are read in batches of 2, 4, 8 and so on, in which most networks round alike, so
-    that a sample does not depend on its batch.
+    batches that fit into memory. On a CPU they are read, and followed back, one by one, which takes no longer: networks
+    round differently in batches of another size, and a sample must not depend on its batch.
 
     Args:
         encode: from z `(batch, z_dim)` to w `(batch, ...)`.
@@ -87,7 +89,7 @@ class PictureEnergy:
             raise ArgumentError(NO_GRADIENT, hint=WITHOUT_GRADIENT)
         w, rows = self._encoded(z, rows)
         found, slopes = [], []
-        for part in self._parts(w, rows, WITH_GRADIENT_AT_ONCE):
+        for part in self._parts(w, rows, WITH_GRADIENT_AT_ONCE if w.device.type != "cpu" else 1):
             pictures, back = by_autograd(partial(self._draw, rows[part]), w[part])
             energies, back_to_pictures = by_autograd(self._read, pictures)
             found.append(energies)
@@ -112,19 +114,19 @@ class PictureEnergy:
         return (in_batches(lambda part: (self.encode(part),), z, few_sizes(len(z)))[0] if len(z) else z), rows
 
     def _parts(self, w: Tensor, rows: Tensor, pixels: int) -> list[slice]:
-        """Return the rows of w that are drawn together, a power of two at a time."""
+        """Return the rows of w that are drawn together."""
         if self._pixels is None and len(w):
             self._pixels = math.prod(self.draw(w[:1], rows[:1]).shape[-2:])  # one picture shows how many fit
-        size = 1 << max(0, (pixels // (self._pixels or 1)).bit_length() - 1)
+        size = max(1, pixels // (self._pixels or 1))
         return [slice(start, start + size) for start in range(0, len(w), size)]
 
     def _draw(self, rows: Tensor, w: Tensor) -> Tensor:
         return self.draw(w, rows)
 
     def _read(self, pictures: Tensor) -> Tensor:
-        count = len(pictures)
-        sizes = [1 << bit for bit in range(count.bit_length() - 1, 0, -1) if count >> bit & 1] + [2] * (count & 1)
-        return in_batches(lambda part: (self.of_pictures(part),), pictures, sizes)[0]
+        if pictures.device.type != "cpu":
+            return self.of_pictures(pictures)
+        return torch.cat([self.of_pictures(picture) for picture in pictures.split(1)])
 
 
 def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> Float[Tensor, " batch"]:
@@ -147,3 +149,46 @@ def reader_energy(rule: EnergyRule, bank: PictureBank, encode: Encode, draw: Dra
     least = least_energy(rule, bank.std) if isinstance(rule, CircuitRule) and known else 0.0
     read = partial(energy_of_pictures, rule, bank.predict)
     return PictureEnergy(encode, draw, read, gradient=bank.gradient, least=least)
+
+
+@torch.no_grad()
+def with_realism(
+    energy: QueryEnergy | PictureEnergy, discriminator: Callable[[Tensor], Tensor], weight: float, encode: Encode,
+    draw: Draw, pilot: Float[Tensor, "n z_dim"],
+) -> PictureEnergy:  # fmt: skip
+    """Return an energy with one more term: E(z) + weight (m - log D / (1 - D) of the picture), in nats.
+
+    Under the Gaussian prior that is the energy of Che et al. 2020 (arXiv 2003.06060) at weight 1. The constant m, the
+    largest logit of the pictures of a `pilot`, makes it at least 0 for nearly all pictures, as rejection needs it;
+    samplers count those that look more real as equally real.
+
+    Args:
+        energy: of the query.
+        discriminator: from pictures to log D / (1 - D), (batch,) or (batch, 1).
+        weight: above 0.
+        encode: as for `PictureEnergy`.
+        draw: as for `PictureEnergy`.
+        pilot: draws from the prior, the same in every run.
+
+    Raises:
+        ArgumentError: the discriminator returns another shape.
+    """
+
+    def logits(pictures: Tensor) -> Tensor:
+        found = discriminator(pictures)
+        if found.shape not in ((len(pictures),), (len(pictures), 1)):
+            raise ArgumentError(
+                f"the discriminator returned {tuple(found.shape)} for {len(pictures)} pictures",
+                hint="it returns one logit, log D / (1 - D), a picture",
+            )
+        return found.reshape(-1)
+
+    most = -PictureEnergy(encode, draw, lambda pictures: -logits(pictures))(pilot).min()
+    of_latents, own = (energy, None) if isinstance(energy, QueryEnergy) else (energy.of_latents, energy.of_pictures)
+
+    def of_pictures(pictures: Tensor) -> Tensor:
+        realism = weight * (most - logits(pictures))
+        return realism if own is None else own(pictures) + realism
+
+    gradient = isinstance(energy, QueryEnergy) or energy.has_gradient
+    return PictureEnergy(encode, draw, of_pictures, of_latents, gradient=gradient)

@@ -235,11 +235,11 @@ def few_sizes(count: int) -> list[int]:
 
 
 def in_batches(
-    function: Callable[[Tensor], tuple[Tensor, ...]], x: Float[Tensor, "batch ..."], sizes: list[int]
+    function: Callable[[Tensor], tuple[Tensor, ...]], x: Float[Tensor, "batch dim"], sizes: list[int]
 ) -> tuple[Float[Tensor, "batch ..."], ...]:
     """Evaluate a row-wise function of x in batches of these sizes; the last row of x fills up the last batch."""
     if sizes == [len(x)] or not sizes:
         return function(x)
-    filled = torch.cat([x, x[-1:].expand(sum(sizes) - len(x), *x.shape[1:])])
+    filled = torch.cat([x, x[-1:].expand(sum(sizes) - len(x), -1)])
     results = zip(*(function(part) for part in filled.split(sizes)), strict=True)
     return tuple(torch.cat(parts)[: len(x)] for parts in results)

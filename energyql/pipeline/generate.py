@@ -13,9 +13,8 @@ import torch
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import who_judges
-from energyql.attributes.pictures import PictureBank, heads_of
+from energyql.attributes.pictures import heads_of
 from energyql.attributes.readouts import fit_readouts
-from energyql.energy.picture_energy import NO_GRADIENT, WITHOUT_GRADIENT
 from energyql.energy.query_energy import Encode
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import ArgumentError
@@ -25,7 +24,7 @@ from energyql.generators.mapping import encoder
 from energyql.generators.noise import check_noise
 from energyql.language import Expr, as_query, bind
 from energyql.models import DEFAULT_MODEL, model_folder
-from energyql.pipeline.evidence import check_allowed, check_heads
+from energyql.pipeline.evidence import check_allowed, check_gradient, check_heads, check_realism
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
@@ -88,8 +87,8 @@ class Pipeline:
         elif not callable(getattr(sampler, "sample", None)):
             raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}")
         bank = self.model.bank
-        if isinstance(bank, PictureBank) and not bank.gradient and getattr(sampler, "needs_gradient", False):
-            raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
+        check_gradient(bank, sampler)
+        check_realism(settings, self.model.discriminator, self.model.name)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
@@ -123,7 +122,8 @@ class Pipeline:
                 "device": str(self.device),
                 "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
                 "versions": {"energyql": __version__, "torch": str(torch.__version__)},
-            },
+            }
+            | ({"realism": settings.realism} if settings.realism else {}),
         )
 
     def _readouts_under(self, psi: float, label: Label | None, reads: Encode) -> AttributeBank:
@@ -149,6 +149,7 @@ def generate(
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,
     noise: Noise = DEFAULT_NOISE,
+    realism: float = 0.0,
     seed: int = 0,
     first: int = 0,
     device: str = "auto",
@@ -176,6 +177,9 @@ def generate(
         noise: of a generator that adds noise besides w, as a StyleGAN2 does: "const", the one in the model, with which
             attributes were labelled; "random", another one for each picture, from (seed, i); or "none". It decides fine
             detail, such as single hairs, and heads do not see it.
+        realism: weight of the model's discriminator as one more term of the energy, `-realism * log D / (1 - D)`: 1
+            corrects the generator by what D has learnt (Che et al. 2020, DDLS, arXiv 2003.06060), 0 leaves it out. Each
+            evaluation then draws a picture; samplers that only descend are refused.
         seed: 0 to 2**64 - 1. Picture i depends on (seed, i) alone, whatever n, batch size or device count.
         first: the i of the first picture, so that a later call can continue where this one ends.
         device: "auto" (where a `Model` in memory is, else a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
@@ -193,7 +197,7 @@ def generate(
     """
     settings = DrawSettings(
         semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
-        label=label, noise=noise, seed=seed, batch_size=batch_size, allow_weak=allow_weak,
+        label=label, noise=noise, realism=realism, seed=seed, batch_size=batch_size, allow_weak=allow_weak,
     )  # fmt: skip
     return pipeline_for(model, device).prepare(query, settings).run(n, first=first, progress=progress)
 
@@ -217,8 +221,8 @@ def until_satisfied(
         model: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, noise, seed, batch_size and allow_weak, as
-            for `generate`.
+        options: semantics, sampler, strength, precision, truncation, label, noise, realism, seed, batch_size and
+            allow_weak, as for `generate`.
 
     Returns:
         The first n samples of the run that satisfy the query; fewer, perhaps none, if the budget ends before:
@@ -252,8 +256,8 @@ def sample_latents(
         first: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, seed, batch_size and allow_weak, as for
-            `generate`; `batch_size` is 4096 by default.
+        options: semantics, sampler, strength, precision, truncation, label, realism, seed, batch_size and allow_weak,
+            as for `generate`; `batch_size` is 4096 by default.
 
     Returns:
         An iterator over consecutive batches of latents z, with status, evaluations and diagnostics. They are those

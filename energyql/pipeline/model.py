@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Model(Saved):
         judge_report: quality of the judge on labels of pictures that it did not learn from, by attribute; attributes
             that were not measured have none.
         folder: where it was loaded from; `None` for a model made in memory.
+        discriminator: for `realism`: from pictures in [-1, 1] to log D / (1 - D), (batch,) or (batch, 1), as the
+            discriminator of a StyleGAN returns it; a torch module, or a function that autograd can differentiate.
 
     Raises:
         ModelError: the judge is the reader that guides the sampler, which would agree with its own mistakes.
@@ -73,6 +75,7 @@ class Model(Saved):
     second: Mapping[str, Head] = field(default_factory=dict)
     judge_report: Mapping[str, HeadReport] = field(default_factory=dict)
     folder: Path | None = None
+    discriminator: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.judge is not None and isinstance(self.bank, PictureBank) and is_same(self.bank.reader, self.judge):
@@ -188,7 +191,7 @@ class Model(Saved):
 
     def to(self, device: torch.device | str) -> Model:
         """Return the model on a device, in evaluation mode. Torch modules are moved in place, as in torch."""
-        for part in (self.generator, self.judge):
+        for part in (self.generator, self.judge, self.discriminator):
             if isinstance(part, torch.nn.Module):
                 part.to(device).eval()
         return replace(self, bank=self.bank.to(device))

@@ -18,7 +18,7 @@ from energyql.attributes.doubt import outside_shell, second_bank
 from energyql.attributes.pictures import PictureBank, heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, tabulate
 from energyql.attributes.readouts import MOST_NUMBERS
-from energyql.energy.picture_energy import PictureEnergy, energy_of_pictures, reader_energy
+from energyql.energy.picture_energy import REALISM_PILOT, PictureEnergy, energy_of_pictures, reader_energy, with_realism
 from energyql.energy.query_energy import Encode, QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.energy.surrogate import Surrogate
@@ -33,7 +33,7 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
-from energyql.sampling import RandomStreams, Sampler, SampleResult, Status, prior_latents, summarize
+from energyql.sampling import RandomStreams, Sampler, SampleResult, Status, normals, prior_latents, summarize
 
 LATENT_BATCH = 4096
 """Latents sampled together, unless a call says otherwise."""
@@ -90,11 +90,16 @@ class PreparedQuery:
 
     @cached_property
     def energy(self) -> QueryEnergy | PictureEnergy:
-        """The energy that is sampled: in the precision of the settings."""
+        """The energy that is sampled: in the precision of the settings, and with realism if they ask for it."""
         energy = self.energy_in_float32
-        if self.dtype == torch.float32:
+        if self.dtype != torch.float32:
+            energy = energy.computed_in(self.dtype) if isinstance(energy, QueryEnergy) else self._by_picture(self.dtype)
+        critic, weight, generator = self.model.discriminator, self.settings.realism, self.model.generator
+        if critic is None or not weight:
             return energy
-        return energy.computed_in(self.dtype) if isinstance(energy, QueryEnergy) else self._by_picture(self.dtype)
+        draw = drawing(generator, self.dtype, self.settings.noise, self.settings.seed)
+        pilot = normals(0, 0, REALISM_PILOT, generator.z_dim, stream="realism").to(self.device)
+        return with_realism(energy, critic, weight, self.encode, draw, pilot)
 
     def _by_picture(self, dtype: torch.dtype) -> PictureEnergy:
         bank, settings = self.model.bank, self.settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,6 +57,7 @@ class Saved:
     truncation: float
     second: Mapping[str, Head]
     folder: Path | None
+    discriminator: Callable[[torch.Tensor], torch.Tensor] | None
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
         """Write the model as a folder of safetensors, JSON and a card, which `load_model` and hubs read.
@@ -74,7 +75,7 @@ class Saved:
             The folder.
 
         Raises:
-            ModelError: the generator or the judge is code, or the reader of a `PictureBank` is code without a name.
+            ModelError: the generator, the judge or a discriminator is code, or a reader is code without a name.
             ArgumentError: the folder cannot be written, or holds a README.md, a config.json or other files of a model
                 that this library did not write.
         """
@@ -190,6 +191,11 @@ def _write_pretrained(folder: Path, model: Saved, *, license: str | None, hub_na
     )
     model.bank.of_generator(mark).save(folder)
     save_second(folder, model.second)
+    if model.discriminator is not None:
+        raise ModelError(
+            "the discriminator is code, which no folder holds",
+            hint="leave it out: dataclasses.replace(model, discriminator=None)",
+        )
     judges = model.judge.judges if isinstance(model.judge, JointJudge) else [model.judge]
     for number, judge in enumerate(judges, 1):
         if isinstance(judge, Judge):

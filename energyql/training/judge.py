@@ -223,7 +223,7 @@ def fit_on_pictures(
     name: str,
     task: JudgeTask,
     learnable: Callable[[Mapping[str, Column]], Vocabulary],
-    settings: PictureSettings,
+    settings: PictureSettings | None = None,
     *,
     apart: int,
     report: Report,
@@ -234,7 +234,7 @@ def fit_on_pictures(
         name: of the network, for the progress and the files of a resumption.
         task: what to learn from; its vocabulary is not used.
         learnable: from the labels by name to the attributes to learn.
-        settings: of the fit.
+        settings: of the fit; the defaults if None.
         apart: how far the seeds of the network, and of pictures for a labeller, are from that of the heads.
         report: told the progress.
 
@@ -244,7 +244,8 @@ def fit_on_pictures(
     Raises:
         DataError: it is not known which pictures the labels are about, or they are of no use.
     """
-    prior, labels, work = task.prior, task.labels, task.target.folder / WORK
+    settings, prior, labels = settings or PictureSettings(), task.prior, task.labels
+    work = task.target.folder / WORK
     if not have_pictures(labels):
         raise DataError(
             "the labels are about latents, and a judge learns from pictures",

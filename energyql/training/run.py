@@ -37,7 +37,6 @@ from energyql.training.judge import (
 )
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.opening import opening_target
-from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
 from energyql.training.target import WORK, Target
 from energyql.training.teacher import store_teacher
@@ -223,7 +222,7 @@ def _fit_reader(
             f"{target.folder} has attributes already, and a network that reads pictures is trained as a whole",
             hint="choose another folder",
         )
-    reader, found = fit_on_pictures(READER, task, learnable, PictureSettings(), apart=2, report=report)
+    reader, found = fit_on_pictures(READER, task, learnable, apart=2, report=report)
     if reader is None:
         raise DataError(
             f"a network that reads pictures could learn none of {', '.join(found)}", hint="label more pictures"
