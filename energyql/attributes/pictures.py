@@ -20,6 +20,7 @@ from energyql.attributes.bank import (
     write_described,
 )
 from energyql.attributes.judge import Judge, who_judges
+from energyql.attributes.judge_reports import READER
 from energyql.attributes.labels import ImageLabeller, as_cells, call_labeller, encode_column, import_labeller
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.attributes.quality import REPORT, HeadReport
@@ -28,8 +29,6 @@ from energyql.numerics.shapes import Float
 from energyql.plugins import check_allowed
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
-READER = "reader"
-"""Name of the files of a reader in a model folder, of its entry there, and of the argument that takes its place."""
 CERTAIN = 7.0
 """Log-odds of a value without a probability: 0.999. A function that never doubts would leave samplers no way."""
 ANY_TRUNCATION = (0.0, 1.0)

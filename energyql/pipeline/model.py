@@ -16,9 +16,9 @@ from torch import Tensor
 from energyql.attributes.doubt import SECOND, load_second
 from energyql.attributes.heads import Head
 from energyql.attributes.judge import JointJudge, Judge, stored_judge
-from energyql.attributes.judge_reports import judge_names, read_given
+from energyql.attributes.judge_reports import READER, judge_names, read_given
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
-from energyql.attributes.pictures import READER, Bank, PictureBank, is_same, load_bank
+from energyql.attributes.pictures import Bank, PictureBank, is_same, load_bank
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, real_path

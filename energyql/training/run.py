@@ -14,8 +14,9 @@ from torch import Tensor
 from energyql.attributes.bank import PICTURE, SPACES
 from energyql.attributes.heads import Head
 from energyql.attributes.judge import Judge
+from energyql.attributes.judge_reports import READER
 from energyql.attributes.labels import Column, ImageLabeller
-from energyql.attributes.pictures import READER, Bank, PictureBank
+from energyql.attributes.pictures import Bank, PictureBank
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import real_path
