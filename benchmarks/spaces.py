@@ -31,7 +31,7 @@ from energyql.files import write_json, write_text
 from energyql.pipeline.model import Model, load_model
 from energyql.pipeline.settings import DEFAULT_SAMPLER, SamplerName, Semantics
 from energyql.progress import Report, reporting
-from energyql.sampling import SampleResult, prior_latents
+from energyql.sampling import SampleResult, as_energy, prior_latents
 from energyql.training.labels import LabelTable
 from energyql.training.run import train_attributes
 from energyql.vocabulary import Vocabulary
@@ -47,14 +47,20 @@ METHODS: dict[str, tuple[SamplerName, Semantics]] = {
 """Our default, and the paper's ODE with its settings on the paper's energy."""
 TRAINING_SEED = 20_260
 """Of the latents that heads and network learn from."""
+SLOPES = 16
+"""Start latents at which the slope of the energy is measured."""
+UNSURE = 1.0
+"""Energy, in nats, from which on a start latent counts: the query does not hold there."""
 LEAST_FRECHET = 30
 """Fewest samples of which a Fréchet distance is told."""
 NOTE = (
-    "Guide: what the energy reads. Accuracy: mean of the shares of pictures that meet each condition of the query, by "
-    "the packaged judge; all: share that meets every one; by guide: the same by the guide itself, which a picture can "
-    "deceive. Fréchet: distance, in the judge's features averaged over positions, to pictures of the prior that meet "
-    "the query by the judge, and in brackets that of as many of these to the others. Calls: of the generator while "
-    "sampling, a sample; with gradient 2. Seconds: of the processor, a sample, without the pictures that are judged."
+    "Guide: what the energy reads. Accuracy: mean of the shares of pictures that meet each condition of the "
+    "query, by the packaged judge; all: share that meets every one; by guide: the same by the guide itself, which "
+    "a picture can deceive. Fréchet: distance, in the judge's features averaged over positions, to pictures of "
+    "the prior that meet the query by the judge, and in brackets that of as many of these to the others. E and "
+    "slope: medians of the energy, in nats, and of the length of its gradient at prior latents where the query "
+    "does not hold. Calls: of the generator while sampling, a sample; with gradient 2. Seconds: of the processor, "
+    "a sample, without the pictures that are judged."
 )
 
 
@@ -70,8 +76,8 @@ class Sizes:
         prior: pictures of the prior, of which those that satisfy a query are its reference.
     """
 
-    n: int = 32
-    dear: int = 8
+    n: int = 64
+    dear: int = 16
     pictures: int = 1_500
     latents: int = 10_000
     prior: int = 1_000
@@ -111,6 +117,9 @@ def measure(guide: Model, query: str, method: str, n: int, reference: JudgedSamp
     sampled = SampleResult.join(list(prepared.latents(n, progress=report)))
     seconds = time.process_time() - started
     samples = evaluated.judge(sampled.z)
+    z0 = prior_latents(0, 0, SLOPES, evaluated.z_dim).to(evaluated.device)
+    energies, slopes = as_energy(prepared.energy).gradient(z0, torch.arange(SLOPES, device=z0.device))
+    unsure = energies > UNSURE
     accuracy = conditional_accuracy(prepared.expr, samples.values, guide.vocabulary)
     assert accuracy is not None
     with torch.inference_mode():
@@ -127,6 +136,7 @@ def measure(guide: Model, query: str, method: str, n: int, reference: JudgedSamp
         "calls": calls if isinstance(guide.bank, PictureBank) else 0.0,
         "seconds": seconds / n, "failures": int((~sampled.ok).sum()),
         "prevalence": len(good) / len(reference), "frechet": None, "floor": None,
+        "height": energies[unsure].median().item(), "slope": slopes.norm(dim=1)[unsure].median().item(),
     }  # fmt: skip
     if samples.features is not None and good.features is not None and min(n, len(good)) >= LEAST_FRECHET:
         found["frechet"] = frechet_distance(Gaussian.of(samples.features), Gaussian.of(good.features))
@@ -134,7 +144,7 @@ def measure(guide: Model, query: str, method: str, n: int, reference: JudgedSamp
     return found
 
 
-HEADER = ("query", "guide", "sampler", "n", "accuracy", "all", "by guide", "Fréchet", "calls", "CPU s")
+HEADER = ("query", "guide", "sampler", "n", "accuracy", "all", "by guide", "Fréchet", "E", "slope", "calls", "CPU s")
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -142,7 +152,8 @@ def cells(row: dict[str, Any]) -> list[str]:
     frechet = "-" if row["frechet"] is None else f"{row['frechet']:.3f} ({row['floor']:.3f})"
     return [
         row["query"], row["space"], METHODS[row["method"]][0], str(row["n"]), f"{row['accuracy']:.1%}",
-        f"{row['satisfied']:.1%}", f"{row['believed']:.1%}", frechet, f"{row['calls']:.1f}", f"{row['seconds']:.3f}",
+        f"{row['satisfied']:.1%}", f"{row['believed']:.1%}", frechet, f"{row['height']:.3g}",
+        f"{row['slope']:.3g}", f"{row['calls']:.1f}", f"{row['seconds']:.3f}",
     ]  # fmt: skip
 
 
@@ -165,6 +176,7 @@ def run(sizes: Sizes, out: Path, queries: Sequence[str], report: Report) -> dict
         n = sizes.dear if space == PICTURE and method == "paper" else sizes.n
         data["rows"].append({"space": space} | measure(guides[space], query, method, n, reference, report))
         write_json(out / "results.json", data)
+    data["rows"].sort(key=lambda row: jobs.index((row["query"], row["space"], row["method"])))
     return data
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 from evaluation.lively import silent
 from toys import VOCABULARY, lively_judge, random_generator, random_heads
 
@@ -81,7 +82,7 @@ def test_guides_learn_the_choices_of_latents_and_are_kept(tmp_path, monkeypatch)
         trained.append((space, seed))
         known = table.vocabulary
         assert list(table.columns) == list(known) == list(spaces.ATTRIBUTES)
-        save_model(place, space, generator)
+        save_model(place, space, generator, dtype=torch.float32)
         if space == "w":
             AttributeBank(known, random_heads(known, generator.config.w_dim)).save(place)
         else:
