@@ -28,7 +28,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
-from energyql.labelling.choosing import choose_unsure
+from energyql.labelling.sample import choose_unsure
 from energyql.progress import reporting
 from energyql.training.drawn import POOL_START
 from energyql.training.fitting import HeadSettings

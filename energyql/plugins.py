@@ -57,11 +57,11 @@ def make_plugin(factory: Callable[[], Any], name: str) -> Any:
 
 
 def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
-    """Return the name of a generator or judge that a model folder gives, where it may be followed.
+    """Return the name of a generator, judge or reader that a model folder gives, where it may be followed.
 
     Args:
         name: as the folder has it.
-        kind: "generator" or "judge", which is also the name of the option.
+        kind: "generator", "judge" or "reader", which is also the name of the argument.
         place: the folder, for messages.
         allowed: whether the user allows the names of the folder.
 
@@ -74,9 +74,10 @@ def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
             hint="train the attributes again with the name of the code",
         )
     if not allowed:
+        option = "" if kind == "reader" else f"pass --{kind} {name}, "  # which has no option of its own
         raise ModelError(
             f"{place} holds no {kind}, only the name of one: {name}. It is code, which is not run without permission",
-            hint=f"if you trust it, pass --{kind} {name}, in Python {kind}={name!r}; "
+            hint=f"if you trust it, {option}in Python {kind}={name!r}; "
             "or allow what the folder names with --allow-plugins, in Python allow_plugins=True",
         )
     return name

@@ -64,6 +64,24 @@ def random_generator(config: StyleGAN2Config = CONFIG, *, seed: int = 0) -> Styl
     return generator
 
 
+def lively_judge(generator: StyleGAN2, *, seed: int = 1) -> Judge:
+    """A random network whose outputs have mean 0 and a spread of about 2 over the pictures; a number, 0.5 and 0.2."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        judge = Judge(VOCABULARY, side=16, channels=(4, 6)).eval().requires_grad_(False)
+        outputs = judge.features(generator.synthesize(generator.encode(torch.randn(256, generator.z_dim))))
+        outputs = outputs @ judge.head.weight.T
+        scales, middles = [], []
+        for spec in VOCABULARY.values():
+            number = spec.kind == "continuous"
+            scales += output_count(spec) * [0.2 if number else 2.0]
+            middles += output_count(spec) * [0.5 * number]
+        scale = torch.tensor(scales) / outputs.std(0)
+        judge.head.weight.mul_(scale[:, None])
+        judge.head.bias.copy_(torch.tensor(middles) - outputs.mean(0) * scale)
+        return judge.half().float()  # as it is saved
+
+
 def tiny_model(
     folder: Path, *, judge: bool = True, space: str = "w", truncation: tuple[float, float] = (0.5, 1.0)
 ) -> Path:

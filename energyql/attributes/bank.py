@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +22,27 @@ __all__ = ["AttributeBank", "Head"]
 SPACES = ("w", "z", "direction", "features")
 """Inputs of heads. The direction is z scaled to unit second moment: a StyleGAN ignores the length of z. Features are a
 view of z that the generator offers."""
+PICTURE = "picture"
+"""What attributes without heads are read from; see `PictureBank`."""
 FittedLabel = int | tuple[float, ...] | str | None
 """Class label of the latents that heads were fitted on: a number, a condition vector, "random", or `None`."""
+
+DESCRIBED = "vocabulary.json"
+
+
+class Described(NamedTuple):
+    """What `vocabulary.json` says of the attributes of a model; see `AttributeBank`.
+
+    Attributes:
+        reader: name of the code that reads the attributes off pictures, where such code does; unchecked.
+    """
+
+    space: str
+    truncation: tuple[float, float]
+    label: FittedLabel
+    generator: str
+    vocabulary: Vocabulary
+    reader: Any = None
 
 
 class AttributeBank:
@@ -59,10 +79,7 @@ class AttributeBank:
             raise ModelError("a bank needs at least one head")
         if space not in SPACES:
             raise ModelError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
-        if not -math.inf < truncation[0] <= truncation[1] < math.inf:
-            raise ModelError(f"{truncation} is no range of truncation")
-        if not _is_label(label):
-            raise ModelError(f"{label!r} is no class label")
+        check_fit(truncation, label)
         if label == "random" and space != "w":
             raise ModelError(
                 f"heads that read {space} cannot tell the classes apart", hint="let them read w, or fit one class"
@@ -168,22 +185,18 @@ class AttributeBank:
             generator=self.generator, reports=reports,
         )  # fmt: skip
 
+    @property
+    def described(self) -> Described:
+        """Everything but the heads and their reports."""
+        return Described(self.space, self.truncation, self.label, self.generator, self.vocabulary)
+
     def save(self, folder: Path) -> None:
         """Write `attributes.safetensors`, `vocabulary.json` and `report.json`, each whole or not at all."""
         tensors = {
             f"{name}/{field}": tensor for name, head in self.heads.items() for field, tensor in head.tensors().items()
         }
         write_tensors(folder / "attributes.safetensors", tensors)
-        write_json(
-            folder / "vocabulary.json",
-            {
-                "space": self.space,
-                "truncation": list(self.truncation),
-                "label": list(self.label) if isinstance(self.label, tuple) else self.label,
-                "generator": self.generator,
-                "vocabulary": self.vocabulary.to_dict(),
-            },
-        )
+        write_described(folder, self.described)
         write_reports(folder, self.reports)
 
     @classmethod
@@ -193,23 +206,11 @@ class AttributeBank:
         Raises:
             ModelError: a file is missing, damaged or does not fit the other.
         """
-        described, path = folder / "vocabulary.json", folder / "attributes.safetensors"
-        description, reports = read_json(described), read_reports(folder)
-        try:
-            vocabulary = Vocabulary.from_dict(description["vocabulary"])
-            low, high = (float(psi) for psi in description["truncation"])
-            space, generator = str(description["space"]), str(description["generator"])
-            label = description.get("label")  # missing in older models of generators without classes
-            label = tuple(float(number) for number in label) if isinstance(label, list) else label
-            if not _is_label(label):
-                raise ValueError(f"{label!r} is no class label")
-        except KeyError as error:
-            raise ModelError(f"{described}: {error} is missing", hint=DAMAGED_MODEL) from None
-        except (TypeError, ValueError, OverflowError, VocabularyError) as error:
-            raise ModelError(f"{described}: {error}", hint=DAMAGED_MODEL) from error
+        path = folder / "attributes.safetensors"
+        described, reports = read_described(folder), read_reports(folder)
         tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
         try:
-            heads = {name: take_head(name, tensors) for name in vocabulary}
+            heads = {name: take_head(name, tensors) for name in described.vocabulary}
             for name, head in heads.items():
                 if not all(tensor.isfinite().all() for tensor in head.tensors().values()):
                     raise ModelError(f"the head of {name!r} has a number that is not finite")
@@ -218,15 +219,56 @@ class AttributeBank:
             if tensors:
                 raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
             return cls(
-                vocabulary, heads, space=space, truncation=(low, high), label=label, generator=generator,
-                reports=reports,
+                described.vocabulary, heads, space=described.space, truncation=described.truncation,
+                label=described.label, generator=described.generator, reports=reports,
             )  # fmt: skip
         except KeyError as error:
-            raise ModelError(
-                f"{path}: {error} is missing, which {described.name} requires", hint=DAMAGED_MODEL
-            ) from None
+            raise ModelError(f"{path}: {error} is missing, which {DESCRIBED} requires", hint=DAMAGED_MODEL) from None
         except ModelError as error:
             raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
+
+
+def check_fit(truncation: tuple[float, float], label: FittedLabel) -> None:
+    """Check what attributes were fitted under.
+
+    Raises:
+        ModelError: the truncation is no range, or the label no label.
+    """
+    if not -math.inf < truncation[0] <= truncation[1] < math.inf:
+        raise ModelError(f"{truncation} is no range of truncation")
+    if not _is_label(label):
+        raise ModelError(f"{label!r} is no class label")
+
+
+def write_described(folder: Path, described: Described) -> None:
+    """Write `vocabulary.json`, whole or not at all."""
+    entries = described._asdict() | {"vocabulary": described.vocabulary.to_dict()}
+    if described.reader is None:
+        del entries["reader"]
+    write_json(folder / DESCRIBED, entries)
+
+
+def read_described(folder: Path) -> Described:
+    """Read what `write_described` wrote.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    path = folder / DESCRIBED
+    description = read_json(path)
+    try:
+        vocabulary = Vocabulary.from_dict(description["vocabulary"])
+        low, high = (float(psi) for psi in description["truncation"])
+        space, generator = str(description["space"]), str(description["generator"])
+        label = description.get("label")  # missing in older models of generators without classes
+        label = tuple(float(number) for number in label) if isinstance(label, list) else label
+        if not _is_label(label):
+            raise ValueError(f"{label!r} is no class label")
+    except KeyError as error:
+        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
+    except (TypeError, ValueError, OverflowError, VocabularyError) as error:
+        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
+    return Described(space, (low, high), label, generator, vocabulary, description.get("reader"))
 
 
 def _is_label(label: object) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head, take_head
+from energyql.attributes.pictures import Bank, PictureBank
 from energyql.errors import ModelError
 from energyql.files import DAMAGED_MODEL, read_tensors, write_tensors
 from energyql.numerics.shapes import Bool, Float
@@ -59,14 +60,14 @@ def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
     write_tensors(folder / SECOND, tensors)
 
 
-def load_second(folder: Path, bank: AttributeBank) -> dict[str, Head]:
-    """Read the second heads of a folder whose first heads are `bank`; attributes may have none.
+def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
+    """Read the second heads of a folder whose first heads are `bank`; attributes may have none, a reader has none.
 
     Raises:
         ModelError: the file is damaged, or does not fit the first heads.
     """
     path = folder / SECOND
-    if not path.is_file():
+    if not path.is_file() or isinstance(bank, PictureBank):
         return {}
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     try:

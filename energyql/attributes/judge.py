@@ -227,6 +227,22 @@ def load_judge(folder: Path) -> Judge | JointJudge | None:
     return JointJudge(list(judges.values())).eval() if len(judges) > 1 else next(iter(judges.values()), None)
 
 
+def stored_judge(folder: Path, vocabulary: Vocabulary) -> Judge | JointJudge | None:
+    """Read the judges of a model folder as one; `None` if there is none.
+
+    Raises:
+        ModelError: as for `load_judge`, or they do not read attributes of the vocabulary as it describes them.
+    """
+    judge = load_judge(folder)
+    for spec in () if judge is None else judge.vocabulary.values():
+        own = vocabulary.get(spec.name)
+        if own is None or (own.kind, own.values) != (spec.kind, spec.values):
+            raise ModelError(
+                f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise", hint="train it again"
+            )
+    return judge
+
+
 def replace_judge(folder: Path, names: Iterable[str], judge: Judge | None) -> None:
     """Let `judge` read the attributes `names` of a folder from now on; with `None` nothing reads them.
 

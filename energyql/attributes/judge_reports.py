@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from energyql.attributes.quality import HeadReport, report_entries, reports_of
+from energyql.attributes.quality import HeadReport, read_reports, report_entries, reports_of
 from energyql.errors import ModelError
 from energyql.files import DAMAGED_MODEL, fingerprint, read_json, write_json
 
 FIRST = "judge"
 """Name of the files of the first judge of a folder; the others are "judge-2", "judge-3" and so on."""
+READER = "reader"
+"""Name of the files of a network that reads pictures in the place of heads, of its entry in `vocabulary.json`, and of
+the argument that takes its place; see `PictureBank`."""
 GIVEN = "judge_report.json"
 """The file of the report on a judge that a folder does not hold."""
 
@@ -73,6 +76,16 @@ def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -
     if entry.get("weights") != fingerprint(weights):
         return {}
     return reports_of(entry["attributes"], folder / f"{name}.json")
+
+
+def read_guide_reports(folder: Path) -> dict[str, HeadReport]:
+    """Read the reports of what guides samplers: the heads of a folder, or the network that it holds in their place.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    path = folder / f"{READER}.json"
+    return described_reports(folder, READER, read_json(path)) if path.is_file() else read_reports(folder)
 
 
 def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:

@@ -171,11 +171,11 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
     """List the attributes that queries can name, and how well their heads did on held-out labels."""
     from rich.table import Table
 
-    from energyql.attributes.quality import read_reports
+    from energyql.attributes.judge_reports import read_guide_reports
     from energyql.models import model_folder
     from energyql.pipeline.explain import list_attributes
 
-    vocabulary, reports = list_attributes(model), read_reports(model_folder(model))
+    vocabulary, reports = list_attributes(model), read_guide_reports(model_folder(model))
     if as_json:
         heads = {name: {"quality": str(report), "weak": report.weak} for name, report in reports.items()}
         print_json(vocabulary.to_dict() | {"heads": heads})

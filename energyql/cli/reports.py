@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
     """Print how well heads and judges of a model did on labels that were held out of their training."""
-    from energyql.attributes.judge_reports import read_judge_reports
-    from energyql.attributes.quality import read_reports
+    from energyql.attributes.judge_reports import read_guide_reports, read_judge_reports
     from energyql.files import read_json
     from energyql.models import model_folder, read_vocabulary
 
     folder, vocabulary = model_folder(model), read_vocabulary(model)
-    reports, config = read_reports(folder), folder / "config.json"
+    reports, config = read_guide_reports(folder), folder / "config.json"
     given = read_json(config).get("judge") if config.is_file() else None
     judges = read_judge_reports(folder, given)
     if as_json:

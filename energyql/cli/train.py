@@ -48,7 +48,10 @@ def train(
             show_default=False,
         ),
     ] = None,
-    space: Annotated[str | None, typer.Option(help="The latent that heads read: w, z, direction or features.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(help="What heads read: w, z, direction or features; picture for a network in their place."),
+    ] = None,
     truncation: TruncationRangeOption = None,
     label: FittedLabelOption = None,
     seed: options.SourceSeed = None,

@@ -22,9 +22,10 @@ from energyql.dataset.records import ClassRecord
 from energyql.errors import EnergyQLError
 from energyql.generators.families import module_fingerprint
 from energyql.language import as_query, bind
+from energyql.pipeline.evidence import accepted, next_round
 from energyql.pipeline.generate import Pipeline, pipeline_for
 from energyql.pipeline.model import Model, choose_device, load_model
-from energyql.pipeline.prepared import STREAM_BATCH, PreparedQuery, accepted, next_round
+from energyql.pipeline.prepared import STREAM_BATCH, PreparedQuery
 from energyql.pipeline.result import Result
 
 FORMAT = 1

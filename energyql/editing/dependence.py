@@ -119,7 +119,7 @@ class DependenceEstimator:
     def estimate(self, expr: Expr, rule: EnergyRule) -> Dependence:
         """Return the dependence on a bound query with that energy, from draws of the slice sampler."""
         model = self.space.model
-        energy = QueryEnergy(rule, self.space.reads, model.bank)
+        energy = QueryEnergy(rule, self.space.reads, self.space.bank)
         start = normals(0, 0, POSTERIOR_DRAWS, model.generator.z_dim, stream="knowledge/draws").to(model.device)
         draws = self._values(SliceSampler().sample(energy, start, noise=RandomStreams(0, purpose="knowledge/")).z)
         good = np.broadcast_to(satisfied(expr, draws, model.vocabulary), (POSTERIOR_DRAWS,))

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError
 from energyql.generators.base import Label, as_condition, head_reader
@@ -67,6 +68,7 @@ class LatentSpace:
         label: as `Model.check_label` returned it.
 
     Attributes:
+        bank: the heads of the model.
         encode: maps z to w.
         reads: from z to what the attribute heads read.
         heads_read_w: whether that is w, of which the offset is a part.
@@ -80,10 +82,11 @@ class LatentSpace:
         self.model = model
         self.encode = encoder(model.generator, truncation, as_condition(label, model.generator))
         self.pullback = pullback_of(self.encode)
-        self.reads = head_reader(model.generator, model.bank.space, self.encode)
+        self.bank = heads_of(model.bank, "an edit")
+        self.reads = head_reader(model.generator, self.bank.space, self.encode)
         self.view = pullback_of(self.reads)
-        self.heads_read_w = model.bank.space == "w"
-        self.length_is_free = model.bank.space in ("direction", "w") and isinstance(self.encode, FrozenMapping)
+        self.heads_read_w = self.bank.space == "w"
+        self.length_is_free = self.bank.space in ("direction", "w") and isinstance(self.encode, FrozenMapping)
         self.names = tuple(model.vocabulary)
 
     def scaled(self, z: Tensor) -> Tensor:
@@ -111,7 +114,7 @@ class LatentSpace:
     def predict(self, latents: Latents) -> dict[str, Prediction]:
         """Return the predictions of the heads for all attributes."""
         with torch.inference_mode():
-            return self.model.bank.predict(self.head_input(latents))
+            return self.bank.predict(self.head_input(latents))
 
     def from_w(self, z: Tensor, w: Tensor) -> Latents:
         """Return the latents with given z, (n, z_dim), and w, (n, w_dim) or (n, num_ws, w_dim).

@@ -31,7 +31,7 @@ def attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
     parts = [_read(judge, part, vocabulary) for part in targets.split(AT_ONCE)]
     values, clear = concatenate([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     outputs = _as_outputs(values, space.model.vocabulary).to(targets)
-    return [keep_predictions(space.model.bank.raw_outputs(tuple(values)), outputs, clear.to(targets))]
+    return [keep_predictions(space.bank.raw_outputs(tuple(values)), outputs, clear.to(targets))]
 
 
 @torch.inference_mode()

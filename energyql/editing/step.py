@@ -70,7 +70,7 @@ def run_step(
     def progress(fraction: float, _: int) -> None:
         report("editing", fraction)
 
-    preset, bank = settings.preset, space.model.bank
+    preset, bank = settings.preset, space.bank
     with torch.no_grad():
         w = space.w(before)
     w_of = edited_w(before, w, layers)
@@ -153,7 +153,7 @@ def _keeping_terms(
     if preset.near_w:
         found.append(terms.distance_term("w", space.encode(before.z), preset.near_w))
     if preset.keep_predictions or preset.keep_logits:
-        raw = space.model.bank.raw_outputs(space.names)
+        raw = space.bank.raw_outputs(space.names)
         outputs = raw.function(space.head_input(before)).contiguous()
         kept = torch.tensor([name in settings.keep and name not in asked for name in space.names])
         kept = kept.repeat(len(before), 1).to(outputs)

@@ -162,7 +162,7 @@ class QueryEnergy:
         predictions = self.predict(latent, self.rule.attributes)
         key = (z.device, z.dtype, z.shape[1])
         if key not in self._checked:
-            _check(predictions, self.rule.attributes, z)
+            check_predictions(predictions, self.rule.attributes, z)
             self._checked.add(key)
         return 0.0 - self.rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
 
@@ -180,7 +180,12 @@ class QueryEnergy:
                 )
 
 
-def _check(predictions: Predictions, names: tuple[str, ...], z: Tensor) -> None:
+def check_predictions(predictions: Predictions, names: tuple[str, ...], z: Tensor) -> None:
+    """Check that there are predictions of attributes for each row of z, on its device and in its dtype.
+
+    Raises:
+        ArgumentError: one is missing, or has another shape, dtype or device.
+    """
     for name in names:
         if name not in predictions:
             raise ArgumentError(f"predict returned nothing for attribute {name!r}")

@@ -17,18 +17,20 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.labels import labeller_name
+from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import decide
 from energyql.errors import DataError, ModelError
 from energyql.evaluation.features import Features, judge_features
 from energyql.files import naming_target, replacing
 from energyql.generators.base import as_condition, encode_under, head_reader
 from energyql.generators.families import module_fingerprint
+from energyql.generators.noise import draw_batches
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
 from energyql.pipeline.columns import concatenate
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model, Values
-from energyql.pipeline.prepared import PreparedQuery, draw_batches
+from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report
 from energyql.render.pictures import to_pictures
@@ -205,7 +207,10 @@ def _fingerprints(model: Model) -> dict[str, str]:
     if "judge" not in facts and model.judge is not None:
         facts["judge"] = labeller_name(model.judge)
     if "attributes" not in facts:
-        weights = {name: [part.tolist() for part in head.tensors().values()] for name, head in model.bank.heads.items()}
+        bank = model.bank
+        if isinstance(bank, PictureBank):
+            return facts | {"attributes": f"{labeller_name(bank.reader)} {module_fingerprint(bank.reader)}"}
+        weights = {name: [part.tolist() for part in head.tensors().values()] for name, head in bank.heads.items()}
         facts["attributes"] = _digest(weights)
     return facts
 

@@ -10,6 +10,7 @@ from typing import cast
 
 from torch import Tensor
 
+from energyql.attributes.pictures import heads_of
 from energyql.energy.rule import check_semantics
 from energyql.errors import ArgumentError
 from energyql.evaluation.judged import EvaluatedModel
@@ -48,7 +49,7 @@ class Method:
         """
         prepared = model.prepare(query, semantics=self.semantics, sampler=self.sampler)
         if isinstance(self.sampler, PublishedODE):
-            return PublishedEnergy(prepared.rule, model.reads, model.model.bank)
+            return PublishedEnergy(prepared.rule, model.reads, heads_of(model.model.bank, f"the method {PAPER}"))
         return prepared.energy
 
     def sample(self, energy: EnergyLike, model: EvaluatedModel, n: int, seed: int, report: Report) -> SampleResult:

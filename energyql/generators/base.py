@@ -94,16 +94,18 @@ def offers_features(generator: Generator) -> bool:
 
 
 def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the function from z (batch, z_dim) to the latents that heads on `space` read, (batch, latent_dim).
+    """Return the function from z (batch, z_dim) to what is read on `space`: latents (batch, latent_dim), or pictures.
 
     Args:
         generator: whose z it is.
-        space: "w", "features", or another, whose heads read z itself.
+        space: "w", "features", "picture", or another, whose heads read z itself.
         encode: from z to w.
 
     Raises:
         ArgumentError: the space is "features", and the generator offers none.
     """
+    if space == "picture":
+        return lambda z: generator.synthesize(encode(z))
     if space != "features":
         return encode if space == "w" else Identity()
     if not offers_features(generator):

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import Judge
+from energyql.attributes.pictures import Bank, heads_of
+from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.files import check_writable, naming_target, read_json, write_picture
 from energyql.generators.base import Generator, Label, check_label
 from energyql.generators.families import CONFIG, default_truncation, module_fingerprint, named_generator, open_generator
 from energyql.generators.load import load_generator
-from energyql.labelling.choosing import choose_unsure
 from energyql.labelling.folder import LABELS, RECORD, PictureFolder
 from energyql.models import model_folder
+from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, load_model
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
@@ -28,6 +31,8 @@ from energyql.training.samples import Prior
 from energyql.training.teacher import load_teacher, teacher_reads
 from energyql.training.thumbnails import draw_thumbnails
 
+BINS = 5
+"""Parts of equal width into which the predicted range of a continuous attribute is cut."""
 PICTURES_AT_ONCE = 16
 Chooser = Literal["heads", "teacher"]
 """Who chooses the pictures to label."""
@@ -99,8 +104,9 @@ def sample_pictures(
     path = Path(out)
     network, bank, own, teacher = _opened(model, generator, allow_plugins)
     names = tuple(bank.vocabulary if only is None else only) if bank is not None else ()
-    if unsure and bank is not None:
-        bank.raw_outputs(names)  # refuses unknown names before anything is written
+    heads = heads_of(bank, "a choice of unsure pictures") if unsure and bank is not None else None
+    if heads is not None:
+        heads.raw_outputs(names)  # refuses unknown names before anything is written
         if by == "heads" or not any(name in each.vocabulary for each in teacher for name in names):
             teacher = []
         if by == "teacher" and not teacher:
@@ -135,15 +141,15 @@ def sample_pictures(
         if not unsure:
             _draw(prior, folder, range(count), report)
             return folder.having(max(count, folder.random), folder.unsure)
-        assert bank is not None
-        chosen = _choose(prior, bank, teacher, names, taken, count, pool, path, report)
+        assert heads is not None
+        chosen = _choose(prior, heads, teacher, names, taken, count, pool, path, report)
         _draw(prior, folder, chosen, report)
         return folder.having(folder.random, (*folder.unsure, *chosen))
 
 
 def _opened(
     model: str | Path | Generator | Model, name: str | None, allow_plugins: bool
-) -> tuple[Generator, AttributeBank | None, float, list[Judge]]:
+) -> tuple[Generator, Bank | None, float, list[Judge]]:
     """Return the generator, its heads if it has any, the truncation of the model, and the teacher in its folder."""
     teacher: list[Judge] = []
     if isinstance(model, str | Path) and not Path(model).is_file() and not is_generator_name(str(model)):
@@ -161,13 +167,13 @@ def _opened(
     return model, None, default_truncation(model), []
 
 
-def _truncation(bank: AttributeBank | None, own: float) -> float:
+def _truncation(bank: Bank | None, own: float) -> float:
     if bank is None or bank.truncation[0] <= own <= bank.truncation[1]:
         return own
     return bank.truncation[1]
 
 
-def _fitted_label(bank: AttributeBank | None) -> Label | None:
+def _fitted_label(bank: Bank | None) -> Label | None:
     return None if bank is None or isinstance(bank.label, str) else bank.label
 
 
@@ -214,3 +220,55 @@ def _draw(prior: Prior, folder: PictureFolder, indices: Sequence[int], report: R
         for index, picture in zip(part, to_pictures(images), strict=True):
             write_picture(folder.file(index), picture)
         report("drawing", (start + len(part)) / len(missing))
+
+
+def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int]:
+    """Choose the rows about which the heads are least sure, as many for one value of an attribute as for another.
+
+    Each value of each attribute has a queue of all rows, and the queues take turns. In the queue of a class come first
+    the rows that are predicted to be of this class, the least certain in front; then the others, the most probable in
+    front. So a rare class gets as many labels as a common one. The head of a continuous attribute does not say where
+    it is less sure; its queues are `BINS` parts of the predicted range, in the order of the rows.
+
+    Args:
+        predictions: of the heads, by attribute, for all rows.
+        count: number of rows to choose, at most as many as there are.
+
+    Returns:
+        Different rows, the most informative first.
+    """
+    queues = [iter(queue.tolist()) for prediction in predictions.values() for queue in _queues(prediction)]
+    chosen: dict[int, None] = {}
+    while len(chosen) < count:
+        for queue in queues:
+            row = next((row for row in queue if row not in chosen), None)
+            if row is not None and len(chosen) < count:
+                chosen[row] = None
+    return list(chosen)
+
+
+def _queues(prediction: Prediction) -> Iterator[Tensor]:
+    """Yield an order of all rows for each value of an attribute."""
+    if isinstance(prediction, Continuous):
+        mean = prediction.mean.contiguous()
+        edges = torch.linspace(float(mean.min()), float(mean.max()), BINS + 1, device=mean.device)
+        part = torch.bucketize(mean, edges[1:-1])
+        for k in range(BINS):
+            yield (part != k).long().argsort(stable=True)
+        return
+    for lead in _leads(prediction):
+        size = lead.abs()
+        # Rows of the class lie in [0, 1), the others in [1, 2).
+        yield torch.where(lead >= 0, size / (1 + size), 1 + size / (1 + size)).argsort(stable=True)
+
+
+def _leads(prediction: YesNo | Categorical) -> list[Float[Tensor, " rows"]]:
+    """Return the logit of each class minus that of the best other class."""
+    if isinstance(prediction, YesNo):
+        return [prediction.logit, -prediction.logit]
+    logits = prediction.logits
+    leads = []
+    for k in range(logits.shape[1]):
+        others = torch.cat([logits[:, :k], logits[:, k + 1 :]], 1)
+        leads.append(logits[:, k] - others.amax(1))
+    return leads

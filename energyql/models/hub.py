@@ -26,8 +26,8 @@ MOST_CARD = 1 << 20
 _CONFIG = "config.json"
 _ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OURS = re.compile(
-    r"(?:config|vocabulary|report|judge_report|judge(?:-\d+)?)\.json"
-    r"|(?:generator|attributes|second|judge(?:-\d+)?)\.safetensors|card\.md"
+    r"(?:config|vocabulary|report|judge_report|reader|judge(?:-\d+)?)\.json"
+    r"|(?:generator|attributes|second|reader|judge(?:-\d+)?)\.safetensors|card\.md"
 )
 _HARMLESS = re.compile(
     r"(?:.*\.(?:safetensors|json|md|txt|csv|ya?ml|png|jpe?g|webp|onnx)"
@@ -274,7 +274,7 @@ def _wanted(files: Iterable[str], name: str) -> list[str]:
             hint="nothing of it was loaded; ask its owner to move that file elsewhere",
         )
     wanted = [file for file in listed if _OURS.fullmatch(file) or file == README]
-    if _CONFIG not in wanted or "attributes.safetensors" not in wanted:
+    if _CONFIG not in wanted or not {"attributes.safetensors", "reader.safetensors"} & set(wanted):
         raise ModelError(
             f"{name} is no model of energyql: it has no config.json with attributes.safetensors",
             hint="Model.push_to_hub makes such a repository",

@@ -26,7 +26,7 @@ COMMON = ("canonical", "model", "fingerprints", "semantics", "truncation", "labe
 """Facts that results must share to be joined: those that the numbers and verdicts of a sample refer to."""
 COUNTED = ("wanted", "budget")
 """Facts that add up."""
-_MEANS = ("evaluations_mean", "gradients_mean", "exact")
+_MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
 _SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn")
 _MAXIMA = ("evaluations_max",)
 

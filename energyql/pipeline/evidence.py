@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from energyql.attributes.pictures import Bank, PictureBank
 from energyql.attributes.quality import HeadReport
-from energyql.errors import ArgumentError, WeakHeadError
+from energyql.energy.picture_energy import NO_GRADIENT, WITHOUT_GRADIENT
+from energyql.errors import ArgumentError, ModelError, WeakHeadError
+from energyql.generators.base import Generator, check_fitted_label, latent_size
 from energyql.language import Expr, predicates
 from energyql.logic.truth import satisfied
+from energyql.pipeline.result import Result
+from energyql.pipeline.settings import DrawSettings
+from energyql.sampling import SAMPLERS
 from energyql.vocabulary import AttributeSpec, closest
 
+LEAST_RATE = 0.05
+"""Lower bound of the estimated share of satisfied samples, from which the size of the next round is computed."""
+DESCENDING = ("slice+descent", "slice+ode", "ode", "descent", "published-ode")
+"""Samplers that end where the energy is low, and not in proportion to the posterior."""
 NO_JUDGE = "the model has no judge"
 
 
@@ -101,3 +113,79 @@ def unjudged(expr: Expr, judged: Collection[str] | None) -> str | None:
         return "the query names no attribute"
     unread = [name for name in names if name not in judged]
     return f"the judge does not read {unread[0]!r}" if unread else None
+
+
+def next_round(wanted: int, found: int, drawn: int) -> int:
+    """Return how many samples to draw next, where `found` of those `drawn` were accepted and `wanted` in all."""
+    rate = max(LEAST_RATE, found / drawn) if drawn else 1.0
+    return math.ceil((wanted - found) / rate)
+
+
+def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:
+    """Return the rows of the first samples, at most so many, that satisfy the query according to the judge.
+
+    Raises:
+        ModelError: nobody judged.
+    """
+    if result.satisfied is None:  # a function showed only now what it reads
+        raise cannot_count(result.provenance["unjudged"])
+    return np.flatnonzero(result.satisfied)[:most]
+
+
+def cannot_count(reason: str) -> ModelError:
+    """Return the error of a run that counts satisfied samples where nobody judges."""
+    return ModelError(
+        f"samples that satisfy the query cannot be counted: {reason}",
+        hint="give the model a judge that reads its attributes, or draw a fixed number of samples",
+    )
+
+
+def check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) -> None:
+    """Check that the attributes of a model folder are of its generator, which has the fingerprint `mark`.
+
+    Raises:
+        ModelError: they are not.
+    """
+    hint = "train the attributes again, or use the generator that they were fitted to"
+    if bank.generator not in ("", mark):
+        raise ModelError(f"{folder}: the attributes were fitted to another generator", hint=hint)
+    try:
+        if bank.label is not None:
+            check_fitted_label(bank.label, generator)
+        if isinstance(bank, PictureBank):
+            return
+        size = latent_size(generator, bank.space)
+    except ArgumentError as error:
+        raise ModelError(f"{folder}: {error.message}", hint=hint) from None
+    if size not in (None, bank.latent_dim):
+        raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}", hint=hint)
+
+
+def check_gradient(bank: Bank, sampler: object) -> None:
+    """Check that a sampler that follows a gradient finds one.
+
+    Raises:
+        ArgumentError: the attributes are read off pictures by a function without a gradient.
+    """
+    if isinstance(bank, PictureBank) and not bank.gradient and getattr(sampler, "needs_gradient", False):
+        raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
+
+
+def check_realism(settings: DrawSettings, discriminator: object, model: str) -> None:
+    """Check that pictures can be drawn with the `realism` of the settings.
+
+    Raises:
+        ArgumentError: the model of that name has no discriminator, or the sampler only descends.
+    """
+    if settings.realism and discriminator is None:
+        raise ArgumentError(
+            f"realism needs a discriminator, and model {model!r} has none",
+            hint="give it a torch module from pictures to logits: dataclasses.replace(model, discriminator=module)",
+        )
+    if settings.realism and isinstance(settings.sampler, str) and settings.sampler in DESCENDING:
+        drawing = ", ".join(name for name in SAMPLERS if name not in DESCENDING)
+        raise ArgumentError(
+            f"the sampler {settings.sampler} goes where the energy is lowest: with realism, to pictures that deceive "
+            "the discriminator",
+            hint=f"choose one that draws from the posterior: {drawing}",
+        )

@@ -31,7 +31,7 @@ class Explanation:
         relations: queries that hold in every picture of the model and concern this one; under "exact" only.
         circuit: the compiled query as indented text.
         best: the highest probability that the heads can give to the query, where their errors are not small beside its
-            intervals; `None` where they can be sure, and under other semantics.
+            intervals; `None` where they can be sure, under other semantics, and for attributes read off pictures.
         pilot: expected prevalence and cost, if they were asked for.
     """
 
@@ -109,11 +109,16 @@ def _best(circuit: Circuit, model: str | Path | Model) -> float | None:
     """Return the highest probability that the heads can give, or `None` where they can be sure."""
     if not circuit.has_intervals:
         return None
-    from energyql.attributes.bank import AttributeBank
+    from energyql.attributes.bank import PICTURE, AttributeBank, read_described
     from energyql.energy.exact import CircuitRule
     from energyql.energy.reachable import SURE, least_energy
 
-    bank = AttributeBank.load(model_folder(model)) if isinstance(model, str | Path) else model.bank
+    if not isinstance(model, str | Path):
+        bank = model.bank if isinstance(model.bank, AttributeBank) else None
+    else:
+        bank = None if read_described(folder := model_folder(model)).space == PICTURE else AttributeBank.load(folder)
+    if bank is None:
+        return None
     best = math.exp(-least_energy(CircuitRule(circuit), bank.raw_outputs(circuit.attributes).std))
     return best if best < SURE else None
 

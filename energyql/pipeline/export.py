@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from energyql.attributes.pictures import heads_of
 from energyql.energy.module import Called, EnergyModule
 from energyql.generators.base import as_condition, head_reader
 from energyql.generators.mapping import FrozenMapping, encoder
@@ -56,18 +57,18 @@ def export_energy(
 
 def as_module(prepared: PreparedQuery) -> EnergyModule:
     """Return the energy of a prepared query as a torch module."""
-    facts = prepared.provenance
+    facts, bank = prepared.provenance, heads_of(prepared.model.bank, "an exported energy")
     names = ("query", "canonical", "semantics", "model", "truncation", "label")
     metadata = {name: str(facts[name]) for name in names if facts[name] is not None}
     metadata |= {
         "attributes": ", ".join(prepared.rule.attributes),
-        "space": prepared.model.bank.space,
+        "space": bank.space,
         "z_dim": str(prepared.model.generator.z_dim),
         "unit": "nats",
         "energyql": facts["versions"]["energyql"],
         "fingerprints": json.dumps(facts["fingerprints"]),
     }
-    return EnergyModule.of(prepared.rule, _encoder(prepared), prepared.model.bank, metadata)
+    return EnergyModule.of(prepared.rule, _encoder(prepared), bank, metadata)
 
 
 def _encoder(prepared: PreparedQuery) -> nn.Module:

@@ -13,6 +13,7 @@ import torch
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import who_judges
+from energyql.attributes.pictures import heads_of
 from energyql.attributes.readouts import fit_readouts
 from energyql.energy.query_energy import Encode
 from energyql.energy.rule import compile_energy_rule
@@ -23,7 +24,7 @@ from energyql.generators.mapping import encoder
 from energyql.generators.noise import check_noise
 from energyql.language import Expr, as_query, bind
 from energyql.models import DEFAULT_MODEL, model_folder
-from energyql.pipeline.evidence import check_allowed, check_heads
+from energyql.pipeline.evidence import check_allowed, check_gradient, check_heads, check_realism
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
@@ -85,13 +86,16 @@ class Pipeline:
             sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
         elif not callable(getattr(sampler, "sample", None)):
             raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}")
+        bank = self.model.bank
+        check_gradient(bank, sampler)
+        check_realism(settings, self.model.discriminator, self.model.name)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         reports = self.model.report
         check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text)
         encode = encoder(self.model.generator, psi, condition)
-        reads = head_reader(self.model.generator, self.model.bank.space, encode)
+        reads = head_reader(self.model.generator, bank.space, encode)
         return PreparedQuery(
             model=self.model,
             device=self.device,
@@ -118,7 +122,8 @@ class Pipeline:
                 "device": str(self.device),
                 "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
                 "versions": {"energyql": __version__, "torch": str(torch.__version__)},
-            },
+            }
+            | ({"realism": settings.realism} if settings.realism else {}),
         )
 
     def _readouts_under(self, psi: float, label: Label | None, reads: Encode) -> AttributeBank:
@@ -126,7 +131,9 @@ class Pipeline:
         key = psi, label
         if key not in self._readouts:
             _log.debug("fitting linear read-outs of %s at truncation %g", self.model.name, psi)
-            self._readouts[key] = fit_readouts(self.model.bank, reads, self.model.generator.z_dim)
+            self._readouts[key] = fit_readouts(
+                heads_of(self.model.bank, "a linear read-out"), reads, self.model.generator.z_dim
+            )
         return self._readouts[key]
 
 
@@ -142,6 +149,7 @@ def generate(
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,
     noise: Noise = DEFAULT_NOISE,
+    realism: float = 0.0,
     seed: int = 0,
     first: int = 0,
     device: str = "auto",
@@ -169,6 +177,9 @@ def generate(
         noise: of a generator that adds noise besides w, as a StyleGAN2 does: "const", the one in the model, with which
             attributes were labelled; "random", another one for each picture, from (seed, i); or "none". It decides fine
             detail, such as single hairs, and heads do not see it.
+        realism: weight of the model's discriminator as one more term of the energy, `-realism * log D / (1 - D)`: 1
+            corrects the generator by what D has learnt (Che et al. 2020, DDLS, arXiv 2003.06060), 0 leaves it out. Each
+            evaluation then draws a picture; samplers that only descend are refused.
         seed: 0 to 2**64 - 1. Picture i depends on (seed, i) alone, whatever n, batch size or device count.
         first: the i of the first picture, so that a later call can continue where this one ends.
         device: "auto" (where a `Model` in memory is, else a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
@@ -186,7 +197,7 @@ def generate(
     """
     settings = DrawSettings(
         semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
-        label=label, noise=noise, seed=seed, batch_size=batch_size, allow_weak=allow_weak,
+        label=label, noise=noise, realism=realism, seed=seed, batch_size=batch_size, allow_weak=allow_weak,
     )  # fmt: skip
     return pipeline_for(model, device).prepare(query, settings).run(n, first=first, progress=progress)
 
@@ -210,8 +221,8 @@ def until_satisfied(
         model: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, noise, seed, batch_size and allow_weak, as
-            for `generate`.
+        options: semantics, sampler, strength, precision, truncation, label, noise, realism, seed, batch_size and
+            allow_weak, as for `generate`.
 
     Returns:
         The first n samples of the run that satisfy the query; fewer, perhaps none, if the budget ends before:
@@ -245,8 +256,8 @@ def sample_latents(
         first: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, seed, batch_size and allow_weak, as for
-            `generate`; `batch_size` is 4096 by default.
+        options: semantics, sampler, strength, precision, truncation, label, realism, seed, batch_size and allow_weak,
+            as for `generate`; `batch_size` is 4096 by default.
 
     Returns:
         An iterator over consecutive batches of latents z, with status, evaluations and diagnostics. They are those

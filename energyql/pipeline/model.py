@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import SECOND, load_second
 from energyql.attributes.heads import Head
-from energyql.attributes.judge import JointJudge, Judge, load_judge
-from energyql.attributes.judge_reports import judge_names, read_given
+from energyql.attributes.judge import JointJudge, Judge, stored_judge
+from energyql.attributes.judge_reports import READER, judge_names, read_given
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
+from energyql.attributes.pictures import Bank, PictureBank, is_same, load_bank
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, real_path
-from energyql.generators.base import RANDOM, Generator, Label, check_fitted_label, check_label, device_of, latent_size
+from energyql.generators.base import RANDOM, Generator, Label, check_label, device_of
 from energyql.generators.checkpoints.reading import reading
 from energyql.generators.families import CONFIG, module_fingerprint, open_generator
 from energyql.language import ModelNamespace
 from energyql.models import model_folder
 from energyql.models.hub import download, is_hub_id
+from energyql.pipeline.evidence import check_fitted_to
 from energyql.pipeline.saving import FORMAT, Saved
 from energyql.plugins import check_allowed
 from energyql.vocabulary import Vocabulary
 
-BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT)
+BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT, f"{READER}.safetensors", f"{READER}.json")
 NO_JUDGE = "none"
 """Name in place of a judge's, for none."""
 Values = dict[str, npt.NDArray[Any]]
@@ -46,28 +47,42 @@ class Model(Saved):
     Attributes:
         name: for messages and provenance.
         generator: draws the pictures.
-        bank: attribute heads that guide the sampler; its vocabulary is the model's.
+        bank: attribute heads that guide the sampler, or a `PictureBank`, whose reader does; its vocabulary is the
+            model's.
         judge: reads attributes off pictures, independent of generator and bank: a `Judge`, or a function or torch
             module such as `train_attributes` takes; `None` if there is none. Queries about other attributes get no
             verdict.
         truncation: psi used unless a call says otherwise.
-        fingerprints: SHA-256 of the weights of "generator", "attributes", "second" and "judge", "judge-2", ...
+        fingerprints: SHA-256 of the weights of "generator", "attributes", "second", "reader", "judge", "judge-2", ...
         second: heads of the same attributes that were fitted to other labels, to find holes of the first; an attribute
             may have none.
         judge_report: quality of the judge on labels of pictures that it did not learn from, by attribute; attributes
             that were not measured have none.
         folder: where it was loaded from; `None` for a model made in memory.
+        discriminator: for `realism`: from pictures in [-1, 1] to log D / (1 - D), (batch,) or (batch, 1), as the
+            discriminator of a StyleGAN returns it; a torch module, or a function that autograd can differentiate.
+
+    Raises:
+        ModelError: the judge is the reader that guides the sampler, which would agree with its own mistakes.
     """
 
     name: str
     generator: Generator
-    bank: AttributeBank
+    bank: Bank
     judge: ImageLabeller | None = None
     truncation: float = 1.0
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     second: Mapping[str, Head] = field(default_factory=dict)
     judge_report: Mapping[str, HeadReport] = field(default_factory=dict)
     folder: Path | None = None
+    discriminator: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.judge is not None and isinstance(self.bank, PictureBank) and is_same(self.bank.reader, self.judge):
+            raise ModelError(
+                f"the judge of model {self.name!r} is the reader that guides the sampler, so it could never object",
+                hint="give it another network as judge=, trained with another seed (energyql train-judge), or None",
+            )
 
     @classmethod
     def from_pretrained(
@@ -78,6 +93,7 @@ class Model(Saved):
         device: torch.device | str = "cpu",
         generator: Generator | str | None = None,
         judge: ImageLabeller | str | None = None,
+        reader: ImageLabeller | str | None = None,
     ) -> Model:
         """Load a model folder, a packaged model, or a model of a hub, which is downloaded.
 
@@ -87,6 +103,7 @@ class Model(Saved):
             device: as for `load_model`.
             generator: as for `load_model`.
             judge: as for `load_model`. Names of code that a downloaded model holds are never followed.
+            reader: as for `load_model`.
 
         Raises:
             ModelError: it cannot be downloaded, or holds other files than data; or as for `load_model`.
@@ -96,7 +113,7 @@ class Model(Saved):
             model = download(str(model), revision)
         elif revision is not None:
             raise ArgumentError(f"{model} is on no hub, so it has no revision {revision!r}", hint="leave out revision")
-        return load_model(model, device, generator=generator, judge=judge)
+        return load_model(model, device, generator=generator, judge=judge, reader=reader)
 
     @property
     def judged_names(self) -> tuple[str, ...]:
@@ -174,7 +191,7 @@ class Model(Saved):
 
     def to(self, device: torch.device | str) -> Model:
         """Return the model on a device, in evaluation mode. Torch modules are moved in place, as in torch."""
-        for part in (self.generator, self.judge):
+        for part in (self.generator, self.judge, self.discriminator):
             if isinstance(part, torch.nn.Module):
                 part.to(device).eval()
         return replace(self, bank=self.bank.to(device))
@@ -186,6 +203,7 @@ def load_model(
     *,
     generator: Generator | str | None = None,
     judge: ImageLabeller | str | None = None,
+    reader: ImageLabeller | str | None = None,
     allow_plugins: bool = False,
 ) -> Model:
     """Load a packaged model by name, or a model folder. No code is run but what the arguments name or allow.
@@ -196,14 +214,16 @@ def load_model(
         generator: for a folder that does not hold it, the generator, or the name of its code: `module:factory`, where
             the factory is a class or a function without arguments, or the name of an installed plugin.
         judge: takes the place of the folder's judge: a judge or function as for `Model`, or its name; "none" for none.
-        allow_plugins: whether to import the generator and the judge that the folder names.
+        reader: for attributes that are read off pictures, takes the place of the reader that the folder holds or names:
+            a reader as for `PictureBank`, or its name.
+        allow_plugins: whether to import the generator, the judge and the reader that the folder names.
 
     Returns:
         The model in evaluation mode, for arguments such as `generate(..., model=model)`.
 
     Raises:
         ModelError: it is missing or damaged, its parts do not fit together, or it names code that is not allowed.
-        ArgumentError: there is no generator or judge of that name.
+        ArgumentError: there is no generator, judge or reader of that name.
     """
     folder = model_folder(model) if generator is None or is_hub_id(model) else Path(model)
     name, truncation, judge_name = real_path(folder).name, None, None
@@ -212,14 +232,14 @@ def load_model(
     opened, mark = open_generator(folder, generator, allow_plugins=allow_plugins)
     if truncation is not None and not any((folder / file).is_file() for file in BANK_FILES[:2]):
         raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint="use energyql train")
-    bank = AttributeBank.load(folder)
-    _check_fitted_to(folder, bank, opened, mark)
-    parts = [folder / f"{part}.safetensors" for part in ("attributes", *judge_names(folder), Path(SECOND).stem)]
+    bank = load_bank(folder, reader, allow_plugins=allow_plugins)
+    check_fitted_to(folder, bank, opened, mark)
+    parts = [folder / f"{part}.safetensors" for part in ("attributes", READER, *judge_names(folder), Path(SECOND).stem)]
     marks = {path.stem: fingerprint(path) for path in parts if path.is_file()} | {"generator": mark}
     if judge is None and judge_name is not None:
         judge = check_allowed(judge_name, "judge", folder, allow_plugins)
     if judge is None:
-        judge = _stored_judge(folder, bank)
+        judge = stored_judge(folder, bank.vocabulary)
     else:
         marks = {part: value for part, value in marks.items() if not part.startswith("judge")}
         if isinstance(judge, str):
@@ -245,18 +265,6 @@ def _read_config(folder: Path) -> tuple[str, float, object]:
     return name, truncation, config.get("judge")
 
 
-def _stored_judge(folder: Path, bank: AttributeBank) -> ImageLabeller | None:
-    """Return the judges that a folder holds, as one; `None` if it holds none."""
-    judge = load_judge(folder)
-    for spec in () if judge is None else judge.vocabulary.values():
-        own = bank.vocabulary.get(spec.name)
-        if own is None or (own.kind, own.values) != (spec.kind, spec.values):
-            raise ModelError(
-                f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise", hint="train it again"
-            )
-    return judge
-
-
 def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport]:
     """Return the quality of a judge: its own report, or that in the folder if it is about this judge."""
     if isinstance(judge, Judge | JointJudge):
@@ -268,20 +276,6 @@ def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport
 def judge_mark(judge: ImageLabeller) -> str:
     """Return what tells a judge that is code from another one: a digest of its name, source and weights."""
     return hashlib.sha256(f"{labeller_name(judge)}\n{module_fingerprint(judge)}".encode()).hexdigest()
-
-
-def _check_fitted_to(folder: Path, bank: AttributeBank, generator: Generator, mark: str) -> None:
-    hint = "train the attributes again, or use the generator that they were fitted to"
-    if bank.generator not in ("", mark):
-        raise ModelError(f"{folder}: the attributes were fitted to another generator", hint=hint)
-    try:
-        if bank.label is not None:
-            check_fitted_label(bank.label, generator)
-        size = latent_size(generator, bank.space)
-    except ArgumentError as error:
-        raise ModelError(f"{folder}: {error.message}", hint=hint) from None
-    if size not in (None, bank.latent_dim):
-        raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}", hint=hint)
 
 
 def choose_device(name: str | torch.device) -> torch.device:

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from energyql.attributes.pictures import PictureBank
 from energyql.language import Expr, Weight
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.random import normals
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, Semantics
+from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, EXACT, SamplerName, Semantics
 from energyql.sampling import SampleResult
 from energyql.sampling.base import effective_samples
 
@@ -22,6 +23,8 @@ PRIOR = 4096
 """Draws from the prior."""
 SAMPLES = 64
 """Samples that are drawn to see what they cost."""
+PICTURES, PICTURE_SAMPLES = 128, 8
+"""The same where each of them is a picture: a common query is then known to a sixth, a rare one not well."""
 ENOUGH = 100
 """Effective draws from the prior for a relative error of a tenth; with fewer, the proposals of the sampler count."""
 
@@ -39,6 +42,8 @@ class Pilot:
         evaluations: of the energy, for one sample of the default sampler.
         evaluations_error: its standard error.
         finished: share of these samples that the sampler could finish.
+        generator_calls: for one sample, where attributes are read off pictures; an evaluation with gradient counts as
+            two. `None` for heads.
     """
 
     prevalence: float
@@ -47,6 +52,7 @@ class Pilot:
     evaluations: float
     evaluations_error: float
     finished: float
+    generator_calls: float | None = None
 
     def __str__(self) -> str:
         share = f"{self.prevalence:.2%} ± {self.prevalence_error:.2%}"
@@ -57,6 +63,8 @@ class Pilot:
             f"       {self.satisfied:.0%} of its samples, by the heads, which are as good as their reports say",
             f"cost   {self.evaluations:.1f} ± {self.evaluations_error:.1f} evaluations of the energy a sample",
         ]
+        if self.generator_calls is not None:
+            lines.append(f"       {self.generator_calls:.1f} generator calls, because they are read off pictures")
         if self.finished < 1:
             lines.append(f"the sampler cannot finish {1 - self.finished:.0%} of the samples")
         return "\n".join(lines)
@@ -68,23 +76,31 @@ def run_pilot(
     semantics: Semantics = DEFAULT_SEMANTICS,
     device: str = "auto",
 ) -> Pilot:
-    """Return the estimates for a query on a model under its own truncation and label, with the default sampler.
+    """Return the estimates for a query on a model under its own truncation and label.
+
+    They are about the default sampler, or about "slice" where attributes are read off pictures without a gradient.
 
     Raises:
         EnergyQLError: as for `energyql.generate`.
     """
     pipeline = pipeline_for(model, device)
-    prepared = pipeline.prepare(query, semantics=semantics)
-    (sampled,) = prepared.latents(SAMPLES, progress=False)
+    bank = pipeline.model.bank
+    reads_pictures = isinstance(bank, PictureBank)
+    sampler: SamplerName = "slice" if isinstance(bank, PictureBank) and not bank.gradient else DEFAULT_SAMPLER
+    prepared = pipeline.prepare(query, semantics=semantics, sampler=sampler)
+    (sampled,) = prepared.latents(PICTURE_SAMPLES if reads_pictures else SAMPLES, progress=False)
     evaluations = sampled.evaluations.double()
     unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
     as_sampled = semantics == EXACT and unweighted == prepared.expr
-    exact = prepared if as_sampled else pipeline.prepare(unweighted)
-    z = normals(0, 0, PRIOR, pipeline.model.generator.z_dim, stream="prevalence").to(pipeline.device)
+    exact = prepared if as_sampled else pipeline.prepare(unweighted, sampler=sampler)
+    z = normals(0, 0, PICTURES if reads_pictures else PRIOR, pipeline.model.generator.z_dim, stream="prevalence").to(
+        pipeline.device
+    )
     share, error = prevalence(exact.energy_in_float32(z).double().cpu(), sampled if as_sampled else None)
     satisfied = exact.energy_in_float32(sampled.z).double().neg().exp().mean().item()
     finished = sampled.ok.double().mean().item()
-    return Pilot(share, error, satisfied, evaluations.mean().item(), _error(evaluations), finished)
+    calls = (evaluations + sampled.gradients).mean().item() if reads_pictures else None
+    return Pilot(share, error, satisfied, evaluations.mean().item(), _error(evaluations), finished, calls)
 
 
 def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,32 +15,33 @@ from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import outside_shell, second_bank
-from energyql.attributes.predictions import Predictions, decide, tabulate
+from energyql.attributes.pictures import PictureBank, heads_of
+from energyql.attributes.predictions import Predictions, Table, decide, tabulate
 from energyql.attributes.readouts import MOST_NUMBERS
+from energyql.energy.picture_energy import REALISM_PILOT, PictureEnergy, energy_of_pictures, reader_energy, with_realism
 from energyql.energy.query_energy import Encode, QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.energy.surrogate import Surrogate
-from energyql.errors import ModelError
 from energyql.generators.base import synthesizer
-from energyql.generators.noise import noise_options
+from energyql.generators.noise import draw_batches, drawing, noise_options
 from energyql.language import Expr, predicates
 from energyql.logic.truth import satisfied
-from energyql.pipeline.evidence import unjudged, verdict
+from energyql.pipeline.columns import concatenate
+from energyql.pipeline.evidence import accepted, cannot_count, next_round, unjudged, verdict
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
-from energyql.sampling import RandomStreams, Sampler, SampleResult, Status, prior_latents, summarize
+from energyql.sampling import RandomStreams, Sampler, SampleResult, Status, normals, prior_latents, summarize
 
 LATENT_BATCH = 4096
 """Latents sampled together, unless a call says otherwise."""
 STREAM_BATCH = 64
 """Samples in one result of a stream, unless more are computed together."""
-PIXEL_BATCH = 1 << 20
-"""Pixels drawn together, unless a call says otherwise: 64 pictures of 128 x 128, one of 1024 x 1024."""
-LEAST_RATE = 0.05
-"""Lower bound of the estimated share of satisfied samples, from which the size of the next round is computed."""
+
+_Read = tuple[dict[str, Table], npt.NDArray[np.float64], npt.NDArray[np.bool_]]
+"""Predictions of all attributes, energies of the query, and doubts, of n samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class PreparedQuery:
         expr: the query, bound to the model's vocabulary.
         rule: its energy as a function of the predictions.
         encode: from z to w, truncation and label applied.
-        reads: from z to what the heads read.
+        reads: from z to what the heads, or a reader of pictures, read.
         readouts: returns the model's linear read-outs of z under that truncation and label.
         sampler: moves latents to low energy.
         settings: seed, precision and batch size of the run.
@@ -73,8 +73,10 @@ class PreparedQuery:
     provenance: dict[str, Any]
 
     @cached_property
-    def energy_in_float32(self) -> QueryEnergy:
+    def energy_in_float32(self) -> QueryEnergy | PictureEnergy:
         """The energy of the query as a function of z, in float32."""
+        if isinstance(self.model.bank, PictureBank):
+            return self._by_picture(torch.float32)
         few = self.model.generator.z_dim <= MOST_NUMBERS
         # Without a reference to `self`: in a cycle, megabytes of packed weights would wait for the garbage collector.
         surrogate = cache(partial(_surrogate, self.rule, self.readouts))
@@ -87,10 +89,23 @@ class PreparedQuery:
         return dtype
 
     @cached_property
-    def energy(self) -> QueryEnergy:
-        """The energy that is sampled: in the precision of the settings."""
+    def energy(self) -> QueryEnergy | PictureEnergy:
+        """The energy that is sampled: in the precision of the settings, and with realism if they ask for it."""
         energy = self.energy_in_float32
-        return energy if self.dtype == torch.float32 else energy.computed_in(self.dtype)
+        if self.dtype != torch.float32:
+            energy = energy.computed_in(self.dtype) if isinstance(energy, QueryEnergy) else self._by_picture(self.dtype)
+        critic, weight, generator = self.model.discriminator, self.settings.realism, self.model.generator
+        if critic is None or not weight:
+            return energy
+        draw = drawing(generator, self.dtype, self.settings.noise, self.settings.seed)
+        pilot = normals(0, 0, REALISM_PILOT, generator.z_dim, stream="realism").to(self.device)
+        return with_realism(energy, critic, weight, self.encode, draw, pilot)
+
+    def _by_picture(self, dtype: torch.dtype) -> PictureEnergy:
+        bank, settings = self.model.bank, self.settings
+        assert isinstance(bank, PictureBank)
+        draw = drawing(self.model.generator, dtype, settings.noise, settings.seed)
+        return reader_energy(self.rule, bank, self.encode, draw)
 
     def run(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Result:
         """Draw the samples `first`, ..., `first + n - 1`; see `energyql.generate`."""
@@ -138,7 +153,7 @@ class PreparedQuery:
         joined = Result.join(kept)
         share = float(joined.doubtful.mean()) if found else 0.0
         joined.statistics.update(
-            summarize(SampleResult.join(tried)) | seconds | {"drawn": float(drawn), "doubtful": share}
+            self._costs(SampleResult.join(tried)) | seconds | {"drawn": float(drawn), "doubtful": share}
         )
         joined.provenance.update({"n": found, "wanted": n, "budget": budget})
         return joined
@@ -152,7 +167,7 @@ class PreparedQuery:
         judge = self.model.judge
         reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
         if reason := unjudged(self.expr, reads):
-            raise _cannot_count(reason)
+            raise cannot_count(reason)
 
     def latents(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[SampleResult]:
         """Check the arguments and return an iterator over batches; see `energyql.sample_latents`."""
@@ -182,8 +197,8 @@ class PreparedQuery:
             report: called with the fraction that is drawn.
             w: of each sample, (n, w_dim) or (n, num_ws, w_dim), if it is not the mapped z.
         """
-        pictures, latents, readings = [], [], []
-        settings, generator = self.settings, self.model.generator
+        pictures, latents, readings, by_reader = [], [], [], []
+        settings, generator, bank = self.settings, self.model.generator, self.model.bank
         synthesize = synthesizer(generator, self.dtype)
 
         def options(rows: slice) -> dict[str, Any]:
@@ -193,25 +208,22 @@ class PreparedQuery:
             pictures += to_pictures(images)
             latents.append(drawn)
             readings.append(self.model.judge_images(images))
+            if isinstance(bank, PictureBank):
+                by_reader.append(self._by_reader(bank, images))
             report("drawing", len(pictures) / len(sampled.z))
         placed, w = w is not None, torch.cat(latents)
         judged = {name: np.concatenate([part[name] for part in readings]) for name in readings[0]}
         holds, reason = verdict(self.expr, None if self.model.judge is None else judged, self.model.vocabulary)
-        with torch.inference_mode():
-            read = w if self.model.bank.space == "w" else self.reads(sampled.z)
-            read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
-            predictions = self.model.bank.predict(read)
-            energy = self.energy_in_float32.of_latent(read)
-            doubtful = self._doubtful(read, predictions)
-            if not placed:  # the z of a sample that was placed in w says nothing of it
-                doubtful |= outside_shell(sampled.z).cpu().numpy()
+        probabilities, energy, doubtful = concatenate(by_reader) if by_reader else self._by_heads(sampled.z, w)
+        if not placed:  # the z of a sample that was placed in w says nothing of it
+            doubtful |= outside_shell(sampled.z).cpu().numpy()
         return Result(
             images=pictures,
             z=sampled.z.cpu(),
             w=w.cpu(),
             index=index,
-            energy=energy.double().cpu().numpy(),
-            probabilities=tabulate(predictions),
+            energy=energy,
+            probabilities=probabilities,
             judged=judged,
             satisfied=holds,
             doubtful=doubtful,
@@ -220,6 +232,21 @@ class PreparedQuery:
             provenance=self.provenance | {"n": len(w), "unjudged": reason},
         )
 
+    @torch.inference_mode()
+    def _by_heads(self, z: Tensor, w: Tensor) -> _Read:
+        bank, energy = heads_of(self.model.bank, "this"), self.energy_in_float32
+        read = w if bank.space == "w" else self.reads(z)
+        read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
+        predictions = bank.predict(read)
+        assert isinstance(energy, QueryEnergy)
+        return tabulate(predictions), energy.of_latent(read).double().cpu().numpy(), self._doubtful(read, predictions)
+
+    @torch.inference_mode()
+    def _by_reader(self, bank: PictureBank, images: Tensor) -> _Read:
+        predictions = bank.predict(images)
+        energy = energy_of_pictures(self.rule, lambda _, names: predictions, images)
+        return tabulate(predictions), energy.double().cpu().numpy(), np.zeros(len(images), bool)
+
     def _doubtful(self, read: Tensor, predictions: Predictions) -> npt.NDArray[np.bool_]:
         """Whether the second heads, where there are some, disagree with the first about the query, (n,)."""
         second, names = self.model.second, list(dict.fromkeys(node.name for node in predicates(self.expr)))
@@ -227,10 +254,17 @@ class PreparedQuery:
             return np.zeros(len(read), bool)
         sets = (
             {name: predictions[name] for name in names},
-            second_bank(self.model.bank, second).predict(read, names),
+            second_bank(heads_of(self.model.bank, "a second head"), second).predict(read, names),
         )
         first, other = (satisfied(self.expr, decide(heads), self.model.vocabulary) for heads in sets)
         return np.asarray(first != other)
+
+    def _costs(self, sampled: SampleResult) -> dict[str, float]:
+        """Return the statistics of a run; of an energy that draws pictures, also the mean calls of the generator."""
+        found = summarize(sampled)
+        if isinstance(self.energy, PictureEnergy):
+            found["generator_calls_mean"] = found["evaluations_mean"] + found["gradients_mean"]
+        return found
 
     def _run(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
         started = time.perf_counter()
@@ -238,59 +272,10 @@ class PreparedQuery:
         drawn = time.perf_counter()
         result = self.show(sampled, np.arange(first, first + n), report)
         seconds = {"seconds_sampling": drawn - started, "seconds_drawing": time.perf_counter() - drawn}
-        result.statistics.update(summarize(sampled) | seconds)
+        result.statistics.update(self._costs(sampled) | seconds)
         return result, sampled
 
 
 def _surrogate(rule: EnergyRule, readouts: Callable[[], AttributeBank]) -> Surrogate:
     """Return the energy of a rule by linear read-outs of z."""
     return Surrogate(rule, readouts())
-
-
-def next_round(wanted: int, found: int, drawn: int) -> int:
-    """Return how many samples to draw next, where `found` of those `drawn` were accepted and `wanted` in all."""
-    rate = max(LEAST_RATE, found / drawn) if drawn else 1.0
-    return math.ceil((wanted - found) / rate)
-
-
-def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:
-    """Return the rows of the first samples, at most so many, that satisfy the query according to the judge.
-
-    Raises:
-        ModelError: nobody judged.
-    """
-    if result.satisfied is None:  # a function showed only now what it reads
-        raise _cannot_count(result.provenance["unjudged"])
-    return np.flatnonzero(result.satisfied)[:most]
-
-
-def _cannot_count(reason: str) -> ModelError:
-    return ModelError(
-        f"samples that satisfy the query cannot be counted: {reason}",
-        hint="give the model a judge that reads its attributes, or draw a fixed number of samples",
-    )
-
-
-def draw_batches(
-    synthesize: Callable[..., Tensor],
-    encode: Encode,
-    z: Tensor,
-    batch_size: int | None = None,
-    w: Tensor | None = None,
-    options: Callable[[slice], dict[str, Any]] = lambda rows: {},
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield w and the images of z (n, z_dim), batch by batch, in order; w is `encode(z)` unless it is given.
-
-    A batch has `batch_size` pictures, by default as many as `PIXEL_BATCH` allows. `options` returns further arguments
-    of `synthesize` for the rows of a batch.
-    """
-    size = batch_size or 1  # the first picture shows how many fit
-    start = 0
-    while start < len(z):
-        with torch.inference_mode():  # inside the loop: it must not reach the code that takes the batches
-            rows = slice(start, min(start + size, len(z)))
-            drawn = encode(z[rows]) if w is None else w[rows]
-            images = synthesize(drawn, **options(rows))
-        yield drawn, images
-        start += size
-        size = batch_size or max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import save_second
 from energyql.attributes.heads import Head
 from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.judge_reports import judge_name
 from energyql.attributes.labels import ImageLabeller
+from energyql.attributes.pictures import Bank
 from energyql.errors import ModelError
 from energyql.files import check_file, fingerprint, read_bytes, read_json, read_tensors, write_json, write_text
 from energyql.generators.base import Generator
@@ -52,11 +52,12 @@ class Saved:
 
     name: str
     generator: Generator
-    bank: AttributeBank
+    bank: Bank
     judge: ImageLabeller | None
     truncation: float
     second: Mapping[str, Head]
     folder: Path | None
+    discriminator: Callable[[torch.Tensor], torch.Tensor] | None
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
         """Write the model as a folder of safetensors, JSON and a card, which `load_model` and hubs read.
@@ -74,7 +75,7 @@ class Saved:
             The folder.
 
         Raises:
-            ModelError: the generator or the judge is code.
+            ModelError: the generator, the judge or a discriminator is code, or a reader is code without a name.
             ArgumentError: the folder cannot be written, or holds a README.md, a config.json or other files of a model
                 that this library did not write.
         """
@@ -190,6 +191,11 @@ def _write_pretrained(folder: Path, model: Saved, *, license: str | None, hub_na
     )
     model.bank.of_generator(mark).save(folder)
     save_second(folder, model.second)
+    if model.discriminator is not None:
+        raise ModelError(
+            "the discriminator is code, which no folder holds",
+            hint="leave it out: dataclasses.replace(model, discriminator=None)",
+        )
     judges = model.judge.judges if isinstance(model.judge, JointJudge) else [model.judge]
     for number, judge in enumerate(judges, 1):
         if isinstance(judge, Judge):

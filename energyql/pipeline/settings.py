@@ -74,6 +74,7 @@ class DrawOptions(TypedDict, total=False):
     truncation: float | None
     label: int | Sequence[float] | None
     noise: Noise
+    realism: float
     seed: int
     batch_size: int | None
     relations: bool
@@ -88,7 +89,7 @@ class DrawSettings:
     sampler) are checked by `Pipeline.prepare`, the others here.
 
     Attributes:
-        semantics, sampler, strength, precision, truncation, label, noise, seed, batch_size: as for
+        semantics, sampler, strength, precision, truncation, label, noise, realism, seed, batch_size: as for
             `energyql.generate`.
         relations: whether the vocabulary's relations count; see `compile_energy_rule`.
         allow_weak: attributes whose heads may be used although they are weak; see `energyql.Model.report`.
@@ -104,6 +105,7 @@ class DrawSettings:
     truncation: float | None = None
     label: int | Sequence[float] | None = None
     noise: Noise = DEFAULT_NOISE
+    realism: float = 0.0
     seed: int = 0
     batch_size: int | None = None
     relations: bool = True
@@ -117,6 +119,9 @@ class DrawSettings:
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0, most=2**64 - 1))
         if self.batch_size is not None:
             object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size))
+        object.__setattr__(self, "realism", finite_number("realism", self.realism))
+        if self.realism < 0:
+            raise ArgumentError(f"realism must be at least 0, not {self.realism:g}")
         for name in ("strength", "truncation"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, finite_number(name, value))

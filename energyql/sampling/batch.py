@@ -124,6 +124,11 @@ class BatchSampler(ABC):
 
     __slots__ = ()
 
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether the sampler follows the gradient of the energy."""
+        return True
+
     @torch.no_grad()
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None

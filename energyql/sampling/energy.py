@@ -48,7 +48,9 @@ class Energy(Protocol):
     where the energy is low enough measure from there. An attribute `surrogate`, where there is one and it is not None,
     is a function without arguments that makes a `SurrogateEnergy`. An attribute `kept`, where there is one and it is
     not None, says that the energy never changes: a dictionary of its own, empty at first, in which samplers keep what
-    they find out about it and what is the same in every run.
+    they find out about it and what is the same in every run. An attribute `costly`, where there is one and it is true,
+    says that an evaluation takes as long as drawing a picture: samplers then evaluate no point before it is needed, and
+    try out few.
     """
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
@@ -88,14 +90,15 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         samples: of a part of a batch, the row of each of its members in the batch, (rows,).
 
     Returns:
-        An energy of z and the rows of the batch or part, with `least`, `surrogate` and `kept`. It raises
+        An energy of z and the rows of the batch or part, with `least`, `surrogate`, `kept` and `costly`. It raises
         `ArgumentError` where a shape is wrong, or autograd finds no path from the energy back to z.
     """
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first, samples)
     value = _with_rows(energy, first, samples) if callable(energy) or gradient is None else GradientEnergy(gradient)
     least, surrogate = float(getattr(energy, "least", 0.0)), getattr(energy, "surrogate", None)
-    return AdaptedEnergy(value, gradient, least, surrogate, getattr(energy, "kept", None))
+    kept, costly = getattr(energy, "kept", None), bool(getattr(energy, "costly", False))
+    return AdaptedEnergy(value, gradient, least, surrogate, kept, costly)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +110,7 @@ class AdaptedEnergy:
     least: float
     surrogate: Callable[[], SurrogateEnergy] | None
     kept: MutableMapping[Hashable, Any] | None
+    costly: bool
 
     def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
         """Return what `make` returns, which must be the same for equal keys; an energy that never changes keeps it."""

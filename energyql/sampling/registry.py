@@ -50,6 +50,11 @@ class Chain:
             if not isinstance(sampler, BatchSampler):
                 raise ArgumentError(f"a chain takes samplers that derive from BatchSampler, not {sampler!r}")
 
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether one of the samplers does; see `BatchSampler`."""
+        return any(sampler.needs_gradient for sampler in self.samplers)
+
     @torch.no_grad()
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None

@@ -55,9 +55,9 @@ class PriorProposals:
         return drawn, torch.zeros_like(drawn[..., 0])
 
 
-def points_ahead(rows: int) -> int:
+def points_ahead(batch: Batch, rows: int) -> int:
     """Return how many points of each of so many samples to evaluate together."""
-    return max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
+    return 1 if batch.energy.costly else max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
 
 
 def first_accepted(
@@ -96,7 +96,7 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
     number = 0
     while number < most and len(batch.rows):
         rows = batch.rows
-        ahead = min(points_ahead(len(rows)), most - number)
+        ahead = min(points_ahead(batch, len(rows)), most - number)
         numbers = torch.arange(number, number + ahead, device=rows.device).expand(len(rows), -1)
         drawn, ratios = proposals.draw(batch, rows, numbers, most)
         energies = batch.evaluate(drawn, rows)

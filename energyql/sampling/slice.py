@@ -35,6 +35,9 @@ PATIENCE = 3
 RARE, PER_SHARE, FEWEST = 0.04, 1600, 16
 """Without a surrogate's help, the share below which fewer proposals are tried: `PER_SHARE` times the share, so 32 of
 one in 50, and at least `FEWEST`."""
+COSTLY_PILOT = 32
+"""Most draws of a pilot where each of them is a picture. They tell a query of one in four from one of one in ten, and a
+share below `RARE` from a common query, which is all that they decide."""
 WHOLE = 2 * math.pi
 MOST_SHRINKS = 100
 """Of one move; the bracket is then narrower than the resolution of a float."""
@@ -70,7 +73,8 @@ class SliceSampler(BatchSampler):
     Args:
         strength: λ > 0.
         proposals: at most, at least 1.
-        pilot: draws from the prior that tell how common the query is; 0 to try all proposals from the prior.
+        pilot: draws from the prior that tell how common the query is; 0 to try all proposals from the prior. Of an
+            energy that draws pictures, at most `COSTLY_PILOT`.
         descent: for samples that accept no proposal, in place of annealing.
         growth: of the exponent from stage to stage, above 1; for annealing.
         moves: slice moves, at least 1: in a stage, of which the last makes two more; or all there are.
@@ -98,6 +102,11 @@ class SliceSampler(BatchSampler):
         require(0 < self.bracket <= WHOLE, "bracket must be above 0 and at most 2π", self.bracket)
         check_counts(self, proposals=1, pilot=0, moves=1, max_evaluations=1)
 
+    @property
+    def needs_gradient(self) -> bool:
+        """See `BatchSampler`."""
+        return self.descent is not None
+
     def run(self, batch: Batch) -> None:
         """Draw every sample; see `BatchSampler`."""
         batch.noise = batch.noise.part("slice")
@@ -121,9 +130,9 @@ class SliceSampler(BatchSampler):
         """Return proposals, and how many of them a sample tries at most."""
         # Pilot and trials belong to no sample, so they are the same in every run.
         once, like = batch.energy.once, (self.strength, batch.z.dtype, batch.z.device)
-        share = 1.0
-        if self.pilot:
-            share = once(("pilot", self.pilot, *like), lambda: acceptance(batch, self.strength, self.pilot))
+        share, pilot = 1.0, min(self.pilot, COSTLY_PILOT) if batch.energy.costly else self.pilot
+        if pilot:
+            share = once(("pilot", pilot, *like), lambda: acceptance(batch, self.strength, pilot))
         if share < COMMON and batch.energy.surrogate is not None:
             found = once(("proposals", *like), lambda: SurrogateProposals(batch, self.strength))
             if found.trusted and found.cost * share < 1:  # cheaper than the prior
@@ -194,7 +203,7 @@ def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stre
         if number == 0:
             chances = noise.uniforms(batch.z, MOST_AHEAD, f"{stream}/{shrinks}", rows).to(dtype)
         tried = []
-        for k in range(min(points_ahead(len(rows)), MOST_AHEAD - number)):
+        for k in range(min(points_ahead(batch, len(rows)), MOST_AHEAD - number)):
             tried.append(angle)
             low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
             angle = low + chances[:, number + k] * (high - low)

@@ -13,6 +13,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
+from energyql.attributes.pictures import heads_of
 from energyql.errors import DataError
 from energyql.numerics.shapes import Float
 from energyql.progress import Report
@@ -104,7 +105,8 @@ def fit_bank(
         predictions = bank.predict(latents[fitted:])
     found = report_quality(predictions, held_out, specs, seen)
     if table.drawn is not None:
-        found = with_gains(found, target.bank, bank, latents[fitted:], held_out, table.drawn)
+        old = None if target.bank is None else heads_of(target.bank, "a round of labels")
+        found = with_gains(found, old, bank, latents[fitted:], held_out, table.drawn)
     second = fit_second(
         latents, targets, bank, settings, taught, seed=seed, device=prior.device,
         checkpoint=target.folder / WORK / "second.safetensors", progress=lambda done: report("checking", done),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.attributes.heads import Head
+from energyql.attributes.pictures import heads_of
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import fingerprint, read_json, read_tensors, write_json, write_tensors
 from energyql.generators.base import Generator, check_fitted_label, check_layers, device_of
@@ -211,7 +212,7 @@ def name_directions(
     place = Path(out) if out is not None and there else model
     source = open_source(place, generator=generator, allow_plugins=allow_plugins)
     directions.check_generator(source.generator)
-    space = "w" if source.bank is None else source.bank.space
+    space = "w" if source.bank is None else heads_of(source.bank, "an attribute by directions").space
     specs = Vocabulary(_spec(directions, number, name) for number, name in names.items())
     fixed: dict[str, Any] = {
         "space": space, "truncation": directions.truncation, "label": directions.label, "replace": replace,
@@ -226,9 +227,10 @@ def name_directions(
     values = directions.values(prior.w(index)).t()
     table = LabelTable({name: values[number].tolist() for number, name in names.items()}, latents=prior.z(index))
     settings = HeadSettings(hidden=HIDDEN)
-    return train_attributes(
+    trained = train_attributes(
         model, table, out, vocabulary=specs, judge=None, settings=settings, device=device, progress=progress, **fixed
-    ).bank
+    )
+    return heads_of(trained.bank, "an attribute by directions")
 
 
 def _spec(directions: Directions, number: int, name: str) -> AttributeSpec:

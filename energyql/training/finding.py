@@ -105,7 +105,9 @@ def find_directions(
         if method == "ganspace":
             inner, share = space.own()
         elif method == "interfacegan":
-            titles, outputs = _head_outputs(prior, bank, len(space.samples))
+            titles, outputs = _head_outputs(
+                prior, bank if isinstance(bank, AttributeBank) else None, len(space.samples)
+            )
             inner, share = space.nearest(outputs)
         elif method == "sefa":
             assert weights is not None

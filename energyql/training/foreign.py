@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import Head
+from energyql.attributes.pictures import heads_of
 from energyql.errors import ModelError
 from energyql.files import real_path
 from energyql.generators.base import Generator, latent_size
@@ -67,7 +68,7 @@ def add_heads(
             )
         target.check_names(list(specs), replace)
         with target.changing() as changed:
-            return changed.save(bank, real_path(target.folder).name, replace=replace)
+            return heads_of(changed.save(bank, real_path(target.folder).name, replace=replace), "an import")
 
 
 def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict[str, Head]:

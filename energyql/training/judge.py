@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import Judge, replace_judge
 from energyql.attributes.judge_reports import replace_given
-from energyql.attributes.labels import ImageLabeller, encode_column, known_cells
+from energyql.attributes.labels import Column, ImageLabeller, encode_column, known_cells
+from energyql.attributes.pictures import Bank
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.generators.base import RANDOM, Generator
@@ -141,7 +142,7 @@ def train_judge(
 
 
 def _prior(
-    target: Target, bank: AttributeBank, labels: LabelTable | ImageLabeller, seed: int | None, device: torch.device
+    target: Target, bank: Bank, labels: LabelTable | ImageLabeller, seed: int | None, device: torch.device
 ) -> Prior:
     """Return the samples that labels of a model with heads are about.
 
@@ -206,42 +207,72 @@ def have_pictures(labels: LabelTable | ImageLabeller) -> bool:
 
 
 def fit_own_judge(task: JudgeTask, settings: PictureSettings, *, report: Report) -> TrainedJudge:
-    """Draw pictures of the prior, label them if they are not, and fit a judge of attributes of the model.
-
-    Pictures for a labeller have another seed than those of the heads.
+    """Fit a judge of attributes of the model; see `fit_on_pictures`.
 
     Raises:
-        DataError: it is not known which pictures the labels are about, or they are about no attribute of the model.
+        DataError: as there, or the labels are about no attribute of the model.
     """
-    prior, labels, work = task.prior, task.labels, task.target.folder / WORK
+    labels = task.labels
+    if isinstance(labels, LabelTable) and have_pictures(labels):
+        _learnable(task, labels.columns)  # before any picture is drawn
+    fitted = fit_on_pictures("judge", task, partial(_learnable, task), settings, apart=1, report=report)
+    return TrainedJudge(*fitted)
+
+
+def fit_on_pictures(
+    name: str,
+    task: JudgeTask,
+    learnable: Callable[[Mapping[str, Column]], Vocabulary],
+    settings: PictureSettings | None = None,
+    *,
+    apart: int,
+    report: Report,
+) -> tuple[Judge | None, Mapping[str, HeadReport]]:
+    """Draw pictures of the prior, label them if they are not, and fit a network that reads attributes off them.
+
+    Args:
+        name: of the network, for the progress and the files of a resumption.
+        task: what to learn from; its vocabulary is not used.
+        learnable: from the labels by name to the attributes to learn.
+        settings: of the fit; the defaults if None.
+        apart: how far the seeds of the network, and of pictures for a labeller, are from that of the heads.
+        report: told the progress.
+
+    Returns:
+        As for `fit_judge`.
+
+    Raises:
+        DataError: it is not known which pictures the labels are about, or they are of no use.
+    """
+    settings, prior, labels = settings or PictureSettings(), task.prior, task.labels
+    work = task.target.folder / WORK
     if not have_pictures(labels):
         raise DataError(
             "the labels are about latents, and a judge learns from pictures",
             hint="label pictures by their number (the column index), or with a function",
         )
+    index, labeller, drawn = torch.arange(task.count), None, PICTURES
     if isinstance(labels, LabelTable):
         assert labels.index is not None
-        columns, index, labeller = dict(labels.columns), labels.index, None
-        _learnable(task, columns)  # before any picture is drawn
+        index = labels.index
     else:
-        prior, index, labeller = replace(prior, seed=prior.seed + 1), torch.arange(task.count), labels
-    pictures, labelled = draw_thumbnails(
-        prior, index, settings.side, work / PICTURES, labeller=labeller, generator=task.target.fingerprint,
-        report=report,
-    )  # fmt: skip
-    columns = labelled if labeller is not None else columns
-    specs = _learnable(task, columns)
-    judge, found = fit_judge(
+        prior, labeller = replace(prior, seed=prior.seed + apart), labels
+        drawn = PICTURES if apart == 1 else f"{PICTURES}-{apart}"
+    pictures, columns = draw_thumbnails(
+        prior, index, settings.side, work / drawn, labeller=labeller, generator=task.target.fingerprint, report=report
+    )
+    columns = dict(labels.columns) if isinstance(labels, LabelTable) else columns
+    specs = learnable(columns)
+    return fit_judge(
         pictures,
-        {name: encode_column(known_cells(columns[name], spec), spec) for name, spec in specs.items()},
+        {attribute: encode_column(known_cells(columns[attribute], spec), spec) for attribute, spec in specs.items()},
         specs,
         settings,
-        seed=(prior.seed + 1) % 2**63,
+        seed=(prior.seed + apart) % 2**63,
         device=prior.device,
-        checkpoint=work / "judge.safetensors",
-        progress=lambda done: report("judge", done),
+        checkpoint=work / f"{name}.safetensors",
+        progress=lambda done: report(name, done),
     )
-    return TrainedJudge(judge, found)
 
 
 def _learnable(task: JudgeTask, columns: Iterable[str]) -> Vocabulary:

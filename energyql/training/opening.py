@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import SECOND
 from energyql.attributes.judge_reports import GIVEN, judge_names
+from energyql.attributes.pictures import Bank, load_bank
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import DAMAGED_MODEL, check_writable, fingerprint, read_json, real_path, replacing, write_json
 from energyql.generators.base import Generator
@@ -220,7 +220,7 @@ def _named(folder: Path, name: str, truncation: float | None) -> Target:
 def _opened(folder: Path, allow_plugins: bool = False) -> Target:
     truncation = _truncation(folder)
     generator, mark = open_generator(folder, allow_plugins=allow_plugins)
-    return Target(folder, generator, mark, truncation, _bank(folder, mark))
+    return Target(folder, generator, mark, truncation, _bank(folder, mark, allow_plugins))
 
 
 def _truncation(folder: Path) -> float:
@@ -230,10 +230,10 @@ def _truncation(folder: Path) -> float:
         raise ModelError(f"{folder / CONFIG} has no truncation", hint=DAMAGED_MODEL) from error
 
 
-def _bank(folder: Path, fingerprint: str) -> AttributeBank | None:
+def _bank(folder: Path, fingerprint: str, allow_plugins: bool = False) -> Bank | None:
     if not (folder / "vocabulary.json").is_file():
         return None
-    bank = AttributeBank.load(folder)
+    bank = load_bank(folder, allow_plugins=allow_plugins)
     if bank.generator not in ("", fingerprint):
         raise ModelError(
             f"{folder} holds attributes of another generator", hint="choose another folder, or train them again"

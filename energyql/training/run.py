@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import SPACES, AttributeBank
-from energyql.attributes.labels import ImageLabeller
+from energyql.attributes.bank import PICTURE, SPACES
+from energyql.attributes.heads import Head
+from energyql.attributes.judge import Judge
+from energyql.attributes.judge_reports import READER
+from energyql.attributes.labels import Column, ImageLabeller
+from energyql.attributes.pictures import Bank, PictureBank
 from energyql.attributes.quality import HeadReport
-from energyql.errors import ArgumentError, DataError, VocabularyError
+from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import real_path
 from energyql.generators.base import RANDOM, Generator, head_reader
 from energyql.numerics.pullback import Identity
-from energyql.progress import reporting
+from energyql.progress import Report, reporting
 from energyql.training.bank_fit import fit_bank
 from energyql.training.fitting import HeadSettings
 from energyql.training.given_judge import given_judge
-from energyql.training.judge import MOST_PICTURES, TRAIN, JudgeTask, TrainedJudge, have_pictures, own_judge, store_judge
+from energyql.training.judge import (
+    MOST_PICTURES,
+    TRAIN,
+    JudgeTask,
+    TrainedJudge,
+    fit_on_pictures,
+    have_pictures,
+    own_judge,
+    store_judge,
+)
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.opening import opening_target
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
@@ -48,7 +62,7 @@ class Trained:
     """
 
     folder: Path
-    bank: AttributeBank
+    bank: Bank
     report: Mapping[str, HeadReport]
     judge: ImageLabeller | None = None
     judge_report: Mapping[str, HeadReport] = dataclasses.field(default_factory=dict)
@@ -97,7 +111,8 @@ def train_attributes(
         space: the latent that heads read: "w", "z", "direction", z scaled to unit second moment, on which alone the
             pictures of a StyleGAN depend, or "features", a view of z that the generator offers (see `features` of
             `ViewedGenerator`). By default that of the model's other heads, else "features" if there are any, else "w".
-            Latents in a table are w for "w", else z.
+            Latents in a table are w for "w", else z. With "picture" no heads are fitted but a network that reads
+            pictures, at most 5,000 of them; see `PictureBank`.
         truncation: psi of the latents, or a range (low, high) from which each sample draws its own. By default that of
             the model's other heads, else that of the latents of a table, else that of the model.
         label: of a conditional generator: the class of all pictures, or as many numbers as it has classes; or "random"
@@ -123,8 +138,8 @@ def train_attributes(
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
     """
-    if space not in (None, *SPACES):
-        raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
+    if space not in (None, PICTURE, *SPACES):
+        raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}; {PICTURE} is for a network")
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
     given = None if judge is None or judge == TRAIN else given_judge(judge)  # before any work is done
@@ -158,29 +173,32 @@ def train_attributes(
             prior = dataclasses.replace(prior, truncation=_default_truncation(target, labels, space, prior))
         target.check_latents(space, prior.truncation, prior.label)
         with reporting(progress) as report:
-            if isinstance(labels, LabelTable):
-                columns = labels.columns
+            bank: Bank
+            second: Mapping[str, Head] = {}
+            networks: Sequence[Judge] = ()
+            most = MOST_PICTURES if count is None else min(count, MOST_PICTURES)
+            if space == PICTURE:
+                kind = partial(_infer, only=only, kinds=kinds, known=vocabulary or known)
+                bank = _fit_reader(JudgeTask(target, prior, labels, Vocabulary([]), most), kind, report)
             else:
-                index = torch.arange(PICTURES if count is None else count)
-                columns = label_prior(
-                    prior, index, labels, target.folder / WORK / "labels", generator=target.fingerprint,
-                    check=lambda found: target.check_names(found if only is None else names, replace),
-                    progress=lambda done: report("labelling", done),
+                if isinstance(labels, LabelTable):
+                    columns = labels.columns
+                else:
+                    index = torch.arange(PICTURES if count is None else count)
+                    columns = label_prior(
+                        prior, index, labels, target.folder / WORK / "labels", generator=target.fingerprint,
+                        check=lambda found: target.check_names(found if only is None else names, replace),
+                        progress=lambda done: report("labelling", done),
+                    )  # fmt: skip
+                latents = _latents(prior, labels, len(next(iter(columns.values()))), space)
+                specs = _infer(columns, only=only, kinds=kinds, known=vocabulary or known)
+                bank, second, networks = fit_bank(
+                    target, prior, labels, latents, {name: columns[name] for name in only or columns}, specs,
+                    further=count, space=space, settings=settings or HeadSettings(), report=report,
                 )  # fmt: skip
-            if only is not None:
-                if unknown := [name for name in only if name not in columns]:
-                    raise VocabularyError(
-                        f"there are no labels for {unknown[0]!r}", hint=f"labels: {', '.join(columns)}"
-                    )
-                columns = {name: columns[name] for name in only}
-            latents = _latents(prior, labels, len(next(iter(columns.values()))), space)
-            bank, second, networks = fit_bank(
-                target, prior, labels, latents, columns, infer(columns, kinds, vocabulary or known),
-                further=count, space=space, settings=settings or HeadSettings(), report=report,
-            )  # fmt: skip
+                most = min(len(latents), MOST_PICTURES)
             judged = TrainedJudge(None, {})
             if given is not None or (judge == TRAIN and have_pictures(labels)):
-                most = min(len(latents), MOST_PICTURES)
                 judged = own_judge(given, JudgeTask(target, prior, labels, bank.vocabulary, most), report=report)
         with target.changing() as changed:
             merged = changed.save(bank, real_path(target.folder).name, replace=replace, second=second)
@@ -188,6 +206,43 @@ def train_attributes(
             store_teacher(changed.folder, networks)
         shutil.rmtree(target.folder / WORK, ignore_errors=True)
         return Trained(target.folder, merged, bank.reports, judged.judge, judged.report, judged.unmeasured)
+
+
+def _fit_reader(
+    task: JudgeTask, learnable: Callable[[Mapping[str, Column]], Vocabulary], report: Report
+) -> PictureBank:
+    """Fit a network that guides samplers by reading pictures. Its seeds are neither those of heads nor of a judge.
+
+    Raises:
+        DataError: as for `fit_on_pictures`, or it learns no attribute.
+        ModelError: the folder has attributes already.
+    """
+    target, prior = task.target, task.prior
+    if target.bank is not None:
+        raise ModelError(
+            f"{target.folder} has attributes already, and a network that reads pictures is trained as a whole",
+            hint="choose another folder",
+        )
+    reader, found = fit_on_pictures(READER, task, learnable, apart=2, report=report)
+    if reader is None:
+        raise DataError(
+            f"a network that reads pictures could learn none of {', '.join(found)}", hint="label more pictures"
+        )
+    reader.report = {name: found[name] for name in reader.vocabulary}
+    return PictureBank(reader, truncation=prior.truncation, label=prior.label, generator=target.fingerprint)
+
+
+def _infer(
+    columns: Mapping[str, Column],
+    *,
+    only: Sequence[str] | None,
+    kinds: Mapping[str, Kind] | None,
+    known: Vocabulary | None,
+) -> Vocabulary:
+    """Return the attributes to train, `only` some or all, with their kinds; see `infer`."""
+    if unknown := [name for name in only or () if name not in columns]:
+        raise VocabularyError(f"there are no labels for {unknown[0]!r}", hint=f"labels: {', '.join(columns)}")
+    return infer({name: columns[name] for name in only or columns}, kinds, known)
 
 
 def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float] | None:

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from energyql.attributes.bank import AttributeBank, FittedLabel
+from energyql.attributes.bank import PICTURE, AttributeBank, FittedLabel
 from energyql.attributes.doubt import replace_second
 from energyql.attributes.heads import Head
 from energyql.attributes.judge import replace_judge
 from energyql.attributes.judge_reports import replace_given
+from energyql.attributes.pictures import Bank, heads_of
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import read_json, real_path, write_json, write_picture
 from energyql.generators.base import RANDOM, Generator, check_fitted_label, offers_features
@@ -44,7 +45,7 @@ class Target:
     generator: Generator
     fingerprint: str
     truncation: float | None
-    bank: AttributeBank | None
+    bank: Bank | None
     code: str | None = None
 
     @property
@@ -63,7 +64,7 @@ class Target:
         """
         known = None if self.bank is None else self.bank.label
         checked = check_fitted_label(known if given is None else given, self.generator)
-        if checked == RANDOM and space != "w":
+        if checked == RANDOM and space not in ("w", PICTURE):
             raise ArgumentError(
                 f"heads that read {space} cannot tell the classes apart", hint="let them read w, or fit one class"
             )
@@ -112,9 +113,7 @@ class Target:
                 save_named_model(folder, real_path(self.folder).name, self.code, truncation=psi)
             yield dataclasses.replace(self, folder=folder)
 
-    def save(
-        self, bank: AttributeBank, name: str, *, replace: bool = False, second: Mapping[str, Head] | None = None
-    ) -> AttributeBank:
+    def save(self, bank: Bank, name: str, *, replace: bool = False, second: Mapping[str, Head] | None = None) -> Bank:
         """Write new heads with their reports, and the second heads; all else in the folder stays as it is.
 
         Nothing in the folder judges the attributes of the new heads until `store_judge` is called. `name` is that of
@@ -127,15 +126,16 @@ class Target:
         replace_judge(self.folder, bank.vocabulary, None)
         replace_given(self.folder, bank.vocabulary, None)
         if self.bank is not None:
-            replace_second(self.folder, self.bank, bank.vocabulary, {})
-        if self.bank is not None:
-            merged = self.bank.with_heads(bank, replace=replace)
+            old = heads_of(self.bank, "a further head")
+            replace_second(self.folder, old, bank.vocabulary, {})
+            merged = old.with_heads(heads_of(bank, "a folder of heads"), replace=replace)
         elif self.truncation is not None:  # the truncation of a model without heads must be one of the new heads
             psi = min(max(self.truncation, bank.truncation[0]), bank.truncation[1])
             if psi != self.truncation:
                 write_json(self.folder / CONFIG, read_json(self.folder / CONFIG) | {"truncation": psi})
         merged.save(self.folder)
-        replace_second(self.folder, merged, bank.vocabulary, second or {})
+        if isinstance(merged, AttributeBank):
+            replace_second(self.folder, merged, bank.vocabulary, second or {})
         if merged.reports:
             picture = draw_report(merged.reports, f"Attribute heads of {name}")
             write_picture(self.folder / "report.png", picture)

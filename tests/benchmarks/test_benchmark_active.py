@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from benchmarks import active, hidden_truth
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Categorical, YesNo
-from energyql.labelling.choosing import choose_unsure
+from energyql.labelling.sample import choose_unsure
 from energyql.training import teacher
 from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import Prior

@@ -1,7 +1,7 @@
 import torch
 
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
-from energyql.labelling.choosing import BINS, choose_unsure
+from energyql.labelling.sample import BINS, choose_unsure
 
 
 def test_both_answers_of_a_rare_attribute_take_turns_the_least_sure_first():

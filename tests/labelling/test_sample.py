@@ -15,8 +15,8 @@ from energyql.attributes.predictions import YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.files import write_json
 from energyql.generators.load import load_generator
-from energyql.labelling.choosing import choose_unsure
 from energyql.labelling.folder import RECORD, PictureFolder
+from energyql.labelling.sample import choose_unsure
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.saving import save_model
 from energyql.render.pictures import to_pictures

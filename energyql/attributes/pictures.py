@@ -1,0 +1,289 @@
+"""Attributes that are read off pictures: a network or a function in the place of heads, which read latents."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from energyql.attributes.bank import (
+    PICTURE,
+    AttributeBank,
+    Described,
+    FittedLabel,
+    check_fit,
+    read_described,
+    write_described,
+)
+from energyql.attributes.judge import Judge, who_judges
+from energyql.attributes.judge_reports import READER
+from energyql.attributes.labels import ImageLabeller, as_cells, call_labeller, encode_column, import_labeller
+from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
+from energyql.attributes.quality import REPORT, HeadReport
+from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.numerics.shapes import Float
+from energyql.plugins import check_allowed
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+CERTAIN = 7.0
+"""Log-odds of a value without a probability: 0.999. A function that never doubts would leave samplers no way."""
+ANY_TRUNCATION = (0.0, 1.0)
+"""Range of psi of a reader that nobody fitted to pictures of one."""
+
+
+class PictureBank:
+    """Attributes that a reader predicts from pictures. The energy of a query then leads through the generator.
+
+    Args:
+        reader: a `Judge`, any torch module, a plain function, or the name of either, `module:factory` or a plugin. It
+            takes pictures in [-1, 1], (batch, channels, height, width), and returns for each attribute a prediction
+            (`YesNo`, `Categorical` or `Continuous`) or a value for each picture. A value counts as a prediction that is
+            right with odds of exp(`CERTAIN`); a number, as a normal with the attribute's tolerance as its standard
+            deviation.
+        vocabulary: the attributes; by default the `vocabulary` of the reader.
+        gradient: whether autograd can differentiate the reader; by default torch modules are taken to be so, and
+            functions not. Without gradients only samplers that need none can be used.
+        truncation: range of the truncation psi at which the reader is valid.
+        label: class label of the pictures that it is valid for; `None` for all.
+        generator: fingerprint of the generator; "" for any.
+        reports: quality on held-out pictures, by attribute; by default those of a `Judge`.
+
+    Raises:
+        ModelError: there is no vocabulary, or the reader does not read all of it.
+        ArgumentError: there is no code of that name.
+    """
+
+    space = PICTURE
+
+    def __init__(
+        self,
+        reader: ImageLabeller | str,
+        vocabulary: Vocabulary | None = None,
+        *,
+        gradient: bool | None = None,
+        truncation: tuple[float, float] = ANY_TRUNCATION,
+        label: FittedLabel = None,
+        generator: str = "",
+        reports: Mapping[str, HeadReport] | None = None,
+    ) -> None:
+        self.name = reader if isinstance(reader, str) else None
+        self.reader = import_labeller(reader) if isinstance(reader, str) else reader
+        known = getattr(self.reader, "vocabulary", None)
+        if vocabulary is None and not isinstance(known, Vocabulary):
+            raise ModelError(
+                f"nothing says which attributes the {_shown(self.reader)} returns",
+                hint="give PictureBank a vocabulary: Vocabulary([AttributeSpec('smile', 'yes/no'), ...])",
+            )
+        self.vocabulary: Vocabulary = known if vocabulary is None else vocabulary  # type: ignore[assignment]
+        if isinstance(known, Vocabulary) and (unread := [name for name in self.vocabulary if name not in known]):
+            raise ModelError(
+                f"the {_shown(self.reader)} does not read {unread[0]!r}", hint=f"it reads {', '.join(known)}"
+            )
+        check_fit(truncation, label)
+        self.gradient = isinstance(self.reader, nn.Module) if gradient is None else gradient
+        self.truncation, self.label, self.generator = truncation, label, generator
+        found = getattr(self.reader, "report", None) if reports is None else reports
+        found = found if isinstance(found, Mapping) else {}
+        self.reports = {name: found[name] for name in self.vocabulary if name in found}
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the reader; the CPU for a function."""
+        parameters = self.reader.parameters() if isinstance(self.reader, nn.Module) else iter(())
+        return next((parameter.device for parameter in parameters), torch.device("cpu"))
+
+    @property
+    def std(self) -> dict[str, Tensor]:
+        """The standard deviations of continuous attributes that are the same for every picture, as far as is known."""
+        if not isinstance(self.reader, Judge):
+            return {}
+        known = dict(zip(self.reader.vocabulary, self.reader.std, strict=True))
+        return {name: known[name] for name, spec in self.vocabulary.items() if spec.kind == "continuous"}
+
+    def to(self, device: torch.device | str) -> PictureBank:
+        """Move the reader to a device, in place as torch modules do, and put it into evaluation mode."""
+        if isinstance(self.reader, nn.Module):
+            self.reader.to(device).eval()
+        return self
+
+    def predict(
+        self, pictures: Float[Tensor, "batch channels height width"], names: Sequence[str] | None = None
+    ) -> dict[str, Prediction]:
+        """Read attributes off pictures, all by default. Autograd can differentiate it where `gradient` says so.
+
+        Raises:
+            DataError: the reader does not return a prediction or a value of an attribute for every picture.
+        """
+        with torch.set_grad_enabled(self.gradient and torch.is_grad_enabled()):
+            found = call_reader(self.reader, pictures)
+        names = tuple(self.vocabulary) if names is None else names
+        if unread := [name for name in names if name not in found]:
+            raise DataError(
+                f"the {_shown(self.reader)} returns no {unread[0]!r}, only {', '.join(map(repr, found))}",
+                hint="leave it out of the vocabulary, or let the reader return it",
+            )
+        return {name: _prediction(found[name], self.vocabulary[name], pictures) for name in names}
+
+    def of_generator(self, fingerprint: str) -> PictureBank:
+        """Return the same reader for a generator with this fingerprint."""
+        return PictureBank(
+            self.name or self.reader, self.vocabulary, gradient=self.gradient, truncation=self.truncation,
+            label=self.label, generator=fingerprint, reports=self.reports,
+        )  # fmt: skip
+
+    def save(self, folder: Path) -> None:
+        """Write `vocabulary.json`, and a `Judge` as `reader.safetensors` and `reader.json`, each whole or not at all.
+
+        Raises:
+            ModelError: the reader is code without a name.
+        """
+        if self.name is None and not isinstance(self.reader, Judge):
+            raise ModelError(
+                f"the {_shown(self.reader)} is code, and only networks of energyql are saved",
+                hint="name it, so that the folder records the name: PictureBank('module:factory', vocabulary)",
+            )
+        described = Described(PICTURE, self.truncation, self.label, self.generator, self.vocabulary, self.name)
+        write_described(folder, described)
+        for old in ("attributes.safetensors", REPORT):
+            (folder / old).unlink(missing_ok=True)
+        if self.name is None and isinstance(self.reader, Judge):
+            network = self.reader.only(self.vocabulary)
+            network.report = self.reports
+            network.save(folder, READER)
+
+    @classmethod
+    def load(
+        cls, folder: Path, reader: ImageLabeller | str | None = None, *, allow_plugins: bool = False
+    ) -> PictureBank:
+        """Read what `save` wrote.
+
+        Args:
+            folder: of the model.
+            reader: takes the place of the reader that the folder holds or names.
+            allow_plugins: whether to import the code that the folder names.
+
+        Raises:
+            ModelError: a file is missing or damaged, does not fit the other, or names code that is not allowed.
+            ArgumentError: there is no code of that name.
+        """
+        described = read_described(folder)
+        if reader is None and described.reader is not None:
+            reader = check_allowed(described.reader, READER, folder, allow_plugins)
+        try:
+            return cls(
+                Judge.load(folder, READER) if reader is None else reader, described.vocabulary,
+                truncation=described.truncation, label=described.label, generator=described.generator,
+            )  # fmt: skip
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error.message}", hint=error.hint) from None
+
+
+Bank = AttributeBank | PictureBank
+"""The attributes of a model: heads that read latents, or a reader of pictures."""
+
+
+def load_bank(folder: Path, reader: ImageLabeller | str | None = None, *, allow_plugins: bool = False) -> Bank:
+    """Read the attributes of a model folder; the arguments are those of `PictureBank.load`.
+
+    Raises:
+        ModelError: as there, or as for `AttributeBank.load`.
+        ArgumentError: a reader is given, and the attributes of the folder are heads.
+    """
+    if read_described(folder).space == PICTURE:
+        return PictureBank.load(folder, reader, allow_plugins=allow_plugins)
+    if reader is not None:
+        raise ArgumentError(f"{folder} has heads that read latents, so it takes no reader", hint="leave out reader=")
+    return AttributeBank.load(folder)
+
+
+def heads_of(bank: Bank, what: str) -> AttributeBank:
+    """Return the heads of a model.
+
+    Args:
+        bank: of the model.
+        what: needs them, for the message: "an edit".
+
+    Raises:
+        ArgumentError: its attributes are read off pictures.
+    """
+    if isinstance(bank, PictureBank):
+        raise ArgumentError(
+            f"{what} needs heads that read latents, and the attributes of this model are read off pictures",
+            hint='train heads for the same generator in another folder: energyql train --space w, in Python space="w"',
+        )
+    return bank
+
+
+def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
+    """Return what a reader says of pictures, without changing its mode.
+
+    Raises:
+        DataError: it is not a mapping from names.
+    """
+    if not torch.is_grad_enabled():
+        return call_labeller(reader, pictures)
+    found = reader(pictures)
+    if not isinstance(found, Mapping):
+        raise DataError(f"the {_shown(reader)} returned a {type(found).__name__}", hint="it must return a dict by name")
+    return found
+
+
+def is_same(one: object, other: object) -> bool:
+    """Whether two readers of pictures are the same: one object, networks that share weights, or have equal ones."""
+    mine, theirs = list(_parts(one)), list(_parts(other))
+    if any(a is b or a == b for a in mine for b in theirs):
+        return True
+    networks = [(a, b) for a in mine for b in theirs if isinstance(a, nn.Module) and isinstance(b, nn.Module)]
+    return any(_alike(a, b) for a, b in networks)
+
+
+def _parts(reader: Any) -> Iterator[Any]:
+    """Yield a reader, and the object or function behind a method or a partial function."""
+    yield reader
+    inner = reader.func if isinstance(reader, functools.partial) else getattr(reader, "__self__", None)
+    if inner is not None and not isinstance(reader, nn.Module):
+        yield from _parts(inner)
+
+
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    if {id(parameter) for parameter in one.parameters()} & {id(parameter) for parameter in other.parameters()}:
+        return True
+    mine, theirs = one.state_dict(), other.state_dict()
+    return (
+        bool(mine)
+        and mine.keys() == theirs.keys()
+        and all(
+            mine[name].shape == theirs[name].shape and torch.equal(mine[name].cpu(), theirs[name].cpu())
+            for name in mine
+        )
+    )
+
+
+def _shown(reader: ImageLabeller) -> str:
+    """Return how messages call a reader."""
+    return f"reader {(who_judges(reader) or '').removeprefix('judge ')}"
+
+
+def _prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction:
+    """Return what a reader said of an attribute as a prediction, on the device and in the dtype of the pictures."""
+    if isinstance(value, YesNo) and spec.kind == "yes/no":
+        return YesNo(value.logit.to(pictures))
+    if isinstance(value, Categorical) and value.values == spec.values:
+        return Categorical(value.logits.to(pictures), spec.values)
+    if isinstance(value, Continuous) and spec.kind == "continuous":
+        return Continuous(value.mean.to(pictures), torch.as_tensor(value.std).to(pictures))
+    numbers = encode_column(as_cells(value, len(pictures), spec.name), spec, "the reader").to(pictures)
+    if numbers.isnan().any():
+        raise DataError(
+            f"the reader returns no value of {spec.name!r} for some pictures", hint="it must read every picture"
+        )
+    if spec.kind == "continuous":
+        return Continuous(numbers, spec.tolerance)
+    if spec.kind == "yes/no":
+        return YesNo(CERTAIN * (2 * numbers - 1))
+    classes = torch.arange(len(spec.values), device=pictures.device)
+    return Categorical(CERTAIN * (numbers[:, None] == classes).to(pictures), spec.values)

@@ -1,0 +1,194 @@
+"""Energies of what is read off the picture of a latent, by way of the generator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, MutableMapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from energyql.attributes.pictures import PictureBank
+from energyql.energy.exact import CircuitRule
+from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions
+from energyql.energy.reachable import least_energy
+from energyql.energy.rule import EnergyRule
+from energyql.errors import ArgumentError
+from energyql.numerics.linear import few_sizes, in_batches
+from energyql.numerics.pullback import by_autograd, pullback_of
+from energyql.numerics.shapes import Float
+
+Draw = Callable[[Tensor, Tensor], Tensor]
+"""From w, and the numbers of the samples in their run, (batch,), to their pictures in [-1, 1]."""
+NO_GRADIENT = "this energy has no gradient, because it is a function without one that reads the pictures"
+WITHOUT_GRADIENT = 'draw with sampler="slice", or --sampler slice, which needs none; or let a torch module read them'
+REALISM_PILOT = 32
+"""Pictures by which a discriminator's largest logit is known."""
+PIXELS_AT_ONCE, WITH_GRADIENT_AT_ONCE = 1 << 20, 1 << 18
+"""Pixels that an energy draws together, and on a GPU with their gradients: 16 and 4 pictures of 256 x 256."""
+
+
+class PictureEnergy:
+    """`E(z)` in nats of what is read off the picture of z, lower is better. An `Energy`.
+
+    An evaluation draws the picture: it is one call of the generator, and about as much again with the gradient, which
+    autograd takes back through the network that reads the picture and through the generator. Pictures are drawn in
+    batches that fit into memory. On a CPU they are read, and followed back, one by one, which takes no longer: networks
+    round differently in batches of another size, and a sample must not depend on its batch.
+
+    Args:
+        encode: from z `(batch, z_dim)` to w `(batch, ...)`.
+        draw: from w, and the numbers of the samples, to pictures.
+        of_pictures: from pictures to their energies, (batch,).
+        of_latents: an energy of z that is added; `None` for none.
+        gradient: whether autograd can differentiate `draw` and `of_pictures`.
+        least: see `Energy`.
+    """
+
+    costly, surrogate = True, None
+
+    def __init__(
+        self,
+        encode: Encode,
+        draw: Draw,
+        of_pictures: Callable[[Tensor], Tensor],
+        of_latents: QueryEnergy | None = None,
+        *,
+        gradient: bool = True,
+        least: float = 0.0,
+    ) -> None:
+        self.encode, self.draw, self.of_pictures, self.of_latents = encode, draw, of_pictures, of_latents
+        self.has_gradient, self.least = gradient, least
+        self.kept: MutableMapping[Hashable, Any] = {}
+        self._pullback = pullback_of(encode)
+        self._pixels: int | None = None
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the energy of each sample, `(batch,)`, in nats, without a graph.
+
+        Args:
+            z: `(batch, z_dim)`, floating point.
+            rows: numbers of the samples in their run, (batch,), by which `draw` knows them; all 0 by default.
+        """
+        w, rows = self._encoded(z, rows)
+        found = [self._read(self.draw(w[part], rows[part])) for part in self._parts(w, rows, PIXELS_AT_ONCE)]
+        energies = torch.cat(found) if found else z.new_zeros(0)
+        return energies if self.of_latents is None else energies + self.of_latents(z)
+
+    @torch.no_grad()
+    def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the energy and its gradient with respect to z, both detached; arguments as for a call.
+
+        Raises:
+            ArgumentError: `gradient` says that there is none, or autograd finds no way from the energy back to z.
+        """
+        if not self.has_gradient:
+            raise ArgumentError(NO_GRADIENT, hint=WITHOUT_GRADIENT)
+        w, rows = self._encoded(z, rows)
+        found, slopes = [], []
+        for part in self._parts(w, rows, WITH_GRADIENT_AT_ONCE if w.device.type != "cpu" else 1):
+            pictures, back = by_autograd(partial(self._draw, rows[part]), w[part])
+            energies, back_to_pictures = by_autograd(self._read, pictures)
+            found.append(energies)
+            slopes.append(back(back_to_pictures(torch.ones_like(energies))).flatten(1))
+        if not found:
+            return z.new_zeros(0), torch.zeros_like(z)
+        width = z.shape[1]
+
+        def back_to_z(both: Tensor) -> tuple[Tensor]:
+            w, back = self._pullback(both[:, :width].contiguous())
+            return (back(both[:, width:].reshape(w.shape)),)
+
+        energies = torch.cat(found)
+        (gradient,) = in_batches(back_to_z, torch.cat([z, torch.cat(slopes)], 1), few_sizes(len(z)))
+        if self.of_latents is not None:
+            further, slope = self.of_latents.gradient(z)
+            energies, gradient = energies + further, gradient + slope
+        return energies, gradient
+
+    def _encoded(self, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        rows = torch.zeros(len(z), dtype=torch.int64, device=z.device) if rows is None else rows
+        return (in_batches(lambda part: (self.encode(part),), z, few_sizes(len(z)))[0] if len(z) else z), rows
+
+    def _parts(self, w: Tensor, rows: Tensor, pixels: int) -> list[slice]:
+        """Return the rows of w that are drawn together."""
+        if self._pixels is None and len(w):
+            self._pixels = math.prod(self.draw(w[:1], rows[:1]).shape[-2:])  # one picture shows how many fit
+        size = max(1, pixels // (self._pixels or 1))
+        return [slice(start, start + size) for start in range(0, len(w), size)]
+
+    def _draw(self, rows: Tensor, w: Tensor) -> Tensor:
+        return self.draw(w, rows)
+
+    def _read(self, pictures: Tensor) -> Tensor:
+        if pictures.device.type != "cpu":
+            return self.of_pictures(pictures)
+        return torch.cat([self.of_pictures(picture) for picture in pictures.split(1)])
+
+
+def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> Float[Tensor, " batch"]:
+    """Return the energy of a query by what is read off pictures, (batch,), in nats.
+
+    Raises:
+        ArgumentError: a prediction has a wrong shape, dtype or device.
+    """
+    if not rule.attributes:  # always true
+        return pictures.new_zeros(len(pictures))
+    predictions = predict(pictures, rule.attributes)
+    check_predictions(predictions, rule.attributes, pictures)
+    return 0.0 - rule.log_value(predictions)
+
+
+def reader_energy(rule: EnergyRule, bank: PictureBank, encode: Encode, draw: Draw) -> PictureEnergy:
+    """Return the energy of a query whose attributes are read off pictures; arguments as for `PictureEnergy`."""
+    numbers = [name for name in rule.attributes if bank.vocabulary[name].kind == "continuous"]
+    known = isinstance(rule, CircuitRule) and all(name in bank.std for name in numbers)
+    least = least_energy(rule, bank.std) if isinstance(rule, CircuitRule) and known else 0.0
+    read = partial(energy_of_pictures, rule, bank.predict)
+    return PictureEnergy(encode, draw, read, gradient=bank.gradient, least=least)
+
+
+@torch.no_grad()
+def with_realism(
+    energy: QueryEnergy | PictureEnergy, discriminator: Callable[[Tensor], Tensor], weight: float, encode: Encode,
+    draw: Draw, pilot: Float[Tensor, "n z_dim"],
+) -> PictureEnergy:  # fmt: skip
+    """Return an energy with one more term: E(z) + weight (m - log D / (1 - D) of the picture), in nats.
+
+    Under the Gaussian prior that is the energy of Che et al. 2020 (arXiv 2003.06060) at weight 1. The constant m, the
+    largest logit of the pictures of a `pilot`, makes it at least 0 for nearly all pictures, as rejection needs it;
+    samplers count those that look more real as equally real.
+
+    Args:
+        energy: of the query.
+        discriminator: from pictures to log D / (1 - D), (batch,) or (batch, 1).
+        weight: above 0.
+        encode: as for `PictureEnergy`.
+        draw: as for `PictureEnergy`.
+        pilot: draws from the prior, the same in every run.
+
+    Raises:
+        ArgumentError: the discriminator returns another shape.
+    """
+
+    def logits(pictures: Tensor) -> Tensor:
+        found = discriminator(pictures)
+        if found.shape not in ((len(pictures),), (len(pictures), 1)):
+            raise ArgumentError(
+                f"the discriminator returned {tuple(found.shape)} for {len(pictures)} pictures",
+                hint="it returns one logit, log D / (1 - D), a picture",
+            )
+        return found.reshape(-1)
+
+    most = -PictureEnergy(encode, draw, lambda pictures: -logits(pictures))(pilot).min()
+    of_latents, own = (energy, None) if isinstance(energy, QueryEnergy) else (energy.of_latents, energy.of_pictures)
+
+    def of_pictures(pictures: Tensor) -> Tensor:
+        realism = weight * (most - logits(pictures))
+        return realism if own is None else own(pictures) + realism
+
+    gradient = isinstance(energy, QueryEnergy) or energy.has_gradient
+    return PictureEnergy(encode, draw, of_pictures, of_latents, gradient=gradient)

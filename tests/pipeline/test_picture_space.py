@@ -1,0 +1,302 @@
+"""Models whose attributes are read off pictures, and realism: everything that follows from a query."""
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from evaluation.lively import KNOWN, Plain, known_model, read_plain, silent
+from torch import nn
+from toys import VOCABULARY, lively_judge, pixels, random_generator
+
+from energyql import Model, edit, explain, export_energy, generate, load_model, sample_latents, stream, until_satisfied
+from energyql.attributes.pictures import PictureBank
+from energyql.attributes.predictions import YesNo
+from energyql.energy.picture_energy import PictureEnergy
+from energyql.errors import ArgumentError, ModelError
+from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.methods import read_methods
+from energyql.pipeline.generate import pipeline_for
+from energyql.sampling import SAMPLERS, prior_latents
+from energyql.sampling.langevin import LangevinSampler
+
+QUERY = "smile AND NOT beard"
+
+
+@pytest.fixture(scope="module")
+def model():
+    generator = random_generator()
+    bank = PictureBank(lively_judge(generator, seed=1))
+    return Model("pictures", generator, bank, lively_judge(generator, seed=2), 0.7)
+
+
+@pytest.fixture(scope="module")
+def draw(model):
+    def call(query=QUERY, n=5, **settings):
+        return generate(query, n, **({"model": model, "progress": False} | settings))
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def whole(draw):
+    return draw()
+
+
+def by_function(**more):
+    """A model whose pictures are read by a plain function."""
+    return Model("known", Plain(), PictureBank(read_plain, KNOWN), **more)
+
+
+class TestGenerate:
+    def test_the_guide_is_followed_and_the_judge_judges(self, whole, model):
+        assert (whole.energy < 0.15).sum() >= 3  # nats; the others stand at a minimum of this random model
+        assert (whole.probabilities["smile"] > 0.5).all()
+        assert (whole.probabilities["beard"] < 0.5).all()
+        assert whole.provenance["judge"] == "image judge"
+        own = model.judge_images(model.generator.synthesize(whole.w))
+        assert np.array_equal(own["smile"], whole.judged["smile"])
+        assert whole.satisfied is not None
+        read = model.bank.predict(model.generator.synthesize(whole.w))
+        assert read["smile"].probability([True]).numpy() == pytest.approx(whole.probabilities["smile"], abs=1e-4)
+
+    def test_a_sample_depends_on_seed_and_number_alone(self, draw, whole):
+        for part, other in [
+            (slice(0, 5), draw(batch_size=2)),
+            (slice(2, 5), draw(n=3, first=2)),
+            (slice(0, 1), draw(n=1)),
+        ]:
+            assert torch.equal(other.z, whole.z[part])
+            assert np.allclose(other.energy, whole.energy[part], atol=1e-4)
+        again = draw()
+        assert torch.equal(again.z, whole.z)
+        assert pixels(again.images) == pixels(whole.images)
+
+    def test_the_cost_is_told_in_calls_of_the_generator(self, whole, draw):
+        facts = whole.statistics
+        assert facts["generator_calls_mean"] == facts["evaluations_mean"] + facts["gradients_mean"]
+        assert 2 < facts["generator_calls_mean"] < 100
+        assert draw(n=2, sampler="slice").statistics["gradients_mean"] == 0
+
+    def test_heads_tell_no_calls(self, tiny):
+        assert "generator_calls_mean" not in generate("smile", 2, model=tiny, progress=False).statistics
+
+    def test_truncation_semantics_and_streams(self, draw, whole, model):
+        assert draw(n=1, truncation=0.0, sampler="slice").provenance["truncation"] == 0
+        with pytest.raises(ArgumentError, match="do not hold at truncation 2"):
+            draw(truncation=2.0)
+        for semantics in ("product", "lace"):
+            assert (draw(n=2, semantics=semantics).probabilities["smile"] > 0.5).all()
+        parts = list(stream(QUERY, 5, model=model, progress=False))
+        assert torch.allclose(torch.cat([part.z for part in parts]), whole.z, atol=1e-3)
+        (latents,) = sample_latents(QUERY, 5, model=model, progress=False)
+        assert torch.equal(latents.z, whole.z)
+        assert until_satisfied("smile OR NOT smile AND hair = black", 2, model=model, progress=False).satisfied.all()
+
+    def test_bfloat16_draws_nearly_the_same(self, draw, whole):
+        rough = draw(precision="bfloat16", sampler="slice", n=3)
+        assert rough.energy.max() < 5
+        assert rough.provenance["precision"] == "bfloat16"
+
+    def test_the_energy_sees_the_noise_of_the_picture(self, model):
+        prepared = pipeline_for(model, "cpu").prepare(QUERY, noise="random", seed=3)
+        result = prepared.run(4, first=2, progress=False)
+        assert isinstance(prepared.energy, PictureEnergy)
+        assert prepared.energy(result.z, torch.arange(2, 6)).numpy() == pytest.approx(result.energy, abs=1e-3)
+        assert prepared.energy(result.z, torch.arange(4)).numpy() != pytest.approx(result.energy, abs=1e-3)
+
+    def test_a_query_that_is_always_true(self, draw):
+        with pytest.warns(UserWarning, match="always true"):
+            assert (draw("smile OR NOT smile", n=2).energy == 0).all()
+
+
+class TestTwoNetworks:
+    def test_the_guide_never_judges(self, model):
+        guide = model.bank.reader
+        for judge in (guide, guide.forward, nn.Sequential(guide), lively_judge(model.generator, seed=1)):
+            with pytest.raises(ModelError, match="is the reader that guides the sampler, so it could never object"):
+                Model("one", model.generator, model.bank, judge)
+        with pytest.raises(ModelError, match="could never object"):
+            dataclasses.replace(model, judge=guide)
+        with pytest.raises(ModelError, match="could never object"):
+            by_function(judge=read_plain)
+
+    def test_without_a_judge_nothing_is_ticked(self, model):
+        result = generate(QUERY, 2, model=dataclasses.replace(model, judge=None), progress=False)
+        assert result.satisfied is None
+        assert "not judged" in result.summary()
+
+    def test_a_folder_with_the_guide_as_its_judge_is_refused(self, model, tmp_path):
+        model.save_pretrained(tmp_path / "m")
+        model.bank.reader.save(tmp_path / "m")  # in the place of the judge
+        with pytest.raises(ModelError, match="could never object"):
+            load_model(tmp_path / "m")
+
+
+class TestWithoutGradient:
+    def test_samplers_that_need_one_refuse(self):
+        for name in SAMPLERS:
+            if name == "slice":
+                continue
+            with pytest.raises(ArgumentError, match='follows a gradient, and this energy has no.*\n.*sampler="slice"'):
+                generate("a", 2, model=by_function(), sampler=name, progress=False)
+
+    @pytest.mark.parametrize("query", ["c", "a AND NOT b", "0.2 < n < 0.8"])
+    def test_slice_moves_need_none(self, query):
+        result = generate(query, 6, model=by_function(), sampler="slice", progress=False)
+        truth = read_plain(Plain().synthesize(result.z))
+        holds = {
+            "c": truth["c"],
+            "a AND NOT b": truth["a"] & ~truth["b"],
+            "0.2 < n < 0.8": (truth["n"] > 0.1) & (truth["n"] < 0.9),
+        }
+        assert holds[query].float().mean() >= 5 / 6
+        assert result.statistics["gradients_mean"] == 0
+
+    def test_the_pilot_uses_it(self):
+        found = explain("c", model=by_function(), pilot=True).pilot
+        assert found.generator_calls == found.evaluations >= 1
+
+
+class TestExplain:
+    def test_the_pilot_is_affordable_and_says_what_a_sample_costs(self, model, monkeypatch):
+        calls = []
+        synthesize = type(model.generator).synthesize
+        counted = lambda self, w, **more: calls.append(len(w)) or synthesize(self, w, **more)  # noqa: E731
+        counted.__signature__ = inspect.signature(synthesize)
+        monkeypatch.setattr(type(model.generator), "synthesize", counted)
+        found = explain("smile", model=model, pilot=True)
+        assert sum(calls) < 600
+        assert f"{found.pilot.generator_calls:.1f} generator calls" in str(found)
+        assert found.pilot.generator_calls > found.pilot.evaluations
+        assert 0.2 < found.pilot.prevalence < 0.8
+        assert found.best is None
+
+    def test_heads_have_no_calls(self, tiny):
+        assert explain("smile", model=tiny, pilot=True).pilot.generator_calls is None
+
+
+class TestFolders:
+    def test_a_model_comes_back(self, model, whole, tmp_path, draw):
+        folder = model.save_pretrained(tmp_path / "m")
+        loaded = load_model(folder)
+        assert loaded.fingerprints.keys() == {"generator", "reader", "judge"}
+        assert isinstance(loaded.bank, PictureBank)
+        again = generate(QUERY, 5, model=folder, progress=False)
+        assert torch.allclose(again.z, whole.z, atol=1e-3)
+        assert explain("0.4 < age < 0.6", model=folder).best is None
+
+    def test_a_function_is_refused_by_save(self, tmp_path):
+        model = Model("f", random_generator(), PictureBank(read_plain, KNOWN))
+        with pytest.raises(ModelError, match="read_plain is code, and only networks of energyql are saved\nname it"):
+            model.save_pretrained(tmp_path / "m")
+        assert not (tmp_path / "m").exists()
+
+    def test_another_reader_takes_its_place(self, model, tmp_path):
+        folder = model.save_pretrained(tmp_path / "m")
+        other = lively_judge(model.generator, seed=5)
+        assert load_model(folder, reader=other).bank.reader is other
+        with pytest.raises(ModelError, match="could never object"):
+            load_model(folder, reader=load_model(folder).judge)
+
+
+class TestRefusals:
+    def test_edits_and_exports_need_heads(self, model):
+        with pytest.raises(ArgumentError, match="an edit needs heads that read latents"):
+            edit(0, ["smile"], model=model, progress=False)
+        with pytest.raises(ArgumentError, match="an exported energy needs heads"):
+            export_energy("smile", model=model)
+
+    def test_methods_of_the_paper(self, model):
+        evaluated = EvaluatedModel(model)
+        paper, ode = read_methods("paper,lace:published-ode")
+        with pytest.raises(ArgumentError, match="the method paper needs heads"):
+            paper.energy(evaluated, "smile")
+        assert isinstance(ode.energy(evaluated, "smile"), PictureEnergy)
+        assert evaluated.read_heads(prior_latents(0, 0, 3, 8))["smile"].shape == (3,)
+        other = EvaluatedModel(dataclasses.replace(model, bank=PictureBank(lively_judge(model.generator, seed=7))))
+        assert other.identity != evaluated.identity
+        assert len(evaluated.judge(prior_latents(0, 0, 3, 8), silent)) == 3
+
+
+class First(nn.Module):
+    """A discriminator to which pictures look the more real, the larger the first number of z."""
+
+    def forward(self, pictures):
+        return 4 * torch.atanh(pictures[:, 0, 0, :1])
+
+
+class TestRealism:
+    def test_the_posterior_is_that_of_the_sum(self):
+        """N(0, 1) exp(z) is N(1, 1), up to the ceiling that the pilot sets."""
+        model = by_function(discriminator=First())
+        plain = generate("NOT b", 200, model=model, sampler="slice", progress=False)
+        real = generate("NOT b", 200, model=model, sampler="slice", realism=1.0, progress=False)
+        assert abs(plain.z[:, 0].mean()) < 0.25
+        assert 0.75 < real.z[:, 0].mean() < 1.2
+        assert (real.z[:, 1] < 1.5).float().mean() > 0.99
+        assert real.provenance["realism"] == 1.0
+        assert "realism" not in plain.provenance
+        assert real.statistics["generator_calls_mean"] > 1
+        assert np.allclose(real.energy, -np.log(real.probabilities["b"] * 0 + 1 - real.probabilities["b"]), atol=1e-5)
+
+    def test_langevin_steps_of_the_paper(self, known):
+        sampler = LangevinSampler(step=0.05, steps=60)
+        real = generate("c OR NOT c AND a", 100, model=known, sampler=sampler, realism=2.0, progress=False)
+        assert 1.5 < real.z[:, 0].mean() < 2.4
+
+    def test_heads_and_a_network_take_part_alike(self, known, model):
+        energies = []
+        for one in (known, dataclasses.replace(model, discriminator=lambda pictures: pictures.mean((1, 2, 3)))):
+            name = "a" if one is known else "smile"
+            plain, real = (
+                pipeline_for(one, "cpu").prepare(name, sampler="slice", realism=r).energy for r in (0.0, 3.0)
+            )
+            z = prior_latents(0, 0, 6, one.generator.z_dim)
+            w = one.generator.encode(z, one.truncation)
+            logits = one.discriminator(one.generator.synthesize(w)).reshape(-1)
+            assert torch.allclose(real(z) - plain(z) + 3 * logits, (real(z) - plain(z) + 3 * logits)[:1], atol=1e-3)
+            slope = real.gradient(z)[1] - plain.gradient(z)[1]
+            variable = z.clone().requires_grad_()
+            drawn = one.generator.synthesize(one.generator.encode(variable, one.truncation))
+            (own,) = torch.autograd.grad(one.discriminator(drawn).sum(), variable)
+            assert torch.allclose(slope, -3 * own, atol=1e-2)
+            energies.append(real)
+        assert all(isinstance(energy, PictureEnergy) for energy in energies)
+
+    def test_refusals(self, tiny, known, model, tmp_path):
+        with pytest.raises(ArgumentError, match="realism needs a discriminator, and model 'tiny' has none"):
+            generate("smile", 2, model=tiny, realism=1.0, sampler="slice", progress=False)
+        for name in ("slice+descent", "ode", "published-ode"):
+            with pytest.raises(ArgumentError, match="goes where the energy is lowest.*\n.*slice, langevin"):
+                generate("a", 2, model=known, realism=1.0, sampler=name, progress=False)
+        for wrong in (-1.0, float("nan")):
+            with pytest.raises(ArgumentError, match="realism must be"):
+                generate("a", 2, model=known, realism=wrong, progress=False)
+        vector = dataclasses.replace(known, discriminator=lambda pictures: pictures.mean((2, 3)))
+        with pytest.raises(ArgumentError, match=r"the discriminator returned \(.*, 3\) for"):
+            generate("a", 2, model=vector, realism=1.0, sampler="slice", progress=False)
+        with pytest.raises(ModelError, match="the discriminator is code"):
+            dataclasses.replace(model, discriminator=First()).save_pretrained(tmp_path / "m")
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Heads on z, and a discriminator."""
+    return dataclasses.replace(known_model(), discriminator=First())
+
+
+def test_a_network_that_is_no_judge(model):
+    class Own(nn.Module):
+        vocabulary = type(VOCABULARY)([VOCABULARY["smile"]])
+
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(20.0))
+
+        def forward(self, images):
+            return {"smile": YesNo(self.scale * images.mean((1, 2, 3)))}
+
+    own = Model("own", model.generator, PictureBank(Own()), model.judge, 0.7)
+    assert (generate("smile", 3, model=own, progress=False).probabilities["smile"] > 0.85).all()
