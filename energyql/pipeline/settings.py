@@ -13,7 +13,7 @@ from energyql.errors import ArgumentError
 if TYPE_CHECKING:
     from energyql.sampling import Sampler
 
-Semantics = Literal["exact", "product", "lace"]
+Semantics = Literal["exact", "product", "lace", "jem"]
 """Names of the semantics; see `energyql.energy.rule`."""
 SamplerName = Literal[
     "slice+descent",
