@@ -49,7 +49,7 @@ class FlowSettings:
     layers: int = 3
     pairs: int = 20_000
     batch: int = 256
-    steps: int = 600
+    steps: int = 240
     rate: float = 2e-3
     solver_steps: int = 4
     noise: float = 0.1
@@ -141,7 +141,7 @@ def train_flow(
             losses = state.pop("losses").tolist()
             flow.load_state_dict(state)
             return flow.eval(), losses
-        variances, axes = torch.linalg.eigh(torch.cov(w.t()).double())
+        variances, axes = torch.linalg.eigh(torch.cov(w.t()).reshape(w.shape[1], -1).double())
         scale = variances.clamp(min=1e-6 * float(variances[-1])).sqrt()
         flow.mean.copy_(w.mean(0))
         flow.axes.copy_(axes / scale)
@@ -159,7 +159,7 @@ def train_flow(
             loss.backward()
             nn.utils.clip_grad_norm_(flow.parameters(), 10.0)
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             report((step + 1) / settings.steps)
     write_tensors(path, flow.state_dict() | {"losses": torch.tensor(losses), RUN: run})
     return flow.eval(), losses

@@ -40,16 +40,13 @@ from energyql.pipeline.model import Values
 from energyql.progress import Report, reporting
 from energyql.render.markup import markdown_table
 
-QUERIES = (
-    "glasses", "beard",
-    "smile AND glasses", "hat AND beard",
-    "smile AND glasses AND beard", "hat AND long_hair AND sunglasses",
-)  # fmt: skip
+QUERIES = ("beard", "smile AND glasses", "smile AND hat AND beard")
+"""Of yes/no attributes, which a flow knows; chosen before any was measured."""
 SAMPLED_COLUMNS = ("rival", "1 %", "2 %", "3 %", "Fréchet 1", "2", "3", "CPU seconds")
 EDITED_COLUMNS = ("rival", *(f"`{step}` %" for step in EDITS), "all five %", "leaked %", "CPU seconds")
 NOTE = (
     "Above, pictures that satisfy the query by the image judge, and the Fréchet distance of the judge's features to "
-    "exact pictures, means of two queries each of one, two and three yes/no attributes, and the CPU time of all "
+    "exact pictures, for queries of one, two and three yes/no attributes, and the CPU time of all "
     "samples without drawing. Below, pictures that satisfy each step's query after it; those that satisfy all five at "
     "the end; of all pairs of a picture and an attribute that a step neither names nor ties by a relation, the share "
     "that changed in a step, numbers by more than their tolerance; and CPU time with drawing. Nothing was tuned."
@@ -201,7 +198,7 @@ def main(
     torch.set_num_threads(1)
     flow, queries = FlowSettings(), QUERIES
     if smoke:
-        n, starts, exact_count, queries = 8, 2, 16, QUERIES[2:3]
+        n, starts, exact_count, queries = 8, 2, 16, QUERIES[1:2]
         flow = replace(flow, hidden=16, layers=1, pairs=2000, batch=16, steps=3)
     with reporting(True) as report:
         data = run(
