@@ -49,7 +49,7 @@ class FlowSettings:
     layers: int = 3
     pairs: int = 20_000
     batch: int = 256
-    steps: int = 240
+    steps: int = 480
     rate: float = 2e-3
     solver_steps: int = 4
     noise: float = 0.1

@@ -38,9 +38,10 @@ PRESETS = {
     "products of experts": ("default", "product"),
 }
 """Rivals that edit by an energy: the preset and the semantics of `energyql.edit`."""
-FLOW, DIRECTIONS = "StyleFlow", "InterFaceGAN"
+FLOW, DIRECTIONS, MOVES = "StyleFlow", "InterFaceGAN", "InterFaceGAN, our move"
+"""Rivals without an energy. The last moves w as the prior does, and not along the normal of the boundary."""
 STEP = 3.0
-"""Standard deviations of its value by which an edit moves w along the normal of a boundary: InterFaceGAN shows 3."""
+"""Standard deviations of its value by which an edit moves w along a direction: InterFaceGAN shows 3."""
 SEARCHED = 1 << 18
 """Most latents of the prior that are read by the heads for exact samples of a query."""
 EDITS = ("smile", "glasses", "hat", "NOT long_hair", "beard")
@@ -157,8 +158,9 @@ def edit_values(rivals: Rivals, name: str, n: int, seed: int, report: Report) ->
     for step in EDITS:
         asked, sign = step.removeprefix("NOT "), -1.0 if step.startswith("NOT ") else 1.0
         if directions is not None:
-            normal = directions.normal[directions.titles.index(asked)]
-            w = w + sign * STEP * normal / normal.square().sum()
+            number = directions.titles.index(asked)
+            normal = directions.normal[number]
+            w = w + sign * STEP * (directions.move[number] if name == MOVES else normal / normal.square().sum())
         else:
             noise = rivals.flow.to_noise(w, signs)
             signs = signs.clone()

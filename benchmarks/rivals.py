@@ -21,6 +21,7 @@ from benchmarks.rival_methods import (
     DIRECTIONS,
     EDITS,
     FLOW,
+    MOVES,
     PRESETS,
     SAMPLERS,
     STEP,
@@ -131,7 +132,7 @@ def run(
             found = measure_samples(rivals, name, query, reference, n, seed, report)
             data["samples"].setdefault(text, {})[name] = found | {"exact": len(reference)}
             _write(out, data)
-    for name in (*PRESETS, FLOW, DIRECTIONS):
+    for name in (*PRESETS, FLOW, DIRECTIONS, MOVES):
         if name not in data["edits"]:
             data["edits"][name] = measure_edits(rivals, name, starts, seed, report)
             _write(out, data)

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from benchmarks import rivals
 from benchmarks.flow import ConditionalFlow, FlowSettings, train_flow
-from benchmarks.rival_methods import DIRECTIONS, FLOW, PRESETS, SAMPLERS, exact
+from benchmarks.rival_methods import DIRECTIONS, FLOW, MOVES, PRESETS, SAMPLERS, exact
 from energyql.errors import ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.language import bind, parse
@@ -117,7 +117,7 @@ def test_every_rival_is_measured_and_none_twice(model, tmp_path, monkeypatch):
     (text,) = data["samples"]
     assert set(data["samples"][text]) == {*SAMPLERS, FLOW}
     assert all(found["frechet"] >= 0 for found in data["samples"][text].values())
-    assert set(data["edits"]) == {*PRESETS, FLOW, DIRECTIONS}
+    assert set(data["edits"]) == {*PRESETS, FLOW, DIRECTIONS, MOVES}
     for found in data["edits"].values():
         assert len(found["satisfied"]) == len(found["leaked"]) == 5
         assert all(0 <= share <= 1 for share in (*found["satisfied"], *found["leaked"], found["all"]))
