@@ -36,7 +36,7 @@ ZOOM, SHIFT, TURN, LIGHT = 2**0.5, 0.125, 0.35, 0.5
 """Of an edit by alpha = 1: the factor of its size, the share of its side that a picture moves by, the angle in radians
 that it turns by against the clock, and what is added to the values of pixels, which go from -1 to 1. The factor of the
 contrast is that of the size."""
-STEPS, BATCH, RATE = 32, 4, 0.1
+STEPS, BATCH, RATE = 64, 4, 0.1
 """Steps of Adam, samples of each, and the largest learning rate, for w in standard deviations of the prior."""
 MOMENTUM, SMOOTHING = 0.9, 0.999
 """Of Adam, whose gradients are here divided by their size as a whole and not number by number. So a direction has no
