@@ -154,9 +154,14 @@ def colours(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 
 def directions(out: Path, model: str) -> None:
-    """Draw the page of directions that SeFa finds."""
+    """Draw the page of directions that SeFa finds, and that of three that are learned for edits."""
     generator = energyql.load_model(model).generator
-    save(energyql.draw_directions(energyql.find_directions(model, "sefa"), generator), out / "directions.webp")
+    found = {
+        "directions.webp": energyql.find_directions(model, "sefa"),
+        "steered.webp": energyql.find_directions(model, "steerability", goals=["zoom", "shift_x", "brightness"]),
+    }
+    for name, each in found.items():
+        save(energyql.draw_directions(each, generator), out / name)
 
 
 def examples(out: Path, model: str) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.edit import read_rows
-from energyql.cli.options import out, out_option
+from energyql.cli.options import out, out_option, read_names
 from energyql.cli.reports import print_reports
 from energyql.cli.train import FittedLabelOption, ReplaceOption, fitted_label
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL, packaged_models
+from energyql.pipeline.settings import DirectionMethod
 
 
 def directions(
@@ -22,10 +23,22 @@ def directions(
         Path, out_option("A folder for the directions and a page of pictures; with --name, the one that holds them.")
     ] = Path("directions"),
     method: Annotated[
-        Literal["ganspace", "sefa", "styles", "pictures", "interfacegan"] | None,
+        DirectionMethod | None,
         typer.Option(help="How they are found; see docs/directions.md. By default ganspace.", show_default=False),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Number of directions, by default 10.")] = None,
+    goals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Of interfacegan, steerability and ganalyze, separated by commas: attributes, edits such as "
+            "zoom,rotation, or numbers. By default all, up to -n.",
+        ),
+    ] = None,
+    labeller: Annotated[
+        str | None,
+        typer.Option(help="Of ganalyze: module:function that reads numbers from pictures, in place of the judge."),
+    ] = None,
     model: options.Model = DEFAULT_MODEL,
     layers: Annotated[
         str | None, typer.Option(help="Layers of W+ whose styles count and that the pictures change: 4-9 or 0,1,7.")
@@ -46,10 +59,11 @@ def directions(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Find directions along which pictures vary, without labels, and make attributes of those that you name.
+    """Find directions along which pictures vary, and make attributes of those that you name. It takes no labels.
 
     First without --name: look at directions.png in the folder. Then with --name 3=smile for each that means something.
     """
+    from energyql.attributes.labels import import_labeller
     from energyql.files import check_writable, write_picture
     from energyql.progress import reporting
     from energyql.training.directions import PAGE, Directions, draw_directions, name_directions
@@ -57,10 +71,10 @@ def directions(
     from energyql.training.opening import open_source
 
     if name:
-        if any(option is not None for option in (method, n, layers, truncation, label)):
+        if any(option is not None for option in (method, n, goals, labeller, layers, truncation, label)):
             raise ArgumentError(
                 f"--name is for the directions that {save_to} holds",
-                hint="leave out --method, -n, --layers, --truncation and --label; or find directions without --name",
+                hint="leave out --method and its options, --truncation and --label; or find directions without --name",
             )
         if into is None and model in packaged_models():
             raise ArgumentError(
@@ -82,8 +96,10 @@ def directions(
     source = open_source(model, generator=generator, allow_plugins=allow_plugins)
     with reporting(not quiet) as report:
         found = find_directions(
-            source, method or "ganspace", n or 10, layers=None if layers is None else read_rows(layers),
-            truncation=truncation, label=fitted_label(label), device=device, progress=report,
+            source, method or "ganspace", n or 10, goals=None if goals is None else read_names(goals),
+            labeller=None if labeller is None else import_labeller(labeller),
+            layers=None if layers is None else read_rows(layers), truncation=truncation, label=fitted_label(label),
+            device=device, progress=report,
         )  # fmt: skip
         page = draw_directions(found, source.generator, seed=seed, report=report)
     found.save(save_to)

@@ -195,7 +195,7 @@ def edit(
         layers: the layers of W+ that may change, for all steps; or attribute -> layers: a step may change those of the
             attributes that its query names, and all layers if one of them is not listed.
         identity: a function or module from pictures in [-1, 1] to features, whose direction is kept.
-        semantics: "exact", "product" or "lace"; by default the preset's.
+        semantics: "exact", "product", "lace" or "jem"; by default the preset's.
         strength: λ > 0, multiplies the energy of the query; by default the preset's.
         truncation: as for `generate`; by default that of the `Result` that is edited.
         label: the same.

@@ -14,7 +14,7 @@ from energyql.attributes.pictures import PictureBank
 from energyql.energy.exact import CircuitRule
 from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions
 from energyql.energy.reachable import least_energy
-from energyql.energy.rule import EnergyRule
+from energyql.energy.rule import EnergyRule, JointRule
 from energyql.errors import ArgumentError
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import by_autograd, pullback_of
@@ -145,8 +145,11 @@ def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> 
 def reader_energy(rule: EnergyRule, bank: PictureBank, encode: Encode, draw: Draw) -> PictureEnergy:
     """Return the energy of a query whose attributes are read off pictures; arguments as for `PictureEnergy`."""
     numbers = [name for name in rule.attributes if bank.vocabulary[name].kind == "continuous"]
-    known = isinstance(rule, CircuitRule) and all(name in bank.std for name in numbers)
-    least = least_energy(rule, bank.std) if isinstance(rule, CircuitRule) and known else 0.0
+    least = 0.0
+    if isinstance(rule, JointRule) and rule.attributes:
+        least = -math.inf
+    elif isinstance(rule, CircuitRule) and all(name in bank.std for name in numbers):
+        least = least_energy(rule, bank.std)
     read = partial(energy_of_pictures, rule, bank.predict)
     return PictureEnergy(encode, draw, read, gradient=bank.gradient, least=least)
 
@@ -191,4 +194,4 @@ def with_realism(
         return realism if own is None else own(pictures) + realism
 
     gradient = isinstance(energy, QueryEnergy) or energy.has_gradient
-    return PictureEnergy(encode, draw, of_pictures, of_latents, gradient=gradient)
+    return PictureEnergy(encode, draw, of_pictures, of_latents, gradient=gradient, least=min(0.0, energy.least))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Hashable, MutableMapping
 from functools import cached_property, partial
 from typing import Any
@@ -15,7 +16,7 @@ from energyql.attributes.predictions import Categorical, Continuous, Prediction,
 from energyql.energy.circuit_energy import CircuitEnergy
 from energyql.energy.exact import CircuitRule
 from energyql.energy.reachable import least_energy
-from energyql.energy.rule import EnergyRule
+from energyql.energy.rule import EnergyRule, JointRule
 from energyql.energy.surrogate import Surrogate
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
@@ -77,7 +78,9 @@ class QueryEnergy:
 
     @cached_property
     def least(self) -> float:
-        """The least energy that a latent can reach with these heads, in nats; see `least_energy`."""
+        """The least energy that a latent can reach with these heads, in nats; see `least_energy`. `jem` has none."""
+        if isinstance(self.rule, JointRule) and self.rule.attributes:
+            return -math.inf
         return 0.0 if self._least is None else self._least()
 
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from energyql.attributes.predictions import Predictions
+from energyql.attributes.predictions import Categorical, Prediction, Predictions, YesNo
 from energyql.energy.exact import CircuitRule
 from energyql.energy.lace import compile_lace
 from energyql.energy.product import compile_product
@@ -47,11 +48,56 @@ class EnergyRule(Protocol):
         """Return the rule as SVG, or `None` where there is no circuit to draw."""
 
 
+class JointRule:
+    """The `jem` semantics: a joint energy of latent and attributes from unnormalised logits; see `EnergyRule`.
+
+    JEM (Grathwohl et al. 2020, arXiv 1912.03263) reads the logits f(z)[y] of a classifier as an energy -f(z)[y] of z
+    and y, so that p(z) gets the factor exp(logsumexp_y f(z)[y]). With one such classifier an attribute, the energy of a
+    query is -log of the sum of exp(sum of logits) over all values of its attributes that satisfy it. That equals
+    -log P(query | z) less the log-sum-exp of the logits of each attribute that the query depends on. So AND, OR and NOT
+    are those of `exact`, all laws of Boolean algebra hold, and a weight multiplies -log P alone.
+
+    The one logit of a yes/no attribute is the difference of two, of which each gets half. The normal distribution of a
+    continuous attribute has no logits, and adds nothing.
+
+    Args:
+        conditional: the rule of the probability of the query given z.
+    """
+
+    is_probability = False
+
+    def __init__(self, conditional: CircuitRule) -> None:
+        self.conditional, self.attributes = conditional, conditional.attributes
+
+    def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
+        """Return the log-value, in nats, which has no bound."""
+        value = self.conditional.log_value(predictions)
+        for name in self.attributes:
+            value = value + _log_mass(predictions[name])
+        return value
+
+    def explain(self) -> str:
+        """Return the circuit as indented text, and what is added."""
+        added = " + ".join(f"logsumexp({name})" for name in self.attributes)
+        return f"{self.conditional.explain()}\n\nenergy = -value of the circuit - ({added}); not a probability"
+
+    def draw(self) -> Markup:
+        """Return the circuit as SVG."""
+        return self.conditional.draw()
+
+
+def _log_mass(prediction: Prediction) -> Float[Tensor, "*batch"]:
+    """Return the log-sum-exp of the logits of an attribute."""
+    if isinstance(prediction, YesNo):
+        return torch.logaddexp(prediction.logit / 2, -prediction.logit / 2)
+    return prediction.logits.logsumexp(1) if isinstance(prediction, Categorical) else torch.zeros_like(prediction.mean)
+
+
 _WITHOUT_DIAGRAM: dict[str, Callable[[Expr, Mapping[str, AttributeSpec]], EnergyRule]] = {
     "product": compile_product,
     "lace": compile_lace,
 }
-SEMANTICS: tuple[str, ...] = ("exact", *_WITHOUT_DIAGRAM)
+SEMANTICS: tuple[str, ...] = ("exact", *_WITHOUT_DIAGRAM, "jem")
 """Names of all semantics."""
 
 
@@ -81,8 +127,9 @@ def compile_energy_rule(
       it; every Boolean law holds.
     - `product`: negation normal form, then AND = sum and OR = log-sum-exp; no diagram, so no query is too large.
     - `lace`: the rules published with LACE (Nie et al. 2021, arXiv 2110.10873), on the tree as written.
+    - `jem`: joint energies from unnormalised logits; see `JointRule`.
 
-    A contradiction is an error under all three, as far as the diagram that finds it fits `max_nodes`.
+    A contradiction is an error under all, as far as the diagram that finds it fits `max_nodes`.
 
     Args:
         expr: the query, as `bind` returned it.
@@ -95,13 +142,15 @@ def compile_energy_rule(
     Raises:
         ArgumentError: no such semantics.
         Contradiction: nothing satisfies the query.
-        LimitError: the diagram is too large (only `exact`), or the expansion of a cardinality is (only `lace`).
+        LimitError: the diagram is too large (`exact` and `jem`), or the expansion of a cardinality is (only `lace`).
 
     Warns:
         TautologyWarning: everything satisfies the query.
     """
-    if check_semantics(semantics) == "exact":
-        return CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=relations))
+    if check_semantics(semantics) in ("exact", "jem"):
+        known = relations and semantics == "exact"
+        rule = CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=known))
+        return rule if semantics == "exact" else JointRule(rule)
     with suppress(LimitError):  # too large to decide, and not needed for these
         check_satisfiable(expr, vocabulary, query=query, max_nodes=max_nodes)
     return _WITHOUT_DIAGRAM[semantics](expr, vocabulary)

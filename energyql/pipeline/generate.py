@@ -163,7 +163,7 @@ def generate(
         query: text such as `"smile AND NOT (glasses OR beard)"`, or `E.smile & ~(E.glasses | E.beard)`.
         n: number of pictures, at least 1.
         model: name of a packaged model, a model folder, or a `Model` in memory.
-        semantics: "exact", "product" or "lace".
+        semantics: "exact", "product", "lace" or "jem".
         sampler: a name out of `energyql.sampling.SAMPLERS`, or a sampler with settings of its own.
         strength: lambda > 0, multiplies the energy: 1 is the query as stated, more is more certain and less varied.
             By default the sampler's own.

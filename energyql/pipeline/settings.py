@@ -13,7 +13,7 @@ from energyql.errors import ArgumentError
 if TYPE_CHECKING:
     from energyql.sampling import Sampler
 
-Semantics = Literal["exact", "product", "lace"]
+Semantics = Literal["exact", "product", "lace", "jem"]
 """Names of the semantics; see `energyql.energy.rule`."""
 SamplerName = Literal[
     "slice+descent",
@@ -32,6 +32,8 @@ Precision = Literal["float32", "bfloat16"]
 """Names of the number types that energies can be computed in while sampling."""
 Noise = Literal["const", "random", "none"]
 """Kinds of noise in the pictures of a generator that adds some; see `energyql.generate`."""
+DirectionMethod = Literal["ganspace", "sefa", "styles", "pictures", "interfacegan", "steerability", "ganalyze"]
+"""Names of the methods that find directions of w; see `energyql.find_directions`."""
 EXACT: Final = "exact"
 """The semantics whose energies are -log P(query)."""
 DEFAULT_SEMANTICS: Final = EXACT

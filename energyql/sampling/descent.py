@@ -62,6 +62,7 @@ class DescentSampler(BatchSampler):
 
     def run(self, batch: Batch) -> None:
         """Descend with every sample; see `BatchSampler`."""
+        batch.energy.check_floor()
         values = batch.diagnostics["value"] = self.strength * batch.energies
         if self.enough is not None:
             batch.leave_out(self.enough / self.strength + batch.energy.least)

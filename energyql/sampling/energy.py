@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass
 from inspect import signature
@@ -44,13 +45,13 @@ class Energy(Protocol):
 
     Row i of a result may depend on row i of the arguments only: samplers evaluate batches whose members come and go.
 
-    An attribute `least`, where there is one, is the least energy that a latent can reach, in nats; samplers that end
-    where the energy is low enough measure from there. An attribute `surrogate`, where there is one and it is not None,
-    is a function without arguments that makes a `SurrogateEnergy`. An attribute `kept`, where there is one and it is
-    not None, says that the energy never changes: a dictionary of its own, empty at first, in which samplers keep what
-    they find out about it and what is the same in every run. An attribute `costly`, where there is one and it is true,
-    says that an evaluation takes as long as drawing a picture: samplers then evaluate no point before it is needed, and
-    try out few.
+    An attribute `least`, where there is one, is the least energy that a latent can reach, in nats, or -infinity where
+    none is the least; samplers that end where the energy is low enough measure from there. An attribute `surrogate`,
+    where there is one and it is not None, is a function without arguments that makes a `SurrogateEnergy`. An attribute
+    `kept`, where there is one and it is not None, says that the energy never changes: a dictionary of its own, empty at
+    first, in which samplers keep what they find out about it and what is the same in every run. An attribute `costly`,
+    where there is one and it is true, says that an evaluation takes as long as drawing a picture: samplers then
+    evaluate no point before it is needed, and try out few.
     """
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
@@ -111,6 +112,14 @@ class AdaptedEnergy:
     surrogate: Callable[[], SurrogateEnergy] | None
     kept: MutableMapping[Hashable, Any] | None
     costly: bool
+
+    def check_floor(self) -> None:
+        """Raise an `ArgumentError` if there is no least energy, from which a sampler could tell how low one is."""
+        if self.least == -math.inf:
+            raise ArgumentError(
+                "this energy falls without end, and the sampler must know how low it can be",
+                hint='choose one that does not: sampler="langevin", "published-langevin" or "predictor-corrector"',
+            )
 
     def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
         """Return what `make` returns, which must be the same for equal keys; an energy that never changes keeps it."""

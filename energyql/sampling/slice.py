@@ -109,6 +109,7 @@ class SliceSampler(BatchSampler):
 
     def run(self, batch: Batch) -> None:
         """Draw every sample; see `BatchSampler`."""
+        batch.energy.check_floor()
         batch.noise = batch.noise.part("slice")
         proposals, most = self._proposals(batch)
         rounds = reject(batch, self.strength, proposals, most)

@@ -27,6 +27,7 @@ from energyql.progress import Report
 from energyql.render.pictures import label_grid, to_pictures
 from energyql.training.fitting import HeadSettings
 from energyql.training.foreign import add_heads
+from energyql.training.goals import move_along
 from energyql.training.labels import LabelTable
 from energyql.training.opening import open_source
 from energyql.training.run import train_attributes
@@ -278,11 +279,7 @@ def draw_directions(
     steps = directions.quantiles[:, None] - directions.values(w).t()[:, :, None]
     moves = (steps[..., None] * directions.move[:, None, None]).flatten(0, 2)
     moved = w[:, None].expand(-1, len(QUANTILES), -1).flatten(0, 1).repeat(len(directions), 1)
-    if layers is None:
-        moved = moved + moves
-    else:
-        moved = moved[:, None].repeat(1, generator.config.num_ws, 1)  # type: ignore[attr-defined]
-        moved[:, list(layers)] += moves[:, None]
+    moved = move_along(moved, moves, layers, generator)
     pictures: list[Image.Image] = []
     for part in moved.split(AT_ONCE):
         for picture in to_pictures(generator.synthesize(part.to(device))):

@@ -1,31 +1,34 @@
-"""`find_directions`: directions of w along which the pictures of a generator vary, found without labels."""
+"""`find_directions`: directions of w along which the pictures of a generator vary, found by one of several methods."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.judge import thumbnails
-from energyql.attributes.predictions import output_count
+from energyql.attributes.judge import load_judge
+from energyql.attributes.labels import ImageLabeller
 from energyql.errors import ArgumentError
 from energyql.generators.base import Generator, check_layers
 from energyql.generators.families import module_fingerprint
 from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, choose_device
-from energyql.pipeline.settings import finite_number, whole_number
+from energyql.pipeline.settings import DirectionMethod, finite_number, whole_number
 from energyql.progress import Report, reporting
 from energyql.training.directions import DIRECTIONS_SEED, QUANTILES, Directions
+from energyql.training.goals import edit_goals, head_numbers, learn_goals, number_goals
 from energyql.training.opening import open_source
-from energyql.training.samples import LATENTS_AT_ONCE, PIXELS_AT_ONCE, Prior
+from energyql.training.samples import LATENTS_AT_ONCE, Prior
 from energyql.training.target import Target
+from energyql.training.thumbnails import draw_small
 
-Method = Literal["ganspace", "sefa", "styles", "pictures", "interfacegan"]
+WITH_GOALS = ("interfacegan", "steerability", "ganalyze")
+"""Methods that find a direction for each of some names; `count` is the most that there may be."""
 DRAWS, DRAWS_PER_NUMBER, MOST_NUMBERS = 8192, 32, 1024
 """Prior samples that the covariance of w is taken from, how many for each number of w at least, and how many numbers
 there may be: memory grows with their square."""
@@ -43,9 +46,11 @@ _Found = tuple[Float[Tensor, "found components"], Float[Tensor, " found"]]
 
 def find_directions(
     model: str | Path | Generator | Model | Target,
-    method: Method = "ganspace",
+    method: DirectionMethod = "ganspace",
     count: int = 10,
     *,
+    goals: Sequence[str] | None = None,
+    labeller: ImageLabeller | None = None,
     layers: Sequence[int] | None = None,
     truncation: float | None = None,
     label: int | Sequence[float] | str | None = None,
@@ -66,12 +71,22 @@ def find_directions(
       kind. `share` is that of the variance of this linear part.
     - `interfacegan`: for each attribute, the linear function of w that is nearest to the output of its head, where
       InterFaceGAN (Shen et al. 2020, arXiv 1907.10786) separates labels. `share` is R2, how linear the head is.
+    - `steerability`: for each of `energyql.training.goals.EDITS`, such as zoom, the direction along which pictures
+      change as if they were edited (Jahanian et al. 2020, arXiv 1907.07171).
+    - `ganalyze`: for each number that a labeller or the judge of the model reads from pictures, the direction along
+      which it rises most evenly (GANalyze, Goetschalckx et al. 2019, arXiv 1906.10112).
+
+    The last two are learned through the generator, which must have gradients. `share` is how much of the goal the
+    direction reaches on other samples: 1 less the squared error as a share of that of unchanged pictures.
 
     Args:
         model: a packaged model, a model folder, a checkpoint, a generator of your own, its name, a `Model`, or what
             `open_source` returned.
         method: as above.
-        count: how many directions; of `interfacegan` at most.
+        count: how many directions; of the last three methods at most.
+        goals: names of the attributes, edits or numbers that these three find directions for; by default all.
+        labeller: what reads the numbers of `ganalyze`, in place of the judge of the model: a function of pictures or a
+            torch module, whose result, name -> tensor (batch,), has gradients.
         layers: rows of W+, 0 to `num_ws - 1`, whose styles count, and which alone the pictures of a direction change.
         truncation: psi of the prior samples. By default that of the model's heads, else that of the model.
         label: of a conditional generator: a class, numbers, or "random"; by default that of the model's heads.
@@ -82,10 +97,15 @@ def find_directions(
 
     Raises:
         ArgumentError: an argument has no such value, the generator has no such layers or no styles, the model has no
-            heads, there is no such device, or the prior varies in fewer directions, or in all alike.
+            heads or no judge, there is no such device or goal, or the prior varies in fewer directions, or
+            in all alike.
     """
-    if method not in get_args(Method):
-        raise ArgumentError(f"there is no method {method!r}", hint=f"methods: {', '.join(get_args(Method))}")
+    if method not in (methods := get_args(DirectionMethod)):
+        raise ArgumentError(f"there is no method {method!r}", hint=f"methods: {', '.join(methods)}")
+    if goals is not None and method not in WITH_GOALS:
+        raise ArgumentError(f"{method} has no goals", hint=f"leave them out, or choose {', '.join(WITH_GOALS)}")
+    if labeller is not None and method != "ganalyze":
+        raise ArgumentError(f"{method} reads no labeller", hint="leave it out, or choose ganalyze")
     count, place = whole_number("count", count), choose_device(device)
     if truncation is not None and not 0 <= (truncation := finite_number("truncation", truncation)) <= 2:
         raise ArgumentError(f"truncation is a number from 0 to 2, not {truncation:g}")
@@ -105,17 +125,28 @@ def find_directions(
         if method == "ganspace":
             inner, share = space.own()
         elif method == "interfacegan":
-            titles, outputs = _head_outputs(
-                prior, bank if isinstance(bank, AttributeBank) else None, len(space.samples)
-            )
-            inner, share = space.nearest(outputs)
+            heads = bank if isinstance(bank, AttributeBank) else None
+            outputs = head_numbers(prior, heads, len(space.samples), goals)
+            titles = tuple(outputs)
+            inner, share = space.nearest(torch.stack(list(outputs.values()), 1).double())
         elif method == "sefa":
             assert weights is not None
             inner, share = space.along(weights)
+        elif method in WITH_GOALS:
+            if method == "steerability":
+                wanted = edit_goals(goals, count)
+            else:
+                judge = model.judge if isinstance(model, Model) else _judge(source)
+                wanted = number_goals(judge if labeller is None else labeller, goals, count, prior)
+            titles = tuple(wanted)
+            steps, share = learn_goals(wanted, prior, space.scaled, chosen, report)
+            inner = steps / steps.norm(dim=1, keepdim=True)
         else:
-            slopes = space.slopes(_small_pictures(prior, report)) if weights is None else weights @ space.scaled
+            slopes = (
+                space.slopes(draw_small(prior, PICTURES, SIDE, report)) if weights is None else weights @ space.scaled
+            )
             inner, share = _eigenvectors(slopes)
-    if len(inner) < count and method != "interfacegan":
+    if len(inner) < count and method not in WITH_GOALS:
         raise ArgumentError(f"w varies in {len(inner)} directions only, not {count}", hint="ask for fewer, with -n")
     return space.directions(
         inner[:count], share[:count], method=method, titles=titles[:count], layers=chosen, truncation=psi,
@@ -209,7 +240,7 @@ class _Whitened:
     def directions(self, inner: Tensor, share: Tensor, **described: Any) -> Directions:
         """Return directions of whitened coordinates as those of w; the largest number of each move is positive."""
         move = inner @ self.scaled.t()
-        if described["method"] != "interfacegan":  # eigenvectors have no sign of their own
+        if described["method"] not in WITH_GOALS:  # eigenvectors have no sign of their own
             sign = move.gather(1, move.abs().argmax(1, keepdim=True)).sign()
             inner, move = sign * inner, sign * move
         normal = inner @ (self.axes / self.variances.sqrt()).t()
@@ -241,28 +272,5 @@ def _style_weights(generator: Generator, layers: Sequence[int] | None, method: s
     return torch.cat([affine.weight.detach().cpu().double() * affine.weight_gain for affine in chosen])
 
 
-def _head_outputs(prior: Prior, bank: AttributeBank | None, count: int) -> tuple[tuple[str, ...], Tensor]:
-    """Return names and outputs, (n, outputs), of the heads for the first samples; of classes, less their mean."""
-    if bank is None:
-        raise ArgumentError("this model has no heads, which interfacegan follows", hint="energyql train makes some")
-    raw, names, parts = bank.to("cpu").raw_outputs(tuple(bank.vocabulary)), [], []
-    with torch.no_grad():
-        outputs = raw.function(prior.read(torch.arange(count), bank.space)).double()
-    for spec, part in zip(raw.specs, outputs.split([output_count(spec) for spec in raw.specs], 1), strict=True):
-        names += [f"{spec.name} = {value}" for value in spec.values] or [spec.name]
-        parts.append(part - part.mean(1, keepdim=True) if spec.values else part)
-    return tuple(names), torch.cat(parts, 1)
-
-
-@torch.no_grad()
-def _small_pictures(prior: Prior, report: Report) -> Float[Tensor, "n numbers"]:
-    """Return the first samples as pictures of `SIDE` pixels a side, float64."""
-    w, found, size = prior.w(torch.arange(PICTURES)).to(prior.device), [], 1
-    at = 0
-    while at < PICTURES:
-        images = prior.generator.synthesize(w[at : at + size])
-        found.append(thumbnails(images, SIDE).flatten(1).double().cpu())
-        at += size
-        size = max(1, min(64, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2])))
-        report("drawing", min(at, PICTURES) / PICTURES)
-    return torch.cat(found)
+def _judge(source: Target) -> ImageLabeller | None:
+    return None if source.folder == Path() else load_judge(source.folder)

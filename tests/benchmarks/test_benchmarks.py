@@ -199,7 +199,7 @@ def test_command_line(model: Path, tmp_path: Path) -> None:
     assert "worst" in done.stdout
     data = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [record["depth"] for record in data["formulas"]] == [1, 2, 3]
-    assert set(data["summary"]["mean"]) == {"exact", "product", "lace"}
+    assert set(data["summary"]["mean"]) == {"exact", "product", "lace", "jem"}
     assert data["machine"]["torch"]
     assert "| worst |" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
@@ -207,4 +207,4 @@ def test_command_line(model: Path, tmp_path: Path) -> None:
 def test_command_line_refuses_unknown_semantics(tmp_path: Path) -> None:
     done = command("--semantics", "fuzzy", "--out", str(tmp_path))
     assert done.returncode == 2
-    assert "choose from exact, product, lace" in done.stderr
+    assert "choose from exact, product, lace, jem" in done.stderr

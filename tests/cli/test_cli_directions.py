@@ -2,17 +2,14 @@
 
 import json
 import re
-from typing import get_args, get_type_hints
 
 import pytest
 from commands import invoke
 from PIL import Image
 from toys import tiny_model
 
-from energyql.cli.directions import directions
 from energyql.errors import ArgumentError, DataError
 from energyql.pipeline.model import load_model
-from energyql.training.finding import Method
 
 
 def run(*arguments):
@@ -48,11 +45,6 @@ def test_find_look_name_ask(tmp_path):
     assert query == ""
 
 
-def test_the_command_offers_every_method():
-    offered = get_args(get_args(get_type_hints(directions)["method"])[0])
-    assert offered == get_args(Method)
-
-
 def test_the_shares_are_printed(tmp_path):
     output = run("directions", "-m", tiny_model(tmp_path / "m"), "-n", 2, "-o", tmp_path / "found")
     assert re.search(r"^0: share \d+\.\d %, values -\d\.\d to \d\.\d$", output, re.MULTILINE)
@@ -70,6 +62,10 @@ def test_the_shares_are_printed(tmp_path):
         (["--name", "0=", "--into", "x"], ArgumentError, "'0=' is not NUMBER=NAME"),
         (["--name", "0=a", "--name", "0=b", "--into", "x"], ArgumentError, "'0=b' twice"),
         (["--into", "x"], ArgumentError, "--into and --replace are for attributes"),
+        (["--name", "0=a", "--goals", "zoom"], ArgumentError, "--name is for the directions"),
+        (["--name", "0=a", "--labeller", "a:b"], ArgumentError, "--name is for the directions"),
+        (["--goals", "zoom"], ArgumentError, "ganspace has no goals"),
+        (["--method", "ganalyze", "--labeller", "math:pi"], ArgumentError, "math:pi is a float, which cannot"),
         (["--layers", "a"], ArgumentError, "layers are written"),
         (["--layers", "9-4"], ArgumentError, "layers are written 4-9 or 0,1,7, not '9-4'"),
         (["--device", "gpu"], ArgumentError, "device 'gpu' is not available here"),
@@ -81,3 +77,15 @@ def test_mistakes(arguments, kind, message, tmp_path, monkeypatch):
         run("directions", "-o", tmp_path / "found", *arguments)
     assert not (tmp_path / "x").exists()
     assert not (tmp_path / "found").exists()
+
+
+def test_goals_are_learned_and_named(tmp_path):
+    model, folder = tiny_model(tmp_path / "m"), tmp_path / "found"
+    output = run("directions", "-m", model, "--method", "steerability", "--goals", "blue, zoom", "-o", folder)
+    assert re.search(r"^zoom: share \d+\.\d %, values .*\nblue: share \d+\.\d %, values ", output, re.MULTILINE)
+    with Image.open(folder / "directions.png") as page:
+        assert page.size[0] > 10 * 128
+    run("directions", "-m", model, "-o", folder, "--name", "0=near", "--into", tmp_path / "n", "-q")
+    assert load_model(tmp_path / "n").vocabulary["near"].description.startswith("steerability zoom, in standard")
+    output = run("directions", "-m", model, "--method", "ganalyze", "--goals", "smile", "-n", 3, "-o", tmp_path / "s")
+    assert re.search(r"^smile: share", output, re.MULTILINE)

@@ -163,3 +163,11 @@ def test_narrow_intervals_of_a_network_have_a_least_energy():
     assert reader_energy(rule, bank, Identity(), None).least > 0.5
     assert reader_energy(rule_of("smile", VOCABULARY), bank, Identity(), None).least == 0
     assert plain_energy("0.2 < n < 0.21").least == 0  # nobody knows how precise a function is
+
+
+def test_a_joint_energy_of_pictures_has_no_floor():
+    energy = reader_energy(
+        rule_of("a AND NOT b", KNOWN, "jem"), PictureBank(read, KNOWN), Identity(), lambda w, rows: Plain().synthesize(w)
+    )
+    with pytest.raises(ArgumentError, match="falls without end"):
+        make_sampler("slice").sample(energy, prior_latents(0, 0, 4, 4))

@@ -33,7 +33,7 @@ def test_contradictions_and_tautologies_are_told_by_all(semantics):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ArgumentError, match="no semantics is called 'fuzzy'") as caught:
         compile_energy_rule(A, VOCABULARY, "fuzzy")
-    assert caught.value.hint == "choose one of exact, product, lace"
+    assert caught.value.hint == "choose one of exact, product, lace, jem"
 
 
 def test_what_is_too_large_for_exact_goes_through_product_and_lace():

@@ -1,0 +1,170 @@
+"""The rivals of `benchmarks.rivals`: how each samples a query and edits pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.flow import ConditionalFlow, FlowSettings, train_flow
+from energyql.editing.edit import edit
+from energyql.errors import ModelError
+from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
+from energyql.evaluation.methods import read_methods
+from energyql.language import Expr
+from energyql.pipeline.model import Values
+from energyql.pipeline.prepared import draw_batches
+from energyql.progress import Report
+from energyql.sampling import normals, prior_latents
+from energyql.training.finding import find_directions
+
+SAMPLERS = {
+    "default": "slice+descent",
+    "paper": "paper",
+    "latent JEM": "jem:published-langevin",
+    "products of experts": "product:slice+descent",
+}
+"""Rivals that sample an energy, as methods of `energyql bench`."""
+PRESETS = {
+    "default": ("default", "exact"),
+    "paper": ("lace", "lace"),
+    "latent JEM": ("lace", "jem"),
+    "products of experts": ("default", "product"),
+}
+"""Rivals that edit by an energy: the preset and the semantics of `energyql.edit`."""
+FLOW, DIRECTIONS, MOVES = "StyleFlow", "InterFaceGAN", "InterFaceGAN, our move"
+"""Rivals without an energy. The last moves w as the prior does, and not along the normal of the boundary."""
+STEP = 3.0
+"""Standard deviations of its value by which an edit moves w along a direction: InterFaceGAN shows 3."""
+SEARCHED = 1 << 18
+"""Most latents of the prior that are read by the heads for exact samples of a query."""
+EDITS = ("smile", "glasses", "hat", "NOT long_hair", "beard")
+"""Of yes/no attributes, which a flow and a direction know; chosen before any was measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """The evaluated model, and what rivals learned of it.
+
+    Attributes:
+        model: with its judge.
+        names: yes/no attributes, of which the flow knows.
+        flow: trained on the `pairs`, w and signs of the attributes by the heads.
+    """
+
+    model: EvaluatedModel
+    names: tuple[str, ...]
+    flow: ConditionalFlow
+    pairs: Tensor
+
+    def judge(self, w: Tensor) -> JudgedSamples:
+        """Draw and judge pictures of w."""
+        parts = []
+        with torch.no_grad():
+            for rows, images in draw_batches(self.model.model.generator.synthesize, self.model.encode, w, w=w):
+                features = None if self.model.features is None else self.model.features.read(images)
+                parts.append(JudgedSamples(rows, rows, self.model.model.judge_images(images), features))
+        return JudgedSamples.join(parts)
+
+
+def _signs(values: Values, names: Sequence[str]) -> Tensor:
+    """Return yes/no attributes as 1 and -1, (n, names)."""
+    return torch.from_numpy(np.stack([values[name] for name in names], 1)).float() * 2 - 1
+
+
+def learn(model: EvaluatedModel, settings: FlowSettings, seed: int, folder: Path, report: Report) -> tuple[Rivals, Any]:
+    """Train the flow, or read it from the folder.
+
+    Returns:
+        The rivals, and the cost of the training.
+    """
+    names = tuple(name for name, spec in model.vocabulary.items() if spec.kind == "yes/no")
+    z = normals(seed, 0, settings.pairs, model.z_dim, stream="rivals/pairs")
+    with torch.no_grad():
+        w, pairs = model.encode(z), _signs(model.read_heads(z), names)
+    started = time.process_time()
+    path = folder / "flow.safetensors"
+    trained = not path.is_file()
+    flow, losses = train_flow(w, pairs, settings, seed, path, lambda done: report("training", done))
+    last = losses[-max(1, len(losses) // 10) :]
+    facts = {"nats": sum(last) / len(last), "seconds": time.process_time() - started if trained else None}
+    return Rivals(model, names, flow, pairs), facts
+
+
+def exact(model: EvaluatedModel, query: Expr, count: int, seed: int) -> JudgedSamples:
+    """Return pictures of at most `count` latents of the prior that satisfy a query by the heads, and by the judge.
+
+    Raises:
+        ModelError: heads never predict it.
+    """
+    found: list[Tensor] = []
+    for start in range(0, SEARCHED, 8192):
+        z = normals(seed, start, 8192, model.z_dim, stream="rivals/exact")
+        found.append(z[torch.from_numpy(model.satisfied(query, model.read_heads(z)).copy())])
+        if sum(map(len, found)) >= count:
+            break
+    latents = torch.cat(found)[:count]
+    if not len(latents):
+        raise ModelError(f"by the heads, none of {SEARCHED:,} latents satisfies {query}")
+    samples = model.judge(latents)
+    return samples.select(model.satisfied(query, samples.values).nonzero()[0])
+
+
+def sample(rivals: Rivals, name: str, query: Expr, n: int, seed: int, report: Report) -> tuple[JudgedSamples, float]:
+    """Draw n samples of a bound query by a rival.
+
+    Returns:
+        The samples, and CPU seconds without drawing.
+    """
+    model = rivals.model
+    if name == FLOW:
+        started = time.process_time()
+        asked = {each: ((rivals.pairs[:, i] > 0).numpy()) for i, each in enumerate(rivals.names)}
+        rows = model.satisfied(query, asked).nonzero()[0]
+        random = torch.Generator().manual_seed(seed)
+        chosen = torch.from_numpy(rows)[torch.randint(len(rows), (n,), generator=random)]
+        w = rivals.flow.to_w(torch.randn(n, len(rivals.flow.mean), generator=random), rivals.pairs[chosen])
+        seconds = time.process_time() - started
+        return rivals.judge(w), seconds
+    (method,) = read_methods([SAMPLERS[name]])
+    energy = method.energy(model, query)
+    started = time.process_time()
+    z = method.sample(energy, model, n, seed, report).z
+    seconds = time.process_time() - started
+    return model.judge(z), seconds
+
+
+def edit_values(rivals: Rivals, name: str, n: int, seed: int, report: Report) -> list[Values]:
+    """Edit n pictures of a seed by a rival, and return the judge's values of the start and after each step."""
+    model = rivals.model
+    if name in PRESETS:
+        preset, semantics = PRESETS[name]
+        done = edit(
+            seed, list(EDITS), model=model.model, n=n, preset=preset, semantics=semantics, device=str(model.device),
+            truncation=model.truncation, label=model.label, progress=report, allow_weak=tuple(model.vocabulary),
+        )  # fmt: skip
+        return [done.start.judged, *(result.judged for result in done.steps)]
+    z = prior_latents(seed, 0, n, model.z_dim)  # as `edit` starts
+    with torch.no_grad():
+        w = model.encode(z)
+    found, signs = [rivals.judge(w).values], _signs(model.read_heads(z), rivals.names)
+    directions = None if name == FLOW else find_directions(model.model, "interfacegan", len(model.vocabulary) * 99)
+    for step in EDITS:
+        asked, sign = step.removeprefix("NOT "), -1.0 if step.startswith("NOT ") else 1.0
+        if directions is not None:
+            number = directions.titles.index(asked)
+            normal = directions.normal[number]
+            w = w + sign * STEP * (directions.move[number] if name == MOVES else normal / normal.square().sum())
+        else:
+            noise = rivals.flow.to_noise(w, signs)
+            signs = signs.clone()
+            signs[:, rivals.names.index(asked)] = sign
+            w = rivals.flow.to_w(noise, signs)
+        found.append(rivals.judge(w).values)
+    return found
