@@ -35,7 +35,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebooks_are_shown_with_their_outputs(site: Path, name: str) -> None:
     text = (site / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
-    assert f'href="../notebooks/{name}.html"' in text or f'href="{name}.html"' in text or "current-page" in text
     outputs = re.findall(r'<div class="cell-output">(.*?)</div>\n', text, re.DOTALL)
     assert len(outputs) >= 3
     assert any("<pre>" in output for output in outputs)
