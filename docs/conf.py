@@ -6,6 +6,8 @@ Nothing is fetched when pages are read: no fonts, scripts or styles from elsewhe
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -26,8 +28,17 @@ author = "the energyql authors"
 copyright = "the energyql authors, Apache-2.0"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
+sys.path.insert(0, str(Path(__file__).parent))
+extensions = [
+    "myst_parser",
+    "notebook",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
 myst_heading_anchors = 3
 
 default_role = "code-or-name"  # what single backticks mean in docstrings; see below

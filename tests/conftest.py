@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,17 @@ import pytest
 import shapes
 from attack import MARK
 
+gc.disable()  # until all tests are collected: it would take half of that time, and find nothing
 os.environ["ENERGYQL_CACHE"] = ""  # tests leave the user's caches alone, and do not depend on them
 shapes.install()  # before anything of the library is imported that has shapes in its signatures
 
 from toys import tiny_model  # noqa: E402
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of all later garbage collections: they stay until the end."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

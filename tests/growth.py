@@ -1,6 +1,19 @@
 """How the work of a call grows with the size of its input: a ratio of CPU times, which other programs hardly change."""
 
+import gc
 import time
+from contextlib import contextmanager
+
+
+@contextmanager
+def no_garbage_collection():
+    """Its work depends on what other tests have left, so that `timeit` switches it off as well."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def growth(prepare, call, size, factor=4, times=3):
@@ -12,8 +25,9 @@ def growth(prepare, call, size, factor=4, times=3):
     for count in (size, factor * size):
         given, found = prepare(count), []
         for _ in range(times):
-            start = time.thread_time()
-            call(given)
-            found.append(time.thread_time() - start)
+            with no_garbage_collection():
+                start = time.thread_time()
+                call(given)
+                found.append(time.thread_time() - start)
         least.append(min(found))
     return least[1] / least[0]

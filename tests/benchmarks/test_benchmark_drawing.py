@@ -48,7 +48,7 @@ def test_bare_convolutions_are_those_of_the_network(monkeypatch: pytest.MonkeyPa
 
 def test_it_runs(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.drawing", "--smoke", "--out", str(tmp_path)],
+        [sys.executable, "-m", "benchmarks.drawing", "--smoke", "--threads", "1", "--out", str(tmp_path)],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, encoding="utf-8", timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from commanding import command
 from evaluation.lively import lively_model, silent
 
-from benchmarks import large, memory, speed, tax
+from benchmarks import large, memory, posterior, sampling, speed, tax
 from benchmarks.sampling import LEAST_COMMON, LEAST_UNCOMMON, MOST_RARE, choose_formulas
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import load_model
-
-ROOT = Path(__file__).parents[2]
-
-
-def command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
-        cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=300,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_sampling_runs_and_goes_on(tmp_path: Path) -> None:
     folder = lively_model(tmp_path / "model")
     arguments = ["--model", str(folder), "--smoke", "--samplers", "slice,ode", "--out", str(tmp_path / "out")]
-    done = command("sampling", *arguments)
+    done = command(sampling, *arguments)
     assert done.returncode == 0, done.stderr
     data = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert len(data["queries"]) == 2
@@ -50,7 +40,7 @@ def test_the_posterior_is_compared_with_exact_draws(tmp_path: Path) -> None:
     folder = lively_model(tmp_path / "model")
     arguments = ["--model", str(folder), "--smoke", "--out", str(tmp_path / "out")]
     for _ in range(2):  # the second time it reads what it has
-        done = command("posterior", *arguments)
+        done = command(posterior, *arguments)
         assert done.returncode == 0, done.stderr
         data = json.loads((tmp_path / "out" / "posterior.json").read_text(encoding="utf-8"))
     assert len(data["rows"]) == 2

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commanding import command
 from evaluation.lively import lively_model, silent
 
 from benchmarks import satisfaction
@@ -23,7 +22,6 @@ from energyql.logic.circuit import compile_query
 from energyql.logic.truth import satisfied
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
-ROOT = Path(__file__).parents[2]
 VOCABULARY = Vocabulary(
     [
         *(AttributeSpec(name, "yes/no") for name in ("smile", "hat", "beard", "glasses")),
@@ -186,15 +184,8 @@ def test_mean_and_worst() -> None:
     assert "| `a \\| 1` | 20.0 |" in page
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.satisfaction", *arguments],
-        cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=300,
-    )  # fmt: skip
-
-
 def test_command_line(model: Path, tmp_path: Path) -> None:
-    done = command("--model", str(model), "--smoke", "--out", str(tmp_path))
+    done = command(satisfaction, "--model", str(model), "--smoke", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "worst" in done.stdout
     data = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -205,6 +196,6 @@ def test_command_line(model: Path, tmp_path: Path) -> None:
 
 
 def test_command_line_refuses_unknown_semantics(tmp_path: Path) -> None:
-    done = command("--semantics", "fuzzy", "--out", str(tmp_path))
+    done = command(satisfaction, "--semantics", "fuzzy", "--out", str(tmp_path))
     assert done.returncode == 2
     assert "choose from exact, product, lace, jem" in done.stderr

@@ -27,7 +27,7 @@ ELSEWHERE = {
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
 SLOW = [page for page in PAGES if any(block.slow for block in blocks(page))]
 LANGUAGES = {"python", "sh", "text", "toml", "json", "csv", "query", "error"}
-DIRECTIVES = {"{include}", "{literalinclude}", "{toctree}", "{eval-rst}"}
+DIRECTIVES = {"{include}", "{literalinclude}", "{notebook}", "{toctree}", "{eval-rst}"}
 
 
 def installing(words: list[str]) -> bool:
