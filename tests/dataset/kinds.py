@@ -1,15 +1,18 @@
-"""Plans for models of every kind: a StyleGAN, a generator of one's own by name, and one whose z is a picture."""
+"""Plans for models of every kind: a StyleGAN, a generator of one's own by name, one whose z is a picture, a reader."""
 
 import torch
 from toys import VOCABULARY, random_heads
 
 from energyql import DatasetClass, DatasetPlan
 from energyql.attributes.bank import AttributeBank
+from energyql.attributes.pictures import PictureBank
+from energyql.attributes.predictions import YesNo
 from energyql.generators.families import module_fingerprint
 from energyql.pipeline.model import Model
 from energyql.plugins import GENERATORS, load_plugin
+from energyql.vocabulary import Vocabulary
 
-KINDS = ("stylegan", "own", "picture")
+KINDS = ("stylegan", "own", "picture", "reader")
 OWN = '''
 import torch
 
@@ -55,6 +58,14 @@ def see(images):
     return {"glasses": images[:, :, :4, :4].mean((1, 2, 3)) > 0, "beard": images[:, :, 4:, 4:].mean((1, 2, 3)) > 0}
 
 
+class Reader(torch.nn.Module):
+    """The same as log-odds, in the place of heads."""
+
+    def forward(self, images):
+        corners = {"glasses": images[:, :, :4, :4], "beard": images[:, :, 4:, 4:]}
+        return {name: YesNo(100 * corner.mean((1, 2, 3))) for name, corner in corners.items()}
+
+
 def plan_of(kind, folder, tiny):
     """A plan of 20 pictures for a model of this kind, and the further arguments of the call.
 
@@ -70,6 +81,9 @@ def plan_of(kind, folder, tiny):
     elif kind == "picture":
         bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, 48), space="features")
         model = Model("picture", Drawing(), bank, see)
+    elif kind == "reader":
+        known = Vocabulary(VOCABULARY[name] for name in ("glasses", "beard"))
+        model = Model("reader", Drawing(), PictureBank(Reader(), known), see)
     classes = [DatasetClass(name="both", query="glasses AND beard", count=12, model=model)]
     classes.append(DatasetClass(name="none", query="NOT glasses", count=8, model=model))
     return DatasetPlan(classes=classes, shard_size=5), settings

@@ -278,6 +278,8 @@ def test_models_of_every_kind(tmp_path, monkeypatch, tiny, kind):
         assert write(plan, out, **settings).missing == {}
     assert files("again") == files("out")
     assert [known["model"] for _, known, _ in samples("out").values()] == 20 * ["tiny" if kind == "stylegan" else kind]
+    if kind == "reader":  # which is right about what it reads
+        assert all(known["satisfied"] for _, known, _ in samples("out").values())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no limit of the size of files")

@@ -167,7 +167,10 @@ def test_narrow_intervals_of_a_network_have_a_least_energy():
 
 def test_a_joint_energy_of_pictures_has_no_floor():
     energy = reader_energy(
-        rule_of("a AND NOT b", KNOWN, "jem"), PictureBank(read, KNOWN), Identity(), lambda w, rows: Plain().synthesize(w)
+        rule_of("a AND NOT b", KNOWN, "jem"),
+        PictureBank(read, KNOWN),
+        Identity(),
+        lambda w, rows: Plain().synthesize(w),
     )
     with pytest.raises(ArgumentError, match="falls without end"):
         make_sampler("slice").sample(energy, prior_latents(0, 0, 4, 4))
