@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -13,6 +14,9 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.common import SmokeOption, ThreadsOption, earlier_results, page, run_command, show, split_names
+from energyql.attributes.bank import PICTURE
+from energyql.attributes.judge import Judge
+from energyql.attributes.pictures import PictureBank
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import Reference, average, machine, measure
 from energyql.evaluation.methods import Method, read_methods
@@ -29,8 +33,8 @@ from recipes.digits.data import DIGITS, LABELLER, TEST, Kind, real_digits
 from recipes.digits.make import SPACES, STATES, fit_heads, read_made
 from recipes.digits.networks import VAES
 
-SUBJECTS: dict[Kind, tuple[str, ...]] = {"gan": ("z", "w"), "vae": ("z",), "hierarchical": ("z", "w")}
-"""The latents on which heads are measured. Without a mapping network w is z."""
+SUBJECTS: dict[Kind, tuple[str, ...]] = {"gan": ("z", "w", PICTURE), "vae": ("z",), "hierarchical": ("z", "w")}
+"""What guides read: latents, of which w is z without a mapping network, or pictures."""
 METHODS = f"{DEFAULT_SAMPLER},lace:published-ode"
 COMPOSITIONS = (
     "NOT (digit = three OR digit = eight) AND thickness > 1.6",
@@ -49,14 +53,14 @@ NOTE = (
     "pictures of the prior that the judge takes for the class, and to real digits of the class that the judge did not "
     "learn from; in brackets the floors, those of as many exact samples, or of as many of those real digits. Variety: "
     "mean distance of two samples in the features, over that of exact samples. Evals: evaluations of the energy a "
-    "sample, 2 where the gradient is computed too. Ms: sampling a sample, without drawing."
+    "sample, 2 where the gradient is computed too; on pictures each draws one. Ms: sampling a sample, without drawing."
 )
 HEADER = [
     "model",
-    "heads on",
+    "guide reads",
     "sampler",
     "accuracy %",
-    "heads %",
+    "guide %",
     "to the class",
     "to real",
     "variety",
@@ -69,13 +73,16 @@ HEADER = [
 def evaluated(kind: Kind, space: str, models: Path, out: Path, scale: float) -> EvaluatedModel:
     """Return a model with heads on a space: those of its folder, or others that are fitted here in the same way.
 
-    `scale` multiplies the length of the fit.
+    What guides by pictures is the network that labelled them for the heads. `scale` multiplies the length of the fit.
     """
     generator, folder = read_made(kind, models / kind), models / kind
-    if space != SPACES[kind]:
+    if space not in (SPACES[kind], PICTURE):
         folder = out / f"{kind}-{space}"
         fit_heads(generator, folder, models / STATES, space, scale=scale)
-    return EvaluatedModel(load_model(folder, generator=generator if kind in VAES else None), device="cpu")
+    model = load_model(folder, generator=generator if kind in VAES else None)
+    if space == PICTURE:
+        model = replace(model, bank=PictureBank(Judge.load(models / STATES, LABELLER)), second={})
+    return EvaluatedModel(model, device="cpu")
 
 
 def measure_query(
@@ -212,7 +219,7 @@ def main(
                     write_json(out / "results.json", data)
                 report(subject, number / len(queries))
     rows, composed = class_rows(data), composition_rows(data)
-    composed_header = ["query", "model", "heads on", "prior %", *settings["methods"]]
+    composed_header = ["query", "model", "guide reads", "prior %", *settings["methods"]]
     text = page(
         "Ten classes", NOTE, HEADER, rows, data, "", "## Compositions", "", *markdown_table(composed_header, composed)
     )

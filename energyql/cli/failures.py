@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
 from rich.markup import escape
@@ -40,6 +40,7 @@ def reporting_failures() -> Iterator[None]:
     except Exception as error:
         if not _memory_ended(error):
             raise
+        error.__traceback__ = None  # what its frames hold is free again for the message
         _fail_for_want_of_memory()
 
 
@@ -49,22 +50,24 @@ def _memory_ended(error: Exception) -> bool:
     At the limit anything fails, in words of its own: oneDNN "could not create a primitive", and Python finds errors in
     the syntax of modules that it cannot hold.
     """
-    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY) or nearly_ended()
+    try:
+        return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY) or nearly_ended()
+    except MemoryError:  # not even enough to find out
+        return True
 
 
 def _fail_for_want_of_memory() -> NoReturn:
-    kind, code = EnergyQLError.__name__, EnergyQLError.exit_code
     hint = "free some, or raise the limit of the process; fewer pictures and a smaller --batch-size take less"
-    message = f"there is not enough memory\n{hint}"
-    try:
-        _fail(kind, message, code)
-    except Exception:  # there is not even enough for a message in colours
-        os.write(2, f"{kind}: {message}\n".encode())
-        os._exit(code)
+    _fail(EnergyQLError.__name__, f"there is not enough memory\n{hint}", EnergyQLError.exit_code)
 
 
 def _fail(kind: str, message: str, code: int) -> NoReturn:
-    err.print(f"[bold red]{kind}[/]: {escape(message)}")
+    try:
+        err.print(f"[bold red]{kind}[/]: {escape(message)}")
+    except Exception:  # there is not even enough memory for a message in colours
+        with suppress(OSError):
+            os.write(2, f"{kind}: {message}\n".encode())
+        os._exit(code)
     sys.exit(code)
 
 

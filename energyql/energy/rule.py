@@ -99,6 +99,8 @@ _WITHOUT_DIAGRAM: dict[str, Callable[[Expr, Mapping[str, AttributeSpec]], Energy
 }
 SEMANTICS: tuple[str, ...] = ("exact", *_WITHOUT_DIAGRAM, "jem")
 """Names of all semantics."""
+WITHOUT_FLOOR = ("jem",)
+"""Those whose energies fall without end, which most samplers, the default among them, refuse."""
 
 
 def check_semantics(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from energyql.energy.rule import SEMANTICS
+from energyql.energy.rule import SEMANTICS, WITHOUT_FLOOR
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.gallery.gallery import Gallery
 from energyql.gallery.truth_table import check_literals
@@ -69,7 +69,7 @@ class Studio:
         self.info = Info(
             version=__version__,
             models=[describe_model(name, pipeline) for name, pipeline in self.models.items()],
-            semantics=list(SEMANTICS),
+            semantics=[name for name in SEMANTICS if name not in WITHOUT_FLOOR],
             samplers=list(SAMPLERS),
             keywords=sorted(keywords()),
             limits=self.limits,

@@ -261,7 +261,7 @@ def test_the_package_of_the_page_is_that_of_the_examples():
 
 
 def test_every_block_is_run():
-    assert len(all_blocks(PAGE)) == 28
+    assert len(all_blocks(PAGE)) == 30
 
 
 def test_a_vae_of_two_levels():

@@ -76,6 +76,7 @@ def test_by_mouse_to_the_end(visitor, sheet):
     assert set(map(tuple, (row.values() for row in sheet.rows().values()))) == {("no", "black", "2.5")}
     page.locator("#undo-done").click()
     expect(page.locator("#number")).to_have_text("picture 1000002")
+    expect(page.locator("#progress-text")).to_have_text("7 of 8 pictures")  # as the server says
     assert len(sheet.rows()) == 7
 
 

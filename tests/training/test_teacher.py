@@ -130,12 +130,12 @@ def test_heads_are_stopped_on_a_part_of_its_pictures_too(tmp_path, monkeypatch):
     seen = {}
 
     def watched(x, y, specs, settings, *, held_out, **more):
-        seen[tuple(specs)] = (x, held_out)
+        seen.setdefault(tuple(specs), (x, held_out))  # first the heads, then the second ones
         return train_heads(x, y, specs, settings, held_out=held_out, **more)
 
     monkeypatch.setattr(bank_fit, "train_heads", watched)
     taught(tmp_path / "m", only=["red"], count=0)
-    alone, stopping = seen["red",]
+    alone, stopping = seen.pop(("red",))
     taught(tmp_path / "n", only=["red"])
     x, held_out = seen["red",]
     assert held_out == stopping + DRAWS * 400 * bank_fit.TAUGHT_STOPPING
@@ -163,7 +163,7 @@ class TestPool:
         seen = {}
 
         def watched(latents, *rest, **more):
-            seen["latents"] = latents
+            seen.setdefault("latents", latents)  # first the heads, then the second ones
             return train_heads(latents, *rest, **more)
 
         monkeypatch.setattr(bank_fit, "train_heads", watched)
@@ -180,7 +180,7 @@ class TestPool:
         seen = {}
 
         def watched(latents, *rest, held_out, **more):
-            seen["others"] = latents[-held_out:]
+            seen.setdefault("others", latents[-held_out:])
             return train_heads(latents, *rest, held_out=held_out, **more)
 
         monkeypatch.setattr(bank_fit, "train_heads", watched)
