@@ -31,8 +31,8 @@ from energyql.sampling import normals, uniforms
 
 SHARD = 500
 """Samples of the prior in one file; an interruption loses at most so many."""
-LATENTS_AT_ONCE, PICTURES_AT_ONCE = 8192, 256
-"""Latents whose log P the heads compute together, and proposed latents that are drawn together."""
+FIRST_LATENTS, LATENTS_AT_ONCE, PICTURES_AT_ONCE = 256, 8192, 256
+"""Latents whose log P the heads compute together, at first and at most; proposed latents that are drawn together."""
 MOST_LATENTS, MOST_PICTURES = 1 << 24, 8192
 """Limits of the search for an oracle."""
 PLAIN_AT_ONCE, MOST_PLAIN = 1 << 16, 1 << 27
@@ -138,12 +138,13 @@ def find_oracle(
     weights = _balanced(log_p, len(prior), latents)
     waiting: list[tuple[Tensor, Tensor]] = []
     while not finished:
-        z = normals(seed, latents, LATENTS_AT_ONCE, model.z_dim, stream="bench/proposal")
-        level = uniforms(seed, latents, LATENTS_AT_ONCE, 1, stream="bench/propose")[:, 0]
+        count = min(max(FIRST_LATENTS, latents), LATENTS_AT_ONCE)  # twice as many in all, as long as they are few
+        z = normals(seed, latents, count, model.z_dim, stream="bench/proposal")
+        level = uniforms(seed, latents, count, 1, stream="bench/propose")[:, 0]
         proposed = log_probability(z)
         chosen = level.log() < 0.5 * proposed
         waiting.append((z[chosen], proposed[chosen]))
-        latents += LATENTS_AT_ONCE
+        latents += count
         last = latents >= MOST_LATENTS
         if not last and sum(len(z) for z, _ in waiting) < PICTURES_AT_ONCE:
             continue

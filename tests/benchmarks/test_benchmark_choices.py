@@ -1,20 +1,17 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commanding import command
 
+from benchmarks import lace
 from benchmarks.choices import ChoiceModel
 from energyql.errors import ArgumentError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.reference import find_oracle, prior_samples
 from energyql.language import bind, parse
 from energyql.sampling import prior_latents
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ["avatars", "postcards"])
@@ -56,10 +53,7 @@ def test_an_oracle_by_choices_is_drawn_from_the_prior_alone(tmp_path):
 def test_experiments_of_the_paper_without_pictures(tmp_path):
     arguments = ["--protocols", "classes,zero-shot", "--samplers", "slice,ode", "--smoke", "--out", str(tmp_path)]
     for _ in range(2):  # the second time it reads what it has
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.lace", *arguments],
-            cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=600,
-        )  # fmt: skip
+        done = command(lace, *arguments)
         assert done.returncode == 0, done.stderr
     data = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     assert list(data["setups"]) == ["classes", "zero-shot"]
@@ -70,9 +64,6 @@ def test_experiments_of_the_paper_without_pictures(tmp_path):
     assert "Conditional sampling on classes" in done.stdout
     page = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
     assert all(f"`{query}`" in page for query in classes)
-    refused = subprocess.run(
-        [sys.executable, "-m", "benchmarks.lace", "--protocols", "sequential-5"],
-        cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=600,
-    )  # fmt: skip
+    refused = command(lace, "--protocols", "sequential-5")
     assert refused.returncode == 2
     assert "choose from conditional-1, classes" in refused.stderr

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commanding import command
 from evaluation.lively import lively_model
 from PIL import Image
 
+from benchmarks import robustness
 from benchmarks.robustness import HEADER, MEASURES, OWN_NOISE, draw, grids, summary_rows
 from energyql.sampling import make_sampler
 
-ROOT = Path(__file__).parents[2]
 ACCURACY, ERROR, COST = MEASURES
 
 
@@ -86,10 +85,7 @@ def test_command_line_resumes(tmp_path: Path) -> None:
     arguments = ["smile AND NOT beard", "--model", str(folder), "--smoke", "--out", str(out)]
     results = []
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.robustness", *arguments],
-            cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=600,
-        )  # fmt: skip
+        done = command(robustness, *arguments)
         assert done.returncode == 0, done.stderr
         results.append(json.loads((out / "results.json").read_text(encoding="utf-8")))
     assert results[0] == results[1]
