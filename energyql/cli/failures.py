@@ -14,16 +14,22 @@ from energyql.cli.options import err
 from energyql.errors import EnergyQLError, LabelWarning, TautologyWarning
 from energyql.numerics.memory import nearly_ended
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "annot allocate memory", "failed to map segment")
+_SPARE = 2 << 20
+"""Bytes that are held until something fails: a message takes memory, too."""
+_NO_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "annot allocate memory", "failed to map segment")
 """Parts of the messages of torch and of the system where memory ends."""
 
 
 @contextmanager
 def reporting_failures() -> Iterator[None]:
     """End the process with a message where the block raises an error of energyql, or disk or memory end."""
+    spare = [bytearray(_SPARE)]
     try:
         try:
             yield
+        except BaseException:
+            spare.clear()
+            raise
         finally:
             sys.stdout.flush()  # here, where a full disk is an error that can be reported
     except EnergyQLError as error:

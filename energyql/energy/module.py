@@ -245,6 +245,8 @@ def _onnx_model(energy: EnergyModule) -> Any:
                 opset_version=OPSET, **older,
             )  # fmt: skip
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            if "bad_alloc" in str(error):
+                raise MemoryError from error
             reason = str(error).splitlines()[0]
             raise ArgumentError(
                 f"this energy cannot be written as ONNX: {reason}",

@@ -6,6 +6,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import digits as benchmark
+from benchmarks import realism
 from energyql import generate, load_model
 from energyql.errors import ModelError
 from energyql.generators.families import module_fingerprint
@@ -197,3 +198,17 @@ def test_the_benchmark_in_miniature(made, tmp_path, monkeypatch):
     stamp = data["subjects"]["hierarchical z"]["digit = one"]
     assert CliRunner().invoke(app, arguments).exit_code == 0  # nothing is measured again
     assert json.loads((tmp_path / "results.json").read_text())["subjects"]["hierarchical z"]["digit = one"] == stamp
+
+
+@pytest.mark.filterwarnings("ignore:there are few labels")
+def test_realism_in_miniature(made, tmp_path):
+    app = typer.Typer()
+    app.command()(realism.main)
+    arguments = ["--smoke", "--models", str(made), "--out", str(tmp_path)]
+    for _ in range(2):  # nothing is measured again
+        ran = CliRunner().invoke(app, arguments)
+        assert ran.exit_code == 0, ran.output
+    data = json.loads((tmp_path / "results.json").read_text())
+    assert list(data["rivals"]) == list(realism.RIVALS)
+    assert data["rivals"]["DDLS"]["work"] > realism.SMOKE_STEPS
+    assert (tmp_path / "results.md").read_text().count("| slice | ") == 2
