@@ -1,4 +1,4 @@
-"""How the documentation is built: `pip install -e ".[docs]"`, then `sphinx-build -W docs site`.
+"""How the documentation is built: `pip install -e ".[docs]"`, then `sphinx-build -W docs build/docs`.
 
 Nothing is fetched when pages are read: no fonts, scripts or styles from elsewhere.
 """

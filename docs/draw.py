@@ -1,4 +1,4 @@
-"""Draw every picture of the documentation and of the README into docs/images.
+"""Draw the pictures of the documentation and of the README into docs/images, but for those of benchmarks.
 
     python -m docs.draw                all of them; `examples` and `studio` need Chromium
     python -m docs.draw strips plane   only these

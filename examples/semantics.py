@@ -1,4 +1,4 @@
-"""One query and one set of start latents under the three semantics: exact, product, and the rules of the paper (lace).
+"""One query and one set of start latents under three semantics: exact, product, and the rules of the paper (lace).
 
 Sum, log-sum-exp and negation are exact only on a formula that is compiled to parts that exclude one another; see
 docs/semantics.md and `energyql explain`.
