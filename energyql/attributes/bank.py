@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.heads import FusedHeads, Head, RawOutputs, take_head
+from energyql.attributes.judge_reports import READER
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
@@ -35,6 +36,7 @@ class Described(NamedTuple):
 
     Attributes:
         reader: name of the code that reads the attributes off pictures, where such code does; unchecked.
+        gradient: whether autograd can differentiate that code; `None` if its kind says so.
     """
 
     space: str
@@ -43,6 +45,13 @@ class Described(NamedTuple):
     generator: str
     vocabulary: Vocabulary
     reader: Any = None
+    gradient: bool | None = None
+
+
+def remove_reader(folder: Path) -> None:
+    """Remove the network that reads pictures from a model folder that has other attributes now."""
+    for suffix in ("safetensors", "json"):
+        (folder / f"{READER}.{suffix}").unlink(missing_ok=True)
 
 
 class AttributeBank:
@@ -198,6 +207,7 @@ class AttributeBank:
         write_tensors(folder / "attributes.safetensors", tensors)
         write_described(folder, self.described)
         write_reports(folder, self.reports)
+        remove_reader(folder)
 
     @classmethod
     def load(cls, folder: Path) -> AttributeBank:
@@ -243,8 +253,9 @@ def check_fit(truncation: tuple[float, float], label: FittedLabel) -> None:
 def write_described(folder: Path, described: Described) -> None:
     """Write `vocabulary.json`, whole or not at all."""
     entries = described._asdict() | {"vocabulary": described.vocabulary.to_dict()}
-    if described.reader is None:
-        del entries["reader"]
+    for name in ("reader", "gradient"):
+        if entries[name] is None:
+            del entries[name]
     write_json(folder / DESCRIBED, entries)
 
 
@@ -264,11 +275,13 @@ def read_described(folder: Path) -> Described:
         label = tuple(float(number) for number in label) if isinstance(label, list) else label
         if not _is_label(label):
             raise ValueError(f"{label!r} is no class label")
+        if (gradient := description.get("gradient")) not in (None, True, False):
+            raise ValueError(f"gradient is true or false, not {gradient!r}")
     except KeyError as error:
         raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
     except (TypeError, ValueError, OverflowError, VocabularyError) as error:
         raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
-    return Described(space, (low, high), label, generator, vocabulary, description.get("reader"))
+    return Described(space, (low, high), label, generator, vocabulary, description.get("reader"), gradient)
 
 
 def _is_label(label: object) -> bool:

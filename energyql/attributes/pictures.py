@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from energyql.attributes.bank import (
     FittedLabel,
     check_fit,
     read_described,
+    remove_reader,
     write_described,
 )
 from energyql.attributes.judge import Judge, who_judges
@@ -72,6 +72,8 @@ class PictureBank:
     ) -> None:
         self.name = reader if isinstance(reader, str) else None
         self.reader = import_labeller(reader) if isinstance(reader, str) else reader
+        if not callable(self.reader):
+            raise ModelError(f"a reader is a function or a torch module, not {type(self.reader).__name__}")
         known = getattr(self.reader, "vocabulary", None)
         if vocabulary is None and not isinstance(known, Vocabulary):
             raise ModelError(
@@ -138,6 +140,8 @@ class PictureBank:
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json`, and a `Judge` as `reader.safetensors` and `reader.json`, each whole or not at all.
 
+        Reports on code are not written: it may be other code when the folder is read.
+
         Raises:
             ModelError: the reader is code without a name.
         """
@@ -146,11 +150,14 @@ class PictureBank:
                 f"the {_shown(self.reader)} is code, and only networks of energyql are saved",
                 hint="name it, so that the folder records the name: PictureBank('module:factory', vocabulary)",
             )
-        described = Described(PICTURE, self.truncation, self.label, self.generator, self.vocabulary, self.name)
-        write_described(folder, described)
+        told = None if self.gradient == isinstance(self.reader, nn.Module) else self.gradient
+        facts = (self.truncation, self.label, self.generator, self.vocabulary, self.name, told)
+        write_described(folder, Described(PICTURE, *facts))
         for old in ("attributes.safetensors", REPORT):
             (folder / old).unlink(missing_ok=True)
-        if self.name is None and isinstance(self.reader, Judge):
+        if self.name is not None:
+            remove_reader(folder)
+        elif isinstance(self.reader, Judge):
             network = self.reader.only(self.vocabulary)
             network.report = self.reports
             network.save(folder, READER)
@@ -170,13 +177,14 @@ class PictureBank:
             ModelError: a file is missing or damaged, does not fit the other, or names code that is not allowed.
             ArgumentError: there is no code of that name.
         """
-        described = read_described(folder)
+        described, gradient = read_described(folder), None
         if reader is None and described.reader is not None:
             reader = check_allowed(described.reader, READER, folder, allow_plugins)
+            gradient = described.gradient
         try:
             return cls(
-                Judge.load(folder, READER) if reader is None else reader, described.vocabulary,
-                truncation=described.truncation, label=described.label, generator=described.generator,
+                Judge.load(folder, READER) if reader is None else reader, described.vocabulary, gradient=gradient,
+                truncation=described.truncation, label=described.label, generator=described.generator
             )  # fmt: skip
         except ModelError as error:
             raise ModelError(f"{folder}: {error.message}", hint=error.hint) from None
@@ -219,7 +227,7 @@ def heads_of(bank: Bank, what: str) -> AttributeBank:
 
 
 def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
-    """Return what a reader says of pictures, without changing its mode.
+    """Return what a reader says of pictures, with a graph where gradients are followed.
 
     Raises:
         DataError: it is not a mapping from names.
@@ -232,37 +240,6 @@ def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
     return found
 
 
-def is_same(one: object, other: object) -> bool:
-    """Whether two readers of pictures are the same: one object, networks that share weights, or have equal ones."""
-    mine, theirs = list(_parts(one)), list(_parts(other))
-    if any(a is b or a == b for a in mine for b in theirs):
-        return True
-    networks = [(a, b) for a in mine for b in theirs if isinstance(a, nn.Module) and isinstance(b, nn.Module)]
-    return any(_alike(a, b) for a, b in networks)
-
-
-def _parts(reader: Any) -> Iterator[Any]:
-    """Yield a reader, and the object or function behind a method or a partial function."""
-    yield reader
-    inner = reader.func if isinstance(reader, functools.partial) else getattr(reader, "__self__", None)
-    if inner is not None and not isinstance(reader, nn.Module):
-        yield from _parts(inner)
-
-
-def _alike(one: nn.Module, other: nn.Module) -> bool:
-    if {id(parameter) for parameter in one.parameters()} & {id(parameter) for parameter in other.parameters()}:
-        return True
-    mine, theirs = one.state_dict(), other.state_dict()
-    return (
-        bool(mine)
-        and mine.keys() == theirs.keys()
-        and all(
-            mine[name].shape == theirs[name].shape and torch.equal(mine[name].cpu(), theirs[name].cpu())
-            for name in mine
-        )
-    )
-
-
 def _shown(reader: ImageLabeller) -> str:
     """Return how messages call a reader."""
     return f"reader {(who_judges(reader) or '').removeprefix('judge ')}"
@@ -270,6 +247,10 @@ def _shown(reader: ImageLabeller) -> str:
 
 def _prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction:
     """Return what a reader said of an attribute as a prediction, on the device and in the dtype of the pictures."""
+    for number in ("logit", "logits", "mean"):
+        if not isinstance(getattr(value, number, pictures), Tensor) and isinstance(value, Prediction):
+            kind = type(getattr(value, number)).__name__
+            raise DataError(f"the reader's {number} of {spec.name!r} is a {kind}", hint="predictions hold tensors")
     if isinstance(value, YesNo) and spec.kind == "yes/no":
         return YesNo(value.logit.to(pictures))
     if isinstance(value, Categorical) and value.values == spec.values:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energyql.attributes.pictures import PictureBank
 from energyql.energy.exact import CircuitRule
-from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions
+from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions, tensors_of
 from energyql.energy.reachable import least_energy
 from energyql.energy.rule import EnergyRule, JointRule
 from energyql.errors import ArgumentError
@@ -139,7 +139,22 @@ def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> 
         return pictures.new_zeros(len(pictures))
     predictions = predict(pictures, rule.attributes)
     check_predictions(predictions, rule.attributes, pictures)
+    for name in rule.attributes:
+        check_followed(tensors_of(predictions[name], len(pictures))[0][1], pictures, f"the reader of {name!r}")
     return 0.0 - rule.log_value(predictions)
+
+
+def check_followed(found: Tensor, pictures: Tensor, what: str) -> None:
+    """Check that a gradient that is wanted leads from what was read back to the pictures.
+
+    Raises:
+        ArgumentError: it was lost; without this check its part of the energy would be ignored.
+    """
+    if torch.is_grad_enabled() and pictures.requires_grad and not found.requires_grad:
+        raise ArgumentError(
+            f"autograd finds no way through {what}",
+            hint=f"remove detach, no_grad and inference_mode from it, and thresholds; or {WITHOUT_GRADIENT}",
+        )
 
 
 def reader_energy(rule: EnergyRule, bank: PictureBank, encode: Encode, draw: Draw) -> PictureEnergy:
@@ -174,19 +189,26 @@ def with_realism(
         pilot: draws from the prior, the same in every run.
 
     Raises:
-        ArgumentError: the discriminator returns another shape.
+        ArgumentError: the discriminator returns another shape, or numbers that are not finite; when gradients are
+            followed, autograd finds no way through it.
     """
 
     def logits(pictures: Tensor) -> Tensor:
         found = discriminator(pictures)
-        if found.shape not in ((len(pictures),), (len(pictures), 1)):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if shape not in ((len(pictures),), (len(pictures), 1)):
             raise ArgumentError(
-                f"the discriminator returned {tuple(found.shape)} for {len(pictures)} pictures",
-                hint="it returns one logit, log D / (1 - D), a picture",
+                f"the discriminator returned {shape} for {len(pictures)} pictures",
+                hint="it returns one logit, log D / (1 - D), a picture, as a tensor",
             )
-        return found.reshape(-1)
+        check_followed(found, pictures, "the discriminator")
+        return found.reshape(-1).to(pictures)
 
     most = -PictureEnergy(encode, draw, lambda pictures: -logits(pictures))(pilot).min()
+    if not most.isfinite():
+        raise ArgumentError(
+            f"the discriminator returned {most.item()} for pictures of the prior", hint="its logits must be finite"
+        )
     of_latents, own = (energy, None) if isinstance(energy, QueryEnergy) else (energy.of_latents, energy.of_pictures)
 
     def of_pictures(pictures: Tensor) -> Tensor:

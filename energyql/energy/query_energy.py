@@ -192,7 +192,7 @@ def check_predictions(predictions: Predictions, names: tuple[str, ...], z: Tenso
     for name in names:
         if name not in predictions:
             raise ArgumentError(f"predict returned nothing for attribute {name!r}")
-        for what, tensor, shape in _tensors(predictions[name], len(z)):
+        for what, tensor, shape in tensors_of(predictions[name], len(z)):
             if tuple(tensor.shape) != shape or not tensor.is_floating_point():
                 expected = f"floating point of shape {shape}"
                 raise ArgumentError(f"the {what} of attribute {name!r} must be {expected}, not {_described(tensor)}")
@@ -201,7 +201,7 @@ def check_predictions(predictions: Predictions, names: tuple[str, ...], z: Tenso
                 raise ArgumentError(f"{found}, and z is {_described(z)}", hint=_ONE_DEVICE)
 
 
-def _tensors(prediction: Prediction, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
+def tensors_of(prediction: Prediction, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
     """Return the name of each tensor of a prediction, the tensor, and the shape that it must have."""
     if isinstance(prediction, Categorical):
         return [("logits", prediction.logits, (batch, len(prediction.values)))]

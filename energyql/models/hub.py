@@ -274,9 +274,9 @@ def _wanted(files: Iterable[str], name: str) -> list[str]:
             hint="nothing of it was loaded; ask its owner to move that file elsewhere",
         )
     wanted = [file for file in listed if _OURS.fullmatch(file) or file == README]
-    if _CONFIG not in wanted or not {"attributes.safetensors", "reader.safetensors"} & set(wanted):
+    if not {_CONFIG, "vocabulary.json"} <= set(wanted):
         raise ModelError(
-            f"{name} is no model of energyql: it has no config.json with attributes.safetensors",
+            f"{name} is no model of energyql: it has no config.json with vocabulary.json",
             hint="Model.push_to_hub makes such a repository",
         )
     return wanted

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
+from energyql.attributes.judge import JointJudge, Judge
 from energyql.attributes.pictures import Bank, PictureBank
 from energyql.attributes.quality import HeadReport
 from energyql.energy.picture_energy import NO_GRADIENT, WITHOUT_GRADIENT
@@ -177,9 +181,9 @@ def check_realism(settings: DrawSettings, discriminator: object, model: str) -> 
     Raises:
         ArgumentError: the model of that name has no discriminator, or the sampler only descends.
     """
-    if settings.realism and discriminator is None:
+    if settings.realism and not callable(discriminator):
         raise ArgumentError(
-            f"realism needs a discriminator, and model {model!r} has none",
+            f"realism needs a discriminator, and model {model!r} has none that can be called",
             hint="give it a torch module from pictures to logits: dataclasses.replace(model, discriminator=module)",
         )
     if settings.realism and isinstance(settings.sampler, str) and settings.sampler in DESCENDING:
@@ -189,3 +193,38 @@ def check_realism(settings: DrawSettings, discriminator: object, model: str) -> 
             "the discriminator",
             hint=f"choose one that draws from the posterior: {drawing}",
         )
+
+
+def is_same(one: object, other: object) -> bool:
+    """Whether two readers of pictures are the same: one object, networks that share weights, or have equal ones."""
+    mine, theirs = list(_parts(one)), list(_parts(other))
+    if any(a is b or (callable(a) and (a == b) is True) for a in mine for b in theirs):
+        return True
+    networks = [(a, b) for a in mine for b in theirs if isinstance(a, nn.Module) and isinstance(b, nn.Module)]
+    return any(_alike(a, b) for a, b in networks)
+
+
+def _parts(reader: Any) -> Iterator[Any]:
+    """Yield a reader, the parts of a joint one, and the object or function behind a method or a partial function."""
+    yield reader
+    if isinstance(reader, JointJudge):
+        yield from reader.judges
+    inner = reader.func if isinstance(reader, functools.partial) else getattr(reader, "__self__", None)
+    if inner is not None and not isinstance(reader, nn.Module):
+        yield from _parts(inner)
+
+
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    if {id(parameter) for parameter in one.parameters()} & {id(parameter) for parameter in other.parameters()}:
+        return True
+    if isinstance(one, Judge) and isinstance(other, Judge):  # their last layers may be of other attributes
+        one, other = one.levels, other.levels
+    mine, theirs = one.state_dict(), other.state_dict()
+    return (
+        bool(mine)
+        and mine.keys() == theirs.keys()
+        and all(
+            mine[name].shape == theirs[name].shape and torch.equal(mine[name].cpu(), theirs[name].cpu())
+            for name in mine
+        )
+    )

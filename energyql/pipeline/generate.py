@@ -25,7 +25,7 @@ from energyql.generators.noise import check_noise
 from energyql.language import Expr, as_query, bind
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.pipeline.evidence import check_allowed, check_gradient, check_heads, check_realism
-from energyql.pipeline.model import Model, choose_device, load_model
+from energyql.pipeline.model import Model, choose_device, judge_mark, load_model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import (
@@ -86,9 +86,9 @@ class Pipeline:
             sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
         elif not callable(getattr(sampler, "sample", None)):
             raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}")
-        bank = self.model.bank
+        bank, critic = self.model.bank, self.model.discriminator
         check_gradient(bank, sampler)
-        check_realism(settings, self.model.discriminator, self.model.name)
+        check_realism(settings, critic, self.model.name)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
@@ -123,7 +123,7 @@ class Pipeline:
                 "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
                 "versions": {"energyql": __version__, "torch": str(torch.__version__)},
             }
-            | ({"realism": settings.realism} if settings.realism else {}),
+            | ({"realism": settings.realism, "discriminator": judge_mark(critic)} if settings.realism else {}),
         )
 
     def _readouts_under(self, psi: float, label: Label | None, reads: Encode) -> AttributeBank:

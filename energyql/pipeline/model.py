@@ -18,7 +18,7 @@ from energyql.attributes.heads import Head
 from energyql.attributes.judge import JointJudge, Judge, stored_judge
 from energyql.attributes.judge_reports import READER, judge_names, read_given
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
-from energyql.attributes.pictures import Bank, PictureBank, is_same, load_bank
+from energyql.attributes.pictures import Bank, PictureBank, load_bank
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, real_path
@@ -28,7 +28,7 @@ from energyql.generators.families import CONFIG, module_fingerprint, open_genera
 from energyql.language import ModelNamespace
 from energyql.models import model_folder
 from energyql.models.hub import download, is_hub_id
-from energyql.pipeline.evidence import check_fitted_to
+from energyql.pipeline.evidence import check_fitted_to, is_same
 from energyql.pipeline.saving import FORMAT, Saved
 from energyql.plugins import check_allowed
 from energyql.vocabulary import Vocabulary
@@ -234,8 +234,11 @@ def load_model(
         raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint="use energyql train")
     bank = load_bank(folder, reader, allow_plugins=allow_plugins)
     check_fitted_to(folder, bank, opened, mark)
-    parts = [folder / f"{part}.safetensors" for part in ("attributes", READER, *judge_names(folder), Path(SECOND).stem)]
+    guide = READER if isinstance(bank, PictureBank) else "attributes"
+    parts = [folder / f"{part}.safetensors" for part in (guide, *judge_names(folder), Path(SECOND).stem)]
     marks = {path.stem: fingerprint(path) for path in parts if path.is_file()} | {"generator": mark}
+    if isinstance(bank, PictureBank) and (reader is not None or bank.name is not None):  # not the one of the folder
+        marks[READER] = judge_mark(bank.reader)
     if judge is None and judge_name is not None:
         judge = check_allowed(judge_name, "judge", folder, allow_plugins)
     if judge is None:
@@ -273,8 +276,8 @@ def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport
     return {} if known is None or known.mark != judge_mark(judge) else known.measured
 
 
-def judge_mark(judge: ImageLabeller) -> str:
-    """Return what tells a judge that is code from another one: a digest of its name, source and weights."""
+def judge_mark(judge: Any) -> str:
+    """Return a digest of name, source and weights of a judge, a reader or a discriminator that is code."""
     return hashlib.sha256(f"{labeller_name(judge)}\n{module_fingerprint(judge)}".encode()).hexdigest()
 
 

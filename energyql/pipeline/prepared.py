@@ -19,7 +19,7 @@ from energyql.attributes.pictures import PictureBank, heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, tabulate
 from energyql.attributes.readouts import MOST_NUMBERS
 from energyql.energy.picture_energy import REALISM_PILOT, PictureEnergy, energy_of_pictures, reader_energy, with_realism
-from energyql.energy.query_energy import Encode, QueryEnergy
+from energyql.energy.query_energy import Encode, QueryEnergy, check_predictions
 from energyql.energy.rule import EnergyRule
 from energyql.energy.surrogate import Surrogate
 from energyql.generators.base import synthesizer
@@ -244,6 +244,7 @@ class PreparedQuery:
     @torch.inference_mode()
     def _by_reader(self, bank: PictureBank, images: Tensor) -> _Read:
         predictions = bank.predict(images)
+        check_predictions(predictions, tuple(predictions), images)
         energy = energy_of_pictures(self.rule, lambda _, names: predictions, images)
         return tabulate(predictions), energy.double().cpu().numpy(), np.zeros(len(images), bool)
 

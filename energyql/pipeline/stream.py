@@ -35,7 +35,7 @@ PART = 1024
 """Samples from which on a part of a folder is full. All measurements of a part are written again with each batch."""
 _ONE_RUN = (
     "canonical", "model", "fingerprints", "judge", "seed", "semantics", "sampler", "precision", "truncation", "label",
-    "noise",
+    "noise", "realism", "discriminator",
 )  # fmt: skip
 """Facts that are the same for all samples of a folder."""
 _MEASURED = tuple(name for name in PER_SAMPLE if name != "images")

@@ -22,6 +22,7 @@ from energyql.errors import ArgumentError, DataError, ModelError, VocabularyErro
 from energyql.files import real_path
 from energyql.generators.base import RANDOM, Generator, head_reader
 from energyql.numerics.pullback import Identity
+from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
 from energyql.training.bank_fit import fit_bank
 from energyql.training.fitting import HeadSettings
@@ -138,6 +139,8 @@ def train_attributes(
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
     """
+    by_hand = not callable(labels) and space != PICTURE
+    count = None if count is None else whole_number("count", count, least=0 if by_hand else 1)
     if space not in (None, PICTURE, *SPACES):
         raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}; {PICTURE} is for a network")
     if isinstance(labels, str | Path):
@@ -223,6 +226,8 @@ def _fit_reader(
             f"{target.folder} has attributes already, and a network that reads pictures is trained as a whole",
             hint="choose another folder",
         )
+    if isinstance(task.labels, LabelTable):
+        learnable(task.labels.columns)  # before any picture is drawn
     reader, found = fit_on_pictures(READER, task, learnable, apart=2, report=report)
     if reader is None:
         raise DataError(

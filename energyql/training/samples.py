@@ -119,14 +119,13 @@ def label_prior(
     Returns:
         Attribute -> n cells.
     """
-    if not has_labels(folder, prior, labeller, generator=generator):
+    if _read(folder / SETTINGS) != _settings(prior, labeller, generator):
         shutil.rmtree(folder, ignore_errors=True)
         write_json(folder / SETTINGS, _settings(prior, labeller, generator))
     columns: dict[str, list[Any]] = {}
     for start in range(0, len(index), PICTURES_A_PART):
         rows = index[start : start + PICTURES_A_PART]
-        stop = start + len(rows)
-        path = folder / f"{start}-{stop}.json"
+        stop, path = start + len(rows), _part(folder, start, len(index))
         part = _read(path)
         if part is None:
             part = _label(prior, rows, labeller, partial(_progress, progress, start, len(index)))
@@ -144,9 +143,22 @@ def label_prior(
     return dict(columns)
 
 
-def has_labels(folder: Path, prior: Prior, labeller: ImageLabeller, *, generator: str) -> bool:
-    """Return whether `label_prior` with these arguments has written its labels, or a part of them, to the folder."""
-    return _read(folder / SETTINGS) == _settings(prior, labeller, generator)
+def kept_labels(
+    folder: Path, prior: Prior, labeller: ImageLabeller, count: int, *, generator: str
+) -> dict[str, Column] | None:
+    """Return the labels of `count` samples that `label_prior` has written to a folder; `None` if not all are there."""
+    if _read(folder / SETTINGS) != _settings(prior, labeller, generator):
+        return None
+    columns: dict[str, list[Any]] = {}
+    for start in range(0, count, PICTURES_A_PART):
+        for name, cells in (_read(_part(folder, start, count)) or {}).items():
+            columns.setdefault(name, []).extend(cells if isinstance(cells, list) else ())
+    return dict(columns) if columns and all(len(cells) == count for cells in columns.values()) else None
+
+
+def _part(folder: Path, start: int, count: int) -> Path:
+    """Return the file of the labels from a position on."""
+    return folder / f"{start}-{min(start + PICTURES_A_PART, count)}.json"
 
 
 def _settings(prior: Prior, labeller: ImageLabeller, generator: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from energyql.training.picture_fit import PictureFit, PictureSettings, read_outp
 from energyql.training.report import report_quality
 from energyql.training.samples import Prior
 from energyql.training.target import TEACHER, WORK, Target
-from energyql.training.thumbnails import PICTURES, draw_thumbnails, has_thumbnails
+from energyql.training.thumbnails import PICTURES, draw_thumbnails, kept_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 FURTHER, LARGEST = 8_000, 128
@@ -127,7 +127,8 @@ def teach(
     if table.learned:
         index, pool = _pool(target, prior, table, networks[0].side, most=count, report=report)
         # First, because heads are stopped on the last pictures, which nobody has chosen from.
-        further, latents = torch.cat([pool, further]), torch.cat([prior.read(index, space), latents])
+        if len(index):
+            further, latents = torch.cat([pool, further]), torch.cat([prior.read(index, space), latents])
     outputs = torch.stack([read_outputs(network, further) for network in networks])
     counts = [output_count(spec) for spec in specs]
     random = torch.Generator().manual_seed((prior.seed + 1) % 2**63)
@@ -158,9 +159,11 @@ def _pool(
     """
     assert table.index is not None
     index, folder = POOL_START + torch.arange(min(most, POOL_SIZE)), target.folder / WORK / "pool"
-    if table.pool is not None and has_thumbnails(table.pool, prior, index, side, generator=target.fingerprint):
-        folder = table.pool
-    pictures, _ = draw_thumbnails(prior, index, side, folder, generator=target.fingerprint, report=report)
+    pictures = None
+    if table.pool is not None:
+        pictures = kept_thumbnails(table.pool, prior, index, side, generator=target.fingerprint)
+    if pictures is None:
+        pictures, _ = draw_thumbnails(prior, index, side, folder, generator=target.fingerprint, report=report)
     left = ~torch.isin(index, table.index)
     return index[left], pictures[left]
 

@@ -17,7 +17,7 @@ from energyql.attributes.judge import thumbnails
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
-from energyql.training.samples import PIXELS_AT_ONCE, Prior, has_labels, label_prior
+from energyql.training.samples import PIXELS_AT_ONCE, Prior, kept_labels, label_prior
 
 PICTURES = "pictures"
 """Subfolder for the pictures with labels, which judge and teacher read."""
@@ -49,9 +49,18 @@ def draw_thumbnails(
     return read_thumbnails(columns.pop(PICTURE)), columns
 
 
-def has_thumbnails(folder: Path, prior: Prior, index: Int[Tensor, " n"], side: int, *, generator: str) -> bool:
-    """Return whether `draw_thumbnails` without a labeller has drawn these pictures, or some of them, to the folder."""
-    return has_labels(folder, prior, Thumbnails(None, side, str(index.tolist())), generator=generator)
+def kept_thumbnails(
+    folder: Path, prior: Prior, index: Int[Tensor, " n"], side: int, *, generator: str
+) -> Tensor | None:
+    """Return the pictures that `draw_thumbnails` has drawn to a folder without a labeller; nothing is written.
+
+    `None` if they are others, or not all are there, or a file is damaged.
+    """
+    found = kept_labels(folder, prior, Thumbnails(None, side, str(index.tolist())), len(index), generator=generator)
+    try:
+        return None if found is None else read_thumbnails(found[PICTURE])
+    except (KeyError, TypeError, ValueError, OSError):  # Pillow's errors of damaged pictures are among them
+        return None
 
 
 @torch.no_grad()

@@ -11,9 +11,11 @@ from toys import VOCABULARY, lively_judge, random_generator, tiny_model
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import JointJudge
-from energyql.attributes.pictures import CERTAIN, PictureBank, heads_of, is_same, load_bank
+from energyql.attributes.pictures import CERTAIN, PictureBank, heads_of, load_bank
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.files import read_json, write_json
+from energyql.pipeline.evidence import is_same
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 KNOWN = Vocabulary(
@@ -80,6 +82,7 @@ class TestPredictions:
             (lambda images: look(images) | {"red": [True, None, True, True]}, "no value of 'red' for some pictures"),
             (lambda images: look(images) | {"shade": ["pale"] * 4}, "'shade' is 'pale', not one of dark, light"),
             (lambda images: [1], "returned a list"),
+            (lambda images: look(images) | {"red": YesNo([1.0] * 4)}, "the reader's logit of 'red' is a list"),
         ],
     )
     def test_wrong_answers(self, reader, message):
@@ -91,6 +94,8 @@ class TestPredictions:
             PictureBank(look)
         with pytest.raises(ModelError, match="Net does not read 'hat'\nit reads red, shade, grey"):
             PictureBank(Net(), Vocabulary([AttributeSpec("hat", "yes/no")]))
+        with pytest.raises(ModelError, match="a reader is a function or a torch module, not int"):
+            PictureBank(3, KNOWN)
         with pytest.raises(ModelError, match="no range of truncation"):
             PictureBank(look, KNOWN, truncation=(1.0, 0.5))
 
@@ -107,6 +112,8 @@ class TestSame:
             (nn.Sequential(one), one),
             (copy.deepcopy(one), one),
             (JointJudge([pair[0]]), pair[0]),
+            (JointJudge([pair[0].only(["smile"]), lively_judge(random_generator(), seed=3).only(["beard"])]), pair[0]),
+            (pair[0].only(["smile", "age"]), pair[1]),
             pair,
         ]:
             assert is_same(a, b)
@@ -158,6 +165,25 @@ class TestFolders:
         assert load_bank(tmp_path, allow_plugins=True).name == "gaze_reader:see"
         assert load_bank(tmp_path, "gaze_reader:see").predict(PICTURES)["red"].logit[3] == CERTAIN
         assert load_bank(tmp_path, look).reader is look
+
+    def test_whether_code_has_a_gradient_comes_back(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "steep_reader.py").write_text("def see(images):\n    return {'red': images[:, 0, 0, 0] > 0}\n")
+        known = Vocabulary([KNOWN["red"]])
+        folder = tmp_path / "m"
+        PictureBank(lively_judge(random_generator())).save(folder)  # whose network goes
+        PictureBank("steep_reader:see", known, gradient=True).save(folder)
+        again = load_bank(folder, allow_plugins=True)
+        assert again.gradient
+        assert sorted(path.name for path in folder.iterdir()) == ["vocabulary.json"]
+        with pytest.raises(ModelError, match="gradient is true or false, not 'yes'"):
+            write_json(folder / "vocabulary.json", read_json(folder / "vocabulary.json") | {"gradient": "yes"})
+            load_bank(folder, allow_plugins=True)
+
+    def test_heads_take_the_place_of_a_network(self, tmp_path):
+        PictureBank(lively_judge(random_generator())).save(tmp_path)
+        AttributeBank.load(tiny_model(tmp_path / "tiny")).save(tmp_path)
+        assert not list(tmp_path.glob("reader.*"))
 
     def test_damage(self, tmp_path):
         PictureBank(lively_judge(random_generator())).save(tmp_path)

@@ -14,7 +14,7 @@ from energyql import Model, edit, explain, export_energy, generate, load_model, 
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import YesNo
 from energyql.energy.picture_energy import PictureEnergy
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import read_methods
 from energyql.pipeline.generate import pipeline_for
@@ -196,7 +196,9 @@ class TestFolders:
     def test_another_reader_takes_its_place(self, model, tmp_path):
         folder = model.save_pretrained(tmp_path / "m")
         other = lively_judge(model.generator, seed=5)
-        assert load_model(folder, reader=other).bank.reader is other
+        changed = load_model(folder, reader=other)
+        assert changed.bank.reader is other
+        assert changed.fingerprints["reader"] != load_model(folder).fingerprints["reader"]
         with pytest.raises(ModelError, match="could never object"):
             load_model(folder, reader=load_model(folder).judge)
 
@@ -277,8 +279,51 @@ class TestRealism:
         vector = dataclasses.replace(known, discriminator=lambda pictures: pictures.mean((2, 3)))
         with pytest.raises(ArgumentError, match=r"the discriminator returned \(.*, 3\) for"):
             generate("a", 2, model=vector, realism=1.0, sampler="slice", progress=False)
+        for critic, message in [
+            (lambda pictures: None, "the discriminator returned NoneType for"),
+            (lambda pictures: pictures.mean((1, 2, 3)) / 0, "the discriminator returned (inf|nan) for pictures"),
+            (3, "has none that can be called"),
+        ]:
+            with pytest.raises(ArgumentError, match=message):
+                broken = dataclasses.replace(known, discriminator=critic)
+                generate("a", 2, model=broken, realism=1.0, sampler="slice", progress=False)
         with pytest.raises(ModelError, match="the discriminator is code"):
             dataclasses.replace(model, discriminator=First()).save_pretrained(tmp_path / "m")
+
+    def test_a_lost_gradient_is_no_gradient_of_zero(self, known):
+        lost = dataclasses.replace(known, discriminator=lambda pictures: First()(pictures.detach()))
+        with pytest.raises(ArgumentError, match="no way through the discriminator\nremove detach"):
+            generate("a", 2, model=lost, realism=1.0, sampler="langevin", progress=False)
+        double = dataclasses.replace(known, discriminator=lambda pictures: First()(pictures).double())
+        assert len(generate("a", 2, model=double, realism=1.0, sampler="slice", progress=False)) == 2
+
+        def half(pictures):  # of two attributes one is cut off
+            found = read_plain(pictures)
+            return {"a": YesNo(4 * torch.atanh(pictures[:, 0, 0, 0])), "b": found["b"]}
+
+        model = Model("half", Plain(), PictureBank(half, type(KNOWN)([KNOWN["a"], KNOWN["b"]]), gradient=True))
+        with pytest.raises(ArgumentError, match="no way through the reader of 'b'"):
+            generate("a AND b", 2, model=model, sampler="langevin", progress=False)
+
+    def test_a_run_is_continued_with_the_same_realism_only(self, known, tmp_path):
+        options = {"model": known, "sampler": "slice", "save_to": tmp_path, "progress": False}
+        list(stream("a", 2, **options))
+        with pytest.raises(DataError, match="a run of another realism: None, not 2"):
+            list(stream("a", 4, realism=2.0, **options))
+        other = dataclasses.replace(known, discriminator=lambda pictures: pictures.mean((1, 2, 3)))
+        folder = tmp_path / "real"
+        list(stream("a", 2, realism=2.0, **options | {"save_to": folder}))
+        with pytest.raises(DataError, match="a run of another discriminator"):
+            list(stream("a", 4, realism=2.0, **options | {"save_to": folder, "model": other}))
+
+
+def test_attributes_that_the_query_does_not_name_are_checked_too():
+    def read(pictures):
+        return {"a": YesNo(pictures[:, 0, 0, 0]), "b": YesNo(pictures[:1, 0, 0, 0])}
+
+    model = Model("short", Plain(), PictureBank(read, type(KNOWN)([KNOWN["a"], KNOWN["b"]])))
+    with pytest.raises(ArgumentError, match="the logit of attribute 'b' must be floating point of shape"):
+        generate("a", 3, model=model, sampler="slice", progress=False)
 
 
 @pytest.fixture(scope="module")

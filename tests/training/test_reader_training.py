@@ -11,9 +11,10 @@ from toys import VOCABULARY, random_generator, tiny_model
 from typer.testing import CliRunner
 
 from energyql import explain, generate, load_model, train_attributes, train_judge
-from energyql.attributes.pictures import PictureBank, is_same
+from energyql.attributes.pictures import PictureBank
 from energyql.cli import main as cli
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
+from energyql.pipeline.evidence import is_same
 from energyql.pipeline.saving import save_model
 from energyql.training import judge as judging
 from energyql.training.judge import JudgeTask, fit_on_pictures

@@ -1,5 +1,7 @@
 """A teacher labels further pictures for heads whose labels by hand are few."""
 
+import shutil
+
 import pytest
 import torch
 from brief import train
@@ -213,6 +215,17 @@ class TestPool:
         # Of another seed: neither used nor changed.
         assert count("c", self.chosen(pool=tmp_path / "pool"), seed=4)[0] == again
         assert before == {path.name: path.read_bytes() for path in (tmp_path / "pool").iterdir()}
+        for damage in ("{}", '{"energyql/picture": [1]}', '{"energyql/picture": ["x"]}'):
+            (tmp_path / "pool" / "0-100.json").write_text(damage)
+            drawn, same = count("d", self.chosen(pool=tmp_path / "pool"))
+            assert drawn == again
+            assert all(torch.equal(same[name], tensor) for name, tensor in heads.items())
+            assert (tmp_path / "pool" / "0-100.json").read_text() == damage
+            shutil.rmtree(tmp_path / "d")
+
+    def test_a_pool_that_is_labelled_to_the_last_picture(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(teacher, "POOL_SIZE", 20)
+        assert taught(tmp_path / "m", self.chosen()).report["red"].details["teacher"]["pictures"] == 400
 
 
 def test_how_many_pictures_are_worth_drawing(monkeypatch):
