@@ -8,11 +8,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console, RenderableType
+from rich.table import Table
+from torch import Tensor
 
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.metrics import Gaussian, frechet_distance, frechet_floor
 from energyql.evaluation.report import facts
 from energyql.files import read_json
 from energyql.render.markup import markdown_table
@@ -69,6 +73,14 @@ def show(*parts: RenderableType, width: int = 80) -> None:
         console.print(part)
 
 
+def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table for `show`."""
+    filled = Table(*header)
+    for row in rows:
+        filled.add_row(*row)
+    return filled
+
+
 def page(
     title: str, note: str, header: Sequence[str], rows: Iterable[Sequence[str]], data: dict[str, Any], *more: str
 ) -> str:
@@ -92,6 +104,23 @@ def earlier_results(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the results of an earlier run; none if there was no run with these settings."""
     data = read_json(path) if path.is_file() else {}
     return data if data.get("settings") == settings else {}
+
+
+def frechet_beside_floor(features: Tensor, reference: Tensor, n: int) -> dict[str, float]:
+    """Return the Fréchet distance of features to those of a reference, and that of `n` draws of the reference itself.
+
+    Args:
+        features: of samples, (samples, size).
+        reference: of other pictures, (pictures, size).
+        n: draws of the reference; as many as samples for a fair comparison.
+
+    Returns:
+        `distance` and `floor`.
+    """
+    return {
+        "distance": frechet_distance(Gaussian.of(features), Gaussian.of(reference)),
+        "floor": frechet_floor(reference, np.ones(len(reference)), n),
+    }
 
 
 def take_turns(

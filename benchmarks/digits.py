@@ -7,20 +7,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import numpy as np
 import torch
 import typer
-from rich.table import Table
 from torch import Tensor
 
-from benchmarks.common import SmokeOption, ThreadsOption, earlier_results, page, run_command, show, split_names
+from benchmarks.common import (
+    SmokeOption,
+    ThreadsOption,
+    earlier_results,
+    frechet_beside_floor,
+    page,
+    run_command,
+    show,
+    split_names,
+    table,
+)
 from energyql.attributes.bank import PICTURE
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import PictureBank
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import Reference, average, machine, measure
 from energyql.evaluation.methods import Method, read_methods
-from energyql.evaluation.metrics import AttributeBins, Gaussian, frechet_distance, frechet_floor
+from energyql.evaluation.metrics import AttributeBins
 from energyql.evaluation.reference import find_oracle, prior_samples
 from energyql.files import write_json, write_picture, write_text
 from energyql.language import bind, parse
@@ -73,11 +81,12 @@ HEADER = [
 def evaluated(kind: Kind, space: str, models: Path, out: Path, scale: float) -> EvaluatedModel:
     """Return a model with heads on a space: those of its folder, or others that are fitted here in the same way.
 
-    What guides by pictures is the network that labelled them for the heads. `scale` multiplies the length of the fit.
+    What guides by pictures is the network that labelled them for the heads. `scale` multiplies the length of the fit:
+    heads of one length are not taken for those of another.
     """
     generator, folder = read_made(kind, models / kind), models / kind
     if space not in (SPACES[kind], PICTURE):
-        folder = out / f"{kind}-{space}"
+        folder = out / f"{kind}-{space}-{scale:g}"
         fit_heads(generator, folder, models / STATES, space, scale=scale)
     model = load_model(folder, generator=generator if kind in VAES else None)
     if space == PICTURE:
@@ -109,16 +118,10 @@ def measure_query(
         if text in CLASSES:
             pictures, digits = real_digits(LABELLER, TEST)
             real = model.features.read(pictures[digits == CLASSES.index(text)])
-            outcome["real"] = _to_real(samples, real)
+            assert samples.features is not None
+            outcome["real"] = frechet_beside_floor(samples.features, real, len(samples))
         found["methods"][method.name] = outcome
     return found
-
-
-def _to_real(samples: JudgedSamples, real: Tensor) -> dict[str, float]:
-    """Return the Fréchet distance of samples to features of real digits, and that of as many draws of these."""
-    assert samples.features is not None
-    distance = frechet_distance(Gaussian.of(samples.features), Gaussian.of(real))
-    return {"distance": distance, "floor": frechet_floor(real, np.ones(len(real)), len(samples))}
 
 
 def class_rows(data: dict[str, Any]) -> list[list[str]]:
@@ -225,10 +228,7 @@ def main(
     )
     write_text(out / "results.md", text)
     write_picture(out / "digits.png", sheet(pictures_of_classes(data, models)))
-    tables = [Table(*HEADER), Table(*composed_header)]
-    for table, lines in zip(tables, (rows, composed), strict=True):
-        for row in lines:
-            table.add_row(*row)
+    tables = table(HEADER, rows), table(composed_header, composed)
     show(*tables, NOTE, f"Saved {out}: results.json, results.md, digits.png", width=150)
 
 

@@ -10,6 +10,7 @@ others. Written from the papers; what differs from StyleFlow's settings stands a
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -126,21 +127,22 @@ class ConditionalFlow(nn.Module):
 
 def train_flow(
     w: Tensor, attributes: Tensor, settings: FlowSettings, seed: int, path: Path, report: Callable[[float], None]
-) -> tuple[ConditionalFlow, list[float]]:
+) -> tuple[ConditionalFlow, list[float], float]:
     """Train a flow on pairs of w, (n, size), and attributes, (n, conditions), or read the one that is at `path`.
 
     Returns:
-        The flow, and -log p of the pairs, in nats, of each step.
+        The flow, -log p of the pairs, in nats, of each step, and the seconds of CPU time that its training took.
     """
+    started = time.process_time()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         flow = ConditionalFlow(w.shape[1], attributes.shape[1], settings)
-        run = digest(("conditional flow", seed, asdict(settings)), w, attributes)
+        run = digest(("timed conditional flow", seed, asdict(settings)), w, attributes)
         state = read_state(path, run)
         if state is not None:
-            losses = state.pop("losses").tolist()
+            losses, seconds = state.pop("losses").tolist(), float(state.pop("seconds"))
             flow.load_state_dict(state)
-            return flow.eval(), losses
+            return flow.eval(), losses, seconds
         variances, axes = torch.linalg.eigh(torch.cov(w.t()).reshape(w.shape[1], -1).double())
         scale = variances.clamp(min=1e-6 * float(variances[-1])).sqrt()
         flow.mean.copy_(w.mean(0))
@@ -161,5 +163,7 @@ def train_flow(
             optimizer.step()
             losses.append(float(loss.detach()))
             report((step + 1) / settings.steps)
-    write_tensors(path, flow.state_dict() | {"losses": torch.tensor(losses), RUN: run})
-    return flow.eval(), losses
+    seconds = time.process_time() - started
+    facts = {"losses": torch.tensor(losses), "seconds": torch.tensor(seconds, dtype=torch.float64)}
+    write_tensors(path, flow.state_dict() | facts | {RUN: run})
+    return flow.eval(), losses, seconds

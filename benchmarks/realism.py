@@ -14,13 +14,20 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.table import Table
 
-from benchmarks.common import SmokeOption, ThreadsOption, earlier_results, page, run_command, show
+from benchmarks.common import (
+    SmokeOption,
+    ThreadsOption,
+    earlier_results,
+    frechet_beside_floor,
+    page,
+    run_command,
+    show,
+    table,
+)
 from energyql import generate, load_model
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.measure import machine
-from energyql.evaluation.metrics import Gaussian, frechet_distance, frechet_floor
 from energyql.files import write_json, write_text
 from energyql.pipeline.model import Model
 from energyql.progress import reporting
@@ -76,8 +83,7 @@ def measure(model: Model, rival: str, n: int, classes: int, steps: int | None) -
     return {
         "satisfied": float(np.mean([np.mean(result.satisfied) for result in results])),
         "logit": logit,
-        "distance": frechet_distance(Gaussian.of(judge.read(pictures)), Gaussian.of(known)),
-        "floor": frechet_floor(known, np.ones(len(known)), len(pictures)),
+        **frechet_beside_floor(judge.read(pictures), known, len(pictures)),
         "work": float(np.mean(work)),
         "seconds": seconds / len(pictures),
     }
@@ -117,10 +123,7 @@ def main(
             report("rivals", number / len(RIVALS))
     rows = rows_of(data)
     write_text(out / "results.md", page("Realism", NOTE, HEADER, rows, data))
-    table = Table(*HEADER)
-    for row in rows:
-        table.add_row(*row)
-    show(table, NOTE, f"Saved {out}: results.json and results.md", width=120)
+    show(table(HEADER, rows), NOTE, f"Saved {out}: results.json and results.md", width=120)
 
 
 if __name__ == "__main__":

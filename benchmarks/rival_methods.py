@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,9 @@ from energyql.editing.edit import edit
 from energyql.errors import ModelError
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.methods import read_methods
+from energyql.generators.noise import draw_batches
 from energyql.language import Expr
 from energyql.pipeline.model import Values
-from energyql.pipeline.prepared import draw_batches
 from energyql.progress import Report
 from energyql.sampling import normals, prior_latents
 from energyql.training.finding import find_directions
@@ -78,23 +77,22 @@ def _signs(values: Values, names: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.stack([values[name] for name in names], 1)).float() * 2 - 1
 
 
-def learn(model: EvaluatedModel, settings: FlowSettings, seed: int, folder: Path, report: Report) -> tuple[Rivals, Any]:
+def learn(
+    model: EvaluatedModel, settings: FlowSettings, seed: int, folder: Path, report: Report
+) -> tuple[Rivals, dict[str, float]]:
     """Train the flow, or read it from the folder.
 
     Returns:
-        The rivals, and the cost of the training.
+        The rivals; and of the training `nats`, the loss at its end, and `seconds` of CPU time.
     """
     names = tuple(name for name, spec in model.vocabulary.items() if spec.kind == "yes/no")
     z = normals(seed, 0, settings.pairs, model.z_dim, stream="rivals/pairs")
     with torch.no_grad():
         w, pairs = model.encode(z), _signs(model.read_heads(z), names)
-    started = time.process_time()
     path = folder / "flow.safetensors"
-    trained = not path.is_file()
-    flow, losses = train_flow(w, pairs, settings, seed, path, lambda done: report("training", done))
+    flow, losses, seconds = train_flow(w, pairs, settings, seed, path, lambda done: report("training", done))
     last = losses[-max(1, len(losses) // 10) :]
-    facts = {"nats": sum(last) / len(last), "seconds": time.process_time() - started if trained else None}
-    return Rivals(model, names, flow, pairs), facts
+    return Rivals(model, names, flow, pairs), {"nats": sum(last) / len(last), "seconds": seconds}
 
 
 def exact(model: EvaluatedModel, query: Expr, count: int, seed: int) -> JudgedSamples:

@@ -13,9 +13,17 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.table import Table
 
-from benchmarks.common import JudgedModelOption, SmokeOption, earlier_results, page, run_command, show
+from benchmarks.common import (
+    JudgedModelOption,
+    SmokeOption,
+    earlier_results,
+    frechet_beside_floor,
+    page,
+    run_command,
+    show,
+    table,
+)
 from benchmarks.flow import FlowSettings
 from benchmarks.rival_methods import (
     DIRECTIONS,
@@ -32,8 +40,7 @@ from benchmarks.rival_methods import (
     sample,
 )
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
-from energyql.evaluation.measure import machine
-from energyql.evaluation.metrics import Gaussian, frechet_distance, frechet_floor
+from energyql.evaluation.measure import average, machine
 from energyql.files import write_json, write_text
 from energyql.language import Expr, bind, parse, predicates
 from energyql.models import DEFAULT_MODEL
@@ -43,7 +50,9 @@ from energyql.render.markup import markdown_table
 
 QUERIES = ("beard", "smile AND glasses", "smile AND hat AND beard")
 """Of yes/no attributes, which a flow knows; chosen before any was measured."""
-SAMPLED_COLUMNS = ("rival", "1 %", "2 %", "3 %", "Fréchet 1", "2", "3", "CPU seconds")
+SIZES = (1, 2, 3)
+"""Attributes of a query, each with columns of its own."""
+SAMPLED_COLUMNS = ("rival", *(f"{size} %" for size in SIZES), "Fréchet 1", *map(str, SIZES[1:]), "CPU seconds")
 EDITED_COLUMNS = ("rival", *(f"`{step}` %" for step in EDITS), "all five %", "leaked %", "CPU seconds")
 NOTE = (
     "Above, pictures that satisfy the query by the image judge, and the Fréchet distance of the judge's features to "
@@ -61,9 +70,8 @@ def measure_samples(
     samples, seconds = sample(rivals, name, query, n, seed, report)
     found: dict[str, Any] = {"satisfied": float(rivals.model.satisfied(query, samples.values).mean())}
     if samples.features is not None and reference.features is not None and len(reference) > 1:
-        weights = np.ones(len(reference))
-        found["frechet"] = frechet_distance(Gaussian.of(samples.features), Gaussian.of(reference.features))
-        found["floor"] = frechet_floor(reference.features, weights, n)
+        beside = frechet_beside_floor(samples.features, reference.features, n)
+        found |= {"frechet": beside["distance"], "floor": beside["floor"]}
     return found | {"seconds": seconds}
 
 
@@ -122,7 +130,7 @@ def run(
     data = earlier_results(path, settings) or {"settings": settings, "samples": {}, "edits": {}, "training": {}}
     data["machine"] = machine()
     rivals, facts = learn(evaluated, flow, seed, out, report)
-    data["training"] |= {key: value for key, value in facts.items() if value is not None}
+    data["training"] = facts
     for text in queries:
         query = bind(parse(text), evaluated.vocabulary)
         missing = [name for name in (*SAMPLERS, FLOW) if name not in data["samples"].get(text, {})]
@@ -146,27 +154,24 @@ def _write(out: Path, data: dict[str, Any]) -> None:
 
 
 def sampled_rows(data: dict[str, Any]) -> list[list[str]]:
-    """Return the lines of the table of samples: the rivals so far, and the floor of the distances."""
-    sizes: dict[int, list[dict[str, Any]]] = {}
-    for text, found in data["samples"].items():
-        sizes.setdefault(text.count(" AND ") + 1, []).append(found)
-    lines = []
-    for name in dict.fromkeys(name for found in data["samples"].values() for name in found):
-        mean = {
-            key: [_mean([each[name].get(key) for each in group if name in each]) for group in sizes.values()]
-            for key in ("satisfied", "frechet", "seconds")
-        }
-        shares = ["" if share is None else f"{100 * share:.1f}" for share in mean["satisfied"]]
-        distances = ["" if value is None else f"{value:.2f}" for value in mean["frechet"]]
-        total = sum(found[name]["seconds"] for found in data["samples"].values() if name in found)
-        lines.append([name, *shares, *distances, f"{total:.1f}"])
-    floors = [_mean([each.get("floor") for found in group for each in found.values()]) for group in sizes.values()]
-    return [*lines, ["exact", *["100.0"] * len(sizes), *("" if f is None else f"{f:.2f}" for f in floors), ""]]
+    """Return the lines of the table of samples: the rivals so far, and the floor of the distances.
 
+    Cells of a size that no query had yet are empty.
+    """
+    samples: dict[str, dict[str, dict[str, Any]]] = data["samples"]
+    groups = [[found for text, found in samples.items() if text.count(" AND ") + 1 == size] for size in SIZES]
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    def means(names: Sequence[str], key: str, unit: float, digits: int) -> list[str]:
+        found = [[each[name].get(key) for each in group for name in names if name in each] for group in groups]
+        numbers = (average([value for value in values if value is not None]) for values in found)
+        return ["" if number is None else f"{number / unit:.{digits}f}" for number in numbers]
+
+    names, lines = list(dict.fromkeys(name for found in samples.values() for name in found)), []
+    for name in names:
+        total = sum(found[name]["seconds"] for found in samples.values() if name in found)
+        lines.append([name, *means([name], "satisfied", 0.01, 1), *means([name], "frechet", 1, 2), f"{total:.1f}"])
+    shares = ["100.0" if group else "" for group in groups]
+    return [*lines, ["exact", *shares, *means(names, "floor", 1, 2), ""]]
 
 
 def edited_rows(data: dict[str, Any]) -> list[list[str]]:
@@ -206,10 +211,7 @@ def main(
             model, queries=queries, n=n, starts=starts, exact_count=exact_count, seed=seed, flow=flow, out=out,
             report=report,
         )  # fmt: skip
-    tables = [Table(*SAMPLED_COLUMNS, box=None), Table(*EDITED_COLUMNS, box=None)]
-    for table, rows in zip(tables, (sampled_rows(data), edited_rows(data)), strict=True):
-        for line in rows:
-            table.add_row(*line)
+    tables = table(SAMPLED_COLUMNS, sampled_rows(data)), table(EDITED_COLUMNS, edited_rows(data))
     show(*tables, f"Saved {out / 'results.json'} and results.md", width=140)
 
 

@@ -17,15 +17,23 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.table import Table
 
 from benchmarks.choices import ChoiceModel
-from benchmarks.common import SmokeOption, ThreadsOption, earlier_results, page, run_command, show
+from benchmarks.common import (
+    SmokeOption,
+    ThreadsOption,
+    earlier_results,
+    frechet_beside_floor,
+    page,
+    run_command,
+    show,
+    table,
+)
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import decide
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import machine
-from energyql.evaluation.metrics import Gaussian, conditional_accuracy, frechet_distance, frechet_floor
+from energyql.evaluation.metrics import conditional_accuracy
 from energyql.evaluation.reference import prior_samples
 from energyql.files import write_json, write_text
 from energyql.pipeline.model import Model, load_model
@@ -139,8 +147,8 @@ def measure(guide: Model, query: str, method: str, n: int, reference: JudgedSamp
         "height": energies[unsure].median().item(), "slope": slopes.norm(dim=1)[unsure].median().item(),
     }  # fmt: skip
     if samples.features is not None and good.features is not None and min(n, len(good)) >= LEAST_FRECHET:
-        found["frechet"] = frechet_distance(Gaussian.of(samples.features), Gaussian.of(good.features))
-        found["floor"] = frechet_floor(good.features, np.ones(len(good)), n)
+        beside = frechet_beside_floor(samples.features, good.features, n)
+        found |= {"frechet": beside["distance"], "floor": beside["floor"]}
     return found
 
 
@@ -165,7 +173,11 @@ def run(sizes: Sizes, out: Path, queries: Sequence[str], report: Report) -> dict
         space: {name: float(guide.report[name].score) for name in ATTRIBUTES if name in guide.report}
         for space, guide in guides.items()
     }
-    settings = vars(sizes) | {"attributes": list(ATTRIBUTES), "training_seed": TRAINING_SEED}
+    settings = vars(sizes) | {
+        "attributes": list(ATTRIBUTES),
+        "training_seed": TRAINING_SEED,
+        "identities": {space: EvaluatedModel(guide).identity for space, guide in guides.items()},
+    }
     data = earlier_results(out / "results.json", settings)
     data = data or {"machine": machine(), "settings": settings, "quality": quality, "rows": []}
     done = {(row["query"], row["space"], row["method"]) for row in data["rows"]}
@@ -192,11 +204,8 @@ def main(
     with reporting(True) as report:
         data = run(sizes, out, queries, report)
     rows = [cells(row) for row in data["rows"]]
-    table = Table(*HEADER)
-    for row in rows:
-        table.add_row(*row)
     write_text(out / "results.md", page("Guides in z, in w and in pictures", NOTE, HEADER, rows, data))
-    show(table, NOTE, f"Saved {out / 'results.md'}", width=140)
+    show(table(HEADER, rows), NOTE, f"Saved {out / 'results.md'}", width=140)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,7 +12,7 @@ from typing import cast
 from torch import Tensor
 
 from energyql.attributes.pictures import heads_of
-from energyql.energy.rule import check_semantics
+from energyql.energy.rule import WITHOUT_FLOOR, check_semantics
 from energyql.errors import ArgumentError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.published import PUBLISHED_BATCH, PublishedEnergy, PublishedODE
@@ -19,7 +20,19 @@ from energyql.language import Expr
 from energyql.pipeline.prepared import LATENT_BATCH
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, Semantics
 from energyql.progress import Report
-from energyql.sampling import SAMPLERS, EnergyLike, RandomStreams, Sampler, SampleResult, make_sampler, prior_latents
+from energyql.sampling import (
+    SAMPLERS,
+    Chain,
+    DescentSampler,
+    EnergyLike,
+    RandomStreams,
+    Sampler,
+    SampleResult,
+    SliceSampler,
+    make_sampler,
+    prior_latents,
+)
+from energyql.sampling.energy import AdaptedEnergy
 
 PAPER = "paper"
 """Name of the paper's algorithm."""
@@ -40,6 +53,12 @@ class Method:
     name: str
     semantics: Semantics
     sampler: Sampler
+
+    def check(self) -> None:
+        """Raise the `ArgumentError` of a sampler that must know the least energy where the semantics has none."""
+        parts = self.sampler.samplers if isinstance(self.sampler, Chain) else (self.sampler,)
+        if self.semantics in WITHOUT_FLOOR and any(isinstance(one, SliceSampler | DescentSampler) for one in parts):
+            AdaptedEnergy(lambda z, rows: z.sum(1), None, -math.inf, None, None, costly=False).check_floor()
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:
         """Return the energy of a query.
@@ -77,7 +96,7 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
 
     Raises:
         ArgumentError: there is no such sampler or semantics, a strength is not a number above 0, a name comes twice, or
-            there is none.
+            there is none; or a sampler must know the least energy, and the semantics has none.
     """
     parts = [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else list(names)
     found = [part if isinstance(part, Method) else _read(part) for part in parts]
@@ -86,6 +105,8 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
     for name, count in Counter(method.name for method in found).items():
         if count > 1:
             raise ArgumentError(f"sampler {name!r} is named twice", hint="name it once")
+    for method in found:
+        method.check()
     return found
 
 

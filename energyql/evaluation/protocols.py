@@ -91,6 +91,7 @@ class EvaluationProtocol:
         sequential: the queries are the steps of one edit, rather than sampled one by one.
         truncation: under which it is run; by default that of the evaluation.
         attributes: that its queries name, where these are given rather than drawn.
+        given: its queries, where they are given as texts.
     """
 
     name: str
@@ -100,6 +101,7 @@ class EvaluationProtocol:
     sequential: bool = False
     truncation: float | None = None
     attributes: tuple[str, ...] = ()
+    given: tuple[Expr, ...] = ()
 
     def choose_queries(self, vocabulary: Vocabulary, prior: JudgedSamples, seed: int) -> list[Expr]:
         """Return the queries for a model.

@@ -6,6 +6,7 @@ Each is a JSON file in the folder `setups`; it holds no weights, labels or code.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.evaluation.methods import PAPER
 from energyql.evaluation.protocols import EvaluationProtocol, RandomConditions
 from energyql.files import read_json
-from energyql.language import And, Expr, parse, predicates
+from energyql.language import And, Expr, bind, parse, predicates
 from energyql.pipeline.settings import DEFAULT_SAMPLER
 from energyql.vocabulary import Kind, Vocabulary
 
@@ -87,14 +88,15 @@ class Setup:
         return DEFAULT_SAMPLER + strength, PAPER + strength
 
     def check(self, vocabulary: Vocabulary, protocols: Sequence[str]) -> None:
-        """Check that a model has what some of the protocols need.
+        """Check that a model has what some of the protocols need, and that it takes their queries.
 
         Raises:
-            ModelError: it lacks attributes; all of them are listed.
+            EnergyQLError: it lacks attributes, all of which are listed, or does not take a query that is given.
         """
         asked = {name for protocol in protocols for name in self.protocols[protocol].attributes}
         lacks = [lack for one in self.needed if one.name in asked and (lack := one.lack(vocabulary))]
         if not lacks:
+            self._check_queries(vocabulary, protocols)
             return
         able = [name for name, one in self.protocols.items() if not self._lacking(one, vocabulary)]
         hint = f"it can run --protocols {','.join(able)}; for the others" if able else "it can run none of them;"
@@ -102,6 +104,15 @@ class Setup:
             f"{vocabulary.of_model} lacks what set-up {self.name!r} needs: {'; '.join(lacks)}",
             hint=f"{hint} train heads of these names with `energyql train`, on labels such as these: {self.labels}",
         )
+
+    def _check_queries(self, vocabulary: Vocabulary, protocols: Sequence[str]) -> None:
+        for name in protocols:
+            for query in self.protocols[name].given:
+                try:
+                    bind(query, vocabulary)
+                except EnergyQLError as error:
+                    error.message = f"set-up {self.name!r}, protocol {name!r}, {str(query)!r}: {error.message}"
+                    raise
 
     def _lacking(self, protocol: EvaluationProtocol, vocabulary: Vocabulary) -> list[str]:
         return [one.name for one in self.needed if one.name in protocol.attributes and one.lack(vocabulary)]
@@ -131,6 +142,8 @@ def read_setup(name: str | Path) -> Setup:
             raise ValueError(f"there is no kind {wrong[0]!r}")
         if wrong := [one.name for one in listed if not re.fullmatch("[A-Za-z0-9-]+", one.name)]:  # names of folders
             raise ValueError(f"protocol {wrong[0]!r} is not named by letters, digits and hyphens")
+        if twice := [name for name, count in Counter(one.name for one in listed).items() if count > 1]:
+            raise ValueError(f"there are two protocols {twice[0]!r}")
         if unknown := {name for one in listed for name in one.attributes} - {one.name for one in needed}:
             raise ValueError(f"{', '.join(sorted(unknown))} not among its attributes")
         temperature = float(data["temperature"])
@@ -147,11 +160,14 @@ def read_setup(name: str | Path) -> Setup:
 def _read_protocol(entry: Mapping[str, Any], truncation: float, labels: str) -> EvaluationProtocol:
     """Read one protocol, which has one of the fields `queries`, `every`, `steps` and `drawn`."""
     (field,) = {"queries", "every", "steps", "drawn"} & set(entry)
+    if not entry[field] or (field == "every" and not all(entry[field])):
+        raise ValueError(f"{field!r} of protocol {entry['name']!r} is empty")
     choose: Callable[[RandomConditions], list[Expr]]
+    given: tuple[Expr, ...] = ()
     if field in ("queries", "steps"):
-        parsed = [parse(text) for text in entry[field]]
-        names = {leaf.name for query in parsed for leaf in predicates(query)}
-        choose = partial(_fixed, parsed)
+        given = tuple(parse(text) for text in entry[field])
+        names = {leaf.name for query in given for leaf in predicates(query)}
+        choose = partial(_fixed, given)
     elif field == "every":
         groups = [tuple(map(str, group)) for group in entry[field]]
         names = {name for group in groups for name in group}
@@ -162,11 +178,13 @@ def _read_protocol(entry: Mapping[str, Any], truncation: float, labels: str) -> 
     about = f"{entry['about']} Labels: {labels}."
     psi = float(entry.get("truncation", truncation))
     sequential = field in ("steps", "drawn")
-    return EvaluationProtocol(entry["name"], entry["title"], about, choose, sequential, psi, tuple(sorted(names)))
+    return EvaluationProtocol(
+        entry["name"], entry["title"], about, choose, sequential, psi, tuple(sorted(names)), given
+    )
 
 
-def _fixed(queries: list[Expr], draw: RandomConditions) -> list[Expr]:
-    return queries
+def _fixed(queries: Sequence[Expr], draw: RandomConditions) -> list[Expr]:
+    return list(queries)
 
 
 def _every(groups: Sequence[Sequence[str]], draw: RandomConditions) -> list[Expr]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
@@ -14,9 +15,11 @@ from typing import get_args
 import torch
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import FIRST, Judge
 from energyql.attributes.quality import HeadReport
-from energyql.files import write_picture, write_tensors, write_text
+from energyql.cli.failures import reporting_failures
+from energyql.errors import ArgumentError
+from energyql.files import read_json, write_json, write_picture, write_tensors, write_text
 from energyql.generators.base import Generator
 from energyql.generators.families import CONFIG, read_generator
 from energyql.pipeline.saving import save_model, save_named_model
@@ -39,6 +42,8 @@ BANK = "vocabulary.json"
 """The file that a model folder has once it has heads."""
 STATES = "states"
 """Subfolder of the networks that read pictures and of the states of trainings."""
+LENGTH = "scale.json"
+"""The file there that says how long the trainings are."""
 
 
 def make(kind: Kind, out: Path, *, scale: float = 1.0, progress: bool = True) -> None:
@@ -49,8 +54,12 @@ def make(kind: Kind, out: Path, *, scale: float = 1.0, progress: bool = True) ->
         out: the folder of all models; this one is written to `out / kind`.
         scale: multiplies the length of every stage; a value far below 1 only tests that the recipe runs.
         progress: show progress bars.
+
+    Raises:
+        ArgumentError: the folder was begun with another scale.
     """
     folder, states = out / kind, out / STATES
+    check_scale(out, scale)
     with reporting(progress) as report:
         train_generator(kind, folder, states, scale, report)
         labeller, judge = (
@@ -63,6 +72,21 @@ def make(kind: Kind, out: Path, *, scale: float = 1.0, progress: bool = True) ->
         images = generator.synthesize(generator.encode(prior_latents(0, 0, 100, generator.z_dim)))
     write_picture(folder / "sample.png", sheet(images))
     write_text(folder / "card.md", card(kind, heads, labeller, judge))
+
+
+def check_scale(out: Path, scale: float) -> None:
+    """Record the scale of a new folder, or check that an older one has the same: what is made there is kept.
+
+    Raises:
+        ArgumentError: it has another.
+    """
+    path = out / STATES / LENGTH
+    if not path.is_file():  # a folder from before there was a record is one of full length
+        write_json(path, {"scale": 1.0 if path.parent.is_dir() else scale})
+    if (known := read_json(path).get("scale")) != scale:
+        raise ArgumentError(
+            f"{out} was begun with scale {known}, not {scale}", hint="choose another --out, or remove the folder"
+        )
 
 
 def train_generator(kind: Kind, folder: Path, states: Path, scale: float, report: Report) -> None:
@@ -105,17 +129,30 @@ def fit_heads(
             settings=dataclasses.replace(HEADS, steps=max(2, int(scale * HEADS.steps))),
             progress=progress,
         )
+    if not (folder / f"{FIRST}.json").is_file():  # also after an interruption between heads and judge
         Judge.load(states, JUDGE).save(folder)
     return AttributeBank.load(folder).reports
 
 
 def main() -> None:
     """Run the command line."""
+    with reporting_failures():
+        run()
+
+
+def run() -> None:
+    """Read the arguments and make the model that they name.
+
+    Raises:
+        EnergyQLError: it cannot be made there.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", choices=get_args(Kind), required=True)
     parser.add_argument("--out", type=Path, default=DEFAULT, help=f"folder of all models, {DEFAULT} by default")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the length of every stage")
     arguments = parser.parse_args()
+    if not 0 < arguments.scale < math.inf:
+        parser.error(f"--scale must be a finite number above 0, not {arguments.scale}")
     torch.set_num_threads(1)  # more are slower for networks as small as these
     make(arguments.kind, arguments.out, scale=arguments.scale)
     print(f"Made {arguments.out / arguments.kind}")

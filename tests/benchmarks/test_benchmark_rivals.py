@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from benchmarks import rivals
 from benchmarks.flow import ConditionalFlow, FlowSettings, train_flow
-from benchmarks.rival_methods import DIRECTIONS, FLOW, MOVES, PRESETS, SAMPLERS, exact
+from benchmarks.rival_methods import DIRECTIONS, FLOW, MOVES, PRESETS, SAMPLERS, exact, learn
 from energyql.errors import ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.language import bind, parse
@@ -37,7 +37,7 @@ def pairs(count=2000):
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory):
     w, attributes = pairs()
-    found, losses = train_flow(w, attributes, SMALL, 0, tmp_path_factory.mktemp("flow") / "flow.safetensors", silent)
+    found, losses, _ = train_flow(w, attributes, SMALL, 0, tmp_path_factory.mktemp("flow") / "flow.safetensors", silent)
     assert sum(losses[-10:]) / 10 < losses[0] - 0.5
     return found
 
@@ -50,7 +50,7 @@ def test_an_untrained_flow_is_the_identity():
 
 def test_the_density_of_one_number_adds_up_to_one(tmp_path):
     w, attributes = random(500, 1), random(500, 1, seed=1).sign()
-    flow, _ = train_flow(w, attributes, replace(SMALL, steps=20), 0, tmp_path / "flow.safetensors", silent)
+    flow, *_ = train_flow(w, attributes, replace(SMALL, steps=20), 0, tmp_path / "flow.safetensors", silent)
     x = torch.linspace(-8, 8, 2001)[:, None]
     density = torch.exp(-flow.loss(x, torch.ones(len(x), 1), torch.ones(len(x), 1))).detach()
     assert_close(torch.trapezoid(density, x[:, 0]), torch.ones(()), rtol=1e-2, atol=0)
@@ -76,13 +76,14 @@ def test_edits_change_the_attribute_and_no_other_number(flow):
 def test_a_flow_is_read_again_and_only_under_the_same_settings(tmp_path):
     w, attributes = pairs(300)
     path, short = tmp_path / "flow.safetensors", replace(SMALL, steps=3)
-    first, losses = train_flow(w, attributes, short, 0, path, silent)
+    first, losses, seconds = train_flow(w, attributes, short, 0, path, silent)
 
     def never(done):
         raise AssertionError("it is trained again")
 
-    again, known = train_flow(w, attributes, short, 0, path, never)
+    again, known, took = train_flow(w, attributes, short, 0, path, never)
     assert_close(known, losses)
+    assert took == seconds > 0
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(AssertionError, match="trained again"):
         train_flow(w, attributes, short, 1, path, never)
@@ -134,6 +135,14 @@ def test_every_rival_is_measured_and_none_twice(model, tmp_path, monkeypatch):
     assert "| InterFaceGAN |" in written
 
 
+def test_the_seconds_of_a_training_are_those_of_its_flow(model, tmp_path):
+    evaluated, settings = EvaluatedModel(model, device="cpu"), replace(SMALL, pairs=300, steps=2, batch=8)
+    first, again, other = (learn(evaluated, settings, seed, tmp_path, silent)[1] for seed in (0, 0, 1))
+    assert first == again  # read, and not trained
+    assert other["seconds"] > 0  # trained over the file of another digest
+    assert other["nats"] != first["nats"]
+
+
 def test_exact_pictures_satisfy_the_query_by_heads_and_judge(model):
     evaluated = EvaluatedModel(model, device="cpu")
     query = bind(parse(common(model)), evaluated.vocabulary)
@@ -152,8 +161,14 @@ def test_the_tables():
         "edits": {"x": {"satisfied": [1.0] * 5, "all": 0.25, "leaked": [0.0, 0.1, 0.2, 0.3, 0.4], "seconds": 9.0}},
     }
     assert rivals.sampled_rows(data) == [
-        ["x", "100.0", "100.0", "2.00", "4.00", "6.0"],
-        ["y", "50.0", "", "2.00", "", "3.0"],
-        ["exact", "100.0", "100.0", "0.50", "0.50", ""],
+        ["x", "100.0", "100.0", "", "2.00", "4.00", "", "6.0"],
+        ["y", "50.0", "", "", "2.00", "", "", "3.0"],
+        ["exact", "100.0", "100.0", "", "0.50", "0.50", "", ""],
     ]
+    data["samples"] = {"a AND b AND c": {"x": one | {"frechet": None}}}  # the last size alone
+    assert rivals.sampled_rows(data) == [
+        ["x", "", "", "100.0", "", "", "", "3.0"],
+        ["exact", "", "", "100.0", "", "", "0.50", ""],
+    ]
+    assert all(len(row) == len(rivals.SAMPLED_COLUMNS) for row in rivals.sampled_rows(data))
     assert rivals.edited_rows(data) == [["x", *["100.0"] * 5, "25.0", "20.0", "9.0"]]

@@ -52,6 +52,7 @@ def test_what_is_measured(guides, reference, monkeypatch):
 
 
 def test_it_resumes(guides, reference, tmp_path, monkeypatch):
+    guides = dict(guides)
     monkeypatch.setattr(spaces, "make_guides", lambda sizes, out, report: guides)
     monkeypatch.setattr(spaces, "prior_samples", lambda *rest: reference)
     done = []
@@ -73,6 +74,11 @@ def test_it_resumes(guides, reference, tmp_path, monkeypatch):
     assert [(row["space"], row["method"]) for row in rows] == [
         ("z", "ours"), ("z", "paper"), ("picture", "ours"), ("picture", "paper"),
     ]  # fmt: skip
+    done.clear()
+    guides["z"] = dataclasses.replace(guides["z"], generator=random_generator(seed=1))
+    with pytest.raises(KeyboardInterrupt):  # another model is measured anew
+        spaces.run(sizes, tmp_path, [QUERY], silent)
+    assert len(done) == 3
 
 
 def test_guides_learn_the_choices_of_latents_and_are_kept(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,17 @@ from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import Method, read_methods
 from energyql.evaluation.published import PublishedODE
 from energyql.pipeline.generate import sample_latents
-from energyql.sampling import SliceSampler
+from energyql.sampling import SAMPLERS, SliceSampler, as_energy, make_sampler
 from evaluation.lively import silent
+
+
+class Endless:
+    """An energy that falls without end."""
+
+    least = -math.inf
+
+    def __call__(self, z: torch.Tensor) -> torch.Tensor:
+        return z.sum(1)
 
 
 def test_names() -> None:
@@ -45,6 +55,23 @@ def test_own_samplers() -> None:
 def test_wrong_names(names: str, said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
         read_methods(names)
+
+
+@pytest.mark.parametrize("sampler", ["slice", "descent", "slice+descent", "slice+ode"])
+def test_a_sampler_that_needs_a_least_energy_is_refused_where_there_is_none(sampler: str) -> None:
+    with pytest.raises(ArgumentError) as late:
+        make_sampler(sampler).sample(as_energy(Endless()), torch.zeros(1, 2))
+    with pytest.raises(ArgumentError, match="falls without end") as early:
+        read_methods(f"ode,jem:{sampler}")
+    assert str(early.value) == str(late.value)
+    with pytest.raises(ArgumentError, match="falls without end"):
+        read_methods([Method("own", "jem", make_sampler(sampler))])
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS.keys() - {"slice", "descent", "slice+descent", "slice+ode"}))
+def test_other_samplers_take_energies_without_a_least(sampler: str) -> None:
+    (method,) = read_methods(f"jem:{sampler}")
+    assert len(method.sampler.sample(as_energy(Endless()), torch.zeros(1, 2)).z) == 1
 
 
 def test_samples_are_those_of_the_public_call(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

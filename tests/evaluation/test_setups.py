@@ -15,7 +15,7 @@ from energyql.evaluation.judged import JudgedSamples
 from energyql.evaluation.methods import read_methods
 from energyql.evaluation.published import PublishedODE
 from energyql.evaluation.setups import Setup, known_setups, read_setup
-from energyql.language import bind
+from energyql.language import bind, parse
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from evaluation.lively import lively_model, silent
 
@@ -55,6 +55,10 @@ def own(tmp_path: Path, **changes: Any) -> Path:
     path = tmp_path / "own.json"
     path.write_text(json.dumps(OWN | changes), encoding="utf-8")
     return path
+
+
+def protocol(**field: Any) -> dict[str, Any]:
+    return {"name": "one", "title": "One", "about": "One.", **field}
 
 
 def test_all_are_known() -> None:
@@ -139,6 +143,12 @@ def test_a_temperature_is_a_strength_of_both_samplers() -> None:
         ({"protocols": [{"name": "a", "title": "", "about": ""}]}, "is no set-up"),
         ({"protocols": [OWN["protocols"][0] | {"steps": []}]}, "is no set-up"),
         ({"protocols": ["conditional-1"]}, "is no set-up"),
+        ({"protocols": [protocol(queries=[])]}, "'queries' of protocol 'one' is empty"),
+        ({"protocols": [protocol(every=[])]}, "'every' of protocol 'one' is empty"),
+        ({"protocols": [protocol(every=[["smile"], []])]}, "'every' of protocol 'one' is empty"),
+        ({"protocols": [protocol(steps=[])]}, "'steps' of protocol 'one' is empty"),
+        ({"protocols": [protocol(drawn=[])]}, "'drawn' of protocol 'one' is empty"),
+        ({"protocols": [protocol(steps=["smile"]), protocol(drawn=["smile"])]}, "there are two protocols 'one'"),
         ({"truncation": "much"}, "much"),
         ({"attributes": [{"name": "smile", "kind": "binary"}]}, "there is no kind 'binary'"),
         ({"protocols": [OWN["protocols"][0] | {"name": "../up"}]}, "'../up' is not named by letters"),
@@ -165,6 +175,19 @@ def test_heads_must_hold_at_every_truncation(tmp_path: Path) -> None:
             setup=own(tmp_path, truncation=5), model=str(lively_model(tmp_path / "model")), folder=tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("field", ["queries", "steps"])
+def test_queries_are_checked_before_anything_is_drawn(tmp_path: Path, field: str) -> None:
+    protocols = [OWN["protocols"][0], protocol(**{field: ["smile", "smile = 3"]})]
+    with pytest.raises(EnergyQLError, match="set-up 'own', protocol 'one', 'smile = 3': ") as caught:
+        evaluate(
+            setup=own(tmp_path, protocols=protocols), model=str(lively_model(tmp_path / "model")),
+            folder=tmp_path / "out", progress=silent,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(type(caught.value)):
+        bind(parse("smile = 3"), Vocabulary([AttributeSpec("smile", "yes/no")]))
 
 
 def test_an_experiment_of_ones_own(tmp_path: Path) -> None:

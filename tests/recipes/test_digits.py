@@ -1,4 +1,6 @@
 import json
+import shutil
+import sys
 
 import pytest
 import torch
@@ -8,13 +10,13 @@ from typer.testing import CliRunner
 from benchmarks import digits as benchmark
 from benchmarks import realism
 from energyql import generate, load_model
-from energyql.errors import ModelError
+from energyql.errors import ArgumentError, ModelError
 from energyql.generators.families import module_fingerprint
 from recipes.digits import training
 from recipes.digits.card import sheet
 from recipes.digits.data import DIGITS, JUDGE, LABELLER, TEST, real_digits, slant, thickness, vary
 from recipes.digits.factories import MODELS
-from recipes.digits.make import SPACES, make, read_made
+from recipes.digits.make import LENGTH, SPACES, STATES, fit_heads, main, make, read_made
 from recipes.digits.networks import VAE, HierarchicalVAE, read_discriminator
 
 SCALE = 1e-3
@@ -159,6 +161,45 @@ def test_a_made_model_is_not_trained_again(made):
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*.safetensors")} == before
 
 
+def test_a_folder_has_one_length_of_training(made, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    with pytest.raises(ArgumentError, match=r"begun with scale 0\.001, not 0\.5"):
+        make("vae", made, scale=0.5, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+    (tmp_path / STATES).mkdir()  # of an older run, without a record
+    with pytest.raises(ArgumentError, match=r"begun with scale 1\.0"):
+        make("vae", tmp_path, scale=SCALE, progress=False)
+
+
+def test_a_judge_is_put_beside_heads_that_are_there(made, tmp_path):
+    folder = shutil.copytree(made / "vae", tmp_path / "vae")
+    for path in folder.glob("judge.*"):
+        path.unlink()
+    reports = fit_heads(read_made("vae", folder), folder, made / STATES, "z", scale=SCALE, progress=False)
+    assert set(reports) == {"digit", "thickness", "slant"}
+    assert (folder / "judge.json").read_bytes() == (made / "vae" / "judge.json").read_bytes()
+
+
+@pytest.mark.parametrize("scale", ["0", "-1", "inf", "nan"])
+def test_a_scale_is_a_finite_number_above_0(scale, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["make", "--kind", "vae", "--out", str(tmp_path), f"--scale={scale}"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "--scale must be a finite number above 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_failures_of_the_command_are_messages(tmp_path, monkeypatch, capsys):
+    (tmp_path / STATES).mkdir()
+    (tmp_path / STATES / LENGTH).write_text('{"scale": 0.25}')
+    monkeypatch.setattr(sys, "argv", ["make", "--kind", "vae", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=str(ArgumentError.exit_code)):
+        main()
+    said = capsys.readouterr().err
+    assert said.startswith("ArgumentError: ")
+    assert "begun with scale 0.25" in said.replace("\n", " ")
+
+
 def test_the_folder_of_a_vae_names_its_generator(made, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match=r"recipes\.digits\.factories:vae"):
         load_model(made / "vae")
@@ -198,6 +239,21 @@ def test_the_benchmark_in_miniature(made, tmp_path, monkeypatch):
     stamp = data["subjects"]["hierarchical z"]["digit = one"]
     assert CliRunner().invoke(app, arguments).exit_code == 0  # nothing is measured again
     assert json.loads((tmp_path / "results.json").read_text())["subjects"]["hierarchical z"]["digit = one"] == stamp
+
+
+def test_heads_of_a_smoke_run_are_not_those_of_a_full_one(made, tmp_path, monkeypatch):
+    fitted = []
+
+    def fit(generator, folder, states, space, *, scale):
+        fitted.append((folder, scale))
+        shutil.copytree(made / "gan", folder)
+
+    monkeypatch.setattr(benchmark, "fit_heads", fit)
+    for scale in (benchmark.SMOKE_SCALE, 1.0):
+        benchmark.evaluated("gan", "z", made, tmp_path, scale)
+    (toy, _), (full, length) = fitted
+    assert length == 1.0
+    assert toy != full
 
 
 @pytest.mark.filterwarnings("ignore:there are few labels")
