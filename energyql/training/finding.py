@@ -98,8 +98,9 @@ def find_directions(
 
     Raises:
         ArgumentError: an argument has no such value, the generator has no such layers or no styles, the model has no
-            heads or no judge, there is no such device or goal, or the prior varies in fewer directions, or
-            in all alike.
+            heads or no judge, there is no such device or goal, more goals are named than `count`, or the
+            prior varies in fewer directions, or in all alike.
+        DataError: the labeller does not return the same finite numbers, one for each picture, in every call.
     """
     if method not in (methods := get_args(DirectionMethod)):
         raise ArgumentError(f"there is no method {method!r}", hint=f"methods: {', '.join(methods)}")
