@@ -27,6 +27,8 @@ Column = Sequence[Any]
 ImageLabeller = Callable[[Tensor], Mapping[str, Any]]
 """Pictures in [-1, 1], (batch, channels, height, width) -> attribute -> `batch` cells: a list, array or tensor, or a
 prediction, whose likeliest value counts."""
+Numbers = Mapping[str, Float[Tensor, " batch"]]
+"""By name, what directions follow; see `as_numbers`."""
 
 MISSING = {"", "na", "n/a", "nan", "none", "null", "?"}
 YES, NO = {"1", "true", "yes", "y", "t"}, {"0", "false", "no", "n", "f"}
@@ -54,17 +56,31 @@ def call_labeller(labeller: ImageLabeller, images: Float[Tensor, "batch channels
     """Return what a labeller says of pictures, as it says it; see `label_images`.
 
     Raises:
-        DataError: it is not a mapping from names.
+        DataError: as for `check_labels`.
     """
     if isinstance(labeller, torch.nn.Module):
         labeller.eval().to(images.device)
-    labels = labeller(images)
+    return check_labels(labeller(images))
+
+
+def check_labels(labels: Any, who: str = "labeller") -> Mapping[str, Any]:
+    """Return what a labeller returned, called `who` in messages.
+
+    Raises:
+        DataError: it is not a mapping from names, or is empty.
+    """
     if not isinstance(labels, Mapping) or not labels or not all(isinstance(name, str) for name in labels):
         raise DataError(
-            f"the labeller returned a {type(labels).__name__}",
+            f"the {who} returned {_shown(labels)}",
             hint='it must return a dict such as {"smile": [True, False, ...]}, one value per picture',
         )
     return labels
+
+
+def _shown(labels: Any) -> str:
+    if not isinstance(labels, Mapping):
+        return f"a {type(labels).__name__}"
+    return "a dict whose keys are not all names" if labels else "an empty dict"
 
 
 def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any]]:
@@ -151,6 +167,37 @@ def as_cells(values: Any, count: int, name: str) -> list[Any]:
             f"{name!r}: a label is a list", hint="return one value per picture, such as the name of a class"
         )
     return list(cells)
+
+
+def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
+    """Return what a head, a judge or a labeller says of `count` pictures as numbers: log-odds, means, or tensors.
+
+    Of a categorical attribute there is a number for each class, "hair = red": its logit less the mean of all.
+
+    Raises:
+        DataError: a value is none of these, has another shape, or is not finite.
+    """
+    numbers: dict[str, Tensor] = {}
+    for name, value in labels.items():
+        titles, rows = [name], value
+        if isinstance(value, YesNo | Continuous):
+            rows = value.logit if isinstance(value, YesNo) else value.mean
+        elif isinstance(value, Categorical):
+            titles, rows = [f"{name} = {each}" for each in value.values], value.logits
+        shapes = ((count,),) * (len(titles) == 1) + ((count, len(titles)),)
+        if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.shape not in shapes:
+            kind = f"{rows.dtype} of shape {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
+            raise DataError(
+                f"{name!r} is a {kind}, not a tensor of one number for each picture, {shapes[0]}",
+                hint="directions are learned by the gradient of a number; a judge that is trained has one for every "
+                "attribute",
+            )
+        if not rows.isfinite().all():
+            raise DataError(f"{name!r} is not finite for all pictures", hint="let the labeller return finite numbers")
+        rows = rows.reshape(count, -1)
+        rows = rows - rows.mean(1, keepdim=True) if isinstance(value, Categorical) else rows
+        numbers |= zip(titles, rows.unbind(1), strict=True)
+    return numbers
 
 
 def is_missing(cell: Any) -> bool:

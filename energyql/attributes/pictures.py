@@ -21,7 +21,14 @@ from energyql.attributes.bank import (
 )
 from energyql.attributes.judge import Judge, who_judges
 from energyql.attributes.judge_reports import READER
-from energyql.attributes.labels import ImageLabeller, as_cells, call_labeller, encode_column, import_labeller
+from energyql.attributes.labels import (
+    ImageLabeller,
+    as_cells,
+    call_labeller,
+    check_labels,
+    encode_column,
+    import_labeller,
+)
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError
@@ -230,14 +237,11 @@ def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
     """Return what a reader says of pictures, with a graph where gradients are followed.
 
     Raises:
-        DataError: it is not a mapping from names.
+        DataError: as for `check_labels`.
     """
     if not torch.is_grad_enabled():
         return call_labeller(reader, pictures)
-    found = reader(pictures)
-    if not isinstance(found, Mapping):
-        raise DataError(f"the {_shown(reader)} returned a {type(found).__name__}", hint="it must return a dict by name")
-    return found
+    return check_labels(reader(pictures), _shown(reader))
 
 
 def _shown(reader: ImageLabeller) -> str:

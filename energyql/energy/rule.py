@@ -78,8 +78,10 @@ class JointRule:
 
     def explain(self) -> str:
         """Return the circuit as indented text, and what is added."""
-        added = " + ".join(f"logsumexp({name})" for name in self.attributes)
-        return f"{self.conditional.explain()}\n\nenergy = -value of the circuit - ({added}); not a probability"
+        circuit = self.conditional.circuit
+        logits = [name for name, cells in circuit.cells.items() if not isinstance(cells[0][0], tuple)]
+        added = "".join(f" - logsumexp({name})" for name in logits)
+        return circuit.explain(f"-log P(query){added}, in nats: lower is better" + "; no probability" * bool(added))
 
     def draw(self) -> Markup:
         """Return the circuit as SVG."""

@@ -21,7 +21,7 @@ from energyql.language import Expr
 from energyql.logic.cells import CellSet
 from energyql.logic.conversion import to_nodes
 from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER
-from energyql.logic.explain import draw_circuit, explain_circuit
+from energyql.logic.explain import PLAIN, draw_circuit, explain_circuit
 from energyql.logic.nodes import CircuitNode, Leaf, dependencies_first
 from energyql.logic.query_diagram import QueryDiagram, build_diagram, relations_for
 from energyql.logic.satisfiability import report_constant
@@ -51,9 +51,9 @@ class Circuit:
     cells: Mapping[str, tuple[CellSet, ...]] = field(compare=False, repr=False)
     key: str
 
-    def explain(self) -> str:
-        """Return the circuit as indented text, with its size and the cells of every attribute."""
-        return explain_circuit(self.nodes, self.cells)
+    def explain(self, energy: str = PLAIN) -> str:
+        """Return the circuit as indented text, with its size, what the energy is, and the cells of every attribute."""
+        return explain_circuit(self.nodes, self.cells, energy)
 
     def svg(self) -> str:
         """Return the circuit as a complete SVG file, on white."""

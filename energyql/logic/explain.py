@@ -16,7 +16,11 @@ MAX_LINES = 200
 """Most lines of a drawing; what a larger circuit has below is counted, not drawn."""
 
 
-def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]]) -> str:
+PLAIN = "-log P(query), in nats: lower is better"
+"""What the energy is, for most."""
+
+
+def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]], energy: str = PLAIN) -> str:
     """Return a circuit as indented text.
 
         log P(query) = sum
@@ -29,11 +33,12 @@ def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[Cell
     Args:
         nodes: in evaluation order, the root last.
         cells: for each attribute, the cells that the query distinguishes.
+        energy: what it is, in words.
     """
     lines = _draw(nodes, cells)
     if len(lines) > MAX_LINES:
         lines = [*lines[:MAX_LINES], f"... and {len(lines) - MAX_LINES:,} lines more"]
-    lines += ["", _sizes(nodes), "energy = -log P(query), in nats: lower is better"]
+    lines += ["", _sizes(nodes), f"energy = {energy}"]
     if any(isinstance(node, Given) for node in nodes):
         lines.append("given the relations: P(part AND relations) / P(relations)")
     if cells:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.pictures import PictureBank
+from energyql.energy.rule import WITHOUT_FLOOR
+from energyql.errors import ArgumentError
 from energyql.language import Expr, Weight
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.random import normals
@@ -81,8 +83,13 @@ def run_pilot(
     They are about the default sampler, or about "slice" where attributes are read off pictures without a gradient.
 
     Raises:
+        ArgumentError: the semantics is one that the default sampler refuses.
         EnergyQLError: as for `energyql.generate`.
     """
+    if semantics in WITHOUT_FLOOR:
+        raise ArgumentError(
+            f"a pilot cannot be made under {semantics}, whose energies are no probabilities", hint="leave out the pilot"
+        )
     pipeline = pipeline_for(model, device)
     bank = pipeline.model.bank
     reads_pictures = isinstance(bank, PictureBank)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
-from energyql.energy.rule import EnergyRule, compile_energy_rule
+from energyql.energy.rule import WITHOUT_FLOOR, EnergyRule, compile_energy_rule
 from energyql.errors import ArgumentError, DataError
 from energyql.language import Expr, as_query, bind
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
@@ -89,8 +89,8 @@ def score_with_rule(
         _check(spec, columns[spec.name])
     if vocabulary is not None:
         specs = [_known(spec, vocabulary, columns) for spec in specs]
-    if semantics == "jem":
-        raise ArgumentError("jem reads logits, and predictions here are probabilities", hint="choose exact")
+    if semantics in WITHOUT_FLOOR:
+        raise ArgumentError(f"{semantics} reads logits, and predictions here are probabilities", hint="choose exact")
     known = Vocabulary(specs)
     expr, text = as_query(query)
     rule = compile_energy_rule(bind(expr, known, query=text), known, semantics, query=text)

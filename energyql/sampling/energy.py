@@ -118,7 +118,8 @@ class AdaptedEnergy:
         if self.least == -math.inf:
             raise ArgumentError(
                 "this energy falls without end, and the sampler must know how low it can be",
-                hint='choose one that does not: sampler="langevin", "published-langevin" or "predictor-corrector"',
+                hint="choose a sampler that need not: ode, langevin, predictor-corrector, published-ode, "
+                "published-langevin or published-predictor-corrector",
             )
 
     def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:

@@ -84,7 +84,8 @@ def find_directions(
             `open_source` returned.
         method: as above.
         count: how many directions; of the last three methods at most.
-        goals: names of the attributes, edits or numbers that these three find directions for; by default all.
+        goals: names of the attributes, edits or numbers that these three find directions for, at most `count`; by
+            default the first of them.
         labeller: what reads the numbers of `ganalyze`, in place of the judge of the model: a function of pictures or a
             torch module, whose result, name -> tensor (batch,), has gradients.
         layers: rows of W+, 0 to `num_ws - 1`, whose styles count, and which alone the pictures of a direction change.
@@ -97,8 +98,9 @@ def find_directions(
 
     Raises:
         ArgumentError: an argument has no such value, the generator has no such layers or no styles, the model has no
-            heads or no judge, there is no such device or goal, or the prior varies in fewer directions, or
-            in all alike.
+            heads or no judge, there is no such device or goal, more goals are named than `count`, or the
+            prior varies in fewer directions, or in all alike.
+        DataError: the labeller does not return the same finite numbers, one for each picture, in every call.
     """
     if method not in (methods := get_args(DirectionMethod)):
         raise ArgumentError(f"there is no method {method!r}", hint=f"methods: {', '.join(methods)}")
@@ -109,6 +111,7 @@ def find_directions(
     count, place = whole_number("count", count), choose_device(device)
     if truncation is not None and not 0 <= (truncation := finite_number("truncation", truncation)) <= 2:
         raise ArgumentError(f"truncation is a number from 0 to 2, not {truncation:g}")
+    wanted = edit_goals(goals, count) if method == "steerability" else {}
     source = open_source(model, generator=generator, allow_plugins=allow_plugins)
     network, bank = source.generator, source.bank
     chosen = None if layers is None else check_layers(layers, network)
@@ -126,16 +129,14 @@ def find_directions(
             inner, share = space.own()
         elif method == "interfacegan":
             heads = bank if isinstance(bank, AttributeBank) else None
-            outputs = head_numbers(prior, heads, len(space.samples), goals)
+            outputs = head_numbers(prior, heads, len(space.samples), goals, count)
             titles = tuple(outputs)
             inner, share = space.nearest(torch.stack(list(outputs.values()), 1).double())
         elif method == "sefa":
             assert weights is not None
             inner, share = space.along(weights)
         elif method in WITH_GOALS:
-            if method == "steerability":
-                wanted = edit_goals(goals, count)
-            else:
+            if method == "ganalyze":
                 judge = model.judge if isinstance(model, Model) else _judge(source)
                 wanted = number_goals(judge if labeller is None else labeller, goals, count, prior)
             titles = tuple(wanted)

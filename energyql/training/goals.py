@@ -7,6 +7,7 @@ pictures of `w + alpha d` come closest to that, in squared error. The linear wal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import thumbnails
-from energyql.attributes.labels import ImageLabeller
-from energyql.attributes.predictions import Categorical, Continuous, YesNo
+from energyql.attributes.labels import ImageLabeller, Numbers, as_numbers
+from energyql.attributes.pictures import call_reader
 from energyql.errors import ArgumentError, DataError
 from energyql.generators.base import Generator
 from energyql.numerics.shapes import Float
@@ -29,7 +30,6 @@ from energyql.training.steps import learning_rate
 
 Goal = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(pictures before, pictures after, alpha (batch,)) -> the squared error of the change, (batch,)."""
-Numbers = Mapping[str, Float[Tensor, " batch"]]
 SIDE = 64
 """Side of the pictures that an edit is compared on: on larger ones, edges that move by some pixels do not overlap."""
 ZOOM, SHIFT, TURN, LIGHT = 2**0.5, 0.125, 0.35, 0.5
@@ -97,13 +97,14 @@ def learn_goals(
                 moves = alpha[part, None] * (steps[i] @ scaled.t())
                 after = prior.generator.synthesize(move_along(w[part], moves, layers, prior.generator))
                 error = goal(before[part], after, alpha[part]).sum() / BATCH
-                if not error.requires_grad:
+                slope = torch.autograd.grad(error, steps, allow_unused=True)[0] if error.requires_grad else None
+                if slope is None:
                     raise ArgumentError(
                         f"what is read for the goal {name!r} has no gradient that leads to w",
                         hint="it takes a generator and a function whose results are tensors that autograd follows; or "
                         "label pictures with energyql train --labeller",
                     )
-                grads[i] += torch.autograd.grad(error, steps)[0][i]
+                grads[i] += slope[i]
         mean = torch.lerp(grads, mean, MOMENTUM)
         square = torch.lerp(grads.square().mean(1, keepdim=True), square, SMOOTHING)
         scale = (square / (1 - SMOOTHING ** (step + 1))).sqrt().clamp(min=1e-30) * (1 - MOMENTUM ** (step + 1))
@@ -192,12 +193,12 @@ def _edit_error(before: Tensor, after: Tensor, alpha: Tensor, *, edit: str) -> T
 
 
 def edit_goals(chosen: Sequence[str] | None, count: int) -> dict[str, Goal]:
-    """Return the goals of steerability: the first `count` of those of `EDITS` that are chosen; all by default.
+    """Return the goals of steerability: those of `EDITS` that are chosen; by default the first `count`.
 
     Raises:
-        ArgumentError: there is no such edit.
+        ArgumentError: there is no such edit, or more than `count` are chosen.
     """
-    return {name: partial(_edit_error, edit=name) for name in _choose(tuple(EDITS), chosen)[:count]}
+    return {name: partial(_edit_error, edit=name) for name in _choose(tuple(EDITS), chosen, count)}
 
 
 def number_goals(
@@ -212,23 +213,25 @@ def number_goals(
         prior: of the samples.
 
     Raises:
-        ArgumentError: there is no labeller or no such number, or it is the same for all pictures.
-        DataError: the labeller returns no numbers.
+        ArgumentError: there is no labeller or no such number, more than `count` are chosen, or one is the same for all
+            pictures.
+        DataError: the labeller does not return the same finite numbers for all pictures.
     """
     if labeller is None:
         raise ArgumentError(
             "ganalyze reads numbers from pictures, and this model has no judge",
             hint="give labeller=, or --labeller module:function; interfacegan follows heads",
         )
-    if isinstance(labeller, torch.nn.Module):
-        labeller.eval().to(prior.device)
     w = prior.w(torch.arange(TESTS)).to(prior.device)
     with torch.no_grad():
-        parts = [as_numbers(labeller(prior.generator.synthesize(part))) for part in w.split(BATCH)]
-    spread = {name: float(torch.cat([part[name] for part in parts]).std()) for name in parts[0]}
-    names = _choose(tuple(spread), chosen)[:count]
-    if constant := [name for name in names if not 0 < spread[name] < float("inf")]:
-        raise ArgumentError(f"{constant[0]!r} is the same number for all pictures", hint="choose others with --goals")
+        parts = [_read(labeller, prior.generator.synthesize(part)) for part in w.split(BATCH)]
+    spread = {name: float(torch.cat([_number(part, name) for part in parts]).std()) for name in parts[0]}
+    names = _choose(tuple(spread), chosen, count)
+    for name in names:
+        if not math.isfinite(spread[name]):
+            raise DataError(f"the standard deviation of {name!r} is not finite", hint="let the labeller scale it down")
+        if not spread[name]:
+            raise ArgumentError(f"{name!r} is the same number for all pictures", hint="choose others with --goals")
     return {name: partial(_number_error, name=name, labeller=labeller, spread=spread[name]) for name in names}
 
 
@@ -236,58 +239,50 @@ def _number_error(
     before: Tensor, after: Tensor, alpha: Tensor, *, name: str, labeller: ImageLabeller, spread: float
 ) -> Tensor:
     with torch.no_grad():
-        start = as_numbers(labeller(before))[name]
-    return ((as_numbers(labeller(after))[name] - start) / spread - alpha).square()
+        start = _number(_read(labeller, before), name)
+    return ((_number(_read(labeller, after), name) - start) / spread - alpha).square()
 
 
-def head_numbers(prior: Prior, bank: AttributeBank | None, count: int, chosen: Sequence[str] | None) -> Numbers:
-    """Return the outputs of the chosen heads, by default of all, for the first samples; see `as_numbers`.
+def _read(labeller: ImageLabeller, pictures: Tensor) -> Numbers:
+    return as_numbers(call_reader(labeller, pictures), len(pictures))
+
+
+def _number(numbers: Numbers, name: str) -> Tensor:
+    if name not in numbers:
+        raise DataError(
+            f"the labeller returned {name!r} for the first pictures, and only {', '.join(map(repr, numbers))} later",
+            hint="it must return the same names in every call",
+        )
+    return numbers[name]
+
+
+def head_numbers(
+    prior: Prior, bank: AttributeBank | None, samples: int, chosen: Sequence[str] | None, count: int
+) -> Numbers:
+    """Return the outputs of the chosen heads, by default of the first `count`, for samples; see `as_numbers`.
 
     Raises:
-        ArgumentError: there are no heads, or not these.
+        ArgumentError: there are no heads, or not these, or more than `count` are chosen.
     """
     if bank is None:
         raise ArgumentError("this model has no heads, which interfacegan follows", hint="energyql train makes some")
     with torch.no_grad():
-        found = as_numbers(bank.to("cpu").predict(prior.read(torch.arange(count), bank.space)))
-    return {name: found[name] for name in _choose(tuple(found), chosen)}
+        found = as_numbers(bank.to("cpu").predict(prior.read(torch.arange(samples), bank.space)), samples)
+    return {name: found[name] for name in _choose(tuple(found), chosen, count)}
 
 
-def _choose(known: Sequence[str], chosen: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the known names that are chosen, in their order: all by default, and of a categorical attribute all."""
+def _choose(known: Sequence[str], chosen: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Return the known names that are chosen, in their order, by default the first; of a categorical attribute all."""
     if chosen is None:
-        return tuple(known)
-    if isinstance(chosen, str) or not chosen:
+        return tuple(known[:count])
+    if not isinstance(chosen, list | tuple) or not chosen or not all(isinstance(name, str) for name in chosen):
         raise ArgumentError(f"goals are a list of names, not {chosen!r}", hint='such as ["zoom", "rotation"]')
     attributes = {name: name.split(" = ")[0] for name in known}
     if unknown := [name for name in chosen if name not in attributes and name not in attributes.values()]:
         raise ArgumentError(f"there is no goal {unknown[0]!r}", hint=f"goals are {', '.join(known)}")
-    return tuple(name for name, attribute in attributes.items() if name in chosen or attribute in chosen)
-
-
-def as_numbers(labels: Mapping[str, Any]) -> Numbers:
-    """Return what a head, a judge or a labeller says as numbers, (batch,): log-odds, means, or tensors as they are.
-
-    Of a categorical attribute there is a number for each class, "hair = red": its logit less the mean of all.
-
-    Raises:
-        DataError: a value is none of these.
-    """
-    if not isinstance(labels, Mapping) or not labels:
-        raise DataError(f"the labeller returned a {type(labels).__name__}", hint="it must return a dict of numbers")
-    numbers: dict[str, Tensor] = {}
-    for name, value in labels.items():
-        if isinstance(value, YesNo | Continuous):
-            numbers[name] = value.logit if isinstance(value, YesNo) else value.mean
-        elif isinstance(value, Categorical):
-            logits = value.logits - value.logits.mean(1, keepdim=True)
-            numbers |= {f"{name} = {each}": logits[:, i] for i, each in enumerate(value.values)}
-        elif isinstance(value, Tensor) and value.is_floating_point() and value.numel() == len(value):
-            numbers[name] = value.flatten()
-        else:
-            raise DataError(
-                f"{name!r} is a {type(value).__name__}, not a tensor of one number for each picture",
-                hint="directions are learned by the gradient of a number; a judge that is trained has one for every "
-                "attribute",
-            )
-    return numbers
+    found = tuple(name for name, attribute in attributes.items() if name in chosen or attribute in chosen)
+    if len(found) > count:
+        raise ArgumentError(
+            f"{len(found)} goals are named, for at most {count} directions", hint=f"raise count, -n {len(found)}"
+        )
+    return found

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from energyql.attributes.judge import thumbnails
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
+from energyql.generators.noise import draw_batches
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
-from energyql.training.samples import PIXELS_AT_ONCE, Prior, kept_labels, label_prior
+from energyql.training.samples import Prior, kept_labels, label_prior
 
 PICTURES = "pictures"
 """Subfolder for the pictures with labels, which judge and teacher read."""
@@ -66,15 +67,12 @@ def kept_thumbnails(
 @torch.no_grad()
 def draw_small(prior: Prior, count: int, side: int, report: Report) -> Float[Tensor, "count numbers"]:
     """Return the first samples as pictures of `side` pixels a side, float64, and keep nothing on disk."""
-    w, found, size = prior.w(torch.arange(count)).to(prior.device), [], 1
-    at = 0
-    while at < count:
-        images = prior.generator.synthesize(w[at : at + size])
-        found.append(thumbnails(images, side).flatten(1).double().cpu())
-        at += size
-        size = max(1, min(64, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2])))
-        report("drawing", min(at, count) / count)
-    return torch.cat(found)
+    found: list[Tensor] = []
+    w = prior.w(torch.arange(count)).to(prior.device)
+    for _, images in draw_batches(prior.generator.synthesize, lambda w: w, w):
+        found += thumbnails(images, side).flatten(1).double().cpu()
+        report("drawing", len(found) / count)
+    return torch.stack(found)
 
 
 class Thumbnails:

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from toys import tiny_model
 from energyql import E, Explanation, Vocabulary, explain, list_attributes, load_model
 from energyql.errors import ArgumentError, Contradiction, ModelError, UnknownAttribute
 from energyql.pipeline.generate import pipeline_for
-from energyql.pipeline.pilot import ENOUGH, PRIOR, prevalence
+from energyql.pipeline.pilot import ENOUGH, PRIOR, prevalence, run_pilot
 from energyql.sampling import SampleResult
 
 
@@ -97,6 +98,11 @@ class TestPilot:
             other = explain(query, model=tiny, semantics=semantics, pilot=True).pilot
             assert other.prevalence == pytest.approx(plain.prevalence, rel=1e-6)
             assert other.evaluations != plain.evaluations
+
+    def test_there_is_none_without_a_sampler_for_it(self, tiny):
+        for make in (partial(explain, pilot=True), run_pilot):
+            with pytest.raises(ArgumentError, match="a pilot cannot be made under jem.*\nleave out the pilot"):
+                make("smile", model=tiny, semantics="jem")
 
     def test_a_rare_query_is_estimated_by_the_proposals(self, tmp_path):
         model = load_model(tiny_model(tmp_path))

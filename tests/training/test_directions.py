@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from energyql.attributes.bank import AttributeBank, Head
 from energyql.errors import ArgumentError, DataError
 from energyql.files import fingerprint, write_tensors
+from energyql.generators import noise
 from energyql.generators.load import load_generator
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.pipeline.model import Model
@@ -19,6 +20,8 @@ from energyql.sampling import prior_latents
 from energyql.training import finding
 from energyql.training.directions import Directions
 from energyql.training.finding import find_directions
+from energyql.training.samples import Prior
+from energyql.training.thumbnails import draw_small
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -254,3 +257,20 @@ def test_damaged(found, tmp_path, damage):
         Directions.load(tmp_path)
     assert str(tmp_path) in caught.value.message
     assert "energyql directions" in caught.value.hint
+
+
+def test_small_pictures_are_drawn_as_many_at_a_time_as_all_others(monkeypatch):
+    monkeypatch.setattr(noise, "PIXEL_BATCH", 3 * 16 * 16)
+    sizes, done = [], []
+
+    class Drawn(Planted):
+        def synthesize(self, w):
+            sizes.append(len(w))
+            return w[:, :3, None, None].expand(-1, -1, 16, 16)
+
+    prior = Prior(Drawn(), 0, (1.0, 1.0), torch.device("cpu"))
+    found = draw_small(prior, 8, 4, lambda _, share: done.append(share))
+    assert sizes == [1, 3, 3, 1]
+    assert done == [1 / 8, 4 / 8, 7 / 8, 1.0]
+    expected = prior.w(torch.arange(8))[:, :3, None].expand(-1, -1, 16).flatten(1)
+    assert_close(found, expected.double(), rtol=1e-5, atol=1e-5)

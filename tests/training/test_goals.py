@@ -168,16 +168,25 @@ def test_numbers_of_predictions_and_tensors():
         {
             "a": YesNo(torch.ones(1)), "b": Categorical(logits, ("x", "y")), "c": Continuous(torch.zeros(1), 1.0),
             "d": torch.ones(1, 1),
-        }
+        },
+        1,
     )  # fmt: skip
     assert {name: float(value) for name, value in found.items()} == {
         "a": 1.0, "b = x": -1.5, "b = y": 1.5, "c": 0.0, "d": 1.0
     }  # fmt: skip
     for wrong in ([True], torch.tensor([1]), torch.ones(1, 2), "yes"):
         with pytest.raises(DataError, match="'a' is a .*, not a tensor of one number for each picture"):
-            as_numbers({"a": wrong})
-    with pytest.raises(DataError, match="the labeller returned a list"):
-        as_numbers([1.0])
+            as_numbers({"a": wrong}, 1)
+    four = torch.zeros(4)
+    for wrong in (
+        torch.zeros(()), four[:3], four[:1], four[:1, None], YesNo(four[:3]), Continuous(four[:1], 1.0),
+        Categorical(torch.zeros(4, 3), ("x", "y")), Categorical(torch.zeros(2), ("x", "y")),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=r"'a' is a torch.float32 of shape \(.*\), not a tensor of one"):
+            as_numbers({"a": wrong}, 4)
+    for wrong in (math.nan, math.inf):
+        with pytest.raises(DataError, match="'a' is not finite for all pictures\n"):
+            as_numbers({"a": torch.tensor([0.0, wrong])}, 2)
 
 
 def test_what_cannot_be_learned(tmp_path):
@@ -199,3 +208,58 @@ def test_what_cannot_be_learned(tmp_path):
         find_directions(spot, "ganalyze", labeller=lambda x: {"noise": torch.rand(len(x)) + 0 * x.mean((1, 2, 3))})
     with pytest.raises(ArgumentError, match="no judge"):
         find_directions(Planted(), "ganalyze")
+
+
+class Detached(torch.nn.Module):
+    """Has weights to train, and its numbers do not hang on the pictures by a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        return {"a": self.factor * images.detach().mean((1, 2, 3))}
+
+
+class Fickle:
+    """Returns other labels from some call on."""
+
+    def __init__(self, calls, later):
+        self.calls, self.later = calls, later
+
+    def __call__(self, images):
+        self.calls -= 1
+        return {"a": images.mean((1, 2, 3))} if self.calls >= 0 else self.later(images)
+
+
+@pytest.mark.parametrize(
+    ("labeller", "kind", "message"),
+    [
+        (Detached(), ArgumentError, "'a' has no gradient that leads to w"),
+        (lambda x: {"a": x.mean()}, DataError, r"'a' is a torch.float32 of shape \(\), not a tensor .*, \(4,\)"),
+        (lambda x: {"a": x.mean((1, 2, 3)) * math.nan}, DataError, "'a' is not finite"),
+        (lambda x: {"a": x.mean((1, 2, 3)).double() * 1e200}, DataError, "the standard deviation of 'a' is not finite"),
+        (lambda x: [1.0], DataError, "the labeller returned a list"),
+        (Fickle(2, lambda x: {"b": x.mean((1, 2, 3))}), DataError, "returned 'a' for the first .* and only 'b' later"),
+        (Fickle(10, lambda x: {"b": x.mean((1, 2, 3))}), DataError, "returned 'a' for the first .* and only 'b' later"),
+        (Fickle(9, lambda x: {}), DataError, "the reader .*returned an empty dict"),
+    ],
+)
+def test_labellers_that_return_something_else(labeller, kind, message):
+    with pytest.raises(kind, match=message):
+        find_directions(Spot(), "ganalyze", labeller=labeller)
+
+
+def test_goals_that_are_named_are_never_left_out(tmp_path, monkeypatch):
+    folder = tiny_model(tmp_path / "m")
+    two = ["smile", "age"]
+    for method, named in (("steerability", ["zoom", "red"]), ("ganalyze", ["hair"]), ("interfacegan", two)):
+        with pytest.raises(ArgumentError, match=r"\d goals are named, for at most 1 directions\nraise count, -n \d"):
+            find_directions(folder, method, 1, goals=named)
+    for wrong in (5, [["zoom"]], [3], {}):
+        for method in ("steerability", "ganalyze", "interfacegan"):
+            with pytest.raises(ArgumentError, match="goals are a list of names, not"):
+                find_directions(folder, method, goals=wrong)
+    monkeypatch.setattr(Prior, "w", lambda *_: pytest.fail("w was sampled"))
+    with pytest.raises(ArgumentError, match="no goal 'fly'"):
+        find_directions(folder, "steerability", goals=["fly"])
