@@ -32,7 +32,7 @@ from energyql.sampling import (
     make_sampler,
     prior_latents,
 )
-from energyql.sampling.energy import AdaptedEnergy
+from energyql.sampling.energy import check_floor
 
 PAPER = "paper"
 """Name of the paper's algorithm."""
@@ -58,7 +58,7 @@ class Method:
         """Raise the `ArgumentError` of a sampler that must know the least energy where the semantics has none."""
         parts = self.sampler.samplers if isinstance(self.sampler, Chain) else (self.sampler,)
         if self.semantics in WITHOUT_FLOOR and any(isinstance(one, SliceSampler | DescentSampler) for one in parts):
-            AdaptedEnergy(lambda z, rows: z.sum(1), None, -math.inf, None, None, costly=False).check_floor()
+            check_floor(-math.inf)
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:
         """Return the energy of a query.

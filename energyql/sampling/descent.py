@@ -12,7 +12,7 @@ from torch import Tensor
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Status, check_counts, check_positive, check_strength
 from energyql.sampling.batch import MOVING, Batch, BatchSampler, select
-from energyql.sampling.energy import ValueAndGradient
+from energyql.sampling.energy import ValueAndGradient, check_floor
 
 MEMORY = 8
 """Pairs of steps and gradient changes from which the curvature is estimated."""
@@ -62,7 +62,7 @@ class DescentSampler(BatchSampler):
 
     def run(self, batch: Batch) -> None:
         """Descend with every sample; see `BatchSampler`."""
-        batch.energy.check_floor()
+        check_floor(batch.energy.least)
         values = batch.diagnostics["value"] = self.strength * batch.energies
         if self.enough is not None:
             batch.leave_out(self.enough / self.strength + batch.energy.least)

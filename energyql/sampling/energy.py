@@ -113,15 +113,6 @@ class AdaptedEnergy:
     kept: MutableMapping[Hashable, Any] | None
     costly: bool
 
-    def check_floor(self) -> None:
-        """Raise an `ArgumentError` if there is no least energy, from which a sampler could tell how low one is."""
-        if self.least == -math.inf:
-            raise ArgumentError(
-                "this energy falls without end, and the sampler must know how low it can be",
-                hint="choose a sampler that need not: ode, langevin, predictor-corrector, published-ode, "
-                "published-langevin or published-predictor-corrector",
-            )
-
     def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
         """Return what `make` returns, which must be the same for equal keys; an energy that never changes keeps it."""
         if self.kept is None:
@@ -147,6 +138,16 @@ class AdaptedEnergy:
             _check_shape("energy(z)", value, z.shape[:1])
             gradient = back(torch.ones_like(value))
         return value.detach(), gradient.detach().to(z.dtype)
+
+
+def check_floor(least: float) -> None:
+    """Raise an `ArgumentError` if there is no least energy, from which a sampler could tell how low one is."""
+    if least == -math.inf:
+        raise ArgumentError(
+            "this energy falls without end, and the sampler must know how low it can be",
+            hint="choose a sampler that need not: ode, langevin, predictor-corrector, published-ode, "
+            "published-langevin or published-predictor-corrector",
+        )
 
 
 def _with_rows(function: Callable[..., Any], first: int, samples: Tensor | None) -> Callable[[Tensor, Tensor], Any]:

@@ -15,7 +15,7 @@ from energyql.numerics.shapes import Float, Int
 from energyql.sampling.base import Status, check_counts, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler, select
 from energyql.sampling.descent import DescentSampler
-from energyql.sampling.energy import as_energy
+from energyql.sampling.energy import as_energy, check_floor
 from energyql.sampling.proposals import FORGONE, SurrogateProposals
 from energyql.sampling.rejection import (
     MOST_AHEAD,
@@ -109,7 +109,7 @@ class SliceSampler(BatchSampler):
 
     def run(self, batch: Batch) -> None:
         """Draw every sample; see `BatchSampler`."""
-        batch.energy.check_floor()
+        check_floor(batch.energy.least)
         batch.noise = batch.noise.part("slice")
         proposals, most = self._proposals(batch)
         rounds = reject(batch, self.strength, proposals, most)
