@@ -1,4 +1,6 @@
-"""Generators and judges by name: `module:factory` for code of one's own, or the name under which a package offers one.
+"""Code from elsewhere: optional libraries, and generators and judges by name.
+
+A plugin is `module:factory`, for code of one's own, or the name under which a package offers one.
 
 To look up a name is to run code. So names are taken from a user, and from a model folder only with a user's permission.
 """
@@ -22,6 +24,23 @@ GENERATORS, JUDGES = "energyql.generators", "energyql.judges"
 _OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _WRITTEN = re.compile(r"[\w.-]{1,100}(:[\w.]{1,100})?")
 """What may be a name in a model folder: nothing that a shell or a terminal could take for more."""
+
+
+def import_optional(module: str, need: str, hint: str) -> Any:
+    """Import a library that is no requirement of this one.
+
+    Args:
+        module: its name in Python.
+        need: what needs which library, such as "a table needs pandas".
+        hint: the command that installs it.
+
+    Raises:
+        ArgumentError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise ArgumentError(f"{need}, which is not installed", hint=hint) from None
 
 
 def is_plugin(name: str, group: str) -> bool:

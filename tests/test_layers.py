@@ -18,13 +18,13 @@ ALLOWED = {
     "render": {"errors"},
     "numerics": {"errors"},
     "plugins": {"errors", "vocabulary"},
-    "models": {"errors", "files", "replacement", "vocabulary"},
+    "models": {"errors", "files", "replacement", "vocabulary", "plugins"},
     "language": {"errors", "vocabulary", "render"},
     "logic": {"errors", "vocabulary", "render", "language"},
     "sampling": {"errors", "numerics"},
     "generators": {"errors", "files", "numerics", "plugins"},
     "attributes": {"errors", "files", "vocabulary", "numerics", "plugins"},
-    "energy": {"errors", "files", "vocabulary", "render", "numerics", "language", "logic", "attributes"},
+    "energy": {"errors", "files", "vocabulary", "plugins", "render", "numerics", "language", "logic", "attributes"},
 }
 BELOW = {*ALLOWED}  # what may be imported by everything that follows
 for name, more in {

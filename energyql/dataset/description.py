@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from energyql.dataset.records import ShardRecord, sum_records
 from energyql.dataset.shard import PreparedPlan
-from energyql.errors import ArgumentError
+from energyql.plugins import import_optional
 from energyql.render.markup import markdown_table
 from energyql.version import __version__
 
@@ -30,12 +29,8 @@ def arrow() -> tuple[Any, Any]:
     Raises:
         ArgumentError: they are not installed.
     """
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ModuleNotFoundError:
-        raise ArgumentError(
-            "a data set needs pyarrow for its index, and it is not installed", hint='pip install "pyarrow>=14"'
-        ) from None
+    need, hint = "the index of a data set needs pyarrow", 'pip install "pyarrow>=14"'
+    return import_optional("pyarrow", need, hint), import_optional("pyarrow.parquet", need, hint)
 
 
 class Index:

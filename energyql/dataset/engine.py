@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib import import_module
 from itertools import islice
 from typing import Any
 
@@ -18,6 +17,7 @@ from energyql.dataset.shard import PreparedPlan, Told, prepare_plan
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.models import packaged_models
 from energyql.pipeline.model import Model
+from energyql.plugins import import_optional
 from energyql.progress import Report
 
 LEAST_RAY = (2, 56)
@@ -94,11 +94,7 @@ def check_ray() -> Any:
         ArgumentError: it is not installed, or too old.
     """
     hint = 'pip install "ray>=2.56"'
-    try:
-        ray: Any = import_module("ray")
-    except ModuleNotFoundError:
-        message = "several workers, and workers of a cluster, need Ray, which is not installed"
-        raise ArgumentError(message, hint=hint) from None
+    ray = import_optional("ray", "several workers, and workers of a cluster, need Ray", hint)
     if tuple(int(part) for part in ray.__version__.split(".")[:2]) < LEAST_RAY:
         least = ".".join(map(str, LEAST_RAY))
         raise ArgumentError(f"Ray {ray.__version__} is too old: at least {least} is needed", hint=hint)

@@ -11,7 +11,6 @@ import inspect
 import io
 import warnings
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from energyql.files import replacing
 from energyql.logic.nodes import CircuitNode
 from energyql.numerics.plain import Stack, UnitMoment, dense, expm1, linear, log1p, log_cdf, log_interval
 from energyql.numerics.shapes import Float
+from energyql.plugins import import_optional
 
 OPSET = 17
 """Version of the ONNX operators, which onnxruntime reads since 1.12."""
@@ -224,12 +224,7 @@ class _AlwaysTrue(nn.Module):
 
 def _onnx_model(energy: EnergyModule) -> Any:
     """Return the ONNX model of an energy."""
-    try:
-        onnx: Any = import_module("onnx")
-    except ModuleNotFoundError:
-        raise ArgumentError(
-            "an ONNX model needs the package onnx, which is not installed", hint='pip install "onnx>=1.16"'
-        ) from None
+    onnx = import_optional("onnx", "an ONNX model needs the package onnx", 'pip install "onnx>=1.16"')
     tensors = (tensor for tensor in (*energy.parameters(), *energy.buffers()) if tensor.is_floating_point())
     z = torch.zeros(2, int(energy.metadata["z_dim"])).to(next(tensors, torch.zeros(())))
     # The exporter by tracing is in every torch since 2.2; the newer one needs a further package.

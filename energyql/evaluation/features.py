@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import ImageLabeller
-from energyql.errors import EnergyQLError, ModelError
+from energyql.errors import ModelError
+from energyql.plugins import import_optional
 
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 """Name of torch-fidelity's file of Inception's weights."""
@@ -53,15 +52,13 @@ def inception_features(weights: Path | None = None) -> Features:
         weights: torch-fidelity's file of weights; by default the one in its own folder. Nothing is downloaded.
 
     Raises:
-        EnergyQLError: torch-fidelity is not installed.
+        ArgumentError: torch-fidelity is not installed.
         ModelError: the weights are missing, or hold more than tensors.
     """
-    try:
-        module: Any = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
-    except ModuleNotFoundError:
-        raise EnergyQLError(
-            "Inception's features need torch-fidelity", hint='pip install "torch-fidelity>=0.3"'
-        ) from None
+    module = import_optional(
+        "torch_fidelity.feature_extractor_inceptionv3", "Inception's features need torch-fidelity",
+        'pip install "torch-fidelity>=0.3"',
+    )  # fmt: skip
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_WEIGHTS if weights is None else weights
     try:
         # torch-fidelity unpickles any object, so it is given only files that hold nothing but tensors.

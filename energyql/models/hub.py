@@ -12,12 +12,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import check_writable, read_bytes, read_json, real_path
+from energyql.plugins import import_optional
 from energyql.replacement import finish_saving, saving
 
 README, LIBRARY = "README.md", "energyql"
@@ -233,12 +233,7 @@ def open_hub(name: str) -> tuple[Any, Any]:
     """
     if not _ID.fullmatch(name):
         raise ArgumentError(f"a model on a hub is called owner/name, not {name!r}", hint="name the account first")
-    try:
-        hub: Any = import_module("huggingface_hub")
-    except ModuleNotFoundError:
-        raise ArgumentError(
-            "a hub needs huggingface_hub, which is not installed", hint='pip install "huggingface_hub>=1.31"'
-        ) from None
+    hub = import_optional("huggingface_hub", "a hub needs huggingface_hub", 'pip install "huggingface_hub>=1.31"')
     return hub, hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name=LIBRARY)
 
 

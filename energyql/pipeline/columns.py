@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.language.lexical import shorten
+from energyql.plugins import import_optional
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -137,10 +137,7 @@ def as_frame(measurements: Mapping[str, Any], probability: npt.NDArray[np.float6
     Raises:
         ArgumentError: pandas is not installed.
     """
-    try:
-        pandas: Any = import_module("pandas")
-    except ModuleNotFoundError:
-        raise ArgumentError("a table needs pandas, which is not installed", hint="pip install pandas") from None
+    pandas = import_optional("pandas", "a table needs pandas", "pip install pandas")
     table: dict[str, Any] = {"index": measurements["index"], "energy": measurements["energy"]}
     if probability is not None:
         table["probability"] = probability
@@ -165,13 +162,9 @@ def as_inference(
     Raises:
         ArgumentError: as there.
     """
-    try:
-        arviz: Any = import_module("arviz_base")
-    except ModuleNotFoundError:
-        raise ArgumentError(
-            "data of ArviZ need arviz-base, which is not installed",
-            hint='pip install "arviz-base>=0.6", with Python 3.11 or later',
-        ) from None
+    arviz = import_optional(
+        "arviz_base", "data of ArviZ need arviz-base", 'pip install "arviz-base>=0.6", with Python 3.11 or later'
+    )
     count = len(measurements["index"])
     if type(chains) is not int or not 1 <= chains <= count or count % chains:
         raise ArgumentError(f"{count} samples do not make {chains} chains of one length", hint="take another number")

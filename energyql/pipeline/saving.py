@@ -186,16 +186,16 @@ def _write_pretrained(folder: Path, model: Saved, *, license: str | None, hub_na
     Raises:
         ModelError: the generator or the judge is code, which no file holds.
     """
-    mark = save_model(
-        folder, model.name, model.generator, truncation=model.truncation, dtype=_smallest(model.generator)
-    )
-    model.bank.of_generator(mark).save(folder)
-    save_second(folder, model.second)
     if model.discriminator is not None:
         raise ModelError(
             "the discriminator is code, which no folder holds",
             hint="leave it out: dataclasses.replace(model, discriminator=None)",
         )
+    mark = save_model(
+        folder, model.name, model.generator, truncation=model.truncation, dtype=_smallest(model.generator)
+    )
+    model.bank.of_generator(mark).save(folder)
+    save_second(folder, model.second)
     judges = model.judge.judges if isinstance(model.judge, JointJudge) else [model.judge]
     for number, judge in enumerate(judges, 1):
         if isinstance(judge, Judge):
