@@ -275,7 +275,7 @@ def _run(
         asked = query.rule.attributes
         rules = [extended[j].rule for j in (i, *earlier)]
         part = _part(report, "editing", i, count)
-        latents, run = run_step(rules, asked, dependence, mask, latents, space, settings, part)
+        latents, run = run_step(rules, query, dependence, mask, latents, space, settings, part)
         if earlier:
             query = settings.prepare(reduce(and_, [settings.queries[j] for j in (*earlier, i)]))
         solved = time.perf_counter()

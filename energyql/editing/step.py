@@ -1,7 +1,8 @@
 """One step of an edit: the smallest change that makes its query true, with everything else kept.
 
 The minimiser is the penalty method (Nocedal and Wright 2006, chapter 17): where the query does not hold yet, its weight
-grows, sample by sample, each search starting from the minimum of the last.
+grows, sample by sample, each search starting from the minimum of the last. It searches from two starts: the picture,
+and where the picture would go if the heads were linear.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from energyql.attributes.bank import AttributeBank
 from energyql.attributes.predictions import decide
 from energyql.editing import terms
 from energyql.editing.dependence import Dependence, DependenceEstimator
 from energyql.editing.latents import DRAWN_TOGETHER, EditedW, Latents, LatentSpace, edited_w
 from energyql.editing.settings import EditSettings
-from energyql.editing.terms import Term, edit_energy, flat_features
+from energyql.editing.terms import Term, TermInput, edit_energy, flat_features
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.errors import LimitError
@@ -25,13 +27,17 @@ from energyql.numerics.pullback import Identity
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.settings import EXACT
 from energyql.progress import Report
-from energyql.sampling import DescentSampler, Energy, Progress, SampleResult, as_energy
+from energyql.sampling import DescentSampler, Energy, GradientEnergy, Progress, SampleResult, as_energy
 
 PENALTY_FACTORS = (3.0, 9.0, 27.0)
 """Factors of the query's weight, tried one after the other."""
 LEAST_SAVING = 0.1
 """Share of the query's energy that a larger weight must save; otherwise the change is not worth it. Energies that
 cannot fall further save less: a continuous attribute asked for within its tolerance is never certain."""
+
+
+LINEAR_NEAR = 0.05
+"""Weight of `|z - z0|²` against one energy of a query, where heads are taken for linear; docs/decisions/editing.md."""
 
 
 def estimate_dependence(
@@ -51,14 +57,14 @@ def estimate_dependence(
 
 
 def run_step(
-    rules: Sequence[EnergyRule], asked: Sequence[str], dependence: Dependence, layers: Tensor | None, before: Latents,
+    rules: Sequence[EnergyRule], query: PreparedQuery, dependence: Dependence, layers: Tensor | None, before: Latents,
     space: LatentSpace, settings: EditSettings, report: Report,
 ) -> tuple[Latents, SampleResult]:  # fmt: skip
     """Return the edited latents, and the run of the solver that led to them.
 
     Args:
         rules: the queries to make true: that of the step, with its consequences; then the earlier ones that still hold.
-        asked: attributes that the step's query names, which are not kept.
+        query: of the step, whose attributes are not kept.
         dependence: of all attributes on the step's query.
         layers: mask of the layers of W+ that may change, (num_ws,); `None` for all.
         before: latents before the step.
@@ -70,30 +76,35 @@ def run_step(
     def progress(fraction: float, _: int) -> None:
         report("editing", fraction)
 
-    preset, bank = settings.preset, space.bank
+    preset, bank, asked = settings.preset, space.bank, query.rule.attributes
     with torch.no_grad():
         w = space.w(before)
     w_of = edited_w(before, w, layers)
     continuous = any(space.model.vocabulary[name].kind == "continuous" for name in asked)
     weights = [preset.newest_continuous if continuous else preset.newest, *[preset.earlier] * (len(rules) - 1)]
-    queries = [
+    energies = [
         (QueryEnergy(rule, Identity(), bank), weight) for rule, weight in zip(rules, weights, strict=True) if weight
     ]
     kept = _keeping_terms(asked, dependence, before, w, space, settings, w_of)
     start = space.scaled(before.z)
 
     def objective(factor: float) -> Energy:
-        asked_for = [terms.query_term(energy, factor * preset.strength * weight) for energy, weight in queries]
+        asked_for = [terms.query_term(energy, factor * preset.strength * weight) for energy, weight in energies]
         return edit_energy(space, before, [*asked_for, *kept])
 
     def energy(z: Tensor, rows: Tensor) -> Tensor:
         latent = space.head_input(Latents(z, before[rows].offset))
-        return torch.stack([energy(latent) for energy, _ in queries]).sum(0)
+        return torch.stack([energy(latent) for energy, _ in energies]).sum(0)
+
+    def elsewhere(rows: Tensor) -> Tensor:
+        assert query.readouts is not None
+        return space.scaled(linear_minimum([energy.rule for energy, _ in energies], query.readouts(), start[rows]))
 
     if preset.solver is None:
-        run = penalty_method(
-            objective, energy, start, tolerance=preset.enough, max_evaluations=preset.max_evaluations, progress=progress
-        )
+        run = lower_minimum(
+            objective, energy, start, None if query.readouts is None else elsewhere,
+            tolerance=preset.enough, max_evaluations=preset.max_evaluations, progress=progress,
+        )  # fmt: skip
     else:
         run = preset.solver.sample(objective(1.0), start, progress=progress)
     z, offset = space.scaled(run.z), before.offset
@@ -102,6 +113,57 @@ def run_step(
             mapped = space.encode(z)
             offset = w_of(mapped, torch.arange(len(mapped), device=mapped.device)) - mapped[:, None]
     return Latents(z, offset), run
+
+
+@torch.no_grad()
+def linear_minimum(rules: Sequence[EnergyRule], readouts: AttributeBank, z0: Tensor) -> Tensor:
+    """Return where latents (n, z_dim) would go to satisfy the rules if the heads were their linear read-outs."""
+    parts = [terms.query_term(QueryEnergy(rule, Identity(), readouts), 1.0) for rule in rules]
+    parts.append(terms.distance_term("z", z0, LINEAR_NEAR))
+
+    def energy(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        values, gradients = zip(*(part.evaluate(TermInput(rows, z, None, z)) for part in parts), strict=True)
+        return torch.stack(values).sum(0), torch.stack(gradients).sum(0)
+
+    return DescentSampler(enough=None).sample(GradientEnergy(energy), z0).z
+
+
+@torch.no_grad()
+def lower_minimum(
+    objective: Callable[[float], Energy],
+    energy: Callable[[Tensor, Tensor], Tensor],
+    z0: Tensor,
+    elsewhere: Callable[[Tensor], Tensor] | None,
+    *,
+    tolerance: float,
+    max_evaluations: int,
+    progress: Progress | None = None,
+) -> SampleResult:
+    """Search from z0 and, where the query does not hold there, from a second start; keep the better end of each sample.
+
+    The slope of the heads at z0 can lead a long way round, to a corner of the prior where heads err. Better is an end
+    where the query holds, and of two such ends, or none, the one with the lower objective.
+
+    `elsewhere(rows)` returns the second start of some samples, if there is one; the other arguments are those of
+    `penalty_method`.
+    """
+    run = penalty_method(objective, energy, z0, tolerance=tolerance, max_evaluations=max_evaluations, progress=progress)
+    everyone = torch.arange(len(z0), device=z0.device)
+    rows = everyone[energy(z0, everyone) > tolerance]
+    if elsewhere is None or not len(rows):
+        return run
+    again = penalty_method(
+        lambda factor: as_energy(objective(factor), samples=rows), lambda z, part: energy(z, rows[part]),
+        elsewhere(rows), tolerance=tolerance, max_evaluations=max_evaluations,
+    )  # fmt: skip
+    lacking, other = (torch.relu(energy(z, rows) - tolerance) for z in (run.z[rows], again.z))
+    value, new = (objective(1.0)(z, rows) for z in (run.z[rows], again.z))
+    better = torch.where((lacking > 0) == (other > 0), new < value, other < lacking)
+    run.z[rows[better]] = again.z[better]
+    run.status[rows[better].cpu()] = again.status[better.cpu()]
+    for counts, more in ((run.evaluations, again.evaluations), (run.gradients, again.gradients)):
+        counts[rows.cpu()] += more
+    return run
 
 
 @torch.no_grad()

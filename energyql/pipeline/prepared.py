@@ -17,7 +17,6 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import outside_shell, second_bank
 from energyql.attributes.pictures import PictureBank, heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, tabulate
-from energyql.attributes.readouts import MOST_NUMBERS
 from energyql.energy.picture_energy import REALISM_PILOT, PictureEnergy, energy_of_pictures, reader_energy, with_realism
 from energyql.energy.query_energy import Encode, QueryEnergy, check_predictions
 from energyql.energy.rule import EnergyRule
@@ -55,7 +54,8 @@ class PreparedQuery:
         rule: its energy as a function of the predictions.
         encode: from z to w, truncation and label applied.
         reads: from z to what the heads, or a reader of pictures, read.
-        readouts: returns the model's linear read-outs of z under that truncation and label.
+        readouts: returns the model's linear read-outs of z under that truncation and label; `None` where z has too many
+            numbers for them, or attributes are read off pictures.
         sampler: moves latents to low energy.
         settings: seed, precision and batch size of the run.
         provenance: the facts that replay the run.
@@ -67,7 +67,7 @@ class PreparedQuery:
     rule: EnergyRule
     encode: Encode
     reads: Encode
-    readouts: Callable[[], AttributeBank]
+    readouts: Callable[[], AttributeBank] | None
     sampler: Sampler
     settings: DrawSettings
     provenance: dict[str, Any]
@@ -77,10 +77,9 @@ class PreparedQuery:
         """The energy of the query as a function of z, in float32."""
         if isinstance(self.model.bank, PictureBank):
             return self._by_picture(torch.float32)
-        few = self.model.generator.z_dim <= MOST_NUMBERS
         # Without a reference to `self`: in a cycle, megabytes of packed weights would wait for the garbage collector.
-        surrogate = cache(partial(_surrogate, self.rule, self.readouts))
-        return QueryEnergy(self.rule, self.reads, self.model.bank, surrogate if few else None)
+        surrogate = None if self.readouts is None else cache(partial(_surrogate, self.rule, self.readouts))
+        return QueryEnergy(self.rule, self.reads, self.model.bank, surrogate)
 
     @property
     def dtype(self) -> torch.dtype:
