@@ -29,19 +29,19 @@ def dataset(
     save_to: Annotated[
         str, out_option("A folder, or an address such as s3://bucket/folder; the same command continues it.")
     ],
-    workers: Annotated[int, typer.Option(min=1, help="Processes that draw; more than one need Ray.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw; more than one needs Ray.")] = 1,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster, such as auto or host:6379; by default this machine.")
     ] = None,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker of Ray, which may be a fraction.")] = 0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each Ray worker; may be a fraction.")] = 0,
     only_satisfied: Annotated[
-        bool | None, typer.Option("--only-satisfied", help="Draw pictures again that the judge rejects.")
+        bool | None, typer.Option("--only-satisfied", help="Replace pictures that the judge rejects.")
     ] = None,
     budget: Annotated[
         int | None, typer.Option(min=1, help="Most samples for each picture, with --only-satisfied; by default 10.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check all, say what it will cost, write nothing.")
+        bool, typer.Option("--dry-run", help="Check the plan, print the estimated cost, write nothing.")
     ] = False,
     generator: options.Generator = None,
     judge: options.Judge = None,
@@ -52,8 +52,8 @@ def dataset(
 ) -> None:
     """Write a balanced, labelled data set from a plan, on one machine or on many.
 
-    The plan is checked whole before anything is written. A few pictures of each class are drawn first, to say what the
-    data set will cost. Shards that are there already are checked and kept.
+    The whole plan is checked before anything is written. A few pictures of each class are drawn first, to estimate the
+    cost. Existing shards are checked and kept.
     """
     from energyql.dataset.plan import Job
     from energyql.dataset.run import DatasetRun, open_plan

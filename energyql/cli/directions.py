@@ -24,33 +24,33 @@ def directions(
     ] = Path("directions"),
     method: Annotated[
         DirectionMethod | None,
-        typer.Option(help="How they are found; see docs/directions.md. By default ganspace.", show_default=False),
+        typer.Option(help="Method; see docs/directions.md. By default ganspace.", show_default=False),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Number of directions, by default 10.")] = None,
     goals: Annotated[
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Of interfacegan, steerability and ganalyze, separated by commas: attributes, edits such as "
+            help="For interfacegan, steerability and ganalyze, separated by commas: attributes, edits such as "
             "zoom,rotation, or numbers. By default all, up to -n.",
         ),
     ] = None,
     labeller: Annotated[
         str | None,
-        typer.Option(help="Of ganalyze: module:function that reads numbers from pictures, in place of the judge."),
+        typer.Option(help="For ganalyze: module:function that reads numbers from pictures, in place of the judge."),
     ] = None,
     model: options.Model = DEFAULT_MODEL,
     layers: Annotated[
-        str | None, typer.Option(help="Layers of W+ whose styles count and that the pictures change: 4-9 or 0,1,7.")
+        str | None, typer.Option(help="Layers of W+ to use, for directions and for the pictures: 4-9 or 0,1,7.")
     ] = None,
     truncation: options.Truncation = None,
     label: FittedLabelOption = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(metavar="NUMBER=NAME", help="Make an attribute of a direction that was found; repeat for more."),
+        typer.Option(metavar="NUMBER=NAME", help="Make an attribute of a direction in the folder; repeat for more."),
     ] = None,
     into: Annotated[
-        Path | None, typer.Option(help="The model folder for the attributes. By default that of the model.")
+        Path | None, typer.Option(help="The model folder for the attributes; by default that of --model.")
     ] = None,
     replace: ReplaceOption = False,
     seed: options.Seed = 0,
@@ -59,9 +59,9 @@ def directions(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Find directions along which pictures vary, and make attributes of those that you name. It takes no labels.
+    """Find directions along which pictures vary, without labels, and make attributes of those that you name.
 
-    First without --name: look at directions.png in the folder. Then with --name 3=smile for each that means something.
+    Run it first without --name, and open directions.png in the folder. Then give names, such as --name 3=smile.
     """
     from energyql.attributes.labels import import_labeller
     from energyql.files import check_writable, write_picture

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def edit(
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="One step each, in this order.")],
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="One query per step, in this order.")],
     start: Annotated[
         list[str] | None,
         typer.Option(
@@ -32,9 +32,9 @@ def edit(
     save_to: Annotated[
         Path, out_option("A filmstrip (.png, .jpg), an animation (.gif, .webp), or a folder for everything.")
     ] = Path("edit.png"),
-    n: Annotated[int | None, typer.Option("-n", min=1, help="Pictures of one seed.")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Number of pictures of one seed.")] = None,
     mode: Annotated[
-        str, typer.Option(help="cumulative: keep earlier queries satisfied; alone: each step by itself.")
+        str, typer.Option(help="cumulative: keep earlier queries satisfied; alone: use only the query of the step.")
     ] = "cumulative",
     keep: Annotated[str, typer.Option(help="Attributes to keep, separated by commas, or everything.")] = "everything",
     preset: Annotated[str, typer.Option(help="default, lace, lace-reweighted or query-only.")] = "default",
@@ -50,7 +50,7 @@ def edit(
     generator: options.Generator = None,
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
-    semantics: Annotated[Semantics | None, typer.Option(help="By default the preset's.")] = None,
+    semantics: Annotated[Semantics | None, typer.Option(help="By default that of the preset.")] = None,
     strength: Annotated[float | None, typer.Option(help="Multiplies the energy of the query.")] = None,
     truncation: options.Truncation = None,
     label: options.Label = None,
@@ -93,7 +93,7 @@ def invert(
         Path, out_option("A folder, for edit --start; or a picture of the comparison (.png, .jpg, .webp).")
     ] = Path("inverted"),
     space: Annotated[
-        str, typer.Option(help="z; w, an offset of w; or w+, an offset for each layer of the synthesis.")
+        str, typer.Option(help="z; w: z and an offset of w; or w+: z and an offset for each layer.")
     ] = "w",
     model: options.Model = DEFAULT_MODEL,
     generator: options.Generator = None,

@@ -41,7 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Logical queries over the attributes of a pretrained generator, sampled as one latent energy.",
+    help="Draw pictures of a pretrained generator that satisfy a logical query.",
     epilog=f"Exit codes: 0 success, 1 any other error, {_CODES}, 130 interrupted.",
 )
 
@@ -87,7 +87,7 @@ def generate(
     seed: options.Seed = 0,
     first: Annotated[int, typer.Option(min=0, help="Number of the first picture, to continue an earlier run.")] = 0,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Draw until the judge accepts N pictures, at most this many.")
+        int | None, typer.Option(min=1, help="Draw until the judge accepts n pictures, but at most this many.")
     ] = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
@@ -168,7 +168,7 @@ def explain(
 
 @app.command()
 def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = False) -> None:
-    """List the attributes that queries can name, and how well their heads did on held-out labels."""
+    """List the attributes that queries can name, with the quality of their heads on held-out labels."""
     from rich.table import Table
 
     from energyql.attributes.judge_reports import read_guide_reports
@@ -201,7 +201,8 @@ def convert(
     save_to: Annotated[Path, out_option("The model folder to write.")],
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
     truncation: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Default psi of the model: 0.7, or 1 for an R3GAN or a FastGAN.")
+        float | None,
+        typer.Option(min=0, max=1, help="Default psi of the model; if not given, 0.7, or 1 for R3GAN and FastGAN."),
     ] = None,
     lr_mlp: Annotated[
         float | None,
@@ -230,7 +231,7 @@ def convert(
 @app.command()
 def score(
     query: options.Query,
-    table: Annotated[Path, typer.Argument(help="A CSV file of predictions, a row a sample; - for standard input.")],
+    table: Annotated[Path, typer.Argument(help="A CSV file of predictions, one row per sample; - for standard input.")],
     save_to: Annotated[
         Path, out_option("Where to write the ranked rows as CSV; - is standard output.", standard=True)
     ] = Path(STANDARD),

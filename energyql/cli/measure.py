@@ -22,13 +22,13 @@ JudgedModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A packaged model, or a model folder, with a judge.")
 ]
 CountOption = Annotated[int, typer.Option("-n", min=2, help="Samples for each query and sampler.")]
-PriorOption = Annotated[int, typer.Option(min=100, help="Pictures of the prior, judged once for all queries.")]
+PriorOption = Annotated[int, typer.Option(min=100, help="Random pictures (of the prior), judged once for all queries.")]
 OracleOption = Annotated[int, typer.Option(min=30, help="Exact samples to compare with, for each query.")]
 
 
 def bench(
     queries: Annotated[
-        list[str], typer.Argument(metavar="QUERIES", help="Queries, or files with a query a line (# begins a comment).")
+        list[str], typer.Argument(metavar="QUERIES", help="Queries, or files with one query per line (# is a comment).")
     ],
     save_to: Annotated[Path, out_option("Folder for results, plots and the state of the run.")] = Path("bench"),
     n: CountOption = 500,
@@ -39,7 +39,7 @@ def bench(
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
     samplers: Annotated[
-        str, typer.Option(help="Names, separated by commas; also semantics:sampler, sampler@strength, and paper.")
+        str, typer.Option(help="Names, separated by commas; also semantics:sampler, sampler@strength, paper.")
     ] = f"{DEFAULT_SAMPLER},slice,ode,paper",
     truncation: options.Truncation = None,
     label: options.Label = None,
@@ -74,25 +74,25 @@ def evaluate(
     edits: Annotated[int, typer.Option(min=1, help="Pictures that are edited.")] = 64,
     prior: PriorOption = 20_000,
     oracle: OracleOption = 500,
-    features: Annotated[str, typer.Option(help="Of pictures: judge or inception.")] = "judge",
+    features: Annotated[str, typer.Option(help="Features of pictures for distances: judge or inception.")] = "judge",
     inception_weights: Annotated[
-        Path | None, typer.Option(help="torch-fidelity's file; by default in its own folder. Nothing is downloaded.")
+        Path | None, typer.Option(help="Weights of Inception on disk; by default in torch-fidelity's own folder.")
     ] = None,
     protocols: Annotated[
-        str, typer.Option(help="Names such as conditional-1,sequential-5, or all; a wrong name lists them.")
+        str, typer.Option(help="Names such as conditional-1,sequential-5, or all; an unknown name lists all names.")
     ] = "all",
     setup: Annotated[
         str | None,
-        typer.Option(help="A published experiment on a model of yours, such as ffhq; a wrong name lists them."),
+        typer.Option(help="A published experiment for your own model, such as ffhq; an unknown name lists all names."),
     ] = None,
-    presets: Annotated[str, typer.Option(help="Of editing, side by side; as for edit.")] = "default,lace",
+    presets: Annotated[str, typer.Option(help="Presets of edits to compare.")] = "default,lace",
     model: JudgedModelOption = DEFAULT_MODEL,
     generator: options.Generator = None,
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
     samplers: Annotated[
         str | None,
-        typer.Option(help=f"Side by side; as for bench. {DEFAULT_SAMPLER},paper, or as --setup has it, by default."),
+        typer.Option(help=f"Samplers to compare; by default {DEFAULT_SAMPLER},paper, or those of --setup."),
     ] = None,
     truncation: options.Truncation = None,
     label: options.Label = None,
@@ -100,7 +100,7 @@ def evaluate(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Run the experiments of the field on a model, our settings and the paper's side by side.
+    """Run published experiments on a model, with our settings and the paper's side by side.
 
     Conditional sampling, sequential editing, zero-shot combinations, logical compositions; accuracy by an independent
     judge, Fréchet distance, distance to exact samples, diversity, identity, disentangled edit strength. After an

@@ -46,11 +46,11 @@ STANDARD = "-"
 
 Generator = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The generator, where the folder only names it: module:factory, or a plugin."),
+    typer.Option(metavar="NAME", help="The generator, if the folder does not hold it: module:factory, or a plugin."),
 ]
 Judge = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="A judge in place of the folder's: module:function, or a plugin; or none."),
+    typer.Option(metavar="NAME", help="A judge instead of the folder's: module:function, a plugin, or none."),
 ]
 AllowPlugins = Annotated[
     bool, typer.Option("--allow-plugins", help="Import the generator and the judge that the model folder names.")
@@ -81,7 +81,7 @@ ModelArgument = Annotated[
     str,
     typer.Argument(help="A checkpoint, a model folder, a packaged model, or a generator: module:factory, or a plugin."),
 ]
-Semantics = Annotated[settings.Semantics, typer.Option(help="How the query becomes an energy.")]
+Semantics = Annotated[settings.Semantics, typer.Option(help="Rules of the energy; see docs/semantics.md.")]
 Sampler = Annotated[settings.SamplerName, typer.Option(help="How latents are drawn; see docs/samplers.md.")]
 Strength = Annotated[
     float | None, typer.Option(help="Multiplies the energy: larger values are more certain and less varied.")
@@ -89,39 +89,39 @@ Strength = Annotated[
 Precision = Annotated[settings.Precision, typer.Option(help="bfloat16 is faster and less exact.")]
 Truncation = Annotated[
     float | None,
-    typer.Option(help="psi in 0..1: smaller values are less varied and safer; by default the model's own."),
+    typer.Option(help="psi in 0..1: smaller is less varied, with fewer faulty pictures; by default the model's."),
 ]
 Label = Annotated[
     str | None, typer.Option(help="Label of a conditional generator: a class, or numbers separated by commas.")
 ]
 Noise = Annotated[
     settings.Noise,
-    typer.Option(help="Of a generator with noise: const, that of the model; random, other for each picture; none."),
+    typer.Option(help="If the generator adds noise: const, that of the model; random, new for each picture; none."),
 ]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples computed together.")]
 Host = Annotated[str, typer.Option(help="Address to listen on. By default only this machine can reach it.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")]
 AllowHost = Annotated[list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")]
 Token = Annotated[
     str | None,
     typer.Option(
         envvar="ENERGYQL_TOKEN",
-        help="What visitors need. By default a new one if other machines can reach the page; empty for none.",
+        help="Token that visitors need; by default a new one if other machines can reach the page, empty for none.",
     ),
 ]
 OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 AllowWeak = Annotated[
     str, typer.Option(metavar="NAMES", help="Attributes, separated by commas, to use although their heads are weak.")
 ]
-Anyway = Annotated[bool, typer.Option("--anyway", help="Go on with a photograph that the generator cannot draw.")]
-Labels = Annotated[Path | None, typer.Option(help="CSV or Parquet: a column for each attribute.")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Continue with a photograph that the generator cannot draw.")]
+Labels = Annotated[Path | None, typer.Option(help="CSV or Parquet: one column per attribute.")]
 Labeller = Annotated[str | None, typer.Option(help="module:function that labels pictures, or a plugin.")]
 Prompts = Annotated[Path | None, typer.Option(help="JSON: attribute -> prompts for CLIP.")]
 ClipModel = Annotated[str, typer.Option(help="A model of open_clip.")]
-ClipWeights = Annotated[str, typer.Option(help="Its weights: a name, or a file.")]
-ClipMargin = Annotated[float, typer.Option(min=0, help="Least lead of the best prompt, in logits.")]
+ClipWeights = Annotated[str, typer.Option(help="The weights of the CLIP model: a name, or a file.")]
+ClipMargin = Annotated[float, typer.Option(min=0, help="Least lead of the best prompt over the next, in logits.")]
 CLIP_MODEL, CLIP_WEIGHTS = "ViT-B-32", "laion2b_s34b_b79k"
 Only = Annotated[str | None, typer.Option(help="Attributes to train, separated by commas.")]
 SourceSeed = Annotated[int | None, typer.Option(help="Seed of the samples, or of the pictures in --labels.")]

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 def gallery(
     queries: Annotated[
         Path | None,
-        typer.Argument(metavar="QUERIES.txt", help="A query a line, or title: query; # begins a comment."),
+        typer.Argument(metavar="QUERIES.txt", help="One query, or title: query, per line; # begins a comment."),
     ] = None,
     save_to: Annotated[Path, out_option("A folder for index.html, or a path that ends in .html.")] = Path("gallery"),
     n: Annotated[
         int | None,
-        typer.Option("-n", min=1, help="Pictures a query; by default 8, 4 in truth tables, 3 in traversals."),
+        typer.Option("-n", min=1, help="Pictures per query; by default 8, 4 in truth tables, 3 in traversals."),
     ] = None,
     truth_table: Annotated[
         list[str] | None, typer.Option(help="All combinations of up to four attributes: smile,glasses,hair=red.")
     ] = None,
     traverse: Annotated[
-        tuple[str, str] | None, typer.Option(help="Two queries: from a sample of one to a sample of the other.")
+        tuple[str, str] | None, typer.Option(help="Two queries: steps from a sample of one to one of the other.")
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Pictures from one query to the other.")] = 8,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "",
@@ -95,13 +95,13 @@ def gallery(
 def sample(
     model: options.ModelArgument,
     save_to: Annotated[Path, out_option("The folder of pictures to make or to add to.")],
-    n: Annotated[int, typer.Option("-n", min=1, help="Random pictures in all, or unsure ones to add.")] = 300,
-    unsure: Annotated[bool, typer.Option("--unsure", help="Add pictures about which the model is least sure.")] = False,
+    n: Annotated[int, typer.Option("-n", min=1, help="All random pictures; or, with --unsure, pictures to add.")] = 300,
+    unsure: Annotated[bool, typer.Option("--unsure", help="Add pictures with the least certain predictions.")] = False,
     by: Annotated[
         Literal["heads", "teacher"] | None,
         typer.Option(
-            help="Who must be unsure: by default the teacher of the last training, for which all is drawn, or without "
-            "one the heads."
+            help="Networks whose certainty counts: by default the teacher of the last training, for which the pool is "
+            "drawn; without a teacher, the heads."
         ),
     ] = None,
     only: Annotated[str | None, typer.Option(help="Attributes whose heads choose, separated by commas.")] = None,
@@ -118,10 +118,10 @@ def sample(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw pictures to label: random ones without a query, or those about which heads are least sure.
+    """Draw pictures to label: random ones, or those about which the model is least certain.
 
-    The generator needs no attributes. A file has the number of its picture as its name. The folder knows seed and
-    truncation, and so does the table that `energyql label` writes.
+    The generator needs no attributes. The name of a file is the number of its picture. The folder and the table of
+    `energyql label` record seed and truncation.
     """
     from energyql.labelling.sample import sample_pictures
     from energyql.pipeline.model import choose_device
@@ -147,7 +147,7 @@ def label(
         typer.Option(help='Such as "glasses, hair=black|brown|blond, age=0..1"; by default those of the table.'),
     ] = None,
     from_folders: Annotated[
-        bool, typer.Option("--from-folders", help="Read the labels off sub-folders: glasses, no-glasses, hair=black.")
+        bool, typer.Option("--from-folders", help="Take labels from sub-folders: glasses, no-glasses, hair=black.")
     ] = False,
     save_to: Annotated[Path | None, out_option("The CSV with the labels; by default labels.csv in the folder.")] = None,
     host: options.Host = "127.0.0.1",
@@ -156,7 +156,7 @@ def label(
     token: options.Token = None,
     open_page: options.OpenPage = False,
 ) -> None:
-    """Label pictures by keyboard on a local page, or read labels off sub-folders.
+    """Label pictures by keyboard on a local page, or take labels from sub-folders.
 
     The table is written after each picture; the same command continues it.
     """
@@ -193,7 +193,7 @@ def studio(
     allow_host: options.AllowHost = None,
     token: options.Token = None,
     open_page: options.OpenPage = False,
-    most: Annotated[int, typer.Option("--max-n", min=1, max=512, help="Pictures of one request.")] = 64,
+    most: Annotated[int, typer.Option("--max-n", min=1, max=512, help="Most pictures of one request.")] = 64,
     seconds: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that one request may run.")] = 120,
     waiting: Annotated[int, typer.Option("--queue", min=1, help="Requests that may wait.")] = 8,
     device: options.Device = "auto",

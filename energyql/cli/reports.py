@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
-    """Print how well heads and judges of a model did on labels that were held out of their training."""
+    """Print the quality of heads and judges of a model on labels held out of their training."""
     from energyql.attributes.judge_reports import read_guide_reports, read_judge_reports
     from energyql.files import read_json
     from energyql.models import model_folder, read_vocabulary

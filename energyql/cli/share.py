@@ -43,14 +43,12 @@ def export(
 
 def download(
     name: Annotated[str, typer.Argument(help="A model of a hub: owner/name.")],
-    save_to: Annotated[
-        Path | None, out_option("The model folder to make. By default one of the model's name in this folder.")
-    ] = None,
+    save_to: Annotated[Path | None, out_option("The model folder to write; by default NAME without the owner.")] = None,
     revision: Annotated[str | None, typer.Option(help="A branch, a tag or a commit.")] = None,
 ) -> None:
-    """Download a model of a hub into a folder, for --model. Only data and the card are taken, never code.
+    """Download a model from a hub into a folder, for --model. Only data and the card are downloaded, never code.
 
-    The hub is that of huggingface_hub, with HF_ENDPOINT and HF_TOKEN.
+    The hub is that of huggingface_hub; HF_ENDPOINT and HF_TOKEN apply.
     """
     from energyql.models.hub import download_to
 
@@ -61,12 +59,12 @@ def download(
 
 def upload(
     model: Annotated[str, typer.Argument(help="A model folder, or a packaged model.")],
-    name: Annotated[str, typer.Argument(help="The repository on the hub: owner/name. It is made if it is not there.")],
+    name: Annotated[str, typer.Argument(help="The repository on the hub: owner/name; created if it does not exist.")],
     license_: Annotated[
         str | None,
         typer.Option(
             "--license",
-            help="Of the weights, as hubs abbreviate it, such as apache-2.0. By default the one in the model's card.",
+            help="Licence of the weights in the form of hubs, such as apache-2.0; by default that of the card.",
         ),
     ] = None,
     private: Annotated[

@@ -15,10 +15,10 @@ from energyql.errors import ArgumentError
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
 OutOption = Annotated[Path | None, out_option("The model folder to make or add to. By default that of the model.")]
-ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new attributes replace old ones of the same name.")]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace old attributes by new ones of the same name.")]
 FittedLabelOption = Annotated[
     str | None,
-    typer.Option(help="Of a conditional generator: a class, numbers, or random for one class per picture."),
+    typer.Option(help="For a conditional generator: a class, numbers, or random for a random class per picture."),
 ]
 TruncationRangeOption = Annotated[str | None, typer.Option(help="psi of the latents, or a range such as 0.5:1.")]
 
@@ -37,20 +37,20 @@ def train(
     clip_margin: options.ClipMargin = 0.0,
     styleflow: Annotated[Path | None, typer.Option(help="A folder with StyleFlow's two pickles.")] = None,
     only: options.Only = None,
-    kind: Annotated[list[str] | None, typer.Option(help="name=kind, where the inferred kind is wrong.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="name=kind, if the kind is inferred wrongly.")] = None,
     n: Annotated[
         int | None,
         typer.Option(
             "-n",
             min=0,
-            help="Pictures for --labeller or CLIP, 10,000 by default. With --labels by picture numbers, further "
-            "pictures for a network to label that has learnt from the table: by default 8,000 up to 128 x 128 pixels.",
+            help="Pictures for --labeller or CLIP, 10,000 by default. With a table of picture numbers, further "
+            "pictures that a teacher labels: by default 8,000, or none if pictures are larger than 128 x 128 pixels.",
             show_default=False,
         ),
     ] = None,
     space: Annotated[
         str | None,
-        typer.Option(help="What heads read: w, z, direction or features; picture for a network in their place."),
+        typer.Option(help="Input of the heads: w, z, direction, features; or picture, to train a network of pictures."),
     ] = None,
     truncation: TruncationRangeOption = None,
     label: FittedLabelOption = None,
@@ -142,8 +142,8 @@ def train_judge(
 ) -> None:
     """Train a judge for a model that has heads: label pictures, fit, report, save.
 
-    The judge reads pictures and takes no part in the sampling. It reads the attributes of the labels from now on, and
-    other judges in the folder read the others. An interrupted training is continued by the same command.
+    The judge reads pictures and takes no part in sampling. It replaces the judge of the attributes that are labelled;
+    judges of other attributes stay. An interrupted training is continued by the same command.
     """
     from energyql.pipeline.model import choose_device
     from energyql.training.judge import TRAIN
@@ -169,7 +169,7 @@ def import_heads(
     heads: Annotated[Path, typer.Argument(help="A classifier of LACE (.pt), or a boundary of InterFaceGAN (.npy).")],
     attribute: Annotated[
         list[str],
-        typer.Option(help="Of each head in the file: name, name=continuous, or name=black,brown,... by its classes."),
+        typer.Option(help="For each head in the file: name, name=continuous, or name=black,brown,... (its classes)."),
     ],
     save_to: OutOption = None,
     space: Annotated[str, typer.Option(help="The latent that the heads read: w, z, direction or features.")] = "w",
