@@ -1,4 +1,4 @@
-"""energyql: logical queries over the attributes of a pretrained generator, sampled as one latent energy.
+"""energyql: draw pictures of a pretrained generator that satisfy a logical query about their attributes.
 
 >>> import energyql
 >>> result = energyql.generate("smile AND NOT (glasses OR beard)", n=16)  # doctest: +SKIP

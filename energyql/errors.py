@@ -185,13 +185,13 @@ class ModelError(EnergyQLError):
 
 
 class WeakHeadError(EnergyQLError):
-    """A query relies on a head that did too badly on held-out labels, and that is not allowed by name."""
+    """A query needs a head whose quality on held-out labels is too low, and which is not allowed by name."""
 
     exit_code = 11
 
 
 class OutOfDomainError(EnergyQLError):
-    """A generator cannot draw a picture that is to be inverted: its reconstruction is another picture."""
+    """A generator cannot draw a picture that is to be inverted: the reconstruction differs too much."""
 
     exit_code = 12
 
@@ -203,7 +203,7 @@ class IncompleteError(EnergyQLError):
 
 
 class LabelWarning(UserWarning):
-    """Labels are few, or a column or an order of rows may not be what was meant."""
+    """There are few labels, or a column or the order of rows may not be as intended."""
 
 
 class TautologyWarning(UserWarning):

@@ -136,19 +136,19 @@ def write_dataset(
 ) -> WrittenDataset:
     """Write a labelled data set: classes of pictures that satisfy their queries, in shards of WebDataset.
 
-    All of the plan is checked before anything is written. A shard depends on plan, models, seed and its number alone,
-    and appears as a whole, so that the same call continues after any interruption: shards that are there are checked
-    and kept. Needs pyarrow; a store needs its library (s3fs, gcsfs), and several workers need Ray.
+    The whole plan is checked before anything is written. A shard depends only on plan, models, seed and its number,
+    and is written completely or not at all. So the same call continues after any interruption: existing shards are
+    checked and kept. Needs pyarrow; a store needs its library (s3fs, gcsfs), and several workers need Ray.
 
     Args:
         plan: a TOML file (docs/datasets.md), or the same as an object.
         out: a folder, or an address that fsspec knows, such as `s3://bucket/folder`: empty, or with the beginning of
             this data set.
-        only_satisfied: takes the place of that of the plan.
-        budget: takes the place of that of the plan.
+        only_satisfied: replaces the value of the plan.
+        budget: replaces the value of the plan.
         workers: number of processes, by Ray where it is more than 1.
         address: of a Ray cluster; without one, several workers run on this machine.
-        gpus: of each worker, which may be a fraction.
+        gpus: of each worker; may be a fraction.
         device: as for `generate`, of each worker.
         generator: as for `load_model`, for every model of the plan.
         judge: the same.

@@ -45,9 +45,9 @@ class Edit:
 
     Attributes:
         start: the pictures before the first step.
-        steps: one result a query. `satisfied` refers to the query of the step, in mode "cumulative" together with the
+        steps: one result per query. `satisfied` refers to the query of the step, in mode "cumulative" together with the
             earlier ones.
-        leaks: one report a query: the attributes that changed without being asked for.
+        leaks: one report per query: the attributes that changed although the query does not ask for it.
         queries: as they were given.
         provenance: the settings that replay the edit.
         space: the model's latents.
@@ -72,9 +72,9 @@ class Edit:
         return self.steps[-1]
 
     def summary(self) -> str:
-        """Return a line for each step: how many pictures satisfy it, according to whom, and what leaked.
+        """Return a line for each step: how many pictures satisfy it, by which judge, and the attributes that leaked.
 
-        Of photographs, the first line says how well they are reconstructed.
+        For photographs, the first line gives the quality of the reconstructions.
         """
         start = [] if self.inversion is None else [f"0. {self.inversion.summary()}"]
         steps = enumerate(zip(self.steps, self.leaks, strict=True), 1)
@@ -174,7 +174,7 @@ def edit(
     anyway: bool = False,
     progress: bool | Report = True,
 ) -> Edit:
-    """Edit pictures step by step, each step a query, and report the attributes that changed besides.
+    """Edit pictures step by step, each step a query, and report the other attributes that changed.
 
     Each step makes the smallest change that satisfies its query, and keeps the attributes that the query does not name.
     Values that the query makes impossible (`frown` needs another mouth than a smile) are estimated from the model, and
@@ -188,7 +188,7 @@ def edit(
         model: name of a packaged model, a model folder, or a `Model` in memory.
         n: number of pictures, if `start` is one seed; 1 by default.
         mode: "cumulative": a step also keeps the earlier queries satisfied, except those that it makes impossible;
-            "alone": a step asks for its own query only, and earlier edits are kept like all other attributes.
+            "alone": a step uses only its own query, and earlier edits are kept like all other attributes.
         keep: names of the attributes to keep, or "everything". Those of the step's query are never kept.
         preset: weights and solver: a name out of `energyql.editing.settings.PRESETS` ("default", "lace",
             "lace-reweighted", "query-only"), or a `Preset`.

@@ -124,7 +124,8 @@ def animate(
 ) -> Path:
     """Write the path through latent space from result to result as an animation that rests at each of them.
 
-    z moves on great arcs, where the prior has its mass; the offset of w, if any, in straight lines.
+    z moves on great-circle arcs, along which its norm stays typical of the prior; the offset of w, if any, moves in
+    straight lines.
 
     Args:
         stops: at least two results of one model, truncation and label, such as those of two calls of `generate`.

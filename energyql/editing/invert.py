@@ -40,7 +40,7 @@ class Inversion:
         result: the reconstructions, with their latents and judged values; `edit` can start from it.
         pictures: the given ones, cropped and resized to the size of the reconstructions.
         pixel_error: mean absolute error, as a fraction of the range of a pixel, (n,).
-        drawable: whether the generator can draw the picture, (n,). Otherwise the reconstruction is another picture.
+        drawable: whether the generator can draw the picture, (n,). Otherwise the reconstruction differs too much.
     """
 
     result: Result
@@ -139,16 +139,17 @@ def invert(
 ) -> Inversion:
     """Find the latents that reproduce given pictures.
 
-    First z moves until the heads predict what the judge reads off the picture, then to where the picture is most
-    similar, in pixels and in features; then w gets a small offset from the mapped z. So heads that read z predict the
-    attributes of the picture, and the offset is kept through every edit.
+    First z is fitted without drawing pictures: the heads should predict the values that the judge reads off the
+    picture, and w should be close to a regression's prediction. Then z is fitted to the picture, in pixels and in
+    features. Last, w gets a small offset from the mapped z, which every edit keeps. So heads that read z predict the
+    attributes of the picture.
 
     Args:
         pictures: paths or PIL images; cropped square around the centre and resized.
         model: name of a packaged model, a model folder, or a `Model` in memory.
         space: "z", "w" (an offset of w) or "w+" (an offset for each layer of the synthesis).
         perceptual: a function or torch module from pictures in [-1, 1], (batch, channels, height, width), to features
-            (batch, ...); by default the features of the model's judge. Without either, pixels alone count.
+            (batch, ...); by default the features of the model's judge. Without both, only pixels count.
         settings: weights and budgets; see `InversionSettings`.
         truncation: as for `generate`.
         label: as for `generate`.

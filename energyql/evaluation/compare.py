@@ -65,13 +65,13 @@ def compare_samplers(
     device: str = "auto",
     progress: bool | Report = True,
 ) -> dict[str, Any]:
-    """Compare samplers with exact samples, on a model and queries of one's own.
+    """Compare samplers with exact samples, on a model and your own queries.
 
     Exact samples are those of the prior that satisfy a query by the model's judge; for queries that the prior hardly
     ever satisfies see `energyql.evaluation.reference`. An interrupted run resumes if it is called again.
 
     Args:
-        queries: one or more; a path that ends in .txt, or that exists, is a file with a query a line.
+        queries: one or more; a path that ends in .txt, or that exists, is a file with one query per line.
         samplers: names out of `energyql.sampling.SAMPLERS`, "semantics:sampler", "sampler@strength", "paper" for the
             paper's algorithm at its own cost, or `energyql.evaluation.methods.Method` with a sampler of one's own.
         folder: for `results.json`, `results.md`, two plots, and the state for the next run.

@@ -50,7 +50,7 @@ def evaluate(
     device: str = "auto",
     progress: bool | Report = True,
 ) -> dict[str, Any]:
-    """Run the experiments of the field on a model, with this library's settings and the paper's side by side.
+    """Run published experiments on a model, with this library's settings and the paper's side by side.
 
     An interrupted run resumes if it is called again: outcomes with the same settings are read from disk.
 

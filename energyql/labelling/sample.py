@@ -64,14 +64,15 @@ def sample_pictures(
     Args:
         model: a checkpoint, a model folder, a packaged model, a generator of your own, its name, or a `Model`. A name
             is `module:factory`, or that of an installed package; see `energyql.plugins`.
-        out: the folder of the pictures. A picture's file has the name of its number: picture i is prior sample i of the
-            seed, as `train_attributes` counts them.
+        out: the folder of the pictures. The name of a file is the number of its picture: picture i is prior sample i of
+            the seed, as for `train_attributes`.
         count: random pictures in all, 0 to `count - 1`; or pictures to add, with `unsure`. At least 1.
-        unsure: choose pictures about which the heads of the model are least sure, as many of one value of an attribute
-            as of another, and none that the folder has already; see `choose_unsure`.
-        by: who must be unsure: the teacher of the last training, see `train_attributes`, or the heads. By default the
-            teacher, if there is one that reads an attribute, because it knows more. It reads pictures, so the whole
-            pool is drawn, once for all rounds; for what it does not read the heads choose.
+        unsure: choose pictures with the least certain predictions, as many of one value of an attribute as of another,
+            and none that the folder has already; see `choose_unsure`.
+        by: whose predictions count: "teacher", those of the teacher of the last training, see `train_attributes`, or
+            "heads". By default those of the teacher, if it reads an attribute, because it is more accurate. It reads
+            pictures, so the whole pool is drawn, once for all rounds; for attributes that it does not read the heads
+            choose.
         only: attributes whose heads choose, all by default.
         labelled: a table of labels; pictures in it are not chosen.
         pool: number of prior samples to choose from, which begin at `POOL_START`.
@@ -80,7 +81,7 @@ def sample_pictures(
             checkpoint, as for `train_attributes`.
         label: of a conditional generator: a class, or as many numbers as it has classes.
         generator: name of the generator of a folder that only names one.
-        allow_plugins: whether a name in the folder is followed.
+        allow_plugins: whether to import the generator that the model folder names.
         device: where to draw.
         progress: whether to show a progress bar, or a function that is told the progress.
 

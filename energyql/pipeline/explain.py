@@ -30,8 +30,8 @@ class Explanation:
         semantics: under which it was compiled.
         relations: queries that hold in every picture of the model and concern this one; under "exact" only.
         circuit: the compiled query as indented text.
-        best: the highest probability that the heads can give to the query, where their errors are not small beside its
-            intervals; `None` where they can be sure, under other semantics, and for attributes read off pictures.
+        best: the highest probability that the heads can give to the query, if their errors are large relative to its
+            intervals; `None` if they can be certain, under other semantics, and for attributes read off pictures.
         pilot: expected prevalence and cost, if they were asked for.
     """
 

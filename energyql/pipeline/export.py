@@ -44,9 +44,9 @@ def export_energy(
         allow_weak: as for `energyql.generate`.
 
     Returns:
-        A module from z `(batch, z_dim)` to the energy `(batch,)`, in nats. It holds the heads of the query's
-        attributes, and where they read w the mapping network, but not the rest of a StyleGAN. Of any other generator
-        whose `encode` or `features` the heads need, it holds a copy.
+        A module from z `(batch, z_dim)` to the energy `(batch,)`, in nats. It contains the heads of the query's
+        attributes and, if they read w, the mapping network, but not the rest of a StyleGAN. If the heads need `encode`
+        or `features` of any other generator, it contains a copy of this generator.
 
     Raises:
         EnergyQLError: as for `energyql.generate`.

@@ -165,32 +165,33 @@ def generate(
         sampler: a name out of `energyql.sampling.SAMPLERS`, or a sampler with settings of its own.
         strength: lambda > 0, multiplies the energy: 1 is the query as stated, more is more certain and less varied.
             By default the sampler's own.
-        precision: "float32"; or "bfloat16", on a processor that has it, for the mapping network and the heads while
-            they sample, and for the feature maps of a StyleGAN while it draws: energies are then off by a hundredth,
-            pictures by half a grey level, and large networks take half to two thirds of the time. The energies of the
-            `Result` are computed in float32 all the same.
-        truncation: psi in [0, 1]: pulls w toward its mean, less varied and safer. By default the model's own.
-        label: of a conditional generator: a class, or as many numbers as it has classes. By default the one that the
-            attributes were fitted under, if they were fitted under one.
-        noise: of a generator that adds noise besides w, as a StyleGAN2 does: "const", the one in the model, with which
-            attributes were labelled; "random", another one for each picture, from (seed, i); or "none". It decides fine
-            detail, such as single hairs, and heads do not see it.
-        realism: weight of the model's discriminator as one more term of the energy, `-realism * log D / (1 - D)`: 1
-            corrects the generator by what D has learnt (Che et al. 2020, DDLS, arXiv 2003.06060), 0 leaves it out. Each
-            evaluation then draws a picture; samplers that only descend are refused.
-        seed: 0 to 2**64 - 1. Picture i depends on (seed, i) alone, whatever n, batch size or device count.
+        precision: "float32"; or "bfloat16", if the processor has it, for the mapping network and the heads during
+            sampling, and for the feature maps of a StyleGAN. Energies then have an error of about a hundredth, pictures
+            one of half a grey level, and large networks take half to two thirds of the time. The energies of the
+            `Result` are still computed in float32.
+        truncation: psi in [0, 1], moves w toward its mean: smaller values give less varied pictures with fewer faults.
+            By default that of the model.
+        label: for a conditional generator: a class, or as many numbers as it has classes. By default the label under
+            which the attributes were fitted, if there was one.
+        noise: if the generator adds noise besides w, as a StyleGAN2 does: "const", the noise of the model, with which
+            attributes were labelled; "random", new noise for each picture, from (seed, i); or "none". The noise decides
+            fine detail, such as single hairs; heads do not depend on it.
+        realism: weight of the model's discriminator D as a further term of the energy, `-realism * log(D / (1 - D))`.
+            1 corrects the generator toward the data (Che et al. 2020, DDLS, arXiv 2003.06060), 0 omits the term. Each
+            evaluation then draws a picture; samplers that minimise the energy are refused.
+        seed: 0 to 2**64 - 1. Picture i depends only on (seed, i), not on n, batch size or number of devices.
         first: the i of the first picture, so that a later call can continue where this one ends.
-        device: "auto" (where a `Model` in memory is, else a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
-        batch_size: samples that are computed together; by default as many as suit the model.
-        allow_weak: attributes whose heads may be used although they did badly on held-out labels.
-        progress: show a progress bar, or a function that is called with the name of a stage and the fraction of it that
-            is done; an exception that it raises ends the run.
+        device: "auto" (that of a `Model` in memory, else a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        batch_size: samples that are computed together; the default depends on the model.
+        allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
+        progress: show a progress bar; or a function that is called with the name of a stage and the fraction of it that
+            is done. An exception that the function raises ends the run.
 
     Returns:
         Pictures with their latents, energies, verdicts and provenance.
 
     Raises:
-        WeakHeadError: the query relies on a head that did badly on held-out labels.
+        WeakHeadError: the query needs a head whose quality on held-out labels is low.
         EnergyQLError: the query, a name or a setting is wrong; the message says which, where and what to do.
     """
     settings = DrawSettings(
@@ -223,8 +224,8 @@ def until_satisfied(
             allow_weak, as for `generate`.
 
     Returns:
-        The first n samples of the run that satisfy the query; fewer, perhaps none, if the budget ends before:
-        `summary()` says so. `statistics["drawn"]` is the number of samples drawn, and `index` their numbers in the run.
+        The first n samples of the run that satisfy the query; fewer, perhaps none, if the budget ends first, which
+        `summary()` reports. `statistics["drawn"]` is the number of samples drawn, and `index` their numbers in the run.
 
     Raises:
         ModelError: the model has no judge, or its judge does not read an attribute of the query.

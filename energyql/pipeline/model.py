@@ -54,8 +54,8 @@ class Model(Saved):
             verdict.
         truncation: psi used unless a call says otherwise.
         fingerprints: SHA-256 of the weights of "generator", "attributes", "second", "reader", "judge", "judge-2", ...
-        second: heads of the same attributes that were fitted to other labels, to find holes of the first; an attribute
-            may have none.
+        second: heads of the same attributes that were fitted to other labels, to detect latents where the first heads
+            are unreliable; an attribute may have none.
         judge_report: quality of the judge on labels of pictures that it did not learn from, by attribute; attributes
             that were not measured have none.
         folder: where it was loaded from; `None` for a model made in memory.
@@ -206,7 +206,7 @@ def load_model(
     reader: ImageLabeller | str | None = None,
     allow_plugins: bool = False,
 ) -> Model:
-    """Load a packaged model by name, or a model folder. No code is run but what the arguments name or allow.
+    """Load a packaged model by name, or a model folder. Only code that the arguments name or allow is run.
 
     Args:
         model: a packaged model's name, such as "avatars", or a folder.

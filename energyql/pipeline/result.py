@@ -62,10 +62,10 @@ class Result:
         energy: of the query at z, in nats, lower is better, (n,) float64.
         probabilities: predictions of the attribute heads, by attribute, in the form that `energyql.score` takes.
         judged: the judge's value of each attribute that it reads, (n,) bool, class names or numbers.
-        satisfied: whether the judged values satisfy the query, (n,) bool; `None` where nobody judged, because the
-            model has no judge, or its judge does not read an attribute of the query. Heads never judge themselves.
-        doubtful: whether two sets of heads disagree about the query at a sample, or its z is longer than prior ones,
-            (n,) bool. Such a sample may lie in a hole of the heads, where they are certain and wrong.
+        satisfied: whether the judged values satisfy the query, (n,) bool; `None` if the model has no judge or its judge
+            does not read an attribute of the query. Heads never judge themselves.
+        doubtful: whether two sets of heads disagree about the query at a sample, or its z has a larger norm than prior
+            samples, (n,) bool. There the heads may be certain and wrong.
         status: how the sampler ended, one a sample.
         statistics: evaluations, seconds and diagnostics of the sampler; see `energyql.sampling.summarize`.
         provenance: the facts that replay this result: query, seed, model and its fingerprints, settings, versions.
@@ -88,7 +88,7 @@ class Result:
         return len(self.index)
 
     def summary(self) -> str:
-        """Return one line: how many samples satisfy the query, according to whom, and at what cost."""
+        """Return one line: how many samples satisfy the query, by which judge, and the cost."""
         failed = sum(status != Status.OK for status in self.status)
         line = self.verdict()
         if "budget" in self.provenance:
@@ -102,7 +102,7 @@ class Result:
         return line if not failed else f"{line}; the solver could not finish {failed}"
 
     def verdict(self) -> str:
-        """Return how many samples satisfy the query, and who says so; or why they were not judged."""
+        """Return how many samples satisfy the query, and by which judge; or why they were not judged."""
         if self.satisfied is not None:
             return f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
         line, heads = f"not judged: {self.provenance['unjudged']}", self.provenance.get("heads")
@@ -253,7 +253,7 @@ class Result:
         return describe(self.measurements(), self.statistics, self.provenance)
 
     def to_pandas(self) -> DataFrame:
-        """Return the measurements as a table of pandas, a row a sample.
+        """Return the measurements as a table of pandas, one row per sample.
 
         Columns: `index`, `energy`, `probability` under exact semantics, `satisfied`, `status`; the predictions of the
         heads as `energyql score` reads them, `smile`, `hair=red`, `age.mean` and `age.std`; and the values that were

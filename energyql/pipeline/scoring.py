@@ -47,7 +47,7 @@ def score(
         and infinity where it is impossible.
 
     Raises:
-        DataError: an array has the wrong shape, holds a value that is no probability, or does not fit the vocabulary;
+        DataError: an array has the wrong shape, holds a value that is not a probability or does not fit the vocabulary;
             the message names the attribute and row.
         EnergyQLError: the query is wrong, or names an attribute that is missing from `attributes`.
 

@@ -55,9 +55,9 @@ def stream(
 ) -> Iterator[Result]:
     """Draw pictures that satisfy a query batch by batch: memory does not grow with n.
 
-    With `save_to` each batch is written to a folder before it is yielded, so that an interrupted run keeps what it has.
-    The same call then continues it: batches that are there are neither drawn nor yielded again. So does a call with a
-    larger n, or one whose `first` is the number after the last sample; a smaller n removes the samples beyond it.
+    With `save_to` each batch is written to a folder before it is yielded, so an interrupted run keeps its pictures.
+    The same call then continues it: existing batches are neither drawn nor yielded again. A call with a larger n, or
+    one whose `first` is the number after the last sample, continues it too; a smaller n removes the samples beyond it.
     `Result.load` reads the folder. It holds about the first thousand samples itself, and the further ones in parts,
     `01024/`, `02048/` and so on, each of which can be loaded by itself.
 

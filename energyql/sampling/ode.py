@@ -34,10 +34,10 @@ class ODESolver(BatchSampler):
     takes with `options={"step_t": [t1]}`, in a batch of any size. A sample that cannot be finished is returned with a
     `Status`, never raised. Measurements: docs/decisions/per-sample-steps.md.
 
-    Low order and loose tolerances are the default because a query is satisfied in a region: the exact curve to it does
-    not matter. The paper's settings are `ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True)`.
+    Low order and loose tolerances are the default because a query is satisfied in a region: the exact path does not
+    matter. The paper's settings are `ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True)`.
 
-    The end has low energy but is not a draw from the posterior: nothing pulls samples back to the prior.
+    The end has low energy but is not a draw from the posterior: the flow has no term that pulls samples to the prior.
 
     Args:
         method: one of `adaptive_methods()`.

@@ -65,7 +65,7 @@ class Directions:
         normal: (count, w_dim).
         offset: (count,).
         move: (count, w_dim), the covariance of w times `normal`.
-        share: how much each accounts for, (count,), from 0 to 1; of what, depends on the method.
+        share: how much each accounts for, (count,), from 0 to 1; of what, depends on the method, see `find_directions`.
         quantiles: of the value among prior samples, (count, 5): 1, 16, 50, 84 and 99 % lie below.
         titles: one each: its number, or the attribute whose head it follows.
         layers: rows of W+ to which the pictures of a direction restrict the move; `None` for all.
@@ -178,9 +178,9 @@ def name_directions(
     """Make continuous attributes of directions, in a model folder, beside the attributes that it has.
 
     The value of such an attribute is that of the direction, in standard deviations of the prior. All heads of a folder
-    read one latent. Where that is w, or where there are none yet, the head of a direction is linear and exact, so it
-    has no report. Where it is another, the head is fitted as `train_attributes` fits any, to the values of
-    `LABELS` prior samples, and its report says how well. Nothing judges the attribute.
+    read the same latent. If this is w, or if there are no heads yet, the head of a direction is linear and exact, and
+    has no report. Otherwise the head is fitted like those of `train_attributes`, to the values of `LABELS` prior
+    samples, and has a report. No judge reads the attribute.
 
     Args:
         directions: found from the generator of this model.

@@ -65,8 +65,8 @@ def find_directions(
       that of the variance of w.
     - `sefa`: the eigenvectors of AᵀA, where A has a row of length 1 for each style of the layers (Shen and Zhou 2021,
       arXiv 2007.06600). The value is the place of w along the eigenvector, and `share` that of the sum of eigenvalues.
-    - `styles`: the principal components of the styles among prior samples, as functions of w. Unlike `sefa` it counts
-      no changes that the prior does not make. `share` is that of the variance of the styles.
+    - `styles`: the principal components of the styles among prior samples, as functions of w. Unlike `sefa`
+      it counts only changes that occur under the prior. `share` is that of the variance of the styles.
     - `pictures`: the principal components of small pictures, as far as they are linear in w, for generators of any
       kind. `share` is that of the variance of this linear part.
     - `interfacegan`: for each attribute, the linear function of w that is nearest to the output of its head, where
@@ -77,7 +77,7 @@ def find_directions(
       which it rises most evenly (GANalyze, Goetschalckx et al. 2019, arXiv 1906.10112).
 
     The last two are learned through the generator, which must have gradients. `share` is how much of the goal the
-    direction reaches on other samples: 1 less the squared error as a share of that of unchanged pictures.
+    direction reaches on other samples: 1 minus the squared error, relative to that of unchanged pictures.
 
     Args:
         model: a packaged model, a model folder, a checkpoint, a generator of your own, its name, a `Model`, or what
@@ -86,9 +86,9 @@ def find_directions(
         count: how many directions; of the last three methods at most.
         goals: names of the attributes, edits or numbers that these three find directions for, at most `count`; by
             default the first of them.
-        labeller: what reads the numbers of `ganalyze`, in place of the judge of the model: a function of pictures or a
+        labeller: reads the numbers of `ganalyze`, in place of the judge of the model: a function of pictures or a
             torch module, whose result, name -> tensor (batch,), has gradients.
-        layers: rows of W+, 0 to `num_ws - 1`, whose styles count, and which alone the pictures of a direction change.
+        layers: rows of W+, 0 to `num_ws - 1`: only their styles count, and only they change in the pictures.
         truncation: psi of the prior samples. By default that of the model's heads, else that of the model.
         label: of a conditional generator: a class, numbers, or "random"; by default that of the model's heads.
         generator: name of the generator's code, for a model folder that only names it.

@@ -90,8 +90,8 @@ def train_judge(
 ) -> TrainedJudge:
     """Train a judge of a model that has heads, and store it in the folder, where `load_model` finds it.
 
-    The judge reads pictures, so it is independent of the heads, which read latents. It reads the attributes of the
-    labels from now on, and other judges in the folder read the others. After an interruption, the same call continues.
+    The judge reads pictures, so it is independent of the heads, which read latents. It replaces the judge of the
+    attributes that are labelled; judges of other attributes stay. After an interruption, the same call continues.
 
     Args:
         model: as for `train_attributes`.

@@ -94,7 +94,7 @@ def train_attributes(
     """Fit attribute heads to a generator, and save them into a model folder with a report.
 
     After an interruption, the same call continues the training, with the same result as without the interruption.
-    Attributes that the folder already has stay as they are, to the last bit.
+    Heads that the folder already has stay exactly as they are.
 
     Args:
         model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own: the
@@ -106,14 +106,15 @@ def train_attributes(
         vocabulary: the attributes; inferred from the labels by default.
         kinds: kinds of single attributes, which are then not inferred.
         only: attributes to train, all by default.
-        count: pictures for a labeller, 10,000 by default; or further pictures for the teacher of a table of picture
-            numbers: a network that learns from the labels and labels these for the heads, see `teach`. By default 8,000
-            of at most 128 pixels a side, and none of larger ones, which take long to draw; 0 for no teacher.
-        space: the latent that heads read: "w", "z", "direction", z scaled to unit second moment, on which alone the
-            pictures of a StyleGAN depend, or "features", a view of z that the generator offers (see `features` of
+        count: pictures for a labeller, 10,000 by default. For a table of picture numbers, further pictures, which a
+            teacher, networks that learn from the table, labels for the heads, see `teach`: by default 8,000 if pictures
+            have at most 128 pixels a side, and none if they are larger, because drawing them takes long; 0 for no
+            teacher.
+        space: the latent that heads read: "w"; "z"; "direction", z scaled to unit second moment, on which the pictures
+            of a StyleGAN depend; or "features", a view of z that the generator offers (see `features` of
             `ViewedGenerator`). By default that of the model's other heads, else "features" if there are any, else "w".
-            Latents in a table are w for "w", else z. With "picture" no heads are fitted but a network that reads
-            pictures, at most 5,000 of them; see `PictureBank`.
+            Latents in a table are w for "w", else z. With "picture" a network that reads pictures is fitted in place of
+            heads, to at most 5,000 pictures; see `PictureBank`.
         truncation: psi of the latents, or a range (low, high) from which each sample draws its own. By default that of
             the model's other heads, else that of the latents of a table, else that of the model.
         label: of a conditional generator: the class of all pictures, or as many numbers as it has classes; or "random"
@@ -124,9 +125,9 @@ def train_attributes(
         replace: whether new attributes may replace old ones of the same name.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
-        judge: reads the new attributes off pictures, and says of samples whether they satisfy a query. By default it is
+        judge: reads the new attributes off pictures, and decides whether samples satisfy a query. By default it is
             trained on the same labels, if these are about pictures: on other pictures for a labeller, and in another
-            order for a table. Or one that is given, whose quality is measured on labels of pictures: a `Judge` from
+            order for a table. Or a given judge, whose quality is measured on labels of pictures: a `Judge` from
             another folder, which is stored; the name of code, `module:function` or a plugin, which is recorded; or a
             function or torch module, which cannot be stored and is given to `load_model` again. `None` for no judge.
         settings: of the fit.
