@@ -61,7 +61,7 @@ def named_generator(name: str) -> Generator:
     if missing := [part for part in ("z_dim", "encode", "synthesize") if not hasattr(found, part)]:
         raise ArgumentError(
             f"{name} is a {type(found).__name__} without {', '.join(missing)}, so it is no generator",
-            hint="name a class or function that makes one; docs/own-model.md shows how to wrap a network",
+            hint="name a class or function that makes one; docs/any-generator.md shows how to wrap a network",
         )
     if isinstance(found, torch.nn.Module):
         found.eval().requires_grad_(False)

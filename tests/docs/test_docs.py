@@ -20,6 +20,9 @@ DOCS = ROOT / "docs"
 ELSEWHERE = {
     "newcomer.md": "docs/test_newcomer_docs.py",
     "own-model.md": "docs/test_own_model_docs.py",
+    "trust.md": "docs/test_own_model_docs.py",
+    "checkpoints.md": "docs/test_own_model_docs.py",
+    "any-generator.md": "docs/test_own_model_docs.py",
     "studio.md": "studio/test_page_of_docs.py",
     "studio-api.md": "studio/test_page_of_docs.py",
 }

@@ -1,4 +1,4 @@
-"""What docs/own-model.md says, done on a tiny network of the same format."""
+"""What own-model.md, trust.md, checkpoints.md and any-generator.md in docs say, done on a tiny network."""
 
 import json
 import re
@@ -29,7 +29,7 @@ from energyql.models import read_vocabulary
 from energyql.pipeline.model import load_model
 from energyql.training import clip_labels, judge, run, teacher
 
-PAGE = ROOT / "docs" / "own-model.md"
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("own-model", "trust", "checkpoints", "any-generator")]
 SMALL = ["--steps", "60", "--hidden", "8"]
 COUNT = 60
 
@@ -43,13 +43,13 @@ def small_networks(monkeypatch):
 
 
 def blocks(section, language):
-    found = texts(PAGE, language, section)
+    found = [text for page in PAGES for text in texts(page, language, section)]
     assert found, f"no {language} under {section}"
     return found
 
 
 def do(command):
-    """Run a command of the page; trainings are made smaller."""
+    """Run a command of a page; trainings are made smaller."""
     app = typer.Typer()
     app.command()(train)
     app.command()(import_heads)
@@ -77,7 +77,7 @@ def shell(section):
 
 @pytest.fixture(autouse=True)
 def desk(tmp_path, monkeypatch):
-    """A folder with the files that the page speaks of."""
+    """A folder with the files that the pages speak of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     shutil.copy(CHECKPOINTS / "ada.pkl", "ffhq.pkl")
@@ -100,7 +100,7 @@ def test_two_commands_from_nothing_to_pictures():
     with Image.open("ffhq/report.png") as report:
         assert report.width > 1000
     model = load_model("ffhq")
-    listed = re.findall(r"width height .*?haircolor", PAGE.read_text(encoding="utf-8"))[0].split()
+    listed = re.findall(r"width height .*?haircolor", PAGES[0].read_text(encoding="utf-8"))[0].split()
     assert list(model.vocabulary) == [*listed, *(f"light{i}" for i in range(9))]
     assert model.truncation == pytest.approx(0.8, abs=0.05)
 
@@ -238,7 +238,8 @@ def test_any_torch_module(monkeypatch):
     shutil.copy(dcgan.__file__, "my_network.py")
     dcgan.write_weights(Path("weights.tar"))
     names = {}
-    wrapping, querying, loading, factory, view = blocks("Any torch module", "python")
+    wrapping, querying, loading = blocks("Any torch module", "python")
+    (factory,) = blocks("By name", "python")
     exec(wrapping, names)
     assert len(wrapping[wrapping.index("class") :].splitlines()) <= 13
     for block in (querying, loading):
@@ -247,21 +248,21 @@ def test_any_torch_module(monkeypatch):
     assert "of 4 satisfy the query, says the judge my_labels:look" in names["result"].summary()
     assert list(names["model"].vocabulary) == ["bright", "green", "light"]
     Path("my_faces.py").write_text(f"{wrapping}\n\n{factory}")
-    train, *generate = blocks("Any torch module", "sh")[0].splitlines()
+    train, *generate = blocks("By name", "sh")[0].splitlines()
     do(train)
     assert len(generate) == 2
     assert all("of 16 satisfy the query, says the judge my_labels:look" in do(line) for line in generate)
-    exec(view, names)
+    exec(blocks("A view of z", "python")[0], names)
     assert names["Terrain"]().features(torch.ones(2, 4096)).tolist() == [[16.0] * 16] * 2
 
 
 def test_the_package_of_the_page_is_that_of_the_examples():
-    (text,) = blocks("Any torch module", "text")
+    (text,) = blocks("A package", "text")
     assert text in (ROOT / "examples" / "plugin" / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_every_block_is_run():
-    assert len(all_blocks(PAGE)) == 30
+    assert sum(len(all_blocks(page)) for page in PAGES) == 30
 
 
 def test_a_vae_of_two_levels():

@@ -108,7 +108,7 @@ def _build(parts: _Parts, attributes: dict[str, Any]) -> FastGAN:
     if projected == ("to_128.weight_orig" in parts.tensors):
         raise CheckpointError(
             "it is neither the generator of FastGAN, which has to_128 and no bias in to_big, nor that of projected GAN",
-            hint="wrap the network as a module of your own: see docs/own-model.md",
+            hint="wrap the network as a module of your own: see docs/any-generator.md",
         )
     start, (factor, shift) = parts.weight("init.init.0", 1), parts.norm("init.init.1")
     weights = {"start": (start * factor[:, None, None]).permute(1, 2, 3, 0), "start_bias": shift}

@@ -21,7 +21,7 @@ class CheckpointError(ModelError):
     """A file that is damaged, unsafe or of an unsupported kind. `reading` adds the name of the file."""
 
 
-_AGAIN = "copy or download the file again; docs/own-model.md says which files are read"
+_AGAIN = "copy or download the file again; docs/checkpoints.md says which files are read"
 
 
 @contextmanager
