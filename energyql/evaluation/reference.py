@@ -2,12 +2,12 @@
 
 The oracle of a query is the prior, drawn and judged, of which the rows that satisfy the query are kept.
 
-Where the prior hardly ever satisfies the query, the heads propose. Of further latents z of the prior, one is drawn with
-probability sqrt(p), p = P(query | z) by the heads, and kept if the judge accepts its picture. With T₁ pictures of the
-prior and T₂ latents that were proposed, a kept sample has the weight 1 / (T₁ + T₂ sqrt(p)), from whichever of the two
-it came: importance sampling with the balance heuristic (Veach and Guibas 1995; Owen and Zhou 2000). So the heads only
-direct the search: samples to which they wrongly give probability 0 are still found among the T₁. Of all rules that draw
-equally many pictures, sqrt(p) gives the least variance if the heads are calibrated.
+Where the prior hardly ever satisfies the query, the heads choose among T₂ further latents z of the prior: a picture is
+drawn with probability sqrt(p), p = P(query | z) by the heads, and kept if the judge accepts it. With T₁ pictures of the
+prior, each kept sample, from either set, has the weight 1 / (T₁ + T₂ sqrt(p)): importance sampling with the balance
+heuristic (Veach and Guibas 1995; Owen and Zhou 2000). So the heads only direct the search: samples to which they
+wrongly give probability 0 are still found among the T₁. Of all rules that draw equally many pictures, sqrt(p) gives the
+least variance if the heads are calibrated.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _contradiction(expr: Expr, diagram: Diagram, query: str | None, known: Seque
         )
     # One part alone is no contradiction without the relations, so the message of `_reason` would be wrong.
     reason = f"{_quoted(asked[0])} cannot hold" if len(asked) == 1 else _reason(asked, diagram)
-    hint = f'always: {"; ".join(needed)} (semantics="product" asks all the same)'
+    hint = f'always: {"; ".join(needed)} (semantics="product" ignores these relations)'
     return Contradiction(reason, query=query, spans=spans, hint=hint)
 
 

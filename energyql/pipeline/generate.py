@@ -167,8 +167,8 @@ def generate(
             By default the sampler's own.
         precision: "float32"; or "bfloat16", if the processor has it, for the mapping network and the heads during
             sampling, and for the feature maps of a StyleGAN. Energies then have an error of about a hundredth, pictures
-            one of half a grey level, and large networks take half to two thirds of the time. The energies of the
-            `Result` are still computed in float32.
+            one of about a third of a grey level (58 dB for `avatars`), and large networks take half to two thirds of
+            the time. The energies of the `Result` are still computed in float32.
         truncation: psi in [0, 1], moves w toward its mean: smaller values give less varied pictures with fewer faults.
             By default that of the model.
         label: for a conditional generator: a class, or as many numbers as it has classes. By default the label under

@@ -59,7 +59,7 @@ class Model(Saved):
         judge_report: quality of the judge on labels of pictures that it did not learn from, by attribute; attributes
             that were not measured have none.
         folder: where it was loaded from; `None` for a model made in memory.
-        discriminator: for `realism`: from pictures in [-1, 1] to log D / (1 - D), (batch,) or (batch, 1), as the
+        discriminator: for `realism`: from pictures in [-1, 1] to log(D / (1 - D)), (batch,) or (batch, 1), as the
             discriminator of a StyleGAN returns it; a torch module, or a function that autograd can differentiate.
 
     Raises:

@@ -148,4 +148,4 @@ class PhotographRequest(BaseModel):
 
     model: str | None = Field(default=None, description="One of the models of this studio; by default the first.")
     truncation: float | None = Field(default=None, ge=0, le=1, description="psi. By default the model's own.")
-    anyway: bool = Field(default=False, description="Go on with a photograph that the generator cannot draw.")
+    anyway: bool = Field(default=False, description="Continue with a photograph that the generator cannot draw.")

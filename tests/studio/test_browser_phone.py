@@ -89,7 +89,7 @@ def test_the_wall_names_an_edit_that_failed(chromium, small):
         apply(page, "beard")
         page.keyboard.press("Escape")
         tile = page.locator("#wall li").first
-        expect(tile.locator("strong")).to_have_text("edit misses")
+        expect(tile.locator("strong")).to_have_text("edit failed")
         expect(tile.locator(".badge")).to_have_class("badge no")
         expect(page.locator("#wall li").nth(1).locator("strong")).to_have_count(0)
 

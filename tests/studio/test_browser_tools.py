@@ -159,7 +159,7 @@ def test_rows_side_by_side(guest):
     guest.shoot("table")
     html = saved(page, lambda: page.get_by_role("link", name="Download as a page").click()).decode()
     assert "<table" in html
-    page.get_by_role("button", name="The way to it").click()
+    page.get_by_role("button", name="Draw the path").click()
     expect(page.locator(".board-row img")).to_have_count(16)
     expect(rows.locator("strong")).to_have_text(["Path 1", "Path 2"])
     expect(page.locator("#board .ends")).to_have_text("A smile XOR beard to B glasses")

@@ -17,7 +17,7 @@ export class Compare {
     $("compare").replaceChildren(
       h("section", {}, h("h3", {}, "With another query"), other, h("div", { class: "run" },
         button("Side by side", () => this.queries()),
-        button("The way to it", () => this.traverse(Number(steps.value))), h("label", { class: "faint" }, steps, " steps"))),
+        button("Draw the path", () => this.traverse(Number(steps.value))), h("label", { class: "faint" }, steps, " steps"))),
       h("section", {}, h("h3", {}, "The same query"), h("div", { class: "run" }, button("By semantics", () => this.vary("semantics", page.info.semantics))),
         h("div", { class: "chips", role: "group", "aria-label": "Samplers" }, page.info.samplers.map((name) => this.sampler(name))),
         h("div", { class: "run" }, button("By sampler", () => this.vary("sampler", [...this.samplers])))),

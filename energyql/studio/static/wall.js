@@ -53,7 +53,7 @@ export class Wall {
   tile(picture, edit, last, selected, favoured) {
     const shownNow = last ?? picture;
     const holds = last ? last.keeps_query ?? last.satisfied : picture.satisfied;
-    const fails = holds === false ? "misses" : last?.satisfied === false ? "edit misses" : "";
+    const fails = holds === false ? "misses" : last?.satisfied === false ? "edit failed" : "";
     const image = h("img", { src: shownNow.image, alt: shownNow.alt, width: picture.width, height: picture.height });
     if (picture.width <= 64) image.classList.add("small");
     const steps = edit?.steps.length ?? 0;
