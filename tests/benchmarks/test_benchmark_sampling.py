@@ -98,7 +98,7 @@ def test_trained_heads_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_speed_times_all_and_goes_on(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    queries = {title: speed.QUERIES[title] for title in ("3, a conjunction", "12, with OR and IMPLIES")}
+    queries = {title: speed.QUERIES[title] for title in ("12, with OR and IMPLIES",)}
     monkeypatch.setattr(speed, "QUERIES", queries)
     data = speed.run(model, n=3, turns=1, out=tmp_path, report=silent)
     assert [row["title"] for row in data["rows"]] == list(speed.QUERIES)

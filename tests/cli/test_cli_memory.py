@@ -11,7 +11,7 @@ from commands import COMMANDS
 from energyql.numerics import memory
 
 TESTS = Path(__file__).parents[1]
-LIMITS = (6, 13, 20, 33, 45)
+LIMITS = (6, 20, 45)
 """Mebibytes beyond what importing the library takes: too little for most commands, and once a crash for many."""
 SAID = ("there is not enough memory", "allocate memory")
 
