@@ -80,7 +80,7 @@ def test_heads_of_the_large_model_are_of_the_published_size_and_trained(model: A
 
 def test_heads_learn_what_they_are_taught() -> None:
     w = torch.randn(1500, 16, generator=torch.Generator().manual_seed(0))
-    bank = large.train(w, 300, 12, silent)
+    bank = large.train(w, 150, 12, silent)
     labels = large.made_labels(w)
     for name in ("a1", "a4", "c1"):
         prediction = bank.predict(w, (name,))[name]

@@ -28,7 +28,7 @@ ELSEWHERE = {
 }
 """Pages that need a set-up of their own."""
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
-MANY_PICTURES = {"datasets.md", "editing.md", "gallery.md", "pictures.md", "samplers.md"}
+MANY_PICTURES = {"editing.md", "gallery.md", "pictures.md", "samplers.md"}
 """Pages whose blocks draw so many pictures that a random model with small ones takes the place of the packaged one."""
 SLOW = [page for page in PAGES if any(block.slow for block in blocks(page))]
 LANGUAGES = {"python", "sh", "text", "toml", "json", "csv", "query", "error"}
