@@ -224,8 +224,8 @@ def test_the_keyboard_alone(guest):
     assert sorted(tiles) == [-1] * 7 + [0]
 
 
-def test_a_phone(chromium, small):
-    with visiting(chromium, small, 390, 844, color_scheme="dark", device_scale_factor=2, has_touch=True) as guest:
+def test_a_phone(chromium, url):
+    with visiting(chromium, url, 390, 844, color_scheme="dark", device_scale_factor=2, has_touch=True) as guest:
         page = guest.open()
         page.locator("#wall img").first.wait_for()
         assert page.locator("#wall img").first.bounding_box()["y"] < 400, "pictures come before settings"
