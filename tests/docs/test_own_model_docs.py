@@ -36,7 +36,7 @@ COUNT = 60
 
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch):
-    settings = judge.PictureSettings(side=8, channels=(4,), least=400, most=400)
+    settings = judge.PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
     for module in (judge, teacher):
         monkeypatch.setattr(module, "PictureSettings", lambda: settings)
     monkeypatch.setattr(teacher, "FURTHER", COUNT)
