@@ -82,9 +82,14 @@ def test_rows_and_pictures_are_of_their_grids() -> None:
     assert draw(ACCURACY, chosen, found, "99").size[0] > 400
 
 
-def test_command_line_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [GRIDS, pytest.param([grid.name for grid in grids()], marks=pytest.mark.slow)],
+    ids=["few", "all"],
+)
+def test_command_line_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
     folder, out = lively_model(tmp_path / "model"), tmp_path / "out"
-    chosen = [grid for grid in grids() if grid.name in GRIDS]
+    chosen = [grid for grid in grids() if grid.name in names]
     monkeypatch.setattr(robustness, "grids", lambda: chosen)
     arguments = ["smile AND NOT beard", "--model", str(folder), "--smoke", "--out", str(out)]
     results = []
@@ -93,7 +98,7 @@ def test_command_line_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert done.returncode == 0, done.stderr
         results.append(json.loads((out / "results.json").read_text(encoding="utf-8")))
     assert results[0] == results[1]
-    assert [grid["name"] for grid in results[0]["grids"]] == GRIDS
+    assert [grid["name"] for grid in results[0]["grids"]] == names
     assert all(len(line) == 2 for grid in results[0]["grids"] for line in grid["values"]["accuracy"])
     assert "ODE as published" in done.stdout
     page = (out / "results.md").read_text(encoding="utf-8")
