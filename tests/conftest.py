@@ -17,6 +17,11 @@ shapes.install()  # before anything of the library is imported that has shapes i
 from toys import tiny_model  # noqa: E402
 
 
+def pytest_runtest_setup() -> None:
+    """Check the first calls of every test."""
+    shapes.begin_test()
+
+
 def pytest_collection_finish() -> None:
     """Leave modules and tests out of all later garbage collections: they stay until the end."""
     gc.freeze()

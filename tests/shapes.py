@@ -19,8 +19,10 @@ from beartype._check.code import codemain
 from energyql.numerics import shapes
 
 compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # missing in torch before 2.3
-ALWAYS, SELDOM = 200, 10
-"""In a process the first calls of a function are checked, then every tenth: checks take longer than small layers."""
+FIRST, SELDOM = 2, 100
+"""In each test the first calls of a function are checked, then every hundredth: a check takes longer than a layer."""
+test = 0
+"""Number of the test that runs."""
 KINDS = ("Bool", "Float", "Int")
 CHECKER = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for mypy
 
@@ -56,15 +58,17 @@ def _checked(value: Any) -> Any:
         return value
     strict = jaxtyping.jaxtyped(value, typechecker=CHECKER)
 
-    calls = 0
+    counted, calls = test, 0
 
     @wraps(value)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
+        nonlocal counted, calls
         if compiling():  # torch.compile would trace the check as well, and the two do not go together
             return value(*args, **kwargs)
+        if counted != test:
+            counted, calls = test, 0
         calls += 1
-        return (value if calls > ALWAYS and calls % SELDOM else strict)(*args, **kwargs)
+        return (value if calls > FIRST and calls % SELDOM else strict)(*args, **kwargs)
 
     checked.unchecked = value  # type: ignore[attr-defined]
     return checked
@@ -75,6 +79,12 @@ def _has_shapes(function: FunctionType) -> bool:
         return False
     notes = [note for note in function.__annotations__.values() if isinstance(note, str)]
     return any(f"{kind}[" in note for note in notes for kind in KINDS)
+
+
+def begin_test() -> None:
+    """Count calls anew."""
+    global test
+    test += 1
 
 
 def install() -> None:

@@ -23,7 +23,9 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
 
-SMALL = PictureSettings(side=8, channels=(4,), least=500, most=500)
+SMALL = PictureSettings(side=8, channels=(4,), least=60, most=60)
+RULES = [active.OWN_RULE, active.BY_TEACHER]
+"""Those of the run; the others are tried alone."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,8 @@ def outcome(tmp_path_factory):
         patch.setattr(hidden_truth, "SG3", small)
         patch.setattr(active, "COMMITTEE", 2)
         patch.setattr(teacher, "PictureSettings", lambda: SMALL)
-        ran = CliRunner().invoke(app, ["--smoke", "--generators", "stylegan3", "--seeds", "1", "--out", str(folder)])
+        chosen = ["--generators", "stylegan3", "--rules", ",".join(RULES), "--seeds", "1"]
+        ran = CliRunner().invoke(app, ["--smoke", *chosen, "--out", str(folder)])
     assert ran.exit_code == 0, ran.output
     return json.loads((folder / "results.json").read_text()), ran.output
 
@@ -44,19 +47,43 @@ def outcome(tmp_path_factory):
 def test_smoke(outcome):
     data, output = outcome
     taught = ["random, taught", "balanced margin, taught", "teacher, taught"]
-    alone = [rule for rule in active.RULES if rule != active.BY_TEACHER]
-    assert set(data["runs"]) == {f"stylegan3/7/{rule}" for rule in ("random", *alone, *taught)}
+    assert set(data["runs"]) == {f"stylegan3/7/{rule}" for rule in ("random", active.OWN_RULE, *taught)}
     assert set(data["runs"]["stylegan3/7/teacher, taught"]) == {"60", "80"}
     assert data["runs"]["stylegan3/7/random"]["120"] != data["runs"]["stylegan3/7/random, taught"]["120"]
     assert set(data["runs"]["stylegan3/7/random"]) == {"60", "80", "120"}
-    for rule in alone:
-        found = data["runs"][f"stylegan3/7/{rule}"]
-        assert found["60"] == data["runs"]["stylegan3/7/random"]["60"]
-        assert set(found) == {"60", "80"}
-        for measured in found["80"].values():
-            assert all(0 <= measured[accuracy] <= 1 for accuracy in ("natural", "balanced"))
-            assert measured["log loss"] > 0
-        assert f"{rule}, 80" in output
+    found = data["runs"][f"stylegan3/7/{active.OWN_RULE}"]
+    assert found["60"] == data["runs"]["stylegan3/7/random"]["60"]
+    assert set(found) == {"60", "80"}
+    for measured in found["80"].values():
+        assert all(0 <= measured[accuracy] <= 1 for accuracy in ("natural", "balanced"))
+        assert measured["log loss"] > 0
+    assert f"{active.OWN_RULE}, 80" in output
+
+
+@pytest.mark.parametrize("rule", [rule for rule in active.RULES if rule not in RULES])
+def test_every_rule_chooses_pictures_of_the_pool(rule, monkeypatch):
+    class Bank:
+        vocabulary = ("hat", "hair")
+
+        def __init__(self, shift):
+            self.shift = shift
+
+        def predict(self, latents, names=vocabulary):
+            logits = latents + self.shift * latents.flip(1)
+            found = {"hat": YesNo(logits[:, 0]), "hair": Categorical(logits, ("black", "brown", "red"))}
+            return {name: found[name] for name in names}
+
+    latents = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    world = SimpleNamespace(prior=SimpleNamespace(w=lambda index: latents[index - 100]), sizes=SimpleNamespace(round=4))
+    monkeypatch.setattr(active, "fit", lambda world, known, settings, seed: SimpleNamespace(bank=Bank(seed)))
+    fitted = SimpleNamespace(bank=Bank(0), teacher=[])
+    rows = list(active.RULES[rule](world, fitted, [1, 2], list(range(100, 130)), None))[:4]
+    assert len(set(rows)) == 4
+    assert set(rows) <= set(range(30))
+    hat = latents[:, 0].sigmoid()
+    first = {"margin": (hat - 0.5).abs().argmin(), "rarity": hat.argmax(), "chance": 0}
+    if rule in first:
+        assert rows[0] == first[rule]
 
 
 def test_the_teacher_chooses_by_the_pictures():

@@ -16,6 +16,8 @@ from benchmarks.robustness import HEADER, MEASURES, OWN_NOISE, draw, grids, summ
 from energyql.sampling import make_sampler
 
 ACCURACY, ERROR, COST = MEASURES
+GRIDS = ["flow", "langevin-noise"]
+"""Those of the run in miniature: one of each sampler, of which the quick one for Langevin dynamics."""
 
 
 def test_every_grid_holds_the_published_setting() -> None:
@@ -80,8 +82,15 @@ def test_rows_and_pictures_are_of_their_grids() -> None:
     assert draw(ACCURACY, chosen, found, "99").size[0] > 400
 
 
-def test_command_line_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [GRIDS, pytest.param([grid.name for grid in grids()], marks=pytest.mark.slow)],
+    ids=["few", "all"],
+)
+def test_command_line_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
     folder, out = lively_model(tmp_path / "model"), tmp_path / "out"
+    chosen = [grid for grid in grids() if grid.name in names]
+    monkeypatch.setattr(robustness, "grids", lambda: chosen)
     arguments = ["smile AND NOT beard", "--model", str(folder), "--smoke", "--out", str(out)]
     results = []
     for _ in range(2):
@@ -89,7 +98,7 @@ def test_command_line_resumes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         results.append(json.loads((out / "results.json").read_text(encoding="utf-8")))
     assert results[0] == results[1]
-    assert [grid["name"] for grid in results[0]["grids"]] == [grid.name for grid in grids()]
+    assert [grid["name"] for grid in results[0]["grids"]] == names
     assert all(len(line) == 2 for grid in results[0]["grids"] for line in grid["values"]["accuracy"])
     assert "ODE as published" in done.stdout
     page = (out / "results.md").read_text(encoding="utf-8")

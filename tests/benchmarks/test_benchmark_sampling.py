@@ -17,6 +17,7 @@ from benchmarks.sampling import LEAST_COMMON, LEAST_UNCOMMON, MOST_RARE, choose_
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.pipeline.generate import Pipeline
 from energyql.pipeline.model import load_model
+from energyql.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +79,13 @@ def test_heads_of_the_large_model_are_of_the_published_size_and_trained(model: A
     assert abs(float((w - model.generator.mapping.w_avg).mean())) < 0.2
 
 
-def test_heads_learn_what_they_are_taught() -> None:
+def test_heads_learn_what_they_are_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = ("a1", "a4", "c1")
+    monkeypatch.setattr(large, "VOCABULARY", Vocabulary([large.VOCABULARY[name] for name in taught]))
     w = torch.randn(1500, 16, generator=torch.Generator().manual_seed(0))
     bank = large.train(w, 300, 12, silent)
     labels = large.made_labels(w)
-    for name in ("a1", "a4", "c1"):
+    for name in taught:
         prediction = bank.predict(w, (name,))[name]
         decided = prediction.logits.argmax(1) if hasattr(prediction, "logits") else (prediction.logit > 0)
         assert float((decided[1200:] == labels[name][1200:]).float().mean()) > 0.7, name
@@ -98,7 +101,7 @@ def test_trained_heads_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_speed_times_all_and_goes_on(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    queries = {title: speed.QUERIES[title] for title in ("3, a conjunction", "12, with OR and IMPLIES")}
+    queries = {title: speed.QUERIES[title] for title in ("3, a conjunction",)}
     monkeypatch.setattr(speed, "QUERIES", queries)
     data = speed.run(model, n=3, turns=1, out=tmp_path, report=silent)
     assert [row["title"] for row in data["rows"]] == list(speed.QUERIES)
@@ -108,7 +111,7 @@ def test_speed_times_all_and_goes_on(model: Any, tmp_path: Path, monkeypatch: py
             assert row[name]["ratio"] > 0
             assert 0 <= row[name]["satisfied"] <= 1
     assert len(speed.lines_of(data["rows"][0])) == 1 + len(speed.OURS) == 5
-    assert "12, with OR and IMPLIES" in speed.markdown(data)
+    assert "3, a conjunction" in speed.markdown(data)
     monkeypatch.setattr(speed, "_samplers", lambda *arguments: pytest.fail("timed again"))
     assert speed.run(model, n=3, turns=1, out=tmp_path, report=silent)["rows"] == data["rows"]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from avatars import random_avatars
 from studio.client import serving
 
 from benchmarks import soak, soak_client
@@ -42,12 +43,17 @@ def test_memory_is_compared_after_the_first_sixth() -> None:
 
 
 @pytest.fixture(scope="module")
-def expected() -> Expected:
-    return expected_results("avatars", lambda done: None)
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(random_avatars(tmp_path_factory.mktemp("soak") / "avatars"))
 
 
-def test_every_action_succeeds_and_wrong_results_are_seen(expected: Expected) -> None:
-    with serving(["avatars"]) as studio:
+@pytest.fixture(scope="module")
+def expected(model: str) -> Expected:
+    return expected_results(model, lambda done: None)
+
+
+def test_every_action_succeeds_and_wrong_results_are_seen(model: str, expected: Expected) -> None:
+    with serving([model]) as studio:
         client = Client(studio.port, expected, Outcome(), random.Random(0))
         for action in (client.draw, client.edit, client.vary, client.table, client.check, client.browse):
             action()

@@ -10,6 +10,7 @@ from toys import tiny_model
 
 from energyql.errors import ArgumentError, DataError
 from energyql.pipeline.model import load_model
+from energyql.training import goals
 
 
 def run(*arguments):
@@ -80,7 +81,8 @@ def test_mistakes(arguments, kind, message, tmp_path, monkeypatch):
     assert not (tmp_path / "found").exists()
 
 
-def test_goals_are_learned_and_named(tmp_path):
+def test_goals_are_learned_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(goals, "STEPS", 16)
     model, folder = tiny_model(tmp_path / "m"), tmp_path / "found"
     output = run("directions", "-m", model, "--method", "steerability", "--goals", "blue, zoom", "-o", folder)
     assert re.search(r"^zoom: share \d+\.\d %, values .*\nblue: share \d+\.\d %, values ", output, re.MULTILINE)

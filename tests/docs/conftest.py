@@ -9,7 +9,7 @@ from avatars import random_avatars
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model with the attributes of the packaged one; not to be changed."""
-    return random_avatars(tmp_path_factory.mktemp("model"))
+    return random_avatars(tmp_path_factory.mktemp("models") / "avatars")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from PIL import Image
 
 import energyql
 from docs import draw
-from energyql import parse
+from energyql import models, parse
 from energyql.language import bind
 from energyql.models import read_vocabulary
+from energyql.training import goals
 
 DOCS = ROOT / "docs"
 ELSEWHERE = {
@@ -28,6 +31,8 @@ ELSEWHERE = {
 }
 """Pages that need a set-up of their own."""
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
+MANY_PICTURES = {"editing.md", "gallery.md", "pictures.md", "samplers.md"}
+"""Pages whose blocks draw so many pictures that a random model with small ones takes the place of the packaged one."""
 SLOW = [page for page in PAGES if any(block.slow for block in blocks(page))]
 LANGUAGES = {"python", "sh", "text", "toml", "json", "csv", "query", "error"}
 DIRECTIVES = {"{include}", "{literalinclude}", "{notebook}", "{toctree}", "{eval-rst}"}
@@ -51,7 +56,9 @@ def name(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_blocks_run(page: Path) -> None:
+def test_blocks_run(page: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page.name in MANY_PICTURES:
+        monkeypatch.setattr(models, "_packaged", lambda: model.parent)
     run_page(page, elsewhere=installing)
 
 
@@ -114,6 +121,9 @@ def draw_pictures(names: list[str], out: Path, model: Path, monkeypatch: pytest.
 
 
 def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(goals, "STEPS", 4)
+    strip = cache(draw.strip)  # one for each semantics is drawn
+    monkeypatch.setattr(draw, "strip", lambda query, model, semantics: strip(draw.COMPARED, model, semantics))
     made = draw_pictures(["strips", "circuits", "plane", "directions"], tmp_path, model, monkeypatch)
     kept = {path.name for path in (DOCS / "images").iterdir()}
     assert made | set(draw.EXAMPLES) | set(draw.STUDIO) | set(draw.MEASURED) == kept
@@ -126,6 +136,16 @@ def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, model: Path, monk
 @pytest.mark.browser
 def test_pictures_of_pages(chromium_path: str, tmp_path: Path, larger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draw, "EXAMPLES", {name: draw.EXAMPLES[name] for name in ("faces.webp", "traversal.png")})
+
+    def run(command: list[object], *, check: bool) -> None:
+        """Here and not in a process of its own, which would import everything again."""
+        python, script, *arguments = map(str, command)
+        assert (python, check) == (sys.executable, True)
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        monkeypatch.syspath_prepend(Path(script).parent)
+        runpy.run_path(script, run_name="__main__")
+
+    monkeypatch.setattr(draw.subprocess, "run", run)
     made = draw_pictures(["examples", "studio"], tmp_path, larger, monkeypatch)
     assert made == set(draw.EXAMPLES) | set(draw.STUDIO)
     for name in made:

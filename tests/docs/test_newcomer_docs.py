@@ -23,7 +23,7 @@ from energyql.training import judge, teacher
 from energyql.training.picture_fit import PictureSettings
 
 PAGE = ROOT / "docs" / "newcomer.md"
-SMALL = PictureSettings(side=16, channels=(8, 16), least=4_000, most=4_000, lr=1e-2)
+SMALL = PictureSettings(side=16, channels=(8, 16), least=1_500, most=1_500, lr=1e-2)
 
 
 def look(file):
@@ -56,7 +56,7 @@ def walked(tmp_path_factory):
     shutil.copy(CHECKPOINTS / "ada.pkl", folder / "ffhq.pkl")
 
     def short(words):
-        quicker = ["--steps", "300"] if words[1] == "train" else ["--pool", "500"] if "--unsure" in words else []
+        quicker = ["--steps", "200"] if words[1] == "train" else ["--pool", "200"] if "--unsure" in words else []
         printed.append(call([*words, *quicker]))
         return printed[-1]
 

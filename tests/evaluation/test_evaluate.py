@@ -26,7 +26,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory, model: str) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("evaluation")
-    with pytest.MonkeyPatch.context() as patch:  # few latents are needed, so few are proposed together
+    with pytest.MonkeyPatch.context() as patch:  # few latents are needed, so few are proposed, and few together
+        patch.setattr(reference, "MOST_PICTURES", 300)
         patch.setattr(reference, "LATENTS_AT_ONCE", 256)
         patch.setattr(reference, "PICTURES_AT_ONCE", 32)
         return folder, evaluate(NAMES, folder=folder, model=model, samplers=["slice", "paper"], edits=3, **SIZES)

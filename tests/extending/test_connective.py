@@ -103,7 +103,7 @@ np.testing.assert_allclose(np.exp(-score("smile NAND hat", known)), [0.28, 0.95]
 
 
 def test_a_definable_connective_costs_at_most_six_files(tmp_path):
-    shutil.copytree(ROOT / "energyql", tmp_path / "energyql", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "energyql", tmp_path / "energyql", ignore=shutil.ignore_patterns("*.pyc.*"))
     shutil.copytree(ROOT / "grammar", tmp_path / "energyql" / "grammar")  # where it is installed
     for name, old, new in EDITS:
         path = tmp_path / (name if name.startswith("energyql/") else f"energyql/{name}")

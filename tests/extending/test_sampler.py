@@ -43,7 +43,7 @@ def code() -> str:
 
 def test_a_sampler_costs_one_file_and_two_lines(tmp_path):
     for folder in ("energyql", "grammar", "tests/sampling"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
     for name, (before, line) in LINES.items():
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert text.count(before) == 1

@@ -119,13 +119,12 @@ def test_colours_are_remembered(page: Any) -> None:
     assert paper() == light
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 768, 1440])
-def test_nothing_is_wider_than_the_screen(chromium: Any, path: Path, width: int, scheme: Any) -> None:
-    with visiting(chromium, path.as_uri(), width, 800, color_scheme=scheme, folder="gallery") as visitor:
+def test_nothing_is_wider_than_the_screen(chromium: Any, path: Path, width: int) -> None:
+    with visiting(chromium, path.as_uri(), width, 800, folder="gallery") as visitor:
         page = visitor.open()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        visitor.shoot(f"{scheme}-{width}", full_page=True)
+        visitor.shoot(f"{width}", full_page=True)
 
 
 def test_without_scripts_everything_is_shown(chromium: Any, path: Path) -> None:

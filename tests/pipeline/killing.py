@@ -96,7 +96,7 @@ def check(name, folder, before, after, again=True):
         killed = fork(lambda: after(target), kills + 1)
         kills, tried = kills + STEP, tried + 1
         examine()
-    for _ in range(12 // STEP if again else 0):
+    for _ in range(max(1, 12 // STEP) if again else 0):
         begin(old, target)
         kill_after(lambda: (after(target), before(target)), chance.uniform(0.001, 0.1))
         examine()

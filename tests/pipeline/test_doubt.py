@@ -25,7 +25,7 @@ def model(tmp_path_factory):
     folder, generator = tmp_path_factory.mktemp("holes"), Stains()
     trained = train_attributes(
         generator, look, folder, count=400, seed=2, judge=look, progress=False,
-        settings=HeadSettings(steps=1500, hidden=16),
+        settings=HeadSettings(steps=800, hidden=16),
     )  # fmt: skip
     assert trained.report["red"].score > 0.8
     assert trained.report["odd"].score < 0.6

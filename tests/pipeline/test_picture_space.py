@@ -88,10 +88,10 @@ class TestGenerate:
             draw(truncation=2.0)
         for semantics in ("product", "lace"):
             assert (draw(n=2, semantics=semantics).probabilities["smile"] > 0.5).all()
-        parts = list(stream(QUERY, 5, model=model, progress=False))
-        assert torch.allclose(torch.cat([part.z for part in parts]), whole.z, atol=1e-3)
-        (latents,) = sample_latents(QUERY, 5, model=model, progress=False)
-        assert torch.equal(latents.z, whole.z)
+        parts = list(stream(QUERY, 2, model=model, progress=False))
+        assert torch.allclose(torch.cat([part.z for part in parts]), whole.z[:2], atol=1e-3)
+        (latents,) = sample_latents(QUERY, 2, model=model, progress=False)
+        assert torch.equal(latents.z, whole.z[:2])
         assert until_satisfied("smile OR NOT smile AND hair = black", 2, model=model, progress=False).satisfied.all()
 
     def test_bfloat16_draws_nearly_the_same(self, draw, whole):

@@ -10,7 +10,7 @@ from PIL import Image
 from recipes.avatars.domain import DOMAIN
 from recipes.avatars.drawing import CROP_LEFT, CROP_SIZE, CROP_TOP, PARTS
 
-SIDE = 64
+SIDE = DOMAIN.judge_side  # other tests have drawn its layers, which takes seconds
 
 
 @pytest.fixture(scope="module")

@@ -42,8 +42,11 @@ def test_energy_falls(sampler, energy):
     assert energy(sampler.sample(energy, z0).z).mean() < 0.7 * energy(z0).mean()
 
 
-@pytest.mark.parametrize("energy", [Mixed(), Wall(), OwnTarget()], ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize(
+    ("energy", "dtype"),
+    [(Mixed(), torch.float32), (Wall(), torch.float32), (OwnTarget(), torch.float32), (Mixed(), torch.float64)],
+    ids=["mixed", "wall", "own-target", "mixed-float64"],
+)
 def test_chunks_make_no_difference(sampler, energy, dtype):
     z0 = start(15, 64, dtype=dtype)
     whole = sampler.sample(energy, z0, noise=RandomStreams(seed=5, start=2))

@@ -12,6 +12,15 @@ def studio(tiny):
         yield client
 
 
+@pytest.fixture(scope="package")
+def chromium(chromium_path):
+    """A started browser, one for all tests of the studio."""
+    from browser import started  # Playwright takes seconds to import
+
+    with started(chromium_path) as browser:
+        yield browser
+
+
 @pytest.fixture(scope="session")
 def url():
     """The address of a studio with the packaged model."""

@@ -111,7 +111,7 @@ def test_classes(label, asked, tmp_path):
 
 @pytest.mark.parametrize("space", ["z", "direction"])
 def test_named_beside_heads_that_read_another_latent(space, tmp_path, monkeypatch):
-    monkeypatch.setattr(named, "LABELS", 3000)
+    monkeypatch.setattr(named, "LABELS", 1500)
     monkeypatch.setattr(named, "HIDDEN", 32)
     folder = tiny_model(tmp_path / "m", space=space)
     directions = find_directions(folder, "ganspace", 2, truncation=1.0)

@@ -131,6 +131,7 @@ def test_pixels_that_an_edit_does_not_know_do_not_count():
 
 
 def test_layers_alone_move(tmp_path, monkeypatch):
+    monkeypatch.setattr(goals, "STEPS", 8)
     model = load_model(tiny_model(tmp_path / "m"))
     shown, synthesize = [], type(model.generator).synthesize
     monkeypatch.setattr(type(model.generator), "synthesize", lambda self, w: [shown.append(w), synthesize(self, w)][1])
@@ -143,7 +144,8 @@ def test_layers_alone_move(tmp_path, monkeypatch):
     assert torch.equal(move_along(w, w, None, model.generator), 2 * w)
 
 
-def test_the_judge_of_the_model_reads_the_numbers(tmp_path):
+def test_the_judge_of_the_model_reads_the_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(goals, "STEPS", 8)
     folder = tiny_model(tmp_path / "m")
     found = find_directions(folder, "ganalyze", goals=["hair", "age"])
     assert found.titles == ("hair = black", "hair = brown", "hair = dark red", "age")
@@ -251,15 +253,15 @@ def test_labellers_that_return_something_else(labeller, kind, message):
 
 
 def test_goals_that_are_named_are_never_left_out(tmp_path, monkeypatch):
-    folder = tiny_model(tmp_path / "m")
+    model = load_model(tiny_model(tmp_path / "m"))
     two = ["smile", "age"]
     for method, named in (("steerability", ["zoom", "red"]), ("ganalyze", ["hair"]), ("interfacegan", two)):
         with pytest.raises(ArgumentError, match=r"\d goals are named, for at most 1 directions\nraise count, -n \d"):
-            find_directions(folder, method, 1, goals=named)
+            find_directions(model, method, 1, goals=named)
     for wrong in (5, [["zoom"]], [3], {}):
         for method in ("steerability", "ganalyze", "interfacegan"):
             with pytest.raises(ArgumentError, match="goals are a list of names, not"):
-                find_directions(folder, method, goals=wrong)
+                find_directions(model, method, goals=wrong)
     monkeypatch.setattr(Prior, "w", lambda *_: pytest.fail("w was sampled"))
     with pytest.raises(ArgumentError, match="no goal 'fly'"):
-        find_directions(folder, "steerability", goals=["fly"])
+        find_directions(model, "steerability", goals=["fly"])
