@@ -67,8 +67,8 @@ def sample_pictures(
         out: the folder of the pictures. A picture's file has the name of its number: picture i is prior sample i of the
             seed, as `train_attributes` counts them.
         count: random pictures in all, 0 to `count - 1`; or pictures to add, with `unsure`. At least 1.
-        unsure: choose pictures about which the heads of the model are least sure, as many of one value of an attribute
-            as of another, and none that the folder has already; see `choose_unsure`.
+        unsure: choose pictures about which the heads of the model are least sure, as many for one value of an attribute
+            as for another, and none that the folder has already; see `choose_unsure`.
         by: who must be unsure: the teacher of the last training, see `train_attributes`, or the heads. By default the
             teacher, if there is one that reads an attribute, because it knows more. It reads pictures, so the whole
             pool is drawn, once for all rounds; for what it does not read the heads choose.
@@ -227,8 +227,9 @@ def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int
 
     Each value of each attribute has a queue of all rows, and the queues take turns. In the queue of a class come first
     the rows that are predicted to be of this class, the least certain in front; then the others, the most probable in
-    front. So a rare class gets as many labels as a common one. The head of a continuous attribute does not say where
-    it is less sure; its queues are `BINS` parts of the predicted range, in the order of the rows.
+    front. So a rare class gets as many turns as a common one, though many rows of its queue turn out to be of another.
+    The head of a continuous attribute does not say where it is less sure; its queues are `BINS` parts of the predicted
+    range, in the order of the rows.
 
     Args:
         predictions: of the heads, by attribute, for all rows.
