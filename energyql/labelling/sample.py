@@ -67,7 +67,7 @@ def sample_pictures(
         out: the folder of the pictures. The name of a file is the number of its picture: picture i is prior sample i of
             the seed, as for `train_attributes`.
         count: random pictures in all, 0 to `count - 1`; or pictures to add, with `unsure`. At least 1.
-        unsure: choose pictures with the least certain predictions, as many of one value of an attribute as of another,
+        unsure: choose pictures with the least certain predictions, for each predicted value of an attribute in turn,
             and none that the folder has already; see `choose_unsure`.
         by: whose predictions count: "teacher", those of the teacher of the last training, see `train_attributes`, or
             "heads". By default those of the teacher, if it reads an attribute, because it is more accurate. It reads
@@ -228,8 +228,9 @@ def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int
 
     Each value of each attribute has a queue of all rows, and the queues take turns. In the queue of a class come first
     the rows that are predicted to be of this class, the least certain in front; then the others, the most probable in
-    front. So a rare class gets as many labels as a common one. The head of a continuous attribute does not say where
-    it is less sure; its queues are `BINS` parts of the predicted range, in the order of the rows.
+    front. So a rare class gets as many turns as a common one, though many rows of its queue turn out to be of another.
+    The head of a continuous attribute does not say where it is less sure; its queues are `BINS` parts of the predicted
+    range, in the order of the rows.
 
     Args:
         predictions: of the heads, by attribute, for all rows.
