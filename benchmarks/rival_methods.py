@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +38,17 @@ PRESETS = {
     "products of experts": ("default", "product"),
 }
 """Rivals that edit by an energy: the preset and the semantics of `energyql.edit`."""
-FLOW, DIRECTIONS, MOVES = "StyleFlow", "InterFaceGAN", "InterFaceGAN, our move"
-"""Rivals without an energy. The last moves w as the prior does, and not along the normal of the boundary."""
+FLOWS = {
+    "StyleFlow": FlowSettings(),
+    "StyleFlow, our training": FlowSettings(pairs=20_000, batch=256, steps=960, rate=2e-3, ours=True),
+}
+"""Rivals that a flow on w samples and edits, and their settings."""
+DIRECTIONS, MOVES = "InterFaceGAN", "InterFaceGAN, our move"
+"""Rivals that only edit. The second moves w as the prior does, and not along the normal of the boundary."""
 STEP = 3.0
 """Standard deviations of its value by which an edit moves w along a direction: InterFaceGAN shows 3."""
+PARTS = 10
+"""Of a training, whose losses are told: they show whether it still gains."""
 SEARCHED = 1 << 18
 """Most latents of the prior that are read by the heads for exact samples of a query."""
 EDITS = ("smile", "glasses", "hat", "NOT long_hair", "beard")
@@ -53,14 +61,15 @@ class Rivals:
 
     Attributes:
         model: with its judge.
-        names: yes/no attributes, of which the flow knows.
-        flow: trained on the `pairs`, w and signs of the attributes by the heads.
+        names: yes/no attributes, of which the flows know.
+        flows: by name, trained on pairs of w and signs of the attributes by the heads.
+        signs: those of the pairs, (pairs, names).
     """
 
     model: EvaluatedModel
     names: tuple[str, ...]
-    flow: ConditionalFlow
-    pairs: Tensor
+    flows: Mapping[str, ConditionalFlow]
+    signs: Tensor
 
     def judge(self, w: Tensor) -> JudgedSamples:
         """Draw and judge pictures of w."""
@@ -78,21 +87,24 @@ def _signs(values: Values, names: Sequence[str]) -> Tensor:
 
 
 def learn(
-    model: EvaluatedModel, settings: FlowSettings, seed: int, folder: Path, report: Report
-) -> tuple[Rivals, dict[str, float]]:
-    """Train the flow, or read it from the folder.
+    model: EvaluatedModel, settings: Mapping[str, FlowSettings], seed: int, folder: Path, report: Report
+) -> tuple[Rivals, dict[str, dict[str, Any]]]:
+    """Train the flows, or read them from the folder.
 
     Returns:
-        The rivals; and of the training `nats`, the loss at its end, and `seconds` of CPU time.
+        The rivals; and of each training `nats`, its mean losses in each of `PARTS`, and `seconds` of CPU time.
     """
     names = tuple(name for name, spec in model.vocabulary.items() if spec.kind == "yes/no")
-    z = normals(seed, 0, settings.pairs, model.z_dim, stream="rivals/pairs")
+    z = normals(seed, 0, max(each.pairs for each in settings.values()), model.z_dim, stream="rivals/pairs")
     with torch.no_grad():
-        w, pairs = model.encode(z), _signs(model.read_heads(z), names)
-    path = folder / "flow.safetensors"
-    flow, losses, seconds = train_flow(w, pairs, settings, seed, path, lambda done: report("training", done))
-    last = losses[-max(1, len(losses) // 10) :]
-    return Rivals(model, names, flow, pairs), {"nats": sum(last) / len(last), "seconds": seconds}
+        w, signs = model.encode(z), _signs(model.read_heads(z), names)
+    flows, facts = {}, {}
+    for name, each in settings.items():
+        path = folder / f"{name}.safetensors"
+        known = w[: each.pairs], signs[: each.pairs]
+        flows[name], losses, seconds = train_flow(*known, each, seed, path, lambda done, name=name: report(name, done))
+        facts[name] = {"nats": [float(np.mean(part)) for part in np.array_split(losses, PARTS)], "seconds": seconds}
+    return Rivals(model, names, flows, signs), facts
 
 
 def exact(model: EvaluatedModel, query: Expr, count: int, seed: int) -> JudgedSamples:
@@ -121,13 +133,14 @@ def sample(rivals: Rivals, name: str, query: Expr, n: int, seed: int, report: Re
         The samples, and CPU seconds without drawing.
     """
     model = rivals.model
-    if name == FLOW:
+    if name in rivals.flows:
         started = time.process_time()
-        asked = {each: ((rivals.pairs[:, i] > 0).numpy()) for i, each in enumerate(rivals.names)}
+        asked = {each: ((rivals.signs[:, i] > 0).numpy()) for i, each in enumerate(rivals.names)}
         rows = model.satisfied(query, asked).nonzero()[0]
         random = torch.Generator().manual_seed(seed)
         chosen = torch.from_numpy(rows)[torch.randint(len(rows), (n,), generator=random)]
-        w = rivals.flow.to_w(torch.randn(n, len(rivals.flow.mean), generator=random), rivals.pairs[chosen])
+        flow = rivals.flows[name]
+        w = flow.to_w(torch.randn(n, len(flow.mean), generator=random), rivals.signs[chosen])
         seconds = time.process_time() - started
         return rivals.judge(w), seconds
     (method,) = read_methods([SAMPLERS[name]])
@@ -152,17 +165,18 @@ def edit_values(rivals: Rivals, name: str, n: int, seed: int, report: Report) ->
     with torch.no_grad():
         w = model.encode(z)
     found, signs = [rivals.judge(w).values], _signs(model.read_heads(z), rivals.names)
-    directions = None if name == FLOW else find_directions(model.model, "interfacegan", len(model.vocabulary) * 99)
+    flow = rivals.flows.get(name)
+    directions = None if flow is not None else find_directions(model.model, "interfacegan", len(model.vocabulary) * 99)
     for step in EDITS:
         asked, sign = step.removeprefix("NOT "), -1.0 if step.startswith("NOT ") else 1.0
         if directions is not None:
             number = directions.titles.index(asked)
             normal = directions.normal[number]
             w = w + sign * STEP * (directions.move[number] if name == MOVES else normal / normal.square().sum())
-        else:
-            noise = rivals.flow.to_noise(w, signs)
+        elif flow is not None:
+            noise = flow.to_noise(w, signs)
             signs = signs.clone()
             signs[:, rivals.names.index(asked)] = sign
-            w = rivals.flow.to_w(noise, signs)
+            w = flow.to_w(noise, signs)
         found.append(rivals.judge(w).values)
     return found
