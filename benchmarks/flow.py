@@ -110,9 +110,10 @@ class ConditionalFlow(nn.Module):
     def __init__(self, size: int, conditions: int, settings: FlowSettings) -> None:
         super().__init__()
         widths = [size, *[settings.hidden] * settings.layers, size]
+        self.widths = widths[1:]
         self.maps = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.gates = nn.ModuleList(nn.Linear(conditions + 1, b) for b in widths[1:])
-        self.shifts = nn.ModuleList(nn.Linear(conditions + 1, b, bias=False) for b in widths[1:])
+        self.gates = nn.Linear(conditions + 1, sum(self.widths))  # of all layers
+        self.shifts = nn.Linear(conditions + 1, sum(self.widths), bias=False)
         self.first, self.last = MovingNorm(size), MovingNorm(size)
         self.root_time = nn.Parameter(torch.ones(()))  # the time that the flow takes is learned
         self.tolerance = settings.tolerance
@@ -120,23 +121,35 @@ class ConditionalFlow(nn.Module):
         self.register_buffer("axes", torch.eye(size))
         self.register_buffer("inverse", torch.eye(size))
 
-    def velocity(self, t: Tensor, x: Tensor, attributes: Tensor) -> Tensor:
-        """Return dx/dt between the norms, (n, size), at a share t of the time, under attributes, (n, conditions)."""
-        time = self.root_time.square()
+    def velocity(self, t: Tensor, x: Tensor, attributes: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
+        """Return dx/dt between the norms, at a share t of the time, and its derivative along vectors.
+
+        Args:
+            t: from 0 to 1.
+            x: (n, size).
+            attributes: (n, conditions).
+            along: one vector for each of the first points, (m, size); m may be 0.
+
+        Returns:
+            The velocity, (n, size), and the derivatives, (m, size).
+        """
+        time, counts = self.root_time.square(), (len(x), len(along))
         given = torch.cat([(t * time).expand(len(x), 1), attributes], 1)
-        for i, (linear, gate, shift) in enumerate(zip(self.maps, self.gates, self.shifts, strict=True)):
-            x = linear(x) * gate(given).sigmoid() + shift(given)
-            x = x.tanh() if i < len(self.maps) - 1 else x * time
-        return x
+        gates, shifts = self.gates(given).sigmoid().split(self.widths, 1), self.shifts(given).split(self.widths, 1)
+        for i, (linear, gate, shift) in enumerate(zip(self.maps, gates, shifts, strict=True)):
+            x, along = (torch.cat([x, along]) @ linear.weight.t()).split(counts)
+            x, along = (x + linear.bias) * gate + shift, along * gate[: len(along)]
+            if i < len(self.maps) - 1:
+                x = x.tanh()
+                along = along * (1 - x[: len(along)].square())
+        return time * x, time * along
 
     def loss(self, x: Tensor, attributes: Tensor, probe: Tensor) -> Tensor:
         """Return -log p of coordinates of w by one probe of the divergence, (n, size), for each sample, in nats."""
 
         def slope(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            x = state[0] if state[0].requires_grad else state[0].detach().requires_grad_()
-            v = self.velocity(t, x, attributes)
-            pulled = torch.autograd.grad(v, x, probe, create_graph=True)[0]
-            return v, (pulled * probe).sum(1)
+            v, moved = self.velocity(t, state[0], attributes, probe)
+            return v, (moved * probe).sum(1)
 
         slopes = self.first.log_slope().sum() + self.last.log_slope().sum()
         noise, growth = self._solve(slope, (self.first(x), x.new_zeros(len(x))), 0.0, 1.0)
@@ -154,7 +167,8 @@ class ConditionalFlow(nn.Module):
         return self.first.inverse(self._lead(self.last.inverse(noise), attributes, 1.0, 0.0)) @ self.inverse + self.mean
 
     def _lead(self, x: Tensor, attributes: Tensor, start: float, end: float) -> Tensor:
-        return self._solve(lambda t, state: (self.velocity(t, state[0], attributes),), (x,), start, end)[0]
+        none = x[:0]
+        return self._solve(lambda t, state: self.velocity(t, state[0], attributes, none)[:1], (x,), start, end)[0]
 
     def _solve(self, slope: Slope, state: tuple[Tensor, ...], start: float, end: float) -> list[Tensor]:
         times = torch.tensor([start, end])

@@ -83,7 +83,7 @@ def test_the_loss_is_the_density_of_the_change_of_variables():
     def lead(x):
         times = torch.linspace(0, 1, 2)
         path = torchdiffeq.odeint(
-            lambda t, x: flow.velocity(t, x, attributes), flow.first(x), times, rtol=1e-7, atol=1e-7
+            lambda t, x: flow.velocity(t, x, attributes, x[:0])[0], flow.first(x), times, rtol=1e-7, atol=1e-7
         )
         return flow.last(path[-1])
 
