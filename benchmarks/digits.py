@@ -206,8 +206,9 @@ def main(
     torch.set_num_threads(threads)
     read, chosen = read_methods(methods), split_names("--kinds", kinds, SUBJECTS)
     guides = split_names("--spaces", spaces, SUBJECTS["gan"])
-    if not all(set(guides) & set(SUBJECTS[kind]) for kind in chosen):
-        hint = "; ".join(f"{kind} has {', '.join(SUBJECTS[kind])}" for kind in chosen)
+    offers = {kind: offered for kind, offered in SUBJECTS.items() if kind in chosen}
+    if not all(set(guides) & set(offered) for offered in offers.values()):
+        hint = "; ".join(f"{kind} has {', '.join(offered)}" for kind, offered in offers.items())
         raise ArgumentError(f"a model of --kinds {kinds} has none of --spaces {spaces}", hint=hint)
     sizes = {"n": 8, "prior": 500, "oracle": 30} if smoke else {"n": n, "prior": prior, "oracle": 150}
     queries = (*CLASSES, *COMPOSITIONS)
@@ -215,9 +216,9 @@ def main(
     settings["methods"] = [method.name for method in read]
     subjects = {
         f"{kind} {space}": evaluated(kind, space, models, out, SMOKE_SCALE if smoke else 1.0)
-        for kind, known_spaces in SUBJECTS.items()
-        for space in known_spaces
-        if kind in chosen and space in guides
+        for kind, offered in offers.items()
+        for space in offered
+        if space in guides
     }
     identities = {subject: model.identity for subject, model in subjects.items()}
     old = earlier_results(out / "results.json", settings)

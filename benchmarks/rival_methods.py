@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,10 @@ PRESETS = {
 }
 """Rivals that edit by an energy: the preset and the semantics of `energyql.edit`."""
 FLOWS = {
-    "StyleFlow": FlowSettings(),
-    "StyleFlow, our training": FlowSettings(pairs=20_000, batch=256, steps=960, rate=2e-3, ours=True),
+    "StyleFlow": FlowSettings(batch=20, steps=1_500),  # four times fewer and larger batches than published
+    "StyleFlow, our training": FlowSettings(
+        hidden=256, layers=3, pairs=20_000, batch=256, steps=1_500, rate=2e-3, tolerance=1e-3, ours=True
+    ),
 }
 """Rivals that a flow on w samples and edits, and their settings."""
 DIRECTIONS, MOVES = "InterFaceGAN", "InterFaceGAN, our move"
@@ -62,7 +64,7 @@ class Rivals:
     Attributes:
         model: with its judge.
         names: yes/no attributes, of which the flows know.
-        flows: by name, trained on pairs of w and signs of the attributes by the heads.
+        flows: by name, trained on pairs of w and signs of the attributes by the heads; see `learn`.
         signs: those of the pairs, (pairs, names).
     """
 
@@ -70,6 +72,12 @@ class Rivals:
     names: tuple[str, ...]
     flows: Mapping[str, ConditionalFlow]
     signs: Tensor
+
+    @classmethod
+    def of(cls, model: EvaluatedModel) -> Rivals:
+        """Return the rivals without flows."""
+        names = tuple(name for name, spec in model.vocabulary.items() if spec.kind == "yes/no")
+        return cls(model, names, {}, torch.zeros(0, len(names)))
 
     def judge(self, w: Tensor) -> JudgedSamples:
         """Draw and judge pictures of w."""
@@ -87,24 +95,24 @@ def _signs(values: Values, names: Sequence[str]) -> Tensor:
 
 
 def learn(
-    model: EvaluatedModel, settings: Mapping[str, FlowSettings], seed: int, folder: Path, report: Report
+    rivals: Rivals, settings: Mapping[str, FlowSettings], seed: int, folder: Path, report: Report
 ) -> tuple[Rivals, dict[str, dict[str, Any]]]:
     """Train the flows, or read them from the folder.
 
     Returns:
-        The rivals; and of each training `nats`, its mean losses in each of `PARTS`, and `seconds` of CPU time.
+        The rivals with flows; and of each training `nats`, its mean losses in each of `PARTS`, and `seconds` of CPU.
     """
-    names = tuple(name for name, spec in model.vocabulary.items() if spec.kind == "yes/no")
-    z = normals(seed, 0, max(each.pairs for each in settings.values()), model.z_dim, stream="rivals/pairs")
+    model, count = rivals.model, max(each.pairs for each in settings.values())
+    z = normals(seed, 0, count, model.z_dim, stream="rivals/pairs")
     with torch.no_grad():
-        w, signs = model.encode(z), _signs(model.read_heads(z), names)
+        w, signs = model.encode(z), _signs(model.read_heads(z), rivals.names)
     flows, facts = {}, {}
     for name, each in settings.items():
         path = folder / f"{name}.safetensors"
         known = w[: each.pairs], signs[: each.pairs]
         flows[name], losses, seconds = train_flow(*known, each, seed, path, lambda done, name=name: report(name, done))
         facts[name] = {"nats": [float(np.mean(part)) for part in np.array_split(losses, PARTS)], "seconds": seconds}
-    return Rivals(model, names, flows, signs), facts
+    return replace(rivals, flows=flows, signs=signs), facts
 
 
 def exact(model: EvaluatedModel, query: Expr, count: int, seed: int) -> JudgedSamples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import and_
@@ -131,23 +131,32 @@ def run(
     path = out / "results.json"
     data = earlier_results(path, settings) or {"settings": settings, "samples": {}, "edits": {}, "training": {}}
     data["machine"] = machine()
-    rivals, facts = learn(evaluated, flows, seed, out, report)
-    data["training"] = facts
-    for text in queries:
-        query = bind(parse(text), evaluated.vocabulary)
-        missing = [name for name in (*SAMPLERS, *flows) if name not in data["samples"].get(text, {})]
-        reference = exact(evaluated, query, exact_count, seed) if missing else None
-        for name in missing:
-            assert reference is not None
-            found = measure_samples(rivals, name, query, reference, n, seed, report)
-            data["samples"].setdefault(text, {})[name] = found | {"exact": len(reference)}
-            _write(out, data)
-    for name in (*PRESETS, *flows, DIRECTIONS, MOVES):
-        if name not in data["edits"]:
-            data["edits"][name] = measure_edits(rivals, name, starts, seed, report)
-            _write(out, data)
+    rivals = Rivals.of(evaluated)
+    _measure(rivals, SAMPLERS, (*PRESETS, DIRECTIONS, MOVES), data, out, report)
+    rivals, data["training"] = learn(rivals, flows, seed, out, report)
+    _measure(rivals, flows, flows, data, out, report)
     _write(out, data)
     return data
+
+
+def _measure(
+    rivals: Rivals, samplers: Iterable[str], editors: Iterable[str], data: dict[str, Any], out: Path, report: Report
+) -> None:
+    """Measure what is not in the results yet."""
+    settings = data["settings"]
+    for text in settings["queries"]:
+        query = bind(parse(text), rivals.model.vocabulary)
+        missing = [name for name in samplers if name not in data["samples"].get(text, {})]
+        reference = exact(rivals.model, query, settings["exact"], settings["seed"]) if missing else None
+        for name in missing:
+            assert reference is not None
+            found = measure_samples(rivals, name, query, reference, settings["n"], settings["seed"], report)
+            data["samples"].setdefault(text, {})[name] = found | {"exact": len(reference)}
+            _write(out, data)
+    for name in editors:
+        if name not in data["edits"]:
+            data["edits"][name] = measure_edits(rivals, name, settings["starts"], settings["seed"], report)
+            _write(out, data)
 
 
 def _write(out: Path, data: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from benchmarks import flow as flows
 from benchmarks import rivals
 from benchmarks.flow import EPSILON, ConditionalFlow, FlowSettings, MovingNorm, train_flow
-from benchmarks.rival_methods import DIRECTIONS, MOVES, PRESETS, SAMPLERS, exact, learn
+from benchmarks.rival_methods import DIRECTIONS, MOVES, PRESETS, SAMPLERS, Rivals, exact, learn
 from energyql.errors import ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.language import bind, parse
@@ -205,7 +205,7 @@ def test_every_rival_is_measured_and_none_twice(model, tmp_path, monkeypatch):
 
 def test_the_seconds_of_a_training_are_those_of_its_flow(model, tmp_path):
     evaluated = EvaluatedModel(model, device="cpu")
-    first, again, other = (learn(evaluated, TINY, seed, tmp_path, silent)[1] for seed in (0, 0, 1))
+    first, again, other = (learn(Rivals.of(evaluated), TINY, seed, tmp_path, silent)[1] for seed in (0, 0, 1))
     assert first == again  # read, and not trained
     assert list(first) == list(TINY)
     for name in TINY:

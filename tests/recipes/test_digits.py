@@ -277,10 +277,14 @@ def test_realism_in_miniature(made, tmp_path):
     app = typer.Typer()
     app.command()(realism.main)
     arguments = ["--smoke", "--models", str(made), "--out", str(tmp_path)]
-    for _ in range(2):  # nothing is measured again
-        ran = CliRunner().invoke(app, arguments)
+    for chosen, measured in ((["--rivals", realism.FLOW], {realism.FLOW}), ([], {*realism.RIVALS})):
+        ran = CliRunner().invoke(app, [*arguments, *chosen])
         assert ran.exit_code == 0, ran.output
-    data = json.loads((tmp_path / "results.json").read_text())
-    assert list(data["rivals"]) == list(realism.RIVALS)
+        data = json.loads((tmp_path / "results.json").read_text())
+        assert set(data["rivals"]) == measured
+    assert [row[0] for row in realism.rows_of(data)] == ["slice", "slice", realism.DDLS, realism.FLOW]
+    known = data["rivals"][realism.FLOW]
+    assert CliRunner().invoke(app, arguments).exit_code == 0  # nothing is measured again
+    assert json.loads((tmp_path / "results.json").read_text())["rivals"][realism.FLOW] == known
     assert data["rivals"]["DDLS"]["work"] > realism.SMOKE_STEPS
     assert (tmp_path / "results.md").read_text().count("| slice | ") == 2
