@@ -41,7 +41,7 @@ PRESETS = {
 FLOWS = {
     "StyleFlow": FlowSettings(batch=20, steps=1_500),  # four times fewer and larger batches than published
     "StyleFlow, our training": FlowSettings(
-        hidden=256, layers=3, pairs=20_000, batch=256, steps=1_500, rate=2e-3, tolerance=1e-3, ours=True
+        hidden=256, layers=3, pairs=20_000, batch=256, steps=1_000, rate=2e-3, tolerance=1e-3, ours=True
     ),
 }
 """Rivals that a flow on w samples and edits, and their settings."""
