@@ -50,7 +50,7 @@ DIRECTIONS, MOVES = "InterFaceGAN", "InterFaceGAN, our move"
 STEP = 3.0
 """Standard deviations of its value by which an edit moves w along a direction: InterFaceGAN shows 3."""
 PARTS = 10
-"""Of a training, whose losses are told: they show whether it still gains."""
+"""Most parts of a training whose mean losses are told: they show whether it still gains."""
 SEARCHED = 1 << 18
 """Most latents of the prior that are read by the heads for exact samples of a query."""
 EDITS = ("smile", "glasses", "hat", "NOT long_hair", "beard")
@@ -100,7 +100,7 @@ def learn(
     """Train the flows, or read them from the folder.
 
     Returns:
-        The rivals with flows; and of each training `nats`, its mean losses in each of `PARTS`, and `seconds` of CPU.
+        The rivals with flows; and of each training `nats`, its mean losses in `PARTS`, and `seconds` of CPU.
     """
     model, count = rivals.model, max(each.pairs for each in settings.values())
     z = normals(seed, 0, count, model.z_dim, stream="rivals/pairs")
@@ -111,7 +111,8 @@ def learn(
         path = folder / f"{name}.safetensors"
         known = w[: each.pairs], signs[: each.pairs]
         flows[name], losses, seconds = train_flow(*known, each, seed, path, lambda done, name=name: report(name, done))
-        facts[name] = {"nats": [float(np.mean(part)) for part in np.array_split(losses, PARTS)], "seconds": seconds}
+        parts = np.array_split(losses, min(PARTS, len(losses)))
+        facts[name] = {"nats": [float(np.mean(part)) for part in parts], "seconds": seconds}
     return replace(rivals, flows=flows, signs=signs), facts
 
 
