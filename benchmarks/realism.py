@@ -23,6 +23,7 @@ from benchmarks.common import (
     page,
     run_command,
     show,
+    split_names,
     table,
 )
 from energyql import generate, load_model
@@ -91,18 +92,20 @@ def measure(model: Model, rival: str, n: int, classes: int, steps: int | None) -
 
 def rows_of(data: dict[str, Any]) -> list[list[str]]:
     """Return the rows of the table."""
+    measured = [(rival, data["rivals"][rival]) for rival in RIVALS if rival in data["rivals"]]
     return [
         [
             SLICE if rival == WITHOUT else rival, "0" if rival == WITHOUT else "1", f"{100 * found['satisfied']:.1f}",
             f"{found['logit']:.2f}", f"{found['distance']:.2f} ({found['floor']:.2f})", f"{found['work']:.0f}",
             f"{found['seconds']:.2f}",
         ]
-        for rival, found in data["rivals"].items()
+        for rival, found in measured
     ]  # fmt: skip
 
 
 def main(
     models: Annotated[Path, typer.Option(help="Folder of the models of recipes.digits.")] = Path("runs/digits"),
+    rivals: Annotated[str, typer.Option(help="Samplers, separated by commas.")] = ",".join(RIVALS),
     n: Annotated[int, typer.Option("--n", "-n", min=2, help="Samples of each class.")] = 12,
     threads: ThreadsOption = 1,
     out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs/realism"),
@@ -110,17 +113,18 @@ def main(
 ) -> None:
     """Sample digits that a discriminator takes for real. Interrupt at will: it resumes, rival by rival."""
     torch.set_num_threads(threads)
+    chosen = split_names("--rivals", rivals, RIVALS)
     folder = models / "gan"
     model = replace(load_model(folder), discriminator=read_discriminator(folder))
     count, classes, steps = (SMOKE_N, SMOKE_CLASSES, SMOKE_STEPS) if smoke else (n, len(DIGITS), None)
     settings = {"n": count, "classes": classes, "steps": steps, "fingerprints": dict(model.fingerprints)}
     data = earlier_results(out / "results.json", settings) or {"settings": settings, "machine": machine(), "rivals": {}}
     with reporting(True) as report:
-        for number, rival in enumerate(RIVALS, 1):
+        for number, rival in enumerate(chosen, 1):
             if rival not in data["rivals"]:
                 data["rivals"][rival] = measure(model, rival, count, classes, steps)
                 write_json(out / "results.json", data)
-            report("rivals", number / len(RIVALS))
+            report("rivals", number / len(chosen))
     rows = rows_of(data)
     write_text(out / "results.md", page("Realism", NOTE, HEADER, rows, data))
     show(table(HEADER, rows), NOTE, f"Saved {out}: results.json and results.md", width=120)

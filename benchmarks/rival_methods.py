@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +38,19 @@ PRESETS = {
     "products of experts": ("default", "product"),
 }
 """Rivals that edit by an energy: the preset and the semantics of `energyql.edit`."""
-FLOW, DIRECTIONS, MOVES = "StyleFlow", "InterFaceGAN", "InterFaceGAN, our move"
-"""Rivals without an energy. The last moves w as the prior does, and not along the normal of the boundary."""
+FLOWS = {
+    "StyleFlow": FlowSettings(batch=20, steps=1_500),  # four times fewer and larger batches than published
+    "StyleFlow, our training": FlowSettings(
+        hidden=256, layers=3, pairs=20_000, batch=256, steps=1_000, rate=2e-3, tolerance=1e-3, ours=True
+    ),
+}
+"""Rivals that a flow on w samples and edits, and their settings."""
+DIRECTIONS, MOVES = "InterFaceGAN", "InterFaceGAN, our move"
+"""Rivals that only edit. The second moves w as the prior does, and not along the normal of the boundary."""
 STEP = 3.0
 """Standard deviations of its value by which an edit moves w along a direction: InterFaceGAN shows 3."""
+PARTS = 10
+"""Most parts of a training whose mean losses are told: they show whether it still gains."""
 SEARCHED = 1 << 18
 """Most latents of the prior that are read by the heads for exact samples of a query."""
 EDITS = ("smile", "glasses", "hat", "NOT long_hair", "beard")
@@ -53,14 +63,21 @@ class Rivals:
 
     Attributes:
         model: with its judge.
-        names: yes/no attributes, of which the flow knows.
-        flow: trained on the `pairs`, w and signs of the attributes by the heads.
+        names: yes/no attributes, of which the flows know.
+        flows: by name, trained on pairs of w and signs of the attributes by the heads; see `learn`.
+        signs: those of the pairs, (pairs, names).
     """
 
     model: EvaluatedModel
     names: tuple[str, ...]
-    flow: ConditionalFlow
-    pairs: Tensor
+    flows: Mapping[str, ConditionalFlow]
+    signs: Tensor
+
+    @classmethod
+    def of(cls, model: EvaluatedModel) -> Rivals:
+        """Return the rivals without flows."""
+        names = tuple(name for name, spec in model.vocabulary.items() if spec.kind == "yes/no")
+        return cls(model, names, {}, torch.zeros(0, len(names)))
 
     def judge(self, w: Tensor) -> JudgedSamples:
         """Draw and judge pictures of w."""
@@ -78,21 +95,25 @@ def _signs(values: Values, names: Sequence[str]) -> Tensor:
 
 
 def learn(
-    model: EvaluatedModel, settings: FlowSettings, seed: int, folder: Path, report: Report
-) -> tuple[Rivals, dict[str, float]]:
-    """Train the flow, or read it from the folder.
+    rivals: Rivals, settings: Mapping[str, FlowSettings], seed: int, folder: Path, report: Report
+) -> tuple[Rivals, dict[str, dict[str, Any]]]:
+    """Train the flows, or read them from the folder.
 
     Returns:
-        The rivals; and of the training `nats`, the loss at its end, and `seconds` of CPU time.
+        The rivals with flows; and of each training `nats`, its mean losses in `PARTS`, and `seconds` of CPU.
     """
-    names = tuple(name for name, spec in model.vocabulary.items() if spec.kind == "yes/no")
-    z = normals(seed, 0, settings.pairs, model.z_dim, stream="rivals/pairs")
+    model, count = rivals.model, max(each.pairs for each in settings.values())
+    z = normals(seed, 0, count, model.z_dim, stream="rivals/pairs")
     with torch.no_grad():
-        w, pairs = model.encode(z), _signs(model.read_heads(z), names)
-    path = folder / "flow.safetensors"
-    flow, losses, seconds = train_flow(w, pairs, settings, seed, path, lambda done: report("training", done))
-    last = losses[-max(1, len(losses) // 10) :]
-    return Rivals(model, names, flow, pairs), {"nats": sum(last) / len(last), "seconds": seconds}
+        w, signs = model.encode(z), _signs(model.read_heads(z), rivals.names)
+    flows, facts = {}, {}
+    for name, each in settings.items():
+        path = folder / f"{name}.safetensors"
+        known = w[: each.pairs], signs[: each.pairs]
+        flows[name], losses, seconds = train_flow(*known, each, seed, path, lambda done, name=name: report(name, done))
+        parts = np.array_split(losses, min(PARTS, len(losses)))
+        facts[name] = {"nats": [float(np.mean(part)) for part in parts], "seconds": seconds}
+    return replace(rivals, flows=flows, signs=signs), facts
 
 
 def exact(model: EvaluatedModel, query: Expr, count: int, seed: int) -> JudgedSamples:
@@ -121,13 +142,14 @@ def sample(rivals: Rivals, name: str, query: Expr, n: int, seed: int, report: Re
         The samples, and CPU seconds without drawing.
     """
     model = rivals.model
-    if name == FLOW:
+    if name in rivals.flows:
         started = time.process_time()
-        asked = {each: ((rivals.pairs[:, i] > 0).numpy()) for i, each in enumerate(rivals.names)}
+        asked = {each: ((rivals.signs[:, i] > 0).numpy()) for i, each in enumerate(rivals.names)}
         rows = model.satisfied(query, asked).nonzero()[0]
         random = torch.Generator().manual_seed(seed)
         chosen = torch.from_numpy(rows)[torch.randint(len(rows), (n,), generator=random)]
-        w = rivals.flow.to_w(torch.randn(n, len(rivals.flow.mean), generator=random), rivals.pairs[chosen])
+        flow = rivals.flows[name]
+        w = flow.to_w(torch.randn(n, len(flow.mean), generator=random), rivals.signs[chosen])
         seconds = time.process_time() - started
         return rivals.judge(w), seconds
     (method,) = read_methods([SAMPLERS[name]])
@@ -152,17 +174,18 @@ def edit_values(rivals: Rivals, name: str, n: int, seed: int, report: Report) ->
     with torch.no_grad():
         w = model.encode(z)
     found, signs = [rivals.judge(w).values], _signs(model.read_heads(z), rivals.names)
-    directions = None if name == FLOW else find_directions(model.model, "interfacegan", len(model.vocabulary) * 99)
+    flow = rivals.flows.get(name)
+    directions = None if flow is not None else find_directions(model.model, "interfacegan", len(model.vocabulary) * 99)
     for step in EDITS:
         asked, sign = step.removeprefix("NOT "), -1.0 if step.startswith("NOT ") else 1.0
         if directions is not None:
             number = directions.titles.index(asked)
             normal = directions.normal[number]
             w = w + sign * STEP * (directions.move[number] if name == MOVES else normal / normal.square().sum())
-        else:
-            noise = rivals.flow.to_noise(w, signs)
+        elif flow is not None:
+            noise = flow.to_noise(w, signs)
             signs = signs.clone()
             signs[:, rivals.names.index(asked)] = sign
-            w = rivals.flow.to_w(noise, signs)
+            w = flow.to_w(noise, signs)
         found.append(rivals.judge(w).values)
     return found

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import reduce
 from operator import and_
 from pathlib import Path
@@ -28,7 +28,7 @@ from benchmarks.flow import FlowSettings
 from benchmarks.rival_methods import (
     DIRECTIONS,
     EDITS,
-    FLOW,
+    FLOWS,
     MOVES,
     PRESETS,
     SAMPLERS,
@@ -54,6 +54,7 @@ SIZES = (1, 2, 3)
 """Attributes of a query, each with columns of its own."""
 SAMPLED_COLUMNS = ("rival", *(f"{size} %" for size in SIZES), "Fréchet 1", *map(str, SIZES[1:]), "CPU seconds")
 EDITED_COLUMNS = ("rival", *(f"`{step}` %" for step in EDITS), "all five %", "leaked %", "CPU seconds")
+TRAINED_COLUMNS = ("rival", "CPU seconds", "-log p in nats, parts of the training")
 NOTE = (
     "Above, pictures that satisfy the query by the image judge, and the Fréchet distance of the judge's features to "
     "exact pictures, for queries of one, two and three yes/no attributes, and the CPU time of all "
@@ -112,7 +113,7 @@ def run(
     starts: int,
     exact_count: int,
     seed: int,
-    flow: FlowSettings,
+    flows: Mapping[str, FlowSettings],
     out: Path,
     report: Report,
 ) -> dict[str, Any]:
@@ -123,29 +124,39 @@ def run(
     evaluated = EvaluatedModel(model, device="cpu")
     settings = {
         "model": evaluated.model.name, "identity": evaluated.identity, "n": n, "starts": starts, "exact": exact_count,
-        "seed": seed, "flow": repr(flow), "queries": list(queries), "edits": list(EDITS), "samplers": SAMPLERS,
-        "presets": {name: list(each) for name, each in PRESETS.items()}, "step": STEP,
+        "seed": seed, "flows": {name: asdict(each) for name, each in flows.items()}, "queries": list(queries),
+        "edits": list(EDITS), "samplers": SAMPLERS, "presets": {name: list(each) for name, each in PRESETS.items()},
+        "step": STEP,
     }  # fmt: skip
     path = out / "results.json"
     data = earlier_results(path, settings) or {"settings": settings, "samples": {}, "edits": {}, "training": {}}
     data["machine"] = machine()
-    rivals, facts = learn(evaluated, flow, seed, out, report)
-    data["training"] = facts
-    for text in queries:
-        query = bind(parse(text), evaluated.vocabulary)
-        missing = [name for name in (*SAMPLERS, FLOW) if name not in data["samples"].get(text, {})]
-        reference = exact(evaluated, query, exact_count, seed) if missing else None
-        for name in missing:
-            assert reference is not None
-            found = measure_samples(rivals, name, query, reference, n, seed, report)
-            data["samples"].setdefault(text, {})[name] = found | {"exact": len(reference)}
-            _write(out, data)
-    for name in (*PRESETS, FLOW, DIRECTIONS, MOVES):
-        if name not in data["edits"]:
-            data["edits"][name] = measure_edits(rivals, name, starts, seed, report)
-            _write(out, data)
+    rivals = Rivals.of(evaluated)
+    _measure(rivals, SAMPLERS, (*PRESETS, DIRECTIONS, MOVES), data, out, report)
+    rivals, data["training"] = learn(rivals, flows, seed, out, report)
+    _measure(rivals, flows, flows, data, out, report)
     _write(out, data)
     return data
+
+
+def _measure(
+    rivals: Rivals, samplers: Iterable[str], editors: Iterable[str], data: dict[str, Any], out: Path, report: Report
+) -> None:
+    """Measure what is not in the results yet."""
+    settings = data["settings"]
+    for text in settings["queries"]:
+        query = bind(parse(text), rivals.model.vocabulary)
+        missing = [name for name in samplers if name not in data["samples"].get(text, {})]
+        reference = exact(rivals.model, query, settings["exact"], settings["seed"]) if missing else None
+        for name in missing:
+            assert reference is not None
+            found = measure_samples(rivals, name, query, reference, settings["n"], settings["seed"], report)
+            data["samples"].setdefault(text, {})[name] = found | {"exact": len(reference)}
+            _write(out, data)
+    for name in editors:
+        if name not in data["edits"]:
+            data["edits"][name] = measure_edits(rivals, name, settings["starts"], settings["seed"], report)
+            _write(out, data)
 
 
 def _write(out: Path, data: dict[str, Any]) -> None:
@@ -185,10 +196,19 @@ def edited_rows(data: dict[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def trained_rows(data: dict[str, Any]) -> list[list[str]]:
+    """Return the lines of the table of trainings."""
+    return [
+        [name, f"{facts['seconds']:.0f}", ", ".join(f"{nats:.1f}" for nats in facts["nats"])]
+        for name, facts in data["training"].items()
+    ]
+
+
 def markdown(data: dict[str, Any]) -> str:
     """Return the results as a page."""
     edits = ["", "## Five edits", "", *markdown_table(EDITED_COLUMNS, edited_rows(data))] if data["edits"] else []
-    return page("Rivals", NOTE, SAMPLED_COLUMNS, sampled_rows(data), data, *edits)
+    trainings = ["", "## Trainings", "", *markdown_table(TRAINED_COLUMNS, trained_rows(data))]
+    return page("Rivals", NOTE, SAMPLED_COLUMNS, sampled_rows(data), data, *edits, *trainings)
 
 
 def main(
@@ -202,16 +222,18 @@ def main(
 ) -> None:
     """Compare rivals on one thread. After an interruption the same command continues."""
     torch.set_num_threads(1)
-    flow, queries = FlowSettings(), QUERIES
+    flows, queries = FLOWS, QUERIES
     if smoke:
         n, starts, exact_count, queries = 8, 2, 16, QUERIES[1:2]
-        flow = replace(flow, hidden=16, layers=1, pairs=2000, batch=16, steps=3)
+        small = {"hidden": 16, "layers": 1, "pairs": 2000, "batch": 16, "steps": 3}
+        flows = {name: replace(each, **small) for name, each in FLOWS.items()}
     with reporting(True) as report:
         data = run(
-            model, queries=queries, n=n, starts=starts, exact_count=exact_count, seed=seed, flow=flow, out=out,
+            model, queries=queries, n=n, starts=starts, exact_count=exact_count, seed=seed, flows=flows, out=out,
             report=report,
         )  # fmt: skip
     tables = table(SAMPLED_COLUMNS, sampled_rows(data)), table(EDITED_COLUMNS, edited_rows(data))
+    tables = *tables, table(TRAINED_COLUMNS, trained_rows(data))
     show(*tables, f"Saved {out / 'results.json'} and results.md", width=140)
 
 

@@ -6,18 +6,26 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torchdiffeq
 from avatars import random_avatars
 from torch.testing import assert_close
 
+from benchmarks import flow as flows
 from benchmarks import rivals
-from benchmarks.flow import ConditionalFlow, FlowSettings, train_flow
-from benchmarks.rival_methods import DIRECTIONS, FLOW, MOVES, PRESETS, SAMPLERS, exact, learn
+from benchmarks.flow import EPSILON, ConditionalFlow, FlowSettings, MovingNorm, train_flow
+from benchmarks.rival_methods import DIRECTIONS, MOVES, PRESETS, SAMPLERS, Rivals, exact, learn
 from energyql.errors import ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.language import bind, parse
 from energyql.sampling import normals
 
-SMALL = FlowSettings(hidden=16, layers=1, pairs=500, batch=128, steps=120, rate=1e-2)
+SMALL = FlowSettings(hidden=16, layers=1, pairs=500, batch=128, steps=120, rate=1e-2, tolerance=1e-4, ours=True)
+
+
+TINY = {
+    "a": replace(SMALL, pairs=300, steps=2, batch=8),
+    "b": replace(SMALL, pairs=200, steps=3, batch=8, ours=False),
+}
 
 
 def silent(*_):
@@ -42,10 +50,49 @@ def flow(tmp_path_factory):
     return found
 
 
-def test_an_untrained_flow_is_the_identity():
-    flow, x = ConditionalFlow(3, 2, SMALL), random(5, 3)
-    expected = (0.5 * x.square() + 0.5 * math.log(2 * math.pi)).sum(1)
-    assert_close(flow.loss(x, random(5, 2), torch.ones(5, 3)), expected)
+def test_a_norm_standardises_by_batches_seen_before_and_back():
+    norm, x = MovingNorm(2), 2 + 3 * random(4000, 2)
+    assert_close(norm(x), x / math.sqrt(1 + EPSILON))  # nothing was seen before
+    assert_close(norm.mean, 0.1 * x.mean(0))
+    assert_close(norm.variance, 0.9 + 0.1 * x.var(0))
+    for _ in range(200):
+        norm(x)
+    with torch.no_grad():
+        norm.scale.fill_(0.5)
+        norm.shift.fill_(-1.0)
+    norm.eval()
+    y = norm(x)
+    assert_close(y.mean(0), -torch.ones(2), rtol=0, atol=1e-3)
+    assert_close(y.std(0), torch.full((2,), math.exp(0.5)), rtol=1e-3, atol=0)
+    assert_close(norm.inverse(y), x)
+    assert_close(torch.autograd.functional.jacobian(norm, x[0]).diagonal().log(), norm.log_slope())
+
+
+def test_the_loss_is_the_density_of_the_change_of_variables():
+    torch.manual_seed(0)
+    flow, size = ConditionalFlow(3, 2, replace(SMALL, tolerance=1e-6)), 3
+    with torch.no_grad():
+        for name, parameter in flow.named_parameters():
+            if "first" in name or "last" in name or name == "root_time":
+                parameter.add_(0.3)
+    flow.eval()
+    x, attributes, before = random(1, 3), random(1, 2, seed=1), flow.first.mean
+    probes = math.sqrt(size) * torch.eye(size)  # their mean is the exact divergence
+    found = torch.stack([flow.loss(x, attributes, probe[None]) for probe in probes]).mean()
+
+    def lead(x):
+        times = torch.linspace(0, 1, 2)
+        path = torchdiffeq.odeint(
+            lambda t, x: flow.velocity(t, x, attributes, x[:0])[0], flow.first(x), times, rtol=1e-7, atol=1e-7
+        )
+        return flow.last(path[-1])
+
+    jacobian = torch.autograd.functional.jacobian(lead, x).reshape(size, size)
+    noise = flow.to_noise(x, attributes)
+    expected = 0.5 * noise.square().sum() + 0.5 * size * math.log(2 * math.pi) - torch.linalg.slogdet(jacobian)[1]
+    assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert_close(lead(x), noise, rtol=1e-4, atol=1e-4)
+    assert torch.equal(flow.first.mean, before)
 
 
 def test_the_density_of_one_number_adds_up_to_one(tmp_path):
@@ -89,6 +136,28 @@ def test_a_flow_is_read_again_and_only_under_the_same_settings(tmp_path):
         train_flow(w, attributes, short, 1, path, never)
 
 
+def test_an_interrupted_training_ends_as_another(tmp_path, monkeypatch):
+    w, attributes = pairs(300)
+    settings = replace(SMALL, steps=6)
+    whole, losses, _ = train_flow(w, attributes, settings, 0, tmp_path / "whole.safetensors", silent)
+    monkeypatch.setattr(flows, "KEPT_EVERY", 2)
+
+    def stop(done):
+        if done > 0.5:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "flow.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train_flow(w, attributes, settings, 0, path, stop)
+    told = []
+    resumed, known, _ = train_flow(w, attributes, settings, 0, path, told.append)
+    assert told == [1.0]
+    assert known == losses
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
+
+
 @pytest.fixture
 def model(tmp_path):
     return str(random_avatars(tmp_path / "model"))
@@ -108,39 +177,40 @@ def common(model):
 
 
 def run(model, out, **changes):
-    settings = {"queries": [common(model)], "n": 4, "starts": 2, "exact_count": 40, "seed": 0}
-    flow = replace(SMALL, pairs=300, steps=2, batch=8)
-    return rivals.run(model, **settings | changes, flow=flow, out=out, report=silent)
+    settings = {"queries": [common(model)], "n": 4, "starts": 2, "exact_count": 40, "seed": 0, "flows": TINY}
+    return rivals.run(model, **settings | changes, out=out, report=silent)
 
 
 def test_every_rival_is_measured_and_none_twice(model, tmp_path, monkeypatch):
     data = run(model, tmp_path / "out")
     (text,) = data["samples"]
-    assert set(data["samples"][text]) == {*SAMPLERS, FLOW}
+    assert set(data["samples"][text]) == {*SAMPLERS, *TINY}
     assert all(found["frechet"] >= 0 for found in data["samples"][text].values())
-    assert set(data["edits"]) == {*PRESETS, FLOW, DIRECTIONS, MOVES}
+    assert set(data["edits"]) == {*PRESETS, *TINY, DIRECTIONS, MOVES}
     for found in data["edits"].values():
         assert len(found["satisfied"]) == len(found["leaked"]) == 5
         assert all(0 <= share <= 1 for share in (*found["satisfied"], *found["leaked"], found["all"]))
     path = tmp_path / "out" / "results.json"
     stored = json.loads(path.read_text())
     assert stored["edits"] == data["edits"]
-    del stored["samples"][text][FLOW]
+    del stored["samples"][text]["a"]
     path.write_text(json.dumps(stored))
     monkeypatch.setattr(rivals, "measure_edits", None)  # measured already
     again = run(model, tmp_path / "out")
-    assert again["samples"][text][FLOW]["satisfied"] == (data["samples"][text][FLOW]["satisfied"])
+    assert again["samples"][text]["a"]["satisfied"] == data["samples"][text]["a"]["satisfied"]
     written = (tmp_path / "out" / "results.md").read_text()
     assert "| latent JEM |" in written
     assert "| InterFaceGAN |" in written
 
 
 def test_the_seconds_of_a_training_are_those_of_its_flow(model, tmp_path):
-    evaluated, settings = EvaluatedModel(model, device="cpu"), replace(SMALL, pairs=300, steps=2, batch=8)
-    first, again, other = (learn(evaluated, settings, seed, tmp_path, silent)[1] for seed in (0, 0, 1))
+    evaluated = EvaluatedModel(model, device="cpu")
+    first, again, other = (learn(Rivals.of(evaluated), TINY, seed, tmp_path, silent)[1] for seed in (0, 0, 1))
     assert first == again  # read, and not trained
-    assert other["seconds"] > 0  # trained over the file of another digest
-    assert other["nats"] != first["nats"]
+    assert list(first) == list(TINY)
+    for name in TINY:
+        assert other[name]["seconds"] > 0  # trained over the file of another digest
+        assert other[name]["nats"] != first[name]["nats"]
 
 
 def test_exact_pictures_satisfy_the_query_by_heads_and_judge(model):
@@ -158,6 +228,7 @@ def test_the_tables():
     one = {"satisfied": 1.0, "frechet": 2.0, "floor": 0.5, "seconds": 3.0}
     data = {
         "samples": {"a": {"x": one, "y": one | {"satisfied": 0.5}}, "b AND c": {"x": one | {"frechet": 4.0}}},
+        "training": {"x": {"seconds": 12.3, "nats": [5.04, 4.0]}},
         "edits": {"x": {"satisfied": [1.0] * 5, "all": 0.25, "leaked": [0.0, 0.1, 0.2, 0.3, 0.4], "seconds": 9.0}},
     }
     assert rivals.sampled_rows(data) == [
@@ -171,4 +242,5 @@ def test_the_tables():
         ["exact", "", "", "100.0", "", "", "0.50", ""],
     ]
     assert all(len(row) == len(rivals.SAMPLED_COLUMNS) for row in rivals.sampled_rows(data))
+    assert rivals.trained_rows(data) == [["x", "12", "5.0, 4.0"]]
     assert rivals.edited_rows(data) == [["x", *["100.0"] * 5, "25.0", "20.0", "9.0"]]

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from benchmarks import digits as benchmark
 from benchmarks import realism
 from energyql import generate, load_model
+from energyql.attributes.bank import PICTURE
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.families import module_fingerprint
 from recipes.digits import training
@@ -241,6 +242,21 @@ def test_the_benchmark_in_miniature(made, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "results.json").read_text())["subjects"]["hierarchical z"]["digit = one"] == stamp
 
 
+def test_the_benchmark_measures_the_chosen_spaces(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("energyql.evaluation.reference.MOST_LATENTS", 32)
+    monkeypatch.setattr("energyql.evaluation.reference.LATENTS_AT_ONCE", 32)
+    app = typer.Typer()
+    app.command()(benchmark.main)
+    arguments = ["--smoke", "--models", str(made), "--methods", "slice+descent", "--out", str(tmp_path)]
+    refused = CliRunner().invoke(app, [*arguments, "--kinds", "gan,vae", "--spaces", PICTURE])
+    assert isinstance(refused.exception, ArgumentError)
+    assert "vae has z" in str(refused.exception.hint)
+    ran = CliRunner().invoke(app, [*arguments, "--kinds", "gan", "--spaces", PICTURE])
+    assert ran.exit_code == 0, ran.output
+    assert set(json.loads((tmp_path / "results.json").read_text())["subjects"]) == {f"gan {PICTURE}"}
+    assert (tmp_path / "digits.png").is_file()
+
+
 def test_heads_of_a_smoke_run_are_not_those_of_a_full_one(made, tmp_path, monkeypatch):
     fitted = []
 
@@ -261,10 +277,14 @@ def test_realism_in_miniature(made, tmp_path):
     app = typer.Typer()
     app.command()(realism.main)
     arguments = ["--smoke", "--models", str(made), "--out", str(tmp_path)]
-    for _ in range(2):  # nothing is measured again
-        ran = CliRunner().invoke(app, arguments)
+    for chosen, measured in ((["--rivals", realism.FLOW], {realism.FLOW}), ([], {*realism.RIVALS})):
+        ran = CliRunner().invoke(app, [*arguments, *chosen])
         assert ran.exit_code == 0, ran.output
-    data = json.loads((tmp_path / "results.json").read_text())
-    assert list(data["rivals"]) == list(realism.RIVALS)
+        data = json.loads((tmp_path / "results.json").read_text())
+        assert set(data["rivals"]) == measured
+    assert [row[0] for row in realism.rows_of(data)] == ["slice", "slice", realism.DDLS, realism.FLOW]
+    known = data["rivals"][realism.FLOW]
+    assert CliRunner().invoke(app, arguments).exit_code == 0  # nothing is measured again
+    assert json.loads((tmp_path / "results.json").read_text())["rivals"][realism.FLOW] == known
     assert data["rivals"]["DDLS"]["work"] > realism.SMOKE_STEPS
     assert (tmp_path / "results.md").read_text().count("| slice | ") == 2
