@@ -26,14 +26,13 @@ from energyql.sampling.energy import SurrogateEnergy
 ANCESTORS, FIRST_PARTICLES = 4096, 32_768
 """Number of particles that are chosen and moved in a stage, and of the draws from the prior among which the first are
 chosen. All states on the way of a move are particles of the next stage (Dau and Chopin 2022, "Waste-free sequential
-Monte Carlo", arXiv 2011.02328); of the last stage, those at the end of a sweep."""
+Monte Carlo", arXiv 2011.02328)."""
 LEAST_EFFECTIVE = 0.5
 """Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
 ANGLES = (0.6, 0.4, 0.3)
 """Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
-SWEEPS, LAST_SWEEPS, MOST_STAGES = 4, 24, 100
-"""Sweeps of moves at all angles in a stage and in the last one, whose particles all runs share; and stages until the
-exponent jumps to the end."""
+SWEEPS, MOST_STAGES = 6, 100
+"""Moves at all angles in a stage, and stages until the exponent jumps to the end."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
 """Proposals that are evaluated to learn how good they are, which belong to no sample; and how many more where the first
 satisfy the query in that share. A few hundred do not show how heavy the largest weights are."""
@@ -111,12 +110,10 @@ def particles_of(surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype
         state = Particles(found.v[chosen], risen * found.energies[chosen], mass)
         states: list[Particles] = []
         reached = risen
-        last = reached == 1
-        for sweep in range(LAST_SWEEPS if last else SWEEPS):
+        for sweep in range(SWEEPS):
             draws = random(ANCESTORS, draws_of_a_move(r), f"{stage}/{sweep}")
-            moves = [*state.moves(lambda v: reached * strength * surrogate(v), draws)]  # noqa: B023  # called at once
-            state = moves[-1]
-            states += moves[-1:] if last else moves  # all states of the last stage would take three times the memory
+            states += state.moves(lambda v: reached * strength * surrogate(v), draws)  # noqa: B023  # called at once
+            state = states[-1]
         energies = torch.cat([one.energies for one in states])
         found = Particles(torch.cat([one.v for one in states]), energies / reached, mass)
         stage += 1

@@ -10,8 +10,8 @@ from energyql.sampling.batch import Batch
 from energyql.sampling.proposals import (
     ANCESTORS,
     ANGLES,
-    LAST_SWEEPS,
     MORE_TRIALS,
+    SWEEPS,
     TRIALS,
     Particles,
     SurrogateProposals,
@@ -149,7 +149,7 @@ def test_particles_are_draws_from_the_surrogates_posterior(strength):
     mean = torch.trapezoid(density * x, x) / mass
     std = (torch.trapezoid(density * (x - mean) ** 2, x) / mass).sqrt().item()
     assert particles.log_mass == pytest.approx(mass.log().item(), abs=0.12)
-    assert len(particles.v) == ANCESTORS * LAST_SWEEPS
+    assert len(particles.v) == ANCESTORS * SWEEPS * len(ANGLES)  # no state on the way is wasted
     assert particles.v.mean().item() == pytest.approx(mean.item(), abs=0.06 * std)
     assert particles.v.std().item() == pytest.approx(std, rel=0.03)
     assert torch.allclose(particles.energies, strength * surrogate(particles.v), atol=1e-4)
