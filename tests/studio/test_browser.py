@@ -244,7 +244,8 @@ def test_a_phone(chromium, url):
 def test_everything_has_a_name_and_can_be_read(chromium, small, scheme):
     with visiting(chromium, small, color_scheme=scheme) as guest:
         page = guest.open()
-        draw(page, 2)
+        draw(page, 3, "smile")
+        expect(page.locator(".doubt").first).to_be_visible()  # its colours are measured too
         page.locator("#wall .tile").first.click()
         guest.shoot(f"desktop-{scheme}")
         nameless = page.locator("button, a, select, input, textarea, summary, img").evaluate_all(
