@@ -239,7 +239,7 @@ def main(
         "Ten classes", NOTE, HEADER, rows, data, "", "## Compositions", "", *markdown_table(composed_header, composed)
     )
     write_text(out / "results.md", text)
-    write_picture(out / "digits.png", sheet(pictures_of_classes(data, models)))
+    write_picture(out / "digits.png", sheet(pictures_of_classes(data, models), len(CLASSES)))
     tables = table(HEADER, rows), table(composed_header, composed)
     show(*tables, NOTE, f"Saved {out}: results.json, results.md, digits.png", width=150)
 

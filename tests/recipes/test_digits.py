@@ -245,6 +245,8 @@ def test_the_benchmark_in_miniature(made, tmp_path, monkeypatch):
 def test_the_benchmark_measures_the_chosen_spaces(made, tmp_path, monkeypatch):
     monkeypatch.setattr("energyql.evaluation.reference.MOST_LATENTS", 32)
     monkeypatch.setattr("energyql.evaluation.reference.LATENTS_AT_ONCE", 32)
+    monkeypatch.setattr(benchmark, "CLASSES", benchmark.CLASSES[:2])
+    monkeypatch.setattr(benchmark, "COMPOSITIONS", benchmark.COMPOSITIONS[:1])
     app = typer.Typer()
     app.command()(benchmark.main)
     arguments = ["--smoke", "--models", str(made), "--methods", "slice+descent", "--out", str(tmp_path)]
