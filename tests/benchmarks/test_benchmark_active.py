@@ -44,6 +44,7 @@ def outcome(tmp_path_factory):
     return json.loads((folder / "results.json").read_text()), ran.output
 
 
+@pytest.mark.slow
 def test_smoke(outcome):
     data, output = outcome
     taught = ["random, taught", "balanced margin, taught", "teacher, taught"]
