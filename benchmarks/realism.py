@@ -44,10 +44,10 @@ SETTINGS = {DDLS: (0.005, 1000, None), FLOW: (0.1, 25, 0.0447)}
 SMOKE_N, SMOKE_STEPS, SMOKE_CLASSES = 2, 2, 2
 HEADER = ["sampler", "realism", "accuracy %", "logit", "to real", "evals", "CPU s"]
 NOTE = (
-    "Samples of every class, as many of each. Accuracy: by the judge, which took no part. Logit: mean of log D / (1 - "
-    "D), higher looks more real to the discriminator. To real: Fréchet distance on the judge's features to real digits "
-    "that it did not learn from, and in brackets that of as many of these. Evals: of the energy for a sample, 2 where "
-    "the gradient is computed too. CPU s: of sampling and drawing a sample."
+    "Samples of every class, as many of each. Accuracy: by the judge, which took no part. Logit: mean of "
+    "log(D / (1 - D)), higher looks more real to the discriminator. To real: Fréchet distance on the judge's features "
+    "to real digits that it did not learn from, and in brackets that of as many of these. Evals: of the energy for a "
+    "sample, 2 where the gradient is computed too. CPU s: of sampling and drawing a sample."
 )
 
 

@@ -23,6 +23,7 @@ from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.errors import LimitError
 from energyql.language import Expr
+from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.settings import EXACT
@@ -36,8 +37,9 @@ LEAST_SAVING = 0.1
 cannot fall further save less: a continuous attribute asked for within its tolerance is never certain."""
 
 
-LINEAR_NEAR = 0.05
-"""Weight of `|z - z0|²` against one energy of a query, where heads are taken for linear; docs/decisions/editing.md."""
+LINEAR_NEAR, GRAIN = 0.05, 2.0**-6
+"""Weight of `|z - z0|²` against one energy of a query, where heads are taken for linear (docs/decisions/editing.md);
+and the grid to which their minimum is rounded, because sums round differently in other batches."""
 
 
 def estimate_dependence(
@@ -117,7 +119,10 @@ def run_step(
 
 @torch.no_grad()
 def linear_minimum(rules: Sequence[EnergyRule], readouts: AttributeBank, z0: Tensor) -> Tensor:
-    """Return where latents (n, z_dim) would go to satisfy the rules if the heads were their linear read-outs."""
+    """Return where latents (n, z_dim) would go to satisfy the rules if the heads were linear, on a grid of `GRAIN`.
+
+    That is the minimum of Σ E(rule) + `LINEAR_NEAR` |z - z0|², in nats, by the linear read-outs of the heads.
+    """
     parts = [terms.query_term(QueryEnergy(rule, Identity(), readouts), 1.0) for rule in rules]
     parts.append(terms.distance_term("z", z0, LINEAR_NEAR))
 
@@ -125,7 +130,8 @@ def linear_minimum(rules: Sequence[EnergyRule], readouts: AttributeBank, z0: Ten
         values, gradients = zip(*(part.evaluate(TermInput(rows, z, None, z)) for part in parts), strict=True)
         return torch.stack(values).sum(0), torch.stack(gradients).sum(0)
 
-    return DescentSampler(enough=None).sample(GradientEnergy(energy), z0).z
+    z = DescentSampler(enough=None).sample(GradientEnergy(energy), z0).z
+    return (z / GRAIN).round() * GRAIN
 
 
 @torch.no_grad()
@@ -147,14 +153,15 @@ def lower_minimum(
     `elsewhere(rows)` returns the second start of some samples, if there is one; the other arguments are those of
     `penalty_method`.
     """
-    run = penalty_method(objective, energy, z0, tolerance=tolerance, max_evaluations=max_evaluations, progress=progress)
     everyone = torch.arange(len(z0), device=z0.device)
-    rows = everyone[energy(z0, everyone) > tolerance]
+    rows = everyone[:0] if elsewhere is None else everyone[energy(z0, everyone) > tolerance]
+    first, second = _halves(progress) if len(rows) else (progress, None)
+    run = penalty_method(objective, energy, z0, tolerance=tolerance, max_evaluations=max_evaluations, progress=first)
     if elsewhere is None or not len(rows):
         return run
     again = penalty_method(
         lambda factor: as_energy(objective(factor), samples=rows), lambda z, part: energy(z, rows[part]),
-        elsewhere(rows), tolerance=tolerance, max_evaluations=max_evaluations,
+        elsewhere(rows), tolerance=tolerance, max_evaluations=max_evaluations, progress=second,
     )  # fmt: skip
     lacking, other = (torch.relu(energy(z, rows) - tolerance) for z in (run.z[rows], again.z))
     value, new = (objective(1.0)(z, rows) for z in (run.z[rows], again.z))
@@ -164,6 +171,13 @@ def lower_minimum(
     for counts, more in ((run.evaluations, again.evaluations), (run.gradients, again.gradients)):
         counts[rows.cpu()] += more
     return run
+
+
+def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
+    """Return the progress of each of two searches, which have an equal share."""
+    if progress is None:
+        return None, None
+    return lambda done, moving: progress(done / 2, moving), lambda done, moving: progress((1 + done) / 2, moving)
 
 
 @torch.no_grad()
@@ -216,7 +230,8 @@ def _keeping_terms(
         found.append(terms.distance_term("w", space.encode(before.z), preset.near_w))
     if preset.keep_predictions or preset.keep_logits:
         raw = space.bank.raw_outputs(space.names)
-        outputs = raw.function(space.head_input(before)).contiguous()
+        latent = space.head_input(before)
+        (outputs,) = in_batches(lambda part: (raw.function(part),), latent, few_sizes(len(latent)))
         kept = torch.tensor([name in settings.keep and name not in asked for name in space.names])
         kept = kept.repeat(len(before), 1).to(outputs)
         if preset.release_implied:

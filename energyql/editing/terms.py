@@ -20,6 +20,7 @@ from energyql.attributes.predictions import output_count
 from energyql.editing.latents import EditedW, Latents, LatentSpace, mean_offset
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
+from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import Back, by_autograd, inverse_norm, normalized_back
 from energyql.sampling import Energy, GradientEnergy
 
@@ -94,12 +95,10 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
     """
     blocks = _blocks(raw, before)
 
-    def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
-        outputs, back = raw.function.pullback(at.latent)
-        rows, row_weights = before[at.rows], weights[at.rows]
+    def evaluate(outputs: Tensor, kept: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         gradient, value = torch.zeros_like(outputs), torch.zeros_like(outputs[:, 0])
         for kind, columns, attributes, std in blocks:
-            now, then, weight = outputs[:, columns], rows[:, columns], row_weights[:, attributes]
+            now, then, weight = outputs[:, columns], kept[:, columns], weights[:, attributes]
             if kind == "categorical":  # one attribute a block
                 p, log_p, log_q = then.softmax(1), then.log_softmax(1), now.log_softmax(1)
                 divergence, slope = (p * (log_p - log_q)).sum(1, keepdim=True), log_q.exp() - p
@@ -112,9 +111,9 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
                 divergence, slope = difference.square() / 2, difference / std
             value = value + (weight * divergence).sum(1)
             gradient[:, columns] = weight * slope
-        return value, back(gradient)
+        return value, gradient
 
-    return Term("latent", evaluate)
+    return _of_outputs(raw, before, weights, evaluate)
 
 
 def keep_logits(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
@@ -125,12 +124,38 @@ def keep_logits(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
     counts = torch.tensor([output_count(spec) for spec in raw.specs], device=before.device)
     weights = weights.repeat_interleave(counts, dim=1)
 
-    def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
-        outputs, back = raw.function.pullback(at.latent)
-        difference, weight = outputs - before[at.rows], weights[at.rows]
-        return (weight * difference.square()).sum(1), back(2 * weight * difference)
+    def evaluate(outputs: Tensor, kept: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        difference = outputs - kept
+        return (weights * difference.square()).sum(1), 2 * weights * difference
 
-    return Term("latent", evaluate)
+    return _of_outputs(raw, before, weights, evaluate)
+
+
+def _of_outputs(
+    raw: RawOutputs,
+    before: Tensor,
+    weights: Tensor,
+    evaluate: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> Term:
+    """Return a term of the outputs of heads; `evaluate` takes outputs now and before and weights of some samples.
+
+    It returns values (rows,) and gradients with respect to the outputs. A sample's does not depend on its batch.
+    """
+
+    def in_batch(joined: Tensor) -> tuple[Tensor, Tensor]:
+        # A copy, because products of rows that are not aligned round differently on some processors.
+        latent, kept, weight = joined.tensor_split(starts, 1)
+        outputs, back = raw.function.pullback(latent.contiguous())
+        value, gradient = evaluate(outputs, kept, weight)
+        return value, back(gradient)
+
+    def of_rows(at: TermInput) -> tuple[Tensor, Tensor]:
+        joined = torch.cat([at.latent, before[at.rows], weights[at.rows]], 1)
+        value, gradient = in_batches(in_batch, joined, few_sizes(len(joined)))
+        return value, gradient
+
+    starts = (-before.shape[1] - weights.shape[1], -weights.shape[1])
+    return Term("latent", of_rows)
 
 
 def keep_identity(

@@ -174,7 +174,7 @@ def with_realism(
     energy: QueryEnergy | PictureEnergy, discriminator: Callable[[Tensor], Tensor], weight: float, encode: Encode,
     draw: Draw, pilot: Float[Tensor, "n z_dim"],
 ) -> PictureEnergy:  # fmt: skip
-    """Return an energy with one more term: E(z) + weight (m - log D / (1 - D) of the picture), in nats.
+    """Return an energy with one more term: E(z) + weight (m - log(D / (1 - D)) of the picture), in nats.
 
     Under the Gaussian prior that is the energy of Che et al. 2020 (arXiv 2003.06060) at weight 1. The constant m, the
     largest logit of the pictures of a `pilot`, makes it at least 0 for nearly all pictures, as rejection needs it;
@@ -182,7 +182,7 @@ def with_realism(
 
     Args:
         energy: of the query.
-        discriminator: from pictures to log D / (1 - D), (batch,) or (batch, 1).
+        discriminator: from pictures to log(D / (1 - D)), (batch,) or (batch, 1).
         weight: above 0.
         encode: as for `PictureEnergy`.
         draw: as for `PictureEnergy`.
@@ -199,7 +199,7 @@ def with_realism(
         if shape not in ((len(pictures),), (len(pictures), 1)):
             raise ArgumentError(
                 f"the discriminator returned {shape} for {len(pictures)} pictures",
-                hint="it returns one logit, log D / (1 - D), a picture, as a tensor",
+                hint="it must return a tensor with one logit per picture, log(D / (1 - D))",
             )
         check_followed(found, pictures, "the discriminator")
         return found.reshape(-1).to(pictures)

@@ -20,18 +20,7 @@ from energyql.language import Expr
 from energyql.pipeline.prepared import LATENT_BATCH
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, Semantics
 from energyql.progress import Report
-from energyql.sampling import (
-    SAMPLERS,
-    Chain,
-    DescentSampler,
-    EnergyLike,
-    RandomStreams,
-    Sampler,
-    SampleResult,
-    SliceSampler,
-    make_sampler,
-    prior_latents,
-)
+from energyql.sampling import SAMPLERS, EnergyLike, RandomStreams, Sampler, SampleResult, make_sampler, prior_latents
 from energyql.sampling.energy import check_floor
 
 PAPER = "paper"
@@ -56,8 +45,7 @@ class Method:
 
     def check(self) -> None:
         """Raise the `ArgumentError` of a sampler that must know the least energy where the semantics has none."""
-        parts = self.sampler.samplers if isinstance(self.sampler, Chain) else (self.sampler,)
-        if self.semantics in WITHOUT_FLOOR and any(isinstance(one, SliceSampler | DescentSampler) for one in parts):
+        if self.semantics in WITHOUT_FLOOR and getattr(self.sampler, "needs_floor", False):
             check_floor(-math.inf)
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:

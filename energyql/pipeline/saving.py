@@ -184,8 +184,14 @@ def _write_pretrained(folder: Path, model: Saved, *, license: str | None, hub_na
     """Write all parts of a model with a card, `README.md`, as `Model.save_pretrained` describes.
 
     Raises:
-        ModelError: the generator or the judge is code, which no file holds.
+        ModelError: the generator, the judge or the discriminator is code, which no file holds.
     """
+    judges = model.judge.judges if isinstance(model.judge, JointJudge) else [model.judge]
+    if code := [judge for judge in judges if judge is not None and not isinstance(judge, Judge)]:
+        raise ModelError(
+            f"the {who_judges(code[0])} is code, and only networks are saved",
+            hint="leave it out: dataclasses.replace(model, judge=None); who loads the model gives it by judge=",
+        )
     if model.discriminator is not None:
         raise ModelError(
             "the discriminator is code, which no folder holds",
@@ -196,15 +202,9 @@ def _write_pretrained(folder: Path, model: Saved, *, license: str | None, hub_na
     )
     model.bank.of_generator(mark).save(folder)
     save_second(folder, model.second)
-    judges = model.judge.judges if isinstance(model.judge, JointJudge) else [model.judge]
     for number, judge in enumerate(judges, 1):
         if isinstance(judge, Judge):
             judge.save(folder, judge_name(number))
-        elif judge is not None:
-            raise ModelError(
-                f"the {who_judges(judge)} is code, and only networks are saved",
-                hint="leave it out: dataclasses.replace(model, judge=None); who loads the model gives it by judge=",
-            )
     body = f"# {model.name}\n\nA generator with attributes that logical queries may name.\n"
     if model.folder is not None and (described := _described(model.folder, folder / WEIGHTS)):
         if isinstance(source := described.get("source"), dict):

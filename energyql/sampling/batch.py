@@ -129,6 +129,11 @@ class BatchSampler(ABC):
         """Whether the sampler follows the gradient of the energy."""
         return True
 
+    @property
+    def needs_floor(self) -> bool:
+        """Whether the sampler must know the least energy that a latent can reach; see `Energy`."""
+        return False
+
     @torch.no_grad()
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None

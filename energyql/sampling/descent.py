@@ -60,6 +60,11 @@ class DescentSampler(BatchSampler):
         check_positive(self, "enough", "tolerance")
         check_counts(self, max_evaluations=1)
 
+    @property
+    def needs_floor(self) -> bool:
+        """See `BatchSampler`."""
+        return True
+
     def run(self, batch: Batch) -> None:
         """Descend with every sample; see `BatchSampler`."""
         check_floor(batch.energy.least)

@@ -55,6 +55,11 @@ class Chain:
         """Whether one of the samplers does; see `BatchSampler`."""
         return any(sampler.needs_gradient for sampler in self.samplers)
 
+    @property
+    def needs_floor(self) -> bool:
+        """Whether one of the samplers does; see `BatchSampler`."""
+        return any(sampler.needs_floor for sampler in self.samplers)
+
     @torch.no_grad()
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None

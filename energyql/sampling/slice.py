@@ -107,6 +107,11 @@ class SliceSampler(BatchSampler):
         """See `BatchSampler`."""
         return self.descent is not None
 
+    @property
+    def needs_floor(self) -> bool:
+        """See `BatchSampler`."""
+        return True
+
     def run(self, batch: Batch) -> None:
         """Draw every sample; see `BatchSampler`."""
         check_floor(batch.energy.least)

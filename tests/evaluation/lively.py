@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from toys import tiny_model
+from toys import lively_judge, random_generator, tiny_model
 
 from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import output_count
 from energyql.pipeline.model import Model, load_model
 from energyql.sampling import prior_latents
@@ -89,3 +90,15 @@ def known_model(*, shift: float = 0.0, slope: float = 4.0) -> Model:
         "n": head([0, 0, 0, 1], 0.0, 0.1),
     }
     return Model("known", Plain(), AttributeBank(KNOWN, heads), read_plain)
+
+
+def picture_model():
+    """A model whose attributes a network reads off pictures, and another network judges."""
+    generator = random_generator()
+    guide, judge = (lively_judge(generator, seed=seed) for seed in (1, 2))
+    return Model("pictures", generator, PictureBank(guide), judge, 0.7)
+
+
+def by_function(**more):
+    """A model whose pictures are read by a plain function."""
+    return Model("known", Plain(), PictureBank(read_plain, KNOWN), **more)
