@@ -50,6 +50,7 @@ def test_an_oracle_by_choices_is_drawn_from_the_prior_alone(tmp_path):
     assert torch.equal(again.samples.z, oracle.samples.z)
 
 
+@pytest.mark.slow
 def test_experiments_of_the_paper_without_pictures(tmp_path):
     arguments = ["--protocols", "classes,zero-shot", "--samplers", "slice", "--smoke", "--out", str(tmp_path)]
     for _ in range(2):  # the second time it reads what it has

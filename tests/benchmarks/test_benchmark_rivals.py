@@ -182,6 +182,7 @@ def run(model, out, **changes):
     return rivals.run(model, **settings | changes, out=out, report=silent)
 
 
+@pytest.mark.slow
 def test_every_rival_is_measured_and_none_twice(model, tmp_path, monkeypatch):
     for module in (rivals, rival_methods):  # of five edits, two
         monkeypatch.setattr(module, "EDITS", EDITS[:2])

@@ -133,6 +133,7 @@ def test_tax_of_a_model_without_a_judge(model: Any) -> None:
     assert tax.measure(model, tax.LARGE_QUERY, 2, 1, silent)["n"] == 2
 
 
+@pytest.mark.slow
 def test_memory_of_another_process(tiny: Path) -> None:
     row = memory.measure("smile", 20, sampler="slice", threads=1, model=str(tiny))
     assert 5e7 < row["peak"] < 2e10

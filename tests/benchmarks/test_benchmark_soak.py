@@ -52,6 +52,7 @@ def expected(model: str) -> Expected:
     return expected_results(model, lambda done: None)
 
 
+@pytest.mark.slow
 def test_every_action_succeeds_and_wrong_results_are_seen(model: str, expected: Expected) -> None:
     with serving([model]) as studio:
         client = Client(studio.port, expected, Outcome(), random.Random(0))

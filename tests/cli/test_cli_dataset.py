@@ -61,6 +61,7 @@ def test_mistakes_are_shown_with_their_line(main, plan, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["plan.toml"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forks")
 def test_a_command_that_is_killed_is_continued(plan):
     """SIGKILL again and again; the same command then completes the folder, with the bytes of an undisturbed run."""

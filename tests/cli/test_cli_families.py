@@ -19,6 +19,7 @@ def look(images):
 """Labels of pictures in [-1, 1]; the limits are medians, so that half of the pictures are of each class."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "condition"), [("projected-gan", "fastgan", None), ("r3gan-conditional", "r3gan", 1)]
 )

@@ -94,6 +94,7 @@ def test_an_overloaded_store_is_asked_again(bucket, server, local, tmp_path, mon
     assert stored(bucket, tmp_path) == same(local)
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_waited_for(bucket, server, local, tmp_path, monkeypatch):
     monkeypatch.setattr(destination, "_FIRST_PAUSE", 0.05)
     restarts = []

@@ -133,6 +133,7 @@ def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, model: Path, monk
     assert max(path.stat().st_size for path in (DOCS / "images").iterdir()) <= 400_000
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_pictures_of_pages(chromium_path: str, tmp_path: Path, larger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draw, "EXAMPLES", {name: draw.EXAMPLES[name] for name in ("faces.webp", "traversal.png")})

@@ -115,6 +115,7 @@ def faces(out: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     assert [entry["kind"] for entry in report.values()] == ["continuous", "yes/no", "yes/no", "categorical"]
 
 
+@pytest.mark.slow
 def test_a_foreign_generator(
     dcgan: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -190,6 +190,7 @@ def test_queries_are_checked_before_anything_is_drawn(tmp_path: Path, field: str
         bind(parse("smile = 3"), Vocabulary([AttributeSpec("smile", "yes/no")]))
 
 
+@pytest.mark.slow
 def test_an_experiment_of_ones_own(tmp_path: Path) -> None:
     data = evaluate(
         setup=own(tmp_path), model=str(lively_model(tmp_path / "model")), folder=tmp_path / "out", n=4, prior=100,

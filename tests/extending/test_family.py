@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TABLE = "energyql/generators/families.py"
 BEFORE = '    "energyql.generators.stylegan3",\n'
@@ -80,6 +82,7 @@ print("drawn")
 """
 
 
+@pytest.mark.slow
 def test_a_family_costs_a_file_and_a_line(tmp_path):
     for folder in ("energyql", "grammar"):
         ignored = shutil.ignore_patterns("*.pyc.*", "avatars", "postcards")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from evaluation.lively import lively_model
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,7 @@ app(["evaluate", *sys.argv[2:]], standalone_mode=False)
 """
 
 
+@pytest.mark.slow
 def test_a_protocol_costs_one_entry(tmp_path):
     for folder in ("energyql", "grammar"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc.*"))

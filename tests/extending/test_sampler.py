@@ -7,6 +7,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 FILE, REGISTRY = "energyql/sampling/crank_nicolson.py", "energyql/sampling/registry.py"
 SETTINGS = "energyql/pipeline/settings.py"
@@ -41,6 +43,7 @@ def code() -> str:
     return textwrap.dedent(file)
 
 
+@pytest.mark.slow
 def test_a_sampler_costs_one_file_and_two_lines(tmp_path):
     for folder in ("energyql", "grammar", "tests/sampling"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc.*"))

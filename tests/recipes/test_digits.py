@@ -215,6 +215,7 @@ def test_sheet_of_pictures(made):
     assert picture.size == (400, 80)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:there are few labels")
 def test_the_benchmark_in_miniature(made, tmp_path, monkeypatch):
     monkeypatch.setattr("recipes.digits.make.Labeller", lambda network: some_labels)

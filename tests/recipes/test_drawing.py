@@ -27,6 +27,7 @@ def avatar(**chosen):
     return parts, paints
 
 
+@pytest.mark.slow
 def test_layers_add_up_to_the_whole_drawing(drawing):
     parts, paints = avatar(mouth="SAD", hair="PIXIE", moustache="MOUSTACHE_FANCY", glasses="ROUND")
     composed = (drawing.compose(parts, paints)[0].permute(1, 2, 0).numpy() + 1) / 2

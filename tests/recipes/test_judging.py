@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from energyql.attributes.judge import Judge
@@ -31,6 +32,7 @@ def test_a_weaker_distortion_changes_less():
     assert change(0.0) < change(CALM) < change(1.0)
 
 
+@pytest.mark.slow
 def test_the_packaged_judge_sees_freckles_between_dark_glasses_and_a_moustache():
     factors, random = Factors(DOMAIN), torch.Generator().manual_seed(5)
     z = beyond_prior(factors, torch.randn(40_000, DOMAIN.config.z_dim, generator=random), random)

@@ -15,6 +15,7 @@ def judge():
     return Judge.load(model_folder("avatars"))
 
 
+@pytest.mark.slow
 def test_the_packaged_generator_draws_what_was_meant(judge):
     measures = measure(DOMAIN, load_model("avatars").generator, judge, 48)
     assert measures.closeness.psnr.median() > 40

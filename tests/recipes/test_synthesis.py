@@ -28,6 +28,7 @@ def weights(trainer):
     return torch.cat([value.flatten() for value in trainer.averaged().parameters()])
 
 
+@pytest.mark.slow
 def test_an_interrupted_stage_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     whole = Trainer(NARROW, tmp_path / "whole", TINY)
     whole.run()

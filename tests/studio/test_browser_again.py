@@ -25,6 +25,7 @@ def more_like(page, place, told):
     drawn(page, 8)
 
 
+@pytest.mark.slow
 def test_variations_of_variations(guest, chromium):
     page = guest.open()
     draw(page, 3, "smile")

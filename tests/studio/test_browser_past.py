@@ -17,6 +17,7 @@ def steps(page):
     return parse_qs(urlsplit(page.url).fragment).get("step", [])
 
 
+@pytest.mark.slow
 def test_edits_of_a_picture_stay(guest):
     """Escape, a click beside the picture, Previous, Next and a reload: the steps are there again."""
     page = guest.open()

@@ -72,6 +72,7 @@ def test_pointing_builds_the_query(visitor):
     expect(page.locator("#query .verdict")).to_have_text("A valid query.")
 
 
+@pytest.mark.slow
 def test_many_pictures_are_edited_together_and_varied(guest):
     page = guest.open()
     draw(page, 4, "smile AND NOT beard")
@@ -176,6 +177,7 @@ def test_rows_side_by_side(guest):
     expect(page.locator("#board")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_favourites_are_kept_and_exported(guest):
     page = guest.open()
     draw(page, 3, "smile")

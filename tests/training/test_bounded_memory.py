@@ -10,6 +10,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_what_reading_takes(tmp_path):
     pytest.importorskip("pyarrow")
     pytest.importorskip("resource")

@@ -11,7 +11,7 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forks")
-@pytest.mark.parametrize("step", [18, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [45, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_moment(tmp_path, step):
     command = [sys.executable, "-W", "ignore", "-m", "training.killing_models", str(tmp_path), str(step)]
     paths = os.pathsep.join(map(str, [TESTS.parent, TESTS, TESTS / "training"]))

@@ -150,6 +150,7 @@ def label(folder, path):
     return path
 
 
+@pytest.mark.slow
 def test_rounds_and_their_gain(tmp_path):
     pictures, table, model = tmp_path / "p", tmp_path / "p" / "labels.csv", tmp_path / "m"
     label(sample_pictures(ADA, pictures, 60, seed=7, truncation=0.6), table)

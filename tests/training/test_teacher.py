@@ -190,6 +190,7 @@ class TestPool:
         z = Prior(Stains(), 3, (1.0, 1.0), torch.device("cpu")).z(POOL_START + torch.arange(100))
         assert not (seen["others"][:, None] == z).all(2).any()
 
+    @pytest.mark.slow
     def test_what_was_drawn_to_choose_is_not_drawn_again(self, tmp_path):
         class Counted(Stains):
             drawn = 0

@@ -20,6 +20,7 @@ def test_operations_are_capped(refused: Any) -> None:
     assert "operations" in refused(b"\x80\x04" + b"}" * 1_000_000 + b".").message
 
 
+@pytest.mark.slow
 def test_deep_nesting(refused: Any) -> None:
     for opening in (b"\x85", b"]\x94", b"ctorch\nSize\n\x85"):
         refused(b"\x80\x04N" + opening * 20_000 + b".")
