@@ -11,7 +11,7 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forks")
-@pytest.mark.parametrize("step", [60, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [40, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_moment(tiny, tmp_path, step):
     command = [sys.executable, "-m", "pipeline.killing", str(tiny), str(tmp_path), "0", str(step)]
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
