@@ -32,7 +32,7 @@ LEAST_EFFECTIVE = 0.5
 """Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
 ANGLES = (0.6, 0.4, 0.3)
 """Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
-SAMPLES_OF_A_SET = 2048
+SAMPLES_OF_A_SET = 1024
 """Samples that share their particles, by their number in the run. Particles are worth some 2,000 independent draws, so
 what they share must not be shared by many more samples, else more samples would not come nearer to the posterior."""
 SWEEPS, MOST_STAGES = 6, 100
