@@ -40,7 +40,7 @@ SWEEPS, MOST_STAGES = 6, 100
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
 """Proposals that are evaluated to learn how good they are, which belong to no sample; and how many more where the first
 satisfy the query in that share. A few hundred do not show how heavy the largest weights are."""
-FORGONE, MOST_COST = 0.04, 16.0
+FORGONE, MOST_COST = 0.01, 16.0
 """Share of the posterior's mass, by the trials, that rejection may lose where weights are cut off at a ceiling. It may
 lose more where a sample would take more than so many proposals on average; `lost` says how much."""
 MOST_LOST = 0.5
