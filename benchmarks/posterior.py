@@ -39,7 +39,7 @@ from energyql.progress import Report, reporting
 from energyql.sampling import normals, summarize, uniforms
 
 SAMPLER = "slice"
-AT_ONCE, ENOUGH, MOST = 1 << 16, 20_000, 1 << 26
+AT_ONCE, ENOUGH, MOST = 1 << 16, 20_000, 1 << 24
 """Latents of the prior evaluated together, effective exact draws that are enough, and latents at most."""
 CERTAIN = 0.02
 """P from which every latent is kept; of the others a share, with this weight, so that few need to be read."""
