@@ -39,11 +39,11 @@ from energyql.progress import Report, reporting
 from energyql.sampling import normals, summarize, uniforms
 
 SAMPLER = "slice"
-AT_ONCE, ENOUGH, MOST = 1 << 16, 5000, 1 << 23
+AT_ONCE, ENOUGH, MOST = 1 << 16, 20_000, 1 << 24
 """Latents of the prior evaluated together, effective exact draws that are enough, and latents at most."""
 CERTAIN = 0.02
 """P from which every latent is kept; of the others a share, with this weight, so that few need to be read."""
-N, SMOKE_N, SMOKE_MOST, SMOKE_PRIOR = 8000, 40, 1 << 16, 500
+N, SMOKE_N, SMOKE_MOST, SMOKE_PRIOR = 32_000, 40, 1 << 16, 500
 HEADER = ["formula", "P", "estimate", "error", "floor", "where", "effective", "exact draws", "evals"]
 NOTE = (
     "Error: largest difference between the frequencies of one attribute's value among samples and among exact draws, "

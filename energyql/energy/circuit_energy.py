@@ -25,6 +25,7 @@ from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import output_count
 from energyql.energy.exact import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, leaf_kind
 from energyql.logic.nodes import Leaf
+from energyql.numerics.linear import VECTORS
 from energyql.numerics.normal import log_normal_cdf, log_normal_cdf_slope, log_normal_interval_and_slope
 from energyql.numerics.pullback import Back
 from energyql.numerics.shapes import Float
@@ -54,17 +55,22 @@ class CircuitEnergy:
 
     def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, " batch"]:
         """Return the energies, in nats, without a graph."""
-        energies, _ = self.leaves.pullback(self.heads(latent).t().contiguous())
-        return self.fold.energy(energies)
+        energies, _ = self.leaves.pullback(_whole(self.heads(latent).t()))
+        return self.fold.energy(energies)[: len(latent)]
 
     def gradient(
         self, latent: Float[Tensor, "batch latent_dim"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch latent_dim"]]:
         """Return the energies and their gradients with respect to the latents, without a graph."""
         rows, back_to_latent = self.heads.pullback(latent)
-        energies, back_to_rows = self.leaves.pullback(rows.t().contiguous())
+        energies, back_to_rows = self.leaves.pullback(_whole(rows.t()))
         energy, slopes = self.fold.energy_and_slopes(energies)
-        return energy, back_to_latent(back_to_rows(slopes).t())
+        return energy[: len(latent)], back_to_latent(back_to_rows(slopes)[:, : len(latent)].t())
+
+
+def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
+    """Return the rows with zeros at their ends, up to a multiple of `VECTORS`."""
+    return F.pad(rows, (0, -rows.shape[1] % VECTORS)).contiguous()
 
 
 class LeafEnergies:
@@ -139,8 +145,8 @@ class LeafEnergies:
         logits, tails, middles, classes = rows.split(self.sizes)
         if sets:
             classes = classes.view(self.shape)
-            outside, inside = torch.logsumexp(classes, 0)
-            logits = torch.cat([logits, outside - inside])
+            sums = torch.logsumexp(classes, 0)
+            logits = torch.cat([logits, sums[0] - sums[1]])
         found = [self._softplus(logits)]
         if len(tails):
             found.append(0.0 - log_normal_cdf(tails))  # and not -value, which makes -0.0 of 0
@@ -158,7 +164,8 @@ class LeafEnergies:
                 below.append(slope().mul_(-of_middles))
             if sets:
                 of_sets = of_logits[yes_no:]
-                below.append(torch.softmax(classes, 0).mul_(torch.stack([of_sets, -of_sets])).flatten(0, 2))
+                shares = (classes - sums).exp_()  # `torch.softmax` rounds a column by its place
+                below.append(shares.mul_(torch.stack([of_sets, -of_sets])).flatten(0, 2))
             return torch.cat(below)
 
         return torch.cat(found), back

@@ -170,7 +170,9 @@ class QueryEnergy:
         return 0.0 - self.rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
 
     def _sizes_of(self, z: Tensor) -> list[int]:
-        return few_sizes(len(z)) if self._few_sizes and z.device.type == "cpu" else [len(z)]
+        if not self._few_sizes or z.device.type != "cpu":
+            return [len(z)]
+        return few_sizes(len(z)) if self._direct is None else few_sizes(len(z), 16)  # which fills up vectors itself
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or not z.is_floating_point():

@@ -21,8 +21,11 @@ from energyql.numerics.pullback import leaky_relu_back_
 from energyql.numerics.shapes import Float
 
 BATCH_SIZES = (*range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
-"""Rows of a batch, ascending: multiples of 16, as many numbers as the widest registers hold. Functions such as exp may
-round the rest of a register in another way."""
+"""Rows of a batch, ascending."""
+VECTORS = 32
+"""Numbers of float32 in the two vectors that PyTorch computes together, on the widest processors. Functions such as
+sigmoid may round what is left over at the end of a tensor in another way, so rows must be a multiple of this for a
+sample not to depend on its place in the batch."""
 BLOCK = 64
 """Rows that are multiplied together where the bits of a row depend on their number."""
 
@@ -223,15 +226,18 @@ def _all_packed(parameters: Iterable[tuple[Any, ...]]) -> list[_Packed] | None:
     return None if None in found else cast("list[_Packed]", found)
 
 
-def few_sizes(count: int) -> list[int]:
+def few_sizes(count: int, multiple: int = VECTORS) -> list[int]:
     """Split `count` rows into batches of the largest of `BATCH_SIZES`, and the rest into the smallest that holds it.
+
+    Only those sizes are taken that are a multiple of a number; `VECTORS` says of which, and 16 is the least one.
 
     oneDNN compiles a product for each new number of rows, in a third of a millisecond, which is longer than most
     products take, and samplers have batches of every size. Products of small matrices also round differently with the
     number of rows, and a sample must not depend on its batch.
     """
     whole, rest = divmod(count, BATCH_SIZES[-1])
-    return [BATCH_SIZES[-1]] * whole + [size for size in BATCH_SIZES if size >= rest][: bool(rest)]
+    enough = [size for size in BATCH_SIZES if size >= rest and size % multiple == 0]
+    return [BATCH_SIZES[-1]] * whole + enough[: bool(rest)]
 
 
 def in_batches(

@@ -1,9 +1,10 @@
 """Proposals for the posterior of a rare query, from where a surrogate of the energy is low.
 
-A surrogate E_s(v) sees z through a few numbers, v = Qz. Particles of `N(v; 0, I) exp(-λ E_s(v))` are made once, by
-sequential Monte Carlo (Del Moral, Doucet and Jasra 2006), the same in every run. A proposal is one of them, moved on by
-random numbers of its own, with the rest of z from the prior. Its weight `exp(-λ E(z)) / exp(-λ E_s(v))` makes rejection
-and importance sampling follow the posterior of E itself, however wrong the surrogate.
+A surrogate E_s(v) sees z through a few numbers, v = Qz. Particles of `N(v; 0, I) exp(-λ E_s(v))` are made by sequential
+Monte Carlo (Del Moral, Doucet and Jasra 2006), the same in every run; every `SAMPLES_OF_A_SET` samples have a set of
+their own. A proposal is one of them, moved on by random numbers of its own, with the rest of z from the prior. Its
+weight `exp(-λ E(z)) / exp(-λ E_s(v))` makes rejection and importance sampling follow the posterior of E itself, however
+wrong the surrogate.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ LEAST_EFFECTIVE = 0.5
 """Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
 ANGLES = (0.6, 0.4, 0.3)
 """Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
+SAMPLES_OF_A_SET = 1024
+"""Samples that share their particles, by their number in the run. Particles are worth some 2,000 independent draws, so
+what they share must not be shared by many more samples, else more samples would not come nearer to the posterior."""
 SWEEPS, MOST_STAGES = 6, 100
 """Moves at all angles in a stage, and stages until the exponent jumps to the end."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
 """Proposals that are evaluated to learn how good they are, which belong to no sample; and how many more where the first
 satisfy the query in that share. A few hundred do not show how heavy the largest weights are."""
-FORGONE, MOST_COST = 0.04, 16.0
+FORGONE, MOST_COST = 0.01, 16.0
 """Share of the posterior's mass, by the trials, that rejection may lose where weights are cut off at a ceiling. It may
 lose more where a sample would take more than so many proposals on average; `lost` says how much."""
 MOST_LOST = 0.5
@@ -51,12 +55,10 @@ class Particles(NamedTuple):
     Attributes:
         v: the draws.
         energies: λ E_s of each, in nats.
-        log_mass: estimate of the logarithm of the integral, log P of the query by the surrogate.
     """
 
     v: Float[Tensor, "particles r"]
     energies: Float[Tensor, " particles"]
-    log_mass: float
 
     def moves(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Iterator[Particles]:
         """Yield the state after a Metropolis move at each of `ANGLES`, which leaves `N(v; 0, I) exp(-energy)` as it is.
@@ -72,7 +74,7 @@ class Particles(NamedTuple):
             there = energy(trial)
             accept = levels[:, k] < energies - there
             v, energies = torch.where(accept[:, None], trial, v), torch.where(accept, there, energies)
-            yield Particles(v, energies, self.log_mass)
+            yield Particles(v, energies)
 
     def moved(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Particles:
         """Return the last state of `moves`."""
@@ -87,27 +89,33 @@ def draws_of_a_move(r: int) -> int:
 
 @lru_cache(maxsize=16)
 @torch.no_grad()
-def particles_of(surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype) -> Particles:
-    """Make the particles of a surrogate at strength λ."""
+def particles_of(
+    surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype, number: int = 0
+) -> tuple[Particles, float]:
+    """Make a set of particles of a surrogate at strength λ; those of another number are independent.
+
+    Beside them comes an estimate of the logarithm of the integral of `N(v; 0, I) exp(-λ E_s(v))`, log P of the query by
+    the surrogate.
+    """
     basis = surrogate.basis
     r = len(basis)
 
     def random(count: int, width: int, name: str) -> Tensor:
-        return normals(0, 0, count, width, stream=f"particles/{name}").to(basis.device, dtype)
+        return normals(0, number * count, count, width, stream=f"particles/{name}").to(basis.device, dtype)
 
     v = random(FIRST_PARTICLES, r, "first")
-    found = Particles(v, strength * surrogate(v), 0.0)
-    reached, stage = 0.0, 0
+    found = Particles(v, strength * surrogate(v))
+    reached, stage, log_mass = 0.0, 0, 0.0
     while reached < 1:
         energies = found.energies.cpu().double()
         wanted = ANCESTORS if stage == 0 else LEAST_EFFECTIVE * len(energies)
         risen = _exponent(energies, reached, wanted) if stage < MOST_STAGES else 1.0
         log_weights = (reached - risen) * energies
-        mass = found.log_mass + torch.logsumexp(log_weights, 0).item() - math.log(len(energies))
+        log_mass += torch.logsumexp(log_weights, 0).item() - math.log(len(energies))
         levels = (torch.arange(ANCESTORS, dtype=torch.double) + 0.5) / ANCESTORS
         chosen = torch.searchsorted(torch.softmax(log_weights, 0).cumsum(0), levels)
         chosen = chosen.clamp(max=len(energies) - 1).to(v.device)
-        state = Particles(found.v[chosen], risen * found.energies[chosen], mass)
+        state = Particles(found.v[chosen], risen * found.energies[chosen])
         states: list[Particles] = []
         reached = risen
         for sweep in range(SWEEPS):
@@ -115,9 +123,9 @@ def particles_of(surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype
             states += state.moves(lambda v: reached * strength * surrogate(v), draws)  # noqa: B023  # called at once
             state = states[-1]
         energies = torch.cat([one.energies for one in states])
-        found = Particles(torch.cat([one.v for one in states]), energies / reached, mass)
+        found = Particles(torch.cat([one.v for one in states]), energies / reached)
         stage += 1
-    return found
+    return found, log_mass
 
 
 def _exponent(energies: Float[Tensor, " particles"], reached: float, wanted: float) -> float:
@@ -153,7 +161,6 @@ class SurrogateProposals:
     def __init__(self, batch: Batch, strength: float) -> None:
         assert batch.energy.surrogate is not None
         self._surrogate, self._strength = batch.energy.surrogate(), TEMPER * strength
-        self._particles = particles_of(self._surrogate, self._strength, batch.z.dtype)
         log_weights, probabilities = self._try(batch, strength, TRIALS, "trials")
         if probabilities.mean() >= PROMISING:
             further = self._try(batch, strength, MORE_TRIALS, "more trials")
@@ -183,16 +190,30 @@ class SurrogateProposals:
         """Return λE_s of v; a row of the result depends on its own row alone."""
         return in_batches(lambda part: (self._strength * self._surrogate(part),), v, few_sizes(len(v)))[0]
 
+    def _starts(self, samples: Tensor, place: Tensor) -> tuple[Particles, Tensor]:
+        """Return a particle for each sample, given by its number in the run, ascending, from the set of this number.
+
+        Beside them comes the estimate of each one's set. The place in the set is given as a draw from N(0, 1).
+        """
+        numbers, sizes = torch.unique_consecutive(samples // SAMPLES_OF_A_SET, return_counts=True)
+        v, energies, masses = list[Tensor](), list[Tensor](), list[float]()
+        for number, places in zip(numbers.tolist(), place.split(sizes.tolist()), strict=True):
+            found, log_mass = particles_of(self._surrogate, self._strength, place.dtype, number)
+            chosen = (torch.special.ndtr(places) * len(found.v)).long().clamp(max=len(found.v) - 1)
+            v.append(found.v[chosen])
+            energies.append(found.energies[chosen])
+            masses.append(log_mass)
+        return Particles(torch.cat(v), torch.cat(energies)), place.new_tensor(masses).repeat_interleave(sizes)
+
     def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
         """See `Proposals`."""
-        z_dim, r = batch.z.shape[1], self._particles.v.shape[1]
+        z_dim, r = batch.z.shape[1], len(self._surrogate.basis)
         widths = [z_dim, 1, draws_of_a_move(r)]
         like = batch.z.new_empty(1).expand(len(batch.z), sum(widths))
         drawn = batch.noise.several_normals(like, "surrogate", rows, numbers, of).flatten(0, 1)
         rest, place, draws = drawn.split(widths, 1)
-        count = len(self._particles.v)
-        chosen = (torch.special.ndtr(place[:, 0]) * count).long().clamp(max=count - 1)
-        start = Particles(self._particles.v[chosen], self._particles.energies[chosen], self._particles.log_mass)
+        samples = (batch.noise.start + rows)[:, None].expand_as(numbers).flatten()
+        start, masses = self._starts(samples, place[:, 0])
         found = start.moved(self._energy, draws)
         z = self._surrogate.lift(found.v, rest)
-        return z.view(*numbers.shape, z_dim), (found.energies + found.log_mass).view(numbers.shape)
+        return z.view(*numbers.shape, z_dim), (found.energies + masses).view(numbers.shape)

@@ -202,7 +202,7 @@ def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Float[Tensor, " b
 
 def next_step(step: Float[Tensor, " batch"], ratio: Float[Tensor, " batch"], order: int) -> Float[Tensor, " batch"]:
     """Return step sizes for the next attempt. Eq. II.4.13; after a step that passed they never fall."""
-    factor = (SAFETY / ratio ** (1 / order)).clamp(LARGEST_CUT, LARGEST_GROWTH)
+    factor = (SAFETY / _root(ratio, order)).clamp(LARGEST_CUT, LARGEST_GROWTH)
     return step * torch.where(ratio < 1, factor.clamp(min=1.0), factor)
 
 
@@ -214,7 +214,7 @@ def initial_step(slope: Slope, rows: Tensor, state: FlowState, order: int, rtol:
     second, _ = slope(state.s + trial, state.z + trial.unsqueeze(-1) * state.slope, rows)
     bend = _rms((second - state.slope) / scale) / trial
     fastest = torch.maximum(speed, bend)
-    refined = torch.where(fastest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), (0.01 / fastest) ** (1 / order))
+    refined = torch.where(fastest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), _root(0.01 / fastest, order))
     # Where the trial itself gave no finite numbers, the first step is one after a rejected trial.
     return torch.where(torch.isfinite(bend), torch.minimum(100 * trial, refined), LARGEST_CUT * trial)
 
@@ -245,6 +245,11 @@ def _weighted(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
         if weight != 0.0:
             total.add_(slope, alpha=weight)
     return total
+
+
+def _root(x: Float[Tensor, " batch"], order: int) -> Float[Tensor, " batch"]:
+    # PyTorch rounds powers of the last numbers of a tensor in another way, so they would depend on the batch.
+    return (x.log() / order).exp()
 
 
 def _rms(x: Float[Tensor, "batch z_dim"]) -> Float[Tensor, " batch"]:

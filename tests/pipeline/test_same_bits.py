@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from energyql import generate
+from energyql import generate, sample_latents
 from energyql.pipeline.generate import pipeline_for
+from energyql.sampling import SAMPLERS
 
 QUERY = "smile AND glasses AND NOT beard"
-SAMPLERS = ["slice+descent", "descent"]
+OFTEN = ["slice+descent", "descent"]
+QUICK = [*OFTEN, "slice", "ode"]
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def draw(tiny):
     return lambda n, **settings: generate(QUERY, n, model=tiny, device="cpu", progress=False, **settings)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", OFTEN)
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 1}, {"first": 5}])
 def test_the_same_call_has_the_same_bits(draw, sampler, settings):
     one, two = (draw(3, sampler=sampler, **settings) for _ in range(2))
@@ -34,7 +36,7 @@ def test_the_same_call_has_the_same_bits(draw, sampler, settings):
     assert [picture.tobytes() for picture in one.images] == [picture.tobytes() for picture in two.images]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", OFTEN)
 def test_another_division_differs_by_one_grey_level_at_most(draw, threads, sampler):
     whole = draw(5, sampler=sampler)
     assert len(np.unique(np.asarray(whole.images[0]))) > 50  # pictures in which rounding could be seen
@@ -49,6 +51,21 @@ def test_another_division_differs_by_one_grey_level_at_most(draw, threads, sampl
         assert other.status == whole.status[part]
         for mine, theirs in zip(other.images, whole.images[part], strict=True):
             assert np.abs(np.subtract(mine, theirs, dtype=np.int16)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "sampler", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS]
+)
+def test_latents_have_the_same_bits_in_every_batch(sampler):
+    query = "frown AND beard AND hair = red"
+    whole, *others = (
+        np.concatenate([part.z for part in sample_latents(
+            query, 40, model="avatars", sampler=sampler, seed=2, batch_size=size, device="cpu", progress=False
+        )])
+        for size in (40, 7, 33)
+    )  # fmt: skip
+    for other in others:
+        assert np.array_equal(other, whole)
 
 
 def test_a_picture_of_given_latents_has_the_same_bits_in_every_batch(tiny):

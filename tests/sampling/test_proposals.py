@@ -11,6 +11,7 @@ from energyql.sampling.proposals import (
     ANCESTORS,
     ANGLES,
     MORE_TRIALS,
+    SAMPLES_OF_A_SET,
     SWEEPS,
     TRIALS,
     Particles,
@@ -139,16 +140,34 @@ def test_a_sample_depends_on_its_index_alone():
     assert not torch.isclose(whole.z, other.z).all(1).any()
 
 
+def test_a_batch_across_two_sets_of_particles_is_as_its_parts():
+    energy, sampler, first = Energy(Surrogate(2.8, 5.0)), SliceSampler(), SAMPLES_OF_A_SET - 5
+    whole, before, after = (
+        sampler.sample(energy, prior_latents(3, start, count, DIM), noise=RandomStreams(3, start))
+        for start, count in ((first, 12), (first, 5), (SAMPLES_OF_A_SET, 7))
+    )
+    assert torch.equal(whole.z, torch.cat([before.z, after.z]))
+    for name, numbers in whole.diagnostics.items():
+        assert torch.equal(numbers, torch.cat([before.diagnostics[name], after.diagnostics[name]])), name
+
+
+def test_sets_of_particles_are_independent():
+    (first, _), (second, _) = (particles_of(Surrogate(2.5, 3.0), 1.0, torch.float32, number) for number in (0, 1))
+    assert torch.isclose(first.v, second.v).double().mean() < 0.01
+    both = torch.stack([first.v[:, 0], second.v[:, 0]])
+    assert torch.corrcoef(both)[0, 1].abs() < 0.05
+
+
 @pytest.mark.parametrize("strength", [0.5, 1.0, 6.0])
 def test_particles_are_draws_from_the_surrogates_posterior(strength):
     surrogate = Surrogate(2.5, 3.0)
-    particles = particles_of(surrogate, strength, torch.float32)
+    particles, log_mass = particles_of(surrogate, strength, torch.float32)
     x = torch.linspace(-9, 9, 200001, dtype=torch.float64)
     density = torch.exp(-0.5 * x**2 - strength * surrogate(x[:, None])) / math.sqrt(2 * math.pi)
     mass = torch.trapezoid(density, x)
     mean = torch.trapezoid(density * x, x) / mass
     std = (torch.trapezoid(density * (x - mean) ** 2, x) / mass).sqrt().item()
-    assert particles.log_mass == pytest.approx(mass.log().item(), abs=0.12)
+    assert log_mass == pytest.approx(mass.log().item(), abs=0.12)
     assert len(particles.v) == ANCESTORS * SWEEPS * len(ANGLES)  # no state on the way is wasted
     assert particles.v.mean().item() == pytest.approx(mean.item(), abs=0.06 * std)
     assert particles.v.std().item() == pytest.approx(std, rel=0.03)
@@ -162,7 +181,7 @@ def test_a_move_leaves_the_posterior_of_particles_as_it_is():
 
     v = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0)) / 3
     draws = torch.randn(20_000, draws_of_a_move(2), generator=torch.Generator().manual_seed(1))
-    moved = Particles(v, surrogate(v), 0.0).moved(surrogate, draws)
+    moved = Particles(v, surrogate(v)).moved(surrogate, draws)
     assert moved.v.std().item() == pytest.approx(1 / 3, rel=0.02)
     assert torch.allclose(moved.energies, surrogate(moved.v))
     share = (moved.v != v).any(1).double().mean().item()
@@ -171,7 +190,7 @@ def test_a_move_leaves_the_posterior_of_particles_as_it_is():
 
 
 def test_extreme_strengths_end():
-    assert particles_of(Surrogate(2.5, 3.0), 1e6, torch.float32).v.isfinite().all()
+    assert particles_of(Surrogate(2.5, 3.0), 1e6, torch.float32)[0].v.isfinite().all()
 
 
 def test_an_energy_without_finite_values_is_reported():
