@@ -22,6 +22,8 @@ TICK = 18
 """Width of a verdict, in pixels like `GAP` and `CAPTION`."""
 PIXEL_ART = 64
 """A picture up to this side is stored without loss, since each pixel is visible."""
+MOST_IN_GRID = 1024
+"""Most pictures of a grid in one file: at `MOST_SIDE` a side it is within the 16,383 pixels of a WebP."""
 LEAST_SIDE, MOST_SIDE = 128, 256
 """A tile of a grid is enlarged or reduced so that its longer side lies between these."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
