@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -133,10 +134,10 @@ def sample(
         device=choose_device(device), progress=not quiet,
     )  # fmt: skip
     if not quiet:
-        drawn = folder.drawn
+        drawn, following = folder.drawn, f"energyql label {shlex.quote(str(save_to))}"
         out.print(
             f"{escape(str(save_to))} has {folder.random} random pictures and {len(folder.unsure)} unsure ones, "
-            f"of seed {drawn.seed} at truncation {drawn.truncation:g}. Next: energyql label {escape(str(save_to))}"
+            f"of seed {drawn.seed} at truncation {drawn.truncation:g}. Next: {escape(following)}"
         )
 
 

@@ -219,8 +219,12 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     for name in _ONE_RUN:
         theirs, ours = (json.loads(json.dumps(facts.get(name))) for facts in (found, provenance))
         if theirs != ours:
-            shown = "" if name == "fingerprints" else f": {shorten(str(theirs))}, not {shorten(str(ours))}"
-            what = {"canonical": "query", "fingerprints": "training of the model"}.get(name, name)
+            shown = "" if name in ("fingerprints", "sampler") else f": {shorten(str(theirs))}, not {shorten(str(ours))}"
+            what = {
+                "canonical": "query",
+                "fingerprints": "training of the model",
+                "sampler": "sampler or strength",
+            }.get(name, name)
             raise DataError(f"{folder} holds a run of another {what}{shown}", hint=hint)
     if ("budget" in found) != ("budget" in provenance):
         kind = "with" if "budget" in found else "without"

@@ -101,6 +101,8 @@ class TestGenerate:
         for more in ([], ["--budget", 9]):
             code, _, errors = main(*arguments, "-n", 2, "--seed", 1, *more)
             assert (code, errors.splitlines()[0]) == (9, f"DataError: {tmp_path} holds a run of another seed: 0, not 1")
+        code, _, errors = main(*arguments, "-n", 2, "--strength", 2)
+        assert (code, "holds a run of another sampler or strength\n" in errors) == (9, True)
         code, _, errors = main(*arguments, "-n", 2)
         assert (code, f"{tmp_path} holds 2 samples of this run; 4 beyond were removed" in errors) == (0, True)
         assert sorted(path.name for path in tmp_path.glob("*.png")) == ["00000.png", "00001.png", "grid.png"]
