@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 
 import torch
@@ -26,6 +27,10 @@ MOST_IN_GRID = 1024
 """Most pictures of a grid in one file: at `MOST_SIDE` a side it is within the 16,383 pixels of a WebP."""
 LEAST_SIDE, MOST_SIDE = 128, 256
 """A tile of a grid is enlarged or reduced so that its longer side lies between these."""
+_SPELLED = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "–": "-", "—": "-"}
+)
+"""What Unicode does not take apart."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -118,9 +123,15 @@ def tile_size(picture: Image.Image) -> tuple[int, int]:
     return round(picture.width * scale), round(picture.height * scale)
 
 
+def legible(text: str) -> str:
+    """Return a text without accents, since the font in Pillow draws a box for "ö": "größe" becomes "grosse"."""
+    parts = unicodedata.normalize("NFD", text.translate(_SPELLED))
+    return "".join(part for part in parts if not unicodedata.combining(part))
+
+
 def cut(text: str, font: Font, width: int) -> str:
-    """Return the start of `text` that fits, without line breaks."""
-    text = " ".join(text[:200].split())
+    """Return the start of `text` that fits, legible and without line breaks."""
+    text = " ".join(legible(text[:200]).split())
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:
@@ -129,7 +140,8 @@ def cut(text: str, font: Font, width: int) -> str:
 
 
 def wrapped(text: str, font: Font, width: int) -> list[str]:
-    """Break a text into at most eight lines, none wider than `width`."""
+    """Break a text into at most eight legible lines, none wider than `width`."""
+    text = legible(text)
     per_line = 200
     while True:
         lines = [line for part in text.splitlines() for line in textwrap.wrap(part, per_line)][:8]

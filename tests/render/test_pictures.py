@@ -58,6 +58,11 @@ class TestGrid:
             assert sheet.getpixel((x, y)) == sheet.getpixel((x + 127, y + 127)) == RED
             assert sheet.getpixel((x - 1, y)) == WHITE
 
+    def test_letters_that_the_font_lacks_lose_their_accents(self):
+        drawn = label_grid([solid()], title="größe > 0.5 – été", captions=["Ærø"], footer="naïve Łódź")
+        plain = label_grid([solid()], title="grosse > 0.5 - ete", captions=["AEro"], footer="naive Lodz")
+        assert (np.asarray(drawn) == np.asarray(plain)).all()
+
     def test_no_columns_and_no_pictures(self):
         with pytest.raises(ArgumentError, match="at least one column, not 0"):
             label_grid([solid()], columns=0)
