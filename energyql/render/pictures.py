@@ -76,7 +76,10 @@ def label_grid(
     count = len(pictures)
     if count == 0:
         raise ArgumentError("a grid needs at least one picture")
-    columns = min(count, math.ceil(math.sqrt(2 * count)) if columns is None else columns)
+    if columns is None:
+        columns = math.ceil(math.sqrt(2 * count))
+        columns = math.ceil(count / math.ceil(count / columns))  # as many rows, with fewer gaps in the last one
+    columns = min(count, columns)
     if columns < 1:
         raise ArgumentError(f"a grid needs at least one column, not {columns}")
     width, height = tile_size(pictures[0])

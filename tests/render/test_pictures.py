@@ -47,7 +47,8 @@ class TestToPictures:
 
 class TestGrid:
     @pytest.mark.parametrize(
-        ("count", "columns", "shape"), [(1, None, (1, 1)), (8, None, (4, 2)), (5, 2, (2, 3)), (3, 9, (3, 1))]
+        ("count", "columns", "shape"),
+        [(1, None, (1, 1)), (4, None, (2, 2)), (8, None, (4, 2)), (12, None, (4, 3)), (5, 2, (2, 3)), (3, 9, (3, 1))],
     )
     def test_layout(self, count, columns, shape):
         sheet = label_grid([solid()] * count, columns=columns)
