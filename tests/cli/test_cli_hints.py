@@ -107,3 +107,22 @@ def test_the_error_says_what_to_do(places, monkeypatch, words, message, hint):
     assert error.hint is not None
     assert re.search(hint, error.hint), error.hint
     assert sorted(places.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "work"),
+    [
+        (("sample", "model", "-o", "new"), "energyql.labelling.sample.sample_pictures"),
+        ((*TRAIN, "--labels", "labels.csv"), "energyql.training.run.train_attributes"),
+        (("train-judge", "model", "--labels", "labels.csv"), "energyql.training.judge.train_judge"),
+    ],
+    ids=["sample", "train", "train-judge"],
+)
+def test_ctrl_c_says_that_the_command_can_be_resumed(places, monkeypatch, words, work):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(places)
+    monkeypatch.setattr(work, interrupted)
+    outcome = invoke(*words)
+    assert (outcome.exit_code, "interrupted; run the same command again to resume" in outcome.stderr) == (130, True)
