@@ -35,7 +35,7 @@ def test_packaged_models_go_by_name(packaged, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("avatar", "there is no model 'avatar'\ndid you mean avatars\\?; or give the path"),
+        ("avatar", "there is no model 'avatar'\ndid you mean avatars\\?\nor give the path"),
         ("xyzzy", "there is no model 'xyzzy'\npackaged models: avatars, faces"),
         ("../models/avatars", "there is no model"),
         ("a\0b", "there is no model"),

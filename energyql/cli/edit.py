@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,11 +168,14 @@ def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
     """Parse the start of an edit: a seed, seeds, a folder, or paths of pictures.
 
     Raises:
-        ArgumentError: seeds and pictures are mixed.
+        ArgumentError: seeds and pictures are mixed, or a number is no seed.
     """
     if len(texts) == 1 and Path(texts[0]).is_dir():
         return Path(texts[0])
     seeds = [int(text) for text in texts if text.isascii() and text.isdigit()]
+    for text in texts:
+        if re.fullmatch(r"[-+]\d+|[-+]?\d*\.\d+", text) and not Path(text).exists():
+            raise ArgumentError(f"{text} is not a seed", hint="a seed is a whole number that is not negative")
     if len(seeds) == len(texts):
         return seeds[0] if len(seeds) == 1 else seeds
     if seeds:

@@ -102,12 +102,18 @@ def generate(
     from energyql.files import check_destination
     from energyql.pipeline.generate import pipeline_for
     from energyql.pipeline.stream import FolderRun, check_run
+    from energyql.render.pictures import MOST_IN_GRID
 
     standard, grid = str(save_to) == STANDARD, save_to.suffix.lower() in PICTURE_SUFFIXES
     if standard and as_json:
         raise ArgumentError("--json and --out - both need standard output", hint="name a file or folder after --out")
     if not standard:
         check_destination(save_to)
+    if (standard or grid) and n > MOST_IN_GRID:
+        raise ArgumentError(
+            f"one picture holds a grid of at most {MOST_IN_GRID:,} pictures, not {n:,}",
+            hint="name a folder after --out, such as --out pictures: it is written batch by batch",
+        )
     if budget is not None and first:
         raise ArgumentError("a run with a budget starts at its first sample", hint="leave out --first or --budget")
     opened = options.open_model(model, generator, judge, allow_plugins, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_label, read_names
+from energyql.cli.options import out, out_option, read_label, read_names, resumable
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_NOISE, DEFAULT_SAMPLER, DEFAULT_SEMANTICS
@@ -127,16 +128,17 @@ def sample(
     from energyql.pipeline.model import choose_device
 
     chosen = None if only is None else read_names(only)
-    folder = sample_pictures(
-        model, save_to, n, unsure=unsure, by=by, only=chosen, labelled=labels, pool=pool,
-        seed=seed, truncation=truncation, label=read_label(label), generator=generator, allow_plugins=allow_plugins,
-        device=choose_device(device), progress=not quiet,
-    )  # fmt: skip
+    with resumable():
+        folder = sample_pictures(
+            model, save_to, n, unsure=unsure, by=by, only=chosen, labelled=labels, pool=pool,
+            seed=seed, truncation=truncation, label=read_label(label), generator=generator, allow_plugins=allow_plugins,
+            device=choose_device(device), progress=not quiet,
+        )  # fmt: skip
     if not quiet:
-        drawn = folder.drawn
+        drawn, following = folder.drawn, f"energyql label {shlex.quote(str(save_to))}"
         out.print(
             f"{escape(str(save_to))} has {folder.random} random pictures and {len(folder.unsure)} unsure ones, "
-            f"of seed {drawn.seed} at truncation {drawn.truncation:g}. Next: energyql label {escape(str(save_to))}"
+            f"of seed {drawn.seed} at truncation {drawn.truncation:g}. Next: {escape(following)}"
         )
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_label, read_names
+from energyql.cli.options import out, out_option, read_label, read_names, resumable
 from energyql.cli.reports import print_reports, print_trained_judge
 from energyql.errors import ArgumentError
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
@@ -98,12 +98,13 @@ def train(
             labels, latents, labeller, prompts,
             clip_model=clip_model, clip_weights=clip_weights, clip_margin=clip_margin, device=where,
         )  # fmt: skip
-    trained = train_attributes(
-        model, source, save_to, kinds=_kinds(kind), only=chosen, count=n, space=space, truncation=psi,
-        label=condition, seed=seed, replace=replace, generator=generator, allow_plugins=allow_plugins,
-        judge=None if judge == NO_JUDGE else judge,
-        settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
-    )  # fmt: skip
+    with resumable():
+        trained = train_attributes(
+            model, source, save_to, kinds=_kinds(kind), only=chosen, count=n, space=space, truncation=psi,
+            label=condition, seed=seed, replace=replace, generator=generator, allow_plugins=allow_plugins,
+            judge=None if judge == NO_JUDGE else judge,
+            settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
+        )  # fmt: skip
     if quiet:
         return
     print_reports(trained.report)
@@ -155,10 +156,11 @@ def train_judge(
         labels, None, labeller, prompts,
         clip_model=clip_model, clip_weights=clip_weights, clip_margin=clip_margin, device=where,
     )  # fmt: skip
-    trained = run(
-        model, source, save_to, only=None if only is None else list(read_names(only)), count=n, seed=seed,
-        generator=generator, allow_plugins=allow_plugins, judge=judge, device=where, progress=not quiet,
-    )  # fmt: skip
+    with resumable():
+        trained = run(
+            model, source, save_to, only=None if only is None else list(read_names(only)), count=n, seed=seed,
+            generator=generator, allow_plugins=allow_plugins, judge=judge, device=where, progress=not quiet,
+        )  # fmt: skip
     if not quiet:
         print_trained_judge(None if judge == TRAIN else judge, trained.report, trained.unmeasured)
         out.print(f"Saved {escape(str(save_to or model))}; energyql report shows the quality")

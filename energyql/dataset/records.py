@@ -151,7 +151,7 @@ class WrittenDataset:
         if judged:
             share = sum(one.satisfied or 0 for one in judged) / max(1, sum(one.rows for one in judged))
             line += f"; {share:.1%} satisfy their query, says the judge"
-        return f"{line}; {self.kept:,} of them there before" if self.kept else line
+        return f"{line}, {self.kept:,} of the shards from an earlier run" if self.kept else line
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was written as JSON values."""

@@ -116,7 +116,7 @@ def _sizes(nodes: Sequence[CircuitNode]) -> str:
     counts = Counter(type(node) for node in nodes)
     leaves, sums, choices, given = counts[Leaf], counts[Sum], counts[LogSumExp], counts[Given]
     words = [(leaves, "leaf" if leaves == 1 else "leaves"), (sums, "sum" if sums == 1 else "sums")]
-    words += [(choices, "log-sum-exp"), (given, "given relations")]
+    words += [(choices, "log-sum-exp"), (given, "given the relations")]
     words += [(len(nodes) - leaves - sums - choices - given, "weighted")]
     return ", ".join(f"{count:,} {word}" for count, word in words if count)
 

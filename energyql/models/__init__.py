@@ -60,7 +60,7 @@ def model_folder(model: str | Path) -> Path:
         hint = what_is_there(folder)
         if is_hub_id(str(model)):
             hint += f"; fetch a model of a hub: Model.from_pretrained({str(model)!r}), or energyql download {model}"
-    raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}; or give the path of a model folder")
+    raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}\nor give the path of a model folder")
 
 
 def read_vocabulary(model: str | Path) -> Vocabulary:

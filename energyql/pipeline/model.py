@@ -40,7 +40,7 @@ Values = dict[str, npt.NDArray[Any]]
 """Attribute -> decided values, (n,): bool, names of classes, or numbers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model(Saved):
     """A generator with attribute heads and, if there is one, a judge.
 
@@ -83,6 +83,9 @@ class Model(Saved):
                 f"the judge of model {self.name!r} is the reader that guides the sampler, so it could never object",
                 hint="give it another network as judge=, trained with another seed (energyql train-judge), or None",
             )
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
 
     @classmethod
     def from_pretrained(

@@ -223,9 +223,8 @@ class Result:
         """
         path = check_destination(Path(path))
         if not self.images:
-            raise ArgumentError(
-                f"there is no picture to save: {self.summary()}", hint="raise the budget, or ask for less"
-            )
+            hint = "raise the budget, or ask for less" if "budget" in self.provenance else "choose at least one sample"
+            raise ArgumentError(f"there is no picture to save: {self.summary()}", hint=hint)
         if path.suffix.lower() in PICTURE_SUFFIXES:
             write_picture(path, self.grid(), self.provenance)
             return path

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,7 +220,11 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     for name in _ONE_RUN:
         theirs, ours = (json.loads(json.dumps(facts.get(name))) for facts in (found, provenance))
         if theirs != ours:
-            shown = "" if name == "fingerprints" else f": {shorten(str(theirs))}, not {shorten(str(ours))}"
+            theirs, ours, start = str(theirs), str(ours), 0
+            if name == "sampler":  # its many settings, from the first one that differs
+                same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(theirs, ours, strict=False)))
+                start = 1 + max(theirs.rfind("(", 0, same), theirs.rfind(" ", 0, same))
+            shown = "" if name == "fingerprints" else f": {shorten(theirs[start:])}, not {shorten(ours[start:])}"
             what = {"canonical": "query", "fingerprints": "training of the model"}.get(name, name)
             raise DataError(f"{folder} holds a run of another {what}{shown}", hint=hint)
     if ("budget" in found) != ("budget" in provenance):

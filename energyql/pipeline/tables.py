@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from energyql.attributes.labels import as_number, is_missing
 from energyql.errors import DataError, UnknownAttribute
 from energyql.files import what_is_there
 from energyql.language import Interval, Near, Predicate, as_query, predicates
@@ -23,6 +24,7 @@ from energyql.vocabulary import closest, repeated
 
 MOST_CHARACTERS = 1 << 27
 """Longest table that is read: of a device that never ends no more is read, and memory stays below some gigabytes."""
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _MOMENT = re.compile(r"(?P<name>.+)[._](?P<moment>mean|std)")
 
 
@@ -87,8 +89,26 @@ def read_predictions(
     return data
 
 
+def find_delimiter(read: Callable[[str], Iterable[list[str]]]) -> str:
+    """Return the delimiter that gives most columns: comma, semicolon or tab. Rows of one length come first.
+
+    Args:
+        read: reads the rows with a delimiter. Rows are counted and not kept, because they take several times the memory
+            of the text.
+    """
+    sizes = {mark: [len(cells) for cells in read(mark) if cells] for mark in ",;\t"}
+    even = {mark: found for mark, found in sizes.items() if len(set(found)) == 1 < found[0]}
+    return max(even or sizes, key=lambda mark: sizes[mark][0] if sizes[mark] else 0)
+
+
+def with_points(cells: list[str]) -> list[str]:
+    """Return a column of numbers with decimal points for its decimal commas; other columns as they are."""
+    changed = [cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
+    return changed if all(is_missing(cell) or as_number(cell) is not None for cell in changed) else cells
+
+
 def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[int]]:
-    """Read a CSV file, or an open text.
+    """Read a CSV file, or an open text: cells separated by commas, or by semicolons or tabs with decimal commas.
 
     Returns:
         Header, rows, and the line on which each row ends.
@@ -103,7 +123,8 @@ def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[
         if len(text) > MOST_CHARACTERS:
             hint = "give a part of the rows, or only the columns that the query names"
             raise DataError(f"{path} is longer than {MOST_CHARACTERS >> 20} Mi characters", hint=hint)
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        delimiter = find_delimiter(lambda mark: csv.reader(io.StringIO(text, newline=""), delimiter=mark))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         numbered = [(row, reader.line_num) for row in reader if row]
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: it is not a text in UTF-8", hint="save it as CSV in UTF-8") from error
@@ -113,7 +134,7 @@ def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[
         hint = "name a CSV file, or see to its permissions"
         raise DataError(f"cannot read {path}: {error.strerror or error}", hint=hint) from error
     except csv.Error as error:
-        hint = "cells are separated by commas; one with a comma or a line break stands in quotes"
+        hint = "cells are separated by commas, semicolons or tabs; one with a comma or a line break stands in quotes"
         raise DataError(f"cannot read {path}: {error}", hint=hint) from error
     except MemoryError:
         raise DataError(f"cannot read {path}: there is not enough memory", hint="give a part of the rows") from None
@@ -125,10 +146,13 @@ def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[
     for row, line in numbered[1:]:
         if len(row) != len(header):
             raise DataError(
-                f"{path}, line {line}: {len(row)} cells, but {len(header)} columns",
+                f"{path}, line {line}: {len(row)} cells where the first line has {len(header)}",
                 hint="each line has a cell for each column; a cell with a comma stands in quotes",
             )
-    return header, [row for row, _ in numbered[1:]], [line for _, line in numbered[1:]]
+    rows = [row for row, _ in numbered[1:]]
+    if delimiter != ",":
+        rows = [list(row) for row in zip(*(with_points(list(cells)) for cells in zip(*rows, strict=True)), strict=True)]
+    return header, rows, [line for _, line in numbered[1:]]
 
 
 @dataclass(frozen=True)

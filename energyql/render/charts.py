@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from energyql.render.pictures import FAINT, INK, PAPER
+from energyql.render.pictures import FAINT, INK, PAPER, legible
 
 SCALE = 2
 """The canvas is drawn this many times larger and reduced at the end, for smooth lines."""
@@ -39,9 +39,9 @@ class Canvas:
         return self._sheet.resize(self._size, Image.Resampling.LANCZOS)
 
     def text(self, at: Place, text: str, colour: str, size: int = 11, anchor: str = "la") -> None:
-        """Write one line; `anchor` names the point of the text that lies at `at`, as PIL does."""
+        """Write one legible line; `anchor` names the point of the text that lies at `at`, as PIL does."""
         font = ImageFont.load_default(size * SCALE)
-        self._draw.text((at[0] * SCALE, at[1] * SCALE), text, colour, font, anchor)
+        self._draw.text((at[0] * SCALE, at[1] * SCALE), legible(text), colour, font, anchor)
 
     def line(self, points: Sequence[Place], colour: str, width: float = 1) -> None:
         """Draw straight lines from point to point."""

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 
 import torch
@@ -22,8 +23,14 @@ TICK = 18
 """Width of a verdict, in pixels like `GAP` and `CAPTION`."""
 PIXEL_ART = 64
 """A picture up to this side is stored without loss, since each pixel is visible."""
+MOST_IN_GRID = 1024
+"""Most pictures of a grid in one file: at `MOST_SIDE` a side it is within the 16,383 pixels of a WebP."""
 LEAST_SIDE, MOST_SIDE = 128, 256
 """A tile of a grid is enlarged or reduced so that its longer side lies between these."""
+_SPELLED = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "–": "-", "—": "-"}
+)
+"""What Unicode does not take apart."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -69,7 +76,10 @@ def label_grid(
     count = len(pictures)
     if count == 0:
         raise ArgumentError("a grid needs at least one picture")
-    columns = min(count, math.ceil(math.sqrt(2 * count)) if columns is None else columns)
+    if columns is None:
+        columns = math.ceil(math.sqrt(2 * count))
+        columns = math.ceil(count / math.ceil(count / columns))  # as many rows, with fewer gaps in the last one
+    columns = min(count, columns)
     if columns < 1:
         raise ArgumentError(f"a grid needs at least one column, not {columns}")
     width, height = tile_size(pictures[0])
@@ -116,9 +126,15 @@ def tile_size(picture: Image.Image) -> tuple[int, int]:
     return round(picture.width * scale), round(picture.height * scale)
 
 
+def legible(text: str) -> str:
+    """Return a text without accents, since the font in Pillow draws a box for "ö": "größe" becomes "grosse"."""
+    parts = unicodedata.normalize("NFD", text.translate(_SPELLED))
+    return "".join(part for part in parts if not unicodedata.combining(part))
+
+
 def cut(text: str, font: Font, width: int) -> str:
-    """Return the start of `text` that fits, without line breaks."""
-    text = " ".join(text[:200].split())
+    """Return the start of `text` that fits, legible and without line breaks."""
+    text = " ".join(legible(text[:200]).split())
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:
@@ -127,7 +143,8 @@ def cut(text: str, font: Font, width: int) -> str:
 
 
 def wrapped(text: str, font: Font, width: int) -> list[str]:
-    """Break a text into at most eight lines, none wider than `width`."""
+    """Break a text into at most eight legible lines, none wider than `width`."""
+    text = legible(text)
     per_line = 200
     while True:
         lines = [line for part in text.splitlines() for line in textwrap.wrap(part, per_line)][:8]

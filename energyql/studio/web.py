@@ -75,7 +75,9 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         return respond(INTERNAL)
     message, hint = str(error.detail), None
-    if error.status_code == 400:  # the framework gives no details
+    if error.status_code in (404, 405):
+        hint = "GET /api/openapi.json describes every request"
+    elif error.status_code == 400:  # the framework gives no details
         message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
     return respond(StudioError("HTTPError", message, hint=hint), error.status_code)
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from energyql.attributes.labels import as_number, is_missing
 from energyql.errors import DataError, EnergyQLError
 from energyql.files import check_file, naming_source, read_bytes
 from energyql.language.lexical import shorten
+from energyql.pipeline.tables import find_delimiter, with_points
 from energyql.vocabulary import closest, repeated
 
 MOST_BYTES = 1 << 26
@@ -26,7 +26,6 @@ MOST_CELLS = 1 << 23
 """Most cells of a Parquet file, which may be thousands of times as many as its bytes."""
 _AT_ONCE = 256
 """Rows of a Parquet file that are read before their size is compared again."""
-_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 
 
 def read_columns(path: Path) -> dict[str, list[Any]]:
@@ -59,11 +58,7 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
         raise DataError(f"cannot read {path}: {error}", hint="save it again as CSV in UTF-8, or as Parquet") from error
     try:
         lines = text.splitlines()
-        # The delimiter that gives most columns, of the same number in every row if possible. Rows are counted first and
-        # kept only with the delimiter that is chosen, because they take several times the memory of the text.
-        sizes = {mark: _row_lengths(lines, mark) for mark in ",;\t"}
-        even = {mark: found for mark, found in sizes.items() if len(set(found)) == 1 < found[0]}
-        delimiter = max(even or sizes, key=lambda mark: sizes[mark][0] if sizes[mark] else 0)
+        delimiter = find_delimiter(lambda mark: csv.reader(lines, delimiter=mark))
         lines_of_cells = [cells for cells in csv.reader(lines, delimiter=delimiter) if cells]
     except csv.Error as error:
         raise DataError(
@@ -91,18 +86,7 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
                 hint="each row has a cell for each column; a cell with a comma stands in quotes",
             )
     columns = {name: [cells[i] for cells in rows] for i, name in enumerate(names)}
-    return columns if delimiter == "," else {name: _with_points(cells) for name, cells in columns.items()}
-
-
-def _row_lengths(lines: list[str], delimiter: str) -> list[int]:
-    """Return the number of cells of each row that has any."""
-    return [len(cells) for cells in csv.reader(lines, delimiter=delimiter) if cells]
-
-
-def _with_points(cells: list[str]) -> list[str]:
-    """Return a column of numbers with decimal points for its decimal commas; other columns as they are."""
-    changed = [cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
-    return changed if all(is_missing(cell) or as_number(cell) is not None for cell in changed) else cells
+    return columns if delimiter == "," else {name: with_points(cells) for name, cells in columns.items()}
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:

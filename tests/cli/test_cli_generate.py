@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import re
 
 import pytest
 from commands import invoke
@@ -101,6 +102,9 @@ class TestGenerate:
         for more in ([], ["--budget", 9]):
             code, _, errors = main(*arguments, "-n", 2, "--seed", 1, *more)
             assert (code, errors.splitlines()[0]) == (9, f"DataError: {tmp_path} holds a run of another seed: 0, not 1")
+        code, _, errors = main(*arguments, "-n", 2, "--strength", 2)
+        assert code == 9
+        assert re.search(r"holds a run of another sampler: strength=1.0, .*, not strength=2.0, ", errors)
         code, _, errors = main(*arguments, "-n", 2)
         assert (code, f"{tmp_path} holds 2 samples of this run; 4 beyond were removed" in errors) == (0, True)
         assert sorted(path.name for path in tmp_path.glob("*.png")) == ["00000.png", "00001.png", "grid.png"]

@@ -19,7 +19,7 @@ WRONG = [
     (
         ("generate", "smile", "-m", "tony/model"),
         "no model 'tony/model'",
-        "no folder .*tony; fetch .* download tony/model; or give",
+        "no folder .*tony; fetch .* download tony/model\nor give",
     ),
     (("generate", "smile", "-m", "faces:make"), "no model 'faces:make'", "energyql train makes a model folder"),
     (("generate", "smile", "-m", "broken"), r"attributes\.safetensors is missing", "it was looked for in .*broken"),
@@ -30,6 +30,8 @@ WRONG = [
     (("edit", "smile", "-m", "model", "-s", "folder"), "folder holds no result", "name one that generate"),
     (("edit", "smile", "-m", "model", "-s", "text.txt", "-s", "3"), "not from both", "give --start with seeds, or"),
     (("edit", "smile", "-m", "model", "--layers", "nope=1"), "no attribute 'nope'|for 'nope'", "attributes: smile"),
+    (("edit", "smile", "-m", "model", "-s", "-1"), "-1 is not a seed", "a whole number"),
+    (("generate", "smile", "-m", "model", "-n", 2000, "-o", "x.png"), "at most 1,024 .*not 2,000", "name a folder"),
     (("invert", "none.png", "-m", "model"), "no picture none.png", "it was looked for in"),
     (("invert", "folder", "-m", "model"), "folder is a folder, not a picture", "name a picture in it"),
     (("animate", "smile", "-m", "model"), "at least two queries", "energyql animate"),
@@ -42,7 +44,7 @@ WRONG = [
     (("score", "smile", "none.csv"), "none.csv is missing", "it was looked for in"),
     (("score", "smile", "folder"), "cannot read folder: Is a directory", "name a CSV file"),
     (("score", "smile", "words.csv"), "'x' is not a number", "correct it, or leave the row out"),
-    (("score", "smile", "ragged.csv"), "line 2: 2 cells, but 1 columns", "a cell for each column"),
+    (("score", "smile", "ragged.csv"), "line 2: 2 cells where the first line has 1", "a cell for each column"),
     (("sample", "no_such:thing", "-o", "new"), "cannot import 'no_such'", "with the module in"),
     (("sample", "none.pkl", "-o", "new"), "no model 'none.pkl'", "it was looked for in"),
     (("sample", "folder", "-o", "new"), "not a model folder", "energyql convert"),
@@ -105,3 +107,22 @@ def test_the_error_says_what_to_do(places, monkeypatch, words, message, hint):
     assert error.hint is not None
     assert re.search(hint, error.hint), error.hint
     assert sorted(places.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "work"),
+    [
+        (("sample", "model", "-o", "new"), "energyql.labelling.sample.sample_pictures"),
+        ((*TRAIN, "--labels", "labels.csv"), "energyql.training.run.train_attributes"),
+        (("train-judge", "model", "--labels", "labels.csv"), "energyql.training.judge.train_judge"),
+    ],
+    ids=["sample", "train", "train-judge"],
+)
+def test_ctrl_c_says_that_the_command_can_be_resumed(places, monkeypatch, words, work):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(places)
+    monkeypatch.setattr(work, interrupted)
+    outcome = invoke(*words)
+    assert (outcome.exit_code, "interrupted; run the same command again to resume" in outcome.stderr) == (130, True)

@@ -33,9 +33,9 @@ def run(*words):
 
 
 def test_sample(tmp_path, tiny):
-    output = run("sample", ADA, "-n", 3, "--seed", 7, "--out", tmp_path / "p", "--device", "cpu")
+    output = run("sample", ADA, "-n", 3, "--seed", 7, "--out", tmp_path / "my p", "--device", "cpu")
     assert "3 random pictures and 0 unsure ones, of seed 7 at truncation 0.7" in output
-    assert f"energyql label {tmp_path / 'p'}" in output
+    assert f"energyql label '{tmp_path / 'my p'}'" in output
     words = ("--unsure", "-n", 2, "--pool", 20, "--only", "smile,hair", "-q", "--truncation", 0.5)
     assert run("sample", tiny, *words, "--out", tmp_path / "q") == ""
     assert len(PictureFolder.read(tmp_path / "q").unsure) == 2

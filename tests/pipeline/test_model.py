@@ -50,6 +50,11 @@ def test_what_was_saved_is_loaded(tiny):
     assert all(p.dtype == torch.float32 and not p.requires_grad for p in model.generator.parameters())
 
 
+def test_it_is_shown_in_a_line(tiny):
+    model = load_model(tiny)
+    assert repr(model) == f"<Model 'tiny': StyleGAN2, attributes {', '.join(VOCABULARY)}>"
+
+
 def test_text_paths_and_devices(tiny):
     model = load_model(f"{tiny}/", device=torch.device("meta"))
     assert model.generator.mapping.w_avg.device.type == "meta"

@@ -88,6 +88,29 @@ class TestRanking:
             assert len(rank(write(tmp_path, TABLE), "TRUE")) == 3
 
 
+class TestDelimiters:
+    """Spreadsheets of many countries write semicolons, and commas for decimal points."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "file;smile\nann.jpg;0,9\nben.jpg;0,2\n",
+            "file\tsmile\nann.jpg\t0,9\nben.jpg\t0.2\n",
+            'file,smile\nann.jpg,"0.9"\nben.jpg,0.2\n',
+        ],
+    )
+    def test_the_same_table(self, tmp_path, text):
+        ranking = rank_table("NOT smile", write(tmp_path, text))
+        assert ranking.header == ["file", "smile"]
+        assert ranking.rows == [["ben.jpg", "0.2"], ["ann.jpg", "0.9"]]
+
+    def test_other_cells_stay(self, tmp_path):
+        text = 'note;smile\n"a, b";0,9\n1,5 or 2;0,2\n'
+        assert rank_table("smile", write(tmp_path, text)).rows == [["a, b", "0.9"], ["1,5 or 2", "0.2"]]
+        quoted = '"a;b",smile\n"x;y;z",0.5\n'
+        assert rank_table("smile", write(tmp_path, quoted)).rows == [["x;y;z", "0.5"]]
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -96,7 +119,7 @@ class TestErrors:
             ("smile\n", "has no rows"),
             ("\n\n", "has no rows"),
             ("smile,smile\n0.5,0.5\n", "column 'smile' appears twice"),
-            ("smile,file\n0.5\n", "line 2: 1 cells, but 2 columns"),
+            ("smile,file\n0.5\n", "line 2: 1 cells where the first line has 2"),
             ("smile\n0.5\n\nyes\n", "line 4, column 'smile': 'yes' is not a number"),
             ('note,smile\n"two\nlines",0.5\nx,\n', "line 4, column 'smile': '' is not a number"),
             ("smile\n0.5\n1.5\n", "line 3, column 'smile': 1.5 is not a probability from 0 to 1"),

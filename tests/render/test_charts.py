@@ -20,6 +20,16 @@ def test_a_bar_ends_at_its_value_and_one_without_height_is_not_drawn():
     assert SCALE > 1
 
 
+def test_text_is_legible():
+    sheets = []
+    for text in ("Größe", "Grosse", "grosse"):
+        canvas = Canvas(60, 20)
+        canvas.text((5, 5), text, "#000000")
+        sheets.append(np.asarray(canvas.picture()))
+    assert (sheets[0] == sheets[1]).all()
+    assert (sheets[1] != sheets[2]).any()
+
+
 def test_colours_between():
     assert [blend("#ff0000", "#00ff80", share) for share in (0, 0.5, 1)] == ["#ff0000", "#808040", "#00ff80"]
 

@@ -47,7 +47,8 @@ class TestToPictures:
 
 class TestGrid:
     @pytest.mark.parametrize(
-        ("count", "columns", "shape"), [(1, None, (1, 1)), (8, None, (4, 2)), (5, 2, (2, 3)), (3, 9, (3, 1))]
+        ("count", "columns", "shape"),
+        [(1, None, (1, 1)), (4, None, (2, 2)), (8, None, (4, 2)), (12, None, (4, 3)), (5, 2, (2, 3)), (3, 9, (3, 1))],
     )
     def test_layout(self, count, columns, shape):
         sheet = label_grid([solid()] * count, columns=columns)
@@ -57,6 +58,11 @@ class TestGrid:
             x, y = GAP + (i % wide) * (128 + GAP), GAP + (i // wide) * (128 + GAP)
             assert sheet.getpixel((x, y)) == sheet.getpixel((x + 127, y + 127)) == RED
             assert sheet.getpixel((x - 1, y)) == WHITE
+
+    def test_letters_that_the_font_lacks_lose_their_accents(self):
+        drawn = label_grid([solid()], title="größe > 0.5 – été", captions=["Ærø"], footer="naïve Łódź")
+        plain = label_grid([solid()], title="grosse > 0.5 - ete", captions=["AEro"], footer="naive Lodz")
+        assert (np.asarray(drawn) == np.asarray(plain)).all()
 
     def test_no_columns_and_no_pictures(self):
         with pytest.raises(ArgumentError, match="at least one column, not 0"):

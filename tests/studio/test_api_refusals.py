@@ -71,6 +71,7 @@ class TestRefusals:
         answer = studio.get(path)
         assert answer.status == 404
         assert answer.json()["message"]
+        assert answer.json()["hint"]
 
     @pytest.mark.parametrize("path", ["/", "/static/gallery.css", "/static/main.js"])
     def test_the_page_can_be_asked_whether_it_is_there(self, studio, path):
