@@ -23,7 +23,7 @@ from energyql.training import judge, teacher
 from energyql.training.picture_fit import PictureSettings
 
 PAGE = ROOT / "docs" / "newcomer.md"
-SMALL = PictureSettings(side=16, channels=(8, 16), least=1_500, most=1_500, lr=1e-2)
+SMALL = PictureSettings(side=16, channels=(8, 16), least=1_000, most=1_000, lr=1e-2)
 
 
 def look(file):
@@ -56,7 +56,7 @@ def walked(tmp_path_factory):
     shutil.copy(CHECKPOINTS / "ada.pkl", folder / "ffhq.pkl")
 
     def short(words):
-        quicker = ["--steps", "200"] if words[1] == "train" else ["--pool", "200"] if "--unsure" in words else []
+        quicker = ["--steps", "120"] if words[1] == "train" else ["--pool", "120"] if "--unsure" in words else []
         printed.append(call([*words, *quicker]))
         return printed[-1]
 
@@ -65,7 +65,7 @@ def walked(tmp_path_factory):
         patch.setattr(page, "serve_app", label_all)
         patch.setattr("typer.launch", lambda address: 0)
         patch.setattr(markdown, "call", short)
-        patch.setattr(teacher, "FURTHER", 200)
+        patch.setattr(teacher, "FURTHER", 100)
         for module in (judge, teacher):
             patch.setattr(module, "PictureSettings", lambda: SMALL)
         names = run_page(PAGE, elsewhere=lambda words: words[:2] == ["pip", "install"])

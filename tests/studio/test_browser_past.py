@@ -121,6 +121,7 @@ def test_typed_text_survives_a_reload_and_is_what_the_link_says(guest):
     expect(page.locator("#asked code")).to_have_text("smile")
 
 
+@pytest.mark.slow
 def test_the_verdict_on_an_edit_is_not_that_on_the_query(visitor):
     """`hat XOR glasses` no longer holds of a picture with glasses that gets a hat, though the edit holds."""
     page = visitor.open()

@@ -73,6 +73,7 @@ def test_a_narrow_phone_has_one_line_for_each_bar(chromium, small):
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
+@pytest.mark.slow
 def test_the_wall_names_an_edit_that_failed(chromium, small):
     with visiting(chromium, small) as visitor:
         page = visitor.open()
