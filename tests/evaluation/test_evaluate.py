@@ -57,11 +57,11 @@ def test_edits_are_measured_step_by_step(evaluated: tuple[Path, Any]) -> None:
     assert list(sequence) == ["default", "lace"]
     for preset, found in sequence.items():
         assert len(found["steps"]) == 5
-        for step in found["steps"]:
-            assert 0 <= step["leak_rate"] <= 1
-            assert 0 <= step["identity"] <= 2
-            assert step["disentangled"] == step["strength"] - step["leak"]
-            assert 0 <= step["all"] <= step["satisfied"] <= 1
+        for one in found["steps"]:
+            assert 0 <= one["leak_rate"] <= 1
+            assert 0 <= one["identity"] <= 2
+            assert one["disentangled"] == one["strength"] - one["leak"]
+            assert 0 <= one["all"] <= one["satisfied"] <= 1
         with Image.open(folder / "sequential-5" / f"filmstrip-{preset}.png") as picture:
             assert picture.size[0] > 100
     lines = edit_rows(sequence)

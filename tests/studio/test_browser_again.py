@@ -56,6 +56,7 @@ def test_variations_of_variations(guest, chromium):
         assert sources(other) == second
 
 
+@pytest.mark.slow
 def test_variations_of_a_photograph(guest):
     page = guest.open()
     draw(page, 1, "smile")

@@ -27,6 +27,7 @@ def on_screen(page, selector):
     return box is not None and 0 < box["y"] and box["y"] + box["height"] < 844
 
 
+@pytest.mark.slow
 def test_a_query_that_is_built_by_pointing(phone):
     drawn(phone, 16)
     panel(phone, "build")

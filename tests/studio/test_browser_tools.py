@@ -245,6 +245,7 @@ def test_a_photograph_is_edited(guest):
     guest.faults = [fault for fault in guest.faults if "422" not in fault]  # the refusal of the provenance is meant
 
 
+@pytest.mark.slow
 def test_shortcuts(guest):
     page = guest.open()
     draw(page, 2)

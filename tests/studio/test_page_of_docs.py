@@ -6,7 +6,6 @@ import pytest
 from avatars import random_avatars
 from markdown import ROOT, run_page
 
-from energyql.editing import step
 from energyql.errors import UnknownAttribute
 from energyql.studio import guard
 from energyql.studio import serving as module
@@ -38,8 +37,7 @@ def test_blocks_run(tmp_path, monkeypatch, capsys):
     assert started[1][1]["limits"].pictures == 32
 
 
-def test_the_api_does_what_its_page_says(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(step, "PENALTY_FACTORS", (3.0,))  # how well an edit succeeds is not tested here
+def test_the_api_does_what_its_page_says(tmp_path, capsys):
     with serving([str(random_avatars(tmp_path / "avatars"))]) as client:
         page = tmp_path / "studio-api.md"
         page.write_text(API_TEXT.replace("127.0.0.1:8420", f"127.0.0.1:{client.port}"), encoding="utf-8")

@@ -18,7 +18,8 @@ from energyql.training.labels import LabelTable
 from energyql.training.samples import Prior
 
 CONDITIONAL = pytest.mark.parametrize(
-    ("name", "classes"), [("ada_conditional.pkl", 4), ("stylegan3-t-conditional.pkl", 3)]
+    ("name", "classes"),
+    [("ada_conditional.pkl", 4), pytest.param("stylegan3-t-conditional.pkl", 3, marks=pytest.mark.slow)],
 )
 
 
