@@ -28,6 +28,7 @@ from energyql.generators.load import load_generator
 from energyql.models import read_vocabulary
 from energyql.pipeline.model import load_model
 from energyql.training import clip_labels, judge, run, teacher
+from energyql.training.picture_fit import PictureSettings
 
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("own-model", "trust", "checkpoints", "any-generator")]
 SMALL = ["--steps", "20", "--hidden", "8"]
@@ -36,7 +37,7 @@ COUNT = 60
 
 def picture_networks(monkeypatch, seen):
     """Judges and teachers are tiny, and see so many pictures while they learn."""
-    settings = judge.PictureSettings(side=8, channels=(4,), least=seen, most=seen)
+    settings = PictureSettings(side=8, channels=(4,), least=seen, most=seen)
     for module in (judge, teacher):
         monkeypatch.setattr(module, "PictureSettings", lambda: settings)
 
