@@ -119,7 +119,13 @@ class TestRepeatability:
             assert few.energy[:rows] == pytest.approx(many.energy[:rows], abs=1e-3)
             assert len(few.images) == n
 
-    @pytest.mark.parametrize("query", ["smile AND hat AND NOT glasses", "long_hair AND beard AND hat AND hair = gray"])
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "smile AND hat AND NOT glasses",
+            pytest.param("long_hair AND beard AND hat AND hair = gray", marks=pytest.mark.slow),
+        ],
+    )
     def test_a_picture_of_the_packaged_model_has_the_same_bits_in_every_run(self, query):
         settings = {"device": "cpu", "progress": False}
         together = generate(query, 7, **settings)

@@ -58,6 +58,7 @@ def test_edits_of_a_picture_stay(guest):
     expect(film).to_have_text(["As it was", "smile", "hair = brown"])
 
 
+@pytest.mark.slow
 def test_back_and_forward_go_through_drawings_pictures_and_steps(guest):
     page = guest.open()
     draw(page, 2, "smile")
