@@ -52,13 +52,7 @@ class Prior:
 
     def z(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n z_dim"]:
         """Return z of the samples with these indices, on the CPU."""
-        parts, numbers = [], index.tolist()
-        first = 0
-        for i in range(1, len(numbers) + 1):  # consecutive samples together, for speed
-            if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
-                parts.append(prior_latents(self.seed, numbers[first], i - first, self.generator.z_dim))
-                first = i
-        return torch.cat(parts)
+        return _in_runs(index, lambda start, count: prior_latents(self.seed, start, count, self.generator.z_dim))
 
     @torch.no_grad()
     def w(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n w_dim"]:
@@ -96,7 +90,17 @@ class Prior:
 
     def _uniforms(self, index: Int[Tensor, " n"], stream: str) -> Float[Tensor, "n 1"]:
         """Return a number in (0, 1) for each sample, float64."""
-        return torch.cat([uniforms(self.seed, i, 1, 1, stream=stream) for i in index.tolist()])
+        return _in_runs(index, lambda start, count: uniforms(self.seed, start, count, 1, stream=stream))
+
+
+def _in_runs(index: Int[Tensor, " n"], draw: Callable[[int, int], Tensor]) -> Tensor:
+    """Return what `draw(start, count)` returns for consecutive samples, (n, width): together, for speed."""
+    parts, numbers, first = [], index.tolist(), 0
+    for i in range(1, len(numbers) + 1):
+        if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
+            parts.append(draw(numbers[first], i - first))
+            first = i
+    return torch.cat(parts)
 
 
 @torch.no_grad()

@@ -46,6 +46,7 @@ def test_bare_convolutions_are_those_of_the_network(monkeypatch: pytest.MonkeyPa
     assert of_bare == seen
 
 
+@pytest.mark.slow
 def test_it_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.drawing", "--smoke", "--threads", "1", "--out", str(tmp_path)],

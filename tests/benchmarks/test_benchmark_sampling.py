@@ -37,6 +37,7 @@ def test_sampling_runs_and_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "frequency-error.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_posterior_is_compared_with_exact_draws(tmp_path: Path) -> None:
     folder = lively_model(tmp_path / "model")
     arguments = ["--model", str(folder), "--smoke", "--out", str(tmp_path / "out")]

@@ -184,6 +184,7 @@ def test_mean_and_worst() -> None:
     assert "| `a \\| 1` | 20.0 |" in page
 
 
+@pytest.mark.slow
 def test_command_line(model: Path, tmp_path: Path) -> None:
     done = command(satisfaction, "--model", str(model), "--smoke", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

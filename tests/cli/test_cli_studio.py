@@ -64,7 +64,7 @@ def test_a_token_of_ones_own(served, monkeypatch):
     ("host", "words", "warned"),
     [
         ("127.0.0.1", [], None),
-        ("0.0.0.0", [], "only those who have the token can use it"),
+        pytest.param("0.0.0.0", [], "only those who have the token can use it", marks=pytest.mark.slow),
         ("0.0.0.0", ["--token", ""], "anyone there can use it, without a token"),
     ],
 )

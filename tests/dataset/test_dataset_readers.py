@@ -24,7 +24,10 @@ def folder(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("library", ["webdataset", "loader", "datasets"])
+@pytest.mark.parametrize(
+    "library",
+    ["webdataset", pytest.param("loader", marks=pytest.mark.slow), pytest.param("datasets", marks=pytest.mark.slow)],
+)
 def test_reading(folder, library):
     script = Path(__file__).with_name("reading.py")
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder.parent / "home"), "OMP_NUM_THREADS": "1"}

@@ -15,6 +15,7 @@ from PIL import Image
 import energyql
 from docs import draw
 from energyql import models, parse
+from energyql.editing import step
 from energyql.language import bind
 from energyql.models import read_vocabulary
 from energyql.training import goals
@@ -33,6 +34,8 @@ ELSEWHERE = {
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
 MANY_PICTURES = {"editing.md", "gallery.md", "pictures.md", "samplers.md"}
 """Pages whose blocks draw so many pictures that a random model with small ones takes the place of the packaged one."""
+LONG = {"datasets.md", "gallery.md"}
+"""Pages that take seconds and whose commands other tests run: slow as a whole."""
 SLOW = [page for page in PAGES if any(block.slow for block in blocks(page))]
 LANGUAGES = {"python", "sh", "text", "toml", "json", "csv", "query", "error"}
 DIRECTIVES = {"{include}", "{literalinclude}", "{notebook}", "{toctree}", "{eval-rst}"}
@@ -55,10 +58,13 @@ def name(page: Path) -> str:
     return page.stem
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG else []) for page in PAGES], ids=name
+)
 def test_blocks_run(page: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page.name in MANY_PICTURES:
         monkeypatch.setattr(models, "_packaged", lambda: model.parent)
+        monkeypatch.setattr(step, "PENALTY_FACTORS", (3.0,))  # how well an edit succeeds is not tested here
     run_page(page, elsewhere=installing)
 
 

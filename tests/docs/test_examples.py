@@ -22,6 +22,8 @@ OWN = "own_generator"  # brings its own model
 POSTCARDS = "postcards"  # asks another packaged model
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
+LONG = {"continuous", "counting", "dataset", "editing", "gallery", "operators", "truth_table", "web_page"}
+"""What they call is tested elsewhere; they run in the slow tests."""
 AVATARS = Path(energyql.__file__).parent / "models" / "avatars"
 
 
@@ -42,7 +44,14 @@ def test_readme_lists_every_script() -> None:
     assert sorted(readme_rows()) == SCRIPTS
 
 
-@pytest.mark.parametrize("script", [script for script in SCRIPTS if script not in (OWN, POSTCARDS)])
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(script, marks=[pytest.mark.slow] if script in LONG else [])
+        for script in SCRIPTS
+        if script not in (OWN, POSTCARDS)
+    ],
+)
 def test_smoke(
     script: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

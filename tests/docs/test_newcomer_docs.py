@@ -23,7 +23,7 @@ from energyql.training import judge, teacher
 from energyql.training.picture_fit import PictureSettings
 
 PAGE = ROOT / "docs" / "newcomer.md"
-SMALL = PictureSettings(side=16, channels=(8, 16), least=1_500, most=1_500, lr=1e-2)
+SMALL = PictureSettings(side=16, channels=(8, 16), least=1_000, most=1_000, lr=1e-2)
 
 
 def look(file):
@@ -56,7 +56,7 @@ def walked(tmp_path_factory):
     shutil.copy(CHECKPOINTS / "ada.pkl", folder / "ffhq.pkl")
 
     def short(words):
-        quicker = ["--steps", "200"] if words[1] == "train" else ["--pool", "200"] if "--unsure" in words else []
+        quicker = ["--steps", "120"] if words[1] == "train" else ["--pool", "120"] if "--unsure" in words else []
         printed.append(call([*words, *quicker]))
         return printed[-1]
 
@@ -65,7 +65,7 @@ def walked(tmp_path_factory):
         patch.setattr(page, "serve_app", label_all)
         patch.setattr("typer.launch", lambda address: 0)
         patch.setattr(markdown, "call", short)
-        patch.setattr(teacher, "FURTHER", 200)
+        patch.setattr(teacher, "FURTHER", 100)
         for module in (judge, teacher):
             patch.setattr(module, "PictureSettings", lambda: SMALL)
         names = run_page(PAGE, elsewhere=lambda words: words[:2] == ["pip", "install"])
@@ -73,6 +73,7 @@ def walked(tmp_path_factory):
     return folder, printed
 
 
+@pytest.mark.slow
 def test_everything_is_labelled_in_two_rounds(walked):
     folder = walked[0]
     pictures = PictureFolder.read(folder / "pictures")
@@ -82,6 +83,7 @@ def test_everything_is_labelled_in_two_rounds(walked):
     assert rows[0] == "index,chosen,drawn,glasses,hair=black|brown|blond,age=0..1"
 
 
+@pytest.mark.slow
 def test_the_round_says_what_it_gained(walked):
     shown = re.search(r"```text\n(.*)\n```", PAGE.read_text(encoding="utf-8"))[1]
     form = re.sub(r"[-+]?\d+(\.\d+)?", "N", shown)
@@ -98,6 +100,7 @@ def test_the_readme_has_four_of_its_commands():
     assert set(readme.splitlines()) <= set(page)
 
 
+@pytest.mark.slow
 def test_the_pictures_are_what_was_asked_for(walked):
     folder = walked[0]
     assert load_model(folder / "faces").truncation == 0.7

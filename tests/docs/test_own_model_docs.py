@@ -28,17 +28,23 @@ from energyql.generators.load import load_generator
 from energyql.models import read_vocabulary
 from energyql.pipeline.model import load_model
 from energyql.training import clip_labels, judge, run, teacher
+from energyql.training.picture_fit import PictureSettings
 
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("own-model", "trust", "checkpoints", "any-generator")]
-SMALL = ["--steps", "60", "--hidden", "8"]
+SMALL = ["--steps", "20", "--hidden", "8"]
 COUNT = 60
+
+
+def picture_networks(monkeypatch, seen):
+    """Judges and teachers are tiny, and see so many pictures while they learn."""
+    settings = PictureSettings(side=8, channels=(4,), least=seen, most=seen)
+    for module in (judge, teacher):
+        monkeypatch.setattr(module, "PictureSettings", lambda: settings)
 
 
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch):
-    settings = judge.PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
-    for module in (judge, teacher):
-        monkeypatch.setattr(module, "PictureSettings", lambda: settings)
+    picture_networks(monkeypatch, 320)
     monkeypatch.setattr(teacher, "FURTHER", COUNT)
 
 
@@ -91,7 +97,7 @@ def labeller(name, text):
 
 
 def test_two_commands_from_nothing_to_pictures():
-    write_styleflow(Path("styleflow"), latents_of(load_generator("ffhq.pkl"), 400, 0.8))
+    write_styleflow(Path("styleflow"), latents_of(load_generator("ffhq.pkl"), 200, 0.8))
     assert len(blocks("From `ffhq.pkl` and StyleFlow's labels to pictures", "sh")[0].splitlines()) == 2
     output = shell("From `ffhq.pkl` and StyleFlow's labels to pictures")
     assert "not judged: the model has no judge" in output
@@ -145,7 +151,8 @@ def test_a_function_and_one_attribute_more(monkeypatch):
             assert torch.equal(after.heads[name].tensors()[field], tensor)
 
 
-def test_can_the_heads_be_trusted():
+def test_can_the_heads_be_trusted(monkeypatch):
+    picture_networks(monkeypatch, 1_600)  # the judge has to learn something
     labeller("my_labels", blocks("Labels from a function", "python")[0])
     do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
     output = shell("Can the heads be trusted?")

@@ -100,6 +100,7 @@ def test_addresses(small):
     assert small.get("/api/info").status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_share_links(small, chromium):
     from studio.page import visiting  # Playwright takes seconds to import

@@ -119,7 +119,9 @@ def test_colours_are_remembered(page: Any) -> None:
     assert paper() == light
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1440])
+@pytest.mark.parametrize(
+    "width", [320, pytest.param(390, marks=pytest.mark.slow), pytest.param(768, marks=pytest.mark.slow), 1440]
+)
 def test_nothing_is_wider_than_the_screen(chromium: Any, path: Path, width: int) -> None:
     with visiting(chromium, path.as_uri(), width, 800, folder="gallery") as visitor:
         page = visitor.open()

@@ -96,7 +96,7 @@ def test_failures_are_shown(visitor, sheet):
     expect(page.locator("#failure")).to_be_hidden()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
 def test_on_a_phone(chromium, sheet, scheme):
     """The answers of a question stand in one row below it, the picture leaves room for them, and all can be read."""
     from browser import CONTRAST, visiting

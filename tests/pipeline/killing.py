@@ -1,7 +1,7 @@
-"""Processes that are really killed (SIGKILL) while they save: `python -m pipeline.killing MODEL FOLDER SEED STEP`.
+"""Processes that are killed (SIGKILL) while they save: `python -m pipeline.killing MODEL FOLDER SEED STEP NAMES...`.
 
 The library is imported once, and each process that is killed is a fork. It is killed at every STEP-th file operation in
-turn, which an audit hook counts, and then at random moments.
+turn, which an audit hook counts, and then at random moments. NAMES say what it saves.
 """
 
 import json
@@ -75,6 +75,8 @@ def check_descriptions(folder):
 
 def check(name, folder, before, after, again=True):
     """Kill `after`, which writes into a folder, on top of what `before` wrote; one of the two can be read then."""
+    if name not in NAMES:
+        return
     old, new = folder / "old", folder / "new"
     before(old)
     shutil.copytree(old, new)
@@ -146,5 +148,5 @@ def main(model, folder):
 
 
 if __name__ == "__main__":
-    chance, STEP = random.Random(int(sys.argv[3])), int(sys.argv[4])
+    chance, STEP, NAMES = random.Random(int(sys.argv[3])), int(sys.argv[4]), sys.argv[5:]
     main(sys.argv[1], Path(sys.argv[2]))

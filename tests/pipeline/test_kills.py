@@ -11,13 +11,22 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forks")
-@pytest.mark.parametrize("step", [40, pytest.param(1, marks=pytest.mark.slow)])
-def test_every_moment(tiny, tmp_path, step):
-    command = [sys.executable, "-m", "pipeline.killing", str(tiny), str(tmp_path), "0", str(step)]
+@pytest.mark.parametrize(
+    ("step", "names"),
+    [
+        pytest.param(40, ["fewer", "longer-edit"], id="few"),
+        pytest.param(
+            1, ["more", "fewer", "longer-edit", "shorter-edit", "edit-of-result", "run"],
+            marks=pytest.mark.slow, id="all",
+        ),
+    ],
+)  # fmt: skip
+def test_every_moment(tiny, tmp_path, step, names):
+    command = [sys.executable, "-m", "pipeline.killing", str(tiny), str(tmp_path), "0", str(step), *names]
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=900, check=False,
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("file operations") == 6
+    assert run.stdout.count("file operations") == len(names)

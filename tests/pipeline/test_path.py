@@ -34,10 +34,13 @@ for semantics in sys.argv[1:]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the calls are made in forks")
-def test_a_call_of_generate_runs_through_few_files():
-    command = [sys.executable, "-c", SCRIPT, "exact", "product", "lace"]
+@pytest.mark.parametrize(
+    "semantics", [["exact"], pytest.param(["product", "lace"], marks=pytest.mark.slow)], ids=["default", "others"]
+)
+def test_a_call_of_generate_runs_through_few_files(semantics):
+    command = [sys.executable, "-c", SCRIPT, *semantics]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     calls = [line.split() for line in run.stdout.splitlines()]
-    assert len(calls) == 3
+    assert len(calls) == len(semantics)
     for files in calls:
         assert 20 < len(files) <= MOST_FILES, files

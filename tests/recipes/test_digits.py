@@ -243,6 +243,7 @@ def test_the_benchmark_in_miniature(made, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "results.json").read_text())["subjects"]["hierarchical z"]["digit = one"] == stamp
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_the_chosen_spaces(made, tmp_path, monkeypatch):
     monkeypatch.setattr("energyql.evaluation.reference.MOST_LATENTS", 32)
     monkeypatch.setattr("energyql.evaluation.reference.LATENTS_AT_ONCE", 32)

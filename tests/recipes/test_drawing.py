@@ -51,6 +51,7 @@ def test_layers_add_up_to_the_whole_drawing(drawing):
     assert np.quantile(error, 0.99) < 0.06
 
 
+@pytest.mark.slow
 def test_every_drawing_shows(drawing):
     light, dark = torch.full((1, 3), 0.8), torch.full((1, 3), 0.1)
     paints = {"background": light, "skin": light, "clothing": light, "hair": dark, "hat": dark}

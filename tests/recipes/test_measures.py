@@ -24,6 +24,7 @@ def test_the_packaged_generator_draws_what_was_meant(judge):
     assert 0 < len(measures.watched.psnr) < 48
 
 
+@pytest.mark.slow
 def test_a_generator_that_forgets_what_was_meant_is_found_out(judge, monkeypatch):
     generator = load_model("avatars").generator
     z = torch.zeros(1, 64) + 1.0

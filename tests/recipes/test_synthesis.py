@@ -49,6 +49,7 @@ def test_an_interrupted_stage_goes_on_to_the_same_weights(tmp_path, monkeypatch)
     assert (tmp_path / "parts" / "synthesis32.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_stage_starts_from_the_pictures_of_the_one_before(tmp_path):
     coarse = Trainer(NARROW, tmp_path, TINY)
     coarse.run()

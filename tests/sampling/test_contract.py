@@ -44,7 +44,12 @@ def test_energy_falls(sampler, energy):
 
 @pytest.mark.parametrize(
     ("energy", "dtype"),
-    [(Mixed(), torch.float32), (Wall(), torch.float32), (OwnTarget(), torch.float32), (Mixed(), torch.float64)],
+    [
+        (Mixed(), torch.float32),
+        (Wall(), torch.float32),
+        (OwnTarget(), torch.float32),
+        pytest.param(Mixed(), torch.float64, marks=pytest.mark.slow),
+    ],
     ids=["mixed", "wall", "own-target", "mixed-float64"],
 )
 def test_chunks_make_no_difference(sampler, energy, dtype):

@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
+from energyql.editing import step
 from studio.client import serving
+
+
+@pytest.fixture(scope="package", autouse=True)
+def short_edits():
+    """How well an edit succeeds is not tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "PENALTY_FACTORS", (3.0,))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -120,6 +120,7 @@ def test_edit_undo_and_share(guest, chromium):
         expect(other.locator("#banner")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_download_pictures_and_provenance(visitor):
     page = visitor.open()
     draw(page, 2)
@@ -240,7 +241,7 @@ def test_a_phone(chromium, url):
         guest.shoot("phone-edit")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_everything_has_a_name_and_can_be_read(chromium, small, scheme):
     with visiting(chromium, small, color_scheme=scheme) as guest:
         page = guest.open()

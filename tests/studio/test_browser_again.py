@@ -56,6 +56,7 @@ def test_variations_of_variations(guest, chromium):
         assert sources(other) == second
 
 
+@pytest.mark.slow
 def test_variations_of_a_photograph(guest):
     page = guest.open()
     draw(page, 1, "smile")
@@ -74,6 +75,7 @@ def test_variations_of_a_photograph(guest):
     assert len(set(sources(page))) > 1
 
 
+@pytest.mark.slow
 def test_many_are_edited_in_one_request(guest):
     page = guest.open()
     draw(page, 4, "smile")
@@ -102,7 +104,7 @@ def test_many_are_edited_in_one_request(guest):
     expect(page.get_by_role("button", name="Apply to all")).to_be_disabled()  # nothing is selected
 
 
-@pytest.mark.parametrize("touch", [False, True])
+@pytest.mark.parametrize("touch", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_panels_open_on_a_phone(chromium, small, touch):
     with visiting(chromium, small, 390, 844, has_touch=touch, is_mobile=touch) as guest:
         page = guest.open()

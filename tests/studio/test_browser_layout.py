@@ -85,7 +85,14 @@ def test_pictures_fill_the_window_and_nothing_jumps(chromium, small):
         )
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (320, 640), (195, 422)], ids=["phone", "narrow", "twice"])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [
+        pytest.param(390, 844, id="phone", marks=pytest.mark.slow),
+        pytest.param(320, 640, id="narrow"),
+        pytest.param(195, 422, id="twice", marks=pytest.mark.slow),
+    ],
+)
 def test_narrow_windows(chromium, small, width, height):
     """Also a phone whose page is enlarged to 200 %, which makes its window half as wide."""
     with visiting(chromium, small, width, height) as guest:
@@ -124,7 +131,7 @@ def test_roles_and_landmarks(guest):
     expect(box).not_to_have_attribute("aria-activedescendant", active)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
 def test_every_panel_can_be_read(chromium, small, scheme):
     with visiting(chromium, small, color_scheme=scheme) as guest:
         page = guest.open()

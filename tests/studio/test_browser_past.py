@@ -58,6 +58,7 @@ def test_edits_of_a_picture_stay(guest):
     expect(film).to_have_text(["As it was", "smile", "hair = brown"])
 
 
+@pytest.mark.slow
 def test_back_and_forward_go_through_drawings_pictures_and_steps(guest):
     page = guest.open()
     draw(page, 2, "smile")
@@ -121,6 +122,7 @@ def test_typed_text_survives_a_reload_and_is_what_the_link_says(guest):
     expect(page.locator("#asked code")).to_have_text("smile")
 
 
+@pytest.mark.slow
 def test_the_verdict_on_an_edit_is_not_that_on_the_query(visitor):
     """`hat XOR glasses` no longer holds of a picture with glasses that gets a hat, though the edit holds."""
     page = visitor.open()

@@ -27,6 +27,7 @@ def on_screen(page, selector):
     return box is not None and 0 < box["y"] and box["y"] + box["height"] < 844
 
 
+@pytest.mark.slow
 def test_a_query_that_is_built_by_pointing(phone):
     drawn(phone, 16)
     panel(phone, "build")
@@ -73,6 +74,7 @@ def test_a_narrow_phone_has_one_line_for_each_bar(chromium, small):
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
+@pytest.mark.slow
 def test_the_wall_names_an_edit_that_failed(chromium, small):
     with visiting(chromium, small) as visitor:
         page = visitor.open()

@@ -9,7 +9,7 @@ from studio.page import visiting
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (320, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [pytest.param(1280, "light", marks=pytest.mark.slow), (320, "dark")])
 def test_the_page_of_the_api(chromium, small, width, scheme):
     with visiting(chromium, small, width, color_scheme=scheme) as guest:
         page = guest.open()

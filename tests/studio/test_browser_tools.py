@@ -131,6 +131,7 @@ def test_before_and_after_and_the_same_seed(guest):
     expect(page.locator("#seed")).to_have_value("12")
 
 
+@pytest.mark.slow
 def test_rows_side_by_side(guest):
     page = guest.open()
     draw(page, 2, "smile XOR beard")
@@ -218,6 +219,7 @@ def test_favourites_are_kept_and_exported(guest):
     expect(page.locator("#tray img")).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_a_photograph_is_edited(guest):
     page = guest.open()
     draw(page, 1, "smile AND NOT beard")
@@ -243,6 +245,7 @@ def test_a_photograph_is_edited(guest):
     guest.faults = [fault for fault in guest.faults if "422" not in fault]  # the refusal of the provenance is meant
 
 
+@pytest.mark.slow
 def test_shortcuts(guest):
     page = guest.open()
     draw(page, 2)

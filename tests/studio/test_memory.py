@@ -70,7 +70,7 @@ def test_results_are_counted_with_all_they_hold(studio):
     assert result.held > JOB_BYTES + pictures + latents + 4 * 16 * 16 * 4
 
 
-@pytest.mark.parametrize("path", ["/api/jobs", "/api/edits"])
+@pytest.mark.parametrize("path", ["/api/jobs", pytest.param("/api/edits", marks=pytest.mark.slow)])
 def test_many_requests_stay_within_one_limit(tiny, path):
     body = {"query": "smile", "n": 2} if path == "/api/jobs" else {"query": "smile", "steps": ["beard"]}
     limits = Limits(kept_bytes=120_000)

@@ -109,7 +109,7 @@ def test_classes(label, asked, tmp_path):
     assert (directions.values(torch.as_tensor(result.w))[:, 0] > 0.4).all()
 
 
-@pytest.mark.parametrize("space", ["z", "direction"])
+@pytest.mark.parametrize("space", [pytest.param("z", marks=pytest.mark.slow), "direction"])
 def test_named_beside_heads_that_read_another_latent(space, tmp_path, monkeypatch):
     monkeypatch.setattr(named, "LABELS", 1500)
     monkeypatch.setattr(named, "HIDDEN", 32)

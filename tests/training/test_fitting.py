@@ -61,8 +61,12 @@ def same(first, second):
 
 
 class TestGoingOn:
-    @pytest.mark.parametrize("patience", [99, None])
-    @pytest.mark.parametrize("stop_at", [2, 40, 45, 89])
+    ALSO = ((2, None), (40, 99), (40, None), (89, None))
+
+    @pytest.mark.parametrize(
+        ("stop_at", "patience"),
+        [(2, 99), (45, 99), (45, None), (89, 99), *(pytest.param(*case, marks=pytest.mark.slow) for case in ALSO)],
+    )
     def test_the_end_is_that_of_a_run_without_interruption(self, tmp_path, stop_at, patience):
         whole, _ = fit(patience=patience)
         path = tmp_path / "state.safetensors"

@@ -170,6 +170,7 @@ class TestWithTheHeads:
         with pytest.raises(VocabularyError, match="the judge reads none of dark\nit reads bright"):
             train(ADA, dark, tmp_path / "o", judge=judge)
 
+    @pytest.mark.slow
     def test_interrupted_while_the_judge_learns(self, tmp_path, monkeypatch):
         fit = judging.fit_judge
 

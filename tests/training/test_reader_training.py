@@ -125,6 +125,7 @@ def test_networks_of_other_names_have_other_seeds_and_pictures(tmp_path):
     assert len(seen[0]) == 100
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gaze_guide.py").write_text(

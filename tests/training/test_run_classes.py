@@ -18,7 +18,8 @@ from energyql.training.labels import LabelTable
 from energyql.training.samples import Prior
 
 CONDITIONAL = pytest.mark.parametrize(
-    ("name", "classes"), [("ada_conditional.pkl", 4), ("stylegan3-t-conditional.pkl", 3)]
+    ("name", "classes"),
+    [("ada_conditional.pkl", 4), pytest.param("stylegan3-t-conditional.pkl", 3, marks=pytest.mark.slow)],
 )
 
 
@@ -109,3 +110,12 @@ def test_a_label_for_a_generator_without_classes(tmp_path):
     for label in (0, "random"):
         with pytest.raises(ArgumentError, match="has no classes, so it takes no label"):
             train(ADA, bright, tmp_path, label=label)
+
+
+def test_a_sample_has_its_class_and_truncation_alone_and_among_others():
+    prior = Prior(load_generator(CHECKPOINTS / "ada_conditional.pkl"), 3, (0.2, 1.0), torch.device("cpu"), "random")
+    rows = [4, 5, 6, 2, 9, 5]
+    alone = torch.cat([prior.w(torch.tensor([row])) for row in rows])
+    torch.testing.assert_close(prior.w(torch.tensor(rows)), alone)
+    assert torch.equal(alone[1], alone[5])
+    assert len(alone.unique(dim=0)) == 5

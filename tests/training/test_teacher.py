@@ -26,9 +26,18 @@ HEADS = HeadSettings(steps=200, hidden=8, batch=256, lr=5e-3)
 LABELS = 150
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(teacher, "PictureSettings", lambda: QUICK)
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teacher, "PictureSettings", lambda: QUICK)
+        yield
+
+
+@pytest.fixture(scope="module")
+def with_teacher(quick, tmp_path_factory):
+    """A training with teachers, and its folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("taught")
+    return taught(folder / "m"), folder / "m"
 
 
 def pictures(seed, count):
@@ -58,8 +67,8 @@ def score(bank):
     return (right[truth].float().mean().item() + right[~truth].float().mean().item()) / 2
 
 
-def test_heads_learn_more(tmp_path):
-    alone, with_teacher = taught(tmp_path / "a", count=0), taught(tmp_path / "b")
+def test_heads_learn_more(with_teacher, tmp_path):
+    alone, (with_teacher, _) = taught(tmp_path / "a", count=0), with_teacher
     assert score(with_teacher.bank) > score(alone.bank) + 0.05
     found = with_teacher.report["red"].details["teacher"]
     assert (found["pictures"], found["samples"]) == (400, LABELS - 30)
@@ -69,8 +78,8 @@ def test_heads_learn_more(tmp_path):
     assert "teacher" not in alone.report["red"].details
 
 
-def test_its_networks_are_kept_with_the_model(tmp_path):
-    taught(tmp_path / "m")
+def test_its_networks_are_kept_with_the_model(with_teacher, tmp_path):
+    shutil.copytree(with_teacher[1], tmp_path / "m")
     networks = teacher.load_teacher(tmp_path / "m")
     assert [list(network.vocabulary) for network in networks] == [["red", "light"]] * 3  # what it reads
     images = (pictures(4, 500)[1] + 1) * 127.5
@@ -81,8 +90,8 @@ def test_its_networks_are_kept_with_the_model(tmp_path):
     assert teacher.load_teacher(tmp_path / "m") == []
 
 
-def test_what_it_cannot_read_is_not_taught(tmp_path):
-    with_teacher = taught(tmp_path / "b")
+def test_what_it_cannot_read_is_not_taught(with_teacher, tmp_path):
+    with_teacher, _ = with_teacher
     assert with_teacher.report["odd"].details["teacher"]["pictures"] == 0
     only = taught(tmp_path / "c", count=0, only=["odd"])
     heads = [made.bank.heads["odd"].tensors() for made in (only, with_teacher)]
@@ -90,8 +99,8 @@ def test_what_it_cannot_read_is_not_taught(tmp_path):
     assert list(with_teacher.bank.vocabulary) == ["red", "odd", "light"]
 
 
-def test_rows_of_the_report_teach_nothing(tmp_path):
-    honest, wrong = taught(tmp_path / "a"), taught(tmp_path / "b", table(flipped=30))
+def test_rows_of_the_report_teach_nothing(with_teacher, tmp_path):
+    (honest, _), wrong = with_teacher, taught(tmp_path / "b", table(flipped=30))
     for name, head in honest.bank.heads.items():
         assert all(torch.equal(wrong.bank.heads[name].tensors()[key], x) for key, x in head.tensors().items())
     right = honest.report["red"].score

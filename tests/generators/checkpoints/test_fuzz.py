@@ -25,7 +25,7 @@ FILES = [
     "fastgan.pth",
     "stylegan-xl.pkl",
 ]
-RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RELAXED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def try_loading(path: Path, content: bytes) -> None:
