@@ -144,8 +144,8 @@ def check_floor(least: float) -> None:
     """Raise an `ArgumentError` if there is no least energy, from which a sampler could tell how low one is."""
     if least == -math.inf:
         raise ArgumentError(
-            "this energy falls without end, and the sampler must know how low it can be",
-            hint="choose a sampler that need not: ode, langevin, predictor-corrector, published-ode, "
+            "this energy has no lower bound, and this sampler needs one",
+            hint="choose one that needs none: ode, langevin, predictor-corrector, published-ode, "
             "published-langevin or published-predictor-corrector",
         )
 
