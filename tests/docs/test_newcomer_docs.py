@@ -73,7 +73,6 @@ def walked(tmp_path_factory):
     return folder, printed
 
 
-@pytest.mark.slow
 def test_everything_is_labelled_in_two_rounds(walked):
     folder = walked[0]
     pictures = PictureFolder.read(folder / "pictures")
@@ -83,7 +82,6 @@ def test_everything_is_labelled_in_two_rounds(walked):
     assert rows[0] == "index,chosen,drawn,glasses,hair=black|brown|blond,age=0..1"
 
 
-@pytest.mark.slow
 def test_the_round_says_what_it_gained(walked):
     shown = re.search(r"```text\n(.*)\n```", PAGE.read_text(encoding="utf-8"))[1]
     form = re.sub(r"[-+]?\d+(\.\d+)?", "N", shown)
@@ -100,7 +98,6 @@ def test_the_readme_has_four_of_its_commands():
     assert set(readme.splitlines()) <= set(page)
 
 
-@pytest.mark.slow
 def test_the_pictures_are_what_was_asked_for(walked):
     folder = walked[0]
     assert load_model(folder / "faces").truncation == 0.7
