@@ -32,9 +32,10 @@ LEAST_EFFECTIVE = 0.5
 """Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
 ANGLES = (0.6, 0.4, 0.3)
 """Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
-SAMPLES_OF_A_SET = 1024
-"""Samples that share their particles, by their number in the run. Particles are worth some 2,000 independent draws, so
-what they share must not be shared by many more samples, else more samples would not come nearer to the posterior."""
+SAMPLES_OF_A_SET, SETS = 1024, 1 << 32
+"""Samples that share their particles, by their number in the run, and how many sets there are until the first comes
+again. Particles are worth some 2,000 independent draws, and shared by many more samples they would keep these from
+coming nearer to the posterior."""
 SWEEPS, MOST_STAGES = 6, 100
 """Moves at all angles in a stage, and stages until the exponent jumps to the end."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
@@ -190,15 +191,16 @@ class SurrogateProposals:
         """Return λE_s of v; a row of the result depends on its own row alone."""
         return in_batches(lambda part: (self._strength * self._surrogate(part),), v, few_sizes(len(v)))[0]
 
-    def _starts(self, samples: Tensor, place: Tensor) -> tuple[Particles, Tensor]:
-        """Return a particle for each sample, given by its number in the run, ascending, from the set of this number.
+    def _starts(self, first: int, rows: Tensor, place: Tensor) -> tuple[Particles, Tensor]:
+        """Return a particle for each of the rows, ascending, of the set of the sample `first` + row of the run.
 
         Beside them comes the estimate of each one's set. The place in the set is given as a draw from N(0, 1).
         """
-        numbers, sizes = torch.unique_consecutive(samples // SAMPLES_OF_A_SET, return_counts=True)
+        before, inside = divmod(first, SAMPLES_OF_A_SET)
+        numbers, sizes = torch.unique_consecutive((inside + rows) // SAMPLES_OF_A_SET, return_counts=True)
         v, energies, masses = list[Tensor](), list[Tensor](), list[float]()
         for number, places in zip(numbers.tolist(), place.split(sizes.tolist()), strict=True):
-            found, log_mass = particles_of(self._surrogate, self._strength, place.dtype, number)
+            found, log_mass = particles_of(self._surrogate, self._strength, place.dtype, (before + number) % SETS)
             chosen = (torch.special.ndtr(places) * len(found.v)).long().clamp(max=len(found.v) - 1)
             v.append(found.v[chosen])
             energies.append(found.energies[chosen])
@@ -212,8 +214,7 @@ class SurrogateProposals:
         like = batch.z.new_empty(1).expand(len(batch.z), sum(widths))
         drawn = batch.noise.several_normals(like, "surrogate", rows, numbers, of).flatten(0, 1)
         rest, place, draws = drawn.split(widths, 1)
-        samples = (batch.noise.start + rows)[:, None].expand_as(numbers).flatten()
-        start, masses = self._starts(samples, place[:, 0])
+        start, masses = self._starts(batch.noise.start, rows.repeat_interleave(numbers.shape[1]), place[:, 0])
         found = start.moved(self._energy, draws)
         z = self._surrogate.lift(found.v, rest)
         return z.view(*numbers.shape, z_dim), (found.energies + masses).view(numbers.shape)

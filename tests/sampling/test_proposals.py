@@ -151,6 +151,14 @@ def test_a_batch_across_two_sets_of_particles_is_as_its_parts():
         assert torch.equal(numbers, torch.cat([before.diagnostics[name], after.diagnostics[name]])), name
 
 
+def test_the_last_samples_of_the_longest_run_have_particles():
+    first = 2**58 - 3  # further on there are no random numbers for tens of proposals a sample
+    found = SliceSampler().sample(
+        Energy(Surrogate(2.8, 5.0)), prior_latents(0, first, 2, DIM), noise=RandomStreams(0, first)
+    )
+    assert found.ok.all()
+
+
 def test_sets_of_particles_are_independent():
     (first, _), (second, _) = (particles_of(Surrogate(2.5, 3.0), 1.0, torch.float32, number) for number in (0, 1))
     assert torch.isclose(first.v, second.v).double().mean() < 0.01
