@@ -104,10 +104,7 @@ class Result:
     def verdict(self) -> str:
         """Return how many samples satisfy the query, and by which judge; or why they were not judged."""
         if self.satisfied is not None:
-            line = f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
-            if len(self) and not self.satisfied.any() and self.probability is not None:
-                line += f"; the heads give them P {self.probability.max():.2g} at most (see energyql explain)"
-            return line
+            return f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
         line, heads = f"not judged: {self.provenance['unjudged']}", self.provenance.get("heads")
         if not len(self) or not heads:
             return line

@@ -25,10 +25,6 @@ JUDGED = {
 def test_a_summary_counts_and_says_who_says_so():
     assert make().summary() == "2 of 3 satisfy the query, says the image judge; the solver could not finish 1"
     assert make(1).summary() == "1 of 1 satisfy the query, says the image judge"
-    none = make(2, energy=np.array([3.0, 4.0]))[[1]]
-    assert none.summary().startswith(
-        "0 of 1 satisfy the query, says the image judge; the heads give them P 0.018 at most (see energyql explain)"
-    )
     one = make(1, doubtful=np.ones(1, bool)).summary()
     assert one.endswith("; 1 is doubtful: two sets of heads disagree, or the latent is too far out")
     assert len(make()) == 3
