@@ -143,8 +143,8 @@ def _of_outputs(
     """
 
     def in_batch(joined: Tensor) -> tuple[Tensor, Tensor]:
-        # A copy, because products of rows that are not aligned round differently on some processors.
         latent, kept, weight = joined.tensor_split(starts, 1)
+        # A copy, because products of rows that are not aligned round differently on some processors.
         outputs, back = raw.function.pullback(latent.contiguous())
         value, gradient = evaluate(outputs, kept, weight)
         return value, back(gradient)

@@ -229,7 +229,7 @@ def _all_packed(parameters: Iterable[tuple[Any, ...]]) -> list[_Packed] | None:
 def few_sizes(count: int, multiple: int = VECTORS) -> list[int]:
     """Split `count` rows into batches of the largest of `BATCH_SIZES`, and the rest into the smallest that holds it.
 
-    Only those sizes are taken that are a multiple of a number; `VECTORS` says of which, and 16 is the least one.
+    Only sizes that are a multiple of `multiple` are taken; see `VECTORS`.
 
     oneDNN compiles a product for each new number of rows, in a third of a millisecond, which is longer than most
     products take, and samplers have batches of every size. Products of small matrices also round differently with the

@@ -127,9 +127,12 @@ def tile_size(picture: Image.Image) -> tuple[int, int]:
 
 
 def legible(text: str) -> str:
-    """Return a text without accents, since the font in Pillow draws a box for "ö": "größe" becomes "grosse"."""
-    parts = unicodedata.normalize("NFD", text.translate(_SPELLED))
-    return "".join(part for part in parts if not unicodedata.combining(part))
+    """Return a text without accents on Latin letters, for which the font in Pillow draws boxes: "größe" as "grosse"."""
+    kept: list[str] = []
+    for part in unicodedata.normalize("NFD", text.translate(_SPELLED)):
+        if not (unicodedata.combining(part) and kept and kept[-1].isascii()):
+            kept.append(part)
+    return unicodedata.normalize("NFC", "".join(kept))
 
 
 def cut(text: str, font: Font, width: int) -> str:

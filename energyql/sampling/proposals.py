@@ -88,7 +88,7 @@ def draws_of_a_move(r: int) -> int:
     return len(ANGLES) * (r + 1)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)  # up to 6 MB each; a long run fills it with sets that do not come again
 @torch.no_grad()
 def particles_of(
     surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype, number: int = 0

@@ -1,6 +1,7 @@
 import numpy as np
 
 from energyql.render.charts import GRID, HEAT, MARK, SCALE, Axes, Canvas, HeatMap, blend, heat
+from energyql.render.pictures import legible
 
 
 def test_values_lie_where_the_axes_say():
@@ -28,6 +29,7 @@ def test_text_is_legible():
         sheets.append(np.asarray(canvas.picture()))
     assert (sheets[0] == sheets[1]).all()
     assert (sheets[1] != sheets[2]).any()
+    assert legible("Größe x\u030c й 각 ≤") == "Grosse x й 각 ≤"  # other scripts stay whole
 
 
 def test_colours_between():
