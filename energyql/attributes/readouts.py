@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import Head, RawOutputs
 from energyql.attributes.predictions import output_count
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.random import normals
@@ -46,26 +46,21 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
         encode: from z (batch, z_dim) to what the heads read.
         z_dim: numbers in z, at most `MOST_NUMBERS`.
     """
-    names = tuple(bank.vocabulary)
-    raw = bank.raw_outputs(names)
+    raw = bank.raw_outputs(tuple(bank.vocabulary))
     z = normals(0, 0, DRAWS + DRAWS_PER_NUMBER * z_dim, z_dim, stream="readouts").to(bank.device)
     with torch.no_grad():
-        (outputs,) = in_batches(lambda part: (raw.function(encode(part)),), z, few_sizes(len(z)))
-        # An answer that is no number tells nothing.
-        outputs = torch.nan_to_num(outputs.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
+        outputs = soft_outputs(raw, encode, z)
         with_one = torch.cat([z, torch.ones_like(z[:, :1])], 1).cpu().double()
-        weights = torch.linalg.solve(with_one.t() @ with_one, with_one.t() @ outputs)
-    weights = (_logistic(with_one, outputs, raw.specs, weights) / GRAIN).round() * GRAIN
+        weights = linear_start(with_one, outputs, Answers(raw.specs))
+    weights = (_logistic(with_one, outputs, Answers(raw.specs), weights) / GRAIN).round() * GRAIN
     heads, start = {}, 0
     for spec in raw.specs:
         columns = slice(start, start := start + output_count(spec))
-        own, std = weights[:, columns], torch.ones((), dtype=torch.double)
+        own = weights[:, columns]
         if spec.kind == "categorical":
             own = own - own.mean(1, keepdim=True)  # only differences count
-        elif spec.kind == "continuous":
-            missed = (with_one @ own - outputs[:, columns]).square().mean()
-            std = (missed + raw.std[spec.name].cpu().double().square()).sqrt()
-        own, std = own.to(z), std.to(z)
+        std = deviation(spec, raw, with_one @ own - outputs[:, columns]).to(z)
+        own = own.to(z)
         none = own.new_zeros(0)
         heads[spec.name] = Head(
             hidden_weight=none.view(0, z_dim), hidden_bias=none, out_weight=none.view(own.shape[1], 0),
@@ -74,46 +69,90 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
     return AttributeBank(bank.vocabulary, heads, space="z")
 
 
+class Answers:
+    """What the outputs of several attributes say: probabilities of yes and of classes, and means as they are.
+
+    Args:
+        specs: the attributes, in the order of their outputs.
+
+    Attributes:
+        numeric: which outputs are means, (outputs,) bool.
+        tables: the outputs of each attribute with classes; yes/no has one, because no has the logit 0.
+    """
+
+    def __init__(self, specs: Sequence[AttributeSpec]) -> None:
+        count, start = sum(map(output_count, specs)), 0
+        self.numeric = torch.zeros(count, dtype=torch.bool)
+        self.tables = list[list[int]]()
+        for spec in specs:
+            columns = list(range(start, start := start + output_count(spec)))
+            if spec.kind == "continuous":
+                self.numeric[columns] = True
+            else:
+                self.tables.append(columns)
+        classes = [columns if len(columns) > 1 else [*columns, count] for columns in self.tables]
+        widest = max(map(len, classes), default=0)
+        filled = torch.tensor([columns + [count + 1] * (widest - len(columns)) for columns in classes])
+        # By class, then by attribute: a softmax over few numbers side by side is slow.
+        self._shape, self._rows = (widest, len(classes)), filled.t().flatten()
+        self._places = torch.zeros(count, dtype=torch.long)
+        for i, columns in enumerate(self.tables):
+            self._places[columns] = torch.arange(len(columns)) * len(classes) + i
+
+    def __call__(self, outputs: Float[Tensor, "outputs n"]) -> Float[Tensor, "outputs n"]:
+        """Return the answers that outputs mean."""
+        if not self.tables:
+            return outputs
+        n = outputs.shape[1]
+        extended = torch.cat([outputs, outputs.new_zeros(1, n), outputs.new_full((1, n), _NEVER)])
+        shares = torch.softmax(extended[self._rows].view(*self._shape, n), 0).flatten(0, 1)
+        return torch.where(self.numeric[:, None], outputs, shares[self._places])
+
+
+def soft_outputs(
+    raw: RawOutputs, encode: Callable[[Tensor], Tensor], z: Float[Tensor, "n z_dim"]
+) -> Float[Tensor, "n outputs"]:
+    """Return the outputs of heads in float64 on the CPU; an answer that is no number is 0, which tells nothing."""
+    (outputs,) = in_batches(lambda part: (raw.function(encode(part)),), z, few_sizes(len(z)))
+    return torch.nan_to_num(outputs.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def linear_start(
+    with_one: Float[Tensor, "n inputs"], outputs: Float[Tensor, "n outputs"], answers: Answers
+) -> Float[Tensor, "inputs outputs"]:
+    """Return the weights of a linear regression, flatter for logits, as a logistic regression would be."""
+    weights = torch.linalg.lstsq(with_one, outputs, driver="gelsd").solution
+    # A logistic of a normal is about one of its mean with the slope divided by this (MacKay 1992).
+    spare = (with_one @ weights - outputs).square().mean(0)
+    return torch.where(answers.numeric, weights, weights / (1 + math.pi / 8 * spare).sqrt())
+
+
+def deviation(spec: AttributeSpec, raw: RawOutputs, missed: Float[Tensor, "n outputs"]) -> Float[Tensor, ""]:
+    """Return the deviation of an attribute's answers whose outputs are off by `missed`; 1 for classes."""
+    if spec.kind != "continuous":
+        return torch.ones((), dtype=torch.double)
+    return (missed.square().mean() + raw.std[spec.name].cpu().double().square()).sqrt()
+
+
 def _logistic(
     x: Float[Tensor, "n inputs"],
     outputs: Float[Tensor, "n outputs"],
-    specs: Sequence[AttributeSpec],
+    answers: Answers,
     weights: Float[Tensor, "inputs outputs"],
 ) -> Float[Tensor, "inputs outputs"]:
     """Return weights of the logistic regressions on the probabilities that outputs mean, begun at other weights.
 
     Outputs of continuous attributes keep their weights.
     """
-    tables, start, count = list[list[int]](), 0, outputs.shape[1]  # of each attribute the outputs of its classes
-    for spec in specs:
-        columns = list(range(start, start := start + output_count(spec)))
-        if spec.kind != "continuous":
-            tables.append(columns if len(columns) > 1 else [*columns, count])  # no has the logit 0
-    if not tables:
-        return weights
-    widest = max(map(len, tables))
-    filled = torch.tensor([columns + [count + 1] * (widest - len(columns)) for columns in tables])
-    flat = filled.t().flatten()  # by class, then by attribute: a softmax over few numbers side by side is slow
-    spread = torch.eye(count + 2)[flat, :count].to(x)
-    offset = torch.tensor([0.0] * count + [0.0, _NEVER])[flat, None].to(x)
-
-    def probabilities(weights: Tensor, x: Tensor) -> Tensor:
-        logits = torch.addmm(offset, spread @ weights.t(), x)
-        return torch.softmax(logits.view(widest, len(tables), -1), 0).flatten(0, 1)
-
-    answers = probabilities(torch.eye(count).to(x), outputs.t().contiguous())
-    across = x.t().contiguous()
-    penalty = 2 * RIDGE * torch.outer(torch.arange(len(across)) < len(across) - 1, spread.any(0).cpu()).to(x)
-    # A logistic of a normal is about one of its mean with the slope divided by this (MacKay 1992).
-    spare = (x @ weights - outputs).square().mean(0)
-    weights = torch.where(spread.any(0), weights / (1 + math.pi / 8 * spare).sqrt(), weights)
-    together = torch.eye(count).to(x)  # outputs of one attribute share a step
-    for columns in tables:
-        if len(columns) > 2 or count not in columns:
-            together[columns[0] : columns[-1] + 1, columns[0] : columns[-1] + 1] = 1
+    wanted, across = answers(outputs.t()), x.t().contiguous()
+    fitted = (~answers.numeric).to(x)
+    penalty = 2 * RIDGE * torch.outer(torch.arange(len(across)) < len(across) - 1, ~answers.numeric).to(x)
+    together = torch.eye(len(fitted)).to(x)  # outputs of one attribute share a step
+    for columns in answers.tables:
+        together[columns[0] : columns[-1] + 1, columns[0] : columns[-1] + 1] = 1
     step, before = torch.full_like(weights[0], FIRST_STEP), (weights, weights)
     for _ in range(STEPS):
-        slope = ((probabilities(weights, across) - answers) @ x).t() @ spread / len(x) + penalty * weights
+        slope = ((answers(weights.t() @ across) - wanted) @ x).t() * fitted / len(x) + penalty * weights
         moved, changed = weights - before[0], slope - before[1]
         lengths = moved.square().sum(0) @ together, (moved * changed).sum(0) @ together
         step = torch.where(lengths[0] > 0, lengths[0] / lengths[1], step)

@@ -99,12 +99,14 @@ def run_step(
         return torch.stack([energy(latent) for energy, _ in energies]).sum(0)
 
     def elsewhere(rows: Tensor) -> Tensor:
-        assert query.readouts is not None
-        return space.scaled(linear_minimum([energy.rule for energy, _ in energies], query.readouts(), start[rows]))
+        assert query.surrogates is not None
+        return space.scaled(
+            linear_minimum([energy.rule for energy, _ in energies], query.surrogates.linear, start[rows])
+        )
 
     if preset.solver is None:
         run = lower_minimum(
-            objective, energy, start, None if query.readouts is None else elsewhere,
+            objective, energy, start, None if query.surrogates is None else elsewhere,
             tolerance=preset.enough, max_evaluations=preset.max_evaluations, progress=progress,
         )  # fmt: skip
     else:

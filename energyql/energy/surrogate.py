@@ -1,4 +1,4 @@
-"""A query on linear read-outs of z: an energy of few numbers, which costs next to nothing."""
+"""A query on small networks that read a few directions of z: an energy of few numbers, which costs next to nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.bank import AttributeBank
@@ -20,40 +21,42 @@ _FLAT = 1e-4
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The energy of a query by linear read-outs, as a function of v, the part of z that they depend on.
+    """The energy of a query by other heads, as a function of v, the part of z that they depend on.
 
-    Equal ones are of the same rule and the same read-outs.
+    Equal ones are of the same rule and the same heads.
 
     Attributes:
         rule: the query.
-        readouts: linear heads on z; see `fit_readouts`.
+        bank: heads on z, linear or of one hidden layer, that change along few directions; see `SurrogateHeads`.
     """
 
     rule: EnergyRule
-    readouts: AttributeBank
+    bank: AttributeBank
 
     @cached_property
     def basis(self) -> Float[Tensor, "r z_dim"]:
-        """Orthonormal rows that span the directions of z along which the read-outs change."""
-        weights = torch.cat([self.readouts.heads[name].skip_weight for name in self.rule.attributes])
-        _, sizes, directions = torch.linalg.svd(weights.cpu().double(), full_matrices=False)
-        rows: Tensor = directions[sizes >= _FLAT * sizes[:1]].to(weights)
-        return rows
+        """Orthonormal rows that span the directions of z along which the heads change."""
+        heads = [self.bank.heads[name] for name in self.rule.attributes]
+        weights = torch.cat([weight for head in heads for weight in (head.skip_weight, head.hidden_weight)])
+        rows = F.normalize(weights.cpu().double())  # of numbers in any unit
+        _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
+        basis: Tensor = directions[sizes >= _FLAT * sizes[:1]].to(weights)
+        return basis
 
     @cached_property
-    def _bank(self) -> AttributeBank:
-        """The read-outs as functions of v."""
+    def _of_v(self) -> AttributeBank:
+        """The heads as functions of v."""
         heads = {}
         for name in self.rule.attributes:
-            head = self.readouts.heads[name]
-            hidden, skip = head.hidden_weight.new_zeros(0, len(self.basis)), head.skip_weight @ self.basis.t()
+            head = self.bank.heads[name]
+            hidden, skip = (weight @ self.basis.t() for weight in (head.hidden_weight, head.skip_weight))
             heads[name] = replace(head, hidden_weight=hidden, skip_weight=skip)
-        return AttributeBank(Vocabulary([self.readouts.vocabulary[name] for name in heads]), heads, space="z")
+        return AttributeBank(Vocabulary([self.bank.vocabulary[name] for name in heads]), heads, space="z")
 
     @torch.no_grad()
     def __call__(self, v: Float[Tensor, "batch r"]) -> Float[Tensor, " batch"]:
         """Return the energies of v = `basis` z, in nats."""
-        return -self.rule.log_value(self._bank.predict(v, self.rule.attributes))
+        return -self.rule.log_value(self._of_v.predict(v, self.rule.attributes))
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
         """Return z with its part along the basis replaced by v. A row of the result depends on its own row alone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ import torch
 
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.judge import who_judges
-from energyql.attributes.readouts import MOST_NUMBERS, fit_readouts
+from energyql.attributes.readouts import MOST_NUMBERS
+from energyql.attributes.surrogates import SurrogateHeads
 from energyql.energy.query_energy import Encode
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import ArgumentError
@@ -60,7 +61,7 @@ class Pipeline:
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
-        self._readouts: dict[tuple[float, Label | None], AttributeBank] = {}
+        self._surrogates: dict[tuple[float, Label | None], SurrogateHeads] = {}
 
     def prepare(
         self, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
@@ -95,7 +96,6 @@ class Pipeline:
         check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text)
         encode = encoder(self.model.generator, psi, condition)
         reads = head_reader(self.model.generator, bank.space, encode)
-        linear = bank if isinstance(bank, AttributeBank) and self.model.generator.z_dim <= MOST_NUMBERS else None
         return PreparedQuery(
             model=self.model,
             device=self.device,
@@ -103,7 +103,7 @@ class Pipeline:
             rule=rule,
             encode=encode,
             reads=reads,
-            readouts=partial(self._readouts_under, linear, psi, label, reads) if linear else None,
+            surrogates=self._surrogates_under(psi, label, reads),
             sampler=sampler,
             settings=settings,
             provenance={
@@ -126,13 +126,12 @@ class Pipeline:
             | ({"realism": settings.realism, "discriminator": judge_mark(critic)} if settings.realism else {}),
         )
 
-    def _readouts_under(self, bank: AttributeBank, psi: float, label: Label | None, reads: Encode) -> AttributeBank:
-        """Return the model's linear read-outs, which are fitted at the first call for a truncation and a label."""
-        key = psi, label
-        if key not in self._readouts:
-            _log.debug("fitting linear read-outs of %s at truncation %g", self.model.name, psi)
-            self._readouts[key] = fit_readouts(bank, reads, self.model.generator.z_dim)
-        return self._readouts[key]
+    def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> SurrogateHeads | None:
+        """Return what stands in for the model's heads under a truncation and a label; see `PreparedQuery`."""
+        bank, z_dim = self.model.bank, self.model.generator.z_dim
+        if not isinstance(bank, AttributeBank) or z_dim > MOST_NUMBERS:
+            return None
+        return self._surrogates.setdefault((psi, label), SurrogateHeads(bank, reads, z_dim))
 
 
 def generate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any
@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import outside_shell, second_bank
 from energyql.attributes.pictures import PictureBank, heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, tabulate
+from energyql.attributes.surrogates import SurrogateHeads
 from energyql.energy.picture_energy import REALISM_PILOT, PictureEnergy, energy_of_pictures, reader_energy, with_realism
 from energyql.energy.query_energy import Encode, QueryEnergy, check_predictions
 from energyql.energy.rule import EnergyRule
@@ -54,7 +54,7 @@ class PreparedQuery:
         rule: its energy as a function of the predictions.
         encode: from z to w, truncation and label applied.
         reads: from z to what the heads, or a reader of pictures, read.
-        readouts: returns the model's linear read-outs of z under that truncation and label; `None` where z has too many
+        surrogates: heads on z in place of the model's under that truncation and label; `None` where z has too many
             numbers for them, or attributes are read off pictures.
         sampler: moves latents to low energy.
         settings: seed, precision and batch size of the run.
@@ -67,7 +67,7 @@ class PreparedQuery:
     rule: EnergyRule
     encode: Encode
     reads: Encode
-    readouts: Callable[[], AttributeBank] | None
+    surrogates: SurrogateHeads | None
     sampler: Sampler
     settings: DrawSettings
     provenance: dict[str, Any]
@@ -78,7 +78,7 @@ class PreparedQuery:
         if isinstance(self.model.bank, PictureBank):
             return self._by_picture(torch.float32)
         # Without a reference to `self`: in a cycle, megabytes of packed weights would wait for the garbage collector.
-        surrogate = None if self.readouts is None else cache(partial(_surrogate, self.rule, self.readouts))
+        surrogate = None if self.surrogates is None else cache(partial(_surrogate, self.rule, self.surrogates))
         return QueryEnergy(self.rule, self.reads, self.model.bank, surrogate)
 
     @property
@@ -276,6 +276,6 @@ class PreparedQuery:
         return result, sampled
 
 
-def _surrogate(rule: EnergyRule, readouts: Callable[[], AttributeBank]) -> Surrogate:
-    """Return the energy of a rule by linear read-outs of z."""
-    return Surrogate(rule, readouts())
+def _surrogate(rule: EnergyRule, heads: SurrogateHeads) -> Surrogate:
+    """Return the energy of a rule by small networks in place of the heads."""
+    return Surrogate(rule, heads.distilled(rule.attributes))

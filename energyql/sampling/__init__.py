@@ -6,10 +6,9 @@ from energyql.sampling.batch import Batch, BatchSampler
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import Energy, EnergyLike, GradientEnergy, as_energy
 from energyql.sampling.langevin import LangevinSampler, PredictorCorrector
-from energyql.sampling.ode import ODESolver, vp_flow
+from energyql.sampling.ode import ODESolver, VPSchedule, vp_flow
 from energyql.sampling.registry import SAMPLERS, Chain, make_sampler
 from energyql.sampling.runge_kutta import adaptive_methods
-from energyql.sampling.schedule import VPSchedule
 from energyql.sampling.slice import SliceSampler
 
 __all__ = [

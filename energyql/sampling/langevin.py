@@ -10,7 +10,7 @@ from torch import Tensor
 from energyql.numerics.shapes import Float
 from energyql.sampling.base import check_counts, check_positive, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler
-from energyql.sampling.schedule import VPSchedule
+from energyql.sampling.ode import VPSchedule
 
 
 @dataclass(frozen=True, slots=True)

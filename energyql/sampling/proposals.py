@@ -32,11 +32,11 @@ LEAST_EFFECTIVE = 0.5
 """Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
 ANGLES = (0.6, 0.4, 0.3)
 """Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
-SAMPLES_OF_A_SET, SETS = 1024, 1 << 32
+SAMPLES_OF_A_SET, SETS = 2048, 1 << 32
 """Samples that share their particles, by their number in the run, and how many sets there are until the first comes
 again. Particles are worth some 2,000 independent draws, and shared by many more samples they would keep these from
 coming nearer to the posterior."""
-SWEEPS, MOST_STAGES = 6, 100
+SWEEPS, MOST_STAGES = 3, 100
 """Moves at all angles in a stage, and stages until the exponent jumps to the end."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
 """Proposals that are evaluated to learn how good they are, which belong to no sample; and how many more where the first
@@ -46,8 +46,9 @@ FORGONE, MOST_COST = 0.01, 16.0
 lose more where a sample would take more than so many proposals on average; `lost` says how much."""
 MOST_LOST = 0.5
 """Share from which on the surrogate is not trusted."""
-TEMPER = 0.5
-"""Exponent of the surrogate's posterior. A little flatter, it covers better what the surrogate takes for unlikely."""
+TEMPERS = (0.25, 0.5)
+"""Exponents of the surrogate's posterior, tried until one is promising and loses no more than `FORGONE`. A flat one
+covers better what the surrogate takes for unlikely, but may seldom satisfy the query."""
 
 
 class Particles(NamedTuple):
@@ -144,6 +145,32 @@ def _exponent(energies: Float[Tensor, " particles"], reached: float, wanted: flo
     return low
 
 
+class _Quality(NamedTuple):
+    """What trials say of proposals from a surrogate at some strength; see `SurrogateProposals`."""
+
+    strength: float
+    satisfied: float
+    lost: float
+    ceiling: float
+    cost: float
+
+    @classmethod
+    def of(cls, strength: float, log_weights: Float[Tensor, " trials"], probabilities: Tensor) -> _Quality:
+        """Choose the ceiling for proposals of these weights."""
+        largest = log_weights.max().nan_to_num(neginf=0.0)
+        weights = (log_weights - largest).exp().sort().values
+        kept = torch.minimum(weights, weights[:, None]).mean(1)  # a row for each weight as the ceiling
+        total = weights.mean().clamp(min=1e-300)
+        enough, cheap = kept >= (1 - FORGONE) * total, weights <= MOST_COST * kept
+        at = min(int((~enough).sum()), max(0, int(cheap.sum()) - 1))
+        lost = 1 - (kept[at] / total).item()
+        at = at if lost <= MOST_LOST else -1  # nothing that the trials have seen is cut off
+        ceiling = (weights[at].clamp(min=1e-300).log() + largest).item()
+        return cls(
+            strength, probabilities.mean().item(), lost, ceiling, (weights[at] / kept[at].clamp(min=1e-300)).item()
+        )
+
+
 class SurrogateProposals:
     """Draws from where a surrogate of the batch's energy is low.
 
@@ -161,23 +188,20 @@ class SurrogateProposals:
 
     def __init__(self, batch: Batch, strength: float) -> None:
         assert batch.energy.surrogate is not None
-        self._surrogate, self._strength = batch.energy.surrogate(), TEMPER * strength
-        log_weights, probabilities = self._try(batch, strength, TRIALS, "trials")
-        if probabilities.mean() >= PROMISING:
-            further = self._try(batch, strength, MORE_TRIALS, "more trials")
-            log_weights, probabilities = torch.cat([log_weights, further[0]]), torch.cat([probabilities, further[1]])
-        self.satisfied = probabilities.mean().item()
-        largest = log_weights.max().nan_to_num(neginf=0.0)
-        weights = (log_weights - largest).exp().sort().values
-        kept = torch.minimum(weights, weights[:, None]).mean(1)  # a row for each weight as the ceiling
-        total = weights.mean().clamp(min=1e-300)
-        enough, cheap = kept >= (1 - FORGONE) * total, weights <= MOST_COST * kept
-        at = min(int((~enough).sum()), max(0, int(cheap.sum()) - 1))
-        self.lost = 1 - (kept[at] / total).item()
+        self._surrogate = batch.energy.surrogate()
+        found: list[_Quality] = []
+        for temper in TEMPERS:
+            self._strength = temper * strength
+            log_weights, probabilities = self._try(batch, strength, TRIALS, "trials")
+            if probabilities.mean() >= PROMISING:
+                more = self._try(batch, strength, MORE_TRIALS, "more trials")
+                log_weights, probabilities = torch.cat([log_weights, more[0]]), torch.cat([probabilities, more[1]])
+            found.append(_Quality.of(self._strength, log_weights, probabilities))
+            if found[-1].lost <= FORGONE and found[-1].satisfied >= PROMISING:
+                break
+        best = min(found, key=lambda one: (max(one.lost, FORGONE), one.cost))
+        self._strength, self.satisfied, self.lost, self.ceiling, self.cost = best
         self.trusted = self.lost <= MOST_LOST
-        at = at if self.trusted else -1  # nothing that the trials have seen is cut off
-        self.ceiling = (weights[at].clamp(min=1e-300).log() + largest).item()
-        self.cost = (weights[at] / kept[at].clamp(min=1e-300)).item()
 
     def _try(self, batch: Batch, strength: float, count: int, stream: str) -> tuple[Tensor, Tensor]:
         """Return the logarithms of the weights of proposals, and exp(-λE) of each, (count,) float64."""

@@ -100,9 +100,12 @@ def test_first_trials_that_promise_nothing_are_the_only_ones():
             counts.append(len(z))
             return super().__call__(z)
 
-    for threshold, expected in ((3.0, TRIALS + MORE_TRIALS), (6.0, TRIALS)):
+    # Promising at the first exponent, at the second only, at none.
+    for guess, threshold, expected in (
+        (1.5, 1.5, TRIALS + MORE_TRIALS), (3.0, 3.0, 2 * TRIALS + MORE_TRIALS), (3.0, 6.0, 2 * TRIALS)
+    ):  # fmt: skip
         counts.clear()
-        SurrogateProposals(Batch.start(Counted(Surrogate(3.0, 8.0), threshold), prior_latents(0, 0, 1, DIM)), 1.0)
+        SurrogateProposals(Batch.start(Counted(Surrogate(guess, 8.0), threshold), prior_latents(0, 0, 1, DIM)), 1.0)
         assert sum(counts) == expected
 
 
@@ -228,7 +231,7 @@ def test_pilot_and_trials_are_evaluated_once_where_the_energy_never_changes(keep
     again = draw(energy, n=20)
     assert torch.equal(first.z, again.z)
     assert torch.equal(first.z, draw(Energy(Surrogate(3.0, 8.0)), n=20).z)
-    assert 2 * before - sum(counts) == (128 + TRIALS + MORE_TRIALS if keeps else 0)
+    assert 2 * before - sum(counts) == (128 + 2 * TRIALS + MORE_TRIALS if keeps else 0)
     stronger = sum(counts)
     draw(energy, n=20, strength=2.0)  # what was found at another strength does not serve
     assert sum(counts) - stronger > 128 + TRIALS

@@ -1,0 +1,242 @@
+"""Heads on z that stand in for those of a model: linear ones, and small networks on a few directions of z.
+
+An attribute of a generator changes along a few directions of z; they are those along which its head's answers are
+sensitive (an active subspace, Constantine, Dow and Wang 2014, "Active subspace methods in theory and practice",
+SIAM J. Sci. Comput. 36). On them a network with one small hidden layer learns from the head's soft answers
+(distillation, Hinton, Vinyals and Dean 2015, arXiv 1503.02531).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import SLOPE, Head, RawOutputs
+from energyql.attributes.predictions import output_count
+from energyql.attributes.readouts import GRAIN, Answers, deviation, fit_readouts, linear_start, soft_outputs
+from energyql.numerics.linear import few_sizes, in_batches
+from energyql.numerics.pullback import pullback_of
+from energyql.numerics.random import normals
+from energyql.numerics.shapes import Float
+from energyql.vocabulary import Vocabulary
+
+DRAWS, SENSITIVE_DRAWS = 16_384, 1024
+"""Draws from the prior that networks learn from, and of how many the gradients tell the directions."""
+LEAST_SHARE, MOST_DIRECTIONS = 0.01, 8
+"""Share of an attribute's sensitivity that a direction must have, and how many there are at most."""
+UNITS, STEPS, BATCH = 16, 512, 512
+"""Hidden units of an attribute, and steps of its training, each with so many draws."""
+STEP_SIZE, DECAYS, EPSILON = 0.05, (0.9, 0.99), 1e-8
+"""Of Adam (Kingma and Ba 2015, arXiv 1412.6980); the step size falls to 0 along a cosine."""
+
+
+class SurrogateHeads:
+    """Heads on z in place of those of a bank, fitted when they are first asked for; the same in every run.
+
+    Args:
+        bank: heads on what `encode` returns.
+        encode: from z (batch, z_dim) to what the heads read.
+        z_dim: numbers in z, at most `MOST_NUMBERS`.
+    """
+
+    def __init__(self, bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int) -> None:
+        self._bank, self._encode, self._z_dim = bank, encode, z_dim
+        self._heads: dict[str, Head] = {}
+        self._banks: dict[tuple[str, ...], AttributeBank] = {}
+
+    @cached_property
+    def linear(self) -> AttributeBank:
+        """Linear read-outs of all attributes; see `fit_readouts`."""
+        return fit_readouts(self._bank, self._encode, self._z_dim)
+
+    def distilled(self, names: tuple[str, ...]) -> AttributeBank:
+        """Return small networks for some attributes, which learned from the heads; the same object for the same names.
+
+        Raises:
+            ArgumentError: there is no head of that name.
+        """
+        if names not in self._banks:
+            new = tuple(name for name in names if name not in self._heads)
+            if new:
+                self._heads |= _distill(self._bank.raw_outputs(new), self._bank, self._encode, self._z_dim)
+            vocabulary = Vocabulary([self._bank.vocabulary[name] for name in names])
+            self._banks[names] = AttributeBank(vocabulary, {name: self._heads[name] for name in names}, space="z")
+        return self._banks[names]
+
+
+class _Networks(NamedTuple):
+    """A network for each attribute, out(leaky_relu(first x + before)) + skip x + bias, filled up to the same widths."""
+
+    first: Float[Tensor, "attributes units directions"]
+    before: Float[Tensor, "attributes units 1"]
+    out: Float[Tensor, "attributes outputs units"]
+    skip: Float[Tensor, "attributes outputs directions"]
+    bias: Float[Tensor, "attributes outputs 1"]
+
+    def forward(self, x: Float[Tensor, "attributes directions n"]) -> tuple[Tensor, Tensor]:
+        """Return the outputs (attributes, outputs, n) and the hidden layer (attributes, units, n)."""
+        hidden = F.leaky_relu_(torch.baddbmm(self.before, self.first, x), SLOPE)
+        return torch.baddbmm(self.bias, self.skip, x).baddbmm_(self.out, hidden), hidden
+
+    def slopes(self, x: Tensor, hidden: Tensor, grad: Float[Tensor, "attributes outputs n"]) -> list[Tensor]:
+        """Turn the gradient with respect to the outputs into those with respect to the weights."""
+        back = (self.out.transpose(1, 2) @ grad).mul_(torch.where(hidden > 0, 1.0, SLOPE))
+        across, units = x.transpose(1, 2), hidden.transpose(1, 2)
+        return [back @ across, back.sum(2, keepdim=True), grad @ units, grad @ across, grad.sum(2, keepdim=True)]
+
+
+@torch.no_grad()
+def _distill(raw: RawOutputs, bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int) -> dict[str, Head]:
+    """Return a small network on z for each attribute of `raw`."""
+    z = normals(0, 0, DRAWS, z_dim, stream="distilled").to(bank.device)
+    outputs, answers = soft_outputs(raw, encode, z), Answers(raw.specs)
+    z = z.cpu().double()
+    with_one = torch.cat([z, torch.ones_like(z[:, :1])], 1)
+    linear = linear_start(with_one, outputs, answers)[:-1]
+    # Numbers of any unit are learned at the same pace.
+    mean, scale = outputs.mean(0), outputs.std(0)
+    mean, scale = mean.where(answers.numeric, 0), scale.where(answers.numeric & (scale > 0), 1)
+    targets, columns, start = (outputs - mean) / scale, list[slice](), 0
+    for spec in raw.specs:
+        columns.append(slice(start, start := start + output_count(spec)))
+    bases = [
+        _directions(_sensitivity(bank.raw_outputs((spec.name,)), encode, z_dim, bank.device), linear[:, own])
+        for spec, own in zip(raw.specs, columns, strict=True)
+    ]
+    networks, x = _started(raw, bases, z, targets, answers, columns)
+    place = torch.cat([torch.arange(own.stop - own.start) + i * networks.out.shape[1] for i, own in enumerate(columns)])
+    networks = _trained(networks, x, targets.t().contiguous(), answers, place)
+    found = networks.forward(x)[0].flatten(0, 1)[place].t() * scale + mean
+    heads = {}
+    for i, (spec, own, basis) in enumerate(zip(raw.specs, columns, bases, strict=True)):
+        count, r = own.stop - own.start, len(basis)
+        per = scale[own, None]
+        tensors = {
+            "hidden_weight": networks.first[i, :, :r] @ basis,
+            "hidden_bias": networks.before[i, :, 0],
+            "out_weight": networks.out[i, :count] * per,
+            "skip_weight": networks.skip[i, :count, :r] @ basis * per,
+            "out_bias": networks.bias[i, :count, 0] * per[:, 0] + mean[own],
+            "std": deviation(spec, raw, found[:, own] - outputs[:, own]),
+        }
+        heads[spec.name] = Head.from_tensors(
+            {name: one.to(bank.device, torch.float32) for name, one in tensors.items()}
+        )
+    return heads
+
+
+def _sensitivity(
+    raw: RawOutputs, encode: Callable[[Tensor], Tensor], z_dim: int, device: torch.device
+) -> Float[Tensor, "z_dim z_dim"]:
+    """Return the Fisher information of z in the answer of one attribute, averaged over the prior.
+
+    That is the mean of ∇ log p(answer | z) ∇ log p(answer | z)ᵀ, by the heads' own probabilities.
+    """
+    count = sum(map(output_count, raw.specs))
+    signs = normals(0, 0, SENSITIVE_DRAWS, count + 1, stream="distilled/signs").sign()
+    z = normals(0, 0, SENSITIVE_DRAWS, z_dim, stream="distilled/sensitivity")
+    pullback = pullback_of(encode)
+
+    def gradient(both: Tensor) -> tuple[Tensor]:
+        latent, back = pullback(both[:, :z_dim].contiguous())
+        outputs, back_of_heads = raw.function.pullback(latent)
+        return (back(back_of_heads(_random_root(raw, outputs, both[:, z_dim:]))),)
+
+    both = torch.cat([z, signs], 1).to(device)
+    (gradients,) = in_batches(gradient, both, few_sizes(len(both)))
+    gradients = torch.nan_to_num(gradients.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
+    return gradients.t() @ gradients / len(gradients)
+
+
+def _random_root(raw: RawOutputs, outputs: Tensor, signs: Tensor) -> Float[Tensor, "batch outputs"]:
+    """Return random vectors whose second moments are the Fisher information of the outputs in the answer."""
+    if raw.specs[0].kind == "continuous":
+        return torch.ones_like(outputs)
+    logits = outputs if outputs.shape[1] > 1 else torch.cat([outputs, torch.zeros_like(outputs)], 1)
+    shares = torch.softmax(logits, 1)
+    root = shares.sqrt() * signs[:, : shares.shape[1]]
+    return (root - shares * root.sum(1, keepdim=True))[:, : outputs.shape[1]]
+
+
+def _directions(
+    sensitivity: Float[Tensor, "z_dim z_dim"], linear: Float[Tensor, "z_dim outputs"]
+) -> Float[Tensor, "r z_dim"]:
+    """Return orthogonal rows along which an attribute changes, the most sensitive first.
+
+    The linear regression counts as much as the sensitivity, because where answers depend on all of z a little, no few
+    directions tell as much as that one.
+    """
+    linear = linear - linear.mean(1, keepdim=True) if linear.shape[1] > 1 else linear
+    parts = [sensitivity, linear @ linear.t()]
+    total = torch.stack([part / part.trace().clamp(min=1e-12) for part in parts]).mean(0)
+    sizes, rows = torch.linalg.eigh(total)
+    rows = rows.t()[sizes >= LEAST_SHARE].flip(0)[:MOST_DIRECTIONS]
+    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    found: Tensor = (rows * largest.sign() / GRAIN).round() * GRAIN  # a library may return either sign
+    return found
+
+
+def _started(
+    raw: RawOutputs,
+    bases: list[Tensor],
+    z: Float[Tensor, "n z_dim"],
+    targets: Float[Tensor, "n outputs"],
+    answers: Answers,
+    columns: list[slice],
+) -> tuple[_Networks, Float[Tensor, "attributes directions n"]]:
+    """Return networks that are linear as yet, and their inputs."""
+    r, widest = max(map(len, bases)), max(own.stop - own.start for own in columns)
+    x = z.new_zeros(len(bases), r, len(z))
+    networks = _Networks(*(x.new_zeros(len(bases), *shape) for shape in (
+        (UNITS, r), (UNITS, 1), (widest, UNITS), (widest, r), (widest, 1)
+    )))  # fmt: skip
+    for i, (spec, own, basis) in enumerate(zip(raw.specs, columns, bases, strict=True)):
+        inner, count = len(basis), own.stop - own.start
+        x[i, :inner] = basis @ z.t()
+        with_one = torch.cat([x[i, :inner].t(), torch.ones_like(z[:, :1])], 1)
+        weights = linear_start(with_one, targets[:, own], Answers([spec]))
+        networks.skip[i, :count, :inner], networks.bias[i, :count, 0] = weights[:-1].t(), weights[-1]
+        if inner:
+            drawn = normals(0, 0, UNITS, inner, stream=f"distilled/{spec.name}")
+            networks.first[i, :, :inner] = drawn.to(z) / math.sqrt(inner)
+    return networks, x
+
+
+def _trained(
+    networks: _Networks,
+    x: Float[Tensor, "attributes directions n"],
+    targets: Float[Tensor, "outputs n"],
+    answers: Answers,
+    place: Tensor,
+) -> _Networks:
+    """Return networks fitted to the answers that targets mean, with weights that are multiples of `GRAIN`.
+
+    `place` holds the row of each output among those of all networks side by side.
+    """
+    wanted, shapes = answers(targets), [one.shape for one in networks]
+    flat = torch.cat([one.flatten() for one in networks])
+    parts = flat.split([shape.numel() for shape in shapes])  # a step of all moves each
+    networks = _Networks(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
+    first, second = torch.zeros_like(flat), torch.zeros_like(flat)
+    for step in range(STEPS):
+        at = step * BATCH % x.shape[2]
+        part, goal = x[:, :, at : at + BATCH], wanted[:, at : at + BATCH]
+        outputs, hidden = networks.forward(part)
+        grad = torch.zeros_like(outputs)
+        grad.flatten(0, 1)[place] = (answers(outputs.flatten(0, 1)[place]) - goal) / BATCH
+        slope = torch.cat([one.flatten() for one in networks.slopes(part, hidden, grad)])
+        first.lerp_(slope, 1 - DECAYS[0])
+        second.lerp_(slope.square(), 1 - DECAYS[1])
+        mean, spread = (
+            moment / (1 - decay ** (step + 1)) for moment, decay in ((first, DECAYS[0]), (second, DECAYS[1]))
+        )
+        size = STEP_SIZE * (1 + math.cos(math.pi * step / STEPS)) / 2
+        flat.addcdiv_(mean, spread.sqrt_().add_(EPSILON), value=-size)
+    return _Networks(*((one / GRAIN).round() * GRAIN for one in networks))
