@@ -30,8 +30,10 @@ chosen. All states on the way of a move are particles of the next stage (Dau and
 Monte Carlo", arXiv 2011.02328)."""
 LEAST_EFFECTIVE = 0.5
 """Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
-ANGLES = (0.6, 0.4, 0.3)
+ANGLES = (0.9, 0.5, 0.3)
 """Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
+OWN_SWEEPS = 4
+"""Moves at all angles by which a proposal leaves its particle."""
 SAMPLES_OF_A_SET, SETS = 2048, 1 << 32
 """Samples that share their particles, by their number in the run, and how many sets there are until the first comes
 again. Particles are worth some 2,000 independent draws, and shared by many more samples they would keep these from
@@ -79,13 +81,15 @@ class Particles(NamedTuple):
             yield Particles(v, energies)
 
     def moved(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Particles:
-        """Return the last state of `moves`."""
-        *_, last = self.moves(energy, draws)
-        return last
+        """Return the last state of as many `moves` as there are draws for."""
+        state = self
+        for some in draws.split(draws_of_a_move(self.v.shape[1]), 1):
+            *_, state = state.moves(energy, some)
+        return state
 
 
 def draws_of_a_move(r: int) -> int:
-    """Return how many random numbers a call of `Particles.moved` takes for each particle."""
+    """Return how many random numbers a call of `Particles.moves` takes for each particle."""
     return len(ANGLES) * (r + 1)
 
 
@@ -234,7 +238,7 @@ class SurrogateProposals:
     def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
         """See `Proposals`."""
         z_dim, r = batch.z.shape[1], len(self._surrogate.basis)
-        widths = [z_dim, 1, draws_of_a_move(r)]
+        widths = [z_dim, 1, OWN_SWEEPS * draws_of_a_move(r)]
         like = batch.z.new_empty(1).expand(len(batch.z), sum(widths))
         drawn = batch.noise.several_normals(like, "surrogate", rows, numbers, of).flatten(0, 1)
         rest, place, draws = drawn.split(widths, 1)
