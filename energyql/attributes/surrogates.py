@@ -21,6 +21,7 @@ from energyql.attributes.bank import AttributeBank
 from energyql.attributes.heads import SLOPE, Head, RawOutputs
 from energyql.attributes.predictions import output_count
 from energyql.attributes.readouts import GRAIN, Answers, deviation, fit_readouts, linear_start, soft_outputs
+from energyql.errors import ArgumentError
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import pullback_of
 from energyql.numerics.random import normals
@@ -137,7 +138,8 @@ def _sensitivity(
 ) -> Float[Tensor, "z_dim z_dim"]:
     """Return the Fisher information of z in the answer of one attribute, averaged over the prior.
 
-    That is the mean of ∇ log p(answer | z) ∇ log p(answer | z)ᵀ, by the heads' own probabilities.
+    That is the mean of ∇ log p(answer | z) ∇ log p(answer | z)ᵀ, by the heads' own probabilities; 0 where `encode` has
+    no derivative.
     """
     count = sum(map(output_count, raw.specs))
     signs = normals(0, 0, SENSITIVE_DRAWS, count + 1, stream="distilled/signs").sign()
@@ -150,7 +152,10 @@ def _sensitivity(
         return (back(back_of_heads(_random_root(raw, outputs, both[:, z_dim:]))),)
 
     both = torch.cat([z, signs], 1).to(device)
-    (gradients,) = in_batches(gradient, both, few_sizes(len(both)))
+    try:
+        (gradients,) = in_batches(gradient, both, few_sizes(len(both)))
+    except ArgumentError:
+        return torch.zeros(z_dim, z_dim, dtype=torch.double)
     gradients = torch.nan_to_num(gradients.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
     return gradients.t() @ gradients / len(gradients)
 

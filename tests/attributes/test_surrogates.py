@@ -141,3 +141,13 @@ def test_constant_heads_and_answers_that_are_no_numbers():
     for encode in (lambda z: torch.where(z[:, :1] > 1, torch.nan, z), lambda z: z * torch.inf):
         for head in surrogates(bank, encode).distilled(NAMES).heads.values():
             assert all(tensor.isfinite().all() for tensor in head.tensors().values())
+
+
+def test_an_encoding_without_a_derivative_leaves_the_best_line(bank, z):
+    found = surrogates(bank, lambda z: z.detach())
+    networks = found.distilled(NAMES)
+    for head, directions in zip(networks.heads.values(), (1, 3, 1), strict=True):
+        rank = torch.linalg.matrix_rank(torch.cat([head.skip_weight, head.hidden_weight]).double(), rtol=1e-3)
+        assert 1 <= rank <= directions
+    lines, networks = misses(found.linear, bank, z), misses(networks, bank, z)
+    assert all(networks[name] < 1.1 * lines[name] for name in NAMES)
