@@ -101,7 +101,7 @@ def run_step(
     def elsewhere(rows: Tensor) -> Tensor:
         assert query.surrogates is not None
         return space.scaled(
-            linear_minimum([energy.rule for energy, _ in energies], query.surrogates.linear, start[rows])
+            linear_minimum([energy.rule for energy, _ in energies], query.surrogates().linear, start[rows])
         )
 
     if preset.solver is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ class Pipeline:
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
-        self._surrogates: dict[tuple[float, Label | None], SurrogateHeads] = {}
+        self._surrogates: dict[tuple[float, Label | None], Callable[[], SurrogateHeads]] = {}
 
     def prepare(
         self, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
@@ -126,12 +126,12 @@ class Pipeline:
             | ({"realism": settings.realism, "discriminator": judge_mark(critic)} if settings.realism else {}),
         )
 
-    def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> SurrogateHeads | None:
-        """Return what stands in for the model's heads under a truncation and a label; see `PreparedQuery`."""
+    def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
+        """Return a function for what stands in for the heads under a truncation and a label; see `PreparedQuery`."""
         bank, z_dim = self.model.bank, self.model.generator.z_dim
         if not isinstance(bank, AttributeBank) or z_dim > MOST_NUMBERS:
             return None
-        return self._surrogates.setdefault((psi, label), SurrogateHeads(bank, reads, z_dim))
+        return self._surrogates.setdefault((psi, label), cache(partial(SurrogateHeads, bank, reads, z_dim)))
 
 
 def generate(

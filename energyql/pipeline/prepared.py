@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any
@@ -54,8 +54,8 @@ class PreparedQuery:
         rule: its energy as a function of the predictions.
         encode: from z to w, truncation and label applied.
         reads: from z to what the heads, or a reader of pictures, read.
-        surrogates: heads on z in place of the model's under that truncation and label; `None` where z has too many
-            numbers for them, or attributes are read off pictures.
+        surrogates: returns heads on z in place of the model's under that truncation and label; `None` where z has too
+            many numbers for them, or attributes are read off pictures.
         sampler: moves latents to low energy.
         settings: seed, precision and batch size of the run.
         provenance: the facts that replay the run.
@@ -67,7 +67,7 @@ class PreparedQuery:
     rule: EnergyRule
     encode: Encode
     reads: Encode
-    surrogates: SurrogateHeads | None
+    surrogates: Callable[[], SurrogateHeads] | None
     sampler: Sampler
     settings: DrawSettings
     provenance: dict[str, Any]
@@ -276,6 +276,6 @@ class PreparedQuery:
         return result, sampled
 
 
-def _surrogate(rule: EnergyRule, heads: SurrogateHeads) -> Surrogate:
+def _surrogate(rule: EnergyRule, surrogates: Callable[[], SurrogateHeads]) -> Surrogate:
     """Return the energy of a rule by small networks in place of the heads."""
-    return Surrogate(rule, heads.distilled(rule.attributes))
+    return Surrogate(rule, surrogates().distilled(rule.attributes))
