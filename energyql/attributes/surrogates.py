@@ -23,7 +23,7 @@ from energyql.attributes.predictions import output_count
 from energyql.attributes.readouts import GRAIN, Answers, deviation, fit_readouts, linear_start, soft_outputs
 from energyql.errors import ArgumentError
 from energyql.numerics.linear import few_sizes, in_batches
-from energyql.numerics.pullback import pullback_of
+from energyql.numerics.pullback import leaky_relu_back_, pullback_of
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
@@ -88,7 +88,7 @@ class _Networks(NamedTuple):
 
     def slopes(self, x: Tensor, hidden: Tensor, grad: Float[Tensor, "attributes outputs n"]) -> list[Tensor]:
         """Turn the gradient with respect to the outputs into those with respect to the weights."""
-        back = (self.out.transpose(1, 2) @ grad).mul_(torch.where(hidden > 0, 1.0, SLOPE))
+        back = leaky_relu_back_(self.out.transpose(1, 2) @ grad, hidden, SLOPE)
         across, units = x.transpose(1, 2), hidden.transpose(1, 2)
         return [back @ across, back.sum(2, keepdim=True), grad @ units, grad @ across, grad.sum(2, keepdim=True)]
 
