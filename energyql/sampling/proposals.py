@@ -24,7 +24,7 @@ from energyql.sampling.base import effective_samples
 from energyql.sampling.batch import Batch
 from energyql.sampling.energy import SurrogateEnergy
 
-ANCESTORS, FIRST_PARTICLES = 4096, 32_768
+ANCESTORS, FIRST_PARTICLES = 4096, 131_072
 """Number of particles that are chosen and moved in a stage, and of the draws from the prior among which the first are
 chosen. All states on the way of a move are particles of the next stage (Dau and Chopin 2022, "Waste-free sequential
 Monte Carlo", arXiv 2011.02328)."""
@@ -93,7 +93,7 @@ def draws_of_a_move(r: int) -> int:
     return len(ANGLES) * (r + 1)
 
 
-@lru_cache(maxsize=8)  # up to 6 MB each; a long run fills it with sets that do not come again
+@lru_cache(maxsize=8)  # some 5 MB each; a long run fills it with sets that do not come again
 @torch.no_grad()
 def particles_of(
     surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype, number: int = 0
@@ -110,7 +110,7 @@ def particles_of(
         return normals(0, number * count, count, width, stream=f"particles/{name}").to(basis.device, dtype)
 
     v = random(FIRST_PARTICLES, r, "first")
-    found = Particles(v, strength * surrogate(v))
+    found = Particles(v, strength * torch.cat([surrogate(some) for some in v.split(ANCESTORS)]))
     reached, stage, log_mass = 0.0, 0, 0.0
     while reached < 1:
         energies = found.energies.cpu().double()
