@@ -71,6 +71,12 @@ class DatasetRun:
         records = read_records(self._destination)
         self._tasks: list[Task] = [(shard, records.get(shard)) for shard in range(job.plan.shards)]
 
+    @property
+    def held(self) -> dict[str, int]:
+        """Pictures of each class in the shards of earlier runs."""
+        records = [record for _, record in self._tasks if record is not None]
+        return {one.name: sum(record.classes[one.name].wanted for record in records) for one in self._job.plan.classes}
+
     def estimate(self, progress: bool | Report = False) -> Estimate:
         """Draw a few pictures of each class and return what the missing shards will cost."""
         plan, missing = self._job.plan, [shard for shard, record in self._tasks if record is None]
