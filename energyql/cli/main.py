@@ -27,7 +27,7 @@ from energyql.cli.share import convert, download, export, upload
 from energyql.cli.train import import_heads, train, train_judge
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import PICTURE_SUFFIXES, naming_target, write_text
-from energyql.models import DEFAULT_MODEL
+from energyql.models import DEFAULT_MODEL, packaged_models
 from energyql.pipeline.settings import (
     DEFAULT_NOISE,
     DEFAULT_PRECISION,
@@ -236,6 +236,11 @@ def score(
     """
     from energyql.pipeline.tables import rank_table
 
+    if str(table) in packaged_models() or table.is_dir():
+        raise ArgumentError(
+            f"{table} is a model or a folder, and score ranks the rows of a CSV file of predictions",
+            hint="energyql generate draws pictures of a model, and to_pandas of a result makes such a table",
+        )
     # UTF-8 with or without a mark, and line breaks within cells, as in a file
     source = TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="") if str(table) == STANDARD else table
     ranking = rank_table(query, source, semantics=semantics, top=top)

@@ -15,7 +15,7 @@ from energyql.editing.dependence import Leaks
 from energyql.editing.invert import Inversion
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
-from energyql.files import naming_target, replacing
+from energyql.files import as_path, naming_target, replacing
 from energyql.generators.base import Label
 from energyql.generators.noise import STORED
 from energyql.models import DEFAULT_MODEL
@@ -196,7 +196,7 @@ def check_animation(path: str | Path) -> Path:
     Raises:
         ArgumentError: its suffix is not that of an animation.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
         raise ArgumentError(f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}")
     return path

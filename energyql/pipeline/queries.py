@@ -148,13 +148,17 @@ def check_all(
 
     Raises:
         DataError: some are wrong; the message shows each of them, with its place and carets.
+        EnergyQLError: the only query of no file is wrong.
     """
     checked: list[CheckedQuery] = []
     wrong: list[str] = []
+    entries = list(entries)
     for entry in entries:
         try:
             checked.append(check(entry, vocabulary, semantics))
         except EnergyQLError as error:
+            if len(entries) == 1 and not source:
+                raise
             name = f" ({entry.title})" if entry.title else ""
             wrong.append(f"{entry.place}{name}: {error.render()}")
     if wrong:

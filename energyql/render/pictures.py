@@ -8,6 +8,7 @@ import math
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -79,9 +80,9 @@ def label_grid(
     if columns is None:
         columns = math.ceil(math.sqrt(2 * count))
         columns = math.ceil(count / math.ceil(count / columns))  # as many rows, with fewer gaps in the last one
+    if not isinstance(columns, Integral) or columns < 1:
+        raise ArgumentError(f"a grid needs at least one column, not {columns!r}")
     columns = min(count, columns)
-    if columns < 1:
-        raise ArgumentError(f"a grid needs at least one column, not {columns}")
     width, height = tile_size(pictures[0])
     cell = height + (0 if captions is None and verdicts is None and marks is None else CAPTION) + GAP
     large, small = ImageFont.load_default(18), ImageFont.load_default(12)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
@@ -21,6 +24,32 @@ REFUSALS = {
     "Busy": (503, "Too many requests are waiting, or too many connections are open."),
 }
 """Kinds of refusals: the HTTP status of the response, and its description."""
+
+_FAULTS = {
+    "missing": "is missing",
+    "extra_forbidden": "is nothing that this request takes",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "must have at least {min_length}",
+    "string_too_long": "must have at most {max_length} characters",
+    "json_invalid": "is not JSON: {error}",
+}
+"""What is wrong with a value, by the type of the error of pydantic, whose own words are not those of this package."""
 
 
 class StudioError(EnergyQLError):
@@ -80,6 +109,20 @@ def describe(error: EnergyQLError) -> Problem:
         column=error.column,
         drawing=f"{kind}: {error}",
     )
+
+
+def describe_fault(fault: Mapping[str, Any]) -> str:
+    """Return in plain words what pydantic found wrong in a request: the place, and what belongs there.
+
+    Args:
+        fault: one of the errors of a `ValidationError`.
+    """
+    kind, values, (_, *place) = fault["type"], fault.get("ctx", {}), fault["loc"]  # it begins with body, query or path
+    if kind == "value_error":  # raised by a check of ours
+        return str(values["error"]).replace("\n", ": ")
+    where = ".".join(map(str, place)) if kind != "json_invalid" else ""
+    at = f" at character {place[0] + 1}" if kind == "json_invalid" else ""
+    return f"{where or 'the request'} {_FAULTS.get(kind, fault['msg']).format(**values)}{at}"
 
 
 def respond(error: EnergyQLError, status: int | None = None) -> JSONResponse:

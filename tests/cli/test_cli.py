@@ -39,7 +39,6 @@ class TestHelp:
     def test_wrong_usage(self, arguments):
         assert invoke(*arguments).exit_code == 2
 
-
     def test_without_a_command_one_screen_leads_to_the_first_picture(self, main):
         code, out, _ = main()
         lines = out.splitlines()
