@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from energyql.editing.dependence import Leaks
@@ -24,7 +24,19 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import finite_number, whole_number
-from energyql.render.pictures import CAPTION, FAINT, GAP, INK, PAPER, TICK, cut, draw_verdict, tile_size, wrapped
+from energyql.render.pictures import (
+    CAPTION,
+    FAINT,
+    GAP,
+    INK,
+    PAPER,
+    TICK,
+    cut,
+    draw_verdict,
+    font_for,
+    tile_size,
+    wrapped,
+)
 from energyql.sampling.traversal import interpolate
 
 DEFAULT_ROWS = 8
@@ -90,7 +102,8 @@ def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Ima
     chosen = check_rows(rows, len(columns[0].pictures))
     width, height = tile_size(columns[-1].pictures[0])
     cell = max(width, LEAST_WIDTH)
-    bold, small = ImageFont.load_default(14), ImageFont.load_default(12)
+    texts = "".join(text for column in columns for text in (column.title, *column.captions))
+    bold, small = font_for(texts, 14), font_for(texts, 12)
     heads = [wrapped(column.title, bold, cell) for column in columns]
     top = GAP + LINE * max(map(len, heads)) + 8
     sheet = Image.new("RGB", (len(columns) * (cell + GAP) + GAP, top + len(chosen) * (height + CAPTION + GAP)), PAPER)
