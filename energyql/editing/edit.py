@@ -81,7 +81,9 @@ class Edit:
         return "\n".join([*start, *(f"{i}. {result.verdict()}; {leaks}" for i, (result, leaks) in steps)])
 
     def __repr__(self) -> str:
-        return f"<Edit of {len(self)} pictures in {len(self.steps)} steps>\n{self.summary()}"
+        pictures, steps = len(self), len(self.steps)
+        count = f"{pictures} picture{'s' * (pictures != 1)} in {steps} step{'s' * (steps != 1)}"
+        return f"<Edit of {count}>\n{self.summary()}"
 
     def filmstrip(self, rows: Sequence[int] | None = None) -> Image.Image:
         """Draw a row for each picture (by default the first eight), a column for the start and each step.

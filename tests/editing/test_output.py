@@ -83,6 +83,8 @@ def test_an_edit_that_nobody_judges(edit, model, tmp_path):
 def test_summary(edited):
     assert edited.summary().count("of 6 satisfy the query, says the image judge") == 3
     assert repr(edited).startswith("<Edit of 6 pictures in 3 steps>")
+    one = replace(edited, start=edited.start[:1], steps=edited.steps[:1], leaks=edited.leaks[:1])
+    assert repr(one).startswith("<Edit of 1 picture in 1 step>")
     assert edited._repr_png_().startswith(b"\x89PNG")
 
 

@@ -22,6 +22,7 @@ from energyql.pipeline.queries import split_line as split
         ('"a # b" OR c # d: e', "", '"a # b" OR c'),
         ("# nothing: here", "", ""),
         ("title:", "title", ""),
+        ('"12:30 # noon": smile', "12:30 # noon", "smile"),
         ("", "", ""),
         (": smile", "", "smile"),
         ('"open: smile', "", '"open: smile'),
