@@ -92,9 +92,11 @@ def _bars(plan: DatasetPlan, held: dict[str, int], show: bool) -> Iterator[bool 
         yield False
         return
     counts = {one.name: one.count for one in plan.classes}
+    width = min(24, max(map(len, ["all", *counts])))
     columns = (
-        TextColumn("{task.description:>16.16}"), BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+        TextColumn(f"{{task.description:>{width}.{width}}}"), BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=err) as bars:
         total = bars.add_task("all", total=plan.count, completed=sum(held.values()), rate="")
