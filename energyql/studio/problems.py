@@ -45,7 +45,7 @@ _FAULTS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
-    "too_short": "must have at least {min_length}",
+    "too_short": "must have at least {min_length} entry",
     "string_too_long": "must have at most {max_length} characters",
     "json_invalid": "is not JSON: {error}",
 }

@@ -79,7 +79,7 @@ def test_a_step_that_is_impossible_with_an_earlier_one_takes_its_place(studio):
         ({"steps": ["beard", "berd AND smile"]}, "step 2: 'berd' is not an attribute"),
         ({"steps": ["beard AND"]}, "step 1: an operand is missing"),
         ({"steps": ["smile"] * 100}, "this studio takes 24 steps"),
-        ({"steps": []}, "steps must have at least 1"),
+        ({"steps": []}, "steps must have at least 1 entry"),
         ({"steps": "beard"}, "steps must be a list"),
         ({"index": -1}, "index must be at least 0"),
         ({"query": "smil"}, "'smil' is not an attribute"),
