@@ -211,7 +211,10 @@ def check_animation(path: str | Path) -> Path:
     """
     path = as_path(path)
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
-        raise ArgumentError(f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}")
+        raise ArgumentError(
+            f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}",
+            hint="for a video, write a .gif, and convert it, for example with ffmpeg -i way.gif way.mp4",
+        )
     return path
 
 

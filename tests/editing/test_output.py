@@ -47,7 +47,7 @@ def test_traversal(model, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("a.mp4", {}, "ends in .gif or .webp"),
+        ("a.mp4", {}, "ends in .gif or .webp, not .*\n.* ffmpeg "),
         ("a.gif", {"frames": 0}, "frames must be"),
         ("a.gif", {"seconds": 0.001}, "seconds must lie"),
     ],
@@ -85,6 +85,7 @@ def test_summary(edited):
     assert repr(edited).startswith("<Edit of 6 pictures in 3 steps>")
     one = replace(edited, start=edited.start[:1], steps=edited.steps[:1], leaks=edited.leaks[:1])
     assert repr(one).startswith("<Edit of 1 picture in 1 step>")
+    assert repr(one.leaks) == f"[{one.leaks[0]}]"
     assert edited._repr_png_().startswith(b"\x89PNG")
 
 
