@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,6 @@ _FAULTS = {
     "less_than_equal": "must be at most {le}",
     "too_short": "must have at least {min_length} entry",
     "string_too_long": "must have at most {max_length} characters",
-    "json_invalid": "is not JSON: {error}",
 }
 """What is wrong with a value, by the type of the error of pydantic, whose own words are not those of this package."""
 
@@ -120,9 +120,12 @@ def describe_fault(fault: Mapping[str, Any]) -> str:
     kind, values, (_, *place) = fault["type"], fault.get("ctx", {}), fault["loc"]  # it begins with body, query or path
     if kind == "value_error":  # raised by a check of ours
         return str(values["error"]).replace("\n", ": ")
-    where = ".".join(map(str, place)) if kind != "json_invalid" else ""
-    at = f" at character {place[0] + 1}" if kind == "json_invalid" else ""
-    return f"{where or 'the request'} {_FAULTS.get(kind, fault['msg']).format(**values)}{at}"
+    if kind == "json_invalid":
+        return f"the request is not JSON: {values['error']} at character {place[0] + 1}"
+    # Without the alternatives of a type, such as list[int], and with 1 for 1.0.
+    where = ".".join(str(step) for step in place if not re.fullmatch(r"(list|dict)\[.*\]", str(step)))
+    shown = {name: int(one) if isinstance(one, float) and one.is_integer() else one for name, one in values.items()}
+    return f"{where or 'the request'} {_FAULTS.get(kind, fault['msg']).format(**shown)}"
 
 
 def respond(error: EnergyQLError, status: int | None = None) -> JSONResponse:

@@ -83,7 +83,8 @@ class TestSeveral:
             ({"indices": list(range(8)), "steps": ["beard"] * 9}, "72 pictures are too many"),
             ({"keep": "hair"}, "keep must be a list"),
             ({"mode": "both"}, "mode must be 'cumulative' or 'alone'"),
-            ({"edit_strength": 0}, "edit_strength must be above 0"),
+            ({"layers": ["a"]}, "layers.0 must be a whole number; layers must be an object"),
+            ({"edit_strength": 1e7}, "edit_strength must be at most 1000000"),
         ],
     )
     def test_bad_requests_are_clear_messages(self, studio, change, words):
