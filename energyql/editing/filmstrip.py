@@ -156,7 +156,10 @@ def animate(
         ArgumentError: the results do not belong together, an argument is outside its range, or nothing can be written.
     """
     if not isinstance(stops, Sequence) or len(stops) < 2 or not all(isinstance(stop, Result) for stop in stops):
-        raise ArgumentError("an animation needs at least two results", hint="such as those of two calls of generate")
+        raise ArgumentError(
+            "an animation needs a list of at least two results",
+            hint="of queries make results first: [generate(query, 4) for query in queries]",
+        )
     check_animation(path)
     settings = {(str(stop.provenance["truncation"]), str(stop.provenance["label"])) for stop in stops}
     pipeline = pipeline_for(model, device)

@@ -37,7 +37,7 @@ def test_traversal(model, tiny, tmp_path):
     path = energyql.animate(stops, tmp_path / "way.webp", model=model, frames=4)
     with Image.open(path) as picture:
         assert picture.n_frames == 5
-    with pytest.raises(ArgumentError, match="at least two results"):
+    with pytest.raises(ArgumentError, match="a list of at least two results\nof queries make results first"):
         energyql.animate(stops[:1], tmp_path / "way.webp", model=model)
     stops[1].provenance["truncation"] = 0.5
     with pytest.raises(ArgumentError, match="not all of this model at one truncation"):
