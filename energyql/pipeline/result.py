@@ -79,10 +79,6 @@ class Result:
     statistics: dict[str, float]
     provenance: dict[str, Any] = field(repr=False)
 
-    def __post_init__(self) -> None:
-        for name in ("probabilities", "judged"):
-            object.__setattr__(self, name, ByAttribute(getattr(self, name)))
-
     def __len__(self) -> int:
         return len(self.index)
 

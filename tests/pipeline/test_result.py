@@ -9,6 +9,7 @@ from made_results import QUERY, make
 from markup import Document, decode
 from PIL import Image, ImageColor
 
+from energyql import generate
 from energyql.errors import ArgumentError, UnknownAttribute
 from energyql.pipeline import result as module
 from energyql.pipeline.description import MOST_QUERY, alternative_text, reading
@@ -80,6 +81,14 @@ def test_a_table_says_which_attributes_it_has(table):
         assert found.get("smlie") is None
         assert "smlie" not in found
     assert isinstance(pickle.loads(pickle.dumps(found)), ByAttribute)
+
+
+def test_drawn_and_loaded_tables_say_so_too(tiny, tmp_path):
+    drawn = generate("smile", 2, model=tiny, progress=False)
+    for result in (drawn, Result.load(drawn.save(tmp_path / "saved"))):
+        for found in (result.probabilities, result.judged, result.values):
+            with pytest.raises(UnknownAttribute, match="did you mean smile?"):
+                found["smlie"]
 
 
 @pytest.mark.parametrize("path", [5, None, ""])
