@@ -118,10 +118,11 @@ class QuerySyntaxError(EnergyQLError):
     exit_code = 3
 
 
-class UnknownAttribute(EnergyQLError, AttributeError):
+class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
     """A query names attributes that the model does not have; `names` holds all of them in order of appearance.
 
-    It is also an AttributeError, so that `hasattr(model.E, "smile")` works.
+    It is also an AttributeError, so that `hasattr(model.E, "smile")` works, and a KeyError, because vocabularies and
+    the tables of a result raise it as well.
     """
 
     exit_code = 4

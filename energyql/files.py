@@ -30,6 +30,18 @@ DAMAGED_MODEL = "copy the model folder again, or train its attributes again"
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 
 
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a user gave.
+
+    Raises:
+        ArgumentError: it is something else, or empty.
+    """
+    if not isinstance(path, str | os.PathLike) or path == "":
+        given = "empty text" if path == "" else f"{path!r:.40}"
+        raise ArgumentError(f"{given} is not a path", hint='name a file or folder, such as "faces.png" or "faces"')
+    return Path(path)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there on success, remove it on failure.

@@ -8,10 +8,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
-from energyql.errors import VocabularyError
+from energyql.errors import UnknownAttribute, VocabularyError
 
+Value = TypeVar("Value")
 Kind = Literal["yes/no", "categorical", "continuous"]
 
 FORMAT_VERSION = 1
@@ -112,6 +113,8 @@ class Vocabulary(Mapping[str, AttributeSpec]):
 
     def __init__(self, specs: Iterable[AttributeSpec], *, model: str = "", relations: Iterable[str] = ()) -> None:
         self.model = model
+        if not isinstance(specs, Iterable):
+            raise VocabularyError(f"a vocabulary is made of several AttributeSpec, not {specs!r}")
         if isinstance(relations, str) or not isinstance(relations, Iterable):
             raise VocabularyError(f"relations must be a list of queries, not {relations!r}")
         self.relations = tuple(_text(relation, "a relation") for relation in relations)
@@ -124,6 +127,8 @@ class Vocabulary(Mapping[str, AttributeSpec]):
             self._specs[spec.name] = spec
 
     def __getitem__(self, name: str) -> AttributeSpec:
+        if name not in self._specs:
+            raise unknown_name(name, self, f"is not an attribute of {self.of_model}")
         return self._specs[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -197,6 +202,22 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         _check_characters(model, "the model of a vocabulary")
         specs = (AttributeSpec.from_dict(entry) for entry in attributes)
         return cls(specs, model=model, relations=data.get("relations", ()))
+
+
+class ByAttribute(dict[str, Value]):
+    """A dict by attribute that names the attributes which it has where it lacks one."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        raise unknown_name(name, self, "is none of the attributes here")
+
+
+def unknown_name(name: object, known: Iterable[str], fault: str) -> UnknownAttribute:
+    """Return the error of a name that is none of the `known` attributes; `fault` says so, after the name."""
+    text, names = str(name), ", ".join(known)
+    near = closest(text, known)
+    hint = f"did you mean {near}?" if near else f"attributes: {names[:197]}{'...' if len(names) > 197 else ''}"
+    shown = text if len(text) <= 40 else f"{text[:37]}..."
+    return UnknownAttribute(f"'{shown}' {fault}", hint=hint, names=[text])
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

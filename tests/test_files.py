@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from energyql import temporary
+import energyql
+from energyql import Directions, Gallery, Inversion, Result, sample_pictures, temporary
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, replacing, staging, write_json, write_tensors, write_text
 
@@ -167,3 +168,18 @@ def test_only_files_are_replaced(tmp_path, kind):
     with pytest.raises(ArgumentError, match=r"cannot write .*a\.txt: it is (a folder|not a regular file)"):
         write_text(path, "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("path", [5, None, ["a"], ""])
+@pytest.mark.parametrize(
+    "call",
+    [
+        Result.load, Inversion.load, Directions.load, energyql.read_weights, energyql.load_generator,
+        Gallery().save, lambda path: energyql.write_dataset(path, "x"), lambda path: sample_pictures("avatars", path),
+    ],
+)  # fmt: skip
+def test_what_is_no_path(call, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match="is not a path\nname a file or folder"):
+        call(path)
+    assert list(tmp_path.iterdir()) == []

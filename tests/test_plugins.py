@@ -116,6 +116,19 @@ def run(*words: object) -> str:
     return outcome.output
 
 
+def test_directions_of_a_generator_by_name():
+    find = ["directions", "--method", "pictures", "-n", 2, "--out", "found", "-q", "--model"]
+    run(*find, "my_faces:Faces")
+    name = ["directions", "--out", "found", "--name", "0=first", "-q", "--model", "my_faces:Faces"]
+    with pytest.raises(ArgumentError, match="my_faces:Faces is no model folder\nname a folder .*--into"):
+        run(*name)
+    run(*name, "--into", "named")
+    assert "first" in run("attributes", "--model", "named")
+    with pytest.raises(ModelError, match="not run without permission"):
+        run(*find, "named")
+    run(*find, "named", "--allow-plugins")
+
+
 def test_a_plugin_from_the_command_line():
     assert {path.suffix for path in MODEL.rglob("*")} == {".json", ".safetensors", ".png"}
     assert not (MODEL / "generator.safetensors").exists()

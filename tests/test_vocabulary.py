@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from energyql.errors import VocabularyError
-from energyql.vocabulary import AttributeSpec, Vocabulary
+from energyql.errors import UnknownAttribute, VocabularyError
+from energyql.vocabulary import AttributeSpec, Vocabulary, unknown_name
 
 SPECS = [
     AttributeSpec("smile", "yes/no"),
@@ -112,3 +112,18 @@ def test_wrong_json(data: Any, message: str) -> None:
 def test_only_specs() -> None:
     with pytest.raises(VocabularyError, match="a vocabulary is made of AttributeSpec, not 'smile'"):
         Vocabulary(["smile"])  # type: ignore[list-item]
+
+
+def test_an_unknown_attribute() -> None:
+    known = Vocabulary([AttributeSpec("smile", "yes/no")], model="faces")
+    with pytest.raises(UnknownAttribute, match="'smlie' is not an attribute of model 'faces'\ndid you mean smile?"):
+        known["smlie"]
+    assert known.get("smlie") is None
+    assert "smlie" not in known
+    long = unknown_name("n" * 99, ["a" * 500], "is missing")
+    assert str(long) == f"'{'n' * 37}...' is missing\nattributes: {'a' * 197}..."
+
+
+def test_several_specs_are_needed() -> None:
+    with pytest.raises(VocabularyError, match="made of several AttributeSpec, not 5"):
+        Vocabulary(5)  # type: ignore[arg-type]

@@ -100,7 +100,7 @@ class HeadReport:
         poor = [name for name, (recall, _, _) in self.recall.items() if recall < LEAST_RECALL]
         return f"it recognises only {100 * self.recall[poor[0]][0]:.0f} % of {poor[0]!r}" if poor else None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """Return the score with its interval, such as `balanced accuracy 0.86 (0.75 to 0.93)`."""
         if self.score is None or self.interval is None:
             return f"{self.measure} unknown"

@@ -73,7 +73,7 @@ def dataset(
                 out.print(escape(str(cost)))
             return
         err.print(escape(str(cost)))
-    with resumable(), _bars(opened, not quiet) as report:
+    with resumable(), _bars(opened, run.held, not quiet) as report:
         written = run.write(report)
     if as_json:
         print_json(written.to_dict())
@@ -83,25 +83,31 @@ def dataset(
 
 
 @contextmanager
-def _bars(plan: DatasetPlan, show: bool) -> Iterator[bool | Report]:
-    """Yield a report that draws a bar for each class, with pictures, rate and time left; or False."""
+def _bars(plan: DatasetPlan, held: dict[str, int], show: bool) -> Iterator[bool | Report]:
+    """Yield a report that draws a bar for each class, with pictures, rate and time left; or False.
+
+    Pictures that are `held` already are only checked, so they count neither for the rate nor for the time left.
+    """
     if not show:
         yield False
         return
     counts = {one.name: one.count for one in plan.classes}
+    width = min(24, max(map(len, ["all", *counts])))
     columns = (
-        TextColumn("{task.description:>16.16}"), BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+        TextColumn(f"{{task.description:>{width}.{width}}}"), BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=err) as bars:
-        total = bars.add_task("all", total=plan.count, rate="")
+        total = bars.add_task("all", total=plan.count, completed=sum(held.values()), rate="")
         tasks: dict[str, TaskID] = {}
         if 1 < len(counts) <= _MOST_BARS:
-            tasks = {name: bars.add_task(escape(name), total=count, rate="") for name, count in counts.items()}
-        done = dict.fromkeys(counts, 0.0)
+            for name, count in counts.items():
+                tasks[name] = bars.add_task(escape(name), total=count, completed=held[name], rate="")
+        done: dict[str, float] = dict(held)
 
         def report(name: str, fraction: float) -> None:
-            done[name] = fraction * counts[name]
+            done[name] = max(held[name], fraction * counts[name])
             for task, number in ((tasks.get(name), done[name]), (total, sum(done.values()))):
                 if task is not None:
                     speed = bars.tasks[bars.task_ids.index(task)].speed

@@ -39,7 +39,7 @@ def directions(
         str | None,
         typer.Option(help="For ganalyze: module:function that reads numbers from pictures, in place of the judge."),
     ] = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option("--model", "-m", help=options.SOURCE_HELP)] = DEFAULT_MODEL,
     layers: Annotated[
         str | None, typer.Option(help="Layers of W+ to use, for directions and for the pictures: 4-9 or 0,1,7.")
     ] = None,
@@ -76,9 +76,10 @@ def directions(
                 f"--name is for the directions that {save_to} holds",
                 hint="leave out --method and its options, --truncation and --label; or find directions without --name",
             )
-        if into is None and model in packaged_models():
+        if into is None and ((packaged := model in packaged_models()) or not Path(model).is_dir()):
             raise ArgumentError(
-                f"the packaged model {model!r} is not changed", hint="name a folder for a copy with attributes, --into"
+                f"the packaged model {model!r} is not changed" if packaged else f"{model} is no model folder",
+                hint="name a folder for a copy with attributes, --into",
             )
         names, found = _names(name), Directions.load(save_to)
         bank = name_directions(

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_label, read_names
+from energyql.cli.options import out, out_option, read_label, read_names, refuse_files
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import Noise, Semantics
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def edit(
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="One query per step, in this order.")],
+    queries: Annotated[
+        list[str],
+        typer.Argument(metavar="QUERY...", help="One query per step, in this order.", callback=refuse_files),
+    ],
     start: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,7 +129,9 @@ def invert(
 
 
 def animate(
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY QUERY...", help="At least two, in order.")],
+    queries: Annotated[
+        list[str], typer.Argument(metavar="QUERY QUERY...", help="At least two, in order.", callback=refuse_files)
+    ],
     save_to: Annotated[Path, out_option("Ends in .gif or .webp.")] = Path("traversal.webp"),
     n: Annotated[int, typer.Option("-n", min=1, max=64, help="Paths, side by side.")] = 4,
     frames: Annotated[int, typer.Option(min=1, max=200, help="Frames from one query to the next.")] = 16,

@@ -1,23 +1,31 @@
-"""How the command line ends where something fails: one message on standard error, and an exit code."""
+"""How the command line ends where something fails: one message on standard error, and an exit code.
+
+Wrong words of a command are explained here as well, in one way for every option and every version of typer.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn, TextIO
+from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin, get_type_hints
 
+import typer
 from rich.markup import escape
 
 from energyql.cli.options import err
-from energyql.errors import EnergyQLError, LabelWarning, TautologyWarning
+from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, TautologyWarning
 from energyql.numerics.memory import nearly_ended
+from energyql.vocabulary import closest
 
 _SPARE = 2 << 20
 """Bytes that are held until something fails: a message takes memory, too."""
 _NO_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "annot allocate memory", "failed to map segment")
 """Parts of the messages of torch and of the system where memory ends."""
+_USAGE: Any = typer.BadParameter.__base__
+"""Class of all errors of typer about the words of a command; its module differs between versions."""
 
 
 @contextmanager
@@ -44,10 +52,60 @@ def reporting_failures() -> Iterator[None]:
         place = error.filename or "standard output"
         _fail(EnergyQLError.__name__, f"cannot write {place}: {error.strerror or error}", EnergyQLError.exit_code)
     except Exception as error:
+        if isinstance(error, _USAGE):
+            wrong = explain_usage(error)
+            _fail(type(wrong).__name__, str(wrong), wrong.exit_code)
         if not _memory_ended(error):
             raise
         error.__traceback__ = None  # what its frames hold is free again for the message
         _fail_for_want_of_memory()
+
+
+def explain_usage(error: Any) -> ArgumentError:
+    """Return an error of typer about the words of a command in the words of this package.
+
+    Values that an option takes are read from its declaration, because the words of typer change with its version.
+    """
+    message, _, hint = error.format_message().rstrip(".").partition(". ")
+    parameter, ctx = getattr(error, "param", None), error.ctx
+    if near := getattr(error, "possibilities", None):
+        message, hint = error.message, f"did you mean {' or '.join(sorted(near))}?"
+    elif "extra argument" in message:
+        takes_words = any(each.param_type_name == "argument" for each in ctx.command.params)
+        hint = 'a text with blanks stands in quotes: "smile AND hat"' if takes_words else "a model stands after --model"
+    elif message.startswith("Missing"):
+        hint = getattr(parameter, "help", None) or ""
+    elif parameter is not None:
+        declared = get_type_hints(ctx.command.callback, include_extras=True)[parameter.name]
+        option = parameter.opts[0]
+        if choices := _choices(declared):
+            quoted = re.search("'(.*)' is not one of", error.message)
+            found = closest(quoted[1], choices) if quoted else None
+            message = f"{option} cannot be {quoted[1]!r}" if quoted else f"{option} has no such value"
+            hint = f"{f'did you mean {found}? ' if found else ''}choose {', '.join(choices)}"
+        elif number := _number(declared):
+            message = f"{option} must be {number}"
+    shown = f"{ctx.command_path} --help describes the command" if ctx else ""
+    message, hint = (text[:1].lower() + text[1:] for text in (message, hint.rstrip(".")))
+    return ArgumentError(message, hint="\n".join(filter(None, (hint, shown))))
+
+
+def _choices(declared: Any) -> tuple[str, ...]:
+    """The names of a `Literal` in the type of an option."""
+    if get_origin(declared) is Literal:
+        return get_args(declared)
+    return next((found for part in get_args(declared) if (found := _choices(part))), ())
+
+
+def _number(declared: Any) -> str:
+    """Which numbers an option takes, in words; "" if it takes none."""
+    inner, option = get_args(declared)
+    kinds = {int: "a whole number", float: "a number"}
+    kind = next((words for kind, words in kinds.items() if kind in (inner, *get_args(inner))), "")
+    low, high = option.min, option.max
+    if not kind or low is high is None:
+        return kind
+    return f"{kind} from {low:,} to {high:,}" if low is not None and high is not None else f"{kind} of at least {low:,}"
 
 
 def _memory_ended(error: Exception) -> bool:

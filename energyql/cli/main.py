@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
+from typer.main import get_command_name
 
 from energyql.cli import options
 from energyql.cli.dataset import dataset
@@ -21,11 +23,11 @@ from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import STANDARD, err, out, out_option, print_json, read_label, read_names, resumable
 from energyql.cli.pages import gallery, label, sample, studio
 from energyql.cli.reports import report
-from energyql.cli.share import download, export, upload
+from energyql.cli.share import convert, download, export, upload
 from energyql.cli.train import import_heads, train, train_judge
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.files import PICTURE_SUFFIXES, check_writable, naming_target, write_text
-from energyql.models import DEFAULT_MODEL
+from energyql.files import PICTURE_SUFFIXES, naming_target, write_text
+from energyql.models import DEFAULT_MODEL, packaged_models
 from energyql.pipeline.settings import (
     DEFAULT_NOISE,
     DEFAULT_PRECISION,
@@ -38,12 +40,28 @@ _KINDS = sorted(EnergyQLError.__subclasses__(), key=lambda kind: kind.exit_code)
 _CODES = ", ".join(f"{kind.exit_code} {kind.__name__}" for kind in _KINDS)
 
 app = typer.Typer(
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Draw pictures of a pretrained generator that satisfy a logical query.",
     epilog=f"Exit codes: 0 success, 1 any other error, {_CODES}, 130 interrupted.",
 )
+
+OVERVIEW = """\
+energyql draws pictures that have exactly the attributes you name. Begin with
+
+  energyql generate "smile AND NOT (glasses OR beard)" -n 4
+
+and look at energyql.png. Then
+
+  energyql attributes                         what queries can name
+  energyql explain "glasses OR hat" --pilot   what a query means, how rare it is
+  energyql edit smile "hat AND NOT glasses"   step by step; look at edit.png
+  energyql studio --open                      all of it on a web page
+
+All commands:
+"""
+"""What the program prints without a command."""
 
 
 def _version(show: bool) -> None:
@@ -53,15 +71,20 @@ def _version(show: bool) -> None:
 
 
 @app.callback()
-def _options(
+def _start(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        out.print(escape(OVERVIEW))
+        for group, commands in GROUPS.items():
+            names = ", ".join(get_command_name(command.__name__) for command in commands)
+            out.print(f"  [bold]{group:15}[/] {names}")
+        out.print("\nenergyql COMMAND --help describes a command, and energyql --help lists them.")
 
 
-@app.command()
 def generate(
     query: options.Query,
     save_to: Annotated[
@@ -152,7 +175,6 @@ def generate(
         (err if standard else out).print(f"{escape(result.summary())} ({seconds:.1f} s).{saved}")
 
 
-@app.command()
 def explain(
     query: options.Query,
     pilot: Annotated[
@@ -172,7 +194,6 @@ def explain(
         out.print(escape(str(explanation)))
 
 
-@app.command()
 def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = False) -> None:
     """List the attributes that queries can name, with the quality of their heads on held-out labels."""
     from rich.table import Table
@@ -198,43 +219,6 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
         out.print("The model has no report on the quality of its heads")
 
 
-@app.command()
-def convert(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(help="A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, state dict, .pt ..."),
-    ],
-    save_to: Annotated[Path, out_option("The model folder to write.")],
-    name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
-    truncation: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Default psi of the model; if not given, 0.7, or 1 for R3GAN and FastGAN."),
-    ] = None,
-    lr_mlp: Annotated[
-        float | None,
-        typer.Option(help="Learning-rate multiplier of the mapping network, if the file does not hold it."),
-    ] = None,
-    conv_clamp: Annotated[
-        float | None, typer.Option(help="Limit of activations, or inf for none, if the file does not hold it.")
-    ] = None,
-) -> None:
-    """Convert a published checkpoint to a model folder. No code in the checkpoint is executed."""
-    from energyql.generators.load import load_generator
-    from energyql.pipeline.saving import save_converted
-
-    source = Path(checkpoint)
-    if source.is_dir():
-        raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
-    check_writable(save_to, save_to)
-    generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
-    with naming_target(save_to):
-        save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
-    sizes = ", ".join(f"{size} {getattr(generator.config, size)}" for size in ("resolution", "z_dim", "w_dim", "c_dim"))
-    parameters = sum(parameter.numel() for parameter in generator.parameters())
-    out.print(escape(f"Saved {save_to}: kind {type(generator).__name__}, {sizes}, parameters {parameters}"))
-
-
-@app.command()
 def score(
     query: options.Query,
     table: Annotated[Path, typer.Argument(help="A CSV file of predictions, one row per sample; - for standard input.")],
@@ -252,6 +236,11 @@ def score(
     """
     from energyql.pipeline.tables import rank_table
 
+    if str(table) in packaged_models() or table.is_dir():
+        raise ArgumentError(
+            f"{table} is a model or a folder, and score ranks the rows of a CSV file of predictions",
+            hint="energyql generate draws pictures of a model, and to_pandas of a result makes such a table",
+        )
     # UTF-8 with or without a mark, and line breaks within cells, as in a file
     source = TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="") if str(table) == STANDARD else table
     ranking = rank_table(query, source, semantics=semantics, top=top)
@@ -265,17 +254,22 @@ def score(
         sys.stdout.write(ranking.to_csv())
 
 
-for command in (
-    bench, animate, dataset, directions, download, edit, evaluate, export, gallery, invert, label, report, sample,
-    studio, train, upload,
-):  # fmt: skip
-    app.command()(command)
-app.command("import-heads")(import_heads)
-app.command("train-judge")(train_judge)
+GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Queries": (generate, explain, attributes, score),
+    "Edits": (edit, invert, animate),
+    "Many pictures": (gallery, dataset, studio),
+    "Own attributes": (sample, label, train, train_judge, report, directions),
+    "Files": (convert, import_heads, export, download, upload),
+    "Measuring": (bench, evaluate),
+}
+"""The commands in the groups in which help shows them."""
+for group, commands in GROUPS.items():
+    for command in commands:
+        app.command(rich_help_panel=group)(command)
 
 
 def main() -> None:
     """Entry point: errors of energyql are messages, not stack traces."""
     warnings.showwarning = show_warning
     with reporting_failures():
-        app()
+        sys.exit(app(standalone_mode=False) or 0)

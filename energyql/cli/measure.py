@@ -136,8 +136,10 @@ def evaluate(
 
 
 def _print_tables(tables: list[Table], width: int) -> None:
-    """Print tables at least `width` wide: a narrow pipe would break their numbers."""
+    """Print tables at least `width` wide, and no column cut: a narrow pipe would break their numbers."""
     wide = Terminal(highlight=False, emoji=False)
     wide.width = max(wide.width, width)
     for table in tables:
+        needed = wide.measure(table, options=wide.options.update(max_width=1000)).minimum
+        wide.width = max(wide.width, needed)
         wide.print(table)

@@ -57,8 +57,17 @@ AllowPlugins = Annotated[
 ]
 
 
-def _read_query(text: str | None) -> str | None:
-    return sys.stdin.read() if text == STANDARD else text
+def _read_query(text: str) -> str:
+    return sys.stdin.read() if text == STANDARD else refuse_files([text])[0]
+
+
+def refuse_files(texts: list[str]) -> list[str]:
+    """Return queries, and refuse a path in place of one: a query has no dot in a name, outside quotes."""
+    for text in texts:
+        if Path(text).suffix and os.path.isfile(text):
+            hint = "energyql dataset PLAN.toml reads a plan, and energyql gallery QUERIES.txt a file of queries"
+            raise ArgumentError(f"{text} is a file, and this command takes a query", hint=hint)
+    return texts
 
 
 def _complete_model(incomplete: str) -> list[str]:
@@ -77,10 +86,8 @@ Model = Annotated[
     str,
     typer.Option("--model", "-m", help="A packaged model, or a model folder.", autocompletion=_complete_model),
 ]
-ModelArgument = Annotated[
-    str,
-    typer.Argument(help="A checkpoint, a model folder, a packaged model, or a generator: module:factory, or a plugin."),
-]
+SOURCE_HELP = "A checkpoint, a model folder, a packaged model, or a generator: module:factory, or a plugin."
+ModelArgument = Annotated[str, typer.Argument(help=SOURCE_HELP)]
 Semantics = Annotated[settings.Semantics, typer.Option(help="Rules of the energy; see docs/semantics.md.")]
 Sampler = Annotated[settings.SamplerName, typer.Option(help="How latents are drawn; see docs/samplers.md.")]
 Strength = Annotated[

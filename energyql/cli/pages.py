@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from functools import partial
 from pathlib import Path
@@ -61,11 +62,20 @@ def gallery(
     from energyql.gallery.gallery import Gallery
     from energyql.gallery.page import page_path
     from energyql.gallery.truth_table import check_literals, split_literals
-    from energyql.pipeline.queries import read_queries
+    from energyql.pipeline.queries import SUFFIXES, read_queries
 
     target = page_path(save_to)
     if queries is None and not truth_table and traverse is None:
         raise ArgumentError("there is nothing to draw", hint="name a file of queries, or --truth-table or --traverse")
+    if queries is not None and queries.suffix == ".toml":
+        raise ArgumentError(
+            f"{queries} is no list of queries", hint=f"energyql dataset {queries} --out FOLDER draws a plan"
+        )
+    if queries is not None and queries.suffix not in SUFFIXES and not os.path.exists(queries):
+        raise ArgumentError(
+            f"there is no file {str(queries)!r}, and a gallery takes a file with a query on each line",
+            hint=f"energyql generate {shlex.quote(str(queries))} draws one query",
+        )
     questions = [] if queries is None else read_queries(queries)
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     page = Gallery(

@@ -1,18 +1,54 @@
-"""The commands that give models and energies to others."""
+"""The commands that take models from others, and give models and energies to others."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names
-from energyql.files import check_writable
+from energyql.errors import ArgumentError
+from energyql.files import check_writable, naming_target
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SEMANTICS
+
+
+def convert(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(help="A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, state dict, .pt ..."),
+    ],
+    save_to: Annotated[Path, out_option("The model folder to write.")],
+    name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
+    truncation: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Default psi of the model; if not given, 0.7, or 1 for R3GAN and FastGAN."),
+    ] = None,
+    lr_mlp: Annotated[
+        float | None,
+        typer.Option(help="Learning-rate multiplier of the mapping network, if the file does not hold it."),
+    ] = None,
+    conv_clamp: Annotated[
+        float | None, typer.Option(help="Limit of activations, or inf for none, if the file does not hold it.")
+    ] = None,
+) -> None:
+    """Convert a published checkpoint to a model folder. No code in the checkpoint is executed."""
+    from energyql.generators.load import load_generator
+    from energyql.pipeline.saving import save_converted
+
+    source = Path(checkpoint)
+    if source.is_dir():
+        raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
+    check_writable(save_to, save_to)
+    generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
+    with naming_target(save_to):
+        save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
+    sizes = ", ".join(f"{size} {getattr(generator.config, size)}" for size in ("resolution", "z_dim", "w_dim", "c_dim"))
+    parameters = sum(parameter.numel() for parameter in generator.parameters())
+    out.print(escape(f"Saved {save_to}: kind {type(generator).__name__}, {sizes}, parameters {parameters}"))
 
 
 def export(

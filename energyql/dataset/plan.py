@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -101,7 +101,7 @@ class DatasetPlan:
     budget: int = 10
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "classes", tuple(self.classes) if isinstance(self.classes, Iterable) else ())
         if not self.classes or not all(isinstance(each, DatasetClass) for each in self.classes):
             raise ArgumentError("classes must be a list of DatasetClass, at least one")
         if (twice := repeated([each.name for each in self.classes])) is not None:

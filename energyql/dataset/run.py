@@ -17,6 +17,7 @@ from energyql.dataset.plan_file import PlanSource, read_plan
 from energyql.dataset.records import Estimate, ShardRecord, WrittenDataset, sum_records
 from energyql.dataset.shard import prepare_plan
 from energyql.errors import ArgumentError
+from energyql.files import as_path
 from energyql.generators.base import Generator
 from energyql.progress import Report, reporting
 
@@ -39,7 +40,7 @@ def open_plan(
     """
     source = PlanSource()
     if not isinstance(plan, DatasetPlan):
-        plan, source = read_plan(Path(plan))
+        plan, source = read_plan(as_path(plan))
     chosen: dict[str, Any] = {"only_satisfied": only_satisfied, "budget": budget}
     plan = replace(plan, **{name: value for name, value in chosen.items() if value is not None})
     if budget is not None and not plan.only_satisfied:
@@ -70,6 +71,12 @@ class DatasetRun:
         begin(self._destination, self.prepared, write=False)
         records = read_records(self._destination)
         self._tasks: list[Task] = [(shard, records.get(shard)) for shard in range(job.plan.shards)]
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Pictures of each class in the shards of earlier runs."""
+        records = [record for _, record in self._tasks if record is not None]
+        return {one.name: sum(record.classes[one.name].wanted for record in records) for one in self._job.plan.classes}
 
     def estimate(self, progress: bool | Report = False) -> Estimate:
         """Draw a few pictures of each class and return what the missing shards will cost."""

@@ -196,7 +196,7 @@ class Leaks:
         """Return the attributes that leaked in one sample."""
         return tuple(name for name, rows in self.leaked.items() if rows[row])
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         parts = [f"{name} {share:.1%}" for name, share in self.by_attribute.items()]
         text = f"{self.query}: {self.rate:.1%} of the other attributes changed"
         if parts:

@@ -23,7 +23,7 @@ from energyql.editing.start import EditStart, Start, as_pictures, noise_of, read
 from energyql.editing.step import estimate_dependence, run_step
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
-from energyql.files import check_destination, write_json, write_picture
+from energyql.files import as_path, check_destination, write_json, write_picture
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
@@ -81,7 +81,9 @@ class Edit:
         return "\n".join([*start, *(f"{i}. {result.verdict()}; {leaks}" for i, (result, leaks) in steps)])
 
     def __repr__(self) -> str:
-        return f"<Edit of {len(self)} pictures in {len(self.steps)} steps>\n{self.summary()}"
+        pictures, steps = len(self), len(self.steps)
+        count = f"{pictures} picture{'s' * (pictures != 1)} in {steps} step{'s' * (steps != 1)}"
+        return f"<Edit of {count}>\n{self.summary()}"
 
     def filmstrip(self, rows: Sequence[int] | None = None) -> Image.Image:
         """Draw a row for each picture (by default the first eight), a column for the start and each step.
@@ -114,7 +116,7 @@ class Edit:
         Raises:
             ArgumentError: it cannot be written.
         """
-        folder = check_destination(Path(folder))
+        folder = check_destination(as_path(folder))
         if folder.suffix and not folder.is_dir():
             raise ArgumentError(f"an edit is saved to a folder, not to {folder}", hint="or save edit.filmstrip()")
         with saving(folder, edit_files) as staged:
@@ -131,7 +133,7 @@ class Edit:
         Raises:
             ArgumentError: the path cannot be written.
         """
-        path = check_destination(Path(path))
+        path = check_destination(as_path(path))
         if not path.suffix:
             raise ArgumentError(f"{path} does not end like a picture", hint="name a .png, or save(folder)")
         return save_picture(path, self.filmstrip(range(len(self))))

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from energyql.editing.dependence import Leaks
 from energyql.editing.invert import Inversion
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
-from energyql.files import naming_target, replacing
+from energyql.files import as_path, naming_target, replacing
 from energyql.generators.base import Label
 from energyql.generators.noise import STORED
 from energyql.models import DEFAULT_MODEL
@@ -24,7 +24,19 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import finite_number, whole_number
-from energyql.render.pictures import CAPTION, FAINT, GAP, INK, PAPER, TICK, cut, draw_verdict, tile_size, wrapped
+from energyql.render.pictures import (
+    CAPTION,
+    FAINT,
+    GAP,
+    INK,
+    PAPER,
+    TICK,
+    cut,
+    draw_verdict,
+    font_for,
+    tile_size,
+    wrapped,
+)
 from energyql.sampling.traversal import interpolate
 
 DEFAULT_ROWS = 8
@@ -90,7 +102,8 @@ def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Ima
     chosen = check_rows(rows, len(columns[0].pictures))
     width, height = tile_size(columns[-1].pictures[0])
     cell = max(width, LEAST_WIDTH)
-    bold, small = ImageFont.load_default(14), ImageFont.load_default(12)
+    texts = "".join(text for column in columns for text in (column.title, *column.captions))
+    bold, small = font_for(texts, 14), font_for(texts, 12)
     heads = [wrapped(column.title, bold, cell) for column in columns]
     top = GAP + LINE * max(map(len, heads)) + 8
     sheet = Image.new("RGB", (len(columns) * (cell + GAP) + GAP, top + len(chosen) * (height + CAPTION + GAP)), PAPER)
@@ -143,7 +156,10 @@ def animate(
         ArgumentError: the results do not belong together, an argument is outside its range, or nothing can be written.
     """
     if not isinstance(stops, Sequence) or len(stops) < 2 or not all(isinstance(stop, Result) for stop in stops):
-        raise ArgumentError("an animation needs at least two results", hint="such as those of two calls of generate")
+        raise ArgumentError(
+            "an animation needs a list of at least two results",
+            hint="of queries make results first: [generate(query, 4) for query in queries]",
+        )
     check_animation(path)
     settings = {(str(stop.provenance["truncation"]), str(stop.provenance["label"])) for stop in stops}
     pipeline = pipeline_for(model, device)
@@ -196,9 +212,12 @@ def check_animation(path: str | Path) -> Path:
     Raises:
         ArgumentError: its suffix is not that of an animation.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
-        raise ArgumentError(f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}")
+        raise ArgumentError(
+            f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}",
+            hint="for a video, write a .gif, and convert it, for example with ffmpeg -i way.gif way.mp4",
+        )
     return path
 
 

@@ -18,7 +18,7 @@ from energyql.editing.settings import InversionSettings
 from energyql.editing.start import Picture, as_pictures, open_picture
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError, DataError, OutOfDomainError
-from energyql.files import check_destination, write_picture
+from energyql.files import as_path, check_destination, write_picture
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.folder import picture_name
@@ -80,7 +80,7 @@ class Inversion:
         Raises:
             ArgumentError: the path cannot be written.
         """
-        path = check_destination(Path(path))
+        path = check_destination(as_path(path))
         if path.suffix:
             return save_picture(path, self.comparison())
         with saving(path, edit_files) as folder:
@@ -101,7 +101,7 @@ class Inversion:
         Raises:
             DataError: there is no inversion in the folder, or its files are damaged or do not fit together.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         result = Result.load(folder)
         try:
             facts = result.provenance["inverted"]

@@ -211,7 +211,7 @@ def _check_kept(keep: str | Iterable[str], model: Model) -> tuple[str, ...]:
         return tuple(model.vocabulary)
     names = tuple(keep) if isinstance(keep, Iterable) and not isinstance(keep, str) else None
     if names is None or not all(isinstance(name, str) for name in names):
-        raise ArgumentError(f'keep is "everything" or a list of attributes, not {keep!r}')
+        raise ArgumentError(f'keep is "everything" or a list of attributes, not {keep!r}', hint='such as ["hair"]')
     for name in names:
         if name not in model.vocabulary:
             guess = closest(name, model.vocabulary)

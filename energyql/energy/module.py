@@ -25,7 +25,7 @@ from energyql.energy.circuit_energy import LeafEnergies
 from energyql.energy.exact import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, CircuitRule, node_values
 from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError
-from energyql.files import replacing
+from energyql.files import as_path, replacing
 from energyql.logic.nodes import CircuitNode
 from energyql.numerics.plain import Stack, UnitMoment, dense, expm1, linear, log1p, log_cdf, log_interval
 from energyql.numerics.shapes import Float
@@ -92,7 +92,7 @@ class EnergyModule(nn.Module):
             ArgumentError: the package onnx is missing, the path cannot be written, or the energy has an operation that
                 ONNX does not have: an OR under the `lace` semantics, or one in the code of somebody's generator.
         """
-        path = Path(path)
+        path = as_path(path)
         if path.suffix != ".onnx":
             raise ArgumentError(f"an ONNX model cannot be saved as {path}", hint="end the path in .onnx")
         model = _onnx_model(self)

@@ -37,7 +37,8 @@ def _chart(data: dict[str, Any], title: str, key: str, scale: int, most: float) 
     ]
     costs = (("evaluations a sample (2 with gradient)", "work", 1, 1), ("milliseconds a sample", "seconds", 1000, n))
     canvas = Canvas(LEFT + 2 * WIDTH + GAP + 30, TOP + HEIGHT + BOTTOM + LEGEND * math.ceil(len(names) / 3))
-    canvas.text((LEFT, 18), f"{title}, of {len(data['queries'])} queries", INK, 18)
+    count = len(data["queries"])
+    canvas.text((LEFT, 18), f"{title}, of {'one query' if count == 1 else f'{count} queries'}", INK, 18)
     for panel, (label, cost, factor, divisor) in enumerate(costs):
         series: list[list[Place]] = [
             [(max(factor * (one[cost] or 0) / divisor, 1e-3), scale * y) for one in own if (y := one[key]) is not None]

@@ -16,7 +16,7 @@ from energyql.evaluation.methods import DEFAULT_METHODS, Method, read_methods
 from energyql.evaluation.metrics import AttributeBins
 from energyql.evaluation.reference import find_oracle, prior_samples
 from energyql.evaluation.report import comparison_page
-from energyql.files import naming_target, read_json, write_json, write_picture, write_text
+from energyql.files import as_path, naming_target, read_json, write_json, write_picture, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
@@ -97,7 +97,7 @@ def compare_samplers(
     evaluated = EvaluatedModel(model, device=device, truncation=truncation, label=label)
     listed = [queries] if isinstance(queries, str | Expr) else list(queries)
     with reporting(progress) as report:
-        return compare(evaluated, listed, methods, counts=counts, folder=Path(folder), report=report)
+        return compare(evaluated, listed, methods, counts=counts, folder=as_path(folder), report=report)
 
 
 def compare(

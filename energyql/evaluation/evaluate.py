@@ -18,7 +18,7 @@ from energyql.evaluation.protocols import PROTOCOLS
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import evaluation_page
 from energyql.evaluation.setups import read_setup
-from energyql.files import naming_target, read_json, write_json, write_text
+from energyql.files import as_path, naming_target, read_json, write_json, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
@@ -84,7 +84,7 @@ def evaluate(
         EnergyQLError: a name or a setting is wrong, or the model has no judge, or it lacks what the set-up needs, or
             the folder cannot be written.
     """
-    counts, edits, folder = SampleCounts(n, prior, oracle, seed), whole_number("edits", edits), Path(folder)
+    counts, edits, folder = SampleCounts(n, prior, oracle, seed), whole_number("edits", edits), as_path(folder)
     published = None if setup is None else read_setup(setup)
     known = PROTOCOLS if published is None else published.protocols
     protocols = tuple(known) if protocols is None else protocols

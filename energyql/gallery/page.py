@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from energyql.attributes.doubt import DOUBT
 from energyql.errors import ArgumentError
-from energyql.files import check_writable
+from energyql.files import as_path, check_writable
 from energyql.gallery import words
 from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable, judged_results, number_table
 from energyql.pipeline.description import MARK
@@ -99,7 +99,7 @@ def page_path(path: str | Path) -> Path:
     Raises:
         ArgumentError: nothing can be written there.
     """
-    path = Path(path)
+    path = as_path(path)
     target = path
     if os.path.isdir(path) or not path.suffix:
         target = path / "index.html"

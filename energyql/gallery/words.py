@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from energyql.pipeline.scoring import score
 from energyql.pipeline.settings import DEFAULT_NOISE
 from energyql.render.graph import graph_width
 from energyql.render.markup import Markup
+from energyql.sampling.registry import find_sampler
 from energyql.vocabulary import Vocabulary
 
 HALF = 430
@@ -162,7 +164,11 @@ def quality(provenance: Mapping[str, Any]) -> str:
 
 
 def sampler_name(described: str) -> str:
-    """Return a sampler's name in a word or two: the classes in the `repr` that the provenance holds, each once."""
+    """Return the name of the sampler whose `repr` the provenance holds; without a name, its classes, each once."""
+    with suppress(ValueError):  # of a result that someone changed
+        if (found := find_sampler(described)) is not None:
+            name, strength = found
+            return f"sampler {name}" if strength is None else f"sampler {name}, strength {strength:g}"
     names = re.findall(r"\b([A-Z]\w*(?:Sampler|Solver|Corrector))\(", described)
     return " + ".join(dict.fromkeys(names)) or described.partition("(")[0]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from energyql.errors import ArgumentError
-from energyql.files import refuse_address
+from energyql.files import as_path, refuse_address
 from energyql.generators.base import Generator
 from energyql.generators.checkpoints.network_pickle import OFFICIAL_NAMES, Checkpoint, unpickle_official
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
@@ -50,7 +50,7 @@ def load_generator(
         CheckpointWarning: something is assumed that the file does not hold.
     """
     refuse_address(path)
-    given, path = GivenSettings(lr_multiplier, conv_clamp), Path(path)
+    given, path = GivenSettings(lr_multiplier, conv_clamp), as_path(path)
     for name, value in dataclasses.asdict(given).items():
         if value is not None and (path.is_dir() or not value > 0):
             reason = "a model folder has its own" if path.is_dir() else f"it must be above 0, not {value!r}"

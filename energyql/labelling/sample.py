@@ -14,7 +14,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import Bank, heads_of
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.errors import ArgumentError, DataError
-from energyql.files import check_writable, naming_target, read_json, write_picture
+from energyql.files import as_path, check_writable, naming_target, read_json, write_picture
 from energyql.generators.base import Generator, Label, check_label
 from energyql.generators.families import CONFIG, default_truncation, module_fingerprint, named_generator, open_generator
 from energyql.generators.load import load_generator
@@ -102,7 +102,7 @@ def sample_pictures(
         raise ArgumentError(
             "random pictures are not chosen by attributes, labels or a teacher", hint="add unsure=True, or --unsure"
         )
-    path = Path(out)
+    path = as_path(out)
     network, bank, own, teacher = _opened(model, generator, allow_plugins)
     names = tuple(bank.vocabulary if only is None else only) if bank is not None else ()
     heads = heads_of(bank, "a choice of unsure pictures") if unsure and bank is not None else None

@@ -31,7 +31,7 @@ class Cardinality(Expr):
     operands: tuple[Expr, ...]
 
     def __post_init__(self) -> None:
-        self._set("operands", check_operands(self, self.operands, 1))
+        self._set("operands", check_operands(self.head, self.operands, 1))
         self._set("count", self._checked_count())
         self._seal()
 

@@ -146,13 +146,12 @@ def check_operand(value: object, operator: str) -> Expr:
     raise ArgumentError(f"{operator} joins expressions, and {shorten(repr(value))} is not an expression", hint=hint)
 
 
-def check_operands(node: Expr, values: object, least: int) -> tuple[Expr, ...]:
-    """Return the operands of a node, at least `least`.
+def check_operands(kind: str, values: object, least: int) -> tuple[Expr, ...]:
+    """Return the operands of a node, at least `least`; `kind` names the node.
 
     Raises:
         ArgumentError: they are no iterable of expressions, or too few.
     """
-    kind = type(node).__name__
     if isinstance(values, (str, Node)) or not isinstance(values, Iterable):
         raise ArgumentError(f"{kind} takes a tuple of expressions, not {shorten(repr(values))}")
     found = tuple(check_operand(value, kind) for value in values)
@@ -214,9 +213,9 @@ class Joined(Expr):
 
     def __post_init__(self) -> None:
         flat: list[Expr] = []
-        for operand in check_operands(self, self.operands, 1):
+        for operand in check_operands(type(self).__name__, self.operands, 1):
             flat.extend(operand.operands if isinstance(operand, Joined) and type(operand) is type(self) else (operand,))
-        self._set("operands", check_operands(self, flat, 2))
+        self._set("operands", check_operands(type(self).__name__, flat, 2))
         self._seal()
 
 

@@ -20,10 +20,10 @@ MAX_BYTES = 64 * 1024
 _WORDS = ["AND", "OR", "XOR", "NOT", "->", "->", "<->", "<->", "<=", ">=", "!=", "IN", "*", "*"]
 _INSTEAD = {
     "'": 'names with blanks or signs stand in double quotes, as in "dark brown"',
-    "-": "write NOT for `without`, -> for `implies`, and a number right behind its sign, as in -0.5",
+    "-": "write NOT for `without`, -> for `implies`, -0.5 for a number, and double quotes around a name with a sign",
     "+": "write AND for `and`, and a tolerance as `age = 0.7 +- 0.05`",
     ";": "write AND between two conditions, and a comma in a list",
-    ":": "write =",
+    ":": "write =, and double quotes around a title with a colon",
     ".": "a number needs digits, and a name with a dot double quotes",
     "/": "write a weight as a decimal number, as in 0.5 * smile",
     **dict.fromkeys("“”„‘’", 'write straight double quotes: "'),

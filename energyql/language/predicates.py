@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from energyql.errors import ArgumentError, UnknownAttribute
+from energyql.errors import ArgumentError
 from energyql.language.connectives import PARENTHESES, Expr, Not
 from energyql.language.lexical import check_name, check_number, check_positive, quote, shorten, show_number
 from energyql.language.node import Node
-from energyql.vocabulary import Vocabulary
+from energyql.vocabulary import Vocabulary, unknown_name
 
 Closed = Literal["both", "left", "right", "none"]
 
@@ -252,12 +252,8 @@ class ModelNamespace(Namespace):
     def __getitem__(self, name: str) -> Attribute:
         attribute = Namespace.__getitem__(self, name)
         if attribute.name not in self._vocabulary:
-            near = self._vocabulary.suggest(attribute.name)
-            raise UnknownAttribute(
-                f"'{shorten(attribute.name)}' is not an attribute of {self._vocabulary.of_model}",
-                hint=f"did you mean {near}?" if near else f"attributes: {shorten(', '.join(self._vocabulary), 200)}",
-                names=[attribute.name],
-            )
+            fault = f"is not an attribute of {self._vocabulary.of_model}"
+            raise unknown_name(attribute.name, self._vocabulary, fault)
         return attribute
 
     def __dir__(self) -> list[str]:

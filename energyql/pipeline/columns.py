@@ -66,7 +66,7 @@ def take_rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
     if column is None:
         return None
     if isinstance(column, dict):
-        return {name: take_rows(part, rows) for name, part in column.items()}
+        return type(column)((name, take_rows(part, rows)) for name, part in column.items())
     if isinstance(column, tuple):
         return tuple(take_rows(part, rows) for part in column)
     return [column[i] for i in rows] if isinstance(column, list) else column[rows]
@@ -78,7 +78,7 @@ def concatenate(columns: Sequence[Any]) -> Any:
     if any(column is None for column in columns):
         return None
     if isinstance(first, dict):
-        return {name: concatenate([column[name] for column in columns]) for name in first}
+        return type(first)((name, concatenate([column[name] for column in columns])) for name in first)
     if isinstance(first, tuple):
         return tuple(concatenate(parts) for parts in zip(*columns, strict=True))
     if isinstance(first, list):

@@ -42,7 +42,7 @@ class Explanation:
     best: float | None = None
     pilot: Pilot | None = None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"query  {self.query}", *(f"always {relation}" for relation in self.relations), self.circuit]
         if self.best is not None:
             sure = f"at best P = {self.best:.2g} with these heads"

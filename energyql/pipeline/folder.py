@@ -22,6 +22,7 @@ from energyql.files import read_json, read_tensors, replacing, write_json, write
 from energyql.pipeline.saved import LATENTS, RESULT, is_picture_name, part_folders
 from energyql.replacement import finish_saving
 from energyql.sampling import Status
+from energyql.vocabulary import ByAttribute
 
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 """Infinite numbers, as strict JSON can hold them. NaN is null."""
@@ -247,7 +248,7 @@ def _verdicts(entries: Sequence[Any]) -> npt.NDArray[np.bool_] | None:
 
 def _tables(entries: Sequence[Any]) -> Any:
     column = _column(entries)
-    return _checked(column, dict, "predictions and judged values")
+    return ByAttribute(_checked(column, dict, "predictions and judged values"))
 
 
 def _statuses(entries: Sequence[Any]) -> list[Status]:

@@ -31,7 +31,7 @@ from energyql.models.hub import download, is_hub_id
 from energyql.pipeline.evidence import check_fitted_to, is_same
 from energyql.pipeline.saving import FORMAT, Saved
 from energyql.plugins import check_allowed
-from energyql.vocabulary import Vocabulary
+from energyql.vocabulary import ByAttribute, Vocabulary
 
 BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT, f"{READER}.safetensors", f"{READER}.json")
 NO_JUDGE = "none"
@@ -132,7 +132,7 @@ class Model(Saved):
     @property
     def report(self) -> Mapping[str, HeadReport]:
         """Quality of the heads on held-out latents, by attribute; heads that were not measured have none."""
-        return self.bank.reports
+        return ByAttribute(self.bank.reports)
 
     @property
     def E(self) -> ModelNamespace:

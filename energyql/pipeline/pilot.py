@@ -56,7 +56,7 @@ class Pilot:
     finished: float
     generator_calls: float | None = None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         share = f"{self.prevalence:.2%} ± {self.prevalence_error:.2%}"
         if self.prevalence < 0.001:
             share = f"a share of {self.prevalence:.2g} ± {self.prevalence_error:.1g}"

@@ -33,6 +33,7 @@ from energyql.pipeline.settings import DrawSettings, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.sampling import RandomStreams, Sampler, SampleResult, Status, normals, prior_latents, summarize
+from energyql.vocabulary import ByAttribute
 
 LATENT_BATCH = 4096
 """Latents sampled together, unless a call says otherwise."""
@@ -222,8 +223,8 @@ class PreparedQuery:
             w=w.cpu(),
             index=index,
             energy=energy,
-            probabilities=probabilities,
-            judged=judged,
+            probabilities=ByAttribute(probabilities),
+            judged=ByAttribute(judged),
             satisfied=holds,
             doubtful=doubtful,
             status=[Status(code) for code in sampled.status.tolist()],

@@ -72,7 +72,8 @@ class CheckedQuery:
 def read_queries(path: Path) -> list[ListedQuery]:
     """Read a file with one query a line, or `title: query`. Empty lines and comments (`# ...`) are left out.
 
-    A title ends at the first colon outside double quotes. A query has no such colon, so the two cannot be confused.
+    A title ends at the first colon outside double quotes, which may enclose it: `"12:30": smile`. A query has no such
+    colon, so the two cannot be confused.
 
     Raises:
         DataError: the file cannot be read, is too large, or holds no query.
@@ -110,7 +111,10 @@ def split_line(line: str) -> tuple[str, str]:
         elif not quoted and character == ":" and colon < 0:
             colon = position
         position += 1
-    return line[: max(colon, 0)].strip(), line[colon + 1 : end].strip()
+    title = line[: max(colon, 0)].strip()
+    if len(title) > 1 and title[0] == title[-1] == '"' and '"' not in title[1:-1]:  # they held a colon, or #
+        title = title[1:-1]
+    return title, line[colon + 1 : end].strip()
 
 
 def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) -> list[ListedQuery]:
@@ -148,13 +152,17 @@ def check_all(
 
     Raises:
         DataError: some are wrong; the message shows each of them, with its place and carets.
+        EnergyQLError: the only query of no file is wrong.
     """
     checked: list[CheckedQuery] = []
     wrong: list[str] = []
+    entries = list(entries)
     for entry in entries:
         try:
             checked.append(check(entry, vocabulary, semantics))
         except EnergyQLError as error:
+            if len(entries) == 1 and not source:
+                raise
             name = f" ({entry.title})" if entry.title else ""
             wrong.append(f"{entry.place}{name}: {error.render()}")
     if wrong:

@@ -15,7 +15,7 @@ from torch import Tensor
 from energyql.attributes.doubt import DOUBT
 from energyql.attributes.predictions import Table, likeliest
 from energyql.errors import ArgumentError
-from energyql.files import PICTURE_SUFFIXES, check_destination
+from energyql.files import PICTURE_SUFFIXES, as_path, check_destination
 from energyql.pipeline.columns import (
     Key,
     as_frame,
@@ -27,19 +27,14 @@ from energyql.pipeline.columns import (
     take_rows,
 )
 from energyql.pipeline.description import MARK, alternative_text, tile
-from energyql.pipeline.folder import (
-    describe,
-    read_folder,
-    write_measurements,
-    write_picture,
-    write_pictures,
-)
+from energyql.pipeline.folder import describe, read_folder, write_measurements, write_picture, write_pictures
 from energyql.pipeline.saved import GRID, result_files
 from energyql.pipeline.settings import EXACT
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import label_grid, png_bytes
 from energyql.replacement import saving
 from energyql.sampling import Status
+from energyql.vocabulary import ByAttribute
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -115,7 +110,8 @@ class Result:
     @property
     def values(self) -> dict[str, npt.NDArray[Any]]:
         """The value of each attribute, (n,): the judge's where it reads one, else the likeliest by the heads."""
-        return {name: self.judged.get(name, likeliest(table)) for name, table in self.probabilities.items()}
+        likely = {name: likeliest(table) for name, table in self.probabilities.items()}
+        return ByAttribute({name: self.judged.get(name, value) for name, value in likely.items()})
 
     def __repr__(self) -> str:
         return f"<Result of {self.provenance['query']!r}: {self.summary()}>"
@@ -171,7 +167,7 @@ class Result:
         Raises:
             DataError: there is no result in the folder, or its files are damaged or do not fit together.
         """
-        return cls.join([cls(**fields) for fields in read_folder(Path(folder), PER_SAMPLE)])
+        return cls.join([cls(**fields) for fields in read_folder(as_path(folder), PER_SAMPLE)])
 
     def grid(self, columns: int | None = None) -> Image.Image:
         """Draw all pictures, each with P(query) or the energy, the judge's verdict if any, and a mark if doubtful.
@@ -221,7 +217,7 @@ class Result:
         Raises:
             ArgumentError: the suffix is that of another kind of file, or the path cannot be written.
         """
-        path = check_destination(Path(path))
+        path = check_destination(as_path(path))
         if not self.images:
             hint = "raise the budget, or ask for less" if "budget" in self.provenance else "choose at least one sample"
             raise ArgumentError(f"there is no picture to save: {self.summary()}", hint=hint)

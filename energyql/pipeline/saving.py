@@ -20,7 +20,7 @@ from energyql.attributes.judge_reports import judge_name
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import Bank
 from energyql.errors import ModelError
-from energyql.files import check_file, fingerprint, read_bytes, read_json, read_tensors, write_json, write_text
+from energyql.files import as_path, check_file, fingerprint, read_bytes, read_json, read_tensors, write_json, write_text
 from energyql.generators.base import Generator
 from energyql.generators.families import CONFIG, NAMED, WEIGHTS, default_truncation, family_of, write_generator
 from energyql.generators.load import UNKNOWN, checkpoint_card, read_licence
@@ -79,7 +79,7 @@ class Saved:
             ArgumentError: the folder cannot be written, or holds a README.md, a config.json or other files of a model
                 that this library did not write.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         check_folder(folder)
         is_new = not folder.exists()
         try:

@@ -12,7 +12,7 @@ import torch
 
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.energy.rule import WITHOUT_FLOOR, EnergyRule, compile_energy_rule
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError, DataError, UnknownAttribute
 from energyql.language import Expr, as_query, bind
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -93,7 +93,12 @@ def score_with_rule(
         raise ArgumentError(f"{semantics} reads logits, and predictions here are probabilities", hint="choose exact")
     known = Vocabulary(specs)
     expr, text = as_query(query)
-    rule = compile_energy_rule(bind(expr, known, query=text), known, semantics, query=text)
+    try:
+        bound = bind(expr, known, query=text)
+    except UnknownAttribute as error:
+        error.message = f"there are no predictions of {error.names[0]!r}"  # there is no model that could lack it
+        raise
+    rule = compile_energy_rule(bound, known, semantics, query=text)
     if not rule.attributes:
         return np.zeros(rows), rule
     predictions = {spec.name: _prediction(spec, columns[spec.name]) for spec in specs if spec.name in rule.attributes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, get_args
@@ -66,6 +66,10 @@ def finite_number(name: str, value: float) -> float:
     return float(value)
 
 
+def _are_names(names: object) -> bool:
+    return isinstance(names, Iterable) and not isinstance(names, str) and all(isinstance(name, str) for name in names)
+
+
 class DrawOptions(TypedDict, total=False):
     """The fields of `DrawSettings` as keyword arguments of a call."""
 
@@ -115,7 +119,7 @@ class DrawSettings:
 
     def __post_init__(self) -> None:
         names = self.allow_weak
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        if not _are_names(names):
             raise ArgumentError(f"allow_weak is a list of attributes, not {names!r}", hint='such as ["smile"]')
         object.__setattr__(self, "allow_weak", tuple(names))
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0, most=2**64 - 1))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from energyql.errors import ArgumentError, DataError
-from energyql.files import PICTURE_SUFFIXES, check_destination, naming_target
+from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, naming_target
 from energyql.language import Expr
 from energyql.language.lexical import shorten
 from energyql.models import DEFAULT_MODEL
@@ -86,7 +86,7 @@ def stream(
     prepared = pipeline_for(model, device).prepare(query, **options)
     if save_to is None:
         return prepared.stream(n, first=first, progress=progress)
-    return FolderRun(Path(save_to), prepared, n, first).draw(progress)
+    return FolderRun(as_path(save_to), prepared, n, first).draw(progress)
 
 
 class FolderRun:

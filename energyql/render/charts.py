@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from energyql.render.pictures import FAINT, INK, PAPER, legible
+from energyql.render.pictures import FAINT, INK, PAPER, font_for, legible
 
 SCALE = 2
 """The canvas is drawn this many times larger and reduced at the end, for smooth lines."""
@@ -40,7 +40,7 @@ class Canvas:
 
     def text(self, at: Place, text: str, colour: str, size: int = 11, anchor: str = "la") -> None:
         """Write one legible line; `anchor` names the point of the text that lies at `at`, as PIL does."""
-        font = ImageFont.load_default(size * SCALE)
+        font = font_for(text, size * SCALE)
         self._draw.text((at[0] * SCALE, at[1] * SCALE), legible(text), colour, font, anchor)
 
     def line(self, points: Sequence[Place], colour: str, width: float = 1) -> None:

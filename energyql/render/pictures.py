@@ -5,9 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 import textwrap
 import unicodedata
+import warnings
 from collections.abc import Sequence
+from functools import lru_cache
+from numbers import Integral
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -31,6 +35,8 @@ _SPELLED = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "–": "-", "—": "-"}
 )
 """What Unicode does not take apart."""
+FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
+"""Files of systems that may have the letters that the font of Pillow lacks; Pillow knows their folders."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -79,12 +85,13 @@ def label_grid(
     if columns is None:
         columns = math.ceil(math.sqrt(2 * count))
         columns = math.ceil(count / math.ceil(count / columns))  # as many rows, with fewer gaps in the last one
+    if not isinstance(columns, Integral) or columns < 1:
+        raise ArgumentError(f"a grid needs at least one column, not {columns!r}")
     columns = min(count, columns)
-    if columns < 1:
-        raise ArgumentError(f"a grid needs at least one column, not {columns}")
     width, height = tile_size(pictures[0])
     cell = height + (0 if captions is None and verdicts is None and marks is None else CAPTION) + GAP
-    large, small = ImageFont.load_default(18), ImageFont.load_default(12)
+    text = "".join((title, footer, *(captions or ())))
+    large, small = font_for(text, 18), font_for(text, 12)
     total = max(columns * (width + GAP) + GAP, 320)
     above, below = wrapped(title, large, total - 2 * GAP), wrapped(footer, small, total - 2 * GAP)
     top = GAP + (len(above) * 24 + 4 if above else 0)
@@ -124,6 +131,53 @@ def tile_size(picture: Image.Image) -> tuple[int, int]:
     side = max(picture.size)
     scale = math.ceil(LEAST_SIDE / side) if side < LEAST_SIDE else min(1.0, MOST_SIDE / side)
     return round(picture.width * scale), round(picture.height * scale)
+
+
+def font_for(text: str, size: int) -> Font:
+    """Return a font for a text: the font of Pillow, or one of the system if that has more of the letters.
+
+    The variable ENERGYQL_FONT names a file that is tried before those of the system. If no font has all letters there
+    is a warning; its text is always the same, so that Python shows it once.
+
+    Raises:
+        ArgumentError: the file that ENERGYQL_FONT names is no font.
+    """
+    named = os.environ.get("ENERGYQL_FONT", "")
+    if _font(named, size) is None:
+        raise ArgumentError(f"{named} is no font that can be read", hint="ENERGYQL_FONT names a file such as a .ttf")
+    letters = frozenset("".join(legible(text).split()))
+    lacking: dict[str, frozenset[str]] = {}
+    for name in ("", named, *FONTS):
+        if _font(name, size) is not None:
+            lacking[name] = frozenset(letter for letter in letters if not _has(name, letter))
+            if not lacking[name]:
+                break
+    best = min(lacking, key=lambda name: len(lacking[name]))
+    if lacking[best]:
+        warnings.warn(
+            "pictures show boxes for letters that no font here has: let the variable ENERGYQL_FONT name a font file "
+            "that has them, such as a NotoSans",
+            stacklevel=2,
+        )
+    return _font(best, size) or ImageFont.load_default(size)
+
+
+@lru_cache
+def _font(name: str, size: int) -> Font | None:
+    """The font in a file, or that of Pillow if there is no name; None if the file is missing or damaged."""
+    try:
+        return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+    except OSError:
+        return None
+
+
+@lru_cache(4096)
+def _has(name: str, letter: str) -> bool:
+    """Whether a font has a letter: for others it draws the box that it draws for the last code point, which is none."""
+    font = _font(name, 12)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        return True
+    return bytes(font.getmask(letter)) != bytes(font.getmask("\U0010ffff"))
 
 
 def legible(text: str) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass
 from inspect import signature
+from pkgutil import resolve_name
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -143,10 +144,11 @@ class AdaptedEnergy:
 def check_floor(least: float) -> None:
     """Raise an `ArgumentError` if there is no least energy, from which a sampler could tell how low one is."""
     if least == -math.inf:
+        samplers = resolve_name("energyql.sampling.registry:SAMPLERS")  # by name, because the registry imports this
+        *others, last = [name for name, make in samplers.items() if not make().needs_floor]
         raise ArgumentError(
             "this energy has no lower bound, and this sampler needs one",
-            hint="choose one that needs none: ode, langevin, predictor-corrector, published-ode, "
-            "published-langevin or published-predictor-corrector",
+            hint=f"choose one that needs none: {', '.join(others)} or {last}",
         )
 
 

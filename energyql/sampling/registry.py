@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ FLOW_TOLERANCE = 0.01
 """Energy tolerance in nats of the flows named here: a probability of 0.99."""
 HANDOVER = 1.0
 """λE in nats from where slice moves take over from descent: a probability of 0.37."""
+_STRENGTH = re.compile(r"strength=([0-9.e+-]+)")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,21 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 """Every sampler by its name. Those called published have the settings of Nie et al. 2021 (arXiv 2110.10873). A sampler
 in a file of its own is one line here."""
+
+
+def find_sampler(shown: str) -> tuple[str, float | None] | None:
+    """Return the name and the strength of the sampler whose `repr` is `shown`; `None` if no name stands for it.
+
+    The strength is `None` where it is the one that the sampler has by default.
+
+    Raises:
+        ValueError: `shown` is damaged: it has a strength that is none.
+    """
+    for strength in (None, *(float(found) for found in _STRENGTH.findall(shown)[:1])):
+        for name in SAMPLERS:
+            if repr(make_sampler(name, 1.0 if strength is None else strength)) == shown:
+                return name, strength
+    return None
 
 
 def make_sampler(name: str, strength: float = 1.0) -> Sampler:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
@@ -21,6 +25,31 @@ REFUSALS = {
     "Busy": (503, "Too many requests are waiting, or too many connections are open."),
 }
 """Kinds of refusals: the HTTP status of the response, and its description."""
+
+_FAULTS = {
+    "missing": "is missing",
+    "extra_forbidden": "is nothing that this request takes",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "must have at least {min_length} entry",
+    "string_too_long": "must have at most {max_length} characters",
+}
+"""What is wrong with a value, by the type of the error of pydantic, whose own words are not those of this package."""
 
 
 class StudioError(EnergyQLError):
@@ -80,6 +109,23 @@ def describe(error: EnergyQLError) -> Problem:
         column=error.column,
         drawing=f"{kind}: {error}",
     )
+
+
+def describe_fault(fault: Mapping[str, Any]) -> str:
+    """Return in plain words what pydantic found wrong in a request: the place, and what belongs there.
+
+    Args:
+        fault: one of the errors of a `ValidationError`.
+    """
+    kind, values, (_, *place) = fault["type"], fault.get("ctx", {}), fault["loc"]  # it begins with body, query or path
+    if kind == "value_error":  # raised by a check of ours
+        return str(values["error"]).replace("\n", ": ")
+    if kind == "json_invalid":
+        return f"the request is not JSON: {values['error']} at character {place[0] + 1}"
+    # Without the alternatives of a type, such as list[int], and with 1 for 1.0.
+    where = ".".join(str(step) for step in place if not re.fullmatch(r"(list|dict)\[.*\]", str(step)))
+    shown = {name: int(one) if isinstance(one, float) and one.is_integer() else one for name, one in values.items()}
+    return f"{where or 'the request'} {_FAULTS.get(kind, fault['msg']).format(**shown)}"
 
 
 def respond(error: EnergyQLError, status: int | None = None) -> JSONResponse:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from energyql.sampling import SAMPLERS, make_sampler
+from energyql.sampling.registry import find_sampler
 from energyql.studio.problems import StudioError
 from energyql.studio.requests import DrawRequest, EditRequest
 from energyql.studio.schemas import ModelInfo, Restored
 from energyql.version import __version__
 
-_STRENGTH = re.compile(r"strength=([0-9.e+-]+)")
 COMMON = ("query", "semantics", "truncation", "noise", "seed")
 """Fields that a request and the provenance share by name."""
 NO_ENTRY = {
@@ -98,12 +96,8 @@ def _request(known: dict[str, Any], index: int | None) -> tuple[str, str | None,
 
 def _sampler(shown: str) -> dict[str, Any]:
     """Return the name and strength of the sampler that is shown like this; nothing if it has no name here."""
-    strengths = [None, *(float(found) for found in _STRENGTH.findall(shown)[:1])]
-    for strength in strengths:
-        for name in SAMPLERS:
-            if repr(make_sampler(name, 1.0 if strength is None else strength)) == shown:
-                return {"sampler": name, "strength": strength}
-    return {}
+    found = find_sampler(shown)
+    return {} if found is None else {"sampler": found[0], "strength": found[1]}
 
 
 def _notes(

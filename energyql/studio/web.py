@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from energyql.errors import EnergyQLError
 from energyql.studio.guard import Access, Bodies, Guard
-from energyql.studio.problems import INTERNAL, StudioError, respond
+from energyql.studio.problems import INTERNAL, StudioError, describe_fault, respond
 from energyql.version import __version__
 
 STATIC = Path(__file__).parent / "static"
@@ -70,7 +70,7 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, EnergyQLError):
         return respond(error)
     if isinstance(error, RequestValidationError):  # fields that are missing, of the wrong type or out of range
-        message = "; ".join(_fault(fault) for fault in error.errors()[:5])
+        message = "; ".join(map(describe_fault, error.errors()[:5]))
         return respond(StudioError("InvalidRequest", message, hint="GET /api/openapi.json describes every request"))
     if not isinstance(error, HTTPException):
         return respond(INTERNAL)
@@ -80,10 +80,3 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     elif error.status_code == 400:  # the framework gives no details
         message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
     return respond(StudioError("HTTPError", message, hint=hint), error.status_code)
-
-
-def _fault(fault: Mapping[str, Any]) -> str:
-    place = fault["loc"][1:]  # the first says body, query or path
-    if fault["type"] == "json_invalid":
-        return f"the request is not JSON: {fault['ctx']['error']} at character {place[0] + 1}"
-    return f"{'.'.join(str(step) for step in place)}: {fault['msg']}" if place else str(fault["msg"])

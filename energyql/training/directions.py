@@ -16,7 +16,7 @@ from energyql.attributes.bank import AttributeBank, FittedLabel
 from energyql.attributes.heads import Head
 from energyql.attributes.pictures import heads_of
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.files import fingerprint, read_json, read_tensors, write_json, write_tensors
+from energyql.files import as_path, fingerprint, read_json, read_tensors, write_json, write_tensors
 from energyql.generators.base import Generator, check_fitted_label, check_layers, device_of
 from energyql.generators.families import CONFIG, module_fingerprint
 from energyql.language.lexical import check_name
@@ -128,7 +128,7 @@ class Directions:
 
     def save(self, folder: str | Path) -> None:
         """Write `directions.safetensors` and `directions.json`, each whole or not at all."""
-        path = Path(folder) / TENSORS
+        path = as_path(folder) / TENSORS
         write_tensors(path, {name: getattr(self, name) for name in _PARTS})
         each = zip(self.titles, self.share.tolist(), self.quantiles.tolist(), strict=True)
         record = {
@@ -136,7 +136,7 @@ class Directions:
             "label": self.label, "layers": self.layers, "tensors": fingerprint(path),
             "directions": [{"title": title, "share": share, "quantiles": values} for title, share, values in each],
         }  # fmt: skip
-        write_json(Path(folder) / RECORD, record)
+        write_json(as_path(folder) / RECORD, record)
 
     @classmethod
     def load(cls, folder: str | Path) -> Directions:
@@ -145,7 +145,7 @@ class Directions:
         Raises:
             DataError: a file is missing or damaged, or does not fit the other.
         """
-        path, hint = Path(folder) / RECORD, "find the directions again with energyql directions"
+        path, hint = as_path(folder) / RECORD, "find the directions again with energyql directions"
         try:
             data, parts = read_json(path), read_tensors(path.with_name(TENSORS))
             titles = tuple(each["title"] for each in data["directions"])

@@ -146,6 +146,8 @@ def open_source(
         raise ArgumentError(f"the generator {generator} is for a model folder that names one", hint="leave it out")
     if isinstance(model, str | Path):
         model = load_generator(model) if Path(model).is_file() else named_generator(str(model))
+    if not isinstance(model, Generator):
+        raise ArgumentError(f"a model is a name, a path or a generator, not {type(model).__name__}")
     return Target(Path(), model, module_fingerprint(model), default_truncation(model), None)
 
 

@@ -1,5 +1,6 @@
 """What all commands share: help, options, errors, and that they run as programs."""
 
+import re
 import subprocess
 import sys
 import warnings
@@ -37,6 +38,21 @@ class TestHelp:
     )
     def test_wrong_usage(self, arguments):
         assert invoke(*arguments).exit_code == 2
+
+    def test_without_a_command_one_screen_leads_to_the_first_picture(self, main):
+        code, out, _ = main()
+        lines = out.splitlines()
+        assert code == 0
+        assert 15 <= len(lines) <= 24
+        assert max(map(len, lines)) <= 80
+        assert next(line for line in lines if line.startswith("  ")).startswith("  energyql generate ")
+        words = re.findall(r"[\w-]+", out[out.index("All commands") :])
+        assert set(typer.main.get_command(cli.app).commands) <= set(words)
+
+    def test_help_has_every_command_in_its_group(self):
+        shown = invoke("--help").output
+        for name in (*cli.GROUPS, *typer.main.get_command(cli.app).commands):
+            assert f" {name} " in shown
 
 
 class TestOptions:
@@ -112,6 +128,33 @@ class TestErrors:
         assert found == code
         assert errors.startswith(message)
         assert "Traceback" not in errors
+
+    @pytest.mark.parametrize(
+        ("arguments", "message", "hint"),
+        [
+            ("generate smile --sampler od", "--sampler cannot be 'od'", "did you mean ode? choose slice+descent, "),
+            ("generate smile --noise no", "--noise cannot be 'no'", "did you mean none? choose const, random, none"),
+            ("directions --method x", "--method cannot be 'x'", "choose ganspace, "),
+            ("sample x -o y --by z", "--by cannot be 'z'", "choose heads, teacher"),
+            ("generate smile -n 0", "-n must be a whole number of at least 1", ""),
+            ("generate smile -n many", "-n must be a whole number of at least 1", ""),
+            ("generate smile --strength much", "--strength must be a number", ""),
+            ("studio --port 70000", "--port must be a whole number from 0 to 65,535", ""),
+            ("generate smile --samplr ode", "no such option: --samplr", "did you mean --sampler?"),
+            ("gnerate smile", "no such command 'gnerate'", ""),
+            ("generate", "missing argument", 'a query, such as "smile AND NOT'),
+            ("generate smile AND hat", "got unexpected extra argument", "stands in quotes"),
+            ("directions avatars", "got unexpected extra argument", "after --model"),
+        ],
+    )
+    def test_wrong_words_of_a_command(self, main, arguments, message, hint):
+        code, out, errors = main(*arguments.split())
+        assert (code, out) == (2, "")
+        assert errors.startswith(f"ArgumentError: {message}")
+        assert hint in errors
+        for foreign in ("Input should", "Value error", "│", "Invalid"):
+            assert foreign not in errors
+        assert errors.endswith("--help describes the command\n")
 
     def test_a_tautology_is_a_note(self, main, tiny):
         with warnings.catch_warnings():

@@ -25,7 +25,7 @@ def test_bench_compares_and_goes_on(model: str, tmp_path: Path) -> None:
     arguments = ["bench", str(queries), "--model", model, "--samplers", "slice,ode", "--out", str(out), *SMALL]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    for word in ("Few", "slice, mean", "ode, worst", "Saved"):
+    for word in ("Few", "slice, mean", "ode, worst", "Saved", "failed"):
         assert word in done.output
     data = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert data["contenders"] == ["slice", "ode"]

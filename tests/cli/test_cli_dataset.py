@@ -31,6 +31,9 @@ def test_a_data_set(main, plan, tmp_path):
     code, out, errors = main("dataset", plan, "--out", "out", "--json", "-q")
     assert (code, errors) == (0, "")
     assert json.loads(out)["kept"] == 3
+    _, _, errors = main("dataset", plan, "--out", "out")
+    assert "9 of 9" in errors
+    assert "/s" not in errors  # to check a shard is no drawing
 
 
 def test_a_dry_run_says_the_cost_and_writes_nothing(main, plan, tmp_path):

@@ -14,6 +14,15 @@ ADA = CHECKPOINTS / "ada.pkl"
 TRAIN = ("train", ADA, "--out", "new", "-n", "20")
 WRONG = [
     # command, a part of the message, a part of the hint
+    (("generate", "text.npy"), "text.npy is a file, and this command takes a query", "gallery QUERIES.txt"),
+    (("edit", "smile", "words.csv", "-m", "model"), "words.csv is a file", "dataset PLAN.toml"),
+    (
+        ("gallery", "2 * smile AND 0.5 * hat"),
+        "no file '2 .*hat', and a gallery takes a file",
+        "generate '2 .*hat' draws",
+    ),
+    (("gallery", "plan.toml"), "plan.toml is no list of queries", "energyql dataset plan.toml"),
+    (("score", "smile", "avatars"), "avatars is a model", "to_pandas"),
     (("generate", "smile", "-m", "nofolder"), "no model 'nofolder'", "packaged models: "),
     (("generate", "smile", "-m", "folder"), "folder is not a model folder", "energyql train"),
     (
@@ -42,7 +51,7 @@ WRONG = [
     (("convert", ADA, "-o", "text.txt"), "text.txt is not a folder", "name another folder"),
     (("convert", "cut.pt", "-o", "new"), r"cut\.pt", "download|copy"),
     (("score", "smile", "none.csv"), "none.csv is missing", "it was looked for in"),
-    (("score", "smile", "folder"), "cannot read folder: Is a directory", "name a CSV file"),
+    (("score", "smile", "folder"), "folder is a model or a folder, and score ranks the rows of a CSV", "to_pandas"),
     (("score", "smile", "words.csv"), "'x' is not a number", "correct it, or leave the row out"),
     (("score", "smile", "ragged.csv"), "line 2: 2 cells where the first line has 1", "a cell for each column"),
     (("sample", "no_such:thing", "-o", "new"), "cannot import 'no_such'", "with the module in"),

@@ -59,6 +59,7 @@ class TestObjects:
         ("wrong", "message"),
         [
             ({"classes": []}, "at least one"),
+            ({"classes": 5}, "classes must be a list of DatasetClass"),
             ({"classes": ["smile"]}, "a list of DatasetClass"),
             ({"classes": 2 * [DatasetClass(name="a", query=E.a, count=1)]}, "two classes have the name 'a'"),
             ({"format": "gif"}, "there is no format 'gif'"),

@@ -37,7 +37,7 @@ def test_traversal(model, tiny, tmp_path):
     path = energyql.animate(stops, tmp_path / "way.webp", model=model, frames=4)
     with Image.open(path) as picture:
         assert picture.n_frames == 5
-    with pytest.raises(ArgumentError, match="at least two results"):
+    with pytest.raises(ArgumentError, match="a list of at least two results\nof queries make results first"):
         energyql.animate(stops[:1], tmp_path / "way.webp", model=model)
     stops[1].provenance["truncation"] = 0.5
     with pytest.raises(ArgumentError, match="not all of this model at one truncation"):
@@ -47,7 +47,7 @@ def test_traversal(model, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("a.mp4", {}, "ends in .gif or .webp"),
+        ("a.mp4", {}, "ends in .gif or .webp, not .*\n.* ffmpeg "),
         ("a.gif", {"frames": 0}, "frames must be"),
         ("a.gif", {"seconds": 0.001}, "seconds must lie"),
     ],
@@ -83,6 +83,9 @@ def test_an_edit_that_nobody_judges(edit, model, tmp_path):
 def test_summary(edited):
     assert edited.summary().count("of 6 satisfy the query, says the image judge") == 3
     assert repr(edited).startswith("<Edit of 6 pictures in 3 steps>")
+    one = replace(edited, start=edited.start[:1], steps=edited.steps[:1], leaks=edited.leaks[:1])
+    assert repr(one).startswith("<Edit of 1 picture in 1 step>")
+    assert repr(one.leaks) == f"[{one.leaks[0]}]"
     assert edited._repr_png_().startswith(b"\x89PNG")
 
 

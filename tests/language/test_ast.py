@@ -25,6 +25,7 @@ from energyql.language import (
     Or,
     Weight,
     Xor,
+    at_least,
     parse,
 )
 
@@ -118,11 +119,12 @@ TRUTH = "an expression has no truth value in Python: write & for `and`"
         (lambda: Interval("age", None, None), "an interval needs a bound"),
         (lambda: And((E.a,)), "And needs at least 2 operands, not 1"),
         (lambda: Or(E.a), "Or takes a tuple of expressions, not parse('a')"),  # type: ignore[arg-type]
+        (lambda: at_least(2, "a"), f"AT LEAST 2 OF joins expressions, and 'a' is not an expression\n{NAME}"),  # type: ignore[arg-type]
         (lambda: Not("a"), "Not joins expressions, and 'a' is not an expression"),  # type: ignore[arg-type]
         (lambda: Cardinality("SOME", 1, (E.a,)), "a quantifier is AT LEAST, AT MOST, EXACTLY, ALL, ANY or NONE, not"),
         (lambda: Cardinality("ALL", 1, (E.a,)), "ALL OF takes no number"),
         (lambda: Cardinality("AT LEAST", None, (E.a,)), "the number after AT LEAST must be a number, not None"),
-        (lambda: Cardinality("ANY", None, ()), "Cardinality needs at least 1 operand, not 0"),
+        (lambda: Cardinality("ANY", None, ()), "ANY OF needs at least 1 operand, not 0"),
     ],
 )
 def test_mistakes_say_what_to_write(mistake: Callable[[], object], message: str) -> None:

@@ -6,6 +6,7 @@ from PIL import Image
 
 from energyql.pipeline.result import Result
 from energyql.sampling import Status
+from energyql.vocabulary import ByAttribute
 
 QUERY = "größe AND 😀 OR smile"
 
@@ -18,12 +19,12 @@ def make(n=3, energy=None, semantics="exact", **changes):
         "w": torch.arange(16.0 * n).reshape(n, 16),
         "index": np.arange(n),
         "energy": energy,
-        "probabilities": {
-            "smile": np.arange(n) / 10,
-            "hair": {"red": np.arange(n) / 10, "black": np.ones(n)},
-            "age": (np.arange(n) / 10, np.full(n, 0.1)),
-        },
-        "judged": {"smile": np.array([True, False, True][:n]), "hair": np.array(["red"] * n), "age": np.full(n, 0.5)},
+        "probabilities": ByAttribute(
+            smile=np.arange(n) / 10,
+            hair={"red": np.arange(n) / 10, "black": np.ones(n)},
+            age=(np.arange(n) / 10, np.full(n, 0.1)),
+        ),
+        "judged": ByAttribute(smile=np.array([True, False, True][:n]), hair=np.array(["red"] * n), age=np.full(n, 0.5)),
         "satisfied": np.array([True, False, True][:n]),
         "doubtful": np.zeros(n, bool),
         "status": [Status.OK, Status.STEP_LIMIT, Status.OK][:n],

@@ -19,7 +19,7 @@ class TestExplain:
         found = explain("smile and not glasses", model=tiny)
         assert (found.query, found.semantics, found.relations) == ("smile AND NOT glasses", "exact", ())
         assert (found.best, found.pilot) == (None, None)
-        assert str(found) == f"query  smile AND NOT glasses\n{found.circuit}"
+        assert str(found) == repr(found) == f"query  smile AND NOT glasses\n{found.circuit}"
         assert "log P(NOT glasses)" in found.circuit
         assert Explanation(**found.to_dict()) == found
         with pytest.raises(dataclasses.FrozenInstanceError):

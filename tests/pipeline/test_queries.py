@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from toys import VOCABULARY
 
 from energyql import E
-from energyql.errors import ArgumentError, Contradiction, DataError
+from energyql.errors import ArgumentError, Contradiction, DataError, KindError
 from energyql.pipeline.queries import MOST_BYTES, ListedQuery, check, check_all, list_queries, read_queries
 from energyql.pipeline.queries import split_line as split
 
@@ -22,6 +22,7 @@ from energyql.pipeline.queries import split_line as split
         ('"a # b" OR c # d: e', "", '"a # b" OR c'),
         ("# nothing: here", "", ""),
         ("title:", "title", ""),
+        ('"12:30 # noon": smile', "12:30 # noon", "smile"),
         ("", "", ""),
         (": smile", "", "smile"),
         ('"open: smile', "", '"open: smile'),
@@ -92,8 +93,14 @@ class TestChecking:
         assert len(blocks) == 5
 
     def test_one_mistake(self):
-        with pytest.raises(DataError, match=r"the list: one query is wrong\n\nquery 1: KindError"):
-            check_all(list_queries(["hair = green"]), VOCABULARY, "exact")
+        with pytest.raises(DataError, match=r"the list: one query is wrong\n\nquery 2: KindError"):
+            check_all(list_queries(["beard", "hair = green"]), VOCABULARY, "exact")
+
+    def test_the_mistake_of_the_only_query_is_the_error(self):
+        with pytest.raises(KindError, match="green"):
+            check_all(list_queries("hair = green"), VOCABULARY, "exact")
+        with pytest.raises(DataError, match="q.txt: one query is wrong"):
+            check_all(list_queries("hair = green"), VOCABULARY, "exact", source="q.txt")
 
     def test_what_is_checked(self):
         checked = check(ListedQuery("beard and  age = 0.5", "T"), VOCABULARY, "product")
@@ -118,7 +125,7 @@ class TestChecking:
         assert [(entry.title, entry.query) for entry in list_queries(given)] == expected
 
     def test_what_is_no_query(self):
-        with pytest.raises(DataError, match="a query is a string or an expression, not 3"):
+        with pytest.raises(ArgumentError, match="a query is a string or an expression, not 3"):
             check_all(list_queries([3]), VOCABULARY, "exact")
         with pytest.raises(ArgumentError, match="no semantics is called 'odd'"):
             check(ListedQuery("smile"), VOCABULARY, "odd")

@@ -1,6 +1,7 @@
 """What a result says and shows: summaries, grids, words, notebooks."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ from made_results import QUERY, make
 from markup import Document, decode
 from PIL import Image, ImageColor
 
-from energyql.errors import ArgumentError
+from energyql import generate
+from energyql.errors import ArgumentError, UnknownAttribute
 from energyql.pipeline import result as module
 from energyql.pipeline.description import MOST_QUERY, alternative_text, reading
 from energyql.pipeline.result import MOST_PICTURES, Result
 from energyql.render.pictures import NO, YES
+from energyql.vocabulary import ByAttribute
 
 JUDGED = {
     "smile": np.array([True, False]),
@@ -67,7 +70,41 @@ def test_a_png_carries_its_provenance(tmp_path):
         assert json.loads(picture.text["energyql"]) == make().provenance
 
 
+@pytest.mark.parametrize("table", ["probabilities", "judged", "values"])
+def test_a_table_says_which_attributes_it_has(table):
+    for result in (make(), make()[1:], make() + make()):
+        found = getattr(result, table)
+        with pytest.raises(UnknownAttribute, match="'smlie' is none of the attributes here\ndid you mean smile?"):
+            found["smlie"]
+        with pytest.raises(KeyError, match="attributes: smile, hair, age"):
+            found["x"]
+        assert found.get("smlie") is None
+        assert "smlie" not in found
+    assert isinstance(pickle.loads(pickle.dumps(found)), ByAttribute)
+
+
+def test_drawn_and_loaded_tables_say_so_too(tiny, tmp_path):
+    drawn = generate("smile", 2, model=tiny, progress=False)
+    for result in (drawn, Result.load(drawn.save(tmp_path / "saved"))):
+        for found in (result.probabilities, result.judged, result.values):
+            with pytest.raises(UnknownAttribute, match="did you mean smile?"):
+                found["smlie"]
+
+
+@pytest.mark.parametrize("path", [5, None, ""])
+def test_what_is_no_path_to_save_to(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match="is not a path"):
+        make().save(path)
+    assert list(tmp_path.iterdir()) == []
+
+
 class TestGrid:
+    @pytest.mark.parametrize("columns", [0, "2", 1.5])
+    def test_what_is_no_number_of_columns(self, columns):
+        with pytest.raises(ArgumentError, match="at least one column, not"):
+            make().grid(columns)
+
     def test_columns(self):
         assert make().grid(columns=1).height > make().grid().height
         with pytest.raises(ArgumentError, match="at least one column, not 0"):

@@ -138,5 +138,5 @@ class TestVocabulary:
             score("smile", {name: data}, vocabulary=self.KNOWN)
 
     def test_only_what_the_data_hold_can_be_asked(self):
-        with pytest.raises(UnknownAttribute, match="'more' is not an attribute"):
+        with pytest.raises(UnknownAttribute, match="there are no predictions of 'more'"):
             score("more", TABLE, vocabulary=self.KNOWN)

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 from markup import decode
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageFont
 
 from energyql.errors import ArgumentError
-from energyql.render.pictures import CAPTION, DOUBTFUL, GAP, label_grid, picture_uri, to_pictures
+from energyql.render import pictures
+from energyql.render.pictures import CAPTION, DOUBTFUL, GAP, font_for, label_grid, picture_uri, to_pictures
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -120,6 +121,35 @@ class TestGrid:
         plain, footed = label_grid([solid()]), label_grid([solid()], footer="model tiny")
         assert footed.height > plain.height
         assert dark(footed, (0, plain.height - GAP // 2, footed.width, footed.height)) > 20
+
+
+class TestFonts:
+    def test_letters_that_no_font_has(self, monkeypatch):
+        monkeypatch.setattr(pictures, "FONTS", ("none.ttf",))
+        with pytest.warns(UserWarning, match="boxes for letters .* ENERGYQL_FONT"):
+            label_grid([solid()], title="улыбка")
+
+    @pytest.mark.parametrize("named", [True, False])
+    def test_other_letters_are_those_of_another_font(self, monkeypatch, recwarn, named):
+        font = "DejaVuSans.ttf"
+        try:
+            ImageFont.truetype(font)
+        except OSError:
+            pytest.skip(f"this system has no {font}")
+        monkeypatch.setenv("ENERGYQL_FONT", font if named else "")
+        monkeypatch.setattr(pictures, "FONTS", () if named else (font,))
+        found = [np.asarray(label_grid([solid()], captions=[text])) for text in ("д", "й")]
+        assert (found[0] != found[1]).any()  # two boxes would be alike
+        assert not recwarn.list
+
+    def test_latin_letters_keep_the_font_of_pillow(self, monkeypatch):
+        monkeypatch.setattr(pictures, "FONTS", ("DejaVuSans.ttf",))
+        assert font_for("größe ß", 12).getname() == ImageFont.load_default(12).getname()
+
+    def test_what_is_no_font(self, monkeypatch):
+        monkeypatch.setenv("ENERGYQL_FONT", __file__)
+        with pytest.raises(ArgumentError, match="is no font that can be read\nENERGYQL_FONT names a file"):
+            label_grid([solid()])
 
 
 class TestUri:

@@ -144,7 +144,11 @@ def test_other_media_types_are_refused(studio, kind):
 
 
 def test_settings_are_checked(studio, drawable):
-    for query, words in (("?truncation=7", "truncation: "), ("?model=x", "no model 'x'"), ("?colour=1", "colour: ")):
+    for query, words in (
+        ("?truncation=7", "truncation must be at most 1"),
+        ("?model=x", "no model 'x'"),
+        ("?colour=1", "colour is nothing that"),
+    ):
         answer = send(studio, encoded(drawable), query=query)
         assert answer.status == 422
         assert words in answer.json()["message"]

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from energyql.files import as_path
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, DtypeRecord
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
 from energyql.generators.checkpoints.records import (
@@ -73,7 +74,7 @@ def read_weights(path: str | Path) -> Any:
     Raises:
         ModelError: the file is missing, damaged or unsafe.
     """
-    path = Path(path)
+    path = as_path(path)
     with reading(path):
         data = file_bytes(path)
         if not is_torch_file(data):
