@@ -32,6 +32,8 @@ DRAWS, SENSITIVE_DRAWS = 16_384, 1024
 """Draws from the prior that networks learn from, and of how many the gradients tell the directions."""
 LEAST_SHARE, MOST_DIRECTIONS = 0.01, 8
 """Share of an attribute's sensitivity that a direction must have, and how many there are at most."""
+LEAST_TRACE = 1e-20
+"""Squared length of what is a rounding error and no direction, of log-odds or standard deviations."""
 UNITS, STEPS, BATCH = 16, 512, 512
 """Hidden units of an attribute, and steps of its training, each with so many draws."""
 STEP_SIZE, DECAYS, EPSILON = 0.05, (0.9, 0.99), 1e-8
@@ -64,12 +66,25 @@ class SurrogateHeads:
             ArgumentError: there is no head of that name.
         """
         if names not in self._banks:
-            new = tuple(name for name in names if name not in self._heads)
-            if new:
-                self._heads |= _distill(self._bank.raw_outputs(new), self._bank, self._encode, self._z_dim)
+            self._bank.raw_outputs(names)  # refuses unknown ones
+            if new := tuple(name for name in names if name not in self._heads):
+                outputs = torch.cat([self._outputs[name] for name in new], 1)
+                self._heads |= _distill(self._bank, new, self._draws(), outputs, self._encode)
             vocabulary = Vocabulary([self._bank.vocabulary[name] for name in names])
             self._banks[names] = AttributeBank(vocabulary, {name: self._heads[name] for name in names}, space="z")
         return self._banks[names]
+
+    def _draws(self) -> Float[Tensor, "n z_dim"]:
+        return normals(0, 0, DRAWS, self._z_dim, stream="distilled")
+
+    @cached_property
+    def _outputs(self) -> dict[str, Float[Tensor, "n outputs"]]:
+        """The outputs of each head on the draws; all at once, because a product rounds by what is beside a head."""
+        raw = self._bank.raw_outputs(tuple(self._bank.vocabulary))
+        with torch.no_grad():
+            outputs = soft_outputs(raw, self._encode, self._draws().to(self._bank.device))
+        parts = outputs.split([output_count(spec) for spec in raw.specs], 1)
+        return {spec.name: part for spec, part in zip(raw.specs, parts, strict=True)}
 
 
 class _Networks(NamedTuple):
@@ -94,21 +109,26 @@ class _Networks(NamedTuple):
 
 
 @torch.no_grad()
-def _distill(raw: RawOutputs, bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int) -> dict[str, Head]:
-    """Return a small network on z for each attribute of `raw`."""
-    z = normals(0, 0, DRAWS, z_dim, stream="distilled").to(bank.device)
-    outputs, answers = soft_outputs(raw, encode, z), Answers(raw.specs)
-    z = z.cpu().double()
-    with_one = torch.cat([z, torch.ones_like(z[:, :1])], 1)
-    linear = linear_start(with_one, outputs, answers)[:-1]
-    # Numbers of any unit are learned at the same pace.
-    mean, scale = outputs.mean(0), outputs.std(0)
-    mean, scale = mean.where(answers.numeric, 0), scale.where(answers.numeric & (scale > 0), 1)
+def _distill(
+    bank: AttributeBank,
+    names: tuple[str, ...],
+    z: Float[Tensor, "n z_dim"],
+    outputs: Float[Tensor, "n outputs"],
+    encode: Callable[[Tensor], Tensor],
+) -> dict[str, Head]:
+    """Return a small network on z for each of the attributes, which have these outputs on z."""
+    raw, z = bank.raw_outputs(names), z.double()
+    answers = Answers(raw.specs)
+    # Numbers of any unit are learned at the same pace. Powers of two change no digit.
+    spread = outputs.std(0).where(answers.numeric, 1).clamp(min=1e-30)
+    scale = torch.exp2(spread.log2().round())
+    mean = ((outputs / scale).mean(0) / GRAIN).round() * GRAIN * scale * answers.numeric
     targets, columns, start = (outputs - mean) / scale, list[slice](), 0
     for spec in raw.specs:
         columns.append(slice(start, start := start + output_count(spec)))
+    linear = linear_start(torch.cat([z, torch.ones_like(z[:, :1])], 1), targets, answers)[:-1]
     bases = [
-        _directions(_sensitivity(bank.raw_outputs((spec.name,)), encode, z_dim, bank.device), linear[:, own])
+        _directions(_sensitivity(bank, spec.name, encode, z.shape[1]), scale[own].mean(), linear[:, own])
         for spec, own in zip(raw.specs, columns, strict=True)
     ]
     networks, x = _started(raw, bases, z, targets, answers, columns)
@@ -134,15 +154,15 @@ def _distill(raw: RawOutputs, bank: AttributeBank, encode: Callable[[Tensor], Te
 
 
 def _sensitivity(
-    raw: RawOutputs, encode: Callable[[Tensor], Tensor], z_dim: int, device: torch.device
+    bank: AttributeBank, name: str, encode: Callable[[Tensor], Tensor], z_dim: int
 ) -> Float[Tensor, "z_dim z_dim"]:
     """Return the Fisher information of z in the answer of one attribute, averaged over the prior.
 
-    That is the mean of ∇ log p(answer | z) ∇ log p(answer | z)ᵀ, by the heads' own probabilities; 0 where `encode` has
+    That is the mean of ∇ log p(answer | z) ∇ log p(answer | z)ᵀ, by the head's own probabilities; 0 where `encode` has
     no derivative.
     """
-    count = sum(map(output_count, raw.specs))
-    signs = normals(0, 0, SENSITIVE_DRAWS, count + 1, stream="distilled/signs").sign()
+    raw = bank.raw_outputs((name,))
+    signs = normals(0, 0, SENSITIVE_DRAWS, output_count(raw.specs[0]) + 1, stream="distilled/signs").sign()
     z = normals(0, 0, SENSITIVE_DRAWS, z_dim, stream="distilled/sensitivity")
     pullback = pullback_of(encode)
 
@@ -151,7 +171,7 @@ def _sensitivity(
         outputs, back_of_heads = raw.function.pullback(latent)
         return (back(back_of_heads(_random_root(raw, outputs, both[:, z_dim:]))),)
 
-    both = torch.cat([z, signs], 1).to(device)
+    both = torch.cat([z, signs], 1).to(bank.device)
     try:
         (gradients,) = in_batches(gradient, both, few_sizes(len(both)))
     except ArgumentError:
@@ -171,16 +191,16 @@ def _random_root(raw: RawOutputs, outputs: Tensor, signs: Tensor) -> Float[Tenso
 
 
 def _directions(
-    sensitivity: Float[Tensor, "z_dim z_dim"], linear: Float[Tensor, "z_dim outputs"]
+    sensitivity: Float[Tensor, "z_dim z_dim"], scale: Float[Tensor, ""], linear: Float[Tensor, "z_dim outputs"]
 ) -> Float[Tensor, "r z_dim"]:
     """Return orthogonal rows along which an attribute changes, the most sensitive first.
 
     The linear regression counts as much as the sensitivity, because where answers depend on all of z a little, no few
-    directions tell as much as that one.
+    directions tell as much as that one. `scale` is the unit of a number.
     """
     linear = linear - linear.mean(1, keepdim=True) if linear.shape[1] > 1 else linear
-    parts = [sensitivity, linear @ linear.t()]
-    total = torch.stack([part / part.trace().clamp(min=1e-12) for part in parts]).mean(0)
+    parts = [sensitivity / scale**2, linear @ linear.t()]
+    total = torch.stack([part / part.trace().clamp(min=LEAST_TRACE) for part in parts]).mean(0)
     sizes, rows = torch.linalg.eigh(total)
     rows = rows.t()[sizes >= LEAST_SHARE].flip(0)[:MOST_DIRECTIONS]
     largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
@@ -209,7 +229,7 @@ def _started(
         weights = linear_start(with_one, targets[:, own], Answers([spec]))
         networks.skip[i, :count, :inner], networks.bias[i, :count, 0] = weights[:-1].t(), weights[-1]
         if inner:
-            drawn = normals(0, 0, UNITS, inner, stream=f"distilled/{spec.name}")
+            drawn = normals(0, 0, UNITS, inner, stream=f"distilled/units/{spec.name}")
             networks.first[i, :, :inner] = drawn.to(z) / math.sqrt(inner)
     return networks, x
 

@@ -79,15 +79,20 @@ def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor
         ArgumentError: the value does not depend on x in autograd's graph.
     """
     # A copy made outside inference mode can be differentiated wherever x comes from.
-    with torch.inference_mode(False), torch.enable_grad():
-        variable = x.detach().clone().requires_grad_()
-        value = function(variable)
     refusal = ArgumentError(
         "the energy does not depend on z as far as autograd can see",
         hint="remove a no_grad, detach or item between z and the energy, also in encode and predict, or give the "
         "energy a method gradient(z) -> (energy, gradient); an energy that is meant to be flat can be written "
         "0 * z.sum(-1)",
     )
+    with torch.inference_mode(False), torch.enable_grad():
+        variable = x.detach().clone().requires_grad_()
+        try:
+            value = function(variable)
+        except RuntimeError as error:
+            if "requires grad" not in str(error):  # as numpy and writing to z are refused
+                raise
+            raise refusal from error
     if not value.requires_grad:
         raise refusal
 

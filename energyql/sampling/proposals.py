@@ -36,8 +36,8 @@ OWN_SWEEPS = 4
 """Moves at all angles by which a proposal leaves its particle."""
 SAMPLES_OF_A_SET, SETS = 2048, 1 << 32
 """Samples that share their particles, by their number in the run, and how many sets there are until the first comes
-again. Particles are worth some 2,000 independent draws, and shared by many more samples they would keep these from
-coming nearer to the posterior."""
+again. Particles are worth some thousands of independent draws, and shared by many more samples they would keep these
+from coming nearer to the posterior."""
 SWEEPS, MOST_STAGES = 3, 100
 """Moves at all angles in a stage, and stages until the exponent jumps to the end."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
@@ -93,7 +93,7 @@ def draws_of_a_move(r: int) -> int:
     return len(ANGLES) * (r + 1)
 
 
-@lru_cache(maxsize=8)  # some 5 MB each; a long run fills it with sets that do not come again
+@lru_cache(maxsize=4)  # 0.15 MB for each number of v; a long run fills it with sets that do not come again
 @torch.no_grad()
 def particles_of(
     surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype, number: int = 0
@@ -203,7 +203,7 @@ class SurrogateProposals:
             found.append(_Quality.of(self._strength, log_weights, probabilities))
             if found[-1].lost <= FORGONE and found[-1].satisfied >= PROMISING:
                 break
-        best = min(found, key=lambda one: (max(one.lost, FORGONE), one.cost))
+        best = min(found, key=lambda one: (one.satisfied < PROMISING, max(one.lost, FORGONE), one.cost))
         self._strength, self.satisfied, self.lost, self.ceiling, self.cost = best
         self.trusted = self.lost <= MOST_LOST
 

@@ -199,7 +199,7 @@ def test_queries_from_files_and_from_the_command_line(tmp_path: Path) -> None:
         (["a", "a AND d"], "unknown|not an attribute"),
         (["missing.txt"], "missing.txt is missing"),
         (["a AND b", "a & b"], "is the same as"),
-        (["a AND NOT a"], "query 1"),
+        (["b", "a AND NOT a"], "query 2"),
     ],
 )
 def test_wrong_queries(arguments: list[str], said: str) -> None:

@@ -9,7 +9,7 @@ from browser import CONTRAST
 from PIL import Image
 from playwright.sync_api import expect
 
-from studio.page import apply, draw, panel, sources, visiting
+from studio.page import apply, doubt_all, draw, panel, sources, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -244,6 +244,7 @@ def test_a_phone(chromium, url):
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_everything_has_a_name_and_can_be_read(chromium, small, scheme):
     with visiting(chromium, small, color_scheme=scheme) as guest:
+        doubt_all(guest.page)
         page = guest.open()
         draw(page, 3, "smile")
         expect(page.locator(".doubt").first).to_be_visible()  # its colours are measured too

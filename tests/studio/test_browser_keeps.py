@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from studio.page import draw, panel, sources
+from studio.page import doubt_all, draw, panel, sources
 
 pytestmark = pytest.mark.browser
 
@@ -131,13 +131,9 @@ def test_weak_attributes_are_allowed_and_doubtful_pictures_marked(guest):
         hint = "allow it by name: allow_weak=['beard'], or --allow-weak beard"
         route.fulfill(json={"ok": False, "problem": refused | {"hint": hint, "spans": [[0, 5]], "drawing": ""}})
 
-    def doubtful(route):
-        job = route.fetch().json()
-        route.fulfill(json=job | {"pictures": [picture | {"doubtful": True} for picture in job["pictures"]]})
-
     page.route("**/api/info", weak_model)
     page.route("**/api/check", check)
-    page.route("**/api/jobs/*", doubtful)
+    doubt_all(page)
     guest.open()
     page.locator("#query textarea").fill("beard")
     expect(page.locator("#query .verdict")).to_contain_text("too weak for queries")
