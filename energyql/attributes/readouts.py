@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -47,15 +48,15 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
         z_dim: numbers in z, at most `MOST_NUMBERS`.
     """
     raw = bank.raw_outputs(tuple(bank.vocabulary))
+    answers = Answers(raw.specs)
     z = normals(0, 0, DRAWS + DRAWS_PER_NUMBER * z_dim, z_dim, stream="readouts").to(bank.device)
     with torch.no_grad():
         outputs = soft_outputs(raw, encode, z)
         with_one = torch.cat([z, torch.ones_like(z[:, :1])], 1).cpu().double()
-        weights = linear_start(with_one, outputs, Answers(raw.specs))
-    weights = (_logistic(with_one, outputs, Answers(raw.specs), weights) / GRAIN).round() * GRAIN
-    heads, start = {}, 0
-    for spec in raw.specs:
-        columns = slice(start, start := start + output_count(spec))
+        weights = linear_start(with_one, outputs, answers)
+    weights = (_logistic(with_one, outputs, answers, weights) / GRAIN).round() * GRAIN
+    heads = {}
+    for spec, columns in zip(raw.specs, answers.columns, strict=True):
         own = weights[:, columns]
         if spec.kind == "categorical":
             own = own - own.mean(1, keepdim=True)  # only differences count
@@ -76,28 +77,28 @@ class Answers:
         specs: the attributes, in the order of their outputs.
 
     Attributes:
+        columns: the outputs of each attribute.
         numeric: which outputs are means, (outputs,) bool.
-        tables: the outputs of each attribute with classes; yes/no has one, because no has the logit 0.
+        tables: `columns` of those with classes; yes/no has one output, because no has the logit 0.
     """
 
     def __init__(self, specs: Sequence[AttributeSpec]) -> None:
-        count, start = sum(map(output_count, specs)), 0
-        self.numeric = torch.zeros(count, dtype=torch.bool)
-        self.tables = list[list[int]]()
-        for spec in specs:
-            columns = list(range(start, start := start + output_count(spec)))
-            if spec.kind == "continuous":
-                self.numeric[columns] = True
-            else:
-                self.tables.append(columns)
-        classes = [columns if len(columns) > 1 else [*columns, count] for columns in self.tables]
+        ends = list(accumulate(map(output_count, specs)))
+        self.columns = [slice(end - output_count(spec), end) for spec, end in zip(specs, ends, strict=True)]
+        count, parts = ends[-1], list(zip(specs, self.columns, strict=True))
+        self.tables = [own for spec, own in parts if spec.kind != "continuous"]
+        self.numeric = torch.ones(count, dtype=torch.bool)
+        for own in self.tables:
+            self.numeric[own] = False
+        columns = [list(range(own.start, own.stop)) for own in self.tables]
+        classes = [own if len(own) > 1 else [*own, count] for own in columns]
         widest = max(map(len, classes), default=0)
-        filled = torch.tensor([columns + [count + 1] * (widest - len(columns)) for columns in classes])
+        filled = torch.tensor([own + [count + 1] * (widest - len(own)) for own in classes])
         # By class, then by attribute: a softmax over few numbers side by side is slow.
         self._shape, self._rows = (widest, len(classes)), filled.t().flatten()
         self._places = torch.zeros(count, dtype=torch.long)
-        for i, columns in enumerate(self.tables):
-            self._places[columns] = torch.arange(len(columns)) * len(classes) + i
+        for i, rows in enumerate(columns):
+            self._places[rows] = torch.arange(len(rows)) * len(classes) + i
 
     def __call__(self, outputs: Float[Tensor, "outputs n"]) -> Float[Tensor, "outputs n"]:
         """Return the answers that outputs mean."""
@@ -148,8 +149,8 @@ def _logistic(
     fitted = (~answers.numeric).to(x)
     penalty = 2 * RIDGE * torch.outer(torch.arange(len(across)) < len(across) - 1, ~answers.numeric).to(x)
     together = torch.eye(len(fitted)).to(x)  # outputs of one attribute share a step
-    for columns in answers.tables:
-        together[columns[0] : columns[-1] + 1, columns[0] : columns[-1] + 1] = 1
+    for own in answers.tables:
+        together[own, own] = 1
     step, before = torch.full_like(weights[0], FIRST_STEP), (weights, weights)
     for _ in range(STEPS):
         slope = ((answers(weights.t() @ across) - wanted) @ x).t() * fitted / len(x) + penalty * weights

@@ -29,7 +29,7 @@ from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
 DRAWS, SENSITIVE_DRAWS = 16_384, 1024
-"""Draws from the prior that networks learn from, and of how many the gradients tell the directions."""
+"""Draws from the prior that networks learn from, and draws whose gradients tell the directions."""
 LEAST_SHARE, MOST_DIRECTIONS = 0.01, 8
 """Share of an attribute's sensitivity that a direction must have, and how many there are at most."""
 LEAST_TRACE = 1e-20
@@ -84,7 +84,7 @@ class SurrogateHeads:
         with torch.no_grad():
             outputs = soft_outputs(raw, self._encode, self._draws().to(self._bank.device))
         parts = outputs.split([output_count(spec) for spec in raw.specs], 1)
-        return {spec.name: part for spec, part in zip(raw.specs, parts, strict=True)}
+        return dict(zip(self._bank.vocabulary, parts, strict=True))
 
 
 class _Networks(NamedTuple):
@@ -123,20 +123,19 @@ def _distill(
     spread = outputs.std(0).where(answers.numeric, 1).clamp(min=1e-30)
     scale = torch.exp2(spread.log2().round())
     mean = ((outputs / scale).mean(0) / GRAIN).round() * GRAIN * scale * answers.numeric
-    targets, columns, start = (outputs - mean) / scale, list[slice](), 0
-    for spec in raw.specs:
-        columns.append(slice(start, start := start + output_count(spec)))
+    targets = (outputs - mean) / scale
     linear = linear_start(torch.cat([z, torch.ones_like(z[:, :1])], 1), targets, answers)[:-1]
     bases = [
         _directions(_sensitivity(bank, spec.name, encode, z.shape[1]), scale[own].mean(), linear[:, own])
-        for spec, own in zip(raw.specs, columns, strict=True)
+        for spec, own in zip(raw.specs, answers.columns, strict=True)
     ]
-    networks, x = _started(raw, bases, z, targets, answers, columns)
-    place = torch.cat([torch.arange(own.stop - own.start) + i * networks.out.shape[1] for i, own in enumerate(columns)])
+    networks, x = _started(raw, bases, z, targets, answers)
+    widest = networks.out.shape[1]
+    place = torch.cat([torch.arange(own.stop - own.start) + i * widest for i, own in enumerate(answers.columns)])
     networks = _trained(networks, x, targets.t().contiguous(), answers, place)
     found = networks.forward(x)[0].flatten(0, 1)[place].t() * scale + mean
     heads = {}
-    for i, (spec, own, basis) in enumerate(zip(raw.specs, columns, bases, strict=True)):
+    for i, (spec, own, basis) in enumerate(zip(raw.specs, answers.columns, bases, strict=True)):
         count, r = own.stop - own.start, len(basis)
         per = scale[own, None]
         tensors = {
@@ -214,15 +213,14 @@ def _started(
     z: Float[Tensor, "n z_dim"],
     targets: Float[Tensor, "n outputs"],
     answers: Answers,
-    columns: list[slice],
 ) -> tuple[_Networks, Float[Tensor, "attributes directions n"]]:
     """Return networks that are linear as yet, and their inputs."""
-    r, widest = max(map(len, bases)), max(own.stop - own.start for own in columns)
+    r, widest = max(map(len, bases)), max(own.stop - own.start for own in answers.columns)
     x = z.new_zeros(len(bases), r, len(z))
     networks = _Networks(*(x.new_zeros(len(bases), *shape) for shape in (
         (UNITS, r), (UNITS, 1), (widest, UNITS), (widest, r), (widest, 1)
     )))  # fmt: skip
-    for i, (spec, own, basis) in enumerate(zip(raw.specs, columns, bases, strict=True)):
+    for i, (spec, own, basis) in enumerate(zip(raw.specs, answers.columns, bases, strict=True)):
         inner, count = len(basis), own.stop - own.start
         x[i, :inner] = basis @ z.t()
         with_one = torch.cat([x[i, :inner].t(), torch.ones_like(z[:, :1])], 1)
@@ -259,9 +257,7 @@ def _trained(
         slope = torch.cat([one.flatten() for one in networks.slopes(part, hidden, grad)])
         first.lerp_(slope, 1 - DECAYS[0])
         second.lerp_(slope.square(), 1 - DECAYS[1])
-        mean, spread = (
-            moment / (1 - decay ** (step + 1)) for moment, decay in ((first, DECAYS[0]), (second, DECAYS[1]))
-        )
+        mean, spread = first / (1 - DECAYS[0] ** (step + 1)), second / (1 - DECAYS[1] ** (step + 1))
         size = STEP_SIZE * (1 + math.cos(math.pi * step / STEPS)) / 2
         flat.addcdiv_(mean, spread.sqrt_().add_(EPSILON), value=-size)
     return _Networks(*((one / GRAIN).round() * GRAIN for one in networks))

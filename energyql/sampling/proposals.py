@@ -170,9 +170,8 @@ class _Quality(NamedTuple):
         lost = 1 - (kept[at] / total).item()
         at = at if lost <= MOST_LOST else -1  # nothing that the trials have seen is cut off
         ceiling = (weights[at].clamp(min=1e-300).log() + largest).item()
-        return cls(
-            strength, probabilities.mean().item(), lost, ceiling, (weights[at] / kept[at].clamp(min=1e-300)).item()
-        )
+        cost = (weights[at] / kept[at].clamp(min=1e-300)).item()
+        return cls(strength, probabilities.mean().item(), lost, ceiling, cost)
 
 
 class SurrogateProposals:
