@@ -31,7 +31,14 @@ _Layer = tuple[Tensor, Tensor, tuple[int, int]]
 
 def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) -> Float[Tensor, "batch 3 side side"]:
     """Return pictures as a judge reads them: resized, grey ones with three channels, others without the fourth."""
-    return F.interpolate(images[:, :3].expand(-1, 3, -1, -1), size=(side, side), mode="area")
+    images = images[:, :3].expand(-1, 3, -1, -1)
+    rows, columns = (_averages(size, side).to(images) for size in images.shape[-2:])
+    return rows @ images @ columns.t()  # half the time of `interpolate`, except for large pictures
+
+
+def _averages(size: int, side: int) -> Float[Tensor, "side size"]:
+    """Return the matrix that resizes a row of `size` pixels to the averages of the pixels that each new one covers."""
+    return F.interpolate(torch.eye(size)[None], size=side, mode="area")[0].t().contiguous()
 
 
 def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> _Layer:

@@ -2,10 +2,11 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from damage import leave_out, spoil
 from toys import VOCABULARY
 
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Judge, thumbnails
 from energyql.errors import ModelError
 from energyql.files import write_json, write_tensors
 
@@ -30,6 +31,14 @@ def test_kinds():
     assert predictions["hair"].logits.shape == (3, 3)
     assert predictions["hair"].values == VOCABULARY["hair"].values
     assert predictions["age"].std == subject.std[2]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (37, 20), (16, 16), (5, 40)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_thumbnails_are_averages_of_areas(size, channels):
+    images = torch.randn(3, channels, *size, generator=torch.Generator().manual_seed(1))
+    expected = F.interpolate(images, size=(16, 16), mode="area")[:, :3].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(thumbnails(images, 16), expected)
 
 
 def test_a_larger_picture_of_the_same_is_the_same():
