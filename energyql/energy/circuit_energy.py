@@ -25,7 +25,7 @@ from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import output_count
 from energyql.energy.exact import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, leaf_kind
 from energyql.logic.nodes import Leaf
-from energyql.numerics.linear import VECTORS
+from energyql.numerics.linear import VECTORS, cheap_multiple
 from energyql.numerics.normal import log_normal_cdf, log_normal_cdf_slope, log_normal_interval_and_slope
 from energyql.numerics.pullback import Back
 from energyql.numerics.shapes import Float
@@ -46,6 +46,11 @@ class CircuitEnergy:
         self.fold = fold
         self.leaves = LeafEnergies(fold.leaves, raw)
         self.heads = raw.function.then(self.leaves.matrix, self.leaves.offset)
+
+    @property
+    def multiple(self) -> int:
+        """Of which the numbers of rows of batches should be."""
+        return cheap_multiple(self.heads.groups[0].first.weight.dtype)
 
     def computed_in(self, dtype: torch.dtype) -> CircuitEnergy:
         """See `Convertible`."""

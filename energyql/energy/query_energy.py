@@ -20,7 +20,7 @@ from energyql.energy.rule import EnergyRule, JointRule
 from energyql.energy.surrogate import Surrogate
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
-from energyql.numerics.linear import BATCH_SIZES, few_sizes, in_batches
+from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import Convertible, Identity, by_autograd, pullback_of
 from energyql.numerics.shapes import Float
 
@@ -172,7 +172,7 @@ class QueryEnergy:
     def _sizes_of(self, z: Tensor) -> list[int]:
         if not self._few_sizes or z.device.type != "cpu":
             return [len(z)]
-        return few_sizes(len(z)) if self._direct is None else few_sizes(len(z), BATCH_SIZES[0])  # which fills vectors
+        return few_sizes(len(z)) if self._direct is None else few_sizes(len(z), self._direct.multiple)
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or not z.is_floating_point():

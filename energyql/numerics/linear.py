@@ -5,7 +5,7 @@ Why and how fast: docs/decisions/packed-products.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from itertools import repeat
 from typing import Any, cast
@@ -27,7 +27,7 @@ VECTORS = 32
 sigmoid may round what is left over at the end of a tensor in another way, so rows must be a multiple of this for a
 sample not to depend on its place in the batch."""
 BLOCK = 64
-"""Rows that are multiplied together where the bits of a row depend on their number."""
+"""Where the bits of a row of a product depend on the number of rows, they are those in a batch of so many."""
 
 
 class _Packable:
@@ -167,13 +167,10 @@ class _Packed:
         weight: W, (out, in).
         bias: b, (out,).
         slope: of the leaky ReLU; without it there is none.
-        block: rows of every product; by default as many as there are.
     """
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None = None, slope: float | None = None, block: int | None = None
-    ) -> None:
-        self._block = block
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> None:
+        self._weight = weight.dtype, *weight.shape
         operators: Any = torch.ops.mkldnn
         self._run = operators._linear_pointwise.default
         weight = operators._reorder_linear_weight(weight.contiguous())
@@ -186,33 +183,46 @@ class _Packed:
             return None
         check_room()
         try:
-            return cls(weight, bias, slope, None if _rounds_alike(weight.dtype) else BLOCK)
+            return cls(weight, bias, slope)
         except (AttributeError, RuntimeError):
             return None
 
     def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
         check_room()
-        if self._block is not None and len(x) != self._block:
-            filled = F.pad(x, (0, 0, 0, -len(x) % self._block))
-            return torch.cat([self._run(rows, *self._parameters) for rows in filled.split(self._block)])[: len(x)]
+        sizes = sizes_alike(*self._weight, torch.get_num_threads())
+        if sizes and len(x) not in (0, *sizes):
+            parts = _fitting(len(x), sizes)
+            filled = F.pad(x, (0, 0, 0, sum(parts) - len(x)))
+            return torch.cat([self.run(rows) for rows in filled.split(parts)])[: len(x)]
         if len(x) == 1:  # oneDNN multiplies a single long row in another order
             return self(x.expand(2, -1))[:1]
+        return self.run(x)
+
+    def run(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
+        """Multiply all rows in one batch."""
         result: Tensor = self._run(x, *self._parameters)
         return result
 
 
 @cache
-def _rounds_alike(dtype: torch.dtype) -> bool:
-    """Whether a row of a packed product has the same bits in batches of all sizes on this processor.
+def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> tuple[int, ...]:
+    """Return multiples of `BLOCK` in which packed products with such a weight give a row the same bits as in a `BLOCK`.
 
-    With AMX, the matrix registers of Intel's processors, oneDNN sums a row of bfloat16 in another order in batches of
-    another size.
+    Empty where batches of all sizes do. With AMX, the matrix registers of Intel's processors, oneDNN sums a row of
+    bfloat16 in another order in batches of some sizes, which depend on the weight and on the number of threads.
     """
-    generator = torch.Generator().manual_seed(0)
-    weight, x = (torch.randn(BATCH_SIZES[-1], 512, generator=generator).to(dtype) for _ in range(2))
-    product = _Packed(weight)
-    whole = product(x)
-    return all(torch.equal(product(x[:size]), whole[:size]) for size in BATCH_SIZES[:-1:3])
+    if dtype != torch.bfloat16:
+        return ()
+    # Every sum would be 0 without rounding, so what is left of it shows its order.
+    generator, half = torch.Generator().manual_seed(0), (inputs + 1) // 2
+    weight, x = (torch.randn(n, half, generator=generator).to(dtype) for n in (outputs, BATCH_SIZES[-1]))
+    product, x = _Packed.of(weight.repeat(1, 2)[:, :inputs]), torch.cat([x, -x], 1)[:, :inputs].contiguous()
+    if product is None:
+        return ()
+    expected = torch.cat([product.run(rows) for rows in x.split(BLOCK)])
+    tried = (3, 7, *BATCH_SIZES[:3], *range(BLOCK, len(x) + 1, BLOCK))
+    alike = tuple(size for size in tried if torch.equal(product.run(x[:size]), expected[:size]))
+    return () if alike == tried else tuple(size for size in alike if size >= BLOCK)
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -226,6 +236,11 @@ def _all_packed(parameters: Iterable[tuple[Any, ...]]) -> list[_Packed] | None:
     return None if None in found else cast("list[_Packed]", found)
 
 
+def cheap_multiple(dtype: torch.dtype) -> int:
+    """Return a number of rows below which packed products in `dtype` take about as long as with so many."""
+    return BLOCK if sizes_alike(dtype, 512, 512, torch.get_num_threads()) else BATCH_SIZES[0]
+
+
 def few_sizes(count: int, multiple: int = VECTORS) -> list[int]:
     """Split `count` rows into batches of the largest of `BATCH_SIZES`, and the rest into the smallest that holds it.
 
@@ -235,9 +250,14 @@ def few_sizes(count: int, multiple: int = VECTORS) -> list[int]:
     products take, and samplers have batches of every size. Products of small matrices also round differently with the
     number of rows, and a sample must not depend on its batch.
     """
-    whole, rest = divmod(count, BATCH_SIZES[-1])
-    enough = [size for size in BATCH_SIZES if size >= rest and size % multiple == 0]
-    return [BATCH_SIZES[-1]] * whole + enough[: bool(rest)]
+    return _fitting(count, [size for size in BATCH_SIZES if size % multiple == 0])
+
+
+def _fitting(count: int, sizes: Sequence[int]) -> list[int]:
+    """Split `count` rows into batches of the largest of `sizes`, ascending, and the smallest that holds the rest."""
+    whole, rest = divmod(count, sizes[-1])
+    enough = [size for size in sizes if size >= rest]
+    return [sizes[-1]] * whole + enough[: bool(rest)]
 
 
 def in_batches(

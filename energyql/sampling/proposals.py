@@ -32,8 +32,9 @@ LEAST_EFFECTIVE = 0.5
 """Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
 ANGLES = (0.9, 0.5, 0.3)
 """Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
-OWN_SWEEPS = 4
-"""Moves at all angles by which a proposal leaves its particle."""
+OWN_SWEEPS, FEW_SWEEPS = 4, 1
+"""Moves at all angles by which a proposal leaves its particle; and where the surrogate is not trusted, so that
+proposals are only starts of a descent."""
 SAMPLES_OF_A_SET, SETS = 2048, 1 << 32
 """Samples that share their particles, by their number in the run, and how many sets there are until the first comes
 again. Particles are worth some thousands of independent draws, and shared by many more samples they would keep these
@@ -192,6 +193,7 @@ class SurrogateProposals:
     def __init__(self, batch: Batch, strength: float) -> None:
         assert batch.energy.surrogate is not None
         self._surrogate = batch.energy.surrogate()
+        self._sweeps = OWN_SWEEPS
         found: list[_Quality] = []
         for temper in TEMPERS:
             self._strength = temper * strength
@@ -205,6 +207,7 @@ class SurrogateProposals:
         best = min(found, key=lambda one: (one.satisfied < PROMISING, max(one.lost, FORGONE), one.cost))
         self._strength, self.satisfied, self.lost, self.ceiling, self.cost = best
         self.trusted = self.lost <= MOST_LOST
+        self._sweeps = OWN_SWEEPS if self.trusted else FEW_SWEEPS
 
     def _try(self, batch: Batch, strength: float, count: int, stream: str) -> tuple[Tensor, Tensor]:
         """Return the logarithms of the weights of proposals, and exp(-λE) of each, (count,) float64."""
@@ -237,7 +240,7 @@ class SurrogateProposals:
     def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
         """See `Proposals`."""
         z_dim, r = batch.z.shape[1], len(self._surrogate.basis)
-        widths = [z_dim, 1, OWN_SWEEPS * draws_of_a_move(r)]
+        widths = [z_dim, 1, self._sweeps * draws_of_a_move(r)]
         like = batch.z.new_empty(1).expand(len(batch.z), sum(widths))
         drawn = batch.noise.several_normals(like, "surrogate", rows, numbers, of).flatten(0, 1)
         rest, place, draws = drawn.split(widths, 1)

@@ -101,7 +101,7 @@ def test_without_bias_and_activation(dtype):
 @pytest.mark.parametrize("blocks", [False, True], ids=["as-found", "blocks"])
 def test_a_row_is_the_same_in_every_batch(dtype, inputs, blocks, monkeypatch):
     if blocks:
-        monkeypatch.setattr(dense, "_rounds_alike", lambda _dtype: False)
+        monkeypatch.setattr(dense, "sizes_alike", lambda *_: (BLOCK,))
     weight, bias, _ = layer(2, inputs, 80)
     stack, one = (
         network.computed_in(dtype) for network in (DenseStack(weight, bias, SLOPE), Dense(weight[0], bias[0, 0], SLOPE))
@@ -118,16 +118,30 @@ def test_a_row_is_the_same_in_every_batch(dtype, inputs, blocks, monkeypatch):
 
 
 @needs_packing
-def test_blocks_where_the_bits_of_a_row_depend_on_their_number(monkeypatch):
-    monkeypatch.setattr(dense, "_rounds_alike", lambda _dtype: False)
+def test_few_sizes_where_the_bits_of_a_row_depend_on_their_number(monkeypatch):
+    monkeypatch.setattr(dense, "sizes_alike", lambda *_: (BLOCK, 96))
     one, sizes = Linear(matrix(9, 12).float()), []
     one(matrix(1, 12).float())
     run = one._forward._run
     one._forward._run = lambda x, *parameters: sizes.append(len(x)) or run(x, *parameters)
-    for count in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1):
+    for count in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 97):
+        sizes.clear()
         assert one(matrix(count, 12).float()).shape == (count, 9)
-    assert BLOCK in sizes
-    assert set(sizes) <= {0, BLOCK}
+        assert sizes == {0: [0], 65: [96], 97: [96, BLOCK]}.get(count, [BLOCK])
+
+
+@needs_packing
+@pytest.mark.parametrize("shape", [(512, 512), (1152, 512), (40, 96)])
+def test_sizes_alike(shape):
+    assert dense.sizes_alike(torch.float32, *shape, 1) == ()
+    sizes = dense.sizes_alike(torch.bfloat16, *shape, torch.get_num_threads())
+    assert not sizes or BLOCK in sizes
+    assert all(size in BATCH_SIZES and size % BLOCK == 0 for size in sizes)
+    one = Linear(matrix(*shape).bfloat16())
+    x = matrix(BATCH_SIZES[-1], shape[1], seed=2).bfloat16()
+    expected = torch.cat([one(rows) for rows in x.split(BLOCK)])
+    for size in sizes or BATCH_SIZES:
+        assert torch.equal(one._forward.run(x[:size]), expected[:size])
 
 
 @needs_packing
