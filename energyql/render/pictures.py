@@ -51,8 +51,9 @@ def to_pictures(images: Tensor) -> list[Image.Image]:
             f"pictures must be (batch, 1 or 3, height, width), not {tuple(images.shape)}",
             hint="the `synthesize` of a generator must return grey or RGB pictures",
         )
-    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return [Image.fromarray(array) for array in pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()]
+    levels = images.float().clamp(-1, 1).add_(1).mul_(127.5).round_()
+    pixels = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format)
+    return [Image.fromarray(array) for array in pixels.cpu().numpy()]
 
 
 def label_grid(
