@@ -28,8 +28,9 @@ from energyql.sampling.rejection import (
     reject,
 )
 
-COMMON = 0.1
-"""Share of accepted draws from the prior from which on rejection from the prior is cheap, and exact."""
+COMMON = 0.05
+"""Share of accepted draws from the prior from which on rejection from the prior is exact, and cheaper than to fit a
+surrogate."""
 PATIENCE = 3
 """Proposals that a sample tries at most, over the number that it takes on average: one in twenty accepts none."""
 RARE, PER_SHARE, FEWEST = 0.04, 1600, 16
