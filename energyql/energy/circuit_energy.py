@@ -25,7 +25,7 @@ from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import output_count
 from energyql.energy.exact import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, leaf_kind
 from energyql.logic.nodes import Leaf
-from energyql.numerics.linear import VECTORS, cheap_multiple
+from energyql.numerics.linear import VECTORS, sizes_for
 from energyql.numerics.normal import log_normal_cdf, log_normal_cdf_slope, log_normal_interval_and_slope
 from energyql.numerics.pullback import Back
 from energyql.numerics.shapes import Float
@@ -48,9 +48,9 @@ class CircuitEnergy:
         self.heads = raw.function.then(self.leaves.matrix, self.leaves.offset)
 
     @property
-    def multiple(self) -> int:
-        """Of which the numbers of rows of batches should be."""
-        return cheap_multiple(self.heads.groups[0].first.weight.dtype)
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of batches that take the least time, ascending. Rows are filled up to whole vectors here."""
+        return sizes_for(self.heads.groups[0].first.weight.dtype)
 
     def computed_in(self, dtype: torch.dtype) -> CircuitEnergy:
         """See `Convertible`."""

@@ -172,7 +172,7 @@ class QueryEnergy:
     def _sizes_of(self, z: Tensor) -> list[int]:
         if not self._few_sizes or z.device.type != "cpu":
             return [len(z)]
-        return few_sizes(len(z)) if self._direct is None else few_sizes(len(z), self._direct.multiple)
+        return few_sizes(len(z)) if self._direct is None else few_sizes(len(z), self._direct.sizes)
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or not z.is_floating_point():

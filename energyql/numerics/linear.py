@@ -26,6 +26,7 @@ VECTORS = 32
 """Numbers of float32 in the two vectors that PyTorch computes together, on the widest processors. Functions such as
 sigmoid may round what is left over at the end of a tensor in another way, so rows must be a multiple of this for a
 sample not to depend on its place in the batch."""
+WHOLE_VECTORS = tuple(size for size in BATCH_SIZES if size % VECTORS == 0)
 BLOCK = 64
 """Where the bits of a row of a product depend on the number of rows, they are those in a batch of so many."""
 
@@ -191,7 +192,7 @@ class _Packed:
         check_room()
         sizes = sizes_alike(*self._weight, torch.get_num_threads())
         if sizes and len(x) not in (0, *sizes):
-            parts = _fitting(len(x), sizes)
+            parts = few_sizes(len(x), sizes)
             filled = F.pad(x, (0, 0, 0, sum(parts) - len(x)))
             return torch.cat([self.run(rows) for rows in filled.split(parts)])[: len(x)]
         if len(x) == 1:  # oneDNN multiplies a single long row in another order
@@ -236,25 +237,18 @@ def _all_packed(parameters: Iterable[tuple[Any, ...]]) -> list[_Packed] | None:
     return None if None in found else cast("list[_Packed]", found)
 
 
-def cheap_multiple(dtype: torch.dtype) -> int:
-    """Return a number of rows below which packed products in `dtype` take about as long as with so many."""
-    return BLOCK if sizes_alike(dtype, 512, 512, torch.get_num_threads()) else BATCH_SIZES[0]
+def sizes_for(dtype: torch.dtype) -> tuple[int, ...]:
+    """Return the sizes of batches, ascending, in which packed products in `dtype` are neither split nor filled up."""
+    return sizes_alike(dtype, 512, 512, torch.get_num_threads()) or BATCH_SIZES
 
 
-def few_sizes(count: int, multiple: int = VECTORS) -> list[int]:
-    """Split `count` rows into batches of the largest of `BATCH_SIZES`, and the rest into the smallest that holds it.
-
-    Only sizes that are a multiple of `multiple` are taken; see `VECTORS`.
+def few_sizes(count: int, sizes: Sequence[int] = WHOLE_VECTORS) -> list[int]:
+    """Split `count` rows into batches of the largest of `sizes`, ascending, and the smallest that holds the rest.
 
     oneDNN compiles a product for each new number of rows, in a third of a millisecond, which is longer than most
     products take, and samplers have batches of every size. Products of small matrices also round differently with the
     number of rows, and a sample must not depend on its batch.
     """
-    return _fitting(count, [size for size in BATCH_SIZES if size % multiple == 0])
-
-
-def _fitting(count: int, sizes: Sequence[int]) -> list[int]:
-    """Split `count` rows into batches of the largest of `sizes`, ascending, and the smallest that holds the rest."""
     whole, rest = divmod(count, sizes[-1])
     enough = [size for size in sizes if size >= rest]
     return [sizes[-1]] * whole + enough[: bool(rest)]
