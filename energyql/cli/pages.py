@@ -39,6 +39,7 @@ def gallery(
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Pictures from one query to the other.")] = 8,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "",
+    about: Annotated[str, typer.Option(help="Text under the title; a blank line begins a new paragraph.")] = "",
     model: options.Model = DEFAULT_MODEL,
     generator: options.Generator = None,
     judge: options.Judge = None,
@@ -79,7 +80,7 @@ def gallery(
     questions = [] if queries is None else read_queries(queries)
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     page = Gallery(
-        n=8 if n is None else n, title=title, model=opened, semantics=semantics,
+        n=8 if n is None else n, title=title, about=about, model=opened, semantics=semantics,
         sampler=sampler, strength=strength, truncation=truncation,
         label=read_label(label), noise=noise, seed=seed, device=device, batch_size=batch_size,
         allow_weak=read_names(allow_weak), progress=not quiet,

@@ -21,7 +21,7 @@ from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
 from energyql.pipeline.queries import CheckedQuery, check_arguments
-from energyql.pipeline.settings import MOST_SAMPLES, whole_number
+from energyql.pipeline.settings import MOST_SAMPLES, several, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid
 from energyql.version import __version__
@@ -95,9 +95,10 @@ def compare_samplers(
     counts = SampleCounts(n, prior, oracle, seed)
     methods = read_methods(samplers)
     evaluated = EvaluatedModel(model, device=device, truncation=truncation, label=label)
-    listed = [queries] if isinstance(queries, str | Expr) else list(queries)
     with reporting(progress) as report:
-        return compare(evaluated, listed, methods, counts=counts, folder=as_path(folder), report=report)
+        return compare(
+            evaluated, several(queries, (str, Expr)), methods, counts=counts, folder=as_path(folder), report=report
+        )
 
 
 def compare(

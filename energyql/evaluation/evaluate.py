@@ -23,7 +23,7 @@ from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.settings import DEFAULT_SAMPLER, whole_number
+from energyql.pipeline.settings import DEFAULT_SAMPLER, several, whole_number
 from energyql.progress import Report, reporting
 from energyql.version import __version__
 
@@ -32,13 +32,13 @@ SHOWN = 8
 
 
 def evaluate(
-    protocols: Sequence[str] | None = None,
+    protocols: str | Sequence[str] | None = None,
     *,
     setup: str | Path | None = None,
     folder: str | Path = "evaluation",
     model: str | Path | Model = DEFAULT_MODEL,
     samplers: str | Sequence[str | Method] | None = None,
-    presets: Sequence[str] = ("default", "lace"),
+    presets: str | Sequence[str] = ("default", "lace"),
     n: int = 200,
     edits: int = 64,
     prior: int = PRIOR,
@@ -87,7 +87,7 @@ def evaluate(
     counts, edits, folder = SampleCounts(n, prior, oracle, seed), whole_number("edits", edits), as_path(folder)
     published = None if setup is None else read_setup(setup)
     known = PROTOCOLS if published is None else published.protocols
-    protocols = tuple(known) if protocols is None else protocols
+    protocols, presets = tuple(known) if protocols is None else several(protocols), several(presets)
     if samplers is None:
         samplers = (DEFAULT_SAMPLER, PAPER) if published is None else published.samplers
     methods = read_methods(samplers)

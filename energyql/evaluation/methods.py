@@ -18,7 +18,7 @@ from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.published import PUBLISHED_BATCH, PublishedEnergy, PublishedODE
 from energyql.language import Expr
 from energyql.pipeline.prepared import LATENT_BATCH
-from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, Semantics
+from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, Semantics, several
 from energyql.progress import Report
 from energyql.sampling import SAMPLERS, EnergyLike, RandomStreams, Sampler, SampleResult, make_sampler, prior_latents
 from energyql.sampling.energy import check_floor
@@ -86,8 +86,8 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
         ArgumentError: there is no such sampler or semantics, a strength is not a number above 0, a name comes twice, or
             there is none; or a sampler must know the least energy, and the semantics has none.
     """
-    parts = [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else list(names)
-    found = [part if isinstance(part, Method) else _read(part) for part in parts]
+    parts = [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else several(names)
+    found = [part if isinstance(part, Method) else _read(str(part)) for part in parts]
     if not found:
         raise ArgumentError("there is no sampler to compare", hint=_hint())
     for name, count in Counter(method.name for method in found).items():

@@ -43,6 +43,7 @@ class Gallery:
         queries: a list of queries (text or expressions), of pairs (title, query), or a dict from titles to queries.
         n: pictures a query.
         title: of the page.
+        about: text under the title; a blank line begins a new paragraph.
         model: as for `energyql.generate`; or a model on its device, a `Pipeline`.
         device: as for `energyql.generate`.
         progress: as for `energyql.generate`.
@@ -65,12 +66,13 @@ class Gallery:
         n: int = 8,
         *,
         title: str = "",
+        about: str = "",
         model: str | Path | Model | Pipeline = DEFAULT_MODEL,
         device: str = "auto",
         progress: bool | Report = True,
         **options: Unpack[DrawOptions],
     ) -> None:
-        self.title, self.n, self.progress = title, n, progress
+        self.title, self.about, self.n, self.progress = title, about, n, progress
         self.settings = DrawSettings(**options)
         self.semantics = check_semantics(self.settings.semantics)
         self.sections: list[Section] = []
@@ -201,7 +203,7 @@ class Gallery:
 
     def to_html(self) -> str:
         """Return the page."""
-        return page.render(self.sections, title=self.title)
+        return page.render(self.sections, title=self.title, about=self.about)
 
     def save(self, path: str | Path) -> Path:
         """Write the page into a folder, as `index.html`, or to a path that ends in .html; return its path.
@@ -244,6 +246,7 @@ class GalleryOptions(DrawOptions, total=False):
     """The keyword arguments of `Gallery`, besides its queries and n."""
 
     title: str
+    about: str
     model: str | Path | Model | Pipeline
     device: str
     progress: bool | Report

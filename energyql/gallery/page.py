@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -58,8 +59,8 @@ def summary(sections: Sequence[Section]) -> str:
     return f"{', '.join(parts)}; {verdict}, says the {results[0].provenance['judge']}{others}"
 
 
-def render(sections: Sequence[Section], *, title: str = "") -> str:
-    """Return the page of some sections; by default its title names the model."""
+def render(sections: Sequence[Section], *, title: str = "", about: str = "") -> str:
+    """Return the page of some sections; by default its title names the model. `about` is text under the title."""
     results = [result for section in sections for result in section.results]
     model = results[0].provenance["model"] if results else ""
     style, script = _asset("page.css"), _asset("page.js")
@@ -70,6 +71,7 @@ def render(sections: Sequence[Section], *, title: str = "") -> str:
     return _TEMPLATES.get_template("page.html").render(
         policy=policy,
         title=title or (f"Gallery of {model}" if model else "Gallery"),
+        about=[part for part in re.split(r"\n\s*\n", about) if part.strip()],
         summary=summary(sections),
         sections=sections,
         version=__version__,

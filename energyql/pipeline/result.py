@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from energyql.pipeline.columns import (
 from energyql.pipeline.description import MARK, alternative_text, tile
 from energyql.pipeline.folder import describe, read_folder, write_measurements, write_picture, write_pictures
 from energyql.pipeline.saved import GRID, result_files
-from energyql.pipeline.settings import EXACT
+from energyql.pipeline.settings import EXACT, several
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import label_grid, png_bytes
 from energyql.replacement import saving
@@ -140,7 +140,7 @@ class Result:
         return Result.join([self, other]) if isinstance(other, Result) else NotImplemented
 
     @classmethod
-    def join(cls, parts: Sequence[Result]) -> Result:
+    def join(cls, parts: Iterable[Result]) -> Result:
         """Concatenate results of one query on one model, such as those of several seeds.
 
         Results of two queries or models are refused, because energies and verdicts of a result refer to one query and
@@ -148,15 +148,20 @@ class Result:
         are sums, means and maxima over all samples; those that do not follow from the parts are left out.
 
         Raises:
-            ArgumentError: there are no parts, or they are of different queries, models, semantics or judges.
+            ArgumentError: there are no parts, one is no result, or they are of different queries, models, semantics or
+                judges.
         """
-        if len(parts) == 1:
-            return parts[0]
-        counts = [len(part) for part in parts]
-        provenance = join_provenance([part.provenance for part in parts], sum(counts))
-        joined = {name: concatenate([getattr(part, name) for part in parts]) for name in PER_SAMPLE}
-        statistics = join_statistics([part.statistics for part in parts], counts)
-        return replace(parts[0], **joined, statistics=statistics, provenance=provenance)
+        results: list[Result] = several(parts, ())
+        for part in results:
+            if not isinstance(part, Result):
+                raise ArgumentError(f"Result.join takes results, not {part!r}")
+        if len(results) == 1:
+            return results[0]
+        counts = [len(part) for part in results]
+        provenance = join_provenance([part.provenance for part in results], sum(counts))
+        joined = {name: concatenate([getattr(part, name) for part in results]) for name in PER_SAMPLE}
+        statistics = join_statistics([part.statistics for part in results], counts)
+        return replace(results[0], **joined, statistics=statistics, provenance=provenance)
 
     @classmethod
     def load(cls, folder: str | Path) -> Result:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Final, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_args
 
 from energyql.errors import ArgumentError
 
@@ -64,6 +64,11 @@ def finite_number(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ArgumentError(f"{name} must be a finite number, not {value!r}")
     return float(value)
+
+
+def several(value: object, one: type | tuple[type, ...] = str) -> list[Any]:
+    """Return the items of a list or the like; a `value` that is of type `one`, or no list, alone."""
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, one) else [value]
 
 
 def _are_names(names: object) -> bool:

@@ -26,13 +26,15 @@ def queries(tmp_path):
 
 
 def test_a_page(tiny, queries, tmp_path):
-    output = run(queries, "--out", tmp_path / "site", "-m", tiny, "-n", 2, "--device", "cpu", "--title", "Faces")
+    words = ("--title", "Faces", "--about", "Made.\n\nBy nobody.")
+    output = run(queries, "--out", tmp_path / "site", "-m", tiny, "-n", 2, "--device", "cpu", *words)
     path = tmp_path / "site" / "index.html"
     assert "note: line 5 (hair = black AND beard) means the same as line 2 (Elder)" in output
     assert "3 queries, 6 pictures; " in output
     assert f"Saved {path} ({path.stat().st_size / 1e3:.0f} kB)" in output
     page = Document(path.read_text(encoding="utf-8"))
     assert page.texts("h1") == ["Faces"]
+    assert page.texts("p")[:2] == ["Made.", "By nobody."]
     assert len(page.all("li", "yes") + page.all("li", "no")) == 6
 
 

@@ -104,6 +104,11 @@ def test_a_protocol_that_a_model_cannot_serve_is_reported_and_the_others_run(tmp
     ("wrong", "said"),
     [
         ({"protocols": ["conditional"]}, "no protocol 'conditional'"),
+        ({"protocols": "conditional"}, "no protocol 'conditional'"),
+        ({"protocols": 5}, "no protocol 5"),
+        ({"presets": "gentle"}, "no preset 'gentle'"),
+        ({"presets": 5}, "a preset is a name or a Preset, not 5"),
+        ({"samplers": 5}, "no sampler '5'"),
         ({"presets": ["laze"]}, "no preset 'laze'"),
         ({"protocols": []}, "nothing to evaluate"),
         ({"edits": 0}, "edits must be"),

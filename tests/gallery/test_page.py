@@ -214,6 +214,11 @@ class TestOddities:
         Document(made.to_html())
         assert made.sections[1].same_as == 1
 
+    def test_text_under_the_title(self, tiny, html):
+        made = Gallery("smile", n=1, model=tiny, about="One & <two>.\n\n  \nThree,\nfour.\n\n", progress=False)
+        assert Document(made.to_html()).texts("p")[:2] == ["One & <two>.", "Three,\nfour."]
+        assert 'class="about"' not in html
+
     def test_signs_of_the_template_language_stay(self, tiny):
         made = Gallery({"{{ 7 * 7 }} {% raw %}": "smile"}, n=1, model=tiny, title="{{ style }}", progress=False)
         page = Document(made.to_html())

@@ -91,9 +91,18 @@ class TestParts:
         with pytest.raises(TypeError):
             whole + 1
 
+    def test_from_a_generator(self):
+        whole = make()
+        assert torch.equal(Result.join(one for one in whole).z, whole.z)
+
     def test_no_parts(self):
         with pytest.raises(ArgumentError, match="at least one result"):
             Result.join([])
+
+    @pytest.mark.parametrize("parts", [5, None, "faces", [5]])
+    def test_no_results(self, parts):
+        with pytest.raises(ArgumentError, match="takes results, not "):
+            Result.join(parts)
 
     @pytest.mark.parametrize(
         ("facts", "message"),
