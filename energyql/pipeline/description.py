@@ -22,17 +22,16 @@ _SIDE = 128
 
 
 def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
-    """Return the judged values of one picture, of all or `only` some attributes: "smile, hair = red; no hat, beard"."""
+    """Return the judged values of one picture, of all or `only` some attributes: "smile, hair = red; no hat, no beard"."""
     present: list[str] = []
     absent: list[str] = []
     for name in judged if only is None else [name for name in only if name in judged]:
         value = judged[name][index].item()
         if isinstance(value, bool):
-            (present if value else absent).append(name)
+            (present if value else absent).append(name if value else f"no {name}")
         else:
             present.append(f"{name} = {value if isinstance(value, str) else f'{value:.2f}'}")
-    parts = [", ".join(present)] if present else []
-    return "; ".join([*parts, f"no {', '.join(absent)}"] if absent else parts)
+    return "; ".join(", ".join(part) for part in (present, absent) if part)
 
 
 def alternative_text(

@@ -131,7 +131,7 @@ class TestGrid:
     ("index", "only", "expected"),
     [
         (0, None, "smile, hair = red, age = 0.12; no hat"),
-        (1, None, "hair = dark brown, age = 0.50; no smile, hat"),
+        (1, None, "hair = dark brown, age = 0.50; no smile, no hat"),
         (1, ["hat"], "no hat"),
         (0, ["smile", "bald"], "smile"),
         (0, [], ""),
