@@ -15,7 +15,7 @@ from torch import Tensor
 
 from energyql.editing.dependence import DependenceEstimator, Leaks
 from energyql.editing.filmstrip import draw_filmstrip, start_columns, step_column, write_traversal
-from energyql.editing.folder import FILMSTRIP, START, SavedResult, edit_files, read_saved, save_picture
+from energyql.editing.folder import FILMSTRIP, START, SavedResult, check_place, edit_files, read_saved, save_picture
 from energyql.editing.invert import Inversion, invert_pictures, load_inversion
 from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
 from energyql.editing.settings import EditSettings, Preset, check_settings, choose_preset
@@ -111,14 +111,15 @@ class Edit:
     def save(self, folder: str | Path) -> Path:
         """Write everything to a folder: `filmstrip.png`, `edit.json`, and a folder for the start and for each step.
 
-        Photographs are in `0-start/originals/`. An earlier edit or result in the folder is replaced.
+        Photographs are in `0-start/originals/`. An earlier edit or inversion in the folder is replaced.
 
         Raises:
-            ArgumentError: it cannot be written.
+            ArgumentError: it cannot be written, or the folder holds a run or pictures to label.
         """
         folder = check_destination(as_path(folder))
         if folder.suffix and not folder.is_dir():
             raise ArgumentError(f"an edit is saved to a folder, not to {folder}", hint="or save edit.filmstrip()")
+        check_place(folder)
         with saving(folder, edit_files) as staged:
             (self.inversion or self.start).write_files(staged / START)
             for i, result in enumerate(self.steps, 1):

@@ -19,7 +19,7 @@ from torch import Tensor
 from energyql.errors import ArgumentError, DataError
 from energyql.files import write_picture
 from energyql.pipeline.folder import read_part
-from energyql.pipeline.saved import EDIT, part_folders, picture_files, result_files
+from energyql.pipeline.saved import EDIT, LABELLING, RESULT, numbered_files, part_folders, result_files
 from energyql.replacement import finish_saving
 
 FILMSTRIP, START = "filmstrip.png", "0-start"
@@ -61,9 +61,20 @@ def read_saved(folder: Path) -> SavedResult:
     return SavedResult(z, w, fields["index"], provenance)
 
 
+def check_place(folder: Path) -> None:
+    """Check that an edit or inversion that is saved there takes the place of nothing but an earlier one.
+
+    Raises:
+        ArgumentError: the folder holds a run, or pictures to label.
+    """
+    for name, what in ((RESULT, "a run"), (LABELLING, "pictures to label")):
+        if (folder / name).is_file() and not (folder / COMPARISON).is_file():
+            raise ArgumentError(f"{folder} holds {what}", hint="name another folder")
+
+
 def edit_files(folder: Path) -> list[Path]:
-    """Return the files of a saved edit, result or inversion; no other file."""
-    found = inversion_files(folder)
+    """Return the files of a saved edit or inversion; no other file."""
+    found = inversion_files(folder) if (folder / COMPARISON).is_file() else []
     if (folder / EDIT).is_file():
         found += [folder / EDIT, folder / FILMSTRIP, *inversion_files(folder / START)]
         found += [path for step in _steps(folder) for path in result_files(step)]
@@ -73,7 +84,7 @@ def edit_files(folder: Path) -> list[Path]:
 def inversion_files(folder: Path) -> list[Path]:
     """Return the files of a saved result, and the photographs of which it holds the reconstructions."""
     found = result_files(folder)
-    return [*found, folder / COMPARISON, *picture_files(folder / ORIGINALS)] if found else []
+    return [*found, folder / COMPARISON, *numbered_files(folder / ORIGINALS)] if found else []
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from energyql.editing.folder import COMPARISON, ORIGINALS, edit_files, save_picture
+from energyql.editing.folder import COMPARISON, ORIGINALS, check_place, edit_files, save_picture
 from energyql.editing.inversion import MOST_DISTANCE, Found, find_latents
 from energyql.editing.latents import LatentSpace, draw_result
 from energyql.editing.settings import InversionSettings
@@ -78,11 +78,12 @@ class Inversion:
         inversion or edit in it is replaced. The path is returned.
 
         Raises:
-            ArgumentError: the path cannot be written.
+            ArgumentError: the path cannot be written, or the folder holds a run or pictures to label.
         """
         path = check_destination(as_path(path))
         if path.suffix:
             return save_picture(path, self.comparison())
+        check_place(path)
         with saving(path, edit_files) as folder:
             self.write_files(folder)
         return path

@@ -73,7 +73,8 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
     """
     pictures = [index for index in sheet.folder.indices if sheet.folder.file(index).is_file()]
     if not pictures:
-        raise DataError(f"{sheet.folder.path} has no pictures", hint="draw some with energyql sample")
+        hint = "draw some with energyql sample; the same command goes on where one was interrupted"
+        raise DataError(f"{sheet.folder.path} has no pictures yet", hint=hint)
     attributes = [
         AttributeField(name=name, kind=spec.kind, values=list(spec.values), low=spec.low, high=spec.high)
         for name, spec in sheet.attributes.items()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from energyql.errors import DataError, ModelError
 from energyql.files import read_json, write_json
+from energyql.pipeline.saved import LABELLING
 from energyql.training.drawn import POOL_START, RANDOM, UNSURE, Drawn
 from energyql.version import __version__
 
-RECORD = "pictures.json"
+RECORD = LABELLING
 LABELS = "labels.csv"
 """The table of labels, unless another one is named."""
 MOST_NUMBER = 1 << 62

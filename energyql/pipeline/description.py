@@ -22,7 +22,7 @@ _SIDE = 128
 
 
 def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
-    """Return the judged values of one picture, of all or `only` some attributes: "smile, hair = red; no hat, no beard"."""
+    """Return the judged values of one picture, of all or `only` some attributes: smile, hair = red; no hat, no cap."""
     present: list[str] = []
     absent: list[str] = []
     for name in judged if only is None else [name for name in only if name in judged]:

@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin
 
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import read_json, read_tensors, replacing, write_json, write_tensors
-from energyql.pipeline.saved import LATENTS, RESULT, is_picture_name, part_folders
+from energyql.pipeline.saved import LATENTS, PROVENANCE, RESULT, is_picture_name, part_folders
 from energyql.replacement import finish_saving
 from energyql.sampling import Status
 from energyql.vocabulary import ByAttribute
@@ -47,7 +47,7 @@ def write_picture(path: Path, picture: Image.Image, provenance: Mapping[str, Any
         ArgumentError: a side is longer than the format can hold.
     """
     text = PngImagePlugin.PngInfo()
-    text.add_itxt("energyql", json.dumps(provenance, ensure_ascii=False))
+    text.add_itxt(PROVENANCE, json.dumps(provenance, ensure_ascii=False))
     with replacing(path) as temporary:
         try:
             picture.save(temporary, **({"pnginfo": text} if path.suffix.lower() == ".png" else {"quality": 92}))

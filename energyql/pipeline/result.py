@@ -28,7 +28,7 @@ from energyql.pipeline.columns import (
 )
 from energyql.pipeline.description import MARK, alternative_text, tile
 from energyql.pipeline.folder import describe, read_folder, write_measurements, write_picture, write_pictures
-from energyql.pipeline.saved import GRID, result_files
+from energyql.pipeline.saved import GRID, check_free, result_files
 from energyql.pipeline.settings import EXACT, several
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import label_grid, png_bytes
@@ -220,7 +220,8 @@ class Result:
             The path.
 
         Raises:
-            ArgumentError: the suffix is that of another kind of file, or the path cannot be written.
+            ArgumentError: the suffix is that of another kind of file, the path cannot be written, or other files are in
+                the way.
         """
         path = check_destination(as_path(path))
         if not self.images:
@@ -229,6 +230,7 @@ class Result:
         if path.suffix.lower() in PICTURE_SUFFIXES:
             write_picture(path, self.grid(), self.provenance)
             return path
+        check_free(path, len(self.images))
         with saving(path, result_files) as folder:
             self.write_files(folder)
         return path

@@ -24,7 +24,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
-from energyql.pipeline.saved import RESULT, part_files, part_folders, picture_files
+from energyql.pipeline.saved import RESULT, check_free, part_files, part_folders, picture_files
 from energyql.pipeline.settings import DEFAULT_NOISE, DrawOptions, whole_number
 from energyql.progress import Report
 from energyql.replacement import finish_saving, saving
@@ -102,7 +102,7 @@ class FolderRun:
         removed: number of samples that the folder held beyond the n-th.
 
     Raises:
-        ArgumentError: `folder` cannot be written, or a number is out of range.
+        ArgumentError: `folder` cannot be written or holds other files of these names, or a number is out of range.
         DataError: the folder holds another run, or a damaged one.
     """
 
@@ -123,6 +123,7 @@ class FolderRun:
                 hint=f"begin with {begin + held} (first, --first), or name another folder",
             )
         self._first, self._n = begin, first - begin + n
+        check_free(folder, self._n)
         self.removed = max(0, held - self._n)
         if held:
             _log.info("%s holds %d samples of this run, of %d", folder, held, self._n)

@@ -210,7 +210,8 @@ def rank_table(
     added = ["rank", "energy", *(["probability"] if rule.is_probability else [])]
     if taken := [name for name in added if name in header]:
         raise DataError(
-            f"{path} has a column {taken[0]!r} already", hint="rename it or leave it out: the result has a column of that name"
+            f"{path} has a column {taken[0]!r} already",
+            hint="rename it or leave it out: the result has one of that name",
         )
     order = np.argsort(energy, kind="stable")[:top]
     numbers = [

@@ -12,14 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from energyql.errors import ArgumentError, DataError, VocabularyError
+from energyql.files import read_json
 from energyql.generators.base import Generator, Label
 from energyql.generators.families import module_fingerprint
 from energyql.numerics.shapes import Int
+from energyql.pipeline.saved import LABELLING
 from energyql.sampling import uniforms
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -132,6 +135,16 @@ def take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
             hint="keep pictures of different seeds or truncations in different tables",
         )
     return Drawn.parse(found[0], source) if found else None
+
+
+def drawn_beside(table: Path) -> Drawn | None:
+    """Read how the pictures in the folder of a table were drawn; `None` if it is no folder of pictures to label.
+
+    Raises:
+        DataError: its record is damaged.
+    """
+    record = table.with_name(LABELLING)
+    return Drawn.parse(str(read_json(record).get(DRAWN)), str(record)) if record.is_file() else None
 
 
 def held_out_order(

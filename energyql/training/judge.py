@@ -152,17 +152,17 @@ def _prior(
     if not isinstance(labels, LabelTable):
         return Prior(target.generator, LABEL_SEED if seed is None else seed, bank.truncation, device, bank.label)
     psi, label, (low, high) = bank.truncation, bank.label, bank.truncation
-    if labels.drawn is not None:
-        labels.drawn.check(labels.source, seed=seed, truncation=None, label=None)
-        labels.drawn.check_generator(target.generator, labels.source)
-        seed, psi = labels.drawn.seed, (labels.drawn.truncation, labels.drawn.truncation)
-        if not low <= psi[0] <= high or label not in (RANDOM, labels.drawn.label):
+    if (drawn := labels.drawn or labels.beside) is not None:
+        drawn.check(labels.source, seed=seed, truncation=None, label=None)
+        drawn.check_generator(target.generator, labels.source)
+        seed, psi = drawn.seed, (drawn.truncation, drawn.truncation)
+        if not low <= psi[0] <= high or label not in (RANDOM, drawn.label):
             raise ArgumentError(
-                f"{labels.source} is about pictures of truncation {psi[0]:g} and label {labels.drawn.label}; the heads "
+                f"{labels.source} is about pictures of truncation {psi[0]:g} and label {drawn.label}; the heads "
                 f"of {target.folder} were fitted at truncation {low:g} to {high:g} under label {label}",
                 hint="label pictures of the model that is to be judged",
             )
-        label = labels.drawn.label
+        label = drawn.label
     elif low != high or label == RANDOM:
         raise ArgumentError(
             "pictures that were labelled by hand have one truncation and one class label, and the heads were fitted to "

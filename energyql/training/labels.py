@@ -14,7 +14,17 @@ from torch import Tensor
 from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
 from energyql.errors import DataError, LabelWarning, ModelError, VocabularyError
 from energyql.files import read_tensors
-from energyql.training.drawn import CHOSEN, INDEX, POOL, TOLERANCE, Drawn, held_out_order, parse_attribute, take_drawn
+from energyql.training.drawn import (
+    CHOSEN,
+    INDEX,
+    POOL,
+    TOLERANCE,
+    Drawn,
+    drawn_beside,
+    held_out_order,
+    parse_attribute,
+    take_drawn,
+)
 from energyql.training.reading import read_columns, read_npy
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
@@ -36,6 +46,7 @@ class LabelTable:
         test: number of rows at the end that only the report uses; by default the training shuffles and chooses.
         vocabulary: the attributes of the columns, where they are known for certain.
         drawn: how the pictures were drawn, where the table says so.
+        beside: how those in the folder of the table were drawn, where the table does not say so.
         pool: folder in which `sample_pictures` keeps thumbnails of the pictures that it chose from, if there is one.
         source: name of the table in messages.
     """
@@ -47,6 +58,7 @@ class LabelTable:
     test: int | None = None
     vocabulary: Vocabulary | None = None
     drawn: Drawn | None = None
+    beside: Drawn | None = None
     pool: Path | None = None
     source: str = "the table"
 
@@ -160,7 +172,8 @@ def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     """Read labels: a column for each attribute, a row for each sample.
 
-    The column `index` is the number of a picture of `energyql.sample_pictures`, under the seed of the training. With
+    The column `index` is the number of a picture of `energyql.sample_pictures`: of the folder in which the table is, or
+    else under the seed of the training. With
     `latents`, it is a row of that file; without the column, the rows of both files are in the same order.
 
     A table with the column `drawn`, as `energyql label` writes it, says itself how its pictures were drawn and what its
@@ -194,7 +207,7 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
                 hint="add the number of each picture in its run of energyql sample --seed; or give --latents",
             )
         table = LabelTable(columns, index=_index(cells, path), source=str(path))
-        return table if drawn is None else _of_drawn(table, drawn, chosen)
+        return replace(table, beside=drawn_beside(path)) if drawn is None else _of_drawn(table, drawn, chosen)
     if drawn is not None:
         raise DataError(
             f"{path} says how its pictures were drawn, so it takes no latents", hint="leave out the latents"

@@ -150,7 +150,7 @@ def train_attributes(
     known = getattr(labels, "vocabulary", None)
     known = known if isinstance(known, Vocabulary) else None
     names = list(labels.columns if isinstance(labels, LabelTable) else known or ()) if only is None else list(only)
-    psi, drawn = _range(truncation), labels.drawn if isinstance(labels, LabelTable) else None
+    psi, drawn = _range(truncation), labels.drawn or labels.beside if isinstance(labels, LabelTable) else None
     if isinstance(labels, LabelTable) and drawn is not None:
         same = None if psi is None else psi[0] if psi[0] == psi[1] else psi
         drawn.check(labels.source, seed=seed, truncation=same, label=label)

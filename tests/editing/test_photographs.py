@@ -17,7 +17,7 @@ from energyql.editing.examples import Examples
 from energyql.editing.filmstrip import draw_filmstrip, start_columns
 from energyql.editing.reading import _read
 from energyql.editing.settings import InversionSettings
-from energyql.errors import DataError
+from energyql.errors import ArgumentError, DataError
 from energyql.render.pictures import CAPTION, GAP, NO, YES
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -141,14 +141,25 @@ class TestSavedAgain:
         (tmp_path / "again" / "notes.txt").write_text("mine")
         assert files(smaller.save(tmp_path / "again")) == fresh | {"notes.txt"}
 
-    @pytest.mark.parametrize("before", ["edit", "result", "inversion"])
+    @pytest.mark.parametrize("before", ["edit", "inversion"])
     def test_an_edit(self, edit, edited, inverted, tmp_path, before):
         shorter = edit(5, ["smile"])
         fresh = files(shorter.save(tmp_path / "fresh"))
-        {"edit": edited, "result": edited.final, "inversion": inverted}[before].save(tmp_path / "again")
+        {"edit": edited, "inversion": inverted}[before].save(tmp_path / "again")
         (tmp_path / "again" / "7").mkdir()
         (tmp_path / "again" / "7" / "notes.txt").write_text("mine")
         assert files(shorter.save(tmp_path / "again")) == fresh | {"7/notes.txt"}
+
+    def test_a_run_or_pictures_to_label_stay(self, edited, inverted, tmp_path):
+        edited.final.save(tmp_path / "a run")
+        (tmp_path / "pictures to label").mkdir()
+        (tmp_path / "pictures to label" / "pictures.json").write_text("{}")
+        before = files(tmp_path)
+        for name in ("a run", "pictures to label"):
+            for made in (edited, inverted):
+                with pytest.raises(ArgumentError, match=f"holds {name}"):
+                    made.save(tmp_path / name)
+        assert files(tmp_path) == before
 
     def test_an_inversion_in_place_of_an_edit(self, edited, inverted, tmp_path):
         fresh = files(inverted.save(tmp_path / "fresh"))

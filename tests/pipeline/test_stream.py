@@ -1,9 +1,11 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from toys import CONFIG, VOCABULARY, pixels, random_generator, random_heads
 
 import energyql.pipeline.stream as module
@@ -127,9 +129,36 @@ class TestAgain:
 
     def test_pictures_of_an_interrupted_batch_are_overwritten_or_removed(self, draw, tmp_path):
         list(draw(4, tmp_path))
-        (tmp_path / "00004.png").write_bytes(b"half")
+        shutil.copy(tmp_path / "00003.png", tmp_path / "00004.png")
         assert list(draw(4, tmp_path)) == []
         assert not (tmp_path / "00004.png").exists()
+
+    @pytest.mark.parametrize("name", ["00004.png", "00020.png", "0020240.png"])
+    def test_pictures_of_others_stay(self, draw, tmp_path, name):
+        list(draw(4, tmp_path))
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+        foreign = (tmp_path / name).read_bytes()
+        for n in (4, 2, 3):
+            list(draw(n, tmp_path))
+        assert (tmp_path / name).read_bytes() == foreign
+
+    @pytest.mark.parametrize("name", ["00002.png", "0000002.png", "grid.png"])
+    def test_pictures_of_others_are_not_written_over(self, draw, whole, tmp_path, name):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+        foreign = (tmp_path / name).read_bytes()
+        for save in (lambda: list(draw(4, tmp_path)), lambda: whole(4).save(tmp_path)):
+            with pytest.raises(ArgumentError, match=f"{name} is not of this library"):
+                save()
+        assert files(tmp_path) == [name]
+        assert (tmp_path / name).read_bytes() == foreign
+
+    @pytest.mark.parametrize(("name", "what"), [("edit.json", "an edit"), ("pictures.json", "pictures to label")])
+    def test_folders_of_others(self, draw, whole, tmp_path, name, what):
+        (tmp_path / name).write_text("{}")
+        for save in (lambda: list(draw(4, tmp_path)), lambda: whole(4).save(tmp_path)):
+            with pytest.raises(ArgumentError, match=f"holds {what}"):
+                save()
+        assert files(tmp_path) == [name]
 
     def test_a_full_disk_leaves_whole_results(self, draw, tmp_path, monkeypatch):
         list(draw(4, tmp_path))

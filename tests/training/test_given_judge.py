@@ -13,7 +13,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.judge_reports import GIVEN, read_given, read_judge_reports
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.files import read_json
+from energyql.files import read_json, write_json
 from energyql.pipeline.model import load_model
 from energyql.training import given_judge
 from energyql.training.drawn import Drawn
@@ -207,6 +207,17 @@ class TestForAModelWithHeads:
         rows["drawn"] = [str(Drawn.by(generator, 5, 0.5, None))] * 80
         with pytest.raises(ArgumentError, match=r"about pictures of truncation 0\.5 and label None; the heads of"):
             train_judge(generator, write_csv(path, rows), tmp_path / "m", judge=nearly, progress=False)
+
+    def test_a_table_among_pictures_is_about_these(self, tmp_path):
+        generator = Stains()
+        train(generator, table(), tmp_path / "m", seed=5, truncation=1.0)
+        write_json(tmp_path / "pictures.json", {"drawn": str(Drawn.by(generator, 5, 1.0, None))})
+        path = write_csv(tmp_path / "mine.csv", {"index": list(range(80)), "red": table().columns["red"]})
+        found = train_judge(generator, path, tmp_path / "m", judge=Guesses(), progress=False)
+        assert found.report["red"].score == 1
+        for again in (train_judge, train):
+            with pytest.raises(ArgumentError, match=r"mine.csv is about pictures of seed 5, not 6\nleave out the seed"):
+                again(generator, path, tmp_path / "m", seed=6)
 
     def test_a_table_of_heads_for_many_truncations(self, tmp_path):
         train(Stains(), look, tmp_path / "m", truncation=(0.5, 1.0))

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from energyql.errors import DataError, LabelWarning
+from energyql.training.drawn import Drawn
 from energyql.training.labels import infer, read_label_table, read_latents, warn_of_few_labels
 from energyql.vocabulary import AttributeSpec
 
@@ -32,6 +33,17 @@ def test_decimal_commas(tmp_path, delimiter):
     table = read_label_table(written(tmp_path / "a.csv", text))
     assert table.columns == {"age, in years": ["0.31", "", "-2"], "note": ["1,5", "a, b", "1,5"]}
     assert table.index.tolist() == [5, 0, 3]
+
+
+def test_a_table_among_pictures_is_about_these(tmp_path):
+    table = written(tmp_path / "a.csv", "index,smile\n5,1\n0,0\n")
+    assert read_label_table(table).beside is None
+    written(tmp_path / "pictures.json", '{"drawn": "seed=7 truncation=0.6 generator=1f"}')
+    read = read_label_table(table)
+    assert (read.beside, read.drawn) == (Drawn(7, 0.6, "1f"), None)
+    written(tmp_path / "pictures.json", '{"drawn": null}')
+    with pytest.raises(DataError, match="pictures.json: 'None' does not say how the pictures were drawn"):
+        read_label_table(table)
 
 
 def test_rows_without_an_index_are_about_nothing(tmp_path):
