@@ -1,4 +1,4 @@
-"""All errors of energyql, and the drawing of carets under a query.
+"""All errors and warnings of energyql, and the drawing of carets under a query.
 
 An error holds the query and the spans at fault as fields, and prints as
 
@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import copyreg
 import re
+import sys
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple
 
 _WINDOW = 100
@@ -59,12 +61,7 @@ class EnergyQLError(Exception):
     """Exit code of a command that this error ends: one for each class, so that scripts can tell errors apart."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        query: str | None = None,
-        spans: Iterable[tuple[int, int]] = (),
-        hint: str | None = None,
+        self, message: str, *, query: str | None = None, spans: Iterable[tuple[int, int]] = (), hint: str | None = None
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -215,6 +212,14 @@ class CheckpointWarning(UserWarning):
     """Pictures depend on something that a checkpoint does not hold; the message says what is assumed."""
 
 
+def caller_level() -> int:
+    """Return the `stacklevel` with which a warning of the function that calls this points outside of the package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "energyql":
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
     """Return the lines of `query` that hold `spans`, each above a line of carets, without a final newline.
 
@@ -259,9 +264,7 @@ def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
     before, after = "..." * (first > 0), "..." * (last < len(line))
     shown = [_show(character) for character in line[first:last]]
     text = before + "".join(piece for piece, _ in shown) + after
-    columns = [len(before)]
-    for _, width in shown:
-        columns.append(columns[-1] + width)
+    columns = list(accumulate((width for _, width in shown), initial=len(before)))
     carets = bytearray(b" " * (columns[-1] + 1))
     for start, end in marks:
         if start > last or end < first:
