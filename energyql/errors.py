@@ -17,6 +17,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import accumulate
+from traceback import walk_stack
 from typing import Any, ClassVar, NamedTuple
 
 _WINDOW = 100
@@ -213,11 +214,9 @@ class CheckpointWarning(UserWarning):
 
 
 def caller_level() -> int:
-    """Return the `stacklevel` with which a warning of the function that calls this points outside of the package."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "energyql":
-        frame, level = frame.f_back, level + 1
-    return level
+    """Return the `stacklevel` of the line that called this package, for a warning of the function that calls this."""
+    names = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_stack(sys._getframe(1))]
+    return len(names) - names[::-1].index("energyql") + 1  # frames of decorators may stand between those of the package
 
 
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
