@@ -1,4 +1,4 @@
-"""All errors of energyql, and the drawing of carets under a query.
+"""All errors and warnings of energyql, and the drawing of carets under a query.
 
 An error holds the query and the spans at fault as fields, and prints as
 
@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import copyreg
 import re
+import sys
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import accumulate
+from traceback import walk_stack
 from typing import Any, ClassVar, NamedTuple
 
 _WINDOW = 100
@@ -59,12 +62,7 @@ class EnergyQLError(Exception):
     """Exit code of a command that this error ends: one for each class, so that scripts can tell errors apart."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        query: str | None = None,
-        spans: Iterable[tuple[int, int]] = (),
-        hint: str | None = None,
+        self, message: str, *, query: str | None = None, spans: Iterable[tuple[int, int]] = (), hint: str | None = None
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -215,6 +213,12 @@ class CheckpointWarning(UserWarning):
     """Pictures depend on something that a checkpoint does not hold; the message says what is assumed."""
 
 
+def caller_level() -> int:
+    """Return the `stacklevel` of the line that called this package, for a warning of the function that calls this."""
+    names = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_stack(sys._getframe(1))]
+    return len(names) - names[::-1].index("energyql") + 1  # frames of decorators may stand between those of the package
+
+
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
     """Return the lines of `query` that hold `spans`, each above a line of carets, without a final newline.
 
@@ -259,9 +263,7 @@ def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
     before, after = "..." * (first > 0), "..." * (last < len(line))
     shown = [_show(character) for character in line[first:last]]
     text = before + "".join(piece for piece, _ in shown) + after
-    columns = [len(before)]
-    for _, width in shown:
-        columns.append(columns[-1] + width)
+    columns = list(accumulate((width for _, width in shown), initial=len(before)))
     carets = bytearray(b" " * (columns[-1] + 1))
     for start, end in marks:
         if start > last or end < first:

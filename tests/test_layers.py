@@ -60,6 +60,7 @@ LOCAL_IMPORTS = {
     ("pipeline", "energyql.energy.exact"),
     ("pipeline", "energyql.energy.reachable"),
     ("pipeline", "energyql.pipeline.pilot"),
+    ("progress", "IPython.display"),  # there in notebooks only
     ("sampling", "torchdiffeq._impl.odeint"),  # takes SciPy along, which only the ODE needs
 }
 WITHOUT_TORCH = {

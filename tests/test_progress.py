@@ -1,3 +1,6 @@
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 
 from energyql import generate
@@ -44,3 +47,25 @@ def test_a_run_tells_how_far_it_is_and_can_be_ended(tiny):
 
     with pytest.raises(KeyboardInterrupt):
         generate("smile", 3, model=tiny, device="cpu", progress=stop)
+
+
+def test_a_notebook_shows_one_line_which_ends_empty_and_needs_no_other_package(capsys, monkeypatch, recwarn):
+    shown = []
+
+    def show(content, *, raw, display_id=None):
+        shown.append(content)
+        return SimpleNamespace(update=show)
+
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=show))
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    with reporting(True) as report:
+        report("sampling", 1.0)
+    assert shown == []  # so short that no output is made
+    monkeypatch.setattr("energyql.progress.NOTEBOOK_DELAY", 0.0)
+    with reporting(True) as report:
+        for fraction in (0.5, 0.501, 1.0):
+            report("sampling", fraction)
+    assert shown == [{"text/plain": "sampling 50%"}, {"text/plain": "sampling 100%"}, {}]
+    assert capsys.readouterr() == ("", "")
+    assert not recwarn.list

@@ -99,6 +99,9 @@ class Judge(nn.Module):
         self.head = nn.Linear(self.channels[-1] * last**2, outputs)
         self.register_buffer("std", torch.full((len(vocabulary),), 0.05))
 
+    def __repr__(self) -> str:
+        return f"<Judge of pictures of {self.side} pixels: {', '.join(self.vocabulary)}>"
+
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Return the input of the last layer, of pictures in [-1, 1]."""
         x = thumbnails(images, self.side)
@@ -194,6 +197,9 @@ class JointJudge(nn.Module):
         self.judges: Sequence[Judge] = nn.ModuleList(judges)  # type: ignore[assignment]
         self.vocabulary = Vocabulary(spec for judge in judges for spec in judge.vocabulary.values())
         self.report = {name: report for judge in judges for name, report in judge.report.items()}
+
+    def __repr__(self) -> str:
+        return f"<{' and '.join(map(repr, self.judges))}>"
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Return the features of all judges, side by side."""

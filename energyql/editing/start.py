@@ -131,7 +131,9 @@ def open_picture(picture: Picture) -> Image.Image:
             colours: Image.Image = opened if opened.mode == "RGB" else opened.convert("RGB")
             return colours
     except FileNotFoundError:
-        raise ArgumentError(f"there is no picture {picture}", hint=what_is_there(Path(picture))) from None
+        path = Path(picture)
+        hint = what_is_there(path) if path.suffix else "name its file: `edit` takes what to edit first, then queries"
+        raise ArgumentError(f"there is no picture {picture}", hint=hint) from None
     except ArgumentError:
         raise
     except Exception as error:  # every format has its own reader in Pillow, and each its own errors

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from energyql.attributes.predictions import Predictions, log_probabilities
 from energyql.logic.circuit import Circuit
-from energyql.logic.explain import draw_circuit
 from energyql.logic.nodes import CircuitNode, Given, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
 from energyql.numerics.pullback import by_autograd
 from energyql.numerics.shapes import Float
@@ -66,7 +65,7 @@ class CircuitRule:
 
     def draw(self) -> Markup:
         """Return the circuit as SVG."""
-        return draw_circuit(self.circuit.nodes, self.circuit.cells)
+        return self.circuit.draw()
 
 
 class CircuitFold:

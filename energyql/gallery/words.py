@@ -129,7 +129,7 @@ def settings(results: Sequence[Result]) -> list[str]:
         f"{known['semantics']} semantics",
         sampler_name(known.get("sampler", "")),
         f"seed {known['seed']}",
-        f"says the {known['judge']}" if results[0].satisfied is not None else f"not judged: {known['unjudged']}",
+        f"judged by the {known['judge']}" if results[0].satisfied is not None else f"not judged: {known['unjudged']}",
     ]
     return [part for part in parts if part]
 

@@ -120,7 +120,7 @@ def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
 def _range(spec: AttributeSpec) -> str:
     if spec.high == sys.float_info.max:  # of a table, which has no ranges
         return ""
-    return f" from {show_number(spec.low)} to {show_number(spec.high)}"
+    return f" from {spec.low:g} to {spec.high:g}"
 
 
 def _unknown_names(
@@ -172,7 +172,7 @@ def _unknown_hints(nodes: list[Predicate], names: list[str], vocabulary: Vocabul
     if len(matches) == len(names):
         return [f"did you mean {', '.join(dict.fromkeys(matches.values()))}?"]
     hints += [f"did you mean {match} for '{shorten(name)}'?" for name, match in matches.items()]
-    return [*hints, f"attributes: {_listed(vocabulary)}"] if lost else hints
+    return [*hints, f"attributes: {_listed(vocabulary) or 'none'}"] if lost else hints
 
 
 def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -> KindError:

@@ -131,7 +131,7 @@ def _misplaced_comparison(last: Token, found: Token, here: Span) -> QuerySyntaxE
         hint = "write `0.2 < age < 0.4`, or AND between two comparisons"
     elif last.type in _NAMES:
         message = f"{_show(found)} cannot go on with this comparison"
-        hint = "both signs point the same way: write `0.2 < age < 0.4`"
+        hint = f"both signs point the same way: write `0.2 < {shorten(last)} < 0.4`"
     else:
         message = f"only an attribute can stand before {_show(found)}"
         hint = "write `age > 0.6` or `hair = black`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from energyql.errors import ArgumentError
@@ -94,6 +95,8 @@ class Attribute(Predicate):
         """`hair = black` for a string; `age = 0.7`, within the attribute's own tolerance, for a number."""
         if isinstance(value, bool):
             raise ArgumentError("a yes/no attribute is an expression by itself: write E.smile or ~E.smile")
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            raise ArgumentError("one value is needed, not several", hint="write .is_in([...]) or .not_in([...])")
         return OneOf(self.name, (value,)) if isinstance(value, str) else Near(self.name, value)
 
     def ne(self, value: str | float) -> Expr:
@@ -135,7 +138,12 @@ class OneOf(Predicate):
     def _check(self) -> None:
         if isinstance(self.values, str) or not isinstance(self.values, Iterable):
             raise ArgumentError(f"values must be a list of strings, not {shorten(repr(self.values))}")
-        values = tuple(dict.fromkeys(check_name(value, "a value") for value in self.values))
+        given = tuple(self.values)
+        number = next((value for value in given if isinstance(value, Real)), None)
+        if number is not None:
+            hint = "numbers lie in a range: write .is_between(low, high)"
+            raise ArgumentError(f"a value must be a string, not {shorten(repr(number))}", hint=hint)
+        values = tuple(dict.fromkeys(check_name(value, "a value") for value in given))
         if not values:
             raise ArgumentError("at least one value is needed")
         self._set("values", values)
@@ -221,6 +229,11 @@ class Namespace:
         if name.startswith("_"):
             raise AttributeError(f"E has no {name!r}: write E[{name!r}] for an attribute of that name")
         return Attribute(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(f"{name!r} cannot be set: write E.{name}.eq({shorten(repr(value))}) for `=`")
+        object.__setattr__(self, name, value)
 
     def __getitem__(self, name: str) -> Attribute:
         if not isinstance(name, str):

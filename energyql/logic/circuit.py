@@ -25,6 +25,7 @@ from energyql.logic.explain import PLAIN, draw_circuit, explain_circuit
 from energyql.logic.nodes import CircuitNode, Leaf, dependencies_first
 from energyql.logic.query_diagram import QueryDiagram, build_diagram, relations_for
 from energyql.logic.satisfiability import report_constant
+from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec
 
 _SMALL = 64
@@ -61,8 +62,11 @@ class Circuit:
 
     _repr_svg_ = svg
 
-    def _repr_html_(self) -> str:
-        return str(draw_circuit(self.nodes, self.cells))  # in the colours of the notebook
+    def draw(self) -> Markup:
+        """Return the circuit as SVG for a page, in the page's colours."""
+        return draw_circuit(self.nodes, self.cells)
+
+    _repr_html_ = draw
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:

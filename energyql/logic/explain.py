@@ -40,7 +40,7 @@ def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[Cell
         lines = [*lines[:MAX_LINES], f"... and {len(lines) - MAX_LINES:,} lines more"]
     lines += ["", _sizes(nodes), f"energy = {energy}"]
     if any(isinstance(node, Given) for node in nodes):
-        lines.append("given the relations: P(part AND relations) / P(relations)")
+        lines.append("given the relations: P(part AND relations) / P(relations); both counted, the part drawn")
     if cells:
         lines += ["", "cells that the query tells apart"]
         width = max(len(name) for name in cells)

@@ -191,7 +191,7 @@ def _connected(vocabulary: Vocabulary) -> tuple[tuple[Expr, ...], ...]:
         try:
             bound = bind(parse(text), vocabulary, query=text)
         except EnergyQLError as error:
-            raise VocabularyError(f"a relation of model {vocabulary.model!r} is wrong: {error}") from error
+            raise VocabularyError(f"a relation of {vocabulary.of_model} is wrong: {error}") from error
         relation = bound.map(lambda node: replace(node, span=None))
         names, members = _names(relation), [relation]
         for group in [group for group in groups if group[0] & names]:

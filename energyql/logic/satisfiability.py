@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from energyql.errors import Contradiction, LimitError, TautologyWarning
+from energyql.errors import Contradiction, LimitError, TautologyWarning, caller_level
 from energyql.language import And, Expr, Interval, Near, Not, OneOf, Or, Weight, predicates
 from energyql.language.rewrite import lower
 from energyql.logic.cells import predicate_cells
@@ -64,7 +64,7 @@ def warn_tautology(message: str) -> None:
     """Warn, or add to the notes of `noting_tautologies`."""
     notes = _NOTES.get()
     if notes is None:
-        warnings.warn(TautologyWarning(message), stacklevel=4)
+        warnings.warn(TautologyWarning(message), stacklevel=caller_level())
     else:
         notes.append(message)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from energyql.logic.circuit import compile_query
 from energyql.logic.query_diagram import relations_for
 from energyql.models import DEFAULT_MODEL, model_folder, read_vocabulary
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, Semantics
+from energyql.render.markup import Markup, element
 from energyql.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Explanation:
         best: the highest probability that the heads can give to the query, if their errors are large relative to its
             intervals; `None` if they can be certain, under other semantics, and for attributes read off pictures.
         pilot: expected prevalence and cost, if they were asked for.
+        drawing: the circuit as SVG, as a notebook shows it below the text; `None` where there is none.
     """
 
     query: str
@@ -41,6 +43,7 @@ class Explanation:
     circuit: str
     best: float | None = None
     pilot: Pilot | None = None
+    drawing: Markup | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         lines = [f"query  {self.query}", *(f"always {relation}" for relation in self.relations), self.circuit]
@@ -50,8 +53,13 @@ class Explanation:
         return "\n".join(lines if self.pilot is None else [*lines, str(self.pilot)])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
+        """Return the fields as JSON values, without the drawing."""
+        found = asdict(replace(self, drawing=None))
+        del found["drawing"]
+        return found
+
+    def _repr_html_(self) -> Markup:
+        return element("div", element("pre", repr(self)), self.drawing)
 
 
 def list_attributes(model: str | Path | Model = DEFAULT_MODEL) -> Vocabulary:
@@ -93,11 +101,12 @@ def explain(
     if semantics == EXACT:
         circuit = compile_query(bound, vocabulary, query=text)
         found |= {"relations": tuple(str(each) for group in relations_for(bound, vocabulary) for each in group)}
-        found |= {"circuit": circuit.explain(), "best": _best(circuit, model)}
+        found |= {"circuit": circuit.explain(), "best": _best(circuit, model), "drawing": circuit.draw()}
     else:
         from energyql.energy.rule import compile_energy_rule
 
-        found["circuit"] = compile_energy_rule(bound, vocabulary, semantics, query=text).explain()
+        rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
+        found |= {"circuit": rule.explain(), "drawing": rule.draw()}
     if pilot:
         from energyql.pipeline.pilot import run_pilot
 

@@ -62,7 +62,7 @@ class Pilot:
             share = f"a share of {self.prevalence:.2g} ± {self.prevalence_error:.1g}"
         lines = [
             f"expect {share} of the model's pictures to satisfy it, by the heads",
-            f"       {self.satisfied:.0%} of its samples, by the heads, which are as good as their reports say",
+            f"       {self.satisfied:.0%} of its samples, by the heads, whose errors `energyql report` shows",
             f"cost   {self.evaluations:.1f} ± {self.evaluations_error:.1f} evaluations of the energy a sample",
         ]
         if self.generator_calls is not None:

@@ -73,7 +73,7 @@ def read_queries(path: Path) -> list[ListedQuery]:
     """Read a file with one query a line, or `title: query`. Empty lines and comments (`# ...`) are left out.
 
     A title ends at the first colon outside double quotes, which may enclose it: `"12:30": smile`. A query has no such
-    colon, so the two cannot be confused.
+    colon, so the two cannot be confused. An empty title (`: smile`) is none.
 
     Raises:
         DataError: the file cannot be read, is too large, or holds no query.

@@ -281,8 +281,8 @@ class Result:
         """
         return as_inference(self.measurements(), self.statistics, self.provenance, chains)
 
-    def _repr_png_(self) -> bytes:
-        return png_bytes(self.grid())
+    def _repr_png_(self) -> bytes | None:
+        return png_bytes(self.grid()) if self.images else None
 
     def _repr_html_(self) -> Markup:
         query, judge = self.provenance["query"], self.provenance["judge"]

@@ -12,7 +12,7 @@ import torch
 
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.energy.rule import WITHOUT_FLOOR, EnergyRule, compile_energy_rule
-from energyql.errors import ArgumentError, DataError, UnknownAttribute
+from energyql.errors import ArgumentError, DataError, KindError, UnknownAttribute
 from energyql.language import Expr, as_query, bind
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -97,6 +97,11 @@ def score_with_rule(
         bound = bind(expr, known, query=text)
     except UnknownAttribute as error:
         error.message = f"there are no predictions of {error.names[0]!r}"  # there is no model that could lack it
+        raise
+    except KindError as error:
+        if vocabulary is None:  # the form of the predictions alone says what each attribute is
+            forms = "an array is P(yes), a dict has the P of each class, a tuple (mean, std) is of a number"
+            error.hint = "\n".join([*filter(None, [error.hint]), f"predictions: {forms}"])
         raise
     rule = compile_energy_rule(bound, known, semantics, query=text)
     if not rule.attributes:

@@ -201,6 +201,8 @@ def check_counts(sampler: object, **least: int) -> None:
 
 def check_latents(z0: Tensor) -> None:
     """Refuse start latents that are not (n, z_dim) in float32 or float64."""
+    if not isinstance(z0, Tensor):
+        raise ArgumentError(f"z0 must be a tensor, not {type(z0).__name__}", hint="pass torch.as_tensor(z0)")
     if z0.ndim != 2 or z0.shape[1] == 0:
         raise ArgumentError(f"z0 must have shape (n, z_dim) with z_dim at least 1; got {tuple(z0.shape)}")
     if z0.dtype not in (torch.float32, torch.float64):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
-from energyql.errors import DataError, LabelWarning, ModelError, VocabularyError
+from energyql.errors import DataError, LabelWarning, ModelError, VocabularyError, caller_level
 from energyql.files import read_tensors
 from energyql.training.drawn import (
     CHOSEN,
@@ -92,7 +92,7 @@ def infer(
         warnings.warn(
             f"column {name!r} is left out: its texts, such as {cells}, mostly differ, so they are no classes",
             LabelWarning,
-            stacklevel=2,
+            stacklevel=caller_level(),
         )
     if len(left_out) == len(columns):
         raise DataError("there is no column of labels", hint="a column for each attribute, such as smile with yes, no")
@@ -134,7 +134,7 @@ def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, Attribu
             f"there are few labels: {', '.join(few)}; a head needs about {ENOUGH} of each class, {RARE} of a rare one, "
             "and its report says how well it did on those held out",
             LabelWarning,
-            stacklevel=2,
+            stacklevel=caller_level(),
         )
 
 
@@ -220,7 +220,7 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
                 hint="a row for each latent, in their order; or a column index with the row of the latent",
             )
         note = f"{path} has no column {INDEX!r}, so its rows are about the latents of {latents} in their order"
-        warnings.warn(note, LabelWarning, stacklevel=2)
+        warnings.warn(note, LabelWarning, stacklevel=caller_level())
         return LabelTable(columns, latents=found, source=str(path))
     index = _index(cells, path)
     if int(index.max()) >= len(found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import FittedLabel
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
-from energyql.errors import DataError, ModelError
+from energyql.errors import DataError, LabelWarning, ModelError, caller_level
 from energyql.files import read_json, write_json
 from energyql.generators.base import Generator, as_condition, class_count, encode_under, head_reader
 from energyql.numerics.pullback import Identity
@@ -30,6 +31,8 @@ LATENTS_AT_ONCE = 256
 PICTURES_A_PART = 256
 """Pictures that are labelled between two writes, at most lost by an interruption."""
 PIXELS_AT_ONCE = 1 << 21
+FAR, FAR_SHARE = 1.5, 0.05
+"""Pictures lie in [-1, 1] up to a few pixels: a larger share of them beyond `FAR` means another range, as 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,12 @@ def _label(
     at, size = 0, 1  # the size of the first picture decides how many fit
     while at < len(w):
         images = prior.generator.synthesize(w[at : at + size])
+        if (images.abs() > FAR).float().mean() > FAR_SHARE:
+            warnings.warn(
+                "the generator's pictures are far outside of [-1, 1], where labellers and judges expect them",
+                LabelWarning,
+                stacklevel=caller_level(),
+            )
         for name, cells in label_images(labeller, images).items():
             columns.setdefault(name, []).extend(cells)
         at += size

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from damage import leave_out, spoil
 from toys import VOCABULARY
 
-from energyql.attributes.judge import Judge, thumbnails
+from energyql.attributes.judge import JointJudge, Judge, thumbnails
 from energyql.errors import ModelError
 from energyql.files import write_json, write_tensors
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
 def judge(**settings):
@@ -134,3 +135,9 @@ def test_extra_tensors(tmp_path):
     write_tensors(tmp_path / "judge.safetensors", tensors | {"more": torch.ones(2)})
     with pytest.raises(ModelError, match=r"(?s)judge\.safetensors.*more"):
         Judge.load(tmp_path)
+
+
+def test_in_a_cell_it_is_a_line():
+    assert repr(judge()) == f"<Judge of pictures of 16 pixels: {', '.join(VOCABULARY)}>"
+    other = Judge(Vocabulary([AttributeSpec("hat", "yes/no")]), side=16, channels=(4,))
+    assert repr(JointJudge([judge(), other])) == f"<{judge()!r} and <Judge of pictures of 16 pixels: hat>>"

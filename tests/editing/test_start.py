@@ -87,6 +87,7 @@ def test_a_run_in_parts(edit, edited, tmp_path):
         (torch.full((1, 8), torch.nan), "must be finite"),
         (np.array(["a"]), "latents must be numbers"),
         ("missing.png", "there is no picture missing.png"),
+        ("smile", "there is no picture smile\n.*`edit` takes what to edit first, then queries"),
     ],
 )
 def test_wrong_starts(edit, start, message):

@@ -49,6 +49,7 @@ class TestQueries:
         assert gallery.summary().startswith("1 query, 2 pictures; ")
         assert gallery.summary().endswith("says the image judge")
         assert repr(gallery) == f"<Gallery: {gallery.summary()}>"
+        assert "· judged by the image judge" in gallery.to_html()
 
     @pytest.mark.parametrize("settings", [{"semantics": "odd"}, {"n": 0}, {"sampler": "odd"}, {"seed": -1}])
     def test_settings(self, tiny, settings):

@@ -72,5 +72,8 @@ def test_ranges_are_those_of_the_attribute() -> None:
     assert str(bind(E.yaw.near(-20), vocabulary)) == "yaw = -20 +- 2"
     with pytest.raises(KindError, match="45 is out of range: yaw runs from -30 to 30"):
         bind(E.yaw < 45, vocabulary)
+    tight = Vocabulary([AttributeSpec("b", "continuous", low=-0.9922927618026733, high=1)])
+    with pytest.raises(KindError, match="b runs from -0.992293 to 1"):
+        bind(E.b < 2, tight)
     with pytest.raises(KindError, match="yaw is a number from -30 to 30: write `yaw > 0`"):
         bind(E.yaw, vocabulary)

@@ -23,6 +23,15 @@ def test_names_that_python_probes_are_no_attributes(name: str) -> None:
         getattr(E, name)
 
 
+def test_values_and_ranges_are_not_confused() -> None:
+    for wrong in (E.hair.eq, E.hair.ne):
+        with pytest.raises(ArgumentError, match=r"one value is needed(.|\n)*write .is_in"):
+            wrong(["red", "black"])  # type: ignore[arg-type]
+    for several in (E.tone.is_in, E.tone.not_in):
+        with pytest.raises(ArgumentError, match=r"a string, not 0.2\n.*write .is_between\(low, high\)"):
+            several([0.2, 0.4])  # type: ignore[list-item]
+
+
 def test_there_is_one_namespace() -> None:
     assert copy.copy(E) is E
     assert copy.deepcopy(E) is E
@@ -35,8 +44,8 @@ def test_the_namespace_is_no_container() -> None:
         list(E)  # type: ignore[call-overload]
     with pytest.raises(TypeError):
         "smile" in E  # type: ignore[operator]  # noqa: B015
-    with pytest.raises(AttributeError):
-        E.smile = 3  # type: ignore[misc, assignment]
+    with pytest.raises(AttributeError, match=r"'hair' cannot be set: write E.hair.eq\('red'\) for `=`"):
+        E.hair = "red"  # type: ignore[assignment]
     with pytest.raises(ArgumentError, match="takes the name of an attribute, not 3"):
         E[3]  # type: ignore[index]
 

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 from functools import partial
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -25,6 +26,14 @@ class TestExplain:
         with pytest.raises(dataclasses.FrozenInstanceError):
             found.query = "hat"
 
+    def test_a_notebook_shows_text_and_drawing(self, tiny):
+        found = explain("smile AND 0.2 < age", model=tiny)
+        page = ElementTree.fromstring(found._repr_html_())
+        assert page.findtext("pre") == str(found)
+        assert found.drawing in found._repr_html_()
+        assert "drawing" not in found.to_dict()
+        assert "svg" not in explain("smile", model=tiny, semantics="lace")._repr_html_()
+
     def test_expressions_and_other_semantics(self, tiny):
         found = explain(E.smile & ~E.glasses, model=tiny, semantics="lace")
         assert found.query == "smile AND NOT glasses"
@@ -39,6 +48,7 @@ class TestExplain:
         found = explain("smile AND mouth = laugh")
         assert any("mouth" in relation for relation in found.relations)
         assert f"always {found.relations[0]}" in str(found)
+        assert "P(part AND relations) / P(relations); both counted, the part drawn" in str(found)
 
     def test_errors(self, tiny):
         for query, error in (("smil", UnknownAttribute), ("smile AND NOT smile", Contradiction)):
@@ -69,6 +79,7 @@ class TestAttributes:
 class TestPilot:
     def test_prevalence_and_cost(self, tiny):
         pilot = explain("smile", model=tiny, pilot=True).pilot
+        assert "by the heads, whose errors `energyql report` shows" in str(pilot)
         prepared = pipeline_for(tiny, "auto").prepare("smile")
         random = torch.Generator().manual_seed(5)
         energies = prepared.energy(torch.randn(20_000, 8, generator=random)).double()

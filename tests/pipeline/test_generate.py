@@ -87,8 +87,9 @@ class TestResults:
         assert set(result.values["hair"]) <= set(VOCABULARY["hair"].values)
 
     def test_nothing_is_judged_of_a_query_that_asks_for_nothing(self, tiny):
-        with pytest.warns(TautologyWarning):
+        with pytest.warns(TautologyWarning) as warned:
             result = generate("TRUE", 1, model=tiny, device="cpu", progress=False)
+        assert [warning.filename for warning in warned] == [__file__]
         assert result.satisfied is None
         assert result.summary() == "not judged: the query names no attribute"
         assert result.provenance["judge"] == "image judge"

@@ -14,6 +14,7 @@ from energyql.pipeline.queries import split_line as split
     [
         ("smile AND hair = black", "", "smile AND hair = black"),
         ("Elder: beard", "Elder", "beard"),
+        (" : beard", "", "beard"),
         ("  5 o'clock shadow :  beard  # why not", "5 o'clock shadow", "beard"),
         ("12:30: beard", "12", "30: beard"),
         ('"a:b" AND c', "", '"a:b" AND c'),

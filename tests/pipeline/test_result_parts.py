@@ -144,6 +144,12 @@ class TestParts:
             make()[[]].save(tmp_path / "faces.png")
         assert not list(tmp_path.iterdir())
 
+    def test_no_samples_in_a_notebook(self):
+        empty = make()[[]]
+        assert empty._repr_png_() is None
+        assert "0 of 0 satisfy" in empty._repr_html_()
+        assert "<img" not in empty._repr_html_()
+
 
 class TestPandas:
     def test_a_row_a_sample(self, monkeypatch):

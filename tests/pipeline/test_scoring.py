@@ -90,6 +90,13 @@ def test_nearly_one_is_scaled_to_one():
     assert score("hair = red", {"hair": {"red": 0.5, "gray": 0.4995}}) == pytest.approx([-math.log(0.5 / 0.9995)])
 
 
+def test_wrong_forms_of_predictions_are_explained():
+    with pytest.raises(KindError, match=r"age is yes or no(.|\n)*predictions: .* a tuple \(mean, std\) is"):
+        score("age > 0.5", {"age": [0.4]})
+    with pytest.raises(UnknownAttribute, match="no predictions of 'smile'(.|\n)*attributes: none"):
+        score("smile", {})
+
+
 def test_wrong_queries():
     with pytest.raises(UnknownAttribute, match="'glasses'"):
         score("smile AND glasses", TABLE)

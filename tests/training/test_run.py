@@ -1,5 +1,6 @@
 import json
 
+import brief
 import pytest
 import torch
 from brief import ADA, bright, dark, draw, train
@@ -8,7 +9,7 @@ from PIL import Image
 from toys import tiny_model
 
 from energyql.attributes.bank import AttributeBank
-from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
+from energyql.errors import ArgumentError, DataError, LabelWarning, ModelError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
 from energyql.pipeline.saving import save_model
@@ -85,6 +86,14 @@ class TestLabeller:
         assert trained.report["bright"].fitted == 240
         assert trained.report["bright"].held_out == 60
         assert load_model(tmp_path / "m").bank.generator
+
+    def test_pictures_of_another_range_are_told(self, tmp_path, monkeypatch):
+        generator = load_generator(ADA)
+        drawn = generator.synthesize
+        monkeypatch.setattr(generator, "synthesize", lambda w: 127.5 * (drawn(w) + 1))
+        with pytest.warns(LabelWarning, match=r"pictures are far outside of \[-1, 1\]") as warned:
+            train(generator, bright, tmp_path / "m", count=300)
+        assert {warning.filename for warning in warned} == {brief.__file__}
 
     def test_a_range_of_truncation_and_space_z(self, tmp_path):
         trained = train(ADA, bright, tmp_path / "m", truncation=(0.5, 1.0), space="z")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from energyql.errors import CheckpointWarning
+from energyql.errors import CheckpointWarning, caller_level
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.mapping import StyleGAN
 from energyql.numerics.shapes import Float
@@ -103,7 +103,7 @@ def completed(
 
 def warn_assumed(assumed: str) -> None:
     """Warn that pictures depend on something that the file does not hold."""
-    warnings.warn(CheckpointWarning(assumed), stacklevel=2)
+    warnings.warn(CheckpointWarning(assumed), stacklevel=caller_level())
 
 
 @torch.no_grad()
