@@ -91,6 +91,16 @@ class Drawn:
                 hint=f"the column {DRAWN!r} holds texts such as {str(cls(7, 0.7, '1f0c5a92d3e8'))!r}",
             ) from None
 
+    @classmethod
+    def beside(cls, table: Path) -> Drawn | None:
+        """Read how the pictures in the folder of a table were drawn; `None` if it is no folder of pictures to label.
+
+        Raises:
+            DataError: its record is damaged.
+        """
+        record = table.with_name(LABELLING)
+        return cls.parse(str(read_json(record).get(DRAWN)), str(record)) if record.is_file() else None
+
     def check(self, source: str, *, seed: int | None, truncation: Any, label: Any) -> None:
         """Check settings that somebody gives besides the table `source`; `None` is not given.
 
@@ -135,16 +145,6 @@ def take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
             hint="keep pictures of different seeds or truncations in different tables",
         )
     return Drawn.parse(found[0], source) if found else None
-
-
-def drawn_beside(table: Path) -> Drawn | None:
-    """Read how the pictures in the folder of a table were drawn; `None` if it is no folder of pictures to label.
-
-    Raises:
-        DataError: its record is damaged.
-    """
-    record = table.with_name(LABELLING)
-    return Drawn.parse(str(read_json(record).get(DRAWN)), str(record)) if record.is_file() else None
 
 
 def held_out_order(

@@ -14,17 +14,7 @@ from torch import Tensor
 from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
 from energyql.errors import DataError, LabelWarning, ModelError, VocabularyError, caller_level
 from energyql.files import read_tensors
-from energyql.training.drawn import (
-    CHOSEN,
-    INDEX,
-    POOL,
-    TOLERANCE,
-    Drawn,
-    drawn_beside,
-    held_out_order,
-    parse_attribute,
-    take_drawn,
-)
+from energyql.training.drawn import CHOSEN, INDEX, POOL, TOLERANCE, Drawn, held_out_order, parse_attribute, take_drawn
 from energyql.training.reading import read_columns, read_npy
 from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
@@ -207,7 +197,7 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
                 hint="add the number of each picture in its run of energyql sample --seed; or give --latents",
             )
         table = LabelTable(columns, index=_index(cells, path), source=str(path))
-        return replace(table, beside=drawn_beside(path)) if drawn is None else _of_drawn(table, drawn, chosen)
+        return replace(table, beside=Drawn.beside(path)) if drawn is None else _of_drawn(table, drawn, chosen)
     if drawn is not None:
         raise DataError(
             f"{path} says how its pictures were drawn, so it takes no latents", hint="leave out the latents"
