@@ -67,6 +67,7 @@ def check_place(folder: Path) -> None:
     Raises:
         ArgumentError: the folder holds a run, or pictures to label.
     """
+    finish_saving(folder)
     for name, what in ((RESULT, "a run"), (LABELLING, "pictures to label")):
         if (folder / name).is_file() and not (folder / COMPARISON).is_file():
             raise ArgumentError(f"{folder} holds {what}", hint="name another folder")

@@ -141,7 +141,6 @@ def main(model, folder):
     short, long = (edit(0, steps, n=2, **settings) for steps in (["smile"], ["NOT smile", "glasses"]))
     check("longer-edit", folder, short.save, long.save)
     check("shorter-edit", folder, long.save, short.save)
-    check("edit-of-result", folder, few.save, short.save)
     streams.PART, prepared.STREAM_BATCH = 4, 2
     runs = [lambda target, n=n: list(stream("smile", n, save_to=target, **settings)) for n in (9, 3)]
     check("run", folder, *runs, again=False)

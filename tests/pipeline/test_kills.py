@@ -16,7 +16,7 @@ TESTS = Path(__file__).parents[1]
     [
         pytest.param(40, ["fewer", "longer-edit"], id="few"),
         pytest.param(
-            1, ["more", "fewer", "longer-edit", "shorter-edit", "edit-of-result", "run"],
+            1, ["more", "fewer", "longer-edit", "shorter-edit", "run"],
             marks=pytest.mark.slow, id="all",
         ),
     ],
