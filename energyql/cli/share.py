@@ -19,7 +19,7 @@ from energyql.pipeline.settings import DEFAULT_SEMANTICS
 def convert(
     checkpoint: Annotated[
         str,
-        typer.Argument(help="A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, state dict, .pt ..."),
+        typer.Argument(help="StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt, .pth or .safetensors."),
     ],
     save_to: Annotated[Path, out_option("The model folder to write.")],
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
@@ -53,7 +53,7 @@ def convert(
 
 def export(
     query: options.Query,
-    save_to: Annotated[Path, out_option("The ONNX model to write (.onnx).")] = Path("energy.onnx"),
+    save_to: Annotated[Path, out_option("The ONNX model to write (.onnx).", suffix=".onnx")] = Path("energy.onnx"),
     model: options.Model = DEFAULT_MODEL,
     generator: options.Generator = None,
     allow_plugins: options.AllowPlugins = False,

@@ -141,6 +141,7 @@ class TestErrors:
             ("generate smile --strength much", "--strength must be a number", ""),
             ("studio --port 70000", "--port must be a whole number from 0 to 65,535", ""),
             ("generate smile --samplr ode", "no such option: --samplr", "did you mean --sampler?"),
+            ("generate smile --sede 1", "no such option: --sede", "did you mean --seed?"),
             ("gnerate smile", "no such command 'gnerate'", ""),
             ("generate", "missing argument", 'a query, such as "smile AND NOT'),
             ("generate smile AND hat", "got unexpected extra argument", "stands in quotes"),
