@@ -148,15 +148,15 @@ def open_model(model: str, generator: str | None, judge: str | None, allow_plugi
 def out_option(help_text: str, *, standard: bool = False, suffix: str = "") -> Any:
     """Return the option --out of a command; only with `standard` it may be `-`. A path has the suffix, if any."""
 
-    def check(path: Path | None) -> Path | None:
+    def check(path: Any) -> Any:
         if path is None or (standard and str(path) == STANDARD):
             return path
         if str(path) == STANDARD:
             raise ArgumentError(
                 "this command cannot write to standard output", hint="name a file or folder after --out"
             )
-        if path.suffix.lower() != suffix and suffix:
-            raise ArgumentError(f"{path} does not end in {suffix}, as what is written", hint=f"name a {suffix} file")
+        if suffix and Path(path).suffix.lower() != suffix:
+            raise ArgumentError(f"the result cannot be saved as {path}", hint=f"end the path in {suffix}")
         return path
 
     return typer.Option("--out", "-o", help=help_text, callback=check)

@@ -53,7 +53,7 @@ def convert(
 
 def export(
     query: options.Query,
-    save_to: Annotated[Path, out_option("The ONNX model to write (.onnx).", suffix=".onnx")] = Path("energy.onnx"),
+    save_to: Annotated[Path, out_option("The ONNX model to write (.onnx).")] = Path("energy.onnx"),
     model: options.Model = DEFAULT_MODEL,
     generator: options.Generator = None,
     allow_plugins: options.AllowPlugins = False,

@@ -49,7 +49,7 @@ WRONG = [
     (("convert", "cu.pt", "-o", "new"), "cu.pt is missing", r"^did you mean cut\.pt\?$"),
     (("convert", "folde.pt", "-o", "new"), "folde.pt is missing", "it was looked for in"),
     (("generate", "smile", "-m", "folde.pkl"), "no model 'folde.pkl'", "it was looked for in"),
-    (("score", "smile", "words.csv", "-o", "o.json"), "o.json does not end in .csv", "name a .csv file"),
+    (("score", "smile", "words.csv", "-o", "o.json"), "cannot be saved as o.json", r"end the path in \.csv"),
     (("edit", "smile", "-m", "model", "-o", "e.xyz"), "cannot be saved as .xyz", r"end the path in \.gif, .*\.webp"),
     (("score", "hat", "bars.csv"), "no column for 'hat'", "separated by commas, semicolons or tabs"),
     (("animate", "smile", "hat", "-m", "model", "-o", "text.txt/a.gif"), "text.txt is not a folder", "another folder"),
