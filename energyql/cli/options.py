@@ -146,7 +146,7 @@ def open_model(model: str, generator: str | None, judge: str | None, allow_plugi
 
 
 def out_option(help_text: str, *, standard: bool = False, suffix: str = "") -> Any:
-    """Return the option --out of a command; only with `standard` it may be `-`. A path has the suffix, if any."""
+    """Return the option --out of a command; only with `standard` it may be `-`. No path has another suffix."""
 
     def check(path: Any) -> Any:
         if path is None or (standard and str(path) == STANDARD):
@@ -155,7 +155,7 @@ def out_option(help_text: str, *, standard: bool = False, suffix: str = "") -> A
             raise ArgumentError(
                 "this command cannot write to standard output", hint="name a file or folder after --out"
             )
-        if suffix and Path(path).suffix.lower() != suffix:
+        if suffix and Path(path).suffix.lower() not in ("", suffix):
             raise ArgumentError(f"the result cannot be saved as {path}", hint=f"end the path in {suffix}")
         return path
 
