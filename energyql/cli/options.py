@@ -146,7 +146,7 @@ def open_model(model: str, generator: str | None, judge: str | None, allow_plugi
 
 
 def out_option(help_text: str, *, standard: bool = False, suffix: str = "") -> Any:
-    """Return the option --out; only with `standard` it may be `-`. A path may have no other suffix than this, if any."""
+    """Return the option --out; only with `standard` it may be `-`. With `suffix`, a path has no other one."""
 
     def check(path: Any) -> Any:
         if path is None or (standard and str(path) == STANDARD):
