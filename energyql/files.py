@@ -7,7 +7,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -104,14 +104,19 @@ def naming_source(path: Path, kind: type[EnergyQLError] = ModelError) -> Iterato
 
 
 def what_is_there(path: Path) -> str:
-    """Return a hint for a file that is missing: a file of a similar name, or where it was looked for."""
+    """Return a hint for a file or folder that is missing: one of a similar name, or where it was looked for.
+
+    A suggestion has the same suffix; only that of a file with the same name may differ.
+    """
     folder = path.parent
     try:
-        names = {Path(name).stem: name for name in sorted(os.listdir(folder))}
+        there = [folder / name for name in sorted(os.listdir(folder))]
     except OSError:
         return f"there is no folder {os.path.abspath(folder)}"
+    names = {other.stem: other for other in there if other.stem == path.stem and other.is_file()}
+    names |= {other.stem: other for other in there if other.suffix.lower() == path.suffix.lower()}
     near = get_close_matches(path.stem, names, n=1)
-    return f"did you mean {folder / names[near[0]]}?" if near else f"it was looked for in {os.path.abspath(folder)}"
+    return f"did you mean {names[near[0]]}?" if near else f"it was looked for in {os.path.abspath(folder)}"
 
 
 def check_writable(path: Path, folder: Path) -> None:
@@ -131,24 +136,25 @@ def check_writable(path: Path, folder: Path) -> None:
         raise ArgumentError(f"cannot write {path}: {folder} is not a folder", hint="name another folder")
     if not os.access(folder, os.W_OK):
         raise ArgumentError(
-            f"cannot write {path}: {folder} is not writable", hint="name another folder, or change its permissions"
+            f"cannot write {path}: {os.path.abspath(folder)} is not writable",
+            hint="name another folder, or change its permissions",
         )
 
 
-def check_destination(path: Path) -> Path:
-    """Check, before any work is done, that a result can be saved to `path`: a picture, or a folder.
+def check_destination(path: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> Path:
+    """Check, before any work is done, that a result can be saved to `path`: a file with such a suffix, or a folder.
 
     Raises:
         ArgumentError: the path has the suffix of another kind of file, is a folder where a file is asked for or the
             other way round, or cannot be written.
     """
-    picture = path.suffix.lower() in PICTURE_SUFFIXES
-    if path.suffix and not picture and not os.path.isdir(path):
-        hint = f"end the path in {', '.join(PICTURE_SUFFIXES)}, or name a folder"
+    file = path.suffix.lower() in suffixes
+    if path.suffix and not file and not os.path.isdir(path):
+        hint = f"end the path in {', '.join(suffixes)}, or name a folder"
         raise ArgumentError(f"a result cannot be saved as {path.suffix}", hint=hint)
-    if picture and os.path.isdir(path):
+    if file and os.path.isdir(path):
         raise ArgumentError(f"cannot write {path}: it is a folder", hint="name a file in it, or another folder")
-    check_writable(path, path.parent if picture else path)
+    check_writable(path, path.parent if file else path)
     return path
 
 

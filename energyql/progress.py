@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -33,10 +33,12 @@ def reporting(show: bool | Report) -> Iterator[Report]:
         with _notebook_line() as line:
             yield line
         return
-    with Progress(console=console) as bars:
-        tasks: dict[str, TaskID] = {}
+    with ExitStack() as stack:
+        bars, tasks = Progress(console=console), dict[str, TaskID]()
 
         def report(stage: str, fraction: float) -> None:
+            if not tasks:
+                stack.enter_context(bars)  # only now: without a bar it leaves an empty line, such as before an error
             if stage not in tasks:
                 tasks[stage] = bars.add_task(f"{stage:>9}", total=1.0)
             bars.update(tasks[stage], completed=fraction)

@@ -68,11 +68,9 @@ def edit(
     """Edit pictures step by step, keep all other attributes, and report those that changed nevertheless."""
     from energyql.editing.edit import edit as run
     from energyql.editing.filmstrip import ANIMATION_SUFFIXES
-    from energyql.files import check_destination
+    from energyql.files import PICTURE_SUFFIXES, check_destination
 
-    moving = save_to.suffix.lower() in ANIMATION_SUFFIXES
-    if not moving:
-        check_destination(save_to)
+    check_destination(save_to, sorted({*PICTURE_SUFFIXES, *ANIMATION_SUFFIXES}))
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     edited = run(
         read_start(start or ["0"]), queries, n=n, model=opened, mode=mode,
@@ -81,8 +79,8 @@ def edit(
         strength=strength, truncation=truncation, label=read_label(label), noise=noise, device=device,
         batch_size=batch_size, allow_weak=read_names(allow_weak), anyway=anyway, progress=not quiet,
     )  # fmt: skip
-    if moving:
-        edited.animate(save_to)
+    if save_to.suffix.lower() in ANIMATION_SUFFIXES:
+        edited.animate(save_to, progress=not quiet)
     elif save_to.suffix:
         edited.save_filmstrip(save_to)
     else:
@@ -149,7 +147,7 @@ def animate(
     """Write an animation from samples of one query to samples of the next."""
     from energyql.editing.filmstrip import animate as run
     from energyql.editing.filmstrip import check_animation
-    from energyql.pipeline.generate import generate
+    from energyql.pipeline.generate import pipeline_for
 
     check_animation(save_to)
     if len(queries) < 2:
@@ -157,14 +155,13 @@ def animate(
             "an animation needs at least two queries", hint='name two or more: energyql animate "smile" "frown"'
         )
     opened = options.open_model(model, generator, judge, allow_plugins, device)
-    stops = [
-        generate(
-            query, n, model=opened, truncation=truncation, label=read_label(label), seed=seed, device=device,
-            allow_weak=read_names(allow_weak), progress=not quiet,
-        )
+    pipeline, allowed = pipeline_for(opened, device), read_names(allow_weak)
+    prepared = [
+        pipeline.prepare(query, truncation=truncation, label=read_label(label), seed=seed, allow_weak=allowed)
         for query in queries
-    ]  # fmt: skip
-    run(stops, save_to, model=opened, rows=range(n), frames=frames, device=device)
+    ]
+    stops = [each.run(n, progress=not quiet) for each in prepared]
+    run(stops, save_to, model=opened, rows=range(n), frames=frames, device=device, progress=not quiet)
     if not quiet:
         out.print(f"Saved {escape(str(save_to))}")
 

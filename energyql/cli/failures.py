@@ -69,7 +69,7 @@ def explain_usage(error: Any) -> ArgumentError:
     message, _, hint = error.format_message().rstrip(".").partition(". ")
     parameter, ctx = getattr(error, "param", None), error.ctx
     if near := getattr(error, "possibilities", None):
-        message, hint = error.message, f"did you mean {' or '.join(sorted(near))}?"
+        message, hint = error.message, f"did you mean {near[0]}?"  # the nearest comes first
     elif "extra argument" in message:
         takes_words = any(each.param_type_name == "argument" for each in ctx.command.params)
         hint = 'a text with blanks stands in quotes: "smile AND hat"' if takes_words else "a model stands after --model"

@@ -223,7 +223,7 @@ def score(
     query: options.Query,
     table: Annotated[Path, typer.Argument(help="A CSV file of predictions, one row per sample; - for standard input.")],
     save_to: Annotated[
-        Path, out_option("Where to write the ranked rows as CSV; - is standard output.", standard=True)
+        Path, out_option("Where to write the ranked rows as CSV; - is standard output.", standard=True, suffix=".csv")
     ] = Path(STANDARD),
     top: Annotated[int | None, typer.Option(min=1, help="Write only the best rows.")] = None,
     semantics: options.Semantics = DEFAULT_SEMANTICS,
@@ -265,7 +265,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
 """The commands in the groups in which help shows them."""
 for group, commands in GROUPS.items():
     for command in commands:
-        app.command(rich_help_panel=group)(command)
+        app.command(rich_help_panel=group)(options.ending_interrupted()(command))
 
 
 def main() -> None:

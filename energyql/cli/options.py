@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -145,15 +145,21 @@ def open_model(model: str, generator: str | None, judge: str | None, allow_plugi
     return load_model(model, choose_device(device), generator=generator, judge=judge, allow_plugins=allow_plugins)
 
 
-def out_option(help_text: str, *, standard: bool = False) -> Any:
-    """Return the option --out of a command; only with `standard` it may be `-`, standard output."""
-    return typer.Option("--out", "-o", help=help_text, callback=None if standard else _refuse_standard)
+def out_option(help_text: str, *, standard: bool = False, suffix: str = "") -> Any:
+    """Return the option --out; only with `standard` it may be `-`. With `suffix`, a path has no other one."""
 
+    def check(path: Any) -> Any:
+        if path is None or (standard and str(path) == STANDARD):
+            return path
+        if str(path) == STANDARD:
+            raise ArgumentError(
+                "this command cannot write to standard output", hint="name a file or folder after --out"
+            )
+        if suffix and Path(path).suffix.lower() not in ("", suffix):
+            raise ArgumentError(f"the result cannot be saved as {path}", hint=f"end the path in {suffix}")
+        return path
 
-def _refuse_standard(path: Path | None) -> Path | None:
-    if path is not None and str(path) == STANDARD:
-        raise ArgumentError("this command cannot write to standard output", hint="name a file or folder after --out")
-    return path
+    return typer.Option("--out", "-o", help=help_text, callback=check)
 
 
 def print_json(data: Any) -> None:
@@ -162,13 +168,18 @@ def print_json(data: Any) -> None:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
-    """End an interrupted command with code 130 and a message that it can be resumed."""
+def ending_interrupted(message: str = "interrupted") -> Iterator[None]:
+    """End an interrupted command with code 130 and a message."""
     try:
         yield
     except KeyboardInterrupt:
-        err.print("interrupted; run the same command again to resume")
+        err.print(message)
         raise typer.Exit(130) from None
+
+
+def resumable() -> AbstractContextManager[None]:
+    """End an interrupted command with code 130 and a message that it can be resumed."""
+    return ending_interrupted("interrupted; run the same command again to resume")
 
 
 def announce(listening: Listening, open_page: bool, *, before: str, after: str) -> None:

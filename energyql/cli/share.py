@@ -19,7 +19,9 @@ from energyql.pipeline.settings import DEFAULT_SEMANTICS
 def convert(
     checkpoint: Annotated[
         str,
-        typer.Argument(help="A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, state dict, .pt ..."),
+        typer.Argument(
+            help="A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt, .pth or .safetensors."
+        ),
     ],
     save_to: Annotated[Path, out_option("The model folder to write.")],
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",

@@ -227,7 +227,8 @@ def _kinds(texts: list[str] | None) -> dict[str, Kind]:
     for text in texts or []:
         name, _, wanted = text.rpartition("=")
         if not name or wanted not in get_args(Kind):
-            raise ArgumentError(f"{text!r} is not name=kind", hint=f"kinds are {', '.join(get_args(Kind))}")
+            wrong = f"{wanted!r} is no kind of attribute" if name else f"{text!r} is not name=kind"
+            raise ArgumentError(wrong, hint=f"kinds are {', '.join(get_args(Kind))}")
         kinds[name] = cast(Kind, wanted)
     return kinds
 

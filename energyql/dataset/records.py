@@ -100,11 +100,12 @@ class Estimate:
     def __str__(self) -> str:
         if not self.shards:
             return "all shards are there"
-        more = f" ({self.drawn:,} samples to draw)" if self.drawn > self.pictures else ""
+        more = f" ({_counted(self.drawn, 'sample')} to draw)" if self.drawn > self.pictures else ""
         hours = f"{_duration(self.seconds)} for one worker"
         if self.workers > 1:
             hours += f", {_duration(self.seconds / min(self.workers, self.shards))} for {self.workers:,}"
-        return f"{self.pictures:,} pictures{more} in {_shards(self.shards)}, about {_size(self.bytes)}; {hours}"
+        pictures, shards = _counted(self.pictures, "picture"), _counted(self.shards, "shard")
+        return f"{pictures}{more} in {shards}, about {_size(self.bytes)}; {hours}"
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ class WrittenDataset:
         """Return one line: pictures, shards, bytes, and how many satisfy their query."""
         rows = sum(one.rows for one in self.classes.values())
         judged = [one for one in self.classes.values() if one.satisfied is not None]
-        line = f"{rows:,} pictures in {_shards(len(self.shards))}, {_size(sum(each.size for each in self.shards))}"
+        pictures, shards = _counted(rows, "picture"), _counted(len(self.shards), "shard")
+        line = f"{pictures} in {shards}, {_size(sum(each.size for each in self.shards))}"
         if judged:
             share = sum(one.satisfied or 0 for one in judged) / max(1, sum(one.rows for one in judged))
             line += f"; {share:.1%} satisfy their query, says the judge"
@@ -161,14 +163,15 @@ class WrittenDataset:
         }  # fmt: skip
 
 
-def _shards(count: int) -> str:
-    return "1 shard" if count == 1 else f"{count:,} shards"
+def _counted(count: float, noun: str, digits: int = 0) -> str:
+    number = f"{count:,.{digits}f}"
+    return f"{number} {noun}" if number == "1" else f"{number} {noun}s"
 
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
+        return _counted(seconds, "second")
+    return _counted(seconds / 60, "minute") if seconds < 5400 else _counted(seconds / 3600, "hour", 1)
 
 
 def _size(count: float) -> str:

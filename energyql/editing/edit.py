@@ -98,15 +98,16 @@ class Edit:
         return draw_filmstrip([*start_columns(self.start, self.inversion), *steps], rows)
 
     def animate(
-        self, path: str | Path, *, rows: Sequence[int] | None = None, frames: int = 8, seconds: float = 0.06
-    ) -> Path:
+        self, path: str | Path, *, rows: Sequence[int] | None = None, frames: int = 8, seconds: float = 0.06,
+        progress: bool | Report = True,
+    ) -> Path:  # fmt: skip
         """Write the way through all steps as an animation that rests at each, as `energyql.animate`; return the path.
 
         Raises:
             ArgumentError: the path cannot be written, or an argument is outside its range.
         """
         stops = [self.start, *self.steps]
-        return write_traversal(self.space, stops, path, rows, frames, seconds)
+        return write_traversal(self.space, stops, path, rows, frames, seconds, progress)
 
     def save(self, folder: str | Path) -> Path:
         """Write everything to a folder: `filmstrip.png`, `edit.json`, and a folder for the start and for each step.

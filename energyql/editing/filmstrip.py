@@ -15,7 +15,7 @@ from energyql.editing.dependence import Leaks
 from energyql.editing.invert import Inversion
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
-from energyql.files import as_path, naming_target, replacing
+from energyql.files import as_path, check_destination, naming_target, replacing
 from energyql.generators.base import Label
 from energyql.generators.noise import STORED
 from energyql.models import DEFAULT_MODEL
@@ -24,6 +24,7 @@ from energyql.pipeline.generate import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import finite_number, whole_number
+from energyql.progress import Report, reporting
 from energyql.render.pictures import (
     CAPTION,
     FAINT,
@@ -89,12 +90,13 @@ def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
 
 
 def step_column(step: Result, leaks: Leaks, query: str) -> Column:
-    """Return the column of a step: its query, the judge's verdicts, doubts, and the attributes that leaked."""
+    """Return the column of a step: its query, the judge's verdicts, doubts, and which attributes leaked."""
     rows = range(len(step))
     title = query if step.satisfied is not None else f"{query} (not judged)"
     verdicts = [None if step.satisfied is None else bool(step.satisfied[row]) for row in rows]
     doubts = [[MARK] if doubtful else [] for doubtful in step.doubtful]
-    return Column(title, step.images, [", ".join([*doubts[row], *leaks.of(row)]) for row in rows], verdicts)
+    leaked = [[f"{len(found)} changed: {', '.join(found)}"] if (found := leaks.of(row)) else [] for row in rows]
+    return Column(title, step.images, [", ".join(doubts[row] + leaked[row]) for row in rows], verdicts)
 
 
 def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Image.Image:
@@ -134,6 +136,7 @@ def animate(
     frames: int = 16,
     seconds: float = 0.06,
     device: str = "auto",
+    progress: bool | Report = True,
 ) -> Path:
     """Write the path through latent space from result to result as an animation that rests at each of them.
 
@@ -148,6 +151,7 @@ def animate(
         frames: from one stop to the next, 1 to 200.
         seconds: that each frame is shown, at least 0.02.
         device: as for `generate`.
+        progress: as for `generate`.
 
     Returns:
         The path.
@@ -172,12 +176,12 @@ def animate(
     facts = stops[0].provenance
     label: Label | None = tuple(facts["label"]) if isinstance(facts["label"], list) else facts["label"]
     space = LatentSpace(pipeline.model, facts["truncation"], label)
-    return write_traversal(space, stops, path, rows, frames, seconds)
+    return write_traversal(space, stops, path, rows, frames, seconds, progress)
 
 
 def write_traversal(
     space: LatentSpace, stops: Sequence[Result], path: str | Path, rows: Sequence[int] | None, frames: int,
-    seconds: float,
+    seconds: float, progress: bool | Report,
 ) -> Path:  # fmt: skip
     """Write an animation through results of equal size; see `animate`."""
     path = check_animation(path)
@@ -193,13 +197,20 @@ def write_traversal(
     latents = [space.from_w(*(part[chosen].to(space.model.device) for part in (stop.z, stop.w))) for stop in stops]
     times = [(i + 1) / frames for i in range(frames - 1)]
     shown, durations = [_side_by_side([stops[0].images[row] for row in chosen])], [REST * milliseconds]
-    for (before, after), stop in zip(pairwise(latents), stops[1:], strict=True):
-        for time in times:
-            z = interpolate(before.z, after.z, [time])[:, 0]
-            offset = _interpolate_offsets(before.offset, after.offset, time)
-            shown.append(_side_by_side(space.pictures(Latents(z, offset))))
-        shown.append(_side_by_side([stop.images[row] for row in chosen]))
-        durations += [milliseconds] * (frames - 1) + [REST * milliseconds]
+    count = (len(stops) - 1) * frames
+    with reporting(progress) as report:
+
+        def show(pictures: Sequence[Image.Image]) -> None:
+            report("frames", len(shown) / count)
+            shown.append(_side_by_side(pictures))
+
+        for (before, after), stop in zip(pairwise(latents), stops[1:], strict=True):
+            for time in times:
+                z = interpolate(before.z, after.z, [time])[:, 0]
+                offset = _interpolate_offsets(before.offset, after.offset, time)
+                show(space.pictures(Latents(z, offset)))
+            show([stop.images[row] for row in chosen])
+            durations += [milliseconds] * (frames - 1) + [REST * milliseconds]
     coding = {"quality": 85, "method": 4} if path.suffix.lower() == ".webp" else {"optimize": False}
     with naming_target(path), replacing(path) as temporary:
         shown[0].save(temporary, save_all=True, append_images=shown[1:], duration=durations, loop=0, **coding)
@@ -210,7 +221,7 @@ def check_animation(path: str | Path) -> Path:
     """Return the path of an animation.
 
     Raises:
-        ArgumentError: its suffix is not that of an animation.
+        ArgumentError: its suffix is not that of an animation, or it cannot be written.
     """
     path = as_path(path)
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
@@ -218,7 +229,7 @@ def check_animation(path: str | Path) -> Path:
             f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}",
             hint="for a video, write a .gif, and convert it, for example with ffmpeg -i way.gif way.mp4",
         )
-    return path
+    return check_destination(path, ANIMATION_SUFFIXES)
 
 
 def _interpolate_offsets(before: Tensor | None, after: Tensor | None, time: float) -> Tensor | None:

@@ -75,7 +75,7 @@ class Family:
         config: dataclass of the settings, `z_dim` and `w_dim` among them; saved in the configuration of a model folder.
         readers: module with `READERS`, functions from a foreign `Checkpoint` to a generator, or to `None` if it holds
             another network; "" for none. It is imported when a foreign checkpoint is read.
-        formats: the files that the readers accept, for messages.
+        formats: the checkpoints that the readers accept, for messages.
         truncation: psi of a model folder that is made from a checkpoint, unless a call says otherwise.
     """
 
@@ -230,10 +230,12 @@ def check_layers(layers: Any, generator: Generator) -> tuple[int, ...]:
         raise ArgumentError(
             f"a {type(generator).__name__} has no layers with a w of their own", hint="leave out layers"
         )
-    found = list(layers) if isinstance(layers, Iterable) else []
+    found = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, str) else []
     if not found or not all(type(layer) is int and 0 <= layer < count for layer in found):
+        wrong = next((layer for layer in found if type(layer) is not int or not 0 <= layer < count), layers)
         raise ArgumentError(
-            f"layers are whole numbers from 0 to {count - 1}, at least one, not {layers!r}", hint="such as [0, 1, 2]"
+            f"layers are whole numbers from 0 to {count - 1}, at least one, not {wrong!r}",
+            hint="such as [0, 1, 2], or --layers 0-2",
         )
     return tuple(sorted(set(found)))
 

@@ -232,6 +232,6 @@ FAMILY = Family(
     FastGAN,
     FastGANConfig,
     "energyql.generators.checkpoints.fastgan",
-    "FastGAN and projected GAN as state dicts (.pth, .pt, .safetensors) or pickles of projected GAN (.pkl)",
+    "FastGAN, projected GAN",
     truncation=1.0,
 )

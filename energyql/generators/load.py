@@ -22,9 +22,8 @@ from energyql.generators.families import FAMILIES, read_generator
 
 UNKNOWN = "unknown"
 """Licence of what carries none."""
-SUPPORTED = "energyql reads its own model folders; " + "; ".join(
-    family.formats for family in FAMILIES.values() if family.formats
-)
+_FORMATS = ", ".join(family.formats for family in FAMILIES.values() if family.formats)
+SUPPORTED = f"energyql reads checkpoints of {_FORMATS}: .pkl, .pt, .pth or .safetensors"
 
 
 def load_generator(

@@ -186,6 +186,6 @@ FAMILY = Family(
     R3GAN,
     R3GANConfig,
     "energyql.generators.checkpoints.r3gan",
-    "R3GAN as official pickles (.pkl) or state dicts (.pt, .safetensors)",
+    "R3GAN",
     truncation=1.0,
 )

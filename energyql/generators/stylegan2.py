@@ -286,6 +286,5 @@ FAMILY = Family(
     StyleGAN2,
     StyleGAN2Config,
     "energyql.generators.checkpoints.stylegan2",
-    "StyleGAN2 and StyleGAN2-ADA as official pickles (.pkl, also from TensorFlow) or state dicts (.pt, .safetensors), "
-    "and rosinality's checkpoints (.pt, also as the decoder of pSp or e4e)",
+    "StyleGAN2 (official, rosinality's, or in pSp or e4e)",
 )

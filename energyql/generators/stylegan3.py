@@ -252,5 +252,5 @@ FAMILY = Family(
     StyleGAN3,
     StyleGAN3Config,
     "energyql.generators.checkpoints.stylegan3",
-    "StyleGAN3 as official pickles (.pkl) or state dicts (.pt, .safetensors)",
+    "StyleGAN3",
 )

@@ -130,5 +130,5 @@ FAMILY = Family(
     StyleGANXL,
     StyleGANXLConfig,
     "energyql.generators.checkpoints.stylegan_xl",
-    "StyleGAN-XL as official pickles (.pkl) or state dicts (.pt, .safetensors), stems and those with heads",
+    "StyleGAN-XL",
 )

@@ -79,7 +79,7 @@ def check_allowed(names: Iterable[str], vocabulary: Collection[str]) -> None:
         if name not in vocabulary:
             guess = closest(name, vocabulary)
             raise ArgumentError(
-                f"allow_weak names {name!r}, which is no attribute of the model",
+                f"{name!r} is to be allowed although it is weak, and the model has no such attribute",
                 hint=f"did you mean {guess}?" if guess else f"attributes: {', '.join(vocabulary)}",
             )
 

@@ -237,6 +237,12 @@ def _attribute(header: str) -> str:
     return name if value else moment["name"] if moment else header
 
 
+def _columns(header: Sequence[str]) -> str:
+    if len(header) == 1:
+        return f"its only column is {header[0]!r}; columns are separated by commas, semicolons or tabs"
+    return f"columns: {', '.join(header[:12])}"
+
+
 def _name(source: Path | TextIO) -> str:
     return str(source) if isinstance(source, Path) else "standard input"
 
@@ -252,7 +258,7 @@ def _check_columns(
             f"{path} has no column for {missing[0].name!r}",
             query=text,
             spans=[node.span for node in missing if node.span],
-            hint=f"did you mean {', '.join(suggestions)}?" if suggestions else f"columns: {', '.join(header[:12])}",
+            hint=f"did you mean {', '.join(suggestions)}?" if suggestions else _columns(header),
             names=dict.fromkeys(node.name for node in missing),
         )
     for node in nodes:

@@ -123,36 +123,43 @@ def find_directions(
     psi = psi if truncation is None else (truncation, truncation)
     prior = Prior(network, DIRECTIONS_SEED, psi, place, source.label(label, "w"))
     titles = tuple(map(str, range(count)))
+    heads = bank if isinstance(bank, AttributeBank) else None
+    if method == "interfacegan":  # wrong goals are refused before samples are drawn
+        titles = tuple(head_numbers(prior, heads, 1, goals, count))
+    elif method == "ganalyze":
+        judge = model.judge if isinstance(model, Model) else _judge(source)
+        wanted = number_goals(judge if labeller is None else labeller, goals, count, prior)
     with reporting(progress) as report:
         space = _Whitened.of(prior, report)
         if method == "ganspace":
             inner, share = space.own()
         elif method == "interfacegan":
-            heads = bank if isinstance(bank, AttributeBank) else None
             outputs = head_numbers(prior, heads, len(space.samples), goals, count)
-            titles = tuple(outputs)
             inner, share = space.nearest(torch.stack(list(outputs.values()), 1).double())
         elif method == "sefa":
             assert weights is not None
             inner, share = space.along(weights)
         elif method in WITH_GOALS:
-            if method == "ganalyze":
-                judge = model.judge if isinstance(model, Model) else _judge(source)
-                wanted = number_goals(judge if labeller is None else labeller, goals, count, prior)
             titles = tuple(wanted)
             steps, share = learn_goals(wanted, prior, space.scaled, chosen, report)
             inner = steps / steps.norm(dim=1, keepdim=True)
         else:
+            _check_count(len(space.variances), count, method)  # before pictures are drawn
             slopes = (
                 space.slopes(draw_small(prior, PICTURES, SIDE, report)) if weights is None else weights @ space.scaled
             )
             inner, share = _eigenvectors(slopes)
-    if len(inner) < count and method not in WITH_GOALS:
-        raise ArgumentError(f"w varies in {len(inner)} directions only, not {count}", hint="ask for fewer, with -n")
+    _check_count(len(inner), count, method)
     return space.directions(
         inner[:count], share[:count], method=method, titles=titles[:count], layers=chosen, truncation=psi,
         label=prior.label, generator=module_fingerprint(network),
     )  # fmt: skip
+
+
+def _check_count(found: int, count: int, method: str) -> None:
+    """Raise an `ArgumentError` if w varies in fewer directions than `count`, which with goals is only the most."""
+    if found < count and method not in WITH_GOALS:
+        raise ArgumentError(f"w varies in {found} directions only, not {count}", hint="ask for fewer, with -n")
 
 
 @dataclass(frozen=True)

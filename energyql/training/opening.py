@@ -115,7 +115,7 @@ def open_target(
             raise ArgumentError(f"{model} is a checkpoint, so a model folder must be named", hint="give out=, or --out")
         return _write(load_generator(model), Path(out), truncation, Path(model))
     if out is None:
-        raise ArgumentError("a generator needs a folder for its attributes", hint="give out=")
+        raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
     folder = Path(out)
     if family_of(model) is not None:
         return _write(model, folder, truncation)
@@ -160,7 +160,9 @@ def is_generator_name(model: str) -> bool:
 def _from_folder(model: str | Path, out: str | Path | None, generator: str | None, allow_plugins: bool) -> Target:
     source = model_folder(model)
     if out is None and model in packaged_models():
-        raise ArgumentError(f"the packaged model {model!r} is not changed", hint="name a folder for a copy with out=")
+        raise ArgumentError(
+            f"the packaged model {model!r} is not changed", hint="name a folder for a copy: out=, or --out"
+        )
     folder = source if out is None else Path(out)
     if real_path(folder) != real_path(source):
         if not (folder / CONFIG).is_file():

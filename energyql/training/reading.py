@@ -59,7 +59,8 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     try:
         lines = text.splitlines()
         delimiter = find_delimiter(lambda mark: csv.reader(lines, delimiter=mark))
-        lines_of_cells = [cells for cells in csv.reader(lines, delimiter=delimiter) if cells]
+        reader = csv.reader(lines, delimiter=delimiter)
+        numbered = [(cells, reader.line_num) for cells in reader if cells]
     except csv.Error as error:
         raise DataError(
             f"{path} is not a CSV file: {error}",
@@ -67,25 +68,24 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
         ) from error
     except MemoryError:
         raise DataError(f"cannot read {path}: there is not enough memory", hint="give a part of the rows") from None
-    if not lines_of_cells:
+    if not numbered:
         raise DataError(
             f"{path} is empty", hint="it needs the names of the columns in its first line, and a row for each picture"
         )
-    names, *rows = lines_of_cells
-    names = [name.strip() for name in names]
+    names = [name.strip() for name in numbered[0][0]]
     if repeated(names) is not None or "" in names:
         shown = shorten(", ".join(names))
         raise DataError(
             f"{path}: the first line must name every column once, and it is {shown!r}",
             hint="write the names there, such as index,glasses,age",
         )
-    for row, cells in enumerate(rows, 1):
+    for cells, line in numbered:
         if len(cells) != len(names):
             raise DataError(
-                f"{path}, row {row}: {len(cells)} cells for {len(names)} columns",
-                hint="each row has a cell for each column; a cell with a comma stands in quotes",
+                f"{path}, line {line}: {len(cells)} cells for {len(names)} columns",
+                hint="each line has a cell for each column; a cell with a comma stands in quotes",
             )
-    columns = {name: [cells[i] for cells in rows] for i, name in enumerate(names)}
+    columns = {name: [cells[i] for cells, _ in numbered[1:]] for i, name in enumerate(names)}
     return columns if delimiter == "," else {name: with_points(cells) for name, cells in columns.items()}
 
 

@@ -74,12 +74,12 @@ class Target:
         """Check that attributes of these names can be added.
 
         Raises:
-            VocabularyError: the folder already has one of them.
+            VocabularyError: the model already has one of them.
         """
         own = {} if self.bank is None else self.bank.vocabulary
         if not replace and (taken := [name for name in names if name in own]):
             raise VocabularyError(
-                f"{self.folder} already has {', '.join(map(repr, taken))}",
+                f"the model already has {', '.join(map(repr, taken))}",
                 hint="rename the attribute, or replace the old one with replace=True, or --replace",
             )
 

@@ -8,6 +8,7 @@ from commands import CHECKPOINTS, invoke
 from toys import random_generator, tiny_model
 
 from energyql.errors import EnergyQLError
+from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.saving import save_model
 
 ADA = CHECKPOINTS / "ada.pkl"
@@ -45,7 +46,15 @@ WRONG = [
     (("invert", "folder", "-m", "model"), "folder is a folder, not a picture", "name a picture in it"),
     (("animate", "smile", "-m", "model"), "at least two queries", "energyql animate"),
     (("convert", "none.pkl", "-o", "new"), "none.pkl is missing", "it was looked for in"),
-    (("convert", "tex.pt", "-o", "new"), "tex.pt is missing", "did you mean text"),
+    (("convert", "cu.pt", "-o", "new"), "cu.pt is missing", r"^did you mean cut\.pt\?$"),
+    (("convert", "folde.pt", "-o", "new"), "folde.pt is missing", "it was looked for in"),
+    (("generate", "smile", "-m", "folde.pkl"), "no model 'folde.pkl'", "it was looked for in"),
+    (("score", "smile", "words.csv", "-o", "o.json"), "cannot be saved as o.json", r"end the path in \.csv"),
+    (("edit", "smile", "-m", "model", "-o", "e.xyz"), "cannot be saved as .xyz", r"end the path in \.gif, .*\.webp"),
+    (("score", "hat", "bars.csv"), "no column for 'hat'", "separated by commas, semicolons or tabs"),
+    (("animate", "smile", "hat", "-m", "model", "-o", "text.txt/a.gif"), "text.txt is not a folder", "another folder"),
+    ((*TRAIN, "--labels", "labels.csv", "--kind", "smile=x"), "'x' is no kind of attribute", "kinds are yes/no"),
+    (("directions", "-m", "model", "--layers", "0-99"), "no layers|not 6$", "0-2|leave out"),
     (("convert", "folder", "-o", "new"), "folder is a folder", "give a checkpoint"),
     (("convert", "text.npy", "-o", "new"), "not a checkpoint", "energyql reads"),
     (("convert", ADA, "-o", "text.txt"), "text.txt is not a folder", "name another folder"),
@@ -94,7 +103,7 @@ def places(tmp_path_factory):
     texts = {
         "text.txt": "hello", "text.npy": "hello", "empty.csv": "", "words.csv": "smile\nx\n",
         "ragged.csv": "smile\n1,2\n", "labels.csv": "index,smile\n" + "".join(f"{i},{i % 2}\n" for i in range(60)),
-        "p.json": "{}", "faces.png": "",
+        "p.json": "{}", "faces.png": "", "bars.csv": "file|smile\na|0.1\n",
     }  # fmt: skip
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -135,3 +144,18 @@ def test_ctrl_c_says_that_the_command_can_be_resumed(places, monkeypatch, words,
     monkeypatch.setattr(work, interrupted)
     outcome = invoke(*words)
     assert (outcome.exit_code, "interrupted; run the same command again to resume" in outcome.stderr) == (130, True)
+
+
+def test_ctrl_c_ends_other_commands_with_a_word(places, monkeypatch):
+    monkeypatch.chdir(places)
+    with monkeypatch.context() as patch:
+        patch.setattr(PreparedQuery, "run", lambda *_, **settings: pytest.fail("a query was drawn"))
+        assert "hst" in str(invoke("animate", "smile", "hst", "-m", "model").exception)  # before anything is drawn
+
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PreparedQuery, "run", interrupted)
+    for words in (("animate", "smile", "NOT smile"), ("generate", "smile")):
+        outcome = invoke(*words, "-m", "model", "-q")
+        assert (outcome.exit_code, outcome.stderr) == (130, "interrupted\n")

@@ -7,6 +7,7 @@ import pytest
 from dataset.plans import TOML, known_plan, write
 from energyql import DatasetClass, DatasetPlan, E
 from energyql.dataset.plan_file import _Places, read_plan, tomllib
+from energyql.dataset.records import Estimate
 from energyql.errors import ArgumentError, DataError
 
 
@@ -252,3 +253,9 @@ class TestPlaces:
             for path in leaves(data):
                 start, end = found[path][1]
                 assert document[start:end] == basic
+
+
+def test_one_of_a_thing_is_named_as_one():
+    assert str(Estimate(1, 1, 1000, 1, 1.2, 1)) == "1 picture in 1 shard, about 1 kB; 1 second for one worker"
+    text = "2 pictures (3 samples to draw) in 2 shards, about 2 bytes; 2 minutes for one worker, 65 seconds for 2"
+    assert str(Estimate(2, 2, 2, 3, 130, 2)) == text

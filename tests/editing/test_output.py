@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image, ImageColor
 from typer.testing import CliRunner
@@ -11,8 +12,10 @@ import energyql
 from energyql import generate
 from energyql.cli.edit import read_layers, read_preset, read_start
 from energyql.cli.main import app
+from energyql.editing.filmstrip import step_column
 from energyql.editing.settings import PRESETS
 from energyql.errors import ArgumentError
+from energyql.pipeline.description import MARK
 from energyql.render.pictures import NO, YES
 
 
@@ -22,6 +25,9 @@ def test_filmstrip(edited):
     assert strip.height > 2 * two.height
     with pytest.raises(ArgumentError, match="there is no picture 6"):
         edited.filmstrip([6])
+    leaks = replace(edited.leaks[0], changed={name: np.arange(6) < 2 for name in ("a", "b")}, implied={})
+    captions = step_column(replace(edited.steps[0], doubtful=np.arange(6) == 1), leaks, "smile").captions
+    assert captions[:3] == ["2 changed: a, b", f"{MARK}, 2 changed: a, b", ""]
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
@@ -34,7 +40,10 @@ def test_animation(edited, tmp_path, suffix):
 
 def test_traversal(model, tiny, tmp_path):
     stops = [generate(query, 2, model=model, progress=False) for query in ("smile", "NOT smile")]
-    path = energyql.animate(stops, tmp_path / "way.webp", model=model, frames=4)
+    told = []
+    report = lambda *stage: told.append(stage)  # noqa: E731
+    path = energyql.animate(stops, tmp_path / "way.webp", model=model, frames=4, progress=report)
+    assert told == [("frames", fraction) for fraction in (0.25, 0.5, 0.75, 1)]
     with Image.open(path) as picture:
         assert picture.n_frames == 5
     with pytest.raises(ArgumentError, match="a list of at least two results\nof queries make results first"):

@@ -248,6 +248,9 @@ def test_everything_has_a_name_and_can_be_read(chromium, small, scheme):
         page = guest.open()
         draw(page, 3, "smile")
         expect(page.locator(".doubt").first).to_be_visible()  # its colours are measured too
+        mark, number = (page.locator(f"#wall .below {part}").first.bounding_box() for part in (".doubt", ".number"))
+        assert abs(mark["y"] + mark["height"] / 2 - number["y"] - number["height"] / 2) < 2, "one line"
+        assert 0 <= number["x"] - mark["x"] - mark["width"] < 12
         page.locator("#wall .tile").first.click()
         guest.shoot(f"desktop-{scheme}")
         nameless = page.locator("button, a, select, input, textarea, summary, img").evaluate_all(

@@ -146,7 +146,7 @@ def test_the_styles_of_each_layer_of_a_stylegan3():
     assert len(find_directions(generator, "sefa", 3)) == 3
 
 
-def test_wrong_arguments(gan):
+def test_wrong_arguments(gan, monkeypatch):
     for arguments, message in (
         ({"method": "pca"}, "no method 'pca'"),
         ({"count": 0}, "count must be a whole number from 1 to .*, not 0"),
@@ -164,6 +164,9 @@ def test_wrong_arguments(gan):
     ):
         with pytest.raises(ArgumentError, match=message):
             find_directions(gan, **arguments)
+    monkeypatch.setattr(finding, "draw_small", lambda *_: pytest.fail("pictures were drawn"))
+    with pytest.raises(ArgumentError, match="directions only, not 17"):
+        find_directions(gan, "pictures", 17)
     with pytest.raises(ArgumentError, match="for a model folder that names one"):
         find_directions(gan, generator="a:b")
     for arguments, message in (

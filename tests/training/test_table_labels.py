@@ -96,11 +96,11 @@ def test_enough_labels(recwarn):
     [
         ("", "is empty"),
         ("smile\n", "has no rows"),
-        ("smile;index\n1;1\n1;0;2\n", "row 2: 3 cells for 2 columns"),
+        ("smile;index\n1;1\n1;0;2\n", "line 3: 3 cells for 2 columns"),
         ("index\n1\n", "no column of labels"),
         ("smile,smile\n1,1\n", "name every column once"),
         ("smile,\n1,1\n", "name every column once"),
-        ("smile,hair\n1\n", "row 1: 1 cells for 2 columns"),
+        ("smile,hair\n1\n", "line 2: 1 cells for 2 columns"),
         ("index,smile\n-1,1\n", "row 1: the index is '-1'"),
         ("index,smile\n1,1\nx,0\n", "row 2: the index is 'x'"),
         ("index,smile\n1,1\n1,0\n", "sample 1 has two rows"),

@@ -18,7 +18,7 @@ export function verdicts(picture, run, edited) {
   const by = judge ? `, says the ${judge}.` : ".";
   return [
     line("Edit", picture.query, run.language, picture.satisfied, said(picture.satisfied, "The edit holds", "The edit does not hold"), by),
-    line("Query of the wall", run.query, run.language, picture.keeps_query, said(picture.keeps_query, "The query still holds", "The query no longer holds"), by),
+    line("Query it was drawn for", run.query, run.language, picture.keeps_query, said(picture.keeps_query, "The query still holds", "The query no longer holds"), by),
     solver,
     doubt,
     changes(picture),
