@@ -265,7 +265,8 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
 """The commands in the groups in which help shows them."""
 for group, commands in GROUPS.items():
     for command in commands:
-        app.command(rich_help_panel=group)(options.ending_interrupted()(command))
+        serves = command in (studio, label)  # which Ctrl-C ends as it should
+        app.command(rich_help_panel=group)(command if serves else options.ending_interrupted()(command))
 
 
 def main() -> None:
