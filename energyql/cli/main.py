@@ -33,6 +33,7 @@ from energyql.pipeline.settings import (
     DEFAULT_PRECISION,
     DEFAULT_SAMPLER,
     DEFAULT_SEMANTICS,
+    PICTURES,
 )
 from energyql.version import __version__
 
@@ -95,7 +96,10 @@ def generate(
             standard=True,
         ),
     ] = Path("energyql.png"),
-    n: Annotated[int, typer.Option("-n", min=1, help="Number of pictures.")] = 16,
+    n: Annotated[
+        int | None,
+        typer.Option("-n", min=1, help=f"Number of pictures; by default {PICTURES}, or those that the folder holds."),
+    ] = None,
     model: options.Model = DEFAULT_MODEL,
     generator: options.Generator = None,
     judge: options.Judge = None,
@@ -132,9 +136,10 @@ def generate(
         raise ArgumentError("--json and --out - both need standard output", hint="name a file or folder after --out")
     if not standard:
         check_destination(save_to)
-    if (standard or grid) and n > MOST_IN_GRID:
+    count = PICTURES if n is None else n
+    if (standard or grid) and count > MOST_IN_GRID:
         raise ArgumentError(
-            f"one picture holds a grid of at most {MOST_IN_GRID:,} pictures, not {n:,}",
+            f"one picture holds a grid of at most {MOST_IN_GRID:,} pictures, not {count:,}",
             hint="name a folder after --out, such as --out pictures: it is written batch by batch",
         )
     if budget is not None and first:
@@ -154,11 +159,11 @@ def generate(
                 pass
         result = run.verdicts
     elif budget is None:
-        result = prepared.run(n, first=first, progress=not quiet)
+        result = prepared.run(count, first=first, progress=not quiet)
     else:
         if not standard and not grid:
             check_run(save_to, prepared.provenance | {"budget": budget})
-        result = prepared.run_until_satisfied(n, budget=budget, progress=not quiet)
+        result = prepared.run_until_satisfied(count, budget=budget, progress=not quiet)
     if standard:
         with TemporaryDirectory() as folder:
             sys.stdout.buffer.write(result.save(Path(folder) / "grid.png").read_bytes())

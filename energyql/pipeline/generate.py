@@ -33,6 +33,7 @@ from energyql.pipeline.settings import (
     DEFAULT_PRECISION,
     DEFAULT_SAMPLER,
     DEFAULT_SEMANTICS,
+    PICTURES,
     DrawOptions,
     DrawSettings,
     Noise,
@@ -136,7 +137,7 @@ class Pipeline:
 
 def generate(
     query: str | Expr,
-    n: int = 16,
+    n: int = PICTURES,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
     semantics: Semantics = DEFAULT_SEMANTICS,
@@ -202,7 +203,7 @@ def generate(
 
 def until_satisfied(
     query: str | Expr,
-    n: int = 16,
+    n: int = PICTURES,
     *,
     budget: int | None = None,
     model: str | Path | Model = DEFAULT_MODEL,

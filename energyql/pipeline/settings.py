@@ -40,6 +40,8 @@ DEFAULT_SEMANTICS: Final = EXACT
 DEFAULT_SAMPLER: Final = "slice+descent"
 DEFAULT_PRECISION: Final = "float32"
 DEFAULT_NOISE: Final = "const"
+PICTURES = 16
+"""Pictures of a run, unless a number is given."""
 MOST_SAMPLES = 1_000_000
 """Most samples of one call."""
 

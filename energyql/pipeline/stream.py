@@ -25,7 +25,7 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
 from energyql.pipeline.saved import RESULT, check_free, part_files, part_folders, picture_files
-from energyql.pipeline.settings import DEFAULT_NOISE, DrawOptions, whole_number
+from energyql.pipeline.settings import DEFAULT_NOISE, PICTURES, DrawOptions, whole_number
 from energyql.progress import Report
 from energyql.replacement import finish_saving, saving
 
@@ -95,7 +95,7 @@ class FolderRun:
     Args:
         folder: new, or with the beginning of the same run.
         prepared: the query.
-        n: number of samples of the whole run.
+        n: number of samples of the whole run; by default `PICTURES`, or as many as the folder holds if that is more.
         first: number of its first sample, or of the one after the last in the folder.
 
     Attributes:
@@ -106,8 +106,11 @@ class FolderRun:
         DataError: the folder holds another run, or a damaged one.
     """
 
-    def __init__(self, folder: Path, prepared: PreparedQuery, n: int, first: int = 0) -> None:
-        n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
+    def __init__(self, folder: Path, prepared: PreparedQuery, n: int | None, first: int = 0) -> None:
+        count, first = (
+            whole_number("n", PICTURES if n is None else n, most=2**62),
+            whole_number("first", first, least=0, most=2**62),
+        )
         if folder.suffix.lower() in PICTURE_SUFFIXES:
             raise ArgumentError(f"a run is saved to a folder, not to {folder}", hint="name a folder")
         self.folder, self._prepared = check_destination(folder), prepared
@@ -122,7 +125,7 @@ class FolderRun:
                 f"{folder} holds samples {begin} to {begin + held - 1} of this run, which {first} does not continue",
                 hint=f"begin with {begin + held} (first, --first), or name another folder",
             )
-        self._first, self._n = begin, first - begin + n
+        self._first, self._n = begin, max(first - begin + count, held if n is None else 0)
         check_free(folder, self._n)
         self.removed = max(0, held - self._n)
         if held:

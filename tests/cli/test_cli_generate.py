@@ -109,6 +109,12 @@ class TestGenerate:
         assert (code, f"{tmp_path} holds 2 samples of this run; 4 beyond were removed" in errors) == (0, True)
         assert sorted(path.name for path in tmp_path.glob("*.png")) == ["00000.png", "00001.png", "grid.png"]
 
+    def test_without_a_number_all_pictures_stay(self, tiny, tmp_path, main):
+        arguments = ("generate", "smile", "-m", tiny, "--device", "cpu", "-o", tmp_path)
+        for number, held in ((["-n", 20], 20), ([], 20), (["-n", 3], 3), ([], 16)):
+            assert main(*arguments, *number)[0] == 0
+            assert len(Result.load(tmp_path)) == held
+
     def test_a_budget_in_a_folder(self, tiny, tmp_path, main):
         arguments = (
             "generate",
