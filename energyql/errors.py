@@ -11,10 +11,11 @@ An error holds the query and the spans at fault as fields, and prints as
 from __future__ import annotations
 
 import copyreg
+import inspect
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
 
 _WINDOW = 100
@@ -127,16 +128,8 @@ class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
 
     exit_code = 4
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        query: str | None = None,
-        spans: Iterable[tuple[int, int]] = (),
-        hint: str | None = None,
-        names: Iterable[str] = (),
-    ) -> None:
-        super().__init__(message, query=query, spans=spans, hint=hint)
+    def __init__(self, message: str, *, names: Iterable[str] = (), **place: Any) -> None:
+        super().__init__(message, **place)
         self.names = tuple(names)
 
 
@@ -213,6 +206,15 @@ class TautologyWarning(UserWarning):
 
 class CheckpointWarning(UserWarning):
     """Pictures depend on something that a checkpoint does not hold; the message says what is assumed."""
+
+
+def misfit(function: Callable[..., Any], *arguments: object, **options: object) -> str:
+    """Return why a function cannot be called with these arguments; "" if it can, or if Python cannot tell."""
+    try:
+        inspect.signature(function).bind(*arguments, **options)
+    except (TypeError, ValueError) as error:  # a ValueError: of a function in C
+        return str(error) if isinstance(error, TypeError) else ""
+    return ""
 
 
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from inspect import signature
 from numbers import Real
 from reprlib import recursive_repr
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, misfit
 from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.energy import EnergyLike
@@ -149,10 +148,8 @@ def check_sampler(sampler: Any) -> None:
         raise ArgumentError(f"{sampler.__name__} is a class, not a sampler", hint=f"make one: {sampler.__name__}()")
     if not callable(getattr(sampler, "sample", None)):
         raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}", hint=hint)
-    try:
-        signature(sampler.sample).bind(None, None, noise=None, progress=None)
-    except TypeError as error:
-        raise ArgumentError(f"sample of {type(sampler).__name__} cannot be called: {error}", hint=hint) from None
+    if wrong := misfit(sampler.sample, None, None, noise=None, progress=None):
+        raise ArgumentError(f"sample of {type(sampler).__name__} cannot be called: {wrong}", hint=hint)
 
 
 def draw_with(

@@ -17,7 +17,7 @@ from energyql.attributes.bank import FittedLabel
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
 from energyql.errors import DataError, ModelError
 from energyql.files import read_json, write_json
-from energyql.generators.base import Generator, as_condition, class_count, encode_under, head_reader
+from energyql.generators.base import Generator, as_condition, check_pictures, class_count, encode_under, head_reader
 from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float, Int
 from energyql.sampling import prior_latents, uniforms
@@ -183,7 +183,7 @@ def _label(
     w = prior.w(index).to(prior.device)
     at, size = 0, 1  # the size of the first picture decides how many fit
     while at < len(w):
-        images = prior.generator.synthesize(w[at : at + size])
+        images = check_pictures(prior.generator.synthesize(w[at : at + size]))
         for name, cells in label_images(labeller, images).items():
             columns.setdefault(name, []).extend(cells)
         at += size
