@@ -90,9 +90,8 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
     """
     parts = [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else several(names)
     if unnamed := [part for part in parts if not isinstance(part, str | Method)]:
-        given = describe_sampler(unnamed[0])
         raise ArgumentError(
-            f"a sampler to compare is a name or a Method, not {given}",
+            f"there is no sampler {describe_sampler(unnamed[0])!r}",
             hint='a sampler of your own: energyql.evaluation.methods.Method("mine", "exact", sampler)',
         )
     found = [part if isinstance(part, Method) else _read(part) for part in parts]

@@ -38,7 +38,7 @@ def test_own_samplers() -> None:
 
 
 def test_own_samplers_need_a_name() -> None:
-    with pytest.raises(ArgumentError, match=r"or a Method, not SliceSampler\(.*\n.*methods\.Method\("):
+    with pytest.raises(ArgumentError, match=r"no sampler 'SliceSampler\(.*\n.*methods\.Method\("):
         read_methods(["ode", SliceSampler()])  # type: ignore[list-item]
     with pytest.raises(ArgumentError, match="SliceSampler is a class"):
         read_methods([Method("own", "exact", SliceSampler)])  # type: ignore[arg-type]
