@@ -33,6 +33,8 @@ _FRAMES = 3
 """Most places of somebody's code that a message shows."""
 _named: dict[str, str] = {}
 """The names that were looked up, and the top-level module of each."""
+_helpers: set[str] = set()
+"""The top-level modules in the working directory that these imported."""
 
 
 def import_optional(module: str, need: str, hint: str) -> Any:
@@ -72,7 +74,7 @@ def load_plugin(name: str, group: str) -> Any:
 
 def blame(error: BaseException) -> EnergyQLError | None:
     """Return what to tell of an exception that code looked up by name raised; `None` if it comes from elsewhere."""
-    steps = [step for step in traceback.walk_tb(error.__traceback__) if _named and _is_own(step[0])]
+    steps = [step for step in traceback.walk_tb(error.__traceback__) if _is_own(step[0])]
     if not steps:
         return None
     frame = steps[0][0]
@@ -86,11 +88,8 @@ def blame(error: BaseException) -> EnergyQLError | None:
 
 
 def _is_own(frame: FrameType) -> bool:
-    """Whether a frame is of a module that was looked up, or of one in the working directory."""
-    file = os.path.abspath(frame.f_code.co_filename)
-    if _module(frame) in _named.values():
-        return True
-    return _module(frame) != "__main__" and file.startswith(os.getcwd() + os.sep) and not file.startswith(_NOT_OWN)
+    """Whether a frame is of a module that was looked up, or that such a one imported."""
+    return _module(frame) in {*_named.values(), *_helpers} - {"energyql", "__main__"}
 
 
 def _module(frame: FrameType) -> str:
@@ -143,18 +142,23 @@ def _imported(name: str) -> Any:
             f"{name!r} is not of the form module:function",
             hint="such as my_labels:look, for the function look in my_labels.py",
         )
-    here = os.getcwd()
+    here, before = os.getcwd(), set(sys.modules)
     sys.path.insert(0, here)
     _named[name] = module.partition(".")[0]
     try:
         found: Any = importlib.import_module(module)
     except (ImportError, SyntaxError) as error:
+        del _named[name]
         hint = f"{name} is taken as module:object, with the module in {here} or installed in this environment"
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             hint = f"the module was found, but not what it imports: {error.name}"
         raise ArgumentError(f"cannot import {module!r}: {error}", hint=hint) from error
     finally:
         sys.path.remove(here)
+    for other in set(sys.modules) - before:
+        file = os.path.abspath(getattr(sys.modules[other], "__file__", None) or os.sep)
+        if file.startswith(here + os.sep) and not file.startswith(_NOT_OWN):
+            _helpers.add(other.partition(".")[0])
     for part in attribute.split("."):
         if not hasattr(found, part):
             near = closest(part, dir(found))
