@@ -209,10 +209,11 @@ class CheckpointWarning(UserWarning):
 
 
 def misfit(function: Callable[..., Any], *arguments: object, **options: object) -> str:
-    """Return why a function cannot be called with these arguments; "" if it can, or if Python cannot tell."""
+    """Return why a function or class of Python cannot be called with these arguments; "" if it can, or who knows."""
     try:
-        inspect.signature(function).bind(*arguments, **options)
-    except (TypeError, ValueError) as error:  # a ValueError: of a function in C
+        if inspect.isfunction(function) or inspect.ismethod(function) or inspect.isclass(function):
+            inspect.signature(function).bind(*arguments, **options)
+    except (TypeError, ValueError) as error:  # a ValueError: of a class in C
         return str(error) if isinstance(error, TypeError) else ""
     return ""
 
