@@ -1,7 +1,6 @@
 """Generators and judges by name: from the command line and Python, and never without permission."""
 
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,12 +13,12 @@ from typer.testing import CliRunner
 
 from energyql import load_generator, load_model, train_attributes
 from energyql.attributes.labels import import_labeller
-from energyql.cli.main import app, main
+from energyql.cli.main import app
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, WeakHeadError
 from energyql.generators.families import named_generator
 from energyql.pipeline.generate import generate
 from energyql.pipeline.saving import record_judge
-from energyql.plugins import GENERATORS, JUDGES, blame, is_plugin
+from energyql.plugins import GENERATORS, JUDGES, is_plugin
 from energyql.studio import serving
 from energyql.training.fitting import HeadSettings
 
@@ -301,79 +300,3 @@ def test_what_is_taken_for_a_name():
     with pytest.raises(ArgumentError, match="are two generators"):
         run("train", "faces", "--labeller", "faces", "--generator", "my_faces:others", "--out", "x")
     assert not Path("x").exists()
-
-
-FAULTY = """
-from my_faces import Faces, look
-import helping
-
-class Lost(Faces):
-    def __init__(self):
-        super().__init__()
-        self.weights = open("weights.tar")
-
-class Failing(Faces):
-    def synthesize(self, w):
-        return helping.fail(w)
-
-class Short(Faces):
-    def encode(self, z):
-        return z
-
-class Flat(Faces):
-    def synthesize(self, w):
-        return super().synthesize(w)[:, 0]
-
-def blind(images):
-    return {"x": images[:, 5] > 0}
-
-def careless():
-    return {}
-
-def three(images):
-    return 3
-
-def letters(images):
-    return {"x": "yes"}
-"""
-
-
-@pytest.mark.parametrize(
-    ("generator", "labeller", "code", "message"),
-    [
-        ("Lost", "look", 1, r"my_faulty:Lost failed: FileNotFoundError: .*'weights\.tar'\n.*line 8, in __init__"),
-        ("Failing", "look", 1, r"my_faulty:Failing failed: Zero.*\n.*in synthesize\n(.*\n)+.*helping\.py, line 2"),
-        ("Faces", "blind", 1, r"EnergyQLError: my_faulty:blind failed: IndexError: .*\n.*in blind\n"),
-        ("Short", "look", 2, r"my_faulty:Short is a Short that cannot be called as encode\(z, truncation\)"),
-        ("Flat", "look", 2, r"synthesize returned a Tensor of torch\.float32 and shape \(1, 4, 4\).*\n.*in \[-1, 1\]"),
-        ("Faces", "careless", 2, "ArgumentError: my_faulty:careless cannot be called with pictures"),
-        ("Faces", "three", 9, "DataError: the labeller returned an int"),
-        ("Faces", "letters", 9, "DataError: the labeller: 'x': 1 pictures but 'yes'\nreturn one value per picture"),
-    ],
-)  # fmt: skip
-def test_faults_of_named_code_are_messages(monkeypatch, capsys, generator, labeller, code, message):
-    Path("my_faulty.py").write_text(FAULTY)
-    Path("helping.py").write_text("def fail(w):\n    return 1 / 0\n")
-    words = ["train", f"my_faulty:{generator}", "--labeller", f"my_faulty:{labeller}", "--out", "new", *SMALL]
-    monkeypatch.setattr(sys, "argv", ["energyql", *words])
-    for name in ("my_faulty", "helping"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(SystemExit) as end:
-        main()
-    errors = capsys.readouterr().err
-    assert end.value.code == code
-    assert re.search(message, errors), errors
-    assert "Traceback" not in errors
-
-
-def test_a_module_that_is_no_python():
-    Path("my_slip.py").write_text("def f(:\n")
-    with pytest.raises(ArgumentError, match=r"cannot import 'my_slip': .*my_slip\.py, line 1"):
-        named_generator("my_slip:f")
-
-
-def test_only_named_code_is_blamed():
-    try:
-        raise ValueError("ours")
-    except ValueError as error:
-        assert blame(error) is None
