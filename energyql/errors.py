@@ -11,11 +11,12 @@ An error holds the query and the spans at fault as fields, and prints as
 from __future__ import annotations
 
 import copyreg
+import inspect
 import re
 import sys
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from traceback import walk_stack
 from typing import Any, ClassVar, NamedTuple
@@ -125,16 +126,8 @@ class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
 
     exit_code = 4
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        query: str | None = None,
-        spans: Iterable[tuple[int, int]] = (),
-        hint: str | None = None,
-        names: Iterable[str] = (),
-    ) -> None:
-        super().__init__(message, query=query, spans=spans, hint=hint)
+    def __init__(self, message: str, *, names: Iterable[str] = (), **place: Any) -> None:
+        super().__init__(message, **place)
         self.names = tuple(names)
 
 
@@ -219,6 +212,16 @@ def caller_level() -> int:
     return len(names) - names[::-1].index("energyql") + 1  # frames of decorators may stand between those of the package
 
 
+def misfit(function: Callable[..., Any], *arguments: object, **options: object) -> str:
+    """Return why a function or class of Python cannot be called with these arguments; "" if it can, or who knows."""
+    try:
+        if inspect.isfunction(function) or inspect.ismethod(function) or inspect.isclass(function):
+            inspect.signature(function).bind(*arguments, **options)
+    except (TypeError, ValueError) as error:  # a ValueError: of a class in C
+        return str(error) if isinstance(error, TypeError) else ""
+    return ""
+
+
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
     """Return the lines of `query` that hold `spans`, each above a line of carets, without a final newline.
 
@@ -241,8 +244,7 @@ def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
                 by_line.setdefault(index + 1, []).append((low - starts[index], high - starts[index]))
     shown = sorted(by_line.items())[:_MAX_LINES]
     width = len(str(shown[-1][0])) if shown else 1
-    lines: list[str] = []
-    previous = 0
+    lines, previous = list[str](), 0
     for number, pieces in shown:
         text, carets = _draw_line(query[starts[number - 1] : ends[number - 1]], pieces)
         if len(starts) == 1:
@@ -262,7 +264,6 @@ def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
     first, last = _window(line, *marks[0])
     before, after = "..." * (first > 0), "..." * (last < len(line))
     shown = [_show(character) for character in line[first:last]]
-    text = before + "".join(piece for piece, _ in shown) + after
     columns = list(accumulate((width for _, width in shown), initial=len(before)))
     carets = bytearray(b" " * (columns[-1] + 1))
     for start, end in marks:
@@ -271,7 +272,7 @@ def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
         left = columns[max(start, first) - first]
         right = max(columns[min(end, last) - first], left + 1)
         carets[left:right] = b"^" * (right - left)
-    return text, carets.decode("ascii").rstrip()
+    return before + "".join(piece for piece, _ in shown) + after, carets.decode("ascii").rstrip()
 
 
 def _window(line: str, start: int, end: int) -> tuple[int, int]:

@@ -8,15 +8,18 @@ To look up a name is to run code. So names are taken from a user, and from a mod
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, misfit
 from energyql.vocabulary import closest
 
 GENERATORS, JUDGES = "energyql.generators", "energyql.judges"
@@ -24,6 +27,14 @@ GENERATORS, JUDGES = "energyql.generators", "energyql.judges"
 _OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _WRITTEN = re.compile(r"[\w.-]{1,100}(:[\w.]{1,100})?")
 """What may be a name in a model folder: nothing that a shell or a terminal could take for more."""
+_NOT_OWN = (str(Path(__file__).parent), *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")))
+"""Folders of code that nobody named: this package and libraries."""
+_FRAMES = 3
+"""Most places of somebody's code that a message shows."""
+_named: dict[str, str] = {}
+"""The names that were looked up, and the top-level module of each."""
+_helpers: set[str] = set()
+"""The top-level modules in the working directory that these imported."""
 
 
 def import_optional(module: str, need: str, hint: str) -> Any:
@@ -61,17 +72,39 @@ def load_plugin(name: str, group: str) -> Any:
     return _imported(name) if ":" in name else _installed(name, group)
 
 
+def blame(error: BaseException) -> EnergyQLError | None:
+    """Return what to tell of an exception that code looked up by name raised; `None` if it comes from elsewhere."""
+    steps = [step for step in traceback.walk_tb(error.__traceback__) if _is_own(step[0])]
+    if not steps:
+        return None
+    frame = steps[0][0]
+    here = [name for name, module in _named.items() if module == _module(frame)] or list(_named)
+    called = (frame.f_code.co_name, type(frame.f_locals.get("self")).__name__)
+    names = [name for name in here if re.split("[:.]", name)[-1] in called] or here
+    places = traceback.StackSummary.extract(iter(steps[-_FRAMES:]))
+    lines = [f"{place.filename}, line {place.lineno}, in {place.name}\n  {place.line}" for place in places]
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return EnergyQLError(f"{' or '.join(names)} failed: {what}", hint="\n".join(lines))
+
+
+def _is_own(frame: FrameType) -> bool:
+    """Whether a frame is of a module that was looked up, or that such a one imported."""
+    return _module(frame) in {*_named.values(), *_helpers} - {"energyql", "__main__"}
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
 def make_plugin(factory: Callable[[], Any], name: str) -> Any:
     """Return what a factory makes, a class or a function.
 
     Raises:
         ArgumentError: it needs arguments.
     """
-    try:
-        inspect.signature(factory).bind()
-    except TypeError as error:
+    if wrong := misfit(factory):
         hint = "name a function or a class that needs no arguments"
-        raise ArgumentError(f"{name} cannot be called without arguments: {error}", hint=hint) from None
+        raise ArgumentError(f"{name} cannot be called without arguments: {wrong}", hint=hint)
     return factory()
 
 
@@ -109,17 +142,23 @@ def _imported(name: str) -> Any:
             f"{name!r} is not of the form module:function",
             hint="such as my_labels:look, for the function look in my_labels.py",
         )
-    here = os.getcwd()
+    here, before = os.getcwd(), set(sys.modules)
     sys.path.insert(0, here)
+    _named[name] = module.partition(".")[0]
     try:
         found: Any = importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
+        del _named[name]
         hint = f"{name} is taken as module:object, with the module in {here} or installed in this environment"
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             hint = f"the module was found, but not what it imports: {error.name}"
         raise ArgumentError(f"cannot import {module!r}: {error}", hint=hint) from error
     finally:
         sys.path.remove(here)
+    for other in set(sys.modules) - before:
+        file = os.path.abspath(getattr(sys.modules[other], "__file__", None) or os.sep)
+        if file.startswith(here + os.sep) and not file.startswith(_NOT_OWN):
+            _helpers.add(other.partition(".")[0])
     for part in attribute.split("."):
         if not hasattr(found, part):
             near = closest(part, dir(found))
@@ -143,6 +182,7 @@ def _installed(name: str, group: str) -> Any:
             f"no installed package has {name!r} among its {kind}", hint=f"{known} code of your own as module:function"
         )
     (point,) = points.values()
+    _named[name] = point.module.partition(".")[0]
     try:
         return point.load()
     except (ImportError, AttributeError) as error:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from energyql import load_generator, load_model, train_attributes
 from energyql.attributes.labels import import_labeller
 from energyql.cli.main import app
-from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, WeakHeadError
 from energyql.generators.families import named_generator
 from energyql.pipeline.generate import generate
 from energyql.pipeline.saving import record_judge
@@ -154,6 +154,9 @@ def test_all_commands_that_draw(monkeypatch):
     run("animate", "bright", "NOT bright", "-n", 1, "--frames", 2, "--out", "film.gif", *weak)
     Path("queries.txt").write_text("bright\n")
     run("gallery", "queries.txt", "-n", 2, "--out", "page.html", *weak)
+    for allowing in (["--allow-plugins"], ["--generator", "faces", "--judge", "none"]):
+        with pytest.raises(WeakHeadError):  # of a pilot, so with the generator
+            run("explain", "bright", "--pilot", "--model", MODEL, *allowing)
     run("invert", next(Path("edited").rglob("*.png")), "--out", "inverted.png", "--space", "z", "--anyway", *ask)
     assert Path("page.html").is_file()
     calls = []

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.predictions import Categorical, Continuous, YesNo, decide
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError, DataError, misfit
 from energyql.numerics.shapes import Float
 from energyql.plugins import JUDGES, load_plugin, make_plugin
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -35,12 +35,15 @@ YES, NO = {"1", "true", "yes", "y", "t"}, {"0", "false", "no", "n", "f"}
 
 
 @torch.no_grad()
-def label_images(labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
+def label_images(
+    labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"], who: str = "the labeller"
+) -> dict[str, list[Any]]:
     """Label pictures.
 
     Args:
         labeller: a function or a torch module. A module is put into evaluation mode.
         images: in [-1, 1], (batch, channels, height, width).
+        who: for messages.
 
     Returns:
         Attribute -> one cell per picture.
@@ -48,11 +51,14 @@ def label_images(labeller: ImageLabeller, images: Float[Tensor, "batch channels 
     Raises:
         DataError: the labeller does not return a mapping from names to one value per picture.
     """
-    return {name: as_cells(values, len(images), name) for name, values in call_labeller(labeller, images).items()}
+    labels = call_labeller(labeller, images, who)
+    return {name: as_cells(values, len(images), name, who) for name, values in labels.items()}
 
 
 @torch.no_grad()
-def call_labeller(labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"]) -> Mapping[str, Any]:
+def call_labeller(
+    labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"], who: str = "the labeller"
+) -> Mapping[str, Any]:
     """Return what a labeller says of pictures, as it says it; see `label_images`.
 
     Raises:
@@ -60,10 +66,10 @@ def call_labeller(labeller: ImageLabeller, images: Float[Tensor, "batch channels
     """
     if isinstance(labeller, torch.nn.Module):
         labeller.eval().to(images.device)
-    return check_labels(labeller(images))
+    return check_labels(labeller(images), who)
 
 
-def check_labels(labels: Any, who: str = "labeller") -> Mapping[str, Any]:
+def check_labels(labels: Any, who: str) -> Mapping[str, Any]:
     """Return what a labeller returned, called `who` in messages.
 
     Raises:
@@ -71,7 +77,7 @@ def check_labels(labels: Any, who: str = "labeller") -> Mapping[str, Any]:
     """
     if not isinstance(labels, Mapping) or not labels or not all(isinstance(name, str) for name in labels):
         raise DataError(
-            f"the {who} returned {_shown(labels)}",
+            f"{who} returned {_shown(labels)}",
             hint='it must return a dict such as {"smile": [True, False, ...]}, one value per picture',
         )
     return labels
@@ -79,7 +85,8 @@ def check_labels(labels: Any, who: str = "labeller") -> Mapping[str, Any]:
 
 def _shown(labels: Any) -> str:
     if not isinstance(labels, Mapping):
-        return f"a {type(labels).__name__}"
+        kind = type(labels).__name__
+        return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     return "a dict whose keys are not all names" if labels else "an empty dict"
 
 
@@ -97,7 +104,7 @@ def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary)
     Raises:
         DataError: a value is missing, or is not one of the attribute's.
     """
-    columns = label_images(labeller, images)
+    columns = label_images(labeller, images, "the judge")
     values: dict[str, npt.NDArray[Any]] = {}
     for name, spec in ((name, spec) for name, spec in vocabulary.items() if name in columns):
         numbers = encode_column(columns[name], spec, "the judge").numpy()
@@ -127,6 +134,10 @@ def import_labeller(name: str) -> ImageLabeller:
             f"{name} is a {type(found).__name__}, which cannot be called",
             hint="name a function, a class or a torch module",
         )
+    if wrong := misfit(found, None):
+        raise ArgumentError(
+            f"{name} cannot be called with pictures: {wrong}", hint="it takes one argument, the pictures"
+        )
     labeller: ImageLabeller = found
     return labeller
 
@@ -147,8 +158,8 @@ def labeller_name(labeller: ImageLabeller) -> str:
     return f"{subject.__module__}.{subject.__qualname__}\n{source}"
 
 
-def as_cells(values: Any, count: int, name: str) -> list[Any]:
-    """Convert the values that a labeller returned for one attribute to a list of `count` cells.
+def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> list[Any]:
+    """Convert the values that a labeller, called `who`, returned for one attribute to a list of `count` cells.
 
     Raises:
         DataError: the values have another length, or are no sequence of cells.
@@ -160,8 +171,11 @@ def as_cells(values: Any, count: int, name: str) -> list[Any]:
         values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     cells = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(cells, str) or not isinstance(cells, Sequence) or len(cells) != count:
-        shape = f"{len(cells)} values" if isinstance(cells, Sequence) else type(values).__name__
-        raise DataError(f"{name!r}: {count} pictures but {shape}", hint="a labeller returns one value per picture")
+        several = isinstance(cells, Sequence) and not isinstance(cells, str)
+        raise DataError(
+            f"{who}: {name!r}: {count} pictures but {f'{len(cells)} values' if several else f'{cells!r:.40}'}",
+            hint=f"return one value per picture, such as {{{name!r}: [True, False, ...]}}",
+        )
     if cells and isinstance(cells[0], Sequence) and not isinstance(cells[0], str):
         raise DataError(
             f"{name!r}: a label is a list", hint="return one value per picture, such as the name of a class"

@@ -241,7 +241,7 @@ def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
     """
     if not torch.is_grad_enabled():
         return call_labeller(reader, pictures)
-    return check_labels(reader(pictures), _shown(reader))
+    return check_labels(reader(pictures), f"the {_shown(reader)}")
 
 
 def _shown(reader: ImageLabeller) -> str:
@@ -261,7 +261,7 @@ def _prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction
         return Categorical(value.logits.to(pictures), spec.values)
     if isinstance(value, Continuous) and spec.kind == "continuous":
         return Continuous(value.mean.to(pictures), torch.as_tensor(value.std).to(pictures))
-    numbers = encode_column(as_cells(value, len(pictures), spec.name), spec, "the reader").to(pictures)
+    numbers = encode_column(as_cells(value, len(pictures), spec.name, "the reader"), spec, "the reader").to(pictures)
     if numbers.isnan().any():
         raise DataError(
             f"the reader returns no value of {spec.name!r} for some pictures", hint="it must read every picture"

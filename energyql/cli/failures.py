@@ -18,6 +18,7 @@ from rich.markup import escape
 from energyql.cli.options import err
 from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, TautologyWarning
 from energyql.numerics.memory import nearly_ended
+from energyql.plugins import blame
 from energyql.vocabulary import closest
 
 _SPARE = 2 << 20
@@ -42,20 +43,22 @@ def reporting_failures() -> Iterator[None]:
             sys.stdout.flush()  # here, where a full disk is an error that can be reported
     except EnergyQLError as error:
         _fail(type(error).__name__, str(error), error.exit_code)
-    except OSError as error:  # of standard output: an error about a file is an EnergyQLError
+    except OSError as error:  # of standard output, or of somebody's code: ours about a file is an EnergyQLError
         if _memory_ended(error):
             _fail_for_want_of_memory()
+        _fail_in_named_code(error)
         # Else Python tries to write the rest once more when it ends, and fails once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # the reader has gone, as `head` does
             sys.exit(1)
-        place = error.filename or "standard output"
-        _fail(EnergyQLError.__name__, f"cannot write {place}: {error.strerror or error}", EnergyQLError.exit_code)
+        what = f"open {error.filename}" if error.filename else "write standard output"
+        _fail(EnergyQLError.__name__, f"cannot {what}: {error.strerror or error}", EnergyQLError.exit_code)
     except Exception as error:
         if isinstance(error, _USAGE):
             wrong = explain_usage(error)
             _fail(type(wrong).__name__, str(wrong), wrong.exit_code)
         if not _memory_ended(error):
+            _fail_in_named_code(error)
             raise
         error.__traceback__ = None  # what its frames hold is free again for the message
         _fail_for_want_of_memory()
@@ -123,6 +126,12 @@ def _memory_ended(error: Exception) -> bool:
 def _fail_for_want_of_memory() -> NoReturn:
     hint = "free some, or raise the limit of the process; fewer pictures and a smaller --batch-size take less"
     _fail(EnergyQLError.__name__, f"there is not enough memory\n{hint}", EnergyQLError.exit_code)
+
+
+def _fail_in_named_code(error: Exception) -> None:
+    """End the process if an exception was raised by code that the user named."""
+    if (told := blame(error)) is not None:
+        _fail(type(told).__name__, str(told), told.exit_code)
 
 
 def _fail(kind: str, message: str, code: int) -> NoReturn:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -186,13 +186,17 @@ def explain(
         bool, typer.Option("--pilot", help="Estimate the share of pictures that satisfy it, and the cost of a sample.")
     ] = False,
     model: options.Model = DEFAULT_MODEL,
+    generator: options.Generator = None,
+    judge: options.Judge = None,
+    allow_plugins: options.AllowPlugins = False,
     semantics: options.Semantics = DEFAULT_SEMANTICS,
     as_json: options.Json = False,
 ) -> None:
     """Explain a query: canonical text, compiled circuit, or why nothing can satisfy it."""
     from energyql.pipeline.explain import explain as run
 
-    explanation = run(query, model=model, semantics=semantics, pilot=pilot)
+    opened = options.open_model(model, generator, judge, allow_plugins, "auto") if pilot else model
+    explanation = run(query, model=opened, semantics=semantics, pilot=pilot)
     if as_json:
         print_json(explanation.to_dict())
     else:
@@ -231,7 +235,9 @@ def score(
         Path, out_option("Where to write the ranked rows as CSV; - is standard output.", standard=True, suffix=".csv")
     ] = Path(STANDARD),
     top: Annotated[int | None, typer.Option(min=1, help="Write only the best rows.")] = None,
-    semantics: options.Semantics = DEFAULT_SEMANTICS,
+    semantics: Annotated[
+        Literal["exact", "product", "lace"], typer.Option(help="Rules of the energy; see docs/semantics.md.")
+    ] = DEFAULT_SEMANTICS,
     as_json: options.Json = False,
 ) -> None:
     """Rank the rows of a table of predictions by a query, best first.

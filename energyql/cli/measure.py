@@ -108,7 +108,7 @@ def evaluate(
     """
     from energyql.evaluation.evaluate import evaluate as run
     from energyql.evaluation.features import inception_features
-    from energyql.evaluation.report import EDIT_NOTE, EVALUATION_NOTE, TABLE_WIDTH, evaluation_tables
+    from energyql.evaluation.report import TABLE_WIDTH, evaluation_notes, evaluation_tables
 
     if features not in ("judge", "inception"):
         raise ArgumentError(f"there are no features {features!r}", hint="choose judge or inception")
@@ -130,8 +130,8 @@ def evaluate(
     for name, protocol in data["setups"].items():
         if "missing" in protocol:
             out.print(f"[yellow]note[/]: {name} was not run: {escape(protocol['missing'])}")
-    out.print(EVALUATION_NOTE)
-    out.print(EDIT_NOTE)
+    for text in evaluation_notes(data):
+        out.print(text)
     out.print(f"Saved {escape(str(save_to))}: evaluation.json, evaluation.md")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,11 @@ def gallery(
     from energyql.gallery.truth_table import check_literals, split_literals
     from energyql.pipeline.queries import SUFFIXES, read_queries
 
+    if any(re.match("--?[a-z]", query) for query in traverse or ()):
+        raise ArgumentError(
+            f"--traverse takes two queries, not {' and '.join(map(shlex.quote, traverse or ()))}",
+            hint='such as --traverse smile "hat AND NOT smile"',
+        )
     target = page_path(save_to)
     if queries is None and not truth_table and traverse is None:
         raise ArgumentError("there is nothing to draw", hint="name a file of queries, or --truth-table or --traverse")

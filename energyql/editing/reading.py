@@ -40,7 +40,7 @@ def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple
 
     Code that says no probability always does.
     """
-    read, columns = call_labeller(judge, images), []
+    read, columns = call_labeller(judge, images, "the judge"), []
     values = read_images(lambda _: read, images, vocabulary)
     for name in values:
         found = read[name]

@@ -12,7 +12,7 @@ import io
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -232,8 +232,11 @@ def _onnx_model(energy: EnergyModule) -> Any:
     older = {"dynamo": False} if "dynamo" in inspect.signature(write).parameters else {}
     data = io.BytesIO()
     axes = {"z": {0: "batch"}, "energy": {0: "batch"}}
+    printing, torch_c = "_jit_onnx_log", cast(Any, torch)._C
+    printed = getattr(torch_c, printing, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls itself old, and says which branches it follows
+        setattr(torch_c, printing, lambda *_: None)  # where it fails it prints the whole graph, whatever its settings
         try:
             write(
                 energy, (z,), data, input_names=["z"], output_names=["energy"], dynamic_axes=axes,
@@ -247,4 +250,6 @@ def _onnx_model(energy: EnergyModule) -> Any:
                 f"this energy cannot be written as ONNX: {reason}",
                 hint="semantics exact and product can, with the generators of this library; torch.export takes more",
             ) from error
+        finally:
+            setattr(torch_c, printing, printed)
     return onnx.load_model_from_string(data.getvalue())

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from energyql.errors import ArgumentError
 from energyql.evaluation.chart import draw_charts
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import Reference, machine, measure, summarize
@@ -24,6 +25,7 @@ from energyql.pipeline.queries import CheckedQuery, check_arguments
 from energyql.pipeline.settings import MOST_SAMPLES, several, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid
+from energyql.sampling.base import describe_sampler
 from energyql.version import __version__
 
 RESULTS = "results.json"
@@ -93,12 +95,12 @@ def compare_samplers(
         EnergyQLError: a query, a name or a setting is wrong, or the model has no judge.
     """
     counts = SampleCounts(n, prior, oracle, seed)
-    methods = read_methods(samplers)
+    methods, asked = read_methods(samplers), several(queries, (str, Expr))
+    if not asked:
+        raise ArgumentError("there is no query to compare samplers on", hint='give one or more, such as "smile"')
     evaluated = EvaluatedModel(model, device=device, truncation=truncation, label=label)
     with reporting(progress) as report:
-        return compare(
-            evaluated, several(queries, (str, Expr)), methods, counts=counts, folder=as_path(folder), report=report
-        )
+        return compare(evaluated, asked, methods, counts=counts, folder=as_path(folder), report=report)
 
 
 def compare(
@@ -177,7 +179,7 @@ def _missing(record: dict[str, Any], method: Method, shown: int) -> bool:
     found = record["samplers"].get(method.name)
     if found is None or (shown and found["pictures"] is None) or found["semantics"] != method.semantics:
         return True
-    former = now = repr(method.sampler)
+    former = now = describe_sampler(method.sampler)
     for pattern, text in FORMER_FIELDS.items():
         former = re.sub(pattern, text, former)
     return found["sampler"] not in (now, former)

@@ -28,6 +28,7 @@ from energyql.evaluation.reference import Oracle
 from energyql.language import Expr
 from energyql.progress import Report
 from energyql.sampling import SampleResult
+from energyql.sampling.base import describe_sampler
 from energyql.version import __version__
 
 Numbers = Mapping[str, float | None]
@@ -66,7 +67,7 @@ def measure(
     seconds = time.perf_counter() - started
     samples = model.judge(sampled.z, report, shown=shown)
     found = {
-        "sampler": repr(method.sampler),
+        "sampler": describe_sampler(method.sampler),
         "semantics": method.semantics,
         **describe(samples, model, reference),
         "heads": float(model.satisfied(reference.query, model.read_heads(sampled.z)).mean()),

@@ -21,6 +21,7 @@ from energyql.pipeline.prepared import LATENT_BATCH
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, Semantics, several
 from energyql.progress import Report
 from energyql.sampling import SAMPLERS, EnergyLike, RandomStreams, Sampler, SampleResult, make_sampler, prior_latents
+from energyql.sampling.base import check_sampler, describe_sampler, draw_with
 from energyql.sampling.energy import check_floor
 
 PAPER = "paper"
@@ -44,7 +45,8 @@ class Method:
     sampler: Sampler
 
     def check(self) -> None:
-        """Raise the `ArgumentError` of a sampler that must know the least energy where the semantics has none."""
+        """Raise the `ArgumentError` of no sampler, or of one that needs a least energy where the semantics has none."""
+        check_sampler(self.sampler)
         if self.semantics in WITHOUT_FLOOR and getattr(self.sampler, "needs_floor", False):
             check_floor(-math.inf)
 
@@ -70,7 +72,7 @@ class Method:
                 report("sampling", (start + done * count) / n)
 
             z0 = prior_latents(seed, start, count, model.z_dim).to(model.device)
-            parts.append(self.sampler.sample(energy, z0, noise=RandomStreams(seed, start), progress=progress))
+            parts.append(draw_with(self.sampler, energy, z0, RandomStreams(seed, start), progress))
         return SampleResult.join(parts)
 
 
@@ -87,7 +89,12 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
             there is none; or a sampler must know the least energy, and the semantics has none.
     """
     parts = [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else several(names)
-    found = [part if isinstance(part, Method) else _read(str(part)) for part in parts]
+    if unnamed := [part for part in parts if not isinstance(part, str | Method)]:
+        raise ArgumentError(
+            f"there is no sampler {describe_sampler(unnamed[0])!r}",
+            hint='a sampler of your own: energyql.evaluation.methods.Method("mine", "exact", sampler)',
+        )
+    found = [part if isinstance(part, Method) else _read(part) for part in parts]
     if not found:
         raise ArgumentError("there is no sampler to compare", hint=_hint())
     for name, count in Counter(method.name for method in found).items():

@@ -143,9 +143,17 @@ def evaluation_tables(data: dict[str, Any]) -> list[Table]:
     return found
 
 
+def evaluation_notes(data: dict[str, Any]) -> list[str]:
+    """Return what the columns mean, of the kinds of tables that there are."""
+    notes = {"comparison": EVALUATION_NOTE, "sequence": EDIT_NOTE}
+    return [text for kind, text in notes.items() if any(kind in protocol for protocol in data["setups"].values())]
+
+
 def evaluation_page(data: dict[str, Any]) -> str:
     """Return an evaluation as a page, with pictures."""
-    lines = [f"# Evaluation of {data['settings']['model']}", "", EVALUATION_NOTE, "", EDIT_NOTE]
+    lines = [f"# Evaluation of {data['settings']['model']}"]
+    for text in evaluation_notes(data):
+        lines += ["", text]
     for key, protocol in data["setups"].items():
         lines += ["", f"## {protocol['title']} (`{key}`)", "", protocol["about"], ""]
         if "missing" in protocol:

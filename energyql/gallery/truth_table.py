@@ -49,7 +49,7 @@ def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> li
     if not 1 <= len(literals) <= MOST_LITERALS:
         raise ArgumentError(
             f"a truth table has 1 to {MOST_LITERALS} attributes, not {len(literals)}",
-            hint='write them one by one: "smile", "hair = red"',
+            hint="leave some out: each doubles the table" if literals else 'such as "smile" and "hair = red"',
         )
     entries = [ListedQuery(literal, place=f"attribute {number}") for number, literal in enumerate(literals, start=1)]
     exprs = [checked.expr for checked in check_all(entries, vocabulary, EXACT, source="truth table")]

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, misfit
 from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float
 
@@ -114,6 +114,41 @@ def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Ten
             hint='give it a method features(z), or let the heads read "w" or "z"',
         )
     return cast(ViewedGenerator, generator).features
+
+
+def check_generator(generator: Any, name: str = "this") -> Generator:
+    """Return a generator, called `name` in messages, where it has all parts and they can be called.
+
+    Raises:
+        ArgumentError: it is a class, lacks a part, or takes other arguments.
+    """
+    kind, hint = type(generator).__name__, "docs/any-generator.md shows how to wrap a network"
+    if isinstance(generator, type):
+        kind = generator.__name__
+        raise ArgumentError(f"{kind} is a class, not a generator", hint=f"make one: {kind}()")
+    if missing := [part for part in ("z_dim", "encode", "synthesize") if not hasattr(generator, part)]:
+        raise ArgumentError(f"{name} is a {kind} without {', '.join(missing)}, so it is no generator", hint=hint)
+    encoded = ("z", "truncation", "label") if class_count(generator) else ("z", "truncation")
+    for part, inputs in (("encode", encoded), ("synthesize", ("w",))):
+        if wrong := misfit(getattr(generator, part), *inputs):
+            call = f"{part}({', '.join(inputs)})"
+            raise ArgumentError(f"{name} is a {kind} that cannot be called as {call}: {wrong}", hint=hint)
+    return cast(Generator, generator)
+
+
+def check_pictures(images: Any) -> Tensor:
+    """Return what `synthesize` returned, if those are pictures.
+
+    Raises:
+        ArgumentError: they are no tensor of floats, or have another shape.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
+        told = f" of {images.dtype} and shape {tuple(images.shape)}" if hasattr(images, "dtype") else ""
+        raise ArgumentError(
+            f"synthesize returned a {type(images).__name__}{told}, which is no batch of pictures",
+            hint="it must return a tensor of floats in [-1, 1] of shape (batch, 1 or 3, height, width)",
+        )
+    return images
 
 
 def device_of(generator: Generator) -> torch.device | None:

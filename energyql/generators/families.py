@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ModelError
 from energyql.files import fingerprint, read_json, read_tensors, write_tensors
-from energyql.generators.base import Family, Generator
+from energyql.generators.base import Family, Generator, check_generator
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, reading, shown
 from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
 
@@ -58,14 +58,9 @@ def named_generator(name: str) -> Generator:
     found = load_plugin(name, GENERATORS)
     if inspect.isclass(found) or (callable(found) and not isinstance(found, Generator)):
         found = make_plugin(found, name)
-    if missing := [part for part in ("z_dim", "encode", "synthesize") if not hasattr(found, part)]:
-        raise ArgumentError(
-            f"{name} is a {type(found).__name__} without {', '.join(missing)}, so it is no generator",
-            hint="name a class or function that makes one; docs/any-generator.md shows how to wrap a network",
-        )
-    if isinstance(found, torch.nn.Module):
-        found.eval().requires_grad_(False)
-    generator: Generator = found
+    generator = check_generator(found, name)
+    if isinstance(generator, torch.nn.Module):
+        generator.eval().requires_grad_(False)
     return generator
 
 
@@ -88,7 +83,7 @@ def open_generator(
         if settings.get("kind") != NAMED:
             return read_generator(folder), fingerprint(folder / WEIGHTS)
         given = check_allowed(settings.get("name"), "generator", folder, allow_plugins)
-    generator = named_generator(given) if isinstance(given, str) else given
+    generator = named_generator(given) if isinstance(given, str) else check_generator(given)
     return generator, module_fingerprint(generator)
 
 

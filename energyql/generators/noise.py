@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
-from energyql.generators.base import Generator, device_of, synthesizer
+from energyql.generators.base import Generator, check_pictures, device_of, synthesizer
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
 
@@ -95,7 +95,7 @@ def draw_batches(
         with torch.inference_mode():  # inside the loop: it must not reach the code that takes the batches
             rows = slice(start, min(start + size, len(z)))
             drawn = encode(z[rows]) if w is None else w[rows]
-            images = synthesize(drawn, **options(rows))
+            images = check_pictures(synthesize(drawn, **options(rows)))
         yield drawn, images
         start += size
         size = batch_size or max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))

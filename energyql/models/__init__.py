@@ -52,6 +52,8 @@ def model_folder(model: str | Path) -> Path:
         hint = f"did you mean {inside[0] if inside else suggestion}?"
         if not inside and not suggestion:
             hint = "energyql convert makes one of a checkpoint, energyql train one with attributes"
+        if os.path.isfile(folder / "vocabulary.json"):
+            hint = f"its attributes are of your own generator: load_model({str(model)!r}, generator=...), --generator"
         raise ModelError(f"{folder} is not a model folder: it has no config.json", hint=hint)
     hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
     if ":" in str(model) and len(folder.parts) == 1:

@@ -17,8 +17,8 @@ from energyql.attributes.judge import JointJudge, Judge
 from energyql.attributes.pictures import Bank, PictureBank
 from energyql.attributes.quality import HeadReport
 from energyql.energy.picture_energy import NO_GRADIENT, WITHOUT_GRADIENT
-from energyql.errors import ArgumentError, ModelError, WeakHeadError
-from energyql.generators.base import Generator, check_fitted_label, latent_size
+from energyql.errors import ArgumentError, ModelError, WeakHeadError, misfit
+from energyql.generators.base import Generator, check_fitted_label, check_generator, latent_size
 from energyql.language import Expr, predicates
 from energyql.logic.truth import satisfied
 from energyql.pipeline.result import Result
@@ -163,6 +163,31 @@ def check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) -
         raise ModelError(f"{folder}: {error.message}", hint=hint) from None
     if size not in (None, bank.latent_dim):
         raise ModelError(f"{folder}: heads read {bank.latent_dim} numbers but {bank.space} has {size}", hint=hint)
+
+
+def check_parts(name: str, generator: object, bank: object, judge: object) -> None:
+    """Check that the parts of a model called `name` are what they should be.
+
+    Raises:
+        ArgumentError: one is something else.
+        ModelError: the judge is the reader that guides the sampler.
+    """
+    check_generator(generator, f"the generator of model {name!r}")
+    if not isinstance(bank, Bank):
+        raise ArgumentError(
+            f"the bank of model {name!r} is a {type(bank).__name__}, not heads of attributes",
+            hint="an AttributeBank or a PictureBank, such as train_attributes returns as bank",
+        )
+    if judge is not None and (not callable(judge) or isinstance(judge, type) or misfit(judge, None)):
+        raise ArgumentError(
+            f"the judge of model {name!r} is {judge!r}, which cannot be called with pictures",
+            hint="give a judge, a function of pictures (n, channels, height, width), or None",
+        )
+    if judge is not None and isinstance(bank, PictureBank) and is_same(bank.reader, judge):
+        raise ModelError(
+            f"the judge of model {name!r} is the reader that guides the sampler, so it could never object",
+            hint="give it another network as judge=, trained with another seed (energyql train-judge), or None",
+        )
 
 
 def check_gradient(bank: Bank, sampler: object) -> None:

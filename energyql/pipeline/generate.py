@@ -17,7 +17,6 @@ from energyql.attributes.readouts import MOST_NUMBERS
 from energyql.attributes.surrogates import SurrogateHeads
 from energyql.energy.query_energy import Encode
 from energyql.energy.rule import compile_energy_rule
-from energyql.errors import ArgumentError
 from energyql.files import naming_source, real_path
 from energyql.generators.base import Label, as_condition, head_reader
 from energyql.generators.mapping import encoder
@@ -43,6 +42,7 @@ from energyql.pipeline.settings import (
 )
 from energyql.progress import Report
 from energyql.sampling import Sampler, SampleResult, make_sampler
+from energyql.sampling.base import check_sampler, describe_sampler
 from energyql.version import __version__
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ class Pipeline:
         sampler = settings.sampler
         if isinstance(sampler, str):
             sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
-        elif not callable(getattr(sampler, "sample", None)):
-            raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}")
+        check_sampler(sampler)
         bank, critic = self.model.bank, self.model.discriminator
         check_gradient(bank, sampler)
         check_realism(settings, critic, self.model.name)
@@ -115,7 +114,7 @@ class Pipeline:
                 "fingerprints": dict(self.model.fingerprints),
                 "judge": who_judges(self.model.judge),
                 "semantics": settings.semantics,
-                "sampler": repr(sampler),
+                "sampler": describe_sampler(sampler),
                 "precision": settings.precision,
                 "truncation": psi,
                 "label": label,

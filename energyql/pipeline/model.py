@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from energyql.generators.families import CONFIG, module_fingerprint, open_genera
 from energyql.language import ModelNamespace
 from energyql.models import model_folder
 from energyql.models.hub import download, is_hub_id
-from energyql.pipeline.evidence import check_fitted_to, is_same
+from energyql.pipeline.evidence import check_fitted_to, check_parts
 from energyql.pipeline.saving import FORMAT, Saved
 from energyql.plugins import check_allowed
 from energyql.vocabulary import ByAttribute, Vocabulary
@@ -64,6 +65,7 @@ class Model(Saved):
 
     Raises:
         ModelError: the judge is the reader that guides the sampler, which would agree with its own mistakes.
+        ArgumentError: a part is something else.
     """
 
     name: str
@@ -78,11 +80,7 @@ class Model(Saved):
     discriminator: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.judge is not None and isinstance(self.bank, PictureBank) and is_same(self.bank.reader, self.judge):
-            raise ModelError(
-                f"the judge of model {self.name!r} is the reader that guides the sampler, so it could never object",
-                hint="give it another network as judge=, trained with another seed (energyql train-judge), or None",
-            )
+        check_parts(self.name, self.generator, self.bank, self.judge)
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
@@ -228,7 +226,7 @@ def load_model(
         ModelError: it is missing or damaged, its parts do not fit together, or it names code that is not allowed.
         ArgumentError: there is no generator, judge or reader of that name.
     """
-    folder = model_folder(model) if generator is None or is_hub_id(model) else Path(model)
+    folder = Path(model) if generator is not None and os.path.isdir(model) else model_folder(model)
     name, truncation, judge_name = real_path(folder).name, None, None
     if generator is None or (folder / CONFIG).is_file():
         name, truncation, judge_name = _read_config(folder)

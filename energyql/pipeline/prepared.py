@@ -33,6 +33,7 @@ from energyql.pipeline.settings import DrawSettings, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.sampling import RandomStreams, Sampler, SampleResult, Status, normals, prior_latents, summarize
+from energyql.sampling.base import draw_with
 from energyql.vocabulary import ByAttribute
 
 LATENT_BATCH = 4096
@@ -184,7 +185,7 @@ class PreparedQuery:
                 def fraction(part: float, active: int, done: int = done, count: int = count) -> None:
                     report("sampling", (done + part * count) / n)
 
-                yield self.sampler.sample(energy, z0, noise=RandomStreams(seed, first + done), progress=fraction)
+                yield draw_with(self.sampler, energy, z0, RandomStreams(seed, first + done), fraction)
                 done += count
             report("sampling", 1.0)
 

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from numbers import Real
+from reprlib import recursive_repr
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, misfit
 from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.energy import EnergyLike
@@ -125,6 +127,49 @@ class Sampler(Protocol):
         ...
 
 
+@recursive_repr()
+def describe_sampler(sampler: object) -> str:
+    """Return a sampler as runs record it: its `repr`, or its class and settings where it has none of its own."""
+    kind = type(sampler)
+    if kind.__repr__ is not object.__repr__:
+        return repr(sampler)
+    settings = getattr(sampler, "__dict__", {}).items()
+    return f"{kind.__qualname__}({', '.join(f'{name}={describe_sampler(value)}' for name, value in settings)})"
+
+
+def check_sampler(sampler: Any) -> None:
+    """Refuse what is no sampler, such as the class of one, or cannot be called like one.
+
+    Raises:
+        ArgumentError: as said; the hint has the signature.
+    """
+    hint = "def sample(self, energy, z0, *, noise, progress), which returns a SampleResult; or derive from BatchSampler"
+    if isinstance(sampler, type):
+        raise ArgumentError(f"{sampler.__name__} is a class, not a sampler", hint=f"make one: {sampler.__name__}()")
+    if not callable(getattr(sampler, "sample", None)):
+        raise ArgumentError(f"a sampler is a name or an object with a method sample, not {sampler!r}", hint=hint)
+    if wrong := misfit(sampler.sample, None, None, noise=None, progress=None):
+        raise ArgumentError(f"sample of {type(sampler).__name__} cannot be called: {wrong}", hint=hint)
+
+
+def draw_with(
+    sampler: Sampler, energy: EnergyLike, z0: Tensor, noise: RandomStreams, progress: Progress
+) -> SampleResult:
+    """Return what a sampler returns, which may be somebody's own; see `Sampler.sample`.
+
+    Raises:
+        ArgumentError: that is no `SampleResult` of these samples.
+    """
+    drawn: object = sampler.sample(energy, z0, noise=noise, progress=progress)
+    if not isinstance(drawn, SampleResult) or drawn.z.shape != z0.shape:
+        found = f"latents {tuple(drawn.z.shape)}" if isinstance(drawn, SampleResult) else f"a {type(drawn).__name__}"
+        raise ArgumentError(
+            f"sample of {type(sampler).__name__} returned {found}",
+            hint=f"it must return a SampleResult with latents {tuple(z0.shape)}, as one of BatchSampler does",
+        )
+    return drawn
+
+
 def summarize(result: SampleResult) -> dict[str, float]:
     """Return costs of a run, and how closely its samples follow the posterior where the sampler aims at it.
 
@@ -182,14 +227,27 @@ def require(condition: bool, rule: str, value: object) -> None:
 
 def check_strength(strength: float) -> None:
     """Refuse a strength λ that is not above 0, or that would overflow float32 where it multiplies an energy."""
-    require(0 < strength <= MOST_STRENGTH, f"strength must be above 0 and at most {MOST_STRENGTH:,}", strength)
+    rule = f"strength must be above 0 and at most {MOST_STRENGTH:,}"
+    require(_number(strength) and 0 < strength <= MOST_STRENGTH, rule, strength)
 
 
 def check_positive(sampler: object, *names: str) -> None:
     """Refuse settings of a sampler that are not finite and above 0; `None` passes."""
     for name in names:
         value = getattr(sampler, name)
-        require(value is None or 0 < value < math.inf, f"{name} must be finite and above 0", value)
+        rule = f"{name} must be finite and above 0"
+        require(value is None or (_number(value) and 0 < value < math.inf), rule, value)
+
+
+def check_numbers(sampler: object, *names: str) -> None:
+    """Refuse settings of a sampler that are not finite numbers."""
+    for name in names:
+        value = getattr(sampler, name)
+        require(_number(value) and math.isfinite(value), f"{name} must be a finite number", value)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_counts(sampler: object, **least: int) -> None:

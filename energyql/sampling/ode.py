@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from energyql.sampling.base import Status, check_positive, check_strength, require
+from energyql.sampling.base import Status, check_counts, check_numbers, check_positive, check_strength, require
 from energyql.sampling.batch import MOVING, Batch, BatchSampler, select
 from energyql.sampling.energy import Energy
 from energyql.sampling.runge_kutta import (
@@ -116,7 +116,9 @@ class ODESolver(BatchSampler):
 
     def __post_init__(self) -> None:
         least = 2 + read_tableau(self.method).evaluations
-        require(0 <= self.rtol < math.inf, "rtol must be finite and at least 0", self.rtol)
+        check_numbers(self, "rtol", "t0", "t1")
+        check_counts(self, max_evaluations=1)
+        require(self.rtol >= 0, "rtol must be finite and at least 0", self.rtol)
         check_positive(self, "atol", "enough")
         require(0 <= self.t1 < self.t0 <= 1, "t0 and t1 must satisfy 0 <= t1 < t0 <= 1", (self.t0, self.t1))
         check_strength(self.strength)

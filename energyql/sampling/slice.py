@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from energyql.numerics.shapes import Float, Int
-from energyql.sampling.base import Status, check_counts, check_strength, require
+from energyql.sampling.base import Status, check_counts, check_numbers, check_strength, require
 from energyql.sampling.batch import Batch, BatchSampler, select
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.energy import as_energy, check_floor
@@ -99,6 +99,9 @@ class SliceSampler(BatchSampler):
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
+        check_numbers(self, "growth", "bracket")
+        known = self.descent is None or isinstance(self.descent, DescentSampler)
+        require(known, "descent must be a DescentSampler, or None to anneal", self.descent)
         require(1 < self.growth < math.inf, "growth must be finite and above 1", self.growth)
         require(0 < self.bracket <= WHOLE, "bracket must be above 0 and at most 2π", self.bracket)
         check_counts(self, proposals=1, pilot=0, moves=1, max_evaluations=1)

@@ -119,7 +119,7 @@ class _Reader:
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
         """Return labels and readings of pictures in [-1, 1]."""
         found = {} if self.labeller is None else label_images(self.labeller, images)
-        read = call_labeller(self.judge, images)
+        read = call_labeller(self.judge, images, "the judge")
         values = read_images(lambda _: read, images, self.vocabulary)
         for name, decided in values.items():
             outputs = _outputs(read[name], self.vocabulary[name])

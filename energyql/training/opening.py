@@ -15,7 +15,7 @@ from energyql.attributes.judge_reports import GIVEN, judge_names
 from energyql.attributes.pictures import Bank, load_bank
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import DAMAGED_MODEL, check_writable, fingerprint, read_json, real_path, replacing, write_json
-from energyql.generators.base import Generator
+from energyql.generators.base import Generator, check_generator
 from energyql.generators.families import (
     CONFIG,
     NAMED,
@@ -114,6 +114,7 @@ def open_target(
         if out is None:
             raise ArgumentError(f"{model} is a checkpoint, so a model folder must be named", hint="give out=, or --out")
         return _write(load_generator(model), Path(out), truncation, Path(model))
+    model = check_generator(model)
     if out is None:
         raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
     folder = Path(out)
@@ -146,8 +147,7 @@ def open_source(
         raise ArgumentError(f"the generator {generator} is for a model folder that names one", hint="leave it out")
     if isinstance(model, str | Path):
         model = load_generator(model) if Path(model).is_file() else named_generator(str(model))
-    if not isinstance(model, Generator):
-        raise ArgumentError(f"a model is a name, a path or a generator, not {type(model).__name__}")
+    model = check_generator(model)
     return Target(Path(), model, module_fingerprint(model), default_truncation(model), None)
 
 

@@ -18,7 +18,7 @@ from energyql.attributes.bank import FittedLabel
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
 from energyql.errors import DataError, LabelWarning, ModelError, caller_level
 from energyql.files import read_json, write_json
-from energyql.generators.base import Generator, as_condition, class_count, encode_under, head_reader
+from energyql.generators.base import Generator, as_condition, check_pictures, class_count, encode_under, head_reader
 from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float, Int
 from energyql.sampling import prior_latents, uniforms
@@ -186,7 +186,7 @@ def _label(
     w = prior.w(index).to(prior.device)
     at, size = 0, 1  # the size of the first picture decides how many fit
     while at < len(w):
-        images = prior.generator.synthesize(w[at : at + size])
+        images = check_pictures(prior.generator.synthesize(w[at : at + size]))
         if (images.abs() > FAR).float().mean() > FAR_SHARE:
             warnings.warn(
                 "the generator's pictures are far outside of [-1, 1], where labellers and judges expect them",

@@ -32,6 +32,19 @@ def test_wrong_answers(answer):
         label_images(lambda images: answer, IMAGES)
 
 
+def test_text_is_no_list_of_letters():
+    with pytest.raises(DataError, match="the labeller: 'a': 3 pictures but 'yes'"):
+        label_images(lambda images: {"a": "yes"}, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"), [(3, "the judge returned an int"), ({"a": True}, "the judge: 'a': 3 pictures but True")]
+)
+def test_a_judge_is_called_so(answer, message):
+    with pytest.raises(DataError, match=message):
+        read_images(lambda images: answer, IMAGES, TestReading.VOCABULARY)
+
+
 class TestReading:
     VOCABULARY = Vocabulary(
         [

@@ -66,6 +66,12 @@ def test_every_setting_arrives(tiny, queries, tmp_path):
         (["QUERIES", "--truth-table", "smile,smil"], DataError, "attribute 2: UnknownAttribute"),
         (["QUERIES", "--truth-table", "smile,"], EnergyQLError, "is missing"),
         (["QUERIES", "--traverse", "smile", "smil"], DataError, "end: UnknownAttribute"),
+        (
+            ["--traverse", "smile", "--out", "page.html"],
+            ArgumentError,
+            "--traverse takes two queries, not smile and --o",
+        ),
+        (["--truth-table", "smile,smile,smile,smile,smile"], ArgumentError, "1 to 4 attributes, not 5\nleave some out"),
         (["QUERIES", "--traverse", "smile", "beard", "--steps", "99"], ArgumentError, "from 2 to 64"),
         (["QUERIES", "--label", "x"], ArgumentError, "a label is"),
     ],

@@ -98,3 +98,8 @@ class TestScore:
         code, out, errors = main("score", "smile", table, "--out", table / "ranked.csv")
         assert (code, out) == (2, "")
         assert errors.startswith("ArgumentError: cannot write")
+
+
+def test_score_offers_what_it_takes():
+    assert "jem" in invoke("generate", "--help").output
+    assert "jem" not in invoke("score", "--help").output

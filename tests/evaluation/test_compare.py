@@ -211,3 +211,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArgumentError, match="cannot write"):
         run(tmp_path / "file", ["a"])
+
+
+def test_a_comparison_needs_a_query(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="no query"):
+        compare_samplers([], ["slice"], folder=tmp_path / "none")
+    assert not (tmp_path / "none").exists()

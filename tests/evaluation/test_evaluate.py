@@ -12,7 +12,16 @@ from energyql.errors import ArgumentError
 from energyql.evaluation import reference
 from energyql.evaluation.evaluate import evaluate
 from energyql.evaluation.protocols import PROTOCOLS
-from energyql.evaluation.report import EDIT_COLUMNS, EVALUATION_COLUMNS, edit_rows, evaluation_rows, evaluation_tables
+from energyql.evaluation.report import (
+    EDIT_COLUMNS,
+    EDIT_NOTE,
+    EVALUATION_COLUMNS,
+    EVALUATION_NOTE,
+    edit_rows,
+    evaluation_notes,
+    evaluation_rows,
+    evaluation_tables,
+)
 from evaluation.lively import known_model, lively_model, silent
 
 SIZES: Any = {"n": 4, "prior": 100, "oracle": 30, "progress": silent}
@@ -119,3 +128,12 @@ def test_wrong_arguments(wrong: dict[str, Any], said: str, tmp_path: Path) -> No
     with pytest.raises(ArgumentError, match=said):
         evaluate(**{"folder": tmp_path / "out", "model": known_model()} | wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_only_tables_that_are_there_are_explained() -> None:
+    def notes(*kinds: str) -> list[str]:
+        return evaluation_notes({"setups": {kind: {kind: {}} for kind in kinds}})
+
+    assert notes("comparison", "sequence") == [EVALUATION_NOTE, EDIT_NOTE]
+    assert notes("comparison", "missing") == [EVALUATION_NOTE]
+    assert notes("sequence") == [EDIT_NOTE]

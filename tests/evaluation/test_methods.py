@@ -37,6 +37,13 @@ def test_own_samplers() -> None:
     assert read_methods(["ode", own])[1] is own
 
 
+def test_own_samplers_need_a_name() -> None:
+    with pytest.raises(ArgumentError, match=r"no sampler 'SliceSampler\(.*\n.*methods\.Method\("):
+        read_methods(["ode", SliceSampler()])  # type: ignore[list-item]
+    with pytest.raises(ArgumentError, match="SliceSampler is a class"):
+        read_methods([Method("own", "exact", SliceSampler)])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

@@ -246,7 +246,7 @@ def test_labels(tmp_path):
     assert energy.metadata["label"] == "2"
 
 
-def test_errors(tiny, tmp_path, monkeypatch):
+def test_errors(tiny, tmp_path, monkeypatch, capfd):
     with pytest.raises(UnknownAttribute):
         export_energy("hat", model=tiny)
     energy = export_energy("smile", model=tiny)
@@ -254,6 +254,7 @@ def test_errors(tiny, tmp_path, monkeypatch):
         energy.to_onnx(tmp_path / "energy.pt")
     with pytest.raises(ArgumentError, match=r"cannot be written as ONNX.*logaddexp.*\nsemantics exact"):
         export_energy("smile OR beard", model=tiny, semantics="lace").to_onnx(tmp_path / "lace.onnx")
+    assert capfd.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ArgumentError, match=r'onnx, which is not installed\npip install "onnx>=1\.16"'):

@@ -176,10 +176,20 @@ def test_heads_of_a_label(tmp_path, label):
     assert model.check_label(2 if label in (None, "random") else None) == (label if isinstance(label, tuple) else 2)
 
 
-class Blobs(torch.nn.Module):
-    """A generator of one's own."""
+class Plain:
+    """A generator of one's own, without weights."""
 
     z_dim = 8
+
+    def encode(self, z, truncation=1.0):
+        return truncation * z
+
+    def synthesize(self, w):
+        return w[:, :3, None, None]
+
+
+class Blobs(Plain, torch.nn.Module):
+    """One with weights."""
 
     def __init__(self):
         super().__init__()
@@ -206,6 +216,14 @@ def test_attributes_beside_a_generator_of_ones_own(tmp_path):
         load_model(tmp_path, generator=blobs)
 
 
+def test_a_generator_beside_a_packaged_model_and_none_beside_attributes(tmp_path):
+    with pytest.raises(ModelError, match="avatars: the attributes were fitted to another generator"):
+        load_model("avatars", generator=Blobs())
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 8)).save(tmp_path / "g7")
+    with pytest.raises(ModelError, match=r"not a model folder.*\n.*load_model\('.*g7', generator=\.\.\.\)"):
+        load_model(str(tmp_path / "g7"))
+
+
 def test_moving_a_model(tiny):
     model = load_model(tiny)
     assert model.device == torch.device("cpu")
@@ -217,9 +235,6 @@ def test_moving_a_model(tiny):
 
 
 def test_where_a_generator_without_weights_computes(tiny):
-    class Plain:
-        z_dim = 8
-
     bank = load_model(tiny).bank
     assert Model("plain", Plain(), bank).device == torch.device("cpu")
     assert Model("plain", Plain(), bank).to("meta").device.type == "meta"

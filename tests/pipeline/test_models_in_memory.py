@@ -174,3 +174,23 @@ class TestModelsInMemory:
         assert generate("smile", 1, model=load_model(tiny), progress=False).provenance["device"] == "cpu"
         with pytest.raises(ArgumentError, match="'abacus' is not available"):
             generate("smile", 1, model=load_model(tiny), device="abacus")
+
+
+class TestParts:
+    """What is no part of a model is refused where the model is made."""
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"bank": None}, "the bank of model 'faces' is a NoneType"),
+            ({"generator": object()}, "the generator of model 'faces' is a object without z_dim, encode, synthesize"),
+            ({"generator": StyleGAN3}, r"StyleGAN3 is a class, not a generator\nmake one: StyleGAN3\(\)"),
+            ({"judge": 3}, "the judge of model 'faces' is 3, which cannot be called"),
+            ({"judge": lambda: {"smile": []}}, "the judge of model 'faces' is <function"),
+        ],
+    )
+    def test_other_things(self, change, message):
+        generator = random_generator()
+        parts = {"generator": generator, "bank": AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim))}
+        with pytest.raises(ArgumentError, match=message):
+            Model("faces", **(parts | change))

@@ -15,6 +15,7 @@ from energyql.errors import ArgumentError, DataError
 from energyql.pipeline import prepared
 from energyql.pipeline.model import load_model
 from energyql.pipeline.saving import save_model
+from energyql.sampling import SampleResult
 
 QUERY = "smile OR glasses"
 
@@ -54,6 +55,24 @@ def same(left, right):
     assert len(left.images) == len(right.images) == len(left)
     apart = [np.abs(np.subtract(a, b, dtype=np.int16)).max() for a, b in zip(left.images, right.images, strict=True)]
     assert max(apart) <= 1
+
+
+class Still:
+    """A sampler of one's own without a `repr`, which leaves latents where they are."""
+
+    def __init__(self, pace):
+        self.pace = pace
+
+    def sample(self, energy, z0, *, noise, progress):
+        none = torch.zeros(len(z0), dtype=torch.int64)
+        return SampleResult(z0, none, none, none)
+
+
+def test_an_own_sampler_continues_its_run_and_no_other(draw, tmp_path):
+    list(draw(4, tmp_path / "own", sampler=Still(1)))
+    assert sum(map(len, draw(6, tmp_path / "own", sampler=Still(1)))) == 2  # those that were missing
+    with pytest.raises(DataError, match=r"another sampler"):
+        draw(6, tmp_path / "own", sampler=Still(2))
 
 
 def test_batches_are_the_samples_of_one_run(draw, whole):

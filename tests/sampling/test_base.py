@@ -1,9 +1,11 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 from energyql.errors import ArgumentError
-from energyql.sampling import SampleResult, Status, summarize
-from energyql.sampling.base import check_latents, effective_samples
+from energyql.sampling import FIRST_RUN, ODESolver, SampleResult, SliceSampler, Status, summarize
+from energyql.sampling.base import check_latents, check_sampler, describe_sampler, draw_with, effective_samples
 
 
 def result(*codes: Status) -> SampleResult:
@@ -87,3 +89,66 @@ def test_effective_samples():
     assert effective_samples(torch.tensor([-500.0, -500.0]).double()) == pytest.approx(2)
     assert effective_samples(torch.tensor([0.0, -50.0])) == pytest.approx(1)
     assert effective_samples(torch.tensor([-float("inf")])) == 0
+
+
+class Own:
+    """A sampler by the protocol alone, with settings, one of them itself a plain object."""
+
+    def __init__(self, steps, inner=None):
+        self.steps, self.inner = steps, inner
+
+    def sample(self, energy, z0, *, noise=None, progress=None):
+        return z0
+
+
+@dataclass(frozen=True)
+class Frozen:
+    steps: int = 3
+
+
+def test_a_sampler_is_described_by_its_settings():
+    assert describe_sampler(Own(3, Own(4))) == "Own(steps=3, inner=Own(steps=4, inner=None))"
+    assert describe_sampler(Own(3)) != describe_sampler(Own(4))
+    assert describe_sampler(Frozen()) == "Frozen(steps=3)"
+    own = Own(3)
+    own.inner = own
+    assert describe_sampler(own) == "Own(steps=3, inner=...)"
+
+
+class Short:
+    def sample(self, energy, z0):
+        return z0
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (ODESolver, r"ODESolver is a class, not a sampler\nmake one: ODESolver\(\)"),
+        (Short(), r"sample of Short cannot be called: .*noise.*\ndef sample\(self, energy, z0, \*, noise, progress\)"),
+        (None, "an object with a method sample, not None"),
+    ],
+)
+def test_what_is_no_sampler_is_refused(sampler, message):
+    with pytest.raises(ArgumentError, match=message):
+        check_sampler(sampler)
+
+
+def test_a_sampler_must_return_a_result():
+    with pytest.raises(ArgumentError, match=r"sample of Own returned a Tensor\nit must return a SampleResult"):
+        draw_with(Own(1), lambda z: z.sum(1), torch.zeros(3, 2), FIRST_RUN, lambda done, moving: None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (SliceSampler, {"descent": "ode"}, "descent must be a DescentSampler"),
+        (SliceSampler, {"growth": "2"}, "growth must be a finite number; got '2'"),
+        (SliceSampler, {"strength": "2"}, "strength must be above 0"),
+        (ODESolver, {"rtol": "a"}, "rtol must be a finite number; got 'a'"),
+        (ODESolver, {"atol": "a"}, "atol must be finite and above 0; got 'a'"),
+        (ODESolver, {"max_evaluations": "a"}, "max_evaluations must be a whole number"),
+    ],
+)
+def test_settings_of_another_type_are_named(kind, settings, message):
+    with pytest.raises(ArgumentError, match=message):
+        kind(**settings)

@@ -6,6 +6,7 @@ from brief import ADA, bright, dark, train
 from labelled import write_csv
 from toys import random_heads, tiny_model
 
+from energyql import train_attributes
 from energyql.errors import EnergyQLError
 from energyql.training import run
 from energyql.training.foreign import add_heads
@@ -157,3 +158,34 @@ def test_a_generator_by_name(tmp_path, monkeypatch):
             train("refused_code:second", same, tmp_path / out)
         left = {path: content for path, content in disk(tmp_path).items() if "__pycache__" not in path.parts}
         assert left == {path: content for path, content in before.items() if "__pycache__" not in path.parts}
+
+
+class Untruncated:
+    z_dim = 4
+
+    def encode(self, z):
+        return z
+
+    def synthesize(self, w):
+        return w[:, :3, None, None]
+
+
+class Blind:
+    z_dim = 4
+
+    def synthesize(self, w):
+        return w[:, :3, None, None]
+
+
+@pytest.mark.parametrize(
+    ("generator", "message"),
+    [
+        (Blind(), "this is a Blind without encode, so it is no generator"),
+        (Untruncated(), r"cannot be called as encode\(z, truncation\): too many positional"),
+        (Untruncated, r"Untruncated is a class, not a generator\nmake one: Untruncated\(\)"),
+    ],
+)
+def test_no_generators(tmp_path, generator, message):
+    with pytest.raises(EnergyQLError, match=message):
+        train_attributes(generator, same, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
