@@ -178,7 +178,8 @@ def check_parts(name: str, generator: object, bank: object, judge: object) -> No
             f"the bank of model {name!r} is a {type(bank).__name__}, not heads of attributes",
             hint="an AttributeBank or a PictureBank, such as train_attributes returns as bank",
         )
-    if judge is not None and (not callable(judge) or isinstance(judge, type) or misfit(judge, None)):
+    fits = judge is None or isinstance(judge, torch.nn.Module)
+    if not fits and (not callable(judge) or isinstance(judge, type) or misfit(judge, None)):
         raise ArgumentError(
             f"the judge of model {name!r} is {judge!r}, which cannot be called with pictures",
             hint="give a judge, a function of pictures (n, channels, height, width), or None",

@@ -85,7 +85,8 @@ class Pipeline:
         sampler = settings.sampler
         if isinstance(sampler, str):
             sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
-        check_sampler(sampler)
+        else:
+            check_sampler(sampler)
         bank, critic = self.model.bank, self.model.discriminator
         check_gradient(bank, sampler)
         check_realism(settings, critic, self.model.name)
