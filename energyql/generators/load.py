@@ -23,7 +23,7 @@ from energyql.generators.families import FAMILIES, read_generator
 UNKNOWN = "unknown"
 """Licence of what carries none."""
 _FORMATS = ", ".join(family.formats for family in FAMILIES.values() if family.formats)
-SUPPORTED = f"energyql reads checkpoints of {_FORMATS}: .pkl, .pt, .pth or .safetensors"
+SUPPORTED = f"energyql reads its model folders, and checkpoints of {_FORMATS}: .pkl, .pt, .pth or .safetensors"
 
 
 def load_generator(
