@@ -68,9 +68,12 @@ def edit(
     """Edit pictures step by step, keep all other attributes, and report those that changed nevertheless."""
     from energyql.editing.edit import edit as run
     from energyql.editing.filmstrip import ANIMATION_SUFFIXES
+    from energyql.editing.folder import check_place
     from energyql.files import PICTURE_SUFFIXES, check_destination
 
     check_destination(save_to, sorted({*PICTURE_SUFFIXES, *ANIMATION_SUFFIXES}))
+    if not save_to.suffix:
+        check_place(save_to)
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     edited = run(
         read_start(start or ["0"]), queries, n=n, model=opened, mode=mode,
@@ -109,10 +112,13 @@ def invert(
     quiet: options.Quiet = False,
 ) -> None:
     """Find the latents that reproduce given pictures."""
+    from energyql.editing.folder import check_place
     from energyql.editing.invert import invert as run
     from energyql.files import check_destination
 
     check_destination(save_to)
+    if not save_to.suffix:
+        check_place(save_to)
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     inverted = run(
         list(pictures), model=opened, space=space, truncation=truncation, label=read_label(label), device=device,

@@ -111,6 +111,13 @@ def test_edit_command(tiny, tmp_path, name):
     assert "1 of 1 satisfy" in output or "0 of 1 satisfy" in output
 
 
+@pytest.mark.parametrize("command", [("edit", "smile"), ("invert", "missing.png")])
+def test_a_run_stays(tmp_path, command):
+    (tmp_path / "result.json").write_text("{}")
+    done = CliRunner().invoke(app, [*command, "-m", "nothing", "-o", str(tmp_path)])
+    assert f"{tmp_path} holds a run" in str(done.exception)  # before a model is looked for
+
+
 def test_animate_command(tiny, tmp_path):
     run("animate", "smile", "beard", "-n", "1", "--frames", "2", "-q", "-m", tiny, "-o", tmp_path / "way.gif")
     assert (tmp_path / "way.gif").is_file()
