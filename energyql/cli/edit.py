@@ -72,7 +72,8 @@ def edit(
     from energyql.files import PICTURE_SUFFIXES, check_destination
 
     check_destination(save_to, sorted({*PICTURE_SUFFIXES, *ANIMATION_SUFFIXES}))
-    if not save_to.suffix:
+    folder = save_to.is_dir() or not save_to.suffix
+    if folder:
         check_place(save_to)
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     edited = run(
@@ -82,12 +83,12 @@ def edit(
         strength=strength, truncation=truncation, label=read_label(label), noise=noise, device=device,
         batch_size=batch_size, allow_weak=read_names(allow_weak), anyway=anyway, progress=not quiet,
     )  # fmt: skip
-    if save_to.suffix.lower() in ANIMATION_SUFFIXES:
-        edited.animate(save_to, progress=not quiet)
-    elif save_to.suffix:
-        edited.save_filmstrip(save_to)
-    else:
+    if folder:
         edited.save(save_to)
+    elif save_to.suffix.lower() in ANIMATION_SUFFIXES:
+        edited.animate(save_to, progress=not quiet)
+    else:
+        edited.save_filmstrip(save_to)
     if not quiet:
         out.print(f"{escape(edited.summary())}\nSaved {escape(str(save_to))}")
 
@@ -117,7 +118,7 @@ def invert(
     from energyql.files import check_destination
 
     check_destination(save_to)
-    if not save_to.suffix:
+    if save_to.is_dir() or not save_to.suffix:
         check_place(save_to)
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     inverted = run(

@@ -128,6 +128,7 @@ def generate(
     """
     from energyql.files import check_destination
     from energyql.pipeline.generate import pipeline_for
+    from energyql.pipeline.saved import check_free, held_samples
     from energyql.pipeline.stream import FolderRun, check_run
     from energyql.render.pictures import MOST_IN_GRID
 
@@ -163,6 +164,9 @@ def generate(
     else:
         if not standard and not grid:
             check_run(save_to, prepared.provenance | {"budget": budget})
+            held = held_samples(save_to)
+            count = max(PICTURES, held) if n is None else n
+            check_free(save_to, count, held)
         result = prepared.run_until_satisfied(count, budget=budget, progress=not quiet)
     if standard:
         with TemporaryDirectory() as folder:

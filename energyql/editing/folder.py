@@ -18,12 +18,21 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError, DataError
 from energyql.files import write_picture
-from energyql.pipeline.folder import read_part
-from energyql.pipeline.saved import EDIT, LABELLING, RESULT, numbered_files, part_folders, result_files
+from energyql.pipeline.folder import picture_name, read_part
+from energyql.pipeline.saved import (
+    COMPARISON,
+    EDIT,
+    LABELLING,
+    RESULT,
+    holds_inversion,
+    numbered_files,
+    part_folders,
+    result_files,
+)
 from energyql.replacement import finish_saving
 
 FILMSTRIP, START = "filmstrip.png", "0-start"
-ORIGINALS, COMPARISON = "originals", "comparison.png"
+ORIGINALS = "originals"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +74,22 @@ def check_place(folder: Path) -> None:
     """Check that an edit or inversion that is saved there takes the place of nothing but an earlier one.
 
     Raises:
-        ArgumentError: the folder holds a run, or pictures to label.
+        ArgumentError: the folder holds a run, pictures to label, or other files of these names.
     """
     finish_saving(folder)
+    if (folder / EDIT).is_file() or holds_inversion(folder):
+        return
     for name, what in ((RESULT, "a run"), (LABELLING, "pictures to label")):
-        if (folder / name).is_file() and not (folder / COMPARISON).is_file():
+        if (folder / name).is_file():
             raise ArgumentError(f"{folder} holds {what}", hint="name another folder")
+    first = (folder / part / picture_name(0) for part in (START, "1", ORIGINALS))
+    if foreign := [path for path in (folder / FILMSTRIP, folder / COMPARISON, *first) if path.exists()]:
+        raise ArgumentError(f"{foreign[0]} is there already, and of no edit", hint="name another folder")
 
 
 def edit_files(folder: Path) -> list[Path]:
     """Return the files of a saved edit or inversion; no other file."""
-    found = inversion_files(folder) if (folder / COMPARISON).is_file() else []
+    found = inversion_files(folder) if holds_inversion(folder) else []
     if (folder / EDIT).is_file():
         found += [folder / EDIT, folder / FILMSTRIP, *inversion_files(folder / START)]
         found += [path for step in _steps(folder) for path in result_files(step)]

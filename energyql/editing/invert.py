@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from energyql.editing.folder import COMPARISON, ORIGINALS, check_place, edit_files, save_picture
+from energyql.editing.folder import ORIGINALS, check_place, edit_files, save_picture
 from energyql.editing.inversion import MOST_DISTANCE, Found, find_latents
 from energyql.editing.latents import LatentSpace, draw_result
 from energyql.editing.settings import InversionSettings
@@ -25,7 +25,7 @@ from energyql.pipeline.folder import picture_name
 from energyql.pipeline.generate import Pipeline, pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
-from energyql.pipeline.saved import EDIT
+from energyql.pipeline.saved import COMPARISON, EDIT
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid, png_bytes, to_pictures
@@ -81,7 +81,7 @@ class Inversion:
             ArgumentError: the path cannot be written, or the folder holds a run or pictures to label.
         """
         path = check_destination(as_path(path))
-        if path.suffix:
+        if path.suffix and not path.is_dir():
             return save_picture(path, self.comparison())
         check_place(path)
         with saving(path, edit_files) as folder:

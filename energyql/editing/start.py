@@ -132,7 +132,7 @@ def open_picture(picture: Picture) -> Image.Image:
             return colours
     except FileNotFoundError:
         path = Path(picture)
-        hint = what_is_there(path) if path.suffix else "name its file: `edit` takes what to edit first, then queries"
+        hint = what_is_there(path) if path.suffix else "name its file; `edit` takes what to edit first, then queries"
         raise ArgumentError(f"there is no picture {picture}", hint=hint) from None
     except ArgumentError:
         raise

@@ -28,7 +28,7 @@ from energyql.pipeline.columns import (
 )
 from energyql.pipeline.description import MARK, alternative_text, tile
 from energyql.pipeline.folder import describe, read_folder, write_measurements, write_picture, write_pictures
-from energyql.pipeline.saved import GRID, check_free, result_files
+from energyql.pipeline.saved import GRID, check_free, held_samples, result_files
 from energyql.pipeline.settings import EXACT, several
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import label_grid, png_bytes
@@ -230,7 +230,7 @@ class Result:
         if path.suffix.lower() in PICTURE_SUFFIXES:
             write_picture(path, self.grid(), self.provenance)
             return path
-        check_free(path, len(self.images))
+        check_free(path, len(self.images), held_samples(path))
         with saving(path, result_files) as folder:
             self.write_files(folder)
         return path

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, ModelError
+from energyql.files import read_json
 
 RESULT, LATENTS, GRID, EDIT = "result.json", "latents.safetensors", "grid.png", "edit.json"
+COMPARISON = "comparison.png"
+"""What an inversion has beside its result."""
 LABELLING = "pictures.json"
 """What a folder of pictures to label holds; see `energyql.labelling.folder`."""
 PROVENANCE = "energyql"
@@ -22,13 +26,19 @@ def is_picture_name(name: object) -> bool:
     return isinstance(name, str) and _PICTURE.fullmatch(name) is not None
 
 
+def _parts(folder: Path) -> list[Path]:
+    """Return the folders below one that have names of parts, in order."""
+    if not folder.is_dir():
+        return []
+    named = (path for path in folder.iterdir() if _PART.fullmatch(path.name) and not path.is_symlink())
+    return sorted((path for path in named if path.is_dir()), key=lambda path: int(path.name))
+
+
 def part_folders(folder: Path) -> Iterator[tuple[int, Path]]:
     """Yield the further parts of a long run, each with the position of its first sample, in order."""
-    if folder.is_dir():
-        names = sorted((path.name for path in folder.iterdir() if _PART.fullmatch(path.name)), key=int)
-        for path in (folder / name for name in names):
-            if (path / RESULT).is_file() and not path.is_symlink():
-                yield int(path.name), path
+    for path in _parts(folder):
+        if (path / RESULT).is_file():
+            yield int(path.name), path
 
 
 def numbered_files(folder: Path, first: int = 0) -> list[Path]:
@@ -51,17 +61,41 @@ def _is_ours(path: Path) -> bool:
         return PROVENANCE.encode() in file.read(_HEAD)
 
 
-def check_free(folder: Path, count: int) -> None:
-    """Check that the pictures of `count` samples take the place of no file that no result wrote.
+def held_samples(folder: Path) -> int:
+    """Return the number of samples of the result that a folder holds; 0 if it holds none that can be read."""
+    with suppress(ModelError, KeyError, TypeError):
+        return len(read_json(folder / RESULT)["samples"])
+    return 0
+
+
+def holds_inversion(folder: Path) -> bool:
+    """Whether the result that a folder holds is that of an inversion, beside its comparison."""
+    with suppress(ModelError, KeyError, TypeError):
+        return (folder / COMPARISON).is_file() and "inverted" in read_json(folder / RESULT)["provenance"]
+    return False
+
+
+def check_free(folder: Path, count: int, held: int = 0) -> None:
+    """Check that the pictures of samples `held` to `count - 1` take the place of no file that no result wrote.
 
     Raises:
-        ArgumentError: they would, or the folder holds an edit, or pictures to label.
+        ArgumentError: they would, or the folder holds an edit, an inversion, or pictures to label.
     """
-    for name, what in ((EDIT, "an edit"), (LABELLING, "pictures to label")):
-        if (folder / name).is_file():
+    for what, there in (
+        ("an edit", (folder / EDIT).is_file()),
+        ("an inversion", holds_inversion(folder)),
+        ("pictures to label", (folder / LABELLING).is_file()),
+    ):
+        if there:
             raise ArgumentError(f"{folder} holds {what}", hint="name another folder")
+    new_parts = [path for path in _parts(folder) if not (path / RESULT).is_file()]
+    foreign = [
+        path
+        for place in (folder, *new_parts)
+        for path in numbered_files(place, held)
+        if int(path.stem) < count and not _is_ours(path)
+    ]
     grid = folder / GRID
-    foreign = [path for path in numbered_files(folder) if int(path.stem) < count and not _is_ours(path)]
     foreign += [grid] if grid.is_file() and not (folder / RESULT).is_file() and not _is_ours(grid) else []
     if foreign:
         raise ArgumentError(

@@ -126,7 +126,7 @@ class FolderRun:
                 hint=f"begin with {begin + held} (first, --first), or name another folder",
             )
         self._first, self._n = begin, max(first - begin + count, held if n is None else 0)
-        check_free(folder, self._n)
+        check_free(folder, self._n, held)
         self.removed = max(0, held - self._n)
         if held:
             _log.info("%s holds %d samples of this run, of %d", folder, held, self._n)

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from energyql.errors import ArgumentError, DataError, VocabularyError
+from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import read_json
 from energyql.generators.base import Generator, Label
 from energyql.generators.families import module_fingerprint
@@ -99,7 +99,13 @@ class Drawn:
             DataError: its record is damaged.
         """
         record = table.with_name(LABELLING)
-        return cls.parse(str(read_json(record).get(DRAWN)), str(record)) if record.is_file() else None
+        if not record.is_file():
+            return None
+        try:
+            text = read_json(record).get(DRAWN)
+        except ModelError as error:
+            raise DataError(error.message, hint=error.hint) from error
+        return None if text is None else cls.parse(str(text), str(record))
 
     def check(self, source: str, *, seed: int | None, truncation: Any, label: Any) -> None:
         """Check settings that somebody gives besides the table `source`; `None` is not given.

@@ -161,6 +161,27 @@ class TestSavedAgain:
                     made.save(tmp_path / name)
         assert files(tmp_path) == before
 
+    def test_an_inversion_stays_where_a_result_is_saved(self, edited, inverted, tmp_path):
+        before = files(inverted.save(tmp_path))
+        with pytest.raises(ArgumentError, match="holds an inversion"):
+            edited.final.save(tmp_path)
+        assert files(tmp_path) == before
+
+    @pytest.mark.parametrize("name", ["filmstrip.png", "comparison.png", "1/00000.png", "originals/00000.png"])
+    def test_files_of_others_stay(self, edited, inverted, tmp_path, name):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"mine")
+        for made in (edited, inverted):
+            with pytest.raises(ArgumentError, match=f"{name} is there already"):
+                made.save(tmp_path)
+        assert (tmp_path / name).read_bytes() == b"mine"
+
+    def test_a_picture_of_another_name_makes_no_inversion(self, edited, tmp_path):
+        edited.final.save(tmp_path)
+        (tmp_path / "comparison.png").write_bytes(b"mine")
+        with pytest.raises(ArgumentError, match="holds a run"):
+            edited.save(tmp_path)
+
     def test_an_inversion_in_place_of_an_edit(self, edited, inverted, tmp_path):
         fresh = files(inverted.save(tmp_path / "fresh"))
         edited.save(tmp_path / "again")

@@ -171,6 +171,21 @@ class TestAgain:
         assert files(tmp_path) == [name]
         assert (tmp_path / name).read_bytes() == foreign
 
+    def test_pictures_of_others_among_parts(self, draw, tmp_path):
+        list(draw(4, tmp_path))
+        (tmp_path / "00004").mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / "00004" / "00005.png")
+        with pytest.raises(ArgumentError, match="00005.png is not of this library"):
+            draw(8, tmp_path)
+
+    def test_pictures_that_were_packed_again(self, draw, whole, tmp_path):
+        list(draw(3, tmp_path))
+        with Image.open(tmp_path / "00001.png") as picture:
+            picture.copy().save(tmp_path / "00001.png")
+        assert len(list(draw(5, tmp_path))) == 1
+        Result.load(tmp_path).save(tmp_path)
+        same(Result.load(tmp_path), whole(5))
+
     @pytest.mark.parametrize(("name", "what"), [("edit.json", "an edit"), ("pictures.json", "pictures to label")])
     def test_folders_of_others(self, draw, whole, tmp_path, name, what):
         (tmp_path / name).write_text("{}")

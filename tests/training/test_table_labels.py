@@ -41,9 +41,12 @@ def test_a_table_among_pictures_is_about_these(tmp_path):
     written(tmp_path / "pictures.json", '{"drawn": "seed=7 truncation=0.6 generator=1f"}')
     read = read_label_table(table)
     assert (read.beside, read.drawn) == (Drawn(7, 0.6, "1f"), None)
-    written(tmp_path / "pictures.json", '{"drawn": null}')
-    with pytest.raises(DataError, match="pictures.json: 'None' does not say how the pictures were drawn"):
-        read_label_table(table)
+    written(tmp_path / "pictures.json", '{"images": []}')
+    assert read_label_table(table).beside is None
+    for damaged in ('{"drawn": 3}', "[1, 2]", "{"):
+        written(tmp_path / "pictures.json", damaged)
+        with pytest.raises(DataError, match="pictures.json"):
+            read_label_table(table)
 
 
 def test_rows_without_an_index_are_about_nothing(tmp_path):
