@@ -133,8 +133,9 @@ def describe_sampler(sampler: object) -> str:
     kind = type(sampler)
     if kind.__repr__ is not object.__repr__:
         return repr(sampler)
-    settings = getattr(sampler, "__dict__", {}).items()
-    return f"{kind.__qualname__}({', '.join(f'{name}={describe_sampler(value)}' for name, value in settings)})"
+    slots = {name: getattr(sampler, name, None) for name in getattr(kind, "__slots__", ())}
+    settings = slots | getattr(sampler, "__dict__", {})
+    return f"{kind.__qualname__}({', '.join(f'{name}={describe_sampler(value)}' for name, value in settings.items())})"
 
 
 def check_sampler(sampler: Any) -> None:

@@ -16,8 +16,7 @@ from energyql.attributes.judge_reports import judge_names
 from energyql.attributes.predictions import decide
 from energyql.errors import ModelError
 from energyql.files import fingerprint, write_tensors
-from energyql.generators.families import module_fingerprint
-from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.model import load_model
 from energyql.pipeline.saving import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -176,54 +175,6 @@ def test_heads_of_a_label(tmp_path, label):
     assert model.check_label(2 if label in (None, "random") else None) == (label if isinstance(label, tuple) else 2)
 
 
-class Plain:
-    """A generator of one's own, without weights."""
-
-    z_dim = 8
-
-    def encode(self, z, truncation=1.0):
-        return truncation * z
-
-    def synthesize(self, w):
-        return w[:, :3, None, None]
-
-
-class Blobs(Plain, torch.nn.Module):
-    """One with weights."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.ones(3))
-
-
-def test_attributes_beside_a_generator_of_ones_own(tmp_path):
-    blobs = Blobs()
-    heads = random_heads(VOCABULARY, 8)
-    bank = AttributeBank(VOCABULARY, heads, truncation=(0.5, 0.8), generator=module_fingerprint(blobs))
-    bank.save(tmp_path / "blobs")
-    model = load_model(tmp_path / "blobs", generator=blobs)
-    assert (model.name, model.generator, model.judge, model.truncation) == ("blobs", blobs, None, 0.8)
-    assert model.fingerprints["generator"] == bank.generator
-    assert not blobs.training
-    with torch.no_grad():
-        blobs.scale += 1
-    with pytest.raises(ModelError, match="fitted to another generator\ntrain the attributes again, or use"):
-        load_model(tmp_path / "blobs", generator=blobs)
-    AttributeBank(VOCABULARY, heads, label=1).save(tmp_path / "blobs")
-    with pytest.raises(ModelError, match="blobs: this generator has no classes"):
-        load_model(tmp_path / "blobs", generator=blobs)
-    with pytest.raises(ModelError, match=r"vocabulary\.json is missing"):
-        load_model(tmp_path, generator=blobs)
-
-
-def test_a_generator_beside_a_packaged_model_and_none_beside_attributes(tmp_path):
-    with pytest.raises(ModelError, match="avatars: the attributes were fitted to another generator"):
-        load_model("avatars", generator=Blobs())
-    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 8)).save(tmp_path / "g7")
-    with pytest.raises(ModelError, match=r"not a model folder.*\n.*load_model\('.*g7', generator=\.\.\.\)"):
-        load_model(str(tmp_path / "g7"))
-
-
 def test_moving_a_model(tiny):
     model = load_model(tiny)
     assert model.device == torch.device("cpu")
@@ -232,12 +183,6 @@ def test_moving_a_model(tiny):
     assert not moved.generator.training
     assert moved.device.type == moved.bank.device.type == "meta"
     assert model.bank.device.type == "cpu"
-
-
-def test_where_a_generator_without_weights_computes(tiny):
-    bank = load_model(tiny).bank
-    assert Model("plain", Plain(), bank).device == torch.device("cpu")
-    assert Model("plain", Plain(), bank).to("meta").device.type == "meta"
 
 
 def test_a_judge_of_some_attributes(copy):

@@ -10,7 +10,8 @@ from toys import CONFIG, VOCABULARY, NeverSampler, pixels, random_generator, ran
 from energyql import Model, generate, load_model, score
 from energyql.attributes.bank import AttributeBank
 from energyql.attributes.predictions import tabulate
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, ModelError
+from energyql.generators.families import module_fingerprint
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -194,3 +195,57 @@ class TestParts:
         parts = {"generator": generator, "bank": AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim))}
         with pytest.raises(ArgumentError, match=message):
             Model("faces", **(parts | change))
+
+
+class Plain:
+    """A generator of one's own, without weights."""
+
+    z_dim = 8
+
+    def encode(self, z, truncation=1.0):
+        return truncation * z
+
+    def synthesize(self, w):
+        return w[:, :3, None, None]
+
+
+class Weighted(Plain, torch.nn.Module):
+    """One with weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(3))
+
+
+def test_attributes_beside_a_generator_of_ones_own(tmp_path):
+    blobs = Weighted()
+    heads = random_heads(VOCABULARY, 8)
+    bank = AttributeBank(VOCABULARY, heads, truncation=(0.5, 0.8), generator=module_fingerprint(blobs))
+    bank.save(tmp_path / "blobs")
+    model = load_model(tmp_path / "blobs", generator=blobs)
+    assert (model.name, model.generator, model.judge, model.truncation) == ("blobs", blobs, None, 0.8)
+    assert model.fingerprints["generator"] == bank.generator
+    assert not blobs.training
+    with torch.no_grad():
+        blobs.scale += 1
+    with pytest.raises(ModelError, match="fitted to another generator\ntrain the attributes again, or use"):
+        load_model(tmp_path / "blobs", generator=blobs)
+    AttributeBank(VOCABULARY, heads, label=1).save(tmp_path / "blobs")
+    with pytest.raises(ModelError, match="blobs: this generator has no classes"):
+        load_model(tmp_path / "blobs", generator=blobs)
+    with pytest.raises(ModelError, match=r"vocabulary\.json is missing"):
+        load_model(tmp_path, generator=blobs)
+
+
+def test_a_generator_beside_a_packaged_model_and_none_beside_attributes(tmp_path):
+    with pytest.raises(ModelError, match="avatars: the attributes were fitted to another generator"):
+        load_model("avatars", generator=Weighted())
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 8)).save(tmp_path / "g7")
+    with pytest.raises(ModelError, match=r"not a model folder.*\n.*load_model\('.*g7', generator=\.\.\.\)"):
+        load_model(str(tmp_path / "g7"))
+
+
+def test_where_a_generator_without_weights_computes(tiny):
+    bank = load_model(tiny).bank
+    assert Model("plain", Plain(), bank).device == torch.device("cpu")
+    assert Model("plain", Plain(), bank).to("meta").device.type == "meta"

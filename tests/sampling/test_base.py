@@ -109,6 +109,9 @@ class Frozen:
 def test_a_sampler_is_described_by_its_settings():
     assert describe_sampler(Own(3, Own(4))) == "Own(steps=3, inner=Own(steps=4, inner=None))"
     assert describe_sampler(Own(3)) != describe_sampler(Own(4))
+    slotted = type("Slotted", (), {"__slots__": ("steps",)})()
+    slotted.steps = 3
+    assert describe_sampler(slotted).endswith("Slotted(steps=3)")
     assert describe_sampler(Frozen()) == "Frozen(steps=3)"
     own = Own(3)
     own.inner = own
