@@ -23,18 +23,18 @@ from torch import Tensor
 
 from benchmarks.common import SmokeOption, earlier_results, run_command, show
 from benchmarks.hidden_truth import Quality, Sizes, World, make_world, measure
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.labelling.sample import choose_unsure
 from energyql.progress import reporting
-from energyql.training.drawn import POOL_START
-from energyql.training.fitting import HeadSettings
+from energyql.training.heads import HeadSettings
+from energyql.training.labels import POOL_START
 from energyql.training.run import train_attributes
+from energyql.training.samples import draw_thumbnails
 from energyql.training.teacher import load_teacher, teacher_reads
-from energyql.training.thumbnails import draw_thumbnails
 
 TAUGHT = ", taught"
 """End of the names of runs with a teacher."""

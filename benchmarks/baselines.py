@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.heads import LACE_SIZES
-from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.energy.rule import EnergyRule
 from energyql.generators.mapping import MappingNetwork, StyleGANConfig

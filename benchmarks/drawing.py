@@ -25,8 +25,7 @@ from benchmarks.common import SmokeOption, ThreadsOption, page, run_command, sho
 from energyql.evaluation.measure import machine
 from energyql.files import write_json, write_text
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from energyql.generators.stylegan3 import StyleGAN3
-from energyql.generators.stylegan3_config import StyleGAN3Config
+from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import load_model
 from energyql.progress import Report, reporting

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.baselines import Bare, Published, gradient_by_autograd, random_bank, random_mapping
 from benchmarks.common import SmokeOption, ThreadsOption, page, run_command, show
 from benchmarks.heads import LACE_SIZES
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
 from energyql.evaluation.measure import machine
@@ -29,7 +29,7 @@ from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import load_model
 from energyql.progress import Report, reporting
-from energyql.training.fitting import HeadSettings
+from energyql.training.heads import HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 FFHQ = StyleGAN2Config(resolution=1024)  # z and w of 512 numbers, 8 layers

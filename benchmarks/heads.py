@@ -22,8 +22,7 @@ from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.progress import reporting
 from energyql.training.bank_fit import HELD_OUT_SHARE
-from energyql.training.fitting import HeadSettings, train_heads
-from energyql.training.heads import attribute_loss, balanced_accuracy
+from energyql.training.heads import HeadSettings, attribute_loss, balanced_accuracy, train_heads
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 COUNT, TEST, DIM = 10_000, 1_000, 512

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from energyql import read_weights
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.labels import ImageLabeller, encode_column, label_images
 from energyql.attributes.predictions import Categorical, YesNo
 from energyql.generators.base import Generator
-from energyql.generators.stylegan3 import StyleGAN3
-from energyql.generators.stylegan3_config import StyleGAN3Config
-from energyql.training.drawn import POOL_SIZE, POOL_START, RANDOM, UNSURE, held_out_order
+from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.training.heads import attribute_loss, balanced_accuracy, base_outputs
-from energyql.training.labels import LabelTable
+from energyql.training.labels import POOL_SIZE, POOL_START, RANDOM, UNSURE, LabelTable, held_out_order
 from energyql.training.samples import Prior
 
 FRESH_SEED = 20_000

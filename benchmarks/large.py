@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.heads import LACE_SIZES, lace_head
-from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.errors import EnergyQLError
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from energyql.pipeline.model import Model

@@ -17,12 +17,12 @@ from energyql.editing.edit import edit
 from energyql.errors import ModelError
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.methods import read_methods
-from energyql.generators.noise import draw_batches
+from energyql.generators.base import draw_batches
 from energyql.language import Expr
 from energyql.pipeline.model import Values
 from energyql.progress import Report
 from energyql.sampling import normals, prior_latents
-from energyql.training.finding import find_directions
+from energyql.training.directions import find_directions
 
 SAMPLERS = {
     "default": "slice+descent",

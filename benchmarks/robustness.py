@@ -33,7 +33,7 @@ from energyql.progress import reporting
 from energyql.render.charts import Canvas, HeatMap
 from energyql.render.pictures import FAINT, INK
 from energyql.sampling import LangevinSampler, ODESolver, Sampler, VPSchedule
-from energyql.sampling.runge_kutta import adaptive_methods
+from energyql.sampling.ode import adaptive_methods
 
 QUERIES = ("glasses", "hair = red AND mouth = laugh", "smile AND NOT glasses AND skin_tone = 0.7")
 TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)

@@ -21,12 +21,12 @@ from benchmarks.common import SmokeOption, ThreadsOption, earlier_results, page,
 from benchmarks.large import large_model
 from energyql.attributes.predictions import decide
 from energyql.evaluation.measure import machine
-from energyql.evaluation.published import PublishedEnergy, PublishedODE
+from energyql.evaluation.methods import PublishedEnergy, PublishedODE
 from energyql.files import write_json, write_text
 from energyql.generators.base import encode_under
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
-from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, Precision
 from energyql.progress import Report, reporting

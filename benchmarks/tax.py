@@ -19,10 +19,9 @@ from benchmarks.common import SmokeOption, ThreadsOption, run_command, show, tak
 from benchmarks.large import large_model
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
-from energyql.generators.base import encode_under
-from energyql.generators.noise import draw_batches
+from energyql.generators.base import draw_batches, encode_under
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.generate import generate
+from energyql.pipeline.draw import generate
 from energyql.pipeline.model import Model, load_model
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures

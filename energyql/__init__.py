@@ -36,8 +36,8 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
     from energyql.dataset import DatasetClass, DatasetPlan
-    from energyql.dataset.records import WrittenDataset
     from energyql.dataset.run import write_dataset
+    from energyql.dataset.shard import WrittenDataset
     from energyql.editing.edit import Edit, edit
     from energyql.editing.filmstrip import animate
     from energyql.editing.invert import Inversion, invert
@@ -48,16 +48,15 @@ if TYPE_CHECKING:
     from energyql.generators.checkpoints.torch_file import read_weights
     from energyql.generators.load import load_generator
     from energyql.labelling.sample import sample_pictures
+    from energyql.pipeline.draw import Pipeline, generate, sample_latents, until_satisfied
     from energyql.pipeline.explain import Explanation, explain, list_attributes
     from energyql.pipeline.export import export_energy
-    from energyql.pipeline.generate import Pipeline, generate, sample_latents, until_satisfied
     from energyql.pipeline.model import Model, load_model
     from energyql.pipeline.result import Result
-    from energyql.pipeline.scoring import score
+    from energyql.pipeline.score import score
     from energyql.pipeline.stream import stream
     from energyql.sampling import ODESolver
-    from energyql.training.directions import Directions, draw_directions, name_directions
-    from energyql.training.finding import find_directions
+    from energyql.training.directions import Directions, draw_directions, find_directions, name_directions
     from energyql.training.judge import train_judge
     from energyql.training.run import train_attributes
 
@@ -65,7 +64,7 @@ logging.getLogger("energyql").addHandler(logging.NullHandler())  # a program dec
 
 _MODULES = {
     "dataset": ["DatasetClass", "DatasetPlan"],
-    "dataset.records": ["WrittenDataset"],
+    "dataset.shard": ["WrittenDataset"],
     "dataset.run": ["write_dataset"],
     "editing.edit": ["Edit", "edit"],
     "editing.filmstrip": ["animate"],
@@ -79,14 +78,13 @@ _MODULES = {
     "labelling.sample": ["sample_pictures"],
     "pipeline.explain": ["Explanation", "explain", "list_attributes"],
     "pipeline.export": ["export_energy"],
-    "pipeline.generate": ["Pipeline", "generate", "sample_latents", "until_satisfied"],
+    "pipeline.draw": ["Pipeline", "generate", "sample_latents", "until_satisfied"],
     "pipeline.model": ["Model", "load_model"],
     "pipeline.result": ["Result"],
-    "pipeline.scoring": ["score"],
+    "pipeline.score": ["score"],
     "pipeline.stream": ["stream"],
     "sampling": ["ODESolver"],
-    "training.directions": ["Directions", "draw_directions", "name_directions"],
-    "training.finding": ["find_directions"],
+    "training.directions": ["Directions", "draw_directions", "find_directions", "name_directions"],
     "training.judge": ["train_judge"],
     "training.run": ["train_attributes"],
 }

@@ -1,4 +1,9 @@
-"""Write files atomically, and read them with clear errors and bounds."""
+"""Files: written atomically, replaced all at once, locked meanwhile, and read with bounds and clear errors.
+
+New files are first written to a folder inside the one that they belong to. When that folder is renamed to `SAVED`, they
+are saved: from then on everybody who reads or writes the folder first moves them to their places. Descriptions, such
+as `result.json`, are removed first and come back last, so that none ever stands beside files that it does not describe.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,102 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energyql.errors import ArgumentError, EnergyQLError, ModelError
-from energyql.temporary import sweep, sweep_once, temporary
+from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+_NAME = re.compile(r"\.energyql-[0-9a-f]{16}(?:\..+)?", re.DOTALL)
+_ABANDONED = 3600
+"""Seconds after which a temporary file is one of a dead process, where there are no locks that would say so."""
+_swept: set[str] = set()
+"""Folders from which this process has removed what dead ones left."""
+
+
+@contextmanager
+def temporary(folder: Path, suffix: str | None = None) -> Iterator[Path]:
+    """Yield an empty file with this suffix, or a folder, that is locked as long as this process works on it."""
+    while True:
+        path = folder / f".energyql-{secrets.token_hex(8)}{suffix or ''}"
+        if suffix is None:
+            path.mkdir()
+        else:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+        with locked(path) as ours:
+            if not ours:  # another process found it before it was locked, and took it for one that was left
+                continue
+            try:
+                yield path
+            finally:
+                _remove(path)
+            return
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a file or folder; the system takes it from a process that is killed.
+
+    Yields whether it is held and the path still exists. Without `wait` it is not held where another process holds it.
+    """
+    if fcntl is None:
+        yield path.exists() and (wait or time.time() - path.stat().st_mtime > _ABANDONED)
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        if wait and path.exists():
+            raise
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except OSError:  # another process holds it, or the file system has no locks: there nothing counts as left
+            held = wait
+        yield held and path.exists()
+    finally:
+        os.close(descriptor)
+
+
+def sweep_once(folder: Path) -> None:
+    """Call `sweep`, but only at the first call for a folder: a folder may hold many files, and get many more."""
+    if (key := os.path.abspath(folder)) not in _swept:
+        _swept.add(key)
+        sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files and folders that processes left in a folder when they were killed."""
+    with suppress(OSError):
+        for path in [Path(entry.path) for entry in os.scandir(folder) if _NAME.fullmatch(entry.name)]:
+            with locked(path, wait=False) as left:
+                if left:
+                    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_JSON = 1 << 26
@@ -284,3 +372,141 @@ def fingerprint(path: Path) -> str:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
+
+
+SAVED, OLD = ".energyql-saved", "old.json"
+"""The folder of files that are to be moved to their places, and the list of the earlier files in it."""
+_DESCRIPTIONS = ("result.json", "edit.json", "vocabulary.json")
+
+
+@contextmanager
+def saving(folder: Path, old: Callable[[Path], Iterable[Path]]) -> Iterator[Path]:
+    """Yield an empty folder for new files; when the block ends, they take the place of the old ones in `folder`.
+
+    A process that is killed leaves the old files or the new ones. Files that are neither stay as they are.
+
+    Args:
+        folder: is made if it is not there.
+        old: returns those files in it that are removed, unless a new one has their name.
+
+    Raises:
+        ArgumentError: the folder cannot be written.
+    """
+    finish_saving(folder)
+    with naming_target(folder), staging(folder) as staged:
+        try:
+            yield staged
+        except ArgumentError as error:  # people know the folder that they named
+            raise ArgumentError(error.message.replace(str(staged), str(folder)), hint=error.hint) from error
+        new = set(_files(staged))
+        if taken := [path for path in new if (folder / path).is_dir()]:
+            raise ArgumentError(f"cannot write {folder / taken[0]}: it is a folder", hint="name another folder")
+        finish_saving(folder)  # another process may have saved there meanwhile
+        earlier = {path.relative_to(folder) for path in old(folder) if path.is_file()}
+        hidden = {path for path in earlier & new if path.name in _DESCRIPTIONS}
+        lists = {"gone": earlier - new, "hidden": hidden}
+        write_json(staged / OLD, {name: sorted(map(Path.as_posix, paths)) for name, paths in lists.items()})
+        staged.rename(folder / SAVED)
+    finish_saving(folder)
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[Path]:
+    """Yield a folder with the files of `folder`; what is changed in it changes in `folder` when the block ends.
+
+    A process that is killed leaves all files as they were, or all as they are after the block. Files must be replaced
+    in it, as `energyql.files` does, not written over: they are links to those in `folder`. Folders are left out.
+
+    Raises:
+        ArgumentError: the folder cannot be written.
+    """
+    finish_saving(folder)
+    before = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    removed: list[Path] = []
+    with saving(folder, lambda _: removed) as staged:
+        links = {name: _linked(folder / name, staged / name) for name in before}
+        yield staged
+        for name, mark in links.items():
+            path = staged / name
+            if not os.path.lexists(path):
+                removed.append(folder / name)
+            elif _mark(path) == mark:
+                path.unlink()
+
+
+def _linked(path: Path, link: Path) -> tuple[int, ...]:
+    """Make a link to a file, or a copy of it where there are no links; return what tells it from a later one."""
+    if path.is_symlink():
+        link.symlink_to(real_path(path))
+    else:
+        try:
+            os.link(path, link)
+        except OSError:  # a file system without links
+            shutil.copy2(path, link)
+    return _mark(link)
+
+
+def _mark(path: Path) -> tuple[int, ...]:
+    facts = path.lstat()
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def finish_saving(folder: Path) -> None:
+    """Move files that were saved, but not yet moved to their places when their process was killed.
+
+    Raises:
+        ArgumentError: they cannot be moved, for example because the disk is read-only.
+    """
+    saved = folder / SAVED
+    if not os.path.isdir(saved):  # false also for what cannot be a path
+        return
+    with naming_target(folder), locked(saved) as held:
+        if not held:  # another process has just done it
+            return
+        if (saved / OLD).is_file():  # else an earlier process was killed while it removed the empty folder
+            try:
+                _move(saved, folder)
+            except ArgumentError:
+                raise
+            except (KeyError, TypeError, ValueError, ModelError) as error:
+                raise DataError(f"{saved} is damaged: {error}", hint="delete it") from error
+        shutil.rmtree(saved)
+
+
+def _move(saved: Path, folder: Path) -> None:
+    """Move all files of `saved` to `folder`; can be repeated after an interruption at any point."""
+    new = [path for path in _files(saved) if path != Path(OLD)]
+    lists = read_json(saved / OLD)
+    gone, hidden = ([Path(str(name)) for name in lists[name]] for name in ("gone", "hidden"))
+    _check_inside(folder, [*new, *gone, *hidden])
+    # A hidden file that is not among the new ones has come back already: it is the new one.
+    for path in sorted([*gone, *(path for path in hidden if path in new)], key=_descriptions_first):
+        (folder / path).unlink(missing_ok=True)
+    for path in sorted(new, key=_descriptions_first, reverse=True):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (saved / path).replace(folder / path)
+    for emptied in sorted({folder / path.parent for path in gone}, key=lambda path: -len(path.parts)):
+        with suppress(OSError):  # there are other files in it
+            emptied.rmdir()
+
+
+def _descriptions_first(path: Path) -> tuple[bool, int, Path]:
+    """Order files so that descriptions come first, and that of the whole folder before those of its parts."""
+    return path.name not in _DESCRIPTIONS, len(path.parts), path
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return all files below a folder, relative to it."""
+    return [Path(root, name).relative_to(folder) for root, _, names in os.walk(folder) for name in names]
+
+
+def _check_inside(folder: Path, paths: Iterable[Path]) -> None:
+    """Check that nothing outside the folder is removed or replaced, whoever wrote the list.
+
+    Raises:
+        ArgumentError: a path leaves the folder.
+    """
+    root = real_path(folder)
+    for path in paths:
+        if path.is_absolute() or ".." in path.parts or not real_path(folder / path.parent).is_relative_to(root):
+            raise ArgumentError(f"{folder / SAVED} is damaged: it names {path}", hint="delete it")

@@ -103,7 +103,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         specs: the attributes.
         model: the model's name, for messages.
         relations: queries that hold in every picture, such as "sunglasses IMPLIES glasses"; parsed when a query needs
-            them, see `energyql.logic.query_diagram`.
+            them, see `energyql.logic.diagram`.
 
     Raises:
         VocabularyError: two attributes have one name, or a relation is no text.

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from toys import CONFIG, random_generator, random_heads
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.models import read_vocabulary
-from energyql.pipeline.saving import save_model
+from energyql.pipeline.model import save_model
 
 
 def random_avatars(folder: Path, side: int = 16) -> Path:

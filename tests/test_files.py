@@ -10,18 +10,19 @@ import torch
 from safetensors.torch import load_file
 
 import energyql
-from energyql import Directions, Gallery, Inversion, Result, sample_pictures, temporary
+from energyql import Directions, Gallery, Inversion, Result, sample_pictures
+from energyql import files as files_module
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json, replacing, staging, write_json, write_tensors, write_text
 
 
 def test_a_file_appears_whole(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    with replacing(path) as temporary:
-        temporary.write_text("one")
+    with replacing(path) as files_module:
+        files_module.write_text("one")
         assert not path.exists()
-        assert temporary.parent == path.parent
-        assert temporary.suffix == ".txt"
+        assert files_module.parent == path.parent
+        assert files_module.suffix == ".txt"
     assert path.read_text() == "one"
     assert list(path.parent.iterdir()) == [path]
 
@@ -31,8 +32,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     path.write_text("old")
 
     def fail():
-        with replacing(path) as temporary:
-            temporary.write_text("half")
+        with replacing(path) as files_module:
+            files_module.write_text("half")
             raise RuntimeError("no more paper")
 
     with pytest.raises(RuntimeError, match="paper"):
@@ -121,32 +122,32 @@ class TestWhatKilledProcessesLeave:
 
     def test_is_looked_for_once_in_a_folder(self, tmp_path, monkeypatch):
         calls = []
-        monkeypatch.setattr(temporary, "sweep", calls.append)
+        monkeypatch.setattr(files_module, "sweep", calls.append)
         for name in "abc":
             write_text(tmp_path / name, "a")
         assert calls == [tmp_path]
 
-    @pytest.mark.skipif(temporary.fcntl is None, reason="there are no locks")
+    @pytest.mark.skipif(files_module.fcntl is None, reason="there are no locks")
     def test_what_others_still_write_stays(self, tmp_path):
         with replacing(tmp_path / "a.txt") as written, staging(tmp_path / "b") as staged:
             code = (
-                "import sys; from pathlib import Path; from energyql.temporary import sweep; "
+                "import sys; from pathlib import Path; from energyql.files import sweep; "
                 "[sweep(Path(folder)) for folder in sys.argv[1:]]"
             )
             subprocess.run([sys.executable, "-c", code, tmp_path, tmp_path / "b"], check=True, env=own_path())
             assert written.exists()
             assert staged.exists()
             (tmp_path / "b" / ".energyql-0123456789abcdef").write_text("half")
-            temporary.sweep(tmp_path / "b")
+            files_module.sweep(tmp_path / "b")
             assert list((tmp_path / "b").iterdir()) == [staged]
         assert (tmp_path / "a.txt").exists()
         assert list((tmp_path / "b").iterdir()) == []
 
     def test_without_locks_it_must_be_old(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(temporary, "fcntl", None)
+        monkeypatch.setattr(files_module, "fcntl", None)
         self.left(tmp_path)
         os.utime(tmp_path / self.NAMES[0], (0, 0))
-        temporary.sweep(tmp_path)
+        files_module.sweep(tmp_path)
         assert not (tmp_path / self.NAMES[0]).exists()
         assert (tmp_path / self.NAMES[1]).exists()
         write_text(tmp_path / "a.txt", "a")

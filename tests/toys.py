@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import output_count
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from energyql.pipeline.saving import save_model
+from energyql.pipeline.model import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 VOCABULARY = Vocabulary(

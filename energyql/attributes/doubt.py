@@ -12,8 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head, take_head
+from energyql.attributes.heads import AttributeBank, Head, take_head
 from energyql.attributes.pictures import Bank, PictureBank
 from energyql.errors import ModelError
 from energyql.files import DAMAGED_MODEL, read_tensors, write_tensors

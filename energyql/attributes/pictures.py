@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from energyql.attributes.bank import (
+from energyql.attributes.heads import (
     PICTURE,
     AttributeBank,
     Described,
@@ -19,8 +19,7 @@ from energyql.attributes.bank import (
     remove_reader,
     write_described,
 )
-from energyql.attributes.judge import Judge, who_judges
-from energyql.attributes.judge_reports import READER
+from energyql.attributes.judge import READER, Judge, who_judges
 from energyql.attributes.labels import (
     ImageLabeller,
     as_cells,

@@ -1,6 +1,6 @@
 """Predictions of attribute heads, the log-probability that a value falls in given cells, and the layout of raw outputs.
 
-A cell set is plain data, made by `energyql.logic.cells`: yes/no values, classes or intervals. All values and gradients
+A cell set is plain data, made by `energyql.logic.nodes`: yes/no values, classes or intervals. All values and gradients
 are finite in float32, also where a probability is far below the smallest float, because log-probabilities are never
 computed from probabilities.
 """

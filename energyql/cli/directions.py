@@ -66,9 +66,8 @@ def directions(
     from energyql.attributes.labels import import_labeller
     from energyql.files import check_writable, write_picture
     from energyql.progress import reporting
-    from energyql.training.directions import PAGE, Directions, draw_directions, name_directions
-    from energyql.training.finding import find_directions
-    from energyql.training.opening import open_source
+    from energyql.training.directions import PAGE, Directions, draw_directions, find_directions, name_directions
+    from energyql.training.target import open_source
 
     if name:
         if any(option is not None for option in (method, n, goals, labeller, layers, truncation, label)):

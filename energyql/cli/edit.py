@@ -154,7 +154,7 @@ def animate(
     """Write an animation from samples of one query to samples of the next."""
     from energyql.editing.filmstrip import animate as run
     from energyql.editing.filmstrip import check_animation
-    from energyql.pipeline.generate import pipeline_for
+    from energyql.pipeline.draw import pipeline_for
 
     check_animation(save_to)
     if len(queries) < 2:

@@ -127,8 +127,8 @@ def generate(
     A folder is written batch by batch, so that a run of any length can be interrupted and continued.
     """
     from energyql.files import check_destination
-    from energyql.pipeline.generate import pipeline_for
-    from energyql.pipeline.saved import check_free, held_samples
+    from energyql.pipeline.draw import pipeline_for
+    from energyql.pipeline.result_folder import check_free, held_samples
     from energyql.pipeline.stream import FolderRun, check_run
     from energyql.render.pictures import MOST_IN_GRID
 
@@ -211,7 +211,7 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
     """List the attributes that queries can name, with the quality of their heads on held-out labels."""
     from rich.table import Table
 
-    from energyql.attributes.judge_reports import read_guide_reports
+    from energyql.attributes.judge import read_guide_reports
     from energyql.models import model_folder
     from energyql.pipeline.explain import list_attributes
 
@@ -249,7 +249,7 @@ def score(
     Columns: `smile` holds the probability of yes; `hair=black`, `hair=brown`, ... the probability of each class;
     `age` and `age_std` (or `age.mean` and `age.std`) a mean and a standard deviation. Other columns are kept.
     """
-    from energyql.pipeline.tables import rank_table
+    from energyql.pipeline.score import rank_table
 
     if str(table) in packaged_models() or table.is_dir():
         raise ArgumentError(

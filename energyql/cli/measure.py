@@ -107,7 +107,7 @@ def evaluate(
     interruption the same command continues. Writes evaluation.json and evaluation.md with pictures.
     """
     from energyql.evaluation.evaluate import evaluate as run
-    from energyql.evaluation.features import inception_features
+    from energyql.evaluation.metrics import inception_features
     from energyql.evaluation.report import TABLE_WIDTH, evaluation_notes, evaluation_tables
 
     if features not in ("judge", "inception"):

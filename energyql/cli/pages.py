@@ -61,9 +61,8 @@ def gallery(
 
     All queries are checked before the first is sampled. The page is written when all are drawn, or not at all.
     """
-    from energyql.gallery.gallery import Gallery
+    from energyql.gallery.gallery import Gallery, check_literals, split_literals
     from energyql.gallery.page import page_path
-    from energyql.gallery.truth_table import check_literals, split_literals
     from energyql.pipeline.queries import SUFFIXES, read_queries
 
     if any(re.match("--?[a-z]", query) for query in traverse or ()):

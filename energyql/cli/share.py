@@ -39,7 +39,7 @@ def convert(
 ) -> None:
     """Convert a published checkpoint to a model folder. No code in the checkpoint is executed."""
     from energyql.generators.load import load_generator
-    from energyql.pipeline.saving import save_converted
+    from energyql.pipeline.model import save_converted
 
     source = Path(checkpoint)
     if source.is_dir():

@@ -77,11 +77,11 @@ def train(
     An interrupted training is continued by the same command.
     """
     from energyql.pipeline.model import NO_JUDGE, choose_device
-    from energyql.training.fitting import HeadSettings
+    from energyql.training.foreign import read_styleflow
+    from energyql.training.heads import HeadSettings
     from energyql.training.judge import TRAIN
-    from energyql.training.rounds import describe_gain
+    from energyql.training.report import describe_gain
     from energyql.training.run import train_attributes
-    from energyql.training.styleflow import read_styleflow
 
     options.check_sources(labels=labels, labeller=labeller, prompts=prompts, styleflow=styleflow)
     if latents is not None and labels is None:
@@ -182,7 +182,7 @@ def import_heads(
     allow_plugins: options.AllowPlugins = False,
 ) -> None:
     """Add published attribute heads to a model folder, unchanged."""
-    from energyql.attributes.bank import SPACES
+    from energyql.attributes.heads import SPACES
     from energyql.training.foreign import add_heads, import_boundary, import_lace
 
     if space not in SPACES:

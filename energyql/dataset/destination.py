@@ -16,8 +16,7 @@ from tempfile import NamedTemporaryFile, gettempdir
 from typing import Any, Protocol, TypeVar
 
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.files import check_writable, fingerprint, naming_source, naming_target, replacing
-from energyql.temporary import sweep
+from energyql.files import check_writable, fingerprint, naming_source, naming_target, replacing, sweep
 
 PATIENCE = 300.0
 """Seconds for which a store that does not answer is asked again."""

@@ -1,14 +1,19 @@
-"""What to write: the classes and the form of a data set, the place and the workers. Imports no torch."""
+"""Plans of data sets: classes, form, place and workers; read from TOML with the place of each mistake."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, DataError, EnergyQLError, Span
+from energyql.files import read_bytes
 from energyql.language import Expr
 from energyql.language.lexical import check_name, shorten
 from energyql.models import DEFAULT_MODEL
@@ -198,3 +203,252 @@ def unknown(name: object, known: Sequence[str], what: str) -> ArgumentError:
     guess = closest(str(name), known)
     hint = f"did you mean {guess}?" if guess else f"known: {', '.join(known)}"
     return ArgumentError(f"there is no {what} {name!r}", hint=hint)
+
+
+tomllib: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+MOST_BYTES = 1 << 24
+"""Largest plan."""
+CLASS = "class"
+_DEFAULTS = ("model", *SETTINGS)
+_OWN = ("name", "query", "count", "seed", *_DEFAULTS)
+_WHOLE = ("seed", "format", "quality", "shard_size", "only_satisfied", "budget")
+_STRING = re.compile(r"""\"{3}(?:[^\\]|\\.)*?"{3,5}|'{3}.*?'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'""", re.DOTALL)
+_BLANK = re.compile(r"(?:\s|#[^\n]*)*")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_PLAIN = re.compile(r"[^,\]}#\n]+")
+_DECODE_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+Path_ = tuple[str | int, ...]
+"""Where a value stands in a plan: keys, and numbers of the entries of lists."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake in a plan.
+
+    Args:
+        path: where: such as ("class", 2, "query").
+        error: what is wrong.
+        at_key: whether the key is wrong, and not its value.
+    """
+
+    path: Path_
+    error: EnergyQLError
+    at_key: bool = False
+
+
+@dataclass(frozen=True)
+class PlanSource:
+    """Where a plan was read from, so that messages can show it.
+
+    Args:
+        name: of the file.
+        text: its content; `None` for a plan that was no file.
+        places: of each key and of its value in the text, by path.
+    """
+
+    name: str = "the plan"
+    text: str | None = None
+    places: Mapping[Path_, tuple[Span, Span]] = field(default_factory=dict)
+
+    def show(self, mistake: Mistake) -> str:
+        """Return a mistake with the lines of the plan at fault, and carets under them; without a text, its place."""
+        path = mistake.path
+        if self.text is None:
+            return f"{_where(path)}: {mistake.error.render()}"
+        while path and path not in self.places:
+            path = path[:-1]
+        key, value = self.places.get(path, (Span(0, 0), Span(0, 0)))
+        error = copy.copy(mistake.error)
+        spans: Sequence[Span] = [key if mistake.at_key else value]
+        if error.query and error.spans and path == mistake.path:
+            start = self.text.find(error.query, value.start, value.end)
+            if start >= 0:  # else the text has escapes, and the whole of it is shown
+                spans = [Span(start + span.start, start + span.end) for span in error.spans]
+        error.query, error.spans = self.text, tuple(spans)
+        return f"line {error.line}: {error.render()}"
+
+
+def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:
+    """Raise one error that shows all mistakes of a plan, if there are some.
+
+    Raises:
+        DataError: there is a mistake.
+    """
+    if mistakes:
+        count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        first = f"{source.name} has {count}, and nothing was written"
+        raise DataError("\n\n".join([first, *map(source.show, mistakes)]))
+
+
+def blamed(error: EnergyQLError, keys: Sequence[str], otherwise: str) -> str:
+    """Return the one of the `keys` that the message of an error names first, or `otherwise`."""
+    found = re.compile(r"\b(?:" + "|".join(keys) + r")\b").search(error.message) if keys else None
+    return found.group() if found else otherwise
+
+
+def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
+    """Read a plan; queries and models are not looked at yet.
+
+    Raises:
+        DataError: the file cannot be read or is not a plan; the message shows every mistake with its line and carets.
+    """
+    try:
+        text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not text in UTF-8", hint="save it as text in UTF-8") from None
+    try:
+        data = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _not_toml(path, text, error) from None
+    source = PlanSource(str(path), text, _Places(text).found)
+    defaults = {name: data[name] for name in _DEFAULTS if name in data}
+    mistakes = _unknown_keys((), data, (CLASS, *_WHOLE, *_DEFAULTS), "entry of a plan")
+    entries = data.get(CLASS)
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        empty = ArgumentError("a plan has no class", hint="write each as [[class]] with a name, a query and a count")
+        refuse([*mistakes, Mistake((CLASS,), empty)], source)
+    classes = [_read_class(number, entry, defaults, mistakes) for number, entry in enumerate(entries or [])]
+    refuse(mistakes, source)
+    whole = {name: data[name] for name in _WHOLE if name in data}
+    try:
+        return DatasetPlan(classes=[each for each in classes if each is not None], **whole), source
+    except EnergyQLError as error:
+        names = [entry["name"] for entry in entries or []]
+        twice = next((k for k, name in enumerate(names) if name in names[:k]), None)
+        place: Path_ = (blamed(error, list(whole), CLASS),)
+        refuse([Mistake(place if twice is None else (CLASS, twice, "name"), error)], source)
+        raise
+
+
+def _read_class(
+    number: int, entry: dict[str, Any], defaults: dict[str, Any], mistakes: list[Mistake]
+) -> DatasetClass | None:
+    """Return a class of a plan; `None` where it has a mistake, which is added to the list."""
+    place: Path_ = (CLASS, number)
+    mistakes += _unknown_keys(place, entry, _OWN, "entry of a class")
+    absent = [
+        Mistake(place, ArgumentError(f"the class has no {name}", hint=f"add a line {name} = ..."))
+        for name in ("name", "query", "count")
+        if name not in entry
+    ]
+    mistakes += absent
+    if absent:
+        return None
+    settings = {name: value for name, value in (defaults | entry).items() if name in SETTINGS}
+    given = {name: entry.get(name, defaults.get(name)) for name in ("name", "query", "count", "seed", "model")}
+    try:
+        return DatasetClass(**{name: value for name, value in given.items() if value is not None}, settings=settings)
+    except EnergyQLError as error:
+        key = blamed(error, [*given, *settings], "query")
+        mistakes.append(Mistake((key,) if key in defaults and key not in entry else (*place, key), error))
+        return None
+
+
+def _unknown_keys(place: Path_, table: Mapping[str, Any], known: Sequence[str], what: str) -> list[Mistake]:
+    return [Mistake((*place, name), unknown(name, known, what), at_key=True) for name in table if name not in known]
+
+
+def _where(path: Path_) -> str:
+    """Return a place in words, for a plan without a text: "class 3, query"."""
+    if path[:1] == (CLASS,) and len(path) > 1:
+        return ", ".join([f"class {int(path[1]) + 1}", *map(str, path[2:])])
+    return ", ".join(map(str, path)) or "the plan"
+
+
+def _not_toml(path: Path, text: str, error: Exception) -> DataError:
+    """Return the error for a text that is not TOML."""
+    message, hint = str(error), "see https://toml.io; a text stands in quotes, and each class begins with [[class]]"
+    found = _DECODE_PLACE.search(message)
+    if found is None:
+        return DataError(f"{path} is not TOML: {message}", hint=hint)
+    at = len(text)
+    if found[1]:
+        at = sum(len(line) + 1 for line in text.split("\n")[: int(found[1]) - 1]) + int(found[2]) - 1
+    shown = f"{path}, line {found[1] or text.count(chr(10)) + 1}, is not TOML: {message[: found.start()]}"
+    return DataError(shown, query=text, spans=[(at, at)], hint=hint)
+
+
+@dataclass
+class _Places:
+    """The places of all keys and values in a text that is known to be TOML."""
+
+    text: str
+    at: int = 0
+    found: dict[Path_, tuple[Span, Span]] = field(default_factory=dict)
+    _lengths: dict[Path_, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        table: Path_ = ()
+        while self._skip():
+            if not self.text.startswith("[", self.at):
+                self._pair(table)
+                continue
+            start, many = self.at, self.text.startswith("[[", self.at)
+            self.at += 1 + many
+            table = self._resolved(keys := self._keys())
+            if many:
+                table = (*self._resolved(keys[:-1]), keys[-1])
+                self._lengths[table] = length = self._lengths.get(table, 0) + 1
+                table = (*table, length - 1)
+            self._skip()
+            self.at += 1 + many
+            self.found[table] = (Span(start, self.at), Span(start, self.at))
+
+    def _skip(self) -> bool:
+        """Pass blanks, line breaks and comments; return whether something follows."""
+        blank = _BLANK.match(self.text, self.at)
+        self.at = blank.end() if blank else self.at
+        return self.at < len(self.text)
+
+    def _resolved(self, keys: Path_) -> Path_:
+        """Return the path of a table: a key of a list of tables stands for the last one of them."""
+        path: Path_ = ()
+        for key in keys:
+            path = (*path, key)
+            if path in self._lengths:
+                path = (*path, self._lengths[path] - 1)
+        return path
+
+    def _keys(self) -> Path_:
+        keys: list[str | int] = []
+        while True:
+            self._skip()
+            found = _STRING.match(self.text, self.at) or _NAME.match(self.text, self.at)
+            assert found is not None, "the text is TOML"
+            keys.append(tomllib.loads(f"key = {found[0]}")["key"] if found[0][0] in "\"'" else found[0])
+            end = self.at = found.end()
+            self._skip()
+            if not self.text.startswith(".", self.at):
+                self.at = end
+                return tuple(keys)
+            self.at += 1
+
+    def _pair(self, table: Path_) -> None:
+        start = self.at
+        path = (*table, *self._keys())
+        key = Span(start, self.at)
+        self._skip()
+        self.at += 1  # the sign
+        self.found[path] = (key, self._value(path))
+
+    def _value(self, path: Path_) -> Span:
+        self._skip()
+        start, sign = self.at, self.text[self.at]
+        if sign in "[{":
+            self.at += 1
+            number = 0
+            while self._skip() and self.text[self.at] not in "]}":
+                if self.text[self.at] == ",":
+                    self.at += 1
+                elif sign == "{":
+                    self._pair(path)
+                else:
+                    value = self._value((*path, number))
+                    self.found[*path, number] = (value, value)
+                    number += 1
+            self.at += 1
+            return Span(start, self.at)
+        found = _STRING.match(self.text, start) or _PLAIN.match(self.text, start)
+        assert found is not None, "the text is TOML"
+        self.at = found.end()
+        return Span(start, start + len(found[0].rstrip()))

@@ -13,29 +13,26 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from energyql.editing.dependence import DependenceEstimator, Leaks
 from energyql.editing.filmstrip import draw_filmstrip, start_columns, step_column, write_traversal
 from energyql.editing.folder import FILMSTRIP, START, SavedResult, check_place, edit_files, read_saved, save_picture
 from energyql.editing.invert import Inversion, invert_pictures, load_inversion
 from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
 from energyql.editing.settings import EditSettings, Preset, check_settings, choose_preset
 from energyql.editing.start import EditStart, Start, as_pictures, noise_of, read_start
-from energyql.editing.step import estimate_dependence, run_step
+from energyql.editing.step import DependenceEstimator, Leaks, estimate_dependence, run_step
 from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
-from energyql.files import as_path, check_destination, write_json, write_picture
+from energyql.files import as_path, check_destination, saving, write_json, write_picture
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
-from energyql.pipeline.saved import EDIT
+from energyql.pipeline.result_folder import EDIT
 from energyql.pipeline.settings import EXACT, DrawSettings, Noise, Semantics
 from energyql.progress import Report, reporting
 from energyql.render.pictures import png_bytes
-from energyql.replacement import saving
 from energyql.sampling import SampleResult
 
 

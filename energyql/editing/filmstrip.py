@@ -11,18 +11,17 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from energyql.editing.dependence import Leaks
 from energyql.editing.invert import Inversion
 from energyql.editing.latents import Latents, LatentSpace
+from energyql.editing.step import Leaks
 from energyql.errors import ArgumentError
 from energyql.files import as_path, check_destination, naming_target, replacing
+from energyql.generators.base import STORED_NOISE as STORED
 from energyql.generators.base import Label
-from energyql.generators.noise import STORED
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.description import MARK
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.result import Result
+from energyql.pipeline.result import MARK, Result
 from energyql.pipeline.settings import finite_number, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import (

@@ -17,9 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.errors import ArgumentError, DataError
-from energyql.files import write_picture
-from energyql.pipeline.folder import picture_name, read_part
-from energyql.pipeline.saved import (
+from energyql.files import finish_saving, write_picture
+from energyql.pipeline.result_folder import (
     COMPARISON,
     EDIT,
     LABELLING,
@@ -27,9 +26,10 @@ from energyql.pipeline.saved import (
     holds_inversion,
     numbered_files,
     part_folders,
+    picture_name,
+    read_part,
     result_files,
 )
-from energyql.replacement import finish_saving
 
 FILMSTRIP, START = "filmstrip.png", "0-start"
 ORIGINALS = "originals"

@@ -17,8 +17,8 @@ from energyql.errors import ArgumentError
 from energyql.generators.base import Label, as_condition, head_reader
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.numerics.pullback import normalized, pullback_of
+from energyql.pipeline.draw import PreparedQuery
 from energyql.pipeline.model import Model
-from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.result import Result
 from energyql.progress import Report
 from energyql.render.pictures import to_pictures

@@ -11,9 +11,8 @@ from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError, LimitError
 from energyql.language import Expr, as_query, bind
 from energyql.logic.satisfiability import check_satisfiable, noting_tautologies
-from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.draw import Pipeline, PreparedQuery
 from energyql.pipeline.model import Model
-from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, DrawSettings, Semantics, finite_number, whole_number
 from energyql.sampling import MOST_STRENGTH, ODESolver
 from energyql.vocabulary import closest
@@ -169,7 +168,7 @@ class EditSettings:
     def prepare(self, query: str | Expr, semantics: Semantics | None = None) -> PreparedQuery:
         """Check and compile a query, by default with the semantics of the preset.
 
-        Relations between attributes are not added: `energyql.editing.dependence` finds for each picture what must
+        Relations between attributes are not added: `energyql.editing.step` finds for each picture what must
         change, and to ask for every possible consequence would change more than necessary.
         """
         return self.pipeline.prepare(query, self.draw, semantics=semantics or self.preset.semantics, relations=False)

@@ -19,7 +19,7 @@ from energyql.editing.folder import SavedResult
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
 from energyql.files import what_is_there
-from energyql.generators.noise import RANDOM
+from energyql.generators.base import RANDOM_NOISE as RANDOM
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DEFAULT_NOISE, Noise, whole_number
 from energyql.sampling import prior_latents

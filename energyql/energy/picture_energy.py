@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.pictures import PictureBank
-from energyql.energy.exact import CircuitRule
-from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions, tensors_of
-from energyql.energy.reachable import least_energy
+from energyql.energy.circuit import CircuitRule
+from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions, least_energy, tensors_of
 from energyql.energy.rule import EnergyRule, JointRule
 from energyql.errors import ArgumentError
 from energyql.numerics.linear import few_sizes, in_batches

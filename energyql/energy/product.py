@@ -26,14 +26,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from energyql.energy.exact import CircuitRule
+from energyql.energy.circuit import CircuitRule
 from energyql.errors import Contradiction
 from energyql.language import Constant, Expr, Predicate
-from energyql.language.cardinality import allowed_counts
+from energyql.language.expr import allowed_counts
 from energyql.language.node import Kernel, Node
-from energyql.logic.cells import CellSet, holds, partition, predicate_cells, union
 from energyql.logic.circuit import Circuit
-from energyql.logic.nodes import CircuitBuilder, Leaf, Ref
+from energyql.logic.nodes import CellSet, CircuitBuilder, Leaf, Ref, holds, partition, predicate_cells, union
 from energyql.vocabulary import AttributeSpec
 
 Pair = tuple[Ref, Ref]

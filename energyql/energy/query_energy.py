@@ -1,28 +1,153 @@
-"""The energy of a query as a differentiable function of the latent."""
+"""The energy of a query as a differentiable function of the latent, its least value, and its cheap surrogate.
+
+Heads predict a continuous attribute as a normal whose standard deviation is fixed, so an interval narrower than a few
+of them is never sure: `0.4 < age < 0.6` with a standard deviation of 0.1 has a probability of at most 0.68. A yes/no or
+categorical attribute can be as sure as one likes.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, MutableMapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
-from energyql.energy.circuit_energy import CircuitEnergy
-from energyql.energy.exact import CircuitRule
-from energyql.energy.reachable import least_energy
+from energyql.energy.circuit import CircuitEnergy, CircuitRule
 from energyql.energy.rule import EnergyRule, JointRule
-from energyql.energy.surrogate import Surrogate
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
+from energyql.logic.nodes import Leaf
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import Convertible, Identity, by_autograd, pullback_of
 from energyql.numerics.shapes import Float
+from energyql.vocabulary import Vocabulary
+
+SURE = 0.9
+"""Probability from which a sampler takes a query to hold, by default; what cannot reach it is worth a word."""
+_NEVER = -700.0
+"""Log-probability of a leaf that does not hold."""
+_FAR = 40.0
+"""Standard deviations beyond the outermost bound, where only the tail holds."""
+_MOST_CENTRES = 256
+"""Candidates for the mean of one attribute."""
+_SWEEPS = 8
+
+
+def least_energy(rule: CircuitRule, std: Mapping[str, Tensor]) -> float:
+    """Return the least energy over all predictions, in nats, at least 0; 0 for a query without narrow intervals.
+
+    The probability is linear in the distribution of each attribute, so it is raised attribute by attribute, from even
+    odds, until nothing changes: the classes one by one, and means in the middle of every two bounds. The best of two
+    orders counts. That energy is reached; in rare formulas with several alternatives a lesser one may be possible.
+
+    Args:
+        rule: of the query.
+        std: standard deviation of the heads of the continuous attributes, by name.
+    """
+    fold = rule.fold
+    if not rule.is_probability or not rule.circuit.has_intervals:
+        return 0.0
+    columns = {name: _candidates(name, fold.leaves, rule, std) for name in rule.attributes}
+    of = {name: [i for i, leaf in enumerate(fold.leaves) if leaf.attribute == name] for name in rule.attributes}
+    found = math.inf
+    for order in (list(columns), list(reversed(columns))):
+        leaves = torch.empty(len(fold.leaves), 1, dtype=torch.float64)
+        for name, rows in of.items():
+            leaves[rows, 0] = columns[name].exp().mean(1).log()
+        energy = math.inf
+        for _ in range(_SWEEPS):
+            before = energy
+            for name in order:
+                tried = leaves.expand(-1, columns[name].shape[1]).clone()
+                tried[of[name]] = columns[name]
+                energies = fold.energy(-tried)
+                leaves = tried[:, energies.argmin(), None]
+                energy = energies.min().item()
+            if energy > before - 1e-6:
+                break
+        found = min(found, energy)
+    return max(found, 0.0)
+
+
+def _candidates(name: str, leaves: list[Leaf], rule: CircuitRule, std: Mapping[str, Tensor]) -> Tensor:
+    """Return the log-probabilities of an attribute's leaves, (leaves, candidates), for each candidate prediction."""
+    own = [leaf for leaf in leaves if leaf.attribute == name]
+    if name not in std:
+        atoms = rule.circuit.cells[name]
+        holds = [[0.0 if set(atom) <= set(leaf.cells) else _NEVER for atom in atoms] for leaf in own]
+        return torch.tensor(holds, dtype=torch.float64)
+    spread = float(std[name])
+    intervals = [cast("tuple[float, float]", cell) for leaf in own for cell in leaf.cells]
+    bounds = sorted({bound for interval in intervals for bound in interval if math.isfinite(bound)})
+    pairs = [(low + high) / 2 for i, low in enumerate(bounds) for high in bounds[i + 1 :]]
+    means = [bounds[0] - _FAR * spread, *pairs[:_MOST_CENTRES], bounds[-1] + _FAR * spread]
+    prediction = Continuous(torch.tensor(means, dtype=torch.float64), spread)
+    return torch.stack([prediction.log_probability(leaf.cells) for leaf in own]).clamp(min=_NEVER)
+
+
+_FLAT = 1e-4
+"""Share of the largest singular value below which a direction of z is taken to tell nothing."""
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """The energy of a query by other heads, as a function of v, the part of z that they depend on.
+
+    Equal ones are of the same rule and the same heads.
+
+    Attributes:
+        rule: the query.
+        bank: heads on z, linear or of one hidden layer, that change along few directions; see `SurrogateHeads`.
+    """
+
+    rule: EnergyRule
+    bank: AttributeBank
+
+    @cached_property
+    def basis(self) -> Float[Tensor, "r z_dim"]:
+        """Orthonormal rows that span the directions of z along which the heads change."""
+        heads = [self.bank.heads[name] for name in self.rule.attributes]
+        weights = torch.cat([weight for head in heads for weight in (head.skip_weight, head.hidden_weight)])
+        rows = F.normalize(weights.cpu().double())  # of numbers in any unit
+        _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
+        basis: Tensor = directions[sizes >= _FLAT * sizes[:1]].to(weights)
+        return basis
+
+    @cached_property
+    def _of_v(self) -> AttributeBank:
+        """The heads as functions of v."""
+        heads = {}
+        for name in self.rule.attributes:
+            head = self.bank.heads[name]
+            hidden, skip = (weight @ self.basis.t() for weight in (head.hidden_weight, head.skip_weight))
+            heads[name] = replace(head, hidden_weight=hidden, skip_weight=skip)
+        return AttributeBank(Vocabulary([self.bank.vocabulary[name] for name in heads]), heads, space="z")
+
+    @torch.no_grad()
+    def __call__(self, v: Float[Tensor, "batch r"]) -> Float[Tensor, " batch"]:
+        """Return the energies of v = `basis` z, in nats."""
+        return -self.rule.log_value(self._of_v.predict(v, self.rule.attributes))
+
+    def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
+        """Return z with its part along the basis replaced by v. A row of the result depends on its own row alone."""
+        basis, width = self.basis, v.shape[1]
+
+        def replaced(both: Tensor) -> tuple[Tensor]:
+            # Copies, because products of rows that are not aligned round differently on some processors.
+            v, z = both[:, :width].contiguous(), both[:, width:].contiguous()
+            return (torch.addmm(z, v - z @ basis.t(), basis),)
+
+        both = torch.cat([v, z], 1)
+        return in_batches(replaced, both, few_sizes(len(both)))[0]
+
 
 _ONE_DEVICE = "move the heads and z to one device and dtype"
 

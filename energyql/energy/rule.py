@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.predictions import Categorical, Prediction, Predictions, YesNo
-from energyql.energy.exact import CircuitRule
+from energyql.energy.circuit import CircuitRule
 from energyql.energy.lace import compile_lace
 from energyql.energy.product import compile_product
 from energyql.errors import ArgumentError, LimitError

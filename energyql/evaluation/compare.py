@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from energyql.errors import ArgumentError
-from energyql.evaluation.chart import draw_charts
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import Reference, machine, measure, summarize
 from energyql.evaluation.methods import DEFAULT_METHODS, Method, read_methods
 from energyql.evaluation.metrics import AttributeBins
 from energyql.evaluation.reference import find_oracle, prior_samples
-from energyql.evaluation.report import comparison_page
+from energyql.evaluation.report import comparison_page, draw_charts
 from energyql.files import as_path, naming_target, read_json, write_json, write_picture, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL

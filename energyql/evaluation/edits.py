@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.editing.edit import Edit, edit
-from energyql.evaluation.features import Features
 from energyql.evaluation.judged import EvaluatedModel, Truths
-from energyql.evaluation.metrics import conditional_accuracy
+from energyql.evaluation.metrics import Features, conditional_accuracy
 from energyql.files import write_picture
 from energyql.language import Expr, bind
 from energyql.progress import Report

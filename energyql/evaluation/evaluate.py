@@ -10,18 +10,17 @@ from energyql.editing.settings import choose_preset
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.compare import PRIOR, SampleCounts, compare, run_settings
 from energyql.evaluation.edits import measure_sequence
-from energyql.evaluation.features import Features
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import machine
 from energyql.evaluation.methods import PAPER, Method, read_methods
-from energyql.evaluation.protocols import PROTOCOLS
+from energyql.evaluation.metrics import Features
+from energyql.evaluation.protocols import PROTOCOLS, read_setup
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import evaluation_page
-from energyql.evaluation.setups import read_setup
 from energyql.files import as_path, naming_target, read_json, write_json, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SAMPLER, several, whole_number
 from energyql.progress import Report, reporting
@@ -57,7 +56,7 @@ def evaluate(
     Args:
         protocols: names out of `energyql.evaluation.protocols.PROTOCOLS`, or out of the set-up; all by default.
         setup: a published experiment, which gives queries, truncation and samplers: a name out of
-            `energyql.evaluation.setups.known_setups()`, or a JSON file.
+            `energyql.evaluation.protocols.known_setups()`, or a JSON file.
         folder: for `evaluation.json`, `evaluation.md`, pictures, and the state for the next run.
         model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
         samplers: sample the queries; see `energyql.compare_samplers`. By default this library's and the paper's.
@@ -67,7 +66,7 @@ def evaluate(
         prior: pictures of the prior that all queries share.
         oracle: wanted effective number of exact samples of each query.
         features: in which distances between pictures are measured, such as
-            `energyql.evaluation.features.inception_features()`; by default the judge's.
+            `energyql.evaluation.metrics.inception_features()`; by default the judge's.
         truncation: as for `energyql.generate`; by default that of the set-up, if there is one.
         label: as for `energyql.generate`.
         seed: of queries and samples.

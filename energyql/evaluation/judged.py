@@ -20,17 +20,15 @@ from energyql.attributes.labels import labeller_name
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import decide
 from energyql.errors import DataError, ModelError
-from energyql.evaluation.features import Features, judge_features
+from energyql.evaluation.metrics import Features, judge_features
 from energyql.files import naming_target, replacing
-from energyql.generators.base import as_condition, encode_under, head_reader
+from energyql.generators.base import as_condition, draw_batches, encode_under, head_reader
 from energyql.generators.families import module_fingerprint
-from energyql.generators.noise import draw_batches
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
-from energyql.pipeline.columns import concatenate
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model, Values
-from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.result import concatenate
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report
 from energyql.render.pictures import to_pictures

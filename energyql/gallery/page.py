@@ -1,4 +1,4 @@
-"""The page: one HTML file with its style, script and pictures inside, which loads nothing."""
+"""The page of a gallery: its sections as data, and the one HTML file with style, script and pictures inside."""
 
 from __future__ import annotations
 
@@ -6,21 +6,260 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from energyql.attributes.doubt import DOUBT
 from energyql.errors import ArgumentError
 from energyql.files import as_path, check_writable
 from energyql.gallery import words
-from energyql.gallery.sections import QuerySection, Section, Traversal, TruthTable, judged_results, number_table
-from energyql.pipeline.description import MARK
+from energyql.gallery.words import Clause
+from energyql.pipeline.queries import CheckedQuery
+from energyql.pipeline.result import MARK, Result, alternative_text, reading
 from energyql.render.markup import Markup, clean, element
+from energyql.render.pictures import picture_uri
+from energyql.sampling import Status
 from energyql.version import __version__
+
+PICTURE_SIDE = 512
+"""Longest side of a picture on the page, in pixels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile:
+    """One picture.
+
+    Args:
+        identity: of its row in the table of numbers; unique on the page.
+        result: where the picture comes from.
+        index: its place in `result`.
+        verdicts: the judge's verdict on each query that the picture is measured by: pairs (query, holds), where `None`
+            is not judged.
+        columns: further columns of the table of numbers: heading -> text.
+        time: position on a traversal, from 0 to 1.
+        odds: on a traversal, the probabilities of both queries.
+        read: on a traversal, the values that the judge read.
+    """
+
+    identity: str
+    result: Result
+    index: int
+    verdicts: Sequence[tuple[str, bool | None]]
+    columns: Mapping[str, str]
+    time: float = 0.0
+    odds: Sequence[float | None] = ()
+    read: str = ""
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI."""
+        return picture_uri(self.result.images[self.index], PICTURE_SIDE)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture on the page, in pixels."""
+        width, height = self.result.images[self.index].size
+        return min(width, PICTURE_SIDE), round(height * min(1.0, PICTURE_SIDE / width))
+
+    @property
+    def alternative(self) -> str:
+        """The picture in words."""
+        result = self.result
+        judge, count = result.provenance["judge"], len(result)
+        return alternative_text(result.judged, self.index, count, judge, self.verdicts, self.doubtful)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the sample is doubtful; false on a traversal, whose pictures between two queries are for neither."""
+        return not self.odds and bool(self.result.doubtful[self.index])
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether any of its queries holds; `None` if it was not judged."""
+        verdicts = [holds for _, holds in self.verdicts if holds is not None]
+        return any(verdicts) if verdicts else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuerySection:
+    """One query with its pictures.
+
+    Args:
+        query: the query.
+        result: its pictures.
+        joined: how the clauses belong together, such as "all must hold".
+        clauses: the parts of the query and their probabilities.
+        same_as: number of an earlier section whose query means the same.
+    """
+
+    query: CheckedQuery
+    result: Result
+    joined: str
+    clauses: list[Clause]
+    same_as: int | None = None
+    kind: ClassVar = "query"
+
+    @property
+    def results(self) -> list[Result]:
+        """The pictures of the section."""
+        return [self.result]
+
+    @property
+    def heading(self) -> str:
+        """Name in the table of contents."""
+        return self.query.title or str(self.query.expr)
+
+    def tiles(self, identity: str) -> list[list[Tile]]:
+        """Return the pictures in groups, one list a row; `identity` names the section."""
+        columns = [{f"P({part.text})": part.shown(i) for part in self.clauses} for i in range(len(self.result))]
+        return [_judged_tiles(identity, self.result, columns)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TruthRow:
+    """One combination of a truth table: whether each literal is true, and its canonical query.
+
+    A contradiction has a reason in place of a result.
+    """
+
+    values: tuple[bool, ...]
+    query: str
+    result: Result | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TruthTable:
+    """Every combination of some literals, all true first, the last literal changing fastest.
+
+    Pictures in one column start from one latent.
+    """
+
+    literals: tuple[str, ...]
+    rows: list[TruthRow]
+    kind: ClassVar = "table"
+
+    @property
+    def results(self) -> list[Result]:
+        """The pictures of the section."""
+        return [row.result for row in self.rows if row.result is not None]
+
+    @property
+    def heading(self) -> str:
+        """Name in the table of contents."""
+        return f"Truth table of {', '.join(self.literals)}"
+
+    def tiles(self, identity: str) -> list[list[Tile]]:
+        """Return the pictures in groups, one list a row; `identity` names the section."""
+        return [
+            _judged_tiles(f"{identity}-{number}", row.result, [{"combination": row.query}] * len(row.result))
+            if row.result is not None
+            else []
+            for number, row in enumerate(self.rows)
+        ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traversal:
+    """Paths through the latent space, from samples of one query to samples of another.
+
+    Args:
+        start, end: the two queries.
+        times: position of each step, from 0 (start) to 1 (end).
+        result: the pictures: all steps from the first start latent, then all from the second, and so on.
+        probability: of both queries in every picture.
+        holds: whether each of them holds in every picture according to the judge; `None` where it was not judged.
+    """
+
+    start: CheckedQuery
+    end: CheckedQuery
+    times: list[float]
+    result: Result
+    probability: Sequence[npt.NDArray[np.float64] | None]
+    holds: Sequence[npt.NDArray[np.bool_] | None]
+    kind: ClassVar = "traversal"
+
+    @property
+    def paths(self) -> int:
+        """Number of paths."""
+        return len(self.result) // len(self.times)
+
+    @property
+    def results(self) -> list[Result]:
+        """The pictures of the section."""
+        return [self.result]
+
+    @property
+    def heading(self) -> str:
+        """Name in the table of contents."""
+        return " → ".join(query.title or str(query.expr) for query in (self.start, self.end))
+
+    def tiles(self, identity: str) -> list[list[Tile]]:
+        """Return the pictures in groups, one list a path; `identity` names the section."""
+        steps = len(self.times)
+        return [
+            [self._tile(f"{identity}-{path}-{step}", path * steps + step, step) for step in range(steps)]
+            for path in range(self.paths)
+        ]
+
+    def _tile(self, identity: str, index: int, step: int) -> Tile:
+        queries = self.start, self.end
+        verdicts = [
+            (str(query.expr), None if holds is None else bool(holds[index]))
+            for query, holds in zip(queries, self.holds, strict=True)
+        ]
+        odds = [None if values is None else float(values[index]) for values in self.probability]
+        shown = {f"P({letter})": "?" if p is None else f"{p:.2f}" for letter, p in zip("AB", odds, strict=True)}
+        read = reading(self.result.judged, index, words.attribute_names(self.start.expr, self.end.expr))
+        columns = {"step": f"{step + 1} of {len(self.times)}", **shown}
+        return Tile(identity, self.result, index, verdicts, columns, self.times[step], odds, read)
+
+
+def _judged_tiles(identity: str, result: Result, columns: Sequence[Mapping[str, str]]) -> list[Tile]:
+    """Return a tile for each picture of one query, with its columns of the table of numbers."""
+    query = result.provenance["canonical"]
+    verdicts = [None] * len(result) if result.satisfied is None else result.satisfied.tolist()
+    return [Tile(f"{identity}-{i}", result, i, [(query, holds)], columns[i]) for i, holds in enumerate(verdicts)]
+
+
+Section = QuerySection | TruthTable | Traversal
+
+
+def judged_results(section: Section) -> list[Result]:
+    """Return the results that are meant to satisfy their query; most pictures of a traversal are not."""
+    return [] if isinstance(section, Traversal) else section.results
+
+
+def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
+    """Return a row for each tile: heading -> text.
+
+    The solver's status is there if any sample has a status but OK, and the doubts if any sample is doubtful.
+    """
+    doubts = any(tile.doubtful for tile in tiles)
+    failed = any(tile.result.status[tile.index] != Status.OK for tile in tiles)
+    rows = []
+    for tile in tiles:
+        result, index = tile.result, tile.index
+        row = {
+            "picture": str(index + 1),
+            "seed": f"{result.provenance['seed']}, picture {result.index[index]}",
+            "verdict": words.verdict(tile.verdicts),
+            "energy": words.energy_text(result, index),
+            **tile.columns,
+            **({MARK: "yes" if tile.doubtful else "no"} if doubts else {}),
+            **({"read off the picture": reading(result.judged, index)} if result.judged else {}),
+        }
+        rows.append(row | ({"solver": result.status[index].name.lower().replace("_", " ")} if failed else {}))
+    return rows
+
 
 PAGE_SUFFIXES = (".html", ".htm")
 FRAME_HEIGHT = 720

@@ -16,10 +16,9 @@ from energyql.errors import Contradiction, LimitError
 from energyql.language import And, Expr, Not, Or, Weight, draw_tree
 from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import conjuncts, noting_tautologies
-from energyql.pipeline.description import HOLDS
 from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import Result
-from energyql.pipeline.scoring import score
+from energyql.pipeline.result import HOLDS, Result
+from energyql.pipeline.score import score
 from energyql.pipeline.settings import DEFAULT_NOISE
 from energyql.render.graph import graph_width
 from energyql.render.markup import Markup

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.base import Family
 from energyql.generators.convolution import padded_rows
-from energyql.generators.mapping import random_weights
-from energyql.generators.unmapped import UnmappedGenerator
+from energyql.generators.mapping import UnmappedGenerator, random_weights
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float
 

@@ -14,9 +14,9 @@ from energyql.files import as_path, refuse_address
 from energyql.generators.base import Generator
 from energyql.generators.checkpoints.network_pickle import OFFICIAL_NAMES, Checkpoint, unpickle_official
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
-from energyql.generators.checkpoints.records import ObjectRecord
 from energyql.generators.checkpoints.state_dicts import is_safetensors, read_safetensors
 from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_file, read_torch_file
+from energyql.generators.checkpoints.unpickle import ObjectRecord
 from energyql.generators.checkpoints.unstated import GivenSettings
 from energyql.generators.families import FAMILIES, read_generator
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from energyql.errors import ModelError
 from energyql.generators.base import Family
 from energyql.generators.convolution import padded_rows, upsample
-from energyql.generators.mapping import random_weights
-from energyql.generators.unmapped import UnmappedGenerator
+from energyql.generators.mapping import UnmappedGenerator, random_weights
 from energyql.numerics.shapes import Float
 
 _SLOPE = 0.2

@@ -22,12 +22,13 @@ from energyql.generators.mapping import (
     ACTIVATION_SLOPE,
     FullyConnected,
     StyleGAN,
+    StyleGAN2Config,
     clamped,
+    noise_numbers,
     over_white,
     random_weights,
     style_rows,
 )
-from energyql.generators.stylegan_config import StyleGAN2Config, noise_numbers
 from energyql.numerics.shapes import Float
 
 Noise = Literal["const", "none"] | Tensor

@@ -1,4 +1,10 @@
-"""StyleGAN3 in plain PyTorch: no compiler, no custom operators, any device.
+"""StyleGAN3 in plain PyTorch: its settings, its low-pass filters and its networks, on any device.
+
+Sections and appendices are those of Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS 2021
+(arXiv 2106.12423).
+
+Kaiser's window and its two design formulas are in Oppenheim and Schafer, "Discrete-Time Signal Processing", section
+7.5.3; the radial filter is in appendix C of Karras et al., "Alias-Free Generative Adversarial Networks" (2021).
 
 Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS 2021 (arXiv 2106.12423): T (translation) and R
 (rotation) variants. Equations and appendices in comments are the paper's. Parameters are at unit scale, as in the
@@ -7,6 +13,7 @@ widely used checkpoints.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import cast
 
@@ -14,8 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energyql.errors import ArgumentError
-from energyql.generators.alias_free import downsample, lowpass_filter, upsample
+from energyql.errors import ArgumentError, ModelError
 from energyql.generators.base import Family
 from energyql.generators.convolution import Modulation, drawn_alone
 from energyql.generators.mapping import (
@@ -23,12 +29,236 @@ from energyql.generators.mapping import (
     ACTIVATION_SLOPE,
     FullyConnected,
     StyleGAN,
+    StyleGANConfig,
     clamped,
     over_white,
     style_rows,
 )
-from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
 from energyql.numerics.shapes import Float
+
+
+@dataclasses.dataclass(frozen=True)
+class SignalSpec:
+    """The output signal of a layer. Frequencies are in cycles per picture, rates in samples per picture.
+
+    Args:
+        channels: number of feature maps.
+        size: side in samples, margins included.
+        sampling_rate: s, samples that cover the picture without its margins.
+        cutoff: f_c, the frequency up to which content is kept.
+        half_width: f_h, half the transition band of the low-pass filter.
+        critical: whether the sampling rate is the lowest one for the cutoff.
+    """
+
+    channels: int
+    size: int
+    sampling_rate: int
+    cutoff: float
+    half_width: float
+    critical: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleGAN3Config(StyleGANConfig):
+    """Architecture of a StyleGAN3. The defaults are those of the T variant; `rotation_variant` gives R.
+
+    Args:
+        channel_base, channel_max: a layer with cutoff f has min(channel_base / 2f, channel_max) channels.
+        num_layers: depth of the synthesis network, without the Fourier features and the last RGB layer.
+        num_critical: number of critically sampled layers, at the end.
+        first_cutoff, first_stopband: f_c and f_t of the first layer, in cycles per picture.
+        last_stopband_rel: f_t of the last layer, as a multiple of its cutoff.
+        margin_size: samples kept around the picture on each side, so that its border leaks no position.
+        output_scale: pictures are multiplied by this.
+        conv_kernel: side of the convolution kernels, odd.
+        filter_size: taps of a low-pass filter for each sample of the coarser of its two grids.
+        lrelu_upsampling: how much finer the grid of the nonlinearity is.
+        use_radial_filters: whether down-sampling filters pass a disc of frequencies, except in critical layers.
+
+    The other settings are those of `StyleGANConfig`.
+    """
+
+    mapping_layers: int = 2
+    num_layers: int = 14
+    num_critical: int = 2
+    first_cutoff: float = 2
+    first_stopband: float = 2**2.1
+    last_stopband_rel: float = 2**0.3
+    margin_size: int = 10
+    output_scale: float = 0.25
+    conv_kernel: int = 3
+    filter_size: int = 6
+    lrelu_upsampling: int = 2
+    use_radial_filters: bool = False
+    conv_clamp: float | None = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_integers(
+            num_layers=(2, 64),
+            num_critical=(1, 63),
+            margin_size=(0, 64),
+            conv_kernel=(1, 15),
+            filter_size=(1, 64),
+            lrelu_upsampling=(1, 8),
+        )
+        if self.num_critical >= self.num_layers:
+            raise ModelError(f"num_critical must be below num_layers = {self.num_layers}, not {self.num_critical}")
+        if self.conv_kernel % 2 == 0:
+            raise ModelError(f"conv_kernel must be odd, not {self.conv_kernel}")
+        if not isinstance(self.use_radial_filters, bool):
+            raise ModelError(f"use_radial_filters must be true or false, not {self.use_radial_filters!r}")
+        self._check_numbers(
+            output_scale=(0, math.inf),
+            first_cutoff=(0.5, self.resolution / 2),  # below 0.5 the first layer would have no samples
+            last_stopband_rel=(1, math.inf),
+        )
+        self._check_numbers(first_stopband=(self.first_cutoff, math.inf))
+
+    def rotation_variant(self) -> StyleGAN3Config:
+        """Return the R variant of a T configuration: 1x1 convolutions, radial filters, twice the channels."""
+        return dataclasses.replace(
+            self,
+            conv_kernel=1,
+            use_radial_filters=True,
+            channel_base=2 * self.channel_base,
+            channel_max=2 * self.channel_max,
+        )
+
+    @property
+    def num_ws(self) -> int:
+        """Number of W+ rows: the Fourier features, the layers, the last RGB layer."""
+        return self.num_layers + 2
+
+    def clamp_of(self, layer: int) -> float | None:
+        """Return the limit of the activations of a layer, `None` for none."""
+        return self.conv_clamp
+
+    def signals(self) -> list[SignalSpec]:
+        """Return the output signal of each layer, the RGB layer last (section 3.2 and appendix C.1)."""
+        steps = self.num_layers - self.num_critical
+        return self._progression(self.first_cutoff, self.first_stopband, self.resolution, self.num_layers, steps)
+
+    def _progression(
+        self, first_cutoff: float, first_stopband: float, resolution: int, layers: int, steps: int
+    ) -> list[SignalSpec]:
+        """Return the signals of `layers` and an RGB layer, whose cutoffs grow in `steps` to that of the resolution."""
+        last_cutoff = resolution / 2
+        last_stopband = last_cutoff * self.last_stopband_rel
+        specs = []
+        for i in range(layers + 1):
+            progress = min(i / steps, 1)
+            cutoff = first_cutoff * (last_cutoff / first_cutoff) ** progress
+            stopband = first_stopband * (last_stopband / first_stopband) ** progress
+            # Some stop bands are powers of two: rounding must not push them to the next rate.
+            rate = 2 ** math.ceil(math.log2(min(2 * stopband, resolution)) - 1e-9)
+            specs.append(
+                SignalSpec(
+                    channels=round(min(self.channel_base / 2 / cutoff, self.channel_max)),
+                    size=rate + 2 * self.margin_size,
+                    sampling_rate=rate,
+                    cutoff=cutoff,
+                    half_width=max(stopband, rate / 2) - cutoff,
+                    critical=i >= layers - self.num_critical,
+                )
+            )
+        # The margins end one layer before the last: the RGB layer reads single pixels.
+        specs[-2] = dataclasses.replace(specs[-2], size=resolution)
+        specs[-1] = dataclasses.replace(specs[-1], size=resolution, channels=self.image_channels)
+        return specs
+
+
+def kaiser_beta(taps: int, width: float) -> float:
+    """Return the shape parameter of the Kaiser window for a filter of `taps` numbers.
+
+    The full width of its transition band is a fraction of half the sampling rate.
+    """
+    attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # decibels that a filter of this length can reach
+    if attenuation > 50:
+        return 0.1102 * (attenuation - 8.7)
+    if attenuation > 21:
+        return 0.5842 * math.pow(attenuation - 21, 0.4) + 0.07886 * (attenuation - 21)
+    return 0.0
+
+
+def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float, *, radial: bool = False) -> Tensor:
+    """Return a Kaiser-windowed ideal low-pass filter of unit gain at frequency zero, in float32 on the CPU.
+
+    Args:
+        taps: length of the filter.
+        cutoff: frequency at which the amplitude is halved, below half the sampling rate.
+        width: full width of the transition band around `cutoff`.
+        sampling_rate: in the unit of `cutoff` and `width`.
+        radial: whether to pass a disc of frequencies rather than a square.
+
+    Returns:
+        Shape (taps,), to apply along both axes; (taps, taps) where `radial`.
+    """
+    beta = kaiser_beta(taps, 2 * width / sampling_rate)
+    position = torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) / 2
+    # The window in terms of its edge: I0(beta sqrt(1 - (position / edge)^2)) up to scale. One tap is its own edge.
+    edge = max((taps - 1) / 2, 1.0)
+    window = torch.special.i0(beta * (1 - (position / edge) ** 2).clamp(min=0).sqrt())
+    band = 2 * cutoff / sampling_rate
+    if radial:
+        radius = math.pi * torch.hypot(position[:, None], position[None, :])
+        # J1(band r) / r, the transform of a disc, whose limit at the centre is band / 2
+        ideal = torch.where(radius > 0, torch.special.bessel_j1(band * radius) / radius.clamp(min=1e-9), band / 2)
+        kernel = ideal * window.outer(window)
+    else:
+        kernel = torch.special.sinc(band * position) * window
+    normalized: Tensor = kernel / kernel.sum()
+    return normalized.float()
+
+
+def upsample(
+    x: Float[Tensor, "batch channels side side"],
+    kernel: Tensor | None,
+    factor: int,
+    padding: tuple[int, int],
+    gain: float = 1.0,
+) -> Float[Tensor, "batch channels new_side new_side"]:
+    """Insert zeros so that samples are `factor` apart, pad, and filter without further padding.
+
+    Args:
+        x: samples.
+        kernel: symmetric filter of unit gain, (taps,); `None` for the identity.
+        factor: ratio of new samples to old ones along each axis.
+        padding: zeros before and after, counted in the new samples; a negative number crops. So new_side is
+            side * factor + sum(padding) - taps + 1.
+        gain: factor of the result.
+    """
+    if kernel is None:
+        kernel = x.new_ones(1)
+    taps, channels = len(kernel), x.shape[1]
+    # The zeros between samples dilute the signal.
+    weight = (kernel * (factor * math.sqrt(gain))).to(x.dtype).expand(channels, 1, 1, taps).contiguous()
+    # A transposed convolution skips the zeros. It pads by taps - 1 and leaves out the zeros after the last sample.
+    low, high = padding[0] - (taps - 1), padding[1] - (taps - 1) + (factor - 1)
+    crop = max(0, -max(low, high))  # what both sides lose is never computed
+    x = F.conv_transpose2d(x, weight, stride=(1, factor), padding=(0, crop), groups=channels)
+    x = F.conv_transpose2d(x, weight.transpose(2, 3), stride=(factor, 1), padding=(crop, 0), groups=channels)
+    return F.pad(x, (low + crop, high + crop) * 2) if low + crop or high + crop else x
+
+
+def downsample(
+    x: Float[Tensor, "batch channels side side"], kernel: Tensor | None, factor: int
+) -> Float[Tensor, "batch channels new_side new_side"]:
+    """Filter x without padding and keep every `factor`-th sample along each axis.
+
+    The symmetric filter is (taps,), (taps, taps), or `None` for the identity. The new side is
+    (side - taps) // factor + 1.
+    """
+    if kernel is None:
+        return x[:, :, ::factor, ::factor]
+    channels = x.shape[1]
+    kernel = kernel.to(x.dtype)
+    if kernel.ndim == 2:
+        return F.conv2d(x, kernel.expand(channels, 1, -1, -1).contiguous(), stride=factor, groups=channels)
+    weight = kernel.expand(channels, 1, 1, -1).contiguous()
+    x = F.conv2d(x, weight, stride=(1, factor), groups=channels)
+    return F.conv2d(x, weight.transpose(2, 3), stride=(factor, 1), groups=channels)
+
 
 _CACHED = 1 << 21
 """Numbers of the fine grids that are computed together on the CPU."""

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from energyql.errors import ModelError
 from energyql.generators.base import Family
 from energyql.generators.mapping import FullyConnected, MappingNetwork, random_weights
-from energyql.generators.stylegan3 import StyleGAN3
-from energyql.generators.stylegan3_config import SignalSpec, StyleGAN3Config
+from energyql.generators.stylegan3 import SignalSpec, StyleGAN3, StyleGAN3Config
 from energyql.numerics.shapes import Float
 
 UP_FACTORS = (2, 4, 8, 16)

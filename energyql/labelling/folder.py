@@ -7,8 +7,8 @@ from pathlib import Path
 
 from energyql.errors import DataError, ModelError
 from energyql.files import read_json, write_json
-from energyql.pipeline.saved import LABELLING
-from energyql.training.drawn import POOL_START, RANDOM, UNSURE, Drawn
+from energyql.pipeline.result_folder import LABELLING
+from energyql.training.labels import POOL_START, RANDOM, UNSURE, Drawn
 from energyql.version import __version__
 
 RECORD = LABELLING

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import Bank, heads_of
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
@@ -24,12 +24,10 @@ from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, load_model
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
-from energyql.training.drawn import POOL, POOL_SIZE, POOL_START, Drawn
-from energyql.training.labels import read_label_table
-from energyql.training.opening import is_generator_name
-from energyql.training.samples import Prior
+from energyql.training.labels import POOL, POOL_SIZE, POOL_START, Drawn, read_label_table
+from energyql.training.samples import Prior, draw_thumbnails
+from energyql.training.target import is_generator_name
 from energyql.training.teacher import load_teacher, teacher_reads
-from energyql.training.thumbnails import draw_thumbnails
 
 BINS = 5
 """Parts of equal width into which the predicted range of a continuous attribute is cut."""

@@ -13,9 +13,16 @@ from energyql.attributes.labels import as_number, as_text, as_yes_no, is_missing
 from energyql.errors import ArgumentError, DataError
 from energyql.files import PICTURE_SUFFIXES, write_text
 from energyql.labelling.folder import PictureFolder
-from energyql.training.drawn import CHOSEN, DRAWN, INDEX, attribute_text, parse_attribute, parse_attributes
-from energyql.training.labels import read_label_table
-from energyql.training.reading import read_columns
+from energyql.training.labels import (
+    CHOSEN,
+    DRAWN,
+    INDEX,
+    attribute_text,
+    parse_attribute,
+    parse_attributes,
+    read_label_table,
+)
+from energyql.training.tables import read_columns
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Cells = dict[str, str]

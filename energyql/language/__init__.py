@@ -1,24 +1,37 @@
 """The query language: text and Python operators to one tree, and back. Nothing here imports torch."""
 
 from energyql.language.binder import bind
-from energyql.language.cardinality import Cardinality, all_of, any_of, at_least, at_most, exactly, none_of
-from energyql.language.connectives import And, Expr, Iff, Implies, Not, Or, Weight, Xor
-from energyql.language.lexical import quote
-from energyql.language.node import draw_tree, to_text
-from energyql.language.parser import as_query, parse
-from energyql.language.predicates import (
+from energyql.language.expr import (
     FALSE,
     TRUE,
+    And,
     Attribute,
+    Cardinality,
     Constant,
     E,
+    Expr,
+    Iff,
+    Implies,
     Interval,
     ModelNamespace,
     Near,
+    Not,
     OneOf,
+    Or,
     Predicate,
+    Weight,
+    Xor,
+    all_of,
+    any_of,
+    at_least,
+    at_most,
+    exactly,
+    none_of,
     predicates,
 )
+from energyql.language.lexical import quote
+from energyql.language.node import draw_tree, to_text
+from energyql.language.parser import as_query, parse
 
 __all__ = [
     "FALSE",

@@ -10,11 +10,9 @@ from typing import NamedTuple
 from lark.exceptions import LarkError
 
 from energyql.errors import EnergyQLError, KindError, Span, Suggestion, UnknownAttribute
-from energyql.language.builder import text_of, token_span
-from energyql.language.connectives import Expr
+from energyql.language.expr import Attribute, Expr, Interval, Near, OneOf, Predicate, predicates
 from energyql.language.lexical import quote, shorten, show_number
-from energyql.language.parser import parse, tokenize
-from energyql.language.predicates import Attribute, Interval, Near, OneOf, Predicate, predicates
+from energyql.language.parser import parse, text_of, token_span, tokenize
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest
 
 _MOST_LISTED = 12

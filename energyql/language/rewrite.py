@@ -6,10 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from energyql.language.cardinality import Cardinality, allowed_counts
-from energyql.language.connectives import And, Expr, Joined, Not, Or, Weight
+from energyql.language.expr import (
+    FALSE,
+    TRUE,
+    And,
+    Attribute,
+    Cardinality,
+    Constant,
+    Expr,
+    Joined,
+    Not,
+    Or,
+    Weight,
+    allowed_counts,
+)
 from energyql.language.node import Kernel, Node
-from energyql.language.predicates import FALSE, TRUE, Attribute, Constant
 
 
 class _Trees(Kernel[Expr]):

@@ -10,9 +10,8 @@ from contextvars import ContextVar
 from energyql.errors import Contradiction, LimitError, TautologyWarning, caller_level
 from energyql.language import And, Expr, Interval, Near, Not, OneOf, Or, Weight, predicates
 from energyql.language.rewrite import lower
-from energyql.logic.cells import predicate_cells
-from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram
-from energyql.logic.query_diagram import QueryDiagram, build_diagram, relations_for
+from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, QueryDiagram, build_diagram, relations_for
+from energyql.logic.nodes import predicate_cells
 from energyql.vocabulary import AttributeSpec
 
 _MOST_SHOWN = 60

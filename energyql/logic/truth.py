@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.language import Attribute, Constant, Expr, Interval, Near, OneOf
-from energyql.language.cardinality import allowed_counts
+from energyql.language.expr import allowed_counts
 from energyql.language.node import Kernel, Node
 from energyql.vocabulary import AttributeSpec
 

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 
 from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import DAMAGED_MODEL, read_json, refuse_address, what_is_there
+from energyql.files import DAMAGED_MODEL, finish_saving, read_json, refuse_address, what_is_there
 from energyql.models.hub import is_hub_id
-from energyql.replacement import finish_saving
 from energyql.vocabulary import Vocabulary, closest
 
 DEFAULT_MODEL = "avatars"

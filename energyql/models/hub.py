@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.files import check_writable, read_bytes, read_json, real_path
+from energyql.files import check_writable, finish_saving, read_bytes, read_json, real_path, saving
 from energyql.plugins import import_optional
-from energyql.replacement import finish_saving, saving
 
 README, LIBRARY = "README.md", "energyql"
 MOST_CARD = 1 << 20

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from energyql.errors import ArgumentError
 from energyql.language import Expr, as_query, bind
 from energyql.logic.circuit import compile_query
-from energyql.logic.query_diagram import relations_for
+from energyql.logic.diagram import relations_for
 from energyql.models import DEFAULT_MODEL, model_folder, read_vocabulary
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, Semantics
 from energyql.render.markup import Markup, element
@@ -118,9 +118,9 @@ def _best(circuit: Circuit, model: str | Path | Model) -> float | None:
     """Return the highest probability that the heads can give, or `None` where they can be sure."""
     if not circuit.has_intervals:
         return None
-    from energyql.attributes.bank import PICTURE, AttributeBank, read_described
-    from energyql.energy.exact import CircuitRule
-    from energyql.energy.reachable import SURE, least_energy
+    from energyql.attributes.heads import PICTURE, AttributeBank, read_described
+    from energyql.energy.circuit import CircuitRule
+    from energyql.energy.query_energy import SURE, least_energy
 
     if not isinstance(model, str | Path):
         bank = model.bank if isinstance(model.bank, AttributeBank) else None

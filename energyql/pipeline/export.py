@@ -10,15 +10,14 @@ from pathlib import Path
 from torch import nn
 
 from energyql.attributes.pictures import heads_of
-from energyql.energy.module import Called, EnergyModule
+from energyql.energy.export import Called, EnergyModule
 from energyql.generators.base import as_condition, head_reader
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.pullback import Identity
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.prepared import PreparedQuery
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings, Semantics
 
 

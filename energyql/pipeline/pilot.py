@@ -15,7 +15,7 @@ from energyql.errors import ArgumentError
 from energyql.language import Expr, Weight
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.random import normals
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, EXACT, SamplerName, Semantics
 from energyql.sampling import SampleResult

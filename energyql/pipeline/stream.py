@@ -14,20 +14,26 @@ import numpy as np
 import torch
 
 from energyql.errors import ArgumentError, DataError
-from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, naming_target
+from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, finish_saving, naming_target, saving
 from energyql.language import Expr
 from energyql.language.lexical import shorten
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.columns import take_rows
-from energyql.pipeline.folder import part_name, read_part, write_measurements, write_pictures
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.prepared import PreparedQuery
-from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
-from energyql.pipeline.saved import RESULT, check_free, part_files, part_folders, picture_files
+from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result, take_rows
+from energyql.pipeline.result_folder import (
+    RESULT,
+    check_free,
+    part_files,
+    part_folders,
+    part_name,
+    picture_files,
+    read_part,
+    write_measurements,
+    write_pictures,
+)
 from energyql.pipeline.settings import DEFAULT_NOISE, PICTURES, DrawOptions, whole_number
 from energyql.progress import Report
-from energyql.replacement import finish_saving, saving
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

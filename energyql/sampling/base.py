@@ -1,22 +1,182 @@
-"""The protocol of samplers: arguments, results, statuses, and statistics of a run."""
+"""The protocols of samplers and of the energies that they call, and the state of a running batch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from inspect import signature
 from numbers import Real
+from pkgutil import resolve_name
 from reprlib import recursive_repr
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError, misfit
+from energyql.numerics.pullback import by_autograd
 from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int
-from energyql.sampling.energy import EnergyLike
+
+Kept = TypeVar("Kept")
+ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
+"""Energies, in nats, and their gradients with respect to z."""
+
+
+class SurrogateEnergy(Protocol):
+    """An energy that is cheap and roughly right, of v, a part of z of few numbers: draws from it are good proposals.
+
+    Equal ones give equal energies.
+    """
+
+    def __hash__(self) -> int:
+        """Return the same number for equal ones."""
+
+    @property
+    def basis(self) -> Float[Tensor, "r z_dim"]:
+        """Orthonormal rows: v is `basis` z."""
+
+    def __call__(self, v: Float[Tensor, "batch r"], /) -> Float[Tensor, " batch"]:
+        """Return the energies of v, in nats."""
+
+    def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"], /) -> Float[Tensor, "batch z_dim"]:
+        """Return z with its part along the basis replaced by v."""
+
+
+class Energy(Protocol):
+    """An energy in nats, lower is better, that may differ from sample to sample.
+
+    Row i of a result may depend on row i of the arguments only: samplers evaluate batches whose members come and go.
+
+    An attribute `least`, where there is one, is the least energy that a latent can reach, in nats, or -infinity where
+    none is the least; samplers that end where the energy is low enough measure from there. An attribute `surrogate`,
+    where there is one and it is not None, is a function without arguments that makes a `SurrogateEnergy`. An attribute
+    `kept`, where there is one and it is not None, says that the energy never changes: a dictionary of its own, empty at
+    first, in which samplers keep what they find out about it and what is the same in every run. An attribute `costly`,
+    where there is one and it is true, says that an evaluation takes as long as drawing a picture: samplers then
+    evaluate no point before it is needed, and try out few.
+    """
+
+    def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
+        """Return the energies (batch,) of latents z (batch, z_dim).
+
+        `rows`, int64 on the device of z, are the indices in the run of the samples that the latents belong to.
+        """
+        ...
+
+    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> ValueAndGradient:
+        """Return the energies and their gradients with respect to z, both detached."""
+        ...
+
+
+EnergyLike = Energy | Callable[[Tensor], Tensor]
+"""An `Energy`, or a function from latents (batch, z_dim) to energies (batch,), which autograd differentiates."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GradientEnergy:
+    """An energy given by one function of z and rows that returns values and gradients."""
+
+    gradient: Callable[[Tensor, Tensor], ValueAndGradient]
+
+    def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return the energies alone; see `Energy`."""
+        return self.gradient(z, rows)[0]
+
+
+def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = None) -> AdaptedEnergy:
+    """Adapt an energy to the protocol `Energy`, with results of checked shape, detached, gradients in the dtype of z.
+
+    Args:
+        energy: a function of z, or of z and a parameter called `rows`; or an object with a method `gradient` of the
+            same parameters. Without that method the gradient is taken by autograd, in every grad mode.
+        first: index in the run of the first sample of the batch, added to the rows.
+        samples: of a part of a batch, the row of each of its members in the batch, (rows,).
+
+    Returns:
+        An energy of z and the rows of the batch or part, with `least`, `surrogate`, `kept` and `costly`. It raises
+        `ArgumentError` where a shape is wrong, or autograd finds no path from the energy back to z.
+    """
+    own = getattr(energy, "gradient", None)
+    gradient = None if own is None else _with_rows(own, first, samples)
+    value = _with_rows(energy, first, samples) if callable(energy) or gradient is None else GradientEnergy(gradient)
+    least, surrogate = float(getattr(energy, "least", 0.0)), getattr(energy, "surrogate", None)
+    kept, costly = getattr(energy, "kept", None), bool(getattr(energy, "costly", False))
+    return AdaptedEnergy(value, gradient, least, surrogate, kept, costly)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AdaptedEnergy:
+    """An `Energy` as `as_energy` returns it."""
+
+    value: Callable[[Tensor, Tensor], Tensor]
+    value_and_gradient: Callable[[Tensor, Tensor], ValueAndGradient] | None
+    least: float
+    surrogate: Callable[[], SurrogateEnergy] | None
+    kept: MutableMapping[Hashable, Any] | None
+    costly: bool
+
+    def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """Return what `make` returns, which must be the same for equal keys; an energy that never changes keeps it."""
+        if self.kept is None:
+            return make()
+        if key not in self.kept:
+            self.kept[key] = make()
+        return cast(Kept, self.kept[key])
+
+    def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return the energies; see `Energy`."""
+        value = self.value(z, rows)
+        _check_shape("energy(z)", value, z.shape[:1])
+        return value.detach()
+
+    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> ValueAndGradient:
+        """Return the energies and their gradients; see `Energy`."""
+        if self.value_and_gradient is not None:
+            value, gradient = self.value_and_gradient(z, rows)
+            _check_shape("energy.gradient(z)[0]", value, z.shape[:1])
+            _check_shape("energy.gradient(z)[1]", gradient, z.shape)
+        else:
+            value, back = by_autograd(lambda leaf: self.value(leaf, rows), z)
+            _check_shape("energy(z)", value, z.shape[:1])
+            gradient = back(torch.ones_like(value))
+        return value.detach(), gradient.detach().to(z.dtype)
+
+
+def check_floor(least: float) -> None:
+    """Raise an `ArgumentError` if there is no least energy, from which a sampler could tell how low one is."""
+    if least == -math.inf:
+        samplers = resolve_name("energyql.sampling.registry:SAMPLERS")  # by name, because the registry imports this
+        *others, last = [name for name, make in samplers.items() if not make().needs_floor]
+        raise ArgumentError(
+            "this energy has no lower bound, and this sampler needs one",
+            hint=f"choose one that needs none: {', '.join(others)} or {last}",
+        )
+
+
+def _with_rows(function: Callable[..., Any], first: int, samples: Tensor | None) -> Callable[[Tensor, Tensor], Any]:
+    """Return the function as one of z and of rows of the batch or part."""
+    described = function.forward if isinstance(function, torch.nn.Module) else function
+    try:
+        takes_rows = "rows" in signature(described).parameters
+    except (TypeError, ValueError):  # a built-in function
+        takes_rows = False
+    if not takes_rows:
+        return lambda z, rows: function(z)
+    if samples is not None:
+        return lambda z, rows: function(z, samples[rows] + first)
+    return (lambda z, rows: function(z, rows + first)) if first else function
+
+
+def _check_shape(what: str, tensor: Tensor, expected: torch.Size) -> None:
+    if tensor.shape != expected:
+        raise ArgumentError(
+            f"{what} must have shape {tuple(expected)}, one row for each latent; got {tuple(tensor.shape)}"
+        )
+
 
 Progress = Callable[[float, int], None]
 """Called with the fraction done in [0, 1] (mean over samples, never falling) and the number of samples still moving."""
@@ -266,3 +426,136 @@ def check_latents(z0: Tensor) -> None:
         raise ArgumentError(f"z0 must have shape (n, z_dim) with z_dim at least 1; got {tuple(z0.shape)}")
     if z0.dtype not in (torch.float32, torch.float64):
         raise ArgumentError(f"z0 must be float32 or float64; got {z0.dtype}", hint="pass z0.float()")
+
+
+MOVING = -1
+"""Stands beside the `Status` codes for a sample that has not ended."""
+
+
+def select(state: Any, which: Tensor) -> Any:
+    """Return the rows `which` (indices or a mask) of a state: a tensor, or a tuple of states, named or plain."""
+    if isinstance(state, Tensor):
+        return state[which]
+    parts = [select(part, which) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """The samples of one run of a sampler, one row each.
+
+    Attributes:
+        energy: called with latents and with the rows of this batch that they belong to.
+        noise: random numbers of these samples.
+        z: latents where each sample stands, or stood when it ended.
+        rows: indices of the samples that still move, ascending.
+        status: `Status` codes; OK unless something else is recorded.
+        values: evaluations of the energy without its gradient.
+        gradients: evaluations with its gradient.
+        energies: the energy at z, in nats, for samplers that keep it; +inf where it is not known.
+        diagnostics: numbers (n,) by name, which become those of the result.
+        progress: see `Progress`.
+        follows: whether another sampler came before, so that some energies may be known at the start.
+    """
+
+    energy: AdaptedEnergy
+    noise: RandomStreams
+    z: Float[Tensor, "n z_dim"]
+    rows: Int[Tensor, " rows"]
+    status: Int[Tensor, " n"]
+    values: Int[Tensor, " n"]
+    gradients: Int[Tensor, " n"]
+    energies: Float[Tensor, " n"]
+    progress: Progress | None
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    follows: bool = False
+    _reported: float = 0.0
+
+    @classmethod
+    def start(
+        cls, energy: EnergyLike, z0: Tensor, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
+    ) -> Batch:
+        """Return a batch of which every sample moves, from its row of `z0`; arguments as for `Sampler.sample`."""
+        check_latents(z0)
+        z, rows = z0.detach().clone(), torch.arange(len(z0), device=z0.device)
+        counts = torch.zeros_like(rows)
+        adapted = as_energy(energy, first=noise.start)
+        energies = torch.full_like(z[:, 0], math.inf)
+        return cls(adapted, noise, z, rows, counts, counts.clone(), counts.clone(), energies, progress)
+
+    def end(self, leave: Tensor, stay: Tensor, status: Int[Tensor, " ended"], z: Tensor, gradients: int) -> None:
+        """Record the samples that end, in a sampler that evaluates all that move equally often.
+
+        `leave` and `stay`, indices or masks of `rows`, say which end and which go on; the rest is of those that end.
+        """
+        ended = self.rows[leave]
+        self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients
+        self.energies[ended] = math.inf
+        self.rows = self.rows[stay]
+
+    def leave_out(self, enough: float) -> None:
+        """End the samples that are known to have an energy of at most `enough`, in nats, where they stand."""
+        if self.follows:  # else nothing is known, and a device would be waited for
+            self.rows = (self.energies > enough).nonzero()[:, 0]
+
+    def drop(self, finite: Bool[Tensor, " rows"]) -> None:
+        """End those of `rows` for which `finite` is False, where they stand."""
+        self.status[self.rows[~finite]] = Status.NON_FINITE
+        self.rows = self.rows[finite]
+
+    def move(self, step: Float[Tensor, "rows z_dim"]) -> None:
+        """Add `step` to the latents that move; a sample whose sum is not finite ends before it."""
+        moved = self.z[self.rows] + step
+        finite = moved.isfinite().all(1)
+        self.drop(finite)
+        self.z[self.rows], self.energies[self.rows] = moved[finite], math.inf
+
+    def evaluate(
+        self, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
+    ) -> Float[Tensor, "rows points"]:
+        """Return the energies of points of the `rows`; NaN and -inf become +inf, which is never accepted."""
+        samples = rows[:, None].expand(z.shape[:2]).flatten()
+        energies = self.energy(z.flatten(0, 1), samples)
+        return torch.nan_to_num(energies, nan=math.inf, posinf=math.inf, neginf=math.inf).view(z.shape[:2])
+
+    def report(self, fraction: float) -> None:
+        """Report progress, given the mean fraction done in [0, 1] of the samples that move."""
+        if self.progress is not None:
+            share = len(self.rows) / max(1, len(self.z))
+            self._reported = max(self._reported, 1.0 - share * (1.0 - fraction))
+            self.progress(self._reported, len(self.rows) if fraction < 1 else 0)
+
+    def result(self) -> SampleResult:
+        """Return the end of the run."""
+        diagnostics = {name: numbers.cpu() for name, numbers in self.diagnostics.items()}
+        gradients = self.gradients.cpu()
+        return SampleResult(self.z, self.status.cpu(), self.values.cpu() + gradients, gradients, diagnostics)
+
+
+class BatchSampler(ABC):
+    """A `Sampler` that is written as a function of a `Batch`."""
+
+    __slots__ = ()
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether the sampler follows the gradient of the energy."""
+        return True
+
+    @property
+    def needs_floor(self) -> bool:
+        """Whether the sampler must know the least energy that a latent can reach; see `Energy`."""
+        return False
+
+    @torch.no_grad()
+    def sample(
+        self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
+    ) -> SampleResult:
+        """Sample from every row of `z0`; see `Sampler.sample`."""
+        batch = Batch.start(energy, z0, noise, progress)
+        self.run(batch)
+        return batch.result()
+
+    @abstractmethod
+    def run(self, batch: Batch) -> None:
+        """Move the samples of a batch to their end."""

@@ -10,9 +10,18 @@ import torch
 from torch import Tensor
 
 from energyql.numerics.shapes import Bool, Float, Int
-from energyql.sampling.base import Status, check_counts, check_positive, check_strength
-from energyql.sampling.batch import MOVING, Batch, BatchSampler, select
-from energyql.sampling.energy import ValueAndGradient, check_floor
+from energyql.sampling.base import (
+    MOVING,
+    Batch,
+    BatchSampler,
+    Status,
+    ValueAndGradient,
+    check_counts,
+    check_floor,
+    check_positive,
+    check_strength,
+    select,
+)
 
 MEMORY = 8
 """Pairs of steps and gradient changes from which the curvature is estimated."""

@@ -8,8 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from torch import Tensor
 
 from energyql.numerics.shapes import Float
-from energyql.sampling.base import check_counts, check_positive, check_strength, require
-from energyql.sampling.batch import Batch, BatchSampler
+from energyql.sampling.base import Batch, BatchSampler, check_counts, check_positive, check_strength, require
 from energyql.sampling.ode import VPSchedule
 
 

@@ -14,10 +14,8 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.numerics.random import FIRST_RUN, RandomStreams
-from energyql.sampling.base import Progress, Sampler, SampleResult
-from energyql.sampling.batch import Batch, BatchSampler
+from energyql.sampling.base import Batch, BatchSampler, EnergyLike, Progress, Sampler, SampleResult
 from energyql.sampling.descent import DescentSampler
-from energyql.sampling.energy import EnergyLike
 from energyql.sampling.ode import ODESolver
 from energyql.sampling.slice import SliceSampler
 

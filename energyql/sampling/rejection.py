@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Bool, Float, Int
-from energyql.sampling.batch import Batch
+from energyql.sampling.base import Batch
 
 MOST_AHEAD = 16
 """Points of a sample that are evaluated together, and uniform numbers that are drawn together."""

@@ -12,11 +12,19 @@ import torch
 from torch import Tensor
 
 from energyql.numerics.shapes import Float, Int
-from energyql.sampling.base import Status, check_counts, check_numbers, check_strength, require
-from energyql.sampling.batch import Batch, BatchSampler, select
+from energyql.sampling.base import (
+    Batch,
+    BatchSampler,
+    Status,
+    as_energy,
+    check_counts,
+    check_floor,
+    check_numbers,
+    check_strength,
+    require,
+    select,
+)
 from energyql.sampling.descent import DescentSampler
-from energyql.sampling.energy import as_energy, check_floor
-from energyql.sampling.proposals import FORGONE, SurrogateProposals
 from energyql.sampling.rejection import (
     MOST_AHEAD,
     PriorProposals,
@@ -27,6 +35,7 @@ from energyql.sampling.rejection import (
     points_ahead,
     reject,
 )
+from energyql.sampling.smc import FORGONE, SurrogateProposals
 
 COMMON = 0.05
 """Share of accepted draws from the prior from which on rejection from the prior is exact, and cheaper than to fit a

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from energyql.numerics.random import FIRST_RUN, RandomStreams, normals, prior_latents
 from energyql.numerics.shapes import Float
-from energyql.sampling.base import Progress, SampleResult, Status
-from energyql.sampling.energy import EnergyLike
+from energyql.sampling.base import EnergyLike, Progress, SampleResult, Status
 
 MOST_STEPS = 64
 

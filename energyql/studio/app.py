@@ -13,17 +13,20 @@ from energyql.studio import downloads
 from energyql.studio.guard import Access, Bodies
 from energyql.studio.limits import RequestLimiter
 from energyql.studio.problems import REFUSALS, Problem
-from energyql.studio.requests import (
+from energyql.studio.schemas import (
+    Check,
     CheckRequest,
     DrawRequest,
     EditRequest,
     GalleryRequest,
+    Info,
+    JobInfo,
     PhotographRequest,
+    Restored,
     TraversalRequest,
     TruthTableRequest,
     VariationsRequest,
 )
-from energyql.studio.schemas import Check, Info, JobInfo, Restored
 from energyql.studio.sources import FORMATS
 from energyql.studio.studio import Studio
 from energyql.studio.web import STATIC, guarded_app

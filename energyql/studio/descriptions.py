@@ -11,8 +11,8 @@ from energyql.attributes.quality import HeadReport
 from energyql.errors import EnergyQLError, LimitError
 from energyql.gallery.words import draw_query
 from energyql.language import quote
-from energyql.pipeline.evidence import check_heads
-from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.checks import check_heads
+from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.settings import DEFAULT_SEMANTICS
 from energyql.studio.limits import Limits

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from energyql.gallery import page
-from energyql.gallery.sections import QuerySection
+from energyql.gallery.page import QuerySection
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.result import Result

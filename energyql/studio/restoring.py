@@ -10,8 +10,7 @@ from pydantic import ValidationError
 
 from energyql.sampling.registry import find_sampler
 from energyql.studio.problems import StudioError
-from energyql.studio.requests import DrawRequest, EditRequest
-from energyql.studio.schemas import ModelInfo, Restored
+from energyql.studio.schemas import DrawRequest, EditRequest, ModelInfo, Restored
 from energyql.version import __version__
 
 COMMON = ("query", "semantics", "truncation", "noise", "seed")

@@ -11,17 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.attributes.doubt import DOUBT
-from energyql.editing.dependence import Leaks
 from energyql.editing.edit import Edit
 from energyql.editing.invert import Inversion
+from energyql.editing.step import Leaks
 from energyql.gallery import words
-from energyql.gallery.sections import Section, Traversal
+from energyql.gallery.page import Section, Traversal
 from energyql.gallery.words import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
-from energyql.pipeline.description import HOLDS, alternative_text
-from energyql.pipeline.evidence import verdict
+from energyql.pipeline.checks import verdict
 from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import Result
+from energyql.pipeline.result import HOLDS, Result, alternative_text
 from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
 from energyql.studio.memory import held_bytes

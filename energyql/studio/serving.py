@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from energyql.errors import ArgumentError
-from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.studio.app import create_app
 from energyql.studio.guard import Access, access_to, is_loopback

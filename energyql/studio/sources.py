@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from energyql.editing.folder import SavedResult
 from energyql.editing.invert import Inversion
 from energyql.editing.latents import LatentSpace
-from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.draw import PreparedQuery
 from energyql.pipeline.result import Result
 from energyql.studio.jobs import Job
 from energyql.studio.problems import StudioError

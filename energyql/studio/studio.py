@@ -8,12 +8,10 @@ from typing import Any
 
 from energyql.energy.rule import SEMANTICS, WITHOUT_FLOOR
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.gallery.gallery import Gallery
-from energyql.gallery.truth_table import check_literals
+from energyql.gallery.gallery import Gallery, check_literals
 from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import noting_tautologies
-from energyql.pipeline.generate import Pipeline
-from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.draw import Pipeline, PreparedQuery
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.sampling import SAMPLERS
@@ -22,21 +20,24 @@ from energyql.studio.descriptions import check_length, check_query, describe_mod
 from energyql.studio.jobs import Job, Queue
 from energyql.studio.limits import Limits
 from energyql.studio.memory import trim
-from energyql.studio.requests import (
+from energyql.studio.restoring import restore
+from energyql.studio.results import JobResult
+from energyql.studio.schemas import (
+    Check,
     CheckRequest,
     DrawRequest,
     EditRequest,
     GalleryRequest,
+    Info,
+    JobInfo,
     PhotographRequest,
+    Restored,
     Settings,
     SourceRequest,
     TraversalRequest,
     TruthTableRequest,
     VariationsRequest,
 )
-from energyql.studio.restoring import restore
-from energyql.studio.results import JobResult
-from energyql.studio.schemas import Check, Info, JobInfo, Restored
 from energyql.studio.sources import (
     HeldPictures,
     Pictures,

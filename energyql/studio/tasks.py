@@ -20,16 +20,15 @@ from energyql.errors import OutOfDomainError
 from energyql.gallery.gallery import Gallery
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
-from energyql.pipeline.prepared import PreparedQuery
+from energyql.pipeline.draw import PreparedQuery
 from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result
 from energyql.progress import Report
 from energyql.sampling import SampleResult, summarize
 from energyql.sampling.traversal import vary
 from energyql.studio.jobs import Job
-from energyql.studio.requests import EditRequest, TraversalRequest, VariationsRequest
 from energyql.studio.results import JobResult
-from energyql.studio.schemas import Row
+from energyql.studio.schemas import EditRequest, Row, TraversalRequest, VariationsRequest
 from energyql.studio.sources import Pictures, shared_space
 
 PART_PIXELS = 1 << 17

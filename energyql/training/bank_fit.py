@@ -10,19 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.attributes.pictures import heads_of
 from energyql.errors import DataError
 from energyql.numerics.shapes import Float
 from energyql.progress import Report
-from energyql.training.fitting import HeadSettings, check_labels, train_heads
-from energyql.training.heads import HeadFit
+from energyql.training.heads import HeadFit, HeadSettings, check_labels, train_heads
 from energyql.training.labels import LabelTable, warn_of_few_labels
-from energyql.training.report import report_quality
-from energyql.training.rounds import with_gains
+from energyql.training.report import report_quality, with_gains
 from energyql.training.samples import Prior
 from energyql.training.target import WORK, Target
 from energyql.training.teacher import DRAWS, Taught, further_pictures, teach

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import thumbnails
 from energyql.attributes.labels import ImageLabeller, Numbers, as_numbers
 from energyql.attributes.pictures import call_reader

@@ -11,10 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import PICTURE, SPACES
-from energyql.attributes.heads import Head
-from energyql.attributes.judge import Judge
-from energyql.attributes.judge_reports import READER
+from energyql.attributes.heads import PICTURE, SPACES, Head
+from energyql.attributes.judge import READER, Judge
 from energyql.attributes.labels import Column, ImageLabeller
 from energyql.attributes.pictures import Bank, PictureBank
 from energyql.attributes.quality import HeadReport
@@ -25,22 +23,21 @@ from energyql.numerics.pullback import Identity
 from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
 from energyql.training.bank_fit import fit_bank
-from energyql.training.fitting import HeadSettings
-from energyql.training.given_judge import given_judge
+from energyql.training.heads import HeadSettings
 from energyql.training.judge import (
     MOST_PICTURES,
     TRAIN,
     JudgeTask,
     TrainedJudge,
     fit_on_pictures,
+    given_judge,
     have_pictures,
     own_judge,
     store_judge,
 )
 from energyql.training.labels import LabelTable, infer, read_label_table
-from energyql.training.opening import opening_target
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
-from energyql.training.target import WORK, Target
+from energyql.training.target import WORK, Target, opening_target
 from energyql.training.teacher import store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 

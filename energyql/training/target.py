@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from energyql.attributes.bank import PICTURE, AttributeBank, FittedLabel
-from energyql.attributes.doubt import replace_second
-from energyql.attributes.heads import Head
-from energyql.attributes.judge import replace_judge
-from energyql.attributes.judge_reports import replace_given
-from energyql.attributes.pictures import Bank, heads_of
-from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import read_json, real_path, write_json, write_picture
-from energyql.generators.base import RANDOM, Generator, check_fitted_label, offers_features
-from energyql.generators.families import CONFIG
-from energyql.pipeline.saving import save_named_model
-from energyql.replacement import changing
+import torch
+
+from energyql.attributes.doubt import SECOND, replace_second
+from energyql.attributes.heads import PICTURE, AttributeBank, FittedLabel, Head
+from energyql.attributes.judge import GIVEN, judge_names, replace_given, replace_judge
+from energyql.attributes.pictures import Bank, heads_of, load_bank
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
+from energyql.files import (
+    DAMAGED_MODEL,
+    changing,
+    check_writable,
+    fingerprint,
+    finish_saving,
+    read_json,
+    real_path,
+    replacing,
+    write_json,
+    write_picture,
+)
+from energyql.generators.base import RANDOM, Generator, check_fitted_label, check_generator, offers_features
+from energyql.generators.families import (
+    CONFIG,
+    NAMED,
+    WEIGHTS,
+    default_truncation,
+    family_of,
+    module_fingerprint,
+    named_generator,
+    open_generator,
+    read_generator,
+)
+from energyql.generators.load import load_generator
+from energyql.models import model_folder, packaged_models
+from energyql.pipeline.model import BANK_FILES, CARD, Model, save_converted, save_model, save_named_model
+from energyql.plugins import GENERATORS, is_plugin
 from energyql.training.report import draw_report
 
 WORK = ".training"
@@ -142,3 +167,212 @@ class Target:
         else:
             (self.folder / "report.png").unlink(missing_ok=True)
         return merged
+
+
+@contextmanager
+def opening_target(
+    model: str | Path | Generator,
+    out: str | Path | None,
+    truncation: float | None = None,
+    *,
+    generator: str | None = None,
+    allow_plugins: bool = False,
+) -> Iterator[Target]:
+    """Open the folder of a training as `open_target` does, and leave the disk as it was if the training is refused.
+
+    If the block raises an `EnergyQLError`, all that was written in the folder is removed. If it ends in another way,
+    such as by Ctrl-C, it stays, so that the training can be continued.
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_writable(folder, folder)
+        finish_saving(folder)
+    new = [] if folder is None else [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    before = after = _names(folder)
+    try:
+        try:
+            target = open_target(model, out, truncation, generator=generator, allow_plugins=allow_plugins)
+        finally:
+            after = _names(folder)
+        if folder is None:  # nothing was written into the folder of the model
+            folder, before = target.folder, _names(target.folder)
+        yield target
+    except EnergyQLError:
+        if folder is not None:
+            for name in {*after, WORK} - before:  # a file that somebody else wrote meanwhile is not among these
+                _remove(folder / name)
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _names(folder: Path | None) -> set[str]:
+    return set(os.listdir(folder)) if folder is not None and os.path.isdir(folder) else set()
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def open_target(
+    model: str | Path | Generator,
+    out: str | Path | None,
+    truncation: float | None = None,
+    *,
+    generator: str | None = None,
+    allow_plugins: bool = False,
+) -> Target:
+    """Load the generator, and write it or its name into the folder `out`, with this truncation, if it is not there.
+
+    The arguments are those of `train_attributes`.
+
+    Raises:
+        ArgumentError: there must be an `out`.
+        ModelError: a file is damaged, or `out` holds another generator.
+    """
+    if isinstance(model, str) and is_generator_name(model):
+        if generator is not None:
+            raise ArgumentError(f"{model} and {generator} are two generators", hint="name one of them")
+        if out is None:
+            raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
+        return _named(Path(out), model, truncation)
+    if isinstance(model, str | Path):
+        if not Path(model).is_file():
+            return _from_folder(model, out, generator, allow_plugins)
+        if out is None:
+            raise ArgumentError(f"{model} is a checkpoint, so a model folder must be named", hint="give out=, or --out")
+        return _write(load_generator(model), Path(out), truncation, Path(model))
+    model = check_generator(model)
+    if out is None:
+        raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
+    folder = Path(out)
+    if family_of(model) is not None:
+        return _write(model, folder, truncation)
+    mark = module_fingerprint(model)
+    return Target(folder, model, mark, None, _bank(folder, mark))
+
+
+def open_source(
+    model: str | Path | Generator | Model | Target, *, generator: str | None = None, allow_plugins: bool = False
+) -> Target:
+    """Load a generator and the heads that it has, and write nothing.
+
+    The arguments are those of `train_attributes`; a `Model`, or what this function returned, may take the place of
+    `model`. Only a folder that was given is the folder of the target.
+
+    Raises:
+        ArgumentError: there is no generator of that name, or it is named beside one that is given.
+        ModelError: a file is missing or damaged.
+    """
+    if isinstance(model, Target):
+        return model
+    if isinstance(model, Model):
+        return Target(Path(), model.generator, module_fingerprint(model.generator), model.truncation, model.bank)
+    if isinstance(model, str | Path) and not Path(model).is_file() and not is_generator_name(str(model)):
+        folder = model_folder(model)
+        return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
+    if generator is not None:
+        raise ArgumentError(f"the generator {generator} is for a model folder that names one", hint="leave it out")
+    if isinstance(model, str | Path):
+        model = load_generator(model) if Path(model).is_file() else named_generator(str(model))
+    model = check_generator(model)
+    return Target(Path(), model, module_fingerprint(model), default_truncation(model), None)
+
+
+def is_generator_name(model: str) -> bool:
+    """Whether a model is given as the name of code. The name of a plugin is not taken for that of a folder."""
+    taken = Path(model).exists() if ":" in model else Path(model).is_file() or model in packaged_models()
+    return not taken and is_plugin(model, GENERATORS)
+
+
+def _from_folder(model: str | Path, out: str | Path | None, generator: str | None, allow_plugins: bool) -> Target:
+    source = model_folder(model)
+    if out is None and model in packaged_models():
+        raise ArgumentError(
+            f"the packaged model {model!r} is not changed", hint="name a folder for a copy: out=, or --out"
+        )
+    folder = source if out is None else Path(out)
+    if real_path(folder) != real_path(source):
+        if not (folder / CONFIG).is_file():
+            _copy(source, folder)
+        elif _identity(folder) != _identity(source):
+            raise ModelError(f"{folder} holds another generator than {source}", hint="choose another folder")
+    return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copy a model; its name, which captions and messages show, becomes that of the new folder."""
+    networks = [*judge_names(source), *sorted(path.stem for path in source.glob(f"{TEACHER}-*.json"))]
+    read = [f"{name}{suffix}" for name in networks for suffix in (".safetensors", ".json")]
+    config, name = read_json(source / CONFIG), real_path(folder).name
+    card = [CARD] if "source" in config else []  # that of a conversion has the licence
+    for file in (WEIGHTS, *BANK_FILES, SECOND, *read, GIVEN, *card):
+        if (source / file).is_file():
+            with replacing(folder / file) as temporary:
+                shutil.copyfile(source / file, temporary)
+    path = folder / "vocabulary.json"
+    if path.is_file() and isinstance((described := read_json(path)).get("vocabulary"), dict):
+        write_json(path, described | {"vocabulary": described["vocabulary"] | {"model": name}})
+    write_json(folder / CONFIG, config | {"name": name})  # last: a folder with a configuration is a model
+
+
+def _identity(folder: Path) -> object:
+    weights = folder / WEIGHTS
+    return fingerprint(weights) if weights.is_file() else read_json(folder / CONFIG).get("generator")
+
+
+def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:
+    if not (folder / CONFIG).is_file():
+        psi = default_truncation(generator) if truncation is None else truncation
+        name = real_path(folder).name
+        if checkpoint is None:
+            save_model(folder, name, generator, truncation=psi, dtype=torch.float32)
+        else:
+            save_converted(folder, name, generator, checkpoint, truncation=psi)
+    elif module_fingerprint(read_generator(folder)) != module_fingerprint(generator):
+        raise ModelError(f"{folder} holds another generator", hint="choose another folder")
+    return _opened(folder)
+
+
+def _named(folder: Path, name: str, truncation: float | None) -> Target:
+    """Open the folder of a generator that is code; its name is written there with the attributes."""
+    generator = named_generator(name)
+    mark = module_fingerprint(generator)
+    bank = _bank(folder, mark)
+    if (folder / CONFIG).is_file():
+        settings = read_json(folder / CONFIG).get("generator")
+        if not isinstance(settings, dict) or settings.get("kind") != NAMED:
+            raise ModelError(f"{folder} holds another generator than {name}", hint="choose another folder")
+        truncation = _truncation(folder)
+    elif truncation is None:
+        truncation = 1.0 if bank is None else bank.truncation[1]
+    return Target(folder, generator, mark, truncation, bank, name)
+
+
+def _opened(folder: Path, allow_plugins: bool = False) -> Target:
+    truncation = _truncation(folder)
+    generator, mark = open_generator(folder, allow_plugins=allow_plugins)
+    return Target(folder, generator, mark, truncation, _bank(folder, mark, allow_plugins))
+
+
+def _truncation(folder: Path) -> float:
+    try:
+        return float(read_json(folder / CONFIG)["truncation"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder / CONFIG} has no truncation", hint=DAMAGED_MODEL) from error
+
+
+def _bank(folder: Path, fingerprint: str, allow_plugins: bool = False) -> Bank | None:
+    if not (folder / "vocabulary.json").is_file():
+        return None
+    bank = load_bank(folder, allow_plugins=allow_plugins)
+    if bank.generator not in ("", fingerprint):
+        raise ModelError(
+            f"{folder} holds attributes of another generator", hint="choose another folder, or train them again"
+        )
+    return bank

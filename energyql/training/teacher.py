@@ -20,14 +20,12 @@ from energyql.attributes.predictions import Prediction, output_count, split_outp
 from energyql.attributes.quality import HeadReport
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
-from energyql.training.drawn import POOL_SIZE, POOL_START
 from energyql.training.heads import attribute_loss, residuals
-from energyql.training.labels import LabelTable
+from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
 from energyql.training.picture_fit import PictureFit, PictureSettings, read_outputs
 from energyql.training.report import report_quality
-from energyql.training.samples import Prior
+from energyql.training.samples import PICTURES, Prior, draw_thumbnails, kept_thumbnails
 from energyql.training.target import TEACHER, WORK, Target
-from energyql.training.thumbnails import PICTURES, draw_thumbnails, kept_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 FURTHER, LARGEST = 8_000, 128

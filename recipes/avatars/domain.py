@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from energyql.generators.stylegan_config import StyleGAN2Config
-from energyql.training.fitting import HeadSettings
+from energyql.generators.mapping import StyleGAN2Config
+from energyql.training.heads import HeadSettings
 from recipes.avatars.drawing import CROP_LEFT, CROP_SIZE, CROP_TOP, Drawing
 from recipes.avatars.factors import (
     AGE,

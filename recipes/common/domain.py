@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from energyql.generators.stylegan_config import StyleGAN2Config
-from energyql.training.fitting import HeadSettings
+from energyql.generators.mapping import StyleGAN2Config
+from energyql.training.heads import HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Condition = tuple["str | Condition", ...]

@@ -6,8 +6,8 @@ import dataclasses
 
 import torch
 
-from energyql.attributes.bank import AttributeBank
-from energyql.training.fitting import train_heads
+from energyql.attributes.heads import AttributeBank
+from energyql.training.heads import train_heads
 from energyql.training.report import report_quality
 from recipes.common.domain import Domain
 from recipes.common.factors import Factors

@@ -14,7 +14,7 @@ from typing import get_args
 
 import torch
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import FIRST, Judge
 from energyql.attributes.quality import HeadReport
 from energyql.cli.failures import reporting_failures
@@ -22,10 +22,10 @@ from energyql.errors import ArgumentError
 from energyql.files import read_json, write_json, write_picture, write_tensors, write_text
 from energyql.generators.base import Generator
 from energyql.generators.families import CONFIG, read_generator
-from energyql.pipeline.saving import save_model, save_named_model
+from energyql.pipeline.model import save_model, save_named_model
 from energyql.progress import Report, reporting
 from energyql.sampling import prior_latents
-from energyql.training.fitting import HeadSettings
+from energyql.training.heads import HeadSettings
 from energyql.training.run import train_attributes
 from recipes.digits.card import card, sheet
 from recipes.digits.data import JUDGE, LABELLER, VOCABULARY, Kind

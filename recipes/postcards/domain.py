@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from energyql.generators.stylegan_config import StyleGAN2Config
-from energyql.training.fitting import HeadSettings
+from energyql.generators.mapping import StyleGAN2Config
+from energyql.training.heads import HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from recipes.common.domain import Batch, CardText, Condition, Domain, Stage, palette, yes_no
 from recipes.postcards.drawing import Drawing

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from damage import leave_out, spoil
 from toys import VOCABULARY, random_heads
 
-from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import Categorical, YesNo
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import write_tensors

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from toys import VOCABULARY, lively_judge, random_generator, tiny_model
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import JointJudge
 from energyql.attributes.pictures import CERTAIN, PictureBank, heads_of, load_bank
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import read_json, write_json
-from energyql.pipeline.evidence import is_same
+from energyql.pipeline.checks import is_same
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 KNOWN = Vocabulary(

@@ -16,7 +16,7 @@ from energyql.attributes.predictions import (
     split_outputs,
     tabulate,
 )
-from energyql.pipeline.scoring import score
+from energyql.pipeline.score import score
 
 INF = math.inf
 HAIR = ("black", "brown", "red", "gray")

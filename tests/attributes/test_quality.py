@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import VOCABULARY, random_heads
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.quality import REPORT, HeadReport, balanced, explained, read_reports, wilson
 from energyql.errors import ModelError
 

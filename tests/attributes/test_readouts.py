@@ -3,10 +3,9 @@ import math
 import pytest
 import torch
 
-from energyql.attributes import readouts
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head
-from energyql.attributes.readouts import fit_readouts
+from energyql.attributes import surrogates as surrogates_module
+from energyql.attributes.heads import AttributeBank, Head
+from energyql.attributes.surrogates import fit_readouts
 from energyql.sampling import prior_latents
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -76,7 +75,7 @@ def test_readouts_read_z_through_the_encoding(z):
 def test_the_fit_has_come_to_its_end(monkeypatch):
     heads = bank(width=20, seed=2)
     usual = fit_readouts(heads, lambda z: z, DIM)
-    monkeypatch.setattr(readouts, "STEPS", 500)
+    monkeypatch.setattr(surrogates_module, "STEPS", 500)
     patient = fit_readouts(heads, lambda z: z, DIM)
     for name in VOCABULARY:
         ours, best = usual.heads[name].skip_weight, patient.heads[name].skip_weight

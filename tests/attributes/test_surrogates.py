@@ -4,8 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.surrogates import MOST_DIRECTIONS, SurrogateHeads
 from energyql.errors import ArgumentError
 from energyql.numerics.pullback import Identity

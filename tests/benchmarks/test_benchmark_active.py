@@ -17,8 +17,7 @@ from energyql.attributes.predictions import Categorical, YesNo
 from energyql.labelling.sample import choose_unsure
 from energyql.training import teacher
 from energyql.training.picture_fit import PictureSettings
-from energyql.training.samples import Prior
-from energyql.training.thumbnails import PICTURE, Thumbnails, read_thumbnails
+from energyql.training.samples import PICTURE, Prior, Thumbnails, read_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")

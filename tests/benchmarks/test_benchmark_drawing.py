@@ -13,8 +13,7 @@ from toys import random_generator
 
 from benchmarks import drawing
 from energyql.generators.stylegan2 import StyleGAN2Config
-from energyql.generators.stylegan3 import StyleGAN3
-from energyql.generators.stylegan3_config import StyleGAN3Config
+from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 
 
 @pytest.mark.parametrize("clamp", [None, 0.7])

@@ -15,7 +15,7 @@ from evaluation.lively import lively_model, silent
 from benchmarks import large, memory, posterior, sampling, speed, tax
 from benchmarks.sampling import LEAST_COMMON, LEAST_UNCOMMON, MOST_RARE, choose_formulas
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
-from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import load_model
 from energyql.vocabulary import Vocabulary
 

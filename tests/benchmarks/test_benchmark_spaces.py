@@ -8,12 +8,11 @@ from evaluation.lively import silent
 from toys import VOCABULARY, lively_judge, random_generator, random_heads
 
 from benchmarks import spaces
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import PictureBank
 from energyql.evaluation.judged import EvaluatedModel
-from energyql.pipeline.model import Model
-from energyql.pipeline.saving import save_model
+from energyql.pipeline.model import Model, save_model
 from energyql.sampling import prior_latents
 
 QUERY = "smile AND NOT beard"

@@ -11,8 +11,8 @@ import sys
 from contextlib import contextmanager
 
 from energyql.cli.main import main
-from energyql.dataset.description import arrow
 from energyql.dataset.destination import Folder
+from energyql.dataset.manifest import arrow
 from energyql.language import parse
 
 arrow()[0].array([])  # here, so that no child imports torch, nor pyarrow or what it imports at its first array

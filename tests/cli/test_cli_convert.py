@@ -6,7 +6,7 @@ import energyql
 from energyql import load_generator, load_model
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, read_json
-from energyql.training.opening import open_target
+from energyql.training.target import open_target
 
 
 @pytest.mark.parametrize(

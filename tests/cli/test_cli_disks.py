@@ -96,7 +96,7 @@ def test_the_end_of_memory(main, tiny, tmp_path, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("energyql.pipeline.tables.rank_table", fail)
+    monkeypatch.setattr("energyql.pipeline.score.rank_table", fail)
     code, errors = main("score", "smile", "table.csv")
     assert code == 1
     assert errors.startswith("EnergyQLError: there is not enough memory")
@@ -106,7 +106,7 @@ def test_other_errors_are_not_hidden(tiny, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("a fault of energyql")
 
-    monkeypatch.setattr("energyql.pipeline.tables.rank_table", fail)
+    monkeypatch.setattr("energyql.pipeline.score.rank_table", fail)
     monkeypatch.setattr(sys, "argv", ["energyql", "score", "smile", "table.csv"])
     with pytest.raises(RuntimeError, match="a fault of energyql"):
         cli.main()

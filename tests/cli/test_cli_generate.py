@@ -10,11 +10,11 @@ from toys import CONFIG, VOCABULARY, random_generator, random_heads
 from typer.testing import CliRunner
 
 from energyql import Result
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.cli import main as cli
 from energyql.errors import ArgumentError
-from energyql.pipeline import prepared
-from energyql.pipeline.saving import save_model
+from energyql.pipeline import draw as draw_module
+from energyql.pipeline.model import save_model
 
 
 class TestGenerate:
@@ -133,8 +133,8 @@ class TestGenerate:
         assert (code, "holds a run with a budget" in errors) == (9, True)
 
     def test_ctrl_c_keeps_what_is_there(self, tiny, tmp_path, main, monkeypatch):
-        monkeypatch.setattr(prepared, "STREAM_BATCH", 2)
-        draw, drawn = prepared.PreparedQuery._run, []
+        monkeypatch.setattr(draw_module, "STREAM_BATCH", 2)
+        draw, drawn = draw_module.PreparedQuery._run, []
 
         def interrupted(*arguments):
             if drawn:
@@ -142,7 +142,7 @@ class TestGenerate:
             drawn.append(draw(*arguments))
             return drawn[-1]
 
-        monkeypatch.setattr(prepared.PreparedQuery, "_run", interrupted)
+        monkeypatch.setattr(draw_module.PreparedQuery, "_run", interrupted)
         code, _, errors = main("generate", "smile", "-n", 6, "-m", tiny, "--device", "cpu", "-o", tmp_path)
         assert (code, errors.splitlines()[-1]) == (130, "interrupted; run the same command again to resume")
         assert len(Result.load(tmp_path)) == 2

@@ -8,8 +8,8 @@ from commands import CHECKPOINTS, invoke
 from toys import random_generator, tiny_model
 
 from energyql.errors import EnergyQLError
-from energyql.pipeline.prepared import PreparedQuery
-from energyql.pipeline.saving import save_model
+from energyql.pipeline.draw import PreparedQuery
+from energyql.pipeline.model import save_model
 
 ADA = CHECKPOINTS / "ada.pkl"
 TRAIN = ("train", ADA, "--out", "new", "-n", "20")

@@ -4,7 +4,7 @@ import torch
 from toys import VOCABULARY, random_heads
 
 from energyql import DatasetClass, DatasetPlan
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import YesNo
 from energyql.generators.families import module_fingerprint

@@ -6,8 +6,8 @@ import pytest
 
 from dataset.plans import TOML, known_plan, write
 from energyql import DatasetClass, DatasetPlan, E
-from energyql.dataset.plan_file import _Places, read_plan, tomllib
-from energyql.dataset.records import Estimate
+from energyql.dataset.plan import _Places, read_plan, tomllib
+from energyql.dataset.shard import Estimate
 from energyql.errors import ArgumentError, DataError
 
 

@@ -12,9 +12,8 @@ import pytest
 
 from dataset.kinds import KINDS, plan_of
 from dataset.plans import TOML, files, known_plan, with_classes, write
-from energyql.dataset.engine import run_on_ray
-from energyql.dataset.plan import Job
-from energyql.dataset.plan_file import PlanSource, read_plan
+from energyql.dataset.plan import Job, PlanSource, read_plan
+from energyql.dataset.run import run_on_ray
 from energyql.dataset.shard import prepare_plan
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.pipeline.model import load_model

@@ -17,8 +17,7 @@ from toys import tiny_model
 from dataset.kinds import KINDS, plan_of
 from dataset.plans import ALWAYS, TOML, files, known_plan, samples, with_classes, write
 from energyql import DatasetClass, DatasetPlan, generate
-from energyql.dataset.plan import Job
-from energyql.dataset.plan_file import PlanSource
+from energyql.dataset.plan import Job, PlanSource
 from energyql.dataset.run import DatasetRun
 from energyql.errors import ArgumentError, DataError, IncompleteError
 from energyql.pipeline.model import load_model

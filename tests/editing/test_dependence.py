@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 
-from energyql.editing.dependence import Dependence, Leaks
+from energyql.editing.step import Dependence, Leaks
 from energyql.language import bind, parse
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

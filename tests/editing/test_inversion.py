@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import energyql
 from energyql import generate, load_model
 from energyql.cli.main import app
-from energyql.editing.inversion import pixel_error
+from energyql.editing.invert import pixel_error
 from energyql.editing.settings import InversionSettings
 from energyql.editing.start import as_images
 from energyql.errors import ArgumentError

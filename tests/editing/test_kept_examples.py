@@ -12,8 +12,8 @@ from toys import CONFIG, random_generator, tiny_model
 import energyql
 from energyql import load_model
 from energyql.attributes.judge import JointJudge
-from energyql.editing import kept_examples
-from energyql.editing.kept_examples import FOLDER, cache_folder, place_of
+from energyql.editing import invert as invert_module
+from energyql.editing.invert import FOLDER, cache_folder, place_of
 from energyql.editing.settings import InversionSettings
 
 QUICK = InversionSettings(z_evaluations=5, w_evaluations=5, candidates=8)
@@ -86,14 +86,14 @@ def test_damaged_files_are_drawn_again(cache, folder, content):
     (path,) = cache.iterdir()
     whole = path.read_bytes()
     if isinstance(content, str):
-        tensors = kept_examples.read_tensors(path)
+        tensors = invert_module.read_tensors(path)
         if content == "other":
             del tensors["features"]
         elif content == "nan":
             tensors["thumbnails"][0, 0] = torch.nan
         else:
             tensors["thumbnails"] = tensors["thumbnails"][1:]
-        kept_examples.write_tensors(path, tensors)
+        invert_module.write_tensors(path, tensors)
     else:
         path.write_bytes(content)
     assert same(good, invert(model))
@@ -140,13 +140,13 @@ class TestPlace:
     def test_where(self, monkeypatch, tmp_path):
         monkeypatch.delenv(FOLDER)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        monkeypatch.setattr(kept_examples.sys, "platform", "linux")
+        monkeypatch.setattr(invert_module.sys, "platform", "linux")
         assert cache_folder() == tmp_path / "energyql"
         monkeypatch.setenv("XDG_CACHE_HOME", "relative")
         assert cache_folder() is None
-        monkeypatch.setattr(kept_examples.sys, "platform", "darwin")
+        monkeypatch.setattr(invert_module.sys, "platform", "darwin")
         assert cache_folder() == Path.home() / "Library" / "Caches" / "energyql"
-        monkeypatch.setattr(kept_examples.sys, "platform", "win32")
+        monkeypatch.setattr(invert_module.sys, "platform", "win32")
         monkeypatch.delenv("LOCALAPPDATA", raising=False)
         assert cache_folder() is None
         monkeypatch.setenv(FOLDER, "")
@@ -154,17 +154,17 @@ class TestPlace:
 
 
 def test_the_oldest_go(cache, folder, monkeypatch):
-    monkeypatch.setattr(kept_examples, "MOST_FILES", 2)
-    like, seen = torch.zeros(3, 2), kept_examples.Seen((3, 4, 4), torch.rand(3, 5), None, 0.5)
+    monkeypatch.setattr(invert_module, "MOST_FILES", 2)
+    like, seen = torch.zeros(3, 2), invert_module.Seen((3, 4, 4), torch.rand(3, 5), None, 0.5)
     for age, name in ((30, "a"), (20, "b"), (10, "c")):
         path = cache / f"{name}.safetensors"
-        kept_examples.kept_or(path, like, False, lambda: seen)
+        invert_module.kept_or(path, like, False, lambda: seen)
         os.utime(path, (path.stat().st_mtime - age,) * 2)
     assert sorted(path.stem for path in cache.iterdir()) == ["b", "c"]
-    assert kept_examples.kept_or(cache / "b.safetensors", like, False, lambda: None).pixel_variance == 0.5  # used
-    kept_examples.kept_or(cache / "d.safetensors", like, False, lambda: seen)
+    assert invert_module.kept_or(cache / "b.safetensors", like, False, lambda: None).pixel_variance == 0.5  # used
+    invert_module.kept_or(cache / "d.safetensors", like, False, lambda: seen)
     assert sorted(path.stem for path in cache.iterdir()) == ["b", "d"]
-    monkeypatch.setattr(kept_examples, "MOST_BYTES", 10)
-    assert kept_examples.kept_or(cache / "large.safetensors", like, False, lambda: seen) is seen
+    monkeypatch.setattr(invert_module, "MOST_BYTES", 10)
+    assert invert_module.kept_or(cache / "large.safetensors", like, False, lambda: seen) is seen
     assert not (cache / "large.safetensors").exists()
     assert stat.S_ISREG((cache / "d.safetensors").stat().st_mode)

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.editing.step import LINEAR_NEAR, PENALTY_FACTORS, linear_minimum, lower_minimum, penalty_method
 from energyql.energy.rule import compile_energy_rule
 from energyql.language import bind, parse

@@ -13,10 +13,10 @@ import energyql
 from energyql import Inversion, OutOfDomainError, generate
 from energyql.attributes.predictions import Categorical, YesNo
 from energyql.cli.main import app
-from energyql.editing.examples import Examples
 from energyql.editing.filmstrip import draw_filmstrip, start_columns
-from energyql.editing.reading import _read
+from energyql.editing.invert import Examples
 from energyql.editing.settings import InversionSettings
+from energyql.editing.terms import _read
 from energyql.errors import ArgumentError, DataError
 from energyql.render.pictures import CAPTION, GAP, NO, YES
 from energyql.vocabulary import AttributeSpec, Vocabulary

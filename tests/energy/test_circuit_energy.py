@@ -6,7 +6,7 @@ from formulas import VOCABULARY, formulas, with_weights
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import output_count
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import SEMANTICS, compile_energy_rule

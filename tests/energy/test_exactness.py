@@ -8,7 +8,7 @@ from formulas import VOCABULARY, BruteForce, formulas, predictions, small, with_
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from energyql.energy.exact import CircuitRule
+from energyql.energy.circuit import CircuitRule
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import Contradiction, TautologyWarning
 from energyql.language import And, Attribute, Cardinality, Constant, Iff, Implies, Not, Or, Weight, Xor

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_exactness import LAWS
 
 from energyql.attributes.predictions import YesNo, log_probabilities
-from energyql.energy.exact import CircuitRule
+from energyql.energy.circuit import CircuitRule
 from energyql.errors import Contradiction, TautologyWarning
 from energyql.language import And, Attribute, Iff, Not, Or, Weight, bind, parse
 from energyql.logic.circuit import compile_query

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from energyql.energy.exact import CircuitFold, log_scaled_complement
+from energyql.energy.circuit import CircuitFold, log_scaled_complement
 from energyql.logic.circuit import Circuit
 from energyql.logic.nodes import Leaf, LogSumExp, Scaled, ScaledComplement, Sum
 

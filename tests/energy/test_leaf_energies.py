@@ -7,8 +7,7 @@ from formulas import VOCABULARY
 
 from energyql.attributes.heads import FusedHeads, Head, RawOutputs
 from energyql.attributes.predictions import output_count, split_outputs
-from energyql.energy.circuit_energy import LeafEnergies
-from energyql.energy.exact import leaf_kind
+from energyql.energy.circuit import LeafEnergies, leaf_kind
 from energyql.logic.nodes import Leaf
 
 INF = math.inf

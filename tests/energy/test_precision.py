@@ -11,7 +11,7 @@ from energyql import load_model
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
 from energyql.numerics.linear import BATCH_SIZES, WHOLE_VECTORS, sizes_for
-from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.settings import Precision
 from energyql.sampling import SliceSampler
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
-from energyql.energy.reachable import least_energy
+from energyql.energy.query_energy import least_energy
 from energyql.energy.rule import compile_energy_rule
 from energyql.language import bind, parse
 from energyql.sampling import DescentSampler, ODESolver, make_sampler, prior_latents

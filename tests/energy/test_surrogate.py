@@ -1,12 +1,10 @@
 import pytest
 import torch
 
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head
-from energyql.attributes.readouts import fit_readouts
-from energyql.energy.query_energy import QueryEnergy
+from energyql.attributes.heads import AttributeBank, Head
+from energyql.attributes.surrogates import fit_readouts
+from energyql.energy.query_energy import QueryEnergy, Surrogate
 from energyql.energy.rule import compile_energy_rule
-from energyql.energy.surrogate import Surrogate
 from energyql.language import bind, parse
 from energyql.numerics.pullback import Identity
 from energyql.sampling import prior_latents

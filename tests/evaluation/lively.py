@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from toys import lively_judge, random_generator, tiny_model
 
-from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import output_count
 from energyql.pipeline.model import Model, load_model

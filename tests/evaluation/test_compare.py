@@ -17,11 +17,7 @@ from energyql.evaluation.compare import SampleCounts, compare, compare_samplers
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.measure import summarize
 from energyql.evaluation.methods import Method, read_methods
-from energyql.evaluation.report import (
-    COLUMNS,
-    comparison_page,
-    outcome_cells,
-)
+from energyql.evaluation.report import COLUMNS, comparison_page, outcome_cells
 from energyql.pipeline.queries import check_arguments
 from energyql.sampling import SampleResult, SliceSampler
 from evaluation.lively import known_model, lively_model, silent

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from energyql.evaluation.edits import _features, edit_strength, identity_distance
-from energyql.evaluation.features import Features
+from energyql.evaluation.metrics import Features
 
 YES, NO = True, False
 

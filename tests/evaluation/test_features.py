@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from energyql.errors import EnergyQLError, ModelError
-from energyql.evaluation.features import inception_features, judge_features
+from energyql.evaluation.metrics import inception_features, judge_features
 from energyql.pipeline.model import load_model
 
 

@@ -8,9 +8,8 @@ import torch
 
 from energyql.errors import ArgumentError, ModelError
 from energyql.evaluation.judged import EvaluatedModel
-from energyql.evaluation.methods import Method, read_methods
-from energyql.evaluation.published import PublishedODE
-from energyql.pipeline.generate import sample_latents
+from energyql.evaluation.methods import Method, PublishedODE, read_methods
+from energyql.pipeline.draw import sample_latents
 from energyql.sampling import SAMPLERS, SliceSampler, as_energy, make_sampler
 from evaluation.lively import silent
 

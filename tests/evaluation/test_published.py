@@ -11,7 +11,7 @@ from energyql.attributes.heads import Head
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
 from energyql.evaluation.judged import EvaluatedModel
-from energyql.evaluation.published import PublishedEnergy, PublishedODE
+from energyql.evaluation.methods import PublishedEnergy, PublishedODE
 from energyql.generators.mapping import encoder
 from energyql.language import bind, parse
 from energyql.pipeline.model import load_model

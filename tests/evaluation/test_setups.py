@@ -12,9 +12,8 @@ import torch
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.evaluation.evaluate import evaluate
 from energyql.evaluation.judged import JudgedSamples
-from energyql.evaluation.methods import read_methods
-from energyql.evaluation.published import PublishedODE
-from energyql.evaluation.setups import Setup, known_setups, read_setup
+from energyql.evaluation.methods import PublishedODE, read_methods
+from energyql.evaluation.protocols import Setup, known_setups, read_setup
 from energyql.language import bind, parse
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from evaluation.lively import lively_model, silent

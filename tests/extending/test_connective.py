@@ -17,7 +17,7 @@ EDITS = [
     ),
     ("grammar/query.lark", 'AND.2: "AND"i END | "&&" | "&"\n', 'AND.2: "AND"i END | "&&" | "&"\nNAND.2: "NAND"i END\n'),
     (
-        "energyql/language/connectives.py",
+        "energyql/language/expr.py",
         "@dataclass(frozen=True, slots=True, eq=False, repr=False)\nclass Implies(Paired):\n",
         '''@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Nand(Paired):
@@ -33,9 +33,9 @@ class Nand(Paired):
 class Implies(Paired):
 ''',
     ),
-    ("energyql/language/builder.py", "Iff, Implies, Not,", "Iff, Implies, Nand, Not,"),
+    ("energyql/language/parser.py", "Iff, Implies, Not,", "Iff, Implies, Nand, Not,"),
     (
-        "energyql/language/builder.py",
+        "energyql/language/parser.py",
         "    implies, not_ = _of(Implies), _of(Not)\n",
         "    implies, not_, nand = _of(Implies), _of(Not), _of(Nand)\n",
     ),

@@ -60,8 +60,8 @@ from pathlib import Path
 import torch
 import energyql
 from energyql.generators.linear import LinearConfig, LinearGenerator
-from energyql.pipeline.saving import save_model
-from energyql.training.fitting import HeadSettings
+from energyql.pipeline.model import save_model
+from energyql.training.heads import HeadSettings
 
 assert energyql.__file__.startswith(sys.argv[1])
 folder = Path(sys.argv[1]) / "model"

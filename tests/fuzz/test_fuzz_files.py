@@ -18,11 +18,11 @@ from energyql.editing.start import open_picture
 from energyql.files import read_tensors
 from energyql.generators.load import load_generator
 from energyql.labelling.folder import PictureFolder
-from energyql.pipeline.generate import generate
+from energyql.pipeline.draw import generate
 from energyql.pipeline.model import load_model
 from energyql.pipeline.queries import read_queries
-from energyql.pipeline.tables import rank_table
-from energyql.training import styleflow
+from energyql.pipeline.score import rank_table
+from energyql.training import foreign as foreign_module
 from energyql.training.clip_labels import read_prompts
 from energyql.training.foreign import import_boundary, import_lace
 from energyql.training.labels import infer, read_label_table, read_latents
@@ -132,17 +132,17 @@ def test_styleflow(tmp_path):
     labels[:, 11] = [str(i % 5) for i in range(8)]
     labels[:, [2, 6, 8, 9]] = [[float(i % 2)] * 4 for i in range(8)]
     latents = np.repeat(np.random.default_rng(0).random((8, 1, 1, 4), np.float32), 3, 2)
-    files = {styleflow.LATENTS: {"Latent": latents}, styleflow.LABELS: {"att_light": [labels]}}
+    files = {foreign_module.LATENTS: {"Latent": latents}, foreign_module.LABELS: {"att_light": [labels]}}
     data = {name: pickle.dumps(value, protocol=2) for name, value in files.items()}
     for name, content in data.items():
         (tmp_path / name).write_bytes(content)
-    styleflow.read_styleflow(tmp_path)
+    foreign_module.read_styleflow(tmp_path)
 
     def work(random):
         name = random.choice(list(data))
         for each, content in data.items():
             (tmp_path / each).write_bytes(damage(random, content) if each == name else content)
-        styleflow.read_styleflow(tmp_path)
+        foreign_module.read_styleflow(tmp_path)
 
     fuzz(work, 60, 1)
 

@@ -8,7 +8,7 @@ from toys import VOCABULARY
 
 from energyql.errors import Contradiction
 from energyql.language import bind, parse
-from energyql.pipeline.scoring import score
+from energyql.pipeline.score import score
 from fuzz.cases import fuzz
 
 SEEDS = [

@@ -10,10 +10,10 @@ from markup import Document, decode
 from toys import CONFIG, random_generator, random_heads, tiny_model
 
 from energyql import Gallery
-from energyql.attributes.bank import AttributeBank
 from energyql.attributes.doubt import DOUBT
+from energyql.attributes.heads import AttributeBank
 from energyql.gallery.words import percent, plural, query_parts, sampler_name, verdict
-from energyql.pipeline.saving import save_model
+from energyql.pipeline.model import save_model
 from energyql.sampling import make_sampler
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

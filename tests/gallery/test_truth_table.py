@@ -3,7 +3,7 @@ from toys import VOCABULARY
 
 from energyql import E, parse
 from energyql.errors import ArgumentError, DataError, EnergyQLError
-from energyql.gallery.truth_table import check_literals, negated, split_literals
+from energyql.gallery.gallery import check_literals, negated, split_literals
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from energyql.generators.alias_free import downsample, kaiser_beta, lowpass_filter, upsample
+from energyql.generators.stylegan3 import downsample, kaiser_beta, lowpass_filter, upsample
 
 DESIGNS = [(12, 2.0, 5.0, 32.0), (24, 11.3, 9.5, 128.0), (36, 3.0, 4.0, 64.0)]
 

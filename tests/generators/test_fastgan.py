@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from energyql.errors import ArgumentError, ModelError
+from energyql.generators.base import noise_options, noise_size
 from energyql.generators.families import read_generator
 from energyql.generators.fastgan import FastGAN, FastGANConfig
 from energyql.generators.load import load_generator, read_checkpoint
-from energyql.generators.noise import noise_options, noise_size
-from energyql.pipeline.saving import save_converted
+from energyql.pipeline.model import save_converted
 from generators.checkpoints.writer import DATA, Call, Named, dumps
 
 SMALL = FastGANConfig(z_dim=5, widths=(6, 4, 3), layers=(2, 1), c_dim=3, embed_features=4)

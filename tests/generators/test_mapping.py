@@ -7,7 +7,7 @@ from energyql.generators.base import as_condition, encode_under
 from energyql.generators.load import load_generator
 from energyql.generators.mapping import FrozenMapping, FullyConnected, MappingNetwork, clamped, encoder
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from energyql.generators.stylegan3_config import StyleGAN3Config
+from energyql.generators.stylegan3 import StyleGAN3Config
 from energyql.numerics.pullback import Differentiable
 
 SIZES = {"z_dim": 6, "w_dim": 5, "c_dim": 3, "mapping_layers": 2, "mapping_lr_multiplier": 0.1}

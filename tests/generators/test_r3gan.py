@@ -13,7 +13,7 @@ from energyql.errors import ModelError
 from energyql.generators.families import read_generator
 from energyql.generators.load import load_generator, read_checkpoint
 from energyql.generators.r3gan import R3GAN, R3GANConfig
-from energyql.pipeline.saving import save_converted
+from energyql.pipeline.model import save_converted
 from generators.checkpoints.writer import DATA, Call, Named, dumps
 
 SMALL = R3GANConfig(z_dim=5, widths=(6, 4), groups=(3, 2), blocks=(2, 1), c_dim=3, embed_features=4)

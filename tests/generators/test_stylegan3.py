@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.generators.stylegan3 import StyleGAN3, placement
-from energyql.generators.stylegan3_config import StyleGAN3Config
+from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config, placement
 
 TINY = StyleGAN3Config(
     64, z_dim=8, w_dim=8, mapping_layers=2, channel_base=512, channel_max=8, num_layers=8, num_critical=2

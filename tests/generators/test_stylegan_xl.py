@@ -17,7 +17,7 @@ from energyql.generators.families import read_generator
 from energyql.generators.load import load_generator, read_checkpoint
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.generators.stylegan_xl import StyleGANXL, StyleGANXLConfig
-from energyql.pipeline.saving import save_converted
+from energyql.pipeline.model import save_converted
 from generators.checkpoints.writer import DATA
 
 NAMES = ("stylegan-xl", "stylegan-xl-r")

@@ -13,7 +13,7 @@ from studio.client import Client
 from energyql.labelling.app import create_app
 from energyql.labelling.folder import PictureFolder
 from energyql.studio.serving import listen, web_server
-from energyql.training.drawn import Drawn
+from energyql.training.labels import Drawn
 
 
 def picture_folder(path: Path) -> PictureFolder:

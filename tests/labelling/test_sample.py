@@ -9,7 +9,7 @@ from terrain import Terrain
 from toys import VOCABULARY, pixels, random_heads, tiny_model
 
 from energyql import Model, load_model, sample_pictures
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge, thumbnails
 from energyql.attributes.predictions import YesNo
 from energyql.errors import ArgumentError, DataError
@@ -18,9 +18,9 @@ from energyql.generators.load import load_generator
 from energyql.labelling.folder import RECORD, PictureFolder
 from energyql.labelling.sample import choose_unsure
 from energyql.labelling.sheet import LabelSheet
-from energyql.pipeline.saving import save_model
+from energyql.pipeline.model import save_model
 from energyql.render.pictures import to_pictures
-from energyql.training.drawn import POOL_START
+from energyql.training.labels import POOL_START
 from energyql.training.samples import Prior
 from energyql.training.teacher import load_teacher, store_teacher, teacher_reads
 from energyql.vocabulary import AttributeSpec, Vocabulary

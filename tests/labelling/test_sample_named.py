@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from energyql import sample_pictures
 from energyql.cli.pages import sample
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
-from energyql.pipeline.saving import save_named_model
+from energyql.pipeline.model import save_named_model
 
 MODULE = """
 import torch

@@ -8,9 +8,8 @@ import pytest
 
 from energyql.errors import ArgumentError, EnergyQLError, LimitError, QuerySyntaxError, Span
 from energyql.language import E, Not, as_query, lexical, parse
-from energyql.language.builder import TreeBuilder
 from energyql.language.lexical import grammar
-from energyql.language.parser import MAX_BYTES
+from energyql.language.parser import MAX_BYTES, TreeBuilder
 
 
 def test_spans_point_into_the_text() -> None:

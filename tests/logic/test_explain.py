@@ -6,8 +6,7 @@ from faces import BEARD, GLASSES, HAT, SMILE, VOCABULARY, A
 
 from energyql.errors import TautologyWarning
 from energyql.language import And, Cardinality, Constant, Interval, Near, Not, OneOf, Or, Weight, bind, parse
-from energyql.logic.circuit import compile_query
-from energyql.logic.explain import MAX_LINES, describe
+from energyql.logic.circuit import MAX_LINES, compile_query, describe
 from energyql.render.graph import MOST_BOXES
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "circuit.svg"

@@ -10,7 +10,7 @@ from energyql.energy.rule import compile_energy_rule
 from energyql.errors import Contradiction, TautologyWarning, VocabularyError
 from energyql.language import bind, parse
 from energyql.logic.circuit import compile_query
-from energyql.logic.query_diagram import relations_for
+from energyql.logic.diagram import relations_for
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SPECS = [

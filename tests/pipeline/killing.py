@@ -18,8 +18,8 @@ from PIL import Image
 import energyql.pipeline.stream as streams
 from energyql import Result, edit, generate, stream
 from energyql.editing.folder import read_saved
-from energyql.pipeline import prepared
-from energyql.replacement import SAVED
+from energyql.files import SAVED
+from energyql.pipeline import draw
 
 EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "open"}
 
@@ -141,7 +141,7 @@ def main(model, folder):
     short, long = (edit(0, steps, n=2, **settings) for steps in (["smile"], ["NOT smile", "glasses"]))
     check("longer-edit", folder, short.save, long.save)
     check("shorter-edit", folder, long.save, short.save)
-    streams.PART, prepared.STREAM_BATCH = 4, 2
+    streams.PART, draw.STREAM_BATCH = 4, 2
     runs = [lambda target, n=n: list(stream("smile", n, save_to=target, **settings)) for n in (9, 3)]
     check("run", folder, *runs, again=False)
 

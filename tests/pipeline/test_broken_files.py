@@ -9,7 +9,7 @@ from energyql.attributes.quality import read_reports
 from energyql.errors import ModelError
 from energyql.files import MOST_JSON, fingerprint, read_bytes, read_json, read_tensors
 from energyql.models import read_vocabulary
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import load_model
 
 FILES = [

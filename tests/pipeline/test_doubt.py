@@ -15,7 +15,7 @@ from energyql.pipeline.model import load_model
 from energyql.pipeline.result import Result
 from energyql.render.pictures import DOUBTFUL
 from energyql.sampling import prior_latents
-from energyql.training.fitting import HeadSettings
+from energyql.training.heads import HeadSettings
 from energyql.training.run import train_attributes
 
 

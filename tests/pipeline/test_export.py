@@ -12,10 +12,10 @@ from toys import VOCABULARY, random_heads, tiny_model
 
 import energyql
 from energyql import ArgumentError, E, Model, TautologyWarning, UnknownAttribute, export_energy
-from energyql.attributes.bank import AttributeBank
-from energyql.energy.module import EnergyModule
+from energyql.attributes.heads import AttributeBank
+from energyql.energy.export import EnergyModule
+from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.export import as_module
-from energyql.pipeline.generate import pipeline_for
 
 QUERIES = [
     "smile",

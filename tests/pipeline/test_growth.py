@@ -6,9 +6,9 @@ import pytest
 from growth import growth
 
 from energyql.errors import DataError, EnergyQLError, VocabularyError
-from energyql.pipeline.tables import rank_table, read_predictions, read_table
+from energyql.pipeline.score import rank_table, read_predictions, read_table
 from energyql.training.labels import read_label_table
-from energyql.training.reading import read_columns
+from energyql.training.tables import read_columns
 from energyql.vocabulary import AttributeSpec, Vocabulary, repeated
 
 LINEAR = 9
@@ -96,7 +96,7 @@ def test_headers_without_a_class(header):
 class TestTablesWithoutEnd:
     @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no device without end")
     def test_a_device(self, monkeypatch):
-        monkeypatch.setattr("energyql.pipeline.tables.MOST_CHARACTERS", 1 << 20)
+        monkeypatch.setattr("energyql.pipeline.score.MOST_CHARACTERS", 1 << 20)
         with pytest.raises(DataError, match="/dev/zero is longer than 1 Mi characters\ngive a part of the rows"):
             rank_table("smile", Path("/dev/zero"))
         with pytest.raises(DataError, match="cannot read /dev/zero: it is no regular file"):
@@ -107,6 +107,6 @@ class TestTablesWithoutEnd:
             def read(self, count):
                 return "0.5\n" * (count // 4 + 1)
 
-        monkeypatch.setattr("energyql.pipeline.tables.MOST_CHARACTERS", 1 << 20)
+        monkeypatch.setattr("energyql.pipeline.score.MOST_CHARACTERS", 1 << 20)
         with pytest.raises(DataError, match="standard input is longer than 1 Mi characters"):
             read_table(Endless())

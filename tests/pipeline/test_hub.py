@@ -16,7 +16,7 @@ from toys import tiny_model
 import energyql
 from energyql import ArgumentError, Model, ModelError, generate, load_model
 from energyql.models import hub as hub_module
-from energyql.pipeline import saving
+from energyql.pipeline import model as model_module
 
 LIBRARY, CONSTANTS = needed("huggingface_hub"), needed("huggingface_hub.constants")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's own calls
@@ -235,7 +235,7 @@ def test_a_private_upload(hub, tiny):
 def test_uploads_that_are_refused(hub, tiny, monkeypatch):
     model = load_model(tiny)
     with monkeypatch.context() as unwritten:  # refused before the work
-        unwritten.setattr(saving, "save_model", None)
+        unwritten.setattr(model_module, "save_model", None)
         with pytest.raises(ArgumentError, match="a model on a hub is called owner/name, not 'a--b/c'"):
             model.push_to_hub("a--b/c")
     with pytest.raises(ArgumentError, match="a model on a hub is called owner/name, not 'tiny'"):

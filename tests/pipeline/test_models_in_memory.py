@@ -8,7 +8,7 @@ import torch
 from toys import CONFIG, VOCABULARY, NeverSampler, pixels, random_generator, random_heads
 
 from energyql import Model, generate, load_model, score
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.predictions import tabulate
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.families import module_fingerprint

@@ -11,7 +11,7 @@ from toys import CONFIG, VOCABULARY, pixels, random_generator, random_heads
 
 import energyql
 from energyql import Model, Result, edit, generate, load_model, stream, truth_table, until_satisfied
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, DataError
 from energyql.numerics.random import normals
 

@@ -17,7 +17,7 @@ from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import read_methods
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import pipeline_for
 from energyql.sampling import SAMPLERS, prior_latents
 
 QUERY = "smile AND NOT beard"

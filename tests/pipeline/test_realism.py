@@ -13,7 +13,7 @@ from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import YesNo
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import pipeline_for
 from energyql.sampling import prior_latents
 from energyql.sampling.langevin import LangevinSampler
 

@@ -12,8 +12,7 @@ from PIL import Image, ImageColor
 from energyql import generate
 from energyql.errors import ArgumentError, UnknownAttribute
 from energyql.pipeline import result as module
-from energyql.pipeline.description import MOST_QUERY, alternative_text, reading
-from energyql.pipeline.result import MOST_PICTURES, Result
+from energyql.pipeline.result import MOST_PICTURES, MOST_QUERY, Result, alternative_text, reading
 from energyql.render.pictures import NO, YES
 from energyql.vocabulary import ByAttribute
 

@@ -14,21 +14,21 @@ from toys import pixels
 
 from energyql.errors import ArgumentError, DataError
 from energyql.files import check_destination
-from energyql.pipeline import folder as folders
+from energyql.pipeline import result_folder as folders
 from energyql.pipeline.result import Result
 from energyql.render.pictures import png_bytes
 
 
 class TestFolder:
     def test_everything_is_there(self, tmp_path):
-        result, folder = make(), tmp_path / "run"
-        assert result.save(folder) == folder
+        result, result_folder = make(), tmp_path / "run"
+        assert result.save(result_folder) == result_folder
         names = ["00000.png", "00001.png", "00002.png", "grid.png", "latents.safetensors", "result.json"]
-        assert sorted(path.name for path in folder.iterdir()) == names
-        latents = load_file(folder / "latents.safetensors")
+        assert sorted(path.name for path in result_folder.iterdir()) == names
+        latents = load_file(result_folder / "latents.safetensors")
         assert torch.equal(latents["z"], result.z)
         assert torch.equal(latents["w"], result.w)
-        with Image.open(folder / "00001.png") as picture:
+        with Image.open(result_folder / "00001.png") as picture:
             assert picture.tobytes() == result.images[1].tobytes()
             assert json.loads(picture.text["energyql"])["seed"] == 7
 
@@ -136,10 +136,10 @@ class TestLoad:
             "age": np.array([np.nan, -np.inf, 1 / 3]),
         }
         for number, result in enumerate([make(), make(judged=odd), make(energy=np.array([np.nan, -np.inf, 1e-300]))]):
-            folder = tmp_path / str(number)
-            result.save(folder)
-            assert equal(Result.load(folder), result)
-            assert equal(Result.load(str(folder)), Result.load(folder))
+            result_folder = tmp_path / str(number)
+            result.save(result_folder)
+            assert equal(Result.load(result_folder), result)
+            assert equal(Result.load(str(result_folder)), Result.load(result_folder))
 
     def test_of_a_real_run(self, draw, tmp_path):
         result = draw()
@@ -164,9 +164,9 @@ class TestLoad:
         assert (tmp_path / "00077.png").read_bytes() == b"mine"
 
     def test_no_result(self, tmp_path):
-        for folder in (tmp_path, tmp_path / "missing"):
+        for result_folder in (tmp_path, tmp_path / "missing"):
             with pytest.raises(DataError, match="holds no result\nname one that generate"):
-                Result.load(folder)
+                Result.load(result_folder)
 
     @pytest.mark.parametrize(
         "change",
@@ -228,7 +228,7 @@ class TestLoad:
             Result.load(tmp_path)
 
 
-def damage(folder, change):
-    data = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+def damage(result_folder, change):
+    data = json.loads((result_folder / "result.json").read_text(encoding="utf-8"))
     change(data)
-    (folder / "result.json").write_text(json.dumps(data), encoding="utf-8")
+    (result_folder / "result.json").write_text(json.dumps(data), encoding="utf-8")

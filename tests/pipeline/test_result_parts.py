@@ -8,8 +8,7 @@ import torch
 from made_results import make
 
 from energyql.errors import ArgumentError
-from energyql.pipeline.columns import concatenate, take_rows
-from energyql.pipeline.result import Result
+from energyql.pipeline.result import Result, concatenate, take_rows
 from energyql.sampling import Status
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from energyql import generate, sample_latents
-from energyql.pipeline.generate import pipeline_for
+from energyql.pipeline.draw import pipeline_for
 from energyql.sampling import SAMPLERS
 
 QUERY = "smile AND glasses AND NOT beard"

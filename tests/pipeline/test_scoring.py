@@ -5,7 +5,7 @@ import pytest
 
 from energyql.errors import ArgumentError, Contradiction, DataError, EnergyQLError, KindError, UnknownAttribute
 from energyql.language import And, Attribute, Not
-from energyql.pipeline.scoring import score
+from energyql.pipeline.score import score
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 TABLE = {

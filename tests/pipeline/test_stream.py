@@ -10,11 +10,10 @@ from toys import CONFIG, VOCABULARY, pixels, random_generator, random_heads
 
 import energyql.pipeline.stream as module
 from energyql import Result, generate, stream
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, DataError
-from energyql.pipeline import prepared
-from energyql.pipeline.model import load_model
-from energyql.pipeline.saving import save_model
+from energyql.pipeline import draw as draw_module
+from energyql.pipeline.model import load_model, save_model
 from energyql.sampling import SampleResult
 
 QUERY = "smile OR glasses"
@@ -23,7 +22,7 @@ QUERY = "smile OR glasses"
 @pytest.fixture
 def draw(tiny, monkeypatch):
     """`stream` on the tiny model, in batches of 4 and parts of 8 samples; returns the results."""
-    monkeypatch.setattr(prepared, "STREAM_BATCH", 4)
+    monkeypatch.setattr(draw_module, "STREAM_BATCH", 4)
     monkeypatch.setattr(module, "PART", 8)
     monkeypatch.setattr(module, "MOST_PICTURES", 6)
 

@@ -5,8 +5,7 @@ import math
 import pytest
 
 from energyql.errors import DataError, UnknownAttribute
-from energyql.pipeline.scoring import score
-from energyql.pipeline.tables import rank_table
+from energyql.pipeline.score import rank_table, score
 
 TABLE = """\
 file,smile,hair=black,hair = dark red,age,age_std,note

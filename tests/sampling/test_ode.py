@@ -5,8 +5,8 @@ import torch
 from torchdiffeq import odeint
 
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.sampling import ODESolver, Status, VPSchedule, as_energy, ode, runge_kutta, vp_flow
-from energyql.sampling.runge_kutta import read_tableau
+from energyql.sampling import ODESolver, Status, VPSchedule, as_energy, ode, vp_flow
+from energyql.sampling.ode import read_tableau
 from sampling.toys import Counting, Mixed, Poisoned, Quadratic, Wall, flat, start
 
 METHODS = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
@@ -109,7 +109,7 @@ def tableau(**changes):
 
 def test_a_sound_tableau_is_read(monkeypatch):
     changed = {"heun": SimpleNamespace(order=2, tableau=tableau(), mid=[0.5, 0.0])}
-    monkeypatch.setattr(runge_kutta, "solvers", lambda: changed)
+    monkeypatch.setattr(ode, "solvers", lambda: changed)
     assert read_tableau("heun").rows == ((1.0,),)
 
 
@@ -125,13 +125,13 @@ def test_a_sound_tableau_is_read(monkeypatch):
     ],
 )
 def test_a_changed_torchdiffeq_is_recognised(monkeypatch, solver, finding):
-    monkeypatch.setattr(runge_kutta, "solvers", lambda: {"heun": solver})
+    monkeypatch.setattr(ode, "solvers", lambda: {"heun": solver})
     with pytest.raises(EnergyQLError, match=rf"torchdiffeq .* is not laid out(.|\n)*{finding}(.|\n)*pip install"):
         read_tableau("heun")
 
 
 def test_a_torchdiffeq_without_methods_is_recognised(monkeypatch):
-    monkeypatch.setattr(runge_kutta, "solvers", dict)
+    monkeypatch.setattr(ode, "solvers", dict)
     with pytest.raises(EnergyQLError, match="it lists no adaptive method"):
         ODESolver()
 

@@ -6,8 +6,9 @@ import torch
 from torch.nn.functional import softplus
 
 from energyql.sampling import DescentSampler, RandomStreams, SliceSampler, prior_latents, summarize
-from energyql.sampling.batch import Batch
-from energyql.sampling.proposals import (
+from energyql.sampling.base import Batch
+from energyql.sampling.slice import FEWEST
+from energyql.sampling.smc import (
     ANCESTORS,
     ANGLES,
     MORE_TRIALS,
@@ -19,7 +20,6 @@ from energyql.sampling.proposals import (
     draws_of_a_move,
     particles_of,
 )
-from energyql.sampling.slice import FEWEST
 
 DIM = 4
 DIRECTION = torch.tensor([[0.6, 0.8, 0.0, 0.0]])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from energyql.sampling.runge_kutta import (
+from energyql.sampling.ode import (
     FlowState,
     error_ratio,
     initial_step,

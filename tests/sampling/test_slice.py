@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from energyql.sampling import DescentSampler, RandomStreams, SliceSampler, Status, prior_latents, summarize
-from energyql.sampling.batch import Batch
+from energyql.sampling.base import Batch
 from energyql.sampling.rejection import ROWS_AHEAD
 from energyql.sampling.slice import FEWEST, slice_move
 from sampling.toys import Counting, Quadratic, flat

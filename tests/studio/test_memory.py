@@ -10,7 +10,7 @@ from PIL import Image
 from toys import VOCABULARY
 
 from energyql import generate
-from energyql.pipeline.generate import Pipeline
+from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import load_model
 from energyql.studio.jobs import Queue
 from energyql.studio.limits import Limits

@@ -11,7 +11,7 @@ from energyql.studio import guard
 from energyql.studio import serving as module
 from energyql.studio.app import create_app
 from energyql.studio.limits import CONNECTIONS, Limits
-from energyql.studio.requests import (
+from energyql.studio.schemas import (
     DrawRequest,
     EditRequest,
     GalleryRequest,

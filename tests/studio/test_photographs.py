@@ -9,7 +9,7 @@ from markup import decode
 from PIL import Image
 
 from energyql import generate, invert
-from energyql.editing import inversion
+from energyql.editing import invert as invert_module
 from energyql.studio import guard
 from energyql.studio.limits import Limits
 from studio.client import serving
@@ -86,7 +86,7 @@ def test_downloads(studio, inverted):
 
 
 def test_what_the_generator_cannot_draw(studio, monkeypatch):
-    monkeypatch.setattr(inversion, "MOST_DISTANCE", 0.0)
+    monkeypatch.setattr(invert_module, "MOST_DISTANCE", 0.0)
     noise = Image.effect_noise((64, 64), 200).convert("RGB")
     job = studio.finish(send(studio, encoded(noise)).json()["id"])
     assert (job["state"], job["problem"]["error"]) == ("failed", "OutOfDomainError")

@@ -2,9 +2,9 @@
 
 from labelled import CHECKPOINTS
 
-from energyql.pipeline.generate import generate
+from energyql.pipeline.draw import generate
 from energyql.pipeline.model import Model, load_model
-from energyql.training.fitting import HeadSettings
+from energyql.training.heads import HeadSettings
 from energyql.training.run import train_attributes
 
 ADA = CHECKPOINTS / "ada.pkl"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import random_generator
 
-from energyql.training.finding import find_directions
+from energyql.training.directions import find_directions
 
 
 @pytest.fixture(scope="module")

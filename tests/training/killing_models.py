@@ -12,9 +12,8 @@ from brief import train
 from pipeline.killing import files, fork
 from toys import tiny_model
 
-from energyql.files import fingerprint
+from energyql.files import OLD, SAVED, fingerprint
 from energyql.pipeline.model import load_model
-from energyql.replacement import OLD, SAVED
 
 
 def describe(folder):

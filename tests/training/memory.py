@@ -15,8 +15,8 @@ import pyarrow.parquet
 
 from energyql.editing.start import open_picture
 from energyql.errors import EnergyQLError
-from energyql.training.reading import read_columns
-from energyql.training.styleflow import read_styleflow
+from energyql.training.foreign import read_styleflow
+from energyql.training.tables import read_columns
 
 
 def chunk(kind, data):

@@ -9,19 +9,17 @@ from labelled import CHECKPOINTS
 from planted import SPREAD, Planted, drawn
 from torch.testing import assert_close
 
-from energyql.attributes.bank import AttributeBank, Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.errors import ArgumentError, DataError
 from energyql.files import fingerprint, write_tensors
-from energyql.generators import noise
+from energyql.generators import base
 from energyql.generators.load import load_generator
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.pipeline.model import Model
 from energyql.sampling import prior_latents
-from energyql.training import finding
-from energyql.training.directions import Directions
-from energyql.training.finding import find_directions
-from energyql.training.samples import Prior
-from energyql.training.thumbnails import draw_small
+from energyql.training import directions as directions_module
+from energyql.training.directions import Directions, find_directions
+from energyql.training.samples import Prior, draw_small
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -95,7 +93,7 @@ def test_styles_are_the_principal_components_of_the_styles(gan):
 
 
 def test_where_w_is_isotropic_only_pictures_tell_directions_apart(monkeypatch):
-    monkeypatch.setattr(finding, "PICTURES", 600)
+    monkeypatch.setattr(directions_module, "PICTURES", 600)
     generator = Planted(torch.ones(5))
     with pytest.raises(ArgumentError, match="w varies alike in all directions") as caught:
         find_directions(generator, "ganspace")
@@ -164,7 +162,7 @@ def test_wrong_arguments(gan, monkeypatch):
     ):
         with pytest.raises(ArgumentError, match=message):
             find_directions(gan, **arguments)
-    monkeypatch.setattr(finding, "draw_small", lambda *_: pytest.fail("pictures were drawn"))
+    monkeypatch.setattr(directions_module, "draw_small", lambda *_: pytest.fail("pictures were drawn"))
     with pytest.raises(ArgumentError, match="directions only, not 17"):
         find_directions(gan, "pictures", 17)
     with pytest.raises(ArgumentError, match="for a model folder that names one"):
@@ -263,7 +261,7 @@ def test_damaged(found, tmp_path, damage):
 
 
 def test_small_pictures_are_drawn_as_many_at_a_time_as_all_others(monkeypatch):
-    monkeypatch.setattr(noise, "PIXEL_BATCH", 3 * 16 * 16)
+    monkeypatch.setattr(base, "PIXEL_BATCH", 3 * 16 * 16)
     sizes, done = [], []
 
     class Drawn(Planted):

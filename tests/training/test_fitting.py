@@ -4,8 +4,14 @@ import pytest
 import torch
 
 from energyql.files import write_tensors
-from energyql.training.fitting import CHECKS, HeadSettings, train_heads
-from energyql.training.heads import attribute_loss, balancing_weights, log_prior_shift
+from energyql.training.heads import (
+    CHECKS,
+    HeadSettings,
+    attribute_loss,
+    balancing_weights,
+    log_prior_shift,
+    train_heads,
+)
 from energyql.training.steps import digest, read_state
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

@@ -6,7 +6,7 @@ from attack import Attack
 from labelled import CHECKPOINTS
 from toys import tiny_model
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.errors import ModelError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model

@@ -9,16 +9,14 @@ from brief import ADA, bright, train
 from holes import Stains, look
 from labelled import write_csv
 
-from energyql.attributes.judge import Judge
-from energyql.attributes.judge_reports import GIVEN, read_given, read_judge_reports
+from energyql.attributes.judge import GIVEN, Judge, read_given, read_judge_reports
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import read_json, write_json
 from energyql.pipeline.model import load_model
-from energyql.training import given_judge
-from energyql.training.drawn import Drawn
+from energyql.training import judge as judge_module
 from energyql.training.judge import train_judge
-from energyql.training.labels import LabelTable, read_label_table
+from energyql.training.labels import Drawn, LabelTable, read_label_table
 from energyql.training.samples import Prior
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -98,7 +96,7 @@ class TestQuality:
         assert len(drawn) == len(drawn.flatten(1).unique(dim=0)) == 200
 
     def test_at_most_so_many(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(given_judge, "MOST_TESTS", 30)
+        monkeypatch.setattr(judge_module, "MOST_TESTS", 30)
         found = train(Stains(), table(learned=20, test=20), tmp_path, judge=nearly, seed=5, truncation=1.0)
         assert found.judge_report["red"].held_out == 30
 
@@ -134,7 +132,7 @@ class TestQuality:
 
         options = {"judge": nearly, "seed": 5, "truncation": 1.0}
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(given_judge, "report_quality", stop)
+            patch.setattr(judge_module, "report_quality", stop)
             train(Counted(), table(), tmp_path, **options)
         assert len(torch.cat(seen)) == 80
         assert train(Counted(), table(), tmp_path, **options).judge_report["red"].held_out == 80
@@ -244,7 +242,7 @@ def test_a_damaged_report(tmp_path, change, message):
 
 
 def test_values_without_probabilities_have_no_calibration():
-    report = given_judge.report_quality(
+    report = judge_module.report_quality(
         {"red": torch.tensor([1.0, 0.0, 1.0, 1.0])}, {"red": torch.tensor([1.0, 0.0, 0.0, torch.nan])},
         {"red": AttributeSpec("red", "yes/no")}, {"red": torch.empty(0)},
     )["red"]  # fmt: skip

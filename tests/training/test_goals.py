@@ -11,8 +11,9 @@ from toys import tiny_model
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.pipeline.model import load_model
-from energyql.training import finding, goals
-from energyql.training.finding import find_directions
+from energyql.training import directions as directions_module
+from energyql.training import goals
+from energyql.training.directions import find_directions
 from energyql.training.goals import EDITS, as_numbers, learn_goals, move_along
 from energyql.training.samples import Prior
 
@@ -262,7 +263,7 @@ def test_goals_that_are_named_are_never_left_out(tmp_path, monkeypatch):
         for method in ("steerability", "ganalyze", "interfacegan"):
             with pytest.raises(ArgumentError, match="goals are a list of names, not"):
                 find_directions(model, method, goals=wrong)
-    monkeypatch.setattr(finding._Whitened, "of", lambda *_: pytest.fail("w was sampled"))
+    monkeypatch.setattr(directions_module._Whitened, "of", lambda *_: pytest.fail("w was sampled"))
     for method in ("ganalyze", "interfacegan"):
         with pytest.raises(ArgumentError, match="no goal 'fly'"):
             find_directions(model, method, goals=["fly"])

@@ -8,8 +8,7 @@ from toys import VOCABULARY
 
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
-from energyql.training.fitting import HeadSettings, train_heads
-from energyql.training.heads import attribute_loss, balanced_accuracy
+from energyql.training.heads import HeadSettings, attribute_loss, balanced_accuracy, train_heads
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 N, DIM, NOISE = 3000, 6, 0.05

@@ -8,8 +8,7 @@ from holes import Stains, look
 from labelled import write_csv
 from toys import tiny_model
 
-from energyql.attributes.judge import Judge
-from energyql.attributes.judge_reports import judge_names
+from energyql.attributes.judge import Judge, judge_names
 from energyql.attributes.labels import encode_column
 from energyql.errors import DataError, ModelError, VocabularyError
 from energyql.pipeline.model import Model, load_model
@@ -18,8 +17,7 @@ from energyql.training import run
 from energyql.training.judge import train_judge
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureSettings, fit_judge
-from energyql.training.samples import Prior
-from energyql.training.thumbnails import PICTURE, Thumbnails, read_thumbnails
+from energyql.training.samples import PICTURE, Prior, Thumbnails, read_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 QUICK = PictureSettings(side=8, channels=(8, 16), least=3_000, most=3_000, lr=1e-2)

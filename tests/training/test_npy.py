@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from energyql.errors import DataError, ModelError
-from energyql.training.reading import MAX_HEADER, read_npy
+from energyql.training.tables import MAX_HEADER, read_npy
 
 NUMBERS = np.arange(24).reshape(2, 3, 4)
 

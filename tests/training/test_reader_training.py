@@ -14,8 +14,8 @@ from energyql import explain, generate, load_model, train_attributes, train_judg
 from energyql.attributes.pictures import PictureBank
 from energyql.cli import main as cli
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
-from energyql.pipeline.evidence import is_same
-from energyql.pipeline.saving import save_model
+from energyql.pipeline.checks import is_same
+from energyql.pipeline.model import save_model
 from energyql.training import judge as judging
 from energyql.training.judge import JudgeTask, fit_on_pictures
 from energyql.training.labels import LabelTable

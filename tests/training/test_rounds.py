@@ -6,24 +6,23 @@ from brief import SHORT
 from labelled import CHECKPOINTS, answers, latents_of, write_csv
 
 from energyql import sample_pictures
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
-from energyql.training.drawn import (
+from energyql.training.labels import (
     POOL_START,
     TEST_SHARE,
     Drawn,
     attribute_text,
     held_out_order,
     parse_attributes,
+    read_label_table,
 )
-from energyql.training.labels import read_label_table
-from energyql.training.rounds import _gain, describe_gain, with_gains
+from energyql.training.report import _gain, describe_gain, with_gains
 from energyql.training.run import train_attributes
 from energyql.training.samples import Prior
 from energyql.vocabulary import AttributeSpec, Vocabulary

@@ -8,15 +8,14 @@ from labelled import CHECKPOINTS, answers, latents_of, write_csv, write_styleflo
 from PIL import Image
 from toys import tiny_model
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, DataError, LabelWarning, ModelError, VocabularyError
 from energyql.generators.load import load_generator
-from energyql.pipeline.model import load_model
-from energyql.pipeline.saving import save_model
+from energyql.pipeline.model import load_model, save_model
 from energyql.training import run
-from energyql.training.fitting import HeadSettings
+from energyql.training.foreign import read_styleflow
+from energyql.training.heads import HeadSettings
 from energyql.training.labels import LabelTable
-from energyql.training.styleflow import read_styleflow
 
 QUICK = HeadSettings(steps=150, hidden=8, batch=128, lr=2e-2, weight_decay=1e-2)
 

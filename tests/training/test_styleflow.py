@@ -9,7 +9,7 @@ from labelled import COLUMNS, answers, write_styleflow
 
 from energyql.attributes.labels import encode_column
 from energyql.errors import DataError, ModelError
-from energyql.training.styleflow import read_styleflow
+from energyql.training.foreign import read_styleflow
 
 
 def latents(count=40, size=6):

@@ -7,8 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from energyql.errors import DataError, LabelWarning
-from energyql.training.drawn import Drawn
-from energyql.training.labels import infer, read_label_table, read_latents, warn_of_few_labels
+from energyql.training.labels import Drawn, infer, read_label_table, read_latents, warn_of_few_labels
 from energyql.vocabulary import AttributeSpec
 
 
@@ -212,7 +211,7 @@ class TestParquet:
             lazy = SimpleNamespace(collect=lambda: frame, collect_schema=lambda: columns, select=lambda _: lazy)
             return SimpleNamespace(scan_parquet=lambda path: lazy, len=lambda: "len")
 
-        monkeypatch.setattr("energyql.training.reading.importlib.import_module", load)
+        monkeypatch.setattr("energyql.training.tables.importlib.import_module", load)
         path, rows = written(tmp_path / "a.parquet", "no"), 2
         assert read_label_table(path).columns == {"smile": [1, 0]}
         rows = 1 << 30
@@ -223,6 +222,6 @@ class TestParquet:
         def load(name):
             raise ImportError
 
-        monkeypatch.setattr("energyql.training.reading.importlib.import_module", load)
+        monkeypatch.setattr("energyql.training.tables.importlib.import_module", load)
         with pytest.raises(DataError, match="no library that reads it is installed\npip install pyarrow"):
             read_label_table(written(tmp_path / "a.parquet", "no"))

@@ -11,13 +11,11 @@ from energyql.attributes.labels import encode_column
 from energyql.errors import DataError
 from energyql.generators.families import module_fingerprint
 from energyql.training import bank_fit, run, teacher
-from energyql.training.drawn import POOL_START
-from energyql.training.fitting import HeadSettings, train_heads
-from energyql.training.labels import LabelTable
+from energyql.training.heads import HeadSettings, train_heads
+from energyql.training.labels import POOL_START, LabelTable
 from energyql.training.picture_fit import PictureSettings
-from energyql.training.samples import Prior
+from energyql.training.samples import Prior, draw_thumbnails
 from energyql.training.teacher import DRAWS, _drawn_labels, further_pictures
-from energyql.training.thumbnails import draw_thumbnails
 from energyql.vocabulary import AttributeSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")

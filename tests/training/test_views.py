@@ -6,17 +6,17 @@ import torch
 from terrain import Terrain, survey
 from toys import VOCABULARY, random_heads
 
-from energyql.attributes.bank import AttributeBank
+from energyql.attributes.heads import AttributeBank
 from energyql.editing.edit import edit
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.evaluation.judged import EvaluatedModel
-from energyql.evaluation.published import PublishedEnergy
+from energyql.evaluation.methods import PublishedEnergy
 from energyql.generators.base import head_reader, latent_size, offers_features
 from energyql.generators.families import module_fingerprint
-from energyql.pipeline.generate import generate, pipeline_for
+from energyql.pipeline.draw import generate, pipeline_for
 from energyql.pipeline.model import Model, load_model
 from energyql.sampling import prior_latents
-from energyql.training.fitting import HeadSettings
+from energyql.training.heads import HeadSettings
 from energyql.training.labels import LabelTable
 from energyql.training.run import train_attributes
 

@@ -17,7 +17,7 @@ from energyql.cli.main import app
 from energyql.errors import ArgumentError
 from energyql.generators.load import load_generator
 from energyql.render.pictures import NO, YES
-from energyql.training.fitting import HeadSettings
+from energyql.training.heads import HeadSettings
 
 ROWS, SEED = 400, 7
 QUERY = "dark_bg AND dominant = green"

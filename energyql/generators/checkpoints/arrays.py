@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.records import Names, Record, Stub, is_shape, uncallable
+from energyql.generators.checkpoints.unpickle import Names, Record, Stub, is_shape, uncallable
 
 _DTYPE = re.compile(r"[<>=|]?([fiub][1248])")
 _DILL = "dill._dill"

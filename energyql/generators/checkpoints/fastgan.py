@@ -14,8 +14,8 @@ from torch import Tensor
 
 from energyql.generators.checkpoints.network_pickle import Checkpoint
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, shown
-from energyql.generators.checkpoints.records import Budget, TensorRecord
 from energyql.generators.checkpoints.state_dicts import StateDict, find_state_dict
+from energyql.generators.checkpoints.unpickle import Budget, TensorRecord
 from energyql.generators.fastgan import EXCITED, MOST_SIDE, FastGAN, FastGANConfig
 
 _MARKER = "init.init.0.weight_orig"

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from energyql.generators.checkpoints.arrays import DILL_NAMES, NUMPY_NAMES, plain
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.records import (
+from energyql.generators.checkpoints.state_dicts import find_state_dict
+from energyql.generators.checkpoints.torch_file import read_torch_file
+from energyql.generators.checkpoints.unpickle import (
     ANY,
     TORCH_NAMES,
     Budget,
@@ -21,10 +23,8 @@ from energyql.generators.checkpoints.records import (
     TensorRecord,
     ordered_dict,
     record_of,
+    unpickle,
 )
-from energyql.generators.checkpoints.state_dicts import find_state_dict
-from energyql.generators.checkpoints.torch_file import read_torch_file
-from energyql.generators.checkpoints.unpickle import unpickle
 from energyql.generators.checkpoints.unstated import GivenSettings
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.records import Budget, Storage, TensorRecord, is_shape
+from energyql.generators.checkpoints.unpickle import Budget, Storage, TensorRecord, is_shape
 
 MAX_DEPTH = 2
 """Most dicts around a state dict, such as `{"ema": {"state_dict": ...}}`."""

@@ -19,9 +19,9 @@ from energyql.generators.checkpoints.assemble import (
 )
 from energyql.generators.checkpoints.network_pickle import Checkpoint, NetworkRecord
 from energyql.generators.checkpoints.reading import CheckpointError, check_weights, shown
-from energyql.generators.checkpoints.records import Budget, TensorRecord
 from energyql.generators.checkpoints.state_dicts import find_state_dict
 from energyql.generators.checkpoints.tensorflow import read_tensorflow
+from energyql.generators.checkpoints.unpickle import Budget, TensorRecord
 from energyql.generators.checkpoints.unstated import DEFAULT_LR_MULTIPLIER, GivenSettings, completed
 from energyql.generators.stylegan2 import StyleGAN2
 

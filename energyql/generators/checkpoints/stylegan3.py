@@ -14,8 +14,7 @@ from energyql.generators.checkpoints.assemble import MAX_MAPPING_LAYERS
 from energyql.generators.checkpoints.network_pickle import Checkpoint
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights
 from energyql.generators.checkpoints.unstated import GivenSettings, completed
-from energyql.generators.stylegan3 import StyleGAN3
-from energyql.generators.stylegan3_config import StyleGAN3Config
+from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 
 _MAPPING_SETTINGS = {"num_layers": "mapping_layers", "lr_multiplier": "mapping_lr_multiplier"}
 _RENAMED = {"img_resolution": "resolution", "img_channels": "image_channels"}

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from energyql.generators.checkpoints.network_pickle import Checkpoint, NetworkRecord
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights
-from energyql.generators.checkpoints.records import Budget
 from energyql.generators.checkpoints.stylegan3 import (
     FILTER_ERROR,
     fitted_channels,
@@ -19,9 +18,9 @@ from energyql.generators.checkpoints.stylegan3 import (
     mapping_depth,
     named_layers,
 )
+from energyql.generators.checkpoints.unpickle import Budget
 from energyql.generators.checkpoints.unstated import completed
-from energyql.generators.stylegan3 import layer_filters
-from energyql.generators.stylegan3_config import SignalSpec
+from energyql.generators.stylegan3 import SignalSpec, layer_filters
 from energyql.generators.stylegan_xl import LEAST_HEAD, MOST_HEAD, UP_FACTORS, StyleGANXL, StyleGANXLConfig
 
 _STATED = (

@@ -12,7 +12,7 @@ from energyql.generators.checkpoints.arrays import ArrayRecord, plain
 from energyql.generators.checkpoints.assemble import CONVOLUTIONS, MAX_MAPPING_LAYERS, SIDES, assemble, official
 from energyql.generators.checkpoints.network_pickle import TF_NETWORK, Checkpoint
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.records import Budget, ObjectRecord
+from energyql.generators.checkpoints.unpickle import Budget, ObjectRecord
 from energyql.generators.checkpoints.unstated import DEFAULT_LR_MULTIPLIER
 from energyql.generators.stylegan2 import StyleGAN2
 

@@ -15,7 +15,7 @@ from typing import Any
 from energyql.files import as_path
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, DtypeRecord
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
-from energyql.generators.checkpoints.records import (
+from energyql.generators.checkpoints.unpickle import (
     TORCH_NAMES,
     Budget,
     Names,
@@ -25,8 +25,8 @@ from energyql.generators.checkpoints.records import (
     TensorRecord,
     record_of,
     storage_dtype,
+    unpickle,
 )
-from energyql.generators.checkpoints.unpickle import unpickle
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

@@ -1,4 +1,4 @@
-"""What a query relies on: heads whose quality was measured, and a judge that took no part in guiding."""
+"""Checks of what a query relies on: heads whose quality was measured, and a judge that took no part in guiding."""
 
 from __future__ import annotations
 

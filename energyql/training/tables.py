@@ -17,7 +17,7 @@ from torch import Tensor
 from energyql.errors import DataError, EnergyQLError
 from energyql.files import check_file, naming_source, read_bytes
 from energyql.language.lexical import shorten
-from energyql.pipeline.tables import find_delimiter, with_points
+from energyql.pipeline.score import find_delimiter, with_points
 from energyql.vocabulary import closest, repeated
 
 MOST_BYTES = 1 << 26

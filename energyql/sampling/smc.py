@@ -1,4 +1,4 @@
-"""Proposals for the posterior of a rare query, from where a surrogate of the energy is low.
+"""Proposals for the posterior of a rare query, by sequential Monte Carlo on a surrogate of the energy.
 
 A surrogate E_s(v) sees z through a few numbers, v = Qz. Particles of `N(v; 0, I) exp(-λ E_s(v))` are made by sequential
 Monte Carlo (Del Moral, Doucet and Jasra 2006), the same in every run; every `SAMPLES_OF_A_SET` samples have a set of
@@ -20,9 +20,7 @@ from torch import Tensor
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.random import RandomStreams, normals
 from energyql.numerics.shapes import Float
-from energyql.sampling.base import effective_samples
-from energyql.sampling.batch import Batch
-from energyql.sampling.energy import SurrogateEnergy
+from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples
 
 ANCESTORS, FIRST_PARTICLES = 4096, 131_072
 """Number of particles that are chosen and moved in a stage, and of the draws from the prior among which the first are

@@ -18,11 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import FusedHeads, RawOutputs
+from energyql.attributes.heads import AttributeBank, FusedHeads, RawOutputs
 from energyql.attributes.predictions import split_outputs
-from energyql.energy.circuit_energy import LeafEnergies
-from energyql.energy.exact import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, CircuitRule, node_values
+from energyql.energy.circuit import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, CircuitRule, LeafEnergies, node_values
 from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError
 from energyql.files import as_path, replacing
