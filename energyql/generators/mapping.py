@@ -8,10 +8,10 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,6 @@ from energyql.numerics.linear import Dense, in_graph
 from energyql.numerics.plain import Affine, UnitMoment, dense
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
-
-Architecture = Literal["skip", "resnet", "orig"]
 
 
 @dataclass(frozen=True)
@@ -95,56 +93,6 @@ class StyleGANConfig:
             if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
                 limits = f"above {above}" if below == math.inf else f"between {above} and {below}"
                 raise ModelError(f"{name} must be a number {limits}, not {value!r}")
-
-
-@dataclass(frozen=True)
-class StyleGAN2Config(StyleGANConfig):
-    """Architecture of a StyleGAN2.
-
-    Args:
-        channel_base, channel_max: a block of resolution r has min(channel_base / r, channel_max) channels.
-        architecture: "skip" adds up the pictures of all blocks; "resnet" and "orig" draw one from the last block, with
-            and without residual connections between the blocks.
-        filter_taps: side of the filter for up-sampling, even; shorter and odd ones are padded with zeros.
-
-    The other settings are those of `StyleGANConfig`.
-    """
-
-    architecture: Architecture = "skip"
-    filter_taps: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_integers(filter_taps=(4, 64))
-        if self.filter_taps % 2:
-            raise ModelError(f"filter_taps must be even, not {self.filter_taps}")
-        if self.architecture not in get_args(Architecture):
-            known = ", ".join(get_args(Architecture))
-            raise ModelError(f"architecture must be one of {known}, not {self.architecture!r}")
-
-    @property
-    def block_resolutions(self) -> list[int]:
-        """The sides of the feature maps, 4 to `resolution`."""
-        return [2**i for i in range(2, self.resolution.bit_length())]
-
-    @property
-    def num_ws(self) -> int:
-        """Number of W+ rows: one for each convolution and one for the last RGB layer."""
-        return 2 * len(self.block_resolutions)
-
-    @property
-    def noise_size(self) -> int:
-        """Numbers of noise in a picture: one for each pixel of each convolution."""
-        return noise_numbers(self.block_resolutions)
-
-    def channels(self, resolution: int) -> int:
-        """Return the number of feature maps at a resolution."""
-        return min(self.channel_base // resolution, self.channel_max)
-
-
-def noise_numbers(sides: Iterable[int]) -> int:
-    """Return the numbers of noise in blocks of these sides, from 4 on: two maps a block, one in the first."""
-    return 2 * sum(side**2 for side in sides) - 4**2
 
 
 ACTIVATION_SLOPE = 0.2

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from energyql.generators.mapping import StyleGAN2Config
+from energyql.generators.stylegan2 import StyleGAN2Config
 from energyql.training.heads import HeadSettings
 from recipes.avatars.drawing import CROP_LEFT, CROP_SIZE, CROP_TOP, Drawing
 from recipes.avatars.factors import (

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from energyql.generators.mapping import StyleGAN2Config
+from energyql.generators.stylegan2 import StyleGAN2Config
 from energyql.training.heads import HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.files import read_tensors
-from energyql.generators.mapping import StyleGAN2Config
+from energyql.generators.stylegan2 import StyleGAN2Config
 from energyql.numerics.shapes import Float
 from recipes.digits.data import SIDE
 

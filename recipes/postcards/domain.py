@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from energyql.generators.mapping import StyleGAN2Config
+from energyql.generators.stylegan2 import StyleGAN2Config
 from energyql.training.heads import HeadSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from recipes.common.domain import Batch, CardText, Condition, Domain, Stage, palette, yes_no

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, shown
 from energyql.generators.checkpoints.unstated import mean_w, warn_assumed
-from energyql.generators.mapping import Architecture, StyleGAN2Config
-from energyql.generators.stylegan2 import StyleGAN2
+from energyql.generators.stylegan2 import Architecture, StyleGAN2, StyleGAN2Config
 
 MAX_RESOLUTION = 2048
 MAX_MAPPING_LAYERS = 64
