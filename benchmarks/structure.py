@@ -16,7 +16,7 @@ import grimp
 import energyql
 
 PACKAGE = Path(energyql.__file__).parent
-FIRST_USE = (
+FIRST_USE = "import sys, energyql; energyql.generate; print(*(name for name in sys.modules if 'energyql' in name))"
     "import sys, energyql; energyql.generate; print(*(name for name in sys.modules if name.startswith('energyql')))"
 )
 
