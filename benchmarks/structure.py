@@ -17,8 +17,6 @@ import energyql
 
 PACKAGE = Path(energyql.__file__).parent
 FIRST_USE = "import sys, energyql; energyql.generate; print(*(name for name in sys.modules if 'energyql' in name))"
-    "import sys, energyql; energyql.generate; print(*(name for name in sys.modules if name.startswith('energyql')))"
-)
 
 
 def called_files(call: Callable[[], object]) -> set[str]:
