@@ -16,11 +16,10 @@ from torch import Tensor
 from energyql.editing.filmstrip import draw_filmstrip, start_columns, step_column, write_traversal
 from energyql.editing.folder import FILMSTRIP, START, SavedResult, check_place, edit_files, read_saved, save_picture
 from energyql.editing.invert import Inversion, invert_pictures, load_inversion
-from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
+from energyql.editing.latents import Embed, Latents, LatentSpace, Layers, draw_result
 from energyql.editing.settings import EditSettings, Preset, check_settings, choose_preset
 from energyql.editing.start import EditStart, Start, as_pictures, noise_of, read_start
 from energyql.editing.step import DependenceEstimator, Leaks, estimate_dependence, run_step
-from energyql.editing.terms import Embed
 from energyql.errors import ArgumentError
 from energyql.files import as_path, check_destination, saving, write_json, write_picture
 from energyql.language import Expr

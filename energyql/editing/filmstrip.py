@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from energyql.editing.invert import Inversion
 from energyql.editing.latents import Latents, LatentSpace
-from energyql.editing.step import Leaks
 from energyql.errors import ArgumentError
 from energyql.files import as_path, check_destination, naming_target, replacing
-from energyql.generators.base import STORED_NOISE as STORED
-from energyql.generators.base import Label
+from energyql.generators.base import STORED_NOISE, Label
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
@@ -38,6 +36,10 @@ from energyql.render.pictures import (
     wrapped,
 )
 from energyql.sampling.traversal import interpolate
+
+if TYPE_CHECKING:
+    from energyql.editing.invert import Inversion
+    from energyql.editing.step import Leaks
 
 DEFAULT_ROWS = 8
 """Pictures shown unless a call names its own."""
@@ -188,7 +190,7 @@ def write_traversal(
     milliseconds = round(1000 * finite_number("seconds", seconds))
     if not 20 <= milliseconds <= 60_000:
         raise ArgumentError(f"seconds must lie between 0.02 and 60, not {seconds:g}")
-    if any(stop.provenance.get("noise", STORED) != STORED for stop in stops):
+    if any(stop.provenance.get("noise", STORED_NOISE) != STORED_NOISE for stop in stops):
         raise ArgumentError(
             "pictures with other noise than that of the model cannot be animated",
             hint='draw them with noise="const": frames in between have no number from which noise could be drawn',

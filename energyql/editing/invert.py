@@ -34,10 +34,10 @@ from torch import Tensor
 
 from energyql.attributes.judge import JointJudge, Judge
 from energyql.editing.folder import ORIGINALS, check_place, edit_files, save_picture
-from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, draw_result, shifted
+from energyql.editing.latents import DRAWN_TOGETHER, Embed, Latents, LatentSpace, draw_result, shifted
 from energyql.editing.settings import InversionSettings
 from energyql.editing.start import Picture, as_images, as_pictures, open_picture
-from energyql.editing.terms import Embed, Term, attribute_terms, distance_term, edit_energy, flat_features, shell_term
+from energyql.editing.terms import Term, attribute_terms, distance_term, edit_energy, flat_features, shell_term
 from energyql.errors import ArgumentError, DataError, ModelError, OutOfDomainError
 from energyql.files import as_path, check_destination, finish_saving, read_tensors, saving, write_picture, write_tensors
 from energyql.generators.base import Generator

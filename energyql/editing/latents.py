@@ -31,6 +31,8 @@ DRAWN_TOGETHER = 16
 
 Layers = Sequence[int] | Mapping[str, Sequence[int]]
 """Layers of W+ that may change: the same in all steps, or by attribute."""
+Embed = Callable[[Tensor], Tensor]
+"""Pictures in [-1, 1], (batch, channels, height, width), to features (batch, ...)."""
 EditedW = Callable[[Tensor, Tensor], Tensor]
 
 

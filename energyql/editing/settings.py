@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from energyql.editing.terms import Embed
+from energyql.editing.latents import Embed
 from energyql.errors import ArgumentError, LimitError
 from energyql.language import Expr, as_query, bind
 from energyql.logic.satisfiability import check_satisfiable, noting_tautologies

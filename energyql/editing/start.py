@@ -19,7 +19,7 @@ from energyql.editing.folder import SavedResult
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
 from energyql.files import what_is_there
-from energyql.generators.base import RANDOM_NOISE as RANDOM
+from energyql.generators.base import RANDOM_NOISE
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DEFAULT_NOISE, Noise, whole_number
 from energyql.sampling import prior_latents
@@ -99,7 +99,7 @@ def noise_of(start: Any, noise: Noise | None) -> tuple[Noise, int]:
     kind = noise or facts.get("noise", DEFAULT_NOISE)
     seed = facts.get("seed", start if _is_seed(start) else 0)
     several = isinstance(seed, list)
-    if isinstance(kind, list) or (kind == RANDOM and several):
+    if isinstance(kind, list) or (kind == RANDOM_NOISE and several):
         raise ArgumentError(
             "the result was joined from runs of different noise", hint='edit them one by one, or with noise="const"'
         )

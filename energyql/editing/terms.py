@@ -19,7 +19,7 @@ from torch import Tensor
 from energyql.attributes.heads import RawOutputs
 from energyql.attributes.labels import ImageLabeller, call_labeller, read_images
 from energyql.attributes.predictions import Categorical, YesNo, output_count
-from energyql.editing.latents import EditedW, Latents, LatentSpace, mean_offset
+from energyql.editing.latents import EditedW, Embed, Latents, LatentSpace, mean_offset
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
 from energyql.numerics.linear import few_sizes, in_batches
@@ -31,8 +31,6 @@ from energyql.vocabulary import Vocabulary
 
 Variable = Literal["z", "w", "latent"]
 """Variable of the gradient of a term: z, the mapped z, or the latents that the heads read."""
-Embed = Callable[[Tensor], Tensor]
-"""Pictures in [-1, 1], (batch, channels, height, width), to features (batch, ...)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
