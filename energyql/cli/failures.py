@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin, get_type_hints
 
 import typer
@@ -17,12 +17,9 @@ from rich.markup import escape
 
 from energyql.cli.options import err
 from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, TautologyWarning
-from energyql.numerics.memory import nearly_ended
 from energyql.plugins import blame
 from energyql.vocabulary import closest
 
-_SPARE = 2 << 20
-"""Bytes that are held until something fails: a message takes memory, too."""
 _NO_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "annot allocate memory", "failed to map segment")
 """Parts of the messages of torch and of the system where memory ends."""
 _USAGE: Any = typer.BadParameter.__base__
@@ -32,13 +29,9 @@ _USAGE: Any = typer.BadParameter.__base__
 @contextmanager
 def reporting_failures() -> Iterator[None]:
     """End the process with a message where the block raises an error of energyql, or disk or memory end."""
-    spare = [bytearray(_SPARE)]
     try:
         try:
             yield
-        except BaseException:
-            spare.clear()
-            raise
         finally:
             sys.stdout.flush()  # here, where a full disk is an error that can be reported
     except EnergyQLError as error:
@@ -60,7 +53,6 @@ def reporting_failures() -> Iterator[None]:
         if not _memory_ended(error):
             _fail_in_named_code(error)
             raise
-        error.__traceback__ = None  # what its frames hold is free again for the message
         _fail_for_want_of_memory()
 
 
@@ -112,15 +104,8 @@ def _number(declared: Any) -> str:
 
 
 def _memory_ended(error: Exception) -> bool:
-    """Whether an error comes from the end of memory: it says so, or the process reached its limit.
-
-    At the limit anything fails, in words of its own: oneDNN "could not create a primitive", and Python finds errors in
-    the syntax of modules that it cannot hold.
-    """
-    try:
-        return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY) or nearly_ended()
-    except MemoryError:  # not even enough to find out
-        return True
+    """Whether an error comes from the end of memory."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
 def _fail_for_want_of_memory() -> NoReturn:
@@ -135,12 +120,7 @@ def _fail_in_named_code(error: Exception) -> None:
 
 
 def _fail(kind: str, message: str, code: int) -> NoReturn:
-    try:
-        err.print(f"[bold red]{kind}[/]: {escape(message)}")
-    except Exception:  # there is not even enough memory for a message in colours
-        with suppress(OSError):
-            os.write(2, f"{kind}: {message}\n".encode())
-        os._exit(code)
+    err.print(f"[bold red]{kind}[/]: {escape(message)}")
     sys.exit(code)
 
 

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.numerics.linear import can_pack, in_graph
-from energyql.numerics.memory import check_room
 from energyql.numerics.shapes import Float
 
 DRAWN_TOGETHER = 8
@@ -94,7 +93,6 @@ class PackedConvolution:
         """Pack a weight; `None` where device, dtype or build have no packed convolution."""
         if not can_pack(weight):
             return None
-        check_room()
         try:
             return cls(weight, side, padding=padding, up=up)
         except (AttributeError, RuntimeError):
@@ -102,7 +100,6 @@ class PackedConvolution:
 
     def __call__(self, x: Float[Tensor, "batch inputs side side"]) -> Tensor:
         """Convolve; there is no derivative."""
-        check_room()
         result: Tensor = self._run(x, *self._parameters)
         return result
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from energyql.errors import ArgumentError
-from energyql.numerics.memory import check_room
 from energyql.numerics.pullback import leaky_relu_back_
 from energyql.numerics.shapes import Float
 
@@ -182,14 +181,12 @@ class _Packed:
         """Pack a weight; `None` where device, dtype or build have no packed product, or where it would be slower."""
         if not can_pack(weight):
             return None
-        check_room()
         try:
             return cls(weight, bias, slope)
         except (AttributeError, RuntimeError):
             return None
 
     def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
-        check_room()
         sizes = sizes_alike(*self._weight, torch.get_num_threads())
         if sizes and len(x) not in (0, *sizes):
             parts = few_sizes(len(x), sizes)

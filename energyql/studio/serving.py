@@ -15,7 +15,7 @@ from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.studio.app import create_app
 from energyql.studio.guard import Access, access_to, is_loopback
-from energyql.studio.limits import BoundedProtocol, Limits
+from energyql.studio.limits import CONNECTIONS, Limits
 from energyql.studio.studio import Studio
 
 Load = Callable[[str, torch.device], Model]
@@ -60,7 +60,7 @@ def listen(host: str, port: int) -> socket.socket:
 def web_server(app: FastAPI) -> uvicorn.Server:
     """Return the web server of an application that `create_app` made."""
     config = uvicorn.Config(
-        app, http=BoundedProtocol, ws="none", log_level="warning", timeout_graceful_shutdown=3, lifespan="on"
+        app, ws="none", log_level="warning", timeout_graceful_shutdown=3, lifespan="on", limit_concurrency=CONNECTIONS
     )
     return uvicorn.Server(config)
 
