@@ -489,6 +489,7 @@ class Model(Saved):
 
     def to(self, device: torch.device | str) -> Model:
         """Return the model on a device, in evaluation mode. Torch modules are moved in place, as in torch."""
+        device = choose_device(device)
         for part in (self.generator, self.judge, self.discriminator):
             if isinstance(part, torch.nn.Module):
                 part.to(device).eval()
