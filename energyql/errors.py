@@ -16,7 +16,7 @@ import re
 import sys
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from traceback import walk_stack
 from typing import Any, ClassVar, NamedTuple
@@ -25,6 +25,8 @@ _WINDOW = 100
 """Most terminal columns that are drawn of one line of a query."""
 _MAX_LINES = 6
 """Most lines of a query that one error draws."""
+_MOST_MESSAGE, _MOST_DRAWN, _MOST_HINT = 1700, 700, 500
+"""Most characters of each part of an error: whatever it is about, a terminal shows it."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
@@ -49,11 +51,11 @@ class EnergyQLError(Exception):
     the class name in front, which is what the command line prints.
 
     Args:
-        message: what is wrong, in one sentence without a full stop.
+        message: what is wrong, in one sentence without a full stop; the middle of a long one is left out.
         query: the text that `spans` point into.
         spans: (start, end) character offsets of the parts at fault, the most important first. An empty span is a place
             between two characters, such as the end of the text.
-        hint: a way to correct it.
+        hint: a way to correct it; the middle of a long one is left out.
 
     Attributes:
         suggestions: corrections of the query as data: each replaces one part of it.
@@ -65,12 +67,17 @@ class EnergyQLError(Exception):
     def __init__(
         self, message: str, *, query: str | None = None, spans: Iterable[tuple[int, int]] = (), hint: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(abridge(message, _MOST_MESSAGE))
         self.message = message
         self.query = query
         self.spans = tuple(Span(start, end) for start, end in spans)
         self.hint = hint
         self.suggestions: tuple[Suggestion, ...] = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("message", "hint") and isinstance(value, str):
+            value = abridge(value, _MOST_MESSAGE if name == "message" else _MOST_HINT)
+        super().__setattr__(name, value)
 
     @property
     def span(self) -> Span | None:
@@ -222,6 +229,25 @@ def misfit(function: Callable[..., Any], *arguments: object, **options: object) 
     return ""
 
 
+def abridge(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: where it is longer, its middle is left out."""
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end - 5]} ... {text[-end:]}"
+
+
+def listed(first: str, mistakes: Sequence[str]) -> str:
+    """Return a message with several mistakes, as many as there is room for, and the number of the others."""
+    lengths = accumulate(len(mistake) + 2 for mistake in mistakes)
+    room = _MOST_MESSAGE - len(first) - 20
+    shown = max(1, sum(length <= room for length in lengths))
+    parts = [first, *mistakes[:shown]]
+    if shown < len(mistakes):
+        parts.append(f"and {len(mistakes) - shown:,} more")
+    return "\n\n".join(parts)
+
+
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
     """Return the lines of `query` that hold `spans`, each above a line of carets, without a final newline.
 
@@ -245,17 +271,21 @@ def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
     shown = sorted(by_line.items())[:_MAX_LINES]
     width = len(str(shown[-1][0])) if shown else 1
     lines, previous = list[str](), 0
+    gap, complete = f"  {'':{width}} | ...", len(by_line) <= _MAX_LINES
     for number, pieces in shown:
         text, carets = _draw_line(query[starts[number - 1] : ends[number - 1]], pieces)
         if len(starts) == 1:
             lines += [f"  {text}", f"  {carets}"]
             continue
-        if previous and number > previous + 1:
-            lines.append(f"  {'':{width}} | ...")
-        lines += [f"  {number:{width}} | {text}", f"  {'':{width}} | {carets}"]
+        more = [gap] if previous and number > previous + 1 else []
+        more += [f"  {number:{width}} | {text}", f"  {'':{width}} | {carets}"]
+        if sum(map(len, [*lines, *more, gap])) + len(lines) + len(more) > _MOST_DRAWN:
+            complete = False
+            break
+        lines += more
         previous = number
-    if len(by_line) > _MAX_LINES:
-        lines.append(f"  {'':{width}} | ...")
+    if not complete:
+        lines.append(gap)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -277,13 +307,16 @@ def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
 
 def _window(line: str, start: int, end: int) -> tuple[int, int]:
     """Return the range of a long line to show: about `_WINDOW` characters around the span."""
-    if len(line) <= _WINDOW + 6:
-        return 0, len(line)
-    room = max(_WINDOW - (end - start), 40)
-    first = min(max(start - room // 2, 0), len(line) - _WINDOW)
-    while 0 < first < start and unicodedata.combining(line[first]):
-        first += 1
-    return first, min(first + _WINDOW, len(line))
+    first, last = 0, len(line)
+    if last > _WINDOW + 6:
+        room = max(_WINDOW - (end - start), 40)
+        first = min(max(start - room // 2, 0), len(line) - _WINDOW)
+        while 0 < first < start and unicodedata.combining(line[first]):
+            first += 1
+        last = min(first + _WINDOW, len(line))
+    while sum(_show(character)[1] for character in line[first:last]) > 2 * _WINDOW + 6:  # escapes take many columns
+        first, last = (first + 1, last) if start - first > last - start else (first, last - 1)
+    return first, last
 
 
 def _show(character: str) -> tuple[str, int]:

@@ -7,6 +7,7 @@ as `result.json`, are removed first and come back last, so that none ever stands
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -122,11 +123,18 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     """Return a path that a user gave.
 
     Raises:
-        ArgumentError: it is something else, or empty.
+        ArgumentError: it is something else, empty, or longer than a path can be.
     """
     if not isinstance(path, str | os.PathLike) or path == "":
         given = "empty text" if path == "" else f"{path!r:.40}"
         raise ArgumentError(f"{given} is not a path", hint='name a file or folder, such as "faces.png" or "faces"')
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ArgumentError(f"{path} is too long for a path", hint="name a file or folder") from None
+    except ValueError:  # a zero byte: whoever reads or writes says so
+        pass
     return Path(path)
 
 
@@ -289,19 +297,23 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def refuse_special(path: Path, kind: type[EnergyQLError] = ModelError) -> None:
+    """Raise an error of this kind if there is a pipe, device or socket: it may never open, and never end."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise kind(f"cannot read {path}: it is no regular file", hint="save what it gives to a file, and name that")
+
+
 def check_file(path: Path, most: int | None = None, kind: type[EnergyQLError] = ModelError) -> int:
     """Check that a regular file is there, of at most so many bytes, and return its size.
-
-    A device or a pipe is refused, because it may never end.
 
     Raises:
         EnergyQLError: it is not; of the kind that is asked for.
     """
+    refuse_special(path, kind)
     with naming_source(path, kind):
         status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-        raise kind(f"cannot read {path}: it is {what}", hint="name a file")
+    if stat.S_ISDIR(status.st_mode):
+        raise kind(f"cannot read {path}: it is a folder", hint="name a file")
     if most is not None and status.st_size > most:
         raise kind(
             f"cannot read {path}: it is larger than {most >> 20} MiB",
@@ -329,12 +341,24 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     data = read_bytes(path, MOST_JSON)
     try:
-        found = json.loads(data.decode("utf-8"), parse_int=_whole)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(data)
+    except ValueError as error:
         raise ModelError(f"cannot read {path}: {error}", hint="write it again as JSON") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} must hold a JSON object", hint="its text begins with { and ends with }")
     return found
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the value of JSON in UTF-8 whose whole numbers have at most `MOST_DIGITS` digits.
+
+    Raises:
+        ValueError: it is something else, or nested too deep.
+    """
+    try:
+        return json.loads(data.decode("utf-8"), parse_int=_whole)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def _whole(text: str) -> int:

@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli.options import err
-from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, TautologyWarning
+from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, TautologyWarning, abridge
 from energyql.plugins import blame
 from energyql.vocabulary import closest
 
@@ -134,4 +134,4 @@ def show_warning(
 ) -> None:
     """Print a warning as one line on standard error; the arguments are those of `warnings.showwarning`."""
     kind = "note" if issubclass(category, TautologyWarning | LabelWarning) else category.__name__
-    err.print(f"[yellow]{kind}[/]: {escape(str(message))}")
+    err.print(f"[yellow]{kind}[/]: {escape(abridge(str(message), 2000))}")

@@ -13,14 +13,16 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile, gettempdir
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
-from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.files import check_writable, fingerprint, naming_source, naming_target, replacing, sweep
 
 PATIENCE = 300.0
 """Seconds for which a store that does not answer is asked again."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_SUFFIXES = (".json", ".jsonl", ".md", ".parquet", ".tar")
+"""Of the files of a data set, in whose place no folder may stand."""
 _AT_ONCE = 64
 """Files that are read together."""
 _LIBRARIES = {
@@ -48,10 +50,17 @@ class Destination(Protocol):
         """
 
     def sizes(self) -> dict[str, int]:
-        """Return the size of each file, by name; temporary and hidden files are left out."""
+        """Return the size of each file, by name; temporary and hidden files are left out.
+
+        Raises:
+            DataError: a folder or a special file stands in the place of a file.
+        """
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """Yield the content of some files, in order."""
+
+    def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
+        """Return what a function makes of an open file; it may be called again where a store has not answered."""
 
     def writing(self, name: str) -> Any:
         """Return a context manager that yields a path of this machine; what is written there becomes the file.
@@ -85,8 +94,13 @@ class Folder:
         with naming_source(self.path, DataError):
             for root, folders, names in os.walk(self.path):
                 folders[:] = [name for name in folders if not name.startswith(".")]
-                for path in (Path(root, name) for name in names if not name.startswith(".")):
-                    found[path.relative_to(self.path).as_posix()] = path.stat().st_size
+                files = [name for name in names if not name.startswith(".")]
+                for path in (Path(root, name) for name in files + folders):
+                    if path.is_file():
+                        found[path.relative_to(self.path).as_posix()] = path.stat().st_size
+                    elif path.name in files or path.suffix in _SUFFIXES:
+                        what = "a folder" if path.is_dir() else "no regular file"
+                        raise DataError(f"{path} is {what}", hint="remove it, or name another place")
         return found
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
@@ -94,6 +108,11 @@ class Folder:
         for name in names:
             with naming_source(self.path / name, DataError):
                 yield name, (self.path / name).read_bytes()
+
+    def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
+        """See `Destination`."""
+        with naming_source(self.path / name, DataError), (self.path / name).open("rb") as file:
+            return use(file)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -169,6 +188,15 @@ class Store:
             found: dict[str, bytes] = self._named(partial(self._system.cat, list(paths)))
             yield from ((name, found[path]) for path, name in paths.items())
 
+    def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
+        """See `Destination`."""
+
+        def call() -> Value:
+            with self._system.open(self._path(name), "rb") as file:
+                return use(file)
+
+        return self._named(call)
+
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """See `Destination`."""
@@ -186,14 +214,13 @@ class Store:
         if mark:
             return self.mark(name) == mark
 
-        def digest() -> str:
+        def digest(file: IO[bytes]) -> str:
             found = hashlib.sha256()
-            with self._system.open(self._path(name), "rb") as file:
-                while block := file.read(1 << 22):
-                    found.update(block)
+            while block := file.read(1 << 22):
+                found.update(block)
             return found.hexdigest()
 
-        return self._named(digest) == sha256
+        return self.reading(name, digest) == sha256
 
     def remove(self, names: Collection[str]) -> None:
         """See `Destination`."""
@@ -225,7 +252,7 @@ class Store:
         while True:
             try:
                 return call()
-            except FileNotFoundError:
+            except (FileNotFoundError, EnergyQLError):
                 raise
             except Exception as error:  # the libraries of stores have no common class of errors
                 if getattr(error, "errno", None) in _LASTING or type(error).__name__ in _REFUSALS:

@@ -3,23 +3,41 @@
 plan.json            all that decides the bytes of the shards, written first
 shards/000000.tar    a shard
 parts/000000.*       its record and its rows of the index, until all shards are there
-manifest.jsonl       the records of all shards, a line each
+manifest.jsonl       the records of all shards and of the other files, a line each
 index.parquet        a row for each sample, a row group for each shard
 README.md            the data card
+
+Every line of the manifest and of the records has a checksum of its own, the plan too; the manifest has those of the
+other files. What does not match is built again from the shards, and a shard that does not match is drawn again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from energyql.dataset.destination import Destination
-from energyql.dataset.shard import PreparedPlan, ShardRecord, Told, sum_records
+from energyql.dataset.shard import (
+    ClassRecord,
+    FileRecord,
+    PreparedPlan,
+    ShardRecord,
+    Told,
+    identity_mark,
+    read_record,
+    read_samples,
+    sealed,
+    sum_records,
+)
 from energyql.errors import DataError
-from energyql.files import fingerprint
+from energyql.files import fingerprint, parse_json
 from energyql.language.lexical import shorten
 from energyql.plugins import import_optional
 from energyql.render.markup import markdown_table
@@ -70,39 +88,26 @@ class Index:
         self._types = types
         self.schema = self._arrow.schema([(name, kinds[kind]) for name, kind in types.items()])
 
-    def write(self, path: Path, shard: str, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Write the rows of one shard."""
-        rows = [self._row(shard, sample) for sample in samples]
-        table = self._arrow.Table.from_pylist(rows, schema=self.schema)
-        self._parquet.write_table(table, path, compression="zstd", row_group_size=max(1, len(rows)))
+    def table(self, shard: str, samples: Sequence[Mapping[str, Any]]) -> Any:
+        """Return the rows of one shard as a table of pyarrow."""
+        return self._arrow.Table.from_pylist([self._row(shard, sample) for sample in samples], schema=self.schema)
 
-    def join(
-        self, path: Path, shards: Iterable[str], parts: Iterator[tuple[str, bytes]], earlier: io.BytesIO | None
-    ) -> None:
-        """Write the whole index, a row group for each shard that has samples.
-
-        Args:
-            path: where to.
-            shards: their files, in order.
-            parts: the files of some shards with their rows, as `write` writes them, in the same order.
-            earlier: an earlier index, with the rows of the others.
-        """
-        old = None if earlier is None else self._parquet.ParquetFile(earlier)
-        groups = {}
-        if old is not None:
-            column = old.schema_arrow.get_field_index("shard")
-            found = [old.metadata.row_group(group).column(column) for group in range(old.num_row_groups)]
-            groups = {chunk.statistics.min: group for group, chunk in enumerate(found)}
-        name, data = next(parts, ("", b""))
+    def write(self, path: Path, tables: Iterable[Any]) -> None:
+        """Write tables, each as one row group."""
         with self._parquet.ParquetWriter(path, self.schema, compression="zstd") as writer:
-            for shard in shards:
-                if shard == name:
-                    table = self._parquet.read_table(io.BytesIO(data))
-                    name, data = next(parts, ("", b""))
-                else:
-                    assert old is not None, "shards without rows are drawn again"
-                    table = old.read_row_group(groups[shard])
+            for table in tables:
                 writer.write_table(table, row_group_size=max(1, len(table)))
+
+    def read(self, data: bytes) -> Any:
+        """Return the table in a file that `write` has written."""
+        return self._parquet.read_table(io.BytesIO(data))
+
+    def tables(self, data: bytes) -> Mapping[str, Callable[[], Any]]:
+        """Return what reads the table of each shard, by its file, from an index that `write` has written."""
+        file = self._parquet.ParquetFile(io.BytesIO(data))
+        column = file.schema_arrow.get_field_index("shard")
+        chunks = [file.metadata.row_group(group).column(column) for group in range(file.num_row_groups)]
+        return {chunk.statistics.min: partial(file.read_row_group, group) for group, chunk in enumerate(chunks)}
 
     def _row(self, shard: str, sample: Mapping[str, Any]) -> dict[str, Any]:
         row = {name: sample[name] for name in _PLAIN if name not in ("shard", "energy")}
@@ -163,7 +168,7 @@ def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:
         f"- energyql {__version__}; `plan.json` holds all settings, and the same plan gives the same data set", "",
         "## How to read it", "",
         f"A sample is a picture (`.{plan.format}`), what is known of it (`.json`) and its number of class (`.cls`).",
-        "`index.parquet` has a row for each sample; `manifest.jsonl` has the SHA-256 of each shard.", "",
+        "`index.parquet` has a row for each sample; `manifest.jsonl` has the SHA-256 of each file.", "",
         "```python", "import datasets, webdataset", "", 'rows = datasets.load_dataset(FOLDER, split="train")',
         f'pairs = webdataset.WebDataset(FOLDER + "/shards/{{000000..{len(records) - 1:06d}}}.tar", shardshuffle=False)',
         f'pairs = pairs.decode("pil").to_tuple("{plan.format}", "cls")', "```",
@@ -190,7 +195,7 @@ def _part(shard: int, kind: str) -> str:
 
 
 def begin(destination: Destination, prepared: PreparedPlan, *, write: bool = True) -> None:
-    """Check that a destination is empty or holds this data set, and write the plan into an empty one.
+    """Check that a destination is empty or holds this data set, and write the plan if it is not there or damaged.
 
     Raises:
         DataError: it holds a data set of another plan or of other models, or other files.
@@ -198,23 +203,44 @@ def begin(destination: Destination, prepared: PreparedPlan, *, write: bool = Tru
     """
     destination.check()
     names = destination.sizes()
+    if names and _check_plan(destination, prepared, names):
+        return
+    if write:
+        _write_text(destination, PLAN, _plan_text(prepared, __version__))
+
+
+def _plan_text(prepared: PreparedPlan, version: Any) -> str:
+    plan = {"fingerprint": prepared.fingerprint, "plan": prepared.identity, "energyql": version}
+    return json.dumps(sealed(plan, prepared.fingerprint), indent=2, ensure_ascii=False) + "\n"
+
+
+def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collection[str]) -> bool:
+    """Check that a destination with files holds this data set; return whether its plan is as it was written.
+
+    Raises:
+        DataError: it holds something else, or a damaged plan and nothing that shows whose it was.
+    """
     hint = "name another place, or remove what is there"
+    there: Any = None
     if PLAN in names:
         ((_, text),) = destination.read([PLAN])
-        try:
-            there = json.loads(text)
-            theirs, mark = dict(there["plan"]), str(there["fingerprint"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{PLAN} in {destination.name} is damaged: {error}", hint=hint) from None
-        if mark != prepared.fingerprint:
+        with suppress(ValueError, RecursionError):
+            there = parse_json(text)
+            if isinstance(there, dict) and text == _plan_text(prepared, there.get("energyql")).encode():
+                return True
+    mark, theirs = (there.get("fingerprint"), there.get("plan")) if isinstance(there, dict) else (None, None)
+    if isinstance(theirs, dict) and mark == identity_mark(theirs) != prepared.fingerprint:
+        what = "its fingerprint is another"
+        with suppress(LookupError, TypeError, AttributeError):  # its classes are none
             what = difference(theirs, prepared.identity)
-            raise DataError(f"{destination.name} holds a data set of another plan: {what}", hint=hint)
-    elif names:
+        raise DataError(f"{destination.name} holds a data set of another plan: {what}", hint=hint)
+    if mark == prepared.fingerprint or theirs == prepared.identity:
+        return False
+    if not any(has_seal for _, has_seal in _listed(destination, prepared, names)):
+        if PLAN in names:
+            raise DataError(f"{PLAN} in {destination.name} is damaged", hint=f"bring back a copy of it, or {hint}")
         raise DataError(f"{destination.name} holds other files, such as {min(names)}", hint=hint)
-    elif write:
-        plan = {"fingerprint": prepared.fingerprint, "plan": prepared.identity, "energyql": __version__}
-        with destination.writing(PLAN) as path:
-            path.write_text(json.dumps(plan, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return False
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
@@ -240,55 +266,122 @@ def write_shard(
     destination: Destination, prepared: PreparedPlan, shard: int, told: Told = lambda name, count: None
 ) -> ShardRecord:
     """Draw a shard and write it, then its rows of the index, then its record."""
-    name = shard_name(shard)
-    with destination.writing(name) as path:
+    index = Index(prepared)
+    classes: Mapping[str, ClassRecord] = {}
+    samples: Sequence[Mapping[str, Any]] = ()
+
+    def draw(path: Path) -> None:
+        nonlocal classes, samples
         with path.open("wb") as file:
             classes, samples = prepared.write_shard(shard, file, told)
-        size, digest = path.stat().st_size, fingerprint(path)
-    with destination.writing(_part(shard, "parquet")) as path:
-        Index(prepared).write(path, name, samples)
-    record = ShardRecord(shard, name, size, digest, len(samples), classes, destination.mark(name))
-    with destination.writing(_part(shard, "json")) as path:
-        path.write_text(record.to_json() + "\n", encoding="utf-8")
+
+    archive = _write(destination, shard_name(shard), draw)
+    table = index.table(archive.file, samples)
+    part = _write(destination, _part(shard, "parquet"), lambda path: index.write(path, [table]))
+    record = ShardRecord(
+        file=archive.file, size=archive.size, sha256=archive.sha256, mark=destination.mark(archive.file),
+        shard=shard, rows=len(samples), classes=classes, part=part.sha256,
+    )  # fmt: skip
+    _write_text(destination, _part(shard, "json"), record.to_json(prepared.fingerprint) + "\n")
     return record
 
 
-def read_records(destination: Destination) -> dict[int, ShardRecord]:
-    """Return the records of shards that were finished, by number; those whose shard or rows are gone are left out."""
-    sizes = destination.sizes()
-    lines: list[bytes] = []
-    if {MANIFEST, INDEX} <= sizes.keys():
-        ((_, text),) = destination.read([MANIFEST])
-        lines += text.splitlines()
-    parts = [name for name in sizes if name.startswith(_PARTS) and name.endswith(".json")]
-    lines += [text for _, text in destination.read([name for name in parts if f"{name[:-5]}.parquet" in sizes])]
-    found = {}
-    for line in lines:
-        try:
-            record = ShardRecord.from_json(line)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # a damaged record: the shard is drawn again
-        if sizes.get(record.file) == record.size and record.file == shard_name(record.shard):
-            found[record.shard] = record
-    return found
+def _write(destination: Destination, name: str, write: Callable[[Path], object]) -> FileRecord:
+    with destination.writing(name) as path:
+        write(path)
+        return FileRecord(file=name, size=path.stat().st_size, sha256=fingerprint(path))
+
+
+def _write_text(destination: Destination, name: str, text: str) -> FileRecord:
+    return _write(destination, name, lambda path: path.write_bytes(text.encode()))
+
+
+def _listed(
+    destination: Destination, prepared: PreparedPlan, names: Collection[str]
+) -> Iterator[tuple[FileRecord, bool]]:
+    """Yield the records of manifest and parts but damaged ones, and whether each has the seal of this plan."""
+    for _, text in destination.read([name for name in names if name == MANIFEST or _is_record(name)]):
+        for line in text.splitlines():
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                yield read_record(line, prepared.fingerprint)
+
+
+def _is_record(name: str) -> bool:
+    return name.startswith(_PARTS) and name.endswith(".json")
+
+
+def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, ShardRecord]:
+    """Return the records of shards that were finished, by number; those that are gone or damaged are left out."""
+    sizes, plan = destination.sizes(), prepared.plan
+    records = {}
+    for record, _ in _listed(destination, prepared, sizes):
+        if not isinstance(record, ShardRecord) or not 0 <= record.shard < plan.shards:
+            continue
+        wanted = {one.name: len(plan.positions(one, record.shard)) for one in plan.classes}
+        if (
+            record.file == shard_name(record.shard)
+            and sizes.get(record.file) == record.size
+            and {name: one.wanted for name, one in record.classes.items()} == wanted
+        ):
+            records[record.shard] = record
+    return records
 
 
 def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord]) -> None:
-    """Write index, manifest and card of a data set whose shards are all there, and remove the parts."""
-    names = destination.sizes()
-    parts = [name for name in names if name.startswith(_PARTS)]
-    if not parts and {INDEX, MANIFEST, CARD} <= names.keys():
-        return
-    earlier = None
-    if INDEX in names and not {_part(record.shard, "parquet") for record in records} <= names.keys():
+    """Write index, card and manifest of a data set whose shards are all there, and remove the parts.
+
+    Files that are there and match the manifest stay as they are.
+    """
+    sizes = destination.sizes()
+    listed = {record.file: record for record, _ in _listed(destination, prepared, {MANIFEST} & sizes.keys())}
+    intact = {
+        name: record
+        for name in (INDEX, CARD)
+        if (record := listed.get(name)) is not None
+        and sizes.get(name) == record.size
+        and destination.holds(name, record.sha256, record.mark)
+    }
+    same = all(listed.get(record.file) == record for record in records)
+    index, card = (intact.get(name) if same else None for name in (INDEX, CARD))
+    if index is None:
+        tables = _tables(destination, prepared, records, listed if INDEX in intact else {})
+        index = _write(destination, INDEX, lambda path: Index(prepared).write(path, tables))
+    card = card or _write_text(destination, CARD, data_card(prepared, records))
+    ((_, plan),) = destination.read([PLAN])
+    others = [FileRecord(file=PLAN, size=len(plan), sha256=hashlib.sha256(plan).hexdigest()), index, card]
+    lines: list[FileRecord] = [replace(record, part="") for record in records]
+    lines += [replace(record, mark=destination.mark(record.file)) for record in others]
+    text = "".join(f"{record.to_json(prepared.fingerprint)}\n" for record in lines)
+    if MANIFEST not in sizes or [text.encode()] != [there for _, there in destination.read([MANIFEST])]:
+        _write_text(destination, MANIFEST, text)
+    destination.remove([name for name in sizes if name.startswith(_PARTS)])
+
+
+def _tables(
+    destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord], listed: Mapping[str, FileRecord]
+) -> Iterator[Any]:
+    """Yield the rows of each shard that has some: from its part, else from the earlier index, else from the shard.
+
+    Args:
+        destination: where the data set is.
+        prepared: the plan.
+        records: of all shards.
+        listed: the records of the shards that the earlier index is about.
+    """
+    index = Index(prepared)
+    names = destination.sizes().keys()
+    filled = [record for record in records if record.rows]
+    of_parts = {record.file: name for record in filled if (name := _part(record.shard, "parquet")) in names}
+    parts = destination.read(of_parts.values())
+    earlier: Mapping[str, Callable[[], Any]] = {}
+    if listed and any(record.file not in of_parts for record in filled):
         ((_, data),) = destination.read([INDEX])
-        earlier = io.BytesIO(data)
-    files = {_part(record.shard, "parquet"): record.file for record in records if record.rows}
-    with destination.writing(INDEX) as path:
-        new = ((files[name], data) for name, data in destination.read([name for name in files if name in names]))
-        Index(prepared).join(path, files.values(), new, earlier)
-    with destination.writing(MANIFEST) as path:
-        path.write_text("".join(f"{record.to_json()}\n" for record in records), encoding="utf-8")
-    with destination.writing(CARD) as path:
-        path.write_text(data_card(prepared, records), encoding="utf-8")
-    destination.remove(parts)
+        earlier = index.tables(data)
+    for record in filled:
+        part = next(parts)[1] if record.file in of_parts else b""
+        if hashlib.sha256(part).hexdigest() == record.part:
+            yield index.read(part)
+        elif record.file in earlier and listed.get(record.file) == record:
+            yield earlier[record.file]()
+        else:
+            yield index.table(record.file, destination.reading(record.file, read_samples))

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from energyql.errors import ArgumentError, DataError, EnergyQLError, Span
+from energyql.errors import ArgumentError, DataError, EnergyQLError, Span, listed
 from energyql.files import read_bytes
 from energyql.language import Expr
 from energyql.language.lexical import check_name, shorten
@@ -269,7 +269,7 @@ class PlanSource:
 
 
 def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:
-    """Raise one error that shows all mistakes of a plan, if there are some.
+    """Raise one error that shows the mistakes of a plan, as many as there is room for, if there are some.
 
     Raises:
         DataError: there is a mistake.
@@ -277,7 +277,7 @@ def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:
     if mistakes:
         count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         first = f"{source.name} has {count}, and nothing was written"
-        raise DataError("\n\n".join([first, *map(source.show, mistakes)]))
+        raise DataError(listed(first, [source.show(mistake) for mistake in mistakes]))
 
 
 def blamed(error: EnergyQLError, keys: Sequence[str], otherwise: str) -> str:
@@ -290,7 +290,7 @@ def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
     """Read a plan; queries and models are not looked at yet.
 
     Raises:
-        DataError: the file cannot be read or is not a plan; the message shows every mistake with its line and carets.
+        DataError: the file cannot be read or is not a plan; the message shows the mistakes with their lines and carets.
     """
     try:
         text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig").replace("\r\n", "\n")

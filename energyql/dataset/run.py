@@ -243,7 +243,7 @@ class DatasetRun:
         self._job, self._destination = job, open_destination(job.out)
         self.prepared = prepare_plan(job, source)
         begin(self._destination, self.prepared, write=False)
-        records = read_records(self._destination)
+        records = read_records(self._destination, self.prepared)
         self._tasks: list[Task] = [(shard, records.get(shard)) for shard in range(job.plan.shards)]
 
     @property

@@ -9,21 +9,26 @@ import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from PIL import Image
 
 from energyql.dataset.plan import CLASS, DatasetClass, DatasetPlan, Job, Mistake, PlanSource, blamed, refuse
-from energyql.errors import EnergyQLError, IncompleteError
+from energyql.errors import DataError, EnergyQLError, IncompleteError
+from energyql.files import parse_json
 from energyql.generators.families import module_fingerprint
 from energyql.language import as_query, bind
 from energyql.pipeline.checks import accepted, next_round
 from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.result import Result
+
+_TYPES = {"int": (int,), "str": (str,), "int | None": (int, type(None))}
+"""How a field of a record is declared -> the types that its JSON value may have."""
+Record = TypeVar("Record", bound="FileRecord | ClassRecord")
 
 
 @dataclass(frozen=True)
@@ -43,42 +48,82 @@ class ClassRecord:
     satisfied: int | None = None
 
 
-@dataclass(frozen=True)
-class ShardRecord:
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """A file of a data set, as the manifest lists it.
+
+    Args:
+        file: its name in the data set.
+        size: of it, in bytes.
+        sha256: of its bytes, hexadecimal.
+        mark: what the store says of the bytes (an ETag); "" where the destination has no such thing.
+    """
+
+    file: str
+    size: int
+    sha256: str
+    mark: str = ""
+
+    def to_json(self, plan: str) -> str:
+        """Return one line of the manifest, sealed for the plan with this fingerprint; empty texts are left out."""
+        data = {name: value for name, value in asdict(self).items() if value != ""}
+        return json.dumps(sealed(data, plan), ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecord(FileRecord):
     """A finished shard, as the manifest lists it.
 
     Args:
         shard: its number.
-        file: its name in the data set.
-        size: of it, in bytes.
-        sha256: of its bytes, hexadecimal.
         rows: number of its samples.
         classes: by name.
-        mark: what the store says of the bytes (an ETag); "" where the destination has no such thing.
+        part: SHA-256 of the file with its rows of the index; "" where there is none.
     """
 
     shard: int
-    file: str
-    size: int
-    sha256: str
     rows: int
     classes: Mapping[str, ClassRecord] = field(default_factory=dict)
-    mark: str = ""
+    part: str = field(default="", compare=False)
 
-    def to_json(self) -> str:
-        """Return one line of the manifest."""
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
 
-    @classmethod
-    def from_json(cls, line: str | bytes) -> ShardRecord:
-        """Read a line of the manifest.
+def sealed(data: Mapping[str, Any], plan: str) -> dict[str, Any]:
+    """Return JSON values with a checksum of them, `check`, which is another one for every plan.
 
-        Raises:
-            ValueError, TypeError, KeyError: it is something else.
-        """
-        data = json.loads(line)
-        classes = {name: ClassRecord(**one) for name, one in data.pop("classes").items()}
-        return cls(classes=classes, **data)
+    Args:
+        data: the values.
+        plan: the fingerprint of the plan.
+    """
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return {**data, "check": hashlib.sha256(f"{plan}\n{text}".encode()).hexdigest()}
+
+
+def read_record(line: bytes, plan: str) -> tuple[FileRecord, bool]:
+    """Read a line of the manifest.
+
+    Returns:
+        The record, and whether it has the seal of this plan. Shards that earlier versions wrote have none.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it is something else.
+    """
+    data = parse_json(line)
+    has_seal = data.pop("check", None) is not None
+    if "shard" in data:
+        classes = {name: _typed(ClassRecord, one) for name, one in data.pop("classes").items()}
+        record: FileRecord = _typed(ShardRecord, {**data, "classes": classes})
+    else:
+        record, has_seal = _typed(FileRecord, data), True
+    if has_seal and record.to_json(plan).encode() != line:
+        raise ValueError("the seal is broken")
+    return record, has_seal
+
+
+def _typed(kind: type[Record], data: Mapping[str, Any]) -> Record:
+    for each in fields(kind):
+        if type(data.get(each.name, each.default)) not in _TYPES.get(str(each.type), (dict,)):
+            raise ValueError(f"{each.name} has another type")
+    return kind(**data)
 
 
 def sum_records(name: str, records: Sequence[ShardRecord]) -> ClassRecord:
@@ -247,7 +292,7 @@ class PreparedPlan:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the identity."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return identity_mark(self.identity)
 
     def write_shard(
         self, shard: int, target: IO[bytes], told: Told = lambda name, count: None
@@ -311,6 +356,32 @@ class PreparedPlan:
                 yield before
 
 
+def identity_mark(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of the identity of a plan, hexadecimal."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def read_samples(shard: IO[bytes]) -> list[dict[str, Any]]:
+    """Return the JSON of each sample of a shard that `PreparedPlan.write_shard` has written, as that does.
+
+    Args:
+        shard: an open file; pictures in it are passed over.
+
+    Raises:
+        DataError: it is something else.
+    """
+    samples = []
+    try:
+        with tarfile.open(fileobj=shard, mode="r:") as archive:
+            for member in archive:
+                key, _, kind = member.name.rpartition(".")
+                if kind == "json" and (file := archive.extractfile(member)) is not None:
+                    samples.append({"key": key} | parse_json(file.read()))
+    except (tarfile.TarError, ValueError, TypeError) as error:
+        raise DataError(f"a shard cannot be read: {error}", hint="the same command draws it again") from error
+    return samples
+
+
 class _Drawing:
     """The samples of one class in one shard, and what became of them."""
 
@@ -347,7 +418,7 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
         source: where the plan was read, for messages.
 
     Raises:
-        DataError: a model, a query or a setting is wrong; the message shows all that are.
+        DataError: a model, a query or a setting is wrong; the message shows those that are.
     """
     plan, target = job.plan, choose_device(job.device)
     code: dict[str, Any] = {name: getattr(job, name) for name in ("generator", "judge", "allow_plugins")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -220,7 +221,7 @@ def edit(
         start = start.final
     if isinstance(start, Inversion):
         inversion, start = start, start.result
-    if isinstance(start, str | Path) and Path(start).is_dir():
+    if isinstance(start, str | Path) and os.path.isdir(start):
         inversion = load_inversion(Path(start))
         start = read_saved(Path(start)) if inversion is None else inversion.result
     noise, seed = noise_of(start, noise)

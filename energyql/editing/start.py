@@ -18,7 +18,7 @@ from torch import Tensor
 from energyql.editing.folder import SavedResult
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
-from energyql.files import what_is_there
+from energyql.files import refuse_special, what_is_there
 from energyql.generators.base import RANDOM_NOISE
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DEFAULT_NOISE, Noise, whole_number
@@ -116,6 +116,7 @@ def open_picture(picture: Picture) -> Image.Image:
         return picture.convert("RGB")
     if os.path.isdir(picture):
         raise ArgumentError(f"{picture} is a folder, not a picture", hint="name a picture in it")
+    refuse_special(Path(picture), ArgumentError)
     try:
         Image.init()
         with Image.open(picture, formats=[name for name in Image.ID if name not in _PROGRAMS]) as opened:

@@ -21,7 +21,7 @@ from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import decide
 from energyql.errors import DataError, ModelError
 from energyql.evaluation.metrics import Features, judge_features
-from energyql.files import naming_target, replacing
+from energyql.files import check_file, naming_target, replacing
 from energyql.generators.base import as_condition, draw_batches, encode_under, head_reader
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
@@ -99,11 +99,12 @@ class JudgedSamples:
         Latents that the file does not hold are given as `z`.
         """
         try:
+            check_file(path)
             with path.open("rb") as file, np.load(file) as stored:
                 arrays: Arrays = dict(stored.items())
             latents = torch.from_numpy(arrays["z"]) if z is None else z
             w = torch.from_numpy(arrays["w"])
-        except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+        except (ModelError, OSError, ValueError, EOFError, KeyError, BadZipFile):
             return None
         values = {name.removeprefix("value/"): column for name, column in arrays.items() if name.startswith("value/")}
         features = torch.from_numpy(arrays["features"]) if "features" in arrays else None

@@ -18,6 +18,7 @@ from torch import Tensor
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.errors import ModelError
+from energyql.files import refuse_special
 from energyql.language import And, Expr, Near, Not, Predicate, Weight
 from energyql.logic.truth import satisfied
 from energyql.plugins import import_optional
@@ -68,6 +69,7 @@ def inception_features(weights: Path | None = None) -> Features:
         'pip install "torch-fidelity>=0.3"',
     )  # fmt: skip
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_WEIGHTS if weights is None else weights
+    refuse_special(path)
     try:
         # torch-fidelity unpickles any object, so it is given only files that hold nothing but tensors.
         torch.load(path, weights_only=True, map_location="meta")

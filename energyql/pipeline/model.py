@@ -243,6 +243,7 @@ class Model:
 
     def to(self, device: torch.device | str) -> Model:
         """Return the model on a device, in evaluation mode. Torch modules are moved in place, as in torch."""
+        device = choose_device(device)
         for part in (self.generator, self.judge, self.discriminator):
             if isinstance(part, torch.nn.Module):
                 part.to(device).eval()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from energyql.energy.rule import EnergyRule, compile_energy_rule
-from energyql.errors import DataError, EnergyQLError
-from energyql.files import naming_source
+from energyql.errors import DataError, EnergyQLError, listed
+from energyql.files import read_bytes
 from energyql.language import Expr, as_query, bind
 from energyql.language.lexical import shorten
 from energyql.logic.satisfiability import noting_tautologies
@@ -79,13 +79,9 @@ def read_queries(path: Path) -> list[ListedQuery]:
         DataError: the file cannot be read, is too large, or holds no query.
     """
     try:
-        with naming_source(path, DataError), path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        text = data.decode("utf-8-sig")
+        text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not text in UTF-8", hint="save it as text in UTF-8") from None
-    if len(data) > MOST_BYTES:
-        raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB", hint="give a part of the queries")
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         title, query = split_line(line)
@@ -151,7 +147,7 @@ def check_all(
     """Check every query before any is sampled; `source` is the file they come from, for the message.
 
     Raises:
-        DataError: some are wrong; the message shows each of them, with its place and carets.
+        DataError: some are wrong; the message shows them, as many as there is room for.
         EnergyQLError: the only query of no file is wrong.
     """
     checked: list[CheckedQuery] = []
@@ -167,7 +163,7 @@ def check_all(
             wrong.append(f"{entry.place}{name}: {error.render()}")
     if wrong:
         count = "one query is" if len(wrong) == 1 else f"{len(wrong)} queries are"
-        raise DataError("\n\n".join([f"{source or 'the list'}: {count} wrong", *wrong]))
+        raise DataError(listed(f"{source or 'the list'}: {count} wrong", wrong))
     return checked
 
 

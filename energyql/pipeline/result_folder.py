@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.files import finish_saving, read_json, read_tensors, replacing, write_json, write_tensors
+from energyql.files import finish_saving, read_json, read_tensors, refuse_special, replacing, write_json, write_tensors
 from energyql.sampling import Status
 from energyql.vocabulary import ByAttribute
 
@@ -244,7 +244,8 @@ def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         ModelError, Image.DecompressionBombError,
     ) as error:  # fmt: skip
         raise DataError(
-            f"{folder} holds a damaged result: {error}", hint="draw it again, with the command that wrote it"
+            f"{folder} holds a damaged result: {getattr(error, 'message', error)}",
+            hint="draw it again, with the command that wrote it",
         ) from error
 
 
@@ -282,6 +283,7 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
 def _read_picture(folder: Path, name: object) -> Image.Image:
     if not isinstance(name, str) or not is_picture_name(name):
         raise ValueError(f"{name!r} is not the name of a picture")
+    refuse_special(folder / name)
     with Image.open(folder / name, formats=["PNG"]) as picture:
         colours: Image.Image = picture.convert("RGB")
     return colours

@@ -21,7 +21,7 @@ from energyql.attributes.labels import as_number, is_missing
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.energy.rule import WITHOUT_FLOOR, EnergyRule, compile_energy_rule
 from energyql.errors import ArgumentError, DataError, KindError, UnknownAttribute
-from energyql.files import what_is_there
+from energyql.files import refuse_special, what_is_there
 from energyql.language import Expr, Interval, Near, Predicate, as_query, bind, predicates
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest, repeated
@@ -292,6 +292,8 @@ def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[
         DataError: the file cannot be read, has no rows, or is no table.
     """
     path = _name(source)
+    if isinstance(source, Path):
+        refuse_special(source, DataError)
     try:
         with source.open(newline="", encoding="utf-8-sig") if isinstance(source, Path) else nullcontext(source) as file:
             text = file.read(MOST_CHARACTERS + 1)

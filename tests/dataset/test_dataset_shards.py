@@ -29,11 +29,11 @@ class TestContent:
         shards = [f"shards/{shard:06d}.tar" for shard in range(4)]
         assert list(files(out)) == ["README.md", "index.parquet", "manifest.jsonl", "plan.json", *shards]
         lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
-        assert [line["file"] for line in lines] == shards
-        assert [line["sha256"] for line in lines] == [files(out)[name] for name in shards]
-        assert [line["size"] for line in lines] == [(out / name).stat().st_size for name in shards]
-        assert sum(line["rows"] for line in lines) == 35
-        assert sum(line["classes"]["b"]["rows"] for line in lines) == 23
+        assert [line["file"] for line in lines] == [*shards, "plan.json", "index.parquet", "README.md"]
+        assert [line["sha256"] for line in lines] == [files(out)[line["file"]] for line in lines]
+        assert [line["size"] for line in lines] == [(out / line["file"]).stat().st_size for line in lines]
+        assert sum(line["rows"] for line in lines[:4]) == 35
+        assert sum(line["classes"]["b"]["rows"] for line in lines[:4]) == 23
         assert (written.missing, written.kept, len(written.shards)) == ({}, 0, 4)
         assert written.summary().startswith("35 pictures in 4 shards")
 
@@ -154,8 +154,9 @@ class TestPurity:
             write(known_plan(), tmp_path)
         assert list(files(tmp_path)) == ["mine.txt"]
 
-    def test_a_damaged_plan_is_refused(self, copy):
+    def test_a_damaged_plan_is_refused_where_nothing_shows_whose_it_was(self, copy):
         (copy / "plan.json").write_text("[1")
+        (copy / "manifest.jsonl").unlink()
         with pytest.raises(DataError, match=r"plan\.json in .* is damaged"):
             write(known_plan(**ALWAYS), copy)
 

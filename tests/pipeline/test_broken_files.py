@@ -4,13 +4,20 @@ import os
 import shutil
 
 import pytest
+from evaluation.lively import known_model
+from PIL import Image
 
+from energyql import Result, generate, load_generator, read_weights, write_dataset
 from energyql.attributes.quality import read_reports
-from energyql.errors import ModelError
+from energyql.editing.start import open_picture
+from energyql.errors import DataError, EnergyQLError, ModelError
 from energyql.files import MOST_JSON, fingerprint, read_bytes, read_json, read_tensors
 from energyql.models import read_vocabulary
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import load_model
+from energyql.pipeline.queries import read_queries
+from energyql.pipeline.score import rank_table
+from energyql.training.labels import read_label_table
 
 FILES = [
     "judge.safetensors",
@@ -95,3 +102,33 @@ def test_reports(tiny, tmp_path):
     shutil.copytree(tiny, folder)
     put("/dev/zero", folder / "report.json")
     assert read_reports(folder) == {}
+
+
+def opened(*_, **__):
+    pytest.fail("it was opened")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        open_picture, read_queries, read_label_table, read_weights, load_generator,
+        lambda path: rank_table("smile", path), lambda path: write_dataset(path, path.parent / "out"),
+    ],
+)  # fmt: skip
+def test_no_file_that_a_user_names_may_never_end(tmp_path, monkeypatch, read, kind):
+    """A pipe that nobody writes to would wait for ever, and a device would fill the memory."""
+    put(kind, tmp_path / "file")
+    monkeypatch.setattr(Image, "open", opened)
+    monkeypatch.setattr("pathlib.Path.open", opened)
+    with pytest.raises(EnergyQLError, match=r"cannot read .*: (it is no regular file|it is not a file)"):
+        read(tmp_path / "file")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
+def test_no_picture_of_a_saved_result_may_never_end(tmp_path, monkeypatch, kind):
+    generate("a", 1, model=known_model(), progress=False).save(tmp_path)
+    put(kind, tmp_path / "00000.png")
+    monkeypatch.setattr(Image, "open", opened)
+    with pytest.raises(DataError, match=r"damaged result: cannot read .*00000\.png: it is no regular file\ndraw it"):
+        _ = Result.load(tmp_path).images

@@ -62,7 +62,7 @@ class TestReading:
     def test_files_that_cannot_be_read(self, tmp_path):
         with pytest.raises(DataError, match=r"none\.txt is missing\nit was looked for in"):
             read_queries(tmp_path / "none.txt")
-        with pytest.raises(DataError, match=r"cannot read .*: Is a directory"):
+        with pytest.raises(DataError, match=r"cannot read .*: it is a folder"):
             read_queries(tmp_path)
         with pytest.raises(DataError, match="is not text in UTF-8"):
             read_queries(write(tmp_path / "q.txt", "größe", "latin-1"))
