@@ -367,6 +367,11 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def read_whole(text: str) -> int | None:
+    """Return the number that a text of at most `MOST_DIGITS` digits from 0 to 9 writes; `None` for any other text."""
+    return int(text) if re.fullmatch(f"[0-9]{{1,{MOST_DIGITS}}}", text) else None
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a file of safetensors.
 

@@ -7,8 +7,9 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -61,6 +62,20 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     """Files that are listed, but refused."""
+    faults: dict[str, list[Callable[[_Handler, bytes], object]]] = field(default_factory=dict)
+    """Last part of an address -> what sends the bodies of its answers, one after the other; the last one sends all
+    later ones."""
+    over: threading.Event = field(default_factory=threading.Event)
+    etag: str = ""
+    """Of all files, in place of their digests."""
+    ranges: list[str] = field(default_factory=list)
+    """Parts of files that were asked for."""
+    resumes: bool = True
+    """Whether parts of files are sent."""
+    busy: int = 0
+    """How many of the next files are refused for now."""
+    listed: Callable[[], object] = lambda: None
+    """Called after each list of files."""
 
     def add(self, name: str, files: dict[str, bytes]) -> Repo:
         self.repos[name] = Repo()
@@ -81,6 +96,41 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def trickle(handler: _Handler, body: bytes) -> None:
+    """Send a byte from time to time."""
+    for byte in body:
+        handler.wfile.write(bytes([byte]))
+        time.sleep(0.005)
+
+
+def silence(handler: _Handler, body: bytes) -> None:
+    """Send nothing, for longer than a test waits."""
+    handler.hub.over.wait(20)
+
+
+def cut(handler: _Handler, body: bytes) -> None:
+    """Send the first half, then close the connection."""
+    handler.wfile.write(body[: len(body) // 2])
+    handler.close_connection = True
+
+
+def flip(handler: _Handler, body: bytes) -> None:
+    """Send all, with one bit in the middle turned over."""
+    middle = len(body) // 2
+    handler.wfile.write(body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :])
+
+
+def whole(handler: _Handler, body: bytes) -> None:
+    """Send all."""
+    handler.wfile.write(body)
+
+
+def entry(name: str, data: bytes) -> dict[str, Any]:
+    """What a hub says of a file."""
+    lfs = {"lfs": {"sha256": sha256(data), "size": len(data), "pointerSize": 130}} if is_large(name, len(data)) else {}
+    return {"rfilename": name, "size": len(data), "blobId": blob(data)} | lfs
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
@@ -92,13 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self._path()
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self._info(found[1], found[2] or "main")
-        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?", path):
-            self._tree(found[1], found[2])
         else:
-            self._file(path, body=True)
-
-    def do_HEAD(self) -> None:
-        self._file(self._path(), body=False)
+            self._file(path)
 
     def do_PUT(self) -> None:
         oid, data = self._path().removeprefix("/lfs/"), self._body()
@@ -164,19 +209,10 @@ class _Handler(BaseHTTPRequestHandler):
         if at := self._found(name, revision):
             sha, files = at
             facts = {"_id": "1", "id": name, "modelId": name, "tags": [], "private": self.hub.repos[name].private}
-            self._json(facts | {"sha": sha, "siblings": [{"rfilename": file} for file in sorted(files)]})
+            self._json(facts | {"sha": sha, "siblings": [entry(*file) for file in sorted(files.items())]})
+            self.hub.listed()
 
-    def _tree(self, name: str, revision: str) -> None:
-        if at := self._found(name, revision):
-            entries = []
-            for file, data in sorted(at[1].items()):
-                entry = {"type": "file", "path": file, "size": len(data), "oid": blob(data)}
-                if is_large(file, len(data)):
-                    entry["lfs"] = {"oid": sha256(data), "size": len(data), "pointerSize": 130}
-                entries.append(entry)
-            self._json(entries)
-
-    def _file(self, path: str, *, body: bool) -> None:
+    def _file(self, path: str) -> None:
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if found is None:
             self._json({"error": f"no such address: {path}"}, 404)
@@ -189,8 +225,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
                 return
             data = files[found[3]]
-            etag = sha256(data) if is_large(found[3], len(data)) else blob(data)
-            self._answer(data if body else b"", 200, {"ETag": f'"{etag}"', "X-Repo-Commit": sha}, len(data))
+            etag = self.hub.etag or (sha256(data) if is_large(found[3], len(data)) else blob(data))
+            headers, status = {"ETag": f'"{etag}"', "X-Repo-Commit": sha}, 200
+            if self.hub.busy:
+                self.hub.busy -= 1
+                self._json({"error": "too much to do"}, 503)
+                return
+            if (asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))) and self.hub.resumes:
+                self.hub.ranges.append(asked[0])
+                start, status = int(asked[1]), 206
+                headers["Content-Range"], data = f"bytes {start}-{len(data) - 1}/{len(data)}", data[start:]
+            self._answer(data, status, headers)
 
     def _path(self) -> str:
         path = unquote(urlsplit(self.path).path)
@@ -210,14 +255,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, data: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self._answer(json.dumps(data).encode(), status, {"Content-Type": "application/json"} | (headers or {}))
 
-    def _answer(self, data: bytes, status: int, headers: dict[str, str], length: int | None = None) -> None:
+    def _answer(self, data: bytes, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data) if length is None else length))
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+        faults = self.hub.faults.get(urlsplit(self.path).path.rpartition("/")[2], [whole])
+        send = faults.pop(0) if len(faults) > 1 else faults[0]
+        with suppress(OSError):  # who asked has gone
+            send(self, data)
 
 
 @contextmanager
@@ -231,6 +278,7 @@ def serving() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.over.set()
         server.shutdown()
         thread.join()
         server.server_close()

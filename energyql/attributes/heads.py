@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +16,7 @@ from energyql.attributes.predictions import Prediction, output_count, split_outp
 from energyql.attributes.quality import HeadReport, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import DAMAGED_MODEL, read_json, read_tensors, write_json, write_tensors
+from energyql.numerics import LARGEST
 from energyql.numerics.linear import Dense, DenseStack, Linear
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
@@ -490,7 +490,7 @@ def check_fit(truncation: tuple[float, float], label: FittedLabel) -> None:
     Raises:
         ModelError: the truncation is no range, or the label no label.
     """
-    if not -math.inf < truncation[0] <= truncation[1] < math.inf:
+    if not -LARGEST <= truncation[0] <= truncation[1] <= LARGEST:
         raise ModelError(f"{truncation} is no range of truncation")
     if not _is_label(label):
         raise ModelError(f"{label!r} is no class label")
@@ -532,5 +532,5 @@ def read_described(folder: Path) -> Described:
 
 def _is_label(label: object) -> bool:
     if isinstance(label, tuple):
-        return all(isinstance(number, float) and math.isfinite(number) for number in label)
+        return all(isinstance(number, float) and abs(number) <= LARGEST for number in label)
     return label in (None, "random") or (isinstance(label, int) and not isinstance(label, bool) and label >= 0)

@@ -14,6 +14,7 @@ from energyql.cli.options import out, out_option, read_names
 from energyql.cli.reports import print_reports
 from energyql.cli.train import FittedLabelOption, ReplaceOption, fitted_label
 from energyql.errors import ArgumentError
+from energyql.files import read_whole
 from energyql.models import DEFAULT_MODEL, packaged_models
 from energyql.pipeline.settings import DirectionMethod
 
@@ -114,10 +115,11 @@ def directions(
 def _names(texts: list[str]) -> dict[int, str]:
     names: dict[int, str] = {}
     for text in texts:
-        number, _, name = text.partition("=")
-        if not number.strip().isdecimal() or not name.strip():
+        digits, _, name = text.partition("=")
+        number = read_whole(digits.strip())
+        if number is None or not name.strip():
             raise ArgumentError(f"{text!r} is not NUMBER=NAME", hint="such as --name 3=smile")
-        if int(number) in names or name.strip() in names.values():
+        if number in names or name.strip() in names.values():
             raise ArgumentError(f"--name gives {text!r} twice", hint="give each direction one name of its own")
-        names[int(number)] = name.strip()
+        names[number] = name.strip()
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from rich.markup import escape
 from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names, refuse_files
 from energyql.errors import ArgumentError
+from energyql.files import read_whole
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import Noise, Semantics
 
@@ -179,11 +181,12 @@ def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
     Raises:
         ArgumentError: seeds and pictures are mixed, or a number is no seed.
     """
-    if len(texts) == 1 and Path(texts[0]).is_dir():
+    if len(texts) == 1 and os.path.isdir(texts[0]):
         return Path(texts[0])
-    seeds = [int(text) for text in texts if text.isascii() and text.isdigit()]
+    seeds = [seed for text in texts if (seed := read_whole(text)) is not None]
     for text in texts:
-        if re.fullmatch(r"[-+]\d+|[-+]?\d*\.\d+", text) and not Path(text).exists():
+        number = re.fullmatch(r"[-+]?(?:\d+|\d*\.\d+)", text)
+        if number and read_whole(text) is None and not os.path.exists(text):
             raise ArgumentError(f"{text} is not a seed", hint="a seed is a whole number that is not negative")
     if len(seeds) == len(texts):
         return seeds[0] if len(seeds) == 1 else seeds

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -36,6 +36,9 @@ from energyql.pipeline.settings import (
     PICTURES,
 )
 from energyql.version import __version__
+
+if TYPE_CHECKING:
+    from energyql.attributes.quality import HeadReport
 
 _KINDS = sorted(EnergyQLError.__subclasses__(), key=lambda kind: kind.exit_code)
 _CODES = ", ".join(f"{kind.exit_code} {kind.__name__}" for kind in _KINDS)
@@ -221,15 +224,28 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
         print_json(vocabulary.to_dict() | {"heads": heads})
         return
     known = [name for name in vocabulary if name in reports]
-    table = Table("attribute", "kind", "values", "meaning", *(["quality"] if known else []), box=None, pad_edge=False)
-    for name, spec in vocabulary.items():
-        values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if spec.kind == "continuous" else "")
-        quality = f"{reports[name]}{', weak' if reports[name].weak else ''}" if name in known else "no report"
-        cells = (escape(name), spec.kind, escape(values), escape(spec.description))
-        table.add_row(*cells, *([quality] if known else []))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for kind, title in (("yes/no", "meaning"), ("categorical", "values"), ("continuous", "range")):
+        rows = [spec for spec in vocabulary.values() if spec.kind == kind]
+        if rows and table.rows:
+            table.add_row()
+        if rows:
+            table.add_row(kind, *(["quality"] if known else []), title, style="bold")
+        for spec in rows:
+            values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if kind == "continuous" else "")
+            text = f"{values} ({spec.description})" if values and spec.description else values or spec.description
+            table.add_row(escape(spec.name), *([_quality(reports.get(spec.name))] if known else []), escape(text))
     out.print(table)
-    if not known:
-        out.print("The model has no report on the quality of its heads")
+    if known:
+        out.print(escape(f"\nquality: balanced accuracy, or R2 of a range; more: energyql report {model}"))
+    else:
+        out.print("\nThe model has no report on the quality of its heads")
+
+
+def _quality(report: HeadReport | None) -> str:
+    if report is None:
+        return "no report"
+    return f"{'unknown' if report.score is None else f'{report.score:.2f}'}{' weak' if report.weak else ''}"
 
 
 def score(

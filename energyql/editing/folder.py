@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.errors import ArgumentError, DataError
-from energyql.files import finish_saving, write_picture
+from energyql.files import finish_saving, read_whole, write_picture
 from energyql.pipeline.result_folder import (
     COMPARISON,
     EDIT,
@@ -104,8 +104,9 @@ def inversion_files(folder: Path) -> list[Path]:
 
 def _steps(folder: Path) -> list[Path]:
     """Return the folders of the steps of a saved edit, the last one first."""
-    steps = [path for path in folder.iterdir() if path.name.isdecimal() and not path.is_symlink()]
-    return sorted(steps, key=lambda path: int(path.name), reverse=True)
+    steps = {path: read_whole(path.name) for path in folder.iterdir() if not path.is_symlink()}
+    numbered = {path: number for path, number in steps.items() if number is not None}
+    return sorted(numbered, key=numbered.__getitem__, reverse=True)
 
 
 def save_picture(path: Path, picture: Image.Image) -> Path:

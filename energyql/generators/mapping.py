@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.base import Generator, check_condition, encode_under
 from energyql.generators.convolution import drawn_alone
+from energyql.numerics import LARGEST
 from energyql.numerics.linear import Dense, in_graph
 from energyql.numerics.plain import Affine, UnitMoment, dense
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
@@ -76,7 +77,7 @@ class StyleGANConfig:
                 self._check_integers(**{width: (1, 1 << 16)})
         if self.image_channels == 2:
             raise ModelError("image_channels must be 1 (grey), 3 (RGB) or 4 (RGBA), not 2")
-        self._check_numbers(mapping_lr_multiplier=(0, math.inf), conv_clamp=(0, math.inf))
+        self._check_numbers(mapping_lr_multiplier=(0, LARGEST), conv_clamp=(0, LARGEST))
 
     def _check_integers(self, **ranges: tuple[int, int]) -> None:
         for name, (least, most) in ranges.items():
@@ -91,8 +92,7 @@ class StyleGANConfig:
             if value is None and name == "conv_clamp":
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
-                limits = f"above {above}" if below == math.inf else f"between {above} and {below}"
-                raise ModelError(f"{name} must be a number {limits}, not {value!r}")
+                raise ModelError(f"{name} must be a number between {above} and {below}, not {value!r}")
 
 
 ACTIVATION_SLOPE = 0.2

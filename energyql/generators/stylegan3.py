@@ -34,6 +34,7 @@ from energyql.generators.mapping import (
     over_white,
     style_rows,
 )
+from energyql.numerics import LARGEST
 from energyql.numerics.shapes import Float
 
 
@@ -109,11 +110,11 @@ class StyleGAN3Config(StyleGANConfig):
         if not isinstance(self.use_radial_filters, bool):
             raise ModelError(f"use_radial_filters must be true or false, not {self.use_radial_filters!r}")
         self._check_numbers(
-            output_scale=(0, math.inf),
+            output_scale=(0, LARGEST),
             first_cutoff=(0.5, self.resolution / 2),  # below 0.5 the first layer would have no samples
-            last_stopband_rel=(1, math.inf),
+            last_stopband_rel=(1, LARGEST),
         )
-        self._check_numbers(first_stopband=(self.first_cutoff, math.inf))
+        self._check_numbers(first_stopband=(self.first_cutoff, LARGEST))
 
     def rotation_variant(self) -> StyleGAN3Config:
         """Return the R variant of a T configuration: 1x1 convolutions, radial filters, twice the channels."""

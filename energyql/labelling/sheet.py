@@ -11,7 +11,7 @@ from typing import Any
 
 from energyql.attributes.labels import as_number, as_text, as_yes_no, is_missing
 from energyql.errors import ArgumentError, DataError
-from energyql.files import PICTURE_SUFFIXES, write_text
+from energyql.files import PICTURE_SUFFIXES, read_whole, write_text
 from energyql.labelling.folder import PictureFolder
 from energyql.training.labels import (
     CHOSEN,
@@ -89,13 +89,13 @@ class LabelSheet:
         if not self.path.exists():
             return {}
         columns = read_columns(self.path)
-        numbers = columns.pop(INDEX, None)
+        numbers = [read_whole(cell) for cell in columns.pop(INDEX, [""])]
         names = {parse_attribute(name).name: name for name in columns if name not in (CHOSEN, DRAWN)}
-        if numbers is None or list(names) != list(self.attributes) or not all(cell.isdigit() for cell in numbers):
+        if None in numbers or list(names) != list(self.attributes):
             raise DataError(f"{self.path} has other columns or rows than before", hint="start energyql label again")
         lines = zip(*(columns[names[name]] for name in self.attributes), strict=True)
         cells = [dict(zip(self.attributes, line, strict=True)) for line in lines]
-        return dict(zip(map(int, numbers), cells, strict=True))
+        return {number: row for number, row in zip(numbers, cells, strict=True) if number is not None}
 
     def decide(self, index: int, cells: Mapping[str, Any]) -> dict[int, Cells]:
         """Write the labels of a picture; the rest of the table stays.
@@ -244,5 +244,4 @@ def _meaning(place: str) -> tuple[str, str]:
 
 def _number(file: Path) -> int | None:
     """Return the number of a picture: the digits that its name begins with, as in the copy "5 (1).png"."""
-    digits = file.stem.split(" ")[0]
-    return int(digits) if digits.isascii() and digits.isdigit() else None
+    return read_whole(file.stem.split(" ")[0])

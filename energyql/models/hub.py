@@ -12,18 +12,35 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from energyql.errors import ArgumentError, ModelError
-from energyql.files import check_writable, finish_saving, read_bytes, read_json, real_path, saving
+from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.files import (
+    MOST_JSON,
+    check_writable,
+    fingerprint,
+    finish_saving,
+    read_bytes,
+    read_json,
+    real_path,
+    saving,
+    write_text,
+)
+from energyql.models.fetch import COMMIT, RemoteFile, ask_listing, fetch, first_line, read_listing, write_listing
 from energyql.plugins import import_optional
 
 README, LIBRARY = "README.md", "energyql"
 MOST_CARD = 1 << 20
 """Largest card, in bytes."""
-_CONFIG = "config.json"
+_CONFIG, _VOCABULARY = "config.json", "vocabulary.json"
+_MAIN, _LISTS = "main", "energyql"
+"""The branch by default, and the folder of what the hub says of the files, beside the snapshots in the cache."""
 _ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REVISION = re.compile(r"(?!.*\.\.)[^\s./\\:~^?*\[\x00-\x1f]+(?:[./][^\s./\\:~^?*\[\x00-\x1f]+)*")
+"""The form that git asks of branches and tags, which is that of a path in a folder too."""
 _OURS = re.compile(
     r"(?:config|vocabulary|report|judge_report|reader|judge(?:-\d+)?)\.json"
     r"|(?:generator|attributes|second|reader|judge(?:-\d+)?)\.safetensors|card\.md"
@@ -55,31 +72,39 @@ def download(name: str, revision: str | None = None) -> Path:
         revision: a branch, a tag or a commit; by default the main branch.
 
     Raises:
-        ModelError: there is no such model, or it holds other files than data, or no model of this library; a file of
-            it cannot be downloaded; or the hub cannot be reached and the cache does not have all of it.
-        ArgumentError: `name` is no `owner/name`, or huggingface_hub is not installed.
+        ModelError: there is no such model, or it holds other files than data, or no model of this library, or not all
+            of one; a file of it does not arrive in time, or with another content than the hub says; or the hub cannot
+            be reached and the cache does not have all of it.
+        ArgumentError: `name` is no `owner/name`, `revision` no revision, huggingface_hub is not installed, or the cache
+            cannot be written.
     """
     hub, api = open_hub(name)
     at = f"{name} at {revision}" if revision else name
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise ArgumentError(f"{revision!r} is no revision", hint="give a branch, a tag or a commit")
+    repo = Path(hub.constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
     try:
-        commit = api.resolve_revision(name, revision=revision)
-        listed = [file.rfilename for file in api.model_info(name, revision=commit.resolved).siblings]
+        listing = ask_listing(hub, api, name, revision)
     except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
         raise ModelError(
-            f"the hub has no model {at}: {_first_line(error)}",
+            f"the hub has no model {at}: {first_line(error)}",
             hint=f"see to its name and revision, and to HF_TOKEN if it is private; and there is no folder {name}",
         ) from error
+    except ModelError:
+        raise
     except Exception as error:  # those of the HTTP library too, which is another one in every few versions
-        return _cached(hub, name, revision, at, error)
-    wanted = _wanted(listed, name)
-    try:
-        folder = Path(api.snapshot_download(name, revision=commit, allow_patterns=wanted))
-    except Exception as error:
-        raise ModelError(
-            f"{at} cannot be downloaded: {_first_line(error)}",
-            hint="download it again; what is there already stays in the cache",
-        ) from error
-    return _checked(folder, wanted, name)
+        return _cached(repo, name, revision, at, error)
+    files = _own_files(listing.files, name)
+    folder = repo / "snapshots" / listing.commit
+    fetch(hub, api, name, listing.commit, [file for file in files if not _is_there(folder, file)], folder)
+    notes = {repo / _LISTS / f"{listing.commit}.json": write_listing(listing)}
+    if revision != listing.commit:
+        notes[repo / "refs" / (revision or _MAIN)] = listing.commit
+    for path, text in notes.items():
+        with suppress(ArgumentError):  # a cache that can only be read is as good, until the network is gone
+            if not path.is_file() or path.read_text() != text:
+                write_text(path, text)
+    return _checked(folder, files, name)
 
 
 def download_to(folder: Path, name: str, revision: str | None = None) -> None:
@@ -143,26 +168,28 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
     files = {path.name: path for path in sorted(folder.iterdir())}
     try:
         api.create_repo(name, private=private, exist_ok=True)
-        info = api.model_info(name)
-        if private and not info.private:
+        listing = ask_listing(hub, api, name)
+        if private and not listing.private:
             raise ArgumentError(
                 f"{name} is there already, and it is public", hint="make it private on the hub, or name another one"
             )
-        there = [file.rfilename for file in info.siblings]
-        if harmful := _harmful(there):
+        if harmful := _harmful(listing.files):
             raise ArgumentError(
                 f"{name} holds {harmful}, and no model is loaded from beside it", hint="choose another repository"
             )
-        _check_replaceable(name, there, lambda file: Path(api.hf_hub_download(name, file, revision=info.sha)))
-        stale = [file for file in there if _OURS.fullmatch(file) and file not in files]
+        with TemporaryDirectory() as place:
+            read = [listing.files[file] for file in (README, _CONFIG) if file in listing.files]
+            fetch(hub, api, name, listing.commit, read, Path(place))
+            _check_replaceable(name, listing.files, Path(place).joinpath)
+        stale = [file for file in listing.files if _OURS.fullmatch(file) and file not in files]
         operations = [hub.CommitOperationAdd(file, str(path)) for file, path in files.items()]
         operations += [hub.CommitOperationDelete(file) for file in stale]
-        done = api.create_commit(name, operations, commit_message=message, parent_commit=info.sha)
-    except ArgumentError:
+        done = api.create_commit(name, operations, commit_message=message, parent_commit=listing.commit)
+    except EnergyQLError:
         raise
     except Exception as error:
         raise ModelError(
-            f"{name} cannot be uploaded: {_first_line(error)}",
+            f"{name} cannot be uploaded: {first_line(error)}",
             hint="see to the network, HF_ENDPOINT, and a token that may write (hf auth login, or HF_TOKEN)",
         ) from error
     return str(done.commit_url)
@@ -236,49 +263,93 @@ def open_hub(name: str) -> tuple[Any, Any]:
     return hub, hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name=LIBRARY)
 
 
-def _cached(hub: Any, name: str, revision: str | None, at: str, error: Exception) -> Path:
+def _cached(repo: Path, name: str, revision: str | None, at: str, error: Exception) -> Path:
     """Return the folder in the cache, if all of the model is there, where the hub failed with an error."""
     try:
-        wanted = _wanted([file.path for file in hub.get_cached_repo_tree(name, revision=revision)], name)
-        folder = hub.snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True)
-    except (hub.errors.CachedRepoTreeNotFoundError, OSError, ValueError) as missing:
+        ref = repo / "refs" / (revision or _MAIN)
+        commit = read_bytes(ref, 100).decode() if ref.is_file() else str(revision)
+        if not COMMIT.fullmatch(commit):
+            raise ModelError("no commit")
+        listing = read_listing(read_bytes(repo / _LISTS / f"{commit}.json", MOST_JSON), name)
+        files, folder = _own_files(listing.files, name), repo / "snapshots" / commit
+        if not all(_is_there(folder, file) for file in files):
+            raise ModelError("not all of it")
+    except (ModelError, UnicodeDecodeError) as missing:
         raise ModelError(
-            f"{at} cannot be downloaded: {_first_line(error)}",
+            f"{at} cannot be downloaded: {first_line(error)}",
             hint="it is not in the cache either, or not all of it; see to the network, HF_ENDPOINT, HF_TOKEN and "
             f"HF_HUB_OFFLINE; and there is no folder {name}",
         ) from missing
-    return _checked(Path(folder), wanted, name)
+    return _checked(folder, files, name)
 
 
-def _checked(folder: Path, wanted: Iterable[str], name: str) -> Path:
-    """Return a folder of the cache, which other programs share, if it holds these files and nothing harmful."""
-    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    if missing := sorted({*wanted} - {*there}):
-        raise ModelError(f"{name} was not downloaded as a whole: {missing[0]} is missing", hint="download it again")
-    _wanted(there, name)
+def _is_there(folder: Path, file: RemoteFile) -> bool:
+    """Whether a file of a model is in a folder, with the content that the hub says."""
+    path = own_file(folder, file.name)
+    return path is not None and file.is_at(path)
+
+
+def _checked(folder: Path, files: Iterable[RemoteFile], name: str) -> Path:
+    """Return a folder of the cache, which other programs share, if nothing in it is harmful and its files fit."""
+    _refuse_harmful([path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], name)
+    _check_whole(folder, name)
     return folder
 
 
-def _wanted(files: Iterable[str], name: str) -> list[str]:
-    """Return those files of a repository that belong to its model."""
-    listed = list(files)
-    if harmful := _harmful(listed):
+def _refuse_harmful(files: Iterable[str], name: str) -> None:
+    if harmful := _harmful(files):
         raise ModelError(
             f"{name} holds {harmful}, and models are loaded from repositories of safetensors, JSON, text and pictures",
             hint="nothing of it was loaded; ask its owner to move that file elsewhere",
         )
-    wanted = [file for file in listed if _OURS.fullmatch(file) or file == README]
-    if not {_CONFIG, "vocabulary.json"} <= set(wanted):
+
+
+def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
+    """Return those files of a repository that belong to its model."""
+    _refuse_harmful(files, name)
+    if not files.keys() >= {_CONFIG, _VOCABULARY}:
         raise ModelError(
             f"{name} is no model of energyql: it has no config.json with vocabulary.json",
             hint="Model.push_to_hub makes such a repository",
         )
-    return wanted
+    return [file for file in files.values() if _OURS.fullmatch(file.name) or file.name == README]
+
+
+def _check_whole(folder: Path, name: str) -> None:
+    """Check that a model has all files that its descriptions ask for, with the fingerprints that they give.
+
+    Raises:
+        ModelError: one is missing, is of another model, or a description is damaged.
+    """
+    there = {path.name for path in model_files(folder)}
+
+    def described(file: str, *keys: str) -> Any:
+        entry: Any = read_json(folder / file) if file in there else None
+        for key in keys:
+            entry = entry.get(key) if isinstance(entry, dict) else None
+        return entry
+
+    marks: dict[str, Any] = {}
+    if described(_CONFIG, "generator", "kind") != "named":  # else code that the owner names
+        marks["generator.safetensors"] = described(_VOCABULARY, "generator")
+    networks = {Path(file).stem for file in there if re.match(r"(?:judge(?:-\d+)?|reader)\.", file)}
+    if described(_VOCABULARY, "space") != "picture":
+        marks["attributes.safetensors"] = described("report.json", "heads")
+    elif described(_VOCABULARY, "reader") is None:
+        networks.add("reader")
+    for network in networks:
+        marks |= {f"{network}.json": None, f"{network}.safetensors": described(f"{network}.json", "report", "weights")}
+    for file, mark in marks.items():
+        if file not in there:
+            raise ModelError(
+                f"{name} has no {file}, and its model needs it", hint="ask its owner to upload the whole model again"
+            )
+        if mark and mark != fingerprint(folder / file):
+            raise ModelError(
+                f"{name} has a {file} of another model: its fingerprint is not the one that the model gives",
+                hint="ask its owner to upload the whole model again",
+            )
 
 
 def _harmful(files: Iterable[str]) -> str | None:
     return next((file for file in sorted(files) if not _HARMLESS.fullmatch(file)), None)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 import shutil
@@ -76,6 +75,7 @@ from energyql.models.hub import (
     own_file,
     upload,
 )
+from energyql.numerics import LARGEST
 from energyql.pipeline.checks import check_fitted_to, check_parts
 from energyql.plugins import check_allowed
 from energyql.version import __version__
@@ -370,7 +370,7 @@ def _read_config(folder: Path) -> tuple[str, float, object]:
             found = f"model format {config['format']!r}"
             raise ModelError(f"{found} is unknown; this energyql reads {FORMAT}", hint="install a newer energyql")
         name, truncation = str(config["name"]), float(config["truncation"])
-        if not math.isfinite(truncation):
+        if not abs(truncation) <= LARGEST:
             raise ValueError(f"truncation is {truncation}")
     return name, truncation, config.get("judge")
 

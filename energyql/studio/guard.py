@@ -15,6 +15,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from energyql.files import read_whole
 from energyql.studio.problems import StudioError, respond
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -170,8 +171,7 @@ class Guard:
 
     async def _read(self, headers: Headers, receive: Receive, most: int, seconds: float) -> Receive:
         """Read the whole body first, so that an endless one is refused whatever length it claims."""
-        claimed = headers.get("content-length", "0")
-        size, body, more = int(claimed) if claimed.isdigit() else 0, bytearray(), True
+        size, body, more = read_whole(headers.get("content-length", "")) or 0, bytearray(), True
         with anyio.move_on_after(seconds) as waiting:
             while more and size <= most:
                 message = await receive()
@@ -198,7 +198,8 @@ class Guard:
 
 def _name(host: str) -> str:
     """Return the name in a `Host` header, without its port and without the brackets of IPv6."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+    name, _, port = host.rpartition(":")
+    name = host if read_whole(port) is None else name
     return name.strip("[]").rstrip(".").lower()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from energyql.files import as_path, fingerprint, read_json, read_tensors, write_
 from energyql.generators.base import Generator, check_fitted_label, check_layers, device_of
 from energyql.generators.families import CONFIG, module_fingerprint
 from energyql.language.lexical import check_name
+from energyql.numerics import LARGEST
 from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, choose_device
 from energyql.pipeline.settings import DirectionMethod, finite_number, whole_number
@@ -360,7 +360,7 @@ class Directions:
                 raise ArgumentError(f"{name} of {count} directions must be finite numbers, float32, of shape {shape}")
         if self.layers is not None and not all(type(layer) is int and layer >= 0 for layer in self.layers):
             raise ArgumentError(f"layers are whole numbers from 0, not {self.layers!r}")
-        if not -math.inf < self.truncation[0] <= self.truncation[1] < math.inf:
+        if not -LARGEST <= self.truncation[0] <= self.truncation[1] <= LARGEST:
             raise ArgumentError(f"{self.truncation} is no range of truncation")
 
     def __len__(self) -> int:

@@ -41,7 +41,7 @@ def test_find_look_name_ask(tmp_path):
     assert list(load_model(tmp_path / "n").vocabulary)[-2:] == ["tilt", "lift"]
     assert "tilt" not in load_model(model).vocabulary
     listed = " ".join(run("attributes", "-m", tmp_path / "n").split())
-    assert re.search(r"tilt continuous -4 to 4 sefa 1, layers 0, 1, 2, in", listed)
+    assert re.search(r"tilt -4 to 4 \(sefa 1, layers 0, 1, 2, in", listed)
     query = run("generate", "tilt > 0.5 AND NOT smile", "-m", tmp_path / "n", "-n", 2, "-o", tmp_path / "a.png", "-q")
     assert query == ""
 
@@ -60,6 +60,8 @@ def test_the_shares_are_printed(tmp_path):
         (["--name", "0=a"], ArgumentError, "the packaged model 'avatars' is not changed"),
         (["--name", "0=a", "--into", "x"], DataError, "holds no directions"),
         (["--name", "smile", "--into", "x"], ArgumentError, "'smile' is not NUMBER=NAME"),
+        (["--name", f"{'9' * 5000}=a", "--into", "x"], ArgumentError, "=a' is not NUMBER=NAME"),
+        (["--name", "²=a", "--into", "x"], ArgumentError, "'²=a' is not NUMBER=NAME"),
         (["--name", "0=", "--into", "x"], ArgumentError, "'0=' is not NUMBER=NAME"),
         (["--name", "0=a", "--name", "0=b", "--into", "x"], ArgumentError, "'0=b' twice"),
         (["--into", "x"], ArgumentError, "--into and --replace are for attributes"),

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+from shutil import copytree
 
 import pytest
 from commands import invoke
@@ -12,6 +14,8 @@ from typer.testing import CliRunner
 from energyql import Vocabulary
 from energyql.cli import main as cli
 from energyql.errors import UnknownAttribute
+from energyql.files import fingerprint, write_json
+from energyql.models import read_vocabulary
 
 
 class TestExplain:
@@ -49,9 +53,45 @@ def test_attributes(tiny):
     assert "black, brown, dark red" in output
     assert "corners of the mouth up" in output
     assert "0 to 1" in output
-    assert len(output.splitlines()) == 7
+    assert "no report" in output
     data = json.loads(invoke("attributes", "-m", tiny, "--json").stdout)
     assert Vocabulary.from_dict(data) == VOCABULARY
+
+
+@pytest.mark.parametrize("model", ["avatars", "postcards"])
+@pytest.mark.parametrize(("width", "lines"), [(60, 3), (80, 2), (120, 1), (200, 1)])
+def test_an_attribute_takes_a_line(model, width, lines):
+    """Where the terminal is wide enough; at 80 columns, one of both models takes two."""
+    printed = CliRunner(env={"COLUMNS": str(width)}).invoke(cli.app, ["attributes", "-m", model]).output.splitlines()
+    assert max(map(len, printed[:-1])) <= width
+    names, long, at = [*read_vocabulary(model)], 0, -1
+    for line in printed:
+        if line.split(" ")[0] in names:
+            at, name = 1, line.split(" ")[0]
+            assert name == names.pop(0)  # in the order of the vocabulary
+        elif at > 0 and line.startswith("  ") and line.strip():
+            at += 1
+            long += at == 2
+            assert at <= lines
+        else:
+            at = -1
+    assert names == []
+    if width == 80:
+        assert long == (model == "avatars")
+    assert f"quality: balanced accuracy, or R2 of a range; more: energyql report {model}" in printed[-1]
+
+
+def test_the_quality_of_attributes(tiny, tmp_path):
+    folder = copytree(tiny, tmp_path / "m")
+    heads = {"heads": fingerprint(folder / "attributes.safetensors")}
+    known = {"fitted": 80, "held_out": 20, "labels": {"no": 50, "yes": 50}, "recall": {}, "details": {}}
+    score = {"kind": "yes/no", "calibration_error": None, "score": 0.555, "interval": [0.5, 0.6]}
+    entries = {"smile": known | score, "glasses": known | score | {"score": None, "interval": None}}
+    write_json(folder / "report.json", heads | {"attributes": entries})
+    printed = invoke("attributes", "-m", folder).output
+    smile, glasses, age = r"smile +0\.5[56] weak +corners", "glasses +unknown weak", "age +no report +0 to 1"
+    for line in ("yes/no +quality +meaning", smile, glasses, age):
+        assert re.search(f"^{line}", printed, re.MULTILINE), line
 
 
 class TestScore:

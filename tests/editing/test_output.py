@@ -130,6 +130,9 @@ def test_options(tmp_path):
     assert [str(path) for path in read_start(["a.png"])] == ["a.png"]
     with pytest.raises(ArgumentError, match="not from both"):
         read_start(["7", "a.png"])
+    for number in ("9" * 5000, "٣", "-1", "1.5"):
+        with pytest.raises(ArgumentError, match="is not a seed"):
+            read_start([number])
     assert read_layers(["0,2-4"]) == [0, 2, 3, 4]
     assert read_layers(["hair=6-8", "smile=1"]) == {"hair": [6, 7, 8], "smile": [1]}
     assert read_layers([]) is None

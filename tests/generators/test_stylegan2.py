@@ -145,8 +145,11 @@ def test_dead_filters_and_styles_are_not_nan():
         ({"architecture": "dense"}, "architecture must be one of skip, resnet, orig, not 'dense'"),
         ({"filter_taps": 5}, "filter_taps must be even, not 5"),
         ({"layer_features": 0}, "layer_features must be a whole number from 1"),
-        ({"conv_clamp": float("nan")}, "conv_clamp must be a number above 0"),
-        ({"conv_clamp": "256"}, "conv_clamp must be a number above 0, not '256'"),
+        ({"conv_clamp": float("nan")}, "conv_clamp must be a number between 0 and 65504"),
+        ({"conv_clamp": "256"}, "conv_clamp must be a number between 0 and 65504, not '256'"),
+        ({"conv_clamp": 1e308}, r"conv_clamp must be a number between 0 and 65504, not 1e\+308"),
+        ({"conv_clamp": 10**19}, "conv_clamp must be a number between 0 and 65504, not 10000000000000000000"),
+        ({"mapping_lr_multiplier": 1e18}, "mapping_lr_multiplier must be a number between 0 and 65504"),
         ({"mapping_lr_multiplier": None}, "mapping_lr_multiplier"),
     ],
 )

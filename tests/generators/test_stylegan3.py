@@ -52,10 +52,12 @@ def psnr(a: Tensor, b: Tensor) -> float:
         ({"lrelu_upsampling": 0}, "lrelu_upsampling must be a whole number from 1 to 8, not 0"),
         ({"use_radial_filters": 1}, "use_radial_filters must be true or false, not 1"),
         ({"first_cutoff": 32}, "first_cutoff must be a number between 0.5 and 32.0, not 32"),
-        ({"first_stopband": 2}, "first_stopband must be a number above 2, not 2"),
-        ({"last_stopband_rel": 1.0}, "last_stopband_rel must be a number above 1, not 1.0"),
-        ({"conv_clamp": 0}, "conv_clamp must be a number above 0, not 0"),
-        ({"output_scale": math.nan}, "output_scale must be a number above 0, not nan"),
+        ({"first_stopband": 2}, "first_stopband must be a number between 2 and 65504, not 2"),
+        ({"last_stopband_rel": 1.0}, "last_stopband_rel must be a number between 1 and 65504, not 1.0"),
+        ({"conv_clamp": 0}, "conv_clamp must be a number between 0 and 65504, not 0"),
+        ({"conv_clamp": 1e308}, "conv_clamp must be a number between 0 and 65504, not 1e+308"),
+        ({"output_scale": 3.5e38}, "output_scale must be a number between 0 and 65504, not 3.5e+38"),
+        ({"output_scale": math.nan}, "output_scale must be a number between 0 and 65504, not nan"),
     ],
 )
 def test_impossible_settings(settings, message):

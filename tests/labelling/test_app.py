@@ -116,11 +116,16 @@ def test_pages_of_other_sites_are_refused(client, sheet):
     assert not sheet.path.exists()
 
 
-def test_a_table_that_is_damaged_meanwhile_is_not_written_over(client, sheet):
-    sheet.path.write_text("not,a\ntable,of labels\n")
+@pytest.mark.parametrize(
+    "text", ["not,a\ntable,of labels\n", *(f"index,{{0}}\n{number},{{1}}\n" for number in ("²", "٣", "9" * 5000))]
+)
+def test_a_table_that_is_damaged_meanwhile_is_not_written_over(client, sheet, text):
+    """The second has a superscript for its number, which Python takes for a digit."""
+    text = text.format(",".join(sheet.attributes), "," * (len(sheet.attributes) - 1))
+    sheet.path.write_text(text, encoding="utf-8")
     answer = client.post("/api/labels", {"index": 0, "labels": {"glasses": "yes"}})
     assert (answer.status, answer.json()["error"]) == (422, "DataError")
-    assert sheet.path.read_text() == "not,a\ntable,of labels\n"
+    assert sheet.path.read_text(encoding="utf-8") == text
 
 
 def test_a_folder_that_holds_no_pictures(sheet, folder):

@@ -131,17 +131,11 @@ def test_a_file_that_is_lost_in_the_cache(hub, contents, monkeypatch):
         Model.from_pretrained(NAME)
 
 
-def test_a_commit_between_two_requests(hub, contents, monkeypatch):
+def test_a_commit_between_two_requests(hub, contents):
     """The files are those of the commit whose list was checked."""
-    repo, api = hub.add(NAME, contents), LIBRARY.HfApi
-    old, ask = repo.refs["main"], api.model_info
-
-    def model_info(*arguments, **keywords):
-        found = ask(*arguments, **keywords)
-        repo.commit(contents | {"evil.pkl": b"", "vocabulary.json": b"{}"})
-        return found
-
-    monkeypatch.setattr(api, "model_info", model_info)
+    repo = hub.add(NAME, contents)
+    old = repo.refs["main"]
+    hub.listed = lambda: repo.commit(contents | {"evil.pkl": b"", "vocabulary.json": b"{}"})
     assert Model.from_pretrained(NAME).folder.name == old
 
 

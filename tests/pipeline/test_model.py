@@ -76,6 +76,8 @@ def test_saving_leaves_the_generator_and_random_numbers_alone(tmp_path):
         (lambda c: c.update(generator=[1]), r"config\.json: it is damaged"),
         (lambda c: c.update(truncation="much"), r"config\.json: it is damaged .*could not convert"),
         (lambda c: c.update(truncation=float("nan")), r"config\.json: it is damaged .*truncation is nan"),
+        (lambda c: c.update(truncation=1e308), r"config\.json: it is damaged .*truncation is 1e\+308"),
+        (lambda c: c["generator"].update(conv_clamp=1e308), "conv_clamp must be a number between 0 and 65504"),
         (lambda c: c["generator"].update(resolution=24), "resolution must be a power of two"),
         (lambda c: c["generator"].update(z_dim=-8), "z_dim must be a whole number"),
         (lambda c: c["generator"].update(depth=3), r"config\.json: its generator has an unknown setting depth"),

@@ -227,6 +227,7 @@ def test_tensors_that_do_not_fit(name, change, found, tmp_path):
         ({"truncation": [0.5, float("nan")]}, "is no range of truncation"),
         ({"truncation": [0.5, float("inf")]}, "is no range of truncation"),
         ({"truncation": [0.7, 0.5]}, "is no range of truncation"),
+        ({"truncation": [0.7, 1e308]}, "is no range of truncation"),
         ({"truncation": "ab"}, "not supported between"),
         ({"directions": []}, "there are no directions"),
         ({"method": "\x1b[31m"}, "must not hold the control character"),

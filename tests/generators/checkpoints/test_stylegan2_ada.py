@@ -60,8 +60,8 @@ def test_protocols_and_layouts(record: NetworkRecord, load: Callable[..., StyleG
         ({"synthesis.b8.conv1.activation": "relu"}, "activation is relu"),
         ({"mapping.fc0.activation": "swish"}, "activation is swish"),
         ({"mapping.fc0.activation": "lrelu", "mapping.fc1.activation": "relu"}, "layers differ in activation"),
-        ({"mapping.fc0.bias_gain": "x"}, "lr_multiplier must be a number above 0, not 'x'"),
-        ({"synthesis.b4.conv1.conv_clamp": -1}, "conv_clamp must be a number above 0, not -1"),
+        ({"mapping.fc0.bias_gain": "x"}, "lr_multiplier must be a number between 0 and 65504, not 'x'"),
+        ({"synthesis.b4.conv1.conv_clamp": -1}, "conv_clamp must be a number between 0 and 65504, not -1"),
     ],
 )
 def test_unsupported_settings(
