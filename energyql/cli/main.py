@@ -18,7 +18,7 @@ from energyql.cli import options
 from energyql.cli.dataset import dataset
 from energyql.cli.directions import directions
 from energyql.cli.edit import animate, edit, invert
-from energyql.cli.failures import reporting_failures, show_warning
+from energyql.cli.failures import open_closed, reporting_failures, show_warning
 from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import STANDARD, err, out, out_option, print_json, read_label, read_names, resumable
 from energyql.cli.pages import gallery, label, sample, studio
@@ -302,6 +302,7 @@ for group, commands in GROUPS.items():
 
 def main() -> None:
     """Entry point: errors of energyql are messages, not stack traces."""
+    open_closed()
     warnings.showwarning = show_warning
     with reporting_failures():
         sys.exit(app(standalone_mode=False) or 0)

@@ -150,6 +150,7 @@ def compile_energy_rule(
 
     Warns:
         TautologyWarning: everything satisfies the query.
+        ConstantPartWarning: a part of it is never or always true, as far as the diagram fits `max_nodes`.
     """
     if check_semantics(semantics) in ("exact", "jem"):
         known = relations and semantics == "exact"
