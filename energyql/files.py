@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
+from energyql.locks import LOCK, sole_writer
 
 try:
     import fcntl
@@ -124,10 +125,11 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ArgumentError: it is something else, or empty.
     """
-    if not isinstance(path, str | os.PathLike) or path == "":
-        given = "empty text" if path == "" else f"{path!r:.40}"
-        raise ArgumentError(f"{given} is not a path", hint='name a file or folder, such as "faces.png" or "faces"')
-    return Path(path)
+    with suppress(TypeError, ValueError):  # a zero, or half of a character, which no system takes
+        if isinstance(path, str | os.PathLike) and path != "" and b"\0" not in os.fsencode(path):
+            return Path(path)
+    given = "empty text" if path == "" else f"{path!r:.40}"
+    raise ArgumentError(f"{given} is not a path", hint='name a file or folder, such as "faces.png" or "faces"')
 
 
 @contextmanager
@@ -138,14 +140,18 @@ def replacing(path: Path) -> Iterator[Path]:
         ArgumentError: `path` cannot be written, for example because the disk is full, or it is no regular file.
     """
     with naming_target(path):
-        if os.path.exists(path) and not os.path.isfile(path):
-            kind = "a folder" if os.path.isdir(path) else "not a regular file"
-            raise ArgumentError(f"cannot write {path}: it is {kind}", hint="name a file")
+        _check_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep_once(path.parent)
         with temporary(path.parent, path.suffix) as written:
             yield written
             written.replace(path)
+
+
+def _check_regular(path: Path) -> None:
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "not a regular file"
+        raise ArgumentError(f"cannot write {path}: it is {kind}", hint="name a file")
 
 
 @contextmanager
@@ -213,6 +219,8 @@ def check_writable(path: Path, folder: Path) -> None:
     Raises:
         ArgumentError: it cannot; the message names `path`.
     """
+    if path != folder:
+        _check_regular(path)
     while not os.path.exists(folder) and folder != folder.parent:
         if os.path.islink(folder):
             raise ArgumentError(
@@ -227,6 +235,10 @@ def check_writable(path: Path, folder: Path) -> None:
             f"cannot write {path}: {os.path.abspath(folder)} is not writable",
             hint="name another folder, or change its permissions",
         )
+    with naming_target(path), suppress(FileNotFoundError):
+        os.lstat(path)  # raises where the name is too long
+    with naming_target(path), temporary(folder, ".txt"):  # the disk may be full, or a system refuse for its own reasons
+        pass
 
 
 def check_destination(path: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> Path:
@@ -343,6 +355,13 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _is_text(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a file of safetensors.
 
@@ -350,12 +369,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ModelError: it is missing, damaged or holds something else.
     """
     from safetensors import SafetensorError  # here, as in `write_tensors`
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     check_file(path)
     try:
         with naming_source(path):
-            return load_file(path)
+            # The library opens no path with bytes that are no text.
+            return load_file(path) if _is_text(path) else load(path.read_bytes())
     except (SafetensorError, ValueError, TypeError, LookupError, RuntimeError) as error:
         raise ModelError(f"cannot read {path}: it is damaged ({error})", hint="copy or download it again") from error
 
@@ -383,31 +403,32 @@ _DESCRIPTIONS = ("result.json", "edit.json", "vocabulary.json")
 def saving(folder: Path, old: Callable[[Path], Iterable[Path]]) -> Iterator[Path]:
     """Yield an empty folder for new files; when the block ends, they take the place of the old ones in `folder`.
 
-    A process that is killed leaves the old files or the new ones. Files that are neither stay as they are.
+    A process that is killed leaves the old files or the new ones. Files that are neither stay as they are. Meanwhile
+    nobody else may write into the folder.
 
     Args:
         folder: is made if it is not there.
         old: returns those files in it that are removed, unless a new one has their name.
 
     Raises:
-        ArgumentError: the folder cannot be written.
+        ArgumentError: the folder cannot be written, or somebody else writes into it.
     """
-    finish_saving(folder)
-    with naming_target(folder), staging(folder) as staged:
-        try:
-            yield staged
-        except ArgumentError as error:  # people know the folder that they named
-            raise ArgumentError(error.message.replace(str(staged), str(folder)), hint=error.hint) from error
-        new = set(_files(staged))
-        if taken := [path for path in new if (folder / path).is_dir()]:
-            raise ArgumentError(f"cannot write {folder / taken[0]}: it is a folder", hint="name another folder")
-        finish_saving(folder)  # another process may have saved there meanwhile
-        earlier = {path.relative_to(folder) for path in old(folder) if path.is_file()}
-        hidden = {path for path in earlier & new if path.name in _DESCRIPTIONS}
-        lists = {"gone": earlier - new, "hidden": hidden}
-        write_json(staged / OLD, {name: sorted(map(Path.as_posix, paths)) for name, paths in lists.items()})
-        staged.rename(folder / SAVED)
-    finish_saving(folder)
+    with sole_writer(folder, "a result"):
+        finish_saving(folder)
+        with naming_target(folder), staging(folder) as staged:
+            try:
+                yield staged
+            except ArgumentError as error:  # people know the folder that they named
+                raise ArgumentError(error.message.replace(str(staged), str(folder)), hint=error.hint) from error
+            new = set(_files(staged))
+            if taken := [path for path in new if (folder / path).is_dir()]:
+                raise ArgumentError(f"cannot write {folder / taken[0]}: it is a folder", hint="name another folder")
+            earlier = {path.relative_to(folder) for path in old(folder) if path.is_file()}
+            hidden = {path for path in earlier & new if path.name in _DESCRIPTIONS}
+            lists = {"gone": earlier - new, "hidden": hidden}
+            write_json(staged / OLD, {name: sorted(map(Path.as_posix, paths)) for name, paths in lists.items()})
+            staged.rename(folder / SAVED)
+        finish_saving(folder)
 
 
 @contextmanager
@@ -420,10 +441,9 @@ def changing(folder: Path) -> Iterator[Path]:
     Raises:
         ArgumentError: the folder cannot be written.
     """
-    finish_saving(folder)
-    before = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     removed: list[Path] = []
     with saving(folder, lambda _: removed) as staged:
+        before = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != LOCK)
         links = {name: _linked(folder / name, staged / name) for name in before}
         yield staged
         for name, mark in links.items():

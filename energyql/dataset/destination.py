@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import check_writable, fingerprint, naming_source, naming_target, replacing, sweep
+from energyql.locks import sole_writer
 
 PATIENCE = 300.0
 """Seconds for which a store that does not answer is asked again."""
@@ -45,6 +46,13 @@ class Destination(Protocol):
 
         Raises:
             ArgumentError: it cannot.
+        """
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Return a context manager that keeps other writers away, where the place has locks.
+
+        Raises:
+            ArgumentError: another one writes there.
         """
 
     def sizes(self) -> dict[str, int]:
@@ -79,6 +87,10 @@ class Folder:
         """See `Destination`."""
         check_writable(self.path, self.path)
 
+    def alone(self) -> AbstractContextManager[Any]:
+        """See `Destination`."""
+        return sole_writer(self.path, "a data set")
+
     def sizes(self) -> dict[str, int]:
         """See `Destination`."""
         found = {}
@@ -86,7 +98,8 @@ class Folder:
             for root, folders, names in os.walk(self.path):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 for path in (Path(root, name) for name in names if not name.startswith(".")):
-                    found[path.relative_to(self.path).as_posix()] = path.stat().st_size
+                    with suppress(FileNotFoundError):  # its writer has just removed it
+                        found[path.relative_to(self.path).as_posix()] = path.stat().st_size
         return found
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
@@ -146,6 +159,10 @@ class Store:
 
     def check(self) -> None:
         """See `Destination`. Whether a bucket can be written shows when the plan is written, before any shard."""
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """See `Destination`. Stores have no locks: writers of one plan write the same bytes."""
+        return nullcontext()
 
     def sizes(self) -> dict[str, int]:
         """See `Destination`."""

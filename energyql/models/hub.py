@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.files import check_writable, finish_saving, read_bytes, read_json, real_path, saving
+from energyql.files import finish_saving, read_bytes, read_json, real_path, saving
+from energyql.locks import sole_writer
 from energyql.plugins import import_optional
 
 README, LIBRARY = "README.md", "energyql"
@@ -89,15 +90,15 @@ def download_to(folder: Path, name: str, revision: str | None = None) -> None:
         ArgumentError: the folder holds a model or another README.md, or cannot be written; or as for `download`.
         ModelError: as for `download`.
     """
-    if model_files(folder):
-        raise ArgumentError(f"{folder} holds a model already", hint="name another folder")
-    check_folder(folder)
-    check_writable(folder, folder)
-    source = download(name, revision)
-    with saving(folder, lambda _: ()) as staged:
-        for file in [*(path.name for path in model_files(source)), README]:
-            if path := own_file(source, file):
-                shutil.copyfile(path, staged / file)
+    with sole_writer(folder, "a download"):
+        if model_files(folder):
+            raise ArgumentError(f"{folder} holds a model already", hint="name another folder")
+        check_folder(folder)
+        source = download(name, revision)
+        with saving(folder, lambda _: ()) as staged:
+            for file in [*(path.name for path in model_files(source)), README]:
+                if path := own_file(source, file):
+                    shutil.copyfile(path, staged / file)
 
 
 def own_file(folder: Path, name: str) -> Path | None:

@@ -281,7 +281,7 @@ def train_judge(
         names = trained.report if given is None else [name for name in bank.vocabulary if only is None or name in only]
         with target.changing() as changed:
             store_judge(changed.folder, judge, names, trained)
-    shutil.rmtree(target.folder / WORK, ignore_errors=True)
+        shutil.rmtree(target.folder / WORK, ignore_errors=True)
     return trained
 
 

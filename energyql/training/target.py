@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from energyql.errors import ArgumentError, EnergyQLError, ModelError, Vocabulary
 from energyql.files import (
     DAMAGED_MODEL,
     changing,
-    check_writable,
     fingerprint,
     finish_saving,
     read_json,
@@ -42,6 +41,7 @@ from energyql.generators.families import (
     read_generator,
 )
 from energyql.generators.load import load_generator
+from energyql.locks import sole_writer
 from energyql.models import model_folder, packaged_models
 from energyql.pipeline.model import BANK_FILES, CARD, Model, save_converted, save_model, save_named_model
 from energyql.plugins import GENERATORS, is_plugin
@@ -183,28 +183,31 @@ def opening_target(
     If the block raises an `EnergyQLError`, all that was written in the folder is removed. If it ends in another way,
     such as by Ctrl-C, it stays, so that the training can be continued.
     """
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        check_writable(folder, folder)
-        finish_saving(folder)
-    new = [] if folder is None else [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    before = after = _names(folder)
-    try:
-        try:
-            target = open_target(model, out, truncation, generator=generator, allow_plugins=allow_plugins)
-        finally:
-            after = _names(folder)
-        if folder is None:  # nothing was written into the folder of the model
-            folder, before = target.folder, _names(target.folder)
-        yield target
-    except EnergyQLError:
+    folder = _folder(model, out)
+    with nullcontext() if folder is None else sole_writer(folder, "a training"):
         if folder is not None:
-            for name in {*after, WORK} - before:  # a file that somebody else wrote meanwhile is not among these
-                _remove(folder / name)
-        for path in new:
-            with suppress(OSError):
-                path.rmdir()
-        raise
+            finish_saving(folder)
+        before = after = _names(folder)
+        try:
+            try:
+                target = open_target(model, out, truncation, generator=generator, allow_plugins=allow_plugins)
+            finally:
+                after = _names(folder)
+            yield target
+        except EnergyQLError:
+            if folder is not None:
+                for name in {*after, WORK} - before:  # a file that somebody else wrote meanwhile is not among these
+                    _remove(folder / name)
+            raise
+
+
+def _folder(model: str | Path | Generator, out: str | Path | None) -> Path | None:
+    """Return the folder that is trained into; `None` if there is none, which `open_target` refuses."""
+    if out is not None:
+        return Path(out)
+    if not isinstance(model, str | Path) or Path(model).is_file() or is_generator_name(str(model)):
+        return None
+    return None if model in packaged_models() else model_folder(model)
 
 
 def _names(folder: Path | None) -> set[str]:
