@@ -225,6 +225,10 @@ class CheckpointWarning(UserWarning):
     """Pictures depend on something that a checkpoint does not hold; the message says what is assumed."""
 
 
+class LockWarning(UserWarning):
+    """A folder lies on a file system without locks, where a second writer cannot be noticed."""
+
+
 def caller_level() -> int:
     """Return the `stacklevel` of the line that called this package, for a warning of the function that calls this."""
     names = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_stack(sys._getframe(1))]
