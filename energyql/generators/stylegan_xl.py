@@ -89,11 +89,11 @@ class StyleGANXLConfig(StyleGAN3Config):
         specs = self._progression(self.first_cutoff, self.first_stopband, resolution, self.num_layers, steps)
         for layers, factor in zip(self.head_layers, self.up_factors, strict=True):
             resolution *= factor
-            specs = self.kept(specs)
+            specs = self.below_head(specs)
             specs += self.head(specs[-1], layers, resolution)
         return specs
 
-    def kept(self, specs: list[SignalSpec]) -> list[SignalSpec]:
+    def below_head(self, specs: list[SignalSpec]) -> list[SignalSpec]:
         """Return the signals of the layers that a head does not replace: without critical layers and RGB layer."""
         return specs[: -self.num_critical - 1]
 
