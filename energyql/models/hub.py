@@ -75,7 +75,7 @@ def download(name: str, revision: str | None = None) -> Path:
 
     Args:
         name: `owner/name`. The environment variables `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` of huggingface_hub
-            decide on the hub, the user, and whether only the cache is read.
+            decide on the hub, the access token, and whether only the cache is read.
         revision: a branch, a tag or a commit; by default the main branch.
 
     Raises:

@@ -1,7 +1,7 @@
 """Trainings that are not finished: their folders, and how they are continued. This module imports no torch.
 
 Until a training is finished, it writes into a hidden folder of the model folder. Each step, such as the labels or the
-heads, writes its results there under its name; `energyql.training.steps` checks that they are not damaged, and belong to
+heads, writes its results there under its name; `energyql.training.steps` checks that they are not damaged, and are of
 the same settings and data. So the same training can continue from them, with the same final result.
 """
 
