@@ -232,5 +232,5 @@ def _fingerprints(model: Model) -> dict[str, str]:
 
 
 def _digest(facts: object) -> str:
-    """Return the SHA-256 of a value as JSON."""
+    """Return the SHA-256 of the JSON text of a value."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

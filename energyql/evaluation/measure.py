@@ -175,7 +175,7 @@ def _part(group: str, key: str) -> Read:
 
 
 def _over_spaces(key: str, extreme: Callable[[list[float]], float], group: str = "diversity") -> Read:
-    """Return the function that reads the extreme over z, w and features of the number `key` of a group."""
+    """Return the function that reads the number `key` of each space (z, w, features) of a group: their `extreme`."""
 
     def read(outcome: dict[str, Any]) -> float | None:
         spaces = outcome[group]

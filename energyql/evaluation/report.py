@@ -171,7 +171,7 @@ def query_table(data: dict[str, Any]) -> Table:
 
 
 def summary_table(data: dict[str, Any]) -> Table:
-    """Return a table for the terminal with the mean and the worst over queries of each method."""
+    """Return a table for the terminal with mean and worst over queries of each method, from results of a comparison."""
     table = terminal_table(f"over {len(data['queries'])} queries", COLUMNS, 36)
     for name, which, row in _summary_rows(data):
         table.add_row(f"{escape(name)}, {which}", *row, end_section=which == "worst")
@@ -278,7 +278,7 @@ def share(value: float) -> str:
 
 
 def facts(data: dict[str, Any]) -> list[str]:
-    """Return the lines of the sections on `settings` and `machine` of a page."""
+    """Return lines of Markdown with two sections: the entries `settings` and `machine` of results."""
     lines = []
     for heading in ("settings", "machine"):
         lines += ["", f"## {heading.capitalize()}", ""]

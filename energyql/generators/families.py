@@ -81,7 +81,7 @@ def open_generator(
     Raises:
         ModelError: a file is missing, damaged, or does not fit the others; or the folder names code, which is not
             allowed.
-        ArgumentError: the code makes no generator, or `source` is none.
+        ArgumentError: the code makes no generator, or `source` is no generator.
     """
     if source is None:
         settings = _settings(folder)

@@ -94,7 +94,7 @@ class StyleGANXLConfig(StyleGAN3Config):
         return specs
 
     def below_head(self, specs: list[SignalSpec]) -> list[SignalSpec]:
-        """Return the signals of the layers that a head does not replace: without critical layers and RGB layer."""
+        """Return the signals of the layers that a head does not replace: all but critical ones and the RGB layer."""
         return specs[: -self.num_critical - 1]
 
     def head(self, last: SignalSpec, layers: int, resolution: int) -> list[SignalSpec]:

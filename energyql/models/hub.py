@@ -149,8 +149,8 @@ def check_folder(folder: Path) -> None:
     """Check that a model can be written to a folder, which need not exist: it may replace an earlier model only.
 
     Raises:
-        ArgumentError: the folder holds a README.md, a config.json or another file with the name of a file of a model
-            that is not of a model of this library.
+        ArgumentError: files in the folder have the names of a model's files (README.md, config.json, ...) but are not
+            of a model of this library; or the folder cannot be written.
     """
     finish_saving(folder)
     _check_replaceable(folder, [path.name for path in folder.glob("*") if path.is_file()], folder.joinpath)

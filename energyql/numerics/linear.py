@@ -158,7 +158,7 @@ class DenseStack(_Packable):
 
 
 def in_graph(x: Tensor) -> bool:
-    """Return whether autograd records operations on x, or x has a tangent: packed products have no derivative."""
+    """Return whether autograd, in reverse or forward mode, follows x: packed products have no derivative."""
     return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
 
 

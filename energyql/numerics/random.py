@@ -72,7 +72,7 @@ def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows:
         start: index of the first sample, at least 0.
         count: number of samples, at least 0.
         width: numbers per sample, at least 1.
-        stream: name of what they are for, such as "langevin/17"; different names give independent numbers.
+        stream: name of their purpose, such as "langevin/17"; different names give independent numbers.
         rows: the samples that get numbers, as ascending indices from 0 to count - 1; all by default.
 
     Returns:
@@ -217,7 +217,7 @@ class RandomStreams:
     ) -> Float[Tensor, "rows z_dim"]:
         """Return draws from N(0, I) for the rows of `like`, with its width, dtype and device.
 
-        `stream` names what they are for. `rows` are ascending indices of the rows that get draws, by default all.
+        `stream` names their purpose. `rows` are ascending indices of the rows that get draws, by default all.
         """
         indices = None if rows is None else rows.tolist()
         return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=indices).to(like)
@@ -229,7 +229,7 @@ class RandomStreams:
 
         Args:
             like: latents, whose width, dtype and device the draws have.
-            stream: name of what they are for.
+            stream: name of their purpose.
             rows: ascending indices of samples in `like`.
             numbers: for each of these samples the ascending numbers of its draws, (rows, draws), below `of`.
             of: number of draws of each sample.
@@ -244,8 +244,8 @@ class RandomStreams:
     ) -> Float[Tensor, "rows width"]:
         """Return draws from the open interval (0, 1) for the rows of `like`, on its device.
 
-        They are float64, on MPS float32. `stream` names what they are for, and `rows` are ascending indices of the rows
-        that get draws, by default all.
+        They are float64, on MPS float32. `stream` names their purpose. `rows` are ascending indices of the rows that
+        get draws, by default all.
         """
         indices = None if rows is None else rows.tolist()
         draws = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream, rows=indices)

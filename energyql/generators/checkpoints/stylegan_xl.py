@@ -188,7 +188,10 @@ def _confirmed(config: StyleGANXLConfig, tensors: Mapping[str, Tensor], layers: 
 
 
 def _weights(tensors: Mapping[str, Tensor], layers: Layers, classes: int) -> dict[str, Tensor]:
-    """Return the tensors under the names of this library, from those under official names."""
+    """Return the tensors under the names of this library, from those under official names.
+
+    The official code has features for more classes than the generator has; those of the first `classes` are used.
+    """
     places = {_name(layer): f"synthesis.layers.{place}" for place, layer in enumerate(layers)}
     weights = {}
     for name, tensor in tensors.items():

@@ -216,7 +216,7 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
 
 
 def _from_items(name: str, make: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Return a function in place of a class of containers: it calls `make` with a list or tuple of items."""
+    """Return a function in place of a container's class, called `name` in messages: it calls `make` with the items."""
 
     def build(items: Any = ()) -> Any:
         if not isinstance(items, list | tuple):
