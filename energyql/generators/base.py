@@ -244,7 +244,7 @@ def check_fitted_label(label: Any, generator: Generator) -> Label | Literal["ran
 
 
 def as_condition(label: Label | None, generator: Generator) -> Float[Tensor, " c_dim"] | None:
-    """Return a label that `check_label` returned as the input of `encode`, (c_dim,) float32; `None` for `None`."""
+    """Return the input of `encode` for a label from `check_label`: (c_dim,) float32, or `None` for `None`."""
     if label is None:
         return None
     if isinstance(label, tuple):

@@ -19,7 +19,7 @@ DRAWN_TOGETHER = 8
 """Most samples whose small feature maps are computed in one batch on the CPU."""
 _EPSILON = 1e-8
 _PROBES = 8
-"""How many numbers of a weight are compared to find out whether the weight has changed; see `_signature`."""
+"""Count of numbers of a weight that are compared to find out whether the weight has changed; see `_signature`."""
 
 
 def convolve(

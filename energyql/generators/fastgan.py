@@ -28,7 +28,7 @@ Noise = Literal["const", "none"] | Tensor
 MOST_SIDE = 1024
 """Largest side of a picture."""
 _EXCITED_BY = 16
-"""How many times smaller the side of the stage is that computes the factors of an excited stage; see `Excitation`."""
+"""Side of an excited stage, divided by that of the stage that computes its factors; see `Excitation`."""
 EXCITED = (64, 128, 256, 512)
 """Sides of the stages that are excited: multiplied by factors that another stage computes."""
 

@@ -86,9 +86,9 @@ class StyleGAN2Config(StyleGANConfig):
 
 
 def noise_numbers(sides: Iterable[int]) -> int:
-    """Return the count of noise numbers in blocks of these sides: two maps in each block, one in that of side 4.
+    """Return the count of noise numbers in blocks of these sides, one of which is 4.
 
-    `sides` must hold 4.
+    A block has two maps of noise, that of side 4 has one.
     """
     return 2 * sum(side**2 for side in sides) - 4**2
 

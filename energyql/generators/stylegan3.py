@@ -267,7 +267,7 @@ def downsample(
 
 
 _CACHED = 1 << 21
-"""How many numbers of fine grids are computed together on the CPU, so that they stay in the caches."""
+"""Count of numbers of fine grids that are computed together on the CPU, so that they stay in the caches."""
 
 
 class FourierFeatures(nn.Module):

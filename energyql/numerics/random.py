@@ -26,7 +26,7 @@ from energyql.numerics.shapes import Float, Int
 _WORDS_PER_COUNT = 4
 """Philox4x64 gives four 64-bit words for each value of its counter."""
 _VALUES_AT_ONCE = 1 << 16
-"""How many values are computed together, so that they stay in the cache; no result depends on it."""
+"""Count of values that are computed together, so that they stay in the cache; no result depends on it."""
 _LN2 = 0.6931471805599453
 _COLUMNS = "the number of columns"
 """The argument `width` in messages."""
@@ -113,9 +113,9 @@ def uniforms(
 def _words(
     seed: int, start: int, count: int, width: int, stream: str, rows: Sequence[int] | None
 ) -> NDArray[np.uint64]:
-    """Return raw words of the generator, (count or length of rows, width); see `normals` for the arguments.
+    """Return raw words of the generator, (count or length of rows, width); see `normals` for the other arguments.
 
-    Row i uses the counters from i * ceil(width / 4) on, so that each row begins with a new counter.
+    Sample i uses the counters from i * ceil(width / 4) on, so that each sample begins with a new counter.
 
     Raises:
         ArgumentError: seed, start or count is outside its range.

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from energyql.render.pictures import FAINT, INK, PAPER, font_for, legible
 
 SCALE = 2
-"""How many times larger the canvas is drawn; it is reduced at the end, for smooth lines."""
+"""Side of the canvas, divided by that of the finished picture, to which it is reduced for smooth lines."""
 GRID = "#e5e7eb"
 """Colour of grid lines and of empty cells."""
 HEAT = ("#3b1f5b", "#31688e", "#21918c", "#5ec962", "#fde725")

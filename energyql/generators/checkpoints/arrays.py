@@ -124,14 +124,14 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 
 def _latin1(text: Any, encoding: Any) -> memoryview:
-    """Return the bytes for a call of `_codecs.encode`, which stands for bytes in pickles of protocol 2."""
+    """Return the bytes that a call of `_codecs.encode` makes; pickles of protocol 2 hold bytes as such calls."""
     if not isinstance(text, str) or encoding != "latin1":
         raise CheckpointError(f"it encodes text as {shown(encoding)}")
     return memoryview(text.encode("latin1"))
 
 
 def _empty(*arguments: Any) -> memoryview:
-    """Return the empty bytes for a call of `bytes()`, which stands for them in pickles of protocol 2."""
+    """Return the empty bytes that a call of `bytes()` makes; pickles of protocol 2 hold them as such calls."""
     if arguments:
         raise CheckpointError("it calls bytes with arguments")
     return memoryview(b"")

@@ -100,7 +100,7 @@ def assemble(
 
 
 def with_buffers(tensors: Mapping[str, Tensor], unused: Container[str] = ()) -> dict[str, Tensor]:
-    """Return tensors together with the buffers that programs leave out which save parameters only.
+    """Return tensors together with missing buffers: some programs save parameters only.
 
     Args:
         tensors: tensors under their official names.
