@@ -35,8 +35,10 @@ class ChoiceModel(EvaluatedModel):
         self.read_latents = self._choices
         self._factors = Factors(DOMAINS[model])
 
-    def judge(self, z: Tensor, report: Report = lambda stage, fraction: None, *, shown: int = 0) -> JudgedSamples:
-        """Return the choices of latents (n, z_dim), as they would be read off their pictures; none are kept."""
+    def judge(
+        self, z: Tensor, report: Report = lambda stage, fraction: None, *, picture_count: int = 0
+    ) -> JudgedSamples:
+        """Return the samples with latents z (n, z_dim) and the values in their pictures; no picture is drawn."""
         parts = []
         for at, rows in enumerate(z.cpu().float().split(AT_ONCE)):
             with torch.inference_mode():

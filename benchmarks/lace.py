@@ -59,7 +59,7 @@ def main(
             else:
                 compared = compare(
                     evaluated, queries, methods, counts=counts, folder=out / name, report=report, title=protocol.title,
-                    kept=out / "kept",
+                    cache=out / "kept",
                 )  # fmt: skip
                 found["comparison"] = {key: compared[key] for key in ("queries", "summary")}
             write_json(out / "evaluation.json", data)

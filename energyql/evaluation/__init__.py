@@ -1,1 +1,1 @@
-"""Judging results with networks that took no part in making them."""
+"""Evaluation of samples and edits by judges, networks that are not used to make them."""

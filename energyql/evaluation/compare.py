@@ -1,4 +1,4 @@
-"""Comparison of every method on every query. Results are written as they come, so that an interrupted run resumes."""
+"""Comparison of every method on every query; outcomes are written at once, so an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -28,16 +28,25 @@ from energyql.sampling.base import describe_sampler
 from energyql.version import __version__
 
 RESULTS = "results.json"
-PRIOR, ORACLE = 20_000, 1_000
+"""File with the results, in the folder of a comparison."""
+PRIOR = 20_000
+"""Pictures of the prior, by default."""
+ORACLE = 1_000
+"""Effective number of exact samples that an oracle should have, by default."""
 FORMER_FIELDS = {
     "descent=None": "then='anneal'", r"descent=DescentSampler\([^()]*\)": "then='descend'", "tolerance=0.001, ": "",
 }  # fmt: skip
-"""Fields in the text of a sampler, and how they were written until November 2026: such outcomes still count."""
+"""Field in the text of a sampler (a regular expression) -> its form until November 2026, by which older outcomes are
+recognised."""
 
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """Numbers of samples of a comparison, and their seed, checked; see `compare_samplers`."""
+    """Numbers of samples of a comparison, and their seed; see `compare_samplers`.
+
+    Raises:
+        ArgumentError: a number is out of its range.
+    """
 
     n: int = 500
     prior: int = PRIOR
@@ -69,22 +78,24 @@ def compare_samplers(
     """Compare samplers with exact samples, on a model and your own queries.
 
     Exact samples are those of the prior that satisfy a query by the model's judge; for queries that the prior hardly
-    ever satisfies see `energyql.evaluation.reference`. An interrupted run resumes if it is called again.
+    ever satisfies see `energyql.evaluation.reference`. The same call continues an interrupted run.
 
     Args:
         queries: one or more; a path that ends in .txt, or that exists, is a file with one query per line.
-        samplers: names out of `energyql.sampling.SAMPLERS`, "semantics:sampler", "sampler@strength", "paper" for the
-            paper's algorithm at its own cost, or `energyql.evaluation.methods.Method` with a sampler of one's own.
-        folder: for `results.json`, `results.md`, two plots, and the state for the next run.
+        samplers: one or more: names out of `energyql.sampling.SAMPLERS`, "semantics:sampler", "sampler@strength",
+            "paper" for the paper's algorithm at its own cost, or a `Method` of `energyql.evaluation.methods` with a
+            sampler of your own.
+        folder: where `results.json`, `results.md`, two plots, and the state for the next run are written.
         model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
         n: samples of each sampler for each query, at least 2.
-        prior: pictures of the prior that all queries share, judged once for a model.
-        oracle: wanted effective number of exact samples of each query.
-        truncation: as for `energyql.generate`.
-        label: as for `energyql.generate`.
-        seed: of all samples.
-        device: as for `energyql.generate`.
-        progress: as for `energyql.generate`.
+        prior: pictures of the prior that all queries share, judged once for a model; at least 100.
+        oracle: effective number of exact samples that is collected for each query, at least 30.
+        truncation: psi in [0, 1], by default that of the model; see `energyql.generate`.
+        label: a class, or c_dim numbers, for a conditional generator.
+        seed: seed of all samples.
+        device: "auto", "cpu", "cuda" and so on; see `energyql.generate`.
+        progress: whether a progress bar is shown; or a function that is called with the name of a stage and the
+            fraction of it that is done.
 
     Returns:
         The contents of `results.json`: `settings`, `machine`, `contenders`, `queries` (see
@@ -94,13 +105,13 @@ def compare_samplers(
         EnergyQLError: a query, a name or a setting is wrong, or the model has no judge.
     """
     counts = SampleCounts(n, prior, oracle, seed)
-    methods, asked = read_methods(samplers), several(queries, (str, Expr))
-    if not asked:
+    methods, query_list = read_methods(samplers), several(queries, (str, Expr))
+    if not query_list:
         raise ArgumentError("there is no query to compare samplers on", hint='give one or more, such as "smile"')
     evaluated = EvaluatedModel(model, device=device, truncation=truncation, label=label)
     folder = as_path(folder)
     with sole_writer(folder, "a comparison"), reporting(progress) as report:
-        return compare(evaluated, asked, methods, counts=counts, folder=folder, report=report)
+        return compare(evaluated, query_list, methods, counts=counts, folder=folder, report=report)
 
 
 def compare(
@@ -112,34 +123,45 @@ def compare(
     folder: Path,
     report: Report,
     title: str = "Samplers compared",
-    shown: int = 0,
-    kept: Path | None = None,
+    picture_count: int = 0,
+    cache: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure every method on every query, and write tables and plots; see `compare_samplers`.
+    """Measure every method on every query, write tables and plots, and return the results; see `compare_samplers`.
 
-    Outcomes of an earlier run in the same folder with the same settings are read from disk. Several comparisons can
-    share a folder of judged pictures of the prior and of oracles, `kept`. The page shows `shown` pictures of each
-    method for each query. `report` is called with the stages "prior", "queries", "oracle", "sampling" and "judging".
+    Args:
+        model: the model with its judge.
+        queries: the queries.
+        methods: the methods.
+        counts: numbers of samples, and the seed.
+        folder: where results are written; outcomes of an earlier run there with the same settings are not computed
+            again.
+        report: called with the stages "prior", "queries", "oracle", "sampling" and "judging".
+        title: heading of the page.
+        picture_count: pictures on the page of each method for each query.
+        cache: folder for judged pictures of the prior and of oracles, which comparisons can share; by default `folder`.
+
+    Raises:
+        EnergyQLError: a query is wrong, or the folder cannot be written.
     """
     checked = check_arguments(queries, model.vocabulary, {method.semantics for method in methods})
     settings = run_settings(model, counts)
     data: dict[str, Any] = {"settings": settings, "machine": machine(), "contenders": [one.name for one in methods]}
     stored = read_json(folder / RESULTS) if (folder / RESULTS).is_file() else {}
-    known = [*stored["queries"], *stored.get("others", [])] if stored.get("settings") == settings else []
-    earlier = {record["query"]: record for record in known}
-    kept = folder if kept is None else kept
-    prior = prior_samples(model, counts.prior, kept / "prior", report, seed=counts.seed)
+    usable = [*stored["queries"], *stored.get("others", [])] if stored.get("settings") == settings else []
+    earlier = {record["query"]: record for record in usable}
+    cache = folder if cache is None else cache
+    prior = prior_samples(model, counts.prior, cache / "prior", report, seed=counts.seed)
     bins = AttributeBins(model.vocabulary, prior.values)
     records: list[dict[str, Any]] = []
     for number, query in enumerate(checked):
         text = str(query.expr)
         old = earlier.get(text, {"oracle": None, "samplers": {}})
         record = {"query": text, "title": query.title, "oracle": old["oracle"], "samplers": dict(old["samplers"])}
-        missing = [one for one in methods if _missing(record, one, shown)]
+        missing = [one for one in methods if _missing(record, one, picture_count)]
         if missing:
             exact = model.prepare(query.bound, semantics="exact").energy
             oracle = find_oracle(
-                model, query.bound, exact, prior, counts.oracle, kept / "oracle", report, seed=counts.seed
+                model, query.bound, exact, prior, counts.oracle, cache / "oracle", report, seed=counts.seed
             )
             reference = Reference(query.bound, bins, oracle, prior)
             record["oracle"] = {
@@ -152,7 +174,9 @@ def compare(
             }
             for i, method in enumerate(missing):
                 report("queries", (number + i / len(missing)) / len(checked))
-                outcome, samples = measure(method, model, reference, counts.n, counts.seed, report, shown=shown)
+                outcome, samples = measure(
+                    method, model, reference, counts.n, counts.seed, report, picture_count=picture_count
+                )
                 outcome["pictures"] = _write_grid(folder, query, method, samples, model)
                 record["samplers"][method.name] = outcome
                 earlier[text] = record
@@ -163,7 +187,7 @@ def compare(
 
 
 def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
-    """Return the settings that must be the same for an earlier outcome to be used again."""
+    """Return the settings of a run; an earlier outcome is used again only if they are the same."""
     return {
         "model": model.model.name,
         "identity": model.identity,
@@ -175,20 +199,21 @@ def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
     }
 
 
-def _missing(record: dict[str, Any], method: Method, shown: int) -> bool:
-    found = record["samplers"].get(method.name)
-    if found is None or (shown and found["pictures"] is None) or found["semantics"] != method.semantics:
+def _missing(record: dict[str, Any], method: Method, picture_count: int) -> bool:
+    """Return whether the record of a query has no outcome of this method, or one without the pictures for the page."""
+    outcome = record["samplers"].get(method.name)
+    if outcome is None or (picture_count and outcome["pictures"] is None) or outcome["semantics"] != method.semantics:
         return True
     former = now = describe_sampler(method.sampler)
     for pattern, text in FORMER_FIELDS.items():
         former = re.sub(pattern, text, former)
-    return found["sampler"] not in (now, former)
+    return outcome["sampler"] not in (now, former)
 
 
 def _write_grid(
     folder: Path, query: CheckedQuery, method: Method, samples: JudgedSamples, model: EvaluatedModel
 ) -> str | None:
-    """Write the pictures that were kept as a grid, and return its path relative to the folder."""
+    """Write the pictures of samples as a grid, and return its path relative to `folder`; `None` without pictures."""
     if not samples.pictures:
         return None
     count, text = len(samples.pictures), str(query.expr)
@@ -204,9 +229,15 @@ def _write(
     folder: Path, data: dict[str, Any], records: list[dict[str, Any]], earlier: dict[str, dict[str, Any]],
     title: str = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """Write all outcomes; `others` are queries of an earlier run that are still to come, or no longer asked.
+    """Write the results, and return them.
 
-    With a title the run is complete, and summary, page and plots are written too.
+    Args:
+        folder: where they are written.
+        data: the entries without queries.
+        records: a record for each query that is finished or in progress.
+        earlier: query -> its record in an earlier run. Records of queries that are not in `records` are written as
+            `others`, so that a later run can use them.
+        title: heading of the page; "" if the run is not complete, so that summary, page and plots are not written.
     """
     current = {record["query"] for record in records}
     others = [record for text, record in earlier.items() if text not in current]

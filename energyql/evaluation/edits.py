@@ -1,4 +1,4 @@
-"""Sequential edits, measured step by step: strength, leaks, identity."""
+"""Measurements of sequential edits, step by step: strength, leaks, identity."""
 
 from __future__ import annotations
 
@@ -20,38 +20,42 @@ from energyql.language import Expr, bind
 from energyql.progress import Report
 
 PICTURES_AT_ONCE = 32
-"""Pictures whose features are computed together."""
-SHOWN = 6
-"""Rows of a filmstrip."""
+"""Number of pictures whose features are computed together."""
+FILMSTRIP_ROWS = 6
+"""Most rows of a filmstrip, one for each picture."""
 
 
 def identity_distance(before: Tensor, after: Tensor) -> Tensor:
-    """Return one minus the cosine of features of the picture before and after, (n,), in [0, 2].
+    """Return one minus the cosine of the features of each picture before and after an edit, (n,), in [0, 2].
 
-    Features of the same pictures are given, (n, dim) each. With those of a face recogniser (ArcFace: Deng et al. 2019,
-    arXiv 1801.07698) this is the ID of Nie et al. 2021 (arXiv 2110.10873). With those of an attribute judge it also
-    grows by the change that the query asked for; so compare it between edits of the same queries only.
+    With features of a face recogniser (ArcFace: Deng et al. 2019, arXiv 1801.07698) this is the ID of Nie et al. 2021
+    (arXiv 2110.10873). With features of an attribute judge the change that the query demands increases it too, so it
+    can be compared only between edits of the same queries.
+
+    Args:
+        before: features of the pictures before the edit, (n, dim).
+        after: features of the same pictures after it, (n, dim).
     """
     return 1 - F.cosine_similarity(before.double(), after.double(), dim=1)
 
 
 def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -> dict[str, Any]:
-    """Measure effect and side effect of one edit of n pictures.
+    """Return the effect and the side effect of one edit of n pictures.
 
-    After the disentangled edit strength (DES) of Nie et al. 2021 (arXiv 2110.10873): the change of the attribute that
-    was asked for, minus the largest change of any other one. Here a change is one of the decided values of an
-    independent judge, which is defined for every kind of attribute and every query. The published program does not
-    contain the code of their formula; numbers are not to be compared with theirs.
+    They follow the disentangled edit strength (DES) of Nie et al. 2021 (arXiv 2110.10873): the change of the attribute
+    in the query, minus the largest change of any other attribute. Here changes are those of the values that an
+    independent judge decides on, so that they exist for every kind of attribute and every query. The published program
+    does not contain the code of the formula, so these numbers cannot be compared with the published ones.
 
     Args:
-        before: whether the pictures satisfied the query before the edit, (n,).
-        after: the same after it, (n,).
-        leaked: attribute that was not asked for -> whether it changed without need, (n,).
+        before: whether each picture satisfied the query before the edit, (n,).
+        after: whether it satisfies the query after the edit, (n,).
+        leaked: attribute that is not in the query -> whether it changed without need, (n,).
 
     Returns:
         - `strength`: share of pictures that satisfy the query after the edit, minus the share before;
-        - `leak`: the largest share of pictures in which one attribute changed that was not asked for, and `leaking`,
-          that attribute; empty if there is none;
+        - `leak`: share of pictures in which the attribute of `leaking` changed;
+        - `leaking`: the attribute of `leaked` that changed in most pictures; "" if none changed;
         - `disentangled`: `strength - leak`, at most 1; below 0 the edit did more harm than good.
     """
     shares = {name: float(rows.mean()) for name, rows in leaked.items()}
@@ -63,44 +67,48 @@ def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -
 def measure_sequence(
     model: EvaluatedModel, steps: Sequence[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
 ) -> dict[str, Any]:
-    """Edit the samples 0 … n - 1 of a seed with a preset, and measure every step, one query each.
+    """Edit the samples 0 … n - 1 of a seed with a preset, one query after the other, and measure every step.
 
     The filmstrip is written to the folder. `report` is called with the stages of `energyql.edit`.
 
     Returns:
-        `steps`, see `measure_step`; `seconds` of editing all of them, without drawing; and the name of the `filmstrip`.
+        `preset`; `steps`, for each query the result of `measure_step`; `seconds` of all edits, without drawing; and
+        `filmstrip`, the name of its file.
     """
-    done = edit(
+    result = edit(
         seed, list(steps), model=model.model, n=n, preset=preset, device=str(model.device), progress=report,
         truncation=model.truncation, label=model.label, allow_weak=tuple(model.vocabulary),
     )  # fmt: skip
     name = f"filmstrip-{preset}.png"
-    write_picture(folder / name, done.filmstrip(range(min(n, SHOWN))))
+    write_picture(folder / name, result.filmstrip(range(min(n, FILMSTRIP_ROWS))))
     return {
         "preset": preset,
-        "steps": [measure_step(done, k, step, model) for k, step in enumerate(steps)],
-        "seconds": sum(result.statistics["seconds_sampling"] for result in done.steps),
+        "steps": [measure_step(result, k, step, model) for k, step in enumerate(steps)],
+        "seconds": sum(step.statistics["seconds_sampling"] for step in result.steps),
         "filmstrip": name,
     }
 
 
-def measure_step(done: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[str, Any]:
-    """Measure the k-th step of an edit.
+def measure_step(sequence: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[str, Any]:
+    """Return measurements of step k of a sequence of edits, counted from 0, whose query is `step`.
 
     Returns:
-        - `satisfied`: share of pictures that satisfy the query of the step, by the judge; `all`: the queries of all
-          steps so far that are not superseded; `accuracy`: see `conditional_accuracy`;
-        - `identity`: mean identity distance to the picture before the first step, `None` without features;
-        - `leak_rate`: of all attributes that were not asked for, in all pictures, the share that changed without need;
+        - `query`: the query as text;
+        - `satisfied`: share of pictures that satisfy the query, by the judge;
+        - `all`: share of pictures that satisfy the queries of all steps so far, without those that later ones replace;
+        - `accuracy`: see `conditional_accuracy`;
+        - `identity`: mean `identity_distance` from the picture before the first step, `None` without features;
+        - `leak_rate`: of all attributes that are not in the query, in all pictures, the share that changed without
+          need;
         - `strength`, `leak`, `leaking`, `disentangled`: see `edit_strength`.
     """
-    before, after = (done.start if k == 0 else done.steps[k - 1]), done.steps[k]
+    before, after = (sequence.start if k == 0 else sequence.steps[k - 1]), sequence.steps[k]
     bound = bind(step, model.vocabulary)
     holds = model.satisfied(bound, after.judged)
     assert after.satisfied is not None  # the judge of an evaluated model reads every attribute
     identity = None
     if model.features is not None:
-        ends = (_features(model.features, result.images) for result in (done.start, after))
+        ends = (_features(model.features, result.images) for result in (sequence.start, after))
         identity = float(identity_distance(*ends).mean())
     return {
         "query": str(step),
@@ -108,12 +116,12 @@ def measure_step(done: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[
         "all": float(after.satisfied.mean()),
         "accuracy": conditional_accuracy(bound, after.judged, model.vocabulary),
         "identity": identity,
-        "leak_rate": done.leaks[k].rate,
-        **edit_strength(model.satisfied(bound, before.judged), holds, done.leaks[k].leaked),
+        "leak_rate": sequence.leaks[k].rate,
+        **edit_strength(model.satisfied(bound, before.judged), holds, sequence.leaks[k].leaked),
     }
 
 
 def _features(features: Features, pictures: list[Image.Image]) -> Tensor:
-    """Return the features of finished pictures, read as images in [-1, 1], (n, dim)."""
+    """Return the features of PIL pictures, (n, dim)."""
     pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
     return torch.cat([features.read(part.float() / 127.5 - 1) for part in pixels.split(PICTURES_AT_ONCE)])

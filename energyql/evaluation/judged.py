@@ -1,4 +1,4 @@
-"""The evaluated model, and samples with the values that its judge reads off their pictures."""
+"""The evaluated model, and samples with the attribute values that its judge reads in their pictures."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True, eq=False)
 class JudgedSamples:
-    """Latents, and the judge's readings of their pictures; a row is a sample.
+    """Latents of samples, and the judge's readings of their pictures; a row is a sample.
 
     Attributes:
-        z: (n, z_dim); w: (n, ...), flat; both float32 on the CPU.
-        values: attribute -> decided values, (n,).
-        features: of the feature network, (n, dim) float32 on the CPU; `None` where there is none.
-        pictures: of the first rows, as many as were asked for.
+        z: latents, (n, z_dim) float32 on the CPU.
+        w: their w, flattened to (n, w_dim) or more columns, float32 on the CPU.
+        values: attribute -> values that the judge decides on, (n,).
+        features: features of the pictures, (n, dim) float32 on the CPU; `None` without a feature network.
+        pictures: pictures of the first rows, perhaps of none.
     """
 
     z: Tensor
@@ -61,14 +62,14 @@ class JudgedSamples:
         return len(self.z)
 
     def select(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> JudgedSamples:
-        """Return some of the rows, in the given order, without their pictures."""
+        """Return the samples with these indices, in their order, without pictures."""
         at = torch.from_numpy(np.asarray(rows, dtype=np.int64))
         values = {name: column[at.numpy()] for name, column in self.values.items()}
         return JudgedSamples(self.z[at], self.w[at], values, None if self.features is None else self.features[at])
 
     @classmethod
     def join(cls, parts: Sequence[JudgedSamples]) -> JudgedSamples:
-        """Concatenate parts, without their pictures."""
+        """Return the samples of all parts, at least one, without pictures."""
         features = [part.features for part in parts if part.features is not None]
         return cls(
             torch.cat([part.z for part in parts]),
@@ -78,10 +79,15 @@ class JudgedSamples:
         )
 
     def save(self, path: Path, parts: Sequence[str], **more: np.ndarray[Any, Any]) -> None:
-        """Write an .npz file with some of the fields "z", "w", "values" and "features", and further arrays.
+        """Write an .npz file.
+
+        Args:
+            path: the file.
+            parts: the fields that are written, out of "z", "w", "values" and "features".
+            more: further arrays, by name.
 
         Raises:
-            ArgumentError: it cannot be written.
+            ArgumentError: the file cannot be written.
         """
         arrays = dict(more)
         for part in parts:
@@ -94,14 +100,16 @@ class JudgedSamples:
 
     @classmethod
     def load(cls, path: Path, z: Tensor | None = None) -> tuple[JudgedSamples, Arrays] | None:
-        """Return the samples and all arrays of a file of `save`; `None` where it is missing or damaged.
+        """Return the samples and all arrays in a file that `save` wrote; `None` if it is missing or damaged.
 
-        Latents that the file does not hold are given as `z`.
+        Args:
+            path: the file.
+            z: latents of the samples, for a file without them.
         """
         try:
             check_file(path)
-            with path.open("rb") as file, np.load(file) as stored:
-                arrays: Arrays = dict(stored.items())
+            with path.open("rb") as file, np.load(file) as archive:
+                arrays: Arrays = dict(archive.items())
             latents = torch.from_numpy(arrays["z"]) if z is None else z
             w = torch.from_numpy(arrays["w"])
         except (ModelError, OSError, ValueError, EOFError, KeyError, BadZipFile):
@@ -115,18 +123,22 @@ class EvaluatedModel:
     """A model with a judge, under one truncation and label.
 
     Args:
-        model, device, truncation, label: as for `energyql.generate`, for everything that is drawn.
-        features: in which distances between pictures are measured; by default the judge's, if it has any.
+        model: name of a packaged model, a model folder, or a `Model` in memory.
+        device: "auto", "cpu", "cuda" and so on.
+        truncation: psi in [0, 1] of everything that is drawn; by default that of the model.
+        label: a class, or c_dim numbers, for a conditional generator.
+        features: features by which distances between pictures are measured; by default the judge's, if it has any.
 
     Attributes:
-        truncation: psi; the model's own where none was given.
-        read_latents: from latents (n, z_dim) to the values that their pictures show, if these are known without
-            drawing; `None` for most models.
+        truncation: psi.
+        reads: function from latents z to the input of the heads.
+        read_latents: function from latents (n, z_dim) to the values in their pictures, if a subclass sets it because
+            its model needs no pictures for them; otherwise `None`.
         identity: SHA-256 of everything that can change a judged sample: weights, judge, truncation, label, features.
 
     Raises:
-        ModelError: the model has no judge, so whether a sample satisfies a query cannot be measured.
-        EnergyQLError: as for `energyql.generate`.
+        ModelError: the model cannot be loaded, or has no judge.
+        ArgumentError: the label or the device does not fit.
     """
 
     def __init__(
@@ -154,29 +166,33 @@ class EvaluatedModel:
         self.reads = head_reader(self.model.generator, self.model.bank.space, self.encode)
         self.read_latents: Callable[[Tensor], Values] | None = None
         self.features = judge_features(self.model.judge) if features is None else features
-        named = None if self.features is None else self.features.name
-        self.identity = _digest([_fingerprints(self.model), self.truncation, checked, named])
+        features_name = None if self.features is None else self.features.name
+        self.identity = _digest([_fingerprints(self.model), self.truncation, checked, features_name])
 
     def prepare(self, query: str | Expr, **options: Unpack[DrawOptions]) -> PreparedQuery:
-        """Prepare a query under the truncation and label of this model; see `Pipeline.prepare`.
+        """Return a query, prepared under the truncation and label of this model; see `Pipeline.prepare`.
 
-        Weak heads are allowed, because the judge measures what becomes of them.
+        Weak heads are allowed, because the judge measures their effect.
         """
         settings = DrawSettings(truncation=self.truncation, label=self.label, allow_weak=tuple(self.vocabulary))
         return self.pipeline.prepare(query, settings, **options)
 
-    def judge(self, z: Tensor, report: Report = lambda stage, fraction: None, *, shown: int = 0) -> JudgedSamples:
-        """Draw latents (n, z_dim) and judge the pictures, of which the first `shown` are kept.
+    def judge(
+        self, z: Tensor, report: Report = lambda stage, fraction: None, *, picture_count: int = 0
+    ) -> JudgedSamples:
+        """Return the samples with latents z (n, z_dim), drawn and judged, with the first `picture_count` pictures.
+
+        `report` is called with the stage "judging".
 
         Raises:
             DataError: the judge does not read every attribute.
         """
         parts: list[JudgedSamples] = []
         pictures: list[Image.Image] = []
-        done = 0
+        count = 0
         for w, images in draw_batches(self.model.generator.synthesize, self.encode, z.to(self.device)):
             features = None if self.features is None else self.features.read(images)
-            latents = z[done : done + len(images)].float().cpu(), w.flatten(1).float().cpu()
+            latents = z[count : count + len(images)].float().cpu(), w.flatten(1).float().cpu()
             values = self.model.judge_images(images)
             if missing := [name for name in self.vocabulary if name not in values]:
                 raise DataError(
@@ -184,23 +200,24 @@ class EvaluatedModel:
                     hint="give a judge that reads these attributes, or queries about others",
                 )
             parts.append(JudgedSamples(*latents, values, features))
-            pictures += to_pictures(images[: shown - done]) if done < shown else []
-            done += len(images)
-            report("judging", done / len(z))
+            pictures += to_pictures(images[: picture_count - count]) if count < picture_count else []
+            count += len(images)
+            report("judging", count / len(z))
         return replace(JudgedSamples.join(parts), pictures=tuple(pictures))
 
     def read_heads(self, z: Tensor) -> Values:
-        """Return the likeliest value of each attribute by the heads, for latents (n, z_dim)."""
+        """Return for each attribute the likeliest values by the heads, (n,), of latents z (n, z_dim)."""
         with torch.inference_mode():
             return decide(self.model.bank.predict(self.reads(z)))
 
     def satisfied(self, query: Expr, values: Values) -> Truths:
-        """Whether decided values satisfy a bound query, (n,)."""
+        """Return for each sample whether its values (attribute -> values, (n,)) satisfy a bound query, (n,)."""
         rows = len(next(iter(values.values())))
         return np.broadcast_to(satisfied(query, values, self.vocabulary), (rows,))
 
 
 def _fingerprints(model: Model) -> dict[str, str]:
+    """Return a fingerprint of each network of a model, computed if the model has none."""
     facts = dict(model.fingerprints)
     facts.setdefault("generator", module_fingerprint(model.generator))
     if "judge" not in facts and model.judge is not None:
@@ -215,4 +232,5 @@ def _fingerprints(model: Model) -> dict[str, str]:
 
 
 def _digest(facts: object) -> str:
+    """Return the SHA-256 of the JSON text of a value."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

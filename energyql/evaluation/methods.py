@@ -1,8 +1,8 @@
-"""Methods to compare: a sampler under a semantics, or the paper's algorithm at its own cost.
+"""Methods to compare: a sampler under a semantics, or the paper's algorithm (LACE) at its own cost.
 
-Written from the paper. Generator and heads are those of the other methods; the cost structure is its own: the mapping
-network runs once for every attribute, each head is a separate network, gradients come from autograd, and plain
-`torchdiffeq.odeint` with dopri5 at 1e-3 has one error norm and step size for the whole batch.
+The algorithm is written from the paper, with the generator and the heads of the other methods. Its cost is that of the
+published program: the mapping network runs once for every attribute, each head is a separate network, gradients come
+from autograd, and `torchdiffeq.odeint` with dopri5 at 1e-3 has one error norm and step size for the whole batch.
 """
 
 from __future__ import annotations
@@ -55,14 +55,16 @@ from energyql.sampling.base import (
 )
 
 PUBLISHED_BATCH = 64
-"""Samples in one batch, which share a step size."""
+"""Samples in a batch of the paper's algorithm, which have one step size."""
 
 
 class PublishedEnergy:
-    """Energy of latents z (batch, z_dim) in nats, (batch,), at the published cost, with gradients by autograd.
+    """The energy of a query at the cost of the published program: each head runs alone, with gradients by autograd.
 
-    `reads` leads from z to what the heads of the bank read, by the generator's own modules; the heads are run one by
-    one. The rule is of `lace`.
+    Args:
+        rule: the rule of a query under the semantics `lace`.
+        reads: function from z (batch, z_dim) to the input of the heads, with the modules of the generator.
+        bank: the heads.
     """
 
     def __init__(self, rule: EnergyRule, reads: Callable[[Tensor], Tensor], bank: AttributeBank) -> None:
@@ -70,7 +72,7 @@ class PublishedEnergy:
         self._reads = normalized if bank.space == "direction" else reads
 
     def __call__(self, z: Tensor) -> Tensor:
-        """Return the energies of latents, (batch,), in nats."""
+        """Return the energies of latents z (batch, z_dim), in nats, (batch,)."""
         if not self._rule.attributes:
             return 0 * z.sum(1)
         predictions: dict[str, Prediction] = {}
@@ -82,26 +84,31 @@ class PublishedEnergy:
 
 
 def _run(head: Head, latent: Tensor) -> Tensor:
+    """Return the outputs of a head, (batch, outputs), for latents (batch, dim)."""
     x = leaky_relu(linear(latent, head.hidden_weight, head.hidden_bias), SLOPE)
     for weight, bias in head.deeper:
         x = leaky_relu(linear(x, weight, bias), SLOPE)
     outputs = linear(x, head.out_weight, head.out_bias)
-    # LACE's heads have no linear path, so heads without one must not spend time on it.
+    # The published heads have no linear path, so a path of weights 0 must not take time.
     return outputs + linear(latent, head.skip_weight) if head.skip_weight.any() else outputs
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedODE:
-    """`torchdiffeq.odeint` on the whole batch. Unlike with other samplers, a sample depends on its batch.
+    """The sampler of the paper: `torchdiffeq.odeint` on the whole batch.
 
-    Where `odeint` raises, all samples of the batch are returned as before the last step that it accepted.
+    Unlike with other samplers, a sample depends on its batch. If `odeint` raises an error, all samples of the batch are
+    those after the last step that it accepted.
 
     Args:
-        rtol, atol: tolerances.
-        t0, t1: start and end of the flow.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        t0: time at the start of the flow.
+        t1: time at its end.
         schedule: β(t).
-        strength: λ.
-        max_evaluations: a limit that the published program does not have; without one, a stiff query never ends.
+        strength: λ, the factor of the energy, above 0.
+        max_evaluations: most evaluations of the energy. The published program has no such limit, but the flow of a
+            stiff query would never end without.
 
     Raises:
         ArgumentError: the strength is not above 0.
@@ -122,7 +129,7 @@ class PublishedODE:
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Solve the flow from every row of `z0`; see `Sampler.sample`."""
+        """Return the ends of the flow from the rows of `z0` (batch, z_dim); see `Sampler.sample`."""
         check_latents(z0)
         field_ = _Field(self, as_energy(energy, first=noise.start), z0.detach(), progress)
         times = torch.tensor([self.t0, self.t1], dtype=z0.dtype, device=z0.device)
@@ -140,11 +147,11 @@ class PublishedODE:
 
 
 class _SpentError(Exception):
-    """The limit of evaluations was reached."""
+    """Signal that the limit of evaluations is reached."""
 
 
 class _Field:
-    """The right-hand side dz/dt for `odeint`."""
+    """The right-hand side dz/dt of the flow, for `odeint`; it also records the last accepted step."""
 
     def __init__(self, settings: PublishedODE, energy: Energy, z0: Tensor, progress: Progress | None) -> None:
         self._settings, self._energy, self._progress = settings, energy, progress
@@ -159,7 +166,7 @@ class _Field:
         return (0.5 * self._settings.strength) * self._settings.schedule.beta(t) * gradient
 
     def callback_accept_step(self, t: Tensor, z: Tensor, step: Tensor) -> None:
-        """Keep the latents of the step that `odeint` accepted."""
+        """Record the latents after a step; `odeint` calls this method for each step that it accepts."""
         self.last = z.detach()
         if self._progress is not None:
             done = (self._settings.t0 - float(t)) / (self._settings.t0 - self._settings.t1)
@@ -169,17 +176,18 @@ class _Field:
 PAPER = "paper"
 """Name of the paper's algorithm."""
 DEFAULT_METHODS = (DEFAULT_SAMPLER, "slice", "ode", PAPER)
+"""Names of the methods of a comparison, by default."""
 _NAME = re.compile(r"(?:(?P<semantics>[^:@]+):)?(?P<sampler>[^:@]+)(?:@(?P<strength>[^:@]+))?")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to sample a query.
+    """A sampler under a semantics.
 
     Attributes:
-        name: of the method, unique in a comparison.
-        semantics: under which the query is compiled.
-        sampler: draws the latents. With `PublishedODE` energies are computed at the cost of the published program.
+        name: name of the method, unique in a comparison.
+        semantics: semantics under which queries are compiled.
+        sampler: sampler of the latents. With `PublishedODE` energies are computed at the cost of the published program.
     """
 
     name: str
@@ -187,16 +195,20 @@ class Method:
     sampler: Sampler
 
     def check(self) -> None:
-        """Raise the `ArgumentError` of no sampler, or of one that needs a least energy where the semantics has none."""
+        """Check that the sampler is one, and that it can be used under the semantics.
+
+        Raises:
+            ArgumentError: it is none, or it needs the least energy, which this semantics does not have.
+        """
         check_sampler(self.sampler)
         if self.semantics in WITHOUT_FLOOR and getattr(self.sampler, "needs_floor", False):
             check_floor(-math.inf)
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:
-        """Return the energy of a query.
+        """Return the energy of a query: a function from latents (batch, z_dim) to nats (batch,).
 
         Raises:
-            EnergyQLError: as for `energyql.generate`.
+            EnergyQLError: the query is wrong, or the model does not fit the method.
         """
         prepared = model.prepare(query, semantics=self.semantics, sampler=self.sampler)
         if isinstance(self.sampler, PublishedODE):
@@ -204,7 +216,7 @@ class Method:
         return prepared.energy
 
     def sample(self, energy: EnergyLike, model: EvaluatedModel, n: int, seed: int, report: Report) -> SampleResult:
-        """Draw the samples 0 … n - 1 of a run; `report` is called with the stage "sampling"."""
+        """Return the samples 0 … n - 1 of a run; `report` is called with the stage "sampling"."""
         parts: list[SampleResult] = []
         size = PUBLISHED_BATCH if isinstance(self.sampler, PublishedODE) else LATENT_BATCH
         for start in range(0, n, size):
@@ -222,13 +234,13 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
     """Return methods by name.
 
     Args:
-        names: separated by commas, or a list. A name is that of a sampler out of `energyql.sampling.SAMPLERS`, with
-            semantics `exact` and strength 1; "semantics:sampler" and "sampler@strength" choose others; "paper" (also
-            "paper@strength") is the paper's algorithm at its own cost.
+        names: names in a text, separated by commas, or a list of names and methods. A name is that of a sampler out of
+            `energyql.sampling.SAMPLERS`, with semantics `exact` and strength 1; "semantics:sampler" and
+            "sampler@strength" select others; "paper" (also "paper@strength") is the paper's algorithm at its own cost.
 
     Raises:
         ArgumentError: there is no such sampler or semantics, a strength is not a number above 0, a name comes twice, or
-            there is none; or a sampler must know the least energy, and the semantics has none.
+            there is no name; or a sampler needs the least energy, which the semantics does not have.
     """
     parts = [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else several(names)
     if unnamed := [part for part in parts if not isinstance(part, str | Method)]:
@@ -236,18 +248,19 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
             f"there is no sampler {describe_sampler(unnamed[0])!r}",
             hint='a sampler of your own: energyql.evaluation.methods.Method("mine", "exact", sampler)',
         )
-    found = [part if isinstance(part, Method) else _read(part) for part in parts]
-    if not found:
+    methods = [part if isinstance(part, Method) else _read(part) for part in parts]
+    if not methods:
         raise ArgumentError("there is no sampler to compare", hint=_hint())
-    for name, count in Counter(method.name for method in found).items():
+    for name, count in Counter(method.name for method in methods).items():
         if count > 1:
             raise ArgumentError(f"sampler {name!r} is named twice", hint="name it once")
-    for method in found:
+    for method in methods:
         method.check()
-    return found
+    return methods
 
 
 def _read(name: str) -> Method:
+    """Return the method of a name; see `read_methods`."""
     match = _NAME.fullmatch(name)
     paper = match is not None and match["sampler"] == PAPER and match["semantics"] is None
     if match is None or not (paper or match["sampler"] in SAMPLERS):
@@ -263,4 +276,5 @@ def _read(name: str) -> Method:
 
 
 def _hint() -> str:
+    """Return the names of all samplers, for a message."""
     return f"samplers: {', '.join(SAMPLERS)}, {PAPER}; also semantics:sampler and sampler@strength"

@@ -1,4 +1,4 @@
-"""Numbers about samples: accuracy, frequencies, diversity, Fréchet distance; and the features that distances need."""
+"""Measures of samples: accuracy, frequencies, diversity, Fréchet distance; and the feature networks for distances."""
 
 from __future__ import annotations
 
@@ -25,12 +25,17 @@ from energyql.plugins import import_optional
 from energyql.vocabulary import AttributeSpec
 
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
-"""Name of torch-fidelity's file of Inception's weights."""
+"""Name of the file of torch-fidelity with the weights of Inception."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """A feature network with a unique name: pictures in [-1, 1], (batch, 3, height, width), to (batch, dim)."""
+    """A feature network.
+
+    Attributes:
+        name: unique name, for the identity of results.
+        function: function from pictures in [-1, 1], (batch, 1 or 3, height, width), to features, (batch, ...).
+    """
 
     name: str
     function: Callable[[Tensor], Tensor]
@@ -42,23 +47,24 @@ class Features:
 
 
 def judge_features(judge: ImageLabeller | None) -> Features | None:
-    """Return the features of a judge; `None` for a judge without features, such as a function.
+    """Return the feature network of a judge: its method `features`; `None` for a judge without that method.
 
-    Those of a `Judge` are averaged over the positions of its last level, one a channel, as those of Inception are for
-    its distance. Any other object can have a method `features`.
+    Features of a `Judge` are averaged over the positions in the picture, so that there is one for each channel, as in
+    the Fréchet inception distance.
     """
     if isinstance(judge, Judge):
         channels = judge.channels[-1]
         return Features("judge", lambda images: judge.features(images).unflatten(1, (channels, -1)).mean(2))
-    found = getattr(judge, "features", None)
-    return Features("judge", found) if callable(found) else None
+    method = getattr(judge, "features", None)
+    return Features("judge", method) if callable(method) else None
 
 
 def inception_features(weights: Path | None = None) -> Features:
-    """Return the 2,048 features of Inception of the usual Fréchet inception distance, by torch-fidelity.
+    """Return the feature network of the Fréchet inception distance, with 2,048 features, by torch-fidelity.
 
     Args:
-        weights: torch-fidelity's file of weights; by default the one in its own folder. Nothing is downloaded.
+        weights: the file of torch-fidelity with the weights; by default the one in the folder of torch's downloads.
+            Nothing is downloaded.
 
     Raises:
         ArgumentError: torch-fidelity is not installed.
@@ -71,7 +77,7 @@ def inception_features(weights: Path | None = None) -> Features:
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_WEIGHTS if weights is None else weights
     refuse_special(path)
     try:
-        # torch-fidelity unpickles any object, so it is given only files that hold nothing but tensors.
+        # torch-fidelity unpickles any object, so the file must hold nothing but tensors.
         torch.load(path, weights_only=True, map_location="meta")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         network = module.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
@@ -85,25 +91,25 @@ def inception_features(weights: Path | None = None) -> Features:
     def function(images: Tensor) -> Tensor:
         network.to(images.device)
         pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        found: Tensor = network(pixels.expand(-1, 3, -1, -1))[0]
-        return found
+        features: Tensor = network(pixels.expand(-1, 3, -1, -1))[0]
+        return features
 
     return Features(f"inception {digest[:12]}", function)
 
 
 FRECHET_REPETITIONS = 4
-"""Of the bootstrap of the floor of Fréchet distances."""
+"""Repetitions of the bootstrap of `frechet_floor`."""
 Array = npt.NDArray[np.float64]
 Indicators = npt.NDArray[np.float32]
 """(n, bins): 1 where a sample falls into a bin, else 0."""
 Columns = Mapping[str, npt.NDArray[Any]]
-"""Attribute -> decided values, (n,)."""
+"""Attribute -> values of samples, (n,)."""
 QUARTERS = 4
-"""Bins of a continuous attribute, equally frequent in the prior."""
+"""Number of bins of a continuous attribute, equally frequent in the prior."""
 REPETITIONS = 200
-"""Of the bootstrap of the noise floor."""
+"""Repetitions of the bootstrap of `noise_floor`."""
 CROWDED = 0.01
-"""Quantile of the oracle's nearest-neighbour distances below which two samples count as near-duplicates."""
+"""Samples are near-duplicates if their distance is below this quantile of the oracle's nearest-neighbour distances."""
 
 
 def conditional_accuracy(
@@ -112,16 +118,17 @@ def conditional_accuracy(
     """Return the accuracy of samples for each condition of a query: the ACC of Nie et al. 2021 (arXiv 2110.10873).
 
     Args:
-        query: bound; a conjunction of conditions on one attribute each, or a single one.
-        values: attribute -> decided values of an independent judge, (n,).
-        vocabulary: of the model.
+        query: a bound query.
+        values: attribute -> values of the samples by an independent judge, (n,).
+        vocabulary: vocabulary of the model.
 
     Returns:
-        Condition -> share of samples that meet it; for `age = 0.7`, one minus the mean distance to the target over the
-        attribute's range, as published. `None` for any other query, for which accuracy is not defined.
+        Condition -> share of samples that satisfy it; for a target such as `age = 0.7`, one minus the mean distance to
+        the target, divided by the range of the attribute. `None` if the query is neither a condition on one attribute
+        nor a conjunction of such conditions.
     """
     conditions = query.operands if isinstance(query, And) else (query,)
-    found: dict[str, float] = {}
+    accuracies: dict[str, float] = {}
     for condition in conditions:
         plain = condition.operand if isinstance(condition, Weight) else condition
         literal = plain.operand if isinstance(plain, Not) else plain
@@ -129,20 +136,22 @@ def conditional_accuracy(
             return None
         if isinstance(plain, Near):
             spec = vocabulary[plain.name]
-            missed = np.abs(values[plain.name] - plain.value).mean() / (spec.high - spec.low)
-            found[str(plain)] = max(0.0, 1.0 - float(missed))
+            distance = np.abs(values[plain.name] - plain.value).mean() / (spec.high - spec.low)
+            accuracies[str(plain)] = max(0.0, 1.0 - float(distance))
         else:
-            found[str(plain)] = float(satisfied(plain, values, vocabulary).mean())
-    return found
+            accuracies[str(plain)] = float(satisfied(plain, values, vocabulary).mean())
+    return accuracies
 
 
 class AttributeBins:
-    """Bins of all attributes: yes of a yes/no attribute, each class, each quarter of a continuous attribute.
+    """Bins of attribute values: one for yes of a yes/no attribute, one for each class, four for a continuous attribute.
 
-    Quarters are bounded by the quartiles of values of the prior.
+    Args:
+        vocabulary: the attributes.
+        prior: attribute -> values of samples of the prior, (n,), whose quartiles bound the four bins.
 
     Attributes:
-        names: one a bin, such as "smile", "hair = black", "age in quarter 2 of 4".
+        names: name of each bin, such as "smile", "hair = black", "age in quarter 2 of 4".
     """
 
     def __init__(self, vocabulary: Mapping[str, AttributeSpec], prior: Columns) -> None:
@@ -159,7 +168,7 @@ class AttributeBins:
         self._tests, self.names = tuple(tests.values()), tuple(tests)
 
     def indicators(self, values: Columns) -> Indicators:
-        """Return which samples fall into which bins, (n, bins)."""
+        """Return for each sample and bin 1 if the sample falls into the bin, else 0, (n, bins)."""
         return np.stack([test(values[name]) for name, test in self._tests], axis=1).astype(np.float32)
 
 
@@ -173,54 +182,59 @@ def frequencies(indicators: Indicators, weights: Array | None = None) -> Array:
 
 
 def frequency_error(sampled: Indicators, oracle: Indicators, weights: Array) -> tuple[float, int, float]:
-    """Return the largest difference between two frequencies of one bin. Nothing is subtracted for noise.
+    """Return the largest difference, over all bins, of the frequency among samples from that among exact samples.
 
     Args:
-        sampled: of the samples to judge, (n, bins).
-        oracle: of exact samples, (m, bins).
-        weights: of exact samples, (m,), above 0.
+        sampled: indicators of the samples, (n, bins).
+        oracle: indicators of exact samples, (m, bins).
+        weights: weights of the exact samples, (m,), above 0.
 
     Returns:
-        The difference, in [0, 1]; the index of the bin; and its expected value for an exact sampler, which is above 0
-        because samples and oracle are finite, see `noise_floor`.
+        The difference, in [0, 1]; the index of its bin; and the `noise_floor`, the mean of such a difference for exact
+        samples, which is not subtracted.
     """
     difference = np.abs(frequencies(sampled) - frequencies(oracle, weights))
     return float(difference.max()), int(difference.argmax()), noise_floor(oracle, weights, len(sampled))
 
 
 def noise_floor(oracle: Indicators, weights: Array, n: int) -> float:
-    """Return the mean of the largest frequency error of n exact samples, by the bootstrap (Efron 1979).
+    """Return the mean of the difference of `frequency_error` for n exact samples, by the bootstrap (Efron 1979).
 
-    In each repetition n samples are drawn from the oracle, and the oracle is drawn anew as well.
+    It is above 0, because samples and oracle are finite. In each repetition n samples and another oracle are drawn from
+    the oracle.
+
+    Args:
+        oracle: indicators of exact samples, (m, bins).
+        weights: weights of the exact samples, (m,), above 0.
+        n: number of samples.
     """
     random = np.random.default_rng(0)
     share = weights / weights.sum()
     exact = random.multinomial(n, share, size=REPETITIONS) @ oracle / n
     again = random.multinomial(len(share), np.full(len(share), 1 / len(share)), size=REPETITIONS) * share
-    found = (again / again.sum(axis=1, keepdims=True)) @ oracle
-    return float(np.abs(exact - found).max(axis=1).mean())
+    other = (again / again.sum(axis=1, keepdims=True)) @ oracle
+    return float(np.abs(exact - other).max(axis=1).mean())
 
 
 def effective_size(weights: Array) -> float:
-    """Return the effective number of samples, (Σw)² / Σw² (Kish 1965); 0 if there are none."""
+    """Return the effective number of weighted samples, (Σw)² / Σw² (Kish 1965); 0 without samples."""
     return float(weights.sum() ** 2 / np.square(weights).sum()) if len(weights) else 0.0
 
 
 def diversity(sampled: Tensor, oracle: Tensor) -> dict[str, float]:
-    """Return distances among samples, relative to those among as many exact samples.
+    """Return distances among samples, relative to those among equally many exact samples.
 
-    The distance to the nearest neighbour falls as points are added, so both sets must be equally large; the longer one
-    is cut.
+    Distances to the nearest neighbour decrease with the number of samples, so the longer of the two sets is cut.
 
     Args:
-        sampled: (n, dim).
-        oracle: exact and equally weighted samples, (m, dim); both n and m at least 2.
+        sampled: vectors of the samples, (n, dim), n at least 2.
+        oracle: vectors of exact and equally weighted samples, (m, dim), m at least 2.
 
     Returns:
-        - `pairwise`: mean distance of two samples, a ratio: below 1 they are less varied than the oracle;
-        - `nearest`: median distance to the nearest other sample, a ratio;
-        - `duplicates`: share of samples whose nearest neighbour is nearer than that of 99 % of the oracle's; so 0.01
-          for exact samples.
+        - `pairwise`: mean distance of two samples, divided by that of exact samples; below 1 they are less varied;
+        - `nearest`: median distance to the nearest other sample, divided by that of exact samples;
+        - `duplicates`: share of samples that are nearer to another one than 99 % of exact samples are; 0.01 for exact
+          samples.
     """
     count = min(len(sampled), len(oracle))
     mean, nearest = _distances(sampled[:count])
@@ -234,7 +248,7 @@ def diversity(sampled: Tensor, oracle: Tensor) -> dict[str, float]:
 
 def _distances(points: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean distance of two points, and the distance of each to its nearest neighbour, (n,), float64."""
-    # By differences: the shorter way by products would lose the small distances, which are the ones in question.
+    # By differences, because the faster way by products has large errors for small distances.
     flat = points.flatten(1).double()
     distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
     mean = distances.sum() / (len(flat) * (len(flat) - 1))
@@ -243,14 +257,14 @@ def _distances(points: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Mean (dim,) and covariance (dim, dim) of features, float64."""
+    """A normal distribution of features: mean (dim,) and covariance (dim, dim), float64."""
 
     mean: Tensor
     covariance: Tensor
 
     @classmethod
     def of(cls, features: Tensor, weights: Array | None = None) -> Gaussian:
-        """Return the fit to features (n, dim), n at least 2, with optional weights (n,)."""
+        """Return the distribution with mean and covariance of features (n, dim), n at least 2, and weights (n,)."""
         x = features.detach().double().cpu()
         share = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
         if weights is not None:
@@ -263,10 +277,10 @@ class Gaussian:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Return `‖μa - μb‖² + tr(Σa + Σb - 2 (Σa Σb)^½)`, at least 0: the square of a distance, as is usual.
+    """Return the squared Fréchet distance `‖μa - μb‖² + tr(Σa + Σb - 2 (Σa Σb)^½)`, at least 0.
 
-    Heusel et al. 2017, "GANs trained by a two time-scale update rule converge to a local Nash equilibrium" (arXiv
-    1706.08500), who take the features of Inception; the distance between normals is that of Dowson and Landau 1982.
+    The distance of normal distributions is from Dowson and Landau 1982. Heusel et al. 2017, "GANs trained by a two
+    time-scale update rule converge to a local Nash equilibrium" (arXiv 1706.08500), apply it to features of Inception.
     """
     root = _root(a.covariance)
     # Σa Σb has the eigenvalues of the symmetric Σa^½ Σb Σa^½, whose root needs no complex numbers.
@@ -276,18 +290,22 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def frechet_floor(oracle: Tensor, weights: Array, n: int) -> float:
-    """Return the mean distance from n exact samples to the oracle that they come from (bootstrap: Efron 1979).
+    """Return the mean `frechet_distance` of n exact samples from their oracle, by the bootstrap (Efron 1979).
 
-    The oracle is given by features (m, dim) and weights (m,).
+    Args:
+        oracle: features of the exact samples of the oracle, (m, dim).
+        weights: their weights, (m,).
+        n: number of samples that are drawn from the oracle.
     """
     random = np.random.default_rng(0)
     target, share = Gaussian.of(oracle, weights), weights / weights.sum()
     rows = [random.choice(len(share), n, p=share) for _ in range(FRECHET_REPETITIONS)]
-    found = [frechet_distance(Gaussian.of(oracle[torch.from_numpy(row)]), target) for row in rows]
-    return sum(found) / len(found)
+    distances = [frechet_distance(Gaussian.of(oracle[torch.from_numpy(row)]), target) for row in rows]
+    return sum(distances) / len(distances)
 
 
 def _root(matrix: Tensor) -> Tensor:
+    """Return the square root of a symmetric matrix without negative eigenvalues."""
     values, vectors = torch.linalg.eigh(matrix)
     root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     return root

@@ -1,9 +1,9 @@
-"""Evaluation protocols and named set-ups: for each the queries, and the publication that it follows.
+"""Evaluation protocols, which are experiments with random queries, and set-ups, which are published experiments.
 
-Queries are drawn by a seed from the model's vocabulary and kept if their prevalence in the prior is as the protocol
-asks, so the same model gets the same queries. A new protocol is one entry of `PROTOCOLS`.
+The queries of a protocol are random conditions on the attributes of a model, with a prevalence in the prior within
+limits of the protocol. They follow from the model and a seed. A new protocol is one entry of `PROTOCOLS`.
 
-Each is a JSON file in the folder `setups`; it holds no weights, labels or code. docs/lace.md describes its fields.
+A set-up is a JSON file in the folder `setups` without weights, labels or code. docs/lace.md describes its fields.
 """
 
 from __future__ import annotations
@@ -29,21 +29,30 @@ from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
 
 T = TypeVar("T")
 Join = Callable[[Sequence[Expr]], Expr]
+"""A function from conditions to one query."""
 
 TRIES = 20_000
-LEAST, MOST = 0.001, 0.9
-"""Prevalence of the queries of a protocol, unless it says otherwise."""
-SEEN, RARE = 1e-9, 0.001
-"""Prevalence of a query that occurs in the prior at all, and the largest of a rare one."""
+"""Most random queries that are tried for one with the right prevalence."""
+LEAST = 0.001
+"""Smallest prevalence of the queries of most protocols."""
+MOST = 0.9
+"""Largest prevalence of the queries of most protocols."""
+OCCURRING = 1e-9
+"""Smallest prevalence of queries that need only occur in the prior."""
+RARE = 0.001
+"""Largest prevalence of rare queries."""
 TARGETS = (0.25, 0.5, 0.75)
-"""Of a continuous attribute, as shares of its range."""
+"""Targets for a continuous attribute, as shares of its range."""
 PUBLISHED = "Nie et al. 2021, arXiv 2110.10873"
 
 
 class RandomConditions:
-    """Random conditions on a model's attributes, by `Random.random` alone, whose numbers Python promises to keep.
+    """Random conditions on the attributes of a model, by `Random.random`, which is the same in all versions of Python.
 
-    The seed is a text that names the protocol and its seed.
+    Args:
+        vocabulary: the attributes.
+        prior: judged samples of the prior.
+        seed: a text with the name of the protocol and the seed of the run.
     """
 
     def __init__(self, vocabulary: Vocabulary, prior: JudgedSamples, seed: str) -> None:
@@ -51,7 +60,7 @@ class RandomConditions:
         self._uniform = random.Random(seed).random
 
     def values(self, spec: AttributeSpec) -> list[Expr]:
-        """Return every value of an attribute: yes and no, each class, or each of the targets."""
+        """Return a condition for every value of an attribute: yes and no, each class, or each of `TARGETS`."""
         attribute = E[spec.name]
         if spec.kind == "yes/no":
             return [attribute, Not(attribute)]
@@ -60,7 +69,7 @@ class RandomConditions:
         return [attribute.eq(round(spec.low + share * (spec.high - spec.low), 6)) for share in TARGETS]
 
     def condition(self, spec: AttributeSpec) -> Expr:
-        """Draw one value of an attribute: yes, a class, or a target with the attribute's own tolerance."""
+        """Return a random condition on an attribute: yes, a class, or a target with the tolerance of the attribute."""
         return E[spec.name] if spec.kind == "yes/no" else self._choice(self.values(spec))
 
     def prevalence(self, query: Expr) -> float:
@@ -69,10 +78,16 @@ class RandomConditions:
         return float(satisfied(bound, self._prior.values, self.vocabulary).mean())
 
     def compose(self, count: int, join: Join, least: float, most: float) -> Expr:
-        """Draw a query with a prevalence from `least` to `most`: joined conditions on `count` different attributes.
+        """Return a random query with a prevalence from `least` to `most`.
+
+        Args:
+            count: number of different attributes in the query.
+            join: function from their conditions to the query.
+            least: smallest prevalence.
+            most: largest prevalence.
 
         Raises:
-            EnergyQLError: none was found in `TRIES` attempts.
+            EnergyQLError: none of `TRIES` random queries has such a prevalence.
         """
         for _ in range(TRIES if len(self.vocabulary) >= count else 0):
             pool = list(self.vocabulary)
@@ -86,6 +101,7 @@ class RandomConditions:
         )
 
     def _choice(self, values: Sequence[T]) -> T:
+        """Return one of the values at random."""
         return values[int(self._uniform() * len(values))]
 
 
@@ -94,14 +110,14 @@ class EvaluationProtocol:
     """One experiment.
 
     Attributes:
-        name: for `--protocols`.
+        name: name for `--protocols`.
         title: heading of its results.
-        about: its queries, and the publication that it follows.
-        queries: draws the queries.
-        sequential: the queries are the steps of one edit, rather than sampled one by one.
-        truncation: under which it is run; by default that of the evaluation.
-        attributes: that its queries name, where these are given rather than drawn.
-        given: its queries, where they are given as texts.
+        about: text about its queries, and the publication that it follows.
+        queries: function that returns the queries.
+        sequential: whether the queries are the steps of one edit, rather than sampled one by one.
+        truncation: psi; `None` for that of the evaluation.
+        attributes: names of the attributes in its queries, for a protocol of a set-up.
+        given: its queries, if a set-up states them as texts.
     """
 
     name: str
@@ -116,8 +132,13 @@ class EvaluationProtocol:
     def choose_queries(self, vocabulary: Vocabulary, prior: JudgedSamples, seed: int) -> list[Expr]:
         """Return the queries for a model.
 
+        Args:
+            vocabulary: vocabulary of the model.
+            prior: judged samples of the prior.
+            seed: seed of the run.
+
         Raises:
-            EnergyQLError: the model has no such queries.
+            EnergyQLError: the model has too few attributes for such queries.
         """
         return self.queries(RandomConditions(vocabulary, prior, f"{seed}/{self.name}"))
 
@@ -127,14 +148,16 @@ def _and(parts: Sequence[Expr]) -> Expr:
 
 
 def _single(draw: RandomConditions) -> list[Expr]:
-    found: list[Expr] = []
+    """Return a random condition on each attribute that has one with the right prevalence."""
+    queries: list[Expr] = []
     for spec in draw.vocabulary.values():
         conditions = [draw.condition(spec) for _ in range(8)]
-        found += [one for one in conditions if LEAST <= draw.prevalence(one) <= MOST][:1]
-    return found
+        queries += [one for one in conditions if LEAST <= draw.prevalence(one) <= MOST][:1]
+    return queries
 
 
 def _classes(draw: RandomConditions) -> list[Expr]:
+    """Return a condition for each class of the categorical attribute with the most classes."""
     classes = [spec for spec in draw.vocabulary.values() if spec.kind == "categorical"]
     if not classes:
         raise EnergyQLError("the model has no categorical attribute", hint="choose other protocols")
@@ -143,20 +166,24 @@ def _classes(draw: RandomConditions) -> list[Expr]:
 
 
 def conjunctions(count: int, size: int, least: float, most: float) -> Callable[[RandomConditions], list[Expr]]:
-    """Return a function that draws `count` different conjunctions of `size` attributes."""
+    """Return a function that returns `count` different random conjunctions of `size` conditions.
+
+    Their prevalences are from `least` to `most`.
+    """
 
     def choose(draw: RandomConditions) -> list[Expr]:
-        found: list[Expr] = []
-        while len(found) < count:
+        queries: list[Expr] = []
+        while len(queries) < count:
             query = draw.compose(size, _and, least, most)
-            if query not in found:
-                found.append(query)
-        return found
+            if query not in queries:
+                queries.append(query)
+        return queries
 
     return choose
 
 
 def _logic(draw: RandomConditions) -> list[Expr]:
+    """Return a random query of each of five shapes."""
     shapes: list[tuple[int, Join]] = [
         (2, _and),
         (2, lambda p: Or((p[0], p[1]))),
@@ -168,7 +195,8 @@ def _logic(draw: RandomConditions) -> list[Expr]:
 
 
 def _sequence(draw: RandomConditions) -> list[Expr]:
-    return list(draw.compose(5, _and, SEEN, 1.0).children)
+    """Return five random conditions that occur together in the prior."""
+    return list(draw.compose(5, _and, OCCURRING, 1.0).children)
 
 
 PROTOCOLS: dict[str, EvaluationProtocol] = {
@@ -213,7 +241,7 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
             "Combinations that hardly ever occur",
             f"Three conjunctions of four attributes that at most one picture of the prior in 1,000 shows. After the "
             f"zero-shot generation of {PUBLISHED}.",
-            conjunctions(3, 4, SEEN, RARE),
+            conjunctions(3, 4, OCCURRING, RARE),
         ),
         EvaluationProtocol(
             "logic",
@@ -228,7 +256,9 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
 
 
 FOLDER = Path(__file__).with_name("setups")
+"""Folder of the set-ups that come with energyql."""
 FORMAT = 1
+"""Version of the format of set-ups."""
 
 
 def known_setups() -> list[str]:
@@ -238,7 +268,14 @@ def known_setups() -> list[str]:
 
 @dataclass(frozen=True)
 class Needed:
-    """An attribute that a model must have: continuous from 0 to 1, or categorical with at least these classes."""
+    """An attribute that a model must have for a set-up.
+
+    Attributes:
+        name: its name.
+        kind: its kind; a continuous attribute must have the range from 0 to 1.
+        values: classes that it must have.
+        description: text for messages.
+    """
 
     name: str
     kind: str
@@ -252,7 +289,7 @@ class Needed:
         return f"{self.name!r}, {what}{classes}{about}"
 
     def lack(self, vocabulary: Vocabulary) -> str:
-        """Return what the vocabulary lacks; empty if the attribute is there as needed."""
+        """Return what a vocabulary lacks, as a text for a message; "" if it has the attribute."""
         if self.name not in vocabulary:
             return f"attribute {self}"
         spec = vocabulary[self.name]
@@ -269,13 +306,13 @@ class Setup:
     """One published experiment.
 
     Attributes:
-        name: of a set-up that comes with energyql, or the stem of a file.
-        title: of the data.
-        checkpoint: of which generator it is, and what its heads read.
-        labels: how the heads' labels were made, with thresholds.
-        temperature: T, by which the logits of the classes asked for are divided as published.
-        needed: the attributes that its queries name.
-        protocols: by name, in order; each has its own truncation.
+        name: name of a set-up that comes with energyql, or the stem of a file.
+        title: name of the data.
+        checkpoint: text about the generator, and the latents that the heads read.
+        labels: text about the labels of the heads, with thresholds.
+        temperature: T, which divides the logits of the classes in a query in the published experiment.
+        needed: the attributes in the queries.
+        protocols: name -> protocol, in order; each has its own truncation.
     """
 
     name: str
@@ -288,18 +325,22 @@ class Setup:
 
     @property
     def samplers(self) -> tuple[str, ...]:
-        """The default sampler and the paper's, with 1 / T as strength, the nearest thing to a temperature here."""
+        """Names of the default sampler and the paper's, with strength 1 / T, which is similar to a temperature T."""
         strength = "" if self.temperature == 1 else f"@{1 / self.temperature:.4g}"
         return DEFAULT_SAMPLER + strength, PAPER + strength
 
     def check(self, vocabulary: Vocabulary, protocols: Sequence[str]) -> None:
-        """Check that a model has what some of the protocols need, and that it takes their queries.
+        """Check that a model has all attributes that some protocols need, and that their queries fit the model.
+
+        Args:
+            vocabulary: vocabulary of the model.
+            protocols: names of the protocols.
 
         Raises:
-            EnergyQLError: it lacks attributes, all of which are listed, or does not take a query that is given.
+            EnergyQLError: the model lacks attributes, all of which the message lists, or a query does not fit it.
         """
-        asked = {name for protocol in protocols for name in self.protocols[protocol].attributes}
-        lacks = [lack for one in self.needed if one.name in asked and (lack := one.lack(vocabulary))]
+        names = {name for protocol in protocols for name in self.protocols[protocol].attributes}
+        lacks = [lack for one in self.needed if one.name in names and (lack := one.lack(vocabulary))]
         if not lacks:
             self._check_queries(vocabulary, protocols)
             return
@@ -311,6 +352,7 @@ class Setup:
         )
 
     def _check_queries(self, vocabulary: Vocabulary, protocols: Sequence[str]) -> None:
+        """Raise an EnergyQLError if a query of one of the protocols does not fit the vocabulary."""
         for name in protocols:
             for query in self.protocols[name].given:
                 try:
@@ -320,11 +362,12 @@ class Setup:
                     raise
 
     def _lacking(self, protocol: EvaluationProtocol, vocabulary: Vocabulary) -> list[str]:
+        """Return the names of the attributes of a protocol that the vocabulary lacks."""
         return [one.name for one in self.needed if one.name in protocol.attributes and one.lack(vocabulary)]
 
 
 def read_setup(name: str | Path) -> Setup:
-    """Read a set-up by its name, or from a JSON file of one's own.
+    """Return the set-up of this name, or the one in a JSON file.
 
     Raises:
         EnergyQLError: there is no such set-up, or the file is wrong.
@@ -363,40 +406,52 @@ def read_setup(name: str | Path) -> Setup:
 
 
 def _read_protocol(entry: Mapping[str, Any], truncation: float, labels: str) -> EvaluationProtocol:
-    """Read one protocol, which has one of the fields `queries`, `every`, `steps` and `drawn`."""
+    """Return a protocol of a set-up.
+
+    Args:
+        entry: its JSON object, with one of the fields `queries`, `every`, `steps` and `drawn`.
+        truncation: psi, unless the entry has its own.
+        labels: text about the labels of the heads.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: the entry has a wrong form.
+        EnergyQLError: a query is wrong.
+    """
     (field,) = {"queries", "every", "steps", "drawn"} & set(entry)
     if not entry[field] or (field == "every" and not all(entry[field])):
         raise ValueError(f"{field!r} of protocol {entry['name']!r} is empty")
     choose: Callable[[RandomConditions], list[Expr]]
-    given: tuple[Expr, ...] = ()
+    queries: tuple[Expr, ...] = ()
     if field in ("queries", "steps"):
-        given = tuple(parse(text) for text in entry[field])
-        names = {leaf.name for query in given for leaf in predicates(query)}
-        choose = partial(_fixed, given)
+        queries = tuple(parse(text) for text in entry[field])
+        names = {leaf.name for query in queries for leaf in predicates(query)}
+        choose = partial(_fixed, queries)
     elif field == "every":
         groups = [tuple(map(str, group)) for group in entry[field]]
         names = {name for group in groups for name in group}
         choose = partial(_every, groups)
     else:
-        drawn = tuple(map(str, entry[field]))
-        names, choose = set(drawn), partial(_drawn, drawn)
+        attributes = tuple(map(str, entry[field]))
+        names, choose = set(attributes), partial(_random, attributes)
     about = f"{entry['about']} Labels: {labels}."
     psi = float(entry.get("truncation", truncation))
     sequential = field in ("steps", "drawn")
     return EvaluationProtocol(
-        entry["name"], entry["title"], about, choose, sequential, psi, tuple(sorted(names)), given
+        entry["name"], entry["title"], about, choose, sequential, psi, tuple(sorted(names)), queries
     )
 
 
 def _fixed(queries: Sequence[Expr], draw: RandomConditions) -> list[Expr]:
+    """Return these queries; `draw` is not used."""
     return list(queries)
 
 
 def _every(groups: Sequence[Sequence[str]], draw: RandomConditions) -> list[Expr]:
-    """Return every combination of values of the attributes of each group."""
+    """Return for each group of attributes every combination of their values, as a conjunction."""
     parts = [product(*(draw.values(draw.vocabulary[name]) for name in group)) for group in groups]
     return [choice[0] if len(choice) == 1 else And(choice) for group in parts for choice in group]
 
 
-def _drawn(names: Sequence[str], draw: RandomConditions) -> list[Expr]:
+def _random(names: Sequence[str], draw: RandomConditions) -> list[Expr]:
+    """Return a random condition on each of the attributes."""
     return [draw.condition(draw.vocabulary[name]) for name in names]

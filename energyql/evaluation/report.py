@@ -18,13 +18,14 @@ from energyql.render.pictures import FAINT, INK, PAPER
 
 WIDTH, HEIGHT, LEFT, TOP, GAP, BOTTOM, LEGEND = 400, 300, 60, 70, 70, 56, 26
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#6b7280")
-"""One for each method; a number beside it tells methods apart as well."""
+"""Colours of the methods, in turn; each method has a number too."""
 
 
 def draw_charts(data: dict[str, Any]) -> dict[str, Image.Image]:
-    """Draw satisfaction and frequency error, each against evaluations and against time.
+    """Return the charts of a comparison by name: satisfaction and frequency error, against evaluations and time.
 
-    A pale dot is a method on one query, a numbered one its mean over all queries.
+    A pale dot is a method on one query, a dot with a number the mean of a method over all queries. `data` are the
+    results of `energyql.compare_samplers`.
     """
     return {
         "satisfied": _chart(data, "Satisfied by the judge, %", "satisfied", 100, 100.0),
@@ -33,7 +34,7 @@ def draw_charts(data: dict[str, Any]) -> dict[str, Image.Image]:
 
 
 def _chart(data: dict[str, Any], title: str, key: str, scale: int, most: float) -> Image.Image:
-    """Draw the number `key` of outcomes times `scale`, which cannot exceed `most`."""
+    """Return a chart of the number `key` of outcomes, multiplied by `scale`; it can be at most `most`."""
     names, n = data["contenders"], data["settings"]["n"]
     outcomes = [
         [read_numbers(record["samplers"][name]) for record in data["queries"] if name in record["samplers"]]
@@ -57,7 +58,15 @@ def _chart(data: dict[str, Any], title: str, key: str, scale: int, most: float) 
 
 
 def _panel(canvas: Canvas, left: float, series: Sequence[Sequence[Place]], label: str, most: float) -> None:
-    """Draw all methods over a logarithmic cost axis."""
+    """Draw all methods over a logarithmic axis of costs.
+
+    Args:
+        canvas: the canvas.
+        left: left side of the panel, in pixels.
+        series: for each method its points: cost and number.
+        label: name of the cost.
+        most: largest number that is possible.
+    """
     points = [point for own in series for point in own]
     if not points:
         Axes(canvas, (left, TOP), (WIDTH, HEIGHT)).captions(label)
@@ -80,6 +89,7 @@ def _panel(canvas: Canvas, left: float, series: Sequence[Sequence[Place]], label
 
 
 def _numbered(canvas: Canvas, at: Place, index: int) -> None:
+    """Draw the dot with the number of a method, counted from 1; `index` is counted from 0."""
     canvas.dot(at, 9, COLOURS[index % len(COLOURS)])
     canvas.text(at, str(index + 1), PAPER, 11, "mm")
 
@@ -95,7 +105,7 @@ def _round_ticks(low: float, high: float, most: float) -> list[float]:
 
 
 TABLE_WIDTH = 150
-"""Columns of the terminal that the widest table needs."""
+"""Width of the widest table, in characters."""
 _NOTE = (
     "Freq. error: the largest difference of the frequency of any attribute from that among exact samples (the oracle: "
     "the prior, rejected by the judge); floor: the same for exact samples of the same number. Variety and nearest: "
@@ -122,7 +132,7 @@ EDIT_NOTE = (
     "largest leak of one attribute."
 )
 Columns = Sequence[tuple[str, str, float, int]]
-"""Heading, key in a row, factor and digits."""
+"""For each column of a table its heading, the key of its number, a factor, and the digits after the point."""
 
 _SHARED: Columns = (
     ("freq. error", "frequency_error", 1, 3), ("floor", "frequency_floor", 1, 3), ("variety", "pairwise", 1, 2),
@@ -144,12 +154,12 @@ EDIT_COLUMNS: Columns = (
 
 
 def outcome_cells(outcome: dict[str, Any], n: int) -> list[str]:
-    """Return the outcome of a method on a query as text, in the order of `COLUMNS`; n samples were drawn."""
+    """Return the cells of a table, in the order of `COLUMNS`, for an outcome of `measure` with n samples."""
     return _cells(_per_sample(read_numbers(outcome), n), COLUMNS)
 
 
 def query_table(data: dict[str, Any]) -> Table:
-    """Return every method on every query, for the terminal."""
+    """Return a table for the terminal with every method on every query, from the results of a comparison."""
     table = terminal_table("query", COLUMNS, 36)
     for record in data["queries"]:
         prevalence = share(record["oracle"]["prevalence"])
@@ -161,7 +171,7 @@ def query_table(data: dict[str, Any]) -> Table:
 
 
 def summary_table(data: dict[str, Any]) -> Table:
-    """Return mean and worst over queries, for the terminal."""
+    """Return a table for the terminal with mean and worst over queries of each method, from results of a comparison."""
     table = terminal_table(f"over {len(data['queries'])} queries", COLUMNS, 36)
     for name, which, row in _summary_rows(data):
         table.add_row(f"{escape(name)}, {which}", *row, end_section=which == "worst")
@@ -169,7 +179,7 @@ def summary_table(data: dict[str, Any]) -> Table:
 
 
 def comparison_page(data: dict[str, Any], title: str) -> str:
-    """Return a comparison as a page."""
+    """Return the results of a comparison as a page in Markdown."""
     n, names, header = data["settings"]["n"], data["contenders"], ["sampler", *_headings(COLUMNS)]
     lines = [f"# {title}", "", NOTE, "", "![Satisfied, against cost](satisfied.png)", ""]
     lines += ["![Frequency error, against cost](frequency-error.png)", "", "## Over all queries", ""]
@@ -187,7 +197,13 @@ def comparison_page(data: dict[str, Any], title: str) -> str:
 
 
 def evaluation_rows(comparison: dict[str, Any], names: Sequence[str], n: int) -> list[list[str]]:
-    """Return a line for each method: its name, and means over queries in the order of `EVALUATION_COLUMNS`."""
+    """Return for each method a row of a table: its name, and means over queries in the order of `EVALUATION_COLUMNS`.
+
+    Args:
+        comparison: `queries` and `summary` of a comparison.
+        names: names of the methods.
+        n: samples of each method for each query.
+    """
     lines = []
     for name in names:
         outcomes = [record["samplers"][name] for record in comparison["queries"]]
@@ -202,10 +218,13 @@ def evaluation_rows(comparison: dict[str, Any], names: Sequence[str], n: int) ->
 
 
 def edit_rows(sequence: dict[str, Any]) -> list[list[str]]:
-    """Return a line for each preset and step, and one for its mean, in the order of `EDIT_COLUMNS`."""
+    """Return rows of a table, for each preset one for every step and one for their mean, in order of `EDIT_COLUMNS`.
+
+    `sequence` has a result of `measure_sequence` for each preset.
+    """
     lines = []
-    for preset, found in sequence.items():
-        steps = found["steps"]
+    for preset, result in sequence.items():
+        steps = result["steps"]
         lines += [[f"{preset}: {k}. {step['query']}", *_cells(step, EDIT_COLUMNS)] for k, step in enumerate(steps, 1)]
         mean = {key: average([step[key] for step in steps if step[key] is not None]) for _, key, _, _ in EDIT_COLUMNS}
         lines.append([f"{preset}, mean", *_cells(mean, EDIT_COLUMNS)])
@@ -213,25 +232,25 @@ def edit_rows(sequence: dict[str, Any]) -> list[list[str]]:
 
 
 def evaluation_tables(data: dict[str, Any]) -> list[Table]:
-    """Return a table for each protocol that was run, for the terminal."""
-    found = []
+    """Return a table for the terminal for each protocol that was run, from the results of `energyql.evaluate`."""
+    tables = []
     for key, protocol in data["setups"].items():
         if "missing" not in protocol:
             columns, rows = _protocol_rows(protocol, data)
-            found.append(terminal_table("", columns, 20, f"{escape(protocol['title'])} ({key})"))
+            tables.append(terminal_table("", columns, 20, f"{escape(protocol['title'])} ({key})"))
             for row in rows:
-                found[-1].add_row(*map(escape, row), end_section=row[0].endswith(", mean"))
-    return found
+                tables[-1].add_row(*map(escape, row), end_section=row[0].endswith(", mean"))
+    return tables
 
 
 def evaluation_notes(data: dict[str, Any]) -> list[str]:
-    """Return what the columns mean, of the kinds of tables that there are."""
+    """Return texts about the columns of the tables, one for each kind of table in an evaluation."""
     notes = {"comparison": EVALUATION_NOTE, "sequence": EDIT_NOTE}
     return [text for kind, text in notes.items() if any(kind in protocol for protocol in data["setups"].values())]
 
 
 def evaluation_page(data: dict[str, Any]) -> str:
-    """Return an evaluation as a page, with pictures."""
+    """Return the results of an evaluation as a page in Markdown, with links to pictures."""
     lines = [f"# Evaluation of {data['settings']['model']}"]
     for text in evaluation_notes(data):
         lines += ["", text]
@@ -247,19 +266,19 @@ def evaluation_page(data: dict[str, Any]) -> str:
             lines += ["", f"[All queries and plots]({key}/results.md)."]
             for record in protocol["comparison"]["queries"]:
                 lines += ["", f"`{record['query']}`", "", *_picture_lines(key, record, data["contenders"])]
-        for preset, found in protocol.get("sequence", {}).items():
-            lines += ["", f"`{preset}`, {found['seconds']:.1f} s without drawing:", ""]
-            lines.append(f"![edits by {preset}]({key}/{found['filmstrip']})")
+        for preset, result in protocol.get("sequence", {}).items():
+            lines += ["", f"`{preset}`, {result['seconds']:.1f} s without drawing:", ""]
+            lines.append(f"![edits by {preset}]({key}/{result['filmstrip']})")
     return "\n".join([*lines, *facts(data)]) + "\n"
 
 
 def share(value: float) -> str:
-    """Return a share as text in per cent, however small."""
+    """Return a share between 0 and 1 as text in per cent, with two digits if it is small."""
     return f"{100 * value:.1f} %" if value >= 0.01 else f"{100 * value:.2g} %"
 
 
 def facts(data: dict[str, Any]) -> list[str]:
-    """Return the sections of a page on `settings` and `machine`."""
+    """Return lines of Markdown with two sections: the entries `settings` and `machine` of results."""
     lines = []
     for heading in ("settings", "machine"):
         lines += ["", f"## {heading.capitalize()}", ""]
@@ -268,7 +287,10 @@ def facts(data: dict[str, Any]) -> list[str]:
 
 
 def terminal_table(first: str, columns: Columns, width: int, title: str | None = None) -> Table:
-    """Return an empty table for the terminal, whose first column is at least `width` wide."""
+    """Return an empty table for the terminal with a column of text, called `first`, and columns of numbers.
+
+    The first column is at least `width` characters wide.
+    """
     table = Table(box=box.SIMPLE, pad_edge=False, title=title, title_justify="left")
     table.add_column(first, overflow="fold", min_width=width)
     for heading in _headings(columns):
@@ -281,6 +303,7 @@ def _headings(columns: Columns) -> list[str]:
 
 
 def _cells(row: Numbers, columns: Columns) -> list[str]:
+    """Return the numbers of a row as text, in the order of the columns; "-" for one that is missing."""
     return [
         "-" if (value := row[key]) is None or math.isnan(value) else f"{factor * value:.{digits}f}"
         for _, key, factor, digits in columns
@@ -288,38 +311,42 @@ def _cells(row: Numbers, columns: Columns) -> list[str]:
 
 
 def _per_sample(row: Numbers, n: int) -> dict[str, float | None]:
-    """Return the numbers with the seconds of one sample in place of those of n."""
+    """Return the numbers of a row, with `seconds` divided by n, the number of samples."""
     seconds = row["seconds"]
     return {**row, "seconds": None if seconds is None else seconds / n}
 
 
 def _summary_rows(data: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield for each method and each of "mean" and "worst" both names, and the cells."""
     for name in data["contenders"]:
         for which, row in data["summary"][name].items():
             yield name, which, _cells(_per_sample(row, data["settings"]["n"]), COLUMNS)
 
 
 def _protocol_rows(protocol: dict[str, Any], data: dict[str, Any]) -> tuple[Columns, list[list[str]]]:
+    """Return the columns and the rows of the table of a protocol in an evaluation."""
     if "sequence" in protocol:
         return EDIT_COLUMNS, edit_rows(protocol["sequence"])
     return EVALUATION_COLUMNS, evaluation_rows(protocol["comparison"], data["contenders"], data["settings"]["n"])
 
 
 def _oracle_line(oracle: dict[str, Any]) -> str:
+    """Return a sentence about the oracle of a query."""
     prevalence, error = share(oracle["prevalence"]), share(oracle["prevalence_error"])
-    found, size = oracle["samples"], oracle["size"]
-    said = f"The prior satisfies it at {prevalence} (standard error {error}). Oracle: {found:,} samples "
-    said += f"worth {size:,.0f}, out of {oracle['pictures']:,} pictures"
-    return f"{said}, proposed from {oracle['latents']:,} latents." if oracle["latents"] else f"{said}."
+    count, size = oracle["samples"], oracle["size"]
+    text = f"The prior satisfies it at {prevalence} (standard error {error}). Oracle: {count:,} samples "
+    text += f"worth {size:,.0f}, out of {oracle['pictures']:,} pictures"
+    return f"{text}, proposed from {oracle['latents']:,} latents." if oracle["latents"] else f"{text}."
 
 
 def _picture_lines(key: str, record: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """Return lines of Markdown with the accuracy and the pictures of each method on a query of the protocol `key`."""
     lines = []
     for name in names:
         outcome = record["samplers"][name]
         accuracy = ", ".join(f"{one} {100 * part:.1f}" for one, part in (outcome["accuracy"] or {}).items())
-        said = f"`{name}`: {100 * outcome['satisfied']:.1f} % satisfied"
-        lines += [f"{said}; accuracy, %: {accuracy}" if accuracy else said, ""]
+        text = f"`{name}`: {100 * outcome['satisfied']:.1f} % satisfied"
+        lines += [f"{text}; accuracy, %: {accuracy}" if accuracy else text, ""]
         if outcome["pictures"]:
             lines += [f"![{name}, of {record['query']}]({key}/{outcome['pictures']})", ""]
     return lines

@@ -1,1 +1,1 @@
-"""Generators: their interface and class labels, StyleGAN2 and StyleGAN3, and readers of other programs' checkpoints."""
+"""Generators: their interface, the architectures of this library, and readers of checkpoints of other programs."""

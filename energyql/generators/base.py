@@ -1,4 +1,4 @@
-"""The interface of a generator, its class labels and its noise, and the record that describes an architecture."""
+"""Protocols of generators, checks of their labels, layers and noise, drawing in batches, and the record `Family`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from energyql.numerics.shapes import Float
 Label = int | tuple[float, ...]
 """A class, or the `c_dim` numbers that a generator is conditional on."""
 RANDOM: Literal["random"] = "random"
-"""A random class for each sample. Heads can be fitted to such samples; the pictures of one query share a label."""
+"""In place of a label: a random class for each sample. Heads can be fitted to such samples, but queries need one label
+for all pictures."""
 
 
 @runtime_checkable
@@ -51,17 +52,20 @@ class ConditionalGenerator(Generator, Protocol):
     c_dim: int
 
     def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """As for `Generator`; label has shape (batch, c_dim), as a rule one-hot."""
+        """Map z (batch, z_dim) and a label (batch, c_dim), as a rule one-hot, to w (batch, w_dim).
+
+        Truncation is that of `Generator.encode`.
+        """
         ...
 
 
 class ViewedGenerator(Generator, Protocol):
-    """A generator that offers a view of z: fewer numbers, from which attributes are easier to learn."""
+    """A generator that can reduce z to fewer numbers, from which attributes are easier to learn."""
 
     def features(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch features"]:
-        """Return what heads on the space "features" read of z, row by row. Autograd must be able to differentiate it.
+        """Return the input of heads on the space "features", one row for each row of z, differentiable by autograd.
 
-        For instance the means of blocks, where z is the noise of a picture.
+        For instance the means of blocks of pixels, where z is the noise of a picture.
         """
         ...
 
@@ -74,10 +78,11 @@ class Family:
         name: `kind` of the generator in the configuration of a model folder.
         network: class of the generators, a torch module with a `config`; `network(config)` builds one.
         config: dataclass of the settings, `z_dim` and `w_dim` among them; saved in the configuration of a model folder.
-        readers: module with `READERS`, functions from a foreign `Checkpoint` to a generator, or to `None` if it holds
-            another network; "" for none. It is imported when a foreign checkpoint is read.
-        formats: the checkpoints that the readers accept, for messages.
-        truncation: psi of a model folder that is made from a checkpoint, unless a call says otherwise.
+        readers: name of the module with `READERS`, "" for none. A reader is a function that returns the generator in a
+            foreign `Checkpoint`, or `None` if the checkpoint holds another network. The module is imported when a
+            foreign checkpoint is read.
+        formats: names of the checkpoints that the readers accept, for messages.
+        truncation: default psi of a model folder that is made from a checkpoint.
     """
 
     name: str
@@ -89,21 +94,21 @@ class Family:
 
 
 def offers_features(generator: Generator) -> bool:
-    """Whether a generator is a `ViewedGenerator`. A layer that is called `features` is no view of z."""
-    found = getattr(generator, "features", None)
-    return callable(found) and not isinstance(found, torch.nn.Module)
+    """Return whether a generator is a `ViewedGenerator`: it has a method `features`, not a layer of that name."""
+    features = getattr(generator, "features", None)
+    return callable(features) and not isinstance(features, torch.nn.Module)
 
 
 def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the function from z (batch, z_dim) to what is read on `space`: latents (batch, latent_dim), or pictures.
+    """Return the function from z (batch, z_dim) to the input of heads: latents (batch, latent_dim), or pictures.
 
     Args:
-        generator: whose z it is.
-        space: "w", "features", "picture", or another, whose heads read z itself.
-        encode: from z to w.
+        generator: the generator that z belongs to.
+        space: the space of the heads: "w", "features" or "picture"; with any other, the function returns z itself.
+        encode: function from z to w.
 
     Raises:
-        ArgumentError: the space is "features", and the generator offers none.
+        ArgumentError: the space is "features", and the generator has no method `features`.
     """
     if space == "picture":
         return lambda z: generator.synthesize(encode(z))
@@ -118,10 +123,14 @@ def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Ten
 
 
 def check_generator(generator: Any, name: str = "this") -> Generator:
-    """Return a generator, called `name` in messages, where it has all parts and they can be called.
+    """Return `generator` if it has all parts of a `Generator`, and they can be called as its protocol says.
+
+    Args:
+        generator: any object.
+        name: what it is called in messages.
 
     Raises:
-        ArgumentError: it is a class, lacks a part, or takes other arguments.
+        ArgumentError: it is a class, lacks a part, or one of its methods takes other arguments.
     """
     kind, hint = type(generator).__name__, "docs/any-generator.md shows how to wrap a network"
     if isinstance(generator, type):
@@ -129,7 +138,7 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
         raise ArgumentError(f"{kind} is a class, not a generator", hint=f"make one: {kind}()")
     if missing := [part for part in ("z_dim", "encode", "synthesize") if not hasattr(generator, part)]:
         raise ArgumentError(f"{name} is a {kind} without {', '.join(missing)}, so it is no generator", hint=hint)
-    if type(generator).__module__.partition(".")[0] == "energyql":  # ours take what they should
+    if type(generator).__module__.partition(".")[0] == "energyql":  # tests check the methods of these
         return cast(Generator, generator)
     encoded = ("z", "truncation", "label") if class_count(generator) else ("z", "truncation")
     for part, inputs in (("encode", encoded), ("synthesize", ("w",))):
@@ -140,15 +149,15 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
 
 
 def check_pictures(images: Any) -> Tensor:
-    """Return what `synthesize` returned, if those are pictures.
+    """Return `images`, the result of a `synthesize`, if it is a batch of pictures.
 
     Raises:
-        ArgumentError: they are no tensor of floats, or have another shape.
+        ArgumentError: it is no tensor of floats with four axes.
     """
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
-        told = f" of {images.dtype} and shape {tuple(images.shape)}" if hasattr(images, "dtype") else ""
+        detail = f" of {images.dtype} and shape {tuple(images.shape)}" if hasattr(images, "dtype") else ""
         raise ArgumentError(
-            f"synthesize returned a {type(images).__name__}{told}, which is no batch of pictures",
+            f"synthesize returned a {type(images).__name__}{detail}, which is no batch of pictures",
             hint="it must return a tensor of floats in [-1, 1] of shape (batch, 1 or 3, height, width)",
         )
     return images
@@ -161,10 +170,14 @@ def device_of(generator: Generator) -> torch.device | None:
 
 
 def latent_size(generator: Generator, space: str) -> int | None:
-    """Return how many numbers heads on `space` read; `None` if the generator does not say how large its w is.
+    """Return the length of the latents that heads on `space` read; `None` if the generator does not state its `w_dim`.
+
+    Args:
+        generator: any.
+        space: "w" or "features"; z is read on any other space.
 
     Raises:
-        ArgumentError: the space is "features", and the generator offers none.
+        ArgumentError: the space is "features", and the generator has no method `features`.
     """
     if space == "features":
         z = torch.zeros(1, generator.z_dim, device=device_of(generator))
@@ -176,15 +189,20 @@ def latent_size(generator: Generator, space: str) -> int | None:
 
 
 def class_count(generator: Generator) -> int:
-    """Return c_dim, the numbers in a label; 0 for a generator without classes."""
+    """Return c_dim, the length of a label; 0 for a generator without classes."""
     count = getattr(generator, "c_dim", 0)
     return count if isinstance(count, int) else 0
 
 
 def check_label(label: Any, generator: Generator) -> Label | None:
-    """Return a label in the form in which it is compared and recorded: a class where it is one-hot.
+    """Return a label in the form in which labels are compared and recorded.
 
-    A label is a class, 0 to c_dim - 1; or c_dim numbers as a list, array or tensor; or `None`.
+    Args:
+        label: a class, 0 to c_dim - 1; c_dim numbers as a list, array or tensor; or `None`.
+        generator: the generator that is conditional on the label.
+
+    Returns:
+        The class, also for a one-hot list; otherwise a tuple of c_dim floats. `None` for a generator without classes.
 
     Raises:
         ArgumentError: the generator needs a label, has no classes, or has no such label.
@@ -207,7 +225,7 @@ def check_label(label: Any, generator: Generator) -> Label | None:
         return numbers
     if not isinstance(numbers, Sequence) or isinstance(numbers, str):
         raise ArgumentError(f"{label!r} is not a label", hint=allowed)
-    if len(numbers) != count or not all(_finite(number) for number in numbers):
+    if len(numbers) != count or not all(_is_finite(number) for number in numbers):
         raise ArgumentError(f"{label!r} are not {count} finite numbers", hint=allowed)
     condition = tuple(float(number) for number in numbers)
     one_hot = sorted(condition) == [0.0] * (count - 1) + [1.0]
@@ -215,14 +233,18 @@ def check_label(label: Any, generator: Generator) -> Label | None:
 
 
 def check_fitted_label(label: Any, generator: Generator) -> Label | Literal["random"] | None:
-    """Check a label that heads are fitted under: as `check_label`, but "random" is allowed."""
+    """Return the label under which heads are fitted: that of `check_label`, or "random" if the generator has classes.
+
+    Raises:
+        ArgumentError: the generator needs a label, has no classes, or has no such label.
+    """
     if isinstance(label, str) and label == RANDOM and class_count(generator):
         return RANDOM
     return check_label(label, generator)
 
 
 def as_condition(label: Label | None, generator: Generator) -> Float[Tensor, " c_dim"] | None:
-    """Return a checked label as the input of `encode`, float32; `None` for no label."""
+    """Return the input of `encode` for a label from `check_label`: (c_dim,) float32, or `None` for `None`."""
     if label is None:
         return None
     if isinstance(label, tuple):
@@ -231,7 +253,12 @@ def as_condition(label: Label | None, generator: Generator) -> Float[Tensor, " c
 
 
 def check_condition(label: Tensor | None, count: int, classes: int) -> None:
-    """Check the label that `encode` of a generator with so many classes, or 0, gets for `count` samples.
+    """Check the label that the `encode` of a generator receives.
+
+    Args:
+        label: it must be (count, classes), or `None` for a generator without classes.
+        count: number of samples.
+        classes: c_dim of the generator, 0 for none.
 
     Raises:
         ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
@@ -251,53 +278,61 @@ def check_condition(label: Tensor | None, count: int, classes: int) -> None:
 def encode_under(
     generator: Generator, z: Float[Tensor, "batch z_dim"], truncation: float, condition: Tensor | None = None
 ) -> Float[Tensor, "batch w_dim"]:
-    """Call `generator.encode`; the label is (c_dim,) for all samples, (batch, c_dim), or `None` without classes."""
+    """Return w of z from `generator.encode`, under a truncation and a label.
+
+    The label `condition` is (c_dim,) for all samples, or (batch, c_dim), or `None` for a generator without classes.
+    """
     if condition is None:
         return generator.encode(z, truncation)
     return cast(ConditionalGenerator, generator).encode(z, truncation, condition.to(z).expand(len(z), -1))
 
 
 def check_layers(layers: Any, generator: Generator) -> tuple[int, ...]:
-    """Return layers, rows of W+, in ascending order, each once.
+    """Return the indices of layers, which are the rows of W+, in ascending order and each once.
+
+    Args:
+        layers: any iterable of whole numbers, at least one.
+        generator: the generator with these layers.
 
     Raises:
-        ArgumentError: the generator has no layers, or not these.
+        ArgumentError: the generator has no layers, or `layers` is empty or holds anything but indices of layers.
     """
     count = getattr(getattr(generator, "config", None), "num_ws", None)
     if not isinstance(count, int):
         raise ArgumentError(
             f"a {type(generator).__name__} has no layers with a w of their own", hint="leave out layers"
         )
-    found = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, str) else []
-    if not found or not all(type(layer) is int and 0 <= layer < count for layer in found):
-        wrong = next((layer for layer in found if type(layer) is not int or not 0 <= layer < count), layers)
+    indices = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, str) else []
+    if not indices or not all(type(layer) is int and 0 <= layer < count for layer in indices):
+        wrong = next((layer for layer in indices if type(layer) is not int or not 0 <= layer < count), layers)
         raise ArgumentError(
             f"layers are whole numbers from 0 to {count - 1}, at least one, not {wrong!r}",
             hint="such as [0, 1, 2], or --layers 0-2",
         )
-    return tuple(sorted(set(found)))
+    return tuple(sorted(set(indices)))
 
 
-def _finite(number: Any) -> bool:
+def _is_finite(number: Any) -> bool:
     return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
 
 
 def synthesizer(generator: Generator, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Return the function from w to pictures with feature maps in `dtype`, where `generator.synthesize` takes a dtype.
+    """Return the function from w to pictures that computes feature maps in `dtype`.
 
-    Those of this library's StyleGANs do; any other generator draws in its own precision.
+    A generator whose `synthesize` has no argument `dtype` draws in its own precision; the generators of this library
+    have that argument.
     """
     if dtype == torch.float32 or "dtype" not in signature(generator.synthesize).parameters:
         return generator.synthesize
     return partial(generator.synthesize, dtype=dtype)  # type: ignore[call-arg]
 
 
-STORED_NOISE, RANDOM_NOISE, NO_NOISE = "const", "random", "none"
-"""The noise that is stored with the weights; other noise for each picture; no noise."""
-
-
+STORED_NOISE = "const"
+"""The noise that is stored with the weights, the same for each picture."""
+RANDOM_NOISE = "random"
+"""Other noise for each picture."""
 PIXEL_BATCH = 1 << 20
-"""Pixels drawn together, unless a call says otherwise: 64 pictures of 128 x 128, one of 1024 x 1024."""
+"""Most pixels in a batch of pictures, by default: 64 pictures of 128 x 128, or one of 1024 x 1024."""
 
 
 class NoisyGenerator(Generator, Protocol):
@@ -308,21 +343,24 @@ class NoisyGenerator(Generator, Protocol):
     def synthesize(
         self, w: Tensor, noise: Literal["const", "none"] | Float[Tensor, "batch noise_size"] = "const"
     ) -> Tensor:
-        """As for `Generator`; noise is that of the weights, none, or given, standard normal."""
+        """Map the output of `encode` to pictures in [-1, 1], shape (batch, channels, height, width).
+
+        The noise is that of the weights ("const"), left out ("none"), or standard normal numbers (batch, noise_size).
+        """
         ...
 
 
 def noise_size(generator: Generator) -> int:
-    """Return how many numbers of noise a picture has; 0 for a generator without noise."""
+    """Return the count of noise numbers of a picture; 0 for a generator without noise."""
     size = getattr(generator, "noise_size", 0)
     return size if isinstance(size, int) else 0
 
 
 def check_noise(noise: str, generator: Generator) -> None:
-    """Check that a generator can be drawn with a kind of noise.
+    """Check that a generator can draw pictures with the noise "const", "random" or "none".
 
     Raises:
-        ArgumentError: it has no noise, so that only "const" makes sense.
+        ArgumentError: the generator has no noise, and `noise` is not "const".
     """
     if noise != STORED_NOISE and not noise_size(generator):
         raise ArgumentError(
@@ -332,13 +370,13 @@ def check_noise(noise: str, generator: Generator) -> None:
 
 
 def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -> dict[str, Any]:
-    """Return the arguments of `generator.synthesize` that draw pictures with a kind of noise.
+    """Return the keyword arguments of `generator.synthesize` for pictures with a kind of noise.
 
     Args:
-        generator: that `check_noise` accepts.
+        generator: a generator that `check_noise` accepts with this noise.
         noise: "const", "random" or "none".
-        seed: of the run.
-        index: numbers of the pictures in their run. Random noise of a picture depends on seed and number alone.
+        seed: seed of the run.
+        index: the number of each picture in its run. The random noise of a picture depends only on it and the seed.
     """
     if noise != RANDOM_NOISE:
         return {} if noise == STORED_NOISE else {"noise": noise}
@@ -347,9 +385,9 @@ def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -
 
 
 def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the function from w, and the numbers of the pictures in their run, (batch,), to pictures.
+    """Return a function that draws pictures from two tensors: w, and the number of each picture in its run, (batch,).
 
-    The arguments are those of `synthesizer` and `noise_options`.
+    `synthesizer` describes `dtype`, and `noise_options` describes `noise` and `seed`.
     """
     synthesize = synthesizer(generator, dtype)
     return lambda w, rows: synthesize(w, **noise_options(generator, noise, seed, rows.tolist()))
@@ -363,18 +401,26 @@ def draw_batches(
     w: Tensor | None = None,
     options: Callable[[slice], dict[str, Any]] = lambda rows: {},
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield w and the images of z (n, z_dim), batch by batch, in order; w is `encode(z)` unless it is given.
+    """Yield w and the pictures of each batch of latents, in order.
 
-    A batch has `batch_size` pictures, by default as many as `PIXEL_BATCH` allows. `options` returns further arguments
-    of `synthesize` for the rows of a batch.
+    Args:
+        synthesize: function from w to pictures.
+        encode: function from z to w.
+        z: latents (n, z_dim).
+        batch_size: pictures of a batch; by default as many as `PIXEL_BATCH` allows.
+        w: latents (n, ...) that are drawn instead of `encode(z)`.
+        options: function from the rows of a batch to further keyword arguments of `synthesize`.
+
+    Raises:
+        ArgumentError: `synthesize` returns no pictures.
     """
     size = batch_size or 1  # the first picture shows how many fit
     start = 0
     while start < len(z):
-        with torch.inference_mode():  # inside the loop: it must not reach the code that takes the batches
+        with torch.inference_mode():  # not around `yield`, because the code of the caller must not run in this mode
             rows = slice(start, min(start + size, len(z)))
-            drawn = encode(z[rows]) if w is None else w[rows]
-            images = check_pictures(synthesize(drawn, **options(rows)))
-        yield drawn, images
+            part = encode(z[rows]) if w is None else w[rows]
+            images = check_pictures(synthesize(part, **options(rows)))
+        yield part, images
         start += size
         size = batch_size or max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))

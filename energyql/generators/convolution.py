@@ -19,7 +19,7 @@ DRAWN_TOGETHER = 8
 """Most samples whose small feature maps are computed in one batch on the CPU."""
 _EPSILON = 1e-8
 _PROBES = 8
-"""Numbers of a weight that are compared to see whether it has changed; see `_signature`."""
+"""Count of numbers of a weight that are compared to find out whether the weight has changed; see `_signature`."""
 
 
 def convolve(
@@ -30,21 +30,24 @@ def convolve(
     padding: int = 0,
     up: bool = False,
 ) -> Tensor:
-    """Convolve with `padding` zeros around x; or `up`, with zeros between samples, to a side of 2 side + kernel - 2."""
+    """Return the convolution of x, with `padding` zeros around it.
+
+    With `up`, zeros are inserted between the samples of x instead, and the new side is 2 side + kernel - 2.
+    """
     if up:
         return F.conv_transpose2d(x, weight.transpose(0, 1), bias, stride=2)
     return F.conv2d(x, weight, bias, padding=padding)
 
 
 def filter_each(x: Float[Tensor, "batch channels side side"], kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Correlate every channel with one kernel (taps, taps), to a side of one less; taps are even."""
+    """Return the correlation of every channel with one kernel (taps, taps), whose side is side - 1; taps are even."""
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1).contiguous()
     return F.conv2d(x, weight, bias, padding=len(kernel) // 2 - 1, groups=channels)
 
 
 def upsample(x: Float[Tensor, "batch channels side side"], kernel: Tensor) -> Tensor:
-    """Double the side of every channel with a low-pass filter (taps, taps) of sum 1; taps are even."""
+    """Return x at twice its side, with a low-pass filter (taps, taps) of sum 1 on every channel; taps are even."""
     weight = (4 * kernel).to(x.dtype).repeat(x.shape[1], 1, 1, 1)
     return F.conv_transpose2d(x, weight, stride=2, padding=len(kernel) // 2 - 1, groups=x.shape[1])
 
@@ -52,24 +55,25 @@ def upsample(x: Float[Tensor, "batch channels side side"], kernel: Tensor) -> Te
 def add_to_each_(
     x: Float[Tensor, "batch channels side side"], map: Float[Tensor, "*batch side side"]
 ) -> Float[Tensor, "batch channels side side"]:
-    """Add a map (side, side) or (batch, 1, side, side) to every channel of x, in place."""
+    """Add a map (side, side) or (batch, 1, side, side) to every channel of x in place, and return x."""
     if x.dtype != torch.bfloat16 or len(x) > 1 or not x.is_contiguous(memory_format=torch.channels_last):
         return x.add_(map.to(x.dtype))
-    # A product of rank one: the sum broadcasts bfloat16 number by number, ten times as slow on the CPU.
+    # As a product of rank one: in bfloat16 on the CPU, adding with broadcasting is ten times as slow.
     rows = x.permute(0, 2, 3, 1).flatten(0, 2)
     rows.addmm_(map.to(x.dtype).reshape(-1, 1), x.new_ones(1, rows.shape[1]))
     return x
 
 
 class PackedConvolution:
-    """`convolve` for one weight in the memory layout of oneDNN; see `energyql.numerics.linear`.
+    """`convolve` for one weight, stored in the memory layout of oneDNN; see `energyql.numerics.linear`.
 
-    Packing takes longer than a convolution of a small map, and PyTorch otherwise packs at every call.
+    Without it PyTorch packs the weight at every call, which takes longer than the convolution of a small map.
 
     Args:
         weight: (outputs, inputs, kernel, kernel).
-        side: of the maps that it is packed for; others work too.
-        padding, up: as for `convolve`.
+        side: side of the maps for which the layout is chosen; maps of other sides are allowed.
+        padding: zeros around the maps.
+        up: whether zeros are inserted between samples; see `convolve`.
     """
 
     def __init__(self, weight: Tensor, side: int, *, padding: int = 0, up: bool = False) -> None:
@@ -90,7 +94,7 @@ class PackedConvolution:
 
     @classmethod
     def of(cls, weight: Tensor, side: int, *, padding: int = 0, up: bool = False) -> PackedConvolution | None:
-        """Pack a weight; `None` where device, dtype or build have no packed convolution."""
+        """Return the packed convolution; `None` if device, dtype or build of PyTorch have none. See the class."""
         if not can_pack(weight):
             return None
         try:
@@ -99,19 +103,19 @@ class PackedConvolution:
             return None
 
     def __call__(self, x: Float[Tensor, "batch inputs side side"]) -> Tensor:
-        """Convolve; there is no derivative."""
+        """Return the convolution of x, without a derivative."""
         result: Tensor = self._run(x, *self._parameters)
         return result
 
 
 @dataclass(frozen=True)
 class _Constants:
-    """What a convolution needs of its weight.
+    """Tensors that a `Modulation` computes once from its weight.
 
     Attributes:
-        weight: at unit scale where the output is demodulated.
-        squares: (inputs, outputs), sums of the squares over the taps; `None` without demodulation.
-        packed: the convolutions by dtype, filled when they are needed; `None` where there is no packed one.
+        weight: the weight, scaled to unit mean square for each output if the output is demodulated.
+        squares: (inputs, outputs), sums over the taps of the squares of the weight; `None` without demodulation.
+        packed: dtype -> packed convolution, added at the first use; `None` for a dtype without packed convolutions.
     """
 
     weight: Tensor
@@ -120,14 +124,15 @@ class _Constants:
 
 
 class Modulation:
-    """Convolves with a weight whose input channels are scaled by styles: equations 1 to 3 of Karras et al. 2020.
+    """A convolution whose input channels are scaled by styles: equations 1 to 3 of Karras et al. 2020.
 
-    Either the activations are scaled, and one convolution serves the whole batch; or, on the CPU without a graph, the
-    weight for each sample, if that is smaller than a sample's activations. Constants are computed at the first call on
-    the CPU without a graph through the weight, and again when the weight has changed.
+    As a rule the activations are scaled, and one convolution computes the whole batch. On the CPU without autograd, the
+    weight is scaled for each sample instead, if it is smaller than the activations of a sample. Constants of the weight
+    are cached on the CPU, unless autograd records operations on the weight, and computed again when it has changed.
 
     Args:
-        padding, up: as for `convolve`.
+        padding: zeros around the maps.
+        up: whether zeros are inserted between samples, for up-sampling; see `convolve`.
         demodulate: whether the output is scaled to unit variance for inputs of unit variance.
     """
 
@@ -148,21 +153,21 @@ class Modulation:
         gain: float | Tensor = 1.0,
         lowpass: Float[Tensor, "taps taps"] | None = None,
     ) -> Float[Tensor, "batch outputs new_side new_side"]:
-        """Convolve, scale by `gain`, and add the bias.
+        """Return the convolution, multiplied by `gain`, plus the bias.
 
         Args:
             x: feature maps.
-            weight: of the convolution; its constants are kept as long as it does not change.
+            weight: weight of the convolution.
             styles: factors of the channels of x. There may be more rows than samples, see `padded_rows`.
-            bias: added to the channels of the result, not scaled by `gain`.
-            gain: factor of the result, where it is demodulated; else it belongs to the styles.
-            lowpass: filter between an up-sampling convolution and the bias.
+            bias: added to the channels of the result, not multiplied by `gain`.
+            gain: factor of the convolution. It is ignored without demodulation: multiply the styles by it then.
+            lowpass: filter between an up-sampling convolution and the bias; `None` for no filter.
         """
         constants = self._constants(weight)
         bias = bias.to(x.dtype)
         scale = None
         if constants.squares is not None:
-            if x.dtype == torch.float16:  # styles of unit scale leave the result as it is and the numbers in range
+            if x.dtype == torch.float16:  # demodulation cancels the scale of styles; at unit scale nothing overflows
                 styles = styles * (styles.square().mean(1, keepdim=True) + _EPSILON).rsqrt()
             scale = ((styles.square() @ constants.squares + _EPSILON).rsqrt() * gain)[: len(x)]
         styles = styles[: len(x)]
@@ -187,7 +192,7 @@ class Modulation:
         return filter_each(convolve(x, weight, padding=self.padding, up=self.up), lowpass, bias)
 
     def _convolve(self, x: Tensor, constants: _Constants) -> Tensor:
-        """Convolve with one weight for all samples."""
+        """Return the convolution with one weight for all samples, packed if the constants are the cached ones."""
         prepared = self._cached is not None and constants is self._cached[2]
         packed = None
         if prepared and drawn_alone(x) and not _in_autocast():
@@ -202,15 +207,15 @@ class Modulation:
     def _constants(self, weight: Tensor) -> _Constants:
         # On other devices the comparison would wait for the device, and the constants take no time.
         if weight.device.type != "cpu" or is_compiling() or in_graph(weight):
-            return self._computed(weight)
+            return self._compute_constants(weight)
         key, probes = _signature(weight)
         if self._cached is None or key != self._cached[0] or not torch.equal(probes, self._cached[1]):
             with torch.inference_mode(False), torch.no_grad():  # a tensor of inference mode could not serve a gradient
-                constants = self._computed(weight.detach())
+                constants = self._compute_constants(weight.detach())
                 self._cached = key, probes.clone(), constants
         return self._cached[2]
 
-    def _computed(self, weight: Tensor) -> _Constants:
+    def _compute_constants(self, weight: Tensor) -> _Constants:
         if not self.demodulate:
             return _Constants(weight, None, {})
         weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + _EPSILON).rsqrt()
@@ -219,25 +224,32 @@ class Modulation:
 
 
 def drawn_alone(*tensors: Tensor) -> bool:
-    """Whether samples may be computed one by one: on the CPU, where neither autograd nor `torch.compile` takes part."""
+    """Return whether samples may be computed one by one: on the CPU, without autograd or `torch.compile`.
+
+    Args:
+        tensors: inputs and parameters of the computation, at least one.
+    """
     if tensors[0].device.type != "cpu" or is_compiling():
         return False
     return not any(in_graph(tensor) for tensor in tensors)
 
 
 def padded_rows(w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "rows w_dim"]:
-    """Repeat the last row until there are `DRAWN_TOGETHER`, so that products round alike for every size of batch."""
+    """Return w with its last row repeated until there are `DRAWN_TOGETHER` rows or more.
+
+    A product of these rows then has the same rounding errors for every size of batch.
+    """
     missing = DRAWN_TOGETHER - len(w)
     return torch.cat([w, w[-1:].expand(missing, -1)]) if missing > 0 and len(w) else w
 
 
 def is_compiling() -> bool:
-    """Whether `torch.compile` traces this code; torch before 2.3 cannot tell, and keeps the parts that it can trace."""
+    """Return whether `torch.compile` traces this code; always false for torch before 2.3, which has no such test."""
     return torch.compiler.is_compiling() if hasattr(torch.compiler, "is_compiling") else False
 
 
 def _in_autocast() -> bool:
-    """Whether operations choose their precision on the CPU; packed convolutions do not."""
+    """Return whether autocast is on for the CPU: packed convolutions do not follow it."""
     try:
         return torch.is_autocast_enabled("cpu")
     except TypeError:  # torch before 2.4
@@ -245,10 +257,10 @@ def _in_autocast() -> bool:
 
 
 def _signature(weight: Tensor) -> tuple[tuple[Any, ...], Tensor]:
-    """Return what differs when a weight is replaced or written to, and some of its numbers.
+    """Return a key and some numbers of a weight; at least one of the two differs once the weight has changed.
 
-    The version counts what PyTorch calls in-place operations; writing through `.data`, as many training loops do for
-    moving averages, does not count, but changes the numbers.
+    The key holds the version, in which PyTorch counts in-place operations. It does not count writing through `.data`,
+    which many training loops use for moving averages, so the numbers are compared too.
     """
     version = None if weight.is_inference() else weight._version
     count = min(_PROBES, weight.numel())

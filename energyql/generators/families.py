@@ -1,4 +1,4 @@
-"""The table of generator architectures, and reading and writing the generator of a model folder with it."""
+"""The table of generator architectures, and functions that read and write the generator of a model folder."""
 
 from __future__ import annotations
 
@@ -26,72 +26,78 @@ MODULES = (
 )
 """Modules with a `FAMILY` each. A new architecture is a new module and a line here."""
 FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}
-"""Name -> family, in the order in which a foreign checkpoint is offered to their readers."""
+"""Name -> family. The readers of the first family try a foreign checkpoint first."""
 
-CONFIG, WEIGHTS = "config.json", "generator.safetensors"
+CONFIG = "config.json"
+"""File of a model folder with the settings of the generator."""
+WEIGHTS = "generator.safetensors"
+"""File of a model folder with the weights of the generator."""
 DEFAULT_KIND = "stylegan2"
 """The family of a folder whose configuration has no `kind`."""
 NAMED = "named"
-"""`kind` where a folder does not hold its generator, but has the `name` of code that makes it."""
+"""`kind` in the configuration of a folder that has only the `name` of code that makes the generator."""
 
 
 def family_of(generator: Generator) -> Family | None:
-    """Return the family of a generator; `None` for a class that is in no family, subclasses included."""
+    """Return the family of a generator; `None` if its class is in no family, as a subclass of a family's class is."""
     return next((family for family in FAMILIES.values() if type(generator) is family.network), None)
 
 
 def default_truncation(generator: Generator) -> float:
-    """Return psi of a model that is made from a generator, unless a call says otherwise: that of its family, or 1."""
+    """Return the default psi of a model that is made from a generator: that of its family, or 1 without a family."""
     family = family_of(generator)
     return 1.0 if family is None else family.truncation
 
 
 def named_generator(name: str) -> Generator:
-    """Import the generator called `module:factory`, or that of an installed package; see `energyql.plugins`.
+    """Return the generator that the code called `name` makes, in evaluation mode, without gradients to its weights.
 
-    The factory is a class or a function without arguments. What it makes is in evaluation mode, without gradients to
-    its weights.
+    Args:
+        name: `module:factory`, or the name of a plugin of an installed package; see `energyql.plugins`. The factory is
+            a class or a function without arguments, or the generator itself.
 
     Raises:
-        ArgumentError: there is no such factory, or what it makes is no generator.
+        ArgumentError: there is no such factory, or it makes no generator.
     """
-    found = load_plugin(name, GENERATORS)
-    if inspect.isclass(found) or (callable(found) and not isinstance(found, Generator)):
-        found = make_plugin(found, name)
-    generator = check_generator(found, name)
+    plugin = load_plugin(name, GENERATORS)
+    if inspect.isclass(plugin) or (callable(plugin) and not isinstance(plugin, Generator)):
+        plugin = make_plugin(plugin, name)
+    generator = check_generator(plugin, name)
     if isinstance(generator, torch.nn.Module):
         generator.eval().requires_grad_(False)
     return generator
 
 
 def open_generator(
-    folder: Path, given: Generator | str | None = None, *, allow_plugins: bool = False
+    folder: Path, source: Generator | str | None = None, *, allow_plugins: bool = False
 ) -> tuple[Generator, str]:
-    """Return the generator of a model folder, and its fingerprint.
+    """Return the generator of a model folder, and its fingerprint: SHA-256 of its weights, "" if it is no torch module.
 
     Args:
-        folder: of a model.
-        given: the generator, or its name as for `named_generator`, for a folder that does not hold it.
-        allow_plugins: whether a name in the folder is followed.
+        folder: a model folder.
+        source: the generator, or the name of its code (see `named_generator`), for a folder that does not hold it.
+        allow_plugins: whether code that the folder names may be run.
 
     Raises:
-        ModelError: as for `read_generator`.
-        ArgumentError: as for `named_generator`.
+        ModelError: a file is missing, damaged, or does not fit the others; or the folder names code, which is not
+            allowed.
+        ArgumentError: the code makes no generator, or `source` is no generator.
     """
-    if given is None:
+    if source is None:
         settings = _settings(folder)
         if settings.get("kind") != NAMED:
             return read_generator(folder), fingerprint(folder / WEIGHTS)
-        given = check_allowed(settings.get("name"), "generator", folder, allow_plugins)
-    generator = named_generator(given) if isinstance(given, str) else check_generator(given)
+        source = check_allowed(settings.get("name"), "generator", folder, allow_plugins)
+    generator = named_generator(source) if isinstance(source, str) else check_generator(source)
     return generator, module_fingerprint(generator)
 
 
 def read_generator(folder: Path) -> Generator:
-    """Read the generator of a model folder, in float32 on the CPU, ready to draw. Nothing in the folder is executed.
+    """Return the generator whose weights are in a model folder, in float32 on the CPU. No code is executed.
 
     Raises:
-        ModelError: a file is missing, damaged, or does not fit the others; or the folder only names its generator.
+        ModelError: a file is missing, damaged, or does not fit the others; or the folder only names code that makes the
+            generator.
     """
     settings, path = _settings(folder), folder / CONFIG
     if settings.get("kind") == NAMED:
@@ -120,17 +126,26 @@ def read_generator(folder: Path) -> Generator:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the generator in the configuration of a model folder."""
+    """Return the settings of the generator in the configuration of a model folder, in the form of JSON.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
     path = folder / CONFIG
     with reading(path):
         return dict(read_json(path)["generator"])
 
 
 def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
-    """Write the weights, by default in half precision.
+    """Write the weights of a generator to a model folder, and return the entries for `config.json`.
+
+    Args:
+        folder: a folder that exists.
+        generator: a generator of a family.
+        dtype: precision of the weights in the file.
 
     Returns:
-        The entries of `config.json` that `read_generator` needs.
+        The entries of `config.json` that `read_generator` needs; this function does not write them.
 
     Raises:
         ModelError: a number is too large for `dtype`, or the generator is in no family.

@@ -2,7 +2,7 @@
 
 Liu, Zhu, Song and Elgammal, "Towards Faster and Stabilized GAN Training for High-fidelity Few-shot Image Synthesis",
 ICLR 2021 (arXiv 2101.04775); Sauer, Chitta, Müller and Geiger, "Projected GANs Converge Faster", NeurIPS 2021
-(arXiv 2111.01007). Normalisations are parts of weights and biases: in use they are constant.
+(arXiv 2111.01007). Normalisations are constant after training, so the weights and biases here include them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float
 
 Noise = Literal["const", "none"] | Tensor
-"""That of the weights, none, or (batch, noise_size) numbers, in the order of the layers."""
+"""The noise that is stored with the weights, no noise, or (batch, noise_size) numbers, in the order of the layers."""
 MOST_SIDE = 1024
+"""Largest side of a picture."""
 _EXCITED_BY = 16
-"""A stage is excited by the one whose side is this many times smaller."""
+"""Side of an excited stage, divided by that of the stage that computes its factors; see `Excitation`."""
 EXCITED = (64, 128, 256, 512)
-"""Sides of the stages that another one excites."""
+"""Sides of the stages that are excited: multiplied by factors that another stage computes."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class FastGANConfig:
         c_dim: number of class labels, 0 for an unconditional model.
         embed_features: size of the embedding of a label.
         image_channels: 1 for grey, 3 for RGB.
-        normalize_z: whether the network sees the direction of z only, as in projected GAN.
+        normalize_z: whether the input of the network is the direction of z, as in projected GAN, rather than z.
         tanh: whether a hyperbolic tangent ends the network, as in FastGAN's at 1024x1024.
 
     Raises:
@@ -79,7 +80,7 @@ class FastGANConfig:
 
     @property
     def w_dim(self) -> int:
-        """Size of w: z, and the embedding of the label."""
+        """Size of w, which is z followed by the embedding of the label."""
         return self.z_dim + self.embed_features
 
     @property
@@ -89,7 +90,7 @@ class FastGANConfig:
 
     @property
     def noise_size(self) -> int:
-        """Numbers of noise in a picture: one for each pixel of each convolution in a stage of two."""
+        """Count of noise numbers of a picture: one for each pixel of each convolution of the stages with two."""
         return sum(2 * (8 << stage) ** 2 for stage, count in enumerate(self.layers) if count == 2)
 
 
@@ -114,14 +115,21 @@ class Convolution(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch before half half"], noise: Iterator[Tensor | None], embedded: Tensor
     ) -> Float[Tensor, "batch width side side"]:
-        """Map features of this side, or of half of it, to features; the next of `noise` is that of this layer."""
+        """Map features, of the side of this layer or of half of it, to features.
+
+        Args:
+            x: features.
+            noise: iterator over maps of noise (side, side) or (batch, side, side), or `None` for no noise. A layer with
+                noise takes the next map, or the stored one at the end of the iterator.
+            embedded: embeddings of the labels, (batch, embed_features).
+        """
         if x.shape[-1] != self.side:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         x = F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=1)
-        if hasattr(self, "noise_strength") and (drawn := next(noise, self.noise_const)) is not None:
-            x = x + (drawn.unsqueeze(-3) * self.noise_strength[:, None, None]).to(x.dtype)
+        if hasattr(self, "noise_strength") and (noise_map := next(noise, self.noise_const)) is not None:
+            x = x + (noise_map.unsqueeze(-3) * self.noise_strength[:, None, None]).to(x.dtype)
         if hasattr(self, "by_class"):
-            # A product of a fixed number of rows rounds alike for every size of batch.
+            # A product of a fixed number of rows has the same rounding errors for every size of batch.
             factors = F.linear(padded_rows(embedded), self.by_class, self.of_all)[: len(x)].to(x.dtype)
             gain, shift = factors[:, :, None, None].chunk(2, 1)
             x = torch.addcmul(x + shift, x, gain)
@@ -137,13 +145,16 @@ class Excitation(nn.Module):
         self.mix = nn.Parameter(random_weights(width, width, 1, 1, scale=1 / math.sqrt(width)))
 
     def forward(self, small: Float[Tensor, "batch before side side"]) -> Float[Tensor, "batch width 1 1"]:
-        """Return the factors, between 0 and 1."""
+        """Return the factors, between 0 and 1, from the features of the smaller stage."""
         x = F.conv2d(F.adaptive_avg_pool2d(small, 4), self.gather.to(small.dtype))
         return F.conv2d(F.silu(x), self.mix.to(x.dtype)).sigmoid()
 
 
 class FastGAN(UnmappedGenerator):
-    """The generator. It has no mapping network: w is z, or its direction, followed by the embedding of the label."""
+    """The FastGAN generator. w is z, or the direction of z, followed by the embedding of the label.
+
+    It has no mapping network.
+    """
 
     config: FastGANConfig
 
@@ -169,12 +180,12 @@ class FastGAN(UnmappedGenerator):
 
     @property
     def noise_size(self) -> int:
-        """Numbers of noise in a picture; 0 if all noise has strength 0. See `NoisyGenerator`."""
+        """Count of noise numbers of a picture; 0 if all noise has strength 0. See `NoisyGenerator`."""
         strengths = (value for name, value in self.named_parameters() if name.endswith("noise_strength"))
         return self.config.noise_size if any(bool(value.any()) for value in strengths) else 0
 
     def seen(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
-        """Return z, or its direction with a mean square of 1 if the network sees no more."""
+        """Return the part of w that z decides: z, or with `normalize_z` its direction, with a mean square of 1."""
         return normalized(z) if self.config.normalize_z else z
 
     def synthesize(
@@ -184,17 +195,18 @@ class FastGAN(UnmappedGenerator):
 
         Args:
             w: the output of `encode`.
-            noise: "const", that of the weights; "none"; or (batch, `config.noise_size`) numbers, standard normal.
-            dtype: of feature maps, by default that of the parameters.
+            noise: "const", the noise stored with the weights; "none"; or (batch, `config.noise_size`) standard normal
+                numbers.
+            dtype: precision of the feature maps, by default that of the parameters.
 
         Raises:
             ArgumentError: w has another shape, or `noise` is none of the three.
         """
         w = self.checked(w)
         size = len(w), self.config.noise_size
-        given = tuple(noise.shape) if isinstance(noise, Tensor) else noise
-        if given not in ("const", "none", size):
-            raise ArgumentError(f'noise is "const", "none" or a tensor {size}, not {given!r}')
+        kind = tuple(noise.shape) if isinstance(noise, Tensor) else noise
+        if kind not in ("const", "none", size):
+            raise ArgumentError(f'noise is "const", "none" or a tensor {size}, not {kind!r}')
         dtype = dtype or w.dtype
         if isinstance(noise, Tensor):
             return self.in_parts(lambda w, noise: self._draw(w, noise, dtype), w, noise)
@@ -217,7 +229,7 @@ class FastGAN(UnmappedGenerator):
         return image.tanh() if self.config.tanh else image
 
     def _maps(self, noise: Noise) -> Iterator[Tensor | None]:
-        """Yield the noise of each layer that has some; nothing for that of the weights."""
+        """Yield the noise of each layer with noise: a map, or `None` for no noise. Yield nothing for "const"."""
         if isinstance(noise, Tensor):
             sides = [8 << stage for stage, count in enumerate(self.config.layers) if count == 2 for _ in range(2)]
             for side, own in zip(sides, noise.split([side**2 for side in sides], 1), strict=True):

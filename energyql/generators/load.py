@@ -1,4 +1,4 @@
-"""Load a generator from any supported file, and the licence in it. The content decides on the format, not the name."""
+"""Generators and licences from files of any supported format, which is recognised by content and not by file name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from energyql.generators.checkpoints.unstated import GivenSettings
 from energyql.generators.families import FAMILIES, read_generator
 
 UNKNOWN = "unknown"
-"""Licence of what carries none."""
+"""Licence of a checkpoint that holds no licence."""
 _FORMATS = ", ".join(family.formats for family in FAMILIES.values() if family.formats)
 SUPPORTED = f"energyql reads its model folders, and checkpoints of {_FORMATS}: .pkl, .pt, .pth or .safetensors"
 
@@ -29,12 +29,12 @@ SUPPORTED = f"energyql reads its model folders, and checkpoints of {_FORMATS}: .
 def load_generator(
     path: str | Path, *, lr_multiplier: float | None = None, conv_clamp: float | None = None
 ) -> Generator:
-    """Read a generator from a model folder or a checkpoint of another program. Nothing in the file is executed.
+    """Return the generator in a model folder or in a checkpoint of another program. Nothing in the file is executed.
 
     Args:
         path: the folder or file.
         lr_multiplier: learning-rate multiplier of the mapping network (`lr_mlp`, `mapping_lr`), for a state dict, which
-            does not hold it. By default 0.01, if the weights agree with it.
+            does not hold this setting. By default 0.01, if the weights agree with that.
         conv_clamp: limit of activations, infinity for none, for a state dict with the official names. By default 256,
             if no activation of some pictures exceeds it.
 
@@ -46,11 +46,11 @@ def load_generator(
         ArgumentError: the path is an address, or a setting is given for a model folder, or is not above 0.
 
     Warns:
-        CheckpointWarning: something is assumed that the file does not hold.
+        CheckpointWarning: a value is assumed that the file does not hold.
     """
     refuse_address(path)
-    given, path = GivenSettings(lr_multiplier, conv_clamp), as_path(path)
-    for name, value in dataclasses.asdict(given).items():
+    settings, path = GivenSettings(lr_multiplier, conv_clamp), as_path(path)
+    for name, value in dataclasses.asdict(settings).items():
         if value is not None and (path.is_dir() or not value > 0):
             reason = "a model folder has its own" if path.is_dir() else f"it must be above 0, not {value!r}"
             raise ArgumentError(
@@ -59,7 +59,7 @@ def load_generator(
     if path.is_dir():
         return read_generator(path)
     with reading(path):
-        checkpoint = dataclasses.replace(read_checkpoint(path), given=given)
+        checkpoint = dataclasses.replace(read_checkpoint(path), given=settings)
         for family in FAMILIES.values():
             for read in import_module(family.readers).READERS if family.readers else ():
                 generator: Generator | None = read(checkpoint)
@@ -69,7 +69,7 @@ def load_generator(
 
 
 def read_licence(path: Path) -> str:
-    """Return the licence text that a checkpoint of another program carries; "" if it carries none.
+    """Return the licence text in a checkpoint of another program; "" if there is none.
 
     Raises:
         ModelError: the file is missing, damaged or unsafe.
@@ -79,10 +79,11 @@ def read_licence(path: Path) -> str:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read the records in a checkpoint file of another program.
+    """Return the content of a checkpoint file of another program.
 
     Raises:
-        CheckpointError: it is damaged, unsafe, or not a file of `torch.save`, a pickle or a file of safetensors.
+        CheckpointError: the file is damaged, unsafe, or none of these: a file of `torch.save`, a pickle, a file of
+            safetensors.
     """
     data = file_bytes(path)
     if is_torch_file(data):
@@ -96,18 +97,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _refusal(checkpoint: Checkpoint) -> str:
-    """Say what a checkpoint is that no reader recognised."""
+    """Return the message for a checkpoint that no reader recognises: what the file holds instead of a generator."""
     if checkpoint.network is not None and checkpoint.network.class_name:
         return f"its class {shown(checkpoint.network.class_name)} is not supported"
     content = checkpoint.content
-    found = f"type {type(content).__name__}"
+    description = f"type {type(content).__name__}"
     if isinstance(content, dict):
         names = ", ".join(shown(key, 30) for key in islice(content, 5)) + (", ..." if len(content) > 5 else "")
-        found = f"a dict with the entries {names}" if names else "a dict with no entries"
-    return f"it is a {checkpoint.kind} of {found}, not of a generator"
+        description = f"a dict with the entries {names}" if names else "a dict with no entries"
+    return f"it is a {checkpoint.kind} of {description}, not of a generator"
 
 
 def _kind(head: bytes) -> str:
+    """Return the kind of a file by its first 16 bytes, for a message."""
     for magic, kind in (
         (b"\x89HDF", "an HDF5 file"),
         (b"\x93NUMPY", "a NumPy array"),
@@ -123,13 +125,17 @@ def _kind(head: bytes) -> str:
 
 
 MAX_LENGTH = 20_000
+"""Most characters of a licence."""
 _ENTRIES = ("license", "licence", "LICENSE")
 _SOURCES = ("module_src", "build_module_src")
-"""Where official pickles of PyTorch and of TensorFlow hold the program text of a network."""
+"""Keys under which official pickles of PyTorch and of TensorFlow hold the program text of a network."""
 
 
 def licence_text(checkpoint: Checkpoint) -> str:
-    """Return the entry "license" of the file, else the notice at the head of the program text in it; "" for neither."""
+    """Return the licence text in a checkpoint, cut to `MAX_LENGTH`; "" if there is none.
+
+    It is the entry "license" of the file, or the comment at the head of a program text in the file.
+    """
     for holder in (checkpoint.metadata, checkpoint.content):
         for name in _ENTRIES:
             if isinstance(holder, dict) and isinstance(holder.get(name), str):
@@ -144,6 +150,7 @@ def licence_text(checkpoint: Checkpoint) -> str:
 
 
 def _programs(content: Any) -> Iterator[str]:
+    """Yield the program texts that the networks in a pickle hold."""
     networks = content.values() if isinstance(content, dict) else content if isinstance(content, tuple) else [content]
     for network in networks:
         if isinstance(network, ObjectRecord):
@@ -154,7 +161,14 @@ def _programs(content: Any) -> Iterator[str]:
 
 
 def checkpoint_card(name: str, generator: Any, source: Mapping[str, str], truncation: float) -> str:
-    """Return what a model card says of a converted checkpoint, Markdown; `source` is as `save_converted` writes it."""
+    """Return a model card for a converted checkpoint, in Markdown.
+
+    Args:
+        name: heading of the card.
+        generator: the generator in the checkpoint, with a `config`.
+        source: `file`, `sha256`, `energyql` and `licence`, as `save_converted` records them.
+        truncation: default psi of the model.
+    """
     rows = {
         "architecture": type(generator).__name__,
         "parameters": f"{sum(parameter.numel() for parameter in generator.parameters()):,}",

@@ -1,6 +1,6 @@
-"""What StyleGANs share: settings, fully connected layers, the mapping from z to w; and generators without one.
+"""The common part of StyleGANs (settings, fully connected layers, mapping network), and generators without mapping.
 
-Parameters are at unit scale, as in the widely used checkpoints.
+Parameters are stored at unit scale and multiplied by gains when used, as in the widely used checkpoints.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ class StyleGANConfig:
 
     Args:
         resolution: side of the square pictures, a power of two from 8 to 1024.
-        z_dim, w_dim: sizes of the two latents.
+        z_dim: size of z.
+        w_dim: size of w.
         c_dim: number of class labels, 0 for an unconditional model.
         mapping_layers: depth of the mapping network.
         mapping_lr_multiplier: learning-rate multiplier that the mapping weights are stored with.
-        embed_features, layer_features: widths of the embedding of a label and of the mapping layers before the last;
-            `None` for `w_dim`.
-        channel_base, channel_max: limits of the number of channels, see the subclasses.
+        embed_features: width of the embedding of a label; `None` for `w_dim`.
+        layer_features: width of the mapping layers before the last one; `None` for `w_dim`.
+        channel_base: together with the resolution limits the number of channels; see the subclasses.
+        channel_max: largest number of channels.
         image_channels: 1 for grey, 3 for RGB, 4 for RGBA.
         conv_clamp: activations are clamped to +- this value; `None` for no clamping.
 
@@ -86,7 +88,7 @@ class StyleGANConfig:
                 raise ModelError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
 
     def _check_numbers(self, **ranges: tuple[float, float]) -> None:
-        """The limits themselves are not allowed. `conv_clamp` may be `None`."""
+        """Raise a `ModelError` unless each number lies between its limits, exclusive; `conv_clamp` may be `None`."""
         for name, (above, below) in ranges.items():
             value = getattr(self, name)
             if value is None and name == "conv_clamp":
@@ -96,25 +98,36 @@ class StyleGANConfig:
 
 
 ACTIVATION_SLOPE = 0.2
-ACTIVATION_GAIN = math.sqrt(2)  # keeps unit variance through a leaky ReLU of slope 0.2
+"""Slope of the leaky ReLUs below 0."""
+ACTIVATION_GAIN = math.sqrt(2)
+"""Factor after a leaky ReLU of that slope, which keeps unit variance."""
 
 
 def clamped(x: Float[Tensor, "*shape"], limit: float | None) -> Float[Tensor, "*shape"]:
-    """Clamp to +- `limit`, in place where no graph needs x."""
+    """Return x clamped to +- `limit`, in place unless autograd records operations on x; x itself without a limit."""
     return x if limit is None else torch.clamp(x, -limit, limit, out=None if in_graph(x) else x)
 
 
 def random_weights(*shape: int, scale: float = 1.0) -> Tensor:
-    """Return normal numbers for an untrained layer; only a shape on the meta device, where weights of a file follow.
+    """Return the initial weights of an untrained layer: normal numbers of standard deviation `scale`.
 
-    Arithmetic on the meta device would import PyTorch's compiler, which takes longer than to load a model.
+    On the meta device, where the weights of a file replace these, nothing is drawn: arithmetic there would import
+    PyTorch's compiler, which takes longer than loading a model.
     """
     empty = torch.empty(shape)
     return empty if empty.is_meta else empty.normal_().mul_(scale)
 
 
 class FullyConnected(nn.Module):
-    """Linear layer with an equalised learning rate: parameters at unit scale, scaled when used."""
+    """A linear layer with an equalised learning rate: parameters at unit scale, multiplied by gains when used.
+
+    Args:
+        inputs: length of an input row.
+        outputs: length of an output row.
+        activate: whether a leaky ReLU follows.
+        lr_multiplier: learning-rate multiplier that the parameters are stored with.
+        bias: initial value of the bias in use.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, *, activate: bool = False, lr_multiplier: float = 1.0, bias: float = 0.0
@@ -127,13 +140,13 @@ class FullyConnected(nn.Module):
         self.bias_gain = lr_multiplier
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        """Apply the layer."""
+        """Return the output of the layer for each row of x."""
         x = F.linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
         return F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN if self.activate else x
 
 
 class MappingNetwork(nn.Module):
-    """The network from z, and a class label, to w."""
+    """The network that maps z, and the class label if there are classes, to w."""
 
     w_avg: Tensor
 
@@ -151,7 +164,7 @@ class MappingNetwork(nn.Module):
 
     @property
     def layers(self) -> list[FullyConnected]:
-        """The layers, in order."""
+        """The fully connected layers, in order."""
         return [cast(FullyConnected, self.get_submodule(f"fc{i}")) for i in range(self.config.mapping_layers)]
 
     def forward(
@@ -173,14 +186,14 @@ class MappingNetwork(nn.Module):
         return x if truncation == 1.0 else torch.lerp(self.mean(label), x, truncation)
 
     def mean(self, label: Tensor | None) -> Float[Tensor, "*count w_dim"]:
-        """Return the mean of w, toward which truncation pulls; here it is one for all labels."""
+        """Return the mean of w, toward which truncation pulls: the same for all labels here, not so in subclasses."""
         return self.w_avg
 
     def embedded(self, label: Tensor | None, count: int) -> Float[Tensor, "count embed_features"] | None:
-        """Return the embeddings of `count` labels; `None` for a generator without classes.
+        """Return the normalised embeddings of `count` labels (count, c_dim); `None` for a generator without classes.
 
         Raises:
-            ArgumentError: as `forward`.
+            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
         """
         check_condition(label, count, self.config.c_dim)
         if label is None:
@@ -189,16 +202,17 @@ class MappingNetwork(nn.Module):
 
     def embedding(self, label: Tensor) -> Float[Tensor, "count embed_features"]:
         """Return the embeddings of labels (count, c_dim) before their normalisation."""
-        found: Tensor = self.embed(label)
-        return found
+        embeddings: Tensor = self.embed(label)
+        return embeddings
 
 
 class StyleGAN(nn.Module):
-    """A mapping network; subclasses add the synthesis network.
+    """The base of StyleGAN generators, with the mapping network; subclasses add the synthesis network.
 
     Attributes:
         config: the settings.
-        z_dim, c_dim: sizes of the latent and of a label, from the settings.
+        z_dim: size of the latent, from the settings.
+        c_dim: size of a label, from the settings.
     """
 
     def __init__(self, config: StyleGANConfig) -> None:
@@ -209,13 +223,22 @@ class StyleGAN(nn.Module):
         self.mapping = MappingNetwork(config)
 
     def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """Map z (batch, z_dim) to w (batch, w_dim), truncated toward the mean w."""
+        """Map z (batch, z_dim) and label (batch, c_dim), one-hot or `None`, to w (batch, w_dim).
+
+        Truncation psi pulls w toward its mean: `mean + psi (w - mean)`.
+
+        Raises:
+            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
+        """
         w: Tensor = self.mapping(z, truncation, label)
         return w
 
 
 def over_white(images: Float[Tensor, "batch channels side side"]) -> Float[Tensor, "batch colours side side"]:
-    """Return pictures in [-1, 1]; those with a fourth channel, the opacity (-1 clear, 1 opaque), as RGB over white."""
+    """Return pictures in [-1, 1] without opacity: RGBA as RGB over white, all others unchanged.
+
+    The fourth channel of RGBA is the opacity, from -1 (clear) to 1 (opaque).
+    """
     if images.shape[1] != 4:
         return images
     opacity = ((images[:, 3:] + 1) / 2).clamp(0, 1)
@@ -223,7 +246,7 @@ def over_white(images: Float[Tensor, "batch channels side side"]) -> Float[Tenso
 
 
 def style_rows(w: Tensor, rows: int, size: int) -> Float[Tensor, "batch num_ws w_dim"]:
-    """Return w (batch, size) or W+ (batch, rows, size) as (batch, rows, size).
+    """Return w (batch, size), repeated for each row, or W+ (batch, rows, size) as (batch, rows, size).
 
     Raises:
         ArgumentError: w has another shape.
@@ -234,10 +257,15 @@ def style_rows(w: Tensor, rows: int, size: int) -> Float[Tensor, "batch num_ws w
 
 
 class FrozenMapping:
-    """A mapping network prepared for many evaluations: gains folded into the weights, one product a layer, no graph.
+    """The function from z to w of a mapping network, prepared for many evaluations; equal to it up to rounding.
 
-    Maps z to w, equal to the network up to rounding; `Differentiable` and `Convertible`.
-    The parameters are copied: make another when they change. The label of all samples is (c_dim,), or `None`.
+    The gains are multiplied into copies of the weights, so each layer is one product. Later changes of the network have
+    no effect. It is `Differentiable` and `Convertible`.
+
+    Args:
+        network: the mapping network.
+        truncation: psi.
+        label: label of all samples, (c_dim,), or `None` for a generator without classes.
 
     Raises:
         ArgumentError: label and generator do not go together.
@@ -248,8 +276,8 @@ class FrozenMapping:
         self._layers: list[Dense] = []
         # A tensor made in inference mode could not serve a gradient later.
         with torch.inference_mode(False), torch.no_grad():
-            given = label if label is None else label[None].to(network.w_avg)
-            condition = network.embedded(given, 1)
+            row = label if label is None else label[None].to(network.w_avg)
+            condition = network.embedded(row, 1)
             for i, layer in enumerate(network.layers):
                 # A leaky ReLU commutes with a positive factor.
                 weight: Tensor = layer.weight * (layer.weight_gain * ACTIVATION_GAIN)
@@ -259,10 +287,10 @@ class FrozenMapping:
                     if condition is not None:  # all samples have one class, so its part of the product is constant
                         bias = bias + of_condition @ condition[0]
                 self._layers.append(Dense(weight.contiguous(), bias, ACTIVATION_SLOPE))
-            self._mean = network.mean(given).reshape(-1) * (1 - truncation)
+            self._mean = network.mean(row).reshape(-1) * (1 - truncation)
 
     def computed_in(self, dtype: torch.dtype) -> FrozenMapping:
-        """See `Convertible`."""
+        """Return the same function with its matrix products in `dtype`; see `Convertible`."""
         lowered = copy.copy(self)
         lowered._layers = [layer.computed_in(dtype) for layer in self._layers]
         return lowered
@@ -275,7 +303,7 @@ class FrozenMapping:
         return self._truncated(x.to(z))
 
     def pullback(self, z: Float[Tensor, "batch z_dim"]) -> tuple[Float[Tensor, "batch w_dim"], Back]:
-        """See `Differentiable`."""
+        """Return w and its `Back`; see `Differentiable`."""
         scale = inverse_norm(z)
         scaled = z * scale
         x, results = scaled.to(self._layers[0].weight.dtype), []
@@ -291,7 +319,10 @@ class FrozenMapping:
         return nn.Sequential(UnitMoment(), *layers, *truncated)
 
     def _back(self, scale: Tensor, scaled: Tensor, results: list[Tensor], grad: Tensor) -> Float[Tensor, "batch z_dim"]:
-        """Pull `grad` back through the layers, whose outputs are `results`."""
+        """Return the gradient with respect to z from `grad`, that with respect to w, which is overwritten.
+
+        `scaled` is z times `scale`, and `results` are the outputs of the layers; see `pullback`.
+        """
         if self.truncation != 1.0:
             grad = grad.mul_(self.truncation)
         grad = grad.to(self._layers[0].weight.dtype)
@@ -300,6 +331,7 @@ class FrozenMapping:
         return normalized_back(grad.to(scaled), scaled, scale)
 
     def _truncated(self, x: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch w_dim"]:
+        """Return w from the output of the last layer."""
         return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)
 
 
@@ -308,8 +340,8 @@ def encoder(
 ) -> Callable[[Tensor], Tensor]:
     """Return the function from z (batch, z_dim) to w (batch, w_dim) for one truncation and one label, (c_dim,).
 
-    For a StyleGAN it is a `FrozenMapping`, which copies the parameters. For any other generator, and for a subclass
-    with its own `encode`, it calls `encode`.
+    For a StyleGAN the function is a `FrozenMapping`, which copies the parameters. For any other generator, and for a
+    subclass with its own `encode`, the function calls `encode`.
 
     Raises:
         ArgumentError: label and generator do not go together.
@@ -322,13 +354,15 @@ def encoder(
 
 
 class UnmappedGenerator(nn.Module):
-    """A generator whose w is z, or what the network sees of it, followed by the embedding of the label.
+    """A generator without a mapping network: w is z, or a function of z, followed by the embedding of the label.
 
-    A subclass has the parameters `colours`, and `embed` (embed_features, c_dim) if there are classes.
+    A subclass has the parameters `colours`, the weights of the last layer, and, if there are classes, `embed`
+    (embed_features, c_dim).
 
     Attributes:
         config: the settings.
-        z_dim, c_dim: sizes of the latent and of a label, from the settings.
+        z_dim: size of the latent, from the settings.
+        c_dim: size of a label, from the settings.
     """
 
     embed: nn.Parameter
@@ -342,10 +376,9 @@ class UnmappedGenerator(nn.Module):
     def encode(
         self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0, label: Tensor | None = None
     ) -> Float[Tensor, "batch w_dim"]:
-        """Return truncation * z, or of what the network sees of z, followed by the embedding of the label.
+        """Return w: truncation * `seen(z)`, followed by the embedding of the label, (batch, c_dim) or `None`.
 
-        The network was trained without truncation, and smaller values give less varied pictures. The label is
-        (batch, c_dim).
+        The network was trained without truncation; values below 1 give less varied pictures.
 
         Raises:
             ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
@@ -355,7 +388,7 @@ class UnmappedGenerator(nn.Module):
         return w if label is None else torch.cat([w, F.linear(label.to(z), self.embed.to(z.dtype))], 1)
 
     def seen(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
-        """Return what the network sees of z."""
+        """Return the part of w that z decides: z here; subclasses may return a function of it."""
         return z
 
     def checked(self, w: Tensor) -> Float[Tensor, "batch w_dim"]:
@@ -369,9 +402,10 @@ class UnmappedGenerator(nn.Module):
         return w.to(self.colours.dtype)
 
     def in_parts(self, draw: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-        """Call `draw` with tensors that have a row for each sample, one sample at a time on a CPU; see `drawn_alone`.
+        """Return the pictures that `draw` makes of tensors with a row for each sample.
 
-        So a picture has the same bits in every batch.
+        `draw` is called for one sample at a time where `drawn_alone` allows it, so that a picture has the same bits in
+        every batch.
         """
         if len(rows[0]) < 2 or not drawn_alone(*rows, *self.parameters()):
             return draw(*rows)

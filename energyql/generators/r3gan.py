@@ -20,8 +20,9 @@ from energyql.generators.mapping import UnmappedGenerator, random_weights
 from energyql.numerics.shapes import Float
 
 _SLOPE = 0.2
+"""Slope of the leaky ReLUs below 0."""
 _GAIN = math.sqrt(2 / (1 + _SLOPE**2))
-"""Keeps the variance through a leaky ReLU; a part of the initial weights."""
+"""Factor of initial weights after a leaky ReLU, which keeps the variance."""
 MOST_STAGES = 9
 
 
@@ -79,7 +80,7 @@ class R3GANConfig:
 
     @property
     def w_dim(self) -> int:
-        """Size of w: z, and the embedding of the label."""
+        """Size of w, which is z followed by the embedding of the label."""
         return self.z_dim + self.embed_features
 
     @property
@@ -89,7 +90,7 @@ class R3GANConfig:
 
 
 class ResidualBlock(nn.Module):
-    """Two 1x1 convolutions around a grouped one, with a bias and a leaky ReLU before its input and its output."""
+    """Two 1x1 convolutions around a grouped one, with a bias and a leaky ReLU before and after the grouped one."""
 
     def __init__(self, width: int, groups: int, config: R3GANConfig) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class ResidualBlock(nn.Module):
         self.bias2 = nn.Parameter(torch.zeros(inner))
 
     def forward(self, x: Float[Tensor, "batch width side side"]) -> Float[Tensor, "batch width side side"]:
-        """Add to x what the convolutions make of it."""
+        """Return x plus the output of the three convolutions."""
         y = F.leaky_relu(F.conv2d(x, self.expand.to(x.dtype), self.bias1.to(x.dtype)), _SLOPE)
         mix, padding = self.mix.to(x.dtype), self.mix.shape[-1] // 2
         y = F.leaky_relu(F.conv2d(y, mix, self.bias2.to(x.dtype), padding=padding, groups=self.groups), _SLOPE)
@@ -112,7 +113,12 @@ class ResidualBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of one side, after the change of side and width; the first stage begins with a product."""
+    """The blocks of one side, after the change of side and width; the first stage makes features of w.
+
+    Args:
+        number: index of the stage, from 0.
+        config: the settings of the generator.
+    """
 
     resample_filter: Tensor
 
@@ -133,9 +139,9 @@ class Stage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Float[Tensor, "batch width side side"]:
-        """Map w (batch, w_dim), or the features of the stage before, to features."""
+        """Map w (batch, w_dim) in the first stage, or the features of the stage before, to features."""
         if hasattr(self, "basis"):
-            # A product of a fixed number of rows rounds alike for every size of batch.
+            # A product of a fixed number of rows has the same rounding errors for every size of batch.
             factors = F.linear(padded_rows(x), self.linear.to(x.dtype))[: len(x)]
             x = self.basis.to(x.dtype) * factors[:, :, None, None]
         else:
@@ -147,7 +153,7 @@ class Stage(nn.Module):
 
 
 class R3GAN(UnmappedGenerator):
-    """The generator. It has no mapping network: w is z, followed by the embedding of the label."""
+    """The R3GAN generator. It has no mapping network: w is z, followed by the embedding of the label."""
 
     config: R3GANConfig
 
@@ -165,7 +171,7 @@ class R3GAN(UnmappedGenerator):
 
         Args:
             w: the output of `encode`.
-            dtype: of feature maps, by default that of the parameters.
+            dtype: precision of the feature maps, by default that of the parameters.
 
         Raises:
             ArgumentError: w has another shape.

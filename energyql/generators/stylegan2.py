@@ -1,7 +1,7 @@
 """StyleGAN2 in plain PyTorch: no compiler, no custom operators, any device.
 
 Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020 (arXiv 1912.04958), with the three
-architectures of its figure 7. Parameters are at unit scale, as in the widely used checkpoints.
+architectures of its figure 7. Parameters are stored at unit scale, as in the widely used checkpoints.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from energyql.numerics.shapes import Float
 
 Architecture = Literal["skip", "resnet", "orig"]
 Noise = Literal["const", "none"] | Tensor
-"""Noise of the layers: that of training, none, or (batch, noise_size) numbers, in the order of the layers."""
+"""The noise that is stored with the weights, no noise, or (batch, noise_size) numbers, in the order of the layers."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,16 @@ class StyleGAN2Config(StyleGANConfig):
     """Architecture of a StyleGAN2.
 
     Args:
-        channel_base, channel_max: a block of resolution r has min(channel_base / r, channel_max) channels.
+        channel_base: a block of resolution r has min(channel_base / r, channel_max) channels.
+        channel_max: see `channel_base`.
         architecture: "skip" adds up the pictures of all blocks; "resnet" and "orig" draw one from the last block, with
             and without residual connections between the blocks.
         filter_taps: side of the filter for up-sampling, even; shorter and odd ones are padded with zeros.
 
     The other settings are those of `StyleGANConfig`.
+
+    Raises:
+        ModelError: a setting is out of its range.
     """
 
     architecture: Architecture = "skip"
@@ -58,8 +62,8 @@ class StyleGAN2Config(StyleGANConfig):
         if self.filter_taps % 2:
             raise ModelError(f"filter_taps must be even, not {self.filter_taps}")
         if self.architecture not in get_args(Architecture):
-            known = ", ".join(get_args(Architecture))
-            raise ModelError(f"architecture must be one of {known}, not {self.architecture!r}")
+            names = ", ".join(get_args(Architecture))
+            raise ModelError(f"architecture must be one of {names}, not {self.architecture!r}")
 
     @property
     def block_resolutions(self) -> list[int]:
@@ -73,23 +77,32 @@ class StyleGAN2Config(StyleGANConfig):
 
     @property
     def noise_size(self) -> int:
-        """Numbers of noise in a picture: one for each pixel of each convolution."""
+        """Count of noise numbers of a picture: one for each pixel of each convolution."""
         return noise_numbers(self.block_resolutions)
 
     def channels(self, resolution: int) -> int:
-        """Return the number of feature maps at a resolution."""
+        """Return the number of channels of a block of this resolution."""
         return min(self.channel_base // resolution, self.channel_max)
 
 
 def noise_numbers(sides: Iterable[int]) -> int:
-    """Return the numbers of noise in blocks of these sides, from 4 on: two maps a block, one in the first."""
+    """Return the count of noise numbers in blocks of these sides, one of which is 4.
+
+    A block has two maps of noise, that of side 4 has one.
+    """
     return 2 * sum(side**2 for side in sides) - 4**2
 
 
 class ModulatedConv(nn.Module):
-    """Convolution whose input channels are scaled by styles, optionally demodulated and up-sampled by two.
+    """A convolution whose input channels are scaled by styles, which are an affine function of w.
 
-    Up-sampling is a transposed convolution and a low-pass filter.
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        w_dim: size of w.
+        kernel: side of the kernel, odd.
+        demodulate: whether the output is scaled to unit variance; see `Modulation`.
+        up: whether the side is doubled, by a transposed convolution and a low-pass filter.
     """
 
     def __init__(
@@ -109,14 +122,17 @@ class ModulatedConv(nn.Module):
         resample_filter: Tensor,
         gain: float = 1.0,
     ) -> Float[Tensor, "batch outputs new_side new_side"]:
-        """Convolve, scale by `gain` and add the bias; the side stays or is doubled."""
+        """Return the convolution, multiplied by `gain`, plus the bias.
+
+        `resample_filter`, (taps, taps) of sum 1, is the low-pass filter of up-sampling.
+        """
         styles = self.affine(padded_rows(w.to(self.weight.dtype))) * self.style_gain
-        lowpass = 4 * resample_filter.flip(0, 1) if self.modulation.up else None  # of a convolution, not a correlation
+        lowpass = 4 * resample_filter.flip(0, 1) if self.modulation.up else None  # flipped: `Modulation` correlates
         return self.modulation(x, self.weight, styles, bias, gain=gain, lowpass=lowpass)
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated convolution, noise, bias, leaky ReLU."""
+    """A modulated convolution, noise, a bias and a leaky ReLU."""
 
     noise_const: Tensor
 
@@ -135,19 +151,19 @@ class SynthesisLayer(nn.Module):
     ) -> Tensor:
         """Map x (batch, inputs, side, side) to (batch, outputs, resolution, resolution).
 
-        Noise that is given is (batch, resolution, resolution).
+        A tensor of noise is (batch, resolution, resolution).
         """
-        # A leaky ReLU commutes with a positive factor, so its gain is that of what it is applied to.
+        # A leaky ReLU commutes with a positive factor, so its input is multiplied by its gain.
         x = self.conv(x, w, self.bias * ACTIVATION_GAIN, resample_filter, ACTIVATION_GAIN)
         if isinstance(noise, Tensor) or noise == "const":
-            drawn = noise[:, None] if isinstance(noise, Tensor) else self.noise_const
-            x = add_to_each_(x, drawn * (self.noise_strength * ACTIVATION_GAIN))
+            noise_map = noise[:, None] if isinstance(noise, Tensor) else self.noise_const
+            x = add_to_each_(x, noise_map * (self.noise_strength * ACTIVATION_GAIN))
         x = F.leaky_relu_(x, ACTIVATION_SLOPE)
         return clamped(x, self.clamp)
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to picture channels, without demodulation."""
+    """A modulated 1x1 convolution to the channels of the picture, without demodulation."""
 
     def __init__(self, inputs: int, config: StyleGAN2Config) -> None:
         super().__init__()
@@ -200,10 +216,15 @@ class SynthesisBlock(nn.Module):
         noise: Sequence[Noise],
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the features and the picture so far, if there is one.
+        """Return the features of this block, and the sum of the pictures up to it, `None` if there is none.
 
-        ws (batch, 2 or 3, w_dim) has a row for each layer; the RGB layer shares its row with the next block's first.
-        Noise is that of each convolution.
+        Args:
+            x: features of the block before; `None` in the first block.
+            image: picture up to the block before; `None` if there is none.
+            ws: (batch, 2 or 3, w_dim), a row of W+ for each layer, that of the RGB layer last.
+            resample_filter: low-pass filter of up-sampling, (taps, taps).
+            noise: noise of each convolution.
+            dtype: precision of the feature maps.
         """
         if x is None:
             x = self.const.expand(len(ws), -1, -1, -1).to(dtype).contiguous(memory_format=torch.channels_last)
@@ -221,7 +242,7 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """The network from W or W+ to the picture."""
+    """The network that maps w or W+ to the picture."""
 
     resample_filter: Tensor
 
@@ -236,7 +257,7 @@ class SynthesisNetwork(nn.Module):
 
     @property
     def affines(self) -> list[FullyConnected]:
-        """The maps from w to the styles of each row of W+: those of its convolution, and of the last RGB layer."""
+        """The layer from w to styles for each row of W+: those of all convolutions, then that of the last RGB layer."""
         blocks = [self.get_submodule(f"b{side}") for side in self.config.block_resolutions]
         layers = [layer for block in blocks for layer in block.children() if isinstance(layer, SynthesisLayer)]
         last = cast(ToRGB, blocks[-1].get_submodule("torgb"))
@@ -245,40 +266,43 @@ class SynthesisNetwork(nn.Module):
     def forward(self, ws: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
 
-        Noise is that of training ("const"), left out ("none"), or given, standard normal: (batch, `config.noise_size`).
-        Feature maps are in `dtype`, by default that of ws; the picture is in that of ws.
+        The noise is the one stored with the weights ("const"), left out ("none"), or (batch, `config.noise_size`)
+        standard normal numbers. Feature maps are in `dtype`, by default that of ws; the picture is in the dtype of ws.
 
         Raises:
             ArgumentError: ws has another shape, or `noise` is none of the three.
         """
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
         size = len(ws), self.config.noise_size
-        given = tuple(noise.shape) if isinstance(noise, Tensor) else noise
-        if given not in ("const", "none", size):
-            raise ArgumentError(f'noise is "const", "none" or a tensor {size}, not {given!r}')
+        kind = tuple(noise.shape) if isinstance(noise, Tensor) else noise
+        if kind not in ("const", "none", size):
+            raise ArgumentError(f'noise is "const", "none" or a tensor {size}, not {kind!r}')
         dtype = dtype or ws.dtype
         sides = self.config.block_resolutions
         if not len(ws) or not drawn_alone(ws, *self.parameters()):
-            return _drawn(self._blocks(sides, None, None, ws, noise, dtype)[1])
-        # Large maps are computed one at a time, so that they stay near the caches. A picture has the same bits in every
-        # batch: products of styles have a fixed number of rows, and packed convolutions treat every sample alike.
+            return _finished(self._blocks(sides, None, None, ws, noise, dtype)[1])
+        # Large maps are computed for one sample at a time, so that they stay in the caches. A picture has the same bits
+        # in every batch: products of styles have a fixed number of rows, and packed convolutions do not mix samples.
         small = [side for side in sides if 9 * self.config.channels(side) > side * side]
         large = sides[len(small) :]
         images = []
         for together, own in zip(ws.split(DRAWN_TOGETHER), _split(noise, ws, DRAWN_TOGETHER), strict=True):
             x, image = self._blocks(small, None, None, together, own, dtype)
             if not large:
-                images.append(_drawn(image))
+                images.append(_finished(image))
                 continue
             before = [None] * len(x) if image is None else image.split(1)
             rows = zip(x.split(1), before, together.split(1), _split(own, together, 1), strict=True)
-            images += [_drawn(self._blocks(large, *row, dtype)[1]) for row in rows]
+            images += [_finished(self._blocks(large, *row, dtype)[1]) for row in rows]
         return torch.cat(images)
 
     def _blocks(
         self, sides: list[int], x: Tensor | None, image: Tensor | None, ws: Tensor, noise: Noise, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor | None]:
-        """Run the blocks of these sides; x and image are those of the side before, `None` before the first."""
+        """Return features and picture after the blocks of these sides.
+
+        `x` and `image` are features and picture after the block before them, `None` before the first block.
+        """
         for side in sides:
             last = 2 * side.bit_length() - 5  # the row of W+ of the RGB layer; 1 for a side of 4
             rows = ws[:, max(last - 2, 0) : last + 1]
@@ -288,7 +312,7 @@ class SynthesisNetwork(nn.Module):
         return x, image
 
     def _noise_of_block(self, noise: Noise, side: int) -> Sequence[Noise]:
-        """Return the noise of the convolutions of one block: two, one for a side of 4."""
+        """Return the noise of each convolution of the block of this side; the block of side 4 uses the last entry."""
         if not isinstance(noise, Tensor):
             return [noise, noise]
         end = noise_numbers(own for own in self.config.block_resolutions if own <= side)
@@ -301,14 +325,14 @@ def _split(noise: Noise, ws: Tensor, size: int) -> Sequence[Noise]:
     return noise.split(size) if isinstance(noise, Tensor) else [noise] * len(ws.split(size))
 
 
-def _drawn(image: Tensor | None) -> Tensor:
-    """Return the picture after the last block, which every architecture has."""
+def _finished(image: Tensor | None) -> Tensor:
+    """Return `image`, the picture after the last block, which is never `None`."""
     assert image is not None
     return image
 
 
 class StyleGAN2(StyleGAN):
-    """The generator: mapping and synthesis."""
+    """The StyleGAN2 generator: mapping and synthesis networks."""
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__(config)
@@ -316,19 +340,22 @@ class StyleGAN2(StyleGAN):
 
     @property
     def noise_size(self) -> int:
-        """Numbers of noise in a picture; 0 if all noise has strength 0. See `NoisyGenerator`."""
+        """Count of noise numbers of a picture; 0 if all noise has strength 0. See `NoisyGenerator`."""
         strengths = (value for name, value in self.named_parameters() if name.endswith("noise_strength"))
         return self.synthesis.config.noise_size if any(map(bool, strengths)) else 0
 
     def synthesize(self, w: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
 
-        A generator with four channels is drawn over white; `synthesis` returns the fourth, the opacity, as well.
+        Pictures with a fourth channel, the opacity, are drawn over white; `synthesis` returns all four channels.
 
         Args:
-            w: the output of `encode`, or different rows for the layers.
-            noise: see `SynthesisNetwork.forward`.
-            dtype: see `SynthesisNetwork.forward`.
+            w: the output of `encode`, or W+ with a row for each layer.
+            noise: "const", the noise stored with the weights; "none"; or (batch, `noise_size`) standard normal numbers.
+            dtype: precision of the feature maps, by default that of w.
+
+        Raises:
+            ArgumentError: w has another shape, or `noise` is none of the three.
         """
         return over_white(self.synthesis(w, noise, dtype))
 

@@ -1,14 +1,9 @@
-"""StyleGAN3 in plain PyTorch: its settings, its low-pass filters and its networks, on any device.
+"""StyleGAN3 in plain PyTorch, T (translation) and R (rotation) variants: settings, low-pass filters and networks.
 
-Sections and appendices are those of Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS 2021
-(arXiv 2106.12423).
-
-Kaiser's window and its two design formulas are in Oppenheim and Schafer, "Discrete-Time Signal Processing", section
-7.5.3; the radial filter is in appendix C of Karras et al., "Alias-Free Generative Adversarial Networks" (2021).
-
-Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS 2021 (arXiv 2106.12423): T (translation) and R
-(rotation) variants. Equations and appendices in comments are the paper's. Parameters are at unit scale, as in the
-widely used checkpoints.
+Sections and appendices in comments are those of Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS
+2021 (arXiv 2106.12423); appendix C has the radial filter. Kaiser's window and its two design formulas are in Oppenheim
+and Schafer, "Discrete-Time Signal Processing", section 7.5.3. Parameters are stored at unit scale, as in the widely
+used checkpoints.
 """
 
 from __future__ import annotations
@@ -45,8 +40,8 @@ class SignalSpec:
     Args:
         channels: number of feature maps.
         size: side in samples, margins included.
-        sampling_rate: s, samples that cover the picture without its margins.
-        cutoff: f_c, the frequency up to which content is kept.
+        sampling_rate: s, the samples along a side of the picture, without margins.
+        cutoff: f_c, the highest frequency that the low-pass filter preserves.
         half_width: f_h, half the transition band of the low-pass filter.
         critical: whether the sampling rate is the lowest one for the cutoff.
     """
@@ -64,19 +59,24 @@ class StyleGAN3Config(StyleGANConfig):
     """Architecture of a StyleGAN3. The defaults are those of the T variant; `rotation_variant` gives R.
 
     Args:
-        channel_base, channel_max: a layer with cutoff f has min(channel_base / 2f, channel_max) channels.
+        channel_base: a layer with cutoff f has min(channel_base / 2f, channel_max) channels.
+        channel_max: see `channel_base`.
         num_layers: depth of the synthesis network, without the Fourier features and the last RGB layer.
         num_critical: number of critically sampled layers, at the end.
-        first_cutoff, first_stopband: f_c and f_t of the first layer, in cycles per picture.
+        first_cutoff: f_c, the cutoff of the first layer, in cycles per picture.
+        first_stopband: f_t, the frequency at which the stop band of the first layer begins.
         last_stopband_rel: f_t of the last layer, as a multiple of its cutoff.
-        margin_size: samples kept around the picture on each side, so that its border leaks no position.
-        output_scale: pictures are multiplied by this.
+        margin_size: samples added around the picture on each side, so that the border does not reveal positions.
+        output_scale: factor of the pictures.
         conv_kernel: side of the convolution kernels, odd.
         filter_size: taps of a low-pass filter for each sample of the coarser of its two grids.
-        lrelu_upsampling: how much finer the grid of the nonlinearity is.
+        lrelu_upsampling: how many times finer the grid of the leaky ReLU is than the grids around it.
         use_radial_filters: whether down-sampling filters pass a disc of frequencies, except in critical layers.
 
     The other settings are those of `StyleGANConfig`.
+
+    Raises:
+        ModelError: a setting is out of its range.
     """
 
     mapping_layers: int = 2
@@ -132,7 +132,7 @@ class StyleGAN3Config(StyleGANConfig):
         return self.num_layers + 2
 
     def clamp_of(self, layer: int) -> float | None:
-        """Return the limit of the activations of a layer, `None` for none."""
+        """Return the limit of the activations of the layer with this index, `None` for no limit."""
         return self.conv_clamp
 
     def signals(self) -> list[SignalSpec]:
@@ -143,7 +143,10 @@ class StyleGAN3Config(StyleGANConfig):
     def _progression(
         self, first_cutoff: float, first_stopband: float, resolution: int, layers: int, steps: int
     ) -> list[SignalSpec]:
-        """Return the signals of `layers` and an RGB layer, whose cutoffs grow in `steps` to that of the resolution."""
+        """Return the output signals of `layers` layers and of an RGB layer.
+
+        Cutoffs and stop bands grow from those of the first layer to those of `resolution` in the first `steps` layers.
+        """
         last_cutoff = resolution / 2
         last_stopband = last_cutoff * self.last_stopband_rel
         specs = []
@@ -170,9 +173,11 @@ class StyleGAN3Config(StyleGANConfig):
 
 
 def kaiser_beta(taps: int, width: float) -> float:
-    """Return the shape parameter of the Kaiser window for a filter of `taps` numbers.
+    """Return beta, the shape parameter of the Kaiser window, for a low-pass filter.
 
-    The full width of its transition band is a fraction of half the sampling rate.
+    Args:
+        taps: length of the filter.
+        width: full width of the transition band, as a fraction of half the sampling rate.
     """
     attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # decibels that a filter of this length can reach
     if attenuation > 50:
@@ -183,7 +188,7 @@ def kaiser_beta(taps: int, width: float) -> float:
 
 
 def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float, *, radial: bool = False) -> Tensor:
-    """Return a Kaiser-windowed ideal low-pass filter of unit gain at frequency zero, in float32 on the CPU.
+    """Return an ideal low-pass filter in a Kaiser window, of gain 1 at frequency zero, in float32 on the CPU.
 
     Args:
         taps: length of the filter.
@@ -197,7 +202,7 @@ def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float,
     """
     beta = kaiser_beta(taps, 2 * width / sampling_rate)
     position = torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) / 2
-    # The window in terms of its edge: I0(beta sqrt(1 - (position / edge)^2)) up to scale. One tap is its own edge.
+    # The window is I0(beta sqrt(1 - (position / edge)^2)) up to scale. At least 1, so that one tap divides by no zero.
     edge = max((taps - 1) / 2, 1.0)
     window = torch.special.i0(beta * (1 - (position / edge) ** 2).clamp(min=0).sqrt())
     band = 2 * cutoff / sampling_rate
@@ -219,24 +224,24 @@ def upsample(
     padding: tuple[int, int],
     gain: float = 1.0,
 ) -> Float[Tensor, "batch channels new_side new_side"]:
-    """Insert zeros so that samples are `factor` apart, pad, and filter without further padding.
+    """Return x on a grid `factor` times finer: zeros are inserted between samples, and the result is padded, filtered.
 
     Args:
         x: samples.
-        kernel: symmetric filter of unit gain, (taps,); `None` for the identity.
+        kernel: symmetric filter of unit gain, (taps,), along both axes; `None` for the identity.
         factor: ratio of new samples to old ones along each axis.
-        padding: zeros before and after, counted in the new samples; a negative number crops. So new_side is
+        padding: number of zeros before and after, counted in new samples; a negative number crops. new_side is
             side * factor + sum(padding) - taps + 1.
         gain: factor of the result.
     """
     if kernel is None:
         kernel = x.new_ones(1)
     taps, channels = len(kernel), x.shape[1]
-    # The zeros between samples dilute the signal.
+    # The factor makes up for the inserted zeros.
     weight = (kernel * (factor * math.sqrt(gain))).to(x.dtype).expand(channels, 1, 1, taps).contiguous()
-    # A transposed convolution skips the zeros. It pads by taps - 1 and leaves out the zeros after the last sample.
+    # A transposed convolution need not multiply the zeros. It pads by taps - 1, and inserts none after the last sample.
     low, high = padding[0] - (taps - 1), padding[1] - (taps - 1) + (factor - 1)
-    crop = max(0, -max(low, high))  # what both sides lose is never computed
+    crop = max(0, -max(low, high))  # a margin that both sides lose is never computed
     x = F.conv_transpose2d(x, weight, stride=(1, factor), padding=(0, crop), groups=channels)
     x = F.conv_transpose2d(x, weight.transpose(2, 3), stride=(factor, 1), padding=(crop, 0), groups=channels)
     return F.pad(x, (low + crop, high + crop) * 2) if low + crop or high + crop else x
@@ -245,10 +250,10 @@ def upsample(
 def downsample(
     x: Float[Tensor, "batch channels side side"], kernel: Tensor | None, factor: int
 ) -> Float[Tensor, "batch channels new_side new_side"]:
-    """Filter x without padding and keep every `factor`-th sample along each axis.
+    """Return every `factor`-th sample along each axis of x, after a filter without padding.
 
-    The symmetric filter is (taps,), (taps, taps), or `None` for the identity. The new side is
-    (side - taps) // factor + 1.
+    The symmetric filter `kernel` is (taps,), along both axes, or (taps, taps), or `None` for the identity. The new side
+    is (side - taps) // factor + 1.
     """
     if kernel is None:
         return x[:, :, ::factor, ::factor]
@@ -262,11 +267,11 @@ def downsample(
 
 
 _CACHED = 1 << 21
-"""Numbers of the fine grids that are computed together on the CPU."""
+"""Count of numbers of fine grids that are computed together on the CPU, so that they stay in the caches."""
 
 
 class FourierFeatures(nn.Module):
-    """Sine waves of random frequencies and phases, shifted and rotated by a function of w, then mixed."""
+    """The first layer: sine waves of random frequencies and phases, shifted and rotated as w says, then mixed."""
 
     transform: Tensor
     freqs: Tensor
@@ -290,17 +295,20 @@ class FourierFeatures(nn.Module):
     def forward(
         self, w: Float[Tensor, "batch w_dim"], transform: Tensor | None = None
     ) -> Float[Tensor, "batch channels size size"]:
-        """Draw the waves under a transform (3, 3) or (batch, 3, 3); by default the one stored in the model."""
+        """Return the waves, seen through a transform (3, 3) or (batch, 3, 3); by default the one stored in the model.
+
+        `placement` makes such transforms.
+        """
         learned = self.affine(w)
         learned = learned / learned[:, :2].norm(dim=1, keepdim=True)
         cosine, sine, shift = learned[:, 0], learned[:, 1], learned[:, 2:, None]
         rotation = torch.stack([cosine, -sine, sine, cosine], 1).reshape(-1, 2, 2)
-        given = self.transform if transform is None else transform.to(w)
+        matrix = self.transform if transform is None else transform.to(w)
         # The user's transform comes first, then the inverse of the learned shift, then the learned rotation.
-        moved = rotation @ (given[..., :2, :] - shift * given[..., 2:, :])
-        freqs = self.freqs @ moved[:, :, :2]
-        phases = self.phases + (self.freqs @ moved[:, :, 2:]).squeeze(2)
-        # A transform that shrinks the picture may raise frequencies above what the grid can hold: fade those out.
+        total = rotation @ (matrix[..., :2, :] - shift * matrix[..., 2:, :])
+        freqs = self.freqs @ total[:, :, :2]
+        phases = self.phases + (self.freqs @ total[:, :, 2:]).squeeze(2)
+        # A transform that shrinks the picture raises frequencies, perhaps above those of the grid: fade those out.
         room = self.signal.sampling_rate / 2 - self.signal.cutoff
         amplitudes = (1 - (freqs.norm(dim=2) - self.signal.cutoff) / room).clamp(0, 1)
         size = self.signal.size
@@ -314,7 +322,18 @@ class FourierFeatures(nn.Module):
 def layer_filters(
     before: SignalSpec, after: SignalSpec, config: StyleGAN3Config, *, rgb: bool
 ) -> tuple[int, int, tuple[Tensor | None, Tensor | None]]:
-    """Return how much finer the grid of the nonlinearity is than those around it, and the filters to and from it."""
+    """Return the resampling of a layer around its leaky ReLU, which is computed on a finer grid.
+
+    Args:
+        before: the input signal.
+        after: the output signal.
+        config: the settings of the generator.
+        rgb: whether it is the RGB layer.
+
+    Returns:
+        How many times finer that grid is than the input grid, and than the output grid; and the up-sampling filter
+        (taps,) and the down-sampling filter (taps,) or (taps, taps), each `None` if its grids are equally fine.
+    """
     rate = max(before.sampling_rate, after.sampling_rate) * (1 if rgb else config.lrelu_upsampling)
     up, down = rate // before.sampling_rate, rate // after.sampling_rate
     up_filter = down_filter = None
@@ -328,9 +347,16 @@ def layer_filters(
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated convolution and bias, then a leaky ReLU on a finer grid between two low-pass filters.
+    """A modulated convolution and a bias, then a leaky ReLU on a finer grid between two low-pass filters.
 
-    The RGB layer has neither the filters nor the leaky ReLU, and does not normalise its output.
+    The RGB layer has no filters, no leaky ReLU and no demodulation.
+
+    Args:
+        before: the input signal.
+        after: the output signal.
+        config: the settings of the generator.
+        rgb: whether it is the RGB layer.
+        clamp: limit of the activations, `None` for no limit.
     """
 
     magnitude_ema: Tensor
@@ -359,25 +385,25 @@ class SynthesisLayer(nn.Module):
         up_taps, down_taps = (1 if taps is None else len(taps) for taps in filters)
         for name, taps in zip(("up_filter", "down_filter"), filters, strict=True):
             self.register_buffer(name, taps if taps is None else taps.to(self.weight.device))
-        # The samples that the fine grid must hold for the output size, minus those that it holds after up-sampling.
+        # The samples that the output size needs on the fine grid, minus those after up-sampling.
         padding = (after.size - 1) * self.down + 1 - (before.size + kernel - 1) * self.up + up_taps + down_taps - 2
-        low = (padding + self.up) // 2  # keeps the centres of both grids in one place (appendix C.3)
+        low = (padding + self.up) // 2  # so that both grids have the same centre (appendix C.3)
         self.padding = (low, padding - low)
 
     def forward(
         self, x: Float[Tensor, "batch inputs size size"], w: Float[Tensor, "batch w_dim"]
     ) -> Float[Tensor, "batch outputs new_size new_size"]:
-        """Return the next signal."""
+        """Return the output signal of the layer for the input signal x."""
         styles = self.affine(w)
-        gain = self.magnitude_ema.rsqrt()  # brings the input to unit variance, as measured in training
+        gain = self.magnitude_ema.rsqrt()  # scales the input to unit variance; the variance was measured in training
         if self.rgb:
             styles = styles * (gain / math.sqrt(self.weight[0].numel()))
             return clamped(self.modulation(x, self.weight, styles, self.bias), self.clamp)
         x = self.modulation(x, self.weight, styles, self.bias, gain=gain)
         if not drawn_alone(x):
             return self._activate(x)
-        # The channels do not interact, and the fine grids of a few of them stay in the caches. Filters are slower in
-        # bfloat16 than in float32.
+        # A few channels at a time, so that their fine grids stay in the caches. Filters are slower in bfloat16 than in
+        # float32.
         together = max(16, _CACHED // (self.up * x.shape[-1]) ** 2 // 16 * 16)
         dtype = torch.promote_types(x.dtype, torch.float32)
         parts = [part.to(dtype).contiguous(memory_format=torch.channels_last) for part in x.split(together, 1)]
@@ -392,7 +418,7 @@ class SynthesisLayer(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """The network from W or W+ to the picture."""
+    """The network that maps w or W+ to the picture."""
 
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__()
@@ -408,13 +434,14 @@ class SynthesisNetwork(nn.Module):
 
     @property
     def affines(self) -> list[FullyConnected]:
-        """The maps from w to the styles of each row of W+; the first decides the place of the Fourier features."""
+        """The layer from w to styles for each row of W+; the first one shifts and rotates the Fourier features."""
         return [self.input.affine, *(cast(SynthesisLayer, layer).affine for layer in self.layers)]
 
     def forward(self, ws: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
 
-        Feature maps are in `dtype`, by default that of the parameters; the picture is in that of the parameters.
+        `transform` is (3, 3) or (batch, 3, 3), by default the one stored in the model. Feature maps are in `dtype`, by
+        default that of the parameters; the picture is in the dtype of the parameters.
 
         Raises:
             ArgumentError: ws or transform has another shape.
@@ -441,7 +468,7 @@ class SynthesisNetwork(nn.Module):
 
 
 class StyleGAN3(StyleGAN):
-    """The generator: mapping and synthesis."""
+    """The StyleGAN3 generator: mapping and synthesis networks."""
 
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__(config)
@@ -450,13 +477,16 @@ class StyleGAN3(StyleGAN):
     def synthesize(self, w: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
 
-        A generator with four channels is drawn over white; `synthesis` returns the fourth, the opacity, as well.
+        Pictures with a fourth channel, the opacity, are drawn over white; `synthesis` returns all four channels.
 
         Args:
-            w: the output of `encode`, or different rows for the layers.
+            w: the output of `encode`, or W+ with a row for each layer.
             transform: matrices from `placement`, (3, 3) or (batch, 3, 3); by default the one stored in the model, as a
                 rule the identity.
-            dtype: see `SynthesisNetwork.forward`.
+            dtype: precision of the feature maps, by default that of the parameters.
+
+        Raises:
+            ArgumentError: w or transform has another shape.
         """
         return over_white(self.synthesis(w, transform, dtype))
 
@@ -464,8 +494,11 @@ class StyleGAN3(StyleGAN):
 def placement(rotation: float = 0.0, translation: tuple[float, float] = (0.0, 0.0)) -> Tensor:
     """Return a matrix (3, 3) for `StyleGAN3.synthesize` that rotates the picture, then shifts it.
 
-    It maps a point of the transformed picture to its place in the original. The angle is in radians, clockwise; the
-    shift is right and down, as fractions of the side of the picture.
+    The matrix maps a point of the transformed picture to its place in the original.
+
+    Args:
+        rotation: angle in radians, clockwise.
+        translation: shift to the right and down, as fractions of the side of the picture.
     """
     cosine, sine = math.cos(rotation), math.sin(rotation)
     right, down = translation

@@ -1,4 +1,4 @@
-"""StyleGAN-XL: a StyleGAN3 with learned features of classes, that grows by heads for higher resolutions.
+"""StyleGAN-XL: a StyleGAN3 with features of classes, whose resolution grows by heads, groups of further layers.
 
 Sauer, Schwarz and Geiger, "StyleGAN-XL: Scaling StyleGAN to Large Diverse Datasets", SIGGRAPH 2022 (arXiv 2202.00273).
 """
@@ -18,23 +18,33 @@ from energyql.generators.stylegan3 import SignalSpec, StyleGAN3, StyleGAN3Config
 from energyql.numerics.shapes import Float
 
 UP_FACTORS = (2, 4, 8, 16)
-LEAST_HEAD, MOST_HEAD = 3, 64
+"""Factors by which a head may raise the resolution."""
+LEAST_HEAD = 3
+"""Fewest layers of a head."""
+MOST_HEAD = 64
+"""Most layers of a head."""
 _HEAD_STEPS = 2
-"""The cutoffs of a head stop growing so many layers before its end."""
+"""Number of layers at the end of a head that have the same cutoff."""
 _HEAD_CLAMP = 256.0
+"""Limit of the activations in heads."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StyleGANXLConfig(StyleGAN3Config):
-    """Architecture of a StyleGAN-XL: a stem of low resolution, then heads, each in place of the end of the part before.
+    """Architecture of a StyleGAN-XL: a stem of low resolution, then heads for higher resolutions.
+
+    A head replaces the last layers of the part before it: the critically sampled layers and the RGB layer.
 
     Args:
         class_features: size of the features of a class; 0 without classes.
-        head_layers: layers that each head adds, without the RGB layer; none for a stem.
-        up_factors: by how much each head raises the resolution, 2, 4, 8 or 16.
+        head_layers: number of layers of each head, without the RGB layer; empty for a stem.
+        up_factors: factor by which each head raises the resolution, 2, 4, 8 or 16.
 
     `resolution` is that of the last head; `num_layers` is the depth of the stem. The other settings are those of
-    `StyleGAN3Config`; `conv_clamp` is the limit in the stem, and heads clamp at 256.
+    `StyleGAN3Config`; `conv_clamp` is the limit in the stem, and the limit in heads is 256.
+
+    Raises:
+        ModelError: a number is out of its range, or the parts do not fit together.
     """
 
     class_features: int = 0
@@ -69,7 +79,7 @@ class StyleGANXLConfig(StyleGAN3Config):
         return len(self.signals()) + 1
 
     def clamp_of(self, layer: int) -> float | None:
-        """Return the limit of the activations of a layer, `None` for none."""
+        """Return the limit of the activations of the layer with this index, `None` for no limit."""
         in_stem = not self.head_layers or layer < self.num_layers - self.num_critical
         return self.conv_clamp if in_stem else _HEAD_CLAMP
 
@@ -79,23 +89,29 @@ class StyleGANXLConfig(StyleGAN3Config):
         specs = self._progression(self.first_cutoff, self.first_stopband, resolution, self.num_layers, steps)
         for layers, factor in zip(self.head_layers, self.up_factors, strict=True):
             resolution *= factor
-            specs = self.kept(specs)
+            specs = self.below_head(specs)
             specs += self.head(specs[-1], layers, resolution)
         return specs
 
-    def kept(self, specs: list[SignalSpec]) -> list[SignalSpec]:
-        """Return the signals that stay below a head: not those of critically sampled layers and of the RGB layer."""
+    def below_head(self, specs: list[SignalSpec]) -> list[SignalSpec]:
+        """Return the signals of the layers that a head does not replace: all but critical ones and the RGB layer."""
         return specs[: -self.num_critical - 1]
 
     def head(self, last: SignalSpec, layers: int, resolution: int) -> list[SignalSpec]:
-        """Return the signals of a head that follows a layer of signal `last`; its first layer keeps that signal."""
+        """Return the signals of a head, the RGB layer last.
+
+        Args:
+            last: signal of the layer below the head; the first layer of the head has the same.
+            layers: number of layers of the head, without the RGB layer.
+            resolution: side of the pictures after the head.
+        """
         stopband = last.half_width + last.cutoff
         specs = self._progression(last.cutoff, stopband, resolution, layers, layers - _HEAD_STEPS)
         return [last, *specs[1:]]
 
 
 class ClassMapping(MappingNetwork):
-    """A mapping network that embeds features of a class, and that has a mean of w for each class."""
+    """A mapping network that embeds the features of a class, and has a mean of w for each class."""
 
     config: StyleGANXLConfig
 
@@ -108,16 +124,19 @@ class ClassMapping(MappingNetwork):
 
     def embedding(self, label: Tensor) -> Float[Tensor, "count z_dim"]:
         """Return the embeddings of labels (count, c_dim) before their normalisation."""
-        found: Tensor = self.embed(label @ self.class_features)
-        return found
+        embeddings: Tensor = self.embed(label @ self.class_features)
+        return embeddings
 
     def mean(self, label: Tensor | None) -> Float[Tensor, "*count w_dim"]:
-        """Return the mean of w of each label; for one that is not a single class, the weighted sum."""
+        """Return the mean of w for each label, (count, w_dim), or (w_dim,) without a label.
+
+        For a label that is not one-hot it is the sum of the means of the classes, weighted by the label.
+        """
         return self.w_avg if label is None else label @ self.w_avg
 
 
 class StyleGANXL(StyleGAN3):
-    """The generator: mapping and synthesis."""
+    """The StyleGAN-XL generator: mapping and synthesis networks."""
 
     def __init__(self, config: StyleGANXLConfig) -> None:
         super().__init__(config)

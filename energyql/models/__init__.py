@@ -1,4 +1,4 @@
-"""Folders of models: packaged ones by name, others by path. Imports no torch."""
+"""Folders of models: packaged models by name, others by path. This package imports no torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from energyql.models.unfinished import check_finished
 from energyql.vocabulary import Vocabulary, closest
 
 DEFAULT_MODEL = "avatars"
+"""Name of the packaged model that is used by default."""
 
 
 def _packaged() -> Path:
+    """Return the folder that holds the folders of all packaged models."""
     return Path(__file__).parent
 
 
@@ -24,30 +26,33 @@ def packaged_models() -> list[str]:
 
 
 def model_folder(model: str | Path) -> Path:
-    """Return the folder of a packaged model, or the given folder.
+    """Return the folder of a model. A save that was interrupted there is finished first.
+
+    Args:
+        model: the name of a packaged model, or the path of a model folder.
 
     Raises:
-        ArgumentError: `model` is no name and no path, or an address.
-        ModelError: there is neither a packaged model of that name nor a model folder there, or its training is not
-            finished.
+        ArgumentError: `model` is neither a name nor a path, or it is an address on the web.
+        ModelError: there is no packaged model of that name and no model folder of that path, or the training of the
+            model is not finished.
     """
     if not isinstance(model, str | os.PathLike):
         raise ArgumentError(f"a model is a name or the path of a folder, not {type(model).__name__}")
     refuse_address(model)
-    known = packaged_models()
-    if isinstance(model, str) and model in known:
+    names = packaged_models()
+    if isinstance(model, str) and model in names:
         return _packaged() / model
     folder = Path(model)
-    if folder.parent != _packaged():  # nothing is ever saved into a packaged one
+    if folder.parent != _packaged():  # nothing is ever saved in the folder of a packaged model
         finish_saving(folder)
-    if os.path.isfile(folder / "config.json"):  # false also for what cannot be a path
+    if os.path.isfile(folder / "config.json"):  # also false for a text that cannot be a path
         return folder
     if os.path.isfile(folder):
         raise ModelError(
             f"{folder} is a file, and a model is a folder",
             hint="of a checkpoint, energyql train makes one with attributes (docs/newcomer.md)",
         )
-    suggestion = closest(str(model), known)
+    suggestion = closest(str(model), names)
     if os.path.isdir(folder):
         check_finished(folder)
         inside = [path.parent for path in sorted(folder.glob("*/config.json"))]
@@ -57,7 +62,7 @@ def model_folder(model: str | Path) -> Path:
         if os.path.isfile(folder / "vocabulary.json"):
             hint = f"its attributes are of your own generator: load_model({str(model)!r}, generator=...), --generator"
         raise ModelError(f"{folder} is not a model folder: it has no config.json", hint=hint)
-    hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(known) or 'none'}"
+    hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(names) or 'none'}"
     if ":" in str(model) and len(folder.parts) == 1:
         hint = "a generator by name needs attributes first: energyql train makes a model folder of it"
     elif folder.suffix or len(folder.parts) > 1:
@@ -68,10 +73,14 @@ def model_folder(model: str | Path) -> Path:
 
 
 def read_vocabulary(model: str | Path) -> Vocabulary:
-    """Read the attributes of a model, without loading any weights.
+    """Return the attributes of a model, without loading any weights.
+
+    Args:
+        model: the name of a packaged model, or the path of a model folder.
 
     Raises:
-        ModelError: there is no such model, or its vocabulary.json is wrong.
+        ArgumentError: `model` is neither a name nor a path.
+        ModelError: there is no such model, it has no attributes, or its vocabulary.json is wrong.
     """
     folder = model_folder(model)
     path = folder / "vocabulary.json"

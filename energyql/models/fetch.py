@@ -1,8 +1,7 @@
-"""Files of a hub, checked against what the hub says of them, in a time that a slow server cannot stretch.
+"""Downloads from a hub: files are checked against the sizes and digests in the hub's list, and times are limited.
 
-huggingface_hub downloads without a limit of time, and names files in its cache after the ETags that a server sends. So
-only its settings, its HTTP client and its errors are used here: the times are limited below, and the names of files
-come from the caller.
+huggingface_hub downloads without a limit of time, and names files in its cache after the ETags of a server. So only its
+settings, its HTTP client and its errors are used here; the names of files come from the caller.
 """
 
 from __future__ import annotations
@@ -22,28 +21,31 @@ from energyql.errors import EnergyQLError, ModelError
 from energyql.files import MOST_JSON, replacing
 
 PATIENCE = 60.0
-"""Seconds in which at least `LEAST` bytes must arrive, or the end of the last file."""
+"""Seconds in which at least `LEAST` bytes must arrive, unless the last file ends."""
 LEAST = 1 << 20
-"""Bytes; in `PATIENCE` seconds, a line of 140 kbit/s brings them."""
+"""Bytes that must arrive in `PATIENCE` seconds; a connection of 140 kbit/s is fast enough."""
 AGAIN = "download it again; files that have arrived stay in the cache"
+"""Remedy for a failed download."""
 TRIES = 3
-"""How often a file is asked for when the connection is cut, or its content is not what the hub says."""
+"""Most requests for a file, if connections are cut or the content has another size or digest than in the list."""
 COMMIT = re.compile("[0-9a-f]{40}")
-"""Form of the id of a commit; one that a server sends becomes a part of a path only if it has this form."""
+"""Form of the id of a commit. An id from a server becomes a part of a path only if it has this form."""
 _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+"""Form of the digest of a file."""
 _PASSING = (429, 500, 502, 503, 504)
-"""Answers of a hub that has too much to do."""
+"""HTTP statuses of a hub that has too much to do; the same request may succeed later."""
 _BLOCK = 1 << 20
+"""Bytes of a file that are read together."""
 _T = TypeVar("_T")
 
 
 class RemoteFile(NamedTuple):
-    """What a hub says of a file.
+    """The entry of a file in the list of a hub.
 
     Attributes:
         name: path in the repository.
-        size: in bytes.
-        digest: of its content, hexadecimal: SHA-256 of a file of LFS, else the SHA-1 that git gives a blob.
+        size: number of bytes.
+        digest: hexadecimal digest of the content: SHA-256 of a file of LFS, else git's SHA-1 of a blob.
     """
 
     name: str
@@ -51,26 +53,26 @@ class RemoteFile(NamedTuple):
     digest: str
 
     def is_at(self, path: Path) -> bool:
-        """Whether a file here has this size and this content."""
+        """Return whether the file at `path`, which must exist, has this size and this digest."""
         if path.stat().st_size != self.size:
             return False
         if len(self.digest) == 64:
-            found = hashlib.sha256()
+            digest = hashlib.sha256()
         else:
-            found = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)  # as git does
+            digest = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)  # as git does
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
-                found.update(block)
-        return found.hexdigest() == self.digest
+                digest.update(block)
+        return digest.hexdigest() == self.digest
 
 
 class Listing(NamedTuple):
     """The files of a repository at one commit.
 
     Attributes:
-        commit: 40 hexadecimal digits.
-        private: whether others cannot see the repository.
-        files: by name.
+        commit: id of the commit, 40 hexadecimal digits.
+        private: whether the repository is private.
+        files: name -> file.
     """
 
     commit: str
@@ -79,10 +81,14 @@ class Listing(NamedTuple):
 
 
 def read_listing(text: bytes | str, name: str) -> Listing:
-    """Return a listing in the JSON form of hubs.
+    """Return the listing in a JSON text of a hub.
+
+    Args:
+        text: the JSON text.
+        name: `owner/name` of the repository, for messages.
 
     Raises:
-        ModelError: it has another form, such as a commit that is not hexadecimal.
+        ModelError: the text has another form, such as a commit that is not hexadecimal.
     """
     try:
         facts = json.loads(text)
@@ -103,27 +109,29 @@ def read_listing(text: bytes | str, name: str) -> Listing:
 
 
 def write_listing(listing: Listing) -> str:
-    """Return the text that `read_listing` takes back."""
+    """Return a listing as a JSON text, which `read_listing` can read."""
     siblings = [{"rfilename": file.name, "size": file.size, "blobId": file.digest} for file in listing.files.values()]
     return json.dumps({"sha": listing.commit, "private": listing.private, "siblings": siblings})
 
 
 def _unknown_form(name: str, what: str) -> ModelError:
+    """Return the error for a text of a hub about the repository `name` in which `what` is wrong."""
     return ModelError(f"the hub describes {name} in an unknown form: {what}", hint="is HF_ENDPOINT the right hub?")
 
 
 def ask_listing(hub: Any, api: Any, name: str, revision: str | None = None) -> Listing:
-    """Ask a hub for the files of a model.
+    """Return the listing of a model, downloaded from a hub.
 
     Args:
-        hub: huggingface_hub.
-        api: its interface to the hub.
+        hub: the module huggingface_hub.
+        api: its `HfApi` for the hub.
         name: `owner/name`.
         revision: a branch, a tag or a commit; by default the main branch.
 
     Raises:
         ModelError: the answer has an unknown form.
-        Exception: those of huggingface_hub and of its HTTP library; a `TimeoutError` where it took too long.
+        TimeoutError: the answer came too slowly.
+        Exception: any error of huggingface_hub or of its HTTP library.
     """
     url = f"{api.endpoint}/api/models/{quote(name)}/revision/{quote(revision or 'main', safe='')}?blobs=true"
 
@@ -136,18 +144,18 @@ def ask_listing(hub: Any, api: Any, name: str, revision: str | None = None) -> L
 
 
 def fetch(hub: Any, api: Any, name: str, commit: str, files: Iterable[RemoteFile], folder: Path) -> None:
-    """Download files of a model; each comes to its place once its content is what the hub says.
+    """Download files of a model into a folder; each appears there only when its size and digest are right.
 
     Args:
-        hub: huggingface_hub.
-        api: its interface to the hub.
+        hub: the module huggingface_hub.
+        api: its `HfApi` for the hub.
         name: `owner/name`.
-        commit: of the files.
-        files: their names become paths in `folder`, so check them first.
-        folder: is made if it is not there.
+        commit: id of the commit of the files.
+        files: the files. Their names become paths in `folder`, so the caller must check them.
+        folder: the folder; it need not exist.
 
     Raises:
-        ModelError: a file does not arrive, or with another content.
+        ModelError: a file does not arrive, or has another content.
         ArgumentError: the folder cannot be written.
     """
     missing = list(files)
@@ -165,7 +173,7 @@ def fetch(hub: Any, api: Any, name: str, commit: str, files: Iterable[RemoteFile
             _Link(hub).run(get)
     except EnergyQLError:
         raise
-    except Exception as error:  # those of the HTTP library too, which is another one in every few versions
+    except Exception as error:  # of the HTTP library too: versions of huggingface_hub use different ones
         raise ModelError(
             f"{name} cannot be downloaded: {first_line(error)}",
             hint=AGAIN,
@@ -173,15 +181,15 @@ def fetch(hub: Any, api: Any, name: str, commit: str, files: Iterable[RemoteFile
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
+    """Return the first line of the message of an error that is not empty, or the name of its class."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class _Link:
-    """A connection to a hub, which ends if too little arrives.
+    """A connection to a hub that ends if less than `LEAST` bytes arrive in `PATIENCE` seconds.
 
     Args:
-        hub: huggingface_hub.
+        hub: the module huggingface_hub.
     """
 
     def __init__(self, hub: Any) -> None:
@@ -194,23 +202,25 @@ class _Link:
         self.ended = False
 
     def run(self, work: Callable[[_Link], Awaitable[_T]]) -> _T:
-        """Do work with this link.
+        """Return the result of `work`, a coroutine function that downloads with this link.
 
         Raises:
-            TimeoutError: less than `LEAST` arrived in `PATIENCE`.
+            TimeoutError: too few bytes arrived.
+            Exception: any error of `work`.
         """
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return asyncio.run(self._watch(work))
-        with ThreadPoolExecutor(1) as pool:  # a thread that has a loop, such as that of a notebook, cannot run another
-            done = pool.submit(asyncio.run, self._watch(work))
+        with ThreadPoolExecutor(1) as pool:  # a thread with an event loop, such as that of a notebook, can run no other
+            future = pool.submit(asyncio.run, self._watch(work))
             try:
-                return done.result()
+                return future.result()
             finally:
                 self.ended = True  # after Ctrl-C
 
     async def _watch(self, work: Callable[[_Link], Awaitable[_T]]) -> _T:
+        """Return the result of `work`, and cancel it if too few bytes arrive; see `run`."""
         async with self.hub.get_async_session() as self.client:
             task = asyncio.ensure_future(work(self))
             try:
@@ -224,13 +234,19 @@ class _Link:
                 return await task
             finally:
                 task.cancel()
-                await asyncio.wait({task})  # it removes what it has half written
+                await asyncio.wait({task})  # it removes a file that it has written in part
 
     async def save(self, url: str, file: RemoteFile, part: Path) -> None:
-        """Write a file; where the connection is cut go on, and where the content is wrong start again.
+        """Download a file, in several requests if the connection is cut or the content is wrong.
+
+        Args:
+            url: address of the file.
+            file: its entry in the list of the hub.
+            part: path where it is written; bytes that are there already are its beginning.
 
         Raises:
-            RuntimeError: it has not arrived after `TRIES`, or the hub refuses it.
+            RuntimeError: the file is not complete after `TRIES` requests, or the hub refuses it.
+            OSError: the disk cannot be written.
         """
         self.file = file.name
         for left in reversed(range(TRIES)):
@@ -250,11 +266,16 @@ class _Link:
             await asyncio.sleep(PATIENCE / 60)
 
     async def receive(self, url: str, target: BinaryIO, most: int) -> None:
-        """Append what a server sends to a file, or replace the file where the server sends it from the beginning.
+        """Append the rest of a file of a server to `target`, or replace `target` if the server sends the whole file.
+
+        Args:
+            url: address of the file.
+            target: file that holds the bytes that have arrived, positioned at its end.
+            most: size that `target` may reach, in bytes.
 
         Raises:
-            ValueError: the file becomes larger than `most` bytes.
-            Exception: those of huggingface_hub and of its HTTP library.
+            ValueError: the file is larger than `most` bytes.
+            Exception: any error of huggingface_hub or of its HTTP library.
         """
         size = target.tell()
         headers = self.headers | ({"Range": f"bytes={size}-"} if size else {})

@@ -1,8 +1,8 @@
-"""Models on a hub: which files they have there, and how they come and go by huggingface_hub. Imports no torch.
+"""Models on a hub: their files there, download and upload with huggingface_hub. This module imports no torch.
 
-Nothing is downloaded unless somebody names a model of the hub, `owner/name`, in a call that says so. What a download
-takes are the files of a model folder by name: safetensors, JSON and the card. A repository that holds anything that a
-program could execute, such as pickles or Python files, is refused as a whole.
+Nothing is downloaded unless the user names a model of the hub, `owner/name`, in a call for downloads. A download takes
+only the files of a model folder, by name: safetensors, JSON and the card. A repository with any file that a program
+could execute, such as pickles or Python files, is refused as a whole.
 """
 
 from __future__ import annotations
@@ -32,49 +32,56 @@ from energyql.files import (
 from energyql.models.fetch import COMMIT, RemoteFile, ask_listing, fetch, first_line, read_listing, write_listing
 from energyql.plugins import import_optional
 
-README, LIBRARY = "README.md", "energyql"
+README = "README.md"
+"""File of a model in a repository that holds its card."""
+LIBRARY = "energyql"
+"""Name of this library on hubs."""
 MOST_CARD = 1 << 20
 """Largest card, in bytes."""
 _CONFIG, _VOCABULARY = "config.json", "vocabulary.json"
-_MAIN, _LISTS = "main", "energyql"
-"""The branch by default, and the folder of what the hub says of the files, beside the snapshots in the cache."""
+_MAIN = "main"
+"""Branch of a repository that is used by default."""
+_LISTS = "energyql"
+"""Folder in the cache, beside the snapshots, for the listings of the hub."""
 _ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""Form of `owner/name`."""
 _REVISION = re.compile(r"(?!.*\.\.)[^\s./\\:~^?*\[\x00-\x1f]+(?:[./][^\s./\\:~^?*\[\x00-\x1f]+)*")
-"""The form that git asks of branches and tags, which is that of a path in a folder too."""
+"""Form of branches, tags and commits in git; such a text is also a relative path that stays in its folder."""
 _OURS = re.compile(
     r"(?:config|vocabulary|report|judge_report|reader|judge(?:-\d+)?)\.json"
     r"|(?:generator|attributes|second|reader|judge(?:-\d+)?)\.safetensors|card\.md"
 )
+"""Names of the files of a model, without README.md."""
 _HARMLESS = re.compile(
     r"(?:.*\.(?:safetensors|json|md|txt|csv|ya?ml|png|jpe?g|webp|onnx)"
     r"|(?:.*/)?(?:\.gitattributes|\.gitignore|licen[cs]e|notice))",
     re.IGNORECASE,
 )
-"""Files that hold data, and that are read, if at all, as data."""
+"""Names of files that hold only data, which programs do not execute."""
 
 
 def is_hub_id(name: object) -> bool:
-    """Whether a text has the form of a model on a hub, `owner/name`, and is no folder here."""
+    """Return whether `name` is a text of the form `owner/name`, and no path that exists."""
     return isinstance(name, str) and _ID.fullmatch(name) is not None and not os.path.exists(name)
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return the files of a folder that belong to its model."""
+    """Return the paths of the files in a folder that belong to a model, by their names."""
     return [path for path in sorted(folder.glob("*")) if path.is_file() and _OURS.fullmatch(path.name)]
 
 
 def download(name: str, revision: str | None = None) -> Path:
-    """Return the folder of a model of a hub, in the cache of huggingface_hub, which downloads what is not there.
+    """Return the folder of a model of a hub in the cache of huggingface_hub; files that are missing are downloaded.
 
     Args:
-        name: `owner/name`. The hub is that of huggingface_hub: `HF_ENDPOINT` and `HF_TOKEN` hold for it, and with
-            `HF_HUB_OFFLINE=1` only the cache is read.
+        name: `owner/name`. The environment variables `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` of huggingface_hub
+            decide on the hub, the access token, and whether only the cache is read.
         revision: a branch, a tag or a commit; by default the main branch.
 
     Raises:
-        ModelError: there is no such model, or it holds other files than data, or no model of this library, or not all
-            of one; a file of it does not arrive in time, or with another content than the hub says; or the hub cannot
-            be reached and the cache does not have all of it.
+        ModelError: the hub has no such model; the repository holds files that are not data, or no complete model of
+            this library; a file does not arrive in time, or has another content than in the hub's list; or the hub
+            cannot be reached and the cache does not hold the whole model.
         ArgumentError: `name` is no `owner/name`, `revision` no revision, huggingface_hub is not installed, or the cache
             cannot be written.
     """
@@ -92,7 +99,7 @@ def download(name: str, revision: str | None = None) -> Path:
         ) from error
     except ModelError:
         raise
-    except Exception as error:  # those of the HTTP library too, which is another one in every few versions
+    except Exception as error:  # of the HTTP library too: versions of huggingface_hub use different ones
         return _cached(repo, name, revision, at, error)
     files = _own_files(listing.files, name)
     folder = repo / "snapshots" / listing.commit
@@ -101,18 +108,19 @@ def download(name: str, revision: str | None = None) -> Path:
     if revision != listing.commit:
         notes[repo / "refs" / (revision or _MAIN)] = listing.commit
     for path, text in notes.items():
-        with suppress(ArgumentError):  # a cache that can only be read is as good, until the network is gone
+        with suppress(ArgumentError):  # without the notes, in a read-only cache, only use without a network fails
             if not path.is_file() or path.read_text() != text:
                 write_text(path, text)
     return _checked(folder, files, name)
 
 
 def download_to(folder: Path, name: str, revision: str | None = None) -> None:
-    """Copy a model of a hub into a new folder, outside the cache; see `download`.
+    """Copy a model of a hub into a folder of the user, outside the cache; see `download` for name and revision.
 
     Raises:
-        ArgumentError: the folder holds a model or another README.md, or cannot be written; or as for `download`.
-        ModelError: as for `download`.
+        ArgumentError: the folder holds a model or another README.md, or cannot be written; or `name` or `revision` has
+            a wrong form, or huggingface_hub is not installed.
+        ModelError: the model cannot be downloaded.
     """
     with sole_writer(folder, "a download"):
         if model_files(folder):
@@ -126,9 +134,9 @@ def download_to(folder: Path, name: str, revision: str | None = None) -> None:
 
 
 def own_file(folder: Path, name: str) -> Path | None:
-    """Return the real path of a file of a model folder; `None` if it is not there, or is a link to somewhere else.
+    """Return the real path of the file `name` of a model folder; `None` if it is missing, or a link out of the folder.
 
-    Links inside the folder are followed, and in the cache of huggingface_hub those to its `blobs`.
+    In the cache of huggingface_hub, links to the folder `blobs` are allowed too.
     """
     root = real_path(folder)
     path = real_path(root / name)
@@ -138,10 +146,11 @@ def own_file(folder: Path, name: str) -> Path | None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that what a model would replace in a folder, which need not be there, is an earlier model.
+    """Check that a model can be written to a folder, which need not exist: it may replace an earlier model only.
 
     Raises:
-        ArgumentError: it holds a README.md, a config.json or other files of a model that are of something else.
+        ArgumentError: files in the folder have the names of a model's files (README.md, config.json, ...) but are not
+            of a model of this library; or the folder cannot be written.
     """
     finish_saving(folder)
     _check_replaceable(folder, [path.name for path in folder.glob("*") if path.is_file()], folder.joinpath)
@@ -153,10 +162,10 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
     The repository is made if it is not there. Files of an earlier model in it are removed, and all others stay.
 
     Args:
-        folder: which `Model.save_pretrained` wrote; all files in it are uploaded.
+        folder: a folder that `Model.save_pretrained` wrote; all files in it are uploaded.
         name: `owner/name`.
-        private: whether a new repository is private; one that is there must be.
-        message: of the commit.
+        private: whether a new repository is private. If true, a repository that exists must be private.
+        message: message of the commit.
 
     Raises:
         ModelError: the hub refuses, or cannot be reached.
@@ -196,7 +205,7 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
 
 
 def model_card(facts: Mapping[str, str | Sequence[str]], body: str) -> str:
-    """Return a card in Markdown with facts in front, as hubs read them."""
+    """Return the text of a model card: `facts` as YAML front matter, which hubs read, then `body` in Markdown."""
     lines = []
     for key, value in facts.items():
         lines += [f"{key}: {json.dumps(value)}"] if isinstance(value, str) else [f"{key}:"]
@@ -205,46 +214,47 @@ def model_card(facts: Mapping[str, str | Sequence[str]], body: str) -> str:
 
 
 def is_card(text: bytes) -> bool:
-    """Whether a README.md is the card of a model of this library."""
+    """Return whether the text of a README.md is the card of a model of this library."""
     return _fact(text, "library_name") == LIBRARY
 
 
 def card_licence(text: bytes) -> str | None:
-    """Return the licence in the card of a model of this library; `None` if it names none, or is another text."""
+    """Return the licence that the card of a model of this library names; `None` without one, or for another text."""
     return _fact(text, "license") if is_card(text) else None
 
 
 def _fact(text: bytes, key: str) -> str | None:
-    """Return a line of text in front of a card."""
+    """Return the value of a key in the front matter of a card; `None` if it is not there."""
     front = text.partition(b"\n---\n")[0].decode(errors="replace")
-    found = re.search(rf"^{key}: *([\"']?)(.+?)\1\s*$", front, re.MULTILINE)
-    return found[2] if found else None
+    match = re.search(rf"^{key}: *([\"']?)(.+?)\1\s*$", front, re.MULTILINE)
+    return match[2] if match else None
 
 
 def _check_replaceable(place: str | Path, files: Iterable[str], locate: Callable[[str], Path]) -> None:
-    """Check that the files of a folder or repository that a model would replace are those of an earlier model.
+    """Check that a folder or repository holds no files of something else that a model would replace.
 
     Args:
-        place: for messages.
-        files: their names.
-        locate: returns a path to one of them.
+        place: its name in messages.
+        files: names of all its files.
+        locate: function from the name of a file to its path on the disk.
 
     Raises:
-        ArgumentError: they are not.
+        ArgumentError: it holds such files.
     """
     names = {*files}
     if README in names and not is_card(read_bytes(locate(README), MOST_CARD, ArgumentError)):
         raise ArgumentError(f"{place}/{README} is another text than the card of a model", hint="choose another place")
     model = sorted(name for name in names if _OURS.fullmatch(name))
     if model and not (_CONFIG in model and _is_configuration(locate(_CONFIG))):
-        found = _CONFIG if _CONFIG in model else model[0]
+        file = _CONFIG if _CONFIG in model else model[0]
         raise ArgumentError(
-            f"{place} holds a {found} that is not of a model of energyql, and it would be lost",
+            f"{place} holds a {file} that is not of a model of energyql, and it would be lost",
             hint="choose another place, or move that file elsewhere",
         )
 
 
 def _is_configuration(path: Path) -> bool:
+    """Return whether a file is the configuration of a model of this library."""
     try:
         return {"format", "generator"} <= read_json(path).keys()
     except ModelError:
@@ -252,7 +262,10 @@ def _is_configuration(path: Path) -> bool:
 
 
 def open_hub(name: str) -> tuple[Any, Any]:
-    """Return huggingface_hub and its interface to the hub that the environment names now, for a model there.
+    """Return the module huggingface_hub, and its `HfApi` for the hub of the variable `HF_ENDPOINT`.
+
+    Args:
+        name: a model on the hub, to be checked.
 
     Raises:
         ArgumentError: `name` is no `owner/name`, or huggingface_hub is not installed.
@@ -264,7 +277,18 @@ def open_hub(name: str) -> tuple[Any, Any]:
 
 
 def _cached(repo: Path, name: str, revision: str | None, at: str, error: Exception) -> Path:
-    """Return the folder in the cache, if all of the model is there, where the hub failed with an error."""
+    """Return the folder of a model in the cache after the hub failed with an error.
+
+    Args:
+        repo: folder of the repository in the cache.
+        name: `owner/name`.
+        revision: a branch, a tag or a commit; `None` for the main branch.
+        at: name and revision, for messages.
+        error: the error of the hub.
+
+    Raises:
+        ModelError: the cache does not hold the whole model, or the model is not fit to be loaded.
+    """
     try:
         ref = repo / "refs" / (revision or _MAIN)
         commit = read_bytes(ref, 100).decode() if ref.is_file() else str(revision)
@@ -284,19 +308,24 @@ def _cached(repo: Path, name: str, revision: str | None, at: str, error: Excepti
 
 
 def _is_there(folder: Path, file: RemoteFile) -> bool:
-    """Whether a file of a model is in a folder, with the content that the hub says."""
+    """Return whether a file of a model is in a folder, with the right size and digest."""
     path = own_file(folder, file.name)
     return path is not None and file.is_at(path)
 
 
 def _checked(folder: Path, files: Iterable[RemoteFile], name: str) -> Path:
-    """Return a folder of the cache, which other programs share, if nothing in it is harmful and its files fit."""
+    """Return a folder of the cache if its files are harmless and form a whole model: other programs may write there.
+
+    Raises:
+        ModelError: they do not.
+    """
     _refuse_harmful([path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], name)
     _check_whole(folder, name)
     return folder
 
 
 def _refuse_harmful(files: Iterable[str], name: str) -> None:
+    """Raise a ModelError if a name of a file of the repository `name` is not in `_HARMLESS`."""
     if harmful := _harmful(files):
         raise ModelError(
             f"{name} holds {harmful}, and models are loaded from repositories of safetensors, JSON, text and pictures",
@@ -305,7 +334,11 @@ def _refuse_harmful(files: Iterable[str], name: str) -> None:
 
 
 def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
-    """Return those files of a repository that belong to its model."""
+    """Return the files of a repository that belong to its model, and its README.md.
+
+    Raises:
+        ModelError: it holds harmful files, or no model of this library.
+    """
     _refuse_harmful(files, name)
     if not files.keys() >= {_CONFIG, _VOCABULARY}:
         raise ModelError(
@@ -316,21 +349,22 @@ def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
 
 
 def _check_whole(folder: Path, name: str) -> None:
-    """Check that a model has all files that its descriptions ask for, with the fingerprints that they give.
+    """Check that a folder has all files that the JSON files of its model mention, with the right fingerprints.
 
     Raises:
-        ModelError: one is missing, is of another model, or a description is damaged.
+        ModelError: a file is missing, is of another model, or a JSON file is damaged.
     """
     there = {path.name for path in model_files(folder)}
 
     def described(file: str, *keys: str) -> Any:
+        """Return the value under nested keys of a JSON file; `None` if the file or a key is missing."""
         entry: Any = read_json(folder / file) if file in there else None
         for key in keys:
             entry = entry.get(key) if isinstance(entry, dict) else None
         return entry
 
     marks: dict[str, Any] = {}
-    if described(_CONFIG, "generator", "kind") != "named":  # else code that the owner names
+    if described(_CONFIG, "generator", "kind") != "named":  # else the generator is code
         marks["generator.safetensors"] = described(_VOCABULARY, "generator")
     networks = {Path(file).stem for file in there if re.match(r"(?:judge(?:-\d+)?|reader)\.", file)}
     if described(_VOCABULARY, "space") != "picture":
@@ -352,4 +386,5 @@ def _check_whole(folder: Path, name: str) -> None:
 
 
 def _harmful(files: Iterable[str]) -> str | None:
+    """Return the first name that is not in `_HARMLESS`, in alphabetical order; `None` if there is none."""
     return next((file for file in sorted(files) if not _HARMLESS.fullmatch(file)), None)

@@ -1,8 +1,8 @@
-"""Trainings that are not finished: what their folders hold of them, and how they are continued. Imports no torch.
+"""Trainings that are not finished: their folders, and how they are continued. This module imports no torch.
 
-A training writes into a hidden folder of the model folder until it has finished all. Each step, such as the labels or
-the heads, keeps its results there under its name; `energyql.training.steps` checks that they are those of the same
-settings and data, and not damaged. So the same training goes on from there, and its result is the same.
+Until a training is finished, it writes into a hidden folder of the model folder. Each step, such as the labels or the
+heads, writes its results there under its name; `energyql.training.steps` checks that they are not damaged, and are of
+the same settings and data. So the same training can continue from them, with the same final result.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from energyql.files import read_json, write_json
 
 WORK = ".training"
 """Subfolder of a model folder for a training that is not finished."""
-RECORD, START = "training.json", "model"
-"""In it: the command that continues the training with the steps that are finished, and a folder for the model as it is
-before the training, if that is not in the model folder."""
+RECORD = "training.json"
+"""File in `WORK` with the command that continues the training, and the names of the steps that are finished."""
+START = "model"
+"""Folder in `WORK` for the model before the training, if that is not in the model folder."""
 BEFORE_JUDGE = ("second heads", "reader")
-"""Steps after which only a judge is missing."""
+"""Names of steps after which only the judge is missing."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """The steps of a training that are finished, and the command that continues it.
+    """The folder of a training that is not finished, with its record.
 
     Attributes:
         model: the model folder.
@@ -40,25 +41,26 @@ class Work:
 
     @property
     def folder(self) -> Path:
-        """Holds all that the training has written."""
+        """Folder for all files of the training."""
         return self.model / WORK
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What `begin` and `step` have recorded; `None` if there is no training, or its record is damaged."""
+        """Record of the training: `command`, `directory` and `finished`; `None` if it is missing or damaged."""
         try:
-            found = read_json(self.folder / RECORD)
+            record = read_json(self.folder / RECORD)
         except ModelError:
             return None
-        command = found.get("command")
-        lists = (found.get("finished"), [found.get("directory")], [command] if isinstance(command, str) else command)
+        command = record.get("command")
+        lists = (record.get("finished"), [record.get("directory")], [command] if isinstance(command, str) else command)
         texts = all(isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists)
-        return found if texts else None
+        return record if texts else None
 
     def begin(self, command: Sequence[str] | str) -> None:
-        """Record a training that begins or goes on; of another one, no step counts as finished.
+        """Write the record at the beginning of a training; steps stay finished only if the last one had this command.
 
-        `command` are the words after `energyql`, or the call in Python.
+        Args:
+            command: the words after `energyql`, or the text of the call in Python.
         """
         command = command if isinstance(command, str) else list(command)
         before = self.record or {}
@@ -67,27 +69,27 @@ class Work:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Path]:
-        """Yield the file or folder of a step, which is finished when the block ends."""
+        """Yield the path for the results of a step, and record the step as finished if the block ends without error."""
         yield self.folder / name
         record = self.record
         if record is not None and name not in record["finished"]:
             write_json(self.folder / RECORD, record | {"finished": [*record["finished"], name]})
 
     def restore(self, record: dict[str, Any] | None) -> None:
-        """Put an earlier record back, because a training was refused; with none, remove all that was written."""
+        """Write an earlier record again, after a training was refused; with `None`, remove the folder."""
         if record is None:
             self.remove()
         else:
             write_json(self.folder / RECORD, record)
 
     def remove(self) -> None:
-        """Remove all that was written: the training is finished, or refused."""
+        """Remove the folder, after the training is finished or refused."""
         with suppress(OSError):
             (self.folder / RECORD).unlink()  # first, because without it there is no training
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def kept_steps(self) -> str:
-        """Return the names of the steps that are finished, and of those in progress."""
+        """Return the names of the steps that are finished or begun, as a text for messages."""
         finished = (self.record or {"finished": []})["finished"]
         with suppress(OSError):
             others = sorted(set(os.listdir(self.folder)) - {RECORD, START, *finished})
@@ -95,7 +97,7 @@ class Work:
         return ", ".join(finished) or "nothing yet"
 
     def continuation(self) -> str:
-        """Return the command that continues the training."""
+        """Return the command line, or the call in Python, that continues the training."""
         record = self.record
         if record is None or isinstance(record["command"], str):
             return "the same call" if record is None else str(record["command"])
@@ -104,10 +106,10 @@ class Work:
 
 
 def check_finished(folder: Path) -> None:
-    """Check that a folder, which is no model that can be queried, is not that of a training that can be continued.
+    """Check that a folder without a complete model does not hold a training that is not finished.
 
     Raises:
-        ModelError: it is; the message says how to continue.
+        ModelError: it does; the hint says how to continue.
     """
     work = Work(folder)
     if (record := work.record) is None:

@@ -1,4 +1,4 @@
-"""Tensor kernels that know nothing of queries: linear layers, derivatives, the normal distribution, random numbers."""
+"""Computations on tensors, independent of queries: linear layers, derivatives, normal probabilities, random numbers."""
 
 LARGEST = 65504
-"""Largest number in half precision, in which models are saved; that of a setting, too, so that no tensor overflows."""
+"""Largest number in half precision, in which models are saved; settings stay below it, so that no tensor overflows."""

@@ -1,6 +1,6 @@
-"""Linear layers with a leaky ReLU and constant weights, packed for repeated evaluation, and batches of few sizes.
+"""Linear layers with constant weights, packed for repeated evaluation, and batches of few sizes.
 
-Why and how fast: docs/decisions/packed-products.md.
+docs/decisions/packed-products.md gives reasons and times.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from energyql.numerics.pullback import leaky_relu_back_
 from energyql.numerics.shapes import Float
 
 BATCH_SIZES = (*range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
-"""Rows of a batch, ascending."""
+"""Numbers of rows of batches, ascending."""
 VECTORS = 32
 """Numbers of float32 in the two vectors that PyTorch computes together, on the widest processors. Functions such as
-sigmoid may round what is left over at the end of a tensor in another way, so rows must be a multiple of this for a
-sample not to depend on its place in the batch."""
+sigmoid may round the rest at the end of a tensor in another way. So the number of rows must be a multiple of this if a
+sample is not to depend on its place in the batch."""
 WHOLE_VECTORS = tuple(size for size in BATCH_SIZES if size % VECTORS == 0)
+"""Numbers of rows that are a multiple of `VECTORS`, ascending."""
 BLOCK = 64
-"""Where the bits of a row of a product depend on the number of rows, they are those in a batch of so many."""
+"""Number of rows of a batch that decides on the bits of a row where these depend on the number of rows."""
 _X86 = ("x86_64", "amd64")
 
 
 class _Packable:
-    """Base of layers that pack their weights at the first call. Copies and pickles leave the packed weights out."""
+    """The base of layers that pack their weights at the first call; copies and pickles omit the packed weights."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_forward", "_backward")}
@@ -60,7 +61,7 @@ class Linear(_Packable):
         return _Packed.of(self.weight.t())
 
     def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
-        """Return the value; autograd can differentiate it.
+        """Return x Wᵀ; autograd can differentiate it.
 
         Raises:
             ArgumentError: the rows of x have another length.
@@ -69,7 +70,7 @@ class Linear(_Packable):
         return F.linear(x, self.weight) if self._forward is None or in_graph(x) else self._forward(x)
 
     def back(self, grad: Float[Tensor, "batch out"]) -> Float[Tensor, "batch in"]:
-        """Turn the gradient with respect to the value into that with respect to x."""
+        """Return the gradient with respect to x from `grad`, that with respect to x Wᵀ."""
         return grad @ self.weight if self._backward is None else self._backward(grad)
 
     def _check(self, x: Tensor) -> None:
@@ -78,7 +79,7 @@ class Linear(_Packable):
 
 
 class Dense(Linear):
-    """The layer leaky_relu(x Wᵀ + b) and its `Back`; see `Linear`.
+    """The layer leaky_relu(x Wᵀ + b) and its `Back`. Its parameters must not change; see `Linear`.
 
     Attributes:
         weight: W, (out, in).
@@ -99,7 +100,11 @@ class Dense(Linear):
         return Dense(self.weight.to(dtype), self.bias.to(dtype), self.slope)
 
     def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
-        """See `Linear`."""
+        """Return leaky_relu(x Wᵀ + b); autograd can differentiate it.
+
+        Raises:
+            ArgumentError: the rows of x have another length.
+        """
         self._check(x)
         if self._forward is None or in_graph(x):
             return F.leaky_relu_(F.linear(x, self.weight, self.bias), self.slope)
@@ -108,12 +113,12 @@ class Dense(Linear):
     def back_through(
         self, grad: Float[Tensor, "batch out"], result: Float[Tensor, "batch out"]
     ) -> Float[Tensor, "batch in"]:
-        """Turn the gradient with respect to the `result` into that with respect to x. It overwrites `grad`."""
+        """Return the gradient with respect to x from `grad`, that with respect to `result`; `grad` is overwritten."""
         return self.back(leaky_relu_back_(grad, result, self.slope))
 
 
 class DenseStack(_Packable):
-    """The same layer of several networks; see `Dense`.
+    """The layer `Dense` of several networks of equal sizes, computed together.
 
     Attributes:
         weight: (networks, out, in).
@@ -135,11 +140,11 @@ class DenseStack(_Packable):
         return _all_packed(zip(self.weight.transpose(1, 2)))
 
     def computed_in(self, dtype: torch.dtype) -> DenseStack:
-        """See `Dense`."""
+        """Return the same layer with inputs, parameters and outputs in `dtype`."""
         return DenseStack(self.weight.to(dtype), self.bias.to(dtype), self.slope)
 
     def __call__(self, x: Float[Tensor, "networks batch in"]) -> Float[Tensor, "networks batch out"]:
-        """See `Dense`."""
+        """Return the output of each network for its own rows of x; autograd can differentiate it."""
         if self._forward is None or in_graph(x):
             return F.leaky_relu_(torch.baddbmm(self.bias, x, self.weight.transpose(1, 2)), self.slope)
         return torch.stack([product(one) for product, one in zip(self._forward, x, strict=True)])
@@ -147,7 +152,7 @@ class DenseStack(_Packable):
     def back_through(
         self, grad: Float[Tensor, "networks batch out"], result: Float[Tensor, "networks batch out"]
     ) -> Float[Tensor, "networks batch in"]:
-        """See `Dense`."""
+        """Return the gradient with respect to x from `grad`, that with respect to `result`; `grad` is overwritten."""
         grad = leaky_relu_back_(grad, result, self.slope)
         if self._backward is None:
             return grad @ self.weight
@@ -155,20 +160,20 @@ class DenseStack(_Packable):
 
 
 def in_graph(x: Tensor) -> bool:
-    """Whether autograd records operations on x: packed products have no derivative."""
+    """Return whether autograd, in reverse or forward mode, follows x: packed products have no derivative."""
     return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
 
 
 class _Packed:
     """The product x Wᵀ + b with W in the memory layout of oneDNN, followed by a leaky ReLU, in one pass.
 
-    These operators are private to PyTorch's compiler, which uses them for constant weights. On AMD processors a float32
-    product takes less than half the time of the usual one.
+    The operators are private ones of PyTorch's compiler, for constant weights. On AMD processors a float32 product
+    takes less than half the time of the usual one.
 
     Args:
         weight: W, (out, in).
-        bias: b, (out,).
-        slope: of the leaky ReLU; without it there is none.
+        bias: b, (out,); `None` for 0.
+        slope: slope of the leaky ReLU below 0; `None` for no leaky ReLU.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> None:
@@ -180,7 +185,7 @@ class _Packed:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> _Packed | None:
-        """Pack a weight; `None` where device, dtype or build have no packed product, or where it would be slower."""
+        """Return the packed product; `None` if device, dtype or build of PyTorch have none, or only a slower one."""
         if not can_pack(weight):
             return None
         try:
@@ -199,21 +204,30 @@ class _Packed:
         return self.run(x)
 
     def run(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
-        """Multiply all rows in one batch."""
+        """Return the product for all rows, computed as one batch."""
         result: Tensor = self._run(x, *self._parameters)
         return result
 
 
 @cache
 def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> tuple[int, ...]:
-    """Return multiples of `BLOCK` in which packed products with such a weight give a row the same bits as in a `BLOCK`.
+    """Return the numbers of rows for which packed products give a row the same bits as with `BLOCK` rows.
 
-    Empty where batches of all sizes do. With AMX, the matrix registers of Intel's processors, oneDNN sums a row of
-    bfloat16 in another order in batches of some sizes, which depend on the weight and on the number of threads.
+    With AMX, the matrix registers of Intel's processors, oneDNN sums a row of bfloat16 in another order for some
+    numbers of rows, which depend on the weight and on the number of threads.
+
+    Args:
+        dtype: dtype of the product.
+        outputs: rows of the weight.
+        inputs: columns of the weight.
+        threads: number of threads of PyTorch.
+
+    Returns:
+        Multiples of `BLOCK`, ascending; empty if the bits do not depend on the number of rows.
     """
     if dtype != torch.bfloat16:
         return ()
-    # Every sum would be 0 without rounding, so what is left of it shows its order.
+    # Every sum would be 0 without rounding errors, so its value shows the order of summation.
     generator, (half, odd) = torch.Generator().manual_seed(0), divmod(inputs, 2)
     weight, x = (torch.randn(n, half, generator=generator).to(dtype) for n in (outputs, BATCH_SIZES[-1]))
     product = _Packed.of(F.pad(torch.cat([weight, weight], 1), (0, odd)))
@@ -221,35 +235,40 @@ def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> 
     if product is None:
         return ()
     expected = torch.cat([product.run(rows) for rows in x.split(BLOCK)])
-    tried = (3, 7, *BATCH_SIZES[:3], *range(BLOCK, len(x) + 1, BLOCK))
-    alike = tuple(size for size in tried if torch.equal(product.run(x[:size]), expected[:size]))
-    if alike == tried and ((outputs, inputs) == (512, 512) or not sizes_alike(dtype, 512, 512, threads)):
-        return ()  # few and short sums may agree by chance: what large products show counts
+    candidates = (3, 7, *BATCH_SIZES[:3], *range(BLOCK, len(x) + 1, BLOCK))
+    alike = tuple(size for size in candidates if torch.equal(product.run(x[:size]), expected[:size]))
+    if alike == candidates and ((outputs, inputs) == (512, 512) or not sizes_alike(dtype, 512, 512, threads)):
+        return ()  # few and short sums may agree by chance, so a large product must agree as well
     return tuple(size for size in alike if size >= BLOCK)
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether device, dtype and processor have packed products in which the bits of a row depend on that row alone."""
+    """Return whether device, dtype and processor of a weight have packed products whose rows do not depend on others."""
     packable = weight.dtype in (torch.float32, torch.bfloat16) and weight.numel() > 0
     return packable and weight.device.type == "cpu" and platform.machine().lower() in _X86
 
 
 def _all_packed(parameters: Iterable[tuple[Any, ...]]) -> list[_Packed] | None:
-    found = [_Packed.of(*one) for one in parameters]
-    return None if None in found else cast("list[_Packed]", found)
+    """Return a packed product for each tuple of arguments of `_Packed`; `None` if one has no packed product."""
+    products = [_Packed.of(*one) for one in parameters]
+    return None if None in products else cast("list[_Packed]", products)
 
 
 def sizes_for(dtype: torch.dtype) -> tuple[int, ...]:
-    """Return the sizes of batches, ascending, in which packed products in `dtype` are neither split nor filled up."""
+    """Return the numbers of rows, ascending, for which packed products in `dtype` compute one batch without padding."""
     return sizes_alike(dtype, 512, 512, torch.get_num_threads()) or BATCH_SIZES
 
 
 def few_sizes(count: int, sizes: Sequence[int] = WHOLE_VECTORS) -> list[int]:
-    """Split `count` rows into batches of the largest of `sizes`, ascending, and the smallest that holds the rest.
+    """Return numbers of rows of batches that hold `count` rows together: the largest of `sizes`, then one for the rest.
 
-    oneDNN compiles a product for each new number of rows, in a third of a millisecond, which is longer than most
-    products take, and samplers have batches of every size. Products of small matrices also round differently with the
-    number of rows, and a sample must not depend on its batch.
+    The last batch may have more rows than are left. With few sizes oneDNN compiles few products: it compiles one for
+    each new number of rows, in a third of a millisecond, longer than most products take. Also the rounding errors of
+    products of small matrices depend on the number of rows, and a sample must not depend on its batch.
+
+    Args:
+        count: number of rows.
+        sizes: the numbers of rows that a batch may have, ascending.
     """
     whole, rest = divmod(count, sizes[-1])
     enough = [size for size in sizes if size >= rest]
@@ -259,7 +278,13 @@ def few_sizes(count: int, sizes: Sequence[int] = WHOLE_VECTORS) -> list[int]:
 def in_batches(
     function: Callable[[Tensor], tuple[Tensor, ...]], x: Float[Tensor, "batch dim"], sizes: list[int]
 ) -> tuple[Float[Tensor, "batch ..."], ...]:
-    """Evaluate a row-wise function of x in batches of these sizes; the last row of x fills up the last batch."""
+    """Return the results of a function of x that treats each row alone, computed in batches.
+
+    Args:
+        function: function from rows of x to a tuple of tensors with as many rows.
+        x: its input.
+        sizes: number of rows of each batch, see `few_sizes`. The last row of x is repeated to fill the last batch.
+    """
     if sizes == [len(x)] or not sizes:
         return function(x)
     filled = torch.cat([x, x[-1:].expand(sum(sizes) - len(x), -1)])

@@ -1,9 +1,9 @@
 """Logarithms of normal probabilities, with values and gradients that are finite and accurate in far tails.
 
-Computed from the Mills ratio `R(x) = Phi(x) / phi(x) = sqrt(pi / 2) erfcx(-x / sqrt(2))`: in every ratio that a
-gradient needs the exponentials cancel on paper, not in floating point. (Differentiating `torch.special.log_ndtr`
-subtracts numbers of size x^2 / 2, and its gradient is noise at 1e3 standard deviations and infinite at 1e5, in
-float32.) Nothing is computed in float64, which some devices lack.
+All are computed from the Mills ratio `R(x) = Phi(x) / phi(x) = sqrt(pi / 2) erfcx(-x / sqrt(2))`: in every ratio of a
+gradient the exponentials cancel in the formula, not in floating point. (The gradient of `torch.special.log_ndtr`
+subtracts numbers of size x^2 / 2: in float32 it is noise at 1e3 standard deviations and infinite at 1e5.) Nothing is
+computed in float64, which some devices lack.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from energyql.numerics.shapes import Float
 _SQRT_HALF = math.sqrt(0.5)
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _CERTAIN = 9.0
-"""Standard deviations beyond which a normal has less than 1e-18 of its mass."""
+"""Number of standard deviations beyond which a normal distribution has less than 1e-18 of its probability."""
 
 
 def log_normal_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return `log Phi(x)`, elementwise, for the standard normal; x may be infinite."""
+    """Return `log Phi(x)`, elementwise: the log-probability that a standard normal number is below x.
+
+    x may be infinite.
+    """
     return cast(Tensor, _LogCDF.apply(x)) if _needs_graph(x) else torch.special.log_ndtr(x)
 
 
@@ -51,24 +54,26 @@ def log_normal_interval_and_slope(
 
 
 def _needs_graph(x: Tensor) -> bool:
+    """Return whether autograd records operations on x."""
     return x.requires_grad and torch.is_grad_enabled()
 
 
 def _interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the value and two factors of its derivatives: `phi(far) / phi(near) - 1` and `P / phi(near)`.
+    """Return `log_normal_interval` and two factors of its derivatives: `phi(far) / phi(near) - 1` and `P / phi(near)`.
 
-    Reflected so that the interval lies right of 0, with bounds `near` and `far`, here divided by sqrt(2).
+    `near` and `far` are the bounds of the interval, reflected at 0 if `middle` is negative, and P is its probability.
     """
     info = torch.finfo(middle.dtype)
     width = width.clamp(min=info.tiny)
     distance, half = middle.abs().mul_(_SQRT_HALF), width * (0.5 * _SQRT_HALF)
-    # Capped where what lies beyond is below every rounding error, because erfcx would overflow further on.
+    # Both are divided by sqrt(2). `near` is bounded below, where the probability beyond is less than any rounding
+    # error, because erfcx would overflow further on.
     near, far = (distance - half).clamp_(min=-_CERTAIN * _SQRT_HALF), distance + half
     product = (distance * (width / -_SQRT_HALF)).clamp_(max=-info.tiny)  # phi(far) = phi(near) exp(product)
     lost = torch.expm1(product)
     beyond = torch.special.erfcx(far)
     difference = torch.addcmul(torch.special.erfcx(near).sub_(beyond), lost, beyond, value=-1)
-    # A narrow interval has fewer digits in that difference than in a straight line under the log-density.
+    # For a narrow interval a straight line under the log-density is more accurate than that difference.
     narrow = width < (12 * info.eps) ** (1 / 3)
     ratio = torch.where(narrow, lost / product * width, difference.mul_(math.sqrt(math.pi / 2)))
     return torch.addcmul(ratio.log(), near, near, value=-1).sub_(_LOG_SQRT_2PI).clamp_(max=0), lost, ratio

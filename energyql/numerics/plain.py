@@ -1,9 +1,9 @@
-"""Layers and normal probabilities in elementary operations, which compilers and exporters of torch modules know.
+"""Layers and normal probabilities in elementary operations, for compilers and exporters of torch modules.
 
-ONNX has no `erfcx`, `log_ndtr`, `expm1` or `logaddexp`, and packed products and derivatives by hand are for this
-library's samplers. What is here gives the same values to float32 rounding, and autograd can differentiate it: no branch
-that is not taken has a value or a derivative that is not finite. (`masked_fill` stands where `where` would have a
-number, which older exporters take for float64.)
+ONNX has no `erfcx`, `log_ndtr`, `expm1` or `logaddexp`, and no packed products or derivatives by hand. The functions
+here have the same values as those of `energyql.numerics`, up to rounding errors of float32. Autograd can differentiate
+them: in a `where`, the branch that is not used has a finite value and derivative too. (`masked_fill` is used instead of
+a `where` with a number, because older exporters treat that number as float64.)
 """
 
 from __future__ import annotations
@@ -21,25 +21,28 @@ from energyql.numerics.shapes import Float
 _SQRT_HALF = math.sqrt(0.5)
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _CERTAIN = 9.0 * _SQRT_HALF
+"""The bound of `energyql.numerics.normal`, divided by sqrt(2)."""
 _PRECISION = 3e-10
 """Relative error of `_erfcx`."""
 _CENTRE = 2.0
+"""The point around which `_ERFCX` is a series."""
 _ERFCX = (
     1.2769783814988358, -0.09276382251506479, -0.16603039056328614, 0.16405112686489373, -0.054220154023658165,
     -0.00803234488235431, 0.008723932090939393, 0.0012632910618867255, -0.0014621407710918742, -0.00043438789733342686,
     0.00021874067888890536, 0.00012454341791344323, -1.819717404009113e-05, -1.882275676542835e-05,
     -5.882329712948055e-07,
 )  # fmt: skip
-"""Coefficients of `(1 + 2 y) erfcx(y)` in powers of `(y - _CENTRE) / (y + _CENTRE)`, by a fit in Chebyshev polynomials;
-off by less than `_PRECISION` of the value for every y >= 0. Shepherd and Laframboise 1981 have the form."""
+"""Coefficients of `(1 + 2 y) erfcx(y)` in powers of `(y - _CENTRE) / (y + _CENTRE)`, fitted by Chebyshev polynomials;
+the relative error is below `_PRECISION` for every y >= 0. The form is that of Shepherd and Laframboise 1981."""
 _ATANH = tuple(1 / (2 * k + 1) for k in range(9))
+"""Coefficients of `atanh(x) / x` in powers of x^2."""
 
 
 class UnitMoment(nn.Module):
-    """Scales the rows of x to unit second moment; see `energyql.numerics.pullback.normalized`."""
+    """The function that scales rows to a mean square of 1; see `energyql.numerics.pullback.normalized`."""
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """Return the scaled rows."""
+        """Return the rows of x, scaled."""
         return x * (x.square().mean(1, keepdim=True) + NORM_EPSILON).rsqrt()
 
 
@@ -54,7 +57,7 @@ class Affine(nn.Module):
         self.register_buffer("offset", offset.clone())
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """Return the function of x."""
+        """Return `factor * x + offset`."""
         return self.factor * x + self.offset
 
 
@@ -71,12 +74,12 @@ class Stack(nn.Module):
         self.register_buffer("bias", layer.bias.clone())
 
     def forward(self, x: Float[Tensor, "networks batch in"]) -> Float[Tensor, "networks batch out"]:
-        """Return the layer's values."""
+        """Return the output of each network for its own rows of x."""
         return F.leaky_relu(x @ self.weight.transpose(1, 2) + self.bias, self.slope)
 
 
 def linear(weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None) -> nn.Linear:
-    """Return a constant linear layer with copies of its parameters."""
+    """Return a linear layer with copies of these parameters, which need no gradients."""
     outputs, inputs = weight.shape
     layer = nn.Linear(inputs, outputs, bias=bias is not None, device="meta").requires_grad_(False)
     layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
@@ -86,7 +89,7 @@ def linear(weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None =
 
 
 def dense(layer: Dense) -> list[nn.Module]:
-    """Return a linear layer and a leaky ReLU."""
+    """Return a `Dense` layer as modules of torch: a linear layer and a leaky ReLU, with copies of the parameters."""
     return [linear(layer.weight, layer.bias), nn.LeakyReLU(layer.slope)]
 
 
@@ -99,13 +102,16 @@ def log_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def log_interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
-    """Return log P(a standard normal number is at most width / 2 from middle), elementwise, for finite numbers."""
+    """Return the log-probability that a standard normal number is at most width / 2 from middle, elementwise.
+
+    `middle` is finite, and `width` is finite and positive.
+    """
     distance, half = middle.abs() * _SQRT_HALF, width * (0.5 * _SQRT_HALF)
     near, far = (distance - half).clamp(min=-_CERTAIN), distance + half
     drop = distance * width / _SQRT_HALF  # phi(far) = phi(near) exp(-drop)
-    # A narrow interval has too few digits in a difference of tails, and the density hardly changes along it.
+    # For a narrow interval the difference of tails has too few digits; the density hardly changes in it.
     narrow = width < (12 * max(_PRECISION, torch.finfo(middle.dtype).eps)) ** (1 / 3)
-    # `where` blocks the value of the branch that is not taken, but not a NaN in its derivative.
+    # `where` ignores the value of the branch that is not used, but not a NaN in its derivative.
     wide = _signed_erfcx(near) - torch.exp(-drop) * _erfcx(far)
     ratio = torch.where(narrow, width * _mean_decay(drop), wide.masked_fill(narrow, 1.0) * math.sqrt(math.pi / 2))
     return (ratio.log() - near * near - _LOG_SQRT_2PI).clamp(max=0)
@@ -118,7 +124,7 @@ def log1p(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def expm1(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return exp(x) - 1, elementwise, for x of at most 0."""
+    """Return exp(x) - 1, elementwise, for x <= 0."""
     return torch.tanh(0.5 * x) * (1 + x.exp())
 
 
@@ -148,7 +154,7 @@ def _size(x: Tensor) -> Tensor:
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """Return the polynomial with these coefficients, the constant one first."""
+    """Return the value at x of the polynomial with these coefficients, the constant one first."""
     *rest, last = coefficients
     value: Tensor = torch.full_like(x, last)
     for coefficient in reversed(rest):

@@ -1,10 +1,10 @@
-"""Random numbers that depend on the sample, not on the run.
+"""Random numbers for samples, the same whatever the number of samples and the size of batches.
 
 Row i of every stream depends on (seed, stream, row width, i) alone: sample 3 is the same, bit for bit, in a run of 4
 and in a run of 16, in batches of any size. Numbers come from a counter-based generator (Philox4x64-10, Salmon et al.
 2011, "Parallel random numbers: as easy as 1, 2, 3"; NumPy guarantees its raw words, NEP 19), in which row i starts at a
-counter of its own. Words become normals by +, -, *, /, sqrt and frexp only, which IEEE 754 rounds the
-same on every machine; a library's log or cos may differ in the last bit.
+counter of its own. Words become normal numbers by +, -, *, /, sqrt and frexp only, which IEEE 754 rounds the same on
+every machine; a library's log or cos may differ in the last bit.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from energyql.numerics.shapes import Float, Int
 _WORDS_PER_COUNT = 4
 """Philox4x64 gives four 64-bit words for each value of its counter."""
 _VALUES_AT_ONCE = 1 << 16
-"""Values computed together, so that they stay in the cache; no result depends on it."""
+"""Count of values that are computed together, so that they stay in the cache; no result depends on it."""
 _LN2 = 0.6931471805599453
 _COLUMNS = "the number of columns"
+"""The argument `width` in messages."""
 
 # Wichura 1988, algorithm AS 241 (PPND7): rational approximations of the inverse normal distribution function, lowest
 # power first. The centre takes 0.425² - q², the tails take r - 1.6 with r = sqrt(-log p). Those beyond r = 5, where p
@@ -49,7 +50,7 @@ def prior_latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
     """Return the latents of the samples `start` … `start + count - 1` of a run.
 
     Args:
-        seed: of the run, 0 … 2⁶⁴ - 1.
+        seed: seed of the run, 0 … 2⁶⁴ - 1.
         start: index of the first sample, at least 0.
         count: number of samples, at least 0.
         z_dim: length of a latent, at least 1.
@@ -64,18 +65,18 @@ def prior_latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
 
 
 def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows: Sequence[int] | None = None) -> Tensor:
-    """Draw standard normals for samples, for one purpose.
+    """Return standard normal numbers for the samples `start` … `start + count - 1` of a run.
 
     Args:
-        seed: see `prior_latents`.
-        start: see `prior_latents`.
-        count: see `prior_latents`.
+        seed: seed of the run, 0 … 2⁶⁴ - 1.
+        start: index of the first sample, at least 0.
+        count: number of samples, at least 0.
         width: numbers per sample, at least 1.
-        stream: the purpose, for instance "langevin/17"; different names give independent numbers.
-        rows: indices of samples, ascending, from 0 to count - 1; all by default.
+        stream: name of their purpose, such as "langevin/17"; different names give independent numbers.
+        rows: the samples that get numbers, as ascending indices from 0 to count - 1; all by default.
 
     Returns:
-        Draws from N(0, 1), (count or rows, width) float32 on the CPU, never beyond ±6.4.
+        Draws from N(0, 1), (count or length of rows, width) float32 on the CPU, never beyond ±6.4.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -93,11 +94,11 @@ def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows:
 def uniforms(
     seed: int, start: int, count: int, width: int, *, stream: str, rows: Sequence[int] | None = None
 ) -> Tensor:
-    """Draw uniform numbers for samples, for instance to accept or reject; arguments as for `normals`.
+    """Return uniform random numbers for samples; the arguments are those of `normals`.
 
     Returns:
-        Draws from the open interval (0, 1), (count or rows, width) float64 on the CPU (float32 would round some of them
-        to 1).
+        Draws from the open interval (0, 1), (count or length of rows, width) float64 on the CPU: float32 would round
+        some of them to 1.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -112,7 +113,13 @@ def uniforms(
 def _words(
     seed: int, start: int, count: int, width: int, stream: str, rows: Sequence[int] | None
 ) -> NDArray[np.uint64]:
-    """Raw words (count or rows, width); row i takes whole counters, from i * ceil(width / 4) on."""
+    """Return raw words of the generator, (count or length of rows, width); see `normals` for the other arguments.
+
+    Sample i uses the counters from i * ceil(width / 4) on, so that each sample begins with a new counter.
+
+    Raises:
+        ArgumentError: seed, start or count is outside its range.
+    """
     seed, start = _integer("seed", seed, 0, 2**64 - 1), _integer("start", start, 0, 2**64 - 1)
     count = _integer("count", count, 0, 2**64 - 1)
     counts = -(-width // _WORDS_PER_COUNT)
@@ -133,14 +140,18 @@ def _words(
 
 
 def _integer(name: str, value: int, lowest: int, highest: int) -> int:
-    # A NumPy integer would wrap around at 2**64 where a Python one goes on.
+    """Return `value` as an integer of Python; raise an ArgumentError if it is none within these limits."""
+    # An integer of NumPy would overflow at 2**64.
     if not (isinstance(value, int | np.integer) and lowest <= value <= highest):
         raise ArgumentError(f"{name} must be an integer from {lowest} to {highest}; got {value!r}")
     return int(value)
 
 
 def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return x with Φ(x) = ½ + q, to a few units in float32's last place, for q = (k + ½) / 2³²: never ±½."""
+    """Return normal numbers of uniform words: x with Φ(x) = ½ + q, where q = (k + ½) / 2³² lies within ±½.
+
+    The error is a few units in the last place of float32.
+    """
     q = k.astype(np.float32)
     q *= np.float32(2.0**-32)
     q += np.float32(2.0**-33)
@@ -154,12 +165,14 @@ def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: NDArray[Real]) -> NDArray[Real]:
+    """Return the ratio at x of two polynomials, see `_polynomial`."""
     above, below = (_polynomial(side, x) for side in coefficients)
     above /= below
     return above
 
 
 def _polynomial(coefficients: tuple[float, ...], x: NDArray[Real]) -> NDArray[Real]:
+    """Return the value at x of the polynomial with these coefficients, the constant one first."""
     total = x * x.dtype.type(coefficients[-1])
     for coefficient in coefficients[-2:0:-1]:
         total += x.dtype.type(coefficient)
@@ -169,7 +182,10 @@ def _polynomial(coefficients: tuple[float, ...], x: NDArray[Real]) -> NDArray[Re
 
 
 def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Natural logarithm to about 1e-9: log(m 2ᵉ) = e log 2 + 2 artanh((m - 1) / (m + 1)), with m from ½ to 1."""
+    """Return the natural logarithm of p, to about 1e-9.
+
+    log(m 2ᵉ) = e log 2 + 2 artanh((m - 1) / (m + 1)), with m from ½ to 1.
+    """
     mantissa, exponent = np.frexp(p)
     y = (mantissa - 1.0) / (mantissa + 1.0)
     series = _polynomial(tuple(2.0 / (2 * k + 1) for k in range(8)), y * y)
@@ -180,10 +196,10 @@ def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
 class RandomStreams:
     """Random numbers of the samples `start`, `start + 1`, … of a run: row i of a result depends on (seed, start + i).
 
-    Normals and uniforms of one stream come from the same words: independent numbers need streams of different names.
+    The normal and the uniform numbers of one stream are not independent; use streams of different names.
 
     Args:
-        seed: of the run, 0 to 2⁶⁴ - 1.
+        seed: seed of the run, 0 to 2⁶⁴ - 1.
         start: index of the first sample of the batch in the run.
         purpose: prefix of the name of every stream; see `part`.
     """
@@ -193,37 +209,49 @@ class RandomStreams:
     purpose: str = ""
 
     def part(self, name: str) -> RandomStreams:
-        """Return streams that are independent of these, for a part of the work that names its streams freely."""
+        """Return streams that are independent of these even if they have the same names, for a part called `name`."""
         return replace(self, purpose=f"{self.purpose}{name}/")
 
     def normals(
         self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"] | None = None
     ) -> Float[Tensor, "rows z_dim"]:
-        """Return draws from N(0, I) of the shape, dtype and device of `like`, for its rows or for some, ascending."""
-        chosen = None if rows is None else rows.tolist()
-        return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=chosen).to(like)
+        """Return draws from N(0, I) for the rows of `like`, with its width, dtype and device.
+
+        `stream` names their purpose. `rows` are ascending indices of the rows that get draws, by default all.
+        """
+        indices = None if rows is None else rows.tolist()
+        return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=indices).to(like)
 
     def several_normals(
         self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"], numbers: Tensor, of: int
     ) -> Float[Tensor, "rows draws z_dim"]:
-        """Return draws from N(0, I) for samples that have `of` of them each.
+        """Return some of the draws from N(0, I) of samples that have several draws each.
 
-        `rows`, ascending, are the samples, and `numbers` (rows, draws), ascending and below `of`, their draws.
+        Args:
+            like: latents, whose width, dtype and device the draws have.
+            stream: name of their purpose.
+            rows: ascending indices of samples in `like`.
+            numbers: for each of these samples the ascending numbers of its draws, (rows, draws), below `of`.
+            of: number of draws of each sample.
         """
-        chosen = (rows[:, None] * of + numbers).flatten().tolist()
+        indices = (rows[:, None] * of + numbers).flatten().tolist()
         count, width = len(like) * of, like.shape[1]
-        drawn = normals(self.seed, self.start * of, count, width, stream=self.purpose + stream, rows=chosen)
-        return drawn.to(like).view(*numbers.shape, width)
+        draws = normals(self.seed, self.start * of, count, width, stream=self.purpose + stream, rows=indices)
+        return draws.to(like).view(*numbers.shape, width)
 
     def uniforms(
         self, like: Float[Tensor, "batch z_dim"], width: int, stream: str, rows: Int[Tensor, " rows"] | None = None
     ) -> Float[Tensor, "rows width"]:
-        """Return float64 draws from the open interval (0, 1), on the device of `like`; `rows` as for `normals`."""
-        chosen = None if rows is None else rows.tolist()
-        drawn = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream, rows=chosen)
-        # Clamped before the move: a device without float64 gets the largest float32 below 1 in place of 1.
-        return drawn.to(like.device) if like.device.type != "mps" else drawn.float().clamp(max=1 - 2**-24).to("mps")
+        """Return draws from the open interval (0, 1) for the rows of `like`, on its device.
+
+        They are float64, on MPS float32. `stream` names their purpose. `rows` are ascending indices of the rows that
+        get draws, by default all.
+        """
+        indices = None if rows is None else rows.tolist()
+        draws = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream, rows=indices)
+        # MPS has no float64. Clamped before the move, so that no number is rounded to 1.
+        return draws.to(like.device) if like.device.type != "mps" else draws.float().clamp(max=1 - 2**-24).to("mps")
 
 
 FIRST_RUN = RandomStreams()
-"""The streams of seed 0, from its first sample on."""
+"""The streams of seed 0, from the first sample on."""

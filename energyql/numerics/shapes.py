@@ -1,8 +1,8 @@
 """Types of tensors with their shapes, for signatures: `Float[Tensor, "batch z_dim"]`.
 
-For type checkers these are jaxtyping's. While the library runs they mean nothing, so that jaxtyping need not be
-installed. The tests put jaxtyping's in their place before anything else is imported, and check every call. A single
-axis has a space before its name, so that linters do not take it for the name of a type: `Float[Tensor, " batch"]`.
+For type checkers these are the types of jaxtyping. While the library runs they mean nothing, so jaxtyping need not be
+installed. The tests replace them by those of jaxtyping before anything else is imported, and check every call. A single
+axis has a space before its name, so that linters do not treat it as the name of a type: `Float[Tensor, " batch"]`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Pictures, markup and graphs: what results and pages are drawn with."""
+"""Pictures, charts, graphs and markup for results and pages."""

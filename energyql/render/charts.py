@@ -1,4 +1,4 @@
-"""Charts as PIL pictures: a canvas with smooth lines, and a pair of axes on it."""
+"""Charts as PIL pictures: a canvas with smooth lines, axes on a canvas, and heat maps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from PIL import Image, ImageDraw
 from energyql.render.pictures import FAINT, INK, PAPER, font_for, legible
 
 SCALE = 2
-"""The canvas is drawn this many times larger and reduced at the end, for smooth lines."""
+"""Side of the canvas, divided by that of the finished picture, to which it is reduced for smooth lines."""
 GRID = "#e5e7eb"
+"""Colour of grid lines and of empty cells."""
 HEAT = ("#3b1f5b", "#31688e", "#21918c", "#5ec962", "#fde725")
-"""Colours of a heat map from the lowest to the highest share, ever lighter, so that it reads in grey too."""
+"""Colours of a heat map from the lowest to the highest share, ever lighter, so that they differ in grey too."""
 MARK = "#dc2626"
 """Colour of the frame around a marked cell."""
 Place = tuple[float, float]
@@ -21,12 +22,11 @@ Place = tuple[float, float]
 
 
 class Canvas:
-    """An empty picture to draw on.
-
-    All lengths are pixels of the finished picture.
+    """An empty picture to draw on. All lengths are in pixels of the finished picture.
 
     Args:
-        width, height: of the finished picture.
+        width: width of the finished picture.
+        height: height of the finished picture.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -35,11 +35,14 @@ class Canvas:
         self._draw = ImageDraw.Draw(self._sheet)
 
     def picture(self) -> Image.Image:
-        """Return the finished picture, at its own size."""
+        """Return the finished picture."""
         return self._sheet.resize(self._size, Image.Resampling.LANCZOS)
 
     def text(self, at: Place, text: str, colour: str, size: int = 11, anchor: str = "la") -> None:
-        """Write one legible line; `anchor` names the point of the text that lies at `at`, as PIL does."""
+        """Write one line of text of height `size`; `anchor` is PIL's code for the point of the text that lies at `at`.
+
+        The text is changed by `legible`.
+        """
         font = font_for(text, size * SCALE)
         self._draw.text((at[0] * SCALE, at[1] * SCALE), legible(text), colour, font, anchor)
 
@@ -53,7 +56,15 @@ class Canvas:
         self._draw.ellipse((x - r, y - r, x + r, y + r), colour)
 
     def rectangle(self, corner: Place, opposite: Place, fill: str, edge: str | None = None, radius: float = 0) -> None:
-        """Fill a rectangle between its upper left and its lower right corner; nothing if it is thinner than a line."""
+        """Fill a rectangle, unless it is narrower than a pixel.
+
+        Args:
+            corner: its upper left corner.
+            opposite: its lower right corner.
+            fill: colour inside.
+            edge: colour of the edge, `None` for no edge.
+            radius: radius of rounded corners.
+        """
         box = (corner[0] * SCALE, corner[1] * SCALE, opposite[0] * SCALE - 1, opposite[1] * SCALE - 1)
         if box[2] >= box[0] and box[3] >= box[1]:
             self._draw.rounded_rectangle(box, radius * SCALE, fill, edge, SCALE if edge else 0)
@@ -64,10 +75,11 @@ class Axes:
     """A rectangle on a canvas, with a linear scale in each direction.
 
     Args:
-        canvas: to draw on.
+        canvas: the canvas.
         corner: upper left corner of the rectangle.
         size: width and height of the rectangle.
-        x, y: the values at its left and right side, and at its lower and upper side.
+        x: the values at its left and at its right side.
+        y: the values at its lower and at its upper side.
     """
 
     canvas: Canvas
@@ -77,18 +89,24 @@ class Axes:
     y: tuple[float, float] = (0.0, 1.0)
 
     def at(self, x: float, y: float) -> Place:
-        """Return the place of a point."""
+        """Return the place on the canvas of the point with these values."""
         across, up = (x - self.x[0]) / (self.x[1] - self.x[0]), (y - self.y[0]) / (self.y[1] - self.y[0])
         return self.corner[0] + across * self.size[0], self.corner[1] + (1 - up) * self.size[1]
 
     def captions(self, below: str, above: str = "") -> None:
-        """Name what the horizontal and the vertical axis show."""
+        """Write the name of the horizontal axis below the rectangle, and that of the vertical axis above it."""
         left, top = self.corner
         self.canvas.text((left + self.size[0] / 2, top + self.size[1] + 24), below, FAINT, 11, "ma")
         self.canvas.text((left, top - 6), above, FAINT, 11, "ls")
 
     def ticks(self, xs: Mapping[float, str], ys: Mapping[float, str], *, grid: bool = True) -> None:
-        """Write texts below and beside values, with a faint line across the whole rectangle at each of them."""
+        """Write texts at values, with a faint line across the rectangle at each of them.
+
+        Args:
+            xs: value -> text below the rectangle.
+            ys: value -> text at the left of the rectangle.
+            grid: whether lines are drawn.
+        """
         for x, text in xs.items():
             foot = self.at(x, self.y[0])
             if grid:
@@ -101,11 +119,19 @@ class Axes:
             self.canvas.text((foot[0] - 6, foot[1]), text, FAINT, 10, "rm")
 
     def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1.5) -> None:
-        """Draw straight lines from point to point."""
+        """Draw straight lines from point to point; the points are pairs of values."""
         self.canvas.line([self.at(*point) for point in points], colour, width)
 
     def bar(self, left: float, right: float, height: float, colour: str, gap: float = 0) -> None:
-        """Fill a bar from the lower side up to `height`, with `gap` pixels free at its left and right."""
+        """Fill a bar from the lower side up to the value `height`.
+
+        Args:
+            left: value at its left side.
+            right: value at its right side.
+            height: value at its top.
+            colour: its colour.
+            gap: pixels that stay free at its left and at its right.
+        """
         (x0, top), (x1, bottom) = self.at(left, height), self.at(right, self.y[0])
         self.canvas.rectangle((x0 + gap, top), (x1 - gap, bottom), colour)
 
@@ -117,7 +143,7 @@ def blend(low: str, high: str, share: float) -> str:
 
 
 def heat(share: float) -> str:
-    """Return the colour of a share between 0 and 1, which is cut to that range."""
+    """Return the colour of a heat map for a share, which is clipped to the range from 0 to 1."""
     at = min(max(share, 0.0), 1.0) * (len(HEAT) - 1)
     low = min(int(at), len(HEAT) - 2)
     return blend(HEAT[low], HEAT[low + 1], at - low)
@@ -128,11 +154,12 @@ class HeatMap:
     """A table of coloured cells with a number in each.
 
     Args:
-        rows, columns: texts beside and below the cells, rows from top to bottom.
-        values: a line for each row; `None` leaves a cell empty.
-        share: place of a value on the scale of colours, from 0 to 1; see `heat`.
-        text: what is written into its cell.
-        marked: row and column of a cell with a frame.
+        rows: texts at the left of the cells, from top to bottom.
+        columns: texts below the cells, from left to right.
+        values: a sequence for each row; a cell with `None` is empty.
+        share: function from a value to its place on the scale of colours, from 0 to 1; see `heat`.
+        text: function from a value to the text in its cell.
+        marked: row and column of a cell with a frame; `None` for no such cell.
     """
 
     rows: Sequence[str]
@@ -143,7 +170,15 @@ class HeatMap:
     marked: tuple[int, int] | None = None
 
     def draw(self, canvas: Canvas, corner: Place, cell: tuple[float, float], below: str, above: str = "") -> None:
-        """Draw it with its upper left cell at `corner`; each cell has the width and height `cell`."""
+        """Draw the table on a canvas.
+
+        Args:
+            canvas: the canvas.
+            corner: upper left corner of the table.
+            cell: width and height of each cell.
+            below: text below the table, the name of its columns.
+            above: text above the table, the name of its rows.
+        """
         (left, top), (width, height) = corner, cell
         axes = Axes(
             canvas, corner, (width * len(self.columns), height * len(self.rows)),

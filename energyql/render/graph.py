@@ -2,7 +2,7 @@
 
 The layout is that of Sugiyama, Tagawa and Toda, "Methods for visual understanding of hierarchical system structures",
 1981: layers by longest path, an order in each layer by barycentres, and coordinates by least squares. Text and lines
-have the colour of the surrounding text, and boxes a light tint of their role.
+have the colour of the text around the graph, and each box has a light colour for its role.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Literal
 from energyql.render.markup import Markup, element
 
 MOST_BOXES = 120
-"""A larger graph is not drawn, since it would not be readable."""
+"""Most boxes of a graph that is drawn; a larger one would not be readable."""
 MOST_CHARACTERS = 44
-"""A longer label is cut; all of it is the box's tooltip."""
+"""Most characters of a label in a box; a longer one is cut, and the tooltip of the box has all of it."""
 SWEEPS = 8
-"""Passes over the layers that look for an order with fewer crossings; twice as many place the boxes."""
+"""Number of passes over the layers for an order with fewer crossings; twice as many passes place the boxes."""
 
 Role = Literal["leaf", "and", "or", "not", "weight", "other", "root"]
 Point = tuple[float, float]
@@ -37,12 +37,12 @@ _SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-s
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One box.
+    """One box of a graph.
 
     Args:
         label: first line; for a leaf, a piece of a query.
-        note: a second line, smaller.
-        role: decides its shape and colour.
+        note: second line, in smaller letters; "" for none.
+        role: meaning of the box, which decides its shape and colour.
     """
 
     label: str
@@ -58,13 +58,14 @@ class Box:
 
 
 def draw_graph(boxes: Sequence[Box], edges: Sequence[Edge], *, title: str, standalone: bool = False) -> Markup:
-    """Draw boxes and the lines between them, from left to right.
+    """Return an SVG drawing of boxes and the lines between them, parents at the left of their children.
 
     Args:
         boxes: at least one.
         edges: pairs of indices (parent, child) without cycles.
         title: text for screen readers.
-        standalone: for a file of its own: with a background and fixed colours, not those of its surroundings.
+        standalone: whether the drawing is for a file of its own, with a background and fixed colours, rather than with
+            the colours of the text around it.
     """
     if len(boxes) > MOST_BOXES:
         boxes, edges = [Box(f"too large to draw: {len(boxes):,} boxes", role="root")], []
@@ -100,17 +101,17 @@ def draw_graph(boxes: Sequence[Box], edges: Sequence[Edge], *, title: str, stand
 
 def graph_width(drawing: Markup) -> float:
     """Return the width in pixels of a drawing that `draw_graph` returned."""
-    found = re.search(r' width="(\d+)" height=', drawing)
-    return float(found[1]) if found else 0.0
+    match = re.search(r' width="(\d+)" height=', drawing)
+    return float(match[1]) if match else 0.0
 
 
 def cut_label(text: str) -> str:
-    """Return the text, cut where it is too long for a box."""
+    """Return a text, cut to `MOST_CHARACTERS` with "…" at its end if it is longer."""
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
 
 
 def columns(text: str) -> int:
-    """Return the width of a text in letters: Chinese and Japanese characters take two, combining ones none."""
+    """Return the width of a text in letters: Chinese and Japanese characters count as two, combining ones as none."""
     return sum(
         0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
         for character in text
@@ -118,6 +119,7 @@ def columns(text: str) -> int:
 
 
 def _draw_box(box: Box, corner: Point) -> Markup:
+    """Return the drawing of a box whose upper left corner is `corner`."""
     (x, y), (width, height) = corner, box.size
     tint = _TINTS.get(box.role, "currentColor")
     plain = tint == "currentColor"
@@ -151,7 +153,7 @@ def _draw_box(box: Box, corner: Point) -> Markup:
 
 
 def _curve(points: Sequence[Point]) -> str:
-    """Return a smooth path, horizontal in every point."""
+    """Return an SVG path: a smooth line through points that is horizontal in each of them."""
     parts = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for (x0, y0), (x1, y1) in pairwise(dict.fromkeys(points)):
         middle = (x0 + x1) / 2
@@ -162,22 +164,22 @@ def _curve(points: Sequence[Point]) -> str:
 def arrange(
     sizes: Sequence[tuple[float, float]], edges: Sequence[Edge], *, across: float = 34, between: float = 12
 ) -> tuple[list[Point], list[list[Point]]]:
-    """Lay out a graph from left to right.
+    """Return places for the boxes and lines of a graph, parents at the left of their children.
 
     Args:
         sizes: width and height of each box.
-        edges: pairs (parent, child); parents stand left of their children, children in the order of the edges.
+        edges: pairs of indices (parent, child); children are placed in the order of the edges if possible.
         across: free width between layers.
         between: free height between boxes of one layer.
 
     Returns:
-        The upper left corner of each box, the least being 0 in both directions, and for each edge its points: the
-        right side of its parent and of the parent's layer, free places in the layers between, the left side of its
-        child.
+        The upper left corner of each box, the least coordinates being 0; and for each edge the points of its line: at
+        the right side of its parent and of the parent's layer, at free places in the layers between, and at the left
+        side of its child.
     """
     heights = [height for _, height in sizes]
     depths = _depths(len(sizes), edges)
-    chains: list[list[int]] = []  # edges cut at every layer between, where a box of no size keeps them a place
+    chains: list[list[int]] = []  # each edge as a row of boxes, with a box of height 0 in every layer between
     for parent, child in edges:
         between_them = range(depths[parent] + 1, depths[child])
         chains.append([parent, *range(len(depths), len(depths) + len(between_them)), child])
@@ -196,7 +198,7 @@ def arrange(
     corners = [(lefts[depths[i]], centres[i] - height / 2) for i, (_, height) in enumerate(sizes)]
     routes = []
     for parent, *middle, child in chains:
-        # Level to the end of its layer, so as not to cut a wider box above or below, and so through every layer.
+        # Horizontal across every layer, so that the line crosses no wider box above or below.
         points = [(lefts[depths[parent]] + sizes[parent][0], centres[parent])]
         points.append((lefts[depths[parent]] + widths[depths[parent]], centres[parent]))
         for i in middle:
@@ -206,7 +208,7 @@ def arrange(
 
 
 def _depths(count: int, edges: Sequence[Edge]) -> list[int]:
-    """Return the length of the longest path from a box without parents to each box."""
+    """Return for each of `count` boxes the number of edges on the longest path to it from a box without parents."""
     parents: dict[int, list[int]] = {box: [] for box in range(count)}
     for parent, child in edges:
         parents[child].append(parent)
@@ -217,7 +219,15 @@ def _depths(count: int, edges: Sequence[Edge]) -> list[int]:
 
 
 def _order(depths: Sequence[int], below: Sequence[Sequence[int]], above: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the boxes of each layer from top to bottom: depth first, which is best for a tree, improved by sweeps."""
+    """Return the boxes of each layer from top to bottom, in an order with few crossings.
+
+    The first order is that of a search by depth, the best one for a tree; passes over the layers improve it.
+
+    Args:
+        depths: layer of each box.
+        below: children of each box.
+        above: parents of each box.
+    """
     layers: list[list[int]] = [[] for _ in range(max(depths) + 1)]
     seen: set[int] = set()
     stack = [box for box in reversed(range(len(depths))) if not above[box]]
@@ -236,14 +246,14 @@ def _order(depths: Sequence[int], below: Sequence[Sequence[int]], above: Sequenc
             place = {box: float(index) for each in layers for index, box in enumerate(each)}
             side = below if sweep % 2 else above
             layer.sort(key=lambda box: _mean([place[other] for other in side[box]], place[box]))
-        found = _crossings(layers, below)
-        if found < fewest:
-            best, fewest = layers, found
+        crossings = _crossings(layers, below)
+        if crossings < fewest:
+            best, fewest = layers, crossings
     return best
 
 
 def _crossings(layers: Lists, below: Lists) -> int:
-    """Return the number of pairs of links between neighbouring layers that cross."""
+    """Return the number of crossings of lines between neighbouring layers; `below` has the children of each box."""
     place = {box: index for layer in layers for index, box in enumerate(layer)}
     total = 0
     for layer in layers:
@@ -253,7 +263,15 @@ def _crossings(layers: Lists, below: Lists) -> int:
 
 
 def _centres(layers: Lists, below: Lists, above: Lists, heights: Sequence[float], between: float) -> list[float]:
-    """Return the vertical centre of each box, each as near to the mean of its neighbours as the others allow."""
+    """Return the vertical centre of each box: as near to the mean of its neighbours as the other boxes allow.
+
+    Args:
+        layers: boxes of each layer from top to bottom.
+        below: children of each box.
+        above: parents of each box.
+        heights: height of each box.
+        between: free height between boxes of one layer.
+    """
     centres = [0.0] * len(heights)
     for layer in layers:
         _place(layer, [0.0] * len(layer), centres, heights, between)
@@ -261,25 +279,25 @@ def _centres(layers: Lists, below: Lists, above: Lists, heights: Sequence[float]
         backwards = sweep % 2 == 0
         side = below if backwards else above
         for layer in reversed(layers) if backwards else layers:
-            wanted = [_mean([centres[other] for other in side[box]], centres[box]) for box in layer]
-            _place(layer, wanted, centres, heights, between)
+            targets = [_mean([centres[other] for other in side[box]], centres[box]) for box in layer]
+            _place(layer, targets, centres, heights, between)
     top = min(centre - height / 2 for centre, height in zip(centres, heights, strict=True))
     return [centre - top for centre in centres]
 
 
 def _place(
-    layer: Sequence[int], wanted: Sequence[float], centres: list[float], heights: Sequence[float], between: float
+    layer: Sequence[int], targets: Sequence[float], centres: list[float], heights: Sequence[float], between: float
 ) -> None:
-    """Set the centres of a layer's boxes, in their order, as near to the wanted ones as they fit, by least squares.
+    """Set the entries of `centres` of a layer's boxes as near to their targets as they fit, by least squares.
 
-    Less the room that the boxes above take, the centres must not fall: isotonic regression, by pooling neighbours that
-    violate the order (pool adjacent violators).
+    The boxes keep their order. Minus the room that the boxes above need, the centres must not decrease, so this is an
+    isotonic regression, computed by pooling neighbours that violate the order (pool adjacent violators).
     """
     offsets = [0.0]
     for upper, lower in pairwise(layer):
         offsets.append(offsets[-1] + (heights[upper] + heights[lower]) / 2 + between)
     pools: list[tuple[float, int]] = []
-    for offset, target in zip(offsets, wanted, strict=True):
+    for offset, target in zip(offsets, targets, strict=True):
         mean, count = target - offset, 1
         while pools and pools[-1][0] > mean:
             last, others = pools.pop()
@@ -291,4 +309,5 @@ def _place(
 
 
 def _mean(values: Sequence[float], otherwise: float) -> float:
+    """Return the mean of values, or `otherwise` if there are none."""
     return sum(values) / len(values) if values else otherwise

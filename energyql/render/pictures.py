@@ -1,4 +1,4 @@
-"""Pictures from tensors, labelled grids of pictures, and pictures inside of pages."""
+"""Pictures from tensors, grids of pictures with captions, and pictures as parts of pages."""
 
 from __future__ import annotations
 
@@ -22,29 +22,34 @@ from energyql.errors import ArgumentError
 PAPER, INK, FAINT = "#ffffff", "#1d2433", "#6b7280"
 YES, NO, DOUBTFUL = "#15803d", "#b91c1c", "#a8570a"
 GAP = 10
+"""Pixels between the pictures of a grid."""
 CAPTION = 20
+"""Height of a caption, in pixels."""
 TICK = 18
-"""Width of a verdict, in pixels like `GAP` and `CAPTION`."""
+"""Width of a verdict (a tick or a cross), in pixels."""
 PIXEL_ART = 64
-"""A picture up to this side is stored without loss, since each pixel is visible."""
+"""Longest side of pictures that are stored without loss, since each of their pixels is visible."""
 MOST_IN_GRID = 1024
-"""Most pictures of a grid in one file: at `MOST_SIDE` a side it is within the 16,383 pixels of a WebP."""
-LEAST_SIDE, MOST_SIDE = 128, 256
-"""A tile of a grid is enlarged or reduced so that its longer side lies between these."""
+"""Most pictures of a grid in one file: with tiles of side `MOST_SIDE` the grid fits in the 16,383 pixels of a WebP."""
+LEAST_SIDE = 128
+"""Tiles of a grid are enlarged until their longer side is at least this long."""
+MOST_SIDE = 256
+"""Tiles of a grid are reduced until their longer side is at most this long."""
 _SPELLED = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "–": "-", "—": "-"}
 )
-"""What Unicode does not take apart."""
+"""Replacement of letters that Unicode does not decompose into a letter and an accent."""
 FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
-"""Files of systems that may have the letters that the font of Pillow lacks; Pillow knows their folders."""
+"""Font files of operating systems that may have letters that the font of Pillow lacks; Pillow searches their folders.
+"""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
-    """Convert images in [-1, 1], (batch, 1 or 3, height, width), to PIL pictures; values outside are clipped.
+    """Return PIL pictures (RGB) of images in [-1, 1], (batch, 1 or 3, height, width); values outside are clipped.
 
     Raises:
-        ArgumentError: they have another number of channels.
+        ArgumentError: the images have another shape.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ArgumentError(
@@ -66,16 +71,16 @@ def label_grid(
     footer: str = "",
     columns: int | None = None,
 ) -> Image.Image:
-    """Draw pictures in rows, with a caption, a tick or cross and a warning under each.
+    """Return one picture with pictures in rows, and under each its caption, a tick or a cross, and a warning.
 
     Args:
         pictures: all of one size, at least one.
-        title: printed above, wrapped to the width.
-        captions: one a picture, cut to its width.
-        verdicts: one a picture: tick or cross.
-        marks: one a picture: a short warning after its caption, never cut; "" for none.
-        footer: printed below.
-        columns: pictures a row; by default the grid is about twice as wide as high.
+        title: text above the grid.
+        captions: a text for each picture, cut to its width; `None` for none.
+        verdicts: for each picture whether it gets a tick (true) or a cross (false); `None` for neither.
+        marks: for each picture a short warning after its caption, which is never cut, "" for none.
+        footer: text below the grid.
+        columns: pictures in a row; by default the grid is about twice as wide as high.
 
     Raises:
         ArgumentError: there are no pictures, or `columns` is below 1.
@@ -85,7 +90,7 @@ def label_grid(
         raise ArgumentError("a grid needs at least one picture")
     if columns is None:
         columns = math.ceil(math.sqrt(2 * count))
-        columns = math.ceil(count / math.ceil(count / columns))  # as many rows, with fewer gaps in the last one
+        columns = math.ceil(count / math.ceil(count / columns))  # the same number of rows, fewer gaps in the last one
     if not isinstance(columns, Integral) or columns < 1:
         raise ArgumentError(f"a grid needs at least one column, not {columns!r}")
     columns = min(count, columns)
@@ -109,11 +114,11 @@ def label_grid(
         if verdicts is not None:
             draw_verdict(draw, x, y + height + 4, verdicts[i])
         indent, mark = 0 if verdicts is None else TICK, "" if marks is None else marks[i]
-        taken = math.ceil(small.getlength(mark))
+        mark_width = math.ceil(small.getlength(mark))
         if mark:
-            draw.text((x + width - taken, y + height + 3), mark, DOUBTFUL, small)
+            draw.text((x + width - mark_width, y + height + 3), mark, DOUBTFUL, small)
         if captions is not None:
-            left = width - indent - taken - (GAP // 2 if mark else 0)
+            left = width - indent - mark_width - (GAP // 2 if mark else 0)
             draw.text((x + indent, y + height + 3), cut(captions[i], small, left), FAINT, small)
     for i, line in enumerate(below):
         draw.text((GAP, bottom + 16 * i), line, FAINT, small)
@@ -128,20 +133,26 @@ def png_bytes(picture: Image.Image) -> bytes:
 
 
 def tile_size(picture: Image.Image) -> tuple[int, int]:
-    """Return the width and height at which a picture is shown in a grid."""
+    """Return the width and height, in pixels, of a picture in a grid."""
     side = max(picture.size)
     scale = math.ceil(LEAST_SIDE / side) if side < LEAST_SIDE else min(1.0, MOST_SIDE / side)
     return round(picture.width * scale), round(picture.height * scale)
 
 
 def font_for(text: str, size: int) -> Font:
-    """Return a font for a text: the font of Pillow, or one of the system if that has more of the letters.
+    """Return the font with most letters of a text, first the font of Pillow, then fonts of the system.
 
-    The variable ENERGYQL_FONT names a file that is tried before those of the system. If no font has all letters there
-    is a warning; its text is always the same, so that Python shows it once.
+    The environment variable ENERGYQL_FONT names a file that is tried before those of the system.
+
+    Args:
+        text: the text.
+        size: height of the letters, in pixels.
 
     Raises:
         ArgumentError: the file that ENERGYQL_FONT names is no font.
+
+    Warns:
+        UserWarning: no font has all letters. The text is always the same, so that Python shows it once.
     """
     named = os.environ.get("ENERGYQL_FONT", "")
     if _font(named, size) is None:
@@ -165,7 +176,7 @@ def font_for(text: str, size: int) -> Font:
 
 @lru_cache
 def _font(name: str, size: int) -> Font | None:
-    """The font in a file, or that of Pillow if there is no name; None if the file is missing or damaged."""
+    """Return the font in the file `name`, that of Pillow for ""; `None` if the file is missing or damaged."""
     try:
         return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
     except OSError:
@@ -174,7 +185,8 @@ def _font(name: str, size: int) -> Font | None:
 
 @lru_cache(4096)
 def _has(name: str, letter: str) -> bool:
-    """Whether a font has a letter: for others it draws the box that it draws for the last code point, which is none."""
+    """Return whether the font in the file `name` has a letter, rather than a box in its place."""
+    # The last code point of Unicode is no letter, so every font draws its box for it.
     font = _font(name, 12)
     if not isinstance(font, ImageFont.FreeTypeFont):
         return True
@@ -182,16 +194,19 @@ def _has(name: str, letter: str) -> bool:
 
 
 def legible(text: str) -> str:
-    """Return a text without accents on Latin letters, for which the font in Pillow draws boxes: "größe" as "grosse"."""
-    kept: list[str] = []
+    """Return a text without accents on Latin letters, such as "grosse" for "größe".
+
+    The font of Pillow draws boxes for letters with accents.
+    """
+    characters: list[str] = []
     for part in unicodedata.normalize("NFD", text.translate(_SPELLED)):
-        if not (unicodedata.combining(part) and kept and kept[-1].isascii()):
-            kept.append(part)
-    return unicodedata.normalize("NFC", "".join(kept))
+        if not (unicodedata.combining(part) and characters and characters[-1].isascii()):
+            characters.append(part)
+    return unicodedata.normalize("NFC", "".join(characters))
 
 
 def cut(text: str, font: Font, width: int) -> str:
-    """Return the start of `text` that fits, legible and without line breaks."""
+    """Return the start of `text` that fits into `width` pixels, without accents or line breaks; see `legible`."""
     text = " ".join(legible(text[:200]).split())
     if font.getlength(text) <= width:
         return text
@@ -201,7 +216,7 @@ def cut(text: str, font: Font, width: int) -> str:
 
 
 def wrapped(text: str, font: Font, width: int) -> list[str]:
-    """Break a text into at most eight legible lines, none wider than `width`."""
+    """Return the first eight lines of a text, broken so that none is wider than `width` pixels; see `legible`."""
     text = legible(text)
     per_line = 200
     while True:
@@ -213,7 +228,7 @@ def wrapped(text: str, font: Font, width: int) -> list[str]:
 
 
 def draw_verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> None:
-    """Draw a tick or a cross, which differ in shape and not only in colour."""
+    """Draw a tick (`satisfied`) or a cross with its upper left corner at x and y, in pixels."""
     if satisfied:
         draw.line([(x + 1, y + 6), (x + 5, y + 10), (x + 12, y + 1)], YES, 3, joint="curve")
     else:
@@ -222,11 +237,11 @@ def draw_verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> 
 
 
 def picture_uri(picture: Image.Image, side: int) -> str:
-    """Return a picture as a data URI: WebP, or PNG where its sides are at most `PIXEL_ART`.
+    """Return a picture as a data URI: PNG if its sides are at most `PIXEL_ART`, else WebP.
 
     Args:
-        picture: any.
-        side: the longer side at most, in pixels; a larger picture is reduced.
+        picture: the picture.
+        side: longest side, in pixels; a larger picture is reduced.
     """
     scale = side / max(picture.size)
     if scale < 1:

@@ -44,7 +44,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, lively: EvaluatedModel) -
     return folder, run(folder, ["smile AND NOT glasses", "hair = black OR age > 0.6"], subject=lively)
 
 
-def test_everything_is_measured(measured: tuple[Path, Any]) -> None:
+def test_a_comparison_has_every_measurement(measured: tuple[Path, Any]) -> None:
     _, data = measured
     assert [record["query"] for record in data["queries"]] == ["smile AND NOT glasses", "hair = black OR age > 0.6"]
     for record in data["queries"]:
@@ -62,7 +62,7 @@ def test_everything_is_measured(measured: tuple[Path, Any]) -> None:
         assert record["samplers"]["slice"]["gradients"] == 0
 
 
-def test_files(measured: tuple[Path, Any]) -> None:
+def test_results_page_and_charts_are_written(measured: tuple[Path, Any]) -> None:
     folder, data = measured
     assert json.loads((folder / "results.json").read_text(encoding="utf-8")) == data
     page = (folder / "results.md").read_text(encoding="utf-8")
@@ -97,7 +97,7 @@ def test_exact_samples_have_no_error_beyond_the_floor(tmp_path: Path) -> None:
         assert set(outcome["diversity"]) == {"z", "w"}
 
 
-def test_a_sampler_that_does_not_move_shows(tmp_path: Path) -> None:
+def test_measurements_reveal_a_sampler_that_does_not_move(tmp_path: Path) -> None:
     class Still:
         def sample(self, energy: Any, z0: Any, *, noise: Any = None, progress: Any = None) -> Any:
             zero = torch.zeros(len(z0), dtype=torch.int64)

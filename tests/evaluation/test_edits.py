@@ -39,7 +39,7 @@ def test_doing_nothing_is_worth_nothing_and_harm_is_negative() -> None:
     assert edit_strength(rows(NO, YES), rows(NO, NO), {"hat": rows(NO, YES)})["disentangled"] == -1
 
 
-def test_features_read_pictures_as_images() -> None:
+def test_features_of_pictures_are_those_of_images_from_minus_one_to_one() -> None:
     pixels = np.zeros((2, 3, 3), np.uint8)
     pixels[0, 1] = 255
     found = _features(Features("own", lambda images: images), [Image.fromarray(pixels)] * 40).unflatten(1, (3, 2, 3))

@@ -22,12 +22,12 @@ def test_features_of_a_judge_are_averaged_over_positions(tiny: Path) -> None:
     torch.testing.assert_close(found, judge.features(images).reshape(3, judge.channels[-1], -1).mean(2))
 
 
-def test_a_function_has_none() -> None:
+def test_a_judge_that_is_a_function_has_no_features() -> None:
     assert judge_features(lambda images: {"smile": [True]}) is None
     assert judge_features(None) is None
 
 
-def test_an_object_can_bring_its_own() -> None:
+def test_a_judge_may_have_a_method_features() -> None:
     class Own:
         def __call__(self, images: torch.Tensor) -> dict[str, list[bool]]:
             return {}

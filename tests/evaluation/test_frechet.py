@@ -35,7 +35,7 @@ def test_fitted_to_features() -> None:
     torch.testing.assert_close(fitted.covariance, x.T.double().cov())
 
 
-def test_weights_are_counts_to_the_mean() -> None:
+def test_a_weight_of_two_is_two_equal_rows_for_the_mean() -> None:
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
     fitted = Gaussian.of(x, np.array([2.0, 1.0, 1.0]))
     torch.testing.assert_close(fitted.mean, x[[0, 0, 1, 2]].double().mean(0))

@@ -23,7 +23,7 @@ class Endless:
         return z.sum(1)
 
 
-def test_names() -> None:
+def test_methods_are_read_from_their_names() -> None:
     found = read_methods("slice+ode, lace:ode,slice@10, product:slice@2.5,paper")
     assert [one.name for one in found] == ["slice+ode", "lace:ode", "slice@10", "product:slice@2.5", "paper"]
     assert [one.semantics for one in found] == ["exact", "lace", "exact", "product", "lace"]

@@ -112,7 +112,7 @@ def test_conditions_of_a_conjunction(query: str, expected: dict[str, float]) -> 
 
 
 @pytest.mark.parametrize("query", ["smile OR age > 3", "smile AND (smile OR age > 3)", "NOT (smile AND age > 3)"])
-def test_other_queries_have_none(query: str) -> None:
+def test_accuracy_is_none_for_other_queries(query: str) -> None:
     assert conditional_accuracy(bind(parse(query), VOCABULARY), VALUES, VOCABULARY) is None
 
 
@@ -127,7 +127,7 @@ def test_exact_samples_are_as_varied_as_exact_samples() -> None:
     assert sum(one["duplicates"] for one in found) / 8 == pytest.approx(0.01, abs=0.01)
 
 
-def test_near_duplicates_show() -> None:
+def test_diversity_counts_near_duplicates() -> None:
     half = points(250, 0)
     crowded = torch.stack([half, half + 1e-3], 1).flatten(0, 1)
     found = diversity(crowded, points(500, 1))

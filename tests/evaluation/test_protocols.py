@@ -59,13 +59,13 @@ def test_every_class_of_the_attribute_with_the_most(prior: JudgedSamples) -> Non
         PROTOCOLS["classes"].choose_queries(Vocabulary([VOCABULARY["smile"]]), prior, 0)
 
 
-def test_pairs(prior: JudgedSamples) -> None:
+def test_conditional_2_has_six_pairs(prior: JudgedSamples) -> None:
     found = PROTOCOLS["conditional-2"].choose_queries(VOCABULARY, prior, 0)
     assert [len(query.children) for query in found] == [2] * 6
     assert all(LEAST <= prevalence(query, prior) <= MOST for query in found)
 
 
-def test_triples(prior: JudgedSamples) -> None:
+def test_conditional_3_has_six_triples(prior: JudgedSamples) -> None:
     found = PROTOCOLS["conditional-3"].choose_queries(VOCABULARY, prior, 0)
     assert len(found) == 6
     for query in found:

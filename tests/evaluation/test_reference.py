@@ -99,7 +99,7 @@ def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path: Path, monkeypat
     assert again.samples.z.equal(whole.samples.z)
 
 
-def test_what_hardly_exists_ends_the_search_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_ends_at_most_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_LATENTS", 3 * module.LATENTS_AT_ONCE)
     oracle = find(known_model(), "a AND b AND NOT c", 500, tmp_path, prior=500)
     assert oracle.latents == 3 * module.LATENTS_AT_ONCE

@@ -60,7 +60,7 @@ def protocol(**field: Any) -> dict[str, Any]:
     return {"name": "one", "title": "One", "about": "One.", **field}
 
 
-def test_all_are_known() -> None:
+def test_set_ups_are_listed_by_name() -> None:
     assert known_setups() == list(COUNTS)
 
 
@@ -93,7 +93,7 @@ def test_the_published_queries() -> None:
     assert last == "NOT gender AND NOT smile AND age = 0.75"
 
 
-def test_what_a_model_lacks_is_listed_at_once() -> None:
+def test_the_message_lists_all_attributes_that_a_model_lacks() -> None:
     setup = read_setup("ffhq")
     vocabulary = Vocabulary(
         [

@@ -77,7 +77,7 @@ def test_a_label_is_a_class_wherever_it_is_one(label, expected):
         (torch.eye(3), "are not 3 finite numbers"),
     ],
 )
-def test_what_is_no_label(label, message):
+def test_wrong_labels_are_refused(label, message):
     with pytest.raises(ArgumentError, match=message + "(.|\n)*a class from 0 to 2, or a list of 3 numbers"):
         check_label(label, Own())
 
@@ -120,6 +120,6 @@ def test_stylegans(name):
         check_label(count, generator)
 
 
-def test_the_protocol():
+def test_isinstance_tests_the_protocol_generator():
     assert isinstance(Plain(), Generator)
     assert not isinstance(torch.nn.Linear(3, 3), Generator)

@@ -57,7 +57,7 @@ class TestEveryWay:
             parts = torch.cat([generator.synthesize(part, dtype=dtype) for part in w.split(size)])
             assert torch.equal(parts, together)
 
-    def test_no_picture(self, make):
+    def test_an_empty_batch_gives_no_pictures(self, make):
         generator = make()
         side = generator.config.resolution
         assert generator.synthesize(w_of(generator)[:0]).shape == (0, 3, side, side)
@@ -103,14 +103,14 @@ class TestConstantsAreNeverStale:
         assert not torch.equal(before, after)
         torch.testing.assert_close(after, by_autograd(generator, w), rtol=0, atol=1e-4)
 
-    def test_another_dtype_and_back(self, generator):
+    def test_pictures_in_float64_and_in_float32_again(self, generator):
         w = w_of(generator)
         before = generator.synthesize(w)
         wide = generator.double().synthesize(w.double())
         torch.testing.assert_close(wide.float(), before, rtol=0, atol=1e-4)
         assert torch.equal(generator.float().synthesize(w), before)
 
-    def test_training(self, generator):
+    def test_pictures_follow_the_weights_in_training(self, generator):
         """Pictures between the steps of an optimizer are those of the present weights."""
         generator.requires_grad_(True)
         optimizer = torch.optim.SGD(generator.synthesis.parameters(), lr=1e-3)
@@ -150,7 +150,7 @@ class TestSynthesizer:
         assert torch.equal(lower, generator.synthesize(w, dtype=torch.bfloat16))
         assert not torch.equal(lower, generator.synthesize(w))
 
-    def test_any_other_generator_draws_in_its_own(self, generator):
+    def test_any_other_generator_draws_in_its_own_precision(self, generator):
         class Own:
             def synthesize(self, w):
                 return w.double()

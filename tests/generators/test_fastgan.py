@@ -144,7 +144,7 @@ class TestNoise:
     generator = load_generator(DATA / "projected-gan.pkl")
     w = generator.encode(torch.randn(2, generator.z_dim))
 
-    def test_by_default_it_is_that_of_the_weights(self):
+    def test_by_default_the_stored_noise_is_added(self):
         stored = torch.cat(
             [self.generator.get_buffer(f"b{8 << i}.{j}.noise_const").flatten() for i in range(5) for j in (0, 1)]
         )
@@ -162,12 +162,12 @@ class TestNoise:
         swapped = self.generator.synthesize(self.w.flip(0), **options[1])
         assert torch.equal(swapped.flip(0), first)
 
-    def test_without_strength_there_is_none(self):
+    def test_noise_size_is_zero_without_strength(self):
         assert noise_size(load_generator(DATA / "projected-gan-lite.pkl")) == 0
         assert noise_size(FastGAN(SMALL)) == 0
 
     @pytest.mark.parametrize("noise", [torch.zeros(2, 5), torch.zeros(1, 43648)])
-    def test_anything_else_is_refused(self, noise):
+    def test_noise_of_another_shape_is_refused(self, noise):
         with pytest.raises(ArgumentError, match=r'noise is "const", "none" or a tensor \(2, 43648\), not'):
             self.generator.synthesize(self.w, noise)
 

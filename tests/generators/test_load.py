@@ -19,7 +19,7 @@ EVERY_FORMAT = ["ada.pkl", "tensorflow.pkl", "rosinality.pt", "rosinality_traini
 
 
 @pytest.mark.parametrize("name", EVERY_FORMAT)
-def test_the_name_does_not_matter(name: str, tmp_path: Path) -> None:
+def test_the_name_of_a_file_does_not_matter(name: str, tmp_path: Path) -> None:
     for other in ("model", "model.safetensors", "model.pt", "model.pkl"):
         (tmp_path / other).write_bytes((DATA / name).read_bytes())
         generator = load_generator(str(tmp_path / other))

@@ -67,7 +67,7 @@ def latents(batch=4):
 @pytest.mark.parametrize("label", [None, torch.eye(CLASSES)[1], torch.tensor([0.5, -1.0, 2.0])])
 @pytest.mark.parametrize("truncation", [1.0, 0.7, 0.0, -0.5])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_equal_to_the_network(label, truncation, layers):
+def test_a_frozen_mapping_equals_the_network(label, truncation, layers):
     mapping = network(CLASSES if label is not None else 0, layers)
     z = latents().requires_grad_()
     w = mapping(z, truncation, None if label is None else label.expand(4, CLASSES))
@@ -95,7 +95,7 @@ def test_in_float32_and_in_batches_of_any_size():
         torch.testing.assert_close(back(ones.clone()), exact_back(ones.double()).float(), rtol=1e-5, atol=1e-5)
 
 
-def test_made_in_inference_mode_it_serves_gradients():
+def test_a_mapping_made_in_inference_mode_has_gradients():
     with torch.inference_mode():
         prepared = FrozenMapping(network(CLASSES), 0.7, torch.eye(CLASSES)[0])
         prepared.pullback(latents())[1](torch.ones(4, 5, dtype=torch.float64))
@@ -104,7 +104,7 @@ def test_made_in_inference_mode_it_serves_gradients():
     assert z.grad.isfinite().all()
 
 
-def test_it_keeps_the_parameters_it_was_made_of():
+def test_a_frozen_mapping_copies_the_parameters():
     mapping = network()
     prepared, before = FrozenMapping(mapping), mapping(latents()).detach()
     with torch.no_grad():
@@ -137,7 +137,7 @@ SMALL = StyleGAN2Config(resolution=8, z_dim=6, w_dim=5, mapping_layers=2, channe
     ("name", "label"),
     [("ada.pkl", None), ("ada_conditional.pkl", 1), ("stylegan3-t.pkl", None), ("stylegan3-t-conditional.pkl", 0)],
 )
-def test_a_stylegan_is_frozen(name, label):
+def test_the_encoder_of_a_stylegan_is_a_frozen_mapping(name, label):
     generator = load_generator(CHECKPOINTS / name)
     condition = as_condition(label, generator)
     encode = encoder(generator, 0.7, condition)

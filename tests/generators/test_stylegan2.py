@@ -18,7 +18,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 @pytest.mark.parametrize("resolution", [8, 32])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("clamp", [None, 0.7])
-def test_it_draws_what_the_formulas_say(resolution, dtype, clamp):
+def test_pictures_are_those_of_the_formulas(resolution, dtype, clamp):
     config = dataclasses.replace(SMALL, resolution=resolution, conv_clamp=clamp)
     generator = random_generator(config).to(dtype)
     reference = Reference(generator)
@@ -89,7 +89,7 @@ def test_a_fourth_channel_is_the_opacity_over_white():
 
 
 @pytest.mark.parametrize("resolution", [8, 16, 32, 64, 128, 256, 512, 1024])
-def test_every_size(resolution):
+def test_pictures_of_every_resolution(resolution):
     config = StyleGAN2Config(resolution, z_dim=4, w_dim=4, mapping_layers=1, channel_base=1024, channel_max=2)
     generator = StyleGAN2(config).eval().requires_grad_(False)
     image = generator.synthesize(generator.encode(torch.ones(1, 4)))

@@ -77,7 +77,7 @@ class TestOfficialFiles:
         assert '"truncation": 0.7' in (tmp_path / "config.json").read_text()
 
 
-def test_what_a_state_dict_lacks_is_said(tmp_path):
+def test_a_warning_states_the_settings_that_a_state_dict_lacks(tmp_path):
     torch.save(record().tensors, tmp_path / "x.pt")
     with pytest.warns(CheckpointWarning, match="a state dict holds no settings: assumed are"):
         load_generator(tmp_path / "x.pt")
@@ -129,7 +129,7 @@ class TestClasses:
     generator = load_generator(DATA / "stylegan-xl.pkl")
     z = torch.randn(4, 6)
 
-    def test_rows_that_the_training_did_not_use_are_left_out(self):
+    def test_features_of_unused_classes_are_left_out(self):
         assert record().tensors["mapping.embed.weight"].shape == (5, 6)
         assert class_count(self.generator) == 3
         assert self.generator.mapping.class_features.shape == (3, 6)

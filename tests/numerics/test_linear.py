@@ -51,7 +51,7 @@ def packed(request, monkeypatch):
 @pytest.mark.parametrize("networks", [1, 3])
 @pytest.mark.parametrize("batch", [0, 1, 5])
 @pytest.mark.usefixtures("packed")
-def test_value_and_way_back(dtype, networks, batch):
+def test_values_and_gradients(dtype, networks, batch):
     weight, bias, expected = layer(networks)
     x = matrix(networks, batch, 12, seed=2).to(dtype)
     exact = x.double().clone().requires_grad_()
@@ -72,7 +72,7 @@ def test_value_and_way_back(dtype, networks, batch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("packed")
-def test_autograd_finds_its_way_through(dtype):
+def test_autograd_differentiates_layers(dtype):
     weight, bias, expected = layer(3)
     exact = matrix(3, 5, 12, seed=2).to(dtype).double().requires_grad_()
     (gradient,) = torch.autograd.grad(expected(exact).sum(), exact)

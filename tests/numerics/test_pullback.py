@@ -23,7 +23,7 @@ class Doubled:
         return 2 * x, lambda grad: 2 * grad
 
 
-def test_the_functions_own_comes_first():
+def test_the_own_pullback_of_a_function_comes_first():
     function = Doubled()
     value, back = pullback_of(function)(latents())
     assert function.asked == 1
@@ -39,7 +39,7 @@ def test_any_other_function_is_differentiated():
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_wherever_it_is_called(mode):
+def test_by_autograd_works_in_every_gradient_mode(mode):
     with mode():
         x = latents()
         value, back = by_autograd(torch.sin, x)
@@ -48,7 +48,7 @@ def test_wherever_it_is_called(mode):
     assert not x.requires_grad
 
 
-def test_a_function_that_detaches():
+def test_a_function_that_detaches_is_refused():
     with pytest.raises(ArgumentError, match="does not depend on z"):
         by_autograd(lambda x: x.detach() + 1, latents())
 

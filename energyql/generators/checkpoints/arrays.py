@@ -1,6 +1,6 @@
-"""What pickles of NumPy and of dill hold: arrays and numbers are read as bytes, and functions are never run.
+"""Records of the arrays, numbers and functions in pickles of NumPy and of dill; no function is ever run.
 
-Snapshots of StyleGAN-XL need dill: the discriminator holds functions that were defined inside others.
+Snapshots of StyleGAN-XL need dill, because the discriminator in them holds functions that were defined inside others.
 """
 
 from __future__ import annotations
@@ -17,31 +17,49 @@ from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.unpickle import Names, Record, Stub, is_shape, uncallable
 
 _DTYPE = re.compile(r"[<>=|]?([fiub][1248])")
+"""Text of the dtype of plain numbers, such as "<f4"."""
 _DILL = "dill._dill"
+"""Full name of dill's own module."""
 
 
 @dataclass(eq=False)
 class DtypeRecord(Record):
-    """A NumPy dtype of plain numbers."""
+    """A NumPy dtype of plain numbers.
+
+    Attributes:
+        kind: letter and bytes, such as "f4".
+        order: byte order: "<", ">" or "|".
+    """
 
     kind: str
     order: str = "<"
 
     def set_state(self, state: Any) -> None:
-        """Set the byte order."""
+        """Set the byte order, the second entry of the tuple `state`.
+
+        Raises:
+            CheckpointError: `state` is no such tuple.
+        """
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
             raise CheckpointError("a NumPy dtype is damaged")
         self.order = "<" if state[1] == "=" else state[1]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype itself."""
+        """The dtype as an object of NumPy."""
         return np.dtype(self.order + self.kind)
 
 
 @dataclass(eq=False)
 class ArrayRecord(Record):
-    """A NumPy array, still as bytes of the file."""
+    """A NumPy array whose numbers are still bytes of the file.
+
+    Attributes:
+        shape: lengths of the axes.
+        dtype: type of the numbers.
+        fortran: whether the first axis, not the last, varies fastest in `data`.
+        data: the bytes of the numbers.
+    """
 
     shape: tuple[int, ...] = (0,)
     dtype: DtypeRecord = field(default_factory=lambda: DtypeRecord("f4"))
@@ -49,7 +67,11 @@ class ArrayRecord(Record):
     data: memoryview = field(default_factory=lambda: memoryview(b""))
 
     def set_state(self, state: Any) -> None:
-        """Set version, shape, dtype, order and bytes."""
+        """Set the array from a tuple of version, shape, dtype, order and bytes.
+
+        Raises:
+            CheckpointError: `state` is no such tuple, or its parts do not fit together.
+        """
         if not isinstance(state, tuple) or len(state) != 5:
             raise CheckpointError("a NumPy array is damaged")
         _, self.shape, self.dtype, fortran, self.data = state
@@ -57,7 +79,11 @@ class ArrayRecord(Record):
         self.check()
 
     def check(self) -> ArrayRecord:
-        """Return the record itself; raise CheckpointError unless shape, dtype and data agree."""
+        """Return the record itself, if shape, dtype and data fit together.
+
+        Raises:
+            CheckpointError: they do not, or the array holds something else than plain numbers.
+        """
         if not is_shape(self.shape):
             raise CheckpointError("a NumPy array has an impossible shape")
         if not isinstance(self.dtype, DtypeRecord) or not isinstance(self.data, memoryview):
@@ -67,13 +93,20 @@ class ArrayRecord(Record):
         return self
 
     def array(self) -> NDArray[Any]:
-        """Return a read-only view of the file."""
+        """Return the array, a read-only view of the bytes of the file."""
         flat = np.frombuffer(self.data, self.dtype.dtype) if self.data else np.empty(0, self.dtype.dtype)
         return flat.reshape(self.shape, order="F" if self.fortran else "C")
 
 
 def make_dtype(text: Any, *_: Any) -> DtypeRecord:
-    """Replace `numpy.dtype`: plain numbers only."""
+    """Return the record for a call of `numpy.dtype` in a pickle.
+
+    Args:
+        text: a dtype such as "f4" or "<f4".
+
+    Raises:
+        CheckpointError: it is no dtype of plain numbers.
+    """
     match = _DTYPE.fullmatch(text) if isinstance(text, str) else None
     if match is None or match[1] in ("f1", "b2", "b4", "b8"):
         raise CheckpointError(f"a NumPy array holds {shown(text)}; only plain numbers are read")
@@ -81,22 +114,24 @@ def make_dtype(text: Any, *_: Any) -> DtypeRecord:
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> ArrayRecord:
+    """Return the record for a call of `numpy.core.numeric._frombuffer` in a pickle."""
     return ArrayRecord(shape, dtype, order == "F", data).check()
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
+    """Return the number for a call of `numpy.core.multiarray.scalar` in a pickle."""
     return ArrayRecord((), dtype, False, data).check().array().item()
 
 
 def _latin1(text: Any, encoding: Any) -> memoryview:
-    """Replace `_codecs.encode`, by which protocol 2 writes bytes."""
+    """Return the bytes that a call of `_codecs.encode` makes; pickles of protocol 2 hold bytes as such calls."""
     if not isinstance(text, str) or encoding != "latin1":
         raise CheckpointError(f"it encodes text as {shown(encoding)}")
     return memoryview(text.encode("latin1"))
 
 
 def _empty(*arguments: Any) -> memoryview:
-    """Replace `bytes()`, by which protocol 2 writes no bytes."""
+    """Return the empty bytes that a call of `bytes()` makes; pickles of protocol 2 hold them as such calls."""
     if arguments:
         raise CheckpointError("it calls bytes with arguments")
     return memoryview(b"")
@@ -112,13 +147,14 @@ NUMPY_NAMES: Names = {
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
 }
+"""Names in a pickle that holds arrays and numbers of NumPy."""
 
 
 class Ignored(Record):
-    """A function, its code, a variable that it uses, or a method. Nothing of it is kept."""
+    """The record of a function, its code, a variable that it uses, or a method; it holds nothing."""
 
     def set_state(self, state: Any) -> None:
-        """Ignore the state."""
+        """Do nothing: the state is not needed."""
 
 
 def _ignored(*_: Any) -> Ignored:
@@ -126,7 +162,16 @@ def _ignored(*_: Any) -> Ignored:
 
 
 def _array(maker: Any, _: Any, state: Any, attributes: Any = None) -> ArrayRecord:
-    """Replace the function by which dill writes an array in one call."""
+    """Return the record for a call of dill's `_create_array`, which makes an array in one step.
+
+    Args:
+        maker: stub of NumPy's `_reconstruct`.
+        state: see `ArrayRecord.set_state`.
+        attributes: further attributes of the array, which must be `None`.
+
+    Raises:
+        CheckpointError: an argument is something else.
+    """
     if not isinstance(maker, Stub) or not maker.name.endswith("._reconstruct") or attributes is not None:
         raise CheckpointError("a NumPy array of dill is damaged, or has attributes of its own")
     array = ArrayRecord()
@@ -135,14 +180,18 @@ def _array(maker: Any, _: Any, state: Any, attributes: Any = None) -> ArrayRecor
 
 
 def _getattr(owner: Any, name: Any, *_: Any) -> Stub:
-    """Replace `getattr`, with which dill finds its own function that fills a variable, and nothing else."""
+    """Return the stub for the only call of `getattr` in pickles of dill: for dill's function `_setattr`.
+
+    Raises:
+        CheckpointError: it is another call.
+    """
     if not isinstance(owner, Stub) or owner.name != _DILL or name != "_setattr":
         raise CheckpointError("it names builtins.getattr, which no supported checkpoint needs")
     return Stub(f"{_DILL}._setattr", _ignored)
 
 
 def _load_type(name: Any) -> Stub:
-    """Replace the function by which dill names types of Python, such as that of bound methods."""
+    """Return the stub for a call of dill's `_load_type`, which names a type of Python, such as that of methods."""
     return Stub(f"a type of dill, {shown(name)}", _ignored)
 
 
@@ -154,11 +203,21 @@ DILL_NAMES: Names = {
     **{(module, "getattr"): _getattr for module in ("builtins", "__builtin__")},
     **{(module, "setattr"): uncallable("builtins.setattr") for module in ("builtins", "__builtin__")},
 }
+"""Names in a pickle of dill, in addition to those of NumPy."""
 
 
 def plain(value: Any, budget: list[int] | None = None, depth: int = 0) -> Any:
-    """Return a copy in Python's own types: dicts, lists, numbers, strings, `None`; CheckpointError for other types."""
-    budget = budget if budget is not None else [10_000]  # shared parts are visited again and again
+    """Return a copy of settings in plain types: dicts, lists, numbers, strings and `None`.
+
+    Args:
+        value: settings as read from a pickle; arrays, tuples and sets become lists.
+        budget: one number, how many parts may still be visited; by default a new budget.
+        depth: number of containers around the value.
+
+    Raises:
+        CheckpointError: a part has another type, or the parts are too many or nested too deep.
+    """
+    budget = budget if budget is not None else [10_000]  # a part that is shared counts at every visit
     budget[0] -= 1 + (math.prod(value.shape) if isinstance(value, ArrayRecord) else 0)
     if budget[0] < 0 or depth > 10:
         raise CheckpointError("its settings are nested too deep or without end")

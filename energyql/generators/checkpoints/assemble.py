@@ -1,4 +1,4 @@
-"""Build a StyleGAN2 from weights under their official names. The architecture follows from the shapes."""
+"""A StyleGAN2 from weights under their official names. The architecture follows from names and shapes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,32 @@ from energyql.generators.checkpoints.unstated import mean_w, warn_assumed
 from energyql.generators.stylegan2 import Architecture, StyleGAN2, StyleGAN2Config
 
 MAX_RESOLUTION = 2048
+"""Largest side of pictures whose names of tensors are known."""
 MAX_MAPPING_LAYERS = 64
+"""Most layers of a mapping network."""
 MAX_CLASSES = 2**16
+"""Most classes of a generator."""
 MAX_TAPS = 64
+"""Most taps of a resampling filter along an axis."""
 SIDES = [2**power for power in range(2, MAX_RESOLUTION.bit_length())]
+"""Sides of feature maps, ascending."""
 CONVOLUTIONS = {f"synthesis.b{side}.conv{i}": side for side in SIDES for i in (0, 1) if side > 4 or i}
 """Convolution -> side of its output, in order: one at 4x4, then two at each resolution."""
 _LAYER = re.compile(r"(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)")
+"""Official names that have `conv.` between the two groups in this library."""
 
 
 def official(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """Return tensors under their official names, without the axes of length 1 that other programs add.
 
+    Args:
+        tensors: tensors under the names of another program.
+        names: name of the other program -> official name.
+
     Raises:
         CheckpointError: a tensor is not in the table of names.
     """
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for name, value in tensors.items():
         if name not in names:
             raise CheckpointError(f"it has a tensor {shown(name)} that a StyleGAN2 has not")
@@ -43,8 +53,8 @@ def official(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[st
             value = value.reshape(())
         elif part in ("bias", "w_avg"):
             value = value.flatten()
-        found[names[name]] = value
-    return found
+        renamed[names[name]] = value
+    return renamed
 
 
 def assemble(
@@ -56,15 +66,18 @@ def assemble(
 ) -> StyleGAN2:
     """Build a StyleGAN2 from tensors with the names of the official StyleGAN2-ADA code.
 
-    Resampling filters are [1, 3, 3, 1] where they are left out. Without `mapping.w_avg`, the mean of w is computed,
-    from a fixed seed. No shape depends on the first two settings; see `StyleGANConfig`. The architecture follows from
-    the names; if the file states one, it must be that.
+    Args:
+        tensors: parameters and buffers. Without resampling filters, [1, 3, 3, 1] is used. Without `mapping.w_avg`, the
+            mean of w is computed from a fixed seed.
+        conv_clamp: see `StyleGANConfig`; no shape shows it.
+        mapping_lr_multiplier: see `StyleGANConfig`; no shape shows it.
+        architecture: the one that the file states, `None` if it states none. It must be the one that the names show.
 
     Returns:
         The generator in float32 on the CPU, in evaluation mode.
 
     Raises:
-        CheckpointError: tensors are missing, too many, or do not fit together.
+        CheckpointError: tensors are missing, too many, or do not fit together or to the stated architecture.
     """
     check_weights(tensors)
     weights = {
@@ -87,33 +100,43 @@ def assemble(
 
 
 def with_buffers(tensors: Mapping[str, Tensor], unused: Container[str] = ()) -> dict[str, Tensor]:
-    """Add what programs leave out that save parameters only, and warn where pictures depend on it.
+    """Return tensors together with missing buffers: some programs save parameters only.
 
-    Convolutions in `unused` get noise of strength zero, others that lack their noise picture one from a fixed seed.
+    Args:
+        tensors: tensors under their official names.
+        unused: convolutions that add no noise: those that lack a strength of noise get 0. Convolutions with a strength
+            that lack a map of noise get one from a fixed seed.
+
+    Warns:
+        CheckpointWarning: maps of noise or resampling filters are missing, on which pictures depend.
     """
-    found, assumed = dict(tensors), []
+    complete, assumed = dict(tensors), []
     random = torch.Generator().manual_seed(0)
     missing = False
     for layer, side in sorted(CONVOLUTIONS.items()):
         if f"{layer}.noise_strength" in tensors and f"{layer}.noise_const" not in tensors:
-            found[f"{layer}.noise_const"] = torch.randn(side, side, generator=random)
+            complete[f"{layer}.noise_const"] = torch.randn(side, side, generator=random)
             missing = True
         elif layer in unused and f"{layer}.weight" in tensors and f"{layer}.noise_strength" not in tensors:
-            found[f"{layer}.noise_strength"] = torch.zeros(())
-            found[f"{layer}.noise_const"] = torch.zeros(side, side)
+            complete[f"{layer}.noise_strength"] = torch.zeros(())
+            complete[f"{layer}.noise_const"] = torch.zeros(side, side)
     if missing:
         assumed.append("noise pictures, which are drawn from seed 0: fine details are not those of other programs")
     if not any("resample_filter" in name for name in tensors):
         assumed.append("resampling filters, for which the usual [1, 3, 3, 1] is taken")
     if assumed:
         warn_assumed(f"the file lacks {'; and '.join(assumed)}")
-    return found
+    return complete
 
 
 def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return the low-pass filter that all layers share, with an even number of taps, at least four, on either axis."""
+    """Return the low-pass filter of all layers, (taps, taps), with an even number of taps, at least four.
+
+    Raises:
+        CheckpointError: layers have different filters, or a filter has an impossible shape.
+    """
     binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    # The layers called conv1 do not resample; official ones hold the usual filter, whatever the others have.
+    # The layers called conv1 do not resample; in official files they hold the usual filter, even if others do not.
     filters = [
         tensor.float()
         for name, tensor in tensors.items()
@@ -127,13 +150,20 @@ def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
     kernel = filters[0] if filters else binomial / binomial.sum()
     if kernel.ndim == 1:
         kernel = kernel.outer(kernel)
-    # Zeros that leave the filter at its place in the grid: one before an odd filter, as many after as before others.
+    # Zeros do not shift the filter on the grid: one before an odd number of taps, equally many on both sides otherwise.
     kernel = F.pad(kernel, (len(kernel) % 2, 0) * 2)
     return F.pad(kernel, (max(0, 2 - len(kernel) // 2),) * 4)
 
 
 def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_multiplier: float) -> StyleGAN2Config:
+    """Return the settings that follow from the names and shapes of `weights`, with the last two arguments.
+
+    Raises:
+        CheckpointError: tensors are missing or have impossible shapes.
+    """
+
     def shape(name: str, dimensions: int) -> torch.Size:
+        """Return the shape of a tensor, which must have so many axes and no axis of length 0."""
         if name not in weights:
             raise CheckpointError(f"it has no {name}, so it is not a StyleGAN2 generator")
         if weights[name].ndim != dimensions or not weights[name].numel():
@@ -144,11 +174,11 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
     while f"synthesis.b{2 * max(channels)}.conv0.conv.weight" in weights and max(channels) < MAX_RESOLUTION:
         resolution = 2 * max(channels)
         channels[resolution] = shape(f"synthesis.b{resolution}.conv0.conv.weight", 4)[0]
-    drawn = [side for side in channels if f"synthesis.b{side}.torgb.conv.weight" in weights]
+    with_picture = [side for side in channels if f"synthesis.b{side}.torgb.conv.weight" in weights]
     architecture: Architecture = "skip"
-    if drawn == [max(channels)]:
+    if with_picture == [max(channels)]:
         architecture = "resnet" if "synthesis.b8.skip.weight" in weights else "orig"
-    elif missing := [side for side in channels if side not in drawn]:
+    elif missing := [side for side in channels if side not in with_picture]:
         raise CheckpointError(
             f"it has no picture at {missing[0]}x{missing[0]}, which no architecture of StyleGAN2 lacks"
         )
@@ -181,7 +211,10 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
 
 
 def channel_rule(channels: Mapping[int, int]) -> tuple[int, int]:
-    """Return the channel_base and channel_max for which resolutions have these numbers of channels.
+    """Return `channel_base` and `channel_max` (see `StyleGAN2Config`) of a table from resolution to channels.
+
+    Raises:
+        CheckpointError: no such settings give these numbers of channels.
 
     >>> channel_rule({4: 512, 8: 512, 16: 256, 32: 128})
     (4096, 512)

@@ -1,6 +1,7 @@
 """Reader of FastGAN's state dicts, and of pickles and state dicts of projected GAN's FastGAN (PyTorch).
 
-Settings follow from names and shapes. Spectral and batch normalisation are constant in use, so they are multiplied out.
+Settings follow from names and shapes. Spectral and batch normalisation are constant after training, so they are
+multiplied into the weights.
 """
 
 from __future__ import annotations
@@ -19,17 +20,22 @@ from energyql.generators.checkpoints.unpickle import Budget, TensorRecord
 from energyql.generators.fastgan import EXCITED, MOST_SIDE, FastGAN, FastGANConfig
 
 _MARKER = "init.init.0.weight_orig"
+"""Name of a tensor that only the generators of FastGAN have."""
 _NO_PARAMETER = re.compile(r"(weight_[uv]|running_(mean|var)|num_batches_tracked|stored_(mean|var))$")
+"""End of the names of tensors that are buffers, not parameters."""
 _EPSILON = 1e-5
+"""Added to variances in batch normalisation."""
 _PLAIN = {1: (("1", "", "2"),), 2: (("1", "2", "3"), ("5", "6", "7"))}
+"""Number of convolutions of a stage -> for each convolution its name and those of its noise and its normalisation."""
 _CLASSES = {1: (("conv", "", "bn"),), 2: (("conv1", "noise", "bn1"), ("conv2", "noise", "bn2"))}
-"""Number of convolutions -> the names of each convolution, of its noise and of its normalisation."""
+"""The same for generators with classes."""
 
 
 def read_fastgan(checkpoint: Checkpoint) -> FastGAN | None:
-    """Build the averaged generator of an official file.
+    """Return the averaged generator of an official file; `None` if the file holds no FastGAN.
 
-    The official programs draw noise at every call and store none: that of the generator is drawn from seed 0.
+    The official programs draw noise at every call and store none, so the stored noise of the result is drawn from
+    seed 0.
 
     Raises:
         CheckpointError: tensors are missing, too many, or do not fit together.
@@ -53,7 +59,13 @@ def read_fastgan(checkpoint: Checkpoint) -> FastGAN | None:
 
 
 def _averaged(state: StateDict, budget: Budget) -> dict[str, Tensor]:
-    """Return the tensors; the parameters are those of the list `g_ema` beside the state dict, if there is one."""
+    """Return the tensors of a state dict, with its parameters replaced by the averages in the list `g_ema`.
+
+    The list stands beside the state dict in the file; without it nothing is replaced.
+
+    Raises:
+        CheckpointError: the list does not fit the state dict.
+    """
     tensors, average = state.tensors(budget), state.beside("g_ema")
     if not isinstance(average, list | tuple):
         return tensors
@@ -78,12 +90,16 @@ class _Parts:
     tensors: dict[str, Tensor]
 
     def take(self, name: str) -> Tensor:
+        """Remove a tensor and return it; raise a CheckpointError if it is missing."""
         if name not in self.tensors:
             raise CheckpointError(f"it has no tensor {name}, which a FastGAN has")
         return self.tensors.pop(name)
 
     def weight(self, name: str, axis: int = 0) -> Tensor:
-        """Return a weight divided by its largest singular value, of which training keeps the two vectors."""
+        """Return a weight divided by its largest singular value, whose two singular vectors are in the file.
+
+        `axis` is the axis of the weight that is the rows of the matrix in spectral normalisation.
+        """
         weight, left, right = (self.take(f"{name}.weight_{part}") for part in ("orig", "u", "v"))
         matrix = weight.transpose(0, axis).flatten(1)
         if matrix.shape != (len(left), len(right)):
@@ -91,7 +107,7 @@ class _Parts:
         return weight / (left @ matrix @ right)
 
     def norm(self, name: str) -> tuple[Tensor, Tensor]:
-        """Return factor and shift of a batch normalisation, with or without a part of the class."""
+        """Return factor and shift of a batch normalisation, without the factor and shift that depend on the class."""
         if f"{name}.stored_mean" in self.tensors:
             factor = (self.take(f"{name}.stored_var") + _EPSILON).rsqrt()
             return factor, -factor * self.take(f"{name}.stored_mean")
@@ -99,11 +115,18 @@ class _Parts:
         return factor, self.take(f"{name}.bias") - factor * self.take(f"{name}.running_mean")
 
     def drop(self, *starts: str) -> None:
-        """Forget the tensors whose names start so."""
+        """Remove the tensors whose names begin with one of `starts`."""
         self.tensors = {name: tensor for name, tensor in self.tensors.items() if not name.startswith(starts)}
 
 
 def _build(parts: _Parts, attributes: dict[str, Any]) -> FastGAN:
+    """Return the generator of all tensors in `parts`.
+
+    `attributes` of the pickled network may state `img_resolution` and `c_dim`; a state dict has none.
+
+    Raises:
+        CheckpointError: tensors are missing, too many, or do not fit together.
+    """
     projected = "to_big.bias" in parts.tensors
     if projected == ("to_128.weight_orig" in parts.tensors):
         raise CheckpointError(
@@ -129,10 +152,10 @@ def _build(parts: _Parts, attributes: dict[str, Any]) -> FastGAN:
         names = _CLASSES if features else _PLAIN
         count = 2 if f"feat_{side}.{names[2][1][0]}.weight_orig" in parts.tensors else 1
         for i, layer in enumerate(names[count]):
-            found = _layer(parts, f"feat_{side}.", *layer, last=i == count - 1)
-            if "noise_strength" in found:
-                found["noise_const"] = torch.randn(side, side, generator=random)
-            weights |= {f"b{side}.{i}.{name}": tensor for name, tensor in found.items()}
+            convolution = _layer(parts, f"feat_{side}.", *layer, last=i == count - 1)
+            if "noise_strength" in convolution:
+                convolution["noise_const"] = torch.randn(side, side, generator=random)
+            weights |= {f"b{side}.{i}.{name}": tensor for name, tensor in convolution.items()}
         widths.append(len(weights[f"b{side}.0.bias"]) // 2)
         layers.append(count)
         if side in EXCITED:
@@ -157,24 +180,41 @@ def _build(parts: _Parts, attributes: dict[str, Any]) -> FastGAN:
 
 
 def _layer(parts: _Parts, prefix: str, conv: str, noise: str, norm: str, *, last: bool) -> dict[str, Tensor]:
-    """Return the tensors of one convolution; those of two may share the strength of their noise."""
+    """Return the tensors of one convolution under the names of `energyql.generators.fastgan.Convolution`.
+
+    Args:
+        parts: the tensors of the file.
+        prefix: beginning of the names of the stage.
+        conv: name of the convolution.
+        noise: name of its noise, "" without noise. "noise" is shared by the two convolutions of a stage.
+        norm: name of its normalisation.
+        last: whether it is the last convolution of the stage, which takes the shared noise out of `parts`.
+    """
     factor, shift = parts.norm(prefix + norm)
-    found = {"weight": parts.weight(prefix + conv) * factor[:, None, None, None], "bias": shift}
+    tensors = {"weight": parts.weight(prefix + conv) * factor[:, None, None, None], "bias": shift}
     if noise:
         name = f"{prefix}{noise}.weight"
         strength = parts.take(name) if last or noise != "noise" else parts.tensors[name]
-        found["noise_strength"] = strength * factor
+        tensors["noise_strength"] = strength * factor
     if f"{prefix}{norm}.gain.bias" in parts.tensors:
         ways = [f"{prefix}{norm}.{way}" for way in ("gain", "bias")]
-        found["by_class"] = torch.cat([parts.weight(way) for way in ways])
-        found["of_all"] = torch.cat([parts.take(f"{way}.bias") for way in ways])
-    return found
+        tensors["by_class"] = torch.cat([parts.weight(way) for way in ways])
+        tensors["of_all"] = torch.cat([parts.take(f"{way}.bias") for way in ways])
+    return tensors
 
 
 def _side(parts: _Parts, channels: int, stated: Any) -> int:
-    """Return the side of the pictures: that of the last stage, or of the one that `to_big` fits.
+    """Return the side of the pictures.
 
-    The official code makes all stages up to 256, also for smaller pictures.
+    The official code makes all stages up to 256, also for smaller pictures, so the last stage does not always decide.
+
+    Args:
+        parts: the tensors of the file.
+        channels: input channels of the layer that draws the picture (`to_big`); the stage before it has as many.
+        stated: the side that the file states, `None` if it states none.
+
+    Raises:
+        CheckpointError: several sides, or none, are possible.
     """
     widths = {
         side: len(tensor) // 2

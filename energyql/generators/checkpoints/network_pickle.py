@@ -28,11 +28,13 @@ from energyql.generators.checkpoints.unpickle import (
 from energyql.generators.checkpoints.unstated import GivenSettings
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
+"""Name in the file for objects with their source text, as official PyTorch code pickles networks."""
 TF_NETWORK = "dnnlib.tflib.network.Network"
+"""Class of the networks in official TensorFlow files."""
 OFFICIAL_MARKERS = ("synthesis.b4.const", "synthesis.input.freqs", "MainLayers.0.Layers.0.Basis")
-"""A tensor that only the official StyleGAN2, StyleGAN3 or R3GAN has."""
+"""For the official StyleGAN2, StyleGAN3 and R3GAN the name of a tensor that no other network has."""
 PACKAGES = ("R3GAN", "feature_networks", "pg_modules", "timm.models", "torch.ao.nn", "torch.nn", "training")
-"""Packages whose classes files of R3GAN, projected GAN and StyleGAN-XL hold as plain objects, without source text."""
+"""Packages of classes whose objects may be in a file without source text: R3GAN, projected GAN and StyleGAN-XL."""
 OFFICIAL_NAMES: Names = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
     **{(module, "EasyDict"): ordered_dict for module in ("dnnlib", "dnnlib.util")},
@@ -40,17 +42,18 @@ OFFICIAL_NAMES: Names = {
 }
 """Names in a pickle that holds networks of the official PyTorch code as objects."""
 MAX_PARTS = 50_000
-"""Most entries of modules; a module that is shared counts each time."""
+"""Most entries of the modules of a network; a module that is shared counts each time."""
 MAX_DEPTH = 32
+"""Most modules inside one another."""
 
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """One network under the official names.
+    """The tensors and settings of one network under the official names.
 
     Attributes:
-        class_name: name of its class, "Generator" for all of them; `tensors` tell them apart. "" for
-            a state dict, which holds neither arguments nor attributes.
+        class_name: name of its class, "Generator" for generators of every family; "" for a state dict, which has
+            neither `init_kwargs` nor `attributes`.
         init_kwargs: the arguments that it was built with: numbers, strings, lists and dicts.
         tensors: parameters and buffers by the names of a state dict, such as "synthesis.b4.const", as stored.
         attributes: numbers, strings and flags of the modules, such as "synthesis.b4.conv1.conv_clamp".
@@ -64,14 +67,14 @@ class NetworkRecord:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The records in a file that another program wrote.
+    """The content of a file that another program wrote.
 
     Attributes:
-        content: the saved value; its tensors are a TensorRecord each.
-        size: its number of bytes.
-        kind: of the file, for messages.
-        metadata: text that belongs to no tensor, in a file of safetensors.
-        given: settings of the caller, for files that do not hold them.
+        content: the saved value, with a TensorRecord in place of each tensor.
+        size: number of bytes of the file.
+        kind: kind of the file, for messages.
+        metadata: the texts in the header of a file of safetensors.
+        given: settings from the caller, for files that do not hold them.
     """
 
     content: Any
@@ -82,12 +85,12 @@ class Checkpoint:
 
     @cached_property
     def network(self) -> NetworkRecord | None:
-        """The averaged generator (`G_ema`), as an object of the official PyTorch code or as its state dict, or `None`.
+        """The averaged generator (`G_ema`) of official PyTorch code; `None` if the file holds none.
 
-        The object, or the state dict, may be the whole content.
+        In the file it is an object or a state dict, as an entry or as the whole content.
 
         Raises:
-            CheckpointError: it is damaged, or there are several generators.
+            CheckpointError: the network is damaged, or there are several generators.
         """
         whole = self.content.get("G_ema") if isinstance(self.content, dict) else self.content
         if isinstance(whole, ObjectRecord) and (whole.name == PERSISTENT or _is_plain(whole)):
@@ -99,7 +102,7 @@ class Checkpoint:
 
 
 def unpickle_official(data: memoryview) -> Any:
-    """Return the records in a pickle of PyTorch or of TensorFlow that is not a file of `torch.save`.
+    """Return the value in a pickle of PyTorch or of TensorFlow that is not a file of `torch.save`, as records.
 
     Raises:
         CheckpointError: it is damaged or names something that is not allowed.
@@ -107,6 +110,7 @@ def unpickle_official(data: memoryview) -> Any:
     budget = Budget(len(data))
 
     def nested(content: Any) -> Storage:
+        """Return the storage in a file of `torch.save` that is a byte string of the pickle."""
         if not isinstance(content, memoryview):
             raise CheckpointError("the data of a tensor is not bytes")
         storage = read_torch_file(content, TORCH_NAMES, budget)  # cannot nest again: these names have no loader
@@ -126,12 +130,16 @@ def unpickle_official(data: memoryview) -> Any:
 
 
 def _is_plain(value: ObjectRecord) -> bool:
-    """Whether it is an object of a class in `PACKAGES`."""
+    """Return whether an object is of a class in `PACKAGES`."""
     return value.name.startswith(tuple(f"{package}." for package in PACKAGES))
 
 
 def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
-    """Return the class name and the state of a module, a persistent object or a plain one."""
+    """Return the class name and the state of a module: an object with its source text, or one of `PACKAGES`.
+
+    Raises:
+        CheckpointError: `value` is neither.
+    """
     if isinstance(value, ObjectRecord) and _is_plain(value) and not value.arguments:
         return value.name.rpartition(".")[2], value.state
     if not isinstance(value, ObjectRecord) or value.name != PERSISTENT or len(value.arguments) != 1:
@@ -144,7 +152,11 @@ def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _read_network(network: Any, budget: Budget) -> NetworkRecord:
-    """Collect the tensors and attributes of a network from its modules, each before its submodules."""
+    """Return the tensors and attributes of a network, collected from its modules, each before its submodules.
+
+    Raises:
+        CheckpointError: a module is damaged, or the modules are nested without end.
+    """
     class_name, state = _class_and_state(network)
     record = NetworkRecord(class_name, plain(state.get("_init_kwargs") or {}), {})
     parts, waiting = 0, [("", network)]

@@ -12,14 +12,18 @@ from energyql.generators.checkpoints.reading import CheckpointError, build_netwo
 from energyql.generators.r3gan import MOST_STAGES, R3GAN, R3GANConfig
 
 _MARKER = "MainLayers.0.Layers.0.Basis"
+"""Name of a tensor that only generators of R3GAN have."""
 _NAMES = {
     "EmbeddingLayer.weight": "embed",
     "AggregationLayer.Layer.weight": "colours",
     _MARKER: "stages.0.basis",
     "MainLayers.0.Layers.0.LinearLayer.weight": "stages.0.linear",
 }
+"""Official name -> name in this library, of tensors outside the numbered layers."""
 _LAYER = re.compile(r"MainLayers\.(\d)\.Layers\.(\d{1,3})\.(.+)", re.ASCII)
+"""Official name of a tensor of a layer: stage, layer, part."""
 _TRANSITION = {"LinearLayer.Layer.weight": "widen", "Resampler.Kernel": "resample_filter"}
+"""Parts of layer 0 of a stage, which changes side and width: official name -> name in this library."""
 _BLOCK = {
     "LinearLayer1.Layer.weight": "expand",
     "LinearLayer2.Layer.weight": "mix",
@@ -27,10 +31,11 @@ _BLOCK = {
     "NonLinearity1.Bias": "bias1",
     "NonLinearity2.Bias": "bias2",
 }
+"""Parts of a residual block: official name -> name in this library."""
 
 
 def read_r3gan(checkpoint: Checkpoint) -> R3GAN | None:
-    """Build the averaged generator of an official file.
+    """Return the averaged generator of an official file; `None` if the file holds no R3GAN.
 
     The official program computes the last stages in bfloat16; here they are in float32.
 
@@ -52,10 +57,15 @@ def read_r3gan(checkpoint: Checkpoint) -> R3GAN | None:
 
 
 def _own_name(name: str) -> str:
+    """Return the name in this library of a tensor with an official name.
+
+    Raises:
+        CheckpointError: an R3GAN has no such tensor.
+    """
     if name in _NAMES:
         return _NAMES[name]
-    if found := _LAYER.fullmatch(name):
-        stage, layer, part = found.groups()
+    if match := _LAYER.fullmatch(name):
+        stage, layer, part = match.groups()
         if layer == "0" and part in _TRANSITION:
             return f"stages.{stage}.{_TRANSITION[part]}"
         if layer != "0" and part in _BLOCK:
@@ -64,7 +74,11 @@ def _own_name(name: str) -> str:
 
 
 def _configuration(weights: Mapping[str, Tensor]) -> R3GANConfig:
-    """Return the settings that follow from the shapes; `build_network` finds out whether all tensors fit them."""
+    """Return the settings that follow from names and shapes; `build_network` checks that all tensors fit them.
+
+    Raises:
+        CheckpointError: residual blocks are missing.
+    """
     widths, groups, blocks = [], [], []
     for stage in range(MOST_STAGES):
         prefix = f"stages.{stage}.blocks"

@@ -22,6 +22,7 @@ class CheckpointError(ModelError):
 
 
 _AGAIN = "copy or download the file again; docs/checkpoints.md says which files are read"
+"""Remedy for a damaged file."""
 
 
 @contextmanager
@@ -48,7 +49,12 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def file_bytes(path: Path) -> memoryview:
-    """Map a file into memory; the system reads the parts that are used."""
+    """Return the bytes of a file, mapped into memory: the system reads only the parts that are used.
+
+    Raises:
+        CheckpointError: it is not a file, or empty.
+        FileNotFoundError: it is missing.
+    """
     if path.exists() and not path.is_file():
         raise CheckpointError("it is not a file")
     with path.open("rb") as file:
@@ -59,7 +65,10 @@ def file_bytes(path: Path) -> memoryview:
 
 
 def shown(value: object, length: int = 80) -> str:
-    """Return a value of a file for a message: text as ASCII and cut, numbers as they are, anything else by its type."""
+    """Return a value of a file as text for a message.
+
+    Text is in ASCII and cut to `length`; a number or `None` is unchanged; any other value is replaced by its type.
+    """
     if isinstance(value, str):
         return ascii(value[:length])[1:-1] + ("..." if len(value) > length else "")
     return str(value) if value is None or isinstance(value, bool | int | float) else f"a {type(value).__name__}"
@@ -69,7 +78,7 @@ def check_weights(tensors: Mapping[str, Tensor]) -> None:
     """Check that weights are finite floating-point numbers.
 
     Raises:
-        CheckpointError: names the first tensor that is not.
+        CheckpointError: a tensor holds other numbers.
     """
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
@@ -80,7 +89,12 @@ def check_weights(tensors: Mapping[str, Tensor]) -> None:
 
 
 def build_network(network: Callable[[Any], Any], config: Any, weights: Mapping[str, Tensor]) -> Any:
-    """Return `network(config)` with the given weights, in float32, in evaluation mode, without gradients.
+    """Return a network with weights of a file, in float32, in evaluation mode, without gradients to the weights.
+
+    Args:
+        network: class of the network, called with `config`.
+        config: its settings.
+        weights: the entries of its state dict.
 
     Raises:
         CheckpointError: tensors are missing, too many, or of other shapes.
@@ -103,5 +117,6 @@ def build_network(network: Callable[[Any], Any], config: Any, weights: Mapping[s
 
 
 def _some(names: Iterable[str]) -> str:
+    """Return the first three names, and how many more there are, for a message."""
     first, *rest = [shown(name, 120) for name in names]
     return ", ".join([first, *rest[:2]]) + (f" and {len(rest) - 2} more" if len(rest) > 2 else "")

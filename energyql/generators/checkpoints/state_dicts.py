@@ -1,4 +1,4 @@
-"""State dicts of generators: files of safetensors, and places in checkpoints, wherever a program has put them."""
+"""State dicts of generators, in files of safetensors and anywhere inside of other checkpoints."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
+"""A word in the place of an averaged generator."""
 
 
 @dataclass(frozen=True)
 class StateDict:
-    """The state dict of one generator.
+    """The state dict of one generator in a checkpoint.
 
     Attributes:
         place: the keys and the prefix that lead to it, such as "state_dict decoder"; "" for the content itself.
-        entries: its entries without the prefix.
-        around: the dicts that hold it, the innermost first, and its own dict before them.
+        entries: its entries, without the prefix in their names.
+        around: its own dict, then the dicts around that, the innermost first.
     """
 
     place: str
@@ -50,28 +51,29 @@ class StateDict:
     around: tuple[Mapping[Any, Any], ...]
 
     def tensors(self, budget: Budget) -> dict[str, Tensor]:
-        """Read the tensors.
+        """Return a copy of each tensor out of the file, by name, and count its bytes in `budget`.
 
         Raises:
-            CheckpointError: an entry is something else.
+            CheckpointError: an entry is no tensor, or the tensors are larger than the file.
         """
-        found = {}
+        tensors = {}
         for name, value in self.entries.items():
             if not isinstance(value, TensorRecord):
                 raise CheckpointError(f"{shown(name)} is not a tensor")
             budget.take(value.nbytes)
-            found[name] = value.tensor()
-        return found
+            tensors[name] = value.tensor()
+        return tensors
 
     def beside(self, name: str) -> Any:
-        """Return an entry of the dicts that hold the state dict, the nearest first; `None` if there is none."""
+        """Return the entry of this name in the nearest dict of `around` that has one; `None` if there is none."""
         return next((part[name] for part in self.around if name in part), None)
 
 
 def find_state_dict(content: Any, marker: str) -> StateDict | None:
-    """Return the state dict that has a tensor called `marker`, perhaps after a prefix such as "module.".
+    """Return the state dict in a checkpoint that has a tensor called `marker`; `None` if there is none.
 
-    The averaged generator ("ema" in a key or in the prefix) is preferred to others.
+    The names of its tensors may have a prefix, such as "module.". A state dict of an averaged generator, with "ema" in
+    a key or in the prefix, is preferred to others.
 
     Raises:
         CheckpointError: several generators are equally likely.
@@ -98,7 +100,7 @@ def find_state_dict(content: Any, marker: str) -> StateDict | None:
 
 
 def _dicts(content: Any) -> Iterator[tuple[tuple[str, ...], tuple[Mapping[Any, Any], ...]]]:
-    """Yield each dict in the content once, with the keys that lead to it and the dicts that hold it, itself first."""
+    """Yield for each dict in the content, once, the keys that lead to it, and a tuple of it and the dicts around it."""
     waiting: list[tuple[tuple[str, ...], tuple[Mapping[Any, Any], ...]]] = []
     if isinstance(content, dict):
         waiting.append(((), (content,)))
@@ -117,15 +119,15 @@ def _dicts(content: Any) -> Iterator[tuple[tuple[str, ...], tuple[Mapping[Any, A
 
 
 def is_safetensors(data: memoryview) -> bool:
-    """Whether `data` starts as a file of safetensors does."""
+    """Return whether `data` starts as a file of safetensors does."""
     return len(data) > 8 and data[8] == ord("{") and int.from_bytes(data[:8], "little") <= len(data) - 8
 
 
 def read_safetensors(data: memoryview) -> tuple[dict[str, TensorRecord], dict[str, Any]]:
-    """Return a record of every tensor, and the text in the header.
+    """Return the tensors by name, as records, and the texts in the header, also by name.
 
     Raises:
-        CheckpointError: it is damaged, or holds numbers of another kind.
+        CheckpointError: the file is damaged, or holds numbers of a type that no checkpoint needs.
     """
     size = int.from_bytes(data[:8], "little")
     if size > MAX_HEADER:
@@ -133,7 +135,7 @@ def read_safetensors(data: memoryview) -> tuple[dict[str, TensorRecord], dict[st
     header = json.loads(bytes(data[8 : 8 + size]))
     numbers = data[8 + size :]
     metadata = header.pop("__metadata__", None)
-    found: dict[str, TensorRecord] = {}
+    records: dict[str, TensorRecord] = {}
     for name, entry in header.items():
         dtype = _DTYPES.get(entry["dtype"])
         if dtype is None:
@@ -145,5 +147,5 @@ def read_safetensors(data: memoryview) -> tuple[dict[str, TensorRecord], dict[st
         if end - begin != count * dtype.itemsize:
             raise CheckpointError(f"{shown(name)} of shape {shape} has {end - begin} bytes")
         strides = tuple(accumulate(reversed(shape[1:]), int.__mul__, initial=1))[::-1][: len(shape)]
-        found[name] = TensorRecord(Storage(dtype, count, numbers[begin:end]), 0, shape, strides)
-    return found, metadata if isinstance(metadata, dict) else {}
+        records[name] = TensorRecord(Storage(dtype, count, numbers[begin:end]), 0, shape, strides)
+    return records, metadata if isinstance(metadata, dict) else {}

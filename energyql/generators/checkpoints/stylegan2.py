@@ -27,12 +27,12 @@ from energyql.generators.stylegan2 import StyleGAN2
 
 
 def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
-    """Build the generator of an official PyTorch file, with the settings that it was made with.
+    """Return the generator of an official PyTorch file; `None` if the file holds no StyleGAN2.
 
-    A state dict has no settings: see `completed`.
+    Settings that the file does not hold are assumed and checked, or come from the caller: see `completed`.
 
     Raises:
-        CheckpointError: it is of an unsupported kind, or a setting must be given.
+        CheckpointError: the generator is of an unsupported kind, or the caller must give a setting.
     """
     record = checkpoint.network
     if record is None or "synthesis.b4.const" not in record.tensors:
@@ -57,24 +57,35 @@ def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
 
 
 def _read_state_dict(tensors: Mapping[str, Tensor], given: GivenSettings) -> StyleGAN2:
+    """Return the generator of a state dict; see `read_ada`."""
     check_weights(tensors)
     has_noise = any(name.endswith(".noise_strength") for name in tensors)
-    found = with_buffers(tensors, () if has_noise else CONVOLUTIONS)
+    weights = with_buffers(tensors, () if has_noise else CONVOLUTIONS)
     return completed(
         given,
-        lambda multiplier, clamp: assemble(found, conv_clamp=clamp, mapping_lr_multiplier=multiplier),
+        lambda multiplier, clamp: assemble(weights, conv_clamp=clamp, mapping_lr_multiplier=multiplier),
         clamped=True,
-        has_mean="mapping.w_avg" in found,
+        has_mean="mapping.w_avg" in weights,
     )
 
 
 def _setting(record: NetworkRecord, name: str, pattern: str, default: Any = None) -> Any:
-    """Return a setting of the modules, else of the arguments of the network, in either layout."""
-    found = {value for key, value in record.attributes.items() if re.fullmatch(pattern, key)}
-    if len(found) > 1:
+    """Return a setting of a network: of its layers, or of the arguments that it was built with.
+
+    Args:
+        record: the network.
+        name: name of the argument, which may be in a dict inside the arguments.
+        pattern: regular expression of the attributes of layers that hold the setting.
+        default: value if the file does not hold the setting.
+
+    Raises:
+        CheckpointError: the layers differ.
+    """
+    values = {value for key, value in record.attributes.items() if re.fullmatch(pattern, key)}
+    if len(values) > 1:
         raise CheckpointError(f"its layers differ in {name}")
-    if found:
-        return found.pop()
+    if values:
+        return values.pop()
     for settings in (record.init_kwargs, *record.init_kwargs.values()):
         if isinstance(settings, dict) and settings.get(name) is not None:
             return settings[name]
@@ -111,13 +122,13 @@ _NAMES = {
 
 
 def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
-    """Build the averaged generator of a checkpoint of rosinality's (Kim Seonghyeon's) PyTorch StyleGAN2.
+    """Return the averaged generator in a checkpoint of rosinality's (Kim Seonghyeon's) PyTorch StyleGAN2, or `None`.
 
-    It may be the decoder of an encoder for pictures, such as pSp's and e4e's. The multiplier of the mapping network is
-    not in the file: see `completed`.
+    It may be the decoder of an encoder for pictures, such as pSp's and e4e's. The learning-rate multiplier is not in
+    the file: see `completed`.
 
     Raises:
-        CheckpointError: tensors are missing or of an unsupported kind, or the multiplier must be given.
+        CheckpointError: tensors are missing or of an unsupported kind, or the caller must give the multiplier.
     """
     state = find_state_dict(checkpoint.content, _MARKER)
     if state is None:
@@ -133,17 +144,21 @@ def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
     average = state.beside("latent_avg")
     if isinstance(average, TensorRecord):
         tensors["latent_avg"] = _one_row(average.tensor().float())
-    found = with_buffers(official(tensors, _NAMES) | filters)
+    weights = with_buffers(official(tensors, _NAMES) | filters)
     return completed(
         checkpoint.given,
-        lambda multiplier, _: assemble(found, mapping_lr_multiplier=multiplier),
+        lambda multiplier, _: assemble(weights, mapping_lr_multiplier=multiplier),
         clamped=False,
-        has_mean="mapping.w_avg" in found,
+        has_mean="mapping.w_avg" in weights,
     )
 
 
 def _one_row(average: Tensor) -> Tensor:
-    """Return the mean of w; programs for W+ repeat it for every layer."""
+    """Return the mean of w, (w_dim,); `average` may be (rows, w_dim), since programs for W+ repeat it for each layer.
+
+    Raises:
+        CheckpointError: the rows differ.
+    """
     rows = average.reshape(-1, average.shape[-1]) if average.ndim else average[None, None]
     if not torch.equal(rows, rows[:1].expand_as(rows)):
         raise CheckpointError("its latent_avg differs between layers, but w has one mean", hint="save it without")

@@ -23,22 +23,24 @@ _SETTINGS = _RENAMED | {
     for field in dataclasses.fields(StyleGAN3Config)
     if field.name not in (*_RENAMED.values(), *_MAPPING_SETTINGS.values())
 }
-"""Names in the pickle -> ours."""
+"""Names in the pickle -> fields of `StyleGAN3Config`."""
 _TRAINING_SETTINGS = frozenset({"num_fp16_res", "magnitude_ema_beta", "w_avg_beta"})
 """Settings of speed and training, which do not change the picture."""
 _REQUIRED = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
 _LAYER = re.compile(r"^synthesis\.L(\d{1,3})_(\d{1,5})_(\d{1,6})\.", re.ASCII)
 FILTER_ERROR = 1e-5
+"""Largest difference of a stored filter from the same filter computed here."""
 Config = TypeVar("Config", bound=StyleGAN3Config)
 
 
 def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
-    """Build the generator of an official file, T or R. A network is a StyleGAN3 if it has Fourier features.
+    """Return the generator of an official file, T or R; `None` if the file holds no StyleGAN3.
 
-    A state dict has no settings: they follow from its shapes and filters; see also `completed`.
+    The settings of a state dict follow from its shapes and filters, and from `completed`.
 
     Raises:
-        CheckpointError: its settings and tensors disagree, a setting is not supported, or must be given.
+        CheckpointError: settings and tensors do not fit together, a setting is not supported, or the caller must give
+            it.
     """
     record = checkpoint.network
     if record is None or "synthesis.input.freqs" not in record.tensors or has_class_features(record.tensors):
@@ -54,11 +56,12 @@ def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
 
 
 def has_class_features(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether tensors are those of a StyleGAN-XL, which has features of classes, also where it does not use them."""
+    """Return whether tensors are those of a StyleGAN-XL, which has features of classes even if it is unconditional."""
     return "mapping.embed.weight" in tensors and "mapping.embed.bias" not in tensors
 
 
 def _build(tensors: Mapping[str, Tensor], config: StyleGAN3Config) -> StyleGAN3:
+    """Return the generator of tensors under official names; raise a CheckpointError if `config` does not fit them."""
     for i, signal in enumerate(config.signals()):
         # Names of layers contain sizes and channels, so they show whether the settings are understood correctly.
         layer = f"synthesis.L{i}_{signal.size}_{signal.channels}"
@@ -73,7 +76,7 @@ def _build(tensors: Mapping[str, Tensor], config: StyleGAN3Config) -> StyleGAN3:
 
 
 def _read_state_dict(tensors: Mapping[str, Tensor], given: GivenSettings) -> StyleGAN3:
-    """Build a network with the usual settings of the filters, which its layers and filters must confirm."""
+    """Return the generator of a state dict; raise a CheckpointError unless its filters are those of usual settings."""
     config = _inferred(tensors)
     hint = "if it is complete, its filters have unusual cutoffs, which no state dict holds: give the official pickle"
     try:
@@ -87,7 +90,7 @@ def _read_state_dict(tensors: Mapping[str, Tensor], given: GivenSettings) -> Sty
         )
     except CheckpointError as error:
         raise CheckpointError(error.message, hint=error.hint or hint) from error
-    with torch.random.fork_rng(devices=[]):  # the weights of a new network are drawn
+    with torch.random.fork_rng(devices=[]):  # because a new network draws its initial weights
         designed = StyleGAN3(config).state_dict()
     for name, tensor in generator.state_dict().items():
         if name.endswith("_filter") and not torch.allclose(tensor, designed[name], rtol=0, atol=FILTER_ERROR):
@@ -119,9 +122,13 @@ def _inferred(tensors: Mapping[str, Tensor]) -> StyleGAN3Config:
 
 
 def named_layers(tensors: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
-    """Return number, size and channels of each layer, in order, from the names of tensors."""
+    """Return number, size and channels of each layer, in order, from the names of tensors.
+
+    Raises:
+        CheckpointError: layers are missing.
+    """
     layers = sorted(
-        {(int(found[1]), int(found[2]), int(found[3])) for name in tensors if (found := _LAYER.match(name))}
+        {(int(match[1]), int(match[2]), int(match[3])) for name in tensors if (match := _LAYER.match(name))}
     )
     if len(layers) < 2 or "mapping.fc0.weight" not in tensors:
         raise CheckpointError("it is a part of a StyleGAN3: layers are missing")
@@ -129,12 +136,12 @@ def named_layers(tensors: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
 
 
 def mapping_depth(tensors: Mapping[str, Tensor]) -> int:
-    """Return the number of layers of the mapping network."""
+    """Return the number of layers of the mapping network from the names of tensors."""
     return sum(f"mapping.fc{i}.weight" in tensors for i in range(MAX_MAPPING_LAYERS))
 
 
 def fitted_channels(config: Config, layers: Sequence[tuple[int, int, int]]) -> Config:
-    """Return the configuration with the `channel_base` of which the layers have their numbers of channels."""
+    """Return `config` with the `channel_base` that gives the layers (number, size, channels) their channels."""
     # channel_base / 2f channels, rounded, where that is below the maximum
     narrow = [
         (channels, signal.cutoff)
@@ -150,26 +157,31 @@ def fitted_channels(config: Config, layers: Sequence[tuple[int, int, int]]) -> C
 
 
 def _configuration(settings: Mapping[str, Any]) -> StyleGAN3Config:
+    """Return the configuration of the arguments that a pickled network was built with.
+
+    Raises:
+        CheckpointError: an argument is missing, or not supported.
+    """
     groups = {"mapping_kwargs": _MAPPING_SETTINGS, "synthesis_kwargs": _SETTINGS, "": _SETTINGS}
     nested = {group: settings.get(group, {}) for group in groups}
     nested[""] = {name: value for name, value in settings.items() if name not in groups}
     values: dict[str, Any] = {}
     for group, names in groups.items():
-        given = nested[group]
-        if not isinstance(given, Mapping):
-            raise CheckpointError(f"its {group} are {_shown(given)}")
-        for name, value in given.items():
+        arguments = nested[group]
+        if not isinstance(arguments, Mapping):
+            raise CheckpointError(f"its {group} are {_quoted(arguments)}")
+        for name, value in arguments.items():
             if name in names:
                 values[names[name]] = value
             elif name not in _TRAINING_SETTINGS:
-                raise CheckpointError(f"it has a setting {_shown(name)} = {_shown(value)}, which is not supported")
+                raise CheckpointError(f"it has a setting {_quoted(name)} = {_quoted(value)}, which is not supported")
     for name in _REQUIRED:
         if _SETTINGS[name] not in values:
             raise CheckpointError(f"its settings lack {name}")
     return StyleGAN3Config(**values)
 
 
-def _shown(value: Any) -> str:
+def _quoted(value: Any) -> str:
     return ascii(value)[:80]
 
 

@@ -27,22 +27,23 @@ _STATED = (
     "channel_base", "channel_max", "conv_kernel", "first_cutoff", "first_stopband", "last_stopband_rel",
     "margin_size", "num_critical", "output_scale", "use_radial_filters",
 )  # fmt: skip
-"""Settings that the synthesis network of a pickle states; the layers state the other two."""
+"""Settings that the synthesis network of a pickle states."""
 _OF_LAYERS = ("filter_size", "lrelu_upsampling")
+"""Settings that each layer of a pickle states."""
 _MOST_SIGNALS = 1_000_000
 """Most signals that are computed to find the heads; six heads take about 90,000."""
 Layers = Sequence[tuple[int, int, int]]
-"""Number, size and channels of each layer. One number is missing where the first head begins."""
+"""Number, size and channels of each layer. Numbers of layers that a head replaced are missing."""
 
 
 def read_stylegan_xl(checkpoint: Checkpoint) -> StyleGANXL | None:
-    """Build the generator of an official file. A network is a StyleGAN-XL if it has features of classes.
+    """Return the generator of an official file; `None` if the file holds no StyleGAN-XL.
 
-    No file says which heads a network has: they follow from its layers, and its filters must confirm them. A state dict
-    has no settings; see `completed`.
+    No file states which heads a network has: they follow from its layers, and are checked with its filters. The other
+    settings of a state dict come from `completed`.
 
     Raises:
-        CheckpointError: its layers are not those of a StyleGAN-XL, or a setting must be given.
+        CheckpointError: the layers are those of no known StyleGAN-XL, or the caller must give a setting.
     """
     record = checkpoint.network
     if record is None or "synthesis.input.freqs" not in record.tensors or not has_class_features(record.tensors):
@@ -66,7 +67,11 @@ def read_stylegan_xl(checkpoint: Checkpoint) -> StyleGANXL | None:
 
 
 def _configuration(record: NetworkRecord, layers: Layers) -> StyleGANXLConfig:
-    """Return the settings that the file states, and those that its layers and filters confirm."""
+    """Return the settings that the file states, and those that follow from its layers and agree with its filters.
+
+    Raises:
+        CheckpointError: no settings agree with them.
+    """
     stated = {
         name: record.attributes[f"synthesis.{name}"] for name in _STATED if f"synthesis.{name}" in record.attributes
     }
@@ -74,7 +79,7 @@ def _configuration(record: NetworkRecord, layers: Layers) -> StyleGANXLConfig:
     stated |= {
         name: record.attributes[f"{first}.{name}"] for name in _OF_LAYERS if f"{first}.{name}" in record.attributes
     }
-    for config in _candidates({**_seen(record, layers), **stated}, layers):
+    for config in _candidates({**_settings_of_shapes(record, layers), **stated}, layers):
         fitting = config if "channel_base" in stated else fitted_channels(config, layers)
         if _confirmed(fitting, record.tensors, layers):
             return fitting
@@ -85,14 +90,14 @@ def _configuration(record: NetworkRecord, layers: Layers) -> StyleGANXLConfig:
     )
 
 
-def _seen(record: NetworkRecord, layers: Layers) -> dict[str, Any]:
-    """Return the settings that follow from names and shapes."""
+def _settings_of_shapes(record: NetworkRecord, layers: Layers) -> dict[str, Any]:
+    """Return the settings of `StyleGANXLConfig` that follow from names and shapes."""
     tensors = record.tensors
     settings: dict[str, Any] = {
         "z_dim": tensors["mapping.fc0.weight"].shape[1],
         "w_dim": tensors["synthesis.input.affine.weight"].shape[1],
         "mapping_layers": mapping_depth(tensors),
-        "channel_base": 1 << 27,  # until it is fitted
+        "channel_base": 1 << 27,  # until `fitted_channels` is called
         "channel_max": max(channels for *_, channels in layers[:-1]),
         "image_channels": layers[-1][2],
         "conv_kernel": tensors[f"{_name(layers[0])}.weight"].shape[-1],
@@ -108,22 +113,22 @@ def _seen(record: NetworkRecord, layers: Layers) -> dict[str, Any]:
 
 
 def _candidates(settings: Mapping[str, Any], layers: Layers) -> Iterator[StyleGANXLConfig]:
-    """Yield the configurations whose layers have the sizes of those in the file."""
+    """Yield the configurations with `settings` whose layers have the sizes of those in the file."""
     sizes, final = [size for _, size, _ in layers], layers[-1][1]
     budget = Budget(0, _MOST_SIGNALS)
-    kept = next((place for place, (number, *_) in enumerate(layers) if number != place), len(layers))
+    below = next((place for place, (number, *_) in enumerate(layers) if number != place), len(layers))
     for stem in (1 << power for power in range(3, final.bit_length())):
         critical = settings.get("num_critical", StyleGANXLConfig.num_critical)
-        depth = len(layers) - 1 if kept == len(layers) else kept + critical
+        depth = len(layers) - 1 if below == len(layers) else below + critical
         if 2 * settings.get("first_cutoff", StyleGANXLConfig.first_cutoff) >= stem or depth <= critical:
             continue
         config = StyleGANXLConfig(resolution=stem, num_layers=depth, **settings)
         specs = config.signals()
-        if kept == len(layers):
+        if below == len(layers):
             if _fits(specs, sizes):
                 yield config
-        elif kept and _fits(config.kept(specs), sizes[:kept]):
-            for heads in _heads(config, config.kept(specs)[-1], sizes[kept:], stem, final, budget):
+        elif below and _fits(config.below_head(specs), sizes[:below]):
+            for heads in _heads(config, config.below_head(specs)[-1], sizes[below:], stem, final, budget):
                 counts, factors = zip(*heads, strict=True)
                 yield dataclasses.replace(config, resolution=final, head_layers=counts, up_factors=factors)
 
@@ -131,7 +136,19 @@ def _candidates(settings: Mapping[str, Any], layers: Layers) -> Iterator[StyleGA
 def _heads(
     config: StyleGANXLConfig, last: SignalSpec, sizes: list[int], resolution: int, final: int, budget: Budget
 ) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Yield the numbers of layers and the factors of heads that follow `last` and whose layers have these sizes."""
+    """Yield the possible heads above a layer: for each head its number of layers and its factor.
+
+    Args:
+        config: the other settings.
+        last: signal of the layer below the heads.
+        sizes: sizes of the layers of the heads.
+        resolution: side of the pictures below the heads.
+        final: side of the pictures after the last head.
+        budget: limit of the search, one operation for each signal.
+
+    Raises:
+        CheckpointError: the search is too long.
+    """
     most = min(len(sizes) + LEAST_HEAD - 1, MOST_HEAD)
     for factor in UP_FACTORS:
         for layers in range(LEAST_HEAD, most + 1) if resolution * factor <= final else ():
@@ -141,9 +158,9 @@ def _heads(
                 if _fits(specs, sizes):
                     yield ((layers, factor),)
                 continue
-            kept = config.kept(specs)
-            if kept and len(kept) < len(sizes) and _fits(kept, sizes[: len(kept)]):
-                for others in _heads(config, kept[-1], sizes[len(kept) :], resolution * factor, final, budget):
+            rest = config.below_head(specs)
+            if rest and len(rest) < len(sizes) and _fits(rest, sizes[: len(rest)]):
+                for others in _heads(config, rest[-1], sizes[len(rest) :], resolution * factor, final, budget):
                     yield ((layers, factor), *others)
 
 
@@ -152,7 +169,7 @@ def _fits(specs: Sequence[SignalSpec], sizes: Sequence[int]) -> bool:
 
 
 def _confirmed(config: StyleGANXLConfig, tensors: Mapping[str, Tensor], layers: Layers) -> bool:
-    """Whether the channels and the filters of all layers are those of a configuration."""
+    """Return whether the channels and the filters of all layers are those of a configuration."""
     signals = config.signals()
     for place, (layer, after) in enumerate(zip(layers, signals, strict=True)):
         if layer[2] != after.channels:
@@ -171,23 +188,27 @@ def _confirmed(config: StyleGANXLConfig, tensors: Mapping[str, Tensor], layers: 
 
 
 def _weights(tensors: Mapping[str, Tensor], layers: Layers, classes: int) -> dict[str, Tensor]:
-    """Return the tensors under our names."""
+    """Return the tensors under the names of this library, from those under official names.
+
+    The official code has features for more classes than the generator has; those of the first `classes` are used.
+    """
     places = {_name(layer): f"synthesis.layers.{place}" for place, layer in enumerate(layers)}
-    found = {}
+    weights = {}
     for name, tensor in tensors.items():
-        if name == "mapping.embed.weight":  # the features of classes; a stem without classes has them too
+        if name == "mapping.embed.weight":  # the features of classes; networks without classes have them too
             continue
         layer, _, part = name.partition(".")[2].partition(".")
         place = places.get(f"synthesis.{layer}")
-        found[f"{place}.{part}" if place else name.replace("mapping.embed_proj.", "mapping.embed.")] = tensor
+        weights[f"{place}.{part}" if place else name.replace("mapping.embed_proj.", "mapping.embed.")] = tensor
     if classes:
-        found["mapping.class_features"] = tensors["mapping.embed.weight"][:classes]
-        if "mapping.w_avg" in found:  # of an early version, one for all classes
-            found["mapping.w_avg"] = found["mapping.w_avg"].expand(classes, -1)
-    return found
+        weights["mapping.class_features"] = tensors["mapping.embed.weight"][:classes]
+        if "mapping.w_avg" in weights:  # an early version has one mean for all classes
+            weights["mapping.w_avg"] = weights["mapping.w_avg"].expand(classes, -1)
+    return weights
 
 
 def _name(layer: tuple[int, int, int]) -> str:
+    """Return the official name of a layer with this number, size and channels."""
     return "synthesis.L{}_{}_{}".format(*layer)
 
 

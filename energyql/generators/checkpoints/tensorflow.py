@@ -17,14 +17,16 @@ from energyql.generators.checkpoints.unstated import DEFAULT_LR_MULTIPLIER
 from energyql.generators.stylegan2 import StyleGAN2
 
 OLDEST_VERSION = 4
+"""Oldest version of the pickle format that is read."""
 COMPONENTS = ("mapping", "synthesis")
+"""Networks inside a generator."""
 SUPPORTED = {
     "nonlinearity": "lrelu",
     "mapping_nonlinearity": "lrelu",
     "use_noise": True,
     "normalize_latents": True,
 }
-"""Settings and their only supported values. The variables show what the others mean."""
+"""Settings and their only supported values. Settings that are not here follow from the variables."""
 
 
 _LAYERS = {"Conv": "conv1", "Conv0_up": "conv0", "Conv1": "conv1", "ToRGB": "torgb", "Skip": "skip"}
@@ -52,11 +54,13 @@ NAMES = {
         for part in _PARTS
     },
 }
-"""Names of variables -> official names."""
+"""Names of variables -> official names in PyTorch."""
 
 
 def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
-    """Build the averaged generator (Gs), the last of the three networks in such a pickle.
+    """Return the averaged generator (Gs) of an official TensorFlow pickle; `None` if the file is no such pickle.
+
+    It is the last of three networks in the pickle.
 
     Raises:
         CheckpointError: it is a StyleGAN of the first generation, or of an unsupported kind.
@@ -97,7 +101,10 @@ def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
 
 
 def _fully_grown(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the variables that take part at full resolution: configurations B to D have a picture layer for each."""
+    """Return the variables that are used at full resolution.
+
+    Configurations B to D have a layer that draws the picture for each resolution; only the last one is used.
+    """
     side = max((side for side in SIDES if f"synthesis/{side}x{side}/Conv1/weight" in variables), default=0)
     last = "synthesis/ToRGB_lod0/"
     return {
@@ -120,7 +127,7 @@ def _component(network: ObjectRecord, name: str) -> ObjectRecord:
 
 
 def _collect(network: ObjectRecord, prefix: str, variables: dict[str, Tensor], budget: Budget) -> None:
-    """Add the variables of a network."""
+    """Add the variables of a network to `variables`, with `prefix` before their names, and count them in `budget`."""
     pairs = network.state.get("variables")
     for pair in pairs if isinstance(pairs, list) else ():
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
@@ -135,10 +142,10 @@ def _collect(network: ObjectRecord, prefix: str, variables: dict[str, Tensor], b
 
 
 def _transposed(name: str, value: Tensor) -> Tensor:
-    """Convert a variable to the layout of StyleGAN2-ADA."""
+    """Return a variable in the layout of the PyTorch code (StyleGAN2-ADA)."""
     if name.endswith("weight") and value.ndim == 4:
         value = value.flip(0, 1) if "/Conv0_up/" in name or "/Skip/" in name else value
         return value.permute(3, 2, 0, 1)
     if name.endswith("weight") and value.ndim == 2:
         return value.T
-    return value + 1 if name.endswith("mod_bias") else value  # stored without the 1 that is added to styles
+    return value + 1 if name.endswith("mod_bias") else value  # stored without the 1 that the program adds to styles

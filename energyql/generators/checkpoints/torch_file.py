@@ -29,15 +29,21 @@ from energyql.generators.checkpoints.unpickle import (
 )
 
 ZIP_MAGIC = b"PK\x03\x04"
+"""First bytes of a zip file."""
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+"""Value of the first pickle in a legacy file of torch."""
 LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."
+"""First bytes of a legacy file: that pickle."""
 _LEGACY_PROTOCOL = 1001
+"""Value of the second pickle."""
 MAX_DIRECTORY = 1 << 21
-"""Most bytes that are read to find what a zip file holds; its directory takes about a hundred for each tensor."""
+"""Most bytes that are read of the directory of a zip file, which needs about a hundred for each tensor."""
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_ENTRY_COST = 10  # pickle operations that take as long as an entry of the directory
+"""Header of an entry of a zip file: magic, length of the name, length of the extra field."""
+_ENTRY_COST = 10
+"""Number of pickle operations that take as long as an entry of the directory."""
 MAX_DEPTH = 32
-"""Most containers within one another in `read_weights`, which also ends one that contains itself."""
+"""Most containers inside one another in the value of `read_weights`; so one that contains itself is an error."""
 TRAINING_NAMES: Names = {
     **TORCH_NAMES, **NUMPY_NAMES, ("argparse", "Namespace"): record_of("argparse.Namespace"),
 }  # fmt: skip
@@ -45,13 +51,18 @@ TRAINING_NAMES: Names = {
 
 
 def is_torch_file(data: memoryview) -> bool:
-    """Whether `data` starts as a file of `torch.save` does. Any zip file does."""
+    """Return whether `data` starts as a file of `torch.save` does, which every zip file does as well."""
     head = bytes(data[: len(LEGACY_START)])
     return head.startswith(ZIP_MAGIC) or head == LEGACY_START
 
 
 def read_torch_file(data: memoryview, names: Names, budget: Budget | None = None) -> Any:
-    """Return the saved value, with a TensorRecord for every tensor.
+    """Return the value in a file of `torch.save`, with a TensorRecord in place of every tensor.
+
+    Args:
+        data: the bytes of the file.
+        names: the names that its pickle may contain.
+        budget: limits on the work, if the file is a part of another one.
 
     Raises:
         CheckpointError: it is damaged or holds something that is not allowed.
@@ -83,7 +94,16 @@ def read_weights(path: str | Path) -> Any:
 
 
 def _values(value: Any, budget: Budget, depth: int = 0) -> Any:
-    """Replace records by the values that they stand for."""
+    """Return a value of a pickle with each record replaced by the value that it stands for.
+
+    Args:
+        value: a record, or a container or plain value, at `depth` containers inside the content of the file.
+        budget: limits on the work.
+        depth: number of containers around the value.
+
+    Raises:
+        CheckpointError: the value has an unsupported type, or is nested too deep.
+    """
     budget.spend()
     if depth > MAX_DEPTH:
         raise CheckpointError("its containers are nested too deep, or one holds itself")
@@ -115,7 +135,7 @@ def _values(value: Any, budget: Budget, depth: int = 0) -> Any:
 
 
 class _View(io.RawIOBase):
-    """A read-only file over bytes that limits how many of them are read."""
+    """A read-only file over `data` that raises a CheckpointError once more than `room` bytes are read."""
 
     def __init__(self, data: memoryview, room: int) -> None:
         self.data = data
@@ -143,7 +163,8 @@ class _View(io.RawIOBase):
 
 
 def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
-    budget.copy(len(data))  # a file can nest the same file many times
+    """Return the value in a zip file of torch; see `read_torch_file`."""
+    budget.copy(len(data))  # because a file can hold the same file many times
     try:
         with zipfile.ZipFile(_View(data, MAX_DIRECTORY)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
@@ -165,16 +186,21 @@ def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
             if f"{root}data/{key}" not in entries:
                 raise CheckpointError(f"tensor data {shown(key, 40)} is missing")
             storages[key] = Storage(dtype, count, _stored(data, entries[f"{root}data/{key}"]))
-        known = storages[key]
-        if known.dtype != dtype or known.count != count or len(known.data or ()) < count * dtype.itemsize:
+        row = storages[key]
+        if row.dtype != dtype or row.count != count or len(row.data or ()) < count * dtype.itemsize:
             raise CheckpointError(f"tensor data {shown(key, 40)} is not of the announced type and size")
-        return known
+        return row
 
     return unpickle(_stored(data, entries[pickles[0]]), names, persistent=storage, budget=budget)[0]
 
 
 def _stored(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
-    """Return the bytes of an entry. torch never compresses, so compression is refused: no zip bombs."""
+    """Return the bytes of an entry of a zip file.
+
+    Raises:
+        CheckpointError: the entry is damaged, or compressed: torch never compresses, and small compressed files can
+            become huge.
+    """
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         raise CheckpointError("it is a compressed zip file, which torch.save never writes")
     header = data[entry.header_offset : entry.header_offset + _LOCAL_HEADER.size]
@@ -188,6 +214,7 @@ def _stored(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
 
 
 def _read_legacy(data: memoryview, names: Names, budget: Budget) -> Any:
+    """Return the value in a legacy file of torch, a row of pickles and then numbers; see `read_torch_file`."""
     nothing: Names = {}
     magic, position = unpickle(data, nothing, budget=budget)
     protocol, position = unpickle(data, nothing, start=position, budget=budget)
@@ -204,31 +231,38 @@ def _read_legacy(data: memoryview, names: Names, budget: Budget) -> Any:
             raise CheckpointError(
                 f"it is cut short: a tensor takes {count * dtype.itemsize} bytes, the file has {len(data)}"
             )
-        known = storages.setdefault(key, Storage(dtype, count))
-        if known.dtype != dtype or known.count != count:
+        row = storages.setdefault(key, Storage(dtype, count))
+        if row.dtype != dtype or row.count != count:
             raise CheckpointError(f"tensor data {shown(key, 40)} is announced in two ways")
-        return known
+        return row
 
     value, position = unpickle(data, names, start=position, persistent=storage, budget=budget)
     keys, position = unpickle(data, nothing, start=position, budget=budget)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != set(storages):
         raise CheckpointError("its list of tensors is damaged")
     for key in dict.fromkeys(keys):
-        known = storages[key]
-        size = known.count * known.dtype.itemsize
+        row = storages[key]
+        size = row.count * row.dtype.itemsize
         count = int.from_bytes(data[position : position + 8], "little")
         position += 8
-        if count != known.count or position + size > len(data):
+        if count != row.count or position + size > len(data):
             raise CheckpointError(
                 f"it is cut short or damaged: tensor data {shown(key, 40)} of {size} bytes does not fit"
             )
-        known.data = data[position : position + size]
+        row.data = data[position : position + size]
         position += size
     return value
 
 
 def _storage_id(identifier: Any) -> tuple[Any, str, int]:
-    """Return dtype, key and number of items of ("storage", type, key, location, count[, view])."""
+    """Return dtype, key and count of numbers from a persistent id.
+
+    Args:
+        identifier: ("storage", type, key, location, count[, view]), as torch writes it for the numbers of a tensor.
+
+    Raises:
+        CheckpointError: it has another form.
+    """
     if not isinstance(identifier, tuple) or len(identifier) not in (5, 6) or identifier[0] != "storage":
         raise CheckpointError("it refers to data outside the file")
     _, kind, key, _, count = identifier[:5]

@@ -1,9 +1,9 @@
-"""An interpreter of pickles that executes nothing of the file, and the records that it reads values into.
+"""An interpreter of pickles that executes nothing of the file, and the records of the values in a pickle.
 
-Python's own unpickler imports and calls the names in a file. This one looks names up in a table of our functions, which
-build records; it imports nothing, calls nothing else and sets no attributes. Time and memory are bounded: sizes are
-compared with the rest of the file before anything is read, the number of operations is limited, and only strings and
-small integers may be keys, so that no hash is slow to compute or collides on purpose.
+Python's own unpickler imports and calls the names in a file. This one looks names up in a table of functions of this
+package, which build records; it imports nothing, calls nothing else and sets no attributes. Time and memory are
+limited: sizes are compared with the rest of the file before anything is read, the number of operations is limited, and
+only strings and small integers may be keys, so that no hash is slow to compute or collides on purpose.
 """
 
 from __future__ import annotations
@@ -26,29 +26,32 @@ MAX_OPERATIONS = 300_000
 MAX_MEMORY = 1 << 29
 """Most bytes of the objects of one file, without the numbers of its tensors and arrays."""
 MAX_KEY = 2**53
+"""Integers from this one on are no keys."""
 MAX_DIMENSIONS = 8
+"""Most axes of an array."""
 MAX_NUMBER = 2**48
 """Largest side, stride or offset of an array."""
 
 Names = Mapping[tuple[str, str], Callable[..., Any]]
 """(module, name) in the file -> the function of this package that is called instead.
 
-With the name `ANY`, it makes that function for any class of the package, from its full name.
+With `ANY` as name, the function makes such a function from the full name of any class of the package.
 """
 ANY = "*"
+"""Stands for every name of a package in `Names`."""
 
 
 class Record:
-    """A value that a pickle may set the state of."""
+    """A value whose state a pickle may set."""
 
     def set_state(self, state: Any) -> None:
-        """Set the state, by default an error."""
+        """Set the state that the pickle gives the value; here and in most subclasses a CheckpointError is raised."""
         raise CheckpointError(f"it gives a state to a {type(self).__name__}, which has none")
 
 
 @dataclass(frozen=True, eq=False)
 class Stub:
-    """A name in the file, with the function that replaces it."""
+    """A name in the file, with the function that is called in its place."""
 
     name: str
     build: Callable[..., Any]
@@ -56,7 +59,16 @@ class Stub:
 
 @dataclass
 class Budget:
-    """Limits on the work and memory for a file, shared by the pickles that are nested in it."""
+    """Counts of the work and memory for a file and the pickles inside it; a CheckpointError is raised at a limit.
+
+    Attributes:
+        file_size: bytes of the file.
+        most: most operations.
+        spent: operations so far.
+        copied: bytes that were copied so far.
+        tensors: bytes of tensors so far.
+        held: bytes of objects so far.
+    """
 
     file_size: int
     most: int = MAX_OPERATIONS
@@ -66,39 +78,43 @@ class Budget:
     held: int = 0
 
     def spend(self, operations: int = 1) -> None:
-        """Count operations, one for each item of a container that is copied."""
+        """Count operations of the pickle; each item of a container that is copied is one."""
         self.spent += operations
         if self.spent > self.most:
             raise CheckpointError(f"it takes more than {self.most} operations to read, far more than known checkpoints")
 
     def hold(self, size: int) -> None:
-        """Count bytes of the objects that are made of the file: one byte of it can become a set of two hundred."""
+        """Count bytes of the objects made from the file: one byte of the file can make a set of two hundred bytes."""
         self.held += size
         if self.held > min(MAX_MEMORY, MAX_MEMORY // 4 + 16 * self.file_size):
             raise CheckpointError("its objects take far more memory than those of known checkpoints")
 
     def copy(self, size: int) -> None:
-        """Count bytes that are copied while the file is parsed, so that nothing is copied without end."""
+        """Count bytes that are copied while the file is read."""
         self.copied += size
         if self.copied > 2 * self.file_size:
             raise CheckpointError("it copies its own content again and again")
 
     def take(self, size: int) -> None:
-        """Count bytes of tensors; those that share their data must not multiply it without end."""
+        """Count bytes of the copy of a tensor: many tensors may share the same bytes of the file."""
         self.tensors += size
         if self.tensors > 2 * self.file_size:
             raise CheckpointError("its tensors are larger than the file")
 
 
 def checked_key(key: Any) -> Any:
-    """Return the key of a dict or member of a set if its hash is fast to compute."""
+    """Return a key of a dict, or a member of a set, if its hash is fast to compute.
+
+    Raises:
+        CheckpointError: it is no string, small integer or `None`.
+    """
     if key is None or isinstance(key, str) or (isinstance(key, int) and -MAX_KEY < key < MAX_KEY):
         return key
     raise CheckpointError(f"it uses a {type(key).__name__} as a key")
 
 
 def is_shape(numbers: Any) -> bool:
-    """Whether a value of the file is a tuple of possible sides, strides or offsets."""
+    """Return whether a value of the file is a tuple of possible lengths, strides or offsets."""
     return (
         isinstance(numbers, tuple)
         and len(numbers) <= MAX_DIMENSIONS
@@ -108,26 +124,26 @@ def is_shape(numbers: Any) -> bool:
 
 @dataclass(eq=False)
 class ObjectRecord(Record):
-    """An object of a known class: the name of the class, the arguments of its constructor, and its state."""
+    """An object in the file: the full name of its class, the arguments of its constructor, and its attributes."""
 
     name: str
     arguments: tuple[Any, ...] = ()
     state: dict[str, Any] = field(default_factory=dict)
 
     def set_state(self, state: Any) -> None:
-        """Set the attributes, a dict."""
+        """Set the attributes; raise a CheckpointError if `state` is no dict."""
         if not isinstance(state, dict):
             raise CheckpointError(f"the state of a {self.name} is a {type(state).__name__}, not a dict")
         self.state = state
 
 
 def record_of(name: str) -> Callable[..., ObjectRecord]:
-    """Return the replacement for a class: it makes records."""
+    """Return a function in place of the class `name`: from the arguments of the constructor to an `ObjectRecord`."""
     return lambda *arguments: ObjectRecord(name, arguments)
 
 
 def uncallable(name: str) -> Callable[..., Any]:
-    """Return the replacement for a name that may be mentioned but not called."""
+    """Return a function in place of a name that a file may contain but not call: it raises a CheckpointError."""
 
     def refuse(*_: Any) -> Any:
         raise CheckpointError(f"it calls {name}")
@@ -137,7 +153,10 @@ def uncallable(name: str) -> Callable[..., Any]:
 
 @dataclass(eq=False)
 class Storage:
-    """A row of numbers, as bytes of the file. In a legacy file they follow the pickle, so they are set later."""
+    """A row of `count` numbers, as bytes of the file.
+
+    In a legacy file the numbers come after the pickle, so `data` is `None` at first.
+    """
 
     dtype: torch.dtype
     count: int
@@ -146,7 +165,14 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class TensorRecord:
-    """A tensor that is not copied out of the file yet."""
+    """A tensor whose numbers are still in the file.
+
+    Attributes:
+        storage: row of numbers that holds those of the tensor.
+        offset: index of the first number in the row.
+        size: shape.
+        stride: for each axis the distance of neighbours in the row.
+    """
 
     storage: Storage
     offset: int
@@ -155,11 +181,11 @@ class TensorRecord:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the copy."""
+        """Number of bytes of the result of `tensor`."""
         return math.prod(self.size) * self.storage.dtype.itemsize
 
     def tensor(self) -> Tensor:
-        """Return a contiguous copy."""
+        """Return a contiguous copy of the tensor, on the CPU, in its own dtype."""
         if self.storage.data is None:
             raise CheckpointError("the numbers of a tensor are missing")
         if not self.nbytes:
@@ -173,7 +199,11 @@ class TensorRecord:
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorRecord:
-    """Replace `torch._utils._rebuild_tensor_v2`: a view of a storage, checked to lie inside it."""
+    """Return the record for a call of `torch._utils._rebuild_tensor_v2`, which makes a view of a storage.
+
+    Raises:
+        CheckpointError: an argument is of a wrong type, or the view does not lie inside the storage.
+    """
     if not isinstance(storage, Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise CheckpointError("a tensor has no storage or no shape")
     if len(size) != len(stride) or not all(map(is_shape, (size, stride, (offset,)))):
@@ -186,7 +216,7 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
 
 
 def _from_items(name: str, make: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Return the replacement for a container that is made from a list or tuple."""
+    """Return a function in place of a container's class, called `name` in messages: it calls `make` with the items."""
 
     def build(items: Any = ()) -> Any:
         if not isinstance(items, list | tuple):
@@ -213,6 +243,7 @@ STORAGE_TYPES: dict[str, torch.dtype] = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+"""Name of a class of torch -> dtype of its numbers."""
 TORCH_NAMES: Names = {
     ("collections", "OrderedDict"): ordered_dict,
     ("builtins", "set"): _set,
@@ -229,11 +260,15 @@ TORCH_NAMES: Names = {
         for name in ("float16", "bfloat16", "float32", "float64", "contiguous_format")
     },
 }
-"""Names in a pickle of tensors and plain containers. Storage types are compared by name and never called."""
+"""Names in a pickle of tensors and plain containers. Types of storages are only compared by name."""
 
 
 def storage_dtype(kind: Any) -> torch.dtype:
-    """Return the dtype of a storage type in the file."""
+    """Return the dtype of a storage from its type, which is a `Stub`.
+
+    Raises:
+        CheckpointError: it is of an unknown type.
+    """
     name = kind.name.rpartition(".")[2] if isinstance(kind, Stub) else ""
     if name not in STORAGE_TYPES:
         raise CheckpointError("a tensor is of a kind that no supported checkpoint needs")
@@ -241,10 +276,15 @@ def storage_dtype(kind: Any) -> torch.dtype:
 
 
 MAX_NAME = 256
+"""Most bytes of a name on a line of its own."""
 MAX_INTEGER = 16
 """Most bytes of an integer: arithmetic with longer ones is slow."""
-_POINTER, _ENTRY, _RECORD = 8, 100, 256
-"""Bytes of a place on the stack or in a list, of an entry of a dict or set, and of a record with its fields."""
+_POINTER = 8
+"""Bytes of a place on the stack or in a list."""
+_ENTRY = 100
+"""Bytes of an entry of a dict or set."""
+_RECORD = 256
+"""Bytes of a record with its fields."""
 
 
 def unpickle(
@@ -255,12 +295,17 @@ def unpickle(
     persistent: Callable[[Any], Any] | None = None,
     budget: Budget | None = None,
 ) -> tuple[Any, int]:
-    """Read the pickle at position `start` of `data`, which may contain these names.
+    """Return the value of a pickle, and the position after the pickle.
 
-    A persistent id is an error unless `persistent` returns its value. The pickles of one file share a budget.
+    Args:
+        data: the bytes of a file.
+        names: the names that the pickle may contain.
+        start: position of the pickle in `data`.
+        persistent: function from a persistent id to its value; by default such an id is an error.
+        budget: limits, which the pickles of one file share; by default new ones.
 
     Returns:
-        The value, whose byte strings are views of `data`, and the position after the pickle.
+        The value, whose byte strings are views of `data`, and the position.
 
     Raises:
         CheckpointError: it is damaged or holds something that is not allowed.
@@ -274,7 +319,7 @@ def unpickle(
 
 @dataclass(eq=False, slots=True)
 class _Machine:
-    """The state of one pickle: stack, memo and position."""
+    """The interpreter of one pickle, with its stack, its memo and its position in the file."""
 
     data: memoryview
     names: Names
@@ -406,7 +451,7 @@ class _Machine:
         self.push(Stub(full, build))
 
     def of_package(self, module: str, name: str) -> Callable[..., Any] | None:
-        """Return the replacement for a class of a package of which any class may be named, or `None`."""
+        """Return the function in place of a class of a package in `names` with `ANY`; `None` if there is none."""
         package = module if all(map(str.isidentifier, (*module.split("."), name))) else ""
         while package:
             if (make := self.names.get((package, ANY))) is not None:
@@ -427,7 +472,7 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Stub) or not isinstance(arguments, tuple):
             raise CheckpointError(f"at byte {self.position} it calls a {type(function).__name__}, not a function")
-        for argument in arguments:  # those that a function may copy
+        for argument in arguments:  # a function may copy these
             if isinstance(argument, str):
                 self.budget.copy(len(argument))
             elif isinstance(argument, dict | list | tuple | set | frozenset):

@@ -1,4 +1,4 @@
-"""Settings that no tensor holds: taken from the caller, or checked against the weights before they are assumed."""
+"""Settings that no tensor holds: the caller gives them, or usual values are assumed if the weights agree with them."""
 
 from __future__ import annotations
 
@@ -17,83 +17,98 @@ from energyql.generators.mapping import StyleGAN
 from energyql.numerics.shapes import Float
 
 DEFAULT_LR_MULTIPLIER = 0.01
+"""Usual learning-rate multiplier of mapping networks."""
 DEFAULT_CLAMP = 256.0
+"""Usual limit of activations."""
 MEAN_SAMPLES = 4096
+"""Number of latents of which `mean_w` is the mean."""
 _CHUNK = 128
+"""Latents that are mapped together."""
 _PICTURES = 4
+"""Pictures that are drawn to see whether activations reach the limit."""
 _LIKELY_SIZE = 0.6, 3.0
-"""Limits of the size of stored mapping weights, times the multiplier: it starts at 1, and training adds to it."""
-_LIKELY_MEAN, _LIKELY_W = 4.0, 50.0
-"""Largest ratio of the mean of w to the stored one, and of w to 1, in either direction.
-
-An error of the multiplier enters w to the power of the number of layers.
+"""Limits of the root mean square of stored mapping weights, times the multiplier: 1 before training, which adds to it.
 """
+_LIKELY_MEAN = 4.0
+"""Largest ratio of the mean of w to the stored mean, and of the stored mean to it.
+
+A wrong multiplier changes w by its error to the power of the number of layers.
+"""
+_LIKELY_W = 50.0
+"""Largest root mean square of w; the smallest is its inverse."""
 
 Network = TypeVar("Network", bound=StyleGAN)
 
 
 @dataclass(frozen=True)
 class GivenSettings:
-    """Settings that the caller gives because the file may not hold them; `None` for those that are not given.
+    """Settings from the caller, because the file may not hold them.
 
     Attributes:
-        lr_multiplier: learning-rate multiplier of the mapping network.
-        conv_clamp: limit of activations; infinity for none.
+        lr_multiplier: learning-rate multiplier of the mapping network; `None` if the caller gives none.
+        conv_clamp: limit of activations, infinity for no limit; `None` if the caller gives none.
     """
 
     lr_multiplier: float | None = None
     conv_clamp: float | None = None
 
     def check(self, lr_multiplier: float | None, conv_clamp: float | None) -> None:
-        """Check that the settings in a file are those that are given.
+        """Check that the settings in a file are those of the caller.
+
+        Args:
+            lr_multiplier: setting in the file.
+            conv_clamp: setting in the file; `None` for no limit.
 
         Raises:
-            CheckpointError: one is not.
+            CheckpointError: one differs.
         """
-        for name, given, held in (
+        for name, ours, theirs in (
             ("lr_multiplier", self.lr_multiplier, lr_multiplier),
             ("conv_clamp", self.conv_clamp, math.inf if conv_clamp is None else conv_clamp),
         ):
-            if given is not None and given != held:
-                raise CheckpointError(f"its {name} is {shown(held)}, not {given:g}", hint="leave the setting out")
+            if ours is not None and ours != theirs:
+                raise CheckpointError(f"its {name} is {shown(theirs)}, not {ours:g}", hint="leave the setting out")
 
 
 def completed(
-    given: GivenSettings, build: Callable[[float, float | None], Network], *, clamped: bool, has_mean: bool
+    settings: GivenSettings, build: Callable[[float, float | None], Network], *, clamped: bool, has_mean: bool
 ) -> Network:
-    """Build a network whose settings are not in its file.
+    """Return a network whose settings are not in its file.
 
-    The multiplier is that given, else the usual one if the size of the weights and of w agree with it. The limit of
-    activations is that given, else the usual one if no activation of some pictures reaches it.
+    Its multiplier is that of the caller, else the usual one if the sizes of the weights and of w agree with that. Its
+    limit of activations is that of the caller, else the usual one if no activation of some pictures reaches it.
 
     Args:
-        given: settings of the caller.
-        build: makes the network from the multiplier and the limit, `None` for no limit.
+        settings: settings of the caller.
+        build: function from the multiplier and the limit, `None` for no limit, to the network.
         clamped: whether networks of this kind may have a limit.
-        has_mean: whether the mean of w is that of the file.
+        has_mean: whether the file holds the mean of w.
 
     Raises:
-        CheckpointError: a setting that is not given cannot be assumed.
+        CheckpointError: a setting cannot be assumed, so the caller must give it.
+
+    Warns:
+        CheckpointWarning: a setting is assumed.
     """
-    multiplier = DEFAULT_LR_MULTIPLIER if given.lr_multiplier is None else given.lr_multiplier
-    limit = (DEFAULT_CLAMP if clamped else math.inf) if given.conv_clamp is None else given.conv_clamp
+    multiplier = DEFAULT_LR_MULTIPLIER if settings.lr_multiplier is None else settings.lr_multiplier
+    limit = (DEFAULT_CLAMP if clamped else math.inf) if settings.conv_clamp is None else settings.conv_clamp
     if limit != math.inf and not clamped:
         raise CheckpointError("networks of this kind do not clamp activations", hint="leave out conv_clamp")
     network = build(multiplier, None if limit == math.inf else limit)
-    if given.lr_multiplier is None:
+    if settings.lr_multiplier is None:
         _check_multiplier(network, has_mean)
-    if clamped and given.conv_clamp is None:
-        pictures, free = (_pictures(drawn) for drawn in (network, build(multiplier, None)))
+    if clamped and settings.conv_clamp is None:
+        pictures, free = (_pictures(variant) for variant in (network, build(multiplier, None)))
         if not torch.equal(pictures, free):
             raise CheckpointError(
                 f"its activations exceed {DEFAULT_CLAMP:g}, and the file does not say whether they are clamped",
                 hint=f"it is {DEFAULT_CLAMP:g} after a training with mixed precision, as is usual for StyleGAN2-ADA "
                 f"and StyleGAN3, or inf for no limit. {_how_to_give('conv_clamp', '--conv-clamp')}",
             )
-    assumed = [f"a learning-rate multiplier of {multiplier:g}"] if given.lr_multiplier is None else []
-    if given.conv_clamp is None:
+    assumed = [f"a learning-rate multiplier of {multiplier:g}"] if settings.lr_multiplier is None else []
+    if settings.conv_clamp is None:
         assumed.append(f"a limit of {DEFAULT_CLAMP:g} of activations")
-    if clamped and assumed:  # else the program that wrote the file has no such choices
+    if clamped and assumed:  # programs whose networks are never clamped offer no such settings
         text = " and ".join(assumed)
         warn_assumed(
             f"a state dict holds no settings: assumed are leaky ReLU, and {text}, with which its weights agree"
@@ -102,21 +117,22 @@ def completed(
 
 
 def warn_assumed(assumed: str) -> None:
-    """Warn that pictures depend on something that the file does not hold."""
+    """Warn with a `CheckpointWarning` that pictures depend on an assumption, which the text `assumed` states."""
     warnings.warn(CheckpointWarning(assumed), stacklevel=caller_level())
 
 
 @torch.no_grad()
 def mean_w(generator: StyleGAN, seed: int = 0) -> Float[Tensor, " w_dim"]:
-    """Return the mean of w over `MEAN_SAMPLES` latents drawn from `seed`, with each class label in turn."""
+    """Return the mean of w over `MEAN_SAMPLES` random latents from `seed`, each class in turn being their label."""
     z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     total = torch.zeros(generator.config.w_dim)
-    for first in range(0, MEAN_SAMPLES, _CHUNK):  # labels of many classes take room
+    for first in range(0, MEAN_SAMPLES, _CHUNK):  # labels of many classes need much memory
         total += generator.encode(z[first : first + _CHUNK], label=_labels(generator, _CHUNK, first)).sum(0)
     return total / MEAN_SAMPLES
 
 
 def _labels(generator: StyleGAN, count: int, first: int = 0) -> Tensor | None:
+    """Return one-hot labels (count, c_dim), each class in turn from `first` on; `None` without classes."""
     classes = generator.config.c_dim
     if not classes:
         return None
@@ -126,30 +142,31 @@ def _labels(generator: StyleGAN, count: int, first: int = 0) -> Tensor | None:
 
 
 def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
-    """Raise a CheckpointError if the sizes of the weights, of w or of its mean are impossible for the multiplier."""
+    """Raise a CheckpointError if the size of the weights, of w or of its mean is unlikely for the multiplier."""
     multiplier, layers = network.config.mapping_lr_multiplier, network.mapping.layers
     weights = _size(torch.cat([layer.weight.flatten() for layer in layers]))
     mean, stored = _size(mean_w(network)), _size(network.mapping.w_avg.reshape(-1, network.config.w_dim).mean(0))
     scale = _size(network.encode(_latents(network, _CHUNK), label=_labels(network, _CHUNK)))
     if not _LIKELY_SIZE[0] < weights * multiplier < _LIKELY_SIZE[1]:
-        found = f"its weights have the size {weights:.3g}, and {1 / multiplier:g} is usual for {multiplier:g}"
+        reason = f"its weights have the size {weights:.3g}, and {1 / multiplier:g} is usual for {multiplier:g}"
         likely = 1 / weights
     elif has_mean and stored > 0 and not 1 / _LIKELY_MEAN < mean / stored < _LIKELY_MEAN:
-        found = f"with {multiplier:g} the mean of w has the size {mean:.3g}, and the stored one {stored:.3g}"
+        reason = f"with {multiplier:g} the mean of w has the size {mean:.3g}, and the stored one {stored:.3g}"
         likely = multiplier * (stored / mean) ** (1 / len(layers))
     elif not 1 / _LIKELY_W < scale < _LIKELY_W:
-        found = f"with {multiplier:g}, w has the size {scale:.3g}, and about 1 is usual"
+        reason = f"with {multiplier:g}, w has the size {scale:.3g}, and about 1 is usual"
         likely = multiplier * (1 / scale) ** (1 / len(layers))
     else:
         return
     raise CheckpointError(
-        f"it does not hold the learning-rate multiplier of its mapping network: {found}",
+        f"it does not hold the learning-rate multiplier of its mapping network: {reason}",
         hint="it is the lr_mlp or mapping_lr of its training, probably about "
         f"{likely:.2g}. {_how_to_give('lr_multiplier', '--lr-mlp')}",
     )
 
 
 def _how_to_give(argument: str, option: str) -> str:
+    """Return a hint how to give a setting, on the command line and in Python."""
     return (
         f"Convert the file with energyql convert {option}, and use the folder in its place; "
         f"in Python, give {argument} to load_generator"
@@ -169,5 +186,5 @@ def _pictures(network: Any) -> Tensor:
 
 
 def _size(numbers: Tensor) -> float:
-    """Return the root mean square."""
+    """Return the root mean square of numbers."""
     return float(numbers.double().square().mean().sqrt())
