@@ -243,7 +243,7 @@ def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> 
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Return whether device, dtype and processor of a weight have packed products whose rows do not depend on others."""
+    """Return whether a weight has packed products, on its device and processor, whose rows do not depend on others."""
     packable = weight.dtype in (torch.float32, torch.bfloat16) and weight.numel() > 0
     return packable and weight.device.type == "cpu" and platform.machine().lower() in _X86
 
