@@ -9,9 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from energyql.attributes.bank import Bank
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
-from energyql.attributes.pictures import Bank, heads_of
+from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, check_writable, naming_target, read_json, write_picture
@@ -167,13 +168,13 @@ def _opened(
 
 
 def _truncation(bank: Bank | None, own: float) -> float:
-    if bank is None or bank.truncation[0] <= own <= bank.truncation[1]:
+    if bank is None or bank.fitted.holds_at(own):
         return own
     return bank.truncation[1]
 
 
 def _fitted_label(bank: Bank | None) -> Label | None:
-    return None if bank is None or isinstance(bank.label, str) else bank.label
+    return None if bank is None else bank.fitted.default_label
 
 
 def _labelled(table: Path, drawn: Drawn) -> list[int]:

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energyql.attributes.heads import AttributeBank, FittedLabel, Head
+from energyql.attributes.bank import FittedLabel
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import load_judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of
@@ -131,7 +132,7 @@ def find_directions(
     psi = psi if truncation is None else (truncation, truncation)
     prior = Prior(network, DIRECTIONS_SEED, psi, place, source.label(label, "w"))
     titles = tuple(map(str, range(count)))
-    heads = bank if isinstance(bank, AttributeBank) else None
+    heads = None if bank is None else bank.as_heads
     if method == "interfacegan":  # wrong goals are refused before samples are drawn
         titles = tuple(head_numbers(prior, heads, 1, goals, count))
     elif method == "ganalyze":

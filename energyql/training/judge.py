@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from energyql.attributes.bank import Bank
 from energyql.attributes.judge import Judge, JudgeReport, replace_given, replace_judge
 from energyql.attributes.labels import (
     Column,
@@ -24,7 +25,6 @@ from energyql.attributes.labels import (
     labeller_name,
     read_images,
 )
-from energyql.attributes.pictures import Bank
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError

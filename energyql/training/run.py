@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from energyql.attributes.heads import PICTURE, SPACES, Head
+from energyql.attributes.bank import PICTURE, SPACES, Bank
+from energyql.attributes.heads import Head
 from energyql.attributes.judge import READER, Judge
 from energyql.attributes.labels import Column, ImageLabeller
-from energyql.attributes.pictures import Bank, PictureBank
+from energyql.attributes.pictures import PictureBank
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import real_path

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from energyql.attributes.heads import FittedLabel
+from energyql.attributes.bank import FittedLabel
 from energyql.attributes.judge import thumbnails
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
 from energyql.errors import DataError, LabelWarning, ModelError, caller_level

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
+from energyql.attributes.bank import PICTURE, Bank, FittedLabel
 from energyql.attributes.doubt import SECOND, replace_second
-from energyql.attributes.heads import PICTURE, AttributeBank, FittedLabel, Head
+from energyql.attributes.heads import Head
 from energyql.attributes.judge import GIVEN, judge_names, replace_given, replace_judge
-from energyql.attributes.pictures import Bank, heads_of, load_bank
+from energyql.attributes.pictures import heads_of, load_bank
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
 from energyql.files import (
     DAMAGED_MODEL,
@@ -159,8 +160,7 @@ class Target:
             if psi != self.truncation:
                 write_json(self.folder / CONFIG, read_json(self.folder / CONFIG) | {"truncation": psi})
         merged.save(self.folder)
-        if isinstance(merged, AttributeBank):
-            replace_second(self.folder, merged, bank.vocabulary, second or {})
+        replace_second(self.folder, merged, bank.vocabulary, second or {})
         if merged.reports:
             picture = draw_report(merged.reports, f"Attribute heads of {name}")
             write_picture(self.folder / "report.png", picture)
@@ -371,7 +371,7 @@ def _bank(folder: Path, fingerprint: str, allow_plugins: bool = False) -> Bank |
     if not (folder / "vocabulary.json").is_file():
         return None
     bank = load_bank(folder, allow_plugins=allow_plugins)
-    if bank.generator not in ("", fingerprint):
+    if not bank.fitted.is_of(fingerprint):
         raise ModelError(
             f"{folder} holds attributes of another generator", hint="choose another folder, or train them again"
         )
