@@ -31,6 +31,7 @@ from energyql.files import replacing, write_text
 from energyql.language import bind
 from energyql.logic.circuit import compile_query
 from energyql.models import read_vocabulary
+from energyql.render.graph import Box, draw_graph
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # not `tests.browser`: some packages install a `tests` of their own
@@ -51,6 +52,38 @@ RULES = {
 COMPARED = "(smile AND NOT glasses) OR (glasses AND beard)"
 CIRCUITS = {"circuit": "smile AND NOT (glasses OR beard)", "circuit-overlap": "glasses OR beard"}
 PLANE = ("a AND b", "a OR b", "NOT (a AND b)", "a AND a", "(a AND b) OR (a AND NOT b)")
+
+ROOMS = {
+    "cli": "commands",
+    "studio": "web page and HTTP API",
+    "labelling": "pictures and a page to label them",
+    "evaluation": "methods compared, experiments",
+    "training": "heads, judges, directions",
+    "editing": "edits and inversions",
+    "gallery": "queries on one page",
+    "dataset": "labelled shards",
+    "pipeline": "query and model to pictures",
+    "energy": "rules on predictions",
+    "generators": "latents to pictures",
+    "sampling": "latents of low energy",
+    "attributes": "heads, judges, predictions",
+    "logic": "diagrams and circuits",
+    "language": "text to tree",
+    "models": "folders and hubs",
+    "numerics": "kernels and random numbers",
+}
+CORE = ("pipeline", "energy", "generators", "sampling", "attributes", "logic", "language", "models", "numerics")
+ARROWS = {
+    "cli": ("labelling", "studio", "evaluation", "dataset"),
+    "labelling": ("training",),
+    "studio": ("editing", "gallery"),
+    "evaluation": ("editing",),
+    **dict.fromkeys(("training", "editing", "gallery", "dataset"), ("pipeline",)),
+    "pipeline": ("energy", "generators", "sampling", "models"),
+    "energy": ("attributes", "logic"),
+    "logic": ("language",),
+    **dict.fromkeys(("attributes", "sampling", "generators"), ("numerics",)),
+}
 
 EXAMPLES = {
     "faces.webp": ("quickstart", "quickstart.png"),
@@ -112,6 +145,14 @@ def strip(query: str, model: str, semantics: str, *, side: int = 84, gap: int = 
             draw.line((side - 15, side - 6, side - 6, side - 15), fill=PAPER, width=2)
         row.paste(tile, (i * (side + gap), 0))
     return row
+
+
+def architecture(out: Path, model: str) -> None:
+    """The rooms of the package, from the command line down to the errors, with the imports that matter most."""
+    names = list(ROOMS)
+    boxes = [Box(name, note, "and" if name in CORE else "other") for name, note in ROOMS.items()]
+    edges = [(names.index(room), names.index(below)) for room, rooms in ARROWS.items() for below in rooms]
+    write_text(out / "architecture.svg", draw_graph(boxes, edges, title="The rooms of energyql", standalone=True))
 
 
 def circuits(out: Path, model: str) -> None:
@@ -238,8 +279,8 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 DRAWN: dict[str, Callable[[Path, str], None]] = {
-    "strips": strips, "circuits": circuits, "plane": plane, "directions": directions, "examples": examples,
-    "studio": studio,
+    "architecture": architecture, "strips": strips, "circuits": circuits, "plane": plane, "directions": directions,
+    "examples": examples, "studio": studio,
 }  # fmt: skip
 
 

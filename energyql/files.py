@@ -280,14 +280,19 @@ def write_picture(path: Path, picture: Image) -> None:
         picture.save(written)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors."""
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as the content of a file of safetensors."""
     import torch  # here, because reading a vocabulary needs this module and must not wait for torch
     from safetensors.torch import save
 
     # Copies, because tensors that share memory are refused.
     form = torch.contiguous_format
-    data = save({name: tensor.detach().cpu().clone(memory_format=form) for name, tensor in tensors.items()})
+    return save({name: tensor.detach().cpu().clone(memory_format=form) for name, tensor in tensors.items()})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors."""
+    data = tensor_bytes(tensors)
     with replacing(path) as written:
         written.write_bytes(data)
 
@@ -378,7 +383,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: it is missing, damaged or holds something else.
     """
-    from safetensors import SafetensorError  # here, as in `write_tensors`
+    from safetensors import SafetensorError  # here, as in `tensor_bytes`
     from safetensors.torch import load_file
 
     check_file(path)

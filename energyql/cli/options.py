@@ -169,11 +169,11 @@ def print_json(data: Any) -> None:
 
 @contextmanager
 def ending_interrupted(message: str = "interrupted") -> Iterator[None]:
-    """End an interrupted command with code 130 and a message."""
+    """End an interrupted command with code 130 and a message, by default of the interruption if it has one."""
     try:
         yield
-    except KeyboardInterrupt:
-        err.print(message)
+    except KeyboardInterrupt as interruption:
+        err.print(markup(str(interruption) or message))
         raise typer.Exit(130) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -104,6 +105,7 @@ def train(
             label=condition, seed=seed, replace=replace, generator=generator, allow_plugins=allow_plugins,
             judge=None if judge == NO_JUDGE else judge,
             settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
+            command=sys.argv[1:],
         )  # fmt: skip
     if quiet:
         return
@@ -160,6 +162,7 @@ def train_judge(
         trained = run(
             model, source, save_to, only=None if only is None else list(read_names(only)), count=n, seed=seed,
             generator=generator, allow_plugins=allow_plugins, judge=judge, device=where, progress=not quiet,
+            command=sys.argv[1:],
         )  # fmt: skip
     if not quiet:
         print_trained_judge(None if judge == TRAIN else judge, trained.report, trained.unmeasured)

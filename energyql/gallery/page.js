@@ -8,6 +8,7 @@
 
   document.documentElement.classList.add("js");
   document.querySelector(".tools").hidden = false;
+  $("hint").hidden = !document.querySelector(".tile");
 
   // Colours: the system's unless the reader chose; a page opened from disk may have no storage.
   const memory = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import DAMAGED_MODEL, finish_saving, read_json, refuse_address, what_is_there
 from energyql.models.hub import is_hub_id
+from energyql.models.unfinished import check_finished
 from energyql.vocabulary import Vocabulary, closest
 
 DEFAULT_MODEL = "avatars"
@@ -27,7 +28,8 @@ def model_folder(model: str | Path) -> Path:
 
     Raises:
         ArgumentError: `model` is no name and no path, or an address.
-        ModelError: there is neither a packaged model of that name nor a model folder there.
+        ModelError: there is neither a packaged model of that name nor a model folder there, or its training is not
+            finished.
     """
     if not isinstance(model, str | os.PathLike):
         raise ArgumentError(f"a model is a name or the path of a folder, not {type(model).__name__}")
@@ -47,6 +49,7 @@ def model_folder(model: str | Path) -> Path:
         )
     suggestion = closest(str(model), known)
     if os.path.isdir(folder):
+        check_finished(folder)
         inside = [path.parent for path in sorted(folder.glob("*/config.json"))]
         hint = f"did you mean {inside[0] if inside else suggestion}?"
         if not inside and not suggestion:
@@ -73,6 +76,7 @@ def read_vocabulary(model: str | Path) -> Vocabulary:
     folder = model_folder(model)
     path = folder / "vocabulary.json"
     if not path.is_file() and not (folder / "attributes.safetensors").is_file():
+        check_finished(folder)
         raise ModelError(f"model {folder.name!r} has no attributes yet", hint="train some with energyql train")
     description = read_json(path)
     if "vocabulary" not in description:

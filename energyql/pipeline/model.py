@@ -76,6 +76,7 @@ from energyql.models.hub import (
     own_file,
     upload,
 )
+from energyql.models.unfinished import check_finished
 from energyql.numerics import LARGEST
 from energyql.pipeline.checks import check_fitted_to, check_parts
 from energyql.plugins import check_allowed
@@ -322,8 +323,11 @@ def load_model(
     if generator is None or (folder / CONFIG).is_file():
         name, truncation, judge_name = _read_config(folder)
     opened, mark = open_generator(folder, generator, allow_plugins=allow_plugins)
-    if truncation is not None and not any((folder / file).is_file() for file in BANK_FILES[:2]):
-        raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint="use energyql train")
+    if not any((folder / file).is_file() for file in BANK_FILES[:2]):
+        check_finished(folder)
+        if truncation is not None:
+            hint = "use energyql train"
+            raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
     bank = load_bank(folder, reader, allow_plugins=allow_plugins)
     check_fitted_to(folder, bank, opened, mark)
     parts = [folder / f"{part}.safetensors" for part in (bank.part, *judge_names(folder), Path(SECOND).stem)]

@@ -21,7 +21,7 @@ from energyql.training.heads import HeadFit, HeadSettings, check_labels, train_h
 from energyql.training.labels import LabelTable, warn_of_few_labels
 from energyql.training.report import report_quality, with_gains
 from energyql.training.samples import Prior
-from energyql.training.target import WORK, Target
+from energyql.training.target import Target
 from energyql.training.teacher import DRAWS, Taught, further_pictures, teach
 from energyql.vocabulary import Vocabulary
 
@@ -95,20 +95,22 @@ def fit_bank(
     held_out, seen = (
         {name: values[rows] for name, values in targets.items()} for rows in (slice(fitted, None), slice(fitted))
     )
-    bank, fits = _fit(
-        target, prior, latents[:fitted], seen, specs, taught, stopping=min(HELD_OUT_SHARE, len(middle) / 2 / fitted),
-        space=space, settings=settings, seed=seed, report=report,
-    )  # fmt: skip
+    with target.work.step("heads") as folder:
+        bank, fits = _fit(
+            target, prior, latents[:fitted], seen, specs, taught, folder, space=space, settings=settings, seed=seed,
+            stopping=min(HELD_OUT_SHARE, len(middle) / 2 / fitted), report=report,
+        )  # fmt: skip
     with torch.no_grad():
         predictions = bank.predict(latents[fitted:])
     found = report_quality(predictions, held_out, specs, seen)
     if table.drawn is not None:
         old = None if target.bank is None else heads_of(target.bank, "a round of labels")
         found = with_gains(found, old, bank, latents[fitted:], held_out, table.drawn)
-    second = fit_second(
-        latents, targets, bank, settings, taught, seed=seed, device=prior.device,
-        checkpoint=target.folder / WORK / "second.safetensors", progress=lambda done: report("checking", done),
-    )  # fmt: skip
+    with target.work.step("second heads") as checkpoint:
+        second = fit_second(
+            latents, targets, bank, settings, taught, seed=seed, device=prior.device, checkpoint=checkpoint,
+            progress=lambda done: report("checking", done),
+        )  # fmt: skip
     more: dict[str, dict[str, Any]] = {
         name: {"temperature": fits[name].temperature, "steps": fits[name].steps}
         | ({"teacher": taught.report[name]} if name in taught.report else {})
@@ -130,6 +132,7 @@ def _fit(
     labels: Mapping[str, Tensor],
     specs: Vocabulary,
     taught: Taught,
+    folder: Path,
     *,
     stopping: float,
     space: str,
@@ -140,7 +143,7 @@ def _fit(
     """Fit the heads that have a teacher to its labels and those by hand, and the others to labels by hand alone.
 
     `stopping` is the share of the rows, the last ones, that heads are stopped and calibrated on. Heads that have a
-    teacher are stopped and calibrated on a part of its pictures as well.
+    teacher are stopped and calibrated on a part of its pictures as well. The states of the fits are in `folder`.
     """
     stop = len(latents) - int(len(latents) * (1 - stopping))
     heads: dict[str, Head] = {}
@@ -169,7 +172,7 @@ def _fit(
             held_out=held_out,
             seed=seed,
             space=space,
-            checkpoint=target.folder / WORK / f"heads-{stage}.safetensors",
+            checkpoint=folder / stage,
             progress=lambda done, stage=stage: report(stage, done),  # type: ignore[misc]
         )
         heads |= part.to("cpu").heads

@@ -33,7 +33,7 @@ from energyql.training.heads import HeadSettings
 from energyql.training.labels import LabelTable
 from energyql.training.run import train_attributes
 from energyql.training.samples import LATENTS_AT_ONCE, Prior, draw_small
-from energyql.training.target import Target, open_source
+from energyql.training.target import Target, call_text, open_source
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 WITH_GOALS = ("interfacegan", "steerability", "ganalyze")
@@ -488,8 +488,9 @@ def name_directions(
     table = LabelTable({name: values[number].tolist() for number, name in names.items()}, latents=prior.z(index))
     settings = HeadSettings(hidden=HIDDEN)
     trained = train_attributes(
-        model, table, out, vocabulary=specs, judge=None, settings=settings, device=device, progress=progress, **fixed
-    )
+        model, table, out, vocabulary=specs, judge=None, settings=settings, device=device, progress=progress,
+        command=call_text("name_directions", model, out), **fixed,
+    )  # fmt: skip
     return heads_of(trained.bank, "an attribute by directions")
 
 

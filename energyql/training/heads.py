@@ -16,10 +16,9 @@ from energyql.attributes.bank import FittedLabel
 from energyql.attributes.heads import SLOPE, AttributeBank, Head
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
-from energyql.files import write_tensors
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float, Int
-from energyql.training.steps import RUN, digest, learning_rate, optimizer_state, read_state, restore_optimizer
+from energyql.training.steps import StepFile, digest, learning_rate, optimizer_state, restore_optimizer
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -268,8 +267,8 @@ def train_heads(
         truncation: range of psi of the latents, for the bank.
         label: class label of the latents, for the bank.
         generator: fingerprint of the generator, for the bank.
-        checkpoint: file for the state; an interrupted training with the same data continues from it. Removed at the
-            end.
+        checkpoint: file for the state; a training with the same data continues from it, and has nothing to do if the
+            state is that at the end.
         progress: called with the fraction done.
 
     Returns:
@@ -295,9 +294,10 @@ def train_heads(
     outputs = [output_count(spec) for spec in specs]
     stack = HeadStack(latents.shape[1], outputs, settings.hidden, random).to(latents.device)
     fit = _Fit(stack, (latents - mean) / std, targets, specs, split, settings.balance)
-    run = digest((settings, held_out, seed, vocabulary.to_dict()), latents, targets)
+    identity = digest((settings, held_out, seed, vocabulary.to_dict(), latents.device.type), latents, targets)
+    file = StepFile(checkpoint, identity)
     optimizer = torch.optim.AdamW(stack.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    step = fit.restore(read_state(checkpoint, run), optimizer, random)
+    step = fit.restore(file.read_tensors(), optimizer, random)
     every = max(1, steps // CHECKS)
     while step < steps and (settings.patience is None or fit.since < settings.patience):
         for group in optimizer.param_groups:
@@ -310,16 +310,14 @@ def train_heads(
         if step % every == 0 or step == steps:
             if settings.patience is not None:
                 fit.evaluate(step)
-            if checkpoint is not None and step < steps:
-                write_tensors(checkpoint, {RUN: run, **fit.state(optimizer, random, step)})
+            if checkpoint is not None:
+                file.write_tensors(fit.state(optimizer, random, step))
         progress(step / steps)
     if step < steps:
         progress(1.0)
     if settings.patience is None:
         fit.evaluate(step)
     heads, fits = fit.calibrated(mean, std)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
     bank = AttributeBank(vocabulary, heads, space=space, truncation=truncation, label=label, generator=generator)
     return bank, fits
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +36,7 @@ from energyql.training.labels import LabelTable, read_label_table
 from energyql.training.picture_fit import PictureSettings, fit_judge
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, draw_thumbnails, label_prior
-from energyql.training.target import WORK, Target, opening_target
+from energyql.training.target import Target, call_text, opening_target
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 MOST_TESTS = 1_000
@@ -94,10 +93,11 @@ def measure_judge(
         columns = {name: cells[rows] for name, cells in labels.columns.items()}
     else:
         prior, index, labeller = replace(prior, seed=prior.seed + 1), torch.arange(count), labels
-    read = label_prior(
-        prior, index, _Reader(labeller, judge, vocabulary, index), target.folder / WORK / "given",
-        generator=target.fingerprint, progress=lambda done: report("judge", done),
-    )  # fmt: skip
+    with target.work.step("readings of the judge") as folder:
+        read = label_prior(
+            prior, index, _Reader(labeller, judge, vocabulary, index), folder, generator=target.fingerprint,
+            progress=lambda done: report("judge", done),
+        )  # fmt: skip
     columns = columns or read
     specs = Vocabulary(
         spec for name, spec in vocabulary.items() if name in columns and {VALUE + name, OUTPUTS + name} & set(read)
@@ -231,6 +231,7 @@ def train_judge(
     settings: PictureSettings | None = None,
     device: torch.device | str = "cpu",
     progress: bool | Report = True,
+    command: Sequence[str] | str | None = None,
 ) -> TrainedJudge:
     """Train a judge of a model that has heads, and store it in the folder, where `load_model` finds it.
 
@@ -251,17 +252,22 @@ def train_judge(
         settings: of the fit.
         device: where pictures are drawn and the judge is trained.
         progress: show progress bars, or a function that is told the progress.
+        command: as for `train_attributes`.
 
     Returns:
         The judge and a report on it.
 
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
+        KeyboardInterrupt: as for `train_attributes`.
     """
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
     given = None if judge == TRAIN else given_judge(judge)  # before any picture is drawn
-    with opening_target(model, out, generator=generator, allow_plugins=allow_plugins) as target:
+    with opening_target(
+        model, out, generator=generator, allow_plugins=allow_plugins,
+        command=command or call_text("train_judge", model, out),
+    ) as target:  # fmt: skip
         if target.bank is None:
             raise ModelError(
                 f"{target.folder} has no attributes to judge", hint="train some first, with energyql train"
@@ -281,7 +287,6 @@ def train_judge(
         names = trained.report if given is None else [name for name in bank.vocabulary if only is None or name in only]
         with target.changing() as changed:
             store_judge(changed.folder, judge, names, trained)
-    shutil.rmtree(target.folder / WORK, ignore_errors=True)
     return trained
 
 
@@ -388,8 +393,7 @@ def fit_on_pictures(
     Raises:
         DataError: it is not known which pictures the labels are about, or they are of no use.
     """
-    settings, prior, labels = settings or PictureSettings(), task.prior, task.labels
-    work = task.target.folder / WORK
+    settings, prior, labels, work = settings or PictureSettings(), task.prior, task.labels, task.target.work
     if not have_pictures(labels):
         raise DataError(
             "the labels are about latents, and a judge learns from pictures",
@@ -401,22 +405,21 @@ def fit_on_pictures(
         index = labels.index
     else:
         prior, labeller = replace(prior, seed=prior.seed + apart), labels
-        drawn = PICTURES if apart == 1 else f"{PICTURES}-{apart}"
-    pictures, columns = draw_thumbnails(
-        prior, index, settings.side, work / drawn, labeller=labeller, generator=task.target.fingerprint, report=report
-    )
+        drawn = f"{PICTURES} for the {name}"
+    with work.step(drawn) as folder:
+        pictures, columns = draw_thumbnails(
+            prior, index, settings.side, folder, labeller=labeller, generator=task.target.fingerprint, report=report
+        )
     columns = dict(labels.columns) if isinstance(labels, LabelTable) else columns
     specs = learnable(columns)
-    return fit_judge(
-        pictures,
-        {attribute: encode_column(known_cells(columns[attribute], spec), spec) for attribute, spec in specs.items()},
-        specs,
-        settings,
-        seed=(prior.seed + apart) % 2**63,
-        device=prior.device,
-        checkpoint=work / f"{name}.safetensors",
-        progress=lambda done: report(name, done),
-    )
+    answers = {
+        attribute: encode_column(known_cells(columns[attribute], spec), spec) for attribute, spec in specs.items()
+    }
+    with work.step(name) as checkpoint:
+        return fit_judge(
+            pictures, answers, specs, settings, seed=(prior.seed + apart) % 2**63, device=prior.device,
+            checkpoint=checkpoint, progress=lambda done: report(name, done),
+        )  # fmt: skip
 
 
 def _learnable(task: JudgeTask, columns: Iterable[str]) -> Vocabulary:

@@ -14,11 +14,10 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.errors import DataError
-from energyql.files import write_tensors
 from energyql.numerics.shapes import Float, Int
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, residuals
 from energyql.training.report import report_quality
-from energyql.training.steps import RUN, digest, learning_rate, optimizer_state, read_state, restore_optimizer
+from energyql.training.steps import StepFile, digest, learning_rate, optimizer_state, restore_optimizer
 from energyql.vocabulary import Vocabulary
 
 WRITES = 24
@@ -128,7 +127,7 @@ class PictureFit:
             None if spec.kind == "continuous" else balancing_weights(labelled, spec).to(self.device)
             for labelled, spec in columns
         ]
-        self.identity = digest((settings, seed, vocabulary.to_dict()), pictures, self.targets, rows)
+        self.identity = digest((settings, seed, vocabulary.to_dict(), self.device.type), pictures, self.targets, rows)
 
     def run(self, checkpoint: Path | None, progress: Callable[[float], None]) -> None:
         """Train to the end; `checkpoint` is a file for the state, from which an interrupted training continues."""
@@ -136,7 +135,8 @@ class PictureFit:
         seen = min(max(settings.passes * len(self.rows), settings.least), settings.most)
         steps = max(WRITES, seen // settings.batch)
         optimizer = torch.optim.AdamW(self.judge.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-        step = self._restore(read_state(checkpoint, self.identity), optimizer)
+        file = StepFile(checkpoint, self.identity)
+        step = self._restore(file.read_tensors(), optimizer)
         every = steps // WRITES
         while step < steps:
             for group in optimizer.param_groups:
@@ -150,7 +150,7 @@ class PictureFit:
             optimizer.step()
             step += 1
             if checkpoint is not None and (step % every == 0 or step == steps):
-                write_tensors(checkpoint, {RUN: self.identity, **self._state(optimizer, step)})
+                file.write_tensors(self._state(optimizer, step))
             progress(step / steps)
         progress(1.0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,7 +37,7 @@ from energyql.training.judge import (
 )
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
-from energyql.training.target import WORK, Target, opening_target
+from energyql.training.target import Target, call_text, opening_target
 from energyql.training.teacher import store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
@@ -87,12 +86,14 @@ def train_attributes(
     judge: ImageLabeller | str | None = TRAIN,
     settings: HeadSettings | None = None,
     device: torch.device | str = "cpu",
-    progress: bool = True,
+    progress: bool | Report = True,
+    command: Sequence[str] | str | None = None,
 ) -> Trained:
     """Fit attribute heads to a generator, and save them into a model folder with a report.
 
     After an interruption, the same call continues the training, with the same result as without the interruption.
-    Heads that the folder already has stay exactly as they are.
+    Until all is finished, the folder is no model, or stays the model that it was. Heads that the folder already has
+    stay exactly as they are.
 
     Args:
         model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own: the
@@ -130,13 +131,16 @@ def train_attributes(
             function or torch module, which cannot be stored and is given to `load_model` again. `None` for no judge.
         settings: of the fit.
         device: where pictures are drawn and heads are fitted.
-        progress: show progress bars.
+        progress: show progress bars, or a function that is told the progress.
+        command: words of the command line after `energyql`, or a text, for messages on how to continue; by default this
+            call.
 
     Returns:
         The folder, all heads of the model, and a report of the new ones.
 
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
+        KeyboardInterrupt: by Ctrl-C; the message says what is kept, and how to continue.
     """
     by_hand = not callable(labels) and space != PICTURE
     count = None if count is None else whole_number("count", count, least=0 if by_hand else 1)
@@ -154,8 +158,9 @@ def train_attributes(
         drawn.check(labels.source, seed=seed, truncation=same, label=label)
         seed, psi, label = drawn.seed, (drawn.truncation, drawn.truncation), drawn.label
     with opening_target(
-        model, out, None if psi is None else psi[1], generator=generator, allow_plugins=allow_plugins
-    ) as target:
+        model, out, None if psi is None else psi[1], generator=generator, allow_plugins=allow_plugins,
+        command=command or call_text("train_attributes", model, out),
+    ) as target:  # fmt: skip
         target.check_names(names, replace)
         if isinstance(labels, LabelTable) and drawn is not None:
             drawn.check_generator(target.generator, labels.source)
@@ -187,11 +192,12 @@ def train_attributes(
                     columns = labels.columns
                 else:
                     index = torch.arange(PICTURES if count is None else count)
-                    columns = label_prior(
-                        prior, index, labels, target.folder / WORK / "labels", generator=target.fingerprint,
-                        check=lambda found: target.check_names(found if only is None else names, replace),
-                        progress=lambda done: report("labelling", done),
-                    )  # fmt: skip
+                    with target.work.step("labels") as folder:
+                        columns = label_prior(
+                            prior, index, labels, folder, generator=target.fingerprint,
+                            check=lambda found: target.check_names(found if only is None else names, replace),
+                            progress=lambda done: report("labelling", done),
+                        )  # fmt: skip
                 latents = _latents(prior, labels, len(next(iter(columns.values()))), space)
                 specs = _infer(columns, only=only, kinds=kinds, known=vocabulary or known)
                 bank, second, networks = fit_bank(
@@ -206,7 +212,6 @@ def train_attributes(
             merged = changed.save(bank, real_path(target.folder).name, replace=replace, second=second)
             store_judge(changed.folder, judge, bank.vocabulary, judged)
             store_teacher(changed.folder, networks)
-        shutil.rmtree(target.folder / WORK, ignore_errors=True)
         return Trained(target.folder, merged, bank.reports, judged.judge, judged.report, judged.unmeasured)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,7 @@ from torch import Tensor
 from energyql.attributes.bank import FittedLabel
 from energyql.attributes.judge import thumbnails
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
-from energyql.errors import DataError, LabelWarning, ModelError, caller_level
-from energyql.files import read_json, write_json
+from energyql.errors import DataError, LabelWarning, caller_level
 from energyql.generators.base import (
     Generator,
     as_condition,
@@ -36,6 +34,7 @@ from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
 from energyql.sampling import prior_latents, uniforms
+from energyql.training.steps import StepFile, digest
 
 PICTURES = "pictures"
 """Subfolder for the pictures with labels, which judge and teacher read."""
@@ -75,10 +74,7 @@ def kept_thumbnails(
     `None` if they are others, or not all are there, or a file is damaged.
     """
     found = kept_labels(folder, prior, Thumbnails(None, side, str(index.tolist())), len(index), generator=generator)
-    try:
-        return None if found is None else read_thumbnails(found[PICTURE])
-    except (KeyError, TypeError, ValueError, OSError):  # Pillow's errors of damaged pictures are among them
-        return None
+    return None if found is None else read_thumbnails(found[PICTURE])
 
 
 @torch.no_grad()
@@ -129,8 +125,6 @@ def read_thumbnails(cells: Sequence[str]) -> Tensor:
 
 LABEL_SEED = 2**32
 """Seed of the samples for labellers, outside the range of seeds that pictures are usually drawn with."""
-SETTINGS = "settings.json"
-"""In a folder of labels: what they are about."""
 LATENTS_AT_ONCE = 256
 PICTURES_A_PART = 256
 """Pictures that are labelled between two writes, at most lost by an interruption."""
@@ -230,17 +224,15 @@ def label_prior(
     Returns:
         Attribute -> n cells.
     """
-    if _read(folder / SETTINGS) != _settings(prior, labeller, generator):
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json(folder / SETTINGS, _settings(prior, labeller, generator))
     columns: dict[str, list[Any]] = {}
+    identity = _identity(prior, labeller, generator)
     for start in range(0, len(index), PICTURES_A_PART):
         rows = index[start : start + PICTURES_A_PART]
-        stop, path = start + len(rows), _part(folder, start, len(index))
-        part = _read(path)
+        stop, file = start + len(rows), _part(folder, identity, start, len(index))
+        part = file.read_json()
         if part is None:
             part = _label(prior, rows, labeller, partial(_progress, progress, start, len(index)))
-            write_json(path, part)
+            file.write_json(part)
         if start and list(part) != list(columns):
             raise DataError(
                 f"the labeller returned {', '.join(columns)} first, and {', '.join(part)} now",
@@ -258,25 +250,26 @@ def kept_labels(
     folder: Path, prior: Prior, labeller: ImageLabeller, count: int, *, generator: str
 ) -> dict[str, Column] | None:
     """Return the labels of `count` samples that `label_prior` has written to a folder; `None` if not all are there."""
-    if _read(folder / SETTINGS) != _settings(prior, labeller, generator):
-        return None
     columns: dict[str, list[Any]] = {}
+    identity = _identity(prior, labeller, generator)
     for start in range(0, count, PICTURES_A_PART):
-        for name, cells in (_read(_part(folder, start, count)) or {}).items():
-            columns.setdefault(name, []).extend(cells if isinstance(cells, list) else ())
-    return dict(columns) if columns and all(len(cells) == count for cells in columns.values()) else None
+        part = _part(folder, identity, start, count).read_json()
+        if part is None:
+            return None
+        for name, cells in part.items():
+            columns.setdefault(name, []).extend(cells)
+    return dict(columns)
 
 
-def _part(folder: Path, start: int, count: int) -> Path:
+def _part(folder: Path, identity: str, start: int, count: int) -> StepFile:
     """Return the file of the labels from a position on."""
-    return folder / f"{start}-{min(start + PICTURES_A_PART, count)}.json"
+    part = f"{start}-{min(start + PICTURES_A_PART, count)}"
+    return StepFile(folder / part, f"{identity} {part}")
 
 
-def _settings(prior: Prior, labeller: ImageLabeller, generator: str) -> dict[str, Any]:
-    return {
-        "labeller": labeller_name(labeller), "seed": prior.seed, "truncation": list(prior.truncation),
-        "label": list(prior.label) if isinstance(prior.label, tuple) else prior.label, "generator": generator,
-    }  # fmt: skip
+def _identity(prior: Prior, labeller: ImageLabeller, generator: str) -> str:
+    where = prior.device.type
+    return digest((labeller_name(labeller), prior.seed, prior.truncation, prior.label, generator, where))
 
 
 def _progress(progress: Callable[[float], None], start: int, count: int, done: int) -> None:
@@ -308,13 +301,6 @@ def _label(
             hint="return every attribute for every batch, with None for no label",
         )
     return columns
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return read_json(path)
-    except ModelError:  # missing, or not written to its end
-        return None
 
 
 def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -44,12 +44,11 @@ from energyql.generators.families import (
 )
 from energyql.generators.load import load_generator
 from energyql.models import model_folder, packaged_models
+from energyql.models.unfinished import START, Work
 from energyql.pipeline.model import BANK_FILES, CARD, Model, save_converted, save_model, save_named_model
 from energyql.plugins import GENERATORS, is_plugin
 from energyql.training.report import draw_report
 
-WORK = ".training"
-"""Subfolder for the intermediate results of an interrupted training."""
 TEACHER = "teacher"
 """Beginning of the names of the files of a teacher's networks."""
 
@@ -65,6 +64,7 @@ class Target:
         truncation: the model's own, `None` if the generator is not in the folder.
         bank: the heads that the folder already has.
         code: name of the code that makes the generator, for a folder that only names it.
+        start: folder with the files of the model as it is before the training, where `folder` is no model yet.
     """
 
     folder: Path
@@ -73,6 +73,12 @@ class Target:
     truncation: float | None
     bank: Bank | None
     code: str | None = None
+    start: Path | None = None
+
+    @property
+    def work(self) -> Work:
+        """The steps of the training of this folder that are finished."""
+        return Work(self.folder)
 
     @property
     def space(self) -> str:
@@ -134,6 +140,8 @@ class Target:
         heads, judges and teacher, is one such block.
         """
         with changing(self.folder) as folder:
+            for path in [] if self.start is None else list(self.start.iterdir()):
+                path.replace(folder / path.name)
             if self.code is not None:
                 psi = 1.0 if self.truncation is None else self.truncation
                 save_named_model(folder, real_path(self.folder).name, self.code, truncation=psi)
@@ -177,80 +185,94 @@ def opening_target(
     *,
     generator: str | None = None,
     allow_plugins: bool = False,
+    command: Sequence[str] | str | None = None,
 ) -> Iterator[Target]:
-    """Open the folder of a training as `open_target` does, and leave the disk as it was if the training is refused.
+    """Open the folder of a training as `open_target` does. Until the block ends, nothing is written but its `Work`.
 
-    If the block raises an `EnergyQLError`, all that was written in the folder is removed. If it ends in another way,
-    such as by Ctrl-C, it stays, so that the training can be continued.
+    If the block raises an `EnergyQLError`, all that was written is removed, unless it is that of an earlier training.
+    If it ends in another way, such as by Ctrl-C, it stays, so that `command` continues the training; without a command
+    it is removed too.
+
+    Raises:
+        KeyboardInterrupt: the block does; the message says what is kept, and the command.
     """
-    folder = None if out is None else Path(out)
-    if folder is not None:
+    folder = _folder(model, out)
+    if out is not None:
         check_writable(folder, folder)
         finish_saving(folder)
-    new = [] if folder is None else [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    before = after = _names(folder)
+    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    work = Work(folder)
+    before = work.record
     try:
-        try:
-            target = open_target(model, out, truncation, generator=generator, allow_plugins=allow_plugins)
-        finally:
-            after = _names(folder)
-        if folder is None:  # nothing was written into the folder of the model
-            folder, before = target.folder, _names(target.folder)
-        yield target
-    except EnergyQLError:
-        if folder is not None:
-            for name in {*after, WORK} - before:  # a file that somebody else wrote meanwhile is not among these
-                _remove(folder / name)
-        for path in new:
-            with suppress(OSError):
-                path.rmdir()
+        if command is not None:
+            work.begin(command)
+        yield open_target(model, folder, truncation, generator=generator, allow_plugins=allow_plugins)
+        if command is not None or before is None:  # else an earlier training can still be continued
+            work.remove()
+    except BaseException as error:
+        if command is None or isinstance(error, EnergyQLError):
+            work.restore(before)
+            for path in new:
+                with suppress(OSError):
+                    path.rmdir()
+        elif isinstance(error, KeyboardInterrupt) and work.record is not None:
+            raise KeyboardInterrupt(
+                f"interrupted; kept: {work.kept_steps()}; to continue: {work.continuation()}"
+            ) from error
         raise
 
 
-def _names(folder: Path | None) -> set[str]:
-    return set(os.listdir(folder)) if folder is not None and os.path.isdir(folder) else set()
+def _folder(model: str | Path | Generator, out: str | Path | None) -> Path:
+    """Return the folder of a training.
+
+    Raises:
+        ArgumentError: there must be an `out`.
+        ModelError: there is no model of that name.
+    """
+    if out is not None:
+        return Path(out)
+    if not isinstance(model, str | Path) or (isinstance(model, str) and is_generator_name(model)):
+        raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
+    if Path(model).is_file():
+        raise ArgumentError(f"{model} is a checkpoint, so a model folder must be named", hint="give out=, or --out")
+    if model in packaged_models():
+        raise ArgumentError(
+            f"the packaged model {model!r} is not changed", hint="name a folder for a copy: out=, or --out"
+        )
+    return model_folder(model)
 
 
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def call_text(function: str, model: object, out: str | Path | None) -> str:
+    """Return a call in Python with its essential arguments, for people who are to give it again."""
+    given = repr(str(model)) if isinstance(model, str | Path) else f"a {type(model).__name__}"
+    return f"{function}({given}, ...{'' if out is None else f', out={str(out)!r}'}) with the same arguments"
 
 
 def open_target(
     model: str | Path | Generator,
-    out: str | Path | None,
+    folder: Path,
     truncation: float | None = None,
     *,
     generator: str | None = None,
     allow_plugins: bool = False,
 ) -> Target:
-    """Load the generator, and write it or its name into the folder `out`, with this truncation, if it is not there.
+    """Load the generator of a training into `folder`, which need not be a model yet.
 
-    The arguments are those of `train_attributes`.
+    Then the model as it is before the training is written, with this truncation, beside the steps of the training; see
+    `Work`. The other arguments are those of `train_attributes`.
 
     Raises:
-        ArgumentError: there must be an `out`.
-        ModelError: a file is damaged, or `out` holds another generator.
+        ModelError: a file is damaged, or `folder` holds another generator.
     """
     if isinstance(model, str) and is_generator_name(model):
         if generator is not None:
             raise ArgumentError(f"{model} and {generator} are two generators", hint="name one of them")
-        if out is None:
-            raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
-        return _named(Path(out), model, truncation)
+        return _named(folder, model, truncation)
     if isinstance(model, str | Path):
         if not Path(model).is_file():
-            return _from_folder(model, out, generator, allow_plugins)
-        if out is None:
-            raise ArgumentError(f"{model} is a checkpoint, so a model folder must be named", hint="give out=, or --out")
-        return _write(load_generator(model), Path(out), truncation, Path(model))
+            return _from_folder(model, folder, generator, allow_plugins)
+        return _write(load_generator(model), folder, truncation, Path(model))
     model = check_generator(model)
-    if out is None:
-        raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
-    folder = Path(out)
     if family_of(model) is not None:
         return _write(model, folder, truncation)
     mark = module_fingerprint(model)
@@ -290,26 +312,32 @@ def is_generator_name(model: str) -> bool:
     return not taken and is_plugin(model, GENERATORS)
 
 
-def _from_folder(model: str | Path, out: str | Path | None, generator: str | None, allow_plugins: bool) -> Target:
-    source = model_folder(model)
-    if out is None and model in packaged_models():
-        raise ArgumentError(
-            f"the packaged model {model!r} is not changed", hint="name a folder for a copy: out=, or --out"
-        )
-    folder = source if out is None else Path(out)
+def _from_folder(model: str | Path, folder: Path, generator: str | None, allow_plugins: bool) -> Target:
+    source, start = model_folder(model), None
     if real_path(folder) != real_path(source):
         if not (folder / CONFIG).is_file():
-            _copy(source, folder)
+            start = _new_start(folder)
+            _copy(source, start, real_path(folder).name)
         elif _identity(folder) != _identity(source):
             raise ModelError(f"{folder} holds another generator than {source}", hint="choose another folder")
-    return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
+    opened = start or folder
+    target = _opened(opened, allow_plugins) if generator is None else _named(opened, generator, None)
+    return replace(target, folder=folder, start=start)
 
 
-def _copy(source: Path, folder: Path) -> None:
+def _new_start(folder: Path) -> Path:
+    """Return an empty folder for the model as it is before the training of `folder`."""
+    start = Work(folder).folder / START
+    shutil.rmtree(start, ignore_errors=True)
+    start.mkdir(parents=True)
+    return start
+
+
+def _copy(source: Path, folder: Path, name: str) -> None:
     """Copy a model; its name, which captions and messages show, becomes that of the new folder."""
     networks = [*judge_names(source), *sorted(path.stem for path in source.glob(f"{TEACHER}-*.json"))]
     read = [f"{name}{suffix}" for name in networks for suffix in (".safetensors", ".json")]
-    config, name = read_json(source / CONFIG), real_path(folder).name
+    config = read_json(source / CONFIG)
     card = [CARD] if "source" in config else []  # that of a conversion has the licence
     for file in (WEIGHTS, *BANK_FILES, SECOND, *read, GIVEN, *card):
         if (source / file).is_file():
@@ -327,16 +355,17 @@ def _identity(folder: Path) -> object:
 
 
 def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:
-    if not (folder / CONFIG).is_file():
-        psi = default_truncation(generator) if truncation is None else truncation
-        name = real_path(folder).name
-        if checkpoint is None:
-            save_model(folder, name, generator, truncation=psi, dtype=torch.float32)
-        else:
-            save_converted(folder, name, generator, checkpoint, truncation=psi)
-    elif module_fingerprint(read_generator(folder)) != module_fingerprint(generator):
-        raise ModelError(f"{folder} holds another generator", hint="choose another folder")
-    return _opened(folder)
+    if (folder / CONFIG).is_file():
+        if module_fingerprint(read_generator(folder)) != module_fingerprint(generator):
+            raise ModelError(f"{folder} holds another generator", hint="choose another folder")
+        return _opened(folder)
+    psi = default_truncation(generator) if truncation is None else truncation
+    start, name = _new_start(folder), real_path(folder).name
+    if checkpoint is None:
+        save_model(start, name, generator, truncation=psi, dtype=torch.float32)
+    else:
+        save_converted(start, name, generator, checkpoint, truncation=psi)
+    return replace(_opened(start), folder=folder, start=start)
 
 
 def _named(folder: Path, name: str, truncation: float | None) -> Target:

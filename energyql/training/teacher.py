@@ -25,7 +25,7 @@ from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
 from energyql.training.picture_fit import PictureFit, PictureSettings, read_outputs
 from energyql.training.report import report_quality
 from energyql.training.samples import PICTURES, Prior, draw_thumbnails, kept_thumbnails
-from energyql.training.target import TEACHER, WORK, Target
+from energyql.training.target import TEACHER, Target
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 FURTHER, LARGEST = 8_000, 128
@@ -98,11 +98,12 @@ def teach(
         settings: of the networks.
         report: told the progress.
     """
-    settings, work = settings or PictureSettings(), target.folder / WORK
+    settings, work = settings or PictureSettings(), target.work
     assert table.index is not None
-    pictures, _ = draw_thumbnails(
-        prior, table.index, settings.side, work / PICTURES, generator=target.fingerprint, report=report
-    )
+    with work.step(PICTURES) as folder:
+        pictures, _ = draw_thumbnails(
+            prior, table.index, settings.side, folder, generator=target.fingerprint, report=report
+        )
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(prior.seed % 2**63))]
     folds = rows.chunk(FOLDS)
     parts = [torch.cat([*folds[:k], *folds[k + 1 :]]) for k in range(len(folds))]
@@ -110,17 +111,17 @@ def teach(
     if not specs:
         return Taught(prior.read(torch.arange(0), space), {}, {})
     networks, unseen = [], []
-    for k, (part, fold) in enumerate(zip(parts, folds, strict=True)):
-        seed = (prior.seed + 2 + k) % 2**63
-        fit = PictureFit(pictures, labels, Vocabulary(specs), settings, rows=part, seed=seed, device=prior.device)
-        fit.run(work / f"teacher-{k}.safetensors", partial(_progress, report, k))
-        networks.append(fit.finish())
-        unseen.append(read_outputs(networks[k], pictures[fold]))
+    with work.step(TEACHER) as folder:
+        for k, (part, fold) in enumerate(zip(parts, folds, strict=True)):
+            seed = (prior.seed + 2 + k) % 2**63
+            fit = PictureFit(pictures, labels, Vocabulary(specs), settings, rows=part, seed=seed, device=prior.device)
+            fit.run(folder / str(k), partial(_progress, report, k))
+            networks.append(fit.finish())
+            unseen.append(read_outputs(networks[k], pictures[fold]))
     # Of another seed, and so none of those that are labelled by hand, which the report of the heads uses.
     more, index = replace(prior, seed=prior.seed + 2), torch.arange(count)
-    further, _ = draw_thumbnails(
-        more, index, settings.side, work / "further", generator=target.fingerprint, report=report
-    )
+    with work.step("further pictures") as folder:
+        further, _ = draw_thumbnails(more, index, settings.side, folder, generator=target.fingerprint, report=report)
     latents = more.read(index, space)
     if table.learned:
         index, pool = _pool(target, prior, table, networks[0].side, most=count, report=report)
@@ -156,12 +157,13 @@ def _pool(
     A teacher that chose has drawn them, and they are read from where `sample_pictures` keeps them.
     """
     assert table.index is not None
-    index, folder = POOL_START + torch.arange(min(most, POOL_SIZE)), target.folder / WORK / "pool"
+    index = POOL_START + torch.arange(min(most, POOL_SIZE))
     pictures = None
     if table.pool is not None:
         pictures = kept_thumbnails(table.pool, prior, index, side, generator=target.fingerprint)
     if pictures is None:
-        pictures, _ = draw_thumbnails(prior, index, side, folder, generator=target.fingerprint, report=report)
+        with target.work.step("pool") as folder:
+            pictures, _ = draw_thumbnails(prior, index, side, folder, generator=target.fingerprint, report=report)
     left = ~torch.isin(index, table.index)
     return index[left], pictures[left]
 

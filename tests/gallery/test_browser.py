@@ -39,6 +39,12 @@ def focused(page: Any) -> str:
     )
 
 
+def test_a_page_says_that_pictures_can_be_enlarged(page: Any) -> None:
+    expect(page.locator("header.top p")).to_contain_text("says the image judge. Click or tap a picture to enlarge it.")
+    expect(page.locator("#hint")).to_be_visible()
+    expect(page.locator(".tile").first).to_have_css("cursor", "zoom-in")
+
+
 def test_keys_move_enlarge_and_come_back(page: Any) -> None:
     stops = []
     while "s1-0" not in stops:

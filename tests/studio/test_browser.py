@@ -45,7 +45,6 @@ def test_type_a_query_and_see_pictures(visitor):
     draw(page, 8)
     expect(page.locator("#summary")).to_contain_text("of 8 satisfy the query, says the image judge")
     assert page.locator("#wall .badge").count() == 8
-    assert page.locator("#wall .bars > span").count() == 3 * 8
     assert page.locator("#clauses tbody th").all_text_contents() == ["smile", "NOT glasses", "NOT hair = black"]
     for place, image in enumerate(page.locator("#wall img").all(), start=1):
         assert image.get_attribute("alt").startswith(f"Picture {place} of 8. Image judge: ")

@@ -1,19 +1,26 @@
-"""Trainings that are killed (SIGKILL) while they save into a model: `python -m training.killing_models FOLDER STEP`.
+"""Trainings that are killed (SIGKILL): `python -m training.killing_models FOLDER STEP old|new`.
 
-Each process that is killed is a fork, at every STEP-th file operation in turn; see `pipeline.killing`.
+They train into a model, which stays as it was or is as it is after the training, or make a new one. Each process that
+is killed is a fork, at every STEP-th file operation in turn; see `pipeline.killing`.
 """
 
 import shutil
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
-from brief import train
+from brief import ADA, train
 from pipeline.killing import files, fork
 from toys import tiny_model
 
+from energyql.errors import ModelError
 from energyql.files import OLD, SAVED, fingerprint
+from energyql.models.unfinished import WORK
 from energyql.pipeline.model import load_model
+from energyql.training import judge, samples
+from energyql.training.picture_fit import PictureSettings
 
 
 def describe(folder):
@@ -54,6 +61,28 @@ def main(base, step):
     assert between > 0
 
 
+def kill_new(base, step):
+    """Kill a training into a new folder, at a later operation each time it goes on, until it is finished."""
+    samples.PICTURES_A_PART, kills = 20, 0
+    judge.PictureSettings = partial(PictureSettings, side=8, channels=(4,), least=1_600, most=1_600)
+    whole, target = (base / name / "model" for name in ("whole", "target"))
+
+    def work(folder):
+        train(ADA, labels, folder, judge="train", replace=True)  # the last kill may come after all was saved
+
+    work(whole)
+    while fork(lambda: work(target), step * (kills + 1)):
+        kills += 1
+        if not any((target / name).exists() for name in ("config.json", SAVED)):
+            with suppress(ModelError):
+                load_model(target)
+                raise AssertionError(f"kill {kills} left a model that is not finished")
+    assert describe(target) == describe(whole)
+    assert not (target / WORK).exists()
+    print(f"killed {kills} times and continued")
+    assert kills > 10
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)  # a fork does not have the threads of its parent
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    (kill_new if sys.argv[3] == "new" else main)(Path(sys.argv[1]), int(sys.argv[2]))

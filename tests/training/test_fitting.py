@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from energyql.files import write_tensors
 from energyql.training.heads import (
     CHECKS,
     HeadSettings,
@@ -12,7 +11,7 @@ from energyql.training.heads import (
     log_prior_shift,
     train_heads,
 )
-from energyql.training.steps import digest, read_state
+from energyql.training.steps import StepFile, digest
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SPECS = Vocabulary(
@@ -81,24 +80,29 @@ class TestGoingOn:
         assert len(seen) == 90 - stop_at // 3 * 3  # the state is written every three steps
         assert same(whole[0], resumed[0])
         assert whole[1] == resumed[1]
-        assert not path.exists()
+        finished, seen = fit(path, patience=patience)
+        assert not seen  # nothing is left to do
+        assert same(whole[0], finished[0])
+        assert whole[1] == finished[1]
 
     def test_the_state_of_another_training_is_not_used(self, tmp_path):
         path = tmp_path / "state.safetensors"
         fit(path, stop_at=50, seed=2)
         assert same(fit()[0][0], fit(path)[0][0])
-        path.write_bytes(b"damaged")
-        assert same(fit()[0][0], fit(path)[0][0])
+        content = path.read_bytes()
+        for damaged in (b"damaged", b"", content[:-1], content[:-1] + bytes([content[-1] ^ 1])):
+            path.write_bytes(damaged)
+            assert same(fit()[0][0], fit(path)[0][0])
 
     def test_what_tells_trainings_apart(self, tmp_path):
         x = torch.zeros(2, 3)
         runs = [digest(1, x), digest(2, x), digest(1, x + 1), digest(1, x.view(3, 2)), digest(1, x.double())]
-        assert len({tuple(run.tolist()) for run in runs}) == 5
-        write_tensors(tmp_path / "s", {"run": runs[0], "a": x})
-        assert torch.equal(read_state(tmp_path / "s", runs[0])["a"], x)
-        assert read_state(tmp_path / "s", runs[1]) is None
-        assert read_state(tmp_path / "t", runs[0]) is None
-        assert read_state(None, runs[0]) is None
+        assert len(set(runs)) == 5
+        StepFile(tmp_path / "s", runs[0]).write_tensors({"a": x})
+        assert torch.equal(StepFile(tmp_path / "s", runs[0]).read_tensors()["a"], x)
+        assert StepFile(tmp_path / "s", runs[1]).read_tensors() is None
+        assert StepFile(tmp_path / "t", runs[0]).read_json() is None
+        assert StepFile(None, runs[0]).read() is None
 
 
 class TestEarlyStopping:

@@ -11,9 +11,9 @@ from toys import tiny_model
 from energyql.attributes.judge import Judge, judge_names
 from energyql.attributes.labels import encode_column
 from energyql.errors import DataError, ModelError, VocabularyError
+from energyql.models.unfinished import WORK
 from energyql.pipeline.model import Model, load_model
 from energyql.training import judge as judging
-from energyql.training import run
 from energyql.training.judge import train_judge
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureSettings, fit_judge
@@ -194,7 +194,7 @@ class TestWithTheHeads:
         train(ADA, bright, tmp_path / "b", **options)
         for name in ("judge.safetensors", "judge.json", "second.safetensors", "attributes.safetensors"):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-        assert not (tmp_path / "a" / run.WORK).exists()
+        assert not (tmp_path / "a" / WORK).exists()
 
 
 class TestForAModel:

@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1]
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forks")
 @pytest.mark.slow
 def test_every_moment(tmp_path):
-    command = [sys.executable, "-W", "ignore", "-m", "training.killing_models", str(tmp_path), "1"]
+    command = [sys.executable, "-W", "ignore", "-m", "training.killing_models", str(tmp_path), "1", "old"]
     paths = os.pathsep.join(map(str, [TESTS.parent, TESTS, TESTS / "training"]))
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=900, check=False,

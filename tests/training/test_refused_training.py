@@ -8,7 +8,7 @@ from toys import random_heads, tiny_model
 
 from energyql import train_attributes
 from energyql.errors import EnergyQLError
-from energyql.training import run
+from energyql.models.unfinished import WORK
 from energyql.training.foreign import add_heads
 from energyql.training.judge import train_judge
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -92,7 +92,7 @@ def interrupted(folder):
 
     with pytest.raises(KeyboardInterrupt):
         train(ADA, stopped, folder)
-    assert (folder / run.WORK).is_dir()
+    assert (folder / WORK).is_dir()
 
 
 def trained(folder):
@@ -115,7 +115,7 @@ def test_the_disk_is_as_before(tmp_path, monkeypatch, what, start):
     left = disk(tmp_path)
     if start is interrupted:  # the answers of another labeller are of no use, so these may be replaced
         before, left = (
-            {path: content for path, content in each.items() if run.WORK not in path.parts} for each in (before, left)
+            {path: content for path, content in each.items() if WORK not in path.parts} for each in (before, left)
         )
     assert left == before
 

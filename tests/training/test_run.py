@@ -11,6 +11,7 @@ from toys import tiny_model
 from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, DataError, LabelWarning, ModelError, VocabularyError
 from energyql.generators.load import load_generator
+from energyql.models.unfinished import WORK
 from energyql.pipeline.model import load_model, save_model
 from energyql.training import run
 from energyql.training.foreign import read_styleflow
@@ -262,15 +263,16 @@ class TestInterruption:
         train(ADA, labeller, tmp_path / "b", count=100)
         for name in ("attributes.safetensors", "vocabulary.json", "report.json"):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-        assert not (tmp_path / "a" / run.WORK).exists()
+        assert not (tmp_path / "a" / WORK).exists()
 
-    def test_answers_of_another_run_are_not_used(self, tmp_path):
-        def stopped(images):
+    def test_answers_of_another_run_are_not_used(self, tmp_path, monkeypatch):
+        def stopped(*_, **__):
             raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):
-            train(ADA, stopped, tmp_path)
-        (tmp_path / run.WORK / "labels" / "0-60.json").write_text(json.dumps({"wrong": [0, 1] * 30}))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(run, "fit_bank", stopped)
+            train(ADA, dark, tmp_path)
+        assert [path.name for path in (tmp_path / WORK / "labels").iterdir()] == ["0-60"]
         trained = train(ADA, bright, tmp_path)
         assert list(trained.bank.vocabulary) == ["bright"]
 

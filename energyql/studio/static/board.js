@@ -78,7 +78,7 @@ export class Board {
     const done = job?.state === "done";
     const title = kind === "traversal" ? [letter(0), " ", code(board.body.start, this.actions.language()), " to ", letter(1), " ", code(board.body.end, this.actions.language())] : [];
     $("board").replaceChildren(
-      h("div", { class: "board-head" }, h("h2", { id: "board-name" }, NAMES[kind]), h("span", { class: "faint", role: "status" }, busy ? progress(job) : ""), h("span", { class: "gap" }),
+      h("div", { class: "board-head" }, h("h2", { id: "board-name" }, NAMES[kind]), h("span", { class: "faint" }, (board.body ?? board.rows[0].settings).model), h("span", { class: "faint", role: "status" }, busy ? progress(job) : ""), h("span", { class: "gap" }),
         done ? h("a", { class: "plain", href: `/api/jobs/${job.id}/gallery.html`, download: "energyql-gallery.html" }, "Download as a page") : null,
         button("Back to the pictures", this.actions.close)),
       title.length ? h("p", { class: "ends" }, title) : "",

@@ -3,6 +3,9 @@
 import { h } from "./dom.js";
 import { code } from "./paper.js";
 
+const SURE = 0.9; // from here on samplers take a query to hold
+const MOST_DOUBTS = 3; // under one picture
+
 // The table of clauses: every picture a bar, then the mean and the least.
 export function clauseTable(job, pictures, language) {
   const number = (value) => h("td", { class: "count" }, value === null ? "?" : value.toFixed(3));
@@ -24,15 +27,19 @@ export function clauseTable(job, pictures, language) {
   return [title, h("table", { class: "clauses" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows))];
 }
 
-// One thin bar a clause, under its picture.
-export function bars(picture, clauses) {
-  if (clauses.length < 2 || clauses.length > 8) return null;
-  return h("span", { class: "bars", "aria-hidden": "true" }, clauses.map((clause, number) => {
-    const p = picture.clauses[number].probability;
-    const bar = h("span", { title: `${clause.text}: ${p === null ? "?" : p.toFixed(3)}` }, h("i", { class: clause.needed && p !== null && p < 0.5 ? "low" : "" }));
-    bar.firstChild.style.width = `${100 * Math.max(p ?? 0, 0.03)}%`;
-    return bar;
-  }));
+// A lying bar, as long as the probability.
+export function meter(p) {
+  const bar = h("span", { class: "meter", "aria-hidden": "true" }, h("i", { class: p !== null && p < 0.5 ? "low" : "" }));
+  bar.firstChild.style.width = `${100 * (p ?? 0)}%`;
+  return bar;
+}
+
+// What the heads are not sure of in a picture, the least sure first: clauses that must hold, or else the whole query.
+export function doubts(picture, clauses, language) {
+  const parts = clauses.every(({ needed }) => needed) ? picture.clauses : [{ text: picture.query, probability: picture.probability }];
+  const unsure = parts.filter(({ probability: p }) => p !== null && p < SURE).sort((a, b) => a.probability - b.probability);
+  return unsure.slice(0, MOST_DOUBTS).map(({ text, probability: p }) => h("span", { class: "unsure", title: `${text}: ${p.toFixed(3)}` },
+    code(text, language), h("strong", { class: p < 0.5 ? "low" : "" }, `${Math.round(100 * p)} %`, h("span", {}, " sure")), meter(p)));
 }
 
 export const shown = (picture) =>

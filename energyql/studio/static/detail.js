@@ -24,7 +24,7 @@ export class Detail {
     this.wipe = button("Before and after", () => { this.wiping = !this.wiping; this.draw(); }, { "aria-pressed": "false" });
     this.strip = h("ol", { class: "film", "aria-label": "Steps" });
     this.verdict = h("div", { class: "known" });
-    this.facts = h("div", { class: "known" });
+    this.facts = h("div", { class: "known view-facts" });
     this.message = h("div", { class: "failure", role: "alert", hidden: true });
     this.progress = h("progress", { max: 1, value: 0, "aria-label": "Editing" });
     const box = h("div", { class: "editbox" });
@@ -47,8 +47,8 @@ export class Detail {
         this.verdict,
         h("section", { class: "edit", "aria-label": "Edit" }, h("h3", {}, "Edit this picture"), box, this.message, this.progress,
           h("div", { class: "run" }, this.apply, this.undo, this.stop), this.chips, this.options.node),
-        this.facts,
       ),
+      this.facts,
       h("div", { class: "buttons" }, button("Use its seed", () => this.page.seed()), button("More like this", () => this.page.vary(this.picture)),
         h("label", { class: "amount" }, h("span", {}, "how far"), h("input", { type: "range", id: "amount", min: 0, max: 1, step: 0.05, value: 0.3 })), h("span", { class: "gap" }), this.link, this.png),
     );

@@ -1,6 +1,6 @@
 // What is known of one picture, in words and bars.
 
-import { shown } from "./clauses.js";
+import { meter, shown } from "./clauses.js";
 import { badge, h, mark } from "./dom.js";
 import { code } from "./paper.js";
 import { DOUBT } from "./wall.js";
@@ -39,12 +39,8 @@ function changes({ changes: found, superseded }) {
 
 // How sure the heads are of each clause, and what the judge sees.
 export function evidence(picture, run) {
-  const rows = picture.clauses.map(({ text, probability }) => {
-    const bar = h("span", { class: "meter", "aria-hidden": "true" }, h("i", { class: probability !== null && probability < 0.5 ? "low" : "" }));
-    bar.firstChild.style.width = `${100 * (probability ?? 0)}%`;
-    return h("tr", {}, h("th", { scope: "row" }, code(text, run.language)), h("td", {}, bar),
-      h("td", { class: "count" }, probability === null ? "?" : probability.toFixed(3)));
-  });
+  const rows = picture.clauses.map(({ text, probability }) => h("tr", {}, h("th", { scope: "row" }, code(text, run.language)), h("td", {}, meter(probability)),
+    h("td", { class: "count" }, probability === null ? "?" : probability.toFixed(3))));
   return [
     h("h3", {}, "How sure is each clause"),
     h("table", { class: "clauses" }, h("tbody", {}, rows)),

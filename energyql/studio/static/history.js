@@ -31,5 +31,5 @@ function facts({ when, settings, edits, vary }) {
   const date = new Date(when);
   const today = date.toDateString() === new Date().toDateString();
   const at = today ? time.format(date) : day.format(date);
-  return [at, vary ? likeness(vary) : "", `${settings.n} of seed ${settings.seed}`, edits.length ? `${plural(edits.length, "picture")} edited` : ""].filter(Boolean).join(" · ");
+  return [at, settings.model, vary ? likeness(vary) : "", `${settings.n} of seed ${settings.seed}`, edits.length ? `${plural(edits.length, "picture")} edited` : ""].filter(Boolean).join(" · ");
 }

@@ -14,8 +14,7 @@ export class Panels {
     }
     $("panel-close").addEventListener("click", () => this.open(""));
     $("panel").addEventListener("keydown", (event) => { if (event.key === "Escape") this.open(""); });
-    // Browsers do not move a row along for what is in focus and half visible.
-    document.querySelector(".tools").addEventListener("focusin", ({ target }) => { if (target.matches(":focus-visible")) target.scrollIntoView({ block: "nearest", inline: "center" }); });
+    showMore(document.querySelector(".tools"), $("more-tools"));
     store.on(["panel"], ({ panel }) => this.show(panel));
     store.set({ panel: wide.matches ? recall("panel", "") : "" });
   }
@@ -43,6 +42,19 @@ export class Panels {
     for (const toggle of this.toggles) toggle.setAttribute("aria-expanded", String(toggle.dataset.panel === panel));
     for (const section of $("panel").querySelectorAll(":scope > section")) section.hidden = section.id !== `panel-${panel}`;
   }
+}
+
+// A row that is cut at its end says so, with a button that moves it along.
+function showMore(row, button) {
+  const show = () => { button.hidden = row.scrollLeft + row.clientWidth > row.scrollWidth - 8; };
+  row.addEventListener("scroll", show);
+  // Browsers do not move a row along for what is in focus and half visible.
+  row.addEventListener("focusin", ({ target }) => {
+    if (target.matches(":focus-visible")) target.scrollIntoView({ block: "nearest", inline: "center" });
+    show();
+  });
+  new ResizeObserver(show).observe(row);
+  button.addEventListener("click", () => row.scrollBy({ left: row.clientWidth / 2 }));
 }
 
 // The size of the pictures on the wall.

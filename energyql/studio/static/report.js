@@ -9,6 +9,12 @@ import { sentence } from "./querybox.js";
 
 const FILES = [["get-grid", "grid.png"], ["get-zip", "result.zip"], ["get-provenance", "provenance.json"]];
 
+const METHODS = [
+  [/^(slice|langevin|predictor)/, "random pictures that fit"],
+  [/^(ode|descent|published)/, "random pictures, moved until they fit"],
+];
+const RULES = { exact: "", product: "approximate probabilities", lace: "scores in place of probabilities" };
+
 export function reportRuns(store) {
   store.on(["run"], ({ run }) => { if (run) showRun(run); });
   store.on(["failure"], ({ failure }) => showFailure(failure));
@@ -16,12 +22,12 @@ export function reportRuns(store) {
 
 function showRun(run) {
   const { job } = run;
-  $("asked").replaceChildren(...title(run), h("span", { class: "faint" }, `seed ${run.settings.seed} · ${run.settings.sampler} · ${run.settings.semantics}`));
+  $("asked").replaceChildren(...title(run), made(run));
   $("progress").hidden = !working(job);
   if (working(job)) {
     showProgress(job);
     $("summary").textContent = "";
-    $("downloads").hidden = $("clauses").hidden = $("made").hidden = true;
+    $("hint").hidden = $("downloads").hidden = $("clauses").hidden = $("made").hidden = true;
     return;
   }
   const ended = job.problem ? "Given up" : "Cancelled";
@@ -29,7 +35,7 @@ function showRun(run) {
   if (job.done) facts.push(job.summary);
   $("summary").textContent = facts.join(". ");
   const some = job.done > 0;
-  $("downloads").hidden = $("clauses").hidden = $("made").hidden = !some;
+  $("hint").hidden = $("downloads").hidden = $("clauses").hidden = $("made").hidden = !some;
   if (!some) return;
   for (const [id, file] of FILES) $(id).href = `/api/jobs/${job.id}/${file}`;
   $("clauses").replaceChildren(...clauseTable(job, run.pictures, run.language));
@@ -42,6 +48,12 @@ function title({ query, language, vary, photo, job }) {
     return [h("strong", {}, "Your photograph, as the model draws it"), h("span", { class: "faint" }, far)];
   }
   return [vary ? h("strong", {}, likeness(vary)) : "", code(vary?.wanted ?? query, language)];
+}
+
+// The model, the seed, and how the pictures were drawn, in words; the names of the settings are its tooltip.
+function made({ settings: { model, seed, sampler, semantics }, vary, photo }) {
+  const how = vary || photo ? [] : [METHODS.find(([names]) => names.test(sampler))?.[1] ?? sampler, RULES[semantics] ?? semantics];
+  return h("span", { class: "faint", title: `sampler ${sampler}, semantics ${semantics}` }, [model, `seed ${seed}`, ...how].filter(Boolean).join(" · "));
 }
 
 // What variations are like: those of variations name both rounds.

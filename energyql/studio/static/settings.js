@@ -12,6 +12,7 @@ export class SettingsForm {
     this.changed = changed;
     const options = (names) => names.map((name) => h("option", { value: name }, name));
     $("model").replaceChildren(...options(info.models.map((model) => model.name)));
+    $("model").parentElement.hidden = info.models.length < 2;
     $("sampler").replaceChildren(...options(info.samplers));
     $("semantics").replaceChildren(...options(info.semantics));
     $("n").max = info.limits.pictures;

@@ -42,7 +42,7 @@ export class Tray {
   show(tray) {
     $("tray-count").textContent = tray.length || "";
     const items = tray.map((entry) => h("li", {},
-      h("button", { type: "button", class: "tile", title: entry.query, onclick: () => this.actions.restore({ ...entry, edit: { index: entry.index, steps: entry.steps, options: entry.options } }) },
+      h("button", { type: "button", class: "tile", title: `${entry.query} (${entry.settings.model})`, onclick: () => this.actions.restore({ ...entry, edit: { index: entry.index, steps: entry.steps, options: entry.options } }) },
         h("img", { src: entry.thumb, alt: `Picture ${entry.index} of ${entry.query}`, width: 80, height: 80 })),
       h("span", { class: "below" }, h("span", {}, entry.steps.length ? plural(entry.steps.length, "edit") : `#${entry.index}`),
         h("button", { type: "button", class: "mini", "aria-label": "Remove from the favourites", onclick: () => this.past.keepTray(this.store.state.tray.filter((other) => other !== entry)) }, "×"))));

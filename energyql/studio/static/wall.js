@@ -1,7 +1,7 @@
 // The wall of pictures: drawn from the run that is shown, its edits, the selection and the tray.
 
 import { working } from "./api.js";
-import { bars, shown } from "./clauses.js";
+import { doubts, shown } from "./clauses.js";
 import { $, badge, h, mark, plural } from "./dom.js";
 
 export class Wall {
@@ -64,8 +64,7 @@ export class Wall {
       h(
         "button",
         { type: "button", class: "tile", dataset: { position: picture.position }, onclick: (event) => this.click(event, picture) },
-        h("span", { class: "frame" }, image),
-        last ? null : bars(picture, this.run.job.clauses),
+        h("span", { class: "frame" }, image, h("span", { class: "opens" }, "Open and edit")),
       ),
       h(
         "span",
@@ -77,6 +76,7 @@ export class Wall {
         small("choose", "Select (X)", selected, () => this.actions.select(picture), selected ? "☑" : "☐"),
         small("heart", "Favourite (F)", favoured, () => this.actions.favour(picture), favoured ? "♥" : "♡"),
       ),
+      last ? null : doubts(picture, this.run.job.clauses, this.run.language),
     );
   }
 

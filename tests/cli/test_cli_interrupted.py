@@ -1,0 +1,121 @@
+"""`train` is ended by signals and continued; what other commands say of its folder meanwhile."""
+
+import shutil
+import signal
+
+import pytest
+from commands import COMMANDS, SUFFIX, arguments, invoke, process, write_inputs
+from toys import tiny_model
+
+from energyql import Model, load_model
+from energyql.errors import ModelError
+
+LOOK = """
+import os
+import signal
+from pathlib import Path
+
+
+def look(images):
+    with Path("calls.txt").open("a") as calls:
+        calls.write(f"{len(images)}\\n")
+    if Path("stop.txt").is_file():
+        call, number = Path("stop.txt").read_text().split()
+        if len(Path("calls.txt").read_text().split()) == int(call):
+            os.kill(os.getpid(), int(number))
+    return {"bright": images.mean((1, 2, 3))}
+"""
+TRAIN = ("train", "bare", "--labeller", "looks:look", "-n", "60", "--steps", "9", "--out", "new model")
+CONTINUE = "energyql train bare --labeller looks:look -n 60 --steps 9 --out 'new model'"
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def stopped(place, call, number):
+    """End the command at a call of the labeller in this run; a run that draws calls it with 1 and 59 pictures."""
+    (place / "calls.txt").write_text("")
+    (place / "stop.txt").write_text(f"{call} {int(number)}")
+    run = process(*TRAIN, "-q", cwd=place)
+    (place / "stop.txt").unlink()
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a generator, a labeller and the folder of a training that was interrupted before its judge."""
+    place = tmp_path_factory.mktemp("place")
+    write_inputs(tiny_model(place / "tiny"), place)
+    (place / "looks.py").write_text(LOOK)
+    killed = stopped(place, 2, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    first = stopped(place, 2, signal.SIGINT)
+    assert (first.returncode, first.stderr.splitlines()[-1]) == (
+        130, f"interrupted; kept: nothing yet; to continue: {CONTINUE} -q",
+    )  # fmt: skip
+    second = stopped(place, 4, signal.SIGINT)
+    assert (second.returncode, second.stderr.splitlines()[-1]) == (
+        130, f"interrupted; kept: labels, heads, second heads; to continue: {CONTINUE} -q",
+    )  # fmt: skip
+    assert not files(place / "new model")
+    return place
+
+
+@pytest.fixture
+def here(place, tmp_path, monkeypatch):
+    shutil.copytree(place, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_the_same_command_continues_with_the_same_result(place, here):
+    assert stopped(here, 2, signal.SIGTERM).returncode == -signal.SIGTERM  # while the judge's pictures are labelled
+    assert invoke(*TRAIN, "-q").exit_code == 0
+    assert (here / "calls.txt").read_text().split() == ["1", "59", "1", "59"]  # those of the heads are labelled
+    (here / "new model").rename(here / "first")
+    assert invoke(*TRAIN, "-q").exit_code == 0
+    assert files(here / "first") == files(here / "new model")
+
+
+def test_it_is_finished_without_a_judge(here):
+    (here / "calls.txt").write_text("")
+    assert invoke(*TRAIN, "--judge", "none", "-q").exit_code == 0
+    assert (here / "calls.txt").read_text() == ""
+    assert load_model("new model").judge is None
+
+
+MORE = {
+    "attributes": ("attributes", "-m", "MODEL"),
+    "explain": ("explain", "smile", "-m", "MODEL"),
+    "pilot": ("explain", "smile", "--pilot", "-m", "MODEL"),
+    "evaluate": ("evaluate", "-m", "MODEL"),
+    "report": ("report", "MODEL"),
+    "studio": ("studio", "-m", "MODEL"),
+    "train-judge": ("train-judge", "MODEL", "--labels", "labels.csv"),
+    "upload": ("upload", "MODEL", "some/model"),
+}
+READERS = {name: words for name, words in {**COMMANDS, **MORE}.items() if {"MODEL", "plan.toml"} & {*words}}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_command_that_reads_it_says_how_to_continue(place, here, name):
+    (here / "plan.toml").write_text((here / "plan.toml").read_text().replace(str(place / "tiny"), "new model"))
+    words = arguments(name, "new model", f"out{SUFFIX.get(name, '.png')}") if name in COMMANDS else READERS[name]
+    said = str(invoke(*("new model" if word == "MODEL" else word for word in words)).exception)
+    said = " ".join(said.split())  # a plan shows its own line in between
+    assert "the training of new model is not finished" in said
+    assert "finished and kept: labels, heads, second heads to continue: cd " in said
+    assert f" && {CONTINUE} -q with --judge none besides, it ends without a judge" in said
+
+
+def test_python_says_how_to_continue(place, here):
+    for load in (load_model, Model.from_pretrained):
+        with pytest.raises(ModelError, match="the training of new model is not finished\nfinished and kept: labels, h"):
+            load("new model")
+
+
+def test_a_generator_without_heads_that_is_trained(here):
+    shutil.copytree("new model/.training", "bare/.training")
+    assert "bare is not finished" in str(invoke("generate", "smile", "-m", "bare").exception)
+    assert invoke("sample", "bare", "-n", "1", "-q", "--out", "drawn").exit_code == 0  # which needs no heads
