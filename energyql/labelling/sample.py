@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import Bank
+from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import heads_of
@@ -131,7 +131,8 @@ def sample_pictures(
     drawn, where = folder.drawn, torch.device(device)
     if isinstance(network, torch.nn.Module):
         network.to(where).eval()
-    prior = Prior(network, drawn.seed, (drawn.truncation, drawn.truncation), where, drawn.label)
+    psi = (drawn.truncation, drawn.truncation)
+    prior = Prior(network, drawn.seed, FittedUnder("w", psi, drawn.label, module_fingerprint(network)), where)
     tables = [path / LABELS] if (path / LABELS).exists() else []
     tables += [] if labelled is None else [Path(labelled)]
     taken = {*folder.unsure, *(index for table in tables for index in _labelled(table, drawn))} if unsure else set()
@@ -202,9 +203,7 @@ def _choose(
     predictions = bank.to("cpu").predict(prior.read(index, bank.space), names)
     if teacher:
         # The whole pool is drawn once for all rounds.
-        pictures, _ = draw_thumbnails(
-            prior, whole, teacher[0].side, folder / POOL, generator=module_fingerprint(prior.generator), report=report
-        )
+        pictures, _ = draw_thumbnails(prior, whole, teacher[0].side, folder / POOL, report=report)
         read = teacher_reads(teacher, pictures[rows])
         predictions |= {name: prediction for name, prediction in read.items() if name in names}
     return [int(index[row]) for row in choose_unsure(predictions, count)]
