@@ -183,7 +183,10 @@ def read_described(folder: Path) -> Described:
 
 @runtime_checkable
 class Bank(Protocol):
-    """The attributes of a model, such as heads that read latents, or a reader of pictures. A class inherits from it.
+    """The attributes of a model, such as heads that read latents, or a reader of pictures.
+
+    A kind of one's own inherits from it, and defines at least `part`, `device`, `to`, `predict` and `save`. The energy
+    of a query draws a picture in each evaluation if it `reads_pictures`, and else leads through the latents of `space`.
 
     Attributes:
         part: name of the weights among the fingerprints of a model, and in its folder before `.safetensors`.
@@ -245,8 +248,8 @@ class Bank(Protocol):
 
     @property
     def std(self) -> Mapping[str, Tensor]:
-        """Standard deviations of the continuous attributes for which it is one number, (), by name."""
-        ...
+        """Standard deviations of continuous attributes that are the same for every input, as far as is known, ()."""
+        return {}
 
     def to(self, device: torch.device | str) -> Self:
         """Return the bank on a device."""
