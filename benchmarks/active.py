@@ -120,7 +120,7 @@ def by_teacher(world: World, fitted: Fitted, known: list[int], pool: list[int], 
         predictions = fitted.bank.predict(world.prior.w(index))
         if fitted.teacher:
             pictures, _labels = draw_thumbnails(
-                world.prior, index, fitted.teacher[0].side, Path(folder), generator="", report=lambda stage, done: None
+                world.prior, index, fitted.teacher[0].side, Path(folder), report=lambda stage, done: None
             )
             predictions |= teacher_reads(fitted.teacher, pictures)
     return choose_unsure(predictions, world.sizes.round)

@@ -22,7 +22,7 @@ from benchmarks.common import (
     split_names,
     table,
 )
-from energyql.attributes.heads import PICTURE
+from energyql.attributes.bank import PICTURE
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import PictureBank
 from energyql.errors import ArgumentError

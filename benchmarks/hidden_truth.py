@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from energyql import read_weights
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.labels import ImageLabeller, encode_column, label_images
 from energyql.attributes.predictions import Categorical, YesNo
@@ -163,7 +164,9 @@ GENERATORS: dict[str, Callable[[Sizes], tuple[Generator, ImageLabeller]]] = {"dc
 def make_world(name: str, seed: int, sizes: Sizes, report: Callable[[float], None]) -> World:
     """Draw and label all pictures of a generator under one seed."""
     generator, look = GENERATORS[name](sizes)
-    prior, fresh = (Prior(generator, s, (0.7, 0.7), torch.device("cpu")) for s in (seed, FRESH_SEED + seed))
+    prior, fresh = (
+        Prior(generator, s, FittedUnder("w", (0.7, 0.7)), torch.device("cpu")) for s in (seed, FRESH_SEED + seed)
+    )
     parts = {
         "random": (prior, torch.arange(sizes.random)),
         "pool": (prior, POOL_START + torch.arange(sizes.pool)),

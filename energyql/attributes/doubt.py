@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from energyql.attributes.bank import Bank
 from energyql.attributes.heads import AttributeBank, Head, take_head
-from energyql.attributes.pictures import Bank, PictureBank
 from energyql.errors import ModelError
 from energyql.files import DAMAGED_MODEL, read_tensors, write_tensors
 from energyql.numerics.shapes import Bool, Float
@@ -44,10 +44,7 @@ def second_bank(bank: AttributeBank, heads: Mapping[str, Head]) -> AttributeBank
         ModelError: a head does not fit.
     """
     moved = {name: head.to(bank.device) for name, head in heads.items()}
-    return AttributeBank(
-        bank.vocabulary, bank.heads | moved, space=bank.space, truncation=bank.truncation, label=bank.label,
-        generator=bank.generator,
-    )  # fmt: skip
+    return AttributeBank(bank.vocabulary, bank.heads | moved, **vars(bank.fitted))
 
 
 def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
@@ -60,13 +57,13 @@ def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
 
 
 def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
-    """Read the second heads of a folder whose first heads are `bank`; attributes may have none, a reader has none.
+    """Read the second heads of a folder whose first heads are `bank`; attributes may have none.
 
     Raises:
         ModelError: the file is damaged, or does not fit the first heads.
     """
-    path = folder / SECOND
-    if not path.is_file() or isinstance(bank, PictureBank):
+    path, first = folder / SECOND, bank.as_heads
+    if not path.is_file() or first is None:
         return {}
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     try:
@@ -75,7 +72,7 @@ def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
             raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
         if not all(tensor.isfinite().all() for head in heads.values() for tensor in head.tensors().values()):
             raise ModelError("a head has a number that is not finite")
-        second_bank(bank, heads)  # checks the shapes
+        second_bank(first, heads)  # checks the shapes
     except KeyError as error:
         raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
     except ModelError as error:
@@ -83,7 +80,7 @@ def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
     return heads
 
 
-def replace_second(folder: Path, bank: AttributeBank, names: Iterable[str], heads: Mapping[str, Head]) -> None:
+def replace_second(folder: Path, bank: Bank, names: Iterable[str], heads: Mapping[str, Head]) -> None:
     """Let `heads` be the second heads of the attributes `names` of a folder whose first heads are `bank`."""
     taken, old = set(names), load_second(folder, bank)
     new = {name: head for name, head in old.items() if name not in taken} | dict(heads)

@@ -6,17 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from energyql.attributes.bank import (
+    DESCRIBED,
+    SPACES,
+    Bank,
+    Described,
+    FittedLabel,
+    FittedUnder,
+    read_described,
+    write_described,
+)
 from energyql.attributes.judge import READER
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import DAMAGED_MODEL, read_json, read_tensors, write_json, write_tensors
-from energyql.numerics import LARGEST
+from energyql.files import DAMAGED_MODEL, read_tensors, write_tensors
 from energyql.numerics.linear import Dense, DenseStack, Linear
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
@@ -266,41 +275,13 @@ def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
     return _Group(Dense(first, bias, SLOPE), tuple(deeper), Linear(torch.block_diag(*blocks)))
 
 
-SPACES = ("w", "z", "direction", "features")
-"""Inputs of heads. The direction is z scaled to unit second moment: a StyleGAN ignores the length of z. Features are a
-view of z that the generator offers."""
-PICTURE = "picture"
-"""What attributes without heads are read from; see `PictureBank`."""
-FittedLabel = int | tuple[float, ...] | str | None
-"""Class label of the latents that heads were fitted on: a number, a condition vector, "random", or `None`."""
-
-DESCRIBED = "vocabulary.json"
-
-
-class Described(NamedTuple):
-    """What `vocabulary.json` says of the attributes of a model; see `AttributeBank`.
-
-    Attributes:
-        reader: name of the code that reads the attributes off pictures, where such code does; unchecked.
-        gradient: whether autograd can differentiate that code; `None` if its kind says so.
-    """
-
-    space: str
-    truncation: tuple[float, float]
-    label: FittedLabel
-    generator: str
-    vocabulary: Vocabulary
-    reader: Any = None
-    gradient: bool | None = None
-
-
 def remove_reader(folder: Path) -> None:
     """Remove the network that reads pictures from a model folder that has other attributes now."""
     for suffix in ("safetensors", "json"):
         (folder / f"{READER}.{suffix}").unlink(missing_ok=True)
 
 
-class AttributeBank:
+class AttributeBank(Bank):
     """Heads by attribute name.
 
     Args:
@@ -316,6 +297,8 @@ class AttributeBank:
     Raises:
         ModelError: an argument does not fit the others.
     """
+
+    part = "attributes"
 
     def __init__(
         self,
@@ -334,23 +317,20 @@ class AttributeBank:
             raise ModelError("a bank needs at least one head")
         if space not in SPACES:
             raise ModelError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
-        check_fit(truncation, label)
-        if label == "random" and space != "w":
-            raise ModelError(
-                f"heads that read {space} cannot tell the classes apart", hint="let them read w, or fit one class"
-            )
+        self.fitted = FittedUnder(space, truncation, label, generator)
         self._first = next(iter(heads.values()))
         latent_dim = self._first.skip_weight.shape[-1]
         for name, head in heads.items():
             head.check(name, output_count(vocabulary[name]), latent_dim)
         self.vocabulary = vocabulary
         self.heads = dict(heads)
-        self.space = space
-        self.truncation = truncation
-        self.label = label
-        self.generator = generator
         self.reports = {name: report for name, report in (reports or {}).items() if name in vocabulary}
         self._raw: dict[tuple[str, ...], RawOutputs] = {}
+
+    @property
+    def as_heads(self) -> AttributeBank:
+        """This bank."""
+        return self
 
     @property
     def latent_dim(self) -> int:
@@ -361,6 +341,12 @@ class AttributeBank:
     def device(self) -> torch.device:
         """Device of the heads."""
         return self._first.hidden_weight.device
+
+    @property
+    def std(self) -> dict[str, Tensor]:
+        """Residual standard deviation of each continuous attribute, ()."""
+        specs = self.vocabulary.values()
+        return {spec.name: self.heads[spec.name].std for spec in specs if spec.kind == "continuous"}
 
     def to(self, device: torch.device | str) -> AttributeBank:
         """Return the same bank on another device."""
@@ -425,25 +411,11 @@ class AttributeBank:
         """Return the same heads with other reports on their quality."""
         return self._having(self.vocabulary, self.heads, reports)
 
-    def of_generator(self, fingerprint: str) -> AttributeBank:
-        """Return the same heads for a generator with this fingerprint, which maps z as their own one does."""
-        same = self._having(self.vocabulary, self.heads, self.reports)
-        same.generator = fingerprint
-        return same
-
     def _having(
         self, vocabulary: Vocabulary, heads: Mapping[str, Head], reports: Mapping[str, HeadReport]
     ) -> AttributeBank:
         """Return a bank of other heads on the same latents."""
-        return AttributeBank(
-            vocabulary, heads, space=self.space, truncation=self.truncation, label=self.label,
-            generator=self.generator, reports=reports,
-        )  # fmt: skip
-
-    @property
-    def described(self) -> Described:
-        """Everything but the heads and their reports."""
-        return Described(self.space, self.truncation, self.label, self.generator, self.vocabulary)
+        return AttributeBank(vocabulary, heads, **vars(self.fitted), reports=reports)
 
     def save(self, folder: Path) -> None:
         """Write `attributes.safetensors`, `vocabulary.json` and `report.json`, each whole or not at all."""
@@ -451,7 +423,7 @@ class AttributeBank:
             f"{name}/{field}": tensor for name, head in self.heads.items() for field, tensor in head.tensors().items()
         }
         write_tensors(folder / "attributes.safetensors", tensors)
-        write_described(folder, self.described)
+        write_described(folder, Described(self.fitted, self.vocabulary))
         write_reports(folder, self.reports)
         remove_reader(folder)
 
@@ -474,63 +446,8 @@ class AttributeBank:
                     raise ModelError(f"the head of {name!r} has a std that is not above 0")
             if tensors:
                 raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
-            return cls(
-                described.vocabulary, heads, space=described.space, truncation=described.truncation,
-                label=described.label, generator=described.generator, reports=reports,
-            )  # fmt: skip
+            return cls(described.vocabulary, heads, **vars(described.fitted), reports=reports)
         except KeyError as error:
             raise ModelError(f"{path}: {error} is missing, which {DESCRIBED} requires", hint=DAMAGED_MODEL) from None
         except ModelError as error:
             raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
-
-
-def check_fit(truncation: tuple[float, float], label: FittedLabel) -> None:
-    """Check what attributes were fitted under.
-
-    Raises:
-        ModelError: the truncation is no range, or the label no label.
-    """
-    if not -LARGEST <= truncation[0] <= truncation[1] <= LARGEST:
-        raise ModelError(f"{truncation} is no range of truncation")
-    if not _is_label(label):
-        raise ModelError(f"{label!r} is no class label")
-
-
-def write_described(folder: Path, described: Described) -> None:
-    """Write `vocabulary.json`, whole or not at all."""
-    entries = described._asdict() | {"vocabulary": described.vocabulary.to_dict()}
-    for name in ("reader", "gradient"):
-        if entries[name] is None:
-            del entries[name]
-    write_json(folder / DESCRIBED, entries)
-
-
-def read_described(folder: Path) -> Described:
-    """Read what `write_described` wrote.
-
-    Raises:
-        ModelError: the file is missing or damaged.
-    """
-    path = folder / DESCRIBED
-    description = read_json(path)
-    try:
-        vocabulary = Vocabulary.from_dict(description["vocabulary"])
-        low, high = (float(psi) for psi in description["truncation"])
-        space, generator = str(description["space"]), str(description["generator"])
-        label = description.get("label")  # missing in older models of generators without classes
-        label = tuple(float(number) for number in label) if isinstance(label, list) else label
-        if not _is_label(label):
-            raise ValueError(f"{label!r} is no class label")
-        if (gradient := description.get("gradient")) not in (None, True, False):
-            raise ValueError(f"gradient is true or false, not {gradient!r}")
-    except KeyError as error:
-        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
-    except (TypeError, ValueError, OverflowError, VocabularyError) as error:
-        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
-    return Described(space, (low, high), label, generator, vocabulary, description.get("reader"), gradient)
-
-
-def _is_label(label: object) -> bool:
-    if isinstance(label, tuple):
-        return all(isinstance(number, float) and abs(number) <= LARGEST for number in label)
-    return label in (None, "random") or (isinstance(label, int) and not isinstance(label, bool) and label >= 0)

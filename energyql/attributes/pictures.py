@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from energyql.attributes.heads import (
+from energyql.attributes.bank import (
     PICTURE,
-    AttributeBank,
+    Bank,
     Described,
     FittedLabel,
-    check_fit,
+    FittedUnder,
     read_described,
-    remove_reader,
     write_described,
 )
+from energyql.attributes.heads import AttributeBank, remove_reader
 from energyql.attributes.judge import READER, Judge, who_judges
 from energyql.attributes.labels import (
     ImageLabeller,
@@ -41,7 +41,7 @@ ANY_TRUNCATION = (0.0, 1.0)
 """Range of psi of a reader that nobody fitted to pictures of one."""
 
 
-class PictureBank:
+class PictureBank(Bank):
     """Attributes that a reader predicts from pictures. The energy of a query then leads through the generator.
 
     Args:
@@ -63,7 +63,7 @@ class PictureBank:
         ArgumentError: there is no code of that name.
     """
 
-    space = PICTURE
+    part = READER
 
     def __init__(
         self,
@@ -91,9 +91,8 @@ class PictureBank:
             raise ModelError(
                 f"the {_shown(self.reader)} does not read {unread[0]!r}", hint=f"it reads {', '.join(known)}"
             )
-        check_fit(truncation, label)
         self.gradient = isinstance(self.reader, nn.Module) if gradient is None else gradient
-        self.truncation, self.label, self.generator = truncation, label, generator
+        self.fitted = FittedUnder(PICTURE, truncation, label, generator)
         found = getattr(self.reader, "report", None) if reports is None else reports
         found = found if isinstance(found, Mapping) else {}
         self.reports = {name: found[name] for name in self.vocabulary if name in found}
@@ -136,13 +135,6 @@ class PictureBank:
             )
         return {name: _prediction(found[name], self.vocabulary[name], pictures) for name in names}
 
-    def of_generator(self, fingerprint: str) -> PictureBank:
-        """Return the same reader for a generator with this fingerprint."""
-        return PictureBank(
-            self.name or self.reader, self.vocabulary, gradient=self.gradient, truncation=self.truncation,
-            label=self.label, generator=fingerprint, reports=self.reports,
-        )  # fmt: skip
-
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json`, and a `Judge` as `reader.safetensors` and `reader.json`, each whole or not at all.
 
@@ -157,8 +149,7 @@ class PictureBank:
                 hint="name it, so that the folder records the name: PictureBank('module:factory', vocabulary)",
             )
         told = None if self.gradient == isinstance(self.reader, nn.Module) else self.gradient
-        facts = (self.truncation, self.label, self.generator, self.vocabulary, self.name, told)
-        write_described(folder, Described(PICTURE, *facts))
+        write_described(folder, Described(self.fitted, self.vocabulary, self.name, told))
         for old in ("attributes.safetensors", REPORT):
             (folder / old).unlink(missing_ok=True)
         if self.name is not None:
@@ -184,20 +175,17 @@ class PictureBank:
             ArgumentError: there is no code of that name.
         """
         described, gradient = read_described(folder), None
+        fitted = described.fitted
         if reader is None and described.reader is not None:
             reader = check_allowed(described.reader, READER, folder, allow_plugins)
             gradient = described.gradient
         try:
             return cls(
                 Judge.load(folder, READER) if reader is None else reader, described.vocabulary, gradient=gradient,
-                truncation=described.truncation, label=described.label, generator=described.generator
+                truncation=fitted.truncation, label=fitted.label, generator=fitted.generator,
             )  # fmt: skip
         except ModelError as error:
             raise ModelError(f"{folder}: {error.message}", hint=error.hint) from None
-
-
-Bank = AttributeBank | PictureBank
-"""The attributes of a model: heads that read latents, or a reader of pictures."""
 
 
 def load_bank(folder: Path, reader: ImageLabeller | str | None = None, *, allow_plugins: bool = False) -> Bank:
@@ -207,11 +195,20 @@ def load_bank(folder: Path, reader: ImageLabeller | str | None = None, *, allow_
         ModelError: as there, or as for `AttributeBank.load`.
         ArgumentError: a reader is given, and the attributes of the folder are heads.
     """
-    if read_described(folder).space == PICTURE:
+    if (heads := load_heads(folder)) is None:
         return PictureBank.load(folder, reader, allow_plugins=allow_plugins)
     if reader is not None:
         raise ArgumentError(f"{folder} has heads that read latents, so it takes no reader", hint="leave out reader=")
-    return AttributeBank.load(folder)
+    return heads
+
+
+def load_heads(folder: Path) -> AttributeBank | None:
+    """Read the heads of a model folder; `None` if its attributes are read off pictures.
+
+    Raises:
+        ModelError: as for `AttributeBank.load`.
+    """
+    return None if read_described(folder).fitted.space == PICTURE else AttributeBank.load(folder)
 
 
 def heads_of(bank: Bank, what: str) -> AttributeBank:
@@ -224,12 +221,12 @@ def heads_of(bank: Bank, what: str) -> AttributeBank:
     Raises:
         ArgumentError: its attributes are read off pictures.
     """
-    if isinstance(bank, PictureBank):
+    if (heads := bank.as_heads) is None:
         raise ArgumentError(
             f"{what} needs heads that read latents, and the attributes of this model are read off pictures",
             hint='train heads for the same generator in another folder: energyql train --space w, in Python space="w"',
         )
-    return bank
+    return heads
 
 
 def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:

@@ -185,7 +185,7 @@ def import_heads(
     allow_plugins: options.AllowPlugins = False,
 ) -> None:
     """Add published attribute heads to a model folder, unchanged."""
-    from energyql.attributes.heads import SPACES
+    from energyql.attributes.bank import SPACES
     from energyql.training.foreign import add_heads, import_boundary, import_lace
 
     if space not in SPACES:

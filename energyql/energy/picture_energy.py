@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energyql.attributes.pictures import PictureBank
+from energyql.attributes.bank import Bank
 from energyql.energy.circuit import CircuitRule
 from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions, least_energy, tensors_of
 from energyql.energy.rule import EnergyRule, JointRule
@@ -156,7 +156,7 @@ def check_followed(found: Tensor, pictures: Tensor, what: str) -> None:
         )
 
 
-def reader_energy(rule: EnergyRule, bank: PictureBank, encode: Encode, draw: Draw) -> PictureEnergy:
+def reader_energy(rule: EnergyRule, bank: Bank, encode: Encode, draw: Draw) -> PictureEnergy:
     """Return the energy of a query whose attributes are read off pictures; arguments as for `PictureEnergy`."""
     numbers = [name for name in rule.attributes if bank.vocabulary[name].kind == "continuous"]
     least = 0.0

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from energyql.attributes.bank import Bank
 from energyql.attributes.heads import AttributeBank, RawOutputs
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions, split_outputs
 from energyql.energy.circuit import CircuitEnergy, CircuitRule
@@ -180,21 +181,22 @@ class QueryEnergy:
         self,
         rule: EnergyRule | Circuit,
         encode: Encode,
-        predict: Predict | AttributeBank,
+        predict: Predict | Bank,
         surrogate: Callable[[], Surrogate] | None = None,
     ) -> None:
         self.rule: EnergyRule = CircuitRule(rule) if isinstance(rule, Circuit) else rule
         self.encode = encode
         self.surrogate = surrogate
         # Other functions may change between two runs.
-        constant = isinstance(predict, AttributeBank) and isinstance(encode, Convertible)
+        heads = predict.as_heads if isinstance(predict, Bank) else None
+        constant = heads is not None and isinstance(encode, Convertible)
         self.kept: MutableMapping[Hashable, Any] | None = {} if constant else None
-        self.predict = predict.predict if isinstance(predict, AttributeBank) else predict
+        self.predict = predict.predict if isinstance(predict, Bank) else predict
         self._pullback = pullback_of(encode)
         self._direct: CircuitEnergy | _RuleEnergy | None = None
         self._least: Callable[[], float] | None = None
-        if isinstance(predict, AttributeBank) and self.rule.attributes:
-            raw = predict.raw_outputs(self.rule.attributes)
+        if heads is not None and self.rule.attributes:
+            raw = heads.raw_outputs(self.rule.attributes)
             if isinstance(self.rule, CircuitRule):
                 self._direct = CircuitEnergy(self.rule.fold, raw)
                 if self.rule.circuit.has_intervals:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.labels import labeller_name
-from energyql.attributes.pictures import PictureBank
+from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import decide
 from energyql.errors import DataError, ModelError
 from energyql.evaluation.metrics import Features, judge_features
@@ -223,10 +223,10 @@ def _fingerprints(model: Model) -> dict[str, str]:
     if "judge" not in facts and model.judge is not None:
         facts["judge"] = labeller_name(model.judge)
     if "attributes" not in facts:
-        bank = model.bank
-        if isinstance(bank, PictureBank):
-            return facts | {"attributes": f"{labeller_name(bank.reader)} {module_fingerprint(bank.reader)}"}
-        weights = {name: [part.tolist() for part in head.tensors().values()] for name, head in bank.heads.items()}
+        if (reader := model.bank.reader) is not None:
+            return facts | {"attributes": f"{labeller_name(reader)} {module_fingerprint(reader)}"}
+        heads = heads_of(model.bank, "an evaluation").heads
+        weights = {name: [part.tolist() for part in head.tensors().values()] for name, head in heads.items()}
         facts["attributes"] = _digest(weights)
     return facts
 

@@ -9,9 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
-from energyql.attributes.pictures import Bank, heads_of
+from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, naming_target, read_json, sole_writer, write_picture
@@ -130,7 +131,8 @@ def sample_pictures(
         drawn, where = folder.drawn, torch.device(device)
         if isinstance(network, torch.nn.Module):
             network.to(where).eval()
-        prior = Prior(network, drawn.seed, (drawn.truncation, drawn.truncation), where, drawn.label)
+        psi = (drawn.truncation, drawn.truncation)
+        prior = Prior(network, drawn.seed, FittedUnder("w", psi, drawn.label, module_fingerprint(network)), where)
         tables = [path / LABELS] if (path / LABELS).exists() else []
         tables += [] if labelled is None else [Path(labelled)]
         taken = {*folder.unsure, *(index for table in tables for index in _labelled(table, drawn))} if unsure else set()
@@ -167,13 +169,13 @@ def _opened(
 
 
 def _truncation(bank: Bank | None, own: float) -> float:
-    if bank is None or bank.truncation[0] <= own <= bank.truncation[1]:
+    if bank is None or bank.fitted.holds_at(own):
         return own
     return bank.truncation[1]
 
 
 def _fitted_label(bank: Bank | None) -> Label | None:
-    return None if bank is None or isinstance(bank.label, str) else bank.label
+    return None if bank is None else bank.fitted.default_label
 
 
 def _labelled(table: Path, drawn: Drawn) -> list[int]:
@@ -201,9 +203,7 @@ def _choose(
     predictions = bank.to("cpu").predict(prior.read(index, bank.space), names)
     if teacher:
         # The whole pool is drawn once for all rounds.
-        pictures, _ = draw_thumbnails(
-            prior, whole, teacher[0].side, folder / POOL, generator=module_fingerprint(prior.generator), report=report
-        )
+        pictures, _ = draw_thumbnails(prior, whole, teacher[0].side, folder / POOL, report=report)
         read = teacher_reads(teacher, pictures[rows])
         predictions |= {name: prediction for name, prediction in read.items() if name in names}
     return [int(index[row]) for row in choose_unsure(predictions, count)]

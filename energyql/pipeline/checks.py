@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from energyql.attributes.bank import Bank
 from energyql.attributes.judge import JointJudge, Judge
-from energyql.attributes.pictures import Bank, PictureBank
 from energyql.attributes.quality import HeadReport
 from energyql.energy.picture_energy import NO_GRADIENT, WITHOUT_GRADIENT
 from energyql.errors import ArgumentError, ModelError, WeakHeadError, misfit
@@ -151,14 +151,12 @@ def check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) -
         ModelError: they are not.
     """
     hint = "train the attributes again, or use the generator that they were fitted to"
-    if bank.generator not in ("", mark):
+    if not bank.fitted.is_of(mark):
         raise ModelError(f"{folder}: the attributes were fitted to another generator", hint=hint)
     try:
         if bank.label is not None:
             check_fitted_label(bank.label, generator)
-        if isinstance(bank, PictureBank):
-            return
-        size = latent_size(generator, bank.space)
+        size = None if bank.latent_dim is None else latent_size(generator, bank.space)
     except ArgumentError as error:
         raise ModelError(f"{folder}: {error.message}", hint=hint) from None
     if size not in (None, bank.latent_dim):
@@ -184,7 +182,7 @@ def check_parts(name: str, generator: object, bank: object, judge: object) -> No
             f"the judge of model {name!r} is {judge!r}, which cannot be called with pictures",
             hint="give a judge, a function of pictures (n, channels, height, width), or None",
         )
-    if judge is not None and isinstance(bank, PictureBank) and is_same(bank.reader, judge):
+    if judge is not None and is_same(bank.reader, judge):
         raise ModelError(
             f"the judge of model {name!r} is the reader that guides the sampler, so it could never object",
             hint="give it another network as judge=, trained with another seed (energyql train-judge), or None",
@@ -197,7 +195,7 @@ def check_gradient(bank: Bank, sampler: object) -> None:
     Raises:
         ArgumentError: the attributes are read off pictures by a function without a gradient.
     """
-    if isinstance(bank, PictureBank) and not bank.gradient and getattr(sampler, "needs_gradient", False):
+    if not bank.gradient and getattr(sampler, "needs_gradient", False):
         raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
 
 

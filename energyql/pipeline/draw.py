@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.doubt import outside_shell, second_bank
-from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import who_judges
-from energyql.attributes.pictures import PictureBank, heads_of
+from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, tabulate
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
 from energyql.energy.picture_energy import REALISM_PILOT, PictureEnergy, energy_of_pictures, reader_energy, with_realism
@@ -126,7 +125,7 @@ class PreparedQuery:
     @cached_property
     def energy_in_float32(self) -> QueryEnergy | PictureEnergy:
         """The energy of the query as a function of z, in float32."""
-        if isinstance(self.model.bank, PictureBank):
+        if self.model.bank.reads_pictures:
             return self._by_picture(torch.float32)
         # Without a reference to `self`: in a cycle, megabytes of packed weights would wait for the garbage collector.
         surrogate = None if self.surrogates is None else cache(partial(_surrogate, self.rule, self.surrogates))
@@ -152,10 +151,8 @@ class PreparedQuery:
         return with_realism(energy, critic, weight, self.encode, draw, pilot)
 
     def _by_picture(self, dtype: torch.dtype) -> PictureEnergy:
-        bank, settings = self.model.bank, self.settings
-        assert isinstance(bank, PictureBank)
-        draw = drawing(self.model.generator, dtype, settings.noise, settings.seed)
-        return reader_energy(self.rule, bank, self.encode, draw)
+        draw = drawing(self.model.generator, dtype, self.settings.noise, self.settings.seed)
+        return reader_energy(self.rule, self.model.bank, self.encode, draw)
 
     def run(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Result:
         """Draw the samples `first`, ..., `first + n - 1`; see `energyql.generate`."""
@@ -254,7 +251,7 @@ class PreparedQuery:
             w: of each sample, (n, w_dim) or (n, num_ws, w_dim), if it is not the mapped z.
         """
         pictures, latents, readings, by_reader = [], [], [], []
-        settings, generator, bank = self.settings, self.model.generator, self.model.bank
+        settings, generator = self.settings, self.model.generator
         synthesize = synthesizer(generator, self.dtype)
 
         def options(rows: slice) -> dict[str, Any]:
@@ -264,8 +261,8 @@ class PreparedQuery:
             pictures += to_pictures(images)
             latents.append(drawn)
             readings.append(self.model.judge_images(images))
-            if isinstance(bank, PictureBank):
-                by_reader.append(self._by_reader(bank, images))
+            if self.model.bank.reads_pictures:
+                by_reader.append(self._by_reader(images))
             report("drawing", len(pictures) / len(sampled.z))
         placed, w = w is not None, torch.cat(latents)
         judged = {name: np.concatenate([part[name] for part in readings]) for name in readings[0]}
@@ -290,7 +287,7 @@ class PreparedQuery:
 
     @torch.inference_mode()
     def _by_heads(self, z: Tensor, w: Tensor) -> _Read:
-        bank, energy = heads_of(self.model.bank, "this"), self.energy_in_float32
+        bank, energy = self.model.bank, self.energy_in_float32
         read = w if bank.space == "w" else self.reads(z)
         read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
         predictions = bank.predict(read)
@@ -298,8 +295,8 @@ class PreparedQuery:
         return tabulate(predictions), energy.of_latent(read).double().cpu().numpy(), self._doubtful(read, predictions)
 
     @torch.inference_mode()
-    def _by_reader(self, bank: PictureBank, images: Tensor) -> _Read:
-        predictions = bank.predict(images)
+    def _by_reader(self, images: Tensor) -> _Read:
+        predictions = self.model.bank.predict(images)
         check_predictions(predictions, tuple(predictions), images)
         energy = energy_of_pictures(self.rule, lambda _, names: predictions, images)
         return tabulate(predictions), energy.double().cpu().numpy(), np.zeros(len(images), bool)
@@ -419,10 +416,10 @@ class Pipeline:
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
         """Return a function for what stands in for the heads under a truncation and a label; see `PreparedQuery`."""
-        bank, z_dim = self.model.bank, self.model.generator.z_dim
-        if not isinstance(bank, AttributeBank) or z_dim > MOST_NUMBERS:
+        heads, z_dim = self.model.bank.as_heads, self.model.generator.z_dim
+        if heads is None or z_dim > MOST_NUMBERS:
             return None
-        return self._surrogates.setdefault((psi, label), cache(partial(SurrogateHeads, bank, reads, z_dim)))
+        return self._surrogates.setdefault((psi, label), cache(partial(SurrogateHeads, heads, reads, z_dim)))
 
 
 def generate(

@@ -120,17 +120,14 @@ def _best(circuit: Circuit, model: str | Path | Model) -> float | None:
     """Return the highest probability that the heads can give, or `None` where they can be sure."""
     if not circuit.has_intervals:
         return None
-    from energyql.attributes.heads import PICTURE, AttributeBank, read_described
+    from energyql.attributes.pictures import load_heads
     from energyql.energy.circuit import CircuitRule
     from energyql.energy.query_energy import SURE, least_energy
 
-    if not isinstance(model, str | Path):
-        bank = model.bank if isinstance(model.bank, AttributeBank) else None
-    else:
-        bank = None if read_described(folder := model_folder(model)).space == PICTURE else AttributeBank.load(folder)
-    if bank is None:
+    heads = load_heads(model_folder(model)) if isinstance(model, str | Path) else model.bank.as_heads
+    if heads is None:
         return None
-    best = math.exp(-least_energy(CircuitRule(circuit), bank.raw_outputs(circuit.attributes).std))
+    best = math.exp(-least_energy(CircuitRule(circuit), heads.std))
     return best if best < SURE else None
 
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from energyql.attributes.bank import Bank
 from energyql.attributes.doubt import SECOND, load_second, save_second
 from energyql.attributes.heads import Head
 from energyql.attributes.judge import (
@@ -30,7 +31,7 @@ from energyql.attributes.judge import (
     who_judges,
 )
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
-from energyql.attributes.pictures import Bank, PictureBank, load_bank
+from energyql.attributes.pictures import load_bank
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import (
@@ -45,7 +46,7 @@ from energyql.files import (
     write_json,
     write_text,
 )
-from energyql.generators.base import RANDOM, Generator, Label, check_label, device_of
+from energyql.generators.base import Generator, Label, check_label, device_of
 from energyql.generators.checkpoints.reading import reading
 from energyql.generators.families import (
     CONFIG,
@@ -202,19 +203,9 @@ class Model:
         Raises:
             ArgumentError: the generator has no such label, or needs one, or the heads were fitted under another.
         """
-        known = self.bank.label
-        fallback = None if isinstance(known, str) else known
-        checked = check_label(fallback if label is None else label, self.generator)
-        if known == RANDOM and isinstance(checked, tuple):
-            raise ArgumentError(
-                f"the attributes of model {self.name!r} hold for every class, not between classes",
-                hint=f"give a class from 0 to {len(checked) - 1}",
-            )
-        if known not in (None, RANDOM, checked):
-            raise ArgumentError(
-                f"the attributes of model {self.name!r} do not hold under label {checked}",
-                hint=f"they were fitted under label {known}: use that, or train them for {checked}",
-            )
+        fitted = self.bank.fitted
+        checked = check_label(fitted.default_label if label is None else label, self.generator)
+        fitted.check_label(checked, self.name)
         return checked
 
     def check_truncation(self, truncation: float | None) -> float:
@@ -224,13 +215,7 @@ class Model:
             ArgumentError: the heads were fitted under others.
         """
         psi = self.truncation if truncation is None else truncation
-        low, high = self.bank.truncation
-        if not low <= psi <= high:
-            allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-            raise ArgumentError(
-                f"the attributes of model {self.name!r} do not hold at truncation {psi:g}",
-                hint=f"they were fitted at truncation {allowed}: use that, or train them for {psi:g}",
-            )
+        self.bank.fitted.check_truncation(psi, self.name)
         return psi
 
     def judge_images(self, images: Tensor) -> Values:
@@ -337,11 +322,10 @@ def load_model(
             raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
     bank = load_bank(folder, reader, allow_plugins=allow_plugins)
     check_fitted_to(folder, bank, opened, mark)
-    guide = READER if isinstance(bank, PictureBank) else "attributes"
-    parts = [folder / f"{part}.safetensors" for part in (guide, *judge_names(folder), Path(SECOND).stem)]
+    parts = [folder / f"{part}.safetensors" for part in (bank.part, *judge_names(folder), Path(SECOND).stem)]
     marks = {path.stem: fingerprint(path) for path in parts if path.is_file()} | {"generator": mark}
-    if isinstance(bank, PictureBank) and (reader is not None or bank.name is not None):  # not the one of the folder
-        marks[READER] = judge_mark(bank.reader)
+    if reader is not None or bank.name is not None:  # not the one of the folder
+        marks[bank.part] = judge_mark(bank.reader)
     if judge is None and judge_name is not None:
         judge = check_allowed(judge_name, "judge", folder, allow_plugins)
     if judge is None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from energyql.attributes.pictures import PictureBank
 from energyql.energy.rule import WITHOUT_FLOOR
 from energyql.errors import ArgumentError
 from energyql.language import Expr, Weight
@@ -92,21 +91,20 @@ def run_pilot(
         )
     pipeline = pipeline_for(model, device)
     bank = pipeline.model.bank
-    reads_pictures = isinstance(bank, PictureBank)
-    sampler: SamplerName = "slice" if isinstance(bank, PictureBank) and not bank.gradient else DEFAULT_SAMPLER
+    sampler: SamplerName = DEFAULT_SAMPLER if bank.gradient else "slice"
     prepared = pipeline.prepare(query, semantics=semantics, sampler=sampler)
-    (sampled,) = prepared.latents(PICTURE_SAMPLES if reads_pictures else SAMPLES, progress=False)
+    (sampled,) = prepared.latents(PICTURE_SAMPLES if bank.reads_pictures else SAMPLES, progress=False)
     evaluations = sampled.evaluations.double()
     unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
     as_sampled = semantics == EXACT and unweighted == prepared.expr
     exact = prepared if as_sampled else pipeline.prepare(unweighted, sampler=sampler)
-    z = normals(0, 0, PICTURES if reads_pictures else PRIOR, pipeline.model.generator.z_dim, stream="prevalence").to(
-        pipeline.device
-    )
+    z = normals(
+        0, 0, PICTURES if bank.reads_pictures else PRIOR, pipeline.model.generator.z_dim, stream="prevalence"
+    ).to(pipeline.device)
     share, error = prevalence(exact.energy_in_float32(z).double().cpu(), sampled if as_sampled else None)
     satisfied = exact.energy_in_float32(sampled.z).double().neg().exp().mean().item()
     finished = sampled.ok.double().mean().item()
-    calls = (evaluations + sampled.gradients).mean().item() if reads_pictures else None
+    calls = (evaluations + sampled.gradients).mean().item() if bank.reads_pictures else None
     return Pilot(share, error, satisfied, evaluations.mean().item(), _error(evaluations), finished, calls)
 
 

@@ -46,7 +46,6 @@ def fit_bank(
     specs: Vocabulary,
     *,
     further: int | None,
-    space: str,
     settings: HeadSettings,
     report: Report,
 ) -> tuple[AttributeBank, dict[str, Head], Sequence[Judge]]:
@@ -57,13 +56,12 @@ def fit_bank(
 
     Args:
         target: the model folder, with the heads from before.
-        prior: of the pictures.
+        prior: of the pictures, with what heads are fitted under.
         labels: where the labels are from.
-        latents: of the rows, as heads on `space` read them.
+        latents: of the rows, as the heads read them.
         columns: attribute -> a cell for each row.
         specs: the attributes.
         further: number of further pictures; see `further_pictures` for the default.
-        space: the latent that heads read.
         settings: of the fit.
         report: told the progress.
 
@@ -88,16 +86,14 @@ def fit_bank(
     if table.index is not None and further != 0:
         further = further_pictures(prior) if further is None else further
         if further:
-            taught = teach(
-                target, prior, table, targets, order[:fitted], specs, count=further, space=space, report=report
-            )
+            taught = teach(target, prior, table, targets, order[:fitted], specs, count=further, report=report)
     latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
     held_out, seen = (
         {name: values[rows] for name, values in targets.items()} for rows in (slice(fitted, None), slice(fitted))
     )
     with target.work.step("heads") as folder:
         bank, fits = _fit(
-            target, prior, latents[:fitted], seen, specs, taught, folder, space=space, settings=settings, seed=seed,
+            prior, latents[:fitted], seen, specs, taught, folder, settings=settings, seed=seed,
             stopping=min(HELD_OUT_SHARE, len(middle) / 2 / fitted), report=report,
         )  # fmt: skip
     with torch.no_grad():
@@ -126,7 +122,6 @@ def fit_bank(
 
 
 def _fit(
-    target: Target,
     prior: Prior,
     latents: Float[Tensor, "rows latent_dim"],
     labels: Mapping[str, Tensor],
@@ -135,7 +130,6 @@ def _fit(
     folder: Path,
     *,
     stopping: float,
-    space: str,
     settings: HeadSettings,
     seed: int,
     report: Report,
@@ -171,17 +165,13 @@ def _fit(
             dataclasses.replace(settings, weight_decay=decay),
             held_out=held_out,
             seed=seed,
-            space=space,
+            space=prior.fitted.space,
             checkpoint=folder / stage,
             progress=lambda done, stage=stage: report(stage, done),  # type: ignore[misc]
         )
         heads |= part.to("cpu").heads
         fits |= found
-    bank = AttributeBank(
-        specs, {name: heads[name] for name in specs}, space=space, truncation=prior.truncation, label=prior.label,
-        generator=target.fingerprint,
-    )  # fmt: skip
-    return bank, fits
+    return AttributeBank(specs, {name: heads[name] for name in specs}, **vars(prior.fitted)), fits
 
 
 def fit_second(

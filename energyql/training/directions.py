@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energyql.attributes.heads import AttributeBank, FittedLabel, Head
+from energyql.attributes.bank import FittedLabel, FittedUnder
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import load_judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of
@@ -129,9 +130,9 @@ def find_directions(
     own = 1.0 if source.truncation is None else source.truncation
     psi = bank.truncation if bank is not None and truncation is None else (own, own)
     psi = psi if truncation is None else (truncation, truncation)
-    prior = Prior(network, DIRECTIONS_SEED, psi, place, source.label(label, "w"))
+    prior = Prior(network, DIRECTIONS_SEED, source.fitted("w", psi, label), place)
     titles = tuple(map(str, range(count)))
-    heads = bank if isinstance(bank, AttributeBank) else None
+    heads = None if bank is None else bank.as_heads
     if method == "interfacegan":  # wrong goals are refused before samples are drawn
         titles = tuple(head_numbers(prior, heads, 1, goals, count))
     elif method == "ganalyze":
@@ -160,7 +161,7 @@ def find_directions(
     _check_count(len(inner), count, method)
     return space.directions(
         inner[:count], share[:count], method=method, titles=titles[:count], layers=chosen, truncation=psi,
-        label=prior.label, generator=module_fingerprint(network),
+        label=prior.fitted.label, generator=module_fingerprint(network),
     )  # fmt: skip
 
 
@@ -372,7 +373,8 @@ class Directions:
 
     def prior(self, generator: Generator, seed: int, device: torch.device | str) -> Prior:
         """Return the prior of the directions."""
-        return Prior(generator, seed, self.truncation, torch.device(device), self.label)
+        fitted = FittedUnder("w", self.truncation, self.label, self.generator)
+        return Prior(generator, seed, fitted, torch.device(device))
 
     def check_generator(self, generator: Generator) -> None:
         """Raise an `ArgumentError` if the directions are those of another generator, or of a label that it lacks."""

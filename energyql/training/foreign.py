@@ -66,11 +66,9 @@ def add_heads(
         ModelError: the heads do not fit the generator or the heads in the folder.
     """
     with opening_target(model, out, truncation[1], generator=generator, allow_plugins=allow_plugins) as target:
-        fitted = target.label(label, space)
-        bank = AttributeBank(
-            specs, heads, space=space, truncation=truncation, label=fitted, generator=target.fingerprint
-        )
-        target.check_latents(space, truncation, fitted)
+        fitted = target.fitted(space, truncation, label)
+        bank = AttributeBank(specs, heads, **vars(fitted))
+        target.check_latents(fitted)
         size = latent_size(target.generator, space)
         if size not in (None, bank.latent_dim):
             raise ModelError(

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.heads import SLOPE, AttributeBank, FittedLabel, Head
+from energyql.attributes.bank import FittedLabel
+from energyql.attributes.heads import SLOPE, AttributeBank, Head
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
 from energyql.numerics.pullback import normalized

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from energyql.attributes.bank import Bank
 from energyql.attributes.judge import Judge, JudgeReport, replace_given, replace_judge
 from energyql.attributes.labels import (
     Column,
@@ -23,7 +24,6 @@ from energyql.attributes.labels import (
     labeller_name,
     read_images,
 )
-from energyql.attributes.pictures import Bank
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError
@@ -95,7 +95,7 @@ def measure_judge(
         prior, index, labeller = replace(prior, seed=prior.seed + 1), torch.arange(count), labels
     with target.work.step("readings of the judge") as folder:
         read = label_prior(
-            prior, index, _Reader(labeller, judge, vocabulary, index), folder, generator=target.fingerprint,
+            prior, index, _Reader(labeller, judge, vocabulary, index), folder,
             progress=lambda done: report("judge", done),
         )  # fmt: skip
     columns = columns or read
@@ -298,27 +298,28 @@ def _prior(
     Raises:
         EnergyQLError: a table is about other pictures than those for which the heads are valid.
     """
+    fitted = replace(bank.fitted, generator=target.fingerprint)
     if not isinstance(labels, LabelTable):
-        return Prior(target.generator, LABEL_SEED if seed is None else seed, bank.truncation, device, bank.label)
-    psi, label, (low, high) = bank.truncation, bank.label, bank.truncation
+        return Prior(target.generator, LABEL_SEED if seed is None else seed, fitted, device)
+    label, (low, high) = fitted.label, fitted.truncation
     if (drawn := labels.drawn or labels.beside) is not None:
         drawn.check(labels.source, seed=seed, truncation=None, label=None)
         drawn.check_generator(target.generator, labels.source)
-        seed, psi = drawn.seed, (drawn.truncation, drawn.truncation)
-        if not low <= psi[0] <= high or label not in (RANDOM, drawn.label):
+        seed, psi = drawn.seed, drawn.truncation
+        if not fitted.holds_at(psi) or label not in (RANDOM, drawn.label):
             raise ArgumentError(
-                f"{labels.source} is about pictures of truncation {psi[0]:g} and label {drawn.label}; the heads "
+                f"{labels.source} is about pictures of truncation {psi:g} and label {drawn.label}; the heads "
                 f"of {target.folder} were fitted at truncation {low:g} to {high:g} under label {label}",
                 hint="label pictures of the model that is to be judged",
             )
-        label = drawn.label
+        fitted = replace(fitted, truncation=(psi, psi), label=drawn.label)
     elif low != high or label == RANDOM:
         raise ArgumentError(
             "pictures that were labelled by hand have one truncation and one class label, and the heads were fitted to "
             "pictures of several",
             hint="label pictures that energyql sample draws, whose table says how they were drawn",
         )
-    return Prior(target.generator, seed or 0, psi, device, label)
+    return Prior(target.generator, seed or 0, fitted, device)
 
 
 def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[str], trained: TrainedJudge) -> None:
@@ -407,9 +408,7 @@ def fit_on_pictures(
         prior, labeller = replace(prior, seed=prior.seed + apart), labels
         drawn = f"{PICTURES} for the {name}"
     with work.step(drawn) as folder:
-        pictures, columns = draw_thumbnails(
-            prior, index, settings.side, folder, labeller=labeller, generator=task.target.fingerprint, report=report
-        )
+        pictures, columns = draw_thumbnails(prior, index, settings.side, folder, labeller=labeller, report=report)
     columns = dict(labels.columns) if isinstance(labels, LabelTable) else columns
     specs = learnable(columns)
     answers = {

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from energyql.attributes.heads import PICTURE, SPACES, Head
+from energyql.attributes.bank import PICTURE, SPACES, Bank
+from energyql.attributes.heads import Head
 from energyql.attributes.judge import READER, Judge
 from energyql.attributes.labels import Column, ImageLabeller
-from energyql.attributes.pictures import Bank, PictureBank
+from energyql.attributes.pictures import PictureBank
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import real_path
@@ -174,10 +175,10 @@ def train_attributes(
         space = space or target.space
         head_reader(target.generator, space, Identity())  # raises before any picture is labelled
         seed = seed if seed is not None else 0 if isinstance(labels, LabelTable) else LABEL_SEED
-        prior = Prior(target.generator, seed, psi or (1.0, 1.0), device, target.label(label, space))
+        prior = Prior(target.generator, seed, target.fitted(space, psi or (1.0, 1.0), label), device)
         if psi is None:
-            prior = dataclasses.replace(prior, truncation=_default_truncation(target, labels, space, prior))
-        target.check_latents(space, prior.truncation, prior.label)
+            prior = prior.under(truncation=_default_truncation(target, labels, prior))
+        target.check_latents(prior.fitted)
         with reporting(progress) as report:
             bank: Bank
             second: Mapping[str, Head] = {}
@@ -193,15 +194,15 @@ def train_attributes(
                     index = torch.arange(PICTURES if count is None else count)
                     with target.work.step("labels") as folder:
                         columns = label_prior(
-                            prior, index, labels, folder, generator=target.fingerprint,
+                            prior, index, labels, folder,
                             check=lambda found: target.check_names(found if only is None else names, replace),
                             progress=lambda done: report("labelling", done),
                         )  # fmt: skip
-                latents = _latents(prior, labels, len(next(iter(columns.values()))), space)
+                latents = _latents(prior, labels, len(next(iter(columns.values()))))
                 specs = _infer(columns, only=only, kinds=kinds, known=vocabulary or known)
                 bank, second, networks = fit_bank(
                     target, prior, labels, latents, {name: columns[name] for name in only or columns}, specs,
-                    further=count, space=space, settings=settings or HeadSettings(), report=report,
+                    further=count, settings=settings or HeadSettings(), report=report,
                 )  # fmt: skip
                 most = min(len(latents), MOST_PICTURES)
             judged = TrainedJudge(None, {})
@@ -237,7 +238,8 @@ def _fit_reader(
             f"a network that reads pictures could learn none of {', '.join(found)}", hint="label more pictures"
         )
     reader.report = {name: found[name] for name in reader.vocabulary}
-    return PictureBank(reader, truncation=prior.truncation, label=prior.label, generator=target.fingerprint)
+    fitted = prior.fitted
+    return PictureBank(reader, truncation=fitted.truncation, label=fitted.label, generator=fitted.generator)
 
 
 def _infer(
@@ -262,21 +264,19 @@ def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float
     return float(low), float(high)
 
 
-def _default_truncation(
-    target: Target, labels: LabelTable | ImageLabeller, space: str, prior: Prior
-) -> tuple[float, float]:
+def _default_truncation(target: Target, labels: LabelTable | ImageLabeller, prior: Prior) -> tuple[float, float]:
     if target.bank is not None:
         return target.bank.truncation
-    if isinstance(labels, LabelTable) and labels.latents is not None and space == "w":
+    if isinstance(labels, LabelTable) and labels.latents is not None and prior.fitted.space == "w":
         psi = estimate_truncation(prior, labels.latents, labels.source)
     else:
         psi = 1.0 if target.truncation is None else target.truncation
     return psi, psi
 
 
-def _latents(prior: Prior, labels: LabelTable | ImageLabeller, count: int, space: str) -> Tensor:
+def _latents(prior: Prior, labels: LabelTable | ImageLabeller, count: int) -> Tensor:
     """Return the labelled latents in the space that heads read."""
-    index = torch.arange(count)
+    index, space = torch.arange(count), prior.fitted.space
     if isinstance(labels, LabelTable):
         if labels.latents is not None:
             first = torch.arange(1)
@@ -288,11 +288,11 @@ def _latents(prior: Prior, labels: LabelTable | ImageLabeller, count: int, space
                     hint="give the latents of this generator: w if heads read w, else z",
                 )
             return labels.latents if space == "w" else prior.view(labels.latents, space)
-        if prior.truncation[0] != prior.truncation[1]:
+        if len(set(prior.fitted.truncation)) > 1:
             raise ArgumentError(
                 "pictures that were labelled by hand have one truncation", hint="give that, not a range"
             )
-        if prior.label == RANDOM:
+        if prior.fitted.label == RANDOM:
             raise ArgumentError(
                 "pictures that were labelled by hand have one class label", hint='give that, not "random"'
             )

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from energyql.attributes.heads import FittedLabel
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.judge import thumbnails
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
 from energyql.errors import DataError, LabelWarning, caller_level
@@ -49,7 +49,6 @@ def draw_thumbnails(
     folder: Path,
     *,
     labeller: ImageLabeller | None = None,
-    generator: str,
     report: Report,
 ) -> tuple[Tensor, dict[str, Column]]:
     """Draw the pictures of these samples as a network reads them, and label them.
@@ -61,19 +60,17 @@ def draw_thumbnails(
     """
     columns = label_prior(
         prior, index, Thumbnails(labeller, side, "" if labeller is not None else str(index.tolist())), folder,
-        generator=generator, progress=lambda done: report("drawing", done),
+        progress=lambda done: report("drawing", done),
     )  # fmt: skip
     return read_thumbnails(columns.pop(PICTURE)), columns
 
 
-def kept_thumbnails(
-    folder: Path, prior: Prior, index: Int[Tensor, " n"], side: int, *, generator: str
-) -> Tensor | None:
+def kept_thumbnails(folder: Path, prior: Prior, index: Int[Tensor, " n"], side: int) -> Tensor | None:
     """Return the pictures that `draw_thumbnails` has drawn to a folder without a labeller; nothing is written.
 
     `None` if they are others, or not all are there, or a file is damaged.
     """
-    found = kept_labels(folder, prior, Thumbnails(None, side, str(index.tolist())), len(index), generator=generator)
+    found = kept_labels(folder, prior, Thumbnails(None, side, str(index.tolist())), len(index))
     return None if found is None else read_thumbnails(found[PICTURE])
 
 
@@ -140,16 +137,19 @@ class Prior:
     Attributes:
         generator: maps z to w and w to pictures.
         seed: sample i depends on (seed, i) only.
-        truncation: range of psi, from which each sample has its own value.
+        fitted: what attributes are learned under from these samples: each has its own psi from the range of truncation,
+            and its own random class if the label is "random".
         device: where to compute.
-        label: class label of all samples, "random" for a random class each, `None` for a generator without classes.
     """
 
     generator: Generator
     seed: int
-    truncation: tuple[float, float]
+    fitted: FittedUnder
     device: torch.device
-    label: FittedLabel = None
+
+    def under(self, **changes: Any) -> Prior:
+        """Return the prior with other fields of `fitted`."""
+        return replace(self, fitted=replace(self.fitted, **changes))
 
     def z(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n z_dim"]:
         """Return z of the samples with these indices, on the CPU."""
@@ -159,7 +159,7 @@ class Prior:
     def w(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n w_dim"]:
         """Return w of the samples with these indices, on the CPU."""
         parts = []
-        low, high = self.truncation
+        low, high = self.fitted.truncation
         for rows in index.split(LATENTS_AT_ONCE):
             z, condition = self.z(rows).to(self.device), self._condition(rows)
             if low == high:
@@ -184,8 +184,8 @@ class Prior:
 
     def _condition(self, index: Tensor) -> Tensor | None:
         """Return the labels of samples, (n, c_dim), or the label of all of them, (c_dim,)."""
-        if not isinstance(self.label, str):
-            return as_condition(self.label, self.generator)
+        if not isinstance(self.fitted.label, str):
+            return as_condition(self.fitted.label, self.generator)
         count = class_count(self.generator)
         return F.one_hot((self._uniforms(index, "class")[:, 0] * count).long(), count).float()
 
@@ -211,21 +211,20 @@ def label_prior(
     labeller: ImageLabeller,
     folder: Path,
     *,
-    generator: str,
     check: Callable[[list[str]], None] = lambda names: None,
     progress: Callable[[float], None],
 ) -> dict[str, Column]:
     """Label the pictures of the samples with these indices.
 
     Labels are written to `folder` part by part. The same call after an interruption continues from there, unless the
-    fingerprint `generator` is another one. `check` is called with the names of the attributes, once the first part is
-    labelled; `progress` with the fraction done.
+    fingerprint of the generator is another one. `check` is called with the names of the attributes, once the first part
+    is labelled; `progress` with the fraction done.
 
     Returns:
         Attribute -> n cells.
     """
     columns: dict[str, list[Any]] = {}
-    identity = _identity(prior, labeller, generator)
+    identity = _identity(prior, labeller)
     for start in range(0, len(index), PICTURES_A_PART):
         rows = index[start : start + PICTURES_A_PART]
         stop, file = start + len(rows), _part(folder, identity, start, len(index))
@@ -246,12 +245,10 @@ def label_prior(
     return dict(columns)
 
 
-def kept_labels(
-    folder: Path, prior: Prior, labeller: ImageLabeller, count: int, *, generator: str
-) -> dict[str, Column] | None:
+def kept_labels(folder: Path, prior: Prior, labeller: ImageLabeller, count: int) -> dict[str, Column] | None:
     """Return the labels of `count` samples that `label_prior` has written to a folder; `None` if not all are there."""
     columns: dict[str, list[Any]] = {}
-    identity = _identity(prior, labeller, generator)
+    identity = _identity(prior, labeller)
     for start in range(0, count, PICTURES_A_PART):
         part = _part(folder, identity, start, count).read_json()
         if part is None:
@@ -267,9 +264,10 @@ def _part(folder: Path, identity: str, start: int, count: int) -> StepFile:
     return StepFile(folder / part, f"{identity} {part}")
 
 
-def _identity(prior: Prior, labeller: ImageLabeller, generator: str) -> str:
+def _identity(prior: Prior, labeller: ImageLabeller) -> str:
     where = prior.device.type
-    return digest((labeller_name(labeller), prior.seed, prior.truncation, prior.label, generator, where))
+    fitted = prior.fitted
+    return digest((labeller_name(labeller), prior.seed, fitted.truncation, fitted.label, fitted.generator, where))
 
 
 def _progress(progress: Callable[[float], None], start: int, count: int, done: int) -> None:
@@ -312,7 +310,7 @@ def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
         DataError: mean or spread is not that of latents of the generator.
     """
     index = torch.arange(2048)
-    centre, free = (replace(prior, seed=0, truncation=(psi, psi)).w(index) for psi in (0.0, 1.0))
+    centre, free = (replace(prior, seed=0).under(truncation=(psi, psi)).w(index) for psi in (0.0, 1.0))
     if w.shape[1] != free.shape[1]:
         raise DataError(
             f"{source}: latents have {w.shape[1]} numbers, but the generator's w has {free.shape[1]}",

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
+from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.doubt import SECOND, replace_second
-from energyql.attributes.heads import PICTURE, AttributeBank, FittedLabel, Head
+from energyql.attributes.heads import Head
 from energyql.attributes.judge import GIVEN, judge_names, replace_given, replace_judge
-from energyql.attributes.pictures import Bank, heads_of, load_bank
+from energyql.attributes.pictures import heads_of, load_bank
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
 from energyql.files import (
     DAMAGED_MODEL,
@@ -28,7 +29,7 @@ from energyql.files import (
     write_json,
     write_picture,
 )
-from energyql.generators.base import RANDOM, Generator, check_fitted_label, check_generator, offers_features
+from energyql.generators.base import Generator, check_fitted_label, check_generator, offers_features
 from energyql.generators.families import (
     CONFIG,
     NAMED,
@@ -85,20 +86,21 @@ class Target:
             return self.bank.space
         return "features" if offers_features(self.generator) else "w"
 
-    def label(self, given: int | Sequence[float] | str | None, space: str) -> FittedLabel:
-        """Return the label that heads are fitted under: the given one, else that of the heads in the folder.
+    def fitted(
+        self, space: str, truncation: tuple[float, float], label: int | Sequence[float] | str | None
+    ) -> FittedUnder:
+        """Return what heads are fitted under; by default the label is that of the heads in the folder.
 
         Raises:
             ArgumentError: the generator needs a label, or has no such label, or heads on `space` cannot be fitted
                 under it.
         """
-        known = None if self.bank is None else self.bank.label
-        checked = check_fitted_label(known if given is None else given, self.generator)
-        if checked == RANDOM and space not in ("w", PICTURE):
-            raise ArgumentError(
-                f"heads that read {space} cannot tell the classes apart", hint="let them read w, or fit one class"
-            )
-        return checked
+        own = None if self.bank is None else self.bank.label
+        checked = check_fitted_label(own if label is None else label, self.generator)
+        try:
+            return FittedUnder(space, truncation, checked, self.fingerprint)
+        except ModelError as error:
+            raise ArgumentError(error.message, hint=error.hint) from None
 
     def check_names(self, names: Sequence[str], replace: bool) -> None:
         """Check that attributes of these names can be added.
@@ -113,20 +115,15 @@ class Target:
                 hint="rename the attribute, or replace the old one with replace=True, or --replace",
             )
 
-    def check_latents(self, space: str, truncation: tuple[float, float], label: FittedLabel) -> None:
+    def check_latents(self, fitted: FittedUnder) -> None:
         """Check that new heads read the same latent, at the same truncation, under the same label as those there.
 
         Raises:
             ModelError: the folder has heads that read another one.
         """
-        bank = self.bank
-        if bank is not None and (bank.space, bank.truncation, bank.label) != (space, truncation, label):
-            old, new = (
-                f"{space} at truncation {truncation}" + ("" if label is None else f" under label {label}")
-                for space, truncation, label in ((bank.space, bank.truncation, bank.label), (space, truncation, label))
-            )
+        if self.bank is not None and not self.bank.fitted.is_beside(fitted):
             raise ModelError(
-                f"the attributes of {self.folder} read {old}, so new ones cannot read {new}",
+                f"the attributes of {self.folder} read {self.bank.fitted}, so new ones cannot read {fitted}",
                 hint="choose another folder",
             )
 
@@ -166,8 +163,7 @@ class Target:
             if psi != self.truncation:
                 write_json(self.folder / CONFIG, read_json(self.folder / CONFIG) | {"truncation": psi})
         merged.save(self.folder)
-        if isinstance(merged, AttributeBank):
-            replace_second(self.folder, merged, bank.vocabulary, second or {})
+        replace_second(self.folder, merged, bank.vocabulary, second or {})
         if merged.reports:
             picture = draw_report(merged.reports, f"Attribute heads of {name}")
             write_picture(self.folder / "report.png", picture)
@@ -395,7 +391,7 @@ def _bank(folder: Path, fingerprint: str, allow_plugins: bool = False) -> Bank |
     if not (folder / "vocabulary.json").is_file():
         return None
     bank = load_bank(folder, allow_plugins=allow_plugins)
-    if bank.generator not in ("", fingerprint):
+    if not bank.fitted.is_of(fingerprint):
         raise ModelError(
             f"{folder} holds attributes of another generator", hint="choose another folder, or train them again"
         )

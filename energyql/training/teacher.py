@@ -75,7 +75,6 @@ def teach(
     vocabulary: Vocabulary,
     *,
     count: int,
-    space: str,
     settings: PictureSettings | None = None,
     report: Report,
 ) -> Taught:
@@ -87,29 +86,26 @@ def teach(
 
     Args:
         target: the model folder.
-        prior: of the labelled pictures; further ones have another seed.
+        prior: of the labelled pictures, with what heads are fitted under; further ones have another seed.
         table: the numbers of the pictures.
         labels: attribute -> (len(table),): 0/1, class index or number; NaN where missing.
         rows: of the table, from which the teacher may learn.
         vocabulary: the attributes.
         count: number of further pictures, at least 1. If the table has pictures that were chosen, as many of the pool
             from which they were chosen are labelled besides, at most all.
-        space: the latent that heads read.
         settings: of the networks.
         report: told the progress.
     """
     settings, work = settings or PictureSettings(), target.work
     assert table.index is not None
     with work.step(PICTURES) as folder:
-        pictures, _ = draw_thumbnails(
-            prior, table.index, settings.side, folder, generator=target.fingerprint, report=report
-        )
+        pictures, _ = draw_thumbnails(prior, table.index, settings.side, folder, report=report)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(prior.seed % 2**63))]
     folds = rows.chunk(FOLDS)
     parts = [torch.cat([*folds[:k], *folds[k + 1 :]]) for k in range(len(folds))]
     specs = [spec for name, spec in vocabulary.items() if all((~labels[name][part].isnan()).any() for part in parts)]
     if not specs:
-        return Taught(prior.read(torch.arange(0), space), {}, {})
+        return Taught(prior.read(torch.arange(0), prior.fitted.space), {}, {})
     networks, unseen = [], []
     with work.step(TEACHER) as folder:
         for k, (part, fold) in enumerate(zip(parts, folds, strict=True)):
@@ -121,13 +117,13 @@ def teach(
     # Of another seed, and so none of those that are labelled by hand, which the report of the heads uses.
     more, index = replace(prior, seed=prior.seed + 2), torch.arange(count)
     with work.step("further pictures") as folder:
-        further, _ = draw_thumbnails(more, index, settings.side, folder, generator=target.fingerprint, report=report)
-    latents = more.read(index, space)
+        further, _ = draw_thumbnails(more, index, settings.side, folder, report=report)
+    latents = more.read(index, prior.fitted.space)
     if table.learned:
         index, pool = _pool(target, prior, table, networks[0].side, most=count, report=report)
         # First, because heads are stopped on the last pictures, which nobody has chosen from.
         if len(index):
-            further, latents = torch.cat([pool, further]), torch.cat([prior.read(index, space), latents])
+            further, latents = torch.cat([pool, further]), torch.cat([prior.read(index, prior.fitted.space), latents])
     outputs = torch.stack([read_outputs(network, further) for network in networks])
     counts = [output_count(spec) for spec in specs]
     random = torch.Generator().manual_seed((prior.seed + 1) % 2**63)
@@ -160,10 +156,10 @@ def _pool(
     index = POOL_START + torch.arange(min(most, POOL_SIZE))
     pictures = None
     if table.pool is not None:
-        pictures = kept_thumbnails(table.pool, prior, index, side, generator=target.fingerprint)
+        pictures = kept_thumbnails(table.pool, prior, index, side)
     if pictures is None:
         with target.work.step("pool") as folder:
-            pictures, _ = draw_thumbnails(prior, index, side, folder, generator=target.fingerprint, report=report)
+            pictures, _ = draw_thumbnails(prior, index, side, folder, report=report)
     left = ~torch.isin(index, table.index)
     return index[left], pictures[left]
 

@@ -164,6 +164,16 @@ class TestFiles:
         leave_out(tmp_path / "vocabulary.json", "label")
         assert AttributeBank.load(tmp_path).label is None
 
+    def test_the_format_of_the_description(self, tmp_path):
+        vocabulary = Vocabulary([AttributeSpec("hat", "yes/no")])
+        fitted = {"space": "w", "truncation": (0.5, 0.9), "label": (0.25, 0.75), "generator": "abc"}
+        AttributeBank(vocabulary, {"hat": head(1)}, **fitted).save(tmp_path)
+        entries = json.loads((tmp_path / "vocabulary.json").read_text())
+        assert list(entries.items()) == [
+            ("space", "w"), ("truncation", [0.5, 0.9]), ("label", [0.25, 0.75]), ("generator", "abc"),
+            ("vocabulary", vocabulary.to_dict()),
+        ]  # fmt: skip
+
     def test_saved_again_it_is_the_same_file(self, tmp_path):
         bank().save(tmp_path / "a")
         AttributeBank.load(tmp_path / "a").save(tmp_path / "b")

@@ -12,6 +12,7 @@ from holes import Stains
 from typer.testing import CliRunner
 
 from benchmarks import active, hidden_truth
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Categorical, YesNo
 from energyql.labelling.sample import choose_unsure
@@ -91,7 +92,7 @@ def test_the_teacher_chooses_by_the_pictures():
     torch.manual_seed(0)
     networks = [Judge(specs, side=8, channels=(4,)).eval() for _ in range(2)]
     generator = Stains()
-    prior = Prior(generator, 0, (1.0, 1.0), torch.device("cpu"))
+    prior = Prior(generator, 0, FittedUnder(), torch.device("cpu"))
     heads = {"hat": YesNo(torch.arange(30.0)), "hair": YesNo(torch.arange(30.0) - 0.5)}
     world = SimpleNamespace(prior=prior, sizes=SimpleNamespace(round=4))
     pool = list(range(100, 130))

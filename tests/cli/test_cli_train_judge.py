@@ -7,6 +7,7 @@ from labelled import CHECKPOINTS, write_csv
 from toys import tiny_model
 from typer.testing import CliRunner
 
+from energyql.attributes.bank import FittedUnder
 from energyql.cli import main as cli
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.generators.load import load_generator
@@ -68,7 +69,7 @@ def test_from_a_table_for_a_copy(model, tmp_path):
     from gaze import look  # the module that the fixture wrote
 
     loaded = load_model(model)
-    prior = Prior(loaded.generator, 3, (0.7, 0.7), loaded.device)
+    prior = Prior(loaded.generator, 3, FittedUnder("w", (0.7, 0.7)), loaded.device)
     index = list(range(200))
     labels = look(loaded.generator.synthesize(prior.w(torch.tensor(index))))
     table = write_csv(tmp_path / "labels.csv", {"index": index, "smile": labels["smile"].tolist()})

@@ -9,6 +9,7 @@ from terrain import Terrain
 from toys import VOCABULARY, pixels, random_heads, tiny_model
 
 from energyql import Model, load_model, sample_pictures
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge, thumbnails
 from energyql.attributes.predictions import YesNo
@@ -105,7 +106,7 @@ class TestUnsure:
     def test_the_least_sure(self, tiny, tmp_path):
         model = load_model(tiny)
         folder = sample_pictures(model, tmp_path / "p", 2, unsure=True, pool=200, only=["smile"])
-        prior = Prior(model.generator, 0, (0.7, 0.7), torch.device("cpu"))
+        prior = Prior(model.generator, 0, FittedUnder("w", (0.7, 0.7)), torch.device("cpu"))
         logit = model.bank.predict(prior.w(POOL_START + torch.arange(200)), ["smile"])["smile"].logit
         yes, no = (index - POOL_START for index in folder.unsure)
         assert logit[yes] == logit[logit >= 0].min()
@@ -117,7 +118,7 @@ class TestUnsure:
         bank = AttributeBank(specs, random_heads(specs, 16), space="features", truncation=(1.0, 1.0))
         folder = sample_pictures(Model("t", generator, bank), tmp_path / "p", 2, unsure=True, pool=40)
         index = POOL_START + torch.arange(40)
-        logit = bank.predict(Prior(generator, 0, (1.0, 1.0), torch.device("cpu")).read(index, "features"))[
+        logit = bank.predict(Prior(generator, 0, FittedUnder(), torch.device("cpu")).read(index, "features"))[
             "steep"
         ].logit
         assert sorted(folder.unsure) == sorted(
@@ -155,7 +156,7 @@ class TestUnsure:
         first = sample_pictures(model, tmp_path / "p", 6, only=["smile"], **options)
         assert first.unsure != plain.unsure
         assert sum(drawn) == 60 + 6  # the pool, and the chosen ones
-        prior = Prior(load_model(model).generator, 0, (0.7, 0.7), torch.device("cpu"))
+        prior = Prior(load_model(model).generator, 0, FittedUnder("w", (0.7, 0.7)), torch.device("cpu"))
         images = thumbnails(prior.generator.synthesize(prior.w(POOL_START + torch.arange(60))), 8)
         pictures = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         logit = teacher_reads(networks, pictures)["smile"].logit

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from benchmarks import digits as benchmark
 from benchmarks import realism
 from energyql import generate, load_model
-from energyql.attributes.heads import PICTURE
+from energyql.attributes.bank import PICTURE
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.families import module_fingerprint
 from recipes.digits import training

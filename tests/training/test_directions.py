@@ -9,6 +9,7 @@ from labelled import CHECKPOINTS
 from planted import SPREAD, Planted, drawn
 from torch.testing import assert_close
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.errors import ArgumentError, DataError
 from energyql.files import fingerprint, write_tensors
@@ -270,7 +271,7 @@ def test_small_pictures_are_drawn_as_many_at_a_time_as_all_others(monkeypatch):
             sizes.append(len(w))
             return w[:, :3, None, None].expand(-1, -1, 16, 16)
 
-    prior = Prior(Drawn(), 0, (1.0, 1.0), torch.device("cpu"))
+    prior = Prior(Drawn(), 0, FittedUnder(), torch.device("cpu"))
     found = draw_small(prior, 8, 4, lambda _, share: done.append(share))
     assert sizes == [1, 3, 3, 1]
     assert done == [1 / 8, 4 / 8, 7 / 8, 1.0]

@@ -9,6 +9,7 @@ from brief import ADA, bright, train
 from holes import Stains, look
 from labelled import write_csv
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.judge import GIVEN, Judge, read_given, read_judge_reports
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.errors import ArgumentError, DataError, ModelError
@@ -22,7 +23,7 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
 def table(count=80, seed=5, **more):
-    z = Prior(Stains(), seed, (1.0, 1.0), torch.device("cpu")).z(torch.arange(count))
+    z = Prior(Stains(), seed, FittedUnder(), torch.device("cpu")).z(torch.arange(count))
     images = Stains().synthesize(z)
     columns = {"red": look(images)["red"].tolist(), "light": images.mean((1, 2, 3)).tolist()}
     return LabelTable(columns, index=torch.arange(count), **more)
@@ -56,7 +57,7 @@ class TestQuality:
         assert trained.judge is nearly
         assert trained.judge_unmeasured == ""
         red, light = trained.judge_report["red"], trained.judge_report["light"]
-        z = Prior(Stains(), 5, (1.0, 1.0), torch.device("cpu")).z(torch.arange(80))
+        z = Prior(Stains(), 5, FittedUnder(), torch.device("cpu")).z(torch.arange(80))
         images = Stains().synthesize(z)
         truth, said = look(images)["red"], nearly(images)["red"]
         recalls = [(said[truth == value] == value).float().mean().item() for value in (True, False)]
@@ -105,7 +106,7 @@ class TestQuality:
         assert found.judge_report["red"].held_out == 45
 
     def test_where_nothing_can_be_measured(self, tmp_path):
-        z = Prior(Stains(), 0, (1.0, 1.0), torch.device("cpu")).z(torch.arange(60))
+        z = Prior(Stains(), 0, FittedUnder(), torch.device("cpu")).z(torch.arange(60))
         latents = LabelTable({"red": [0, 1] * 30}, latents=z)
         for labels, reason in (
             (latents, "it is not known which pictures the labels are about"),

@@ -8,6 +8,7 @@ from planted import Planted, rotation
 from torch.testing import assert_close
 from toys import tiny_model
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.pipeline.model import load_model
@@ -85,7 +86,7 @@ def test_the_same_call_learns_the_same():
 
 def test_the_length_of_a_step_is_that_of_the_edit():
     generator = Spot()
-    prior = Prior(generator, 0, (1.0, 1.0), torch.device("cpu"))
+    prior = Prior(generator, 0, FittedUnder(), torch.device("cpu"))
     step, _ = learn_goals(goals.edit_goals(["shift_x"], 1), prior, torch.eye(4).double(), None, lambda *_: None)
     moved = 0.2 * step[0].float() @ generator.axes[:, 0]
     assert_close(moved, torch.tensor(2 * goals.SHIFT), rtol=0.05, atol=0)  # places go from -1 to 1

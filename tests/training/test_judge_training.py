@@ -8,6 +8,7 @@ from holes import Stains, look
 from labelled import write_csv
 from toys import tiny_model
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.judge import Judge, judge_names
 from energyql.attributes.labels import encode_column
 from energyql.errors import DataError, ModelError, VocabularyError
@@ -31,7 +32,7 @@ def quick(monkeypatch):
 
 def labelled(count=300, seed=3):
     """Thumbnails and labels of `Stains`: `red` can be learnt, `odd` cannot."""
-    z = Prior(Stains(), seed, (1.0, 1.0), torch.device("cpu")).z(torch.arange(count))
+    z = Prior(Stains(), seed, FittedUnder(), torch.device("cpu")).z(torch.arange(count))
     cells = Thumbnails(look, 8)(Stains().synthesize(z))
     pictures = read_thumbnails(cells.pop(PICTURE))
     return pictures, {name: encode_column(cells[name], spec) for name, spec in VOCABULARY.items()}
@@ -127,7 +128,7 @@ class TestWithTheHeads:
     def test_by_default_from_a_table(self, tmp_path):
         generator = Stains()
         index = torch.randperm(400, generator=torch.Generator().manual_seed(1))[:250]
-        z = Prior(generator, 11, (1.0, 1.0), torch.device("cpu")).z(index)
+        z = Prior(generator, 11, FittedUnder(), torch.device("cpu")).z(index)
         table = write_csv(
             tmp_path / "l.csv", {"index": index.tolist(), "red": look(generator.synthesize(z))["red"].tolist()}
         )
@@ -135,7 +136,7 @@ class TestWithTheHeads:
         assert load_model(tmp_path / "m", generator=generator).judged_names == ("red",)
 
     def test_labels_of_latents_have_no_pictures(self, tmp_path):
-        z = Prior(Stains(), 0, (1.0, 1.0), torch.device("cpu")).z(torch.arange(60))
+        z = Prior(Stains(), 0, FittedUnder(), torch.device("cpu")).z(torch.arange(60))
         trained = train(Stains(), LabelTable({"a": [0, 1] * 30}, latents=z), tmp_path, judge="train", truncation=1.0)
         assert trained.judge is None
         assert judge_names(tmp_path) == []

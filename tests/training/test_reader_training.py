@@ -11,6 +11,7 @@ from toys import VOCABULARY, random_generator, tiny_model
 from typer.testing import CliRunner
 
 from energyql import explain, generate, load_model, train_attributes, train_judge
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.pictures import PictureBank
 from energyql.cli import main as cli
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
@@ -91,7 +92,7 @@ class TestTraining:
 
 
 def test_from_a_table_of_picture_numbers(tmp_path):
-    labels = look(Stains().synthesize(Prior(Stains(), 3, (1.0, 1.0), torch.device("cpu")).z(torch.arange(300))))
+    labels = look(Stains().synthesize(Prior(Stains(), 3, FittedUnder(), torch.device("cpu")).z(torch.arange(300))))
     table = LabelTable({"red": labels["red"].tolist()}, index=torch.arange(300))
     trained = train(tmp_path / "m", table, seed=3, only=None)
     assert not is_same(trained.bank.reader, trained.judge)  # other rows in another order, from another seed
@@ -110,7 +111,7 @@ def test_what_cannot_be_learnt(tmp_path):
 
 
 def test_networks_of_other_names_have_other_seeds_and_pictures(tmp_path):
-    prior = Prior(Stains(), 5, (1.0, 1.0), torch.device("cpu"))
+    prior = Prior(Stains(), 5, FittedUnder(), torch.device("cpu"))
     task = JudgeTask(Target(tmp_path, Stains(), "mark", None, None), prior, look, VOCABULARY, 100)
     seen = []
 

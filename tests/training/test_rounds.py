@@ -6,6 +6,7 @@ from brief import SHORT
 from labelled import CHECKPOINTS, answers, latents_of, write_csv
 
 from energyql import sample_pictures
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.attributes.quality import HeadReport
@@ -137,7 +138,7 @@ def label(folder, path):
     sheet = LabelSheet.open(path, folder, None if path.exists() else "glasses, hair=0|1|2|3|4, age=0..1")
     generator = load_generator(ADA)
     centre = latents_of(generator, 500, folder.drawn.truncation)
-    prior = Prior(generator, folder.drawn.seed, 2 * (folder.drawn.truncation,), torch.device("cpu"))
+    prior = Prior(generator, folder.drawn.seed, FittedUnder("w", 2 * (folder.drawn.truncation,)), torch.device("cpu"))
     w = prior.w(torch.tensor(folder.indices))
     found = answers(torch.cat([centre, w]))
     cells = {

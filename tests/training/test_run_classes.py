@@ -1,13 +1,12 @@
 """Training on conditional generators."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from brief import ADA, bright, dark, draw, train
 from labelled import CHECKPOINTS
 
 from energyql import E
+from energyql.attributes.bank import FittedUnder
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
@@ -56,10 +55,10 @@ def test_a_class_of_its_own_each(tmp_path, name, classes):
 @CONDITIONAL
 def test_the_class_belongs_to_the_sample(name, classes):
     generator = load_generator(CHECKPOINTS / name)
-    prior = Prior(generator, 5, (0.5, 1.0), torch.device("cpu"), "random")
+    prior = Prior(generator, 5, FittedUnder("w", (0.5, 1.0), "random"), torch.device("cpu"))
     w, some = prior.w(torch.arange(64)), torch.tensor([40, 3, 9])
     torch.testing.assert_close(prior.w(some), w[some])
-    own = [prior_with.w(torch.arange(64)) for prior_with in (replace(prior, label=k) for k in range(classes))]
+    own = [prior_with.w(torch.arange(64)) for prior_with in (prior.under(label=k) for k in range(classes))]
     chosen = torch.stack([(w - other).abs().sum(1) for other in own]).argmin(0)
     assert set(chosen.tolist()) == set(range(classes))
     torch.testing.assert_close(torch.stack(own)[chosen, torch.arange(64)], w)
@@ -115,7 +114,8 @@ def test_a_label_for_a_generator_without_classes(tmp_path):
 
 
 def test_a_sample_has_its_class_and_truncation_alone_and_among_others():
-    prior = Prior(load_generator(CHECKPOINTS / "ada_conditional.pkl"), 3, (0.2, 1.0), torch.device("cpu"), "random")
+    generator = load_generator(CHECKPOINTS / "ada_conditional.pkl")
+    prior = Prior(generator, 3, FittedUnder("w", (0.2, 1.0), "random"), torch.device("cpu"))
     rows = [4, 5, 6, 2, 9, 5]
     alone = torch.cat([prior.w(torch.tensor([row])) for row in rows])
     torch.testing.assert_close(prior.w(torch.tensor(rows)), alone)

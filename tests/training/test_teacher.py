@@ -7,6 +7,7 @@ import torch
 from brief import train
 from holes import Stains, look
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.labels import encode_column
 from energyql.errors import DataError
 from energyql.generators.families import module_fingerprint
@@ -40,7 +41,7 @@ def with_teacher(quick, tmp_path_factory):
 
 
 def pictures(seed, count):
-    z = Prior(Stains(), seed, (1.0, 1.0), torch.device("cpu")).z(torch.arange(count))
+    z = Prior(Stains(), seed, FittedUnder(), torch.device("cpu")).z(torch.arange(count))
     return z, Stains().synthesize(z)
 
 
@@ -165,7 +166,7 @@ class TestPool:
 
     def chosen(self, **more):
         rows = torch.cat([POOL_START + torch.arange(20), torch.arange(LABELS - 20)])
-        prior = Prior(Stains(), 3, (1.0, 1.0), torch.device("cpu"))
+        prior = Prior(Stains(), 3, FittedUnder(), torch.device("cpu"))
         found = look(Stains().synthesize(prior.z(rows)))
         return LabelTable({"red": found["red"].tolist()}, index=rows, learned=20, test=30, **more)
 
@@ -180,7 +181,7 @@ class TestPool:
         found = taught(tmp_path / "m", self.chosen())
         # Those with labels by hand are not labelled again.
         assert found.report["red"].details["teacher"]["pictures"] == 400 + 100 - 20
-        z = Prior(Stains(), 3, (1.0, 1.0), torch.device("cpu")).z(POOL_START + torch.arange(100))
+        z = Prior(Stains(), 3, FittedUnder(), torch.device("cpu")).z(POOL_START + torch.arange(100))
         times = (seen["latents"][:, None] == z).all(2).sum(0).tolist()
         assert times == [1] * 20 + [DRAWS] * 80
         few = taught(tmp_path / "n", self.chosen(), count=50)
@@ -195,7 +196,7 @@ class TestPool:
 
         monkeypatch.setattr(bank_fit, "train_heads", watched)
         taught(tmp_path / "m", self.chosen())
-        z = Prior(Stains(), 3, (1.0, 1.0), torch.device("cpu")).z(POOL_START + torch.arange(100))
+        z = Prior(Stains(), 3, FittedUnder(), torch.device("cpu")).z(POOL_START + torch.arange(100))
         assert not (seen["others"][:, None] == z).all(2).any()
 
     @pytest.mark.slow
@@ -213,9 +214,9 @@ class TestPool:
             found = train(Counted(), table, tmp_path / folder, **options)
             return Counted.drawn, found.bank.heads["red"].tensors()
 
-        prior, index = Prior(Stains(), 3, (1.0, 1.0), torch.device("cpu")), POOL_START + torch.arange(100)
-        mark = module_fingerprint(Counted())
-        draw_thumbnails(prior, index, 8, tmp_path / "pool", generator=mark, report=lambda stage, done: None)
+        fitted, index = FittedUnder(generator=module_fingerprint(Counted())), POOL_START + torch.arange(100)
+        prior = Prior(Stains(), 3, fitted, torch.device("cpu"))
+        draw_thumbnails(prior, index, 8, tmp_path / "pool", report=lambda stage, done: None)
         before = {path.name: path.read_bytes() for path in (tmp_path / "pool").iterdir()}
         again, heads = count("a", self.chosen())
         kept, same = count("b", self.chosen(pool=tmp_path / "pool"))
@@ -239,7 +240,7 @@ class TestPool:
 
 
 def test_how_many_pictures_are_worth_drawing(monkeypatch):
-    prior = Prior(Stains(), 0, (1.0, 1.0), torch.device("cpu"))
+    prior = Prior(Stains(), 0, FittedUnder(), torch.device("cpu"))
     assert further_pictures(prior) == teacher.FURTHER
     monkeypatch.setattr(teacher, "LARGEST", 7)
     assert further_pictures(prior) == 0

@@ -1,0 +1,270 @@
+"""The attributes of a model: what they were learned under, `vocabulary.json`, and what every kind of them offers."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from energyql.attributes.predictions import Prediction
+from energyql.attributes.quality import HeadReport
+from energyql.errors import ArgumentError, ModelError, VocabularyError
+from energyql.files import DAMAGED_MODEL, read_json, write_json
+from energyql.numerics import LARGEST
+from energyql.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from energyql.attributes.heads import AttributeBank
+
+SPACES = ("w", "z", "direction", "features")
+"""Inputs of heads. The direction is z scaled to unit second moment: a StyleGAN ignores the length of z. Features are a
+view of z that the generator offers."""
+PICTURE = "picture"
+"""What attributes without heads are read from; see `PictureBank`."""
+FittedLabel = int | tuple[float, ...] | str | None
+"""Class label of the latents that heads were fitted on: a number, a condition vector, "random", or `None`."""
+
+DESCRIBED = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class FittedUnder:
+    """What the attributes of a model were learned under, and so where they hold.
+
+    Attributes:
+        space: what they are read from: one of `SPACES`, or `PICTURE`.
+        truncation: range of the truncation psi of the samples.
+        label: class label of the samples; "random" where each sample had its own; `None` for all labels, and for a
+            generator without classes.
+        generator: fingerprint of the generator; "" for any.
+
+    Raises:
+        ModelError: the truncation is no range, or the label no label, or not one for that space.
+    """
+
+    space: str = "w"
+    truncation: tuple[float, float] = (1.0, 1.0)
+    label: FittedLabel = None
+    generator: str = ""
+
+    def __post_init__(self) -> None:
+        if not -LARGEST <= self.truncation[0] <= self.truncation[1] <= LARGEST:
+            raise ModelError(f"{self.truncation} is no range of truncation")
+        if not _is_label(self.label):
+            raise ModelError(f"{self.label!r} is no class label")
+        if self.label == "random" and self.space not in ("w", PICTURE):
+            raise ModelError(
+                f"heads that read {self.space} cannot tell the classes apart", hint="let them read w, or fit one class"
+            )
+
+    def __str__(self) -> str:
+        under = "" if self.label is None else f" under label {self.label}"
+        return f"{self.space} at truncation {self.truncation}{under}"
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> FittedUnder:
+        """Read the entries of `vocabulary.json`.
+
+        Raises:
+            KeyError: one is missing.
+            ModelError: as for the class; or a `TypeError`, `ValueError` or `OverflowError`.
+        """
+        low, high = (float(psi) for psi in entries["truncation"])
+        label = entries.get("label")  # missing in older models of generators without classes
+        label = tuple(float(number) for number in label) if isinstance(label, list) else label
+        return cls(str(entries["space"]), (low, high), label, str(entries["generator"]))
+
+    @property
+    def default_label(self) -> int | tuple[float, ...] | None:
+        """The label of a sample unless a call gives one; `None` for none, and where each sample had its own."""
+        return None if isinstance(self.label, str) else self.label
+
+    def is_of(self, fingerprint: str) -> bool:
+        """Whether attributes hold for the generator with this fingerprint."""
+        return self.generator in ("", fingerprint)
+
+    def is_beside(self, other: FittedUnder) -> bool:
+        """Whether attributes learned under both can be in one bank. Fingerprints are not compared."""
+        return dataclasses.replace(self, generator=other.generator) == other
+
+    def holds_at(self, psi: float) -> bool:
+        """Whether a truncation psi lies in the range."""
+        return self.truncation[0] <= psi <= self.truncation[1]
+
+    def check_truncation(self, psi: float, model: str) -> None:
+        """Check that the attributes of the model of that name hold at a truncation psi.
+
+        Raises:
+            ArgumentError: they do not.
+        """
+        if not self.holds_at(psi):
+            low, high = self.truncation
+            allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            raise ArgumentError(
+                f"the attributes of model {model!r} do not hold at truncation {psi:g}",
+                hint=f"they were fitted at truncation {allowed}: use that, or train them for {psi:g}",
+            )
+
+    def check_label(self, label: int | tuple[float, ...] | None, model: str) -> None:
+        """Check that the attributes of the model of that name hold under a label, which its generator has.
+
+        Raises:
+            ArgumentError: they do not.
+        """
+        if self.label == "random" and isinstance(label, tuple):
+            raise ArgumentError(
+                f"the attributes of model {model!r} hold for every class, not between classes",
+                hint=f"give a class from 0 to {len(label) - 1}",
+            )
+        if self.label not in (None, "random", label):
+            raise ArgumentError(
+                f"the attributes of model {model!r} do not hold under label {label}",
+                hint=f"they were fitted under label {self.label}: use that, or train them for {label}",
+            )
+
+
+def _is_label(label: object) -> bool:
+    if isinstance(label, tuple):
+        return all(isinstance(number, float) and abs(number) <= LARGEST for number in label)
+    return label in (None, "random") or (isinstance(label, int) and not isinstance(label, bool) and label >= 0)
+
+
+class Described(NamedTuple):
+    """What `vocabulary.json` says of the attributes of a model.
+
+    Attributes:
+        fitted: what they were learned under.
+        vocabulary: the attributes.
+        reader: name of the code that reads the attributes off pictures, where such code does; unchecked.
+        gradient: whether autograd can differentiate that code; `None` if its kind says so.
+    """
+
+    fitted: FittedUnder
+    vocabulary: Vocabulary
+    reader: Any = None
+    gradient: bool | None = None
+
+
+def write_described(folder: Path, described: Described) -> None:
+    """Write `vocabulary.json`, whole or not at all."""
+    code = {name: value for name in ("reader", "gradient") if (value := getattr(described, name)) is not None}
+    entries = dataclasses.asdict(described.fitted) | {"vocabulary": described.vocabulary.to_dict()} | code
+    write_json(folder / DESCRIBED, entries)
+
+
+def read_described(folder: Path) -> Described:
+    """Read what `write_described` wrote.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    path = folder / DESCRIBED
+    entries = read_json(path)
+    try:
+        vocabulary, fitted = Vocabulary.from_dict(entries["vocabulary"]), FittedUnder.from_dict(entries)
+        if (gradient := entries.get("gradient")) not in (None, True, False):
+            raise ValueError(f"gradient is true or false, not {gradient!r}")
+    except KeyError as error:
+        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
+    except (TypeError, ValueError, OverflowError, VocabularyError) as error:
+        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error.message}", hint=DAMAGED_MODEL) from error
+    return Described(fitted, vocabulary, entries.get("reader"), gradient)
+
+
+@runtime_checkable
+class Bank(Protocol):
+    """The attributes of a model, such as heads that read latents, or a reader of pictures.
+
+    A kind of one's own inherits from it, and defines at least `part`, `device`, `to`, `predict` and `save`. The energy
+    of a query draws a picture in each evaluation if it `reads_pictures`, and else leads through the latents of `space`.
+
+    Attributes:
+        part: name of the weights among the fingerprints of a model, and in its folder before `.safetensors`.
+        vocabulary: the attributes.
+        fitted: what they were learned under.
+        reports: quality on held-out samples, by attribute; attributes that were not measured have none.
+        gradient: whether autograd can differentiate `predict`.
+        reader: the network or function that reads pictures; `None` if latents are read.
+        name: of the code that makes the reader, where a folder holds only its name.
+    """
+
+    part: str
+    vocabulary: Vocabulary
+    fitted: FittedUnder
+    reports: Mapping[str, HeadReport]
+    gradient: bool = True
+    reader: Any = None
+    name: str | None = None
+
+    @property
+    def space(self) -> str:
+        """What is read: one of `SPACES`, or `PICTURE`."""
+        return self.fitted.space
+
+    @property
+    def truncation(self) -> tuple[float, float]:
+        """Range of the truncation psi of the samples that the attributes were fitted on."""
+        return self.fitted.truncation
+
+    @property
+    def label(self) -> FittedLabel:
+        """Class label of those samples."""
+        return self.fitted.label
+
+    @property
+    def generator(self) -> str:
+        """Fingerprint of the generator."""
+        return self.fitted.generator
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether `predict` takes pictures, and not latents."""
+        return self.space == PICTURE
+
+    @property
+    def as_heads(self) -> AttributeBank | None:
+        """The bank itself if it is made of heads on latents."""
+        return None
+
+    @property
+    def latent_dim(self) -> int | None:
+        """Size of the latents that are read; `None` for pictures."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        ...
+
+    @property
+    def std(self) -> Mapping[str, Tensor]:
+        """Standard deviations of continuous attributes that are the same for every input, as far as is known, ()."""
+        return {}
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the bank on a device."""
+        ...
+
+    def predict(self, read: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
+        """Return predictions of attributes, all by default, for latents or pictures (batch, ...)."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the bank into a model folder, each file whole or not at all."""
+        ...
+
+    def of_generator(self, fingerprint: str) -> Self:
+        """Return the same attributes for a generator with this fingerprint, which maps z as their own one does."""
+        same = copy.copy(self)
+        same.fitted = dataclasses.replace(self.fitted, generator=fingerprint)
+        return same
