@@ -83,7 +83,7 @@ def _start(
         out.print("\nenergyql COMMAND --help describes a command, and energyql --help lists them.")
 
 
-@options.with_draw_settings()
+@options.with_draw_settings("generate")
 def generate(
     query: options.Query,
     save_to: Annotated[

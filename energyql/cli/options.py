@@ -6,12 +6,12 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from glob import escape, glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -228,30 +228,28 @@ def read_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def with_draw_settings(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that adds an option for each setting of a drawing to a command with `**settings`.
+def with_draw_settings(command: Literal["generate", "gallery"]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds the options for settings of a drawing to the function of a command.
 
-    Those up to the seed, which decide the pictures, stand after `--allow-plugins`, the others after `--device`.
-
-    Args:
-        without: settings that the command does not have.
+    Those up to the seed, which decide the pictures, stand after `--allow-plugins`, the others after `--device`. The
+    function takes them as its last parameter, `**settings`.
     """
-    texts = {"label": (Label, read_label), "allow_weak": (AllowWeak, read_names)}
-    types, names = settings.setting_types(), [name for name in settings.settings_of("options") if name not in without]
+    special = {"label": Label, "batch_size": BatchSize, "allow_weak": AllowWeak}
+    readers = {"label": read_label, "allow_weak": read_names}
+    types, names = settings.setting_types(), settings.settings_of(command)
     after = {"allow_plugins": names[: names.index("seed") + 1], "device": names[names.index("seed") + 1 :]}
 
     def option(name: str) -> inspect.Parameter:
-        info = typer.Option(help=settings.SETTINGS[name].help, min=1 if name == "batch_size" else None)
-        annotation = texts[name][0] if name in texts else Annotated[types[name], info]
+        annotation = special.get(name, Annotated[types[name], typer.Option(help=settings.SETTINGS[name].help)])
         default = "" if name == "allow_weak" else settings.DEFAULTS[name]
         return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
         def run(**arguments: Any) -> None:
-            command(**arguments | {name: read(arguments[name]) for name, (_, read) in texts.items()})
+            function(**arguments | {name: read(arguments[name]) for name, read in readers.items()})
 
-        *own, _ = inspect.signature(command, eval_str=True).parameters.values()
+        *own, _ = inspect.signature(function, eval_str=True).parameters.values()
         parameters = [each for one in own for each in (one, *map(option, after.get(one.name, ())))]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return run

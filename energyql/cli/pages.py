@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from energyql.studio.serving import Listening
 
 
-@options.with_draw_settings(without={"precision"})  # a page shows the pictures of float32
+@options.with_draw_settings("gallery")
 def gallery(
     queries: Annotated[
         Path | None,

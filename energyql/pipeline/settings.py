@@ -88,7 +88,7 @@ def _names(name: str, value: Sequence[str]) -> tuple[str, ...]:
     return tuple(value)
 
 
-Surface = Literal["options", "request", "plan", "provenance"]
+Surface = Literal["generate", "gallery", "request", "plan", "provenance"]
 """Places of settings besides keyword arguments: options of `energyql generate` and `energyql gallery`; requests to the
 studio, out of which a saved picture is drawn again; classes of the plan of a data set; and the provenance of a result,
 which pages show, and by which a run or a data set is continued."""
@@ -167,7 +167,7 @@ class DrawSettings:
     )})  # fmt: skip
     precision: Precision = field(default=DEFAULT_PRECISION, metadata={"setting": Setting(
         "bfloat16 is faster and less exact.", check=partial(_one_of, get_args(Precision)), always=True,
-        left_out={"request": "the studio draws few pictures, all in float32"},
+        left_out=dict.fromkeys(("gallery", "request"), "the few pictures of a page are all drawn in float32"),
     )})  # fmt: skip
     truncation: float | None = field(default=None, metadata={"setting": Setting(
         "psi in 0..1: smaller is less varied, with fewer faulty pictures; by default the model's.",
@@ -183,7 +183,7 @@ class DrawSettings:
     )})  # fmt: skip
     realism: float = field(default=0.0, metadata={"setting": Setting(
         check=partial(finite_number, least=0),
-        left_out=dict.fromkeys(("options", "request", "plan"), "no model folder holds a discriminator"),
+        left_out=dict.fromkeys(("generate", "gallery", "request", "plan"), "no model folder holds a discriminator"),
     )})  # fmt: skip
     seed: int = field(default=0, metadata={"setting": Setting(
         "The same seed gives the same pictures.", check=partial(whole_number, least=0, most=2**64 - 1), always=True,
