@@ -5,12 +5,13 @@ Wrong words of a command are explained here as well, in one way for every option
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 
 import typer
 from rich.markup import escape
@@ -81,7 +82,7 @@ def explain_usage(error: Any) -> ArgumentError:
     elif message.startswith("Missing"):
         hint = getattr(parameter, "help", None) or ""
     elif parameter is not None:
-        declared = get_type_hints(ctx.command.callback, include_extras=True)[parameter.name]
+        declared = inspect.signature(ctx.command.callback, eval_str=True).parameters[parameter.name].annotation
         option = parameter.opts[0]
         if choices := _choices(declared):
             quoted = re.search("'(.*)' is not one of", error.message)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -20,7 +20,7 @@ from energyql.cli.directions import directions
 from energyql.cli.edit import animate, edit, invert
 from energyql.cli.failures import open_closed, reporting_failures, show_warning
 from energyql.cli.measure import bench, evaluate
-from energyql.cli.options import STANDARD, err, out, out_option, print_json, read_label, read_names, resumable
+from energyql.cli.options import STANDARD, err, out, out_option, print_json, resumable
 from energyql.cli.pages import gallery, label, sample, studio
 from energyql.cli.reports import report
 from energyql.cli.share import convert, download, export, upload
@@ -28,13 +28,7 @@ from energyql.cli.train import import_heads, train, train_judge
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import PICTURE_SUFFIXES, check_writable, write_text
 from energyql.models import DEFAULT_MODEL, packaged_models
-from energyql.pipeline.settings import (
-    DEFAULT_NOISE,
-    DEFAULT_PRECISION,
-    DEFAULT_SAMPLER,
-    DEFAULT_SEMANTICS,
-    PICTURES,
-)
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, PICTURES
 from energyql.version import __version__
 
 if TYPE_CHECKING:
@@ -89,6 +83,7 @@ def _start(
         out.print("\nenergyql COMMAND --help describes a command, and energyql --help lists them.")
 
 
+@options.with_draw_settings("generate")
 def generate(
     query: options.Query,
     save_to: Annotated[
@@ -107,23 +102,14 @@ def generate(
     generator: options.Generator = None,
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
-    semantics: options.Semantics = DEFAULT_SEMANTICS,
-    sampler: options.Sampler = DEFAULT_SAMPLER,
-    strength: options.Strength = None,
-    precision: options.Precision = DEFAULT_PRECISION,
-    truncation: options.Truncation = None,
-    label: options.Label = None,
-    noise: options.Noise = DEFAULT_NOISE,
-    seed: options.Seed = 0,
     first: Annotated[int, typer.Option(min=0, help="Number of the first picture, to continue an earlier run.")] = 0,
     budget: Annotated[
         int | None, typer.Option(min=1, help="Draw until the judge accepts n pictures, but at most this many.")
     ] = None,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = None,
-    allow_weak: options.AllowWeak = "",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
     """Draw pictures that satisfy a query.
 
@@ -149,10 +135,7 @@ def generate(
     if budget is not None and first:
         raise ArgumentError("a run with a budget starts at its first sample", hint="leave out --first or --budget")
     opened = options.open_model(model, generator, judge, allow_plugins, device)
-    prepared = pipeline_for(opened, device).prepare(
-        query, semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
-        label=read_label(label), noise=noise, seed=seed, batch_size=batch_size, allow_weak=read_names(allow_weak),
-    )  # fmt: skip
+    prepared = pipeline_for(opened, device).prepare(query, **settings)
     if not standard and not grid and budget is None:
         run = FolderRun(save_to, prepared, n, first)
         if len(run) and not quiet:

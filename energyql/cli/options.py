@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
 from glob import escape, glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -89,26 +91,12 @@ Model = Annotated[
 ]
 SOURCE_HELP = "A checkpoint, a model folder, a packaged model, or a generator: module:factory, or a plugin."
 ModelArgument = Annotated[str, typer.Argument(help=SOURCE_HELP)]
-Semantics = Annotated[settings.Semantics, typer.Option(help="Rules of the energy; see docs/semantics.md.")]
-Sampler = Annotated[settings.SamplerName, typer.Option(help="How latents are drawn; see docs/samplers.md.")]
-Strength = Annotated[
-    float | None, typer.Option(help="Multiplies the energy: larger values are more certain and less varied.")
-]
-Precision = Annotated[settings.Precision, typer.Option(help="bfloat16 is faster and less exact.")]
-Truncation = Annotated[
-    float | None,
-    typer.Option(help="psi in 0..1: smaller is less varied, with fewer faulty pictures; by default the model's."),
-]
-Label = Annotated[
-    str | None, typer.Option(help="Label of a conditional generator: a class, or numbers separated by commas.")
-]
-Noise = Annotated[
-    settings.Noise,
-    typer.Option(help="If the generator adds noise: const, that of the model; random, new for each picture; none."),
-]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
+Semantics = Annotated[settings.Semantics, typer.Option(help=settings.SETTINGS["semantics"].help)]
+Truncation = Annotated[float | None, typer.Option(help=settings.SETTINGS["truncation"].help)]
+Label = Annotated[str | None, typer.Option(help=settings.SETTINGS["label"].help)]
+Seed = Annotated[int, typer.Option(help=settings.SETTINGS["seed"].help)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples computed together.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help=settings.SETTINGS["batch_size"].help)]
 Host = Annotated[str, typer.Option(help="Address to listen on. By default only this machine can reach it.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")]
 AllowHost = Annotated[list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")]
@@ -120,9 +108,7 @@ Token = Annotated[
     ),
 ]
 OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
-AllowWeak = Annotated[
-    str, typer.Option(metavar="NAMES", help="Attributes, separated by commas, to use although their heads are weak.")
-]
+AllowWeak = Annotated[str, typer.Option(metavar="NAMES", help=settings.SETTINGS["allow_weak"].help)]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Continue with a photograph that the generator cannot draw.")]
 Labels = Annotated[Path | None, typer.Option(help="CSV or Parquet: one column per attribute.")]
 Labeller = Annotated[str | None, typer.Option(help="module:function that labels pictures, or a plugin.")]
@@ -242,6 +228,35 @@ def read_label(text: str | None) -> int | list[float] | None:
 def read_names(text: str) -> tuple[str, ...]:
     """Parse names that are separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def with_draw_settings(command: Literal["generate", "gallery"]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds the options for settings of a drawing to the function of a command.
+
+    Those up to the seed, which decide the pictures, stand after `--allow-plugins`, the others after `--device`. The
+    function takes them as its last parameter, `**settings`.
+    """
+    special = {"label": Label, "batch_size": BatchSize, "allow_weak": AllowWeak}
+    readers = {"label": read_label, "allow_weak": read_names}
+    types, names = settings.setting_types(), settings.settings_of(command)
+    after = {"allow_plugins": names[: names.index("seed") + 1], "device": names[names.index("seed") + 1 :]}
+
+    def option(name: str) -> inspect.Parameter:
+        annotation = special.get(name, Annotated[types[name], typer.Option(help=settings.SETTINGS[name].help)])
+        default = "" if name == "allow_weak" else settings.DEFAULTS[name]
+        return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def run(**arguments: Any) -> None:
+            function(**arguments | {name: read(arguments[name]) for name, read in readers.items()})
+
+        *own, _ = inspect.signature(function, eval_str=True).parameters.values()
+        parameters = [each for one in own for each in (one, *map(option, after.get(one.name, ())))]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
 def check_sources(**sources: object) -> None:

@@ -8,7 +8,7 @@ import shlex
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -17,12 +17,12 @@ from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names, resumable
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.settings import DEFAULT_NOISE, DEFAULT_SAMPLER, DEFAULT_SEMANTICS
 
 if TYPE_CHECKING:
     from energyql.studio.serving import Listening
 
 
+@options.with_draw_settings("gallery")
 def gallery(
     queries: Annotated[
         Path | None,
@@ -46,17 +46,9 @@ def gallery(
     generator: options.Generator = None,
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
-    semantics: options.Semantics = DEFAULT_SEMANTICS,
-    sampler: options.Sampler = DEFAULT_SAMPLER,
-    strength: options.Strength = None,
-    truncation: options.Truncation = None,
-    label: options.Label = None,
-    noise: options.Noise = DEFAULT_NOISE,
-    seed: options.Seed = 0,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = None,
-    allow_weak: options.AllowWeak = "",
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
     """Draw many queries on one self-contained web page: pictures, verdicts, clauses, circuits.
 
@@ -87,10 +79,7 @@ def gallery(
     questions = [] if queries is None else read_queries(queries)
     opened = options.open_model(model, generator, judge, allow_plugins, device)
     page = Gallery(
-        n=8 if n is None else n, title=title, about=about, model=opened, semantics=semantics,
-        sampler=sampler, strength=strength, truncation=truncation,
-        label=read_label(label), noise=noise, seed=seed, device=device, batch_size=batch_size,
-        allow_weak=read_names(allow_weak), progress=not quiet,
+        n=8 if n is None else n, title=title, about=about, model=opened, device=device, progress=not quiet, **settings,
     )  # fmt: skip
     tables = [split_literals(text) for text in truth_table or ()]
     for literals in tables:

@@ -17,7 +17,7 @@ from energyql.files import read_bytes
 from energyql.language import Expr
 from energyql.language.lexical import check_name, shorten
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.settings import DrawSettings, finite_number, whole_number
+from energyql.pipeline.settings import DrawSettings, finite_number, settings_of, whole_number
 from energyql.vocabulary import closest, repeated
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from energyql.pipeline.model import Model
 
 PictureFormat = Literal["png", "webp", "jpg"]
-SETTINGS = (
-    "semantics", "sampler", "strength", "precision", "truncation", "label", "noise", "batch_size", "allow_weak",
-)  # fmt: skip
+SETTINGS = settings_of("plan")
 """The settings that a class may have; they are those of `energyql.generate`."""
 MOST = 2**40
 """Most pictures of a data set."""
@@ -45,8 +43,7 @@ class DatasetClass:
         count: number of pictures.
         model: as for `energyql.generate`.
         seed: of its samples, 0 to 2**64 - 1; by default a number that follows from the seed of the plan and the name.
-        settings: semantics, sampler, strength, precision, truncation, label, noise, batch_size and allow_weak, as for
-            `energyql.generate`.
+        settings: by name, as for `energyql.generate`; the names are `SETTINGS`.
 
     Raises:
         ArgumentError: a value has the wrong type or is out of range.
@@ -184,9 +181,7 @@ class Job:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "workers", whole_number("workers", self.workers, most=MOST_WORKERS))
-        if finite_number("gpus", self.gpus) < 0:
-            raise ArgumentError(f"gpus must be at least 0, not {self.gpus!r}")
-        if self.gpus and not self.on_ray:
+        if finite_number("gpus", self.gpus, least=0) and not self.on_ray:
             raise ArgumentError(
                 "gpus are shares of the workers of Ray, and one worker is this process",
                 hint="name its device instead (device=, --device), or give workers or an address",

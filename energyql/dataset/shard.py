@@ -26,6 +26,7 @@ from energyql.pipeline.checks import accepted, next_round
 from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.result import Result
+from energyql.pipeline.settings import settings_of
 
 _TYPES = {"int": (int,), "str": (str,), "int | None": (int, type(None))}
 """How a field of a record is declared -> the types that its JSON value may have."""
@@ -246,9 +247,7 @@ def _size(count: float) -> str:
 
 FORMAT = 1
 """Of the folder: it goes up when the same plan would be written in another way."""
-_ONE_RUN = (
-    "canonical", "model", "fingerprints", "judge", "semantics", "sampler", "precision", "truncation", "label", "noise",
-)  # fmt: skip
+_ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"))
 """Facts of the provenance of a class that decide its pictures."""
 _ENCODERS = {"png": ("PNG", ()), "webp": ("WEBP", ("quality",)), "jpg": ("JPEG", ("quality",))}
 """Format -> its name in Pillow, and which settings of a plan it takes."""
@@ -281,7 +280,7 @@ class PreparedPlan:
         plan = self.plan
         classes = [
             {"name": one.name, "count": one.count, "seed": query.settings.seed, "batch_size": query.settings.batch_size}
-            | {name: query.provenance[name] for name in _ONE_RUN}
+            | {name: query.provenance[name] for name in _ONE_RUN if name in query.provenance}
             | {
                 "fingerprints": query.provenance["fingerprints"]
                 or {"generator": module_fingerprint(query.model.generator)}

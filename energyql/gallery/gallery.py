@@ -130,8 +130,7 @@ class Gallery:
         model: as for `energyql.generate`; or a model on its device, a `Pipeline`.
         device: as for `energyql.generate`.
         progress: as for `energyql.generate`.
-        options: semantics, sampler, strength, precision, truncation, label, noise, seed, batch_size and allow_weak, as
-            for `energyql.generate`, for every query of the gallery.
+        options: the settings, as for `energyql.generate`, for every query of the gallery.
 
     Raises:
         DataError: some queries are wrong; the message shows all of them.

@@ -19,7 +19,7 @@ from energyql.logic.satisfiability import conjuncts, noting_tautologies
 from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import HOLDS, Result
 from energyql.pipeline.score import score
-from energyql.pipeline.settings import DEFAULT_NOISE
+from energyql.pipeline.settings import DEFAULTS, settings_of
 from energyql.render.graph import graph_width
 from energyql.render.markup import Markup
 from energyql.sampling.registry import find_sampler
@@ -141,12 +141,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
     rows = [
         ("model", known["model"]),
         ("weights", ", ".join(f"{part} {digest[:12]}" for part, digest in known.get("fingerprints", {}).items())),
-        ("semantics", known["semantics"]),
-        ("sampler", known.get("sampler", "")),
-        ("truncation", f"{known['truncation']:g}" if "truncation" in known else ""),
-        ("label", "" if known.get("label") is None else str(known["label"])),
-        ("noise", "" if known.get("noise", DEFAULT_NOISE) == DEFAULT_NOISE else known["noise"]),
-        ("seed", str(known["seed"])),
+        *((name, _setting(name, known.get(name))) for name in settings_of("provenance")),
         ("judge", known["judge"] or "none"),
         ("heads", quality(known)),
         ("device", known.get("device", "")),
@@ -154,6 +149,13 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
     return [(name, text) for name, text in rows if text]
+
+
+def _setting(name: str, value: Any) -> str:
+    """Return the value of a setting in words: of most settings, nothing for the default."""
+    if value is None or (value == DEFAULTS[name] and name not in ("semantics", "seed")):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def quality(provenance: Mapping[str, Any]) -> str:

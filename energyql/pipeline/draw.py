@@ -401,17 +401,12 @@ class Pipeline:
                 "model": self.model.name,
                 "fingerprints": dict(self.model.fingerprints),
                 "judge": who_judges(self.model.judge),
-                "semantics": settings.semantics,
-                "sampler": describe_sampler(sampler),
-                "precision": settings.precision,
-                "truncation": psi,
-                "label": label,
-                "noise": settings.noise,
+                **settings.record(sampler=describe_sampler(sampler), truncation=psi, label=label),
                 "device": str(self.device),
                 "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
                 "versions": {"energyql": __version__, "torch": str(torch.__version__)},
             }
-            | ({"realism": settings.realism, "discriminator": judge_mark(critic)} if settings.realism else {}),
+            | ({"discriminator": judge_mark(critic)} if settings.realism else {}),
         )
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
@@ -507,8 +502,7 @@ def until_satisfied(
         model: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, noise, realism, seed, batch_size and
-            allow_weak, as for `generate`.
+        options: the settings, as for `generate`.
 
     Returns:
         The first n samples of the run that satisfy the query; fewer, perhaps none, if the budget ends first, which
@@ -542,8 +536,7 @@ def sample_latents(
         first: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, realism, seed, batch_size and allow_weak,
-            as for `generate`; `batch_size` is 4096 by default.
+        options: the settings, as for `generate`; `batch_size` is 4096 by default.
 
     Returns:
         An iterator over consecutive batches of latents z, with status, evaluations and diagnostics. They are those

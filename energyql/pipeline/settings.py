@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_args, get_type_hints
 
 from energyql.errors import ArgumentError
 
@@ -57,14 +58,16 @@ def whole_number(name: str, value: int, *, least: int = 1, most: int = MOST_SAMP
     return int(value)
 
 
-def finite_number(name: str, value: float) -> float:
-    """Check the argument `name`: a finite number.
+def finite_number(name: str, value: float, *, least: float = -math.inf) -> float:
+    """Check the argument `name`: a finite number, at least `least`.
 
     Raises:
         ArgumentError: it is something else.
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ArgumentError(f"{name} must be a finite number, not {value!r}")
+    if value < least:
+        raise ArgumentError(f"{name} must be at least {least:g}, not {value:g}")
     return float(value)
 
 
@@ -73,12 +76,46 @@ def several(value: object, one: type | tuple[type, ...] = str) -> list[Any]:
     return list(value) if isinstance(value, Iterable) and not isinstance(value, one) else [value]
 
 
-def _are_names(names: object) -> bool:
-    return isinstance(names, Iterable) and not isinstance(names, str) and all(isinstance(name, str) for name in names)
+def _one_of(names: tuple[str, ...], name: str, value: str) -> str:
+    if value not in names:
+        raise ArgumentError(f"there is no {name} {value!r}", hint=f"choose {', '.join(names)}")
+    return value
+
+
+def _names(name: str, value: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(each, str) for each in value):
+        raise ArgumentError(f"{name} is a list of attributes, not {value!r}", hint='such as ["smile"]')
+    return tuple(value)
+
+
+Surface = Literal["generate", "gallery", "request", "plan", "provenance"]
+"""Places of settings besides keyword arguments: options of `energyql generate` and `energyql gallery`; requests to the
+studio, out of which a saved picture is drawn again; classes of the plan of a data set; and the provenance of a result,
+which pages show, and by which a run or a data set is continued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Facts about a field of `DrawSettings` besides its type and its default.
+
+    Attributes:
+        help: text for the command line.
+        request: text for requests; by default `help`.
+        check: called with name and value, unless that is `None`; returns the value, or raises an `ArgumentError`.
+        always: whether provenance holds the default too; otherwise it has no entry, as before the setting existed.
+        left_out: the places without the setting, each with the reason.
+    """
+
+    help: str = ""
+    request: str = ""
+    _: KW_ONLY
+    check: Callable[[str, Any], object] | None = None
+    always: bool = False
+    left_out: Mapping[Surface, str] = field(default_factory=dict)
 
 
 class DrawOptions(TypedDict, total=False):
-    """The fields of `DrawSettings` as keyword arguments of a call."""
+    """The fields of `DrawSettings` as keyword arguments of a call, again because type checkers read only source."""
 
     semantics: Semantics
     sampler: SamplerName | Sampler
@@ -94,9 +131,15 @@ class DrawOptions(TypedDict, total=False):
     allow_weak: Sequence[str]
 
 
+_SAME_PICTURES = "it does not change which pictures are drawn"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawSettings:
     """Everything besides model, query and count that decides which pictures are drawn.
+
+    Each field is also an option of the command line, a field of requests to the studio, a setting of a data set and a
+    fact of provenance, except in the places that its `Setting` names under `left_out`.
 
     Values that depend on the model (truncation, label, and whether it has noise) or on a table of names (semantics,
     sampler) are checked by `Pipeline.prepare`, the others here.
@@ -111,35 +154,82 @@ class DrawSettings:
         ArgumentError: a value is outside its range.
     """
 
-    semantics: Semantics = DEFAULT_SEMANTICS
-    sampler: SamplerName | Sampler = DEFAULT_SAMPLER
-    strength: float | None = None
-    precision: Precision = DEFAULT_PRECISION
-    truncation: float | None = None
-    label: int | Sequence[float] | None = None
-    noise: Noise = DEFAULT_NOISE
-    realism: float = 0.0
-    seed: int = 0
-    batch_size: int | None = None
-    relations: bool = True
-    allow_weak: Sequence[str] = ()
+    semantics: Semantics = field(default=DEFAULT_SEMANTICS, metadata={"setting": Setting(
+        "Rules of the energy; see docs/semantics.md.", "One of the semantics that /api/info lists.", always=True,
+    )})  # fmt: skip
+    sampler: SamplerName | Sampler = field(default=DEFAULT_SAMPLER, metadata={"setting": Setting(
+        "How latents are drawn; see docs/samplers.md.", "One of the samplers that /api/info lists.", always=True,
+    )})  # fmt: skip
+    strength: float | None = field(default=None, metadata={"setting": Setting(
+        "Multiplies the energy: larger values are more certain and less varied.",
+        "Multiplies the energy. By default the sampler's own.",
+        check=finite_number, left_out={"provenance": "the record of the sampler holds it"},
+    )})  # fmt: skip
+    precision: Precision = field(default=DEFAULT_PRECISION, metadata={"setting": Setting(
+        "bfloat16 is faster and less exact.", check=partial(_one_of, get_args(Precision)), always=True,
+        left_out=dict.fromkeys(("gallery", "request"), "the few pictures of a page are all drawn in float32"),
+    )})  # fmt: skip
+    truncation: float | None = field(default=None, metadata={"setting": Setting(
+        "psi in 0..1: smaller is less varied, with fewer faulty pictures; by default the model's.",
+        "psi. By default the model's own.", check=finite_number, always=True,
+    )})  # fmt: skip
+    label: int | Sequence[float] | None = field(default=None, metadata={"setting": Setting(
+        "Label of a conditional generator: a class, or numbers separated by commas.", always=True,
+        left_out={"request": "the studio draws under the label of the attributes"},
+    )})  # fmt: skip
+    noise: Noise = field(default=DEFAULT_NOISE, metadata={"setting": Setting(
+        "If the generator adds noise: const, that of the model; random, new for each picture; none.",
+        "Of a generator with noise: const, random or none.", check=partial(_one_of, get_args(Noise)), always=True,
+    )})  # fmt: skip
+    realism: float = field(default=0.0, metadata={"setting": Setting(
+        check=partial(finite_number, least=0),
+        left_out=dict.fromkeys(("generate", "gallery", "request", "plan"), "no model folder holds a discriminator"),
+    )})  # fmt: skip
+    seed: int = field(default=0, metadata={"setting": Setting(
+        "The same seed gives the same pictures.", check=partial(whole_number, least=0, most=2**64 - 1), always=True,
+        left_out={"plan": "a class has a seed beside its settings"},
+    )})  # fmt: skip
+    batch_size: int | None = field(default=None, metadata={"setting": Setting(
+        "Samples computed together.", check=whole_number,
+        left_out={"request": "the studio chooses it", "provenance": _SAME_PICTURES},
+    )})  # fmt: skip
+    relations: bool = field(default=True, metadata={"setting": Setting(
+        left_out=dict.fromkeys(get_args(Surface), "only edits set it"),
+    )})  # fmt: skip
+    allow_weak: Sequence[str] = field(default=(), metadata={"setting": Setting(
+        "Attributes, separated by commas, to use although their heads are weak.",
+        "Attributes that may be used although their heads are weak.",
+        check=_names, left_out={"provenance": _SAME_PICTURES},
+    )})  # fmt: skip
 
     def __post_init__(self) -> None:
-        names = self.allow_weak
-        if not _are_names(names):
-            raise ArgumentError(f"allow_weak is a list of attributes, not {names!r}", hint='such as ["smile"]')
-        object.__setattr__(self, "allow_weak", tuple(names))
-        object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0, most=2**64 - 1))
-        if self.batch_size is not None:
-            object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size))
-        object.__setattr__(self, "realism", finite_number("realism", self.realism))
-        if self.realism < 0:
-            raise ArgumentError(f"realism must be at least 0, not {self.realism:g}")
-        for name in ("strength", "truncation"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, finite_number(name, value))
-        for name, known in (("precision", get_args(Precision)), ("noise", get_args(Noise))):
-            if (value := getattr(self, name)) not in known:
-                raise ArgumentError(f"there is no {name} {value!r}", hint=f"choose {', '.join(known)}")
+        for name, setting in SETTINGS.items():
+            if setting.check is not None and (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, setting.check(name, value))
         if self.strength is not None and not isinstance(self.sampler, str):
             raise ArgumentError("strength belongs to the sampler", hint="set it where you make the sampler")
+
+    def record(self, **resolved: Any) -> dict[str, Any]:
+        """Return the settings as provenance holds them.
+
+        Args:
+            resolved: values in place of those that depend on the model, or on a table of names.
+        """
+        values = {name: resolved.get(name, getattr(self, name)) for name in settings_of("provenance")}
+        return {name: value for name, value in values.items() if SETTINGS[name].always or value != DEFAULTS[name]}
+
+
+SETTINGS: Mapping[str, Setting] = {each.name: each.metadata["setting"] for each in fields(DrawSettings)}
+"""The fields of `DrawSettings`, in their order."""
+DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DrawSettings)}
+"""Their defaults."""
+
+
+def settings_of(surface: Surface) -> tuple[str, ...]:
+    """Return the names of the settings that a place has, in the order of the fields."""
+    return tuple(name for name, setting in SETTINGS.items() if surface not in setting.left_out)
+
+
+def setting_types() -> dict[str, Any]:
+    """Return the types of the settings; of the sampler, only those that a text can name."""
+    return get_type_hints(DrawSettings, localns={"Sampler": SamplerName})

@@ -41,7 +41,7 @@ from energyql.pipeline.result_folder import (
     write_measurements,
     write_pictures,
 )
-from energyql.pipeline.settings import DEFAULT_NOISE, PICTURES, DrawOptions, whole_number
+from energyql.pipeline.settings import DEFAULTS, PICTURES, DrawOptions, settings_of, whole_number
 from energyql.progress import Report
 
 if TYPE_CHECKING:
@@ -52,10 +52,7 @@ PART = 1024
 OPENING = 16
 """Samples of the first batch of a folder, which an early interruption leaves: 64 pictures of `avatars` take 3.3 s of
 CPU time, 16 of them 0.8 s, and 16 and then 48 no more than 64."""
-_ONE_RUN = (
-    "canonical", "model", "fingerprints", "judge", "seed", "semantics", "sampler", "precision", "truncation", "label",
-    "noise", "realism", "discriminator",
-)  # fmt: skip
+_ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"), "discriminator")
 """Facts that are the same for all samples of a folder."""
 _MEASURED = tuple(name for name in PER_SAMPLE if name != "images")
 _log = logging.getLogger("energyql")
@@ -91,8 +88,7 @@ def stream(
         first: as for `generate`.
         device: as for `generate`.
         progress: as for `generate`.
-        options: semantics, sampler, strength, precision, truncation, label, noise, seed, batch_size and allow_weak, as
-            for `generate`.
+        options: the settings, as for `generate`.
 
     Returns:
         An iterator over results of 64 consecutive samples each, or of `batch_size` if that is more; with `save_to`, the
@@ -268,10 +264,11 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     finish_saving(folder)
     if not (folder / RESULT).is_file():
         return
-    found = {"noise": DEFAULT_NOISE} | read_part(folder, ())["provenance"]  # earlier versions did not record it
+    found = read_part(folder, ())["provenance"]
     hint = "name another folder, or remove this one"
     for name in _ONE_RUN:
-        theirs, ours = (json.loads(json.dumps(facts.get(name))) for facts in (found, provenance))
+        default = DEFAULTS.get(name)  # of a setting that is not recorded
+        theirs, ours = (json.loads(json.dumps(facts.get(name, default))) for facts in (found, provenance))
         if theirs != ours:
             theirs, ours, start = str(theirs), str(ours), 0
             if name == "sampler":  # its many settings, from the first one that differs

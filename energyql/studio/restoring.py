@@ -8,13 +8,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from energyql.pipeline.settings import settings_of
 from energyql.sampling.registry import find_sampler
 from energyql.studio.problems import StudioError
 from energyql.studio.schemas import DrawRequest, EditRequest, ModelInfo, Restored
 from energyql.version import __version__
 
-COMMON = ("query", "semantics", "truncation", "noise", "seed")
-"""Fields that a request and the provenance share by name."""
+COMMON = (
+    "query",
+    *(name for name in settings_of("request") if name in settings_of("provenance") and name != "sampler"),
+)
+"""Fields of a request that the provenance holds as they are; of the sampler it holds all settings, see `_sampler`."""
 NO_ENTRY = {
     "photograph": "it was made from a photograph, which the picture does not hold: send the photograph again",
     "variations": "it is a variation, and cannot be drawn again from what it says",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from energyql.energy.rule import check_semantics
-from energyql.pipeline.settings import DEFAULT_NOISE, DEFAULT_SAMPLER, DEFAULT_SEMANTICS, Noise
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, DEFAULTS, SETTINGS, setting_types, settings_of
 from energyql.sampling import MOST_STRENGTH
 from energyql.studio.jobs import State
 from energyql.studio.limits import Limits
@@ -17,9 +17,8 @@ from energyql.vocabulary import Kind
 MOST_SEED = 2**53 - 1
 """Largest seed that a number of JavaScript holds exactly."""
 Index = Annotated[int, Field(ge=0, le=MOST_SEED)]
-SemanticsName = Annotated[
-    str, AfterValidator(check_semantics), Field(description="One of the semantics that /api/info lists.")
-]
+Psi = Annotated[float | None, Field(ge=0, le=1)]
+SemanticsName = Annotated[str, AfterValidator(check_semantics), Field(description=SETTINGS["semantics"].request)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 """An unknown field is an error, and so is "4" or true where a number is meant."""
 
@@ -32,24 +31,37 @@ class CheckRequest(BaseModel):
     query: str = Field(description="A query, such as smile AND NOT (glasses OR beard).")
     model: str | None = Field(default=None, description="One of the models of this studio; by default the first.")
     semantics: SemanticsName = DEFAULT_SEMANTICS
-    allow_weak: list[str] = Field(default=[], description="Attributes that may be used although their heads are weak.")
+    allow_weak: list[str] = Field(default=[], description=SETTINGS["allow_weak"].request)
 
 
-class Settings(BaseModel):
-    """The settings that, with the queries, determine the pictures."""
-
+class _OfModel(BaseModel):
     model_config = STRICT
 
     model: str | None = Field(default=None, description="One of the models of this studio; by default the first.")
-    semantics: SemanticsName = DEFAULT_SEMANTICS
-    sampler: str = Field(default=DEFAULT_SAMPLER, description="One of the samplers that /api/info lists.")
-    strength: float | None = Field(
-        default=None, gt=0, le=MOST_STRENGTH, description="Multiplies the energy. By default the sampler's own."
-    )
-    truncation: float | None = Field(default=None, ge=0, le=1, description="psi. By default the model's own.")
-    noise: Noise = Field(default=DEFAULT_NOISE, description="Of a generator with noise: const, random or none.")
-    seed: Index = Field(default=0, description="The same seed gives the same pictures.")
-    allow_weak: list[str] = Field(default=[], description="Attributes that may be used although their heads are weak.")
+
+
+def _setting_fields() -> dict[str, Any]:
+    """Return the fields of `Settings` besides the model."""
+    restricted = {
+        "semantics": SemanticsName,
+        "sampler": str,
+        "strength": Annotated[float | None, Field(gt=0, le=MOST_STRENGTH)],
+        "truncation": Psi,
+        "seed": Index,
+        "allow_weak": list[str],
+    }
+    types, defaults = setting_types() | restricted, dict(DEFAULTS) | {"allow_weak": []}
+    return {
+        name: (types[name], Field(default=defaults[name], description=SETTINGS[name].request or SETTINGS[name].help))
+        for name in settings_of("request")
+    }
+
+
+if TYPE_CHECKING:
+    Settings = _OfModel
+else:
+    Settings = create_model("Settings", __base__=_OfModel, **_setting_fields())
+    """The settings that, with the queries, determine the pictures."""
 
 
 class DrawRequest(Settings):
@@ -151,7 +163,7 @@ class PhotographRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # not strict: parameters of an address are text
 
     model: str | None = Field(default=None, description="One of the models of this studio; by default the first.")
-    truncation: float | None = Field(default=None, ge=0, le=1, description="psi. By default the model's own.")
+    truncation: Psi = Field(default=None, description=SETTINGS["truncation"].request)
     anyway: bool = Field(default=False, description="Continue with a photograph that the generator cannot draw.")
 
 

@@ -13,7 +13,7 @@ from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.draw import Pipeline, PreparedQuery
 from energyql.pipeline.queries import ListedQuery, check
-from energyql.pipeline.settings import DrawOptions, DrawSettings
+from energyql.pipeline.settings import DrawSettings, settings_of
 from energyql.sampling import SAMPLERS
 from energyql.studio import tasks
 from energyql.studio.descriptions import check_length, check_query, describe_model
@@ -164,8 +164,8 @@ class Studio:
         self._check_count(count)
         self._prepare_all(request.queries, request, "query")
         vocabulary = pipeline.model.vocabulary
-        queries = [check(ListedQuery(query), vocabulary, request.semantics) for query in request.queries]
         gallery, result = self._gallery(request, request.n), JobResult("gallery", count, vocabulary)
+        queries = [check(ListedQuery(query), vocabulary, gallery.semantics) for query in request.queries]
         network = pipeline.model.generator
         return self._submit(result, lambda job: tasks.draw_gallery(gallery, network, queries, job, result))
 
@@ -176,7 +176,7 @@ class Studio:
             EnergyQLError: it is no such picture, it is too large, a setting is wrong, or the queue is full.
         """
         check_photograph(data, self.limits.photograph_pixels)
-        prepared = self._prepare(ANYTHING, Settings(model=request.model, truncation=request.truncation))
+        prepared = self._prepare(ANYTHING, Settings(model=request.model), truncation=request.truncation)
         result = JobResult("photograph", 1, prepared.model.vocabulary)
         result.held += len(data)
         decode = partial(read_photograph, data, self.limits.photograph_pixels)
@@ -271,4 +271,4 @@ class Studio:
 
 def _options(request: Settings) -> dict[str, Any]:
     """Return the fields of `DrawSettings` that a request sets."""
-    return request.model_dump(include=set(DrawOptions.__annotations__))
+    return request.model_dump(include=set(settings_of("request")))

@@ -1,5 +1,5 @@
 import inspect
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -7,19 +7,46 @@ import pytest
 import energyql
 from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError
-from energyql.pipeline.settings import DrawOptions, DrawSettings, SamplerName, Semantics
+from energyql.pipeline.settings import (
+    DEFAULTS,
+    SETTINGS,
+    DrawOptions,
+    DrawSettings,
+    SamplerName,
+    Semantics,
+    Surface,
+    setting_types,
+    settings_of,
+)
 from energyql.sampling import SAMPLERS
-
-DEFAULTS = {name: getattr(DrawSettings(), name) for name in DrawSettings.__dataclass_fields__}
 
 
 def test_options_are_the_fields():
+    assert get_type_hints(DrawOptions, localns={"Sampler": SamplerName}) == setting_types()
     assert list(DrawOptions.__annotations__) == list(DEFAULTS)
 
 
 def test_generate_shows_the_defaults():
     shown = {name: each.default for name, each in inspect.signature(energyql.generate).parameters.items()}
-    assert shown.items() >= {name: value for name, value in DEFAULTS.items() if name != "relations"}.items()
+    others = {"query", "n", "model", "first", "device", "progress"}
+    assert {name: shown[name] for name in shown.keys() - others} == {
+        name: value for name, value in DEFAULTS.items() if name != "relations"
+    }
+    assert all(f"        {name}: " in energyql.generate.__doc__ for name in shown)
+
+
+def test_every_place_has_the_setting_or_a_reason():
+    for name, setting in SETTINGS.items():
+        assert set(setting.left_out) <= set(get_args(Surface))
+        assert all(reason[0].islower() for reason in setting.left_out.values()), name
+        assert setting.help or {"generate", "gallery", "request"} <= set(setting.left_out), name
+    assert "seed" in settings_of("request") and "seed" not in settings_of("plan")
+
+
+def test_the_record_leaves_out_defaults():
+    plain = DrawSettings().record(truncation=0.7)
+    assert "realism" not in plain and plain["truncation"] == 0.7 and plain["noise"] == "const"
+    assert DrawSettings(realism=2).record(truncation=0.7) == plain | {"realism": 2.0}
 
 
 def test_the_types_name_what_there_is():
