@@ -23,6 +23,7 @@ from energyql.files import fingerprint
 from energyql.language.lexical import shorten
 from energyql.plugins import import_optional
 from energyql.render.markup import markdown_table
+from energyql.sampling.record import read_record, sampler_text
 from energyql.version import __version__
 
 _PLAIN = {
@@ -204,9 +205,10 @@ def begin(destination: Destination, prepared: PreparedPlan, *, write: bool = Tru
         try:
             there = json.loads(text)
             theirs, mark = dict(there["plan"]), str(there["fingerprint"])
+            theirs["classes"] = [one | {"sampler": read_record(one["sampler"])} for one in theirs["classes"]]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{PLAN} in {destination.name} is damaged: {error}", hint=hint) from None
-        if mark != prepared.fingerprint:
+        if mark != prepared.fingerprint and theirs != prepared.identity:
             what = difference(theirs, prepared.identity)
             raise DataError(f"{destination.name} holds a data set of another plan: {what}", hint=hint)
     elif names:
@@ -231,7 +233,7 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
                 if fact == "fingerprints":
                     return f"class {name!r} was drawn by another training of model {one['model']!r}"
                 what = "query" if fact == "canonical" else fact
-                there, here = (shorten(str(value)) for value in (before[name].get(fact), one[fact]))
+                there, here = (shorten(sampler_text(value)) for value in (before[name].get(fact), one[fact]))
                 return f"the {what} of class {name!r} was {there}, not {here}"
     return "its fingerprint is another"
 

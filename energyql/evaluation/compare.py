@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,15 +23,11 @@ from energyql.pipeline.queries import CheckedQuery, check_arguments
 from energyql.pipeline.settings import MOST_SAMPLES, several, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid
-from energyql.sampling.base import describe_sampler
+from energyql.sampling.record import describe_sampler, read_record
 from energyql.version import __version__
 
 RESULTS = "results.json"
 PRIOR, ORACLE = 20_000, 1_000
-FORMER_FIELDS = {
-    "descent=None": "then='anneal'", r"descent=DescentSampler\([^()]*\)": "then='descend'", "tolerance=0.001, ": "",
-}  # fmt: skip
-"""Fields in the text of a sampler, and how they were written until November 2026: such outcomes still count."""
 
 
 @dataclass(frozen=True)
@@ -178,10 +173,7 @@ def _missing(record: dict[str, Any], method: Method, shown: int) -> bool:
     found = record["samplers"].get(method.name)
     if found is None or (shown and found["pictures"] is None) or found["semantics"] != method.semantics:
         return True
-    former = now = describe_sampler(method.sampler)
-    for pattern, text in FORMER_FIELDS.items():
-        former = re.sub(pattern, text, former)
-    return found["sampler"] not in (now, former)
+    return bool(read_record(found["sampler"]) != describe_sampler(method.sampler))
 
 
 def _write_grid(

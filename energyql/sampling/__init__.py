@@ -3,9 +3,11 @@
 from energyql.numerics.random import FIRST_RUN, RandomStreams, normals, prior_latents, uniforms
 from energyql.sampling.base import (
     MOST_STRENGTH,
+    SAMPLERS,
     Batch,
     BatchSampler,
     Energy,
+    EnergyFunction,
     EnergyLike,
     GradientEnergy,
     Progress,
@@ -18,7 +20,7 @@ from energyql.sampling.base import (
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.langevin import LangevinSampler, PredictorCorrector
 from energyql.sampling.ode import ODESolver, VPSchedule, adaptive_methods, vp_flow
-from energyql.sampling.registry import SAMPLERS, Chain, make_sampler
+from energyql.sampling.registry import Chain, make_sampler
 from energyql.sampling.slice import SliceSampler
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Chain",
     "DescentSampler",
     "Energy",
+    "EnergyFunction",
     "EnergyLike",
     "GradientEnergy",
     "LangevinSampler",

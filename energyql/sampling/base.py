@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from inspect import signature
 from numbers import Real
-from pkgutil import resolve_name
-from reprlib import recursive_repr
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -46,18 +44,10 @@ class SurrogateEnergy(Protocol):
         """Return z with its part along the basis replaced by v."""
 
 
-class Energy(Protocol):
-    """An energy in nats, lower is better, that may differ from sample to sample.
+class EnergyFunction(Protocol):
+    """The methods of an `Energy`.
 
     Row i of a result may depend on row i of the arguments only: samplers evaluate batches whose members come and go.
-
-    An attribute `least`, where there is one, is the least energy that a latent can reach, in nats, or -infinity where
-    none is the least; samplers that end where the energy is low enough measure from there. An attribute `surrogate`,
-    where there is one and it is not None, is a function without arguments that makes a `SurrogateEnergy`. An attribute
-    `kept`, where there is one and it is not None, says that the energy never changes: a dictionary of its own, empty at
-    first, in which samplers keep what they find out about it and what is the same in every run. An attribute `costly`,
-    where there is one and it is true, says that an evaluation takes as long as drawing a picture: samplers then
-    evaluate no point before it is needed, and try out few.
     """
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
@@ -72,15 +62,36 @@ class Energy(Protocol):
         ...
 
 
-EnergyLike = Energy | Callable[[Tensor], Tensor]
+class Energy(EnergyFunction):
+    """An energy in nats, lower is better, that may differ from sample to sample.
+
+    Another object with these methods, or a function, is an energy too, and may have some of the attributes.
+
+    Attributes:
+        least: the least energy that a latent can reach, in nats, or -infinity where none is the least. Samplers that
+            end where the energy is low enough measure from there.
+        surrogate: makes a `SurrogateEnergy` like this energy; `None` if there is none.
+        kept: of an energy that never changes, a dictionary of its own, empty at first, in which samplers keep what they
+            find out about it and what is the same in every run; `None` for an energy that may change.
+        costly: whether an evaluation takes as long as drawing a picture. Samplers then evaluate no point before it is
+            needed, and try out few.
+    """
+
+    least: float = 0.0
+    surrogate: Callable[[], SurrogateEnergy] | None = None
+    kept: MutableMapping[Hashable, Any] | None = None
+    costly: bool = False
+
+
+EnergyLike = EnergyFunction | Callable[[Tensor], Tensor]
 """An `Energy`, or a function from latents (batch, z_dim) to energies (batch,), which autograd differentiates."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GradientEnergy:
+class GradientEnergy(Energy):
     """An energy given by one function of z and rows that returns values and gradients."""
 
-    gradient: Callable[[Tensor, Tensor], ValueAndGradient]
+    gradient: Callable[[Tensor, Tensor], ValueAndGradient] = field()
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the energies alone; see `Energy`."""
@@ -97,19 +108,18 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         samples: of a part of a batch, the row of each of its members in the batch, (rows,).
 
     Returns:
-        An energy of z and the rows of the batch or part, with `least`, `surrogate`, `kept` and `costly`. It raises
-        `ArgumentError` where a shape is wrong, or autograd finds no path from the energy back to z.
+        An energy of z and the rows of the batch or part, with all attributes of an `Energy`. It raises `ArgumentError`
+        where a shape is wrong, or autograd finds no path from the energy back to z.
     """
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first, samples)
     value = _with_rows(energy, first, samples) if callable(energy) or gradient is None else GradientEnergy(gradient)
-    least, surrogate = float(getattr(energy, "least", 0.0)), getattr(energy, "surrogate", None)
-    kept, costly = getattr(energy, "kept", None), bool(getattr(energy, "costly", False))
-    return AdaptedEnergy(value, gradient, least, surrogate, kept, costly)
+    optional = {name: getattr(energy, name, getattr(Energy, name)) for name in Energy.__annotations__}
+    return AdaptedEnergy(value, gradient, **optional)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AdaptedEnergy:
+class AdaptedEnergy(Energy):
     """An `Energy` as `as_energy` returns it."""
 
     value: Callable[[Tensor, Tensor], Tensor]
@@ -149,8 +159,7 @@ class AdaptedEnergy:
 def check_floor(least: float) -> None:
     """Raise an `ArgumentError` if there is no least energy, from which a sampler could tell how low one is."""
     if least == -math.inf:
-        samplers = resolve_name("energyql.sampling.registry:SAMPLERS")  # by name, because the registry imports this
-        *others, last = [name for name, make in samplers.items() if not make().needs_floor]
+        *others, last = [name for name, make in SAMPLERS.items() if not has_trait(make(), "needs_floor")]
         raise ArgumentError(
             "this energy has no lower bound, and this sampler needs one",
             hint=f"choose one that needs none: {', '.join(others)} or {last}",
@@ -287,15 +296,14 @@ class Sampler(Protocol):
         ...
 
 
-@recursive_repr()
-def describe_sampler(sampler: object) -> str:
-    """Return a sampler as runs record it: its `repr`, or its class and settings where it has none of its own."""
-    kind = type(sampler)
-    if kind.__repr__ is not object.__repr__:
-        return repr(sampler)
-    slots = {name: getattr(sampler, name, None) for name in getattr(kind, "__slots__", ())}
-    settings = slots | getattr(sampler, "__dict__", {})
-    return f"{kind.__qualname__}({', '.join(f'{name}={describe_sampler(value)}' for name, value in settings.items())})"
+SAMPLERS: dict[str, Callable[..., Sampler]] = {}
+"""Every sampler by its name, as a function of `strength` and its other settings. Those called published have the
+settings of Nie et al. 2021 (arXiv 2110.10873). `energyql.sampling.registry` lists them."""
+
+
+def has_trait(sampler: object, trait: Literal["descends", "needs_gradient", "needs_floor"]) -> bool:
+    """Return whether a sampler says that of itself; see `BatchSampler`. One that says nothing has no trait."""
+    return bool(getattr(sampler, trait, False))
 
 
 def check_sampler(sampler: Any) -> None:
@@ -533,9 +541,19 @@ class Batch:
 
 
 class BatchSampler(ABC):
-    """A `Sampler` that is written as a function of a `Batch`."""
+    """A `Sampler` that is written as a function of a `Batch`.
+
+    Attributes:
+        name: by which runs record it; the empty text stands for the name of the class.
+    """
 
     __slots__ = ()
+    name = ""
+
+    @property
+    def descends(self) -> bool:
+        """Whether samples end where the energy is low, and not in proportion to the posterior."""
+        return False
 
     @property
     def needs_gradient(self) -> bool:
@@ -553,6 +571,8 @@ class BatchSampler(ABC):
     ) -> SampleResult:
         """Sample from every row of `z0`; see `Sampler.sample`."""
         batch = Batch.start(energy, z0, noise, progress)
+        if self.needs_floor:
+            check_floor(batch.energy.least)
         self.run(batch)
         return batch.result()
 

@@ -17,7 +17,6 @@ from energyql.sampling.base import (
     Status,
     ValueAndGradient,
     check_counts,
-    check_floor,
     check_positive,
     check_strength,
     select,
@@ -58,6 +57,8 @@ class DescentSampler(BatchSampler):
         ArgumentError: an argument is outside its range.
     """
 
+    name = "descent"
+    descends = needs_floor = True
     _: KW_ONLY
     strength: float = 1.0
     enough: float | None = 0.1
@@ -69,14 +70,8 @@ class DescentSampler(BatchSampler):
         check_positive(self, "enough", "tolerance")
         check_counts(self, max_evaluations=1)
 
-    @property
-    def needs_floor(self) -> bool:
-        """See `BatchSampler`."""
-        return True
-
     def run(self, batch: Batch) -> None:
         """Descend with every sample; see `BatchSampler`."""
-        check_floor(batch.energy.least)
         values = batch.diagnostics["value"] = self.strength * batch.energies
         if self.enough is not None:
             batch.leave_out(self.enough / self.strength + batch.energy.least)

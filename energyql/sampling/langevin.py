@@ -30,6 +30,7 @@ class LangevinSampler(BatchSampler):
         ArgumentError: an argument is outside its range.
     """
 
+    name = "langevin"
     _: KW_ONLY
     step: float = 0.02
     steps: int = 200
@@ -98,6 +99,7 @@ class PredictorCorrector(BatchSampler):
         ArgumentError: an argument is outside its range.
     """
 
+    name = "predictor-corrector"
     _: KW_ONLY
     steps: int = 100
     corrections: int = 1

@@ -347,6 +347,8 @@ class ODESolver(BatchSampler):
         EnergyQLError: the installed torchdiffeq is not laid out as expected.
     """
 
+    name = "ode"
+    descends = True
     method: str = "bosh3"
     _: KW_ONLY
     rtol: float = 1e-2

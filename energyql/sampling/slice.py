@@ -18,7 +18,6 @@ from energyql.sampling.base import (
     Status,
     as_energy,
     check_counts,
-    check_floor,
     check_numbers,
     check_strength,
     require,
@@ -96,6 +95,8 @@ class SliceSampler(BatchSampler):
         ArgumentError: an argument is outside its range.
     """
 
+    name = "slice"
+    needs_floor = True
     _: KW_ONLY
     strength: float = 1.0
     proposals: int = 256
@@ -120,14 +121,8 @@ class SliceSampler(BatchSampler):
         """See `BatchSampler`."""
         return self.descent is not None
 
-    @property
-    def needs_floor(self) -> bool:
-        """See `BatchSampler`."""
-        return True
-
     def run(self, batch: Batch) -> None:
         """Draw every sample; see `BatchSampler`."""
-        check_floor(batch.energy.least)
         batch.noise = batch.noise.part("slice")
         proposals, most = self._proposals(batch)
         rounds = reject(batch, self.strength, proposals, most)
