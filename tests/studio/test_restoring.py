@@ -13,7 +13,6 @@ from energyql.sampling.record import describe_sampler
 from energyql.studio.restoring import _sampler
 from studio.test_photographs import encoded
 
-
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
