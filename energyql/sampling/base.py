@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from inspect import signature
 from numbers import Real
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -137,14 +137,17 @@ class AdaptedEnergy(Energy):
             self.kept[key] = make()
         return cast(Kept, self.kept[key])
 
-    def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return the energies; see `Energy`."""
-        value = self.value(z, rows)
+    def __call__(
+        self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        """Return the energies; see `Energy`. Without rows they are of the first samples, in their order."""
+        value = self.value(z, torch.arange(len(z), device=z.device) if rows is None else rows)
         _check_shape("energy(z)", value, z.shape[:1])
         return value.detach()
 
-    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> ValueAndGradient:
-        """Return the energies and their gradients; see `Energy`."""
+    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None) -> ValueAndGradient:
+        """Return the energies and their gradients; see `Energy`. Without rows they are of the first samples."""
+        rows = torch.arange(len(z), device=z.device) if rows is None else rows
         if self.value_and_gradient is not None:
             value, gradient = self.value_and_gradient(z, rows)
             _check_shape("energy.gradient(z)[0]", value, z.shape[:1])
@@ -154,6 +157,44 @@ class AdaptedEnergy(Energy):
             _check_shape("energy(z)", value, z.shape[:1])
             gradient = back(torch.ones_like(value))
         return value.detach(), gradient.detach().to(z.dtype)
+
+
+@dataclass(slots=True, eq=False)
+class PartEnergy(Energy):
+    """The energy of some samples of a run, as a step of a sampler calls it: `rows` are counted among these samples.
+
+    Attributes:
+        energy: of all samples.
+        rows: these samples, (rows,).
+        least: of the energy.
+        values: number of calls without a gradient.
+        gradients: number of calls with one.
+    """
+
+    energy: AdaptedEnergy
+    rows: Int[Tensor, " rows"]
+    least: float = field(init=False)
+    values: int = 0
+    gradients: int = 0
+
+    def __post_init__(self) -> None:
+        self.least, self.costly = self.energy.least, self.energy.costly
+
+    def __call__(
+        self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        """Return the energies; see `Energy`. Without rows they are of all these samples, in their order."""
+        self.values += 1
+        return self.energy(z, self.rows if rows is None else self.rows[rows])
+
+    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None) -> ValueAndGradient:
+        """Return the energies and their gradients; see `Energy`. Without rows they are of all these samples."""
+        self.gradients += 1
+        return self.energy.gradient(z, self.rows if rows is None else self.rows[rows])
+
+
+StepEnergy = AdaptedEnergy | PartEnergy
+"""An energy as steps of samplers take it; `as_energy` makes one."""
 
 
 def check_floor(least: float) -> None:
@@ -491,14 +532,16 @@ class Batch:
         energies = torch.full_like(z[:, 0], math.inf)
         return cls(adapted, noise, z, rows, counts, counts.clone(), counts.clone(), energies, progress)
 
-    def end(self, leave: Tensor, stay: Tensor, status: Int[Tensor, " ended"], z: Tensor, gradients: int) -> None:
+    def end(
+        self, leave: Tensor, stay: Tensor, status: Int[Tensor, " ended"], z: Tensor, gradients: int, values: int = 0
+    ) -> None:
         """Record the samples that end, in a sampler that evaluates all that move equally often.
 
         `leave` and `stay`, indices or masks of `rows`, say which end and which go on; the rest is of those that end.
         """
         ended = self.rows[leave]
         self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients
-        self.energies[ended] = math.inf
+        self.values[ended], self.energies[ended] = values, math.inf
         self.rows = self.rows[stay]
 
     def leave_out(self, enough: float) -> None:
@@ -510,13 +553,6 @@ class Batch:
         """End those of `rows` for which `finite` is False, where they stand."""
         self.status[self.rows[~finite]] = Status.NON_FINITE
         self.rows = self.rows[finite]
-
-    def move(self, step: Float[Tensor, "rows z_dim"]) -> None:
-        """Add `step` to the latents that move; a sample whose sum is not finite ends before it."""
-        moved = self.z[self.rows] + step
-        finite = moved.isfinite().all(1)
-        self.drop(finite)
-        self.z[self.rows], self.energies[self.rows] = moved[finite], math.inf
 
     def evaluate(
         self, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
@@ -579,3 +615,101 @@ class BatchSampler(ABC):
     @abstractmethod
     def run(self, batch: Batch) -> None:
         """Move the samples of a batch to their end."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepNoise:
+    """Random numbers of some samples for one step of a sampler, by names: another name, other numbers.
+
+    Args:
+        streams: of the run.
+        like: latents (n, z_dim) of the batch, whose shape, dtype and device the numbers have.
+        rows: the samples that take the step, as rows of `like`, ascending; all by default.
+        step: name of the step, which no other step of the run has.
+    """
+
+    streams: RandomStreams
+    like: Float[Tensor, "n z_dim"]
+    rows: Int[Tensor, " rows"] | None = None
+    step: str = ""
+
+    def normals(self, name: str = "") -> Float[Tensor, "rows z_dim"]:
+        """Return draws from N(0, I)."""
+        return self.streams.normals(self.like, self._stream(name), self.rows)
+
+    def uniforms(
+        self, count: int, name: str = "", rows: Int[Tensor, " some"] | None = None
+    ) -> Float[Tensor, "rows count"]:
+        """Return float64 draws from the open interval (0, 1), `count` for each sample, or for some of the `rows`."""
+        if rows is not None and self.rows is not None:
+            rows = self.rows[rows]
+        return self.streams.uniforms(self.like, count, self._stream(name), self.rows if rows is None else rows)
+
+    def _stream(self, name: str) -> str:
+        return "/".join(part for part in (self.step, name) if part)
+
+
+class StepInfo(NamedTuple):
+    """The outcome of a step: for each sample that took it a `Status` with which it ends, or `MOVING`, (rows,) int64.
+
+    `None` stands for `MOVING` in all rows.
+    """
+
+    status: Int[Tensor, " rows"] | None = None
+
+
+class StepSampler(BatchSampler):
+    """A `Sampler` that is written as one step. What takes the steps ends samples, counts evaluations and reports.
+
+    A state is a tensor of latents (rows, z_dim), or a `NamedTuple` with these as `z` and with more of each sample. Row i
+    of all that a step returns may depend on row i of what it is given only. A sample ends when a step says so, where
+    that step leaves it; before a step to latents that are not finite; and after `steps` steps, with the status `after`.
+
+    Attributes:
+        steps: number of steps at most.
+        after: status of samples that took all of them.
+    """
+
+    __slots__ = ()
+    steps: int
+    after = Status.OK
+
+    def init(self, z: Float[Tensor, "rows z_dim"], energy: StepEnergy) -> tuple[Any, StepInfo]:
+        """Return the state of samples that start at `z`; by default `z` itself."""
+        return z, StepInfo()
+
+    @abstractmethod
+    def advance(self, state: Any, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Any, StepInfo]:
+        """Return the state after step `number`, from 0 on, and its outcome, without changing `state`.
+
+        Args:
+            state: of the samples that move.
+            energy: of these samples: `energy(z)` in nats, (rows,), and `energy.gradient(z)`, that with the gradient.
+            noise: their random numbers for this step.
+            number: of the step.
+        """
+
+    def run(self, batch: Batch) -> None:
+        """Take steps until all samples have ended; see `BatchSampler`."""
+        if not len(batch.rows):
+            return
+        streams = batch.noise.part(self.name or type(self).__qualname__)
+        energy, before = PartEnergy(batch.energy, batch.rows), batch.z[batch.rows]
+        state, info = self.init(before, energy)
+        for number in range(self.steps + 1):
+            z = state if isinstance(state, Tensor) else state.z
+            finite = z.isfinite().all(1)
+            status = torch.where(finite, MOVING if info.status is None else info.status, Status.NON_FINITE)
+            if number == self.steps:
+                status = torch.where(status == MOVING, self.after, status)
+            if bool((leave := status != MOVING).any()):
+                last = torch.where(finite[:, None], z, before)[leave]
+                batch.end(leave, ~leave, status[leave], last, energy.gradients, energy.values)
+                state, z, energy.rows = select(state, ~leave), z[~leave], batch.rows
+            if number:
+                batch.report(number / self.steps)
+            if not len(batch.rows):
+                return
+            noise = StepNoise(streams, batch.z, batch.rows, str(number))
+            before = z
+            state, info = self.advance(state, energy, noise, number)
