@@ -137,6 +137,10 @@ class AdaptedEnergy(Energy):
             self.kept[key] = make()
         return cast(Kept, self.kept[key])
 
+    def part(self, rows: Int[Tensor, " some"]) -> PartEnergy:
+        """Return the energy of some samples, which counts its calls."""
+        return PartEnergy(self, rows)
+
     def __call__(
         self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, " batch"]:
@@ -192,9 +196,22 @@ class PartEnergy(Energy):
         self.gradients += 1
         return self.energy.gradient(z, self.rows if rows is None else self.rows[rows])
 
+    def part(self, rows: Int[Tensor, " some"]) -> PartEnergy:
+        """Return the energy of some of these samples, with counts of its own."""
+        return PartEnergy(self.energy, self.rows[rows])
+
 
 StepEnergy = AdaptedEnergy | PartEnergy
 """An energy as steps of samplers take it; `as_energy` makes one."""
+
+
+def evaluate_points(
+    energy: StepEnergy, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
+) -> Float[Tensor, "rows points"]:
+    """Return the energies of points of the `rows`; NaN and -inf become +inf, which is never accepted."""
+    samples = rows[:, None].expand(z.shape[:2]).flatten()
+    energies = energy(z.flatten(0, 1), samples)
+    return torch.nan_to_num(energies, nan=math.inf, posinf=math.inf, neginf=math.inf).view(z.shape[:2])
 
 
 def check_floor(least: float) -> None:
@@ -554,14 +571,6 @@ class Batch:
         self.status[self.rows[~finite]] = Status.NON_FINITE
         self.rows = self.rows[finite]
 
-    def evaluate(
-        self, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
-    ) -> Float[Tensor, "rows points"]:
-        """Return the energies of points of the `rows`; NaN and -inf become +inf, which is never accepted."""
-        samples = rows[:, None].expand(z.shape[:2]).flatten()
-        energies = self.energy(z.flatten(0, 1), samples)
-        return torch.nan_to_num(energies, nan=math.inf, posinf=math.inf, neginf=math.inf).view(z.shape[:2])
-
     def report(self, fraction: float) -> None:
         """Report progress, given the mean fraction done in [0, 1] of the samples that move."""
         if self.progress is not None:
@@ -645,6 +654,10 @@ class StepNoise:
             rows = self.rows[rows]
         return self.streams.uniforms(self.like, count, self._stream(name), self.rows if rows is None else rows)
 
+    def part(self, rows: Int[Tensor, " some"], name: str) -> StepNoise:
+        """Return random numbers of some of these samples, for a part of the step."""
+        return StepNoise(self.streams, self.like, rows if self.rows is None else self.rows[rows], self._stream(name))
+
     def _stream(self, name: str) -> str:
         return "/".join(part for part in (self.step, name) if part)
 
@@ -661,9 +674,10 @@ class StepInfo(NamedTuple):
 class StepSampler(BatchSampler):
     """A `Sampler` that is written as one step. What takes the steps ends samples, counts evaluations and reports.
 
-    A state is a tensor of latents (rows, z_dim), or a `NamedTuple` with these as `z` and with more of each sample. Row i
-    of all that a step returns may depend on row i of what it is given only. A sample ends when a step says so, where
-    that step leaves it; before a step to latents that are not finite; and after `steps` steps, with the status `after`.
+    A state is a tensor of latents (rows, z_dim), or a `NamedTuple` with these as `z` and with more of each sample, all
+    with a row for each. Row i of all that a step returns may depend on row i of its arguments only. A sample ends when
+    a step says so, where that step leaves it; before a step to latents that are not finite; and after `steps` steps,
+    with the status `after`.
 
     Attributes:
         steps: number of steps at most.

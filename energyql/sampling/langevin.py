@@ -95,7 +95,7 @@ def langevin_step(
 def posterior_score(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, strength: float
 ) -> tuple[Float[Tensor, "rows z_dim"], Bool[Tensor, " rows"]]:
-    """Return `-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, and whether energy and gradient are finite."""
+    """Return `-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, and whether it and the energy are finite."""
     value, gradient = energy.gradient(z)
     return -(strength * gradient + z), value.isfinite() & gradient.isfinite().all(1)
 
