@@ -670,6 +670,11 @@ class StepInfo(NamedTuple):
 
     status: Int[Tensor, " rows"] | None = None
 
+    @classmethod
+    def where_finite(cls, finite: Bool[Tensor, " rows"]) -> StepInfo:
+        """Return that samples move on where `finite` is true, and end with `Status.NON_FINITE` where it is not."""
+        return cls(torch.where(finite, MOVING, Status.NON_FINITE))
+
 
 class StepSampler(BatchSampler):
     """A `Sampler` that is written as one step. What takes the steps ends samples, counts evaluations and reports.

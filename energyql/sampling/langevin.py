@@ -11,7 +11,6 @@ from torch import Tensor
 from energyql.numerics.shapes import Bool, Float
 from energyql.sampling.base import (
     MOVING,
-    Status,
     StepEnergy,
     StepInfo,
     StepNoise,
@@ -95,7 +94,7 @@ def langevin_step(
 def posterior_score(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, strength: float
 ) -> tuple[Float[Tensor, "rows z_dim"], Bool[Tensor, " rows"]]:
-    """Return `-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, and whether it and the energy are finite."""
+    """Return `-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, and whether it and E are finite."""
     value, gradient = energy.gradient(z)
     return -(strength * gradient + z), value.isfinite() & gradient.isfinite().all(1)
 
@@ -104,7 +103,7 @@ def _moved(z: Tensor, change: Tensor, finite: Tensor) -> tuple[Tensor, StepInfo]
     """Return z + change where that and what led there is `finite`; other samples end at z."""
     there = z + change
     finite = finite & there.isfinite().all(1)
-    return torch.where(finite[:, None], there, z), StepInfo(torch.where(finite, MOVING, Status.NON_FINITE))
+    return torch.where(finite[:, None], there, z), StepInfo.where_finite(finite)
 
 
 @dataclass(frozen=True, slots=True)

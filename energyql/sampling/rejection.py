@@ -99,7 +99,7 @@ def rejection_round(
 
     Args:
         proposals: latents (rows, proposals, z_dim).
-        log_ratios: logarithms of the prior's density over the proposals', (rows, proposals): 0 for draws from the prior.
+        log_ratios: logarithms of the prior's density over the proposals', (rows, proposals); 0 if they are from it.
         energy: of the samples, in nats.
         chances: uniform numbers in (0, 1), (rows, proposals).
         strength: λ > 0.
