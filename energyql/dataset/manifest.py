@@ -41,6 +41,8 @@ from energyql.files import fingerprint, parse_json
 from energyql.language.lexical import shorten
 from energyql.plugins import import_optional
 from energyql.render.markup import markdown_table
+from energyql.sampling.record import read_record as read_sampler
+from energyql.sampling.record import sampler_text
 from energyql.version import __version__
 
 _PLAIN = {
@@ -231,8 +233,12 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
             there = parse_json(text)
             if isinstance(there, dict) and text == _plan_text(prepared, there.get("energyql")).encode():
                 return True
+    theirs: Any
     mark, theirs = (there.get("fingerprint"), there.get("plan")) if isinstance(there, dict) else (None, None)
-    if isinstance(theirs, dict) and mark == identity_mark(theirs) != prepared.fingerprint:
+    is_whole = isinstance(theirs, dict) and mark == identity_mark(theirs)
+    with suppress(LookupError, TypeError, ValueError):  # its classes are none
+        theirs = theirs | {"classes": [one | {"sampler": read_sampler(one["sampler"])} for one in theirs["classes"]]}
+    if is_whole and mark != prepared.fingerprint and theirs != prepared.identity:
         what = "its fingerprint is another"
         with suppress(LookupError, TypeError, AttributeError):  # its classes are none
             what = difference(theirs, prepared.identity)
@@ -260,7 +266,7 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
                 if fact == "fingerprints":
                     return f"class {name!r} was drawn by another training of model {one['model']!r}"
                 what = "query" if fact == "canonical" else fact
-                there, here = (shorten(str(value)) for value in (before[name].get(fact), one[fact]))
+                there, here = (shorten(sampler_text(value)) for value in (before[name].get(fact), one[fact]))
                 return f"the {what} of class {name!r} was {there}, not {here}"
     return "its fingerprint is another"
 

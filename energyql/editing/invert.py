@@ -53,6 +53,7 @@ from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid, png_bytes, to_pictures
 from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
+from energyql.sampling.record import read_record
 from energyql.version import __version__
 
 EXAMPLES_TOGETHER = 16
@@ -695,7 +696,9 @@ def invert_pictures(
         "space": space,
         "settings": asdict(settings),
     }
-    prepared = replace(prepared, provenance=prepared.provenance | {"sampler": "inversion", "inverted": facts})
+    prepared = replace(
+        prepared, provenance=prepared.provenance | {"sampler": read_record("inversion"), "inverted": facts}
+    )
     searched = time.perf_counter()
     result = draw_result(prepared, latent_space, found.latents, np.arange(len(names)), report, found.run)
     drawn = time.perf_counter()

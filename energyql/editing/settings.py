@@ -14,7 +14,8 @@ from energyql.logic.satisfiability import check_satisfiable, noting_tautologies
 from energyql.pipeline.draw import Pipeline, PreparedQuery
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, DrawSettings, Semantics, finite_number, whole_number
-from energyql.sampling import MOST_STRENGTH, ODESolver
+from energyql.sampling import MOST_STRENGTH, DescentSampler, ODESolver
+from energyql.sampling.record import describe_sampler
 from energyql.vocabulary import closest
 
 MODES = ("cumulative", "alone")
@@ -177,7 +178,8 @@ class EditSettings:
 
     def facts(self) -> dict[str, Any]:
         """Return the settings as JSON values, for the provenance."""
-        preset = asdict(self.preset) | {"solver": repr(self.preset.solver or "descent")}
+        solver = self.preset.solver or DescentSampler(enough=None, max_evaluations=self.preset.max_evaluations)
+        preset = asdict(self.preset) | {"solver": describe_sampler(solver)}
         named = None if self.identity is None else type(self.identity).__qualname__
         return {"queries": self.texts, "mode": self.mode, "keep": list(self.keep), "preset": preset, "identity": named}
 

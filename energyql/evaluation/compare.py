@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from energyql.pipeline.queries import CheckedQuery, check_arguments
 from energyql.pipeline.settings import MOST_SAMPLES, several, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid
-from energyql.sampling.base import describe_sampler
+from energyql.sampling.record import describe_sampler, read_record
 from energyql.version import __version__
 
 RESULTS = "results.json"
@@ -33,11 +32,6 @@ PRIOR = 20_000
 """Pictures of the prior, by default."""
 ORACLE = 1_000
 """Effective number of exact samples that an oracle should have, by default."""
-FORMER_FIELDS = {
-    "descent=None": "then='anneal'", r"descent=DescentSampler\([^()]*\)": "then='descend'", "tolerance=0.001, ": "",
-}  # fmt: skip
-"""Field in the text of a sampler (a regular expression) -> its form until November 2026, by which older outcomes are
-recognised."""
 
 
 @dataclass(frozen=True)
@@ -204,10 +198,7 @@ def _missing(record: dict[str, Any], method: Method, picture_count: int) -> bool
     outcome = record["samplers"].get(method.name)
     if outcome is None or (picture_count and outcome["pictures"] is None) or outcome["semantics"] != method.semantics:
         return True
-    former = now = describe_sampler(method.sampler)
-    for pattern, text in FORMER_FIELDS.items():
-        former = re.sub(pattern, text, former)
-    return outcome["sampler"] not in (now, former)
+    return bool(read_record(outcome["sampler"]) != describe_sampler(method.sampler))
 
 
 def _write_grid(

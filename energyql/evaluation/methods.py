@@ -50,8 +50,8 @@ from energyql.sampling.base import (
     check_latents,
     check_sampler,
     check_strength,
-    describe_sampler,
     draw_with,
+    has_trait,
 )
 
 PUBLISHED_BATCH = 64
@@ -201,7 +201,7 @@ class Method:
             ArgumentError: it is none, or it needs the least energy, which this semantics does not have.
         """
         check_sampler(self.sampler)
-        if self.semantics in WITHOUT_FLOOR and getattr(self.sampler, "needs_floor", False):
+        if self.semantics in WITHOUT_FLOOR and has_trait(self.sampler, "needs_floor"):
             check_floor(-math.inf)
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:
@@ -245,7 +245,7 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
     parts = [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else several(names)
     if unnamed := [part for part in parts if not isinstance(part, str | Method)]:
         raise ArgumentError(
-            f"there is no sampler {describe_sampler(unnamed[0])!r}",
+            f"there is no sampler {str(unnamed[0])!r}",
             hint='a sampler of your own: energyql.evaluation.methods.Method("mine", "exact", sampler)',
         )
     methods = [part if isinstance(part, Method) else _read(part) for part in parts]

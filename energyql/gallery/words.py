@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from energyql.pipeline.score import score
 from energyql.pipeline.settings import DEFAULTS, settings_of
 from energyql.render.graph import graph_width
 from energyql.render.markup import Markup
-from energyql.sampling.registry import find_sampler
+from energyql.sampling.record import sampler_text, sampler_words
 from energyql.vocabulary import Vocabulary
 
 HALF = 430
@@ -126,7 +125,7 @@ def settings(results: Sequence[Result]) -> list[str]:
     parts = [
         f"mean energy {energy:.3g} nats",
         f"{known['semantics']} semantics",
-        sampler_name(known.get("sampler", "")),
+        sampler_words(known.get("sampler")),
         f"seed {known['seed']}",
         f"judged by the {known['judge']}" if results[0].satisfied is not None else f"not judged: {known['unjudged']}",
     ]
@@ -153,6 +152,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
 
 def _setting(name: str, value: Any) -> str:
     """Return the value of a setting in words: of most settings, nothing for the default."""
+    if name == "sampler":
+        return sampler_text(value or "")
     if value is None or (value == DEFAULTS[name] and name not in ("semantics", "seed")):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -162,16 +163,6 @@ def quality(provenance: Mapping[str, Any]) -> str:
     """Return how well the heads of a query did on held-out labels."""
     heads = provenance.get("heads", {})
     return ", ".join(f"{name}: {score or 'quality not measured'}" for name, score in heads.items())
-
-
-def sampler_name(described: str) -> str:
-    """Return the name of the sampler whose `repr` the provenance holds; without a name, its classes, each once."""
-    with suppress(ValueError):  # of a result that someone changed
-        if (found := find_sampler(described)) is not None:
-            name, strength = found
-            return f"sampler {name}" if strength is None else f"sampler {name}, strength {strength:g}"
-    names = re.findall(r"\b([A-Z]\w*(?:Sampler|Solver|Corrector))\(", described)
-    return " + ".join(dict.fromkeys(names)) or described.partition("(")[0]
 
 
 ALL = "all must hold"

@@ -22,14 +22,13 @@ from energyql.generators.base import Generator, check_fitted_label, check_genera
 from energyql.language import Expr, predicates
 from energyql.logic.truth import satisfied
 from energyql.pipeline.result import Result
-from energyql.pipeline.settings import DrawSettings
-from energyql.sampling import SAMPLERS
+from energyql.sampling import SAMPLERS, Sampler
+from energyql.sampling.base import has_trait
+from energyql.sampling.record import describe_sampler, sampler_words
 from energyql.vocabulary import AttributeSpec, closest
 
 LEAST_RATE = 0.05
 """Lower bound of the estimated share of satisfied samples, from which the size of the next round is computed."""
-DESCENDING = ("slice+descent", "slice+ode", "ode", "descent", "published-ode")
-"""Samplers that end where the energy is low, and not in proportion to the posterior."""
 NO_JUDGE = "the model has no judge"
 
 
@@ -195,26 +194,26 @@ def check_gradient(bank: Bank, sampler: object) -> None:
     Raises:
         ArgumentError: the attributes are read off pictures by a function without a gradient.
     """
-    if not bank.gradient and getattr(sampler, "needs_gradient", False):
+    if not bank.gradient and has_trait(sampler, "needs_gradient"):
         raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
 
 
-def check_realism(settings: DrawSettings, discriminator: object, model: str) -> None:
-    """Check that pictures can be drawn with the `realism` of the settings.
+def check_realism(realism: float, sampler: Sampler, discriminator: object, model: str) -> None:
+    """Check that pictures can be drawn with a `realism`.
 
     Raises:
         ArgumentError: the model of that name has no discriminator, or the sampler only descends.
     """
-    if settings.realism and not callable(discriminator):
+    if realism and not callable(discriminator):
         raise ArgumentError(
             f"realism needs a discriminator, and model {model!r} has none that can be called",
             hint="give it a torch module from pictures to logits: dataclasses.replace(model, discriminator=module)",
         )
-    if settings.realism and isinstance(settings.sampler, str) and settings.sampler in DESCENDING:
-        drawing = ", ".join(name for name in SAMPLERS if name not in DESCENDING)
+    if realism and has_trait(sampler, "descends"):
+        drawing = ", ".join(name for name, make in SAMPLERS.items() if not has_trait(make(), "descends"))
         raise ArgumentError(
-            f"the sampler {settings.sampler} goes where the energy is lowest: with realism, to pictures that deceive "
-            "the discriminator",
+            f"{sampler_words(describe_sampler(sampler))} goes where the energy is lowest: with realism, to pictures "
+            "that deceive the discriminator",
             hint=f"choose one that draws from the posterior: {drawing}",
         )
 

@@ -77,7 +77,8 @@ from energyql.sampling import (
     prior_latents,
     summarize,
 )
-from energyql.sampling.base import check_sampler, describe_sampler, draw_with
+from energyql.sampling.base import check_sampler, draw_with
+from energyql.sampling.record import describe_sampler
 from energyql.version import __version__
 from energyql.vocabulary import ByAttribute
 
@@ -376,7 +377,7 @@ class Pipeline:
             check_sampler(sampler)
         bank, critic = self.model.bank, self.model.discriminator
         check_gradient(bank, sampler)
-        check_realism(settings, critic, self.model.name)
+        check_realism(settings.realism, sampler, critic, self.model.name)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from energyql.plugins import import_optional
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import DOUBTFUL, NO, YES, label_grid, picture_uri, png_bytes
 from energyql.sampling import Status
+from energyql.sampling.record import strengths
 from energyql.vocabulary import ByAttribute
 
 if TYPE_CHECKING:
@@ -284,11 +284,9 @@ def as_inference(
         "status": drawn([status.name for status in measurements["status"]]),
         **{name: drawn(measurements[name]) for name in ("index", "doubtful")},
     }
-    strengths = {
-        float(found) for found in re.findall(r"\bstrength=([\d.e+-]+)", str(provenance.get("sampler", "")))
-    } or {1.0}
-    if len(strengths) == 1:  # joined results of several strengths have no common density
-        stats["lp"] = drawn(-strengths.pop() * energy - 0.5 * np.square(z, dtype=float).sum(1))
+    found = strengths(provenance.get("sampler")) or {1.0}
+    if len(found) == 1:  # joined results of several strengths have no common density
+        stats["lp"] = drawn(-found.pop() * energy - 0.5 * np.square(z, dtype=float).sum(1))
     if measurements["satisfied"] is not None:
         stats["satisfied"] = drawn(measurements["satisfied"])
     facts = {name: json.dumps(value) for name, value in (("provenance", provenance), ("statistics", statistics))}

@@ -22,6 +22,7 @@ from PIL import Image, PngImagePlugin
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import finish_saving, read_json, read_tensors, refuse_special, replacing, write_json, write_tensors
 from energyql.sampling import Status
+from energyql.sampling.record import read_record
 from energyql.vocabulary import ByAttribute
 
 RESULT, LATENTS, GRID, EDIT = "result.json", "latents.safetensors", "grid.png", "edit.json"
@@ -261,6 +262,8 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         _checked(provenance["judge"], str, "the judge in the provenance")
     if isinstance(provenance.get("label"), list):
         provenance["label"] = tuple(provenance["label"])  # of a conditional generator, as `generate` records it
+    if "sampler" in provenance:
+        provenance["sampler"] = read_record(provenance["sampler"])
     statistics = _checked(data["statistics"], dict, "statistics")
     fields: dict[str, Any] = {
         "provenance": provenance,

@@ -43,6 +43,7 @@ from energyql.pipeline.result_folder import (
 )
 from energyql.pipeline.settings import DEFAULTS, PICTURES, DrawOptions, settings_of, whole_number
 from energyql.progress import Report
+from energyql.sampling.record import sampler_text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -270,7 +271,8 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
         default = DEFAULTS.get(name)  # of a setting that is not recorded
         theirs, ours = (json.loads(json.dumps(facts.get(name, default))) for facts in (found, provenance))
         if theirs != ours:
-            theirs, ours, start = str(theirs), str(ours), 0
+            start, as_text = 0, sampler_text if name == "sampler" else str
+            theirs, ours = as_text(theirs), as_text(ours)
             if name == "sampler":  # its many settings, from the first one that differs
                 same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(theirs, ours, strict=False)))
                 start = 1 + max(theirs.rfind("(", 0, same), theirs.rfind(" ", 0, same))

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from inspect import signature
 from numbers import Real
-from pkgutil import resolve_name
-from reprlib import recursive_repr
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -46,18 +44,10 @@ class SurrogateEnergy(Protocol):
         """Return z with its part along the basis replaced by v."""
 
 
-class Energy(Protocol):
-    """An energy in nats, lower is better, that may differ from sample to sample.
+class EnergyFunction(Protocol):
+    """The methods of an `Energy`.
 
     Row i of a result may depend on row i of the arguments only: samplers evaluate batches whose members come and go.
-
-    An attribute `least`, where there is one, is the least energy that a latent can reach, in nats, or -infinity where
-    none is the least; samplers that end where the energy is low enough measure from there. An attribute `surrogate`,
-    where there is one and it is not None, is a function without arguments that makes a `SurrogateEnergy`. An attribute
-    `kept`, where there is one and it is not None, says that the energy never changes: a dictionary of its own, empty at
-    first, in which samplers keep what they find out about it and what is the same in every run. An attribute `costly`,
-    where there is one and it is true, says that an evaluation takes as long as drawing a picture: samplers then
-    evaluate no point before it is needed, and try out few.
     """
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
@@ -72,15 +62,36 @@ class Energy(Protocol):
         ...
 
 
-EnergyLike = Energy | Callable[[Tensor], Tensor]
+class Energy(EnergyFunction):
+    """An energy in nats, lower is better, that may differ from sample to sample.
+
+    Another object with these methods, or a function, is an energy too, and may have some of the attributes.
+
+    Attributes:
+        least: the least energy that a latent can reach, in nats, or -infinity where none is the least. Samplers that
+            end where the energy is low enough measure from there.
+        surrogate: makes a `SurrogateEnergy` like this energy; `None` if there is none.
+        kept: of an energy that never changes, a dictionary of its own, empty at first, in which samplers keep what they
+            find out about it and what is the same in every run; `None` for an energy that may change.
+        costly: whether an evaluation takes as long as drawing a picture. Samplers then evaluate no point before it is
+            needed, and try out few.
+    """
+
+    least: float = 0.0
+    surrogate: Callable[[], SurrogateEnergy] | None = None
+    kept: MutableMapping[Hashable, Any] | None = None
+    costly: bool = False
+
+
+EnergyLike = EnergyFunction | Callable[[Tensor], Tensor]
 """An `Energy`, or a function from latents (batch, z_dim) to energies (batch,), which autograd differentiates."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GradientEnergy:
+class GradientEnergy(Energy):
     """An energy given by one function of z and rows that returns values and gradients."""
 
-    gradient: Callable[[Tensor, Tensor], ValueAndGradient]
+    gradient: Callable[[Tensor, Tensor], ValueAndGradient] = field()
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the energies alone; see `Energy`."""
@@ -97,19 +108,18 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         samples: of a part of a batch, the row of each of its members in the batch, (rows,).
 
     Returns:
-        An energy of z and the rows of the batch or part, with `least`, `surrogate`, `kept` and `costly`. It raises
-        `ArgumentError` where a shape is wrong, or autograd finds no path from the energy back to z.
+        An energy of z and the rows of the batch or part, with all attributes of an `Energy`. It raises `ArgumentError`
+        where a shape is wrong, or autograd finds no path from the energy back to z.
     """
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first, samples)
     value = _with_rows(energy, first, samples) if callable(energy) or gradient is None else GradientEnergy(gradient)
-    least, surrogate = float(getattr(energy, "least", 0.0)), getattr(energy, "surrogate", None)
-    kept, costly = getattr(energy, "kept", None), bool(getattr(energy, "costly", False))
-    return AdaptedEnergy(value, gradient, least, surrogate, kept, costly)
+    optional = {name: getattr(energy, name, getattr(Energy, name)) for name in Energy.__annotations__}
+    return AdaptedEnergy(value, gradient, **optional)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AdaptedEnergy:
+class AdaptedEnergy(Energy):
     """An `Energy` as `as_energy` returns it."""
 
     value: Callable[[Tensor, Tensor], Tensor]
@@ -127,14 +137,21 @@ class AdaptedEnergy:
             self.kept[key] = make()
         return cast(Kept, self.kept[key])
 
-    def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return the energies; see `Energy`."""
-        value = self.value(z, rows)
+    def part(self, rows: Int[Tensor, " some"]) -> PartEnergy:
+        """Return the energy of some samples, which counts its calls."""
+        return PartEnergy(self, rows)
+
+    def __call__(
+        self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        """Return the energies; see `Energy`. Without rows they are of the first samples, in their order."""
+        value = self.value(z, torch.arange(len(z), device=z.device) if rows is None else rows)
         _check_shape("energy(z)", value, z.shape[:1])
         return value.detach()
 
-    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> ValueAndGradient:
-        """Return the energies and their gradients; see `Energy`."""
+    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None) -> ValueAndGradient:
+        """Return the energies and their gradients; see `Energy`. Without rows they are of the first samples."""
+        rows = torch.arange(len(z), device=z.device) if rows is None else rows
         if self.value_and_gradient is not None:
             value, gradient = self.value_and_gradient(z, rows)
             _check_shape("energy.gradient(z)[0]", value, z.shape[:1])
@@ -146,11 +163,61 @@ class AdaptedEnergy:
         return value.detach(), gradient.detach().to(z.dtype)
 
 
+@dataclass(slots=True, eq=False)
+class PartEnergy(Energy):
+    """The energy of some samples of a run, as a step of a sampler calls it: `rows` are counted among these samples.
+
+    Attributes:
+        energy: of all samples.
+        rows: these samples, (rows,).
+        least: of the energy.
+        values: number of calls without a gradient.
+        gradients: number of calls with one.
+    """
+
+    energy: AdaptedEnergy
+    rows: Int[Tensor, " rows"]
+    least: float = field(init=False)
+    values: int = 0
+    gradients: int = 0
+
+    def __post_init__(self) -> None:
+        self.least, self.costly = self.energy.least, self.energy.costly
+
+    def __call__(
+        self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        """Return the energies; see `Energy`. Without rows they are of all these samples, in their order."""
+        self.values += 1
+        return self.energy(z, self.rows if rows is None else self.rows[rows])
+
+    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None) -> ValueAndGradient:
+        """Return the energies and their gradients; see `Energy`. Without rows they are of all these samples."""
+        self.gradients += 1
+        return self.energy.gradient(z, self.rows if rows is None else self.rows[rows])
+
+    def part(self, rows: Int[Tensor, " some"]) -> PartEnergy:
+        """Return the energy of some of these samples, with counts of its own."""
+        return PartEnergy(self.energy, self.rows[rows])
+
+
+StepEnergy = AdaptedEnergy | PartEnergy
+"""An energy as steps of samplers take it; `as_energy` makes one."""
+
+
+def evaluate_points(
+    energy: StepEnergy, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
+) -> Float[Tensor, "rows points"]:
+    """Return the energies of points of the `rows`; NaN and -inf become +inf, which is never accepted."""
+    samples = rows[:, None].expand(z.shape[:2]).flatten()
+    energies = energy(z.flatten(0, 1), samples)
+    return torch.nan_to_num(energies, nan=math.inf, posinf=math.inf, neginf=math.inf).view(z.shape[:2])
+
+
 def check_floor(least: float) -> None:
     """Raise an `ArgumentError` if there is no least energy, from which a sampler could tell how low one is."""
     if least == -math.inf:
-        samplers = resolve_name("energyql.sampling.registry:SAMPLERS")  # by name, because the registry imports this
-        *others, last = [name for name, make in samplers.items() if not make().needs_floor]
+        *others, last = [name for name, make in SAMPLERS.items() if not has_trait(make(), "needs_floor")]
         raise ArgumentError(
             "this energy has no lower bound, and this sampler needs one",
             hint=f"choose one that needs none: {', '.join(others)} or {last}",
@@ -287,15 +354,14 @@ class Sampler(Protocol):
         ...
 
 
-@recursive_repr()
-def describe_sampler(sampler: object) -> str:
-    """Return a sampler as runs record it: its `repr`, or its class and settings where it has none of its own."""
-    kind = type(sampler)
-    if kind.__repr__ is not object.__repr__:
-        return repr(sampler)
-    slots = {name: getattr(sampler, name, None) for name in getattr(kind, "__slots__", ())}
-    settings = slots | getattr(sampler, "__dict__", {})
-    return f"{kind.__qualname__}({', '.join(f'{name}={describe_sampler(value)}' for name, value in settings.items())})"
+SAMPLERS: dict[str, Callable[..., Sampler]] = {}
+"""Every sampler by its name, as a function of `strength` and its other settings. Those called published have the
+settings of Nie et al. 2021 (arXiv 2110.10873). `energyql.sampling.registry` lists them."""
+
+
+def has_trait(sampler: object, trait: Literal["descends", "needs_gradient", "needs_floor"]) -> bool:
+    """Return whether a sampler says that of itself; see `BatchSampler`. One that says nothing has no trait."""
+    return bool(getattr(sampler, trait, False))
 
 
 def check_sampler(sampler: Any) -> None:
@@ -483,14 +549,16 @@ class Batch:
         energies = torch.full_like(z[:, 0], math.inf)
         return cls(adapted, noise, z, rows, counts, counts.clone(), counts.clone(), energies, progress)
 
-    def end(self, leave: Tensor, stay: Tensor, status: Int[Tensor, " ended"], z: Tensor, gradients: int) -> None:
+    def end(
+        self, leave: Tensor, stay: Tensor, status: Int[Tensor, " ended"], z: Tensor, gradients: int, values: int = 0
+    ) -> None:
         """Record the samples that end, in a sampler that evaluates all that move equally often.
 
         `leave` and `stay`, indices or masks of `rows`, say which end and which go on; the rest is of those that end.
         """
         ended = self.rows[leave]
         self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients
-        self.energies[ended] = math.inf
+        self.values[ended], self.energies[ended] = values, math.inf
         self.rows = self.rows[stay]
 
     def leave_out(self, enough: float) -> None:
@@ -502,21 +570,6 @@ class Batch:
         """End those of `rows` for which `finite` is False, where they stand."""
         self.status[self.rows[~finite]] = Status.NON_FINITE
         self.rows = self.rows[finite]
-
-    def move(self, step: Float[Tensor, "rows z_dim"]) -> None:
-        """Add `step` to the latents that move; a sample whose sum is not finite ends before it."""
-        moved = self.z[self.rows] + step
-        finite = moved.isfinite().all(1)
-        self.drop(finite)
-        self.z[self.rows], self.energies[self.rows] = moved[finite], math.inf
-
-    def evaluate(
-        self, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
-    ) -> Float[Tensor, "rows points"]:
-        """Return the energies of points of the `rows`; NaN and -inf become +inf, which is never accepted."""
-        samples = rows[:, None].expand(z.shape[:2]).flatten()
-        energies = self.energy(z.flatten(0, 1), samples)
-        return torch.nan_to_num(energies, nan=math.inf, posinf=math.inf, neginf=math.inf).view(z.shape[:2])
 
     def report(self, fraction: float) -> None:
         """Report progress, given the mean fraction done in [0, 1] of the samples that move."""
@@ -533,9 +586,19 @@ class Batch:
 
 
 class BatchSampler(ABC):
-    """A `Sampler` that is written as a function of a `Batch`."""
+    """A `Sampler` that is written as a function of a `Batch`.
+
+    Attributes:
+        name: by which runs record it; the empty text stands for the name of the class.
+    """
 
     __slots__ = ()
+    name = ""
+
+    @property
+    def descends(self) -> bool:
+        """Whether samples end where the energy is low, and not in proportion to the posterior."""
+        return False
 
     @property
     def needs_gradient(self) -> bool:
@@ -553,9 +616,119 @@ class BatchSampler(ABC):
     ) -> SampleResult:
         """Sample from every row of `z0`; see `Sampler.sample`."""
         batch = Batch.start(energy, z0, noise, progress)
+        if self.needs_floor:
+            check_floor(batch.energy.least)
         self.run(batch)
         return batch.result()
 
     @abstractmethod
     def run(self, batch: Batch) -> None:
         """Move the samples of a batch to their end."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepNoise:
+    """Random numbers of some samples for one step of a sampler, by names: another name, other numbers.
+
+    Args:
+        streams: of the run.
+        like: latents (n, z_dim) of the batch, whose shape, dtype and device the numbers have.
+        rows: the samples that take the step, as rows of `like`, ascending; all by default.
+        step: name of the step, which no other step of the run has.
+    """
+
+    streams: RandomStreams
+    like: Float[Tensor, "n z_dim"]
+    rows: Int[Tensor, " rows"] | None = None
+    step: str = ""
+
+    def normals(self, name: str = "") -> Float[Tensor, "rows z_dim"]:
+        """Return draws from N(0, I)."""
+        return self.streams.normals(self.like, self._stream(name), self.rows)
+
+    def uniforms(
+        self, count: int, name: str = "", rows: Int[Tensor, " some"] | None = None
+    ) -> Float[Tensor, "rows count"]:
+        """Return float64 draws from the open interval (0, 1), `count` for each sample, or for some of the `rows`."""
+        if rows is not None and self.rows is not None:
+            rows = self.rows[rows]
+        return self.streams.uniforms(self.like, count, self._stream(name), self.rows if rows is None else rows)
+
+    def part(self, rows: Int[Tensor, " some"], name: str) -> StepNoise:
+        """Return random numbers of some of these samples, for a part of the step."""
+        return StepNoise(self.streams, self.like, rows if self.rows is None else self.rows[rows], self._stream(name))
+
+    def _stream(self, name: str) -> str:
+        return "/".join(part for part in (self.step, name) if part)
+
+
+class StepInfo(NamedTuple):
+    """The outcome of a step: for each sample that took it a `Status` with which it ends, or `MOVING`, (rows,) int64.
+
+    `None` stands for `MOVING` in all rows.
+    """
+
+    status: Int[Tensor, " rows"] | None = None
+
+    @classmethod
+    def where_finite(cls, finite: Bool[Tensor, " rows"]) -> StepInfo:
+        """Return that samples move on where `finite` is true, and end with `Status.NON_FINITE` where it is not."""
+        return cls(torch.where(finite, MOVING, Status.NON_FINITE))
+
+
+class StepSampler(BatchSampler):
+    """A `Sampler` that is written as one step. What takes the steps ends samples, counts evaluations and reports.
+
+    A state is a tensor of latents (rows, z_dim), or a `NamedTuple` with these as `z` and with more of each sample, all
+    with a row for each. Row i of all that a step returns may depend on row i of its arguments only. A sample ends when
+    a step says so, where that step leaves it; before a step to latents that are not finite; and after `steps` steps,
+    with the status `after`.
+
+    Attributes:
+        steps: number of steps at most.
+        after: status of samples that took all of them.
+    """
+
+    __slots__ = ()
+    steps: int
+    after = Status.OK
+
+    def init(self, z: Float[Tensor, "rows z_dim"], energy: StepEnergy) -> tuple[Any, StepInfo]:
+        """Return the state of samples that start at `z`; by default `z` itself."""
+        return z, StepInfo()
+
+    @abstractmethod
+    def advance(self, state: Any, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Any, StepInfo]:
+        """Return the state after step `number`, from 0 on, and its outcome, without changing `state`.
+
+        Args:
+            state: of the samples that move.
+            energy: of these samples: `energy(z)` in nats, (rows,), and `energy.gradient(z)`, that with the gradient.
+            noise: their random numbers for this step.
+            number: of the step.
+        """
+
+    def run(self, batch: Batch) -> None:
+        """Take steps until all samples have ended; see `BatchSampler`."""
+        if not len(batch.rows):
+            return
+        streams = batch.noise.part(self.name or type(self).__qualname__)
+        energy, before = PartEnergy(batch.energy, batch.rows), batch.z[batch.rows]
+        state, info = self.init(before, energy)
+        for number in range(self.steps + 1):
+            z = state if isinstance(state, Tensor) else state.z
+            finite = z.isfinite().all(1)
+            status = torch.where(finite, MOVING if info.status is None else info.status, Status.NON_FINITE)
+            if number == self.steps:
+                status = torch.where(status == MOVING, self.after, status)
+            if bool((leave := status != MOVING).any()):
+                last = torch.where(finite[:, None], z, before)[leave]
+                batch.end(leave, ~leave, status[leave], last, energy.gradients, energy.values)
+                state, z, energy.rows = select(state, ~leave), z[~leave], batch.rows
+            if number:
+                batch.report(number / self.steps)
+            if not len(batch.rows):
+                return
+            noise = StepNoise(streams, batch.z, batch.rows, str(number))
+            before = z
+            state, info = self.advance(state, energy, noise, number)

@@ -14,10 +14,11 @@ from energyql.sampling.base import (
     MOVING,
     Batch,
     BatchSampler,
+    PartEnergy,
     Status,
+    StepEnergy,
     ValueAndGradient,
     check_counts,
-    check_floor,
     check_positive,
     check_strength,
     select,
@@ -58,6 +59,8 @@ class DescentSampler(BatchSampler):
         ArgumentError: an argument is outside its range.
     """
 
+    name = "descent"
+    descends = needs_floor = True
     _: KW_ONLY
     strength: float = 1.0
     enough: float | None = 0.1
@@ -69,70 +72,108 @@ class DescentSampler(BatchSampler):
         check_positive(self, "enough", "tolerance")
         check_counts(self, max_evaluations=1)
 
-    @property
-    def needs_floor(self) -> bool:
-        """See `BatchSampler`."""
-        return True
-
     def run(self, batch: Batch) -> None:
         """Descend with every sample; see `BatchSampler`."""
-        check_floor(batch.energy.least)
         values = batch.diagnostics["value"] = self.strength * batch.energies
         if self.enough is not None:
             batch.leave_out(self.enough / self.strength + batch.energy.least)
         if not len(batch.rows):
             return
-        z = batch.z[batch.rows]
-        value, gradient = self._evaluate(batch, z)
-        zero, unknown = torch.zeros_like(value), torch.full_like(value, torch.inf)
-        state = _DescentState(z, value, gradient, z, zero, zero, zero, (unknown,) * 3, ())
-        state = _aimed(state, zero == 0, self.enough)
-        evaluations = 1
+        energy = PartEnergy(batch.energy, batch.rows)
+        state, info = descent_init(batch.z[batch.rows], energy, self)
         while True:
-            outcome = _outcome(state, self.tolerance, self.enough)
-            if evaluations >= self.max_evaluations:
+            outcome = info.status
+            if energy.gradients >= self.max_evaluations:
                 outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
             leave = outcome != MOVING
             if leave.any():
                 values[batch.rows[leave]] = state.value[leave] + self.strength * batch.energy.least
-                batch.end(leave, ~leave, outcome[leave], state.z[leave], evaluations)
-                state = select(state, ~leave)
-            batch.report(evaluations / self.max_evaluations)
+                batch.end(leave, ~leave, outcome[leave], state.z[leave], energy.gradients)
+                state, energy.rows = select(state, ~leave), batch.rows
+            batch.report(energy.gradients / self.max_evaluations)
             if not len(batch.rows):
                 return
-            trial = state.z + state.step[:, None] * state.direction
-            value, gradient = self._evaluate(batch, trial)
-            evaluations += 1
-            promised = ENOUGH_DECREASE * state.step * state.slope
-            accept = _finite(value, gradient) & (value <= state.value + promised)
-            state = _advance(state, accept, trial, value, gradient, self.enough)
-
-    def _evaluate(self, batch: Batch, z: Float[Tensor, "batch z_dim"]) -> ValueAndGradient:
-        value, gradient = batch.energy.gradient(z, batch.rows)
-        return self.strength * (value - batch.energy.least), self.strength * gradient
+            state, info = descent_step(state, energy, self)
 
 
 _Pair = tuple[Float[Tensor, "rows z_dim"], Float[Tensor, "rows z_dim"], Float[Tensor, " rows"]]
 """A step, the change of the gradient along it, and 1 / (step . change), 0 for a sample without such a pair."""
 
 
-class _DescentState(NamedTuple):
-    """The samples that move, one row each in every tensor."""
+class DescentState(NamedTuple):
+    """The samples that descend, one row each in every tensor.
+
+    Attributes:
+        z: where they stand.
+        value: λ(E - least) there, in nats.
+        gradient: of the value.
+        direction: the next step, before halving.
+        slope: product of direction and gradient.
+        step: share of the direction that is tried next.
+        scale: inverse curvature by the last pair; 0 if there is none.
+        gains: decrease of the value in each of the last three steps.
+        pairs: of each sample the last steps, the changes of the gradient along them, and 1 over the product of both,
+            which is 0 for a sample without such a pair; oldest first.
+    """
 
     z: Float[Tensor, "rows z_dim"]
     value: Float[Tensor, " rows"]
     gradient: Float[Tensor, "rows z_dim"]
-    direction: Float[Tensor, "rows z_dim"]  # the next step, before halving
-    slope: Float[Tensor, " rows"]  # direction . gradient
-    step: Float[Tensor, " rows"]  # share of the direction that is tried next
-    scale: Float[Tensor, " rows"]  # inverse curvature by the last pair; 0 if there is none
-    gains: tuple[Float[Tensor, " rows"], ...]  # decrease of the value in the last three steps
-    pairs: tuple[_Pair, ...]  # the last of each sample, oldest first
+    direction: Float[Tensor, "rows z_dim"]
+    slope: Float[Tensor, " rows"]
+    step: Float[Tensor, " rows"]
+    scale: Float[Tensor, " rows"]
+    gains: tuple[Float[Tensor, " rows"], ...]
+    pairs: tuple[_Pair, ...]
+
+
+class DescentInfo(NamedTuple):
+    """The outcome of a step of a descent.
+
+    Attributes:
+        status: a `Status` with which a sample ends, or `MOVING`.
+        accepted: whether the step was taken; else a shorter one is tried next.
+    """
+
+    status: Int[Tensor, " rows"]
+    accepted: Bool[Tensor, " rows"]
+
+
+def descent_init(
+    z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: DescentSampler
+) -> tuple[DescentState, DescentInfo]:
+    """Return the state of samples that start to descend at `z`, for one evaluation; see `descent_step`."""
+    value, gradient = _evaluate(z, energy, settings)
+    zero, unknown = torch.zeros_like(value), torch.full_like(value, torch.inf)
+    state = DescentState(z, value, gradient, z, zero, zero, zero, (unknown,) * 3, ())
+    state = _aimed(state, zero == 0, settings.enough)
+    return state, DescentInfo(_outcome(state, settings.tolerance, settings.enough), zero == 0)
+
+
+def descent_step(state: DescentState, energy: StepEnergy, settings: DescentSampler) -> tuple[DescentState, DescentInfo]:
+    """Try one step of L-BFGS for every sample: it is taken if it pays, else the next one is half as long.
+
+    Args:
+        state: from `descent_init` or an earlier step.
+        energy: of these samples, in nats; one call with a gradient.
+        settings: of which `max_evaluations` is not used.
+    """
+    trial = state.z + state.step[:, None] * state.direction
+    value, gradient = _evaluate(trial, energy, settings)
+    promised = ENOUGH_DECREASE * state.step * state.slope
+    accept = _finite(value, gradient) & (value <= state.value + promised)
+    state = _advance(state, accept, trial, value, gradient, settings.enough)
+    return state, DescentInfo(_outcome(state, settings.tolerance, settings.enough), accept)
+
+
+def _evaluate(z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: DescentSampler) -> ValueAndGradient:
+    value, gradient = energy.gradient(z)
+    return settings.strength * (value - energy.least), settings.strength * gradient
 
 
 def _advance(
-    state: _DescentState, accept: Tensor, z: Tensor, value: Tensor, gradient: Tensor, enough: float | None
-) -> _DescentState:
+    state: DescentState, accept: Tensor, z: Tensor, value: Tensor, gradient: Tensor, enough: float | None
+) -> DescentState:
     """Take the accepted steps, and halve the others."""
     step, change = z - state.z, gradient - state.gradient
     product, length = (step * change).sum(1), change.square().sum(1)
@@ -163,7 +204,7 @@ def _remembered(pairs: tuple[_Pair, ...], which: Tensor, pair: _Pair) -> tuple[_
     return longer[-MEMORY:]
 
 
-def _aimed(state: _DescentState, which: Bool[Tensor, " rows"], enough: float | None) -> _DescentState:
+def _aimed(state: DescentState, which: Bool[Tensor, " rows"], enough: float | None) -> DescentState:
     """Return the state with a new direction for some samples, by the two loops of L-BFGS."""
     gradient = state.gradient
     direction, weights = -gradient, []
@@ -201,7 +242,7 @@ def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], en
     return lacking * -torch.expm1(-e) / descent.clamp_min(1e-12)
 
 
-def _outcome(state: _DescentState, tolerance: float, enough: float | None) -> Int[Tensor, " rows"]:
+def _outcome(state: DescentState, tolerance: float, enough: float | None) -> Int[Tensor, " rows"]:
     """Return a `Status` code or `MOVING` for each sample."""
     flat = -state.slope * state.step < 1e-3 * tolerance  # not even a straight slope would bring anything
     first, second, third = state.gains

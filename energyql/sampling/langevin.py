@@ -5,15 +5,26 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass, field
 
+import torch
 from torch import Tensor
 
-from energyql.numerics.shapes import Float
-from energyql.sampling.base import Batch, BatchSampler, check_counts, check_positive, check_strength, require
+from energyql.numerics.shapes import Bool, Float
+from energyql.sampling.base import (
+    MOVING,
+    StepEnergy,
+    StepInfo,
+    StepNoise,
+    StepSampler,
+    check_counts,
+    check_positive,
+    check_strength,
+    require,
+)
 from energyql.sampling.ode import VPSchedule
 
 
 @dataclass(frozen=True, slots=True)
-class LangevinSampler(BatchSampler):
+class LangevinSampler(StepSampler):
     """Iterate `z ← z - h (λ ∇E(z) + z) + noise ε`, whose law tends to `N(z; 0, I) exp(-λ E(z))`. A `Sampler`.
 
     It does so for `noise` sqrt(2h), the default, up to an error of order h. Nie et al. 2021 (arXiv 2110.10873) take
@@ -30,6 +41,7 @@ class LangevinSampler(BatchSampler):
         ArgumentError: an argument is outside its range.
     """
 
+    name = "langevin"
     _: KW_ONLY
     step: float = 0.02
     steps: int = 200
@@ -48,34 +60,54 @@ class LangevinSampler(BatchSampler):
         """Return the settings of Nie et al. 2021."""
         return cls(step=1e-2, steps=100, noise=1e-2, strength=strength)
 
-    def run(self, batch: Batch) -> None:
-        """Take all steps; see `BatchSampler`."""
-        noise = batch.noise.part("langevin")
-        size = math.sqrt(2 * self.step) if self.noise is None else self.noise
-        for number in range(self.steps):
-            step = self.step * posterior_score(batch, self.strength)
-            if size:
-                step = step + size * noise.normals(batch.z, str(number), batch.rows)
-            batch.move(step)
-            batch.report((number + 1) / self.steps)
+    def advance(self, state: Tensor, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Tensor, StepInfo]:
+        """Take a `langevin_step`; see `StepSampler`."""
+        return langevin_step(state, energy, noise, step=self.step, noise_size=self.noise, strength=self.strength)
 
 
-def posterior_score(batch: Batch, strength: float) -> Float[Tensor, "rows z_dim"]:
-    """Return `-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, of the samples that move.
+def langevin_step(
+    z: Float[Tensor, "rows z_dim"], energy: StepEnergy, noise: StepNoise, *, step: float,
+    noise_size: float | None = None, strength: float = 1.0,
+) -> tuple[Float[Tensor, "rows z_dim"], StepInfo]:  # fmt: skip
+    """Return `z - h (λ ∇E(z) + z) + noise ε`, and for each sample whether it ends there.
 
-    Samples whose energy or gradient is not finite end before that.
+    Args:
+        z: latents (rows, z_dim).
+        energy: of these samples, in nats; one call with a gradient.
+        noise: `noise.normals()` is ε.
+        step: h, above 0.
+        noise_size: standard deviation of the noise, at least 0; sqrt(2h) if it is `None`.
+        strength: λ > 0.
+
+    Returns:
+        Latents (rows, z_dim), and `Status.NON_FINITE` for samples that stay because their energy, gradient or end is
+        not finite.
     """
-    if not len(batch.rows):
-        return batch.z[batch.rows]
-    value, gradient = batch.energy.gradient(batch.z[batch.rows], batch.rows)
-    batch.gradients[batch.rows] += 1
-    finite = value.isfinite() & gradient.isfinite().all(1)
-    batch.drop(finite)
-    return -(strength * gradient[finite] + batch.z[batch.rows])
+    size = math.sqrt(2 * step) if noise_size is None else noise_size
+    score, finite = posterior_score(z, energy, strength)
+    change = step * score
+    if size:
+        change = change + size * noise.normals()
+    return _moved(z, change, finite)
+
+
+def posterior_score(
+    z: Float[Tensor, "rows z_dim"], energy: StepEnergy, strength: float
+) -> tuple[Float[Tensor, "rows z_dim"], Bool[Tensor, " rows"]]:
+    """Return `-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, and whether it and E are finite."""
+    value, gradient = energy.gradient(z)
+    return -(strength * gradient + z), value.isfinite() & gradient.isfinite().all(1)
+
+
+def _moved(z: Tensor, change: Tensor, finite: Tensor) -> tuple[Tensor, StepInfo]:
+    """Return z + change where that and what led there is `finite`; other samples end at z."""
+    there = z + change
+    finite = finite & there.isfinite().all(1)
+    return torch.where(finite[:, None], there, z), StepInfo.where_finite(finite)
 
 
 @dataclass(frozen=True, slots=True)
-class PredictorCorrector(BatchSampler):
+class PredictorCorrector(StepSampler):
     """Solve the VP-SDE backward in time, from noise to low energy. A `Sampler`.
 
     Song et al. 2021 (arXiv 2011.13456), algorithms 3 and 5: each of `steps` predictor steps of the discretised SDE is
@@ -98,6 +130,7 @@ class PredictorCorrector(BatchSampler):
         ArgumentError: an argument is outside its range.
     """
 
+    name = "predictor-corrector"
     _: KW_ONLY
     steps: int = 100
     corrections: int = 1
@@ -117,19 +150,40 @@ class PredictorCorrector(BatchSampler):
         """Return the settings of Nie et al. 2021: 3,000 gradients a sample."""
         return cls(steps=1000, corrections=2, snr=0.16, strength=strength)
 
-    def run(self, batch: Batch) -> None:
-        """Take all steps, from draws from N(0, I); see `BatchSampler`."""
-        noise = batch.noise.part("predictor-corrector")
-        for number in range(self.steps):
-            t = 1 - number / (self.steps - 1)
-            beta = self.schedule.beta(t) / self.steps
-            score = posterior_score(batch, self.strength)
-            drift = (1 - math.sqrt(1 - beta)) * batch.z[batch.rows] + beta * score
-            batch.move(drift + math.sqrt(beta) * noise.normals(batch.z, str(number), batch.rows))
-            for correction in range(self.corrections):
-                score = posterior_score(batch, self.strength)
-                fresh = noise.normals(batch.z, f"{number}/{correction}", batch.rows)
-                ratio = self.snr * fresh.norm(dim=1) / score.norm(dim=1).clamp(min=1e-12)
-                size = (2 * (1 - beta) * ratio.square())[:, None]
-                batch.move(size * score + (2 * size).sqrt() * fresh)
-            batch.report((number + 1) / self.steps)
+    def advance(self, state: Tensor, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Tensor, StepInfo]:
+        """Take a `predictor_corrector_step`; see `StepSampler`."""
+        beta = self.schedule.beta(1 - number / (self.steps - 1)) / self.steps
+        return predictor_corrector_step(
+            state, energy, noise, beta=beta, corrections=self.corrections, snr=self.snr, strength=self.strength
+        )
+
+
+def predictor_corrector_step(
+    z: Float[Tensor, "rows z_dim"], energy: StepEnergy, noise: StepNoise, *, beta: float, corrections: int = 1,
+    snr: float = 0.16, strength: float = 1.0,
+) -> tuple[Float[Tensor, "rows z_dim"], StepInfo]:  # fmt: skip
+    """Take a predictor step of the VP-SDE backward in time, and corrections by Langevin steps.
+
+    Args:
+        z: latents (rows, z_dim).
+        energy: of these samples, in nats; one call with a gradient, and one for each correction.
+        noise: `noise.normals()` is that of the predictor, `noise.normals("0")` that of the first correction, and so on.
+        beta: noise rate times the length of the step in time, above 0 and below 1.
+        corrections: number of Langevin steps.
+        snr: ratio of signal to noise, which gives their size.
+        strength: λ > 0.
+
+    Returns:
+        Latents (rows, z_dim), and `Status.NON_FINITE` for samples that stay before a move because their energy,
+        gradient or end is not finite.
+    """
+    score, finite = posterior_score(z, energy, strength)
+    drift = (1 - math.sqrt(1 - beta)) * z + beta * score
+    z, info = _moved(z, drift + math.sqrt(beta) * noise.normals(), finite)
+    for correction in range(corrections):
+        score, finite = posterior_score(z, energy, strength)
+        fresh = noise.normals(str(correction))
+        ratio = snr * fresh.norm(dim=1) / score.norm(dim=1).clamp(min=1e-12)
+        size = (2 * (1 - beta) * ratio.square())[:, None]
+        z, info = _moved(z, size * score + (2 * size).sqrt() * fresh, finite & (info.status == MOVING))
+    return z, info

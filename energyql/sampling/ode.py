@@ -28,8 +28,9 @@ from energyql.sampling.base import (
     MOVING,
     Batch,
     BatchSampler,
-    Energy,
+    PartEnergy,
     Status,
+    StepEnergy,
     check_counts,
     check_numbers,
     check_positive,
@@ -38,8 +39,8 @@ from energyql.sampling.base import (
     select,
 )
 
-Slope = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""`slope(s, z, rows)`: dz/ds (batch, z_dim) and energies (batch,) of the samples `rows` (batch,)."""
+Slope = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""`slope(s, z, rows)`: dz/ds (batch, z_dim) and energies (batch,) of the samples `rows` (batch,), by default of all."""
 
 SAFETY = 0.9
 """The next step aims at this fraction of the size that would just pass."""
@@ -128,6 +129,9 @@ def read_tableau(method: str) -> Tableau:
     return tableau
 
 
+_tableau = cache(read_tableau)  # of a method that a solver has checked
+
+
 def _consistent(tableau: Tableau) -> bool:
     """Return whether shapes fit, row sums equal nodes, and a constant slope is integrated exactly."""
     stages = len(tableau.nodes) + 1
@@ -190,7 +194,7 @@ class Attempt(NamedTuple):
         return torch.stack(finite).all(dim=0)
 
 
-def take_step(slope: Slope, tableau: Tableau, rows: Tensor, state: FlowState, *, limit: float) -> Attempt:
+def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowState, *, limit: float) -> Attempt:
     """Try one step for each sample. Eq. II.4.1 to II.4.3.
 
     A step that would end after the clock time `limit` is cut so that it ends there exactly.
@@ -222,7 +226,9 @@ def next_step(step: Float[Tensor, " batch"], ratio: Float[Tensor, " batch"], ord
     return step * torch.where(ratio < 1, factor.clamp(min=1.0), factor)
 
 
-def initial_step(slope: Slope, rows: Tensor, state: FlowState, order: int, rtol: float, atol: float) -> Tensor:
+def initial_step(
+    slope: Slope, rows: Tensor | None, state: FlowState, order: int, rtol: float, atol: float
+) -> Float[Tensor, " batch"]:
     """Return sizes for the first attempt, (batch,), at the price of one slope. Section II.4, p. 169."""
     scale = atol + rtol * state.z.abs()
     size, speed = _rms(state.z / scale), _rms(state.slope / scale)
@@ -347,6 +353,8 @@ class ODESolver(BatchSampler):
         EnergyQLError: the installed torchdiffeq is not laid out as expected.
     """
 
+    name = "ode"
+    descends = True
     method: str = "bosh3"
     _: KW_ONLY
     rtol: float = 1e-2
@@ -382,79 +390,133 @@ class ODESolver(BatchSampler):
         The slope is of the form c(s) g(z), so a sample whose slope is exactly zero at the start never moves, and ends
         after this one evaluation.
         """
-        tableau, flow = read_tableau(self.method), vp_flow(batch.energy, self.schedule, self.strength)
-
-        def slope(s: Tensor, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            velocity, energy = flow(-s, z, rows)
-            return -velocity, energy
-
-        start, stop, rtol, atol = -self.t0, -self.t1, self.rtol, self.atol
-        enough = -math.inf if self.enough is None else self.enough + self.strength * batch.energy.least
+        each = read_tableau(self.method).evaluations
         accepted = batch.diagnostics["steps_accepted"] = torch.zeros_like(batch.rows)
-        batch.leave_out(enough / self.strength)
-        z = batch.z[batch.rows]
-        s = torch.full_like(z[:, 0], start)
-        # An empty batch has no slope to evaluate.
-        first, energy = slope(s, z, batch.rows) if len(s) else (z, s)
-        state = FlowState(s, torch.zeros_like(s), z, first)
-        finite = torch.isfinite(state.z).all(dim=-1) & torch.isfinite(first).all(dim=-1)
-        outcome = torch.where((first == 0).all(dim=-1) | (energy <= enough), Status.OK, MOVING)
-        state, _ = self._end(batch, state, torch.where(finite, outcome, Status.NON_FINITE), evaluations=1)
-
-        evaluations = 2
+        if self.enough is not None:
+            batch.leave_out(self.highest(batch.energy) / self.strength)
+        energy = PartEnergy(batch.energy, batch.rows)
+        if len(batch.rows):  # an empty batch has no slope to evaluate
+            state, _ = self._end(batch, energy, *_at_start(batch.z[batch.rows], energy, self))
         if len(batch.rows):
-            state = state._replace(step=initial_step(slope, batch.rows, state, tableau.order, rtol, atol))
-            outcome = torch.where(state.s + state.step > state.s, MOVING, Status.STEP_UNDERFLOW)
-            state, _ = self._end(batch, state, outcome, evaluations)
-
+            state, _ = self._end(batch, energy, *_with_step(state, energy, self))
         while len(batch.rows):
-            attempt = take_step(slope, tableau, batch.rows, state, limit=math.inf if self.overshoot else stop)
-            evaluations += tableau.evaluations
-            # A step to a point without finite numbers is a step too long: it is tried again shorter, like any other.
-            ratio = error_ratio(attempt, rtol, atol)
-            finite = attempt.finite() & ~ratio.isnan()
-            ratio = torch.where(finite, ratio, torch.inf)
-            accept = ratio <= 1
-            state = FlowState(
-                s=torch.where(accept, attempt.s1, state.s),
-                step=next_step(attempt.step, ratio, tableau.order),
-                z=torch.where(accept.unsqueeze(-1), attempt.z1, state.z),
-                slope=torch.where(accept.unsqueeze(-1), attempt.slopes[-1], state.slope),
-            )
-            accepted[batch.rows] += accept
-            arrived = accept & ((state.s >= stop) | (attempt.energy <= enough))
-            stuck = torch.where(finite, Status.STEP_UNDERFLOW, Status.NON_FINITE)
-            outcome = torch.where(state.s + state.step > state.s, MOVING, stuck)
-            if evaluations + tableau.evaluations > self.max_evaluations:
+            state, info = flow_step(state, energy, self)
+            accepted[batch.rows] += info.accepted
+            outcome = info.status
+            if energy.gradients + each > self.max_evaluations:
                 outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
-            outcome = torch.where(arrived, Status.OK, outcome)
-            state, clock = self._end(batch, state, outcome, evaluations, attempt)
-            batch.report(1.0 - (stop - clock) / (stop - start))
-        attempts = (batch.gradients - 2).clamp(min=0) // tableau.evaluations
+            state, clock = self._end(batch, energy, state, outcome, info.attempt)
+            batch.report(1.0 - (clock - self.t1) / (self.t0 - self.t1))
+        attempts = (batch.gradients - 2).clamp(min=0) // each
         batch.diagnostics["steps_rejected"] = attempts - accepted
 
+    def highest(self, energy: StepEnergy) -> float:
+        """Return λE in nats, at which a sample is done."""
+        return -math.inf if self.enough is None else self.enough + self.strength * energy.least
+
     def _end(
-        self, batch: Batch, state: FlowState, outcome: Tensor, evaluations: int, attempt: Attempt | None = None
+        self, batch: Batch, energy: PartEnergy, state: FlowState, outcome: Tensor, attempt: Attempt | None = None
     ) -> tuple[FlowState, float]:
-        """Record the samples that end by their `outcome`, and return those that go on, with their mean clock."""
+        """Record the samples that end by their `outcome`, and return those that go on, with their mean time t."""
         moves = outcome == MOVING
         # The one wait of a step.
         sums = torch.stack((moves.sum().to(state.s.dtype), torch.where(moves, state.s, 0.0).sum())).tolist()
         count = int(sums[0])
-        clock = sums[1] / count if count else -self.t1
+        time = -sums[1] / count if count else self.t1
         order = torch.argsort((~moves).to(torch.int32), stable=True)
         stay, leave = order[:count], order[count:]
         if not len(leave):
-            return state, clock
+            return state, time
         z = state.z[leave]
         if self.overshoot and attempt is not None:
             beyond = (outcome[leave] == Status.OK) & (state.s[leave] > -self.t1)
             z = torch.where(beyond.unsqueeze(-1), interpolate_step(attempt, -self.t1, leave), z)
-        batch.end(leave, stay, outcome[leave], z, evaluations)
-        return select(state, stay), clock
+        batch.end(leave, stay, outcome[leave], z, energy.gradients)
+        energy.rows = batch.rows
+        return select(state, stay), time
 
 
-def vp_flow(energy: Energy, schedule: VPSchedule, strength: float = 1.0) -> Slope:
+class FlowInfo(NamedTuple):
+    """The outcome of a step of the flow.
+
+    Attributes:
+        status: a `Status` with which a sample ends, or `MOVING`.
+        accepted: whether the step was taken; else a shorter one is tried next.
+        attempt: the step.
+    """
+
+    status: Int[Tensor, " batch"]
+    accepted: Bool[Tensor, " batch"]
+    attempt: Attempt
+
+
+def flow_init(
+    z: Float[Tensor, "batch z_dim"], energy: StepEnergy, settings: ODESolver
+) -> tuple[FlowState, Int[Tensor, " batch"]]:
+    """Return the state of samples that start at `z`, and a `Status` or `MOVING` for each, for two evaluations.
+
+    See `flow_step`. A sample whose slope is zero never moves.
+    """
+    state, first = _at_start(z, energy, settings)
+    state, second = _with_step(state, energy, settings)
+    return state, torch.where(first == MOVING, second, first)
+
+
+def _at_start(z: Tensor, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, Tensor]:
+    s = torch.full_like(z[:, 0], -settings.t0)
+    first, value = _slope(energy, settings)(s, z, None)
+    finite = torch.isfinite(z).all(dim=-1) & torch.isfinite(first).all(dim=-1)
+    outcome = torch.where((first == 0).all(dim=-1) | (value <= settings.highest(energy)), Status.OK, MOVING)
+    return FlowState(s, torch.zeros_like(s), z, first), torch.where(finite, outcome, Status.NON_FINITE)
+
+
+def _with_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, Tensor]:
+    slope, order = _slope(energy, settings), _tableau(settings.method).order
+    state = state._replace(step=initial_step(slope, None, state, order, settings.rtol, settings.atol))
+    return state, torch.where(state.s + state.step > state.s, MOVING, Status.STEP_UNDERFLOW)
+
+
+def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, FlowInfo]:
+    """Try one Runge-Kutta step for every sample, each of its own size, along the flow of `vp_flow`.
+
+    A step is taken if its estimated error is within the tolerances. By it the size of the next one is chosen.
+
+    Args:
+        state: from `flow_init` or an earlier step; its clock s is -t.
+        energy: of these samples, in nats; one call with a gradient for each stage of the method but the first.
+        settings: of which `max_evaluations` is not used. With `overshoot` a sample may end beyond t1.
+    """
+    tableau, stop = _tableau(settings.method), -settings.t1
+    attempt = take_step(_slope(energy, settings), tableau, None, state, limit=math.inf if settings.overshoot else stop)
+    # A step to a point without finite numbers is a step too long: it is tried again shorter, like any other.
+    ratio = error_ratio(attempt, settings.rtol, settings.atol)
+    finite = attempt.finite() & ~ratio.isnan()
+    ratio = torch.where(finite, ratio, torch.inf)
+    accept = ratio <= 1
+    state = FlowState(
+        s=torch.where(accept, attempt.s1, state.s),
+        step=next_step(attempt.step, ratio, tableau.order),
+        z=torch.where(accept.unsqueeze(-1), attempt.z1, state.z),
+        slope=torch.where(accept.unsqueeze(-1), attempt.slopes[-1], state.slope),
+    )
+    arrived = accept & ((state.s >= stop) | (attempt.energy <= settings.highest(energy)))
+    stuck = torch.where(finite, Status.STEP_UNDERFLOW, Status.NON_FINITE)
+    outcome = torch.where(state.s + state.step > state.s, MOVING, stuck)
+    return state, FlowInfo(torch.where(arrived, Status.OK, outcome), accept, attempt)
+
+
+def _slope(energy: StepEnergy, settings: ODESolver) -> Slope:
+    """Return the slope of the flow by the clock s = -t."""
+    flow = vp_flow(energy, settings.schedule, settings.strength)
+
+    def slope(s: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        velocity, value = flow(-s, z, rows)
+        return -velocity, value
+
+    return slope
+
+
+def vp_flow(energy: StepEnergy, schedule: VPSchedule, strength: float = 1.0) -> Slope:
     """Return the flow of Nie et al. 2021 (arXiv 2110.10873): `dz/dt = ½ β(t) λ ∇E(z)`.
 
     N(0, I) is stationary under the VP-SDE, so the prior's score cancels its drift and only the energy of the clean
@@ -466,7 +528,7 @@ def vp_flow(energy: Energy, schedule: VPSchedule, strength: float = 1.0) -> Slop
         energies λE (batch,). Where an energy is not finite, neither is the velocity.
     """
 
-    def flow(t: Tensor, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def flow(t: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         value, gradient = energy.gradient(z, rows)
         rate = (0.5 * strength) * schedule.beta(t)
         rate = torch.where(torch.isfinite(value), rate, torch.nan)

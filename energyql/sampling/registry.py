@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pkgutil import resolve_name
@@ -14,7 +12,17 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.numerics.random import FIRST_RUN, RandomStreams
-from energyql.sampling.base import Batch, BatchSampler, EnergyLike, Progress, Sampler, SampleResult
+from energyql.sampling.base import (
+    SAMPLERS,
+    Batch,
+    BatchSampler,
+    EnergyLike,
+    Progress,
+    Sampler,
+    SampleResult,
+    as_energy,
+    check_floor,
+)
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.ode import ODESolver
 from energyql.sampling.slice import SliceSampler
@@ -23,7 +31,6 @@ FLOW_TOLERANCE = 0.01
 """Energy tolerance in nats of the flows named here: a probability of 0.99."""
 HANDOVER = 1.0
 """λE in nats from where slice moves take over from descent: a probability of 0.37."""
-_STRENGTH = re.compile(r"strength=([0-9.e+-]+)")
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,16 @@ class Chain:
                 raise ArgumentError(f"a chain takes samplers that derive from BatchSampler, not {sampler!r}")
 
     @property
+    def name(self) -> str:
+        """The names of the samplers, joined by +."""
+        return "+".join(sampler.name or type(sampler).__qualname__ for sampler in self.samplers)
+
+    @property
+    def descends(self) -> bool:
+        """Whether the last sampler does; see `BatchSampler`."""
+        return self.samplers[-1].descends
+
+    @property
     def needs_gradient(self) -> bool:
         """Whether one of the samplers does; see `BatchSampler`."""
         return any(sampler.needs_gradient for sampler in self.samplers)
@@ -65,6 +82,8 @@ class Chain:
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
         """Run all samplers; see `Sampler.sample`. Each takes an equal share of the progress."""
+        if self.needs_floor:
+            check_floor(as_energy(energy).least)
         results, count = list[SampleResult](), len(self.samplers)
         z: Tensor = z0
         known: Tensor | None = None
@@ -98,7 +117,7 @@ def slice_then_descent(*, strength: float = 1.0) -> Sampler:
     return Chain((draws, DescentSampler(strength=strength)))
 
 
-SAMPLERS: dict[str, Callable[..., Sampler]] = {
+SAMPLERS |= {
     "slice+descent": slice_then_descent,
     "slice+ode": slice_then_ode,
     "slice": SliceSampler,
@@ -110,23 +129,6 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "published-langevin": resolve_name("energyql.sampling.langevin:LangevinSampler.published"),
     "published-predictor-corrector": resolve_name("energyql.sampling.langevin:PredictorCorrector.published"),
 }
-"""Every sampler by its name. Those called published have the settings of Nie et al. 2021 (arXiv 2110.10873). A sampler
-in a file of its own is one line here."""
-
-
-def find_sampler(shown: str) -> tuple[str, float | None] | None:
-    """Return the name and the strength of the sampler whose `repr` is `shown`; `None` if no name stands for it.
-
-    The strength is `None` where it is the one that the sampler has by default.
-
-    Raises:
-        ValueError: `shown` is damaged: it has a strength that is none.
-    """
-    for strength in (None, *(float(found) for found in _STRENGTH.findall(shown)[:1])):
-        for name in SAMPLERS:
-            if repr(make_sampler(name, 1.0 if strength is None else strength)) == shown:
-                return name, strength
-    return None
 
 
 def make_sampler(name: str, strength: float = 1.0) -> Sampler:

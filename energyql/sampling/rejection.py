@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Bool, Float, Int
-from energyql.sampling.base import Batch
+from energyql.sampling.base import Batch, StepEnergy, evaluate_points
 
 MOST_AHEAD = 16
 """Points of a sample that are evaluated together, and uniform numbers that are drawn together."""
@@ -55,18 +55,64 @@ class PriorProposals:
         return drawn, torch.zeros_like(drawn[..., 0])
 
 
-def points_ahead(batch: Batch, rows: int) -> int:
+def points_ahead(energy: StepEnergy, rows: int) -> int:
     """Return how many points of each of so many samples to evaluate together."""
-    return 1 if batch.energy.costly else max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
+    return 1 if energy.costly else max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
 
 
 def first_accepted(
-    batch: Batch, rows: Int[Tensor, " rows"], accepted: Bool[Tensor, "rows points"]
-) -> tuple[Bool[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Return for each of the `rows` whether a point was `accepted`, and which first; count evaluations up to there."""
+    accepted: Bool[Tensor, "rows points"],
+) -> tuple[Bool[Tensor, " rows"], Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """Return for each row whether a point was `accepted`, which first, and how many points there are up to there."""
     found, first = accepted.any(1), accepted.to(torch.uint8).argmax(1)
-    batch.values[rows] += torch.where(found, first + 1, accepted.shape[1])
-    return found, first
+    return found, first, torch.where(found, first + 1, accepted.shape[1])
+
+
+class RejectionInfo(NamedTuple):
+    """The outcome of a round of rejection, a row for each sample.
+
+    Attributes:
+        accepted: whether one of its proposals was.
+        first: the number of that proposal.
+        tried: number of proposals up to that one, or of all.
+        mass: sum of the weights of those tried.
+        energies: of all its proposals, in nats.
+        log_weights: logarithms of their weights.
+    """
+
+    accepted: Bool[Tensor, " rows"]
+    first: Int[Tensor, " rows"]
+    tried: Int[Tensor, " rows"]
+    mass: Float[Tensor, " rows"]
+    energies: Float[Tensor, "rows proposals"]
+    log_weights: Float[Tensor, "rows proposals"]
+
+
+def rejection_round(
+    proposals: Float[Tensor, "rows proposals z_dim"], log_ratios: Float[Tensor, "rows proposals"], energy: StepEnergy,
+    chances: Float[Tensor, "rows proposals"], *, strength: float = 1.0, ceiling: float = 0.0,
+    rows: Int[Tensor, " rows"] | None = None,
+) -> RejectionInfo:  # fmt: skip
+    """Let every sample accept the first of some proposals that passes, with probability w / exp(ceiling).
+
+    The weight w is exp(-λE), where E counts as 0 below that, times the prior's density over the proposals'.
+
+    Args:
+        proposals: latents (rows, proposals, z_dim).
+        log_ratios: logarithms of the prior's density over the proposals', (rows, proposals); 0 if they are from it.
+        energy: of the samples, in nats.
+        chances: uniform numbers in (0, 1), (rows, proposals).
+        strength: λ > 0.
+        ceiling: logarithm of the weight from which on a proposal is always accepted.
+        rows: the samples, as the energy counts them; the first ones by default.
+    """
+    rows = torch.arange(len(proposals), device=proposals.device) if rows is None else rows
+    energies = evaluate_points(energy, proposals, rows)
+    log_weights = log_ratios - strength * energies.clamp(min=0)
+    accepted, first, tried = first_accepted(chances < torch.exp(log_weights - ceiling))
+    untried = torch.arange(proposals.shape[1], device=proposals.device) >= tried[:, None]
+    mass = log_weights.exp().masked_fill(untried, 0).sum(1)
+    return RejectionInfo(accepted, first, tried, mass, energies, log_weights)
 
 
 def acceptance(batch: Batch, strength: float, pilot: int) -> float:
@@ -76,7 +122,7 @@ def acceptance(batch: Batch, strength: float, pilot: int) -> float:
     """
     z = _pilot(pilot, batch.z.shape[1]).to(batch.z)
     first = torch.full((pilot,), -batch.noise.start, device=z.device)
-    return float(torch.exp(-strength * batch.evaluate(z[:, None], first)).clamp(max=1).mean())
+    return float(torch.exp(-strength * evaluate_points(batch.energy, z[:, None], first)).clamp(max=1).mean())
 
 
 _pilot = lru_cache(maxsize=8)(partial(normals, 0, 0, stream="pilot"))
@@ -96,23 +142,22 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
     number = 0
     while number < most and len(batch.rows):
         rows = batch.rows
-        ahead = min(points_ahead(batch, len(rows)), most - number)
+        ahead = min(points_ahead(batch.energy, len(rows)), most - number)
         numbers = torch.arange(number, number + ahead, device=rows.device).expand(len(rows), -1)
         drawn, ratios = proposals.draw(batch, rows, numbers, most)
-        energies = batch.evaluate(drawn, rows)
-        log_weights = ratios - strength * energies.clamp(min=0)
-        chance = torch.exp(log_weights - proposals.ceiling)
-        accept, first = first_accepted(batch, rows, chances[rows, number : number + ahead] < chance)
-        tried = torch.where(accept, first + 1, ahead)
-        untried = torch.arange(ahead, device=rows.device) >= tried[:, None]
-        mass[rows] += log_weights.exp().masked_fill(untried, 0).sum(1)
-        counts[rows] += tried
-        done, left = accept.nonzero()[:, 0], (~accept).nonzero()[:, 0]
-        taken, which = rows[done], first[done]
-        batch.z[taken], batch.energies[taken], exact[taken] = drawn[done, which], energies[done, which], 1
-        above[taken] = (log_weights[done, which] - proposals.ceiling).clamp(min=0)
+        info = rejection_round(
+            drawn, ratios, batch.energy, chances[rows, number : number + ahead],
+            strength=strength, ceiling=proposals.ceiling, rows=rows,
+        )  # fmt: skip
+        mass[rows] += info.mass
+        counts[rows] += info.tried
+        batch.values[rows] += info.tried
+        done, left = info.accepted.nonzero()[:, 0], (~info.accepted).nonzero()[:, 0]
+        taken, which = rows[done], info.first[done]
+        batch.z[taken], batch.energies[taken], exact[taken] = drawn[done, which], info.energies[done, which], 1
+        above[taken] = (info.log_weights[done, which] - proposals.ceiling).clamp(min=0)
         batch.rows = rows[left]
-        rounds.append((batch.rows, energies[left], ratios[left]))
+        rounds.append((batch.rows, info.energies[left], ratios[left]))
         number += ahead
         batch.report(0.5 * number / most)
     return rounds

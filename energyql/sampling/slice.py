@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from energyql.numerics.shapes import Float, Int
+from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import (
     Batch,
     BatchSampler,
+    PartEnergy,
     Status,
+    StepEnergy,
+    StepNoise,
     as_energy,
     check_counts,
-    check_floor,
     check_numbers,
     check_strength,
+    evaluate_points,
     require,
     select,
 )
@@ -96,6 +100,8 @@ class SliceSampler(BatchSampler):
         ArgumentError: an argument is outside its range.
     """
 
+    name = "slice"
+    needs_floor = True
     _: KW_ONLY
     strength: float = 1.0
     proposals: int = 256
@@ -120,14 +126,8 @@ class SliceSampler(BatchSampler):
         """See `BatchSampler`."""
         return self.descent is not None
 
-    @property
-    def needs_floor(self) -> bool:
-        """See `BatchSampler`."""
-        return True
-
     def run(self, batch: Batch) -> None:
         """Draw every sample; see `BatchSampler`."""
-        check_floor(batch.energy.least)
         batch.noise = batch.noise.part("slice")
         proposals, most = self._proposals(batch)
         rounds = reject(batch, self.strength, proposals, most)
@@ -173,20 +173,21 @@ class SliceSampler(BatchSampler):
         stages[batch.rows], weights[batch.rows] = 1, log_weight
         stage = 0
         while len(batch.rows):
-            rows, last = batch.rows, beta >= self.strength
-            for move in range(self.moves + 2):
-                moving = torch.ones_like(last) if move < self.moves else last
-                if moving.any():
-                    slice_move(batch, rows[moving], beta[moving], f"stage/{stage}/{move}", self.bracket)
+            rows, energy = batch.rows, PartEnergy(batch.energy, batch.rows)
+            noise = StepNoise(batch.noise, batch.z, rows, f"stage/{stage}")
+            state, info = annealing_stage(
+                AnnealingState(batch.z[rows], batch.energies[rows], beta, weights[rows]), energy, noise, self
+            )
+            batch.z[rows], batch.energies[rows] = state.z, state.energies
+            batch.values[rows] += info.evaluations
             spent = batch.values[rows] >= self.max_evaluations
-            batch.status[rows[spent & ~last]] = Status.STEP_LIMIT
-            rows, beta = select((rows, beta), ~last & ~spent)
-            risen = (beta * self.growth).clamp(max=self.strength)
-            weights[rows] -= (risen - beta) * batch.energies[rows]
-            stages[rows] += 1
-            batch.rows, beta = rows, risen
+            batch.status[rows[spent & ~info.last]] = Status.STEP_LIMIT
+            goes_on = ~info.last & ~spent
+            batch.rows, beta = rows[goes_on], state.beta[goes_on]
+            weights[batch.rows] = state.log_weight[goes_on]
+            stages[batch.rows] += 1
             stage += 1
-            batch.report(0.5 + 0.5 * float(beta.sum()) / (self.strength * max(1, len(rows))))
+            batch.report(0.5 + 0.5 * float(beta.sum()) / (self.strength * max(1, len(batch.rows))))
 
     def _descend(self, batch: Batch, descent: DescentSampler) -> None:
         rows = batch.rows
@@ -196,20 +197,48 @@ class SliceSampler(BatchSampler):
         batch.gradients[rows] += found.gradients.to(rows)
 
 
-def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stream: str, bracket: float) -> None:
-    """Make an elliptical slice move, which leaves `N(z; 0, I) exp(-βE)` as it is.
+class SliceInfo(NamedTuple):
+    """The outcome of slice moves: the number of evaluations of the energy for each sample, (rows,) int64."""
 
-    Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2. The `rows`, ascending, move, each by its exponent β.
+    evaluations: Int[Tensor, " rows"]
 
-    The bracket is the length of the arc around a sample, in radians, from which points are drawn first; the sample is
-    at a random place in it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse,
-    as published.
+
+class SliceState(NamedTuple):
+    """Samples that make slice moves, one row each.
+
+    Attributes:
+        z: where they stand.
+        energies: the energy there, in nats.
     """
-    noise, dtype = batch.noise, batch.z.dtype
-    direction = noise.normals(batch.z, f"{stream}/direction", rows)
-    chances = noise.uniforms(batch.z, 3, f"{stream}/level", rows).to(dtype)
-    beta, here = exponents, batch.z[rows]
-    level = -beta * batch.energies[rows] + chances[:, 0].log()
+
+    z: Float[Tensor, "rows z_dim"]
+    energies: Float[Tensor, " rows"]
+
+
+def slice_step(
+    state: SliceState, energy: StepEnergy, noise: StepNoise, *, exponents: Float[Tensor, " rows"] | float = 1.0,
+    bracket: float = WHOLE,
+) -> tuple[SliceState, SliceInfo]:  # fmt: skip
+    """Make an elliptical slice move with every sample, which leaves `N(z; 0, I) exp(-βE)` as it is.
+
+    Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2.
+
+    Args:
+        state: where the samples stand.
+        energy: of these samples, in nats.
+        noise: their random numbers for this move.
+        exponents: β of each sample, (rows,), or of all.
+        bracket: length of the arc around a sample, in radians, from which points are drawn first; the sample is at a
+            random place in it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole
+            ellipse, as published.
+    """
+    z, energies = state.z.clone(), state.energies.clone()
+    evaluations = torch.zeros_like(energies, dtype=torch.int64)
+    rows, dtype = torch.arange(len(z), device=z.device), z.dtype
+    direction = noise.normals("direction")
+    chances = noise.uniforms(3, "level").to(dtype)
+    beta = torch.as_tensor(exponents, dtype=dtype, device=z.device).expand(len(z))
+    here, level = state.z, -beta * energies + chances[:, 0].log()
     if bracket < WHOLE:
         low = -bracket * chances[:, 1]
         high, angle = low + bracket, low + bracket * chances[:, 2]
@@ -220,19 +249,87 @@ def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stre
     while len(rows) and shrinks < MOST_SHRINKS:
         number = shrinks % MOST_AHEAD
         if number == 0:
-            chances = noise.uniforms(batch.z, MOST_AHEAD, f"{stream}/{shrinks}", rows).to(dtype)
+            chances = noise.uniforms(MOST_AHEAD, str(shrinks), rows).to(dtype)
         tried = []
-        for k in range(min(points_ahead(batch, len(rows)), MOST_AHEAD - number)):
+        for k in range(min(points_ahead(energy, len(rows)), MOST_AHEAD - number)):
             tried.append(angle)
             low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
             angle = low + chances[:, number + k] * (high - low)
         angles = torch.stack(tried, 1)[..., None]
-        z = here[:, None] * angles.cos() + direction[:, None] * angles.sin()
-        energies = batch.evaluate(z, rows)
-        found, first = first_accepted(batch, rows, -beta[:, None] * energies > level[:, None])
-        moved, which = rows[found], first[found]
-        batch.z[moved], batch.energies[moved] = z[found, which], energies[found, which]
+        points = here[:, None] * angles.cos() + direction[:, None] * angles.sin()
+        there = evaluate_points(energy, points, rows)
+        accepted, first, count = first_accepted(-beta[:, None] * there > level[:, None])
+        evaluations[rows] += count
+        moved, which = rows[accepted], first[accepted]
+        z[moved], energies[moved] = points[accepted, which], there[accepted, which]
         shrinks += len(tried)
         rows, beta, level, here, direction, chances, low, high, angle = select(
-            (rows, beta, level, here, direction, chances, low, high, angle), ~found
+            (rows, beta, level, here, direction, chances, low, high, angle), ~accepted
         )
+    return SliceState(z, energies), SliceInfo(evaluations)
+
+
+def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stream: str, bracket: float) -> None:
+    """Take a `slice_step` with the `rows` of a batch, ascending, each by its exponent β."""
+    energy, noise = PartEnergy(batch.energy, rows), StepNoise(batch.noise, batch.z, rows, stream)
+    state = SliceState(batch.z[rows], batch.energies[rows])
+    state, info = slice_step(state, energy, noise, exponents=exponents, bracket=bracket)
+    batch.z[rows], batch.energies[rows] = state
+    batch.values[rows] += info.evaluations
+
+
+class AnnealingState(NamedTuple):
+    """Samples that are annealed, one row each.
+
+    Attributes:
+        z: where they stand.
+        energies: the energy there, in nats.
+        beta: the exponent of the next stage, above 0 and at most λ.
+        log_weight: logarithm of the importance weight, in nats.
+    """
+
+    z: Float[Tensor, "rows z_dim"]
+    energies: Float[Tensor, " rows"]
+    beta: Float[Tensor, " rows"]
+    log_weight: Float[Tensor, " rows"]
+
+
+class AnnealingInfo(NamedTuple):
+    """The outcome of a stage, (rows,).
+
+    Attributes:
+        last: whether it was at λ, so that the sample is at its end.
+        evaluations: of the energy, int64.
+    """
+
+    last: Bool[Tensor, " rows"]
+    evaluations: Int[Tensor, " rows"]
+
+
+def annealing_stage(
+    state: AnnealingState, energy: StepEnergy, noise: StepNoise, settings: SliceSampler
+) -> tuple[AnnealingState, AnnealingInfo]:
+    """Make the slice moves of a stage with every sample, two more at λ, and then raise β of those that are below λ.
+
+    Args:
+        state: of the samples.
+        energy: of these samples, in nats.
+        noise: their random numbers for this stage.
+        settings: of which `strength`, `growth`, `moves` and `bracket` are used.
+    """
+    last, evaluations = state.beta >= settings.strength, torch.zeros_like(state.beta, dtype=torch.int64)
+    z, energies = state.z, state.energies
+    everyone = torch.arange(len(z), device=z.device)
+    for move in range(settings.moves + 2):
+        rows = everyone if move < settings.moves else last.nonzero()[:, 0]
+        if len(rows):
+            part, own = energy.part(rows), noise.part(rows, str(move))
+            moved, info = slice_step(
+                SliceState(z[rows], energies[rows]), part, own, exponents=state.beta[rows], bracket=settings.bracket
+            )
+            z, energies = z.index_copy(0, rows, moved.z), energies.index_copy(0, rows, moved.energies)
+            evaluations[rows] += info.evaluations
+    risen = (state.beta * settings.growth).clamp(max=settings.strength)
+    log_weight = torch.where(last, state.log_weight, state.log_weight - (risen - state.beta) * energies)
+    beta = torch.where(last, state.beta, risen)
+    return AnnealingState(z, energies, beta, log_weight), AnnealingInfo(last, evaluations)

@@ -10,7 +10,7 @@ wrong the surrogate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.random import RandomStreams, normals
 from energyql.numerics.shapes import Float
-from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples
+from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points
 
 ANCESTORS, FIRST_PARTICLES = 4096, 131_072
 """Number of particles that are chosen and moved in a stage, and of the draws from the prior among which the first are
@@ -92,6 +92,39 @@ def draws_of_a_move(r: int) -> int:
     return len(ANGLES) * (r + 1)
 
 
+def anneal_particles(
+    particles: Particles, exponent: float, energy: Callable[[Tensor], Tensor], draws: Iterable[Tensor],
+    effective: float,
+) -> tuple[Particles, float, float]:  # fmt: skip
+    """Take one stage of sequential Monte Carlo: raise the exponent, choose particles by their weights, and move them.
+
+    Args:
+        particles: equally weighted draws from `N(v; 0, I) exp(-exponent E(v))`, of which `energies` are E in nats.
+        exponent: from 0 to below 1.
+        energy: E of v, (particles, r), in nats.
+        draws: from N(0, 1), for each sweep of moves (ANCESTORS, `draws_of_a_move(r)`).
+        effective: number of particles that must be effective by their weights at the new exponent. With 0 it is 1.
+
+    Returns:
+        Equally weighted draws at the new exponent, as many as there are moves; that exponent, at most 1; and the
+        logarithm of the mean weight, by which the mass of the density rises.
+    """
+    energies = particles.energies.cpu().double()
+    risen = _exponent(energies, exponent, effective)
+    log_weights = (exponent - risen) * energies
+    log_mass = torch.logsumexp(log_weights, 0).item() - math.log(len(energies))
+    levels = (torch.arange(ANCESTORS, dtype=torch.double) + 0.5) / ANCESTORS
+    chosen = torch.searchsorted(torch.softmax(log_weights, 0).cumsum(0), levels)
+    chosen = chosen.clamp(max=len(energies) - 1).to(particles.v.device)
+    state = Particles(particles.v[chosen], risen * particles.energies[chosen])
+    states: list[Particles] = []
+    for some in draws:
+        states += state.moves(lambda v: risen * energy(v), some)
+        state = states[-1]
+    joined = torch.cat([one.energies for one in states])
+    return Particles(torch.cat([one.v for one in states]), joined / risen), risen, log_mass
+
+
 @lru_cache(maxsize=4)  # 0.15 MB for each number of v; a long run fills it with sets that do not come again
 @torch.no_grad()
 def particles_of(
@@ -112,23 +145,10 @@ def particles_of(
     found = Particles(v, strength * torch.cat([surrogate(some) for some in v.split(ANCESTORS)]))
     reached, stage, log_mass = 0.0, 0, 0.0
     while reached < 1:
-        energies = found.energies.cpu().double()
-        wanted = ANCESTORS if stage == 0 else LEAST_EFFECTIVE * len(energies)
-        risen = _exponent(energies, reached, wanted) if stage < MOST_STAGES else 1.0
-        log_weights = (reached - risen) * energies
-        log_mass += torch.logsumexp(log_weights, 0).item() - math.log(len(energies))
-        levels = (torch.arange(ANCESTORS, dtype=torch.double) + 0.5) / ANCESTORS
-        chosen = torch.searchsorted(torch.softmax(log_weights, 0).cumsum(0), levels)
-        chosen = chosen.clamp(max=len(energies) - 1).to(v.device)
-        state = Particles(found.v[chosen], risen * found.energies[chosen])
-        states: list[Particles] = []
-        reached = risen
-        for sweep in range(SWEEPS):
-            draws = random(ANCESTORS, draws_of_a_move(r), f"{stage}/{sweep}")
-            states += state.moves(lambda v: reached * strength * surrogate(v), draws)  # noqa: B023  # called at once
-            state = states[-1]
-        energies = torch.cat([one.energies for one in states])
-        found = Particles(torch.cat([one.v for one in states]), energies / reached)
+        draws = [random(ANCESTORS, draws_of_a_move(r), f"{stage}/{sweep}") for sweep in range(SWEEPS)]
+        wanted = 0 if stage == MOST_STAGES else ANCESTORS if stage == 0 else LEAST_EFFECTIVE * len(found.v)
+        found, reached, risen = anneal_particles(found, reached, lambda v: strength * surrogate(v), draws, wanted)
+        log_mass += risen
         stage += 1
     return found, log_mass
 
@@ -211,7 +231,7 @@ class SurrogateProposals:
         """Return the logarithms of the weights of proposals, and exp(-λE) of each, (count,) float64."""
         trials = Batch.start(batch.energy, batch.z.new_zeros(count, batch.z.shape[1]), RandomStreams().part(stream))
         z, ratios = self.draw(trials, trials.rows, torch.zeros_like(trials.rows)[:, None], 1)
-        energies = strength * batch.evaluate(z, torch.full_like(trials.rows, -batch.noise.start))
+        energies = strength * evaluate_points(batch.energy, z, torch.full_like(trials.rows, -batch.noise.start))
         log_weights, probabilities = ratios - energies, torch.exp(-energies).clamp(max=1)
         return log_weights[:, 0].cpu().double(), probabilities[:, 0].cpu().double()
 

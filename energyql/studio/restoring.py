@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from energyql.pipeline.settings import settings_of
-from energyql.sampling.registry import find_sampler
+from energyql.sampling.record import read_record, registered
 from energyql.studio.problems import StudioError
 from energyql.studio.schemas import DrawRequest, EditRequest, ModelInfo, Restored
 from energyql.version import __version__
@@ -97,9 +97,9 @@ def _request(known: dict[str, Any], index: int | None) -> tuple[str, str | None,
     return "", "/api/edits", request | options | {"index": index or 0, "steps": steps}
 
 
-def _sampler(shown: str) -> dict[str, Any]:
-    """Return the name and strength of the sampler that is shown like this; nothing if it has no name here."""
-    found = find_sampler(shown)
+def _sampler(recorded: object) -> dict[str, Any]:
+    """Return the name and strength of a recorded sampler; nothing if it has no name here."""
+    found = registered(read_record(recorded))
     return {} if found is None else {"sampler": found[0], "strength": found[1]}
 
 

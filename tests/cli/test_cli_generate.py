@@ -15,6 +15,7 @@ from energyql.cli import main as cli
 from energyql.errors import ArgumentError
 from energyql.pipeline import draw as draw_module
 from energyql.pipeline.model import save_model
+from energyql.sampling.record import strengths
 
 
 class TestGenerate:
@@ -52,7 +53,7 @@ class TestGenerate:
         provenance = json.loads((folder / "result.json").read_text(encoding="utf-8"))["provenance"]
         assert provenance["semantics"] == "product"
         assert provenance["truncation"] == 0.9
-        assert "strength=3.0" in provenance["sampler"]
+        assert strengths(provenance["sampler"]) == {3.0}
 
     @pytest.mark.parametrize(("text", "label"), [("1", 1), ("0.5,0.5", [0.5, 0.5]), ("0,1", 1)])
     def test_a_class_label(self, tmp_path, text, label):

@@ -1,11 +1,13 @@
 """Shards are pure functions, and nothing is mixed or padded."""
 
+import hashlib
 import json
 import os
 import sys
 import tarfile
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -134,6 +136,17 @@ class TestPurity:
         with pytest.raises(DataError) as caught:
             write(with_classes(known_plan(**ALWAYS), **change), copy)
         assert message in str(caught.value)
+        assert files(copy) == before
+
+    def test_a_plan_with_samplers_in_the_text_of_an_earlier_version_is_continued(self, copy):
+        texts = json.loads((Path(__file__).parents[1] / "golden/samplers/samplers.json").read_text())["default"]
+        data = json.loads((copy / "plan.json").read_text())
+        for one in data["plan"]["classes"]:
+            one["sampler"] = texts["slice+descent"]
+        text = json.dumps(data["plan"], sort_keys=True).encode()
+        (copy / "plan.json").write_text(json.dumps(data | {"fingerprint": hashlib.sha256(text).hexdigest()}))
+        before = files(copy)
+        write(known_plan(**ALWAYS), copy)
         assert files(copy) == before
 
     def test_another_training_of_the_model_is_refused(self, tmp_path):

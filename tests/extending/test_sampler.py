@@ -1,6 +1,7 @@
 """A sampler costs one new file and two lines; docs/extending.md walks through it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,12 @@ def code() -> str:
     file, *lines = [block.split("   ```\n")[0] for block in section.split("```text\n")[1:]]
     assert [line.strip() for line in lines] == [line.strip() for _, line in LINES.values()]
     return textwrap.dedent(file)
+
+
+def test_a_sampler_is_short_and_keeps_no_books():
+    lines = code().partition("@dataclass")[2].splitlines()
+    assert len([line for line in lines if line.strip()]) <= 25
+    assert not {"rows", "batch", "status", "values"} & set(re.findall(r"\w+", code()))
 
 
 @pytest.mark.slow

@@ -12,9 +12,8 @@ from toys import CONFIG, random_generator, random_heads, tiny_model
 from energyql import Gallery
 from energyql.attributes.doubt import DOUBT
 from energyql.attributes.heads import AttributeBank
-from energyql.gallery.words import percent, plural, query_parts, sampler_name, verdict
+from energyql.gallery.words import percent, plural, query_parts, verdict
 from energyql.pipeline.model import save_model
-from energyql.sampling import make_sampler
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 QUERIES = {"Headline": "smile AND NOT (glasses OR beard)", "": "beard XOR age > 0.5", "Both": "2 * smile and (beard)"}
@@ -254,17 +253,6 @@ def test_small_words():
     assert verdict([("a", True), ("b", True)]) == "A and B hold"
     assert verdict([("a", False), ("b", True)]) == "B holds"
     assert verdict([("a", False), ("b", False)]) == "neither A nor B holds"
-
-
-def test_samplers_in_a_word():
-    chain = "Chain(samplers=(SliceSampler(descent=DescentSampler(), schedule=VPSchedule(0.1, 20)), DescentSampler()))"
-    assert sampler_name(chain) == "SliceSampler + DescentSampler"
-    assert sampler_name("Mine(3)") == "Mine"
-    assert sampler_name(repr(make_sampler("slice+descent"))) == "sampler slice+descent"
-    assert sampler_name(repr(make_sampler("ode", 3.0))) == "sampler ode, strength 3"
-    for broken in ("SliceSampler(strength=--)", "SliceSampler(strength=0)"):
-        assert sampler_name(broken) == "SliceSampler"
-    assert sampler_name("") == ""
 
 
 @pytest.mark.parametrize("energy", [float("inf"), float("nan")])

@@ -18,6 +18,7 @@ from energyql.errors import (
     UnknownAttribute,
 )
 from energyql.sampling import Status, prior_latents
+from energyql.sampling.record import strengths
 
 QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age > 0.6'
 
@@ -74,7 +75,7 @@ class TestResults:
         assert provenance["query"] == QUERY
         assert (provenance["seed"], type(provenance["seed"])) == (4, int)
         assert provenance["truncation"] == 0.9
-        assert "strength=2.0" in provenance["sampler"]
+        assert strengths(provenance["sampler"]) == {2.0}
         assert provenance["model"] == "tiny"
         assert {name: len(digest) for name, digest in provenance["fingerprints"].items()} == {
             "attributes": 64,

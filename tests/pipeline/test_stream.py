@@ -3,6 +3,7 @@ import errno
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,7 +217,7 @@ class TestAnotherRun:
             ({"seed": 1}, "another seed: 0, not 1"),
             ({"truncation": 0.9}, "another truncation: 0.7, not 0.9"),
             ({"semantics": "lace"}, "another semantics: exact, not lace"),
-            ({"sampler": "langevin"}, "another sampler: DescentSampler"),
+            ({"sampler": "langevin"}, "another sampler: descent\\("),
         ],
     )
     def test_is_refused_before_anything_is_drawn(self, draw, tmp_path, changes, message):
@@ -225,6 +226,18 @@ class TestAnotherRun:
         with pytest.raises(DataError, match=f"{message}.*\nname another folder, or remove this one"):
             draw(4, tmp_path, **changes)
         assert files(tmp_path) == before
+
+    def test_of_the_same_sampler_in_the_text_of_an_earlier_version_is_continued(self, draw, tmp_path):
+        texts = json.loads((Path(__file__).parents[1] / "golden/samplers/samplers.json").read_text())["default"]
+        list(draw(2, tmp_path))
+        data = json.loads((tmp_path / "result.json").read_text())
+        for name in ("descent", "slice"):
+            data["provenance"]["sampler"] = texts[name]
+            (tmp_path / "result.json").write_text(json.dumps(data))
+            if name == "descent":
+                list(draw(3, tmp_path))
+        with pytest.raises(DataError, match=r"another sampler: slice\(strength=1.0, .*, not descent\("):
+            draw(4, tmp_path)
 
     def test_another_model(self, draw, tmp_path):
         list(draw(2, tmp_path))
