@@ -729,6 +729,7 @@ class StepSampler(BatchSampler):
                 batch.report(number / self.steps)
             if not len(batch.rows):
                 return
-            noise = StepNoise(streams, batch.z, batch.rows, str(number))
+            rows = None if len(batch.rows) == len(batch.z) else batch.rows  # listing them takes time
+            noise = StepNoise(streams, batch.z, rows, str(number))
             before = z
             state, info = self.advance(state, energy, noise, number)
