@@ -44,25 +44,8 @@ class Suggestion(NamedTuple):
     text: str
 
 
-class EnergyQLError(Exception):
-    """Base class of the errors that energyql raises for wrong input.
-
-    `str(error)` is the message, the query with carets under the parts at fault, and the hint; `error.render()` puts
-    the class name in front, which is what the command line prints.
-
-    Args:
-        message: what is wrong, in one sentence without a full stop; the middle of a long one is left out.
-        query: the text that `spans` point into.
-        spans: (start, end) character offsets of the parts at fault, the most important first. An empty span is a place
-            between two characters, such as the end of the text.
-        hint: a way to correct it; the middle of a long one is left out.
-
-    Attributes:
-        suggestions: corrections of the query as data: each replaces one part of it.
-    """
-
-    exit_code: ClassVar[int] = 1
-    """Exit code of a command that this error ends: one for each class, so that scripts can tell errors apart."""
+class _Located(Exception):
+    """A message with the query that it is about, the spans of the parts meant, and a hint; see `EnergyQLError`."""
 
     def __init__(
         self, message: str, *, query: str | None = None, spans: Iterable[tuple[int, int]] = (), hint: str | None = None
@@ -109,13 +92,34 @@ class EnergyQLError(Exception):
             parts.append(self.hint)
         return "\n".join(parts)
 
-    def render(self) -> str:
-        """Return the class name and the text of `str(error)`, as the command line prints it."""
-        return f"{type(self).__name__}: {self}"
-
     def __reduce__(self) -> tuple[Any, ...]:
         # By default an exception is unpickled by a call with `args`, which fails where a subclass needs more arguments.
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
+
+class EnergyQLError(_Located):
+    """Base class of the errors that energyql raises for wrong input.
+
+    `str(error)` is the message, the query with carets under the parts at fault, and the hint; `error.render()` puts
+    the class name in front, which is what the command line prints.
+
+    Args:
+        message: what is wrong, in one sentence without a full stop; the middle of a long one is left out.
+        query: the text that `spans` point into.
+        spans: (start, end) character offsets of the parts at fault, the most important first. An empty span is a place
+            between two characters, such as the end of the text.
+        hint: a way to correct it; the middle of a long one is left out.
+
+    Attributes:
+        suggestions: corrections of the query as data: each replaces one part of it.
+    """
+
+    exit_code: ClassVar[int] = 1
+    """Exit code of a command that this error ends: one for each class, so that scripts can tell errors apart."""
+
+    def render(self) -> str:
+        """Return the class name and the text of `str(error)`, as the command line prints it."""
+        return f"{type(self).__name__}: {self}"
 
 
 class QuerySyntaxError(EnergyQLError):
@@ -205,12 +209,24 @@ class LabelWarning(UserWarning):
     """There are few labels, or a column or the order of rows may not be as intended."""
 
 
-class TautologyWarning(UserWarning):
+class QueryWarning(_Located, UserWarning):
+    """Base class of the warnings about queries; they have the fields of an `EnergyQLError`, and `str` draws carets."""
+
+
+class TautologyWarning(QueryWarning):
     """A query is true of every sample, so it has no effect."""
+
+
+class ConstantPartWarning(QueryWarning):
+    """A part of a query is never true, or always, whatever the picture; the query as a whole is neither."""
 
 
 class CheckpointWarning(UserWarning):
     """Pictures depend on something that a checkpoint does not hold; the message says what is assumed."""
+
+
+class LockWarning(UserWarning):
+    """A folder lies on a file system without locks, where a second writer cannot be noticed."""
 
 
 def caller_level() -> int:

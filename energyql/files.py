@@ -3,6 +3,9 @@
 New files are first written to a folder inside the one that they belong to. When that folder is renamed to `SAVED`, they
 are saved: from then on everybody who reads or writes the folder first moves them to their places. Descriptions, such
 as `result.json`, are removed first and come back last, so that none ever stands beside files that it does not describe.
+
+While a folder is written, its file `.energyql-lock` is locked and says who writes. The system takes the lock from a
+process that is killed; the file that it leaves locks nobody out. See docs/decisions/one-writer.md.
 """
 
 from __future__ import annotations
@@ -14,20 +17,27 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import stat
+import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
+from energyql.errors import ArgumentError, DataError, EnergyQLError, LockWarning, ModelError, caller_level
 
-try:
+if sys.platform == "win32":
+    import msvcrt
+
+    fcntl = None
+else:
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -109,6 +119,186 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+LOCK = ".energyql-lock"
+_BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+"""Errors of a lock that somebody else holds; any other means that the file system has none."""
+_FAR = 1 << 30
+"""The byte that is locked under Windows: a locked byte cannot be read, and those before it say who writes."""
+_MOST_HOLDER = 4096
+"""Bytes of the file that are read."""
+
+
+@dataclass(eq=False)
+class Writer:
+    """A thread that writes a folder.
+
+    Attributes:
+        descriptor: of the open lock file.
+        work: what it writes, such as "a training".
+        thread: its number.
+        depth: blocks of `sole_writer` that it is in.
+    """
+
+    descriptor: int
+    work: str
+    thread: int
+    depth: int = 0
+
+    def move(self) -> None:
+        """Make the calling thread the one that writes, as where an iterator is read in another one."""
+        self.thread = threading.get_ident()
+
+
+_writers: dict[Path, Writer] = {}
+"""Those of this process, by folder."""
+_unlocked: set[int] = set()
+"""File systems without locks, of which this process has warned."""
+
+
+def _forget() -> None:
+    """Leave the folders to the parent in a process that was forked: it goes on without its children."""
+    for writer in _writers.values():
+        with suppress(OSError):
+            os.close(writer.descriptor)
+    _writers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+@contextmanager
+def sole_writer(folder: Path, work: str) -> Iterator[Writer]:
+    """Hold a folder while the block writes into it; blocks of one thread may hold it inside each other.
+
+    The folder is made if it is not there, and removed again if the block leaves it empty. Where the file system has no
+    locks, a `LockWarning` says so, and the block runs.
+
+    Args:
+        folder: that is written, with all that is in it.
+        work: what is written, for the message to others, such as "a training".
+
+    Raises:
+        ArgumentError: somebody else writes into it, or it cannot be written.
+    """
+    check_writable(folder, folder)
+    key, thread = real_path(folder), threading.get_ident()
+    new: list[Path] = []
+    writer = _writers.get(key)
+    if writer is not None and writer.thread != thread:
+        raise _refusal(folder, f"{writer.work} of another thread of this process")
+    try:
+        if writer is None:
+            with naming_target(folder):
+                new = [path for path in (key, *key.parents) if not os.path.lexists(path)]
+                descriptor = _lock(folder, key / LOCK, work)
+            writer = _writers[key] = Writer(descriptor, work, thread)
+        writer.depth += 1
+        try:
+            yield writer
+        finally:
+            writer.depth -= 1
+            if not writer.depth and _writers.get(key) is writer:  # else this is a fork
+                del _writers[key]
+                _unlock(key / LOCK, writer.descriptor)
+    finally:
+        for path in new:
+            with suppress(OSError):  # there is something in it
+                path.rmdir()
+
+
+def _lock(folder: Path, path: Path, work: str) -> int:
+    """Lock the file `path` of a folder, and say in it who writes; return its descriptor."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _open_lock(path)
+        if descriptor is None:  # another writer has just removed the folder
+            continue
+        try:
+            try:
+                _take(descriptor)
+            except OSError as error:
+                if error.errno in _BUSY:
+                    raise _refusal(folder, _holder(descriptor)) from None
+                _warn(folder, descriptor, error)
+            if _is_there(path, descriptor):  # else its last writer has just removed it
+                with suppress(OSError):  # of another user, or the disk is full: it is locked nevertheless
+                    os.ftruncate(descriptor, 0)
+                    who = {"work": work, "process": os.getpid(), "host": socket.gethostname()}
+                    os.write(descriptor, json.dumps(who).encode())
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int | None:
+    """Open the file of a lock; network file systems need it open for writing. `None` if there is no folder any more."""
+    flags = getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+    except PermissionError:  # that of another user, who may have been killed
+        if not path.is_file():
+            raise
+        return os.open(path, os.O_RDONLY | flags)
+    except FileNotFoundError:
+        if path.parent.is_dir():
+            raise
+        return None
+
+
+def _take(descriptor: int) -> None:
+    if sys.platform == "win32":
+        os.lseek(descriptor, _FAR, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one of this path."""
+    ours = os.fstat(descriptor)
+    with suppress(FileNotFoundError):
+        return ours.st_nlink > 0 and os.path.samestat(ours, os.stat(path))
+    return False
+
+
+def _unlock(path: Path, descriptor: int) -> None:
+    """Remove the file of a lock and close it: who has opened it meanwhile sees that it is not there any more."""
+    with suppress(OSError):
+        if sys.platform == "win32":  # no open file can be removed there, so one that somebody else has opened stays
+            os.close(descriptor)
+            path.unlink()
+            return
+        path.unlink()
+    os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    """Return in words who has locked a file."""
+    try:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        who = json.loads(os.read(descriptor, _MOST_HOLDER))
+        return f"{who['work']} (process {who['process']} on {who['host']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _warn(folder: Path, descriptor: int, error: OSError) -> None:
+    """Warn, once for each file system, that it has no locks."""
+    if (device := os.fstat(descriptor).st_dev) not in _unlocked:
+        _unlocked.add(device)
+        message = f"the file system of {folder} has no locks ({error.strerror}), so a second writer cannot be noticed"
+        warnings.warn(LockWarning(f"{message}: see to it that there is one only"), stacklevel=caller_level())
+
+
+def _refusal(folder: Path, holder: str) -> ArgumentError:
+    return ArgumentError(
+        f"{folder} is being written by {holder}", hint="wait until that has ended, or name another folder"
+    )
+
+
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_JSON = 1 << 26
 """Largest JSON file that is read, in bytes: its values take about ten times as much memory."""
@@ -125,17 +315,16 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ArgumentError: it is something else, empty, or longer than a path can be.
     """
-    if not isinstance(path, str | os.PathLike) or path == "":
-        given = "empty text" if path == "" else f"{path!r:.40}"
-        raise ArgumentError(f"{given} is not a path", hint='name a file or folder, such as "faces.png" or "faces"')
-    try:
-        os.lstat(path)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise ArgumentError(f"{path} is too long for a path", hint="name a file or folder") from None
-    except ValueError:  # a zero byte: whoever reads or writes says so
-        pass
-    return Path(path)
+    given = "empty text" if path == "" else f"{path!r:.40}"
+    with suppress(TypeError, ValueError):  # a zero, or half of a character, which no system takes
+        if isinstance(path, str | os.PathLike) and path != "" and b"\0" not in os.fsencode(path):
+            try:
+                os.lstat(path)
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    raise ArgumentError(f"{path} is too long for a path", hint="name a file or folder") from None
+            return Path(path)
+    raise ArgumentError(f"{given} is not a path", hint='name a file or folder, such as "faces.png" or "faces"')
 
 
 @contextmanager
@@ -146,14 +335,18 @@ def replacing(path: Path) -> Iterator[Path]:
         ArgumentError: `path` cannot be written, for example because the disk is full, or it is no regular file.
     """
     with naming_target(path):
-        if os.path.exists(path) and not os.path.isfile(path):
-            kind = "a folder" if os.path.isdir(path) else "not a regular file"
-            raise ArgumentError(f"cannot write {path}: it is {kind}", hint="name a file")
+        _check_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep_once(path.parent)
         with temporary(path.parent, path.suffix) as written:
             yield written
             written.replace(path)
+
+
+def _check_regular(path: Path) -> None:
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "not a regular file"
+        raise ArgumentError(f"cannot write {path}: it is {kind}", hint="name a file")
 
 
 @contextmanager
@@ -221,6 +414,8 @@ def check_writable(path: Path, folder: Path) -> None:
     Raises:
         ArgumentError: it cannot; the message names `path`.
     """
+    if path != folder:
+        _check_regular(path)
     while not os.path.exists(folder) and folder != folder.parent:
         if os.path.islink(folder):
             raise ArgumentError(
@@ -235,6 +430,10 @@ def check_writable(path: Path, folder: Path) -> None:
             f"cannot write {path}: {os.path.abspath(folder)} is not writable",
             hint="name another folder, or change its permissions",
         )
+    with naming_target(path), suppress(FileNotFoundError):
+        os.lstat(path)  # raises where the name is too long
+    with naming_target(path), temporary(folder, ".txt"):  # the disk may be full, or a system refuse for its own reasons
+        pass
 
 
 def check_destination(path: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> Path:
@@ -377,6 +576,13 @@ def read_whole(text: str) -> int | None:
     return int(text) if re.fullmatch(f"[0-9]{{1,{MOST_DIGITS}}}", text) else None
 
 
+def _is_text(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a file of safetensors.
 
@@ -384,12 +590,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ModelError: it is missing, damaged or holds something else.
     """
     from safetensors import SafetensorError  # here, as in `tensor_bytes`
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     check_file(path)
     try:
         with naming_source(path):
-            return load_file(path)
+            # The library opens no path with bytes that are no text.
+            return load_file(path) if _is_text(path) else load(path.read_bytes())
     except (SafetensorError, ValueError, TypeError, LookupError, RuntimeError) as error:
         raise ModelError(f"cannot read {path}: it is damaged ({error})", hint="copy or download it again") from error
 
@@ -417,31 +624,32 @@ _DESCRIPTIONS = ("result.json", "edit.json", "vocabulary.json")
 def saving(folder: Path, old: Callable[[Path], Iterable[Path]]) -> Iterator[Path]:
     """Yield an empty folder for new files; when the block ends, they take the place of the old ones in `folder`.
 
-    A process that is killed leaves the old files or the new ones. Files that are neither stay as they are.
+    A process that is killed leaves the old files or the new ones. Files that are neither stay as they are. Meanwhile
+    nobody else may write into the folder.
 
     Args:
         folder: is made if it is not there.
         old: returns those files in it that are removed, unless a new one has their name.
 
     Raises:
-        ArgumentError: the folder cannot be written.
+        ArgumentError: the folder cannot be written, or somebody else writes into it.
     """
-    finish_saving(folder)
-    with naming_target(folder), staging(folder) as staged:
-        try:
-            yield staged
-        except ArgumentError as error:  # people know the folder that they named
-            raise ArgumentError(error.message.replace(str(staged), str(folder)), hint=error.hint) from error
-        new = set(_files(staged))
-        if taken := [path for path in new if (folder / path).is_dir()]:
-            raise ArgumentError(f"cannot write {folder / taken[0]}: it is a folder", hint="name another folder")
-        finish_saving(folder)  # another process may have saved there meanwhile
-        earlier = {path.relative_to(folder) for path in old(folder) if path.is_file()}
-        hidden = {path for path in earlier & new if path.name in _DESCRIPTIONS}
-        lists = {"gone": earlier - new, "hidden": hidden}
-        write_json(staged / OLD, {name: sorted(map(Path.as_posix, paths)) for name, paths in lists.items()})
-        staged.rename(folder / SAVED)
-    finish_saving(folder)
+    with sole_writer(folder, "a result"):
+        finish_saving(folder)
+        with naming_target(folder), staging(folder) as staged:
+            try:
+                yield staged
+            except ArgumentError as error:  # people know the folder that they named
+                raise ArgumentError(error.message.replace(str(staged), str(folder)), hint=error.hint) from error
+            new = set(_files(staged))
+            if taken := [path for path in new if (folder / path).is_dir()]:
+                raise ArgumentError(f"cannot write {folder / taken[0]}: it is a folder", hint="name another folder")
+            earlier = {path.relative_to(folder) for path in old(folder) if path.is_file()}
+            hidden = {path for path in earlier & new if path.name in _DESCRIPTIONS}
+            lists = {"gone": earlier - new, "hidden": hidden}
+            write_json(staged / OLD, {name: sorted(map(Path.as_posix, paths)) for name, paths in lists.items()})
+            staged.rename(folder / SAVED)
+        finish_saving(folder)
 
 
 @contextmanager
@@ -454,10 +662,9 @@ def changing(folder: Path) -> Iterator[Path]:
     Raises:
         ArgumentError: the folder cannot be written.
     """
-    finish_saving(folder)
-    before = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     removed: list[Path] = []
     with saving(folder, lambda _: removed) as staged:
+        before = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != LOCK)
         links = {name: _linked(folder / name, staged / name) for name in before}
         yield staged
         for name, mark in links.items():

@@ -13,7 +13,18 @@ import energyql
 from energyql import Directions, Gallery, Inversion, Result, sample_pictures
 from energyql import files as files_module
 from energyql.errors import ArgumentError, ModelError
-from energyql.files import fingerprint, read_json, replacing, staging, write_json, write_tensors, write_text
+from energyql.files import (
+    as_path,
+    check_destination,
+    fingerprint,
+    read_json,
+    read_tensors,
+    replacing,
+    staging,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -184,3 +195,23 @@ def test_what_is_no_path(call, path, tmp_path, monkeypatch):
     with pytest.raises(ArgumentError, match="is not a path\nname a file or folder"):
         call(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_with_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9") / "a.safetensors"
+    write_tensors(path, {"a": torch.arange(3)})
+    assert read_tensors(path)["a"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b", ""])
+def test_what_no_system_takes_as_a_path(name):
+    with pytest.raises(ArgumentError, match="is not a path"):
+        as_path(name)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + ".png", "pipe.png"])
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ArgumentError, match="cannot write"):
+        check_destination(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.png"]

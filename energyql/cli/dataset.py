@@ -64,17 +64,18 @@ def dataset(
         device=device, generator=generator, judge=judge, allow_plugins=allow_plugins,
     )  # fmt: skip
     run = DatasetRun(job, source)
-    if dry_run or not quiet:
+    if dry_run:
         cost = run.estimate(progress=not quiet)
-        if dry_run:
-            if as_json:
-                print_json(vars(cost))
-            else:
-                out.print(escape(str(cost)))
-            return
-        err.print(escape(str(cost)))
-    with resumable(), _bars(opened, run.held, not quiet) as report:
-        written = run.write(report)
+        if as_json:
+            print_json(vars(cost))
+        else:
+            out.print(escape(str(cost)))
+        return
+    with run.alone():
+        if not quiet:
+            err.print(escape(str(run.estimate(progress=True))))
+        with resumable(), _bars(opened, run.held, not quiet) as report:
+            written = run.write(report)
     if as_json:
         print_json(written.to_dict())
     elif not quiet:

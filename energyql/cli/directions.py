@@ -65,7 +65,7 @@ def directions(
     Run it first without --name, and open directions.png in the folder. Then give names, such as --name 3=smile.
     """
     from energyql.attributes.labels import import_labeller
-    from energyql.files import check_writable, write_picture
+    from energyql.files import sole_writer, write_picture
     from energyql.progress import reporting
     from energyql.training.directions import PAGE, Directions, draw_directions, find_directions, name_directions
     from energyql.training.target import open_source
@@ -93,9 +93,8 @@ def directions(
     if into is not None or replace:
         raise ArgumentError("--into and --replace are for attributes", hint="give them with --name NUMBER=NAME")
 
-    check_writable(save_to, save_to)
     source = open_source(model, generator=generator, allow_plugins=allow_plugins)
-    with reporting(not quiet) as report:
+    with sole_writer(save_to, "a search for directions"), reporting(not quiet) as report:
         found = find_directions(
             source, method or "ganspace", n or 10, goals=None if goals is None else read_names(goals),
             labeller=None if labeller is None else import_labeller(labeller),
@@ -103,8 +102,8 @@ def directions(
             device=device, progress=report,
         )  # fmt: skip
         page = draw_directions(found, source.generator, seed=seed, report=report)
-    found.save(save_to)
-    write_picture(save_to / PAGE, page)
+        found.save(save_to)
+        write_picture(save_to / PAGE, page)
     if quiet:
         return
     for title, share, (low, *_, high) in zip(found.titles, found.share.tolist(), found.quantiles.tolist(), strict=True):

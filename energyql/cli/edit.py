@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,26 +72,27 @@ def edit(
     from energyql.editing.edit import edit as run
     from energyql.editing.filmstrip import ANIMATION_SUFFIXES
     from energyql.editing.folder import check_place
-    from energyql.files import PICTURE_SUFFIXES, check_destination
+    from energyql.files import PICTURE_SUFFIXES, check_destination, sole_writer
 
     check_destination(save_to, sorted({*PICTURE_SUFFIXES, *ANIMATION_SUFFIXES}))
     folder = save_to.is_dir() or not save_to.suffix
-    if folder:
-        check_place(save_to)
-    opened = options.open_model(model, generator, judge, allow_plugins, device)
-    edited = run(
-        read_start(start or ["0"]), queries, n=n, model=opened, mode=mode,
-        keep=keep if keep == "everything" else read_names(keep),
-        preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
-        strength=strength, truncation=truncation, label=read_label(label), noise=noise, device=device,
-        batch_size=batch_size, allow_weak=read_names(allow_weak), anyway=anyway, progress=not quiet,
-    )  # fmt: skip
-    if folder:
-        edited.save(save_to)
-    elif save_to.suffix.lower() in ANIMATION_SUFFIXES:
-        edited.animate(save_to, progress=not quiet)
-    else:
-        edited.save_filmstrip(save_to)
+    with sole_writer(save_to, "an edit") if folder else nullcontext():
+        if folder:
+            check_place(save_to)
+        opened = options.open_model(model, generator, judge, allow_plugins, device)
+        edited = run(
+            read_start(start or ["0"]), queries, n=n, model=opened, mode=mode,
+            keep=keep if keep == "everything" else read_names(keep),
+            preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
+            strength=strength, truncation=truncation, label=read_label(label), noise=noise, device=device,
+            batch_size=batch_size, allow_weak=read_names(allow_weak), anyway=anyway, progress=not quiet,
+        )  # fmt: skip
+        if folder:
+            edited.save(save_to)
+        elif save_to.suffix.lower() in ANIMATION_SUFFIXES:
+            edited.animate(save_to, progress=not quiet)
+        else:
+            edited.save_filmstrip(save_to)
     if not quiet:
         out.print(f"{escape(edited.summary())}\nSaved {escape(str(save_to))}")
 
@@ -117,17 +119,19 @@ def invert(
     """Find the latents that reproduce given pictures."""
     from energyql.editing.folder import check_place
     from energyql.editing.invert import invert as run
-    from energyql.files import check_destination
+    from energyql.files import check_destination, sole_writer
 
     check_destination(save_to)
-    if save_to.is_dir() or not save_to.suffix:
-        check_place(save_to)
-    opened = options.open_model(model, generator, judge, allow_plugins, device)
-    inverted = run(
-        list(pictures), model=opened, space=space, truncation=truncation, label=read_label(label), device=device,
-        batch_size=batch_size, anyway=anyway, progress=not quiet,
-    )  # fmt: skip
-    inverted.save(save_to)
+    folder = save_to.is_dir() or not save_to.suffix
+    with sole_writer(save_to, "an inversion") if folder else nullcontext():
+        if folder:
+            check_place(save_to)
+        opened = options.open_model(model, generator, judge, allow_plugins, device)
+        inverted = run(
+            list(pictures), model=opened, space=space, truncation=truncation, label=read_label(label), device=device,
+            batch_size=batch_size, anyway=anyway, progress=not quiet,
+        )  # fmt: skip
+        inverted.save(save_to)
     if not quiet:
         for path, error, drawable in zip(pictures, inverted.pixel_error, inverted.drawable, strict=True):
             other = "" if drawable else "; it is another picture, this generator cannot draw it"

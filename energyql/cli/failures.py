@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli.options import err
-from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, TautologyWarning, abridge
+from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, QueryWarning, abridge
 from energyql.plugins import blame
 from energyql.vocabulary import closest
 
@@ -24,6 +24,16 @@ _NO_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "annot allo
 """Parts of the messages of torch and of the system where memory ends."""
 _USAGE: Any = typer.BadParameter.__base__
 """Class of all errors of typer about the words of a command; its module differs between versions."""
+
+
+def open_closed() -> None:
+    """Open the null device in place of standard input, output and error that the caller has closed.
+
+    Without this Python has no object for them, and the next file that is opened would take their place.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 @contextmanager
@@ -132,6 +142,6 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning as one line on standard error; the arguments are those of `warnings.showwarning`."""
-    kind = "note" if issubclass(category, TautologyWarning | LabelWarning) else category.__name__
+    """Print a warning on standard error; the arguments are those of `warnings.showwarning`."""
+    kind = "note" if issubclass(category, QueryWarning | LabelWarning) else category.__name__
     err.print(f"[yellow]{kind}[/]: {escape(abridge(str(message), 2000))}")

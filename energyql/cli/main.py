@@ -18,7 +18,7 @@ from energyql.cli import options
 from energyql.cli.dataset import dataset
 from energyql.cli.directions import directions
 from energyql.cli.edit import animate, edit, invert
-from energyql.cli.failures import reporting_failures, show_warning
+from energyql.cli.failures import open_closed, reporting_failures, show_warning
 from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import STANDARD, err, out, out_option, print_json, read_label, read_names, resumable
 from energyql.cli.pages import gallery, label, sample, studio
@@ -26,7 +26,7 @@ from energyql.cli.reports import report
 from energyql.cli.share import convert, download, export, upload
 from energyql.cli.train import import_heads, train, train_judge
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.files import PICTURE_SUFFIXES, naming_target, write_text
+from energyql.files import PICTURE_SUFFIXES, check_writable, write_text
 from energyql.models import DEFAULT_MODEL, packaged_models
 from energyql.pipeline.settings import (
     DEFAULT_NOISE,
@@ -129,7 +129,7 @@ def generate(
 
     A folder is written batch by batch, so that a run of any length can be interrupted and continued.
     """
-    from energyql.files import check_destination
+    from energyql.files import check_destination, sole_writer
     from energyql.pipeline.draw import pipeline_for
     from energyql.pipeline.result_folder import check_free, held_samples
     from energyql.pipeline.stream import FolderRun, check_run
@@ -164,17 +164,20 @@ def generate(
         result = run.verdicts
     elif budget is None:
         result = prepared.run(count, first=first, progress=not quiet)
+    elif standard or grid:
+        result = prepared.run_until_satisfied(count, budget=budget, progress=not quiet)
     else:
-        if not standard and not grid:
+        with sole_writer(save_to, "a run"):
             check_run(save_to, prepared.provenance | {"budget": budget})
             held = held_samples(save_to)
             count = max(PICTURES, held) if n is None else n
             check_free(save_to, count, held)
-        result = prepared.run_until_satisfied(count, budget=budget, progress=not quiet)
+            result = prepared.run_until_satisfied(count, budget=budget, progress=not quiet)
+            result.save(save_to)
     if standard:
         with TemporaryDirectory() as folder:
             sys.stdout.buffer.write(result.save(Path(folder) / "grid.png").read_bytes())
-    elif grid or budget is not None:
+    elif grid:
         result.save(save_to)
     if as_json:
         data = {"saved": str(save_to), "summary": result.summary()} | result.to_dict()
@@ -272,14 +275,15 @@ def score(
             f"{table} is a model or a folder, and score ranks the rows of a CSV file of predictions",
             hint="energyql generate draws pictures of a model, and to_pandas of a result makes such a table",
         )
+    if str(save_to) != STANDARD:
+        check_writable(save_to, save_to.parent)
     # UTF-8 with or without a mark, and line breaks within cells, as in a file
     source = TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="") if str(table) == STANDARD else table
     ranking = rank_table(query, source, semantics=semantics, top=top)
     if as_json:
         print_json(ranking.to_dict())
     if str(save_to) != STANDARD:
-        with naming_target(save_to):
-            write_text(save_to, ranking.to_csv())
+        write_text(save_to, ranking.to_csv())
         err.print(f"Saved {escape(str(save_to))}")
     elif not as_json:
         sys.stdout.write(ranking.to_csv())
@@ -302,6 +306,7 @@ for group, commands in GROUPS.items():
 
 def main() -> None:
     """Entry point: errors of energyql are messages, not stack traces."""
+    open_closed()
     warnings.showwarning = show_warning
     with reporting_failures():
         sys.exit(app(standalone_mode=False) or 0)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from energyql.training.labels import LabelTable
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+_CONTROLS |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}  # bytes of a path that are no text
 
 
 class Terminal(Console):
@@ -164,7 +165,8 @@ def out_option(help_text: str, *, standard: bool = False, suffix: str = "") -> A
 
 def print_json(data: Any) -> None:
     """Print a document for other programs."""
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(text.encode(errors="backslashreplace").decode() + "\n")  # a path may hold bytes that are no text
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -61,6 +62,7 @@ def gallery(
 
     All queries are checked before the first is sampled. The page is written when all are drawn, or not at all.
     """
+    from energyql.files import sole_writer
     from energyql.gallery.gallery import Gallery, check_literals, split_literals
     from energyql.gallery.page import page_path
     from energyql.pipeline.queries import SUFFIXES, read_queries
@@ -95,12 +97,13 @@ def gallery(
         check_literals(literals, page.vocabulary)
     if traverse is not None:
         page.check_traversal(*traverse, steps)
-    page.add_all(questions, source=str(queries))
-    for literals in tables:
-        page.add_truth_table(*literals, n=n)
-    if traverse is not None:
-        page.add_traversal(*traverse, steps, n=n)
-    page.save(target)
+    with nullcontext() if target == save_to else sole_writer(save_to, "a gallery"):
+        page.add_all(questions, source=str(queries))
+        for literals in tables:
+            page.add_truth_table(*literals, n=n)
+        if traverse is not None:
+            page.add_traversal(*traverse, steps, n=n)
+        page.save(target)
     if not quiet:
         for note in page.notes():
             out.print(f"[yellow]note[/]: {escape(note)}")
@@ -178,14 +181,20 @@ def label(
 
     The table is written after each picture; the same command continues it.
     """
+    from energyql.files import check_writable, real_path, sole_writer
     from energyql.labelling.folder import LABELS, PictureFolder
     from energyql.labelling.sheet import LabelSheet, labels_from_folders
 
-    pictures, table = PictureFolder.read(folder), save_to or folder / LABELS
+    table = save_to or folder / LABELS
+    check_writable(table, table.parent)
+    if from_folders and attributes is not None:
+        raise ArgumentError("the names of sub-folders are the attributes", hint="leave out --attributes")
+    pictures = PictureFolder.read(folder)
+    # A table elsewhere may be one of several that people make of the same pictures.
+    inside = real_path(table.parent) == real_path(folder)
     if from_folders:
-        if attributes is not None:
-            raise ArgumentError("the names of sub-folders are the attributes", hint="leave out --attributes")
-        sheet = labels_from_folders(pictures, table)
+        with sole_writer(folder, "a table of labels") if inside else nullcontext():
+            sheet = labels_from_folders(pictures, table)
         out.print(f"{len(sheet.rows())} pictures are labelled in {escape(str(table))}")
         return
     with options.needing_studio("the page for labels"):
@@ -195,8 +204,9 @@ def label(
         after = f"Ctrl+C ends it; {table} has the labels."
         options.announce(listening, open_page, before="Label the pictures at", after=after)
 
-    sheet = LabelSheet.open(table, pictures, attributes)
-    serve(sheet, host=host, port=port, allowed=allow_host or [], token=token, ready=ready)
+    with sole_writer(folder, "a page for labels") if inside else nullcontext():
+        sheet = LabelSheet.open(table, pictures, attributes)
+        serve(sheet, host=host, port=port, allowed=allow_host or [], token=token, ready=ready)
 
 
 def studio(

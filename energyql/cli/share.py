@@ -38,16 +38,17 @@ def convert(
     ] = None,
 ) -> None:
     """Convert a published checkpoint to a model folder. No code in the checkpoint is executed."""
+    from energyql.files import sole_writer
     from energyql.generators.load import load_generator
     from energyql.pipeline.model import save_converted
 
     source = Path(checkpoint)
     if source.is_dir():
         raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
-    check_writable(save_to, save_to)
-    generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
-    with naming_target(save_to):
-        save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
+    with sole_writer(save_to, "a conversion"):
+        generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
+        with naming_target(save_to):
+            save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
     sizes = ", ".join(f"{size} {getattr(generator.config, size)}" for size in ("resolution", "z_dim", "w_dim", "c_dim"))
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     out.print(escape(f"Saved {save_to}: kind {type(generator).__name__}, {sizes}, parameters {parameters}"))

@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ from tempfile import NamedTemporaryFile, gettempdir
 from typing import IO, Any, Protocol, TypeVar
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
-from energyql.files import check_writable, fingerprint, naming_source, naming_target, replacing, sweep
+from energyql.files import check_writable, fingerprint, naming_source, naming_target, replacing, sole_writer, sweep
 
 PATIENCE = 300.0
 """Seconds for which a store that does not answer is asked again."""
@@ -47,6 +47,13 @@ class Destination(Protocol):
 
         Raises:
             ArgumentError: it cannot.
+        """
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Return a context manager that keeps other writers away, where the place has locks.
+
+        Raises:
+            ArgumentError: another one writes there.
         """
 
     def sizes(self) -> dict[str, int]:
@@ -88,6 +95,10 @@ class Folder:
         """See `Destination`."""
         check_writable(self.path, self.path)
 
+    def alone(self) -> AbstractContextManager[Any]:
+        """See `Destination`."""
+        return sole_writer(self.path, "a data set")
+
     def sizes(self) -> dict[str, int]:
         """See `Destination`."""
         found = {}
@@ -97,8 +108,9 @@ class Folder:
                 files = [name for name in names if not name.startswith(".")]
                 for path in (Path(root, name) for name in files + folders):
                     if path.is_file():
-                        found[path.relative_to(self.path).as_posix()] = path.stat().st_size
-                    elif path.name in files or path.suffix in _SUFFIXES:
+                        with suppress(FileNotFoundError):  # its writer has just removed it
+                            found[path.relative_to(self.path).as_posix()] = path.stat().st_size
+                    elif os.path.lexists(path) and (path.name in files or path.suffix in _SUFFIXES):
                         what = "a folder" if path.is_dir() else "no regular file"
                         raise DataError(f"{path} is {what}", hint="remove it, or name another place")
         return found
@@ -165,6 +177,10 @@ class Store:
 
     def check(self) -> None:
         """See `Destination`. Whether a bucket can be written shows when the plan is written, before any shard."""
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """See `Destination`. Stores have no locks: writers of one plan write the same bytes."""
+        return nullcontext()
 
     def sizes(self) -> dict[str, int]:
         """See `Destination`."""

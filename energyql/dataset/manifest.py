@@ -158,6 +158,9 @@ def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:
             f"The data set is incomplete: of at most {plan.budget:,} samples for each picture, too few were accepted.",
             "", *missing, "",
         ]  # fmt: skip
+    if prepared.warnings:
+        lines += ["Of some queries, all or a part is always or never true:", ""]
+        lines += [*(f"- {_code(name)}: {warning}" for name, warning in prepared.warnings), ""]
     lines += ["## How it was made", ""]
     for name, known in models.items():
         judge = known["judge"] or "nobody"

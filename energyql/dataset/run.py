@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from energyql.attributes.labels import ImageLabeller
-from energyql.dataset.destination import open_destination
+from energyql.dataset.destination import Destination, open_destination
 from energyql.dataset.manifest import arrow, begin, finish, read_records, write_shard
 from energyql.dataset.plan import DatasetClass, DatasetPlan, Job, PlanSource, read_plan
 from energyql.dataset.shard import Estimate, PreparedPlan, ShardRecord, Told, WrittenDataset, prepare_plan, sum_records
@@ -201,6 +203,7 @@ PILOT_CLASSES = 8
 """Classes that are tried; the others are taken to cost as much as these."""
 _HEADERS = 3 * 512
 """Bytes that the archive adds to each sample, without padding."""
+Value = TypeVar("Value")
 
 
 def open_plan(
@@ -242,9 +245,17 @@ class DatasetRun:
             check_ray()
         self._job, self._destination = job, open_destination(job.out)
         self.prepared = prepare_plan(job, source)
-        begin(self._destination, self.prepared, write=False)
-        records = read_records(self._destination, self.prepared)
-        self._tasks: list[Task] = [(shard, records.get(shard)) for shard in range(job.plan.shards)]
+        self._look(write=False)
+
+    def _look(self, *, write: bool) -> None:
+        """See which shards are there, of this plan or of none yet; with `write`, write the plan."""
+        begin(self._destination, self.prepared, write=write)
+        records = _undisturbed(self._destination, partial(read_records, self._destination, self.prepared))
+        self._tasks: list[Task] = [(shard, records.get(shard)) for shard in range(self._job.plan.shards)]
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Return a context manager that keeps other writers away from a folder; see `Destination.alone`."""
+        return self._destination.alone()
 
     @property
     def held(self) -> dict[str, int]:
@@ -280,8 +291,12 @@ class DatasetRun:
 
     def write(self, progress: bool | Report = True) -> WrittenDataset:
         """Draw the shards that are missing and finish the data set; see `write_dataset`."""
+        with self.alone():
+            self._look(write=True)  # another run may have written meanwhile
+            return self._write(progress)
+
+    def _write(self, progress: bool | Report) -> WrittenDataset:
         job, mark, tasks = self._job, self.prepared.fingerprint, self._tasks
-        begin(self._destination, self.prepared)
         records: dict[int, ShardRecord] = {}
         kept = 0
         with reporting(progress) as report:
@@ -295,9 +310,25 @@ class DatasetRun:
                 kept += there
                 tally.finished(record)
         ordered = [records[shard] for shard in sorted(records)]
-        finish(self._destination, self.prepared, ordered)
+        begin(self._destination, self.prepared, write=False)  # without locks, another plan may have come meanwhile
+        _undisturbed(self._destination, partial(finish, self._destination, self.prepared, ordered))
         classes = {one.name: sum_records(one.name, ordered) for one in job.plan.classes}
         return WrittenDataset(str(job.out), ordered, classes, kept)
+
+
+def _undisturbed(destination: Destination, call: Callable[[], Value]) -> Value:
+    """Return what a call returns that reads the parts of a data set.
+
+    It is made again where it fails because another run of the plan, which nothing locks out of a store, has finished
+    the data set and removed them meanwhile.
+    """
+    while True:
+        before = destination.sizes().keys()
+        try:
+            return call()
+        except EnergyQLError:
+            if destination.sizes().keys() == before:
+                raise
 
 
 def write_dataset(

@@ -17,10 +17,11 @@ from typing import IO, Any, TypeVar
 from PIL import Image
 
 from energyql.dataset.plan import CLASS, DatasetClass, DatasetPlan, Job, Mistake, PlanSource, blamed, refuse
-from energyql.errors import DataError, EnergyQLError, IncompleteError
+from energyql.errors import DataError, EnergyQLError, IncompleteError, QueryWarning
 from energyql.files import parse_json
 from energyql.generators.families import module_fingerprint
 from energyql.language import as_query, bind
+from energyql.logic.satisfiability import noting_tautologies, warn
 from energyql.pipeline.checks import accepted, next_round
 from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model, choose_device, load_model
@@ -266,10 +267,13 @@ class PreparedPlan:
     Args:
         plan: the plan.
         queries: one for each class.
+        warnings: the name of a class and what is never or always true of its query, in a sentence; there may be several
+            for one class.
     """
 
     plan: DatasetPlan
     queries: Sequence[PreparedQuery]
+    warnings: Sequence[tuple[str, str]] = ()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -419,12 +423,16 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
 
     Raises:
         DataError: a model, a query or a setting is wrong; the message shows those that are.
+
+    Warns:
+        QueryWarning: the query of a class, or a part of it, is always or never true.
     """
     plan, target = job.plan, choose_device(job.device)
     code: dict[str, Any] = {name: getattr(job, name) for name in ("generator", "judge", "allow_plugins")}
     models: dict[str, Pipeline | EnergyQLError] = {}
     mistakes: list[Mistake] = []
     queries: list[PreparedQuery] = []
+    noted: list[tuple[DatasetClass, QueryWarning]] = []
     for number, one in enumerate(plan.classes):
         key = str(one.model) if not isinstance(one.model, Model) else f"model {id(one.model)}"
         if key not in models:
@@ -439,7 +447,9 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
         if isinstance(pipeline := models[key], EnergyQLError):
             continue
         try:
-            query = pipeline.prepare(one.query, one.draw_settings(plan.seed_of(one)))
+            with noting_tautologies() as notes:
+                query = pipeline.prepare(one.query, one.draw_settings(plan.seed_of(one)))
+            noted += [(one, note) for note in notes]
             if plan.only_satisfied:
                 query.check_judged()
             queries.append(query)
@@ -449,7 +459,11 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
             if setting != "query":  # which may be wrong as well
                 mistakes += _query_mistakes(one, number, pipeline.model)
     refuse(mistakes, source)
-    return PreparedPlan(plan, queries)
+    warnings = [(one.name, note.message) for one, note in noted]
+    for one, note in noted:
+        note.message = f"class {one.name!r}: {note.message}"
+        warn(note)
+    return PreparedPlan(plan, queries, warnings)
 
 
 def _query_mistakes(one: DatasetClass, number: int, model: Model) -> list[Mistake]:

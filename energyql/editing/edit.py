@@ -24,7 +24,6 @@ from energyql.editing.step import DependenceEstimator, Leaks, estimate_dependenc
 from energyql.errors import ArgumentError
 from energyql.files import as_path, check_destination, saving, write_json, write_picture
 from energyql.language import Expr
-from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
@@ -263,8 +262,7 @@ def _run(
 
     before = start.result
     if before is None:
-        with noting_tautologies():  # nothing is asked of the start
-            before = draw(settings.prepare("TRUE", semantics=EXACT), latents, 0)
+        before = draw(settings.prepare("TRUE", semantics=EXACT), latents, 0)
     first, earlier, extended = before, list[int](), list[PreparedQuery]()
     results, leaks = list[Result](), list[Leaks]()
     for i, (query, mask) in enumerate(zip(prepared, masks, strict=True)):

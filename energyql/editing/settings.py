@@ -166,12 +166,14 @@ class EditSettings:
     draw: DrawSettings
 
     def prepare(self, query: str | Expr, semantics: Semantics | None = None) -> PreparedQuery:
-        """Check and compile a query, by default with the semantics of the preset.
+        """Check and compile a query, by default with the semantics of the preset; `check_settings` has warned of it.
 
         Relations between attributes are not added: `energyql.editing.step` finds for each picture what must
         change, and to ask for every possible consequence would change more than necessary.
         """
-        return self.pipeline.prepare(query, self.draw, semantics=semantics or self.preset.semantics, relations=False)
+        semantics = semantics or self.preset.semantics
+        with noting_tautologies():
+            return self.pipeline.prepare(query, self.draw, semantics=semantics, relations=False)
 
     def facts(self) -> dict[str, Any]:
         """Return the settings as JSON values, for the provenance."""
@@ -198,9 +200,10 @@ def check_settings(
         raise ArgumentError(f"identity {wrong}", hint="give a Preset with identity above 0")
     exprs, texts = zip(*map(as_query, queries), strict=True)
     vocabulary = pipeline.model.vocabulary
-    for expr, text in zip(exprs, texts, strict=True) if preset.semantics == EXACT else ():
-        with noting_tautologies(), suppress(LimitError):  # `EditSettings.prepare` warns, and takes queries of any size
-            check_satisfiable(bind(expr, vocabulary, query=text), vocabulary, query=text, relations=True)
+    for expr, text in zip(exprs, texts, strict=True):
+        bound, related = bind(expr, vocabulary, query=text), preset.semantics == EXACT
+        with suppress(LimitError):  # `EditSettings.prepare` refuses those that are too large for their semantics
+            check_satisfiable(bound, vocabulary, query=text, relations=related)
     kept = _check_kept(keep, pipeline.model)
     return EditSettings(pipeline, list(exprs), list(texts), mode, kept, preset, identity, draw)
 

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.attributes.heads import AttributeBank, FusedHeads, RawOutputs
-from energyql.attributes.predictions import split_outputs
+from energyql.attributes.predictions import Predictions, split_outputs
 from energyql.energy.circuit import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, CircuitRule, LeafEnergies, node_values
-from energyql.energy.rule import EnergyRule
+from energyql.energy.rule import EnergyRule, JointRule
 from energyql.errors import ArgumentError
 from energyql.files import as_path, replacing
 from energyql.logic.nodes import CircuitNode
@@ -31,6 +31,10 @@ from energyql.plugins import import_optional
 
 OPSET = 17
 """Version of the ONNX operators, which onnxruntime reads since 1.12."""
+_INSTALL = 'pip install "onnx>=1.16" "onnxruntime>=1.17"'
+_CHECKED = 256
+_TOLERANCE = 1e-3
+"""Of energies of a saved file, relative and absolute."""
 
 
 class EnergyModule(nn.Module):
@@ -66,11 +70,16 @@ class EnergyModule(nn.Module):
         if not rule.attributes:
             return cls(encode, nn.Identity(), _AlwaysTrue(), metadata).eval()
         raw = bank.raw_outputs(rule.attributes)
-        if not isinstance(rule, CircuitRule):
-            return cls(encode, _Heads(raw.function), _OfPredictions(rule, raw), metadata).eval()
-        leaves = LeafEnergies(rule.fold.leaves, raw)
-        heads = _Heads(raw.function.then(leaves.matrix, leaves.offset))
-        return cls(encode, heads, _OfCircuit(leaves, rule.fold), metadata).eval()
+        circuit = rule.conditional if isinstance(rule, JointRule) else rule
+        if not isinstance(circuit, CircuitRule):
+            return cls(encode, _Heads(raw.function), _OfPredictions(rule.log_value, raw), metadata).eval()
+        leaves = LeafEnergies(circuit.fold.leaves, raw)
+        matrix, offset, energy = leaves.matrix, leaves.offset, _OfCircuit(leaves, circuit.fold)
+        if not isinstance(rule, JointRule):
+            return cls(encode, _Heads(raw.function.then(matrix, offset)), energy, metadata).eval()
+        rows, outputs = matrix.shape
+        heads = raw.function.then(torch.cat([matrix, torch.eye(outputs)]), torch.cat([offset, torch.zeros(outputs)]))
+        return cls(encode, _Heads(heads), _OfJoint(energy, _OfPredictions(rule.log_mass, raw), rows), metadata).eval()
 
     def forward(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, " batch"]:
         """Return the energy of each sample, `(batch,)`, in nats."""
@@ -80,6 +89,9 @@ class EnergyModule(nn.Module):
     def to_onnx(self, path: str | Path) -> Path:
         """Write the energy as an ONNX model, with input `z` (batch, z_dim), output `energy` (batch,) and the metadata.
 
+        The file takes its place once onnxruntime computes the energies of this module from it, up to rounding, for 256
+        latents of the prior.
+
         Args:
             path: of the file, which ends in .onnx.
 
@@ -87,8 +99,8 @@ class EnergyModule(nn.Module):
             The path.
 
         Raises:
-            ArgumentError: the package onnx is missing, the path cannot be written, or the energy has an operation that
-                ONNX does not have: an OR under the `lace` semantics, or one in the code of somebody's generator.
+            ArgumentError: onnx or onnxruntime is missing; the path cannot be written; the code of somebody's generator
+                has an operation that ONNX does not have; or the file gives other energies than this module.
         """
         path = as_path(path)
         if path.suffix != ".onnx":
@@ -99,6 +111,7 @@ class EnergyModule(nn.Module):
         model.producer_name, model.doc_string = "energyql", f"energy of {self.metadata.get('query', '')}, in nats"
         with replacing(path) as written:
             written.write_bytes(model.SerializeToString())
+            _check_saved(self, written)
         return path
 
 
@@ -203,14 +216,27 @@ class _Nodes(nn.Module):
 
 
 class _OfPredictions(nn.Module):
-    """From the outputs of heads to the energy by a rule without a circuit."""
+    """From the outputs of heads to minus a value of their predictions."""
 
-    def __init__(self, rule: EnergyRule, raw: RawOutputs) -> None:
+    def __init__(self, log_value: Callable[[Predictions], Tensor], raw: RawOutputs) -> None:
         super().__init__()
-        self.rule, self.specs, self.std = rule, raw.specs, {name: std.item() for name, std in raw.std.items()}
+        self.log_value, self.specs = log_value, raw.specs
+        self.std = {name: std.item() for name, std in raw.std.items()}
 
     def forward(self, outputs: Tensor) -> Tensor:
-        return -self.rule.log_value(split_outputs(outputs, self.specs, self.std))
+        return -self.log_value(split_outputs(outputs, self.specs, self.std))
+
+
+class _OfJoint(nn.Module):
+    """From the rows of a circuit and the outputs of heads, side by side, to a joint energy."""
+
+    def __init__(self, circuit: _OfCircuit, log_mass: _OfPredictions, rows: int) -> None:
+        super().__init__()
+        self.circuit, self.log_mass, self.rows = circuit, log_mass, rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        energy: Tensor = self.circuit(x[:, : self.rows]) + self.log_mass(x[:, self.rows :])
+        return energy
 
 
 class _AlwaysTrue(nn.Module):
@@ -220,11 +246,53 @@ class _AlwaysTrue(nn.Module):
         return torch.zeros_like(latent[:, 0])
 
 
+def _latents(energy: EnergyModule, count: int) -> Float[Tensor, "count z_dim"]:
+    """Return latents of the prior, the same in every call, in the dtype and on the device of an energy."""
+    tensors = (tensor for tensor in (*energy.parameters(), *energy.buffers()) if tensor.is_floating_point())
+    z = torch.randn(count, int(energy.metadata["z_dim"]), generator=torch.Generator().manual_seed(0))
+    return z.to(next(tensors, z))
+
+
+def _check_saved(energy: EnergyModule, path: Path) -> None:
+    """Check that onnxruntime computes the energies of a module from an ONNX model of it."""
+    runtime = import_optional("onnxruntime", "an ONNX model is checked with the package onnxruntime", _INSTALL)
+    z = _latents(energy, _CHECKED)
+    with torch.no_grad():
+        expected = energy(z).cpu()
+    options = runtime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, torch.get_num_threads()  # it would print its errors
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        actual = torch.from_numpy(session.run(["energy"], {"z": z.cpu().numpy()})[0])
+    except Exception as error:  # its errors have no base class of their own
+        _raise_if_memory(error)
+        raise ArgumentError(
+            f"onnxruntime cannot compute the ONNX model of this energy: {_first_line(error)}",
+            hint="torch.export writes what ONNX cannot; energies in float32 are those that onnxruntime knows best",
+        ) from error
+    same = torch.isclose(actual, expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
+    if not same.all():
+        first = int((~same).nonzero()[0])
+        raise ArgumentError(
+            f"the ONNX model gives other energies than torch for {int((~same).sum())} of {_CHECKED} latents of the "
+            f"prior: {actual[first]:g} in place of {expected[first]:g} nats",
+            hint="exporting follows one call: a generator whose code branches on numbers of z has to do without",
+        )
+
+
+def _raise_if_memory(error: Exception) -> None:
+    if "bad_alloc" in str(error):
+        raise MemoryError from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _onnx_model(energy: EnergyModule) -> Any:
     """Return the ONNX model of an energy."""
-    onnx = import_optional("onnx", "an ONNX model needs the package onnx", 'pip install "onnx>=1.16"')
-    tensors = (tensor for tensor in (*energy.parameters(), *energy.buffers()) if tensor.is_floating_point())
-    z = torch.zeros(2, int(energy.metadata["z_dim"])).to(next(tensors, torch.zeros(())))
+    onnx = import_optional("onnx", "an ONNX model needs the package onnx", _INSTALL)
+    z = _latents(energy, 2)
     # The exporter by tracing is in every torch since 2.2; the newer one needs a further package.
     write: Any = torch.onnx.export
     older = {"dynamo": False} if "dynamo" in inspect.signature(write).parameters else {}
@@ -241,12 +309,10 @@ def _onnx_model(energy: EnergyModule) -> Any:
                 opset_version=OPSET, **older,
             )  # fmt: skip
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-            if "bad_alloc" in str(error):
-                raise MemoryError from error
-            reason = str(error).splitlines()[0]
+            _raise_if_memory(error)
             raise ArgumentError(
-                f"this energy cannot be written as ONNX: {reason}",
-                hint="semantics exact and product can, with the generators of this library; torch.export takes more",
+                f"this energy cannot be written as ONNX: {_first_line(error)}",
+                hint="all energies with generators of this library can; torch.export takes more",
             ) from error
         finally:
             setattr(torch_c, printing, printed)

@@ -43,7 +43,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import softplus
 
 from energyql.attributes.predictions import Categorical, Continuous, Predictions, YesNo
 from energyql.errors import Contradiction, KindError, LimitError
@@ -128,7 +128,7 @@ def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRul
 
 def log_or(left: Float[Tensor, "*shape"], right: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The published OR: `log(20 exp(left) + exp(right))`."""
-    return torch.logaddexp(left + math.log(LEFT_WEIGHT), right)
+    return torch.logsumexp(torch.stack([left + math.log(LEFT_WEIGHT), right]), 0)
 
 
 def negated(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -152,7 +152,7 @@ class _Published(Kernel[Tensor]):
         prediction = self._predictions[node.name]
         match node, prediction:
             case Attribute(), YesNo(logit=logit):
-                return logsigmoid(logit)
+                return -softplus(-logit)  # exporters write a log-sigmoid as the logarithm of a number that can be 0
             case OneOf(values=values), Categorical():
                 classes = torch.log_softmax(prediction.logits, dim=1)
                 either = reduce(log_or, [classes[:, prediction.values.index(value)] for value in values])

@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.bank import Bank
-from energyql.attributes.heads import AttributeBank
-from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions
+from energyql.attributes.heads import AttributeBank, RawOutputs
+from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions, split_outputs
 from energyql.energy.circuit import CircuitEnergy, CircuitRule
 from energyql.energy.rule import EnergyRule, JointRule
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
 from energyql.logic.nodes import Leaf
-from energyql.numerics.linear import few_sizes, in_batches
+from energyql.numerics.linear import WHOLE_VECTORS, few_sizes, in_batches
 from energyql.numerics.pullback import Convertible, Identity, by_autograd, pullback_of
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
@@ -193,14 +193,16 @@ class QueryEnergy:
         self.kept: MutableMapping[Hashable, Any] | None = {} if constant else None
         self.predict = predict.predict if isinstance(predict, Bank) else predict
         self._pullback = pullback_of(encode)
-        self._direct: CircuitEnergy | None = None
+        self._direct: CircuitEnergy | _RuleEnergy | None = None
         self._least: Callable[[], float] | None = None
-        if heads is not None and isinstance(self.rule, CircuitRule) and self.rule.attributes:
+        if heads is not None and self.rule.attributes:
             raw = heads.raw_outputs(self.rule.attributes)
-            self._direct = CircuitEnergy(self.rule.fold, raw)
-            if self.rule.circuit.has_intervals:
-                self._least = partial(least_energy, self.rule, raw.std)
-        self._few_sizes = heads is not None
+            if isinstance(self.rule, CircuitRule):
+                self._direct = CircuitEnergy(self.rule.fold, raw)
+                if self.rule.circuit.has_intervals:
+                    self._least = partial(least_energy, self.rule, raw.std)
+            else:
+                self._direct = _RuleEnergy(self.rule, raw)
         self._checked: set[tuple[torch.device, torch.dtype, int]] = set()
 
     @cached_property
@@ -297,9 +299,9 @@ class QueryEnergy:
         return 0.0 - self.rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
 
     def _sizes_of(self, z: Tensor) -> list[int]:
-        if not self._few_sizes or z.device.type != "cpu":
+        if self._direct is None or z.device.type != "cpu":
             return [len(z)]
-        return few_sizes(len(z)) if self._direct is None else few_sizes(len(z), self._direct.sizes)
+        return few_sizes(len(z), self._direct.sizes)
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or not z.is_floating_point():
@@ -310,6 +312,37 @@ class QueryEnergy:
                 raise ArgumentError(
                     f"the heads are {_type(heads)} on {heads.device}, and z is {_described(z)}", hint=_ONE_DEVICE
                 )
+
+
+class _RuleEnergy:
+    """The function from latents to the energies of a rule without a circuit, with its gradient; see `CircuitEnergy`.
+
+    Autograd differentiates the rule alone: through the heads it would take other products, which round differently.
+    """
+
+    sizes = WHOLE_VECTORS
+
+    def __init__(self, rule: EnergyRule, raw: RawOutputs) -> None:
+        self.rule, self.raw, self.heads = rule, raw, raw.function
+
+    def computed_in(self, dtype: torch.dtype) -> _RuleEnergy:
+        """Return this energy, whose heads keep their dtype."""
+        return self
+
+    def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, " batch"]:
+        """Return the energies, in nats, without a graph."""
+        return self._of_outputs(self.heads(latent))
+
+    def gradient(
+        self, latent: Float[Tensor, "batch latent_dim"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch latent_dim"]]:
+        """Return the energies and their gradients with respect to the latents, without a graph."""
+        outputs, back_to_latent = self.heads.pullback(latent)
+        energy, back_to_outputs = by_autograd(self._of_outputs, outputs)
+        return energy, back_to_latent(back_to_outputs(torch.ones_like(energy)))
+
+    def _of_outputs(self, outputs: Float[Tensor, "batch outputs"]) -> Float[Tensor, " batch"]:
+        return 0.0 - self.rule.log_value(split_outputs(outputs, self.raw.specs, self.raw.std))
 
 
 def check_predictions(predictions: Predictions, names: tuple[str, ...], z: Tensor) -> None:

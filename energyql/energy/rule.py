@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import reduce
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from energyql.attributes.predictions import Categorical, Prediction, Predictions, YesNo
 from energyql.energy.circuit import CircuitRule
@@ -71,10 +73,11 @@ class JointRule:
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
         """Return the log-value, in nats, which has no bound."""
-        value = self.conditional.log_value(predictions)
-        for name in self.attributes:
-            value = value + _log_mass(predictions[name])
-        return value
+        return self.conditional.log_value(predictions) + self.log_mass(predictions)
+
+    def log_mass(self, predictions: Predictions) -> Float[Tensor, " batch"]:
+        """Return the log-sum-exp of all logits, summed over the attributes, of which there is at least one."""
+        return reduce(torch.add, [_log_mass(predictions[name]) for name in self.attributes])
 
     def explain(self) -> str:
         """Return the circuit as indented text, and what is added."""
@@ -91,7 +94,7 @@ class JointRule:
 def _log_mass(prediction: Prediction) -> Float[Tensor, "*batch"]:
     """Return the log-sum-exp of the logits of an attribute."""
     if isinstance(prediction, YesNo):
-        return torch.logaddexp(prediction.logit / 2, -prediction.logit / 2)
+        return softplus(prediction.logit) - prediction.logit / 2
     return prediction.logits.logsumexp(1) if isinstance(prediction, Categorical) else torch.zeros_like(prediction.mean)
 
 
@@ -150,6 +153,7 @@ def compile_energy_rule(
 
     Warns:
         TautologyWarning: everything satisfies the query.
+        ConstantPartWarning: a part of it is never or always true, as far as the diagram fits `max_nodes`.
     """
     if check_semantics(semantics) in ("exact", "jem"):
         known = relations and semantics == "exact"

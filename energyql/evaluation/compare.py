@@ -16,7 +16,7 @@ from energyql.evaluation.methods import DEFAULT_METHODS, Method, read_methods
 from energyql.evaluation.metrics import AttributeBins
 from energyql.evaluation.reference import find_oracle, prior_samples
 from energyql.evaluation.report import comparison_page, draw_charts
-from energyql.files import as_path, naming_target, read_json, write_json, write_picture, write_text
+from energyql.files import as_path, naming_target, read_json, sole_writer, write_json, write_picture, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
@@ -98,8 +98,9 @@ def compare_samplers(
     if not asked:
         raise ArgumentError("there is no query to compare samplers on", hint='give one or more, such as "smile"')
     evaluated = EvaluatedModel(model, device=device, truncation=truncation, label=label)
-    with reporting(progress) as report:
-        return compare(evaluated, asked, methods, counts=counts, folder=as_path(folder), report=report)
+    folder = as_path(folder)
+    with sole_writer(folder, "a comparison"), reporting(progress) as report:
+        return compare(evaluated, asked, methods, counts=counts, folder=folder, report=report)
 
 
 def compare(

@@ -17,7 +17,7 @@ from energyql.evaluation.metrics import Features
 from energyql.evaluation.protocols import PROTOCOLS, read_setup
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import evaluation_page
-from energyql.files import as_path, naming_target, read_json, write_json, write_text
+from energyql.files import as_path, naming_target, read_json, sole_writer, write_json, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.draw import pipeline_for
@@ -103,7 +103,7 @@ def evaluate(
     chosen = [known[name] for name in protocols]
     truncations = [opened.check_truncation(one.truncation if truncation is None else truncation) for one in chosen]
     under: dict[float, tuple[EvaluatedModel, JudgedSamples]] = {}
-    with reporting(progress) as report:
+    with sole_writer(folder, "an evaluation"), reporting(progress) as report:
 
         def at(psi: float) -> tuple[EvaluatedModel, JudgedSamples]:
             """Return the model under a truncation, with its prior."""

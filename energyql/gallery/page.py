@@ -346,7 +346,5 @@ def page_path(path: str | Path) -> Path:
         target = path / "index.html"
     elif path.suffix.lower() not in PAGE_SUFFIXES:
         raise ArgumentError(f"a gallery cannot be saved as {path.suffix}", hint="end the path in .html, or in /")
-    if os.path.isdir(target):
-        raise ArgumentError(f"cannot write {target}: it is a folder", hint="name a file")
     check_writable(target, target.parent)
     return target

@@ -15,7 +15,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.errors import ArgumentError, DataError
-from energyql.files import as_path, check_writable, naming_target, read_json, write_picture
+from energyql.files import as_path, naming_target, read_json, sole_writer, write_picture
 from energyql.generators.base import Generator, Label, check_label
 from energyql.generators.families import CONFIG, default_truncation, module_fingerprint, named_generator, open_generator
 from energyql.generators.load import load_generator
@@ -116,36 +116,39 @@ def sample_pictures(
             )
     elif unsure:
         raise ArgumentError("the model has no heads yet that could be unsure", hint="label random pictures, and train")
-    found = PictureFolder.read(path) if (path / RECORD).exists() else None
-    if found is not None:
-        found.drawn.check(str(path), seed=seed, truncation=truncation, label=label)
-        found.drawn.check_generator(network, str(path))
-        folder = found
-    else:
-        check_writable(path, path)
-        condition = check_label(label if label is not None else _fitted_label(bank), network)
-        psi_ = _truncation(bank, own) if truncation is None else truncation
-        if not 0 <= psi_ <= 2:
-            raise ArgumentError(f"truncation is a number from 0 to 2, not {psi_}")
-        folder = PictureFolder(path, Drawn.by(network, seed or 0, float(psi_), condition))
-    drawn, where = folder.drawn, torch.device(device)
-    if isinstance(network, torch.nn.Module):
-        network.to(where).eval()
-    psi = (drawn.truncation, drawn.truncation)
-    prior = Prior(network, drawn.seed, FittedUnder("w", psi, drawn.label, module_fingerprint(network)), where)
-    tables = [path / LABELS] if (path / LABELS).exists() else []
-    tables += [] if labelled is None else [Path(labelled)]
-    taken = {*folder.unsure, *(index for table in tables for index in _labelled(table, drawn))} if unsure else set()
-    with reporting(progress) as report, naming_target(path):
-        if found is None:  # first, so that pictures of an interrupted call are not taken for those of another seed
-            folder = folder.having(0, ())
-        if not unsure:
-            _draw(prior, folder, range(count), report)
-            return folder.having(max(count, folder.random), folder.unsure)
-        assert heads is not None
-        chosen = _choose(prior, heads, teacher, names, taken, count, pool, path, report)
-        _draw(prior, folder, chosen, report)
-        return folder.having(folder.random, (*folder.unsure, *chosen))
+    with sole_writer(path, "pictures to label"):
+        found = PictureFolder.read(path) if (path / RECORD).exists() else None
+        if found is not None:
+            found.drawn.check(str(path), seed=seed, truncation=truncation, label=label)
+            found.drawn.check_generator(network, str(path))
+            folder = found
+        else:
+            if bank is not None:
+                label = bank.fitted.default_label if label is None else label
+                own = own if bank.fitted.holds_at(own) else bank.truncation[1]
+            condition = check_label(label, network)
+            psi_ = own if truncation is None else truncation
+            if not 0 <= psi_ <= 2:
+                raise ArgumentError(f"truncation is a number from 0 to 2, not {psi_}")
+            folder = PictureFolder(path, Drawn.by(network, seed or 0, float(psi_), condition))
+        drawn, where = folder.drawn, torch.device(device)
+        if isinstance(network, torch.nn.Module):
+            network.to(where).eval()
+        psi = (drawn.truncation, drawn.truncation)
+        prior = Prior(network, drawn.seed, FittedUnder("w", psi, drawn.label, module_fingerprint(network)), where)
+        tables = [path / LABELS] if (path / LABELS).exists() else []
+        tables += [] if labelled is None else [Path(labelled)]
+        taken = {*folder.unsure, *(index for table in tables for index in _labelled(table, drawn))} if unsure else set()
+        with reporting(progress) as report, naming_target(path):
+            if found is None:  # first, so that pictures of an interrupted call are not taken for those of another seed
+                folder = folder.having(0, ())
+            if not unsure:
+                _draw(prior, folder, range(count), report)
+                return folder.having(max(count, folder.random), folder.unsure)
+            assert heads is not None
+            chosen = _choose(prior, heads, teacher, names, taken, count, pool, path, report)
+            _draw(prior, folder, chosen, report)
+            return folder.having(folder.random, (*folder.unsure, *chosen))
 
 
 def _opened(
@@ -166,16 +169,6 @@ def _opened(
     if isinstance(model, Model):
         return model.generator, model.bank, model.truncation, teacher
     return model, None, default_truncation(model), []
-
-
-def _truncation(bank: Bank | None, own: float) -> float:
-    if bank is None or bank.fitted.holds_at(own):
-        return own
-    return bank.truncation[1]
-
-
-def _fitted_label(bank: Bank | None) -> Label | None:
-    return None if bank is None else bank.fitted.default_label
 
 
 def _labelled(table: Path, drawn: Drawn) -> list[int]:

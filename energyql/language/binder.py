@@ -17,6 +17,8 @@ from energyql.vocabulary import AttributeSpec, Vocabulary, closest
 
 _MOST_LISTED = 12
 """Most names or values that one hint lists."""
+_ABSENT = ("absent", "none", "no")
+"""Values of a thing that is not in the picture: its name alone asks for any other value."""
 
 
 class _Problem(NamedTuple):
@@ -73,7 +75,9 @@ def _check(node: Predicate, spec: AttributeSpec) -> _Problem | None:
     if spec.kind == "categorical":
         if not isinstance(node, OneOf):
             values = f"values of {name}: {_listed(spec.values)}"
-            instead = tuple(f"{name} = {quote(value)}" for value in spec.values[:_MOST_LISTED])
+            missing = [value for value in spec.values if value in _ABSENT and isinstance(node, Attribute)]
+            instead = tuple(f"{name} != {quote(value)}" for value in missing)
+            instead += tuple(f"{name} = {quote(value)}" for value in spec.values[:_MOST_LISTED])
             return _Problem(f"{name} has {len(spec.values)} values: write `{instead[0]}`", values, instead=instead)
         return _check_values(node, spec)
     if not isinstance(node, (Interval, Near)):

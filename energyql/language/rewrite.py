@@ -93,11 +93,11 @@ def fold_constants(expr: Expr) -> Expr:
     Everything else stays as written, except a cardinality that every count satisfies, such as `AT LEAST 0 OF`, which is
     `TRUE`.
     """
-    return expr.fold(_without_constants)
+    return expr.fold(without_constants)
 
 
-def _without_constants(node: Expr, operands: list[Expr]) -> Expr:
-    """The node over operands of which some may be constants."""
+def without_constants(node: Expr, operands: list[Expr]) -> Expr:
+    """Return the node over operands of which some may be constants, as a constant or without any."""
     constants = [operand for operand in operands if isinstance(operand, Constant)]
     others = tuple(operand for operand in operands if not isinstance(operand, Constant))
     if isinstance(node, Cardinality):

@@ -48,7 +48,7 @@ from energyql.logic.nodes import (
     operands,
     union,
 )
-from energyql.logic.satisfiability import report_constant
+from energyql.logic.satisfiability import report_constant, report_constant_parts
 from energyql.render.graph import MOST_BOXES, Box, draw_graph
 from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec
@@ -405,11 +405,13 @@ def compile_query(
 
     Warns:
         TautologyWarning: everything satisfies the query.
+        ConstantPartWarning: a part of it is never or always true; see `report_constant_parts`.
     """
     groups = relations_for(expr, vocabulary) if relations else []
     diagram, key = _smallest(expr, vocabulary, max_nodes, groups)
     report_constant(expr, diagram, query=query)
     nodes = to_nodes(diagram)
+    report_constant_parts(expr, diagram, query=query)
     used = {node.attribute for node in nodes if isinstance(node, Leaf)}
     cells = {name: diagram.cells[name] for name in vocabulary if name in used}
     return Circuit(nodes, tuple(cells), cells, key)

@@ -15,7 +15,8 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 from typing import Any, Literal
 
 from energyql.errors import EnergyQLError, LimitError, VocabularyError
@@ -271,6 +272,7 @@ class QueryDiagram(Diagram):
     Attributes:
         root: the node of the query.
         relations: those of all groups.
+        values: the node of each part of the query, by the id of the part.
         conditions: the node of each group of relations.
         group_of: the number of the group that an attribute belongs to.
     """
@@ -292,7 +294,15 @@ class QueryDiagram(Diagram):
         whole = And((expr, *self.relations)) if self.relations else expr
         super().__init__(whole, vocabulary, order=order, max_nodes=max_nodes)
         self.conditions = [self.conjunction([relation.evaluate(self) for relation in group]) for group in groups]
-        self.root = self._given_conditions(expr.evaluate(self))
+        self._expr = expr  # the ids of its parts are keys
+        self.values: dict[int, int] = {}
+        self._ends: dict[tuple[int, int], int] = {}
+        self._condition: int | None = None
+        self.root = self._given_conditions(expr.fold(self._valued))
+
+    def _valued(self, part: Expr, operands: Sequence[int]) -> int:
+        value = self.values[id(part)] = part._lower(self, operands)
+        return value
 
     def weighted(self, factor: float, value: int) -> int:
         """Return the node of a weighted part, which is an opaque predicate."""
@@ -324,6 +334,46 @@ class QueryDiagram(Diagram):
             if not missing:
                 done[pair] = self.node(level, tuple(known(part) or NEVER for part in parts))
         return known((node, condition)) or NEVER
+
+    def constant(self, part: Expr) -> bool | None:
+        """Return whether a part of the query is always true, or never, where the relations hold; `None` if neither.
+
+        No nodes are made but those of the relations, so it costs little beside the diagram.
+
+        Raises:
+            LimitError: too many pairs of nodes were visited.
+        """
+        if self._condition is None:
+            self._condition = self.conjunction(self.conditions)
+        return {1: False, 2: True, 3: None}[self._leads_to(self.values[id(part)], self._condition)]
+
+    def _leads_to(self, node: int, condition: int) -> int:
+        """Return the ends to which a node leads where a condition holds: 1 for `NEVER`, plus 2 for `ALWAYS`."""
+
+        def known(pair: tuple[int, int]) -> int | None:
+            if pair[1] == NEVER:
+                return 0
+            if pair[0] in (NEVER, ALWAYS):
+                return 1 << pair[0]
+            return 3 if pair[1] == ALWAYS else self._ends.get(pair)
+
+        stack = [(node, condition)]
+        while stack:
+            pair = stack[-1]
+            if known(pair) is not None:
+                stack.pop()
+                continue
+            if len(self._ends) > self.max_nodes:
+                raise self._too_large()
+            level = min(self.levels[pair[0]], self.levels[pair[1]])
+            sides = list(zip(self.cofactors(pair[0], level), self.cofactors(pair[1], level), strict=True))
+            ends = [known(side) for side in sides]
+            together = reduce(or_, [each for each in ends if each is not None], 0)
+            if together == 3 or None not in ends:
+                self._ends[pair] = together
+            else:
+                stack.append(sides[ends.index(None)])
+        return known((node, condition)) or 0
 
     def ways(self, entry: int) -> list[tuple[int, int]]:
         """Return the ways from a node of a related attribute through its group.

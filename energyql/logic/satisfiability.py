@@ -1,15 +1,17 @@
-"""Queries that nothing satisfies, with the reason, and queries that everything satisfies."""
+"""Queries that nothing or everything satisfies, and parts of queries that are never or always true."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from typing import NamedTuple
 
-from energyql.errors import Contradiction, LimitError, TautologyWarning, caller_level
-from energyql.language import And, Expr, Interval, Near, Not, OneOf, Or, Weight, predicates
-from energyql.language.rewrite import lower
+from energyql.errors import ConstantPartWarning, Contradiction, LimitError, QueryWarning, TautologyWarning, caller_level
+from energyql.language import And, Attribute, Constant, Expr, Interval, Near, Not, OneOf, Or, Weight, predicates
+from energyql.language.expr import Joined
+from energyql.language.rewrite import lower, without_constants
 from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, QueryDiagram, build_diagram, relations_for
 from energyql.logic.nodes import predicate_cells
 from energyql.vocabulary import AttributeSpec
@@ -17,7 +19,11 @@ from energyql.vocabulary import AttributeSpec
 _MOST_SHOWN = 60
 """Longest conjunct that is quoted in a message; the carets show longer ones."""
 # Not `warnings.catch_warnings`: it changes the filters of the whole process, so threads would have to take turns.
-_NOTES: ContextVar[list[str] | None] = ContextVar("tautologies", default=None)
+_NOTES: ContextVar[list[QueryWarning] | None] = ContextVar("tautologies", default=None)
+_MOST_PARTS = 3
+"""Most parts of one query that warnings describe; more are counted."""
+_FREE = Attribute("free")
+"""Stands for a part that may be true or false."""
 
 
 def check_satisfiable(
@@ -30,10 +36,12 @@ def check_satisfiable(
 ) -> None:
     """Check that a bound query can be satisfied, by its decision diagram; no circuit is compiled.
 
-    The arguments, errors and the warning are those of `compile_query`.
+    The arguments, errors and warnings are those of `compile_query`.
     """
     groups = relations_for(expr, vocabulary) if relations else []
-    report_constant(expr, build_diagram(expr, vocabulary, max_nodes, groups), query=query)
+    diagram = build_diagram(expr, vocabulary, max_nodes, groups)
+    report_constant(expr, diagram, query=query)
+    report_constant_parts(expr, diagram, query=query)
 
 
 def report_constant(expr: Expr, diagram: QueryDiagram, *, query: str | None = None) -> None:
@@ -42,16 +50,42 @@ def report_constant(expr: Expr, diagram: QueryDiagram, *, query: str | None = No
     `diagram` is that of the query; `query` is its text.
     """
     if diagram.root == NEVER:
-        raise _contradiction(expr, diagram, query, diagram.relations)
+        raise _contradiction(expr, diagram, query)
     if diagram.root == ALWAYS:
         text = str(expr)
-        warn_tautology(f"{text if len(text) <= 80 else 'the query'} is always true, so it asks for nothing")
+        warn(TautologyWarning(f"{text if len(text) <= 80 else 'the query'} is always true, so it asks for nothing"))
+
+
+def report_constant_parts(expr: Expr, diagram: QueryDiagram, *, query: str | None = None) -> None:
+    """Warn of the parts of a query that are never or always true, if the query is neither.
+
+    A cause is told of once: the smallest part, not the larger ones that are constant because of it. TRUE and FALSE are
+    no cause, because they say so themselves.
+
+    Args:
+        expr: the query.
+        diagram: that of the query, complete: what its limits leave is used up here.
+        query: the text of the query.
+
+    Warns:
+        ConstantPartWarning: one a cause, up to three; the last of three counts the others.
+    """
+    if diagram.root in (NEVER, ALWAYS):
+        return
+    with suppress(LimitError):  # too large to decide, and nothing is wrong with the query
+        causes = list(_constant_parts(expr, diagram))
+        for number, cause in enumerate(causes[:_MOST_PARTS], start=1):
+            warning = _describe(cause, diagram, query)
+            if number == _MOST_PARTS < len(causes):
+                more = f"parts of the query that are never or always true: {len(causes)}, of which {number} are shown"
+                warning.hint = more if warning.hint is None else f"{warning.hint}\n{more}"
+            warn(warning)
 
 
 @contextmanager
-def noting_tautologies() -> Iterator[list[str]]:
-    """Collect the messages of tautologies in this thread; no `TautologyWarning` leaves the block."""
-    notes: list[str] = []
+def noting_tautologies() -> Iterator[list[QueryWarning]]:
+    """Collect the warnings of constant queries and parts in this thread; none of them leaves the block."""
+    notes: list[QueryWarning] = []
     token = _NOTES.set(notes)
     try:
         yield notes
@@ -59,38 +93,114 @@ def noting_tautologies() -> Iterator[list[str]]:
         _NOTES.reset(token)
 
 
-def warn_tautology(message: str) -> None:
+def warn(warning: QueryWarning) -> None:
     """Warn, or add to the notes of `noting_tautologies`."""
     notes = _NOTES.get()
     if notes is None:
-        warnings.warn(TautologyWarning(message), stacklevel=caller_level())
+        warnings.warn(warning, stacklevel=caller_level())
     else:
-        notes.append(message)
+        notes.append(warning)
 
 
-def _contradiction(expr: Expr, diagram: Diagram, query: str | None, known: Sequence[Expr]) -> Contradiction:
+class _Place(NamedTuple):
+    """A part of a query, and the place of the part that holds it."""
+
+    part: Expr
+    holder: _Place | None
+
+
+def _constant_parts(expr: Expr, diagram: QueryDiagram) -> Iterator[_Place]:
+    """Yield the parts that are constant by themselves, and not only because an operand is, in the order of the text."""
+    stack = [_Place(expr, None)]
+    while stack:
+        place = stack.pop()
+        part = place.part
+        stack += [_Place(operand, place) for operand in reversed(part.children)]
+        if diagram.constant(part) is None or isinstance(part, Constant):
+            continue
+        if not _decide(part, [diagram.constant(operand) for operand in part.children]):
+            yield place
+
+
+def _decide(part: Expr, truths: Sequence[bool | None]) -> bool:
+    """Whether a part is constant because some of its operands are, and the others may be true or false."""
+
+    def constant(truths: Sequence[bool | None]) -> bool:
+        operands: list[Expr] = [_FREE if truth is None else Constant(truth) for truth in truths]
+        return isinstance(without_constants(part, operands), Constant)
+
+    return constant(truths) and not constant([None] * len(truths))
+
+
+def _describe(place: _Place, diagram: QueryDiagram, query: str | None) -> ConstantPartWarning:
+    """The warning of a constant part: why it is constant, and what follows for the parts that hold it."""
+    part, holder = place
+    truth = diagram.constant(part)
+    asserted = Not(part, span=part.span) if truth else part
+    asked, needed = _clash(asserted, diagram)
+    if truth:
+        texts = [str(each.operand if isinstance(each, Not) else Not(each)) for each in asked]
+        short = all(len(text) <= _MOST_SHOWN for text in texts)
+        several = f"one of these {len(asked)} parts" if len(asked) > 1 else "this part"
+        message = f"{' or '.join(texts) if short and len(texts) < 6 else several} always holds"
+    else:
+        message = _reason(asked, diagram, needed, "this part")
+    whole, constant = part, truth
+    while holder is not None and diagram.constant(holder.part) is not None:
+        alone = [constant if operand is whole else None for operand in holder.part.children]
+        if not _decide(holder.part, alone):
+            break
+        whole, holder = holder
+        constant = diagram.constant(whole)
+    name, follows = "this part", ""
+    if whole is not part or len(asked) < len(conjuncts(asserted)):
+        text = str(whole)
+        name = f"`{text}`" if len(text) <= 2 * _MOST_SHOWN else "a larger part"
+        follows = f"is {'always' if constant else 'never'} true"
+    if holder is not None and constant is not None and _changes_nothing(whole, constant, holder.part):
+        follows += f"{' and ' * bool(follows)}changes nothing"
+    if follows:
+        message += f", so {name} {follows}"
+    spans = [each.span for each in asked if each.span is not None]
+    return ConstantPartWarning(message, query=query, spans=spans, hint=_always(needed))
+
+
+def _changes_nothing(part: Expr, truth: bool, holder: Expr) -> bool:
+    """Whether a constant operand can be left out: of AND an operand that is always true, of OR one that never is."""
+    others = tuple(operand for operand in holder.children if operand is not part)
+    if not isinstance(holder, Joined) or not others:
+        return False
+    rest = others[0] if len(others) == 1 else type(holder)(others)
+    operands = [Constant(truth) if operand is part else operand for operand in holder.children]
+    return without_constants(holder, operands) == rest
+
+
+def _contradiction(expr: Expr, diagram: QueryDiagram, query: str | None) -> Contradiction:
     """The error of `report_constant`, with the spans of the parts that clash."""
-    relations = [part for relation in known for part in conjuncts(relation)]
     try:
-        parts = _clashing([*conjuncts(expr), *relations], diagram)
-        while len(parts) == 1 and isinstance(parts[0], Weight):  # a weighted contradiction is a contradiction
-            parts = _clashing([*conjuncts(parts[0].operand), *relations], diagram)
+        asked, needed = _clash(expr, diagram)
     except LimitError:
         return Contradiction("the query is always false", query=query)
-    needed = [str(part) for part in parts if part in relations]
-    asked = [part for part in parts if part not in relations]
-    spans = [part.span for part in asked if part.span is not None]
-    if not needed:
-        return Contradiction(_reason(asked, diagram), query=query, spans=spans)
     if not asked:
         return Contradiction(
             "the model's relations contradict one another, so nothing can satisfy a query that they concern",
             hint=f"mend them in its vocabulary.json: {'; '.join(needed)}",
         )
-    # One part alone is no contradiction without the relations, so the message of `_reason` would be wrong.
-    reason = f"{_quoted(asked[0])} cannot hold" if len(asked) == 1 else _reason(asked, diagram)
-    hint = f'always: {"; ".join(needed)} (semantics="product" ignores these relations)'
-    return Contradiction(reason, query=query, spans=spans, hint=hint)
+    spans = [part.span for part in asked if part.span is not None]
+    return Contradiction(_reason(asked, diagram, needed, "the query"), query=query, spans=spans, hint=_always(needed))
+
+
+def _always(relations: list[str]) -> str | None:
+    return f'always: {"; ".join(relations)} (semantics="product" ignores these relations)' if relations else None
+
+
+def _clash(expr: Expr, diagram: QueryDiagram) -> tuple[list[Expr], list[str]]:
+    """The conjuncts that clash of an expression that is never true, and the relations that they clash with."""
+    relations = [part for relation in diagram.relations for part in conjuncts(relation)]
+    parts = _clashing([*conjuncts(expr), *relations], diagram)
+    while len(parts) == 1 and isinstance(parts[0], Weight):  # a weighted contradiction is a contradiction
+        parts = _clashing([*conjuncts(parts[0].operand), *relations], diagram)
+    return [part for part in parts if part not in relations], [str(part) for part in parts if part in relations]
 
 
 def conjuncts(expr: Expr) -> list[Expr]:
@@ -144,10 +254,13 @@ def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
     return [parts[index] for index in sorted(kept)]
 
 
-def _reason(parts: list[Expr], diagram: Diagram) -> str:
+def _reason(parts: list[Expr], diagram: Diagram, relations: list[str], what: str) -> str:
+    """Why parts clash, given the relations that this takes; `what` names a part whose text is too long to be quoted."""
     names = list(dict.fromkeys(node.name for part in parts for node in predicates(part)))
     if len(parts) == 1:
-        return _reason_for_one(parts[0], names, diagram)
+        # One part alone is no contradiction without the relations.
+        text = _quoted(parts[0], what)
+        return f"{text} cannot hold" if relations else _reason_for_one(parts[0], text, names, diagram)
     texts = [str(part) for part in parts]
     if len(names) == 1:
         spec = diagram.vocabulary[names[0]]
@@ -160,8 +273,7 @@ def _reason(parts: list[Expr], diagram: Diagram) -> str:
     return f"{_listed(texts)} cannot {'both' if len(parts) == 2 else 'all'} hold"
 
 
-def _reason_for_one(part: Expr, names: list[str], diagram: Diagram) -> str:
-    text = _quoted(part)
+def _reason_for_one(part: Expr, text: str, names: list[str], diagram: Diagram) -> str:
     if isinstance(part, (Interval, Near)) and not predicate_cells(part, diagram.vocabulary[part.name]):
         spec = diagram.vocabulary[part.name]
         return f"{text} holds nothing: {part.name} runs from {spec.low:g} to {spec.high:g} and a point has no width"
@@ -170,9 +282,9 @@ def _reason_for_one(part: Expr, names: list[str], diagram: Diagram) -> str:
     return f"{text} is false for every value of {_listed(names)}" if len(names) < 6 else f"{text} is always false"
 
 
-def _quoted(part: Expr) -> str:
+def _quoted(part: Expr, what: str) -> str:
     text = str(part)
-    return text if len(text) <= _MOST_SHOWN else "the query"
+    return text if len(text) <= _MOST_SHOWN else what
 
 
 def _phrase(part: Expr, spec: AttributeSpec) -> str | None:

@@ -20,13 +20,13 @@ from typing import Any
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import (
     MOST_JSON,
-    check_writable,
     fingerprint,
     finish_saving,
     read_bytes,
     read_json,
     real_path,
     saving,
+    sole_writer,
     write_text,
 )
 from energyql.models.fetch import COMMIT, RemoteFile, ask_listing, fetch, first_line, read_listing, write_listing
@@ -114,15 +114,15 @@ def download_to(folder: Path, name: str, revision: str | None = None) -> None:
         ArgumentError: the folder holds a model or another README.md, or cannot be written; or as for `download`.
         ModelError: as for `download`.
     """
-    if model_files(folder):
-        raise ArgumentError(f"{folder} holds a model already", hint="name another folder")
-    check_folder(folder)
-    check_writable(folder, folder)
-    source = download(name, revision)
-    with saving(folder, lambda _: ()) as staged:
-        for file in [*(path.name for path in model_files(source)), README]:
-            if path := own_file(source, file):
-                shutil.copyfile(path, staged / file)
+    with sole_writer(folder, "a download"):
+        if model_files(folder):
+            raise ArgumentError(f"{folder} holds a model already", hint="name another folder")
+        check_folder(folder)
+        source = download(name, revision)
+        with saving(folder, lambda _: ()) as staged:
+            for file in [*(path.name for path in model_files(source)), README]:
+                if path := own_file(source, file):
+                    shutil.copyfile(path, staged / file)
 
 
 def own_file(folder: Path, name: str) -> Path | None:

@@ -5,6 +5,7 @@ Why and how fast: docs/decisions/packed-products.md.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from itertools import repeat
@@ -28,6 +29,7 @@ sample not to depend on its place in the batch."""
 WHOLE_VECTORS = tuple(size for size in BATCH_SIZES if size % VECTORS == 0)
 BLOCK = 64
 """Where the bits of a row of a product depend on the number of rows, they are those in a batch of so many."""
+_X86 = ("x86_64", "amd64")
 
 
 class _Packable:
@@ -227,9 +229,9 @@ def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> 
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether device, dtype and processor have packed products that are faster than the usual ones."""
-    packable = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and weight.numel() > 0
-    return packable and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    """Whether device, dtype and processor have packed products in which the bits of a row depend on that row alone."""
+    packable = weight.dtype in (torch.float32, torch.bfloat16) and weight.numel() > 0
+    return packable and weight.device.type == "cpu" and platform.machine().lower() in _X86
 
 
 def _all_packed(parameters: Iterable[tuple[Any, ...]]) -> list[_Packed] | None:

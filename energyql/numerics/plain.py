@@ -92,7 +92,7 @@ def dense(layer: Dense) -> list[nn.Module]:
 
 def log_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return the logarithm of the normal distribution function, elementwise, for finite x."""
-    y = torch.where(x < 0, -x, x) * _SQRT_HALF  # the derivative of `abs` is 0 at 0
+    y = _size(x) * _SQRT_HALF
     scaled = _erfcx(y)
     tail = 0.5 * scaled * torch.exp(-y * y)
     return torch.where(x < 0, (0.5 * scaled).log() - y * y, log1p(-tail))
@@ -138,8 +138,13 @@ def _erfcx(y: Tensor) -> Tensor:
 def _signed_erfcx(y: Tensor) -> Tensor:
     """Return exp(y^2) erfc(y) for y >= -`_CERTAIN`."""
     below = y.clamp(max=0)
-    scaled = _erfcx(y.abs())
+    scaled = _erfcx(_size(y))
     return torch.where(y < 0, 2 * torch.exp(below * below) - scaled, scaled)
+
+
+def _size(x: Tensor) -> Tensor:
+    """Return the absolute value of x, with the slope 1 at 0, where that of `abs` is 0."""
+    return torch.where(x < 0, -x, x)
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:

@@ -160,16 +160,22 @@ class PreparedQuery:
         with reporting(progress) as report:
             return self._run(first, n, report)[0]
 
-    def stream(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[Result]:
-        """Check the arguments and return an iterator over results of consecutive samples; see `energyql.stream`."""
-        n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
-        return self._stream(n, first, progress)
+    def stream(
+        self, n: int, *, first: int = 0, opening: int | None = None, progress: bool | Report = True
+    ) -> Iterator[Result]:
+        """Check the arguments and return an iterator over results of consecutive samples; see `energyql.stream`.
 
-    def _stream(self, n: int, first: int, progress: bool | Report) -> Iterator[Result]:
+        `opening` is the most samples of the first result, if fewer than of the others; the second ends where the first
+        would have ended without it.
+        """
+        n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
+        return self._stream(n, first, opening, progress)
+
+    def _stream(self, n: int, first: int, opening: int | None, progress: bool | Report) -> Iterator[Result]:
         size, done = max(STREAM_BATCH, self.settings.batch_size or 0), 0
         with reporting(progress) as report:
             while done < n:
-                count = min(size, n - done)
+                count = min(n - done, size - done % size, opening if opening and not done else size)
 
                 def share(stage: str, fraction: float, done: int = done, count: int = count) -> None:
                     report(stage, (done + fraction * count) / n)
@@ -557,7 +563,9 @@ def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
         return Pipeline(model, model.device if device == "auto" else choose_device(device))
     folder = real_path(model_folder(model))
     with naming_source(folder):
-        written = max(map(_written, folder.iterdir()), default=0)
+        # Hidden files are of those who write it, and may be gone in a moment.
+        files = (file for file in folder.iterdir() if not file.name.startswith("."))
+        written = max(map(_written, files), default=0)
     return _pipeline(folder, str(choose_device(device)), written)
 
 

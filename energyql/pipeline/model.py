@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -257,15 +256,8 @@ class Model:
         """
         folder = as_path(folder)
         check_folder(folder)
-        is_new = not folder.exists()
-        try:
-            with saving(folder, model_files) as staged:
-                _write_pretrained(staged, self, license=license)
-        except BaseException:
-            with suppress(OSError):
-                if is_new:
-                    folder.rmdir()
-            raise
+        with saving(folder, model_files) as staged:
+            _write_pretrained(staged, self, license=license)
         return folder
 
     def push_to_hub(

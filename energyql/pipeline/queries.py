@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from energyql.energy.rule import EnergyRule, compile_energy_rule
-from energyql.errors import DataError, EnergyQLError, listed
+from energyql.errors import DataError, EnergyQLError, QueryWarning, listed
 from energyql.files import read_bytes
 from energyql.language import Expr, as_query, bind
 from energyql.language.lexical import shorten
@@ -48,7 +48,8 @@ class CheckedQuery:
         expr: its tree as written; `str(expr)` is its canonical text.
         bound: the tree that `bind` returned.
         rule: its compiled energy.
-        warning: the message of a `TautologyWarning`; `None` where the query is not always true.
+        warnings: a `TautologyWarning` where the query is always true; one `ConstantPartWarning` for each part that is
+            never or always true.
     """
 
     title: str
@@ -57,7 +58,7 @@ class CheckedQuery:
     expr: Expr
     bound: Expr
     rule: EnergyRule
-    warning: str | None = None
+    warnings: tuple[QueryWarning, ...] = ()
 
     @property
     def name(self) -> str:
@@ -138,7 +139,7 @@ def check(entry: ListedQuery, vocabulary: Vocabulary, semantics: str) -> Checked
     bound = bind(expr, vocabulary, query=text)
     with noting_tautologies() as notes:  # sampling warns as well, and once is enough
         rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
-    return CheckedQuery(entry.title, entry.place, text, expr, bound, rule, notes[0] if notes else None)
+    return CheckedQuery(entry.title, entry.place, text, expr, bound, rule, tuple(notes))
 
 
 def check_all(

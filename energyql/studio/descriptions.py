@@ -45,7 +45,7 @@ def check_query(
     caption, drawing, _ = draw_query(checked)
     return Check(
         ok=True,
-        warning=checked.warning,
+        warnings=[describe(warning) for warning in checked.warnings],
         canonical=str(checked.expr),
         caption=caption,
         drawing=drawing,

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from energyql.errors import EnergyQLError
+from energyql.errors import EnergyQLError, QueryWarning
 
 REFUSALS = {
     "HTTPError": (400, "The request is JSON that cannot be read: it is not UTF-8, or nested too deeply."),
@@ -73,9 +73,12 @@ class Correction(BaseModel):
 
 
 class Problem(BaseModel):
-    """The error, its place in the query and how to mend it: the body of every response with a status of 400 or more."""
+    """The error, its place in the query and how to mend it: the body of every response with a status of 400 or more.
 
-    error: str = Field(description="The kind of error, such as UnknownAttribute.")
+    A warning has the same form.
+    """
+
+    error: str = Field(description="The kind of error or warning, such as UnknownAttribute.")
     message: str = Field(description="The error in one sentence.")
     hint: str | None = Field(default=None, description="How to mend it.")
     spans: list[tuple[int, int]] = Field(
@@ -96,8 +99,8 @@ INTERNAL = StudioError(
 )
 
 
-def describe(error: EnergyQLError) -> Problem:
-    """Return an error as the API describes it."""
+def describe(error: EnergyQLError | QueryWarning) -> Problem:
+    """Return an error or warning as the API describes it."""
     kind = error.kind if isinstance(error, StudioError) else type(error).__name__
     return Problem(
         error=kind,

@@ -164,7 +164,7 @@ class Check(BaseModel):
 
     ok: bool
     problem: Problem | None = Field(default=None, description="The error.")
-    warning: str | None = Field(default=None, description="A warning: the query is always true.")
+    warnings: list[Problem] = Field(default=[], description="That the query, or a part of it, is always or never true.")
     canonical: str = Field(default="", description="The query as energyql prints it.")
     caption: str = Field(default="", description="The kind of drawing: the circuit, or the tree.")
     drawing: str = Field(default="", description="The compiled query as SVG.")

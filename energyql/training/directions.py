@@ -17,7 +17,7 @@ from energyql.attributes.judge import load_judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.files import as_path, fingerprint, read_json, read_tensors, write_json, write_tensors
+from energyql.files import as_path, fingerprint, read_json, read_tensors, sole_writer, write_json, write_tensors
 from energyql.generators.base import Generator, check_fitted_label, check_layers, device_of
 from energyql.generators.families import CONFIG, module_fingerprint
 from energyql.language.lexical import check_name
@@ -389,14 +389,15 @@ class Directions:
     def save(self, folder: str | Path) -> None:
         """Write `directions.safetensors` and `directions.json`, each whole or not at all."""
         path = as_path(folder) / TENSORS
-        write_tensors(path, {name: getattr(self, name) for name in _PARTS})
         each = zip(self.titles, self.share.tolist(), self.quantiles.tolist(), strict=True)
-        record = {
-            "format": FORMAT, "method": self.method, "generator": self.generator, "truncation": self.truncation,
-            "label": self.label, "layers": self.layers, "tensors": fingerprint(path),
-            "directions": [{"title": title, "share": share, "quantiles": values} for title, share, values in each],
-        }  # fmt: skip
-        write_json(as_path(folder) / RECORD, record)
+        with sole_writer(path.parent, "directions"):
+            write_tensors(path, {name: getattr(self, name) for name in _PARTS})
+            record = {
+                "format": FORMAT, "method": self.method, "generator": self.generator, "truncation": self.truncation,
+                "label": self.label, "layers": self.layers, "tensors": fingerprint(path),
+                "directions": [{"title": title, "share": share, "quantiles": values} for title, share, values in each],
+            }  # fmt: skip
+            write_json(path.with_name(RECORD), record)
 
     @classmethod
     def load(cls, folder: str | Path) -> Directions:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,12 +20,12 @@ from energyql.errors import ArgumentError, EnergyQLError, ModelError, Vocabulary
 from energyql.files import (
     DAMAGED_MODEL,
     changing,
-    check_writable,
     fingerprint,
     finish_saving,
     read_json,
     real_path,
     replacing,
+    sole_writer,
     write_json,
     write_picture,
 )
@@ -193,29 +192,25 @@ def opening_target(
         KeyboardInterrupt: the block does; the message says what is kept, and the command.
     """
     folder = _folder(model, out)
-    if out is not None:
-        check_writable(folder, folder)
-        finish_saving(folder)
-    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    work = Work(folder)
-    before = work.record
-    try:
-        if command is not None:
-            work.begin(command)
-        yield open_target(model, folder, truncation, generator=generator, allow_plugins=allow_plugins)
-        if command is not None or before is None:  # else an earlier training can still be continued
-            work.remove()
-    except BaseException as error:
-        if command is None or isinstance(error, EnergyQLError):
-            work.restore(before)
-            for path in new:
-                with suppress(OSError):
-                    path.rmdir()
-        elif isinstance(error, KeyboardInterrupt) and work.record is not None:
-            raise KeyboardInterrupt(
-                f"interrupted; kept: {work.kept_steps()}; to continue: {work.continuation()}"
-            ) from error
-        raise
+    with sole_writer(folder, "a training"):
+        if out is not None:
+            finish_saving(folder)
+        work = Work(folder)
+        before = work.record
+        try:
+            if command is not None:
+                work.begin(command)
+            yield open_target(model, folder, truncation, generator=generator, allow_plugins=allow_plugins)
+            if command is not None or before is None:  # else an earlier training can still be continued
+                work.remove()
+        except BaseException as error:
+            if command is None or isinstance(error, EnergyQLError):
+                work.restore(before)
+            elif isinstance(error, KeyboardInterrupt) and work.record is not None:
+                raise KeyboardInterrupt(
+                    f"interrupted; kept: {work.kept_steps()}; to continue: {work.continuation()}"
+                ) from error
+            raise
 
 
 def _folder(model: str | Path | Generator, out: str | Path | None) -> Path:

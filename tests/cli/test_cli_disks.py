@@ -10,6 +10,8 @@ import pytest
 from commands import COMMANDS, SUFFIX, arguments, write_inputs
 
 from energyql.cli import main as cli
+from energyql.files import sole_writer
+from energyql.generators.stylegan2 import StyleGAN2
 
 resource = pytest.importorskip("resource")
 
@@ -48,18 +50,19 @@ def test_a_full_disk(main, tiny, tmp_path, command):
     assert list(tmp_path.rglob(".*")) == []
 
 
-PLACES = ("/proc/energyql", "file/x", "loop")
+PLACES = ("/proc/energyql", "file/x", "loop", "n" * 300)
 
 
 @pytest.mark.parametrize(
     ("place", "command"),
     [
-        pytest.param(place, command, marks=[] if (i + j) % 3 == 0 else pytest.mark.slow)
+        pytest.param(place, command, marks=[] if (i + j) % 4 == 0 else pytest.mark.slow)
         for i, place in enumerate(PLACES)
         for j, command in enumerate(COMMANDS)
     ],
 )
-def test_no_place_to_write(main, tiny, tmp_path, command, place):
+def test_no_place_to_write(main, tiny, tmp_path, command, place, monkeypatch):
+    monkeypatch.setattr(StyleGAN2, "synthesize", never)
     (tmp_path / "file").write_text("a file")
     if place == "loop":
         (tmp_path / f"loop{SUFFIX.get(command, '')}").symlink_to("loop2")
@@ -68,6 +71,21 @@ def test_no_place_to_write(main, tiny, tmp_path, command, place):
         return  # a file takes the place of the link
     code, errors = main(*arguments(command, tiny, place + SUFFIX.get(command, "")))
     assert (code, errors.count("ArgumentError: cannot write")) == (2, 1), errors
+
+
+def never(*arguments):
+    raise AssertionError("a picture is drawn")
+
+
+@pytest.mark.parametrize("command", [*sorted(COMMANDS.keys() - SUFFIX.keys()), "gallery"])
+def test_a_second_writer(main, tiny, tmp_path, command, monkeypatch):
+    monkeypatch.setattr(StyleGAN2, "synthesize", never)
+    with sole_writer(tmp_path / "out", "a run") as writer:
+        writer.thread = -1  # another one
+        code, errors = main(*arguments(command, tiny, "out"))
+    message = "ArgumentError: out is being written by a run of another thread of this process"
+    assert (code, errors) == (2, f"{message}\nwait until that has ended, or name another folder\n")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")

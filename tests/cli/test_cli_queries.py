@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from shutil import copytree
 
 import pytest
-from commands import invoke
+from commands import ENTRY, TABLE, invoke, process
 from toys import VOCABULARY
 from typer.testing import CliRunner
 
@@ -41,6 +43,19 @@ class TestExplain:
     def test_a_query_from_standard_input(self, tiny):
         done = CliRunner().invoke(cli.app, ["explain", "-", "-m", str(tiny)], input="smile\n AND NOT glasses\n")
         assert done.stdout.startswith("query  smile AND NOT glasses\n")
+
+    def test_a_part_that_is_never_true_is_a_note(self):
+        query = "beard OR bald AND hair = black"
+        for arguments in ((), ("--pilot", "--semantics", "exact")):
+            done = process("explain", query, *arguments)
+            assert done.returncode == 0
+            assert done.stdout.startswith(f"query  {query}\n")
+            assert done.stderr.splitlines() == [
+                "note: bald and hair = black cannot both hold, so this part changes nothing",
+                f"  {query}",
+                "           ^^^^     ^^^^^^^^^^^^",
+                'always: bald IFF hair = absent (semantics="product" ignores these relations)',
+            ]
 
     def test_markup_and_emoji_codes_are_text(self, main, tiny):
         code, _, errors = main("explain", '"[bold]" AND ":smile:"', "-m", tiny)
@@ -138,6 +153,21 @@ class TestScore:
         code, out, errors = main("score", "smile", table, "--out", table / "ranked.csv")
         assert (code, out) == (2, "")
         assert errors.startswith("ArgumentError: cannot write")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [("explain smile", 0), ("--help", 0), ("explain smyle", 4), ("score hat -", 0)],
+)
+def test_what_the_caller_has_closed(arguments, code, closed):
+    given = "" if "<" in closed else f"printf '{TABLE}' | "
+    done = subprocess.run(
+        ["sh", "-c", f"{given}{sys.executable} -c '{ENTRY}' {arguments} {closed}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == (9 if "score" in arguments and "<" in closed else code), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_score_offers_what_it_takes():

@@ -8,7 +8,7 @@ from dataset.plans import TOML, known_plan, write
 from energyql import DatasetClass, DatasetPlan, E
 from energyql.dataset.plan import _Places, read_plan, tomllib
 from energyql.dataset.shard import Estimate
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError, ConstantPartWarning, DataError
 
 
 class TestShares:
@@ -95,6 +95,19 @@ class TestObjects:
             "they were fitted at truncation 1: use that, or train them for 2",
         ]
         assert not (tmp_path / "out").exists()
+
+    def test_a_class_of_whose_query_a_part_is_never_true(self, tmp_path):
+        model = known_plan().classes[0].model
+        queries = {"odd": "a OR b AND NOT b", "plain": "b"}
+        classes = [DatasetClass(name=name, query=query, count=1, model=model) for name, query in queries.items()]
+        with pytest.warns(ConstantPartWarning) as warned:
+            write(DatasetPlan(classes=classes), tmp_path / "out")
+        message = "b and NOT b cannot both hold, so this part changes nothing"
+        assert [str(warning.message).splitlines() for warning in warned] == [
+            [f"class 'odd': {message}", "  a OR b AND NOT b", "       ^     ^^^^^"]
+        ]
+        card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+        assert f"all or a part is always or never true:\n\n- `odd`: {message}\n\n" in card
 
 
 class TestFiles:

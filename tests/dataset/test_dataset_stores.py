@@ -8,7 +8,7 @@ import pytest
 from needed import needed
 
 from dataset.plans import files, known_plan, write
-from energyql.dataset import destination
+from energyql.dataset import destination, run
 from energyql.errors import ArgumentError, DataError
 
 needed("s3fs")
@@ -167,3 +167,46 @@ def test_other_stores_of_fsspec(local):
     system.pipe("/energyql/out/shards/000001.tar", bytes(data))
     assert write(known_plan(), "memory://energyql/out").kept == 3
     system.rm("/energyql", recursive=True)
+
+
+@pytest.mark.parametrize("moment", ["records", "index"])
+def test_a_second_run_that_is_overtaken_does_not_fail(local, monkeypatch, moment):
+    """The first one removes the parts of the finished set just before the second one reads them."""
+    import fsspec
+
+    out, read, asked = "memory://energyql/out", destination.Store.read, []
+
+    def overtaken(self, names):
+        kind = "json" if moment == "records" else "parquet"
+        if any(name.startswith("parts/") and name.endswith(kind) for name in names):
+            asked.append(names)
+            if len(asked) == 1:
+                write(known_plan(), out)
+        return read(self, names)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(run, "finish", lambda *arguments: None)
+        write(known_plan(), out)  # all but the end
+    monkeypatch.setattr(destination.Store, "read", overtaken)
+    assert len(write(known_plan(), out).shards) == 4
+    system = fsspec.filesystem("memory")
+    assert sorted(path.removeprefix("/energyql/out/") for path in system.find("/energyql/out")) == sorted(local)
+    system.rm("/energyql", recursive=True)
+
+
+def test_a_second_plan_in_a_store_is_seen_in_the_end(monkeypatch):
+    import fsspec
+
+    out, begin, write_plan, begun = "memory://energyql/out", run.begin, write, []
+
+    def begin_both(*arguments, write):
+        begin(*arguments, write=write)
+        if write and not begun:
+            begun.append(arguments)
+            fsspec.filesystem("memory").rm("/energyql/out/plan.json")
+            write_plan(known_plan(seed=6), out)
+
+    monkeypatch.setattr(run, "begin", begin_both)
+    with pytest.raises(DataError, match="holds a data set of another plan: seed 6, not 5"):
+        write(known_plan(), out)
+    fsspec.filesystem("memory").rm("/energyql", recursive=True)

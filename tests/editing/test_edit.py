@@ -10,7 +10,7 @@ from toys import CONFIG, pixels
 import energyql
 from energyql import E
 from energyql.editing.settings import PRESETS, Preset
-from energyql.errors import ArgumentError, Contradiction, UnknownAttribute
+from energyql.errors import ArgumentError, ConstantPartWarning, Contradiction, UnknownAttribute
 
 
 class TestSteps:
@@ -70,6 +70,13 @@ class TestSteps:
     def test_what_relations_rule_out_is_refused_before_anything_is_drawn(self):
         with pytest.raises(Contradiction, match="smile and frown cannot both hold"):
             energyql.edit(7, ["hat", "smile AND frown"], n=1)
+
+    def test_a_part_that_relations_rule_out_is_told_of_once(self):
+        with pytest.warns(ConstantPartWarning) as warned:
+            energyql.edit(7, ["beard", "hat OR smile AND frown"], n=1, progress=False)
+        assert [str(warning.message).splitlines()[:2] for warning in warned] == [
+            ["smile and frown cannot both hold, so this part changes nothing", "  hat OR smile AND frown"]
+        ]
 
     def test_progress_can_end_the_run(self, edit):
         stages = []

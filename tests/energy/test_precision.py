@@ -41,7 +41,7 @@ def test_energies_are_nearly_the_same_and_keep_their_type(model):
 
 
 @pytest.mark.parametrize("precision", get_args(Precision))
-@pytest.mark.parametrize("semantics", ["exact", "product", "lace"])
+@pytest.mark.parametrize("semantics", ["exact", "product", "lace", "jem"])
 def test_a_row_has_the_same_energy_in_any_batch(model, precision, semantics):
     # Where a sample stands in its batch decides which instructions compute, say, its sigmoid; they must round alike.
     z = torch.randn(300, model.generator.z_dim, generator=torch.Generator().manual_seed(1))

@@ -41,6 +41,16 @@ def test_spans_of_other_texts_do_no_harm() -> None:
         bind(mixed, VOCABULARY, query="x")
 
 
+@pytest.mark.parametrize("query", ["tree", "NOT tree"])
+def test_the_name_of_a_thing_asks_for_its_presence(query: str) -> None:
+    vocabulary = Vocabulary([AttributeSpec("tree", "categorical", values=("absent", "pine", "oak"))])
+    with pytest.raises(KindError, match="tree has 3 values: write `tree != absent`") as caught:
+        bind(parse(query), vocabulary, query=query)
+    assert caught.value.suggestions[0].text == "tree != absent"
+    with pytest.raises(KindError, match="write `tree = absent`"):
+        bind(parse("tree > 0.5"), vocabulary)
+
+
 def test_names_beyond_the_window_are_listed() -> None:
     query = "glases" + " AND smile" * 30 + " AND beerd"
     with pytest.raises(UnknownAttribute) as caught:

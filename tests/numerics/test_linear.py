@@ -9,17 +9,22 @@ from torch.autograd import forward_ad
 
 from energyql.errors import ArgumentError
 from energyql.numerics import linear as dense
-from energyql.numerics.linear import BATCH_SIZES, BLOCK, Dense, DenseStack, Linear
+from energyql.numerics.linear import BATCH_SIZES, BLOCK, Dense, DenseStack, Linear, can_pack
 
 SLOPE = 0.2
 TYPES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02}
 """What layers compute in, and how far off a number of size 1 may be."""
 needs_packing = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available()
-    or not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    or not can_pack(torch.ones(1, 1))
     or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"),
-    reason="needs AVX-512, and a PyTorch with oneDNN and its products",
+    reason="needs a processor of the x86 family, and a PyTorch with oneDNN and its products",
 )
+needs_bfloat16 = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="oneDNN has no products of bfloat16 for this processor",
+)
+PACKABLE = [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)]
 
 
 def matrix(*shape, seed=0):
@@ -96,7 +101,7 @@ def test_without_bias_and_activation(dtype):
 
 
 @needs_packing
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", PACKABLE)
 @pytest.mark.parametrize("inputs", [12, 96, 512, 1500])
 @pytest.mark.parametrize("blocks", [False, True], ids=["as-found", "blocks"])
 def test_a_row_is_the_same_in_every_batch(dtype, inputs, blocks, monkeypatch):
@@ -131,6 +136,7 @@ def test_few_sizes_where_the_bits_of_a_row_depend_on_their_number(monkeypatch):
 
 
 @needs_packing
+@needs_bfloat16
 @pytest.mark.parametrize("shape", [(512, 512), (1152, 512), (40, 96)])
 def test_sizes_alike(shape):
     assert dense.sizes_alike(torch.float32, *shape, 1) == ()
@@ -145,7 +151,7 @@ def test_sizes_alike(shape):
 
 
 @needs_packing
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", PACKABLE)
 def test_packed_where_it_can_be(dtype, monkeypatch):
     calls = []
     run = dense._Packed.__call__

@@ -24,7 +24,8 @@ def test_the_distribution_function(dtype, tolerance):
 @pytest.mark.parametrize("width", [1e-7, 1e-3, 0.00999, 0.01001, 0.3, 2.0, 7.0, 30.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-5)])
 def test_an_interval(dtype, tolerance, width):
-    middle = torch.cat([torch.linspace(-40, 40, 4001), torch.tensor([-1e4, 3e3, 0.0, 1e-30, -1e-7])]).to(dtype)
+    others = torch.tensor([-1e4, 3e3, 0.0, 1e-30, -1e-7, width / 2, -width / 2])  # the last ones have a bound at 0
+    middle = torch.cat([torch.linspace(-40, 40, 4001), others]).to(dtype)
     wide = torch.full_like(middle, width)
     for ours, theirs in zip(
         with_slope(log_interval, middle, wide), with_slope(log_normal_interval, middle, wide), strict=True

@@ -9,7 +9,14 @@ from toys import CONFIG, VOCABULARY, NeverSampler, pixels, tiny_model
 import energyql
 from energyql import E, ODESolver, generate, load_model, sample_latents, score
 from energyql.attributes.predictions import tabulate
-from energyql.errors import ArgumentError, Contradiction, ModelError, TautologyWarning, UnknownAttribute
+from energyql.errors import (
+    ArgumentError,
+    ConstantPartWarning,
+    Contradiction,
+    ModelError,
+    TautologyWarning,
+    UnknownAttribute,
+)
 from energyql.sampling import Status, prior_latents
 
 QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age > 0.6'
@@ -93,6 +100,18 @@ class TestResults:
         assert result.satisfied is None
         assert result.summary() == "not judged: the query names no attribute"
         assert result.provenance["judge"] == "image judge"
+
+    def test_a_part_that_is_never_true_is_a_warning_in_the_printed_query(self, tiny):
+        query = E.smile | (E.glasses & ~E.glasses)
+        with pytest.warns(ConstantPartWarning) as warned:
+            generate(query, 1, model=tiny, device="cpu", progress=False)
+        (warning,) = warned
+        assert warning.filename == __file__
+        assert str(warning.message).splitlines() == [
+            "glasses and NOT glasses cannot both hold, so this part changes nothing",
+            "  smile OR glasses AND NOT glasses",
+            "           ^^^^^^^     ^^^^^^^^^^^",
+        ]
 
     def test_heads_on_z(self, tmp_path):
         result = generate(QUERY, 3, model=tiny_model(tmp_path, space="z"), device="cpu", progress=False)

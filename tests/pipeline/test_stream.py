@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import energyql.pipeline.stream as module
 from energyql import Result, generate, stream
 from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, DataError
+from energyql.files import LOCK
 from energyql.pipeline import draw as draw_module
 from energyql.pipeline.model import load_model, save_model
 from energyql.sampling import SampleResult
@@ -283,3 +286,59 @@ def test_a_label_of_several_numbers_is_continued(draw, tmp_path):
     list(draw(4, tmp_path / "run", **settings))
     loaded = Result.load(tmp_path / "run")
     assert (len(loaded), loaded.provenance["label"]) == (4, (0.25, 0.75))
+
+
+class TestOneWriter:
+    def test_a_run_holds_its_folder_before_anything_is_drawn(self, draw, tmp_path):
+        run = draw(10, tmp_path)
+        assert (tmp_path / LOCK).exists()
+        next(run)
+        with ThreadPoolExecutor() as threads, pytest.raises(ArgumentError, match="being written by a run of another"):
+            threads.submit(draw, 10, tmp_path, seed=1).result()
+        list(run)
+        assert not (tmp_path / LOCK).exists()
+
+    def test_a_run_that_is_given_up_leaves_its_folder(self, draw, tmp_path):
+        run = draw(10, tmp_path / "a")
+        del run
+        assert not (tmp_path / "a").exists()
+        run = draw(10, tmp_path / "a")
+        next(run)
+        run.close()
+        assert [path.name for path in (tmp_path / "a").glob(".*")] == []
+        with pytest.raises(DataError, match="another seed"):
+            draw(10, tmp_path / "a", seed=1)
+        assert [path.name for path in (tmp_path / "a").glob(".*")] == []
+
+    def test_a_run_may_be_read_in_another_thread(self, draw, tmp_path):
+        run = draw(10, tmp_path)
+        with ThreadPoolExecutor() as threads:
+            parts = threads.submit(list, run).result()
+        assert sum(map(len, parts)) == len(Result.load(tmp_path)) == 10
+
+    def test_two_runs_in_turn_do_not_mix(self, draw, tmp_path):
+        one, two = draw(10, tmp_path), draw(10, tmp_path, seed=1)
+        next(one)
+        with pytest.raises(DataError, match="has changed since the last batch"):
+            next(two)
+        list(one)
+        assert Result.load(tmp_path).provenance["seed"] == 0
+
+    def test_an_interrupted_first_batch_leaves_no_picture(self, draw, tmp_path, monkeypatch):
+        def fail(*arguments, **named):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as full:
+            full.setattr(module, "write_measurements", fail)
+            with pytest.raises(ArgumentError, match="No space left"):
+                list(draw(10, tmp_path / "a"))
+        assert not (tmp_path / "a").exists()
+        list(draw(3, tmp_path / "a", seed=1))
+        assert sorted(path.stem for path in (tmp_path / "a").glob("0*.png")) == ["00000", "00001", "00002"]
+
+    def test_the_first_batch_is_small(self, draw, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "OPENING", 1)
+        parts = list(draw(10, tmp_path / "a"))
+        assert [len(part) for part in parts] == [1, 3, 4, 2]
+        list(draw(10, tmp_path / "b", batch_size=7))
+        assert Result.load(tmp_path / "a").z.tolist() == Result.load(tmp_path / "b").z.tolist()

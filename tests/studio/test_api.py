@@ -46,7 +46,7 @@ class TestCheck:
         assert check["caption"] == "Compiled circuit"
         assert check["drawing"].startswith("<svg")
         assert "log P(query)" in check["explanation"]
-        assert check["warning"] is None
+        assert check["warnings"] == []
 
     def test_other_semantics_show_the_tree(self, studio):
         assert self.check(studio, QUERY, semantics="lace")["caption"].startswith("Tree")
@@ -102,7 +102,14 @@ class TestCheck:
     def test_a_query_that_asks_for_nothing_is_a_warning(self, studio):
         check = self.check(studio, "smile OR NOT smile")
         assert check["ok"]
-        assert "always true" in check["warning"]
+        assert "always true" in check["warnings"][0]["message"]
+
+    def test_a_part_that_is_never_true_is_a_warning_with_its_place(self, studio):
+        check = self.check(studio, "glasses OR smile AND NOT smile")
+        (warning,) = check["warnings"]
+        assert (check["ok"], warning["error"]) == (True, "ConstantPartWarning")
+        assert warning["message"] == "smile and NOT smile cannot both hold, so this part changes nothing"
+        assert warning["spans"] == [[11, 16], [21, 30]]
 
     def test_a_query_that_is_too_long(self, studio):
         check = self.check(studio, "smile AND " * 500)

@@ -83,6 +83,18 @@ def test_break_the_query_and_see_the_carets(visitor):
     assert "".join(page.locator("#query .caret").all_text_contents()) == "🙂"
 
 
+def test_a_part_that_is_never_true_has_carets_and_can_be_drawn(visitor):
+    page = visitor.open()
+    page.locator("#query textarea").fill("background > 0.8 AND hair = black AND bald XOR hat")
+    page.locator("#query .verdict.odd").wait_for()
+    expect(page.locator("#query .verdict")).to_contain_text("Hair = black and bald cannot both hold, so `background")
+    expect(page.locator("#query .verdict")).to_contain_text("Always: bald IFF hair = absent")
+    assert "".join(page.locator("#query .caret").all_text_contents()) == "hair = blackbald"
+    assert page.locator("#query textarea").get_attribute("aria-invalid") == "false"
+    expect(page.locator("#draw")).to_be_enabled()
+    visitor.shoot("odd")
+
+
 def test_edit_undo_and_share(guest, chromium):
     page = guest.open()
     draw(page)

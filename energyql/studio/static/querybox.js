@@ -118,21 +118,23 @@ export class QueryBox {
 
   tell(check) {
     this.checked = check;
-    this.spans = toUnits(this.text, check.problem?.spans || []);
-    this.area.setAttribute("aria-invalid", String(Boolean(check.problem)));
-    this.verdict.className = `verdict ${check.problem ? "bad" : check.warning ? "odd" : check.ok ? "good" : ""}`;
+    const { problem, warnings = [] } = check;
+    this.spans = toUnits(this.text, (problem ? [problem] : warnings).flatMap(({ spans }) => spans || []));
+    this.area.setAttribute("aria-invalid", String(Boolean(problem)));
+    this.paper.classList.toggle("odd", !problem);
+    this.verdict.className = `verdict ${problem ? "bad" : warnings.length ? "odd" : check.ok ? "good" : ""}`;
     const words = this.words(check);
     this.verdict.replaceChildren(...(words.length ? [h("div", {}, words)] : []));
     this.paint();
     this.changed(check);
   }
 
-  words({ ok, problem, warning, canonical }) {
+  words({ ok, problem, warnings = [], canonical }) {
     if (problem) {
       const found = remedies(problem, this.text, this.language());
       return [h("strong", {}, sentence(problem.message)), ...this.remedy(problem, found)];
     }
-    if (warning) return [h("span", {}, sentence(warning))];
+    if (warnings.length) return warnings.map(({ message, hint }) => h("p", {}, sentence(message), " ", hint ? sentence(hint) : null));
     if (ok && canonical !== this.text.trim()) return [h("span", {}, "Read as "), h("code", {}, canonical)];
     return ok ? [h("span", {}, "A valid query.")] : [];
   }
