@@ -16,7 +16,7 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, naming_target, read_json, sole_writer, write_picture
-from energyql.generators.base import Generator, Label, check_label
+from energyql.generators.base import Generator, check_label
 from energyql.generators.families import CONFIG, default_truncation, module_fingerprint, named_generator, open_generator
 from energyql.generators.load import load_generator
 from energyql.labelling.folder import LABELS, RECORD, PictureFolder
