@@ -69,19 +69,6 @@ class FittedUnder:
         under = "" if self.label is None else f" under label {self.label}"
         return f"{self.space} at truncation {self.truncation}{under}"
 
-    @classmethod
-    def from_dict(cls, entries: Mapping[str, Any]) -> FittedUnder:
-        """Read the entries of `vocabulary.json`.
-
-        Raises:
-            KeyError: one is missing.
-            ModelError: as for the class; or a `TypeError`, `ValueError` or `OverflowError`.
-        """
-        low, high = (float(psi) for psi in entries["truncation"])
-        label = entries.get("label")  # missing in older models of generators without classes
-        label = tuple(float(number) for number in label) if isinstance(label, list) else label
-        return cls(str(entries["space"]), (low, high), label, str(entries["generator"]))
-
     @property
     def default_label(self) -> int | tuple[float, ...] | None:
         """The label of a sample unless a call gives one; `None` for none, and where each sample had its own."""
@@ -100,11 +87,7 @@ class FittedUnder:
         return self.truncation[0] <= psi <= self.truncation[1]
 
     def check_truncation(self, psi: float, model: str) -> None:
-        """Check that the attributes of the model of that name hold at a truncation psi.
-
-        Raises:
-            ArgumentError: they do not.
-        """
+        """Raise an `ArgumentError` if the attributes of the model of that name do not hold at a truncation psi."""
         if not self.holds_at(psi):
             low, high = self.truncation
             allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
@@ -114,11 +97,7 @@ class FittedUnder:
             )
 
     def check_label(self, label: int | tuple[float, ...] | None, model: str) -> None:
-        """Check that the attributes of the model of that name hold under a label, which its generator has.
-
-        Raises:
-            ArgumentError: they do not.
-        """
+        """Raise an `ArgumentError` if the attributes of the model of that name do not hold under a label."""
         if self.label == "random" and isinstance(label, tuple):
             raise ArgumentError(
                 f"the attributes of model {model!r} hold for every class, not between classes",
@@ -152,33 +131,34 @@ class Described(NamedTuple):
     reader: Any = None
     gradient: bool | None = None
 
+    def write(self, folder: Path) -> None:
+        """Write `vocabulary.json`, whole or not at all."""
+        code = {name: value for name in ("reader", "gradient") if (value := getattr(self, name)) is not None}
+        entries = dataclasses.asdict(self.fitted) | {"vocabulary": self.vocabulary.to_dict()} | code
+        write_json(folder / DESCRIBED, entries)
 
-def write_described(folder: Path, described: Described) -> None:
-    """Write `vocabulary.json`, whole or not at all."""
-    code = {name: value for name in ("reader", "gradient") if (value := getattr(described, name)) is not None}
-    entries = dataclasses.asdict(described.fitted) | {"vocabulary": described.vocabulary.to_dict()} | code
-    write_json(folder / DESCRIBED, entries)
+    @classmethod
+    def read(cls, folder: Path) -> Described:
+        """Read what `write` wrote.
 
-
-def read_described(folder: Path) -> Described:
-    """Read what `write_described` wrote.
-
-    Raises:
-        ModelError: the file is missing or damaged.
-    """
-    path = folder / DESCRIBED
-    entries = read_json(path)
-    try:
-        vocabulary, fitted = Vocabulary.from_dict(entries["vocabulary"]), FittedUnder.from_dict(entries)
-        if (gradient := entries.get("gradient")) not in (None, True, False):
-            raise ValueError(f"gradient is true or false, not {gradient!r}")
-    except KeyError as error:
-        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
-    except (TypeError, ValueError, OverflowError, VocabularyError) as error:
-        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
-    except ModelError as error:
-        raise ModelError(f"{path}: {error.message}", hint=DAMAGED_MODEL) from error
-    return Described(fitted, vocabulary, entries.get("reader"), gradient)
+        Raises:
+            ModelError: the file is missing or damaged.
+        """
+        path = folder / DESCRIBED
+        entries = read_json(path)
+        try:
+            vocabulary = Vocabulary.from_dict(entries["vocabulary"])
+            low, high = (float(psi) for psi in entries["truncation"])
+            label = entries.get("label")  # missing in older models of generators without classes
+            label = tuple(float(number) for number in label) if isinstance(label, list) else label
+            fitted = FittedUnder(str(entries["space"]), (low, high), label, str(entries["generator"]))
+            if (gradient := entries.get("gradient")) not in (None, True, False):
+                raise ValueError(f"gradient is true or false, not {gradient!r}")
+        except KeyError as error:
+            raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
+        except (TypeError, ValueError, OverflowError, VocabularyError, ModelError) as error:
+            raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
+        return cls(fitted, vocabulary, entries.get("reader"), gradient)
 
 
 @runtime_checkable
@@ -244,7 +224,6 @@ class Bank(Protocol):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        ...
 
     @property
     def std(self) -> Mapping[str, Tensor]:
@@ -253,15 +232,12 @@ class Bank(Protocol):
 
     def to(self, device: torch.device | str) -> Self:
         """Return the bank on a device."""
-        ...
 
     def predict(self, read: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
         """Return predictions of attributes, all by default, for latents or pictures (batch, ...)."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Write the bank into a model folder, each file whole or not at all."""
-        ...
 
     def of_generator(self, fingerprint: str) -> Self:
         """Return the same attributes for a generator with this fingerprint, which maps z as their own one does."""

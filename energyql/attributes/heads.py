@@ -11,16 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import (
-    DESCRIBED,
-    SPACES,
-    Bank,
-    Described,
-    FittedLabel,
-    FittedUnder,
-    read_described,
-    write_described,
-)
+from energyql.attributes.bank import DESCRIBED, SPACES, Bank, Described, FittedLabel, FittedUnder
 from energyql.attributes.judge import READER
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport, read_reports, write_reports
@@ -287,10 +278,9 @@ class AttributeBank(Bank):
     Args:
         vocabulary: the attributes.
         heads: one head per attribute, in the order of the vocabulary.
-        space: the latent that the heads read, one of `SPACES`.
+        space: the latent that the heads read, one of `SPACES`; like the next three, see `FittedUnder`.
         truncation: range of the truncation psi of the latents that the heads were fitted on.
-        label: class label of those latents; "random" where each latent had its own; `None` for a generator without
-            classes.
+        label: class label of those latents.
         generator: fingerprint of the generator.
         reports: quality of the heads on held-out latents, by attribute; heads that were not measured have none.
 
@@ -423,7 +413,7 @@ class AttributeBank(Bank):
             f"{name}/{field}": tensor for name, head in self.heads.items() for field, tensor in head.tensors().items()
         }
         write_tensors(folder / "attributes.safetensors", tensors)
-        write_described(folder, Described(self.fitted, self.vocabulary))
+        Described(self.fitted, self.vocabulary).write(folder)
         write_reports(folder, self.reports)
         remove_reader(folder)
 
@@ -435,7 +425,7 @@ class AttributeBank(Bank):
             ModelError: a file is missing, damaged or does not fit the other.
         """
         path = folder / "attributes.safetensors"
-        described, reports = read_described(folder), read_reports(folder)
+        described, reports = Described.read(folder), read_reports(folder)
         tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
         try:
             heads = {name: take_head(name, tensors) for name in described.vocabulary}

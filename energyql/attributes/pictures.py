@@ -9,15 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from energyql.attributes.bank import (
-    PICTURE,
-    Bank,
-    Described,
-    FittedLabel,
-    FittedUnder,
-    read_described,
-    write_described,
-)
+from energyql.attributes.bank import PICTURE, Bank, Described, FittedLabel, FittedUnder
 from energyql.attributes.heads import AttributeBank, remove_reader
 from energyql.attributes.judge import READER, Judge, who_judges
 from energyql.attributes.labels import (
@@ -149,7 +141,7 @@ class PictureBank(Bank):
                 hint="name it, so that the folder records the name: PictureBank('module:factory', vocabulary)",
             )
         told = None if self.gradient == isinstance(self.reader, nn.Module) else self.gradient
-        write_described(folder, Described(self.fitted, self.vocabulary, self.name, told))
+        Described(self.fitted, self.vocabulary, self.name, told).write(folder)
         for old in ("attributes.safetensors", REPORT):
             (folder / old).unlink(missing_ok=True)
         if self.name is not None:
@@ -174,7 +166,7 @@ class PictureBank(Bank):
             ModelError: a file is missing or damaged, does not fit the other, or names code that is not allowed.
             ArgumentError: there is no code of that name.
         """
-        described, gradient = read_described(folder), None
+        described, gradient = Described.read(folder), None
         fitted = described.fitted
         if reader is None and described.reader is not None:
             reader = check_allowed(described.reader, READER, folder, allow_plugins)
@@ -203,12 +195,8 @@ def load_bank(folder: Path, reader: ImageLabeller | str | None = None, *, allow_
 
 
 def load_heads(folder: Path) -> AttributeBank | None:
-    """Read the heads of a model folder; `None` if its attributes are read off pictures.
-
-    Raises:
-        ModelError: as for `AttributeBank.load`.
-    """
-    return None if read_described(folder).fitted.space == PICTURE else AttributeBank.load(folder)
+    """Read the heads of a model folder as `AttributeBank.load` does; `None` if its attributes are read off pictures."""
+    return None if Described.read(folder).fitted.space == PICTURE else AttributeBank.load(folder)
 
 
 def heads_of(bank: Bank, what: str) -> AttributeBank:

@@ -16,7 +16,7 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, naming_target, read_json, sole_writer, write_picture
-from energyql.generators.base import Generator, Label, check_label
+from energyql.generators.base import Generator, check_label
 from energyql.generators.families import CONFIG, default_truncation, module_fingerprint, named_generator, open_generator
 from energyql.generators.load import load_generator
 from energyql.labelling.folder import LABELS, RECORD, PictureFolder
@@ -123,8 +123,11 @@ def sample_pictures(
             found.drawn.check_generator(network, str(path))
             folder = found
         else:
-            condition = check_label(label if label is not None else _fitted_label(bank), network)
-            psi_ = _truncation(bank, own) if truncation is None else truncation
+            if bank is not None:
+                label = bank.fitted.default_label if label is None else label
+                own = own if bank.fitted.holds_at(own) else bank.truncation[1]
+            condition = check_label(label, network)
+            psi_ = own if truncation is None else truncation
             if not 0 <= psi_ <= 2:
                 raise ArgumentError(f"truncation is a number from 0 to 2, not {psi_}")
             folder = PictureFolder(path, Drawn.by(network, seed or 0, float(psi_), condition))
@@ -166,16 +169,6 @@ def _opened(
     if isinstance(model, Model):
         return model.generator, model.bank, model.truncation, teacher
     return model, None, default_truncation(model), []
-
-
-def _truncation(bank: Bank | None, own: float) -> float:
-    if bank is None or bank.fitted.holds_at(own):
-        return own
-    return bank.truncation[1]
-
-
-def _fitted_label(bank: Bank | None) -> Label | None:
-    return None if bank is None else bank.fitted.default_label
 
 
 def _labelled(table: Path, drawn: Drawn) -> list[int]:

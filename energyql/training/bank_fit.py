@@ -165,7 +165,7 @@ def _fit(
             dataclasses.replace(settings, weight_decay=decay),
             held_out=held_out,
             seed=seed,
-            space=prior.fitted.space,
+            fitted=prior.fitted,
             checkpoint=folder / stage,
             progress=lambda done, stage=stage: report(stage, done),  # type: ignore[misc]
         )
@@ -229,7 +229,7 @@ def fit_second(
         dataclasses.replace(settings, steps=max(1, settings.steps // 2)),
         held_out=held_out,
         seed=(seed + 1) % 2**63,
-        space=bank.space,
+        fitted=bank.fitted,
         checkpoint=checkpoint,
         progress=progress,
     )

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.bank import FittedLabel
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import SLOPE, AttributeBank, Head
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
@@ -245,10 +245,7 @@ def train_heads(
     *,
     held_out: float | int = 0.15,
     seed: int = 0,
-    space: str = "w",
-    truncation: tuple[float, float] = (1.0, 1.0),
-    label: FittedLabel = None,
-    generator: str = "",
+    fitted: FittedUnder = FittedUnder(),  # noqa: B008 (frozen)
     checkpoint: Path | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
@@ -263,10 +260,7 @@ def train_heads(
         settings: of the fit.
         held_out: share of the latents, or their number; the last ones are for early stopping and calibration.
         seed: same seed, same bank; no global random state is read or changed.
-        space: latent that the heads read, for the bank.
-        truncation: range of psi of the latents, for the bank.
-        label: class label of the latents, for the bank.
-        generator: fingerprint of the generator, for the bank.
+        fitted: what the latents are and how they were drawn, for the bank.
         checkpoint: file for the state; a training with the same data continues from it, and has nothing to do if the
             state is that at the end.
         progress: called with the fraction done.
@@ -279,7 +273,7 @@ def train_heads(
             only, or none among the latents held out.
     """
     specs, steps = list(vocabulary.values()), settings.steps
-    latents = normalized(latents.float()) if space == "direction" else latents.float()
+    latents = normalized(latents.float()) if fitted.space == "direction" else latents.float()
     if latents.ndim != 2 or not latents.isfinite().all():
         raise DataError(f"latents must be finite numbers (n, latent_dim), not of shape {tuple(latents.shape)}")
     split = len(latents) - held_out if isinstance(held_out, int) else int(len(latents) * (1 - held_out))
@@ -318,8 +312,7 @@ def train_heads(
     if settings.patience is None:
         fit.evaluate(step)
     heads, fits = fit.calibrated(mean, std)
-    bank = AttributeBank(vocabulary, heads, space=space, truncation=truncation, label=label, generator=generator)
-    return bank, fits
+    return AttributeBank(vocabulary, heads, **vars(fitted)), fits
 
 
 def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 import torch
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.training.heads import train_heads
 from energyql.training.report import report_quality
@@ -40,9 +41,8 @@ def fit_heads(domain: Domain, fingerprint: str, *, scale: float = 1.0) -> Attrib
         domain.vocabulary,
         dataclasses.replace(domain.heads, steps=steps),
         held_out=calibration,
-        space="direction",
         seed=LATENT_SEED,
-        generator=fingerprint,
+        fitted=FittedUnder("direction", generator=fingerprint),
     )
     with torch.no_grad():
         return bank.with_reports(report_quality(bank.predict(z[-test:]), unseen, domain.vocabulary, seen))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from toys import VOCABULARY
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
 from energyql.training.heads import HeadSettings, attribute_loss, balanced_accuracy, train_heads
@@ -108,8 +109,8 @@ def test_the_same_seed_gives_the_same_bank_and_global_random_numbers_are_left_al
 def test_heads_on_the_direction_are_blind_to_length():
     latents, labels = planted(60)
     lengths = torch.linspace(0.5, 2, 60)[:, None]
-    bank, _ = train_heads(latents, labels, VOCABULARY, BRIEF, space="direction")
-    same, _ = train_heads(latents * lengths, labels, VOCABULARY, BRIEF, space="direction")
+    bank, _ = train_heads(latents, labels, VOCABULARY, BRIEF, fitted=FittedUnder("direction"))
+    same, _ = train_heads(latents * lengths, labels, VOCABULARY, BRIEF, fitted=FittedUnder("direction"))
     for name in VOCABULARY:
         torch.testing.assert_close(raw(bank, latents, name), raw(same, latents * lengths, name), rtol=1e-3, atol=1e-4)
 
