@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from energyql.attributes.predictions import Categorical, Prediction, Predictions, YesNo
+from energyql.attributes.predictions import Predictions
 from energyql.energy.circuit import CircuitRule
 from energyql.energy.lace import compile_lace
 from energyql.energy.product import compile_product
@@ -73,7 +72,7 @@ class JointRule:
         """Return the log-value, in nats, which has no bound."""
         value = self.conditional.log_value(predictions)
         for name in self.attributes:
-            value = value + _log_mass(predictions[name])
+            value = value + predictions[name].log_mass()
         return value
 
     def explain(self) -> str:
@@ -86,13 +85,6 @@ class JointRule:
     def draw(self) -> Markup:
         """Return the circuit as SVG."""
         return self.conditional.draw()
-
-
-def _log_mass(prediction: Prediction) -> Float[Tensor, "*batch"]:
-    """Return the log-sum-exp of the logits of an attribute."""
-    if isinstance(prediction, YesNo):
-        return torch.logaddexp(prediction.logit / 2, -prediction.logit / 2)
-    return prediction.logits.logsumexp(1) if isinstance(prediction, Categorical) else torch.zeros_like(prediction.mean)
 
 
 _WITHOUT_DIAGRAM: dict[str, Callable[[Expr, Mapping[str, AttributeSpec]], EnergyRule]] = {
