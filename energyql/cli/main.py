@@ -27,6 +27,7 @@ from energyql.cli.share import convert, download, export, upload
 from energyql.cli.train import import_heads, train, train_judge
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import PICTURE_SUFFIXES, naming_target, write_text
+from energyql.kinds import KINDS
 from energyql.models import DEFAULT_MODEL, packaged_models
 from energyql.pipeline.settings import (
     DEFAULT_NOISE,
@@ -223,7 +224,7 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
     known = [name for name in vocabulary if name in reports]
     table = Table("attribute", "kind", "values", "meaning", *(["quality"] if known else []), box=None, pad_edge=False)
     for name, spec in vocabulary.items():
-        values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if spec.kind == "continuous" else "")
+        values = KINDS[spec.kind].listed(spec)
         quality = f"{reports[name]}{', weak' if reports[name].weak else ''}" if name in known else "no report"
         cells = (escape(name), spec.kind, escape(values), escape(spec.description))
         table.add_row(*cells, *([quality] if known else []))
