@@ -160,8 +160,8 @@ class AttributeKind:
         return f"has {len(spec.values)} values"
 
     def instead(self, attribute: Any, spec: AttributeSpec, literal: Any) -> list[Any]:
-        """Return literals that may have been meant by one of another form, or by a bare name."""
-        return [attribute.eq(value) for value in spec.values]
+        """Return literals that may have been meant by one of another form."""
+        return self.conditions(attribute, spec)
 
     def example(self, attribute: Any, spec: AttributeSpec) -> Any:
         """Return a query about an attribute."""
@@ -232,9 +232,6 @@ class _YesNo(AttributeKind):
 
     def nature(self, spec: AttributeSpec) -> str:
         return "is yes or no"
-
-    def instead(self, attribute: Any, spec: AttributeSpec, literal: Any) -> list[Any]:
-        return self.conditions(attribute, spec)
 
     def conditions(self, attribute: Any, spec: AttributeSpec, shares: Sequence[float] = ()) -> list[Any]:
         return [attribute, ~attribute]

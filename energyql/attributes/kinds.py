@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -78,9 +78,9 @@ class Prediction(ABC):
     def number(self) -> Tensor:
         """Return the number of the likeliest value, (batch,); the mean of a number."""
 
+    @abstractmethod
     def decide(self) -> npt.NDArray[Any]:
         """Return the likeliest value, (batch,) bool, class names or float64."""
-        raise NotImplementedError
 
     @abstractmethod
     def table(self) -> Table:
@@ -90,13 +90,17 @@ class Prediction(ABC):
     def tensors(self, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
         """Return the name of each tensor, the tensor, and the shape that it must have."""
 
-    @abstractmethod
     def to(self, like: Tensor) -> Prediction:
         """Return the prediction on the device and in the dtype of a tensor."""
+        return self.mapped(lambda tensor: tensor.to(like))
 
-    @abstractmethod
     def at(self, rows: Tensor) -> Prediction:
         """Return the prediction for some of the samples, on the CPU; `rows` is (batch,) bool."""
+        return self.mapped(lambda tensor: tensor[rows].cpu() if tensor.ndim else tensor.cpu())
+
+    @abstractmethod
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Prediction:
+        """Return the prediction with a function applied to its tensors."""
 
     @abstractmethod
     def columns(self) -> Float[Tensor, "batch columns"]:
@@ -156,9 +160,9 @@ class Prediction(ABC):
         """Return outputs that predict values with certainty, by logits of this size."""
 
     @classmethod
-    @abstractmethod
     def decode(cls, numbers: Array, spec: AttributeSpec) -> npt.NDArray[Any]:
         """Return the values that numbers stand for, (batch,) bool, class names or float64."""
+        return np.asarray(np.array(KINDS[spec.kind].values(spec))[numbers.astype(int)])
 
     @classmethod
     @abstractmethod
@@ -208,8 +212,7 @@ class Prediction(ABC):
 class YesNo(Prediction):
     """`P(yes) = sigmoid(logit)`; logit `(batch,)`; cells are `True` and `False`."""
 
-    kind = "yes/no"
-    elementwise = True
+    kind, elementwise = "yes/no", True
     logit: Float[Tensor, " batch"]
 
     def place(self, cells: Cells, blocks: _Blocks) -> list[_Place]:
@@ -232,11 +235,8 @@ class YesNo(Prediction):
     def tensors(self, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
         return [("logit", self.logit, (batch,))]
 
-    def to(self, like: Tensor) -> Prediction:
-        return YesNo(self.logit.to(like))
-
-    def at(self, rows: Tensor) -> Prediction:
-        return YesNo(self.logit[rows].cpu())
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Prediction:
+        return YesNo(function(self.logit))
 
     def columns(self) -> Float[Tensor, "batch columns"]:
         return self.logit[:, None]
@@ -271,10 +271,6 @@ class YesNo(Prediction):
     @classmethod
     def certain(cls, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
         return (logit * (2 * numbers - 1))[:, None]
-
-    @classmethod
-    def decode(cls, numbers: Array, spec: AttributeSpec) -> npt.NDArray[Any]:
-        return numbers.astype(bool)
 
     @classmethod
     def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
@@ -317,7 +313,7 @@ class Categorical(Prediction):
         return self.logits.argmax(1)
 
     def decide(self) -> npt.NDArray[Any]:
-        return np.array(self.values)[self.number().cpu().numpy()]
+        return np.asarray(np.array(self.values)[self.number().cpu().numpy()])
 
     def table(self) -> Table:
         columns = self.logits.double().softmax(1).cpu().numpy()
@@ -326,11 +322,8 @@ class Categorical(Prediction):
     def tensors(self, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
         return [("logits", self.logits, (batch, len(self.values)))]
 
-    def to(self, like: Tensor) -> Prediction:
-        return type(self)(self.logits.to(like), self.values)
-
-    def at(self, rows: Tensor) -> Prediction:
-        return type(self)(self.logits[rows].cpu(), self.values)
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Prediction:
+        return type(self)(function(self.logits), self.values)
 
     def columns(self) -> Float[Tensor, "batch columns"]:
         return self.logits
@@ -376,10 +369,6 @@ class Categorical(Prediction):
         return logit * (numbers[:, None] == torch.arange(len(spec.values), device=numbers.device)).to(numbers)
 
     @classmethod
-    def decode(cls, numbers: Array, spec: AttributeSpec) -> npt.NDArray[Any]:
-        return np.array(spec.values)[numbers.astype(int)]
-
-    @classmethod
     def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
         return F.cross_entropy(outputs, labels.long(), reduction="none")
 
@@ -393,8 +382,7 @@ class Categorical(Prediction):
 class Continuous(Prediction):
     """A normal with `mean` `(batch,)` and positive `std`, `(batch,)` or a scalar; cells are intervals (low, high)."""
 
-    kind = "continuous"
-    elementwise = True
+    kind, elementwise = "continuous", True
     mean: Float[Tensor, " batch"]
     std: Float[Tensor, "*batch"] | float
 
@@ -434,11 +422,8 @@ class Continuous(Prediction):
         spread = [self.std] if isinstance(self.std, Tensor) and self.std.ndim else []
         return [("mean", self.mean, (batch,)), *(("std", tensor, (batch,)) for tensor in spread)]
 
-    def to(self, like: Tensor) -> Prediction:
-        return Continuous(self.mean.to(like), torch.as_tensor(self.std).to(like))
-
-    def at(self, rows: Tensor) -> Prediction:
-        return Continuous(self.mean[rows].cpu(), torch.as_tensor(self.std).cpu().expand(rows.shape)[rows.cpu()])
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Prediction:
+        return Continuous(function(self.mean), function(torch.as_tensor(self.std)))
 
     def columns(self) -> Float[Tensor, "batch columns"]:
         std = torch.as_tensor(self.std, device=self.mean.device).expand(self.mean.shape)

@@ -171,7 +171,8 @@ def _discrete(prediction: Prediction | Tensor, labels: Tensor, classes: Sequence
 
 
 def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, Any]:
-    mean, *deviation = (prediction[:, None] if isinstance(prediction, Tensor) else prediction.columns()).unbind(1)
+    columns = prediction[:, None] if isinstance(prediction, Tensor) else prediction.columns()
+    mean, *deviation = columns.t().contiguous()
     errors = labels - mean
     score, interval = explained(errors.tolist(), labels.tolist()) or (None, None)
     details: dict[str, Any] = {"error": errors.abs().mean().item()}
