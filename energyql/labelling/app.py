@@ -84,7 +84,7 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
             low=spec.low,
             high=spec.high,
             answers=KINDS[spec.kind].answers(spec),
-        )  # fmt: skip
+        )
         for name, spec in sheet.attributes.items()
     ]
 
