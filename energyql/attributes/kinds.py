@@ -200,13 +200,6 @@ class Prediction(ABC):
         """Return the shift of the outputs of a head that was fitted with weights of the classes."""
         return weights.log()
 
-    @classmethod
-    def accuracy(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
-        """Return the mean recall of the classes present; of a number 1 - mean absolute error / range."""
-        decided = cls.of_outputs(outputs, spec, 1.0).number()
-        classes = labels.long().unique()
-        return torch.stack([(decided[labels == k] == k).float().mean() for k in classes]).mean().item()
-
 
 @dataclass(frozen=True, slots=True)
 class YesNo(Prediction):
@@ -474,10 +467,6 @@ class Continuous(Prediction):
     ) -> tuple[Tensor, Tensor]:
         scale = labels.std(correction=0).clamp(min=1e-3 * (spec.high - spec.low))
         return scale.reshape(1), labels.mean().reshape(1)
-
-    @classmethod
-    def accuracy(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
-        return 1 - ((outputs[:, 0] - labels).abs().mean() / (spec.high - spec.low)).item()
 
 
 PREDICTIONS: dict[str, type[Prediction]] = {each.kind: each for each in (YesNo, Categorical, Continuous)}

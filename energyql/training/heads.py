@@ -137,7 +137,11 @@ def attribute_loss(
 def balanced_accuracy(outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
     """Return the mean recall of the classes present; for a continuous attribute 1 - mean absolute error / range."""
     known = ~labels.isnan()
-    return PREDICTIONS[spec.kind].accuracy(outputs[known], labels[known], spec)
+    decided, labels = PREDICTIONS[spec.kind].of_outputs(outputs[known], spec, 1.0).number(), labels[known]
+    if KINDS[spec.kind].numeric:
+        return 1 - ((decided - labels).abs().mean() / (spec.high - spec.low)).item()
+    classes = labels.long().unique()
+    return torch.stack([(decided[labels == k] == k).float().mean() for k in classes]).mean().item()
 
 
 def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates: int = 81) -> tuple[float, float]:
