@@ -8,12 +8,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, NoReturn, TypeVar, get_args
+from typing import Any, NoReturn, TypeVar
 
 from energyql.errors import UnknownAttribute, VocabularyError
+from energyql.kinds import KINDS
+from energyql.kinds import Kind as Kind
 
 Value = TypeVar("Value")
-Kind = Literal["yes/no", "categorical", "continuous"]
 
 FORMAT_VERSION = 1
 """Version of the JSON shape that `Vocabulary.to_dict` writes."""
@@ -46,19 +47,22 @@ class AttributeSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _text(self.name, "the name of an attribute"))
         label = f"attribute {self.name!r}"
-        if self.kind not in get_args(Kind):
-            raise VocabularyError(f'{label}: kind is "yes/no", "categorical" or "continuous", not {self.kind!r}')
+        if self.kind not in KINDS:
+            *others, last = (f'"{name}"' for name in KINDS)
+            raise VocabularyError(f"{label}: kind is {', '.join(others)} or {last}, not {self.kind!r}")
         if isinstance(self.values, str) or not isinstance(self.values, Iterable):
             raise VocabularyError(f"{label}: values must be a list of strings, not {self.values!r}")
         values = tuple(_text(value, f"{label}: a value") for value in self.values)
         object.__setattr__(self, "values", values)
-        if self.kind == "categorical":
+        if "values" in KINDS[self.kind].fields:
             if (twice := repeated(values)) is not None:
                 raise VocabularyError(f"{label}: value {twice!r} is listed twice")
             if len(values) < 2:
-                raise VocabularyError(f"{label}: a categorical attribute needs at least two values, not {len(values)}")
+                noun = KINDS[self.kind].noun
+                raise VocabularyError(f"{label}: {noun} needs at least two values, not {len(values)}")
         elif values:
-            raise VocabularyError(f"{label}: only a categorical attribute has values")
+            nouns = [kind.noun for kind in KINDS.values() if "values" in kind.fields]
+            raise VocabularyError(f"{label}: only {' or '.join(nouns)} has values")
         for field in ("low", "high", "tolerance"):
             object.__setattr__(self, field, _number(getattr(self, field), f"{label}: {field}"))
         if self.low >= self.high:
@@ -72,10 +76,9 @@ class AttributeSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of this kind as JSON values, for `from_dict`."""
         data: dict[str, Any] = {"name": self.name, "kind": self.kind}
-        if self.kind == "categorical":
-            data["values"] = list(self.values)
-        if self.kind == "continuous":
-            data.update(low=self.low, high=self.high, tolerance=self.tolerance)
+        for field in KINDS[self.kind].fields:
+            value = getattr(self, field)
+            data[field] = list(value) if isinstance(value, tuple) else value
         if self.description:
             data["description"] = self.description
         return data
@@ -151,13 +154,8 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         rows = [f"Vocabulary of model {self.model!r}:" if self.model else "Vocabulary:"]
         width = max((len(name) for name in self), default=0)
         for spec in self.values():
-            detail: str = spec.kind
-            if spec.kind == "categorical":
-                detail = ", ".join(spec.values)
-            elif spec.kind == "continuous":
-                detail = f"{spec.low:g} to {spec.high:g}, = means +- {spec.tolerance:g}"
             note = f"  # {spec.description}" if spec.description else ""
-            rows.append(f"  {spec.name:{width}}  {detail}{note}")
+            rows.append(f"  {spec.name:{width}}  {KINDS[spec.kind].detail(spec)}{note}")
         rows += [f"  always: {relation}" for relation in self.relations]
         return "\n".join(rows)
 

@@ -17,6 +17,7 @@ from energyql.attributes.predictions import Prediction, output_count, split_outp
 from energyql.attributes.quality import HeadReport, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import DAMAGED_MODEL, read_tensors, write_tensors
+from energyql.kinds import KINDS
 from energyql.numerics.linear import Dense, DenseStack, Linear
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
@@ -372,7 +373,7 @@ class AttributeBank(Bank):
             with torch.inference_mode(False):  # tensors made in inference mode have no gradients
                 heads = FusedHeads.of([self.heads[name] for name in names], direction=self.space == "direction")
             specs = [self.vocabulary[name] for name in names]
-            std = {spec.name: self.heads[spec.name].std for spec in specs if spec.kind == "continuous"}
+            std = {spec.name: self.heads[spec.name].std for spec in specs if KINDS[spec.kind].numeric}
             self._raw[names] = RawOutputs(heads, specs, std)
         return self._raw[names]
 

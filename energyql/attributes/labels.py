@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.predictions import Categorical, Continuous, YesNo, decide
+from energyql.attributes.kinds import PREDICTIONS, Prediction
 from energyql.errors import ArgumentError, DataError, misfit
+from energyql.kinds import KINDS, is_missing
 from energyql.numerics.shapes import Float
 from energyql.plugins import JUDGES, load_plugin, make_plugin
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -29,9 +29,6 @@ ImageLabeller = Callable[[Tensor], Mapping[str, Any]]
 prediction, whose likeliest value counts."""
 Numbers = Mapping[str, Float[Tensor, " batch"]]
 """By name, what directions follow; see `as_numbers`."""
-
-MISSING = {"", "na", "n/a", "nan", "none", "null", "?"}
-YES, NO = {"1", "true", "yes", "y", "t"}, {"0", "false", "no", "n", "f"}
 
 
 @torch.no_grad()
@@ -112,10 +109,7 @@ def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary)
             raise DataError(
                 f"the judge returns no value of {name!r} for some pictures", hint="a judge must label every picture"
             )
-        if spec.kind == "categorical":
-            values[name] = np.array(spec.values)[numbers.astype(int)]
-        else:
-            values[name] = numbers.astype(bool if spec.kind == "yes/no" else np.float64)
+        values[name] = PREDICTIONS[spec.kind].decode(numbers, spec)
     return values
 
 
@@ -164,8 +158,8 @@ def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> l
     Raises:
         DataError: the values have another length, or are no sequence of cells.
     """
-    if isinstance(values, YesNo | Categorical | Continuous):
-        values = decide({name: values})[name]
+    if isinstance(values, Prediction):
+        values = values.decide()
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
@@ -193,11 +187,7 @@ def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
     """
     numbers: dict[str, Tensor] = {}
     for name, value in labels.items():
-        titles, rows = [name], value
-        if isinstance(value, YesNo | Continuous):
-            rows = value.logit if isinstance(value, YesNo) else value.mean
-        elif isinstance(value, Categorical):
-            titles, rows = [f"{name} = {each}" for each in value.values], value.logits
+        titles, rows = value.titled(name) if isinstance(value, Prediction) else ([name], value)
         shapes = ((count,),) * (len(titles) == 1) + ((count, len(titles)),)
         if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.shape not in shapes:
             kind = f"{rows.dtype} of shape {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
@@ -209,16 +199,9 @@ def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
         if not rows.isfinite().all():
             raise DataError(f"{name!r} is not finite for all pictures", hint="let the labeller return finite numbers")
         rows = rows.reshape(count, -1)
-        rows = rows - rows.mean(1, keepdim=True) if isinstance(value, Categorical) else rows
+        rows = rows - rows.mean(1, keepdim=True) if len(titles) > 1 else rows
         numbers |= zip(titles, rows.unbind(1), strict=True)
     return numbers
-
-
-def is_missing(cell: Any) -> bool:
-    """Whether a cell is empty: `None`, NaN, or a text such as "NA"."""
-    if cell is None or (isinstance(cell, str) and cell.strip().lower() in MISSING):
-        return True
-    return isinstance(cell, float) and math.isnan(cell)
 
 
 def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels") -> Float[Tensor, " rows"]:
@@ -228,25 +211,12 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
         DataError: a cell is no value of the attribute; the message has its row, counted from 1.
     """
     values: list[float] = []
-    classes = {value: float(i) for i, value in enumerate(spec.values)}
+    encode = KINDS[spec.kind].encoder(spec)
     for row, cell in enumerate(cells, 1):
-        value: float | None
-        if is_missing(cell):
-            value = math.nan
-        elif spec.kind == "categorical":
-            value = classes.get(as_text(cell))
-        elif spec.kind == "yes/no":
-            value = as_yes_no(cell)
-        else:
-            value = as_number(cell)
+        value = math.nan if is_missing(cell) else encode(cell)
         if value is None:
-            wanted = {
-                "categorical": f"one of {', '.join(spec.values)}",
-                "yes/no": "0 or 1, true or false, yes or no",
-                "continuous": "a finite number",
-            }[spec.kind]
             raise DataError(
-                f"{source}, row {row}: {spec.name!r} is {cell!r}, not {wanted}",
+                f"{source}, row {row}: {spec.name!r} is {cell!r}, not {KINDS[spec.kind].expected(spec)}",
                 hint="correct the value, or leave it empty if it is not known",
             )
         values.append(value)
@@ -255,30 +225,7 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
 
 def known_cells(cells: Column, spec: AttributeSpec) -> Column:
     """Return cells in which classes that the attribute does not have are missing."""
-    if spec.kind != "categorical":
+    if not spec.values:
         return cells
-    return [cell if not is_missing(cell) and as_text(cell) in spec.values else None for cell in cells]
-
-
-def as_yes_no(cell: Any) -> float | None:
-    """Return 1 or 0 for a cell that says yes or no, else `None`."""
-    if isinstance(cell, str):
-        text = cell.strip().lower()
-        cell = 1 if text in YES else 0 if text in NO else as_number(text)
-    return float(cell) if isinstance(cell, Real) and cell in (0, 1) else None
-
-
-def as_number(cell: Any) -> float | None:
-    """Return the finite number in a cell, else `None`."""
-    try:
-        number = float(cell.strip() if isinstance(cell, str) else cell)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def as_text(cell: Any) -> str:
-    """Return a cell as text, without spaces around it."""
-    if isinstance(cell, str):
-        return cell.strip()
-    return f"{cell:g}" if isinstance(cell, float) else str(cell)
+    encode = KINDS[spec.kind].encoder(spec)
+    return [None if is_missing(cell) or encode(cell) is None else cell for cell in cells]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from energyql.attributes.bank import PICTURE, Bank, Described, FittedLabel, FittedUnder
 from energyql.attributes.heads import AttributeBank, remove_reader
 from energyql.attributes.judge import READER, Judge, who_judges
+from energyql.attributes.kinds import PREDICTIONS
 from energyql.attributes.labels import (
     ImageLabeller,
     as_cells,
@@ -20,9 +21,10 @@ from energyql.attributes.labels import (
     encode_column,
     import_labeller,
 )
-from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
+from energyql.attributes.predictions import Prediction
 from energyql.attributes.quality import REPORT, HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float
 from energyql.plugins import check_allowed
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -101,7 +103,7 @@ class PictureBank(Bank):
         if not isinstance(self.reader, Judge):
             return {}
         known = dict(zip(self.reader.vocabulary, self.reader.std, strict=True))
-        return {name: known[name] for name, spec in self.vocabulary.items() if spec.kind == "continuous"}
+        return {name: known[name] for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
 
     def to(self, device: torch.device | str) -> PictureBank:
         """Move the reader to a device, in place as torch modules do, and put it into evaluation mode."""
@@ -235,24 +237,17 @@ def _shown(reader: ImageLabeller) -> str:
 
 def _prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction:
     """Return what a reader said of an attribute as a prediction, on the device and in the dtype of the pictures."""
-    for number in ("logit", "logits", "mean"):
-        if not isinstance(getattr(value, number, pictures), Tensor) and isinstance(value, Prediction):
-            kind = type(getattr(value, number)).__name__
-            raise DataError(f"the reader's {number} of {spec.name!r} is a {kind}", hint="predictions hold tensors")
-    if isinstance(value, YesNo) and spec.kind == "yes/no":
-        return YesNo(value.logit.to(pictures))
-    if isinstance(value, Categorical) and value.values == spec.values:
-        return Categorical(value.logits.to(pictures), spec.values)
-    if isinstance(value, Continuous) and spec.kind == "continuous":
-        return Continuous(value.mean.to(pictures), torch.as_tensor(value.std).to(pictures))
+    if isinstance(value, Prediction):
+        for number, tensor, _ in value.tensors(len(pictures)):
+            if not isinstance(tensor, Tensor):
+                what = type(tensor).__name__
+                raise DataError(f"the reader's {number} of {spec.name!r} is a {what}", hint="predictions hold tensors")
+    kind = PREDICTIONS[spec.kind]
+    if isinstance(value, Prediction) and kind.fits(value, spec):
+        return value.to(pictures)
     numbers = encode_column(as_cells(value, len(pictures), spec.name, "the reader"), spec, "the reader").to(pictures)
     if numbers.isnan().any():
         raise DataError(
             f"the reader returns no value of {spec.name!r} for some pictures", hint="it must read every picture"
         )
-    if spec.kind == "continuous":
-        return Continuous(numbers, spec.tolerance)
-    if spec.kind == "yes/no":
-        return YesNo(CERTAIN * (2 * numbers - 1))
-    classes = torch.arange(len(spec.values), device=pictures.device)
-    return Categorical(CERTAIN * (numbers[:, None] == classes).to(pictures), spec.values)
+    return kind.of_outputs(kind.certain(numbers, spec, CERTAIN), spec, spec.tolerance)

@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from energyql.errors import ModelError
 from energyql.files import DAMAGED_MODEL, fingerprint, read_json, write_json
-from energyql.vocabulary import Kind
+from energyql.kinds import KINDS, Kind
 
 REPORT = "report.json"
 """The file of the reports in a model folder."""
@@ -65,12 +65,12 @@ class HeadReport:
     @property
     def measure(self) -> str:
         """Name of the score."""
-        return "R2" if self.kind == "continuous" else "balanced accuracy"
+        return KINDS[self.kind].measure
 
     @property
     def chance(self) -> float:
         """The score of a head that does not read its input."""
-        return 0.0 if self.kind == "continuous" else 1 / len(self.labels)
+        return 0.0 if KINDS[self.kind].numeric else 1 / len(self.labels)
 
     @property
     def skill(self) -> float | None:
@@ -93,7 +93,7 @@ class HeadReport:
         if self.score is None or self.interval is None:
             missing = [name for name in self.labels if name not in self.recall]
             return f"no label of {missing[0]!r} was held out" if self.held_out and missing else "its quality is unknown"
-        if self.kind == "continuous":
+        if KINDS[self.kind].numeric:
             return f"{self} is not clearly above {LEAST_R2:g}" if self.interval[0] < LEAST_R2 else None
         if self.interval[0] < self.chance + MARGIN:
             return f"{self} is not clearly above chance, {self.chance:.2f}"
@@ -114,12 +114,12 @@ class HeadReport:
             KeyError, TypeError, ValueError: a field is missing or wrong.
         """
         report = cls(**{part.name: data[part.name] for part in fields(cls)})
-        if report.kind not in get_args(Kind):
+        if report.kind not in KINDS:
             raise ValueError(f"there is no kind {report.kind!r}")
         low, high = (math.nan, math.nan) if report.interval is None else map(float, report.interval)
         recall = {str(name): (float(r), float(low), float(high)) for name, (r, low, high) in report.recall.items()}
         labels = {str(name): int(count) for name, count in report.labels.items()}
-        if report.kind != "continuous" and len(labels) < 2:
+        if not KINDS[report.kind].numeric and len(labels) < 2:
             raise ValueError("an attribute has at least two classes")
         score = None if report.score is None else float(report.score)
         return cls(

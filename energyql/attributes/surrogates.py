@@ -25,6 +25,7 @@ from torch import Tensor
 from energyql.attributes.heads import SLOPE, AttributeBank, Head, RawOutputs
 from energyql.attributes.predictions import output_count
 from energyql.errors import ArgumentError
+from energyql.kinds import KINDS
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import leaky_relu_back_, pullback_of
 from energyql.numerics.random import normals
@@ -67,7 +68,7 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
     heads = {}
     for spec, columns in zip(raw.specs, answers.columns, strict=True):
         own = weights[:, columns]
-        if spec.kind == "categorical":
+        if own.shape[1] > 1:
             own = own - own.mean(1, keepdim=True)  # only differences count
         std = deviation(spec, raw, with_one @ own - outputs[:, columns]).to(z)
         own = own.to(z)
@@ -95,7 +96,7 @@ class Answers:
         ends = list(accumulate(map(output_count, specs)))
         self.columns = [slice(end - output_count(spec), end) for spec, end in zip(specs, ends, strict=True)]
         count, parts = ends[-1], list(zip(specs, self.columns, strict=True))
-        self.tables = [own for spec, own in parts if spec.kind != "continuous"]
+        self.tables = [own for spec, own in parts if not KINDS[spec.kind].numeric]
         self.numeric = torch.ones(count, dtype=torch.bool)
         for own in self.tables:
             self.numeric[own] = False
@@ -139,7 +140,7 @@ def linear_start(
 
 def deviation(spec: AttributeSpec, raw: RawOutputs, missed: Float[Tensor, "n outputs"]) -> Float[Tensor, ""]:
     """Return the deviation of an attribute's answers whose outputs are off by `missed`; 1 for classes."""
-    if spec.kind != "continuous":
+    if not KINDS[spec.kind].numeric:
         return torch.ones((), dtype=torch.double)
     return (missed.square().mean() + raw.std[spec.name].cpu().double().square()).sqrt()
 
@@ -325,7 +326,7 @@ def _sensitivity(
 
 def _random_root(raw: RawOutputs, outputs: Tensor, signs: Tensor) -> Float[Tensor, "batch outputs"]:
     """Return random vectors whose second moments are the Fisher information of the outputs in the answer."""
-    if raw.specs[0].kind == "continuous":
+    if KINDS[raw.specs[0].kind].numeric:
         return torch.ones_like(outputs)
     logits = outputs if outputs.shape[1] > 1 else torch.cat([outputs, torch.zeros_like(outputs)], 1)
     shares = torch.softmax(logits, 1)

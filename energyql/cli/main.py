@@ -27,6 +27,7 @@ from energyql.cli.share import convert, download, export, upload
 from energyql.cli.train import import_heads, train, train_judge
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import PICTURE_SUFFIXES, check_writable, write_text
+from energyql.kinds import KINDS
 from energyql.models import DEFAULT_MODEL, packaged_models
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, PICTURES
 from energyql.version import __version__
@@ -211,14 +212,14 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
         return
     known = [name for name in vocabulary if name in reports]
     table = Table(box=None, pad_edge=False, show_header=False)
-    for kind, title in (("yes/no", "meaning"), ("categorical", "values"), ("continuous", "range")):
-        rows = [spec for spec in vocabulary.values() if spec.kind == kind]
+    for kind in KINDS.values():
+        rows = [spec for spec in vocabulary.values() if spec.kind == kind.name]
         if rows and table.rows:
             table.add_row()
         if rows:
-            table.add_row(kind, *(["quality"] if known else []), title, style="bold")
+            table.add_row(kind.name, *(["quality"] if known else []), kind.heading, style="bold")
         for spec in rows:
-            values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if kind == "continuous" else "")
+            values = kind.listed(spec)
             text = f"{values} ({spec.description})" if values and spec.description else values or spec.description
             table.add_row(escape(spec.name), *([_quality(reports.get(spec.name))] if known else []), escape(text))
     out.print(table)

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.options import out
+from energyql.kinds import KINDS
 
 if TYPE_CHECKING:
     from energyql.attributes.judge import JudgeReport
@@ -73,7 +74,7 @@ def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:
 
 
 def _print_quality(name: str, report: HeadReport, indent: str) -> None:
-    chance = "" if report.kind == "continuous" else f", chance {report.chance:.2f}"
+    chance = "" if KINDS[report.kind].numeric else f", chance {report.chance:.2f}"
     out.print(f"{indent}[bold]{escape(name)}[/], {report.kind}: {report}{chance}")
     parts = [f"{report.held_out:,} labels held out of {report.fitted + report.held_out:,}"]
     if report.calibration_error is not None:

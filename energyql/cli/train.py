@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, cast
 
 import typer
 from rich.markup import escape
@@ -13,7 +13,8 @@ from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names, resumable
 from energyql.cli.reports import print_reports, print_trained_judge
 from energyql.errors import ArgumentError
-from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
+from energyql.kinds import KINDS, Kind
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 OutOption = Annotated[Path | None, out_option("The model folder to make or add to. By default that of the model.")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace old attributes by new ones of the same name.")]
@@ -229,17 +230,15 @@ def _kinds(texts: list[str] | None) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for text in texts or []:
         name, _, wanted = text.rpartition("=")
-        if not name or wanted not in get_args(Kind):
+        if not name or wanted not in KINDS:
             wrong = f"{wanted!r} is no kind of attribute" if name else f"{text!r} is not name=kind"
-            raise ArgumentError(wrong, hint=f"kinds are {', '.join(get_args(Kind))}")
+            raise ArgumentError(wrong, hint=f"kinds are {', '.join(KINDS)}")
         kinds[name] = cast(Kind, wanted)
     return kinds
 
 
 def _attribute(text: str) -> AttributeSpec:
     name, equals, what = text.partition("=")
-    if not equals or what == "yes/no":
-        return AttributeSpec(name, "yes/no")
-    if what == "continuous":
-        return AttributeSpec(name, "continuous")
+    if not equals or what in KINDS:
+        return AttributeSpec(name, cast(Kind, what or "yes/no"))
     return AttributeSpec(name, "categorical", values=tuple(value.strip() for value in what.split(",")))

@@ -38,6 +38,7 @@ from energyql.dataset.shard import (
 )
 from energyql.errors import DataError
 from energyql.files import fingerprint, parse_json
+from energyql.kinds import KINDS
 from energyql.language.lexical import shorten
 from energyql.plugins import import_optional
 from energyql.render.markup import markdown_table
@@ -50,8 +51,6 @@ _PLAIN = {
     "model": "string", "seed": "uint64", "index": "int64", "energy": "double", "satisfied": "bool", "judge": "string",
     "doubtful": "bool", "status": "string",
 }  # fmt: skip
-_KINDS = {"yes/no": "bool", "categorical": "string", "continuous": "double"}
-"""Kind of an attribute -> type of its judged values."""
 _HEADER = ("class", "number", "query", "wanted", "pictures", "drawn", "satisfy the query")
 
 
@@ -79,10 +78,10 @@ class Index:
         for query in prepared.queries:
             judged = set(query.model.judged_names)
             for name, spec in query.model.vocabulary.items():
-                for column in _columns(name, spec.kind, spec.values):
-                    types[column] = "double"
+                for end in KINDS[spec.kind].columns(spec):
+                    types[f"heads.{name}{end}"] = "double"
                 if name in judged:
-                    kind = _KINDS[spec.kind]
+                    kind = KINDS[spec.kind].column
                     column = f"judged.{name}"
                     types[column] = kind if types.get(column, kind) == kind else "string"  # models that disagree
         kinds = {"string": self._arrow.string(), "bool": self._arrow.bool_(), "double": self._arrow.float64()}
@@ -118,20 +117,13 @@ class Index:
             if isinstance(value, dict):
                 row |= {f"heads.{name}={each}": share for each, share in value.items()}
             elif isinstance(value, list):
-                row |= dict(zip(_columns(name, "continuous", ()), value, strict=True))
+                row |= {f"heads.{name}.{moment}": number for moment, number in zip(("mean", "std"), value, strict=True)}
             else:
                 row[f"heads.{name}"] = value
         for name, value in sample["judged"].items():
             column = f"judged.{name}"
             row[column] = str(value) if self._types[column] == "string" else value
         return row
-
-
-def _columns(name: str, kind: str, values: Sequence[str]) -> list[str]:
-    """Return the names of the columns with the predictions of an attribute."""
-    if kind == "categorical":
-        return [f"heads.{name}={value}" for value in values]
-    return [f"heads.{name}.mean", f"heads.{name}.std"] if kind == "continuous" else [f"heads.{name}"]
 
 
 def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:

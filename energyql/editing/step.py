@@ -32,6 +32,7 @@ from energyql.editing.terms import Term, TermInput, edit_energy, flat_features
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.errors import LimitError
+from energyql.kinds import KINDS
 from energyql.language import E, Expr
 from energyql.logic.truth import satisfied
 from energyql.numerics.linear import few_sizes, in_batches
@@ -95,10 +96,7 @@ class Dependence:
     def _shares(self, name: str, values: npt.NDArray[Any], drawn: Values) -> npt.NDArray[np.float64]:
         """Return how often each value occurs, (n,); a number, how often one within twice the tolerance does."""
         spec, found = self.vocabulary[name], drawn[name]
-        if spec.kind != "continuous":
-            return np.asarray((found == values[:, None]).mean(1))
-        distance = np.abs(np.clip(found, spec.low, spec.high) - np.clip(values, spec.low, spec.high)[:, None])
-        return np.asarray((distance <= 2 * spec.tolerance).mean(1))
+        return np.asarray(KINDS[spec.kind].alike(found, values[:, None], spec).mean(1))
 
     def implied(self, values: Values, asked: Sequence[str]) -> dict[str, Rows]:
         """Return, for each attribute that is not asked, which of its values the query makes impossible, (n,)."""
@@ -121,16 +119,13 @@ class Dependence:
         """
         found: list[Expr] = []
         for name, spec in self.vocabulary.items():
-            if name in asked or spec.kind == "continuous":
+            kind = KINDS[spec.kind]
+            values = np.array(kind.values(spec))
+            if name in asked or not len(values):
                 continue
-            values = np.array([False, True]) if spec.kind == "yes/no" else np.array(spec.values)
             excluded = self.excludes(name, values)
-            if not excluded.any() or excluded.all():
-                continue
-            if spec.kind == "yes/no":
-                found.append(~E[name] if excluded[1] else E[name])
-            else:
-                found.append(~E[name].is_in([str(value) for value in values[excluded]]))
+            if excluded.any() and not excluded.all():
+                found.append(kind.excluding(E[name], values[excluded].tolist()))
         return reduce(and_, found) if found else None
 
 
@@ -156,9 +151,7 @@ class DependenceEstimator:
 
 def changed(spec: AttributeSpec, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Rows:
     """Return whether each value changed, (n,); a number, whether it moved by more than the attribute's tolerance."""
-    if spec.kind == "continuous":
-        return np.asarray(np.abs(after - before) > spec.tolerance)
-    return np.asarray(before != after)
+    return np.asarray(KINDS[spec.kind].changed(before, after, spec))
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,7 +294,7 @@ def run_step(
     with torch.no_grad():
         w = space.w(before)
     w_of = edited_w(before, w, layers)
-    continuous = any(space.model.vocabulary[name].kind == "continuous" for name in asked)
+    continuous = any(KINDS[space.model.vocabulary[name].kind].numeric for name in asked)
     weights = [preset.newest_continuous if continuous else preset.newest, *[preset.earlier] * (len(rules) - 1)]
     energies = [
         (QueryEnergy(rule, Identity(), bank), weight) for rule, weight in zip(rules, weights, strict=True) if weight

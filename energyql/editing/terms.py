@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.heads import RawOutputs
-from energyql.attributes.labels import ImageLabeller, call_labeller, read_images
-from energyql.attributes.predictions import Categorical, YesNo, output_count
+from energyql.attributes.kinds import PREDICTIONS, Prediction
+from energyql.attributes.labels import ImageLabeller, call_labeller, encode_column, read_images
+from energyql.attributes.predictions import output_count
 from energyql.editing.latents import EditedW, Embed, Latents, LatentSpace, mean_offset
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
@@ -101,17 +101,8 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
     def evaluate(outputs: Tensor, kept: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         gradient, value = torch.zeros_like(outputs), torch.zeros_like(outputs[:, 0])
         for kind, columns, attributes, std in blocks:
-            now, then, weight = outputs[:, columns], kept[:, columns], weights[:, attributes]
-            if kind == "categorical":  # one attribute a block
-                p, log_p, log_q = then.softmax(1), then.log_softmax(1), now.log_softmax(1)
-                divergence, slope = (p * (log_p - log_q)).sum(1, keepdim=True), log_q.exp() - p
-            elif kind == "yes/no":
-                p = then.sigmoid()
-                divergence = p * (F.softplus(-now) - F.softplus(-then)) + (1 - p) * (F.softplus(now) - F.softplus(then))
-                slope = now.sigmoid() - p
-            else:
-                difference = (now - then) / std
-                divergence, slope = difference.square() / 2, difference / std
+            weight = weights[:, attributes]
+            divergence, slope = kind.divergence(outputs[:, columns], kept[:, columns], std)
             value = value + (weight * divergence).sum(1)
             gradient[:, columns] = weight * slope
         return value, gradient
@@ -236,19 +227,19 @@ def flat_features(embed: Embed, images: Tensor) -> Tensor:
     return features.flatten(1)
 
 
-_Block = tuple[str, Tensor, Tensor, Tensor]
+_Block = tuple[type[Prediction], Tensor, Tensor, Tensor]
 """Outputs of one kind: the kind, their columns, the attributes they belong to, the residual spread of each."""
 
 
 def _blocks(raw: RawOutputs, like: Tensor) -> list[_Block]:
-    """Return a block for each categorical attribute, then one for all yes/no and one for all continuous attributes."""
+    """Return a block for each attribute of several outputs, then one for all others of each kind."""
     starts = [0, *accumulate(map(output_count, raw.specs))]
     blocks = []
-    for kind in ("categorical", "yes/no", "continuous"):
-        of_kind = [i for i, spec in enumerate(raw.specs) if spec.kind == kind]
-        for members in [[i] for i in of_kind] if kind == "categorical" else [of_kind] if of_kind else []:
+    for name, kind in sorted(PREDICTIONS.items(), key=lambda item: item[1].elementwise):
+        of_kind = [i for i, spec in enumerate(raw.specs) if spec.kind == name]
+        for members in ([of_kind] if of_kind else []) if kind.elementwise else [[i] for i in of_kind]:
             columns = [column for i in members for column in range(starts[i], starts[i + 1])]
-            std = [float(raw.std[raw.specs[i].name]) if kind == "continuous" else 1.0 for i in members]
+            std = [float(raw.std.get(raw.specs[i].name, 1.0)) for i in members]
             which, whose = (torch.tensor(numbers, device=like.device) for numbers in (columns, members))
             blocks.append((kind, which, whose, like.new_tensor(std)))
     return blocks
@@ -284,12 +275,7 @@ def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple
     values = read_images(lambda _: read, images, vocabulary)
     for name in values:
         found = read[name]
-        if isinstance(found, YesNo):
-            probability = found.logit.abs().sigmoid()
-        elif isinstance(found, Categorical):
-            probability = found.logits.softmax(1).amax(1)
-        else:
-            probability = images.new_ones(len(images))
+        probability = found.certainty() if isinstance(found, Prediction) else images.new_ones(len(images))
         columns.append(probability.to(images.device) >= CLEAR)
     return values, torch.stack(columns, 1)
 
@@ -299,11 +285,8 @@ def _as_outputs(values: Values, vocabulary: Vocabulary) -> Tensor:
     columns = []
     for name in values:
         spec = vocabulary[name]
-        if spec.kind == "continuous":
-            columns.append(torch.from_numpy(values[name]).float()[:, None])
-        elif spec.kind == "categorical":
-            columns.append(torch.from_numpy(values[name][:, None] == np.array(spec.values)).float() * 2 * TARGET_LOGIT)
-        else:
-            columns.append((torch.from_numpy(values[name]).float()[:, None] * 2 - 1) * TARGET_LOGIT)
-        assert columns[-1].shape[1] == output_count(spec)
+        numbers = encode_column(values[name].tolist(), spec)
+        # Twice as large where each class has a logit, since that of yes is plus or minus `TARGET_LOGIT`.
+        logit = TARGET_LOGIT * min(2, output_count(spec))
+        columns.append(PREDICTIONS[spec.kind].certain(numbers, spec, logit))
     return torch.cat(columns, 1)

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import Predictions, log_probabilities, output_count
+from energyql.kinds import KINDS
 from energyql.logic.circuit import Circuit
 from energyql.logic.nodes import CircuitNode, Given, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
 from energyql.numerics.linear import VECTORS, sizes_for
@@ -389,7 +390,7 @@ class LeafEnergies:
             else:
                 rows.append((column, -1 / std, (low + high) / 2 / std))
                 widths.append((high - low) / std)
-        values = {spec.name: spec.values for spec in raw.specs}
+        values = {spec.name: KINDS[spec.kind].values(spec) for spec in raw.specs}
 
         def columns_of(leaf: Leaf, own: bool) -> list[int]:
             """Columns of the leaf's own classes, or of the others."""

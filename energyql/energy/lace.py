@@ -43,10 +43,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from energyql.attributes.predictions import Categorical, Continuous, Predictions, YesNo
+from energyql.attributes.predictions import Predictions
 from energyql.errors import Contradiction, KindError, LimitError
+from energyql.kinds import KINDS
 from energyql.language import (
     And,
     Attribute,
@@ -150,16 +150,17 @@ class _Published(Kernel[Tensor]):
             return torch.zeros(())
         assert isinstance(node, Predicate)
         prediction = self._predictions[node.name]
-        match node, prediction:
-            case Attribute(), YesNo(logit=logit):
-                return -softplus(-logit)  # exporters write a log-sigmoid as the logarithm of a number that can be 0
-            case OneOf(values=values), Categorical():
-                classes = torch.log_softmax(prediction.logits, dim=1)
-                either = reduce(log_or, [classes[:, prediction.values.index(value)] for value in values])
+        allowed = node.form in KINDS[prediction.kind].forms
+        match node:
+            case Attribute() if allowed:
+                return prediction.log_each((True,))[0]
+            case OneOf(values=values) if allowed:
+                either = reduce(log_or, prediction.log_each(values))
                 return negated(either) if node.negated else either
-            case Near(value=target), Continuous(mean=mean):
-                return _gaussian(mean - target)
-            case Interval(low=low, high=high), Continuous(mean=mean):
+            case Near(value=target) if allowed:
+                return _gaussian(prediction.number() - target)
+            case Interval(low=low, high=high) if allowed:
+                mean = prediction.number()
                 return _gaussian(mean - mean.detach().clamp(low, high))
         raise KindError(f"{node.name!r} is used as another kind than its head predicts")
 

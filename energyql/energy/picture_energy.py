@@ -12,9 +12,10 @@ from torch import Tensor
 
 from energyql.attributes.bank import Bank
 from energyql.energy.circuit import CircuitRule
-from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions, least_energy, tensors_of
+from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions, least_energy
 from energyql.energy.rule import EnergyRule, JointRule
 from energyql.errors import ArgumentError
+from energyql.kinds import KINDS
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import by_autograd, pullback_of
 from energyql.numerics.shapes import Float
@@ -139,7 +140,7 @@ def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> 
     predictions = predict(pictures, rule.attributes)
     check_predictions(predictions, rule.attributes, pictures)
     for name in rule.attributes:
-        check_followed(tensors_of(predictions[name], len(pictures))[0][1], pictures, f"the reader of {name!r}")
+        check_followed(predictions[name].tensors(len(pictures))[0][1], pictures, f"the reader of {name!r}")
     return 0.0 - rule.log_value(predictions)
 
 
@@ -158,7 +159,7 @@ def check_followed(found: Tensor, pictures: Tensor, what: str) -> None:
 
 def reader_energy(rule: EnergyRule, bank: Bank, encode: Encode, draw: Draw) -> PictureEnergy:
     """Return the energy of a query whose attributes are read off pictures; arguments as for `PictureEnergy`."""
-    numbers = [name for name in rule.attributes if bank.vocabulary[name].kind == "continuous"]
+    numbers = [name for name in rule.attributes if KINDS[bank.vocabulary[name].kind].numeric]
     least = 0.0
     if isinstance(rule, JointRule) and rule.attributes:
         least = -math.inf

@@ -28,11 +28,12 @@ from typing import Any
 
 from energyql.energy.circuit import CircuitRule
 from energyql.errors import Contradiction
+from energyql.kinds import CellSet
 from energyql.language import Constant, Expr, Predicate
 from energyql.language.expr import allowed_counts
 from energyql.language.node import Kernel, Node
 from energyql.logic.circuit import Circuit
-from energyql.logic.nodes import CellSet, CircuitBuilder, Leaf, Ref, holds, partition, predicate_cells, union
+from energyql.logic.nodes import CircuitBuilder, Leaf, Ref, holds, partition, predicate_cells, union
 from energyql.vocabulary import AttributeSpec
 
 Pair = tuple[Ref, Ref]

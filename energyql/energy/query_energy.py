@@ -20,7 +20,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import Bank
 from energyql.attributes.heads import AttributeBank, RawOutputs
-from energyql.attributes.predictions import Categorical, Continuous, Prediction, Predictions, split_outputs
+from energyql.attributes.predictions import Continuous, Predictions, split_outputs
 from energyql.energy.circuit import CircuitEnergy, CircuitRule
 from energyql.energy.rule import EnergyRule, JointRule
 from energyql.errors import ArgumentError
@@ -354,24 +354,13 @@ def check_predictions(predictions: Predictions, names: tuple[str, ...], z: Tenso
     for name in names:
         if name not in predictions:
             raise ArgumentError(f"predict returned nothing for attribute {name!r}")
-        for what, tensor, shape in tensors_of(predictions[name], len(z)):
+        for what, tensor, shape in predictions[name].tensors(len(z)):
             if tuple(tensor.shape) != shape or not tensor.is_floating_point():
                 expected = f"floating point of shape {shape}"
                 raise ArgumentError(f"the {what} of attribute {name!r} must be {expected}, not {_described(tensor)}")
             if tensor.device != z.device or tensor.dtype != z.dtype:
                 found = f"the {what} of attribute {name!r} is {_described(tensor)}"
                 raise ArgumentError(f"{found}, and z is {_described(z)}", hint=_ONE_DEVICE)
-
-
-def tensors_of(prediction: Prediction, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
-    """Return the name of each tensor of a prediction, the tensor, and the shape that it must have."""
-    if isinstance(prediction, Categorical):
-        return [("logits", prediction.logits, (batch, len(prediction.values)))]
-    if isinstance(prediction, Continuous):
-        std = prediction.std
-        spread = [std] if isinstance(std, Tensor) and std.ndim else []
-        return [("mean", prediction.mean, (batch,)), *(("std", tensor, (batch,)) for tensor in spread)]
-    return [("logit", prediction.logit, (batch,))]
 
 
 def _described(tensor: Tensor) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import reduce
+from operator import add
 from typing import Protocol
 
-import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from energyql.attributes.predictions import Categorical, Prediction, Predictions, YesNo
+from energyql.attributes.predictions import Predictions
 from energyql.energy.circuit import CircuitRule
 from energyql.energy.lace import compile_lace
 from energyql.energy.product import compile_product
@@ -77,7 +76,7 @@ class JointRule:
 
     def log_mass(self, predictions: Predictions) -> Float[Tensor, " batch"]:
         """Return the log-sum-exp of all logits, summed over the attributes, of which there is at least one."""
-        return reduce(torch.add, [_log_mass(predictions[name]) for name in self.attributes])
+        return reduce(add, [predictions[name].log_mass() for name in self.attributes])
 
     def explain(self) -> str:
         """Return the circuit as indented text, and what is added."""
@@ -89,13 +88,6 @@ class JointRule:
     def draw(self) -> Markup:
         """Return the circuit as SVG."""
         return self.conditional.draw()
-
-
-def _log_mass(prediction: Prediction) -> Float[Tensor, "*batch"]:
-    """Return the log-sum-exp of the logits of an attribute."""
-    if isinstance(prediction, YesNo):
-        return softplus(prediction.logit) - prediction.logit / 2
-    return prediction.logits.logsumexp(1) if isinstance(prediction, Categorical) else torch.zeros_like(prediction.mean)
 
 
 _WITHOUT_DIAGRAM: dict[str, Callable[[Expr, Mapping[str, AttributeSpec]], EnergyRule]] = {

@@ -19,6 +19,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.errors import ModelError
 from energyql.files import refuse_special
+from energyql.kinds import KINDS
 from energyql.language import And, Expr, Near, Not, Predicate, Weight
 from energyql.logic.truth import satisfied
 from energyql.plugins import import_optional
@@ -157,11 +158,9 @@ class AttributeBins:
     def __init__(self, vocabulary: Mapping[str, AttributeSpec], prior: Columns) -> None:
         tests: dict[str, tuple[str, Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]]]] = {}
         for name, spec in vocabulary.items():
-            if spec.kind == "yes/no":
-                tests[name] = name, lambda column: np.asarray(column, bool)
-            elif spec.kind == "categorical":
-                tests |= {f"{name} = {value}": (name, partial(operator.eq, value)) for value in spec.values}
-            else:
+            kind = KINDS[spec.kind]
+            tests |= {name + end: (name, partial(operator.eq, value)) for end, value in kind.bins(spec)}
+            if kind.numeric:
                 edges = np.quantile(prior[name], np.arange(1, QUARTERS) / QUARTERS)
                 for k in range(QUARTERS):
                     tests[f"{name} in quarter {k + 1} of {QUARTERS}"] = name, partial(_in_quarter, edges, k)

@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.evaluation.judged import JudgedSamples
 from energyql.evaluation.methods import PAPER
 from energyql.files import read_json
+from energyql.kinds import BARE, KINDS
 from energyql.language import And, E, Expr, Not, Or, bind, parse, predicates
 from energyql.logic.truth import satisfied
 from energyql.pipeline.settings import DEFAULT_SAMPLER
-from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 T = TypeVar("T")
 Join = Callable[[Sequence[Expr]], Expr]
@@ -61,16 +62,11 @@ class RandomConditions:
 
     def values(self, spec: AttributeSpec) -> list[Expr]:
         """Return a condition for every value of an attribute: yes and no, each class, or each of `TARGETS`."""
-        attribute = E[spec.name]
-        if spec.kind == "yes/no":
-            return [attribute, Not(attribute)]
-        if spec.kind == "categorical":
-            return [attribute.eq(value) for value in spec.values]
-        return [attribute.eq(round(spec.low + share * (spec.high - spec.low), 6)) for share in TARGETS]
+        return KINDS[spec.kind].conditions(E[spec.name], spec, TARGETS)
 
     def condition(self, spec: AttributeSpec) -> Expr:
         """Return a random condition on an attribute: yes, a class, or a target with the tolerance of the attribute."""
-        return E[spec.name] if spec.kind == "yes/no" else self._choice(self.values(spec))
+        return E[spec.name] if BARE in KINDS[spec.kind].forms else self._choice(self.values(spec))
 
     def prevalence(self, query: Expr) -> float:
         """Return the share of prior pictures that satisfy a query, by the judge."""
@@ -158,7 +154,7 @@ def _single(draw: RandomConditions) -> list[Expr]:
 
 def _classes(draw: RandomConditions) -> list[Expr]:
     """Return a condition for each class of the categorical attribute with the most classes."""
-    classes = [spec for spec in draw.vocabulary.values() if spec.kind == "categorical"]
+    classes = [spec for spec in draw.vocabulary.values() if spec.values]
     if not classes:
         raise EnergyQLError("the model has no categorical attribute", hint="choose other protocols")
     conditions = draw.values(max(classes, key=lambda spec: len(spec.values)))
@@ -283,7 +279,7 @@ class Needed:
     description: str = ""
 
     def __str__(self) -> str:
-        what = {"continuous": "continuous from 0 to 1", "categorical": "categorical"}.get(self.kind, self.kind)
+        what = f"{self.kind} from 0 to 1" if "low" in KINDS[self.kind].fields else self.kind
         classes = f", with {', '.join(map(repr, self.values))}" if self.values else ""
         about = f" ({self.description})" if self.description else ""
         return f"{self.name!r}, {what}{classes}{about}"
@@ -296,7 +292,7 @@ class Needed:
         missing = [value for value in self.values if value not in spec.values]
         if spec.kind != self.kind:
             return f"attribute {self}: yours is {spec.kind}"
-        if self.kind == "continuous" and (spec.low, spec.high) != (0.0, 1.0):
+        if "low" in KINDS[self.kind].fields and (spec.low, spec.high) != (0.0, 1.0):
             return f"attribute {self}: yours is from {spec.low:g} to {spec.high:g}"
         return f"classes of {self.name!r}: {', '.join(map(repr, missing))}" if missing else ""
 
@@ -386,7 +382,7 @@ def read_setup(name: str | Path) -> Setup:
             for one in data["attributes"]
         )
         listed = [_read_protocol(one, float(data["truncation"]), str(data["labels"])) for one in data["protocols"]]
-        if wrong := [one.kind for one in needed if one.kind not in get_args(Kind)]:
+        if wrong := [one.kind for one in needed if one.kind not in KINDS]:
             raise ValueError(f"there is no kind {wrong[0]!r}")
         if wrong := [one.name for one in listed if not re.fullmatch("[A-Za-z0-9-]+", one.name)]:  # names of folders
             raise ValueError(f"protocol {wrong[0]!r} is not named by letters, digits and hyphens")

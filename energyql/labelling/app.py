@@ -14,11 +14,11 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from energyql.errors import DataError
+from energyql.kinds import KINDS, Kind
 from energyql.labelling.sheet import Cells, LabelSheet
 from energyql.studio.guard import Access, Bodies
 from energyql.studio.serving import Listening, serve_app
 from energyql.studio.web import guarded_app
-from energyql.vocabulary import Kind
 
 STATIC = Path(__file__).parent / "static"
 BODY = 64 * 1024
@@ -39,6 +39,7 @@ class AttributeField(BaseModel):
     values: list[str] = Field(description="The classes of a categorical attribute.")
     low: float
     high: float
+    answers: list[tuple[str, str]] = Field(description="Possible answers, each with its key; none of a number.")
 
 
 class State(BaseModel):
@@ -76,7 +77,14 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
         hint = "draw some with energyql sample; the same command goes on where one was interrupted"
         raise DataError(f"{sheet.folder.path} has no pictures yet", hint=hint)
     attributes = [
-        AttributeField(name=name, kind=spec.kind, values=list(spec.values), low=spec.low, high=spec.high)
+        AttributeField(
+            name=name,
+            kind=spec.kind,
+            values=list(spec.values),
+            low=spec.low,
+            high=spec.high,
+            answers=KINDS[spec.kind].answers(spec),
+        )
         for name, spec in sheet.attributes.items()
     ]
 

@@ -13,15 +13,15 @@ from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import heads_of
-from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
+from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, naming_target, read_json, sole_writer, write_picture
 from energyql.generators.base import Generator, check_label
 from energyql.generators.families import CONFIG, default_truncation, module_fingerprint, named_generator, open_generator
 from energyql.generators.load import load_generator
+from energyql.kinds import KINDS
 from energyql.labelling.folder import LABELS, RECORD, PictureFolder
 from energyql.models import model_folder
-from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, load_model
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
@@ -242,26 +242,13 @@ def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int
 
 def _queues(prediction: Prediction) -> Iterator[Tensor]:
     """Yield an order of all rows for each value of an attribute."""
-    if isinstance(prediction, Continuous):
-        mean = prediction.mean.contiguous()
+    if KINDS[prediction.kind].numeric:
+        mean = prediction.number().contiguous()
         edges = torch.linspace(float(mean.min()), float(mean.max()), BINS + 1, device=mean.device)
         part = torch.bucketize(mean, edges[1:-1])
         for k in range(BINS):
             yield (part != k).long().argsort(stable=True)
-        return
-    for lead in _leads(prediction):
+    for lead in prediction.leads():
         size = lead.abs()
         # Rows of the class lie in [0, 1), the others in [1, 2).
         yield torch.where(lead >= 0, size / (1 + size), 1 + size / (1 + size)).argsort(stable=True)
-
-
-def _leads(prediction: YesNo | Categorical) -> list[Float[Tensor, " rows"]]:
-    """Return the logit of each class minus that of the best other class."""
-    if isinstance(prediction, YesNo):
-        return [prediction.logit, -prediction.logit]
-    logits = prediction.logits
-    leads = []
-    for k in range(logits.shape[1]):
-        others = torch.cat([logits[:, :k], logits[:, k + 1 :]], 1)
-        leads.append(logits[:, k] - others.amax(1))
-    return leads

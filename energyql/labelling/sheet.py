@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from energyql.attributes.labels import as_number, as_text, as_yes_no, is_missing
 from energyql.errors import ArgumentError, DataError
 from energyql.files import PICTURE_SUFFIXES, read_whole, write_text
+from energyql.kinds import KINDS, is_missing
 from energyql.labelling.folder import PictureFolder
 from energyql.training.labels import (
     CHOSEN,
@@ -152,18 +152,10 @@ def _cell(spec: AttributeSpec, cell: Any) -> str:
     """
     if is_missing(cell):
         return ""
-    if spec.kind == "yes/no" and (answer := as_yes_no(cell)) is not None:
-        return "yes" if answer else "no"
-    if spec.kind == "categorical" and (text := as_text(cell)) in spec.values:
-        return text
-    if spec.kind == "continuous" and (number := as_number(cell)) is not None and spec.low <= number <= spec.high:
-        return f"{number:g}"
-    wanted = {
-        "yes/no": "yes or no",
-        "categorical": f"one of {', '.join(spec.values)}",
-        "continuous": f"a number from {spec.low:g} to {spec.high:g}",
-    }[spec.kind]
-    raise DataError(f"{spec.name!r} is {cell!r}, not {wanted}")
+    label = KINDS[spec.kind].label(cell, spec)
+    if label is None:
+        raise DataError(f"{spec.name!r} is {cell!r}, not {KINDS[spec.kind].asked(spec)}")
+    return label
 
 
 def labels_from_folders(folder: PictureFolder, table: Path) -> LabelSheet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from lark.exceptions import LarkError
 
 from energyql.errors import EnergyQLError, KindError, Span, Suggestion, UnknownAttribute
+from energyql.kinds import KINDS, range_text
 from energyql.language.expr import Attribute, Expr, Interval, Near, OneOf, Predicate, predicates
 from energyql.language.lexical import quote, shorten, show_number
 from energyql.language.parser import parse, text_of, token_span, tokenize
@@ -17,8 +17,6 @@ from energyql.vocabulary import AttributeSpec, Vocabulary, closest
 
 _MOST_LISTED = 12
 """Most names or values that one hint lists."""
-_ABSENT = ("absent", "none", "no")
-"""Values of a thing that is not in the picture: its name alone asks for any other value."""
 
 
 class _Problem(NamedTuple):
@@ -67,29 +65,17 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
 
 
 def _check(node: Predicate, spec: AttributeSpec) -> _Problem | None:
-    name = quote(spec.name)
-    if spec.kind == "yes/no":
-        if isinstance(node, Attribute):
-            return None
-        return _Problem(f"{name} is yes or no: write `{name}` or `NOT {name}`", instead=(name, f"NOT {name}"))
-    if spec.kind == "categorical":
-        if not isinstance(node, OneOf):
-            values = f"values of {name}: {_listed(spec.values)}"
-            missing = [value for value in spec.values if value in _ABSENT and isinstance(node, Attribute)]
-            instead = tuple(f"{name} != {quote(value)}" for value in missing)
-            instead += tuple(f"{name} = {quote(value)}" for value in spec.values[:_MOST_LISTED])
-            return _Problem(f"{name} has {len(spec.values)} values: write `{instead[0]}`", values, instead=instead)
-        return _check_values(node, spec)
-    if not isinstance(node, (Interval, Near)):
-        middle = show_number(round((spec.low + spec.high) / 2, 6))
-        sign = ">" if isinstance(node, Attribute) else "="
-        instead = (f"{name} {sign} {middle}",)
-        return _Problem(f"{name} is a number{_range(spec)}: write `{instead[0]}`", instead=instead)
-    return _check_range(node, spec)
+    kind, name = KINDS[spec.kind], quote(spec.name)
+    if node.form in kind.forms:
+        return _check_range(node, spec) if isinstance(node, (Interval, Near)) else _check_values(node, spec)
+    instead = tuple(map(str, kind.instead(Attribute(spec.name), spec, node)[:_MOST_LISTED]))
+    hint = f"values of {name}: {_listed(spec.values)}" if spec.values else None
+    offered = " or ".join(f"`{text}`" for text in instead[: kind.offered])
+    return _Problem(f"{name} {kind.nature(spec)}: write {offered}", hint, instead=instead)
 
 
-def _check_values(node: OneOf, spec: AttributeSpec) -> _Problem | None:
-    wrong = tuple(value for value in node.values if value not in spec.values)
+def _check_values(node: Predicate, spec: AttributeSpec) -> _Problem | None:
+    wrong = tuple(value for value in getattr(node, "values", ()) if value not in spec.values)
     if not wrong:
         return None
     name = quote(spec.name)
@@ -111,18 +97,12 @@ def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
     if outside:
         shown = " and ".join(show_number(x) for x in outside)
         verb = "is" if len(outside) == 1 else "are"
-        return _Problem(f"{shown} {verb} out of range: {name} runs{_range(spec)}", wrong=outside)
+        return _Problem(f"{shown} {verb} out of range: {name} runs{range_text(spec)}", wrong=outside)
     if isinstance(node, Interval) and node.low == spec.high and not node.low_closed:
-        return _Problem(f"{name} is never above {show_number(spec.high)}: it runs{_range(spec)}")
+        return _Problem(f"{name} is never above {show_number(spec.high)}: it runs{range_text(spec)}")
     if isinstance(node, Interval) and node.high == spec.low and not node.high_closed:
-        return _Problem(f"{name} is never below {show_number(spec.low)}: it runs{_range(spec)}")
+        return _Problem(f"{name} is never below {show_number(spec.low)}: it runs{range_text(spec)}")
     return None
-
-
-def _range(spec: AttributeSpec) -> str:
-    if spec.high == sys.float_info.max:  # of a table, which has no ranges
-        return ""
-    return f" from {spec.low:g} to {spec.high:g}"
 
 
 def _unknown_names(

@@ -5,12 +5,14 @@ The class of a connective holds its keyword, precedence, lowering and drawing: a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import ClassVar, Literal, NoReturn
 
 from energyql.errors import ArgumentError, Span
+from energyql.kinds import BARE, CLASSES, NUMBERS
 from energyql.language.lexical import (
     check_name,
     check_number,
@@ -430,8 +432,9 @@ FALSE = Constant(False)
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Predicate(Expr):
-    """A condition on the attribute `name`."""
+    """A condition on the attribute `name`; `form` is one of those in `energyql.kinds`."""
 
+    form: ClassVar[str]
     name: str
 
     def __post_init__(self) -> None:
@@ -451,6 +454,8 @@ def predicates(expr: Expr) -> list[Predicate]:
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Attribute(Predicate):
     """A yes/no attribute on its own: `smile`. In Python also the left side of a comparison: `E.age > 0.6`."""
+
+    form = BARE
 
     def _spell(self, operands: Sequence[str]) -> str:
         return quote(self.name)
@@ -523,6 +528,7 @@ class Attribute(Predicate):
 class OneOf(Predicate):
     """A categorical attribute is one of `values` (or none of them): `hair = black`, `hair NOT IN {black, red}`."""
 
+    form = CLASSES
     values: tuple[str, ...]
     negated: bool = False
 
@@ -550,10 +556,15 @@ class OneOf(Predicate):
 class Interval(Predicate):
     """A continuous attribute lies between bounds; `None` is unbounded: `age > 0.6`, `0.2 < age <= 0.4`."""
 
+    form = NUMBERS
     low: float | None
     high: float | None
     low_closed: bool = False
     high_closed: bool = False
+
+    def bounds(self, tolerance: float) -> tuple[float, float]:
+        """Return the ends of the interval, which may be infinite; see `Near.bounds`."""
+        return -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
 
     def _check(self) -> None:
         low = None if self.low is None else check_number(self.low, "a bound")
@@ -585,8 +596,14 @@ class Interval(Predicate):
 class Near(Predicate):
     """A continuous attribute is within `tolerance` of `value`: `age = 0.7 +- 0.05`; `None` is the attribute's own."""
 
+    form = NUMBERS
     value: float
     tolerance: float | None = None
+
+    def bounds(self, tolerance: float) -> tuple[float, float]:
+        """Return the ends of the interval; `tolerance` is the attribute's own."""
+        tolerance = tolerance if self.tolerance is None else self.tolerance
+        return self.value - tolerance, self.value + tolerance
 
     def _check(self) -> None:
         self._set("value", check_number(self.value, "a value"))

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from energyql.errors import LimitError
+from energyql.kinds import CellSet
 from energyql.language import Attribute, Expr, Interval, Not, OneOf, quote
 from energyql.logic.diagram import (
     ALWAYS,
@@ -34,7 +35,6 @@ from energyql.logic.diagram import (
     relations_for,
 )
 from energyql.logic.nodes import (
-    CellSet,
     CircuitBuilder,
     CircuitNode,
     Given,

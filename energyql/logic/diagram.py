@@ -20,10 +20,11 @@ from operator import or_
 from typing import Any, Literal
 
 from energyql.errors import EnergyQLError, LimitError, VocabularyError
+from energyql.kinds import KINDS, CellSet
 from energyql.language import And, Constant, Expr, Predicate, bind, parse, predicates
 from energyql.language.expr import allowed_counts
 from energyql.language.node import Kernel, Node
-from energyql.logic.nodes import CellSet, dependencies_first, holds, partition, predicate_cells, union
+from energyql.logic.nodes import dependencies_first, holds, partition, predicate_cells, union
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 NEVER, ALWAYS = 0, 1
@@ -166,7 +167,7 @@ class Diagram(Kernel[int]):
             atoms.setdefault(child, []).append(atom)
         spec = self.vocabulary[name]
         merged = [(union(group, spec), child) for child, group in atoms.items()]
-        return merged[::-1] if spec.kind == "yes/no" else merged  # in the drawing, yes comes before no
+        return merged[::-1] if KINDS[spec.kind].reverse else merged  # in the drawing, yes comes before no
 
     def digest(self, node: int) -> str:
         """Return a digest of the function of a node: equal for equivalent functions, also of different queries.

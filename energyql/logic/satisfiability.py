@@ -266,7 +266,7 @@ def _reason(parts: list[Expr], diagram: Diagram, relations: list[str], what: str
         spec = diagram.vocabulary[names[0]]
         phrases = [phrase for phrase in (_phrase(part, spec) for part in parts) if phrase is not None]
         if len(phrases) == len(parts):
-            both = "both " if spec.kind == "categorical" and len(parts) == 2 else ""
+            both = "both " if isinstance(parts[0], OneOf) and len(parts) == 2 else ""
             return f"{names[0]} cannot be {both}{_listed(phrases)}"
     if any(len(text) > _MOST_SHOWN for text in texts):
         return f"these {len(parts)} parts cannot all hold"

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from energyql.language import Attribute, Constant, Expr, Interval, Near, OneOf
+from energyql.language import Attribute, Constant, Expr, Interval, Near, Predicate
 from energyql.language.expr import allowed_counts
 from energyql.language.node import Kernel, Node
+from energyql.logic.nodes import predicate_cells
 from energyql.vocabulary import AttributeSpec
 
 Truth = npt.NDArray[np.bool_]
@@ -43,8 +44,6 @@ class _Truths(Kernel[Truth]):
                 return np.array([value], bool)
             case Attribute(name=name):
                 return np.asarray(self._values[name], bool)
-            case OneOf(name=name, values=classes, negated=negated):
-                return np.isin(self._values[name], classes, invert=negated)
             case Interval(name=name):
                 values = self._values[name]
                 inside = np.ones(len(values), bool)
@@ -56,6 +55,8 @@ class _Truths(Kernel[Truth]):
             case Near(name=name, value=value, tolerance=tolerance):
                 allowed = self._vocabulary[name].tolerance if tolerance is None else tolerance
                 return np.asarray(np.abs(self._values[name] - value) <= allowed)
+            case Predicate(name=name):
+                return np.isin(self._values[name], predicate_cells(node, self._vocabulary[name]))
         raise TypeError(f"no rule for {type(node).__name__}")
 
     def negation(self, value: Truth) -> Truth:

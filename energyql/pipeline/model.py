@@ -59,7 +59,8 @@ from energyql.generators.families import (
     write_generator,
 )
 from energyql.generators.load import UNKNOWN, checkpoint_card, read_licence
-from energyql.language import E, Expr, ModelNamespace, OneOf
+from energyql.kinds import KINDS
+from energyql.language import E, ModelNamespace
 from energyql.models import model_folder
 from energyql.models.hub import (
     LIBRARY,
@@ -80,7 +81,7 @@ from energyql.numerics import LARGEST
 from energyql.pipeline.checks import check_fitted_to, check_parts
 from energyql.plugins import check_allowed
 from energyql.version import __version__
-from energyql.vocabulary import AttributeSpec, ByAttribute, Vocabulary
+from energyql.vocabulary import ByAttribute, Vocabulary
 
 FORMAT = 1
 CARD = "card.md"
@@ -529,10 +530,11 @@ def _use(model: Model, hub_name: str, mark: str) -> str:
     """Return the part of a card that says how a model is used, and what its attributes are."""
     known, rows = model.bank.vocabulary, []
     for name, spec in known.items():
-        values = ", ".join(spec.values) or (f"{spec.low:g} to {spec.high:g}" if spec.kind == "continuous" else "")
+        values = KINDS[spec.kind].listed(spec)
         cells = (f"`{name}`", spec.kind, values, spec.description, str(model.bank.reports.get(name, "not measured")))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-    query = str(_example(next(iter(known.values()))))
+    name, first = next(iter(known.items()))
+    query = str(KINDS[first.kind].example(E[name], first))
     return f"""## Use
 
 With [energyql](https://pypi.org/project/energyql/) and `huggingface_hub`:
@@ -551,11 +553,3 @@ All weights are safetensors, and loading them runs no code. SHA-256 of the gener
 | attribute | kind | values | meaning | quality of its head on held-out labels |
 |---|---|---|---|---|
 {"".join(rows)}"""
-
-
-def _example(spec: AttributeSpec) -> Expr:
-    """Return a query about an attribute."""
-    attribute = E[spec.name]
-    if spec.kind == "categorical":
-        return OneOf(spec.name, (spec.values[0],))
-    return attribute if spec.kind == "yes/no" else attribute > (spec.low + spec.high) / 2

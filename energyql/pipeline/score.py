@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from energyql.attributes.labels import as_number, is_missing
-from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
+from energyql.attributes.kinds import PREDICTIONS
 from energyql.energy.rule import WITHOUT_FLOOR, EnergyRule, compile_energy_rule
 from energyql.errors import ArgumentError, DataError, KindError, UnknownAttribute
 from energyql.files import refuse_special, what_is_there
+from energyql.kinds import KINDS, as_number, is_missing
 from energyql.language import Expr, Interval, Near, Predicate, as_query, bind, predicates
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest, repeated
@@ -115,7 +115,11 @@ def score_with_rule(
     rule = compile_energy_rule(bound, known, semantics, query=text)
     if not rule.attributes:
         return np.zeros(rows), rule
-    predictions = {spec.name: _prediction(spec, columns[spec.name]) for spec in specs if spec.name in rule.attributes}
+    predictions = {
+        spec.name: PREDICTIONS[spec.kind].of_table(_tensors(columns[spec.name]), spec)
+        for spec in specs
+        if spec.name in rule.attributes
+    }
     with torch.no_grad():
         energy = 0.0 - rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
     return energy.numpy(), rule
@@ -159,7 +163,8 @@ def _known(
     known = vocabulary.get(spec.name)
     if known is None:
         raise DataError(f"the vocabulary has no attribute {spec.name!r}", hint=f"attributes: {', '.join(vocabulary)}")
-    if known.kind != spec.kind or set(known.values) != set(spec.values):
+    ends = KINDS[known.kind].columns(known)
+    if set(ends) != set(KINDS[spec.kind].columns(spec)):
         expected = ", ".join(known.values) or known.kind
         raise DataError(f"attribute {spec.name!r} is {', '.join(spec.values) or spec.kind}, and should be {expected}")
     if known.values:
@@ -171,11 +176,11 @@ def _known(
 def _check(spec: AttributeSpec, columns: Mapping[str, Array]) -> None:
     for label, values in columns.items():
         _refuse(label, values, ~np.isfinite(values), "a finite number")
-        if spec.kind != "continuous":
+        if not KINDS[spec.kind].numeric:
             _refuse(label, values, (values < 0) | (values > 1), "a probability from 0 to 1")
         elif label.startswith("std"):
             _refuse(label, values, values <= 0, "above 0")
-    if spec.kind == "categorical":
+    if len(columns) > 1 and not KINDS[spec.kind].numeric:
         total = np.sum(list(columns.values()), axis=0)
         label = f"sum of the probabilities of {spec.name}"
         _refuse(label, total, np.abs(total - 1) > SUM_TOLERANCE, "1")
@@ -188,13 +193,8 @@ def _refuse(label: str, values: Array, wrong: npt.NDArray[np.bool_], expected: s
         raise DataError(f"{label} is {values[row]:g} in row {row}{more}; it must be {expected}")
 
 
-def _prediction(spec: AttributeSpec, columns: Mapping[str, Array]) -> Prediction:
-    first, *others = [torch.from_numpy(np.array(values)) for values in columns.values()]
-    if spec.kind == "yes/no":
-        return YesNo(first.log() - torch.log1p(-first))  # infinite for 0 and 1, which the log-sigmoid takes
-    if spec.kind == "categorical":
-        return Categorical(torch.stack([first, *others], dim=1).log(), spec.values)
-    return Continuous(first, others[0])
+def _tensors(columns: Mapping[str, Array]) -> list[torch.Tensor]:
+    return [torch.from_numpy(np.array(values)) for values in columns.values()]
 
 
 MOST_CHARACTERS = 1 << 27

@@ -10,7 +10,8 @@ from energyql.attributes.judge import who_judges
 from energyql.attributes.quality import HeadReport
 from energyql.errors import EnergyQLError, LimitError
 from energyql.gallery.words import draw_query
-from energyql.language import quote
+from energyql.kinds import BARE, KINDS
+from energyql.language import E, quote
 from energyql.pipeline.checks import check_heads
 from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.queries import ListedQuery, check
@@ -68,13 +69,11 @@ def examples(vocabulary: Vocabulary) -> list[str]:
     fitting = [query for query in _EXAMPLES if check_query(query, vocabulary, DEFAULT_SEMANTICS, Limits()).ok]
     if len(fitting) >= 3:
         return fitting
-    plain = [quote(spec.name) for spec in vocabulary.values() if spec.kind == "yes/no"][:3]
+    plain = [quote(spec.name) for spec in vocabulary.values() if BARE in KINDS[spec.kind].forms][:3]
     made = [f"{plain[0]} AND NOT {plain[1]}", f"{plain[0]} XOR {plain[1]}"] if len(plain) > 1 else plain
     for spec in vocabulary.values():
-        if spec.kind == "categorical":
-            made.append(f"{quote(spec.name)} = {quote(spec.values[0])}")
-        elif spec.kind == "continuous":
-            made.append(f"{quote(spec.name)} > {(spec.low + spec.high) / 2:g}")
+        if BARE not in KINDS[spec.kind].forms:
+            made.append(str(KINDS[spec.kind].example(E[spec.name], spec)))
     return [*fitting, *made][:6]
 
 

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.heads import AttributeBank, Head
-from energyql.attributes.labels import is_missing
 from energyql.attributes.pictures import heads_of
+from energyql.attributes.predictions import output_count
 from energyql.errors import DataError, ModelError
 from energyql.files import real_path
 from energyql.generators.base import Generator, latent_size
@@ -28,6 +28,7 @@ from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, Dty
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
 from energyql.generators.checkpoints.torch_file import read_weights
 from energyql.generators.checkpoints.unpickle import Budget, Names, is_shape, unpickle
+from energyql.kinds import BARE, KINDS, is_missing
 from energyql.numerics.shapes import Float
 from energyql.training.labels import LabelTable, infer, one_per_sample
 from energyql.training.tables import read_npy
@@ -96,7 +97,7 @@ def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict
         tensors = _state_dict(path)
         layers = _layers(tensors)
         weight, bias = _pair(tensors, "heads")
-        counts = [2 if spec.kind == "yes/no" else max(1, len(spec.values)) for spec in specs.values()]
+        counts = [max(1, len(KINDS[spec.kind].classes(spec))) for spec in specs.values()]
         if len(weight) != sum(counts):
             wanted = ", ".join(f"{count} for {name}" for name, count in zip(specs, counts, strict=True))
             raise CheckpointError(
@@ -105,11 +106,11 @@ def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict
         heads = {}
         parts = zip(specs.values(), weight.split(counts), bias.split(counts), strict=True)
         for spec, rows, offsets in parts:
-            if spec.kind == "yes/no":
+            if output_count(spec) < len(rows):  # the logits of no and yes
                 rows, offsets = rows[1:] - rows[:1], offsets[1:] - offsets[:1]
             head = Head(
                 *layers[0], rows, torch.zeros(len(rows), layers[0][0].shape[1]), offsets,
-                torch.tensor(std if spec.kind == "continuous" else 1.0), tuple(layers[1:]),
+                torch.tensor(std if KINDS[spec.kind].numeric else 1.0), tuple(layers[1:]),
             )  # fmt: skip
             head.check(spec.name, len(rows), layers[0][0].shape[1])
             heads[spec.name] = head
@@ -131,7 +132,7 @@ def import_boundary(
         ModelError: the file is missing, damaged or of another form; the attribute is of another kind; or all labels
             are the same.
     """
-    if spec.kind != "yes/no":
+    if BARE not in KINDS[spec.kind].forms:
         raise ModelError(
             f"{path}: a boundary separates yes from no, so {spec.name!r} cannot be {spec.kind}",
             hint="give --attribute with the name alone",

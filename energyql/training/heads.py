@@ -14,8 +14,10 @@ from torch import Tensor
 
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import SLOPE, AttributeBank, Head
+from energyql.attributes.kinds import PREDICTIONS
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
+from energyql.kinds import KINDS
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float, Int
 from energyql.training.steps import StepFile, digest, learning_rate, optimizer_state, restore_optimizer
@@ -110,17 +112,7 @@ def base_outputs(
 
     With `balanced`, all classes are predicted with equal probabilities.
     """
-    known, count = labels[~labels.isnan()], output_count(spec)
-    scale, offset = torch.ones(count, device=labels.device), torch.zeros(count, device=labels.device)
-    if spec.kind == "continuous":
-        scale[0] = known.std(correction=0).clamp(min=1e-3 * (spec.high - spec.low))
-        offset[0] = known.mean()
-    elif not balanced:
-        # Half a label more of each class keeps the logit of an absent class finite.
-        shares = torch.bincount(known.long(), minlength=max(2, count)).float() + 0.5
-        logs = (shares / shares.sum()).log()
-        offset = logs if spec.kind == "categorical" else (logs[1:] - logs[:1])
-    return scale, offset
+    return PREDICTIONS[spec.kind].base_outputs(labels[~labels.isnan()], spec, balanced)
 
 
 def attribute_loss(
@@ -138,22 +130,16 @@ def attribute_loss(
     outputs, labels = outputs[known], labels[known]
     if not len(labels):
         return outputs.sum()
-    if spec.kind == "continuous":
-        return 0.5 * ((outputs[:, 0] - labels) / (0.1 * (spec.high - spec.low))).square().mean()
-    if spec.kind == "categorical":
-        losses = F.cross_entropy(outputs, labels.long(), reduction="none")
-    else:
-        losses = F.binary_cross_entropy_with_logits(outputs[:, 0], labels, reduction="none")
+    losses = PREDICTIONS[spec.kind].losses(outputs, labels, spec)
     return losses.mean() if weights is None else (losses * weights[labels.long()]).mean()
 
 
 def balanced_accuracy(outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
     """Return the mean recall of the classes present; for a continuous attribute 1 - mean absolute error / range."""
     known = ~labels.isnan()
-    outputs, labels = outputs[known], labels[known]
-    if spec.kind == "continuous":
-        return 1 - ((outputs[:, 0] - labels).abs().mean() / (spec.high - spec.low)).item()
-    decided = outputs.argmax(1) if spec.kind == "categorical" else (outputs[:, 0] > 0).long()
+    decided, labels = PREDICTIONS[spec.kind].of_outputs(outputs[known], spec, 1.0).number(), labels[known]
+    if KINDS[spec.kind].numeric:
+        return 1 - ((decided - labels).abs().mean() / (spec.high - spec.low)).item()
     classes = labels.long().unique()
     return torch.stack([(decided[labels == k] == k).float().mean() for k in classes]).mean().item()
 
@@ -164,7 +150,7 @@ def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates
     Returns:
         The divisor, 1 for a continuous attribute, and the loss with it.
     """
-    if spec.kind == "continuous":
+    if KINDS[spec.kind].numeric:
         return 1.0, attribute_loss(outputs, labels, spec).item()
     divisors = torch.logspace(-1, 1, candidates).tolist()
     losses = [attribute_loss(outputs / divisor, labels, spec).item() for divisor in divisors]
@@ -174,7 +160,7 @@ def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates
 
 def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
     """Return the root mean square error of a continuous attribute, never 0; 1 for the other kinds."""
-    if spec.kind != "continuous":
+    if not KINDS[spec.kind].numeric:
         return 1.0
     error = outputs[:, 0] - labels
     return max(error[~error.isnan()].square().mean().sqrt().item(), 1e-6 * (spec.high - spec.low))
@@ -197,7 +183,7 @@ def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> F
 
     A loss with weights c is lowest at probabilities proportional to c p, so logits minus log c are those of p.
     """
-    counts = torch.bincount(labels[~labels.isnan()].long(), minlength=max(2, output_count(spec))).float()
+    counts = torch.bincount(labels[~labels.isnan()].long(), minlength=len(KINDS[spec.kind].classes(spec))).float()
     present = counts > 0
     weights = counts.sum() / (present.sum() * counts.clamp(min=1))
     return torch.where(present, weights, 1.0)
@@ -205,7 +191,7 @@ def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> F
 
 def log_prior_shift(weights: Float[Tensor, " classes"], spec: AttributeSpec) -> Float[Tensor, " outputs"]:
     """Return the shift of the outputs of a head that was fitted with `weights`."""
-    return weights.log() if spec.kind == "categorical" else (weights[1] / weights[0]).log().reshape(1)
+    return PREDICTIONS[spec.kind].shift_of(weights)
 
 
 CHECKS = 30
@@ -324,11 +310,11 @@ def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) ->
     if tuple(labels.shape) != (count,):
         raise DataError(f"{spec.name!r}: {count} latents but labels of shape {tuple(labels.shape)}")
     known = labels[~labels.isnan()]
-    if spec.kind == "continuous":
+    if KINDS[spec.kind].numeric:
         if known.isinf().any():
             raise DataError(f"{spec.name!r}: a label is infinite", hint="correct it, or leave it out: NaN is no label")
     else:
-        classes = max(2, output_count(spec))
+        classes = len(KINDS[spec.kind].classes(spec))
         wrong = ~torch.isin(known, torch.arange(classes, dtype=known.dtype, device=known.device))
         if wrong.any():
             raise DataError(f"{spec.name!r}: labels are 0 to {classes - 1}, not {known[wrong][0].item():g}")
@@ -358,7 +344,7 @@ class _Fit:
         self.shifts = [torch.zeros(count, device=x.device) for count in stack.outputs]
         for i, spec in enumerate(specs):
             stack.fit_outputs(i, targets[:split, i], spec, balanced=balance)
-            if balance and spec.kind != "continuous":
+            if balance and not KINDS[spec.kind].numeric:
                 weights = balancing_weights(targets[:split, i], spec)
                 self.weights[i], self.shifts[i] = weights, log_prior_shift(weights, spec)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import Bank
 from energyql.attributes.judge import Judge, JudgeReport, replace_given, replace_judge
+from energyql.attributes.kinds import PREDICTIONS
 from energyql.attributes.labels import (
     Column,
     ImageLabeller,
@@ -24,7 +25,7 @@ from energyql.attributes.labels import (
     labeller_name,
     read_images,
 )
-from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
+from energyql.attributes.predictions import Prediction, output_count
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.generators.base import RANDOM, Generator
@@ -130,24 +131,13 @@ class _Reader:
         read = call_labeller(self.judge, images, "the judge")
         values = read_images(lambda _: read, images, self.vocabulary)
         for name, decided in values.items():
-            outputs = _outputs(read[name], self.vocabulary[name])
-            if outputs is None:
+            prediction, spec = read[name], self.vocabulary[name]
+            if isinstance(prediction, Prediction) and PREDICTIONS[spec.kind].fits(prediction, spec):
+                rows = prediction.columns().double().cpu().tolist()
+                found[OUTPUTS + name] = [" ".join(map(str, row)) for row in rows]
+            else:  # values without probabilities
                 found[VALUE + name] = decided.tolist()
-            else:
-                found[OUTPUTS + name] = [" ".join(map(str, row)) for row in outputs.double().cpu().tolist()]
         return found
-
-
-def _outputs(read: Any, spec: AttributeSpec) -> Float[Tensor, "batch outputs"] | None:
-    """Return the numbers of a prediction; `None` for values without probabilities."""
-    if isinstance(read, YesNo) and spec.kind == "yes/no":
-        return read.logit[:, None]
-    if isinstance(read, Categorical) and read.values == spec.values:
-        return read.logits
-    if isinstance(read, Continuous) and spec.kind == "continuous":
-        std = torch.as_tensor(read.std, device=read.mean.device).expand(read.mean.shape)
-        return torch.stack([read.mean, std], 1)
-    return None
 
 
 def _prediction(read: Mapping[str, Column], spec: AttributeSpec) -> Prediction | Tensor:
@@ -156,11 +146,7 @@ def _prediction(read: Mapping[str, Column], spec: AttributeSpec) -> Prediction |
         return encode_column(read[VALUE + spec.name], spec, "the judge")
     cells = read[OUTPUTS + spec.name]
     outputs = torch.tensor([[float(number) for number in cell.split()] for cell in cells])
-    if spec.kind == "yes/no":
-        return YesNo(outputs[:, 0])
-    if spec.kind == "categorical":
-        return Categorical(outputs, spec.values)
-    return Continuous(outputs[:, 0], outputs[:, 1])
+    return PREDICTIONS[spec.kind].of_outputs(outputs[:, : output_count(spec)], spec, outputs[:, -1])
 
 
 def given_judge(judge: ImageLabeller | str) -> ImageLabeller:

@@ -9,7 +9,6 @@ A table that `energyql label` writes looks like
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energyql.attributes.labels import Column, as_number, as_text, as_yes_no, is_missing
+from energyql.attributes.labels import Column
 from energyql.errors import ArgumentError, DataError, LabelWarning, ModelError, VocabularyError, caller_level
 from energyql.files import read_json, read_tensors
 from energyql.generators.base import Generator, Label
 from energyql.generators.families import module_fingerprint
+from energyql.kinds import KINDS, Kind, as_number, as_text, as_yes_no, is_missing
 from energyql.numerics.shapes import Int
 from energyql.pipeline.result_folder import LABELLING
 from energyql.sampling import uniforms
 from energyql.training.tables import read_columns, read_npy
-from energyql.vocabulary import AttributeSpec, Kind, Vocabulary
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 INDEX, CHOSEN, DRAWN = "index", "chosen", "drawn"
 """Columns: the number of the picture, how it was chosen, and how it was drawn."""
@@ -41,10 +41,7 @@ POOL = ".pool"
 """Subfolder, beside a table, with thumbnails of the pictures that a teacher chose from."""
 TEST_SHARE = 0.2
 """Share of the random pictures of a table with the column `CHOSEN` that only the report uses."""
-TOLERANCE = 0.05
-"""Default tolerance of `=` for a continuous attribute, as a share of its range."""
 _DIGITS = 12
-_RANGE = re.compile(r"(?P<low>[-+.\deE]+?)\.\.(?P<high>[-+.\deE]+)")
 
 
 @dataclass(frozen=True)
@@ -212,30 +209,20 @@ def parse_attribute(text: str) -> AttributeSpec:
             f"an attribute cannot be called {name!r}: the table has another column of that name",
             hint="choose another name",
         )
-    if not equals:
-        return AttributeSpec(name, "yes/no")
-    try:
-        if bounds := _RANGE.fullmatch(domain):
-            low, high = float(bounds["low"]), float(bounds["high"])
-            return AttributeSpec(name, "continuous", low=low, high=high, tolerance=TOLERANCE * abs(high - low) or 1.0)
-    except ValueError:
-        pass
-    if "|" not in domain:
-        raise VocabularyError(
-            f"{text!r} is not an attribute",
-            hint=f"write {name} for yes/no, {name}=black|brown for classes, {name}=0..1 for a number",
-        )
-    return AttributeSpec(name, "categorical", values=tuple(value.strip() for value in domain.split("|")))
+    for kind in KINDS.values():
+        if (fields := kind.parse_domain(equals + domain)) is not None:
+            return AttributeSpec(name, kind.name, **fields)
+    raise VocabularyError(
+        f"{text!r} is not an attribute",
+        hint=f"write {name} for yes/no, {name}=black|brown for classes, {name}=0..1 for a number",
+    )
 
 
 def attribute_text(spec: AttributeSpec) -> str:
     """Return the text that `parse_attribute` reads."""
-    low, high = (repr(bound).removesuffix(".0") for bound in (spec.low, spec.high))
-    domain = {"yes/no": "", "categorical": "|".join(spec.values), "continuous": f"{low}..{high}"}[spec.kind]
-    return f"{spec.name}={domain}" if domain else spec.name
+    return spec.name + KINDS[spec.kind].domain(spec)
 
 
-MOST_CLASSES = 100
 ENOUGH, RARE = 100, 20
 """Labels for each class on average (twice as many of a number), and of the rarest class, below which a training warns:
 of a fifth that is held out, four labels of a class put its recall somewhere between 0.3 and 0.95."""
@@ -328,7 +315,7 @@ def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, Attribu
     few = []
     for name, spec in specs.items():
         known = labels[name][~labels[name].isnan()]
-        classes = ("no", "yes") if spec.kind == "yes/no" else spec.values
+        classes = KINDS[spec.kind].classes(spec)
         if len(known) < ENOUGH * max(2, len(classes)):
             few.append(f"{name!r} has {len(known)}")
         elif classes:
@@ -349,31 +336,8 @@ def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
     known = [cell for cell in cells if not is_missing(cell)]
     if not known:
         raise DataError(f"column {name!r} has no values", hint="leave it out with --only, or label some pictures")
-    numbers = [as_number(cell) for cell in known]
-    if kind is None and all(as_yes_no(cell) is not None for cell in known):
-        kind = "yes/no"
-    if kind == "yes/no":
-        return AttributeSpec(name, kind)
-    if kind == "continuous" and None in numbers:
-        raise DataError(
-            f"column {name!r}: {known[numbers.index(None)]!r} is not a number",
-            hint="correct it, or give another kind: --kind name=categorical",
-        )
-    values = sorted({as_text(cell) for cell in known})
-    found = sorted({number for number in numbers if number is not None})
-    continuous = kind == "continuous" or (kind is None and None not in numbers)
-    if len(found if continuous else values) < 2:
-        hint = "label pictures of another value too, or name the other columns with --only"
-        raise DataError(f"column {name!r}: all values are {values[0]!r}, so there is nothing to learn", hint=hint)
-    if continuous:
-        low, high = found[0], found[-1]
-        return AttributeSpec(name, "continuous", low=low, high=high, tolerance=TOLERANCE * (high - low))
-    if len(values) > MOST_CLASSES:
-        raise DataError(
-            f"column {name!r} has {len(values)} different texts, such as {values[0]!r} and {values[1]!r}",
-            hint="a categorical attribute has a few classes; leave the column out if it is none",
-        )
-    return AttributeSpec(name, "categorical", values=tuple(values))
+    record = KINDS[kind] if kind else next(record for record in KINDS.values() if record.fits(known))
+    return AttributeSpec(name, record.name, **record.infer(f"column {name!r}", known))
 
 
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:

@@ -14,6 +14,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.errors import DataError
+from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, residuals
 from energyql.training.report import report_quality
@@ -124,7 +125,7 @@ class PictureFit:
         base = [base_outputs(labelled, spec, balanced=True) for labelled, spec in columns]
         self.scale, self.offset = (torch.cat(parts).to(self.device) for parts in zip(*base, strict=True))
         self.weights = [
-            None if spec.kind == "continuous" else balancing_weights(labelled, spec).to(self.device)
+            None if KINDS[spec.kind].numeric else balancing_weights(labelled, spec).to(self.device)
             for labelled, spec in columns
         ]
         self.identity = digest((settings, seed, vocabulary.to_dict(), self.device.type), pictures, self.targets, rows)

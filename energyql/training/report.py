@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.predictions import Categorical, Continuous, Prediction, YesNo
+from energyql.attributes.predictions import Prediction
 from energyql.attributes.quality import HeadReport, balanced, explained, wilson
+from energyql.kinds import KINDS, Kind
 from energyql.numerics.shapes import Float
 from energyql.render.charts import Axes, Canvas, Place, blend
 from energyql.render.pictures import FAINT, INK, NO, PAPER
 from energyql.training.labels import Drawn
-from energyql.vocabulary import AttributeSpec, Kind
+from energyql.vocabulary import AttributeSpec
 
 Z_95 = 1.96
 """Half the width of a 95 % interval of a normal distribution, in standard deviations."""
@@ -79,8 +80,8 @@ def describe_gain(found: Mapping[str, Any]) -> str:
 
 def _gain(before: Prediction, now: Prediction, labels: Float[Tensor, " rows"]) -> dict[str, Any]:
     """Return the paired difference of two heads, and its interval."""
-    scores = [_scores(prediction, labels) for prediction in (before, now)]
-    classified = isinstance(now, YesNo | Categorical)
+    scores = [prediction.scores(labels) for prediction in (before, now)]
+    classified = not KINDS[now.kind].numeric
     groups = (
         [labels == value for value in labels.unique()] if classified else [torch.ones_like(labels, dtype=torch.bool)]
     )
@@ -96,19 +97,9 @@ def _gain(before: Prediction, now: Prediction, labels: Float[Tensor, " rows"]) -
     width = Z_95 * math.sqrt(variance)
     before_, now_ = (sum(float(score[rows].mean()) for rows in groups) / len(groups) for score in scores)
     return {
-        "measure": "balanced accuracy" if classified else "R2", "before": before_, "now": now_,
+        "measure": KINDS[now.kind].measure, "before": before_, "now": now_,
         "gain": gain, "low": gain - width, "high": gain + width, "samples": len(labels),
     }  # fmt: skip
-
-
-def _scores(prediction: Prediction, labels: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-    """Return a score of each row whose mean, over the classes or over all rows, is the quality of the head."""
-    if isinstance(prediction, YesNo):
-        return ((prediction.logit > 0) == labels.bool()).float()
-    if isinstance(prediction, Categorical):
-        return (prediction.logits.argmax(1) == labels).float()
-    spread = (labels - labels.mean()).square().mean().clamp(min=1e-12)
-    return 1 - (labels - prediction.mean).square() / spread
 
 
 BINS = 10
@@ -146,15 +137,13 @@ def report_quality(
     for name, prediction in predictions.items():
         spec, known = specs[name], ~labels[name].isnan()
         held_out, others = labels[name][known].cpu(), fitted[name][~fitted[name].isnan()].cpu()
-        classes = ("no", "yes") if spec.kind == "yes/no" else spec.values
+        kind = KINDS[spec.kind]
+        classes = kind.classes(spec)
         every = torch.cat([others, held_out])
         measured: dict[str, Any] = {"score": None, "interval": None, "recall": {}, "details": {}}
         if len(held_out):
-            measured = (
-                _continuous(prediction, known, held_out)
-                if spec.kind == "continuous"
-                else _discrete(prediction, known, held_out, classes)
-            )
+            own = prediction.at(known) if isinstance(prediction, Prediction) else prediction[known].cpu()
+            measured = _continuous(own, held_out) if kind.numeric else _discrete(own, held_out, classes)
         bins = measured["details"].get("reliability")
         error = sum(abs(p - o) * n for p, o, n in bins) / sum(n for _, _, n in bins) if bins else None
         found[name] = HeadReport(
@@ -164,20 +153,12 @@ def report_quality(
     return found
 
 
-def _discrete(prediction: Prediction | Tensor, known: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+def _discrete(prediction: Prediction | Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     indices, count = labels.long(), len(classes)
     details: dict[str, Any] = {}
-    if isinstance(prediction, YesNo):
-        logits = prediction.logit[known].cpu()
-        decided, details["reliability"] = (logits > 0).long(), _reliability(logits.sigmoid(), labels)
-    elif isinstance(prediction, Categorical):
-        logits = prediction.logits[known].cpu()
-        one_hot = torch.nn.functional.one_hot(indices, count).float()
-        decided = logits.argmax(1)
-        details["reliability"] = _reliability(logits.softmax(1).flatten(), one_hot.flatten())
-    else:
-        assert isinstance(prediction, Tensor)
-        decided = prediction[known].long().cpu()
+    decided = prediction.long() if isinstance(prediction, Tensor) else prediction.number()
+    if isinstance(prediction, Prediction):
+        details["reliability"] = _reliability(*prediction.outcomes(labels))
     confusion = torch.bincount(count * indices + decided, minlength=count**2).view(count, count).tolist()
     totals = [sum(row) for row in confusion]
     score, interval = balanced(confusion) if all(totals) else (None, None)
@@ -189,14 +170,13 @@ def _discrete(prediction: Prediction | Tensor, known: Tensor, labels: Tensor, cl
     return {"score": score, "interval": interval, "recall": recall, "details": {"confusion": confusion, **details}}
 
 
-def _continuous(prediction: Prediction | Tensor, known: Tensor, labels: Tensor) -> dict[str, Any]:
-    assert isinstance(prediction, Continuous | Tensor)
-    mean = (prediction.mean if isinstance(prediction, Continuous) else prediction)[known].cpu()
+def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, Any]:
+    columns = prediction[:, None] if isinstance(prediction, Tensor) else prediction.columns()
+    mean, *deviation = columns.t().contiguous()
     errors = labels - mean
     score, interval = explained(errors.tolist(), labels.tolist()) or (None, None)
     details: dict[str, Any] = {"error": errors.abs().mean().item()}
-    if isinstance(prediction, Continuous):
-        std = torch.as_tensor(prediction.std).cpu().expand(known.shape)[known.cpu()]
+    for std in deviation:
         quantiles = torch.linspace(0, 1, BINS + 1)[1:-1].tolist()
         below = torch.special.ndtr(errors / std)
         counts = torch.histc((errors / std).clamp(-ERROR_RANGE, ERROR_RANGE), ERROR_BINS, -ERROR_RANGE, ERROR_RANGE)
@@ -249,9 +229,10 @@ def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
     details = report.details
     _curve(Axes(canvas, (x + LEFT, y + HEAD), (PLOT, PLOT)), report.kind, details["reliability"])
     right = (x + LEFT + PLOT + GAP, y + HEAD)
-    if report.kind == "categorical":
+    panel = KINDS[report.kind].panel
+    if panel == "confusion":
         _confusion(canvas, right, list(report.labels), details["confusion"])
-    elif report.kind == "continuous":
+    elif panel == "errors":
         _errors(canvas, right, details["errors"])
     else:
         _counts(Axes(canvas, right, (PLOT, PLOT)), details["reliability"])
@@ -261,14 +242,14 @@ def _summary(report: HeadReport) -> tuple[str, str]:
     """Return a line with the score, and one with what it rests on."""
     if not report.held_out:
         return "no label was held out", f"{report.fitted:,} labels"
-    score = str(report) if report.kind == "continuous" else f"{report}, chance {report.chance:.2f}"
+    score = str(report) if KINDS[report.kind].numeric else f"{report}, chance {report.chance:.2f}"
     counts = f"{report.held_out:,} labels held out of {report.fitted + report.held_out:,}"
     return score, f"{counts}, calibration error {report.calibration_error:.3f}"
 
 
 def _curve(axes: Axes, kind: Kind, points: Sequence[Sequence[float]]) -> None:
     """Draw observed frequencies over predicted probabilities."""
-    continuous = kind == "continuous"
+    continuous = KINDS[kind].numeric
     axes.captions(
         *(("quantile predicted", "share of labels below") if continuous else ("probability predicted", "observed"))
     )

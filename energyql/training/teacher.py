@@ -18,6 +18,7 @@ from torch import Tensor
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
+from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
 from energyql.training.heads import attribute_loss, residuals
@@ -221,7 +222,7 @@ def _drawn_labels(
         random: source of random numbers.
     """
     mean = new.mean(0)
-    if spec.kind == "continuous":
+    if KINDS[spec.kind].numeric:
         return mean[:, 0].repeat(DRAWS)
     scale, shift = _calibration(own, known, spec)
     guess = _draw(mean * scale + shift, random)

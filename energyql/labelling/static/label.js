@@ -13,11 +13,6 @@ const current = () => state.attributes[at];
 const index = () => state.next[0];
 const finished = () => state.next.length === 0;
 
-function options(attribute) {
-  if (attribute.kind === "yes/no") return [["yes", "Y"], ["no", "N"]];
-  return attribute.values.map((value, place) => [value, place < 9 ? String(place + 1) : ""]);
-}
-
 function shown(attribute, number) {
   const digits = Math.max(0, 2 - Math.floor(Math.log10(attribute.high - attribute.low)));
   return Number(number).toFixed(Math.min(digits, 12));
@@ -28,7 +23,7 @@ function question(attribute, place) {
   const row = h("div", { class: "question", role: "group", "aria-label": attribute.name, "aria-current": asked ? "step" : null });
   row.append(h("strong", {}, attribute.name));
   const given = cells[attribute.name];
-  if (attribute.kind === "continuous") {
+  if (!attribute.answers.length) { // a number
     const span = attribute.high - attribute.low;
     const value = given ?? attribute.low + span / 2;
     const out = h("output", {}, given === undefined || given === null ? "" : shown(attribute, given));
@@ -40,7 +35,7 @@ function question(attribute, place) {
     row.append(slider, out, h("button", { type: "button", class: "plain", onclick: () => { at = place; accept(); } }, "Accept", h("kbd", {}, "Enter")));
     return row;
   }
-  for (const [value, key] of options(attribute)) {
+  for (const [value, key] of attribute.answers) {
     row.append(h("button", {
       type: "button", class: "plain", "aria-pressed": String(given === value), onclick: () => { at = place; answer(value); },
     }, value, key && h("kbd", {}, key)));
@@ -139,12 +134,12 @@ function press(event) {
   else if (key === "u" || key === "Backspace") back();
   else if (finished()) return;
   else if (key === "s") answer(null);
-  else if (current().kind === "continuous") {
+  else if (!current().answers.length) {
     if (/^[0-9]$/.test(key) || key === "ArrowLeft" || key === "ArrowRight") adjust(current(), key);
     else if (key === "Enter" && event.target.tagName !== "BUTTON") accept();
     else return;
   } else {
-    const found = options(current()).find(([, name]) => name.toLowerCase() === key);
+    const found = current().answers.find(([, name]) => name.toLowerCase() === key);
     if (!found) return;
     answer(found[0]);
   }
