@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import DESCRIBED, SPACES, Bank, Described, FittedLabel, FittedUnder
-from energyql.attributes.judge import READER
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
-from energyql.attributes.quality import HeadReport, read_reports, write_reports
+from energyql.attributes.quality import READER, HeadReport, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import DAMAGED_MODEL, read_tensors, write_tensors
 from energyql.kinds import KINDS

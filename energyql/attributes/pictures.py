@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from energyql.attributes.bank import PICTURE, Bank, Described, FittedLabel, FittedUnder
 from energyql.attributes.heads import AttributeBank, remove_reader
-from energyql.attributes.judge import READER, Judge, who_judges
+from energyql.attributes.judge import Judge, who_judges
 from energyql.attributes.kinds import PREDICTIONS
 from energyql.attributes.labels import (
     ImageLabeller,
@@ -22,7 +22,7 @@ from energyql.attributes.labels import (
     import_labeller,
 )
 from energyql.attributes.predictions import Prediction
-from energyql.attributes.quality import REPORT, HeadReport
+from energyql.attributes.quality import READER, REPORT, HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float

@@ -201,7 +201,7 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
     """List the attributes that queries can name, with the quality of their heads on held-out labels."""
     from rich.table import Table
 
-    from energyql.attributes.judge import read_guide_reports
+    from energyql.attributes.quality import read_guide_reports
     from energyql.models import model_folder
     from energyql.pipeline.explain import list_attributes
 

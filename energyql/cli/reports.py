@@ -13,13 +13,12 @@ from energyql.cli.options import out
 from energyql.kinds import KINDS
 
 if TYPE_CHECKING:
-    from energyql.attributes.judge import JudgeReport
-    from energyql.attributes.quality import HeadReport
+    from energyql.attributes.quality import HeadReport, JudgeReport
 
 
 def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
     """Print the quality of heads and judges of a model on labels held out of their training."""
-    from energyql.attributes.judge import read_guide_reports, read_judge_reports
+    from energyql.attributes.quality import read_guide_reports, read_judge_reports
     from energyql.files import read_json
     from energyql.models import model_folder, read_vocabulary
 

@@ -20,19 +20,10 @@ from torch import Tensor
 from energyql.attributes.bank import Bank
 from energyql.attributes.doubt import SECOND, load_second, save_second
 from energyql.attributes.heads import Head
-from energyql.attributes.judge import (
-    READER,
-    JointJudge,
-    Judge,
-    judge_name,
-    judge_names,
-    read_given,
-    stored_judge,
-    who_judges,
-)
+from energyql.attributes.judge import JointJudge, Judge, stored_judge, who_judges
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
 from energyql.attributes.pictures import load_bank
-from energyql.attributes.quality import REPORT, HeadReport
+from energyql.attributes.quality import READER, REPORT, HeadReport, judge_name, judge_names, read_given
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import (
     as_path,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import Bank
-from energyql.attributes.judge import Judge, JudgeReport, replace_given, replace_judge
+from energyql.attributes.judge import Judge, replace_judge
 from energyql.attributes.kinds import PREDICTIONS
 from energyql.attributes.labels import (
     Column,
@@ -26,7 +26,7 @@ from energyql.attributes.labels import (
     read_images,
 )
 from energyql.attributes.predictions import Prediction, output_count
-from energyql.attributes.quality import HeadReport
+from energyql.attributes.quality import HeadReport, JudgeReport, replace_given
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.generators.base import RANDOM, Generator
 from energyql.generators.families import CONFIG

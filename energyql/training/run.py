@@ -12,10 +12,10 @@ from torch import Tensor
 
 from energyql.attributes.bank import PICTURE, SPACES, Bank
 from energyql.attributes.heads import Head
-from energyql.attributes.judge import READER, Judge
+from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller
 from energyql.attributes.pictures import PictureBank
-from energyql.attributes.quality import HeadReport
+from energyql.attributes.quality import READER, HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import real_path
 from energyql.generators.base import RANDOM, Generator, head_reader

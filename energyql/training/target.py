@@ -14,8 +14,9 @@ import torch
 from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.doubt import SECOND, replace_second
 from energyql.attributes.heads import Head
-from energyql.attributes.judge import GIVEN, judge_names, replace_given, replace_judge
+from energyql.attributes.judge import replace_judge
 from energyql.attributes.pictures import heads_of, load_bank
+from energyql.attributes.quality import GIVEN, judge_names, replace_given
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
 from energyql.files import (
     DAMAGED_MODEL,

@@ -15,8 +15,8 @@ from typing import get_args
 import torch
 
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.judge import FIRST, Judge
-from energyql.attributes.quality import HeadReport
+from energyql.attributes.judge import Judge
+from energyql.attributes.quality import FIRST, HeadReport
 from energyql.cli.failures import reporting_failures
 from energyql.errors import ArgumentError
 from energyql.files import read_json, write_json, write_picture, write_tensors, write_text

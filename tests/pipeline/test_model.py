@@ -11,8 +11,9 @@ from toys import CONFIG, VOCABULARY, random_generator, random_heads
 
 from energyql.attributes.doubt import load_second, replace_second, save_second, second_bank
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.judge import Judge, judge_names, replace_judge
+from energyql.attributes.judge import Judge, replace_judge
 from energyql.attributes.predictions import decide
+from energyql.attributes.quality import judge_names
 from energyql.errors import ModelError
 from energyql.files import fingerprint, write_tensors
 from energyql.pipeline.model import load_model, save_model

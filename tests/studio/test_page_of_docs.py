@@ -96,7 +96,7 @@ def test_limits_are_those_of_the_code():
         f"{limits.kept_bytes >> 20} MiB in total",
         f"{limits.photograph_bytes >> 20} MiB, which must arrive within {guard.UPLOAD_SECONDS:g} seconds",
         f"{limits.photograph_pixels // 1_000_000} million",
-        f"| connections | {CONNECTIONS};",
+        f"| connections | {CONNECTIONS},",
     ):
         assert text in TEXT, text
     assert limits.kept_seconds == 3600

@@ -10,8 +10,9 @@ from holes import Stains, look
 from labelled import write_csv
 
 from energyql.attributes.bank import FittedUnder
-from energyql.attributes.judge import GIVEN, Judge, read_given, read_judge_reports
+from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
+from energyql.attributes.quality import GIVEN, read_given, read_judge_reports
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import read_json, write_json
 from energyql.pipeline.model import load_model

@@ -9,8 +9,9 @@ from labelled import write_csv
 from toys import tiny_model
 
 from energyql.attributes.bank import FittedUnder
-from energyql.attributes.judge import Judge, judge_names
+from energyql.attributes.judge import Judge
 from energyql.attributes.labels import encode_column
+from energyql.attributes.quality import judge_names
 from energyql.errors import DataError, ModelError, VocabularyError
 from energyql.models.unfinished import WORK
 from energyql.pipeline.model import Model, load_model
