@@ -370,7 +370,8 @@ def choose_device(name: str | torch.device) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.ones(1, device=device).item()
+        if device.type != "meta":  # which holds no numbers
+            torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ArgumentError(f"device {name!r} is not available here", hint="use auto, cpu, cuda or mps") from error
     return device

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toys import VOCABULARY, NeverSampler, pixels, tiny_model
 
-from energyql import ODESolver, Pipeline, draw, load_model, until_satisfied
+from energyql import ODESolver, Pipeline, generate, load_model, until_satisfied
 from energyql.attributes.judge import Judge
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.mapping import FrozenMapping
@@ -47,7 +47,7 @@ class TestUntilSatisfied:
     def test_they_are_the_first_of_the_run(self, plain):
         result = self.ask(plain, 6, 500)
         n = int(result.statistics["drawn"])
-        run = draw(self.QUERY, n, model=plain, device="cpu", progress=False, sampler=self.ROUGH)
+        run = generate(self.QUERY, n, model=plain, device="cpu", progress=False, sampler=self.ROUGH)
         assert result.index.tolist() == np.flatnonzero(run.satisfied)[:6].tolist()
         assert pixels(result.images) == pixels([run.images[i] for i in result.index])
 
@@ -101,14 +101,14 @@ class TestCost:
         folder, loads = tiny_model(tmp_path / "a"), []
         load = pipeline.load_model
         monkeypatch.setattr(pipeline, "load_model", lambda *a: loads.append(1) or load(*a))
-        before = draw("smile", 1, model=folder, device="cpu", progress=False)
-        draw("glasses", 1, model=str(folder) + "/", device="cpu", progress=False)
+        before = generate("smile", 1, model=folder, device="cpu", progress=False)
+        generate("glasses", 1, model=str(folder) + "/", device="cpu", progress=False)
         monkeypatch.chdir(tmp_path)
-        draw("glasses", 1, model="a", device="cpu", progress=False)
+        generate("glasses", 1, model="a", device="cpu", progress=False)
         assert len(loads) == 1
         shutil.rmtree(folder)
         tiny_model(folder)
-        after = draw("smile", 1, model=folder, device="cpu", progress=False)
+        after = generate("smile", 1, model=folder, device="cpu", progress=False)
         assert len(loads) == 2
         assert torch.equal(before.z, after.z)
 
@@ -118,5 +118,5 @@ class TestCost:
         judges = []
         for place in ("here", "there"):
             monkeypatch.chdir(tmp_path / place)
-            judges.append(draw("smile", 1, model="model", device="cpu", progress=False).provenance["judge"])
+            judges.append(generate("smile", 1, model="model", device="cpu", progress=False).provenance["judge"])
         assert judges == ["image judge", None]
