@@ -315,16 +315,19 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ArgumentError: it is something else, empty, or longer than a path can be.
     """
-    given = "empty text" if path == "" else f"{path!r:.40}"
-    with suppress(TypeError, ValueError):  # a zero, or half of a character, which no system takes
-        if isinstance(path, str | os.PathLike) and path != "" and b"\0" not in os.fsencode(path):
-            try:
-                os.lstat(path)
-            except OSError as error:
-                if error.errno == errno.ENAMETOOLONG:
-                    raise ArgumentError(f"{path} is too long for a path", hint="name a file or folder") from None
-            return Path(path)
-    raise ArgumentError(f"{given} is not a path", hint='name a file or folder, such as "faces.png" or "faces"')
+    try:
+        if not isinstance(path, str | os.PathLike) or path == "" or b"\0" in os.fsencode(path):
+            raise TypeError
+        os.lstat(path)
+    except (TypeError, ValueError):  # also half of a character, which no system takes
+        given = "empty text" if path == "" else f"{path!r:.40}"
+        raise ArgumentError(
+            f"{given} is not a path", hint='name a file or folder, such as "faces.png" or "faces"'
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ArgumentError(f"{path} is too long for a path", hint="name a file or folder") from None
+    return Path(path)
 
 
 @contextmanager

@@ -115,7 +115,7 @@ class TestRealism:
     def test_a_run_is_continued_with_the_same_realism_only(self, known, tmp_path):
         options = {"model": known, "sampler": "slice", "save_to": tmp_path, "progress": False}
         list(stream("a", 2, **options))
-        with pytest.raises(DataError, match="a run of another realism: None, not 2"):
+        with pytest.raises(DataError, match="a run of another realism: 0.0, not 2"):
             list(stream("a", 4, realism=2.0, **options))
         other = dataclasses.replace(known, discriminator=lambda pictures: pictures.mean((1, 2, 3)))
         folder = tmp_path / "real"

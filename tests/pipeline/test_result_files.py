@@ -83,7 +83,7 @@ class TestFailures:
             check_destination(tmp_path / "faces.png")
 
     def test_what_the_system_refuses(self, tmp_path):
-        with pytest.raises(ArgumentError, match=r"cannot write .*: File name too long"):
+        with pytest.raises(ArgumentError, match="is too long for a path"):
             make().save(tmp_path / ("n" * 300 + ".png"))
         assert list(tmp_path.iterdir()) == []
 
