@@ -20,9 +20,8 @@ import torch
 import torchdiffeq
 from torch import Tensor, nn
 
-from energyql.files import write_tensors
 from energyql.sampling import normals
-from energyql.training.steps import RUN, digest, learning_rate, optimizer_state, read_state, restore_optimizer
+from energyql.training.steps import StepFile, digest, learning_rate, optimizer_state, restore_optimizer
 
 EPSILON, DECAY = 1e-4, 0.1
 """Of the moving norms: added to variances; weight of a new batch. As published."""
@@ -195,9 +194,9 @@ def train_flow(
         flow.mean, flow.axes, flow.inverse = w.mean(0), (axes / scale).float(), (axes * scale).t().float()
     x = (w - flow.mean) @ flow.axes
     optimizer = torch.optim.Adam(flow.parameters(), settings.rate)
-    run = digest(("flow with moving norms", seed, asdict(settings)), w, attributes)
+    file = StepFile(path, digest(("flow with moving norms", seed, asdict(settings)), w, attributes))
     losses, seconds = torch.zeros(0), 0.0
-    if state := read_state(path, run):
+    if state := file.read_tensors():
         losses, seconds = state.pop("losses"), float(state.pop("seconds"))
         restore_optimizer(optimizer, state)
         flow.load_state_dict({name: tensor for name, tensor in state.items() if name in flow.state_dict()})
@@ -209,7 +208,7 @@ def train_flow(
         )
         seconds += time.process_time() - started
         facts = {"losses": losses, "seconds": torch.tensor(seconds, dtype=torch.float64)}
-        write_tensors(path, flow.state_dict() | optimizer_state(optimizer) | facts | {RUN: run})
+        file.write_tensors(flow.state_dict() | optimizer_state(optimizer) | facts)
         report(len(losses) / settings.steps)
     return flow.eval(), losses.tolist(), seconds
 

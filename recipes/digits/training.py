@@ -10,16 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energyql.files import write_tensors
 from energyql.generators.stylegan2 import StyleGAN2
-from energyql.training.steps import (
-    RUN,
-    digest,
-    learning_rate,
-    optimizer_state,
-    read_state,
-    restore_optimizer,
-)
+from energyql.training.steps import StepFile, digest, learning_rate, optimizer_state, restore_optimizer
 from recipes.digits.data import JUDGE, LABELLER, real_digits, vary
 from recipes.digits.networks import COUNTS, STYLEGAN, VAE, VAES, Discriminator, HierarchicalVAE, binomial_loss
 
@@ -47,7 +39,7 @@ def train(
     step: Step,
     *,
     steps: int,
-    identity: Tensor,
+    identity: str,
     path: Path,
     seed: int = SEED,
     progress: Callable[[float], None],
@@ -68,7 +60,8 @@ def train(
     """
     random = torch.Generator().manual_seed(seed)
     first = 0
-    if (state := read_state(path, identity)) is not None:
+    file = StepFile(path, identity)
+    if (state := file.read_tensors()) is not None:
         for name, module in modules.items():
             module.load_state_dict(_part(state, name))
         for name, optimizer in optimizers.items():
@@ -82,7 +75,7 @@ def train(
             state = {f"{name}/{key}": value for name, one in modules.items() for key, value in one.state_dict().items()}
             for name, optimizer in optimizers.items():
                 state |= {f"{name}/{key}": value for key, value in optimizer_state(optimizer).items()}
-            write_tensors(path, {**state, RUN: identity, "random": random.get_state(), "step": torch.tensor(done)})
+            file.write_tensors({**state, "random": random.get_state(), "step": torch.tensor(done)})
         progress(done / steps)
     progress(1.0)
 
