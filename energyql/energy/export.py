@@ -91,13 +91,15 @@ class EnergyModule(nn.Module):
         """Return the energy with its heads in float64, as `to_onnx` writes it; z and energy keep their dtype.
 
         The mapping network of a StyleGAN is in float64, too; the code of somebody's generator and the rule are not.
-        Energies differ from those of this module where an attribute has a small standard deviation: a difference of
-        1e-7 in the mean of the packaged `skin_tone`, whose standard deviation is 0.0012, is 1e-3 nats.
+        They are computed on the CPU, because MPS has no float64. Energies differ from those of this module where an
+        attribute has a small standard deviation: a difference of 1e-7 in the mean of the packaged `skin_tone`, whose
+        standard deviation is 0.0012, is 1e-3 nats if its energy is some tens of nats.
         """
-        double, encode = _Cast(torch.float64), self.encode
+        z, encode = _latents(self, 1), self.encode
+        double = _To(torch.device("cpu"), torch.float64)
         if not isinstance(encode, Called):
-            encode = nn.Sequential(double, copy.deepcopy(encode).double())
-        heads = nn.Sequential(double, copy.deepcopy(self.heads).double(), _Cast(_latents(self, 1).dtype))
+            encode = nn.Sequential(double, copy.deepcopy(encode).cpu().double())
+        heads = nn.Sequential(double, copy.deepcopy(self.heads).cpu().double(), _To(z.device, z.dtype))
         return EnergyModule(encode, heads, self.rule, self.metadata).eval()
 
     def to_onnx(self, path: str | Path) -> Path:
@@ -147,15 +149,15 @@ class Called(nn.Module):
         return self.function(x)
 
 
-class _Cast(nn.Module):
-    """The function to another dtype."""
+class _To(nn.Module):
+    """The function that moves a tensor to a device and converts it to a dtype."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.device, self.dtype = device, dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.to(self.dtype)
+        return x.to(self.device, self.dtype)
 
 
 class _Heads(nn.Module):
