@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.numerics.linear import Dense, DenseStack
@@ -46,6 +45,21 @@ class UnitMoment(nn.Module):
         return x * (x.square().mean(1, keepdim=True) + NORM_EPSILON).rsqrt()
 
 
+class LeakyReLU(nn.Module):
+    """The leaky ReLU of a slope from 0 to 1, written so that ONNX computes it in float64 too.
+
+    The slope of ONNX's own operator is always rounded to float32.
+    """
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return the value, elementwise."""
+        return torch.maximum(x, self.slope * x)
+
+
 class Affine(nn.Module):
     """The function `factor * x + offset`, with an offset for each column."""
 
@@ -69,13 +83,14 @@ class Stack(nn.Module):
 
     def __init__(self, layer: DenseStack) -> None:
         super().__init__()
-        self.slope = layer.slope
+        self.activation = LeakyReLU(layer.slope)
         self.register_buffer("weight", layer.weight.clone())
         self.register_buffer("bias", layer.bias.clone())
 
     def forward(self, x: Float[Tensor, "networks batch in"]) -> Float[Tensor, "networks batch out"]:
         """Return the output of each network for its own rows of x."""
-        return F.leaky_relu(x @ self.weight.transpose(1, 2) + self.bias, self.slope)
+        result: Tensor = self.activation(x @ self.weight.transpose(1, 2) + self.bias)
+        return result
 
 
 def linear(weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None) -> nn.Linear:
@@ -90,7 +105,7 @@ def linear(weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None =
 
 def dense(layer: Dense) -> list[nn.Module]:
     """Return a `Dense` layer as modules of torch: a linear layer and a leaky ReLU, with copies of the parameters."""
-    return [linear(layer.weight, layer.bias), nn.LeakyReLU(layer.slope)]
+    return [linear(layer.weight, layer.bias), LeakyReLU(layer.slope)]
 
 
 def log_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
