@@ -1,4 +1,4 @@
-"""Requests and responses of the HTTP API, from which its OpenAPI description is made."""
+"""Requests and responses of the HTTP API; its OpenAPI description is made from them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from energyql.studio.problems import Problem
 from energyql.vocabulary import Kind
 
 MOST_SEED = 2**53 - 1
-"""Largest seed that a number of JavaScript holds exactly."""
+"""Largest seed: larger whole numbers are not exact in JavaScript."""
 Index = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Psi = Annotated[float | None, Field(ge=0, le=1)]
 SemanticsName = Annotated[str, AfterValidator(check_semantics), Field(description=SETTINGS["semantics"].request)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
-"""An unknown field is an error, and so is "4" or true where a number is meant."""
+"""Settings of requests: an unknown field is an error, and so is "4" or true in place of a number."""
 
 
 class CheckRequest(BaseModel):
@@ -41,7 +41,7 @@ class _OfModel(BaseModel):
 
 
 def _setting_fields() -> dict[str, Any]:
-    """Return the fields of `Settings` besides the model."""
+    """Return field name -> (type, field) of the settings of a drawing that a request may have, without the model."""
     restricted = {
         "semantics": SemanticsName,
         "sampler": str,
@@ -168,7 +168,7 @@ class PhotographRequest(BaseModel):
 
 
 JobKind = Literal["draw", "edit", "variations", "table", "traversal", "gallery", "photograph"]
-"""Kinds of jobs. Pictures of a job have a place in rows and columns, which the kind explains; see `Picture.row`."""
+"""Kind of a job, which decides what rows and columns of its pictures mean; see `Picture.row`."""
 
 
 class Check(BaseModel):
