@@ -582,7 +582,7 @@ def read_bytes(path: Path, most: int, kind: type[EnergyQLError] = ModelError) ->
     """Read a regular file of at most `most` bytes.
 
     Raises:
-        EnergyQLError: it is missing, larger or cannot be read; the type is `kind`.
+        EnergyQLError: the file is missing, larger or cannot be read; the type is `kind`.
     """
     size = check_file(path, most, kind)
     with naming_source(path, kind), path.open("rb") as file:

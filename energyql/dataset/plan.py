@@ -377,7 +377,7 @@ def _where(path: Path_) -> str:
 
 
 def _not_toml(path: Path, text: str, error: Exception) -> DataError:
-    """Return the error for a text that is not TOML, with a caret where the TOML ends."""
+    """Return the error for a text that is not TOML, with a caret at the place that the parser names."""
     message, hint = str(error), "see https://toml.io; a text stands in quotes, and each class begins with [[class]]"
     match = _DECODE_PLACE.search(message)
     if match is None:

@@ -315,7 +315,8 @@ class PreparedPlan:
             target: a file, open for writing.
             on_drawn: called with the progress.
 
-        Returns: Name of a class -> its record in this shard; and the JSON object of each sample, with its `key`, in the
+        Returns:
+            Name of a class -> its record in this shard; and the JSON object of each sample, with its `key`, in the
             order of the archive.
         """
         records: dict[str, ClassRecord] = {}
