@@ -240,7 +240,7 @@ class LockWarning(UserWarning):
 
 
 def caller_level() -> int:
-    """Return the `stacklevel` for `warnings.warn` in the calling function that names the line outside this package."""
+    """Return the `stacklevel` with which a warning of the calling function points at code outside this package."""
     names = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_stack(sys._getframe(1))]
     return len(names) - names[::-1].index("energyql") + 1  # after the outermost frame of the package
 
@@ -290,7 +290,7 @@ def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
 
     Args:
         query: the text.
-        spans: (start, end) character offsets into it, at least one, the most important first.
+        spans: (start, end) character offsets into it, the most important first.
     """
     marks = [(min(max(start, 0), len(query)), min(max(start, end, 0), len(query))) for start, end in spans]
     breaks = [line_break.span() for line_break in _LINE_BREAK.finditer(query)]

@@ -405,7 +405,7 @@ def write_dataset(
         progress: whether to show bars; or a function of the name of a class and the fraction of it that is done.
 
     Returns:
-        What was written; `missing` says which classes lack pictures because the budget ended.
+        The record of the data set; its `missing` holds the classes that lack pictures, because the budget ended.
 
     Raises:
         DataError: the plan has mistakes, all of which are shown; or `out` holds something else.

@@ -127,13 +127,13 @@ def draw_examples(
     with torch.no_grad():
         w = torch.cat([space.encode(part) for part in z.split(size)])
         place = place_of(generator, w, embed, size)
-        seen = kept_or(place, w, embed is not None, lambda: _draw(generator, w, embed, size, report))
+        facts = cached_or_drawn(place, w, embed is not None, lambda: _draw(generator, w, embed, size, report))
     report("examples", 1.0)
-    like = seen.thumbnails.new_zeros(1, *seen.shape)
-    return Examples(z, w, like, seen.thumbnails, seen.features, seen.pixel_variance)
+    like = facts.thumbnails.new_zeros(1, *facts.shape)
+    return Examples(z, w, like, facts.thumbnails, facts.features, facts.pixel_variance)
 
 
-def _draw(generator: Generator, w: Tensor, embed: Embed | None, batch_size: int, report: Report) -> Seen:
+def _draw(generator: Generator, w: Tensor, embed: Embed | None, batch_size: int, report: Report) -> ExampleFacts:
     """Draw the pictures of w, and return their thumbnails, features and variance; see `draw_examples`."""
     thumbnails, features = [], []
     total, squares, done = torch.zeros(()), torch.zeros(()), 0
@@ -148,7 +148,7 @@ def _draw(generator: Generator, w: Tensor, embed: Embed | None, batch_size: int,
         report("examples", done / len(w))
     variance = float((squares / done - (total / done).square()).mean()) * done / (done - 1)
     channels, height, width = images.shape[1:]
-    return Seen(
+    return ExampleFacts(
         (channels, height, width), torch.cat(thumbnails), torch.cat(features) if features else None,
         max(variance, 1e-12),
     )  # fmt: skip
@@ -178,7 +178,7 @@ MOST_BYTES = 1 << 25
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ExampleFacts:
     """Measurements of the pictures of m examples, which replace the pictures themselves.
 
     Attributes:
@@ -245,7 +245,9 @@ def _judges(embed: object) -> list[Judge] | None:
     return [owner] if isinstance(owner, Judge) else list(owner.judges)
 
 
-def kept_or(place: Path | None, like: Tensor, has_features: bool, draw: Callable[[], Seen]) -> Seen:
+def cached_or_drawn(
+    place: Path | None, like: Tensor, has_features: bool, draw: Callable[[], ExampleFacts]
+) -> ExampleFacts:
     """Return the cached examples, or draw and cache them.
 
     Args:
@@ -260,20 +262,20 @@ def kept_or(place: Path | None, like: Tensor, has_features: bool, draw: Callable
         with suppress(OSError):
             os.utime(place)  # marks the file as used
         return cached
-    seen = draw()
+    facts = draw()
     tensors = {
-        "shape": torch.tensor(seen.shape), "thumbnails": seen.thumbnails,
-        "pixel_variance": torch.tensor(seen.pixel_variance, dtype=torch.float64),
-    } | ({} if seen.features is None else {"features": seen.features})  # fmt: skip
+        "shape": torch.tensor(facts.shape), "thumbnails": facts.thumbnails,
+        "pixel_variance": torch.tensor(facts.pixel_variance, dtype=torch.float64),
+    } | ({} if facts.features is None else {"features": facts.features})  # fmt: skip
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) <= MOST_BYTES:
         with suppress(OSError, ArgumentError):  # a folder that cannot be written does no harm
             write_tensors(place, tensors)
             _remove_oldest(place.parent)
-    return seen
+    return facts
 
 
-def _read(place: Path, like: Tensor, has_features: bool) -> Seen | None:
-    """Return the examples in a file; `None` if it is missing, damaged or of another form. See `kept_or`."""
+def _read(place: Path, like: Tensor, has_features: bool) -> ExampleFacts | None:
+    """Return the examples in a file; `None` if it is missing, damaged or of another form. See `cached_or_drawn`."""
     try:
         tensors = read_tensors(place)
         channels, height, width = (int(size) for size in tensors["shape"])
@@ -289,7 +291,7 @@ def _read(place: Path, like: Tensor, has_features: bool) -> Seen | None:
     if min(channels, height, width) < 1 or not 0 < variance < float("inf"):
         return None
     where = like.device
-    return Seen(
+    return ExampleFacts(
         (channels, height, width), thumbnails.to(where), None if features is None else features.to(where), variance
     )
 

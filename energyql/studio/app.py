@@ -63,7 +63,7 @@ def create_app(studio: Studio, access: Access | None = None) -> FastAPI:
 
     Args:
         studio: the studio; it is closed when the application ends.
-        access: who may use the application; by default this machine.
+        access: who may use the application; by default visitors on this machine.
     """
 
     @asynccontextmanager

@@ -61,7 +61,7 @@ class Bodies:
     Attributes:
         most: most bytes of a request in JSON.
         uploads: path that takes a picture as its body -> its media types.
-        most_upload: most bytes of such a body.
+        most_upload: most bytes of such a picture.
     """
 
     most: int

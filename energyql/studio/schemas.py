@@ -73,9 +73,9 @@ class DrawRequest(Settings):
 
 
 class SourceRequest(Settings):
-    """Pictures to begin with: of a run, by number, drawn before or not; or of a job that is held.
+    """The pictures to begin with: those of a run, drawn before or not, or those of a job that the studio still has.
 
-    Of a run give `query` and `index` or `indices`; of a job give `job` and `positions`.
+    For a run give `query` and `index` or `indices`; for a job give `job` and `positions`.
     """
 
     query: str | None = Field(default=None, description="The query of the run.")
@@ -103,7 +103,7 @@ class SourceRequest(Settings):
 
 
 class EditRequest(SourceRequest):
-    """Edit pictures step by step, each of them alike."""
+    """Edit one or several pictures by the same steps."""
 
     steps: list[str] = Field(min_length=1, description="Queries, each of which is applied to what the last one left.")
     mode: Literal["cumulative", "alone"] = Field(
@@ -119,10 +119,10 @@ class EditRequest(SourceRequest):
 
 
 class VariationsRequest(SourceRequest):
-    """Draw pictures near one, or more like several, that satisfy a query.
+    """Draw pictures similar to one or several, that satisfy a query.
 
-    Each begins at a random mixture of the given pictures, moved towards a new sample, and takes the smallest change
-    that satisfies `wanted`.
+    Each begins at a random mixture of the given pictures, moved towards a new sample, and is changed as little as
+    possible to satisfy `wanted`.
     """
 
     wanted: str | None = Field(default=None, description="The query of the variations; by default `query`.")
@@ -332,7 +332,7 @@ class JobInfo(BaseModel):
 
 
 class Restored(BaseModel):
-    """What a picture that energyql saved says of its making."""
+    """The request that draws a saved picture again, made from its provenance."""
 
     request: dict[str, Any] = Field(description="A request that draws it again: the body of POST `path`.")
     path: str | None = Field(description="/api/jobs or /api/edits; none if this studio cannot draw it again.")
