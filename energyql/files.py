@@ -366,9 +366,9 @@ def replacing(path: Path) -> Iterator[Path]:
         _check_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep_once(path.parent)
-        with temporary(path.parent, path.suffix) as written:
-            yield written
-            written.replace(path)
+        with temporary(path.parent, path.suffix) as new:
+            yield new
+            new.replace(path)
 
 
 def _check_regular(path: Path) -> None:
@@ -512,8 +512,8 @@ def refuse_address(path: str | Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8; see `replacing`."""
-    with replacing(path) as written:
-        written.write_text(text, encoding="utf-8")
+    with replacing(path) as target:
+        target.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -523,8 +523,8 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_picture(path: Path, picture: Image) -> None:
     """Write a picture in the format of the path's suffix; see `replacing`."""
-    with replacing(path) as written:
-        picture.save(written)
+    with replacing(path) as target:
+        picture.save(target)
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -540,8 +540,8 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as a file of safetensors; see `replacing`."""
     data = tensor_bytes(tensors)
-    with replacing(path) as written:
-        written.write_bytes(data)
+    with replacing(path) as target:
+        target.write_bytes(data)
 
 
 def real_path(path: Path) -> Path:

@@ -30,7 +30,10 @@ SETTINGS = settings_of("plan")
 """Names of the settings that a class may have, which are arguments of `energyql.generate`."""
 MOST = 2**40
 """Largest number of pictures of a data set."""
-MOST_IN_SHARD, MOST_WORKERS = 100_000, 100_000
+MOST_IN_SHARD = 100_000
+"""Largest number of pictures of a shard."""
+MOST_WORKERS = 100_000
+"""Largest number of workers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -321,23 +321,23 @@ class PreparedPlan:
         """
         records: dict[str, ClassRecord] = {}
         samples: list[tuple[bytes, int, int, dict[str, Any]]] = []
-        with SpooledTemporaryFile(max_size=_IN_MEMORY) as waiting:
+        with SpooledTemporaryFile(max_size=_IN_MEMORY) as buffer:
             for number, (one, query) in enumerate(zip(self.plan.classes, self.queries, strict=True)):
                 drawing = _Drawing(self.plan, one, query, shard)
                 for result, pictures in self._compressed(drawing.results(), query):
                     for sample, picture in zip(result.to_dict()["samples"], pictures, strict=True):
                         facts = {"class": one.name, "class_number": number} | _facts(query) | sample
                         place = hashlib.sha256(f"{one.name}\n{query.settings.seed}\n{sample['index']}".encode())
-                        samples.append((place.digest(), waiting.tell(), len(picture), facts))
-                        waiting.write(picture)
+                        samples.append((place.digest(), buffer.tell(), len(picture), facts))
+                        buffer.write(picture)
                     on_drawn(one.name, len(result))
                 records[one.name] = drawing.record
             samples.sort(key=lambda entry: entry[:2])
             with tarfile.open(fileobj=target, mode="w|", format=tarfile.USTAR_FORMAT, bufsize=1 << 18) as archive:
                 for row, (_, start, size, facts) in enumerate(samples):
                     key = f"{shard:06d}-{row:05d}"
-                    waiting.seek(start)
-                    _add(archive, f"{key}.{self.plan.format}", waiting.read(size))
+                    buffer.seek(start)
+                    _add(archive, f"{key}.{self.plan.format}", buffer.read(size))
                     text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
                     _add(archive, f"{key}.json", text.encode())
                     _add(archive, f"{key}.cls", str(facts["class_number"]).encode())
@@ -412,8 +412,8 @@ class _Drawing:
         while self.record.rows < wanted and self.record.drawn < len(self._candidates):
             left = len(self._candidates) - self.record.drawn
             count = min(STREAM_BATCH, left, next_round(wanted, self.record.rows, self.record.drawn))
-            drawn = self._query.run(count, first=first + self.record.drawn, progress=False)
-            yield self._counted(drawn[accepted(drawn, wanted - self.record.rows)], count)
+            batch = self._query.run(count, first=first + self.record.drawn, progress=False)
+            yield self._counted(batch[accepted(batch, wanted - self.record.rows)], count)
 
     def _counted(self, result: Result, drawn: int) -> Result:
         """Return `result`, and add it to the record; `drawn` samples were drawn for it."""

@@ -269,6 +269,6 @@ def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
     sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), PAPER)
     for place, image in enumerate(images):
         row, column = divmod(place, columns)
-        shown = image.resize((width, height), Image.Resampling.BICUBIC)
-        sheet.paste(shown, (column * (width + GAP), row * (height + GAP)))
+        scaled = image.resize((width, height), Image.Resampling.BICUBIC)
+        sheet.paste(scaled, (column * (width + GAP), row * (height + GAP)))
     return sheet

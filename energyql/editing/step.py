@@ -344,16 +344,16 @@ def run_step(
     def progress(fraction: float, _: int) -> None:
         report("editing", fraction)
 
-    preset, bank, asked = settings.preset, space.bank, query.rule.attributes
+    preset, bank, names = settings.preset, space.bank, query.rule.attributes
     with torch.no_grad():
         w = space.w(before)
     w_of = edited_w(before, w, layers)
-    continuous = any(space.model.vocabulary[name].kind == "continuous" for name in asked)
+    continuous = any(space.model.vocabulary[name].kind == "continuous" for name in names)
     weights = [preset.newest_continuous if continuous else preset.newest, *[preset.earlier] * (len(rules) - 1)]
     energies = [
         (QueryEnergy(rule, Identity(), bank), weight) for rule, weight in zip(rules, weights, strict=True) if weight
     ]
-    keeping = _keeping_terms(asked, dependence, before, w, space, settings, w_of)
+    keeping = _keeping_terms(names, dependence, before, w, space, settings, w_of)
     start = space.scaled(before.z)
 
     def objective(factor: float) -> Energy:

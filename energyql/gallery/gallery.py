@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MOST_LITERALS = 4
 """Largest number of literals of a truth table, which then has 16 rows."""
 _OPEN, _CLOSE = "ALL OF (", ")"
+"""Text around literals that makes a query of them."""
 
 
 def split_literals(text: str) -> list[Expr]:

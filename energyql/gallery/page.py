@@ -119,7 +119,7 @@ class QuerySection:
 
     def tiles(self, identity: str) -> list[list[Tile]]:
         """Return the pictures of each row; `identity` is the unique name of the section."""
-        columns = [{f"P({part.text})": part.shown(i) for part in self.clauses} for i in range(len(self.result))]
+        columns = [{f"P({part.text})": part.describe(i) for part in self.clauses} for i in range(len(self.result))]
         return [_judged_tiles(identity, self.result, columns)]
 
 

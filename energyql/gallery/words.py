@@ -189,7 +189,7 @@ class Clause:
     text: str
     probability: npt.NDArray[np.float64] | None
 
-    def shown(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         """Return the probability in picture `index`, in words."""
         return "too large to compute" if self.probability is None else f"{self.probability[index]:.3f}"
 

@@ -83,7 +83,7 @@ def archive(job: Job, outcome: JobResult) -> bytes:
     """
     results = _finished(job, outcome)
     buffer = io.BytesIO()
-    with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(buffer, "w") as packed:
+    with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(buffer, "w") as bundle:
         root = Path(temporary)
         if outcome.sections:
             (root / "index.html").write_bytes(gallery(job, outcome))
@@ -93,7 +93,7 @@ def archive(job: Job, outcome: JobResult) -> bytes:
             (outcome.edit or outcome.photograph or results[-1]).save(root)
         for path in sorted(root.rglob("*")):
             if path.is_file():
-                packed.write(path, Path("energyql") / path.relative_to(root))
+                bundle.write(path, Path("energyql") / path.relative_to(root))
     return buffer.getvalue()
 
 

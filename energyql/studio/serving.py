@@ -45,10 +45,12 @@ def load_models(names: Sequence[str], device: str, load: Load = load_model) -> d
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to a host and a port, before models are loaded, which takes long.
+    """Return a socket that is bound to a host and a port.
+
+    Models are loaded later, so that a port in use is noticed at once.
 
     Raises:
-        ArgumentError: it cannot be bound, for example because the port is in use.
+        ArgumentError: the socket cannot be bound, for example because the port is in use.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family)
