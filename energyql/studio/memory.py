@@ -28,7 +28,7 @@ def trim() -> None:
     """Return freed memory to the system.
 
     Pictures of many sizes, of which some are kept, leave holes in the heap that the C library does not return
-    otherwise: after a thousand small drawings they take a third more memory than all results. Only glibc has this
+    otherwise: after a thousand small drawings the heap is a third larger than all results. Only glibc has this
     function; other C libraries return memory by themselves.
     """
     if _malloc_trim is not None:
