@@ -107,10 +107,6 @@ def _module(frame: FrameType) -> str:
 def make_plugin(factory: Callable[[], Any], name: str) -> Any:
     """Call a class or function without arguments, and return what it returns.
 
-    Args:
-        factory: the class or function.
-        name: its name, for messages.
-
     Raises:
         ArgumentError: it needs arguments.
     """

@@ -181,9 +181,6 @@ class Store:
 
     A failed call is repeated for `PATIENCE` seconds, with growing pauses.
 
-    Args:
-        url: the address.
-
     Raises:
         ArgumentError: there is no such protocol, or its library is not installed.
     """

@@ -74,9 +74,6 @@ class Index:
     predictions of the attribute heads; and `judged.smile`, `judged.hair`, the values of the judge. A sample of a model
     that lacks an attribute has null in the columns of that attribute.
 
-    Args:
-        prepared: the plan.
-
     Attributes:
         schema: the columns, a schema of pyarrow.
 
@@ -149,10 +146,6 @@ def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:
     """Return the data card as Markdown.
 
     Its header holds the names of the files with samples, for Hugging Face `datasets`.
-
-    Args:
-        prepared: the plan.
-        records: the records of all shards.
     """
     plan = prepared.plan
     rows, missing, models = [], [], {}
@@ -240,11 +233,6 @@ def _plan_text(prepared: PreparedPlan, version: Any) -> str:
 
 def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collection[str]) -> bool:
     """Check that a destination that is not empty holds this data set.
-
-    Args:
-        destination: the destination.
-        prepared: the plan.
-        names: names of the files there.
 
     Returns:
         Whether the plan there is undamaged and in the form of this version.

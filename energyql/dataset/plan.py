@@ -396,9 +396,6 @@ def _not_toml(path: Path, text: str, error: Exception) -> DataError:
 class _Places:
     """The places of all keys and values in a text that is valid TOML.
 
-    Args:
-        text: the text.
-
     Attributes:
         at: position up to which the text is read.
         spans: path of an entry -> the spans of its key and of its value.

@@ -162,12 +162,7 @@ class DependenceEstimator:
         self._prior = self._values(normals(0, 0, PRIOR_DRAWS, space.model.generator.z_dim, stream="knowledge/prior"))
 
     def estimate(self, expr: Expr, rule: EnergyRule) -> Dependence:
-        """Return the dependence on a query, from draws of the slice sampler.
-
-        Args:
-            expr: the query, bound.
-            rule: its energy.
-        """
+        """Return the dependence on a bound query with the energy `rule`, from draws of the slice sampler."""
         model = self.space.model
         energy = QueryEnergy(rule, self.space.reads, self.space.bank)
         start = normals(0, 0, POSTERIOR_DRAWS, model.generator.z_dim, stream="knowledge/draws").to(model.device)

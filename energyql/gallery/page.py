@@ -145,10 +145,6 @@ class TruthTable:
     """Every combination of some literals: the first has all true, and from row to row the last changes fastest.
 
     Pictures in one column of the page start from one latent.
-
-    Args:
-        literals: the literals as text.
-        rows: the combinations.
     """
 
     literals: tuple[str, ...]
